@@ -1,6 +1,6 @@
-"""Driving environments: one task and one reward over exchangeable worlds.
+"""Register the driving environments, which have the same task and the same reward in every world.
 
-Importing this package is cheap. The worlds, and OpenCV, with which they draw, are loaded when an environment is made.
+Importing this package is cheap: the worlds and OpenCV are imported only when an environment is made.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ CARLA_DRIVING_ID = "CarlaDriving-v0"
 
 
 class RegisteredLimit(int):
-    """A number of steps that comes from the registration, and not from ``gym.make(..., max_episode_steps=N)``.
+    """Mark a time limit in steps as the registered one, in contrast to ``gym.make(..., max_episode_steps=N)``.
 
-    On a route the registered limit gives way to the route's own. A limit that the user asks for stays, even if it is
-    the same number.
+    On a route to a goal, the route's own time limit replaces the registered limit. A limit that the user passes to
+    ``gym.make`` stays, even if it is the same number.
     """
 
 
 MAX_EPISODE_STEPS = RegisteredLimit(500)
 """Steps after which gymnasium truncates an episode; ``gym.make(..., max_episode_steps=N)`` changes it."""
 
-# Called last by ``gym.make``: routes to a goal have a time limit of their own.
+# ``gym.make`` applies this wrapper last: it removes the registered limit where routes have their own time limit.
 _OWN_LIMIT = WrapperSpec("without_step_limit", "sb3_visual_td3.envs.driving_env:without_step_limit", {})
 
 _ENTRY_POINTS = {
@@ -37,7 +37,7 @@ _ENTRY_POINTS = {
 def register_envs() -> None:
     """Register every environment of this package; a second call changes nothing."""
     for env_id, entry_point in _ENTRY_POINTS.items():
-        # Entry points are strings: gymnasium imports a world only when one is made.
+        # Entry points are strings, so that gymnasium imports a world only when an environment is made.
         if env_id not in gym.registry:
             gym.register(
                 id=env_id,

@@ -1,4 +1,4 @@
-"""Checks for what a user passes to an environment. Each error names the value, what was expected, and what to do."""
+"""Check the arguments of an environment. Each error message says what was given, what is expected, and what to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
     :raises ValueError: if it is not an integer (bools and text are rejected) or is out of range.
     """
     expected = f"an integer from {minimum} to {maximum}; set {name} to one of these"
-    # ``to_integer`` reads text, as YAML needs it. An environment's arguments come from Python, where text is a slip.
+    # ``to_integer`` also accepts text, because YAML values can be text. An environment's arguments come from Python,
+    # where text is a mistake.
     if isinstance(value, str):
         raise ValueError(f"{name}={value!r}: expected {expected}")
     number = to_integer(name, value, minimum, expected)
@@ -53,7 +54,7 @@ def coerce_count(settings: object, field: str, minimum: int, maximum: int, name:
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
     :param name: the user's name for the field, for the error message; None takes the field's own name.
-    :raises ValueError: if the field is not such an integer.
+    :raises ValueError: if the field is not an integer or is out of range.
     """
     # A frozen dataclass refuses plain assignment, also in its own __post_init__.
     object.__setattr__(settings, field, check_count(name or field, getattr(settings, field), minimum, maximum))
@@ -70,7 +71,7 @@ def coerce_quantity(
     :param maximum: the largest value that is accepted.
     :param unit: the unit of the value and of both limits, for the message.
     :param name: the user's name for the field, for the error message; None takes the field's own name.
-    :raises ValueError: as :func:`check_quantity`.
+    :raises ValueError: if the field is not a finite number or is out of range.
     """
     number = check_quantity(name or field, getattr(settings, field), minimum, maximum, unit)
     object.__setattr__(settings, field, number)
@@ -82,7 +83,7 @@ def check_flag(name: str, value: object) -> bool:
     :param name: the user's name for the value, for the error message.
     :param value: the value to check.
     :return: the value as a Python bool.
-    :raises ValueError: if it is anything else.
+    :raises ValueError: if the value is neither True nor False.
     """
     if not is_truth_value(value):
         raise ValueError(f"{name}={value!r}: expected True or False; set {name} to one of these")
@@ -107,7 +108,7 @@ def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: 
 
     :param maps: the name of a group, the name of one map, the path of a map file, or a sequence of names and paths.
     :param groups: the available maps, by group.
-    :param file_suffix: the suffix of map files that the world can read; None if it reads none.
+    :param file_suffix: the suffix of map files that the world can read; None if the world reads no map files.
     :return: names and paths, in the order given.
     :raises ValueError: if ``maps`` is empty, contains a name twice or an unknown name, or a file does not exist.
     """

@@ -1,7 +1,7 @@
-"""The interface between the task and a world: what every backend offers, in SI units.
+"""Define the interface between the driving task and a world, such as lite or CARLA. All quantities are in SI units.
 
 Coordinates are right-handed: x and y in metres, yaw counter-clockwise from x, offsets positive to the LEFT. Only the
-action follows the driver's (and CARLA's) convention: steering is positive to the RIGHT.
+steering of an action is positive to the RIGHT, as in CARLA.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ CAMERA_AHEAD_M = 2.0
 CAMERA_HEIGHT_M = 1.5
 """Height of the policy's camera above the ground."""
 CHASE_AHEAD_M = -8.0
-"""Distance of the chase camera, which films the vehicle for people: negative, because it follows the vehicle."""
+"""Distance of the chase camera ahead of the vehicle's centre; negative, because this camera films the vehicle from
+behind."""
 CHASE_HEIGHT_M = 3.4
 """Height of the chase camera above the ground."""
 
 
 class Control(NamedTuple):
-    """The driver's controls during a tick: steer in [-1, 1], +1 full right; throttle and brake in [0, 1]."""
+    """Hold the driver's controls during a tick: steer in [-1, 1], +1 full right; throttle and brake in [0, 1]."""
 
     steer: float
     throttle: float
@@ -40,7 +41,7 @@ class Control(NamedTuple):
 
 
 class Start(NamedTuple):
-    """The place and the motion with which an episode begins."""
+    """Describe the place and the motion with which an episode begins."""
 
     map_name: str
     position: float
@@ -49,14 +50,17 @@ class Start(NamedTuple):
     heading_error_rad: float
     speed_mps: float
     scene_seed: int = 0
-    """Seed of everything that varies about the scene: traffic, weather, noise."""
+    """Seed of the parts of the scene that vary: traffic, weather, noise."""
     route_seed: int | None = None
-    """Seed of the route, or its number among given routes; None on the closed route. A route begins at its start,
-    whatever ``position`` is."""
+    """Seed of a random route, or the number of a given route; None on a closed route. With a route seed ``position`` is
+    ignored, because an episode begins at the start of the route."""
 
 
 class BodySize(NamedTuple):
-    """The vehicle's outer size. Its wheels are at its sides, half a wheelbase ahead of and behind its centre."""
+    """Describe the vehicle's outer size.
+
+    The wheels are at its sides, half a wheelbase ahead of and behind its centre.
+    """
 
     length_m: float
     width_m: float
@@ -64,22 +68,22 @@ class BodySize(NamedTuple):
 
 
 class LaneMark(NamedTuple):
-    """A painted line along the road."""
+    """Describe a painted line along the road."""
 
     offset_m: float
-    """Distance of the line's middle from the centre of its own lane, positive to the left."""
+    """Distance of the line's middle from the centre of the vehicle's lane, positive to the left."""
     kind: MarkKind
 
 
 class VehicleState(NamedTuple):
-    """The vehicle after a tick, in the world and relative to the lane that it should keep."""
+    """Describe the vehicle after a tick, in the world and relative to the lane that it should keep."""
 
     x_m: float
     y_m: float
     yaw_rad: float
     speed_mps: float
     lateral_offset_m: float
-    """Distance from the centre of its own lane, positive to the left."""
+    """Distance of the vehicle's centre from the centre of its lane, positive to the left."""
     heading_error_rad: float
     """Yaw minus the direction of the lane, in [-pi, pi)."""
     distance_m: float
@@ -92,28 +96,29 @@ class VehicleState(NamedTuple):
     marks: tuple[LaneMark, ...]
     """All marks of the road at this place; empty within a junction."""
     route_length_m: float
-    """Length of the route; on a closed road, of one lap."""
+    """Length of the route; on a closed road, the length of one lap."""
     has_collided: bool = False
-    """True after the vehicle has touched another one since the reset."""
+    """True if the vehicle has collided since the reset."""
     has_goal: bool = False
     """True on a route from a start to a goal, False on a closed one. ``distance_m`` reaches ``route_length_m`` at the
     goal."""
     command: Command = "follow"
-    """The next command on a route, from 50 m before the place where it applies until it is carried out."""
+    """The next command on a route. It is given 50 m before the place where it applies and stays until it is carried
+    out."""
     command_distance_m: float = 0.0
-    """Distance to the place where the command applies, at most 50 m; 50 m for ``"follow"``, unless the goal is
-    nearer."""
+    """Distance to the place where the command applies, at most 50 m. For ``"follow"`` it is 50 m, or the distance to
+    the goal if the goal is nearer."""
     n_red_lights: int | None = None
     """Number of red lights that the vehicle has run since the reset; None in a world without traffic lights."""
     collided_with: CollidedWith = ""
-    """What it has collided with, where the world tells."""
+    """What the vehicle has collided with; empty if it has not collided, or if the world does not report it."""
     stop_ahead_m: float = math.inf
     """Distance along the lane from the vehicle's centre to the nearest place where it must stop: the stop line of a
     light that is red or yellow, or a pedestrian on the road."""
 
 
 class Backend(Protocol):
-    """A world with one vehicle and one camera."""
+    """Define what a world with one vehicle and one camera provides."""
 
     @property
     def map_groups(self) -> Mapping[str, Sequence[str]]:
@@ -121,7 +126,7 @@ class Backend(Protocol):
 
     @property
     def map_file_suffix(self) -> str | None:
-        """Return the suffix of map files that this world can read; None if it reads none."""
+        """Return the suffix of map files that this world can read; None if this world reads no map files."""
 
     @property
     def map_name(self) -> str:
@@ -129,7 +134,10 @@ class Backend(Protocol):
 
     @property
     def body(self) -> BodySize:
-        """Return the vehicle's outer size; exact only after a reset: CARLA reports it with the vehicle."""
+        """Return the vehicle's outer size.
+
+        It is exact only after a reset, because CARLA reports it with the vehicle.
+        """
 
     @property
     def tick_s(self) -> float:
@@ -177,10 +185,10 @@ class Backend(Protocol):
 
 
 class RestorableBackend(Backend, Protocol):
-    """A world whose state can be saved and restored in the middle of an episode."""
+    """Extend a world with methods that save and restore its state in the middle of an episode."""
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that the rest of the episode depends on, as plain Python values and NumPy arrays."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that ``get_state`` returned, here or in a world with the same settings."""
+        """Continue from a state that ``get_state`` returned in this world or in a world with the same settings."""

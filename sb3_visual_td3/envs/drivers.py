@@ -1,8 +1,8 @@
-"""A driver that needs no learning: pure pursuit, as an upper bound for a policy's distance and return.
+"""Drive without learning, by pure pursuit, as an upper bound for a policy's distance and return.
 
-It acts on the state of the environment, not on its pixels. The drivers that ignore the observation (random actions,
-full brake), which are the lower bound, are in ``callbacks.drives``, because an evaluation compares every policy with
-them.
+The driver acts on the state of the environment, not on its pixels. The drivers for the lower bound ignore the
+observation (random actions, full brake). They are in ``callbacks.drives``, because an evaluation compares every policy
+with them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from sb3_visual_td3.envs.observation import to_vehicle_frame
 _PREVIEW_M = tuple(2.5 * number for number in range(11))
 """Distances of the points from which bends are recognised."""
 _BEND_MPS2 = 4.0
-"""Lateral acceleration in a bend for which the driver slows down, and its deceleration before the bend."""
+"""Lateral acceleration in a bend above which the driver slows down."""
 _BRAKING_MPS2 = 2.0
+"""Deceleration of the driver before a bend, a stop line or a pedestrian."""
 _HARD_BRAKING_MPS2 = 5.0
+"""Largest deceleration with which the driver stops at a light that turns yellow."""
 _STOP_BEFORE_M = 4.0
-"""Distance of the vehicle's centre from a stop line or a pedestrian at which it stops: half its length, and room."""
+"""Distance from the vehicle's centre to a stop line or a pedestrian when the vehicle stops: half its length and a
+margin."""
 
 
 class PurePursuitDriver:
@@ -31,13 +34,13 @@ class PurePursuitDriver:
     On a route to a goal the driver slows down for bends, because the turns at a junction are too sharp for the target
     speed. Closed lanes are driven at the target speed throughout.
 
-    Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2: the curvature of
-    the arc is twice the goal's sideways distance divided by the square of its distance.
+    Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2: the curvature of the
+    arc is twice the point's sideways distance divided by the square of its distance.
 
-    :param near_m: distance of the goal ahead of the vehicle at standstill.
-    :param ahead_s: the goal moves farther ahead by the distance driven in this time.
+    :param near_m: distance in metres from the vehicle at standstill to the point that it steers to.
+    :param ahead_s: time in seconds; the point moves farther ahead by the distance that the vehicle drives in this time.
     :param wheelbase_m: wheelbase of the vehicle in metres, from axle to axle.
-    :param max_wheel_rad: angle of the wheels at full lock.
+    :param max_wheel_rad: steering angle of the wheels at full lock, in radians.
     """
 
     def __init__(
@@ -55,27 +58,28 @@ class PurePursuitDriver:
     def act(self, env: DrivingEnv) -> NDArray[np.float32]:
         """Return the action for the current state of ``env``.
 
-        :param env: without gymnasium's wrappers (``gym.make(...).unwrapped``).
+        :param env: the environment without gymnasium's wrappers (``gym.make(...).unwrapped``).
         :return: steer and pedal, ``(2,) float32`` in [-1, 1].
         """
         state, target_mps = env.vehicle, env.settings.target_speed_mps
         if state.has_goal:
             target_mps = min(target_mps, self._bend_speed_mps(env))
-        # A light that turns yellow is passed if the vehicle is too close to stop.
+        # The driver passes a light that turns yellow if the vehicle is too close to stop.
         if state.speed_mps**2 / (2.0 * _HARD_BRAKING_MPS2) < state.stop_ahead_m:
             room_m = max(0.0, state.stop_ahead_m - _STOP_BEFORE_M)
             target_mps = min(target_mps, math.sqrt(2.0 * _BRAKING_MPS2 * room_m))
         (goal,) = env.waypoints_m([self.near_m + self.ahead_s * state.speed_mps])
         forward_m, left_m = to_vehicle_frame(state, *goal)
         curvature_per_m = 2.0 * left_m / (forward_m * forward_m + left_m * left_m)
-        # A bicycle with its wheel at this angle turns with this curvature: tan(angle) = curvature * wheelbase.
+        # Bicycle model: tan(wheel angle) = curvature * wheelbase.
         wheel_rad = math.atan(curvature_per_m * self.wheelbase_m)
         # Wheel angles are positive to the left, steering is positive to the right.
         steer = -wheel_rad / self.max_wheel_rad
-        # The throttle that holds the target speed against drag (full throttle holds 12 m/s), and a proportional term.
+        # The first term holds the target speed against drag (full throttle holds 12 m/s), the second corrects the
+        # speed.
         pedal = target_mps / 12.0 + (target_mps - state.speed_mps) / 1.5
         if target_mps == 0.0:
-            pedal = -1.0  # stay where it is
+            pedal = -1.0  # full brake holds the vehicle at standstill
         return np.array([min(1.0, max(-1.0, steer)), min(1.0, max(-1.0, pedal))], np.float32)
 
     @staticmethod

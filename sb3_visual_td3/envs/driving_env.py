@@ -1,4 +1,4 @@
-"""The gymnasium environment: it connects a world (``backend.Backend``) with the task (``task.DrivingTask``)."""
+"""Provide the gymnasium environment, which connects a world (``backend.Backend``) with ``task.DrivingTask``."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     Observation: ``(frame_stack, height, width) uint8`` in [0, 255], the oldest frame first; after a reset all frames
     are copies of the first one. In colour there are ``3 * frame_stack`` channels, beginning with red, green and blue of
-    the oldest frame. With ``observation="camera+state"`` the observation is a dictionary ``{"camera": the same,
-    "state": (11,) float32}``; ``observation.vehicle_state_vector`` describes the entries of the state. On routes to a
-    goal, ``"camera+command"`` and ``"camera+state+command"`` add ``"command": (7,) float32``, which
-    ``observation.command_vector`` describes. The environment never writes to an array that it has returned.
+    the oldest frame. With ``observation="camera+state"`` the observation is a dictionary: ``"camera"`` holds the
+    frames, and ``"state"`` is a vector ``(11,) float32``, which ``observation.vehicle_state_vector`` describes. On
+    routes to a goal, ``"camera+command"`` and ``"camera+state+command"`` add ``"command"``, a vector ``(7,) float32``,
+    which ``observation.command_vector`` describes. The environment never writes to an array that it has returned.
 
     Action: ``(2,) float32`` in [-1, 1]: steer (+1 is full right) and pedal (above 0 throttle, below 0 brake).
 
@@ -140,10 +140,10 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         """Begin an episode on a random map at a random place.
 
         :param seed: new seed of the environment's random stream; ``None`` continues the stream.
-        :param options: on routes to a goal ``{"route": n}``: the number of the route among the given ones, or the seed
-            of a random one. Otherwise it must be empty.
+        :param options: on routes to a goal ``{"route": n}``, where ``n`` is the number of a given route or the seed of
+            a random route. On a closed route it must be empty.
         :return: the first observation and its info.
-        :raises ValueError: if there are other ``options``.
+        :raises ValueError: if ``options`` contains anything else.
         """
         route_seed = self._read_options(options)
         super().reset(seed=seed)
@@ -161,8 +161,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Hold ``action``, clipped to the action space, for ``frame_skip`` ticks.
 
-        The time limit belongs to gymnasium's ``TimeLimit`` wrapper; a route to a goal has its own, which grows with its
-        length.
+        On a closed route, gymnasium's ``TimeLimit`` wrapper limits the steps of an episode. A route to a goal has its
+        own time limit, which grows with the length of the route.
 
         :param action: ``(2,)``: steer and pedal in [-1, 1].
         :return: observation, reward, terminated, truncated, info.
@@ -193,7 +193,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             self._window.close()
 
     def _show(self) -> None:
-        """Update the window, if there is one."""
+        """Show the current picture in the window if ``render_mode="human"``."""
         if self._window is not None:
             self._window.show(self._picture(), self.metadata["render_fps"])
 
@@ -218,7 +218,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _draw_start(self, route_seed: int | None) -> Start:
         """Draw the start of an episode from the environment's random stream.
 
-        :param route_seed: the number of the route; None draws it.
+        :param route_seed: the number or the seed of the route; None draws it at random.
         """
         rng = self.np_random
         # The order of these draws is part of the results: another order would give other episodes for the same seed.
@@ -229,8 +229,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             heading_error_rad=float(rng.uniform(-MAX_START_HEADING_RAD, MAX_START_HEADING_RAD)),
             speed_mps=float(rng.uniform(0.0, self._task.settings.target_speed_mps)),
         )
-        # For the same reason a scene seed is drawn only where it makes a difference: worlds without traffic and
-        # weather keep the episodes that they had before either existed.
+        # For the same reason a scene seed is drawn only where it changes the scene: worlds without traffic and weather
+        # keep the episodes of earlier versions.
         if self._backend.has_varying_scenes:
             start = start._replace(scene_seed=int(rng.integers(2**32)))
         if self._backend.has_routes:
@@ -259,7 +259,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     @staticmethod
     def _read_action(action: NDArray[np.float32]) -> tuple[float, float]:
         """Return steer and pedal of an action, clipped to [-1, 1]."""
-        # In float64, because the task computes in Python floats; float32 would round differently on the way.
+        # Convert to float64, because the task computes in Python floats; float32 would round differently.
         values = np.asarray(action, dtype=np.float64)
         if values.shape != (2,) or not all(map(math.isfinite, values.tolist())):
             raise ValueError(
@@ -272,7 +272,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 def _observation_space(
     observation: ObservationKind, frame_stack: int, frame_shape: tuple[int, ...]
 ) -> gym.spaces.Space[Any]:
-    """Return the space of ``frame_stack`` frames of ``frame_shape``, with the vehicle's state where it is requested."""
+    """Return the space of ``frame_stack`` camera frames, with the state and the command that ``observation`` names."""
     n_channels_per_frame = 1 if len(frame_shape) == 2 else frame_shape[0]
     n_channels = frame_stack * n_channels_per_frame
     camera = gym.spaces.Box(0, 255, (n_channels, *frame_shape[-2:]), np.uint8)
@@ -312,14 +312,14 @@ def _check_command(observation: ObservationKind, has_routes: bool) -> None:
 
 
 def without_step_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Remove the registered time limit from an environment whose routes have one of their own.
+    """Remove the registered time limit from an environment whose routes have their own time limit.
 
-    ``gym.make`` calls it last. The time limit of a route grows with its length (``DrivingTask.max_steps``), and 500
-    steps would end most routes halfway. A limit that was asked for, ``gym.make(..., max_episode_steps=N)``, stays, even
-    if it is 500.
+    ``gym.make`` calls this function last. The time limit of a route grows with its length (``DrivingTask.max_steps``),
+    and 500 steps would end most routes halfway. A limit that the user passes with ``gym.make(...,
+    max_episode_steps=N)`` stays, even if it is 500.
 
     :param env: the environment as ``gym.make`` has wrapped it.
-    :return: the same environment, or the one within the time limit.
+    :return: the same environment, or the environment inside its ``TimeLimit`` wrapper.
     """
     if not isinstance(env, gym.wrappers.TimeLimit) or not isinstance(env.unwrapped, DrivingEnv):
         return env

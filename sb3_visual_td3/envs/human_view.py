@@ -1,4 +1,4 @@
-"""The view for people: speed, reward terms and controls drawn onto a picture, and the window that shows it."""
+"""Draw speed, reward terms and controls onto a picture for people, and show the picture in a window."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WHITE, _GREEN, _RED, _YELLOW = (245, 245, 245), (90, 220, 110), (235, 80, 70), 
 _LINE_PX = 18
 """Height of a line of text."""
 _BAR_PX = 60
-"""Half the length of a bar: the length that stands for 1."""
+"""Length of a bar for the value 1; the values of a bar range from -1 to 1."""
 
 
 ROUTE_AHEAD_M = tuple(float(metres) for metres in range(0, 61, 2))
@@ -136,10 +136,10 @@ def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], colour: t
 
 
 class Window:
-    """A window on the screen, which opens with the first picture.
+    """Show pictures in a window on the screen, which opens with the first picture.
 
     :param title: the window's title.
-    :raises ImportError: if pygame is missing; the extra ``video`` installs it.
+    :raises ImportError: if pygame is not installed; the extra ``video`` installs pygame.
     """
 
     def __init__(self, title: str) -> None:

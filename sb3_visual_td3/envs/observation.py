@@ -1,4 +1,4 @@
-"""The vehicle's state and the command as vectors, for a policy that receives both in addition to the images."""
+"""Encode the vehicle's state and the command as vectors, which a policy can receive in addition to the images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WAYPOINT_UNIT_M = WAYPOINTS_AHEAD_M[-1]
 
 
 COMMANDS: tuple[Command, ...] = get_args(Command)
-"""The commands in the order of their entries."""
+"""The commands in the order of their entries in ``command_vector``."""
 COMMAND_SIZE = len(COMMANDS) + 1
 COMMAND_UNIT_M = 50.0
 
@@ -69,10 +69,13 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
     :param state: the current state of the vehicle.
     :param waypoints_m: x and y in the world for each distance of ``WAYPOINTS_AHEAD_M``.
     :return: the vector.
-    :raises ValueError: if the number of waypoints differs.
+    :raises ValueError: if there is not one waypoint for each distance of ``WAYPOINTS_AHEAD_M``.
     """
     if len(waypoints_m) != len(WAYPOINTS_AHEAD_M):
-        raise ValueError(f"{len(waypoints_m)} waypoints: expected {len(WAYPOINTS_AHEAD_M)}, at {WAYPOINTS_AHEAD_M} m")
+        raise ValueError(
+            f"waypoints_m has {len(waypoints_m)} points: expected {len(WAYPOINTS_AHEAD_M)}, one at each of "
+            f"{WAYPOINTS_AHEAD_M} m; pass Backend.waypoints_m(WAYPOINTS_AHEAD_M)"
+        )
     entries = [
         state.speed_mps / SPEED_UNIT_MPS,
         state.lateral_offset_m / OFFSET_UNIT_M,

@@ -1,4 +1,4 @@
-"""The terms of the reward: pure functions, one for each name in ``common.tags.REWARD_TERMS``.
+"""Compute the terms of the reward, with one pure function for each name in ``common.tags.REWARD_TERMS``.
 
 Each function returns its term before weighting, except ``safety_term``. ``task.DrivingTask`` calls them once per step
 and applies the weights. A new term needs a name in ``REWARD_TERMS``, a function and a weight in this file, and a line
@@ -19,12 +19,12 @@ FULL_GATE_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """The weight of each term. The last four are costs within the term ``safety``.
+    """Hold the weight of each reward term. The last four weights are costs within the term ``safety``.
 
     A collision with a pedestrian costs ``accident`` and ``walker``.
 
-    The absolute value of a weighted term is at most its weight; ``smoothness`` is never negative, and ``safety``,
-    which has no such bound, is never positive.
+    The absolute value of a weighted term is at most its weight, except for ``safety``. ``smoothness`` is never
+    negative, and ``safety`` is never positive.
 
     :raises ValueError: if a weight is negative or not finite.
     """
@@ -50,8 +50,8 @@ REWARD_SETS: Mapping[str, RewardWeights] = MappingProxyType(
         "progress_heavy": RewardWeights(progress=0.95, smoothness=0.025, lane_centring=0.0, efficiency=0.025),
     }
 )
-"""The named sets of weights. ``progress_heavy`` has those of the CARLA run that started this project, whose policy
-learned to drive recklessly; ``balanced`` has those that its report recommends."""
+"""The named sets of weights. ``progress_heavy`` has the weights of the CARLA run that started this project; its policy
+learned to drive recklessly. ``balanced`` has the weights that the report of the run recommends."""
 
 
 def reward_weights(reward: str | RewardWeights) -> RewardWeights:
@@ -71,10 +71,10 @@ def reward_weights(reward: str | RewardWeights) -> RewardWeights:
 
 
 def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
-    """Return the factor on terms that would also reward a vehicle at standstill.
+    """Return the speed gate, the factor on reward terms that would otherwise reward a vehicle at standstill.
 
-    Without it the policy learns to stand still: a parked car stays in the middle of its lane and its controls do not
-    move.
+    Without this factor the policy learns to stand still: a parked car stays in the middle of its lane and its controls
+    do not move.
 
     :param speed_mps: speed of the vehicle, >= 0.
     :param target_speed_mps: the requested speed, > 0.
@@ -111,7 +111,7 @@ def smoothness_term(steer_change: float, pedal_change: float, gate: float) -> fl
     :param steer_change: change of the steering action since the last step, in [-2, 2].
     :param pedal_change: change of the throttle/brake action since the last step, in [-2, 2].
     :param gate: result of ``speed_gate``, in [0, 1].
-    :return: ``gate`` if nothing changed, 0 if the steering went from one side to the other.
+    :return: ``gate`` if neither action changed, 0 if the steering went from full left to full right.
     :raises ValueError: if ``gate`` is outside [0, 1].
     """
     _check_gate(gate)
@@ -120,7 +120,7 @@ def smoothness_term(steer_change: float, pedal_change: float, gate: float) -> fl
 
 
 def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float) -> float:
-    """Return the reward for keeping to the middle of its own lane.
+    """Return the reward for keeping to the middle of the lane.
 
     :param lateral_offset_m: distance of the vehicle from the centre of its lane, either sign.
     :param lane_width_m: width of the lane, > 0.
@@ -163,7 +163,7 @@ def safety_term(
     :param weights: the costs.
     :param n_red_lights: number of red lights that were run in this step.
     :param has_hit_walker: True if the accident is a collision with a pedestrian.
-    :return: 0 for a clean step, otherwise minus the costs.
+    :return: 0 for a clean step, otherwise minus the sum of the costs.
     :raises ValueError: if ``n_lane_invasions`` is negative.
     """
     if n_lane_invasions < 0:

@@ -1,4 +1,4 @@
-"""The task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
+"""Define the task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
 
 The task does not depend on pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns
 it into a reward, the end of the episode, and the info.
@@ -23,7 +23,7 @@ _WAIT_AHEAD_M = 20.0
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """The thresholds that decide what is an accident, a success, or the end of an episode.
+    """Hold the thresholds that decide what is an accident, a success, or the end of an episode.
 
     :raises ValueError: if a value is out of range.
     """
@@ -39,13 +39,13 @@ class TaskSettings:
     """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
-    """Fraction of the target speed that the mean speed along the lane must reach for a success. On a route the time
-    limit follows from it."""
+    """Fraction of the target speed that the mean speed along the lane must reach for a success. On a route to a goal,
+    the time limit is computed from this speed."""
     weights: rewards.RewardWeights = field(default_factory=rewards.RewardWeights)
     reward_scale: float = 1.0
     """Factor on all weighted terms."""
     spare_s: float = 30.0
-    """Time that the limit of a route allows, for starting and for bends, beyond what its length takes at
+    """Time for starting and for bends. The time limit of a route is this time plus the time for its length at
     ``success_speed_fraction`` of the target speed."""
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class TaskSettings:
 
 
 class Outcome(NamedTuple):
-    """The result of one step: the terms of the reward, and whether the episode ends."""
+    """Hold the result of one step: the terms of the reward, and whether the episode ends."""
 
     reward_terms: dict[str, float]
     terminated: bool
@@ -88,7 +88,7 @@ def wheel_reach_m(heading_error_rad: float, body: BodySize) -> float:
 
 
 class DrivingTask:
-    """Computes reward, counters and the end of one episode at a time.
+    """Compute the reward and the counters of an episode, and decide when it ends.
 
     :param settings: the thresholds and weights.
     :param body: the vehicle's outer size.
@@ -123,7 +123,8 @@ class DrivingTask:
         """
         self.n_steps += 1
         is_standing = state.speed_mps < self.settings.idle_speed_mps
-        # Waiting at a red light, or for a pedestrian, is neither idling nor does it use up the time of the route.
+        # Steps of waiting at a red light or for a pedestrian do not count as idling, nor towards the route's time
+        # limit.
         if is_standing and state.stop_ahead_m < _WAIT_AHEAD_M:
             self._n_waited += 1
         elif is_standing:
@@ -153,7 +154,7 @@ class DrivingTask:
         """
         if not self._state.has_goal:
             return None
-        # A creeping policy arrives too late: the slowest permitted mean speed is that of a success on a closed route.
+        # The slowest mean speed that the limit allows is also required for a success on a closed route.
         slowest_mps = max(0.1, self.settings.success_speed_fraction * self.settings.target_speed_mps)
         limit_s = self.settings.spare_s + self._state.route_length_m / slowest_mps
         return math.ceil(limit_s / self.settings.step_s)
@@ -209,7 +210,7 @@ class DrivingTask:
         }
 
     def set_state(self, saved: Mapping[str, Any], state: VehicleState) -> None:
-        """Continue an episode.
+        """Continue an episode from a saved state.
 
         :param saved: the state that ``get_state`` returned.
         :param state: the vehicle at that moment.
@@ -220,7 +221,7 @@ class DrivingTask:
         self.n_lane_invasions = saved["n_lane_invasions"]
         self.termination = saved["termination"]
         self._n_idle = saved["n_idle"]
-        # Absent from states of versions without traffic lights.
+        # States that were saved before there were traffic lights lack this entry.
         self._n_waited = saved.get("n_waited", 0)
         self.n_new_red_lights = saved.get("n_new_red_lights", 0)
         self._action = (saved["action"][0], saved["action"][1])
@@ -238,13 +239,14 @@ class DrivingTask:
 
     def _judge_end(self, state: VehicleState) -> Termination:
         """Return why the episode ends at ``state``; "" if it continues."""
-        # Several may hold at once, as when a collision pushes the vehicle off the road: the first in this order counts.
+        # Several reasons may hold at once, for example when a collision pushes the vehicle off the road. The first
+        # reason in this order counts.
         margin_m = self.settings.roadside_m
         is_on_road = state.road_right_m - margin_m <= state.lateral_offset_m <= state.road_left_m + margin_m
         max_steps = self.max_steps
         endings: tuple[tuple[Termination, bool], ...] = (
             ("collision", state.has_collided),
-            # The route's lane and those beside it: a vehicle farther away took another way.
+            # The vehicle may use the route's lane and the lanes beside it; farther away it has left the route.
             ("off_route", state.has_goal and abs(state.lateral_offset_m) > state.lane_width_m),
             ("off_road", not is_on_road),
             ("wrong_way", abs(state.heading_error_rad) > 0.5 * math.pi),
@@ -255,7 +257,7 @@ class DrivingTask:
         return next((name for name, holds in endings if holds), "")
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
-        """Return how far the outermost wheel is beyond each mark, seen from its own lane (negative: not reached)."""
+        """Return for each mark how many metres the outermost wheel is beyond it; negative before the mark."""
         reach_m = wheel_reach_m(state.heading_error_rad, self.body)
         left_m, right_m = state.lateral_offset_m + reach_m, state.lateral_offset_m - reach_m
         overhangs_m = []
@@ -271,8 +273,8 @@ class DrivingTask:
 
     def _find_crossed_marks(self, state: VehicleState) -> list[MarkKind]:
         """Return the kinds of the marks that were crossed in the step to ``state``."""
-        # Other marks begin here, for example after a junction. Those already beneath the vehicle do not count as
-        # crossed.
+        # Other marks begin here, for example after a junction. Marks that are already beneath the vehicle do not count
+        # as crossed.
         if state.marks != self._state.marks:
             self._is_across = self._are_across(state)
             return []

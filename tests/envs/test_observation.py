@@ -30,7 +30,7 @@ def test_the_vector_stays_within_its_limits():
 
 
 def test_a_wrong_number_of_waypoints_is_refused():
-    with pytest.raises(ValueError, match="2 waypoints: expected 4"):
+    with pytest.raises(ValueError, match="has 2 points: expected 4"):
         vehicle_state_vector(STEADY, [(0.0, 0.0)] * 2)
 
 

@@ -1,1 +1,1 @@
-"""Roads, shared by all worlds: shapes, lanes, routes, the ground, other traffic, and OpenDRIVE."""
+"""Describe roads for all worlds: shapes, lanes, routes, the ground, other traffic, and OpenDRIVE."""

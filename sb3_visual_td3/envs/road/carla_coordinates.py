@@ -1,4 +1,4 @@
-"""Conversion between CARLA's coordinates and ours, and from CARLA's images to frames.
+"""Convert between CARLA's coordinates and ours, and convert CARLA's images to frames.
 
 CARLA's axes are left-handed, as in the Unreal Engine: y points to the right of x, and yaw turns clockwise, in degrees.
 Ours are right-handed, so y and yaw change their sign.
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.road.shapes import Pose
 
 WHEELBASE_PER_LENGTH = 2.9 / 4.4
-"""Wheelbase of a passenger car in relation to its length, for servers that report the body but not the wheels."""
+"""Ratio of the wheelbase to the length of a passenger car, for servers that report the body but not the wheels."""
 
 
 class CarlaPose(NamedTuple):
-    """A place and a direction in CARLA's coordinates."""
+    """Describe a place and a direction in CARLA's coordinates."""
 
     x_m: float
     y_m: float
@@ -33,7 +33,7 @@ def to_carla(pose: Pose) -> CarlaPose:
 
 
 def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
-    """Convert a place of CARLA's coordinates.
+    """Convert a place from CARLA's coordinates to ours.
 
     :param x_m: CARLA's x.
     :param y_m: CARLA's y, positive to the right.
@@ -50,7 +50,7 @@ def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
     :param height: height of the image in pixels.
     :param width: width of the image in pixels.
     :return: ``(height, width, 4) uint8``: blue, green, red, alpha.
-    :raises ValueError: if the number of bytes is wrong, because CARLA's client delivers truncated images as they are.
+    :raises ValueError: if the number of bytes is wrong; CARLA's client delivers truncated images too.
     """
     if len(raw) != height * width * 4:
         raise ValueError(f"an image of {len(raw)} bytes: expected {height * width * 4} for {width}x{height} pixels")

@@ -1,4 +1,4 @@
-"""Collision test for two cars, which are rectangles seen from above."""
+"""Test two cars for a collision; each car is a rectangle seen from above."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class OrientedBox(NamedTuple):
-    """A rectangle on the ground, given by its centre, its direction and its full size."""
+    """Describe a rectangle on the ground by its centre, its direction and its full size."""
 
     x_m: float
     y_m: float
@@ -19,8 +19,8 @@ class OrientedBox(NamedTuple):
 def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
     """Return whether two rectangles share a point; touching edges count.
 
-    Two convex shapes are disjoint exactly if their projections onto the normal of an edge of one of them are disjoint
-    (separating axis theorem). For two rectangles these are the four directions of their sides.
+    Two convex shapes are disjoint exactly if one of their edges has a normal onto which the projections of the two
+    shapes are disjoint (separating axis theorem). The sides of two rectangles have four such directions.
 
     Source: Gottschalk, Lin, Manocha 1996, "OBBTree", section 5, in the plane.
 
@@ -44,8 +44,9 @@ def _projections_overlap(
     # Distance of the centres along and across ``own``.
     along_m = abs(dx_m * math.cos(own.yaw_rad) + dy_m * math.sin(own.yaw_rad))
     across_m = abs(dy_m * math.cos(own.yaw_rad) - dx_m * math.sin(own.yaw_rad))
-    # On each axis the projection of ``own`` is its own side, that of ``other`` the sum of its projected sides. They
-    # overlap where the distance of the centres is at most the sum of the half lengths; here everything is doubled.
+    # On each axis the projection of ``own`` is one of its sides, and the projection of ``other`` is the sum of its
+    # projected sides. The projections overlap if the distance of the centres is at most the sum of their half lengths.
+    # Both sides of this inequality are doubled here.
     return (
         2.0 * along_m <= own.length_m + other.length_m * cos_turn + other.width_m * sin_turn
         and 2.0 * across_m <= own.width_m + other.length_m * sin_turn + other.width_m * cos_turn

@@ -1,7 +1,8 @@
-"""Where pedestrians walk: strips beside the road, and crossings between them.
+"""Find where pedestrians walk: strips beside the roads, and crossings between the strips.
 
-Pavements come from the map's lanes of type ``sidewalk``. A map without any gets a strip on the shoulder. Crossings are
-the map's crosswalks, or, if it has none, places before junctions and in the middle of long roads.
+The strips are the map's lanes of type ``sidewalk``; a map without such lanes gets strips on the shoulders. The
+crossings are the map's crosswalks; a map without crosswalks gets crossings before junctions and in the middle of long
+roads. A strip consists of pieces of about 4 m.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegment
 
 _STEP_M = 4.0
-"""Length of a piece of a strip."""
+"""Approximate length of a piece of a strip."""
 _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
 """Distance of the strip on the shoulder from the road's outer line, and its width."""
 _CLEARANCE_M = 0.05
-"""A piece that comes closer than this to the edge of a lane is left out: it would lie on the road."""
+"""A piece that comes closer than this to the edge of a lane is left out, because it would lie on the road."""
 _NEAR_M = 5.0
-"""Lanes whose centre is farther away are narrow enough not to matter."""
+"""Only lanes whose centre is closer than this to a piece are checked; no lane is wide enough to reach it from farther
+away."""
 _JOIN_M = 1.5
-"""Ends of strips that are closer than this become one."""
+"""Ends of strips that are closer to each other than this are merged."""
 _BRIDGE_M = 15.0
-"""Ends of strips that are closer than this, as at the corner of a junction, are joined by one more piece."""
+"""Ends of strips that are closer to each other than this, as at the corner of a junction, are joined by one more
+piece."""
 _MAX_CROSSING_M = 30.0
 _CROSSWALK_REACH_M = 6.0
 """The ends of a crosswalk lie at most this far from the strips that it joins."""
@@ -35,20 +38,21 @@ _MIN_AREA_M2 = 0.5
 
 
 class Footways(NamedTuple):
-    """A mesh of convex quadrangles on which pedestrians walk."""
+    """Hold a mesh of convex quadrangles on which pedestrians walk."""
 
     corners_m: NDArray[np.float64]
     """``(n_corners, 2)``: x and y."""
     quads: NDArray[np.int64]
-    """``(n_quads, 4)``: indices of corners, clockwise. Of a strip's piece the first two lie at the road."""
+    """``(n_quads, 4)``: indices of corners, clockwise. The first two corners of a strip's piece lie at the road."""
     beyond: NDArray[np.int64]
-    """``(n_quads, 4)``: index of the quadrangle behind each side, from corner ``i`` to ``i + 1``; -1 for none."""
+    """``(n_quads, 4)``: index of the neighbour beyond each side (from corner ``i`` to ``i + 1``); -1 if there is no
+    neighbour."""
     is_crossing: NDArray[np.bool_]
-    """``(n_quads,)``: whether it crosses the road."""
+    """``(n_quads,)``: True where the quadrangle crosses the road."""
 
 
 class _Mesh:
-    """A mesh that is being built."""
+    """Build a mesh from corners, quadrangles and joints."""
 
     def __init__(self) -> None:
         self.corners: list[tuple[float, float]] = []
@@ -117,13 +121,13 @@ def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
         elif not has_pavements:
             middle = len(segment.points_m) // 2
             right_m = float(segment.right_line_m[middle])
-            # The outermost lane: its own right edge is that of the road.
+            # The right edge of the outermost lane is the edge of the road.
             if abs(right_m + 0.5 * float(segment.width_m[middle])) < 0.2:
                 yield number, right_m - _SHOULDER_GAP_M - 0.5 * _SHOULDER_WIDTH_M, _SHOULDER_WIDTH_M
 
 
 def _add_strip(mesh: _Mesh, graph: LaneGraph, segment: LaneSegment, offset_m: float, width_m: float) -> Iterator[int]:
-    """Add the pieces of a strip beside a lane, and join each to the one before."""
+    """Add the pieces of a strip beside a lane, and join each piece to the piece before it."""
     n_pieces = max(1, round(segment.length_m / _STEP_M))
     along = np.linspace(0.0, segment.length_m, n_pieces + 1)
     points = np.stack([np.interp(along, segment.along_m, segment.points_m[:, axis]) for axis in (0, 1)], axis=1)
@@ -168,13 +172,13 @@ def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
 
 
 def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
-    """Join the end of each strip, or part of one, to the nearest beginning of another."""
+    """Join the end of each strip, or part of a strip, to the nearest beginning of another strip."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
     if not ends or not begins:
         return
-    # Corners of each end as it is and of each beginning: near and far, (n, 2, 2).
+    # (n, 2, 2): the two corners of each end and of each beginning, the corner near the road first.
     end_corners = np.array([[mesh.corners[mesh.quads[piece][corner]] for corner in (1, 2)] for piece in ends])
     begin_corners = np.array([[mesh.corners[mesh.quads[piece][corner]] for corner in (0, 3)] for piece in begins])
     gaps_m = np.linalg.norm(end_corners[:, None] - begin_corners[None], axis=3).max(axis=2)
@@ -195,7 +199,7 @@ def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
 
 
 def _bridge_ends(mesh: _Mesh, graph: LaneGraph, strips: Sequence[Sequence[int]]) -> None:
-    """Join ends that are left over to the nearest beginning, if the piece between them lies on no lane."""
+    """Join each remaining end to the nearest beginning by one more piece, unless this piece would lie on a lane."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
@@ -231,7 +235,7 @@ def _crossing_pieces(graph: LaneGraph, number: int, pieces: Sequence[int]) -> li
 
 
 def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
-    """Add a crossing from a piece to the piece on the other side of the road, if both are free."""
+    """Add a crossing from a piece to the piece on the other side of the road, unless one of them has a crossing."""
     if mesh.beyond[piece][_ROADSIDE] >= 0:
         return
     here = mesh.side_middle(piece, _ROADSIDE)
@@ -244,7 +248,7 @@ def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
 def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
     """Add a crossing where the map has a crosswalk: between the pieces nearest to its two ends."""
     middle = corners.mean(axis=0)
-    # The crosswalk's long axis, by the direction in which its corners spread most.
+    # The crosswalk's long axis is the direction in which its corners spread most.
     _, _, axes = np.linalg.svd(corners - middle)
     half_m = 0.5 * float(np.ptp((corners - middle) @ axes[0]))
     found = []
@@ -257,7 +261,10 @@ def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
 
 
 def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: float) -> int | None:
-    """Return the piece whose roadside edge is nearest to a point. If ``own`` is a piece, the result must face it."""
+    """Return the piece whose roadside edge is nearest to a point; None if there is no such piece within ``within_m``.
+
+    The result must face the piece ``own``; -1 accepts all pieces.
+    """
     best, best_m = None, within_m
     for piece, beyond in enumerate(mesh.beyond):
         if piece == own or beyond[_ROADSIDE] >= 0 or mesh.is_crossing[piece]:
@@ -272,7 +279,7 @@ def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: 
 
 
 def _quad_between(mesh: _Mesh, one: int, two: int) -> list[int] | None:
-    """Return the corners of the quadrangle between the sides of two pieces; None if it is not convex."""
+    """Return the corners of the quadrangle between the roadsides of two pieces; None if it is not convex."""
     corners = [mesh.quads[one][1], mesh.quads[one][0], mesh.quads[two][1], mesh.quads[two][0]]
     if len(set(corners)) < len(corners) or not _is_convex(np.array([mesh.corners[corner] for corner in corners])):
         return None

@@ -1,4 +1,4 @@
-"""A cache of lane graphs on disk, so that CARLA's client reads a map only once.
+"""Cache lane graphs on disk, so that CARLA's client reads a map only once.
 
 The folder is ``$VISUAL_TD3_CACHE``, or ``visual_td3`` in the user's cache folder (``$XDG_CACHE_HOME``, ``~/.cache``).
 The folder may be removed at any time. ``VISUAL_TD3_CACHE=off`` switches the cache off.
@@ -21,7 +21,7 @@ CACHE_VARIABLE = "VISUAL_TD3_CACHE"
 """Environment variable with the folder of the cache."""
 NO_CACHE = "off"
 GRAPH_FORMAT = 3
-"""Version of the stored graphs. It is part of the file's name: another version reads the map again."""
+"""Version of the stored graphs. It is part of the file's name, so another version reads the map again."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
@@ -58,17 +58,17 @@ def load_graph(text: str) -> LaneGraph | None:
     if path is None or not path.is_file():
         return None
     try:
-        # Without pickles: a file in a cache folder is data and runs no code.
+        # Pickles are not loaded, because they could run code from a file in the cache folder.
         with np.load(path, allow_pickle=False) as arrays:
             return graph_from_arrays({name: arrays[name] for name in arrays.files})
-    # A file that was cut or altered fails in one of these ways; the map is then read again.
+    # A truncated or altered file raises one of these errors; the map is then read again.
     except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
-        _LOG.warning("%s is damaged (%s): the map is read again", path, error)
+        _LOG.warning("cached map %s is damaged (%s); reading the map again", path, error)
         return None
 
 
 def store_graph(text: str, graph: LaneGraph) -> None:
-    """Store the graph of a map. A folder that cannot be written is reported and otherwise ignored.
+    """Store the graph of a map. If the folder cannot be written, the function only logs a warning.
 
     :param text: the OpenDRIVE document.
     :param graph: the graph.
@@ -79,12 +79,18 @@ def store_graph(text: str, graph: LaneGraph) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written under another name and then renamed, so that another process never reads an incomplete file.
+        # The file is written under another name and then renamed, so that another process never reads an incomplete
+        # file.
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)
             np.savez_compressed(file, **graph.to_arrays())  # type: ignore[arg-type]  # names are ours
         temporary.replace(path)
     except OSError as error:
-        _LOG.warning("%s cannot be written (%s): the map will be read again next time", path, error)
+        _LOG.warning(
+            "%s cannot be written (%s), so the map is read again next time; set %s to a writable folder",
+            path,
+            error,
+            CACHE_VARIABLE,
+        )
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
-"""Build the lane graph of a map, from an OpenDRIVE document or from our own roads.
+"""Build the lane graph of a map, from an OpenDRIVE document or from the roads of a named map (``network``).
 
 CARLA's client reads OpenDRIVE (in a separate process, see ``opendrive_reading``), because it supports every geometry of
-the standard, and routes then lie on the same lanes as in CARLA. Our own roads are lines and arcs and need no client.
+the standard, and routes then lie on the same lanes as in CARLA. The roads of the named maps are lines and arcs and need
+no client.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def read_graph(text: str, source: str) -> LaneGraph:
 
     :param text: the document.
     :param source: the name of the map, for messages.
-    :return: the graph; one object for all environments of the process.
+    :return: the graph, which all environments of the process share.
     :raises ImportError: if CARLA's client, which reads the document, is not installed.
     :raises ValueError: if the document is not a valid map, or has no lanes to drive on.
     """
@@ -87,7 +88,7 @@ def graph_from_survey(answer: Mapping[str, Any], source: str, text: str) -> Lane
 
 
 def _joined_points(row: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """Return the points of a surveyed lane, ``(n, 2)``, with the place where the next one begins; n is 2 or more."""
+    """Return the points of a surveyed lane, ``(n, 2)`` with n >= 2, extended to the beginning of the next lane."""
     points = [np.array((x, y)) for x, y in zip(row["x_m"], row["y_m"], strict=True)]
     begins = [np.array((following["x_m"][0], following["y_m"][0])) for following in after]
     gaps_m = [float(np.linalg.norm(begin - points[-1])) for begin in begins]
@@ -100,10 +101,10 @@ def _joined_points(row: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -
 
 
 def _runs(at: Sequence[int], marks: Sequence[tuple[LaneMark, ...]]) -> tuple[MarkRun, ...]:
-    """Return the runs of equal marks.
+    """Group consecutive points with the same marks into runs.
 
     :param at: indices of the points at which the marks were read.
-    :param marks: the marks there.
+    :param marks: the marks at each of these points.
     """
     runs = [MarkRun(0, marks[0])]
     for first, here in zip(at[1:], marks[1:], strict=True):
@@ -126,7 +127,7 @@ def graph_from_network(network: RoadNetwork) -> LaneGraph:
     """Return the lane graph of our own roads.
 
     :param network: the roads.
-    :return: the graph, with the same keys as that of the network's OpenDRIVE document.
+    :return: the graph, with the same keys as the graph of the network's OpenDRIVE document.
     """
     lanes = sorted((road.id, 0, lane) for road in network.roads for lane in road.lanes)
     number_of = {key: number for number, key in enumerate(lanes)}
@@ -152,24 +153,25 @@ def _neighbour_ahead(road: Road, lane: int) -> Neighbour | None:
 
 
 def _lane_ahead(lane: int, neighbour: Neighbour) -> int:
-    """Return the number of the lane of a neighbouring road that continues a lane of the road before it."""
+    """Return the number of the lane on a neighbouring road that continues ``lane``."""
     if neighbour.lane is not None:
         return neighbour.lane
     own_end: End = "end" if lane < 0 else "start"
-    # Where the end of one road touches the start of the other, both lines run the same way: the number stays.
+    # Where the end of one road touches the start of the other, both reference lines run the same way, so the lane keeps
+    # its number.
     return lane if own_end != neighbour.contact else -lane
 
 
 def _own_segment(
     road: Road, key: LaneKey, network: RoadNetwork, successors: tuple[int, ...], number_of: Mapping[LaneKey, int]
 ) -> LaneSegment:
-    """Return one lane of one of our own roads."""
+    """Return the segment of one lane of a road of the network."""
     lane = key[2]
     side = math.copysign(1.0, -lane)  # 1 if the lane is driven along the reference line, otherwise -1
     points = road.line_m(network.centre_m(lane), _SPACING_M)
     if lane > 0:
         points = points[::-1]
-    # Offsets from the lane's centre, positive to the left of its own traffic.
+    # Offsets are measured from the lane's centre, positive to the left in its driving direction.
     offsets = {
         border: side * (network.border_m(border) - network.centre_m(lane))
         for border in range(-road.n_right, road.n_left + 1)
@@ -191,13 +193,15 @@ def _own_segment(
 
 
 def _lane_beside(road: Road, lane: int, outward: int, number_of: Mapping[LaneKey, int]) -> int:
-    """Return the lane next to a lane to which a car may change.
+    """Return the index of the neighbouring lane to which a car may change from ``lane``.
 
-    :param road: the road of both.
+    :param road: the road of both lanes.
     :param lane: number of the lane.
-    :param outward: 1 for the lane farther from the reference line, to the right of the traffic; -1 for the nearer one.
+    :param outward: 1 for the lane farther from the reference line, to the right of the traffic; -1 for the lane nearer
+        to the line.
     :param number_of: index of each lane in the graph.
-    :return: its index; ``NO_LANE`` if there is none of the same direction, or the mark between them is solid.
+    :return: the index; ``NO_LANE`` if there is no such lane in the same direction, or if the mark between the two is
+        solid.
     """
     beside = lane + outward * (1 if lane > 0 else -1)
     border = lane if outward > 0 else beside

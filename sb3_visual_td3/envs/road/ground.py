@@ -1,6 +1,6 @@
-"""The look of a map: the ground with its marks as a raster, and the panorama around it.
+"""Paint a map: the ground with its marks as a raster, and the panorama around it.
 
-Both are painted once per map. A camera then only has to warp the raster and to cut from the panorama.
+Both are painted once per map. A camera then only warps the raster and cuts its view from the panorama.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.road.network import Paint, RoadNetwork
 
 TEXEL_M = 0.1
-"""Side of a texel, a pixel of the raster. A mark is two texels wide: on a coarser raster it would wobble, a finer one
-gains nothing."""
+"""Side of a texel, which is a pixel of the raster. A mark is two texels wide: a coarser raster makes its edges uneven,
+and a finer raster has no visible effect."""
 N_LEVELS = 4
 """Number of levels of the raster, each half as fine as the one before; a camera draws distant rows from coarse ones."""
 PAVED_LEVEL = 2
@@ -36,7 +36,7 @@ _SUBPIXEL_BITS = 4
 
 
 class Ground(NamedTuple):
-    """The ground around a road as a raster; rows count along y, columns along x."""
+    """Hold the ground around the roads as a raster; rows count along y, columns along x."""
 
     levels: tuple[NDArray[np.uint8], ...]
     """Grey ``(height, width) uint8`` rasters; each level has half the resolution of the one before."""
@@ -50,7 +50,7 @@ class Ground(NamedTuple):
 
     def from_world(self, level: int) -> NDArray[np.float64]:
         """Return the 3x3 matrix from homogeneous metres of the world to texels of ``level``."""
-        # Half a texel less, because integer texel coordinates are centres, while x0 and y0 are those of a corner.
+        # Half a texel is subtracted, because integer texel coordinates are centres, while x0 and y0 belong to a corner.
         texel_m = TEXEL_M * 2**level
         return np.array(
             [[1 / texel_m, 0.0, -self.x0_m / texel_m - 0.5], [0.0, 1 / texel_m, -self.y0_m / texel_m - 0.5], [0, 0, 1]]
@@ -58,7 +58,7 @@ class Ground(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """A line that is painted ``width_m`` wide: a paved strip or a mark."""
+    """Describe a line that is painted ``width_m`` wide: a paved strip or a mark."""
 
     line_m: NDArray[np.float64]
     """``(n, 2)``: x and y; a closed line repeats its first point."""
@@ -66,7 +66,7 @@ class Strip(NamedTuple):
 
 
 class GroundPlan(NamedTuple):
-    """Everything that is painted on the land."""
+    """Hold everything that is painted on the land."""
 
     paved: tuple[Strip, ...]
     marks: tuple[Strip, ...]
@@ -77,7 +77,7 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
     paved, marks = [], []
     for road in network.roads:
         left_m, right_m = network.border_m(road.n_left), network.border_m(-road.n_right)
-        # The paved strip runs along the road's middle, which is not its reference line where the sides differ in lanes.
+        # The paved strip runs along the road's middle, which is not the reference line if one side has more lanes.
         middle = road.line_m(0.5 * (left_m + right_m), _LINE_SPACING_M)
         paved.append(Strip(middle, left_m - right_m + 2.0 * _SHOULDER_M))
         for border in range(-road.n_right, road.n_left + 1):
@@ -89,12 +89,13 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
 def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
     """Return the strips of one mark: one for a solid mark, one per dash for a broken mark.
 
-    A dash is in the middle of each period, so that dashes continue evenly from one road to the next.
+    Each period of a dash and a gap has the dash in its middle, so that dashes continue evenly from one road to the
+    next.
 
     :param line_m: ``(n, 2)``, evenly spaced points of the mark.
     :param kind: paint of the mark: solid or broken.
-    :param length_m: length of the road in metres. It determines the number of dashes, so that those of neighbouring
-        lines stay in step in a bend, where the lines differ in length.
+    :param length_m: length of the road in metres, which determines the number of dashes. Neighbouring lines therefore
+        have equally many dashes in a bend, although the lines differ in length.
     :return: the strips; none for ``"none"``.
     """
     if kind == "none":
@@ -115,7 +116,7 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
 
     :param plan: the strips to paint.
     :param rng: determines brightness and texture. The order of its draws is part of the result.
-    :return: the raster, a new one.
+    :return: a new raster.
     """
     points = np.concatenate([strip.line_m for strip in plan.paved])
     x0_m, y0_m = (points.min(axis=0) - _MARGIN_M).tolist()
@@ -127,7 +128,7 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     asphalt = _noise_tile(rng, int(rng.integers(52, 72)), ((50, 4.0), (6, 4.0)))
 
     paved = np.zeros((height, width), np.uint8)
-    # The road is painted into a mask first, through which the asphalt's texture is then copied onto the land.
+    # The road is first painted into a mask; the asphalt's texture is then copied onto the land through this mask.
     for strip in plan.paved:
         _draw(paved, strip, 255, x0_m, y0_m)
     raster = _tiled(land, height, width)
@@ -149,7 +150,7 @@ def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m:
 def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, float], ...]) -> NDArray[np.uint8]:
     """Return a tile of value noise that repeats without a seam.
 
-    Each layer is a grid of random values, interpolated by cubics; coarse layers give patches, fine ones grain.
+    Each layer is a grid of random values, interpolated by cubics; coarse layers give patches, fine layers give grain.
 
     :param rng: generator of the random values.
     :param grey: mean of the tile.

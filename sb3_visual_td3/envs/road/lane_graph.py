@@ -1,7 +1,7 @@
-"""The lanes of a map as a graph: which lane follows which, and between which lanes a car may change.
+"""Represent the lanes of a map as a graph: which lane follows which, and between which lanes a car may change.
 
-Routes are searched on this graph. It is built by ``graph_reading``, from an OpenDRIVE map or from our own roads, and
-kept on disk by ``graph_cache``.
+Routes are searched on this graph. ``graph_reading`` builds it from an OpenDRIVE map or from a named map, and
+``graph_cache`` keeps it on disk.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ MIN_CHANGE_M = 20.0
 
 
 class MarkRun(NamedTuple):
-    """The road markings along a part of a lane."""
+    """Describe the road markings along a part of a lane."""
 
     first: int
-    """Index of the first point of the lane for which they hold; they end where the next run begins."""
+    """Index of the first point of the lane with these marks; the run ends where the next run begins."""
     marks: tuple[LaneMark, ...]
     """From right to left, as offsets from the lane's centre."""
 
 
 class LanePlace(NamedTuple):
-    """A place on a lane of the graph."""
+    """Describe a place on a lane of the graph."""
 
     segment: int
     along_m: float
@@ -49,7 +49,7 @@ class LanePlace(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LaneSegment:
-    """One lane in one section of a road, as points in driving order, about 0.5 m apart.
+    """Describe one lane in one section of a road by points in driving order, about 0.5 m apart.
 
     :param key: numbers of the lane in its file.
     :param junction: number of the junction that contains it; ``NO_JUNCTION`` outside of junctions.
@@ -57,10 +57,10 @@ class LaneSegment:
     :param width_m: ``(n,)``: width of the lane.
     :param left_line_m: ``(n,)``: offset of the road's outer line on the left, positive.
     :param right_line_m: ``(n,)``: offset of the road's outer line on the right, negative.
-    :param marks: the marks of the road, at least one run, the first one from point 0 onwards.
+    :param marks: the marks of the road in one or more runs, the first of which begins at point 0.
     :param successors: indices of the segments that follow.
     :param left: index of the segment to the left to which a car may change; ``NO_LANE`` if there is none.
-    :param right: the same for the right.
+    :param right: index of the segment to the right to which a car may change; ``NO_LANE`` if there is none.
     :param speed_limit_mps: speed limit of the road; NaN if the map has none.
     :param footway_m: centre and width of the pavement at the right of the road, as an offset from the lane's centre,
         negative; None if there is none.
@@ -99,7 +99,7 @@ class LaneSegment:
 
 
 class JunctionWay(NamedTuple):
-    """One way through a junction: the segments that are driven in it, and the change of direction."""
+    """Describe one way through a junction: its segments within the junction, and its change of direction."""
 
     segments: tuple[int, ...]
     turn_rad: float
@@ -107,12 +107,12 @@ class JunctionWay(NamedTuple):
 
 
 _MAX_WAY_SEGMENTS = 20
-"""A way through a junction has fewer segments, so that a ring of them ends the search."""
+"""Limit of the segments of a way through a junction, so that the search also ends where segments form a ring."""
 
 
 @dataclass(frozen=True, eq=False)
 class LaneGraph:
-    """All lanes of a map.
+    """Hold all lanes of a map and the links between them.
 
     :param segments: the lanes; links between them are indices into this tuple.
     :param rise_m: difference in height between the highest and the lowest lane of the map.
@@ -128,7 +128,7 @@ class LaneGraph:
         """Return the graph for a search; its nodes are indices of segments.
 
         The attribute ``weight`` of an edge is the length of the segment that it leaves, or the cost of a lane change.
-        ``is_change`` tells the two apart.
+        The attribute ``is_change`` is True for a lane change.
         """
         graph: networkx.DiGraph[int] = networkx.DiGraph()
         graph.add_nodes_from(range(len(self.segments)))
@@ -150,12 +150,12 @@ class LaneGraph:
         return points, np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.intp)
 
     def places_near(self, x_m: float, y_m: float, within_m: float) -> list[tuple[float, LanePlace]]:
-        """Return the closest place on each lane that comes close to a point, the nearest lane first.
+        """Return for each lane near a point the place on the lane that is closest to the point, the nearest lane first.
 
         :param x_m: x of the point in the world, in metres.
         :param y_m: y of the point in the world, in metres.
         :param within_m: largest distance from the lane's centre.
-        :return: distance from the centre and place, for each lane.
+        :return: for each lane the distance from its centre in metres, and the place.
         """
         points, firsts = self._all_points
         # (n_segments,): the smallest distance of each segment.
@@ -201,7 +201,8 @@ class LaneGraph:
 
     def _turn_rad(self, enters_rad: float, path: tuple[int, ...]) -> float:
         """Return the change of direction on a way, in (-pi, pi] for a way that is one bend."""
-        # Summed segment by segment, so that a way around a roundabout is not taken for its opposite.
+        # The change is summed over the segments: a way around a roundabout turns by more than 180 degrees, and the
+        # difference of two headings would have the wrong sign.
         turn_rad, heading_rad = 0.0, enters_rad
         for index in path:
             for next_rad in self.segments[index].headings_rad:
@@ -233,7 +234,7 @@ class LaneGraph:
 
 
 def graph_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> LaneGraph:
-    """Return the graph that ``LaneGraph.to_arrays`` described.
+    """Rebuild a graph from the arrays that ``LaneGraph.to_arrays`` returned.
 
     :param arrays: the arrays by name.
     :return: a new graph.

@@ -15,8 +15,8 @@ from typing import Any, Literal
 SPACING_M = 0.5
 """Distance between the points of lanes and of the route."""
 FINE_M = 0.1
-"""The same for a route that is surveyed alone, without the lanes. The chords between points cut corners; at this
-distance a bend loses about a millimetre."""
+"""Distance between the points of a route that is surveyed without the lanes. The chords between points cut corners; at
+this distance they miss a bend by about a millimetre."""
 ROUTE_ONLY = "--route-only"
 GRAPH = "--graph"
 _STRIDE = 4
@@ -62,7 +62,7 @@ def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
 
 
 def survey_graph(text: str) -> dict[str, Any]:
-    """Return all lanes of a map, with the lanes that follow each and those beside it.
+    """Return all lanes of a map; each lane names the lanes that follow it and the lanes beside it.
 
     :param text: the OpenDRIVE document.
     :return: ``{"segments": [segment, ...], "rise_m": float, "signals": [...], "crosswalks": [[(x, y), ...], ...]}``;
@@ -79,8 +79,8 @@ def survey_graph(text: str) -> dict[str, Any]:
     for lane in lanes.values():
         lane.sort(key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
     topology = road_map.get_topology()
-    # Points are multiples of 0.5 m along the road, so a lane that is driven against it begins up to 0.5 m late. The
-    # topology knows where it begins.
+    # Points lie at multiples of 0.5 m along the road, so a lane that is driven against the road would begin up to 0.5 m
+    # late. The topology contains its exact beginning.
     for waypoint in {_key(each): each for pair in topology for each in pair}.values():
         lane = lanes.get(_key(waypoint), [])
         if lane and 0.01 < waypoint.transform.location.distance(lane[0].transform.location) <= 2.0 * SPACING_M:
@@ -105,7 +105,7 @@ def survey_graph(text: str) -> dict[str, Any]:
 def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
     """Return a landmark as plain data: its pole, and the lanes that it concerns.
 
-    A signal that several roads refer to is one landmark for each of them, with the same id.
+    The client returns one landmark with the same id for each road that refers to a signal.
     """
     place = landmark.transform
     places: list[tuple[float, ...]] = []
@@ -129,7 +129,10 @@ def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
 
 
 def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
-    """Return the corners of each crosswalk. The client gives one list for all, in which each ends where it began."""
+    """Return the corners of each crosswalk.
+
+    The client returns one list for all crosswalks, in which each crosswalk ends with its first corner.
+    """
     found: list[list[tuple[float, float]]] = []
     open_outline: list[tuple[float, float]] = []
     for corner in corners:
@@ -143,10 +146,10 @@ def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
 
 
 def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]:
-    """Return a lane as plain data: columns with a value for each point, and what is read at some points only.
+    """Return a lane as plain data: some columns have a value for each point, others only for some of the points.
 
     :param key: numbers of the lane.
-    :param lane: its waypoints in driving order.
+    :param lane: the lane's waypoints in driving order.
     :param successors: the lanes that follow.
     """
     places = [waypoint.transform for waypoint in lane]
@@ -184,7 +187,7 @@ def _footway(waypoint: Any) -> tuple[float, float] | None:
 
 
 def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> Key | None:
-    """Return the lane beside these waypoints to which most of them allow a change; None if there is none."""
+    """Return the lane to which most of these waypoints allow a change; None if there is no such lane."""
     found: list[Key] = []
     for waypoint in waypoints:
         allowed = str(waypoint.lane_change)
@@ -221,7 +224,8 @@ def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
     for start in sorted(starts)[:_MAX_STARTS]:
         for turn in turn_names:
             loop = _walk(start, after, turns, turn)
-            # A tie goes to the first one, so that the same file gives the same route. All steps are equally long.
+            # All steps are equally long, so the longest loop has the most waypoints. Of equally long loops the first is
+            # kept, so that the same file gives the same route.
             if sum(len(segments[key]) for key in loop) > sum(len(segments[key]) for key in best):
                 best = loop
     return [starts[key] for key in best]
@@ -251,7 +255,7 @@ def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn
             key = min(ways, key=lambda way: -turns[way])
         else:
             key = min(ways, key=lambda way: turns[way])
-    # The lanes before the first repeated one lead into the loop, but are not part of it.
+    # The lanes before the first repeated lane lead into the loop, but are not part of it.
     return path[seen[key] :]
 
 
@@ -323,7 +327,7 @@ def _marks(waypoint: Any, left: list[Any], right: list[Any]) -> list[tuple[float
         near, far = lane.right_lane_marking, lane.left_lane_marking
         if lane.lane_id * waypoint.lane_id < 0:  # an oncoming lane: its left is our right
             near, far = far, near
-        if not marks:  # neighbours share a mark: only the first lane contributes its nearer one
+        if not marks:  # neighbours share a mark: only the first lane contributes its nearer mark
             marks.append((offset_m, _mark(near)))
         offset_m += lane.lane_width
         marks.append((offset_m, _mark(far)))

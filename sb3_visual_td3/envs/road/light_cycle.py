@@ -1,7 +1,7 @@
-"""Traffic lights at work: which light of a map is green, yellow or red, and where vehicles must stop.
+"""Simulate the traffic lights of a map: which light is green, yellow or red, and where vehicles must stop.
 
-The embedded world and the emulator share this model. As in CARLA, the stages of a junction take turns: each is green,
-then yellow, and then all lights of the junction are red for a moment.
+The world lite and the CARLA emulator share this model. As in CARLA, the stages of a junction take turns: each stage is
+green, then yellow, and then all lights of the junction are red for a moment.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 @dataclass
 class StageTimes:
-    """How long the lights of one stage are green and yellow, and then red before the next stage begins."""
+    """Hold how long the lights of one stage are green and yellow, and then red before the next stage begins."""
 
     green_s: float = GREEN_S
     yellow_s: float = YELLOW_S
@@ -36,7 +36,7 @@ class StageTimes:
 
 
 class _Cycle:
-    """The cycle of one junction.
+    """Run the light cycle of one junction.
 
     :param stages: indices of the lights that are green in each stage.
     """
@@ -53,10 +53,10 @@ class _Cycle:
         self.elapsed_s = 0.0
 
     def advance(self, dt_s: float) -> bool:
-        """Let time pass, and return whether the colours changed."""
+        """Advance the cycle by ``dt_s`` seconds, and return whether the colours changed."""
         self.elapsed_s += dt_s
         has_changed = False
-        # At least 1 ms each, so that durations of 0 do not run in a circle for ever.
+        # Each colour lasts at least 1 ms; otherwise this loop would not end if all durations are 0.
         while self.elapsed_s >= (limit_s := max(1e-3, self.times[self.stage].of(self.colour))):
             self.elapsed_s -= limit_s
             has_changed = True
@@ -70,10 +70,11 @@ class _Cycle:
 
 
 class LightCycles:
-    """The states of all traffic lights of a map.
+    """Simulate the states of all traffic lights of a map.
 
     :param signs: the lights and the stages of the junctions.
-    :param offset_s: time by which each junction is ahead of the one before, so that they do not switch together.
+    :param offset_s: time in seconds by which the cycle of each junction is ahead of the junction before it, so that the
+        junctions do not switch at the same moment.
     """
 
     def __init__(self, signs: RoadSigns, offset_s: float = 0.0) -> None:
@@ -87,7 +88,7 @@ class LightCycles:
         self._frozen: set[int] = set()
         self.colours: dict[int, LightColour] = {number: "red" for number, _ in lights_of(signs)}
         """The colour of each light, by the number of its signal."""
-        # Several lights can stop one lane; by lane: (place, light).
+        # For each lane the place of each stop line and its light; several lights can stop one lane.
         self._stops: dict[int, list[tuple[float, int]]] = {}
         for number, signal in lights_of(signs):
             for stop in signal.stops:
@@ -97,7 +98,7 @@ class LightCycles:
             self._show(cycle)
 
     def advance(self, dt_s: float) -> None:
-        """Let time pass.
+        """Advance the cycles of all junctions that are not frozen.
 
         :param dt_s: duration in seconds.
         """
@@ -109,8 +110,10 @@ class LightCycles:
         """Return where a vehicle on a lane must stop, or None if it may pass every light of the lane.
 
         :param segment: number of the lane.
-        :param along_m: place of the vehicle's front on the lane; lines behind it do not count.
-        :return: place of the nearest closed stop line, from the beginning of the lane.
+        :param along_m: distance of the vehicle's front from the beginning of the lane, in metres; stop lines behind the
+            front do not count.
+        :return: distance of the nearest stop line whose light is red or yellow from the beginning of the lane, in
+            metres.
         """
         closed_m = [
             place_m
@@ -120,14 +123,14 @@ class LightCycles:
         return min(closed_m, default=None)
 
     def lights_on(self, segment: int) -> list[tuple[float, int]]:
-        """Return place and number of the lights that stop a lane.
+        """Return the place of the stop line and the number of each light that stops a lane.
 
         :param segment: number of the lane.
         """
         return self._stops.get(segment, [])
 
     def set_colour(self, light: int, colour: LightColour) -> None:
-        """Set one light. Its cycle sets it again at its next change.
+        """Set the colour of one light until the next change of its junction's cycle.
 
         :param light: number of the light.
         :param colour: the new colour.
@@ -135,7 +138,7 @@ class LightCycles:
         self.colours[light] = colour
 
     def times_of(self, light: int) -> StageTimes:
-        """Return the durations of a light's stage, which may be changed.
+        """Return the durations of a light's stage; the caller may change them.
 
         :param light: number of the light.
         """
@@ -145,7 +148,7 @@ class LightCycles:
         return cycle.times[stage]
 
     def elapsed_s(self, light: int) -> float:
-        """Return how long the present colour of a light's stage has lasted.
+        """Return for how many seconds a light's stage has had its present colour.
 
         :param light: number of the light.
         """
@@ -170,10 +173,10 @@ class LightCycles:
         return light in self._cycle_of and self._cycles.index(self._cycle_of[light][0]) in self._frozen
 
     def freeze(self, is_frozen: bool, light: int | None = None) -> None:
-        """Stop the cycles, or let them go on.
+        """Freeze the light cycles, or continue them.
 
-        :param is_frozen: whether time stands still.
-        :param light: a light of the junction that is meant; None for all junctions.
+        :param is_frozen: True to freeze the cycles, False to continue them.
+        :param light: a light of the junction to freeze or to continue; None for all junctions.
         """
         chosen = range(len(self._cycles))
         if light is not None:
@@ -189,7 +192,7 @@ class LightCycles:
     def reset(self, light: int | None = None) -> None:
         """Restart the light cycles.
 
-        :param light: a light of the junction that is meant; None for all junctions.
+        :param light: a light of the junction to restart; None for all junctions.
         """
         if light is None:
             cycles = self._cycles
@@ -205,16 +208,16 @@ class LightCycles:
         return {"cycles": cycles, "colours": [[light, colour] for light, colour in self.colours.items()]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``get_state`` returned.
+        """Restore the lights from a state that ``get_state`` returned.
 
-        :param state: the state.
+        :param state: the result of ``get_state``.
         """
         for cycle, (stage, colour, elapsed_s) in zip(self._cycles, state["cycles"], strict=True):
             cycle.stage, cycle.colour, cycle.elapsed_s = stage, colour, elapsed_s
         self.colours = dict(state["colours"])
 
     def _show(self, cycle: _Cycle) -> None:
-        """Give the lights of a junction their colours."""
+        """Set the colours of a junction's lights from its cycle."""
         for stage, lights in enumerate(cycle.stages):
             for light in lights:
                 self.colours[light] = cycle.colour if stage == cycle.stage else "red"

@@ -1,7 +1,7 @@
-"""Mend the centre lines of lanes that no car can follow.
+"""Mend centre lines of lanes that a car cannot follow.
 
 Some maps draw bends as a few straight chords. Beside each corner the inner lane then runs backwards for some decimetres
-and the outer one jumps ahead. A vehicle on such a line seems to drive against the traffic.
+and the outer lane jumps ahead. A vehicle on such a line seems to drive against the traffic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REPEATED_M = 0.05
-"""Points that are closer to each other count as one."""
+"""Points that are closer to each other than this count as one point."""
 _SHARPEST_PER_M = 0.35
 """A line with a sharper bend than this (3 m radius) is smoothed."""
 _SMOOTHING_M = 6.0
@@ -22,18 +22,18 @@ _FINE_M = 0.25
 def along_line_m(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the distance along a line at each of its points, ``(n,)``.
 
-    :param points_m: ``(n, 2)``.
+    :param points_m: ``(n, 2)``: x and y in metres.
     """
     return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_m, axis=0), axis=1))])
 
 
 def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the indices of the points that lie ahead of the ones before, without repetitions and backward steps.
+    """Return the indices of the points that remain without repeated points and backward steps.
 
     :param points_m: ``(n, 2)``, in driving order.
     :return: indices in ascending order; the first point is always kept.
     """
-    # The usual case: nothing but repetitions, where two lanes join.
+    # Usually there are only repeated points, where two lanes join.
     lengths = np.linalg.norm(np.diff(points_m, axis=0), axis=1)
     apart = np.concatenate([[0], np.flatnonzero(lengths >= _REPEATED_M) + 1])
     steps = np.diff(points_m[apart], axis=0)
@@ -47,7 +47,7 @@ def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
         length = math.hypot(dx, dy)
         if length < _REPEATED_M:
             continue
-        # Less than about 80 degrees from the direction so far: a lane beside a corner turns back by much more.
+        # A step that turns by more than about 80 degrees is a backward step; beside a corner a lane turns by much more.
         if direction is not None and dx * direction[0] + dy * direction[1] < 0.2 * length:
             continue
         kept.append(index)
@@ -59,7 +59,7 @@ def mended(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Round the corners of a line if any of its bends is too sharp for a car, and return the line.
 
     :param points_m: ``(n, 2)``, in driving order, without backward steps.
-    :return: ``(n, 2)``: the same points, or those of the smoothed line. The ends stay where they are.
+    :return: ``(n, 2)``: the same points, or the points of the smoothed line. The ends do not move.
     """
     if _sharpest_per_m(points_m) <= _SHARPEST_PER_M:
         return points_m
@@ -70,7 +70,8 @@ def mended(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     result = np.empty_like(points_m)
     for axis in (0, 1):
         values = np.interp(fine, along_m, points_m[:, axis])
-        # Continued at either end by its reflection in the end point, so that a mean there is the end point itself.
+        # The line is continued at either end by its reflection in the end point, so that the mean at an end is the end
+        # point.
         padded = np.pad(values, n, mode="edge")
         if len(values) > n:
             padded = np.pad(values, n, mode="reflect", reflect_type="odd")

@@ -1,4 +1,4 @@
-"""The named maps. Each consists of roads, the route on them, the ground, and the panorama around it."""
+"""Build the named maps. Each map consists of roads, a route on these roads, the ground, and a panorama."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from sb3_visual_td3.envs.road.track import Track, route_track
 
 OPENDRIVE_SUFFIX = ".xodr"
 MIN_RADIUS_M = 14.0
-"""Smallest radius of the lane that a route follows. A car at full lock turns with 8 m (2.9 m / tan 20 degrees)."""
+"""Smallest radius of the lane that a route follows. A car at full lock turns with a radius of 8 m (2.9 m / tan 20
+degrees)."""
 
 
 class MapPlan(NamedTuple):
-    """The seed and the lanes from which a map is built."""
+    """Define the seed, the lanes and the streets from which a map is built."""
 
     seed: int
     n_left: int = 1
@@ -47,9 +48,9 @@ MAP_GROUPS: dict[str, tuple[str, ...]] = {
     "streets": tuple(f"streets_{i}" for i in range(6)),
     "streets_held_out": tuple(f"streets_held_out_{i}" for i in range(2)),
 }
-"""The names of the maps; an environment drives the first group unless ``maps`` says otherwise."""
+"""The names of the maps; an environment uses the first group unless ``maps`` names others."""
 
-# The number of a map is its seed: it must never change, because results name the map.
+# The number of a map is its seed. It must never change, because published results refer to the map by its name.
 _PLANS = {
     **{name: MapPlan(seed) for seed, name in enumerate((*MAP_GROUPS["train"], *MAP_GROUPS["held_out"]))},
     "junction_0": MapPlan(10, sides=(1, -1)),
@@ -68,7 +69,7 @@ ROUTE_MAP_GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class LiteMap(NamedTuple):
-    """A map with everything that a world needs: the route, and what to draw."""
+    """Hold everything that a world needs of a map: the route, and what to draw."""
 
     name: str
     track: Track
@@ -79,11 +80,11 @@ class LiteMap(NamedTuple):
 
 
 class Scene(Protocol):
-    """What a camera draws of a map."""
+    """Define what a camera draws of a map."""
 
     @property
     def name(self) -> str:
-        """Return a name by which a camera keeps what it has prepared; different scenes have different names."""
+        """Return the name of the scene, which is unique because a camera uses it as a key of its cache."""
 
     @property
     def ground(self) -> Ground:
@@ -96,7 +97,7 @@ class Scene(Protocol):
 
 @cache
 def load_map(name: str) -> LiteMap:
-    """Return a map. It is built at the first call and then shared by all worlds of the process.
+    """Return a map, which is built at the first call and then shared by all worlds of the process.
 
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``.
     :return: the map.
@@ -124,7 +125,7 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
 
 
 def build_network(plan: MapPlan) -> RoadNetwork:
-    """Build the roads of a plan. The lane of a ring has bends of 14 m radius or more; turns at junctions are sharper.
+    """Build the roads of a plan. Bends of a ring have a radius of 14 m or more; turns at junctions are sharper.
 
     :param plan: the plan of the roads to build.
     :return: a new network. The route of an even seed runs counter-clockwise, that of an odd seed clockwise, so that
@@ -135,7 +136,8 @@ def build_network(plan: MapPlan) -> RoadNetwork:
     if plan.grid is not None:
         return street_network(rng, *plan.grid, is_clockwise=is_clockwise)
     # The route keeps the outermost lane on the right, (n_right - 0.5) lanes from the reference line. In a bend to the
-    # right that lane is the inner one, so the line needs a radius that is larger by as much. 0.1 m are a reserve.
+    # right this lane is the inner lane, so the radius of the reference line must be larger by this distance. A margin
+    # of 0.1 m is added.
     min_radius_m = MIN_RADIUS_M + 0.1 + (plan.n_right - 0.5) * LANE_WIDTH_M
     if not plan.sides:
         shape = random_loop(rng, is_clockwise=is_clockwise, min_radius_m=min_radius_m)

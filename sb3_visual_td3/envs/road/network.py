@@ -1,4 +1,4 @@
-"""Roads with lanes, the junctions that connect them, and the two layouts from which our own maps are built.
+"""Describe roads, lanes and junctions, and build the two ring layouts of the named maps.
 
 The terms are those of OpenDRIVE 1.4 (reference line, predecessor, successor, contact, connecting road), so that a
 network can be written to a file without conversion.
@@ -19,23 +19,23 @@ from sb3_visual_td3.envs.road.shapes import LoopShape, Piece, Pose, joints, samp
 Paint = Literal["solid", "broken", "none"]
 End = Literal["start", "end"]
 LANE_WIDTH_M = 3.5
-"""Width of every lane of our own maps, in metres."""
+"""Width of every lane of the named maps, in metres."""
 
 
 class Neighbour(NamedTuple):
-    """The neighbour of a road at one of its ends: an end of another road, or a junction."""
+    """Describe the neighbour of a road at one of its ends: an end of another road, or a junction."""
 
     kind: Literal["road", "junction"]
     id: int
     contact: End | None = None
     """The end of the other road that touches this one; ``None`` for a junction."""
     lane: int | None = None
-    """The lane of the other road that a road within a junction connects to; ``None``: each lane continues with the same
-    number."""
+    """The lane of the other road that a road within a junction connects to; ``None`` if each lane continues with the
+    same number."""
 
 
 class Road(NamedTuple):
-    """A road along a reference line, which separates the two directions; right-hand traffic.
+    """Describe a road with right-hand traffic along a reference line, which separates the two directions.
 
     Lanes are numbered as in OpenDRIVE: -1, -2, … to the right of the line, driven along it; 1, 2, … to its left, driven
     against it.
@@ -94,7 +94,7 @@ class Road(NamedTuple):
 
 
 class Connection(NamedTuple):
-    """One path through a junction."""
+    """Describe one path through a junction."""
 
     incoming_road: int
     incoming_lane: int
@@ -103,14 +103,14 @@ class Connection(NamedTuple):
 
 
 class Junction(NamedTuple):
-    """A place where roads meet."""
+    """Describe a place where roads meet."""
 
     id: int
     connections: tuple[Connection, ...]
 
 
 class RoadNetwork(NamedTuple):
-    """All roads of a map."""
+    """Hold all roads of a map."""
 
     roads: tuple[Road, ...]
     junctions: tuple[Junction, ...]
@@ -125,28 +125,29 @@ class RoadNetwork(NamedTuple):
         return next(road for road in self.roads if road.id == number)
 
     def border_m(self, border: int) -> float:
-        """Return the distance to the left of the reference line at which the far side of lane ``border`` lies."""
+        """Return how many metres the far side of lane ``border`` lies to the left of the reference line."""
         return border * self.lane_width_m
 
     def centre_m(self, lane: int) -> float:
-        """Return the distance to the left of the reference line at which the middle of a lane lies."""
-        # Lane 1 is between 0 and 1 widths, lane -1 between 0 and -1: half a lane nearer to the line than its far side.
+        """Return how many metres the middle of a lane lies to the left of the reference line."""
+        # Lane 1 lies between 0 and 1 widths, lane -1 between 0 and -1. The middle is half a lane nearer to the line
+        # than the far side.
         return (lane - math.copysign(0.5, lane)) * self.lane_width_m
 
 
 REACH_M = 10.0
-"""Distance from the middle of a crossing to its arms. As they meet at right angles, it is also the radius of the turns'
-reference lines."""
+"""Distance from the middle of a crossing to its arms. It is also the radius of the turns' reference lines, because the
+arms meet at right angles."""
 
 
 class Arm(NamedTuple):
-    """A road that ends at a crossing."""
+    """Describe a road that ends at a crossing."""
 
     road: int
     contact: End
     """The end of the road that touches the crossing."""
     gate: Pose
-    """The pose at that end, facing the middle of the crossing."""
+    """The pose at this end, facing the middle of the crossing."""
 
     @property
     def lane_in(self) -> int:
@@ -160,11 +161,11 @@ class Arm(NamedTuple):
 
 
 def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Junction, tuple[Road, ...]]:
-    """Build a junction with a single-lane road for each path through it, U-turns excepted.
+    """Build a junction with a single-lane road for each path through it, except U-turns.
 
     :param number: number of the junction in the map.
-    :param arms: the roads that meet, at right angles, each ``REACH_M`` away from the middle.
-    :param first_road: number of the first connecting road; the others follow.
+    :param arms: the roads, which meet at right angles and end ``REACH_M`` away from the middle.
+    :param first_road: number of the first connecting road; the other roads take the numbers that follow.
     :return: the junction and its connecting roads.
     """
     roads: list[Road] = []
@@ -192,7 +193,7 @@ def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Jun
 
 def _path_between(into: Pose, out: Pose) -> Piece:
     """Return the line straight across a crossing, or the quarter circle to an arm at its side."""
-    # Both gates face the middle, so the path leaves in the direction opposite to that of its second gate.
+    # Both gates face the middle, so the path leaves in the direction opposite to its second gate.
     turn_rad = math.remainder(out.heading_rad + math.pi - into.heading_rad, 2.0 * math.pi)
     if abs(turn_rad) < 1e-6:
         return Piece(2.0 * REACH_M, 0.0)
@@ -200,7 +201,7 @@ def _path_between(into: Pose, out: Pose) -> Piece:
 
 
 N_ROADS = 4
-"""Number of roads into which a loop is cut; CARLA's client finds no route around a loop of fewer than three."""
+"""Number of roads into which a loop is cut; CARLA's client finds no route around a loop of fewer than three roads."""
 APPROACH_M = 8.0
 """Length of straight road on either side of a crossing."""
 SIDE_ROAD_M = 42.0
@@ -223,7 +224,7 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
     """
     roads = _roads_along(shape.start, shape.pieces, n_left, n_right)
     ids = [road.id for road in roads]
-    # All roads of the ring run in the same direction: each begins at the end of the one before.
+    # All roads of the ring run in the same direction: each begins at the end of the road before it.
     linked = [
         road._replace(
             predecessor=Neighbour("road", ids[i - 1], "end"),
@@ -268,11 +269,11 @@ def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
         if road.id != ids[-1]:
             successor = Neighbour("road", road.id + 1, "start")
         linked.append(road._replace(predecessor=predecessor, successor=successor))
-    # Two arms are the ends of the ring, the others the side roads. A gate faces the middle; a road that begins at the
-    # crossing leads away from it, so its start is turned around.
+    # Two arms are the ends of the ring, the other arms are the side roads. A gate faces the middle; a road that begins
+    # at the crossing leads away from it, so its start is turned around.
     arms = [Arm(ids[-1], "end", ring[-1].end), Arm(ids[0], "start", ring[0].start.reversed())]
     arms += [Arm(road.id, "start", road.start.reversed()) for road in side_roads]
-    # The first arm enters and the second one leaves: the first connecting road is the one that closes the route.
+    # The route enters by the first arm and leaves by the second arm, so the first connecting road closes the route.
     junction, paths = connect_arms(_JUNCTION_ID, arms, first_road=_JUNCTION_ID + 1)
     side_roads = [road._replace(predecessor=crossing) for road in side_roads]
     return RoadNetwork((*linked, *side_roads, *paths), (junction,), (*ids, paths[0].id), -1, LANE_WIDTH_M)
@@ -300,7 +301,7 @@ def _side_road(middle: Pose, side: int, number: int) -> Road:
 
 
 def _is_clear(side_road: Road, shape: LoopShape) -> bool:
-    """Return whether a side road keeps its distance from the loop, except where it begins."""
+    """Return whether a side road keeps the smallest distance from the loop, except where it begins."""
     # (n_line, n_around): distances of points every metre on the side road, without its first 14 m, from the loop's.
     around = sample(shape.start, shape.pieces, np.arange(0.0, total_length_m(shape.pieces), 1.0))[:, :2]
     line = side_road.line_m(0.0, 1.0)

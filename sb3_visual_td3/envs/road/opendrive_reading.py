@@ -1,8 +1,8 @@
 """Read an OpenDRIVE map, from a user's file or from a CARLA server, and build a road from it.
 
 There are three steps. ``check_opendrive`` looks for errors on which CARLA's client would crash. ``survey`` runs the
-client in a separate process (``lane_survey.py``), which returns lanes and a route as plain data. From these,
-``track_of`` makes the route, and ``load_opendrive`` also the ground to draw.
+client in a separate process (``lane_survey.py``), which returns lanes and a route as plain data. From this data
+``track_of`` builds the route, and ``load_opendrive`` also builds the ground to draw.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _GEOMETRIES = ("line", "arc", "spiral", "poly3", "paramPoly3")
 """The geometries of OpenDRIVE 1.4."""
 MIN_ROUTE_M = 50.0
 MAX_EXTENT_M = 1200.0
-"""Largest extent of a drawn route. The ground takes 1.4 bytes per 0.1 m square: 200 MB for a square of this size."""
+"""Largest extent of a drawn route. The ground takes 1.4 bytes per square of 0.1 m, which is 200 MB for a map of this
+size."""
 _SIGHT_M = 80.0
 """Roads within this distance of the route are drawn."""
 _SHOULDER_M = 0.4
@@ -54,7 +55,7 @@ def check_opendrive(text: str, source: str) -> None:
 
     :param text: the whole document.
     :param source: the name of its source, for the message.
-    :raises ValueError: if it is not well-formed XML or lacks any of these; the message names the road.
+    :raises ValueError: if the text is not well-formed XML or lacks one of these parts; the message names the road.
     """
     # Entities can expand to gigabytes ("billion laughs"). OpenDRIVE needs none, so they are refused before parsing.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -73,7 +74,7 @@ def check_opendrive(text: str, source: str) -> None:
         raise _fault(source, "no <road>", "at least one", "export a map that has roads")
     names = [road.get("id", "") for road in roads]
     if "" in names or len(set(names)) != len(names):
-        raise _fault(source, "roads without an id or with the same one", "an id for each", "number the roads")
+        raise _fault(source, "roads without an id or with the same id", "a unique id for each road", "number the roads")
     for road in roads:
         _check_road(road, f"{source}, road {road.get('id')}")
     _check_links(root, set(names), source)
@@ -101,13 +102,13 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
         shapes = [child for child in geometry if child.tag in _GEOMETRIES]
         if len(shapes) != 1:
             raise _fault(place, f"a geometry with {len(shapes)} shapes", f"one of {_GEOMETRIES}", "fix the geometry")
-        for name in sorted(set(shapes[0].keys()) - {"pRange"}):  # all attributes of a shape but this one are numbers
+        for name in sorted(set(shapes[0].keys()) - {"pRange"}):  # all other attributes of a shape are numbers
             _number(shapes[0], name, place)
     _check_lanes(road, place)
 
 
 def _check_lanes(road: ElementTree.Element, place: str) -> None:
-    """Check the lane sections of a road: a centre lane in each, and numbers where numbers belong."""
+    """Check that each lane section of a road has a centre lane and that its numbers are valid."""
     sections = road.findall("lanes/laneSection")
     if not sections:
         raise _fault(place, "no <laneSection>", "at least one", "give the road lanes")
@@ -124,7 +125,7 @@ def _check_lanes(road: ElementTree.Element, place: str) -> None:
 
 
 def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> None:
-    """Check that links and junctions name roads and junctions of the same file; the client crashes on others."""
+    """Check that links and junctions name roads and junctions of the same file; CARLA's client crashes otherwise."""
     junctions = {junction.get("id", "") for junction in root.findall("junction")}
     for entry in [*root.findall("road/link/predecessor"), *root.findall("road/link/successor")]:
         known = junctions if entry.get("elementType") == "junction" else roads
@@ -156,7 +157,7 @@ def _number(element: ElementTree.Element, name: str, place: str) -> float:
 
 
 def _fault(place: str, got: str, expected: str, remedy: str) -> ValueError:
-    """Return the error for a defect at a place of a map: what is there, what was expected, what to do."""
+    """Return the error for a defect of a map: where it is, what is there, what was expected, and what to do."""
     return ValueError(f"{place}: got {got}, expected {expected}; {remedy}")
 
 
@@ -169,7 +170,7 @@ def read_opendrive(path: str | PathLike[str]) -> str:
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"path={str(path)!r}: expected an OpenDRIVE file; no such file exists")
+        raise ValueError(f"path={str(path)!r}: no such file exists; give the path of an OpenDRIVE file (.xodr)")
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -183,7 +184,7 @@ def read_opendrive(path: str | PathLike[str]) -> str:
 
 @lru_cache(maxsize=16)
 def read_route(text: str, source: str) -> Track:
-    """Return the route that is driven on a map; cached, because each environment on a server asks for it.
+    """Return the route that is driven on a map; cached, because all environments on a server use the same route.
 
     :param text: the OpenDRIVE document.
     :param source: the name of the map, for messages.
@@ -206,7 +207,8 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
     """
     if importlib.util.find_spec("carla") is None:
         raise ImportError(f"a map from an OpenDRIVE file needs CARLA's client: {install_command('carla')}")
-    # By its path, not by ``-m``: the child need not find this package, which may not be installed.
+    # The file runs by its path, not with ``-m``, so that the child process also runs it where this package is not
+    # installed.
     script = Path(__file__).with_name("lane_survey.py")
     command = [sys.executable, str(script)]
     if flag is not None:
@@ -217,12 +219,12 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError(
-            f"{source}: CARLA's client did not read it in {_TIME_LIMIT_S:g} s; use a smaller part of the map"
+            f"{source}: CARLA's client did not read the map in {_TIME_LIMIT_S:g} s; use a smaller part of the map"
         ) from error
     if child.returncode != 0:
         last = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise ValueError(
-            f"{source}: CARLA's client cannot read it (exit {child.returncode}: {last}); "
+            f"{source}: CARLA's client cannot read the map (exit {child.returncode}: {last}); "
             "try the file in another OpenDRIVE viewer and export it again"
         )
     answer: dict[str, Any] = json.loads(child.stdout)
@@ -240,11 +242,12 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
     """
     length_m = 0.0
     if route:
-        # Lanes of chords run backwards beside each corner. Other routes keep all of their points.
+        # Lanes that consist of chords run backwards beside each corner and are mended. Other routes keep all of their
+        # points.
         is_mended = _has_backward_steps(places_of(route))
         if is_mended:
             route = [route[index] for index in forward_points(places_of(route))]
-        # (n + 1, 2): the points, and the first one again; (n + 1,): distance along the route at each of them.
+        # (n + 1, 2): the points, and the first point again; (n + 1,): distance along the route at each point.
         closed = places_of([*route, route[0]])
         steps = np.linalg.norm(np.diff(closed, axis=0), axis=1)
         along_m = np.concatenate([[0.0], np.cumsum(steps)])
@@ -264,7 +267,7 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
         points = _mended_loop(points)
     # (n,): a new point is in a junction if the surveyed point before it is.
     inside = np.array([point["in_junction"] for point in route])[np.searchsorted(along_m, even, side="right") - 1]
-    # A track has one lane width and one set of marks: the usual ones outside of junctions.
+    # A track has one lane width and one set of marks: the most frequent values outside of junctions.
     outside = [point for point in route if not point["in_junction"]] or route
     return Track(
         points,
@@ -309,7 +312,7 @@ def places_of(points: Sequence[SurveyedPoint]) -> NDArray[np.float64]:
 
 
 class OpenDriveRoad(NamedTuple):
-    """A road that was built from an OpenDRIVE file: its route, and what to draw."""
+    """Hold a road that was built from an OpenDRIVE file: its route, and what to draw."""
 
     track: Track
     ground: Ground
@@ -319,9 +322,9 @@ class OpenDriveRoad(NamedTuple):
 def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     """Read an ``.xodr`` file and build its route and its ground.
 
-    The route is the longest closed one that is found by going straight on, left, or right at every junction. Roads
-    within 80 m of it are drawn. The world is flat: heights and bridges are ignored. The route has one lane width and
-    one set of marks, the usual ones outside of junctions.
+    The route is the longest closed route that is found by going straight on, left, or right at every junction. Roads
+    within 80 m of the route are drawn. The world is flat: heights and bridges are ignored. The route has one lane width
+    and one set of marks: the most frequent values outside of junctions.
 
     :param path: path of a file in OpenDRIVE 1.x with right-hand traffic.
     :return: the road.
@@ -333,7 +336,7 @@ def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     check_opendrive(text, str(path))
     answer = survey(text, str(path))
     track = track_of(answer["route"], str(path), MAX_EXTENT_M)
-    # The look of the ground follows from the text, so that the same file always looks the same.
+    # The random values of the ground are seeded by the text, so that the same file always looks the same.
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     ground = build_ground(_plan_of(answer["lanes"], track), rng)
     return OpenDriveRoad(track, ground, build_panorama(rng))

@@ -26,7 +26,7 @@ _PROJECTIONS = 20
 def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[LaneSegment] = ()) -> str:
     """Return the roads of a map as an OpenDRIVE 1.4 document; the same map gives the same text.
 
-    OpenDRIVE's axes are right-handed, as ours are. CARLA's client negates y when it reads them.
+    OpenDRIVE's axes are right-handed, as in this package. CARLA's client negates y when it reads the document.
 
     :param scene: a named map.
     :param signs: traffic lights to write with the roads.
@@ -68,7 +68,7 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> No
             if neighbour.contact is not None:
                 entry.set("contactPoint", neighbour.contact)
     _add(_add(element, "type", s=0.0, type="town"), "speed", max=50, unit="km/h")
-    # Each geometry gives its place by itself: s along the road, and the pose at which it begins.
+    # Each geometry states its own place: s along the road, and the pose at which it begins.
     plan_view, along_m = _add(element, "planView"), 0.0
     for piece, pose in zip(road.pieces, joints(road.start, road.pieces), strict=False):  # the last joint is the end
         place = {"s": along_m, "x": pose.x_m, "y": pose.y_m, "hdg": pose.heading_rad, "length": piece.length_m}
@@ -86,7 +86,7 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> No
 def _add_signals(
     root: ElementTree.Element, network: RoadNetwork, signs: RoadSigns, lanes: Sequence[LaneSegment]
 ) -> None:
-    """Add each traffic light to the road that is nearest to its pole: that of its lane, or one within the junction."""
+    """Add each traffic light to the road nearest to its pole: the road of its lane, or a road within the junction."""
     roads = {road.id: road for road in network.roads}
     elements = {element.get("id"): element for element in root.findall("road")}
     for signal in signs.signals:
@@ -124,9 +124,12 @@ def _add_signals(
 
 
 def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, float, float]:
-    """Return how far a point is from being beside a road, its s and t on the road, and the road's direction there."""
+    """Return s and t of a point on a road, the road's direction there, and how far the point is beyond the road's ends.
+
+    The order is: distance beyond the ends (0 beside the road), s, t, all in metres, and direction in radians.
+    """
     along_m = road.length_m
-    # A few steps along the line find the place in bends too.
+    # A few steps along the line are needed to find the place in bends.
     for _ in range(_PROJECTIONS):
         line_x_m, line_y_m, heading_rad = sample(road.start, road.pieces, np.array([along_m]))[0].tolist()
         dx_m, dy_m = x_m - line_x_m, y_m - line_y_m

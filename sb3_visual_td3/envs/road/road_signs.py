@@ -1,6 +1,6 @@
-"""Traffic lights, signs and crosswalks of a map, as part of its lane graph.
+"""Describe the traffic lights, signs and crosswalks of a map, which are part of its lane graph.
 
-``sign_reading`` reads them from a file, or places lights on our own maps.
+``sign_reading`` reads them from a map file, or places traffic lights on a named map.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import json
 from typing import NamedTuple
 
 LIGHT_TYPE, STOP_TYPE, YIELD_TYPE, SPEED_TYPE = "1000001", "206", "205", "274"
-"""Types of signals in CARLA's maps: the light's own number, and those of German traffic signs."""
+"""Types of signals in CARLA's maps: one number for traffic lights, and the numbers of German traffic signs."""
 
 
 class StopLine(NamedTuple):
-    """The place on a lane at which vehicles stop."""
+    """Describe the place on a lane at which vehicles stop."""
 
     segment: int
     along_m: float
@@ -21,10 +21,10 @@ class StopLine(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """A traffic light or a sign."""
+    """Describe a traffic light or a traffic sign."""
 
     id: str
-    """Its id in the file."""
+    """Id of the signal in the map file."""
     type: str
     """``LIGHT_TYPE``, a number of a traffic sign, or another text of the file."""
     value: float
@@ -34,9 +34,10 @@ class Signal(NamedTuple):
     z_m: float
     """Height of the pole's foot."""
     yaw_rad: float
-    """Direction of the traffic that it concerns, in most maps: the rotation that the file gives it."""
+    """Rotation of the signal in the map file; in most maps it is the direction of the traffic that the signal
+    concerns."""
     stops: tuple[StopLine, ...]
-    """Where the lanes that it concerns have their stop line; for a speed limit, where it begins."""
+    """Stop lines of the lanes that the signal concerns; for a speed limit, the places where it begins."""
 
     @property
     def is_light(self) -> bool:
@@ -45,13 +46,13 @@ class Signal(NamedTuple):
 
 
 class RoadSigns(NamedTuple):
-    """All lights, signs and crosswalks of a map."""
+    """Hold all lights, signs and crosswalks of a map."""
 
     signals: tuple[Signal, ...] = ()
     cycles: tuple[tuple[tuple[int, ...], ...], ...] = ()
     """For each junction the stages of its cycle, and for each stage the indices of the lights that are green in it."""
     crosswalks: tuple[tuple[tuple[float, float], ...], ...] = ()
-    """For each crosswalk x and y of its corners, in order around it."""
+    """For each crosswalk, x and y of its corners, in order around the crosswalk."""
 
     def to_json(self) -> str:
         """Return signals, cycles and crosswalks as a JSON document."""
@@ -59,7 +60,7 @@ class RoadSigns(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str) -> RoadSigns:
-        """Return the signs that ``to_json`` wrote.
+        """Rebuild the signs from a document that ``to_json`` wrote.
 
         :param text: the JSON document.
         :return: new signs.

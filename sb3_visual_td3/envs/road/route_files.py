@@ -1,7 +1,8 @@
 """Read route files of CARLA's leaderboard: 1.0, 2.0 and 2.1.
 
 A file lists routes by town. In 1.0 a ``<route>`` holds ``<waypoint x= y= z= yaw= .../>``; since 2.0 it holds
-``<waypoints>`` with ``<position x= y= z=/>``. Both give CARLA's coordinates, whose y has the opposite sign of ours.
+``<waypoints>`` with ``<position x= y= z=/>``. Both formats use CARLA's coordinates, whose y has the opposite sign of
+ours.
 """
 
 from __future__ import annotations
@@ -50,15 +51,17 @@ def route_settings(
 
 
 def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
-    """Return the routes of a file. What they contain beside places is named in the log, once per file.
+    """Return the routes of a file. Parts of a file that are not simulated are logged, once per file.
 
     :param path: path of the XML file.
     :return: the routes in the order of the file.
-    :raises ValueError: if the file does not exist, is not such a file, or a route has fewer than two places.
+    :raises ValueError: if the file does not exist or is not a route file, or if a route has fewer than two places.
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"route_file={str(path)!r}: expected a file of routes; no such file exists")
+        raise ValueError(
+            f"route_file={str(path)!r}: no such file exists; give a route file (.xml) of CARLA's leaderboard"
+        )
     text = file.read_bytes()
     # Entities can expand to gigabytes; route files need none.
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
@@ -74,7 +77,7 @@ def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
     ignored = _ignored(elements)
     if ignored:
         listed = ", ".join(f"{count} {name}" for name, count in sorted(ignored.items()))
-        _LOG.warning("%s: not simulated and left out: %s", file, listed)
+        _LOG.warning("%s: these parts are not simulated and are ignored: %s", file, listed)
     return routes
 
 
@@ -83,7 +86,7 @@ def _route(element: ElementTree.Element, source: str) -> GivenRoute:
     name = f"{source}, route {element.get('id')}"
     town = element.get("town")
     if not town:
-        raise ValueError(f"{name}: got no town, expected the name of one; add town='Town01', for example")
+        raise ValueError(f"{name}: got no town, expected the name of a town; add, for example, town='Town01'")
     places = [_place(each, name) for each in element.findall("waypoint")]
     places += [_place(each, name) for each in element.findall("waypoints/position")]
     if len(places) < 2:
@@ -106,13 +109,14 @@ def _place(element: ElementTree.Element, name: str) -> RoutePlace:
             )
         values.append(value)
     pose = from_carla(*values)
-    # A direction helps to tell lanes apart, but only in 1.0 it is given, and only where it is not left at 0.
+    # A direction helps to choose between lanes. Only version 1.0 has directions, and 0 usually means that none is
+    # given.
     has_direction = values[2] != 0.0
     return RoutePlace(pose.x_m, pose.y_m, pose.heading_rad if has_direction else None)
 
 
 def _ignored(elements: Sequence[ElementTree.Element]) -> Counter[str]:
-    """Return the number of occurrences of each part that is not simulated: weather, scenarios by type, and others."""
+    """Count the parts that are not simulated: weather, scenarios by type, and others."""
     counts: Counter[str] = Counter()
     for element in elements:
         for child in element:

@@ -1,4 +1,4 @@
-"""Maps to drive routes on: a lane graph, and everything that is drawn."""
+"""Build maps to drive routes on; each has a lane graph, and everything that is drawn."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MAX_SIDE_M = 3000.0
 """Largest extent of a map along x or y. OpenCV reads no raster with more than 32,767 texels along a side, which are
 3,276 m with the margin around the roads."""
 MAX_AREA_M2 = 4e6
-"""Largest area of a map. Its raster takes 100 bytes a square metre, and a third of it again for the coarser levels: 0.6
-GB, and while it is painted twice as much."""
+"""Largest area of a map. The raster takes 100 bytes per square metre, and its coarser levels take a third more. That is
+0.6 GB for this area, and twice as much while the map is painted."""
 _SHOULDER_M = 0.4
 _SAME_PLACE_M = 0.3
 _FLAT_RISE_M = 1.0
@@ -30,10 +30,11 @@ _LOG = logging.getLogger("sb3_visual_td3")
 
 
 class RouteMap(NamedTuple):
-    """A map with all its lanes, and what to draw."""
+    """Hold a map with all its lanes, and what to draw."""
 
     name: str
-    """Differs from the name of a ``LiteMap`` of the same file, which shows only the surroundings of its route."""
+    """Name of the scene. It differs from the name of a ``LiteMap`` of the same file, which shows only the surroundings
+    of its route."""
     graph: LaneGraph
     ground: Ground
     panorama: NDArray[np.uint8]
@@ -41,14 +42,14 @@ class RouteMap(NamedTuple):
 
 @cache
 def load_route_map(name: str) -> RouteMap:
-    """Return a map with its lane graph. It is built at the first call and then shared by all worlds of the process.
+    """Return a map with its lane graph, which is built at the first call and then shared by all worlds of the process.
 
-    All lanes of a file are drawn, those of junctions too. The world is flat: heights are ignored, with a message if
-    there are any.
+    All lanes of a file are drawn, including the lanes of junctions. The world is flat: heights are ignored, and the log
+    says so.
 
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file.
     :return: the map.
-    :raises ImportError: if the file was not read before and CARLA's client is not installed.
+    :raises ImportError: if the file is not in the cache and CARLA's client is not installed.
     :raises ValueError: if there is no such map, or it is too large.
     """
     if not name.endswith(OPENDRIVE_SUFFIX):
@@ -65,7 +66,7 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
     :param source: the name of its source, for messages.
     :param name: the name of the new map.
     :return: a new map.
-    :raises ImportError: if the document was not read before and CARLA's client is not installed.
+    :raises ImportError: if the document is not in the cache and CARLA's client is not installed.
     :raises ValueError: if it is not a valid map, or is too large.
     """
     graph = read_graph(text, source)
@@ -75,7 +76,7 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
         _LOG.warning(
             "%s: its roads rise by %.0f m; they are driven and drawn as if they were flat", source, graph.rise_m
         )
-    # The look of the ground follows from the text, so that the same file always looks the same.
+    # The random values of the ground are seeded by the text, so that the same file always looks the same.
     rng = np.random.default_rng(zlib.crc32(text.encode()))
     ground = build_ground(lane_plan(graph), rng)
     return RouteMap(name, graph, ground, build_panorama(rng))
@@ -84,7 +85,7 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
 def check_size(size_m: NDArray[np.float64], source: str) -> None:
     """Raise if a map is too large to be painted.
 
-    :param size_m: ``(2,)``: its extent along x and y.
+    :param size_m: ``(2,)``: extent of the map along x and y, in metres.
     :param source: the name of its source, for the message.
     :raises ValueError: if a side or the area is too large.
     """
@@ -106,7 +107,8 @@ def lane_plan(graph: LaneGraph) -> GroundPlan:
     """Return the strips to paint for all lanes of a graph.
 
     :param graph: the lanes.
-    :return: asphalt for each lane, and the marks at its own two sides, within junctions as the map gives them.
+    :return: asphalt for each lane, and the marks on both sides of each lane. Within junctions, marks are painted only
+        where the map has them.
     """
     paved: list[Strip] = []
     marks: list[Strip] = []

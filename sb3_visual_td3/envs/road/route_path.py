@@ -1,4 +1,4 @@
-"""The line of a route: a vehicle's position on it, the command at that place, and the distance driven.
+"""Represent the line of a route: a vehicle's position on the line, the command there, and the distance driven.
 
 ``RoutePath`` has the same methods as ``track.Track``, which is for a closed lane, so a world can use either.
 """
@@ -20,34 +20,34 @@ from sb3_visual_td3.envs.road.track import LanePosition
 
 SPACING_M = 0.5
 COMMAND_AHEAD_M = 50.0
-"""A command is given from this distance on."""
+"""A command is given from this distance before its place."""
 CHANGE_M = 30.0
 """Length of a lane change where the road is long enough."""
 _BEYOND_M = 30.0
 """The line continues beyond the goal by this length, so that there are points ahead of a vehicle at the goal."""
 _MIN_WIDTH_M = 2.0
-"""A lane that opens or closes has no width at one of its ends; the task reckons with at least this."""
+"""Smallest lane width of a route. A lane that opens or closes has the width 0 at one of its ends."""
 _JUNCTION_SIDE = 1.5
-"""Within a junction there is no outer line: the road ends this many lane widths from the route, beyond the distance
-that ends an episode as off the route."""
+"""Within a junction there is no outer line: the road ends this many lane widths from the route. This is farther than
+one lane width, the distance at which an episode ends with ``"off_route"``."""
 
 
 class RouteLine(NamedTuple):
-    """Points of a line with a value per point in each column; the points need not be evenly spaced."""
+    """Hold a line as points, with one value per point in each column; the points need not be evenly spaced."""
 
     points_m: NDArray[np.float64]
-    """``(n, 2)``."""
+    """``(n, 2)``: x and y."""
     width_m: NDArray[np.float64]
     left_line_m: NDArray[np.float64]
     right_line_m: NDArray[np.float64]
     marks: NDArray[np.intp]
-    """Index of the marks at each point in a list of different ones; 0 stands for none."""
+    """Index of the marks at each point in a list of different marks; 0 stands for no marks."""
     manoeuvre: NDArray[np.intp]
     """Number of the manoeuvre at each point; -1 where there is none."""
 
 
 class RoutePath:
-    """The line of a route as evenly spaced points in driving order, from its start to some metres beyond its goal.
+    """Represent a route by evenly spaced points in driving order, from its start to some metres beyond its goal.
 
     :param line: the line, which begins at the start.
     :param n_to_goal: number of points of the line up to the goal.
@@ -69,7 +69,7 @@ class RoutePath:
         even = np.linspace(0.0, float(along_m[-1]), n)
         self.spacing_m = float(even[1])
         self.points_m = np.stack([np.interp(even, along_m, points_m[:, axis]) for axis in (0, 1)], axis=1)
-        # (n,): the nearest kept point before each even point, for columns that cannot be interpolated.
+        # (n,): the last kept point before each evenly spaced point, for columns that cannot be interpolated.
         before = kept[np.searchsorted(along_m, even + 1e-9, side="right") - 1]
         last_before_goal = int(np.searchsorted(kept, n_to_goal - 1, side="right")) - 1
         self.length_m = float(along_m[last_before_goal])
@@ -125,8 +125,8 @@ class RoutePath:
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the route at given distances beyond a position.
 
-        Unlike those of ``Track`` they are interpolated: they move with the vehicle and not by half a metre at a time,
-        so that two worlds with slightly different numbers drive the same line.
+        Unlike the waypoints of ``Track``, these are interpolated. They move with the vehicle and not in steps of half a
+        metre, so that two worlds with slightly different numbers drive the same line.
 
         :param lane: the position.
         :param ahead_m: distances along the route.
@@ -162,7 +162,7 @@ class RoutePath:
         :param speed_mps: speed of the vehicle in m/s.
         :param lane: the position of the vehicle on the route.
         :param distance_m: distance along the route since the reset.
-        :param has_collided: True after the vehicle has touched another one since the reset.
+        :param has_collided: True if the vehicle has collided since the reset.
         :return: the state.
         """
         width_m, left_line_m, right_line_m, marks = self._lanes[lane.nearest]
@@ -196,7 +196,7 @@ def build_path(graph: LaneGraph, plan: RoutePlan) -> RoutePath:
 
 
 class _Builder:
-    """Joins the lanes of a route to one line.
+    """Join the lanes of a route to one line.
 
     :param graph: the lanes of the map.
     :param plan: the route.
@@ -235,8 +235,8 @@ class _Builder:
 
         :param lanes: the segments in driving order.
         :param begin: fraction of the segments' length at which the stretch begins.
-        :param end: fraction at which it ends.
-        :param manoeuvre: number of the junction's manoeuvre; -1 outside.
+        :param end: fraction at which the stretch ends.
+        :param manoeuvre: number of the junction's manoeuvre; -1 outside of junctions.
         """
         rows = [self._graph.segments[lane] for lane in lanes]
         length_m = (end - begin) * rows[0].length_m
@@ -256,15 +256,15 @@ class _Builder:
             numbers[(within > 0.0) & (within < 1.0)] = len(self._commands)
             is_left = self._graph.segments[lanes[change]].left == lanes[change + 1]
             self._commands.append("change_left" if is_left else "change_right")
-        # (lanes, n, 5): x, y, width and both outer lines of each lane at the same fractions of their lengths; then the
-        # mixture of the two lanes between which the point lies.
+        # (lanes, n, 5): x, y, width and both outer lines of each lane at the same fractions of their lengths. These are
+        # then mixed for the two lanes between which each point lies.
         values = np.stack([_sampled(row.along_m, _columns(row), at) for row in rows])
         lower = np.minimum(progress.astype(np.intp), max(0, n_changes - 1))
         upper = np.minimum(lower + 1, n_changes)
         part = (progress - lower)[:, None]
         index = np.arange(n)
         mixed = (1.0 - part) * values[lower, index] + part * values[upper, index]
-        marks = np.zeros(n, np.intp)  # while the car changes lanes it crosses marks as it should: none count
+        marks = np.zeros(n, np.intp)  # a car that changes lanes crosses marks on purpose: none count
         for number, row in enumerate(rows):
             is_here = progress == number
             marks[is_here] = self._mark_numbers(lanes[number], at * row.length_m)[is_here]
@@ -282,7 +282,7 @@ class _Builder:
         return np.asarray(numbers[np.searchsorted(firsts, along_m, side="right") - 1])
 
     def _add_what_follows(self, lane: int, goal: float) -> None:
-        """Add the rest of the last lane and the straightest lanes after it; a straight line after a dead end."""
+        """Continue the line beyond the goal along the straightest lanes, or straight on after a dead end."""
         self._add_stretch([lane], goal, 1.0, -1)
         missing_m = _BEYOND_M - (1.0 - goal) * self._graph.segments[lane].length_m
         while missing_m > 0.0:
@@ -298,7 +298,7 @@ class _Builder:
             heading_rad = self._graph.segments[lane].headings_rad[1]
             along = np.array((math.cos(heading_rad), math.sin(heading_rad)))
             points = last.points_m[-1] + np.array([SPACING_M, missing_m])[:, None] * along
-            end = np.array([len(last.points_m) - 1] * 2)  # the last point's values hold for both
+            end = np.array([len(last.points_m) - 1] * 2)  # both new points take the last point's values
             self._parts.append(
                 RouteLine(
                     points,
@@ -311,7 +311,7 @@ class _Builder:
             )
 
     def _bend_rad(self, heading_rad: float, way: int) -> float:
-        """Return how much a lane changes the direction."""
+        """Return by how much the end of lane ``way`` turns away from ``heading_rad``, in radians, >= 0."""
         return abs(math.remainder(self._graph.segments[way].headings_rad[1] - heading_rad, 2.0 * math.pi))
 
 
@@ -348,7 +348,7 @@ def _commands_ahead(
     """
     result: list[tuple[Command, float]] = []
     next_number, next_m = -1, math.inf
-    # From the end to the start: the next manoeuvre is the last one that was met.
+    # The loop runs from the end to the start, so the next manoeuvre of a point is the last that the loop has met.
     for number, here_m in zip(numbers[::-1].tolist(), along_m[::-1].tolist(), strict=True):
         if number >= 0:
             next_number, next_m = number, here_m

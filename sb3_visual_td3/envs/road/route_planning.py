@@ -1,6 +1,6 @@
-"""Routes on a lane graph: drawn by a seed, or through given places.
+"""Plan routes on a lane graph, at random from a seed or through given places.
 
-A route is a sequence of lanes, each of which follows the one before or lies beside it. ``route_path`` turns it into a
+A route is a sequence of lanes; each lane follows the lane before it or lies beside it. ``route_path`` turns it into a
 line to drive along.
 """
 
@@ -28,17 +28,17 @@ TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
-"""A given place is looked for on lanes whose centre is within the first distance; the second one if there are none."""
+"""A given place is assigned to lanes whose centre is within the first distance, or else within the second distance."""
 _OFFSET_COST = 3.0
-"""What a metre between a given place and the centre of a lane costs in a search, in metres of road."""
+"""Cost in a search of each metre between a given place and the centre of a lane, in metres of road."""
 _MAX_STARTS = 10
 
 
 class RoutePlan(NamedTuple):
-    """The lanes of a route in driving order."""
+    """Hold the lanes of a route in driving order."""
 
     segments: tuple[int, ...]
-    """Indices of segments; a segment beside the one before stands for a lane change."""
+    """Indices of segments; a segment beside the segment before it stands for a lane change."""
     start_m: float
     """Distance of the start from the beginning of the first segment."""
     goal_m: float
@@ -46,21 +46,21 @@ class RoutePlan(NamedTuple):
 
 
 class RoutePlace(NamedTuple):
-    """A place through which a route leads."""
+    """Describe a place through which a route leads."""
 
     x_m: float
     y_m: float
     heading_rad: float | None = None
-    """Direction of the traffic there; None accepts either."""
+    """Direction of the traffic there; None accepts every direction."""
 
 
 class Manoeuvre(NamedTuple):
-    """A junction on a route, with the command that a driver needs there."""
+    """Describe a junction on a route, with the command that a driver needs there."""
 
     first: int
-    """Position in the route of its first segment."""
+    """Position of the junction's first segment in the route."""
     last: int
-    """Position of its last segment."""
+    """Position of the junction's last segment in the route."""
     command: Command
 
 
@@ -68,7 +68,7 @@ def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoe
     """Return the junctions on a route.
 
     The command follows from the change of direction: more than 30 degrees is a turn. If two ways from the same lane
-    would both count as straight on, only the straighter one does.
+    would count as straight on, only the straighter way does.
 
     :param graph: the lanes of the map.
     :param segments: the route.
@@ -129,11 +129,12 @@ def route_length_m(graph: LaneGraph, plan: RoutePlan) -> float:
 
 
 def stretches(graph: LaneGraph, plan: RoutePlan) -> list[list[int]]:
-    """Return the positions of a route's segments, grouped so that a group is a stretch of road.
+    """Group the segments of a route into stretches of road.
 
     :param graph: the lanes of the map.
     :param plan: the route.
-    :return: lists of positions; those of a list lie side by side, and the car changes from one to the next.
+    :return: for each stretch, the positions of its segments in the route. Several segments of a stretch lie side by
+        side, and the car changes from one to the next.
     """
     groups = [[0]]
     for position, (one, two) in enumerate(itertools.pairwise(plan.segments), start=1):
@@ -170,7 +171,7 @@ def random_route(
     turns: tuple[int, int],
     source: str,
 ) -> RoutePlan:
-    """Draw a start and a goal, so that the shortest route between them has a length and turns within the ranges.
+    """Draw a start and a goal whose shortest route has a length and a number of turns within the given ranges.
 
     :param graph: the lanes of the map.
     :param seed: seed of the draws.
@@ -214,7 +215,7 @@ def _routes_from(
     :return: each route with the nearest permitted goal, and the length of road beyond it, in metres, on which goals are
         permitted too.
     """
-    # A route with lane changes costs more than its length, by which the search is bounded.
+    # The search is bounded by cost, and each lane change adds to the cost of a route but not to its length.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M
     _, paths = networkx.single_source_dijkstra(graph.digraph, start.segment, cutoff=cutoff_m)
     plans = []
@@ -238,7 +239,7 @@ def _routes_from(
 def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> RoutePlan:
     """Return the shortest route that leads through all places in their order.
 
-    A place may lie on several lanes, as in a junction: those are taken on which the route in all is shortest.
+    A place may lie on several lanes, for example in a junction. Lanes are chosen so that the whole route is shortest.
 
     :param graph: the lanes of the map.
     :param places: two or more.
@@ -259,20 +260,21 @@ def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> 
         best = following
         if not any(best):
             raise ValueError(
-                f"{name}: got no way to ({place.x_m:g}, {place.y_m:g}) along its lanes, expected one; move that place, "
+                f"{name}: got no way to ({place.x_m:g}, {place.y_m:g}) along the lanes, expected one; move this place, "
                 "or check on which side of the road it lies"
             )
     return min(reached for reached in best if reached is not None)[1]
 
 
 def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[float, LanePlace]]:
-    """Return the lanes on which a place may lie, each with what choosing it costs."""
+    """Return the lanes on which a place may lie, each with the cost of choosing it."""
     for within_m in (_NEAR_M, _FAR_M):
         found = []
         for distance_m, lane_place in graph.places_near(place.x_m, place.y_m, within_m):
             if place.heading_rad is not None:
                 begin_rad, end_rad = graph.segments[lane_place.segment].headings_rad
-                # The direction halfway: a lane that bends by less than 180 degrees is within 90 of it throughout.
+                # The direction is taken halfway: a lane that bends by less than 180 degrees stays within 90 degrees of
+                # it.
                 middle_rad = begin_rad + 0.5 * math.remainder(end_rad - begin_rad, 2.0 * math.pi)
                 if abs(math.remainder(middle_rad - place.heading_rad, 2.0 * math.pi)) > 0.5 * math.pi:
                     continue
@@ -297,7 +299,8 @@ def _extend(
     distances, paths = networkx.single_source_dijkstra(graph.digraph, here.segment)
     for number, (offset_cost, place) in enumerate(layer):
         ways: list[tuple[float, list[int]]] = []
-        # The place may be behind on the same lane, or too near for the lane change: then only the way around is left.
+        # The place may be behind on the same lane, or too near for the lane change. Then the route must come back
+        # around.
         if place.segment in paths and (place.segment != here.segment or place.along_m >= here.along_m):
             ways.append((distances[place.segment], paths[place.segment]))
         if not ways or not has_room_for_changes(graph, _continued(plan, ways[0][1], place)):
@@ -311,7 +314,7 @@ def _extend(
 
 
 def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePlan:
-    """Return a route that is continued along a way, which begins with its last segment, to a place."""
+    """Return a route continued to a place along a way; the way begins with the route's last segment."""
     return RoutePlan(plan.segments + tuple(way[1:]), plan.start_m, place.along_m)
 
 
@@ -321,11 +324,12 @@ def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, l
     :param graph: the lanes of the map.
     :param first: the segment to leave.
     :param last: the segment to enter; it may be the same.
-    :return: length and segments, which include both, for each successor from which there is a way.
+    :return: for each successor of ``first`` from which there is a way: its length in metres, and its segments from
+        ``first`` to ``last``.
     """
 
     def weight(_: int, to: int, data: Mapping[str, Any]) -> float | None:
-        # None hides an edge from the search: the last segment is not entered by a lane change.
+        # A weight of None hides an edge from the search, so that a lane change never enters the last segment.
         if to == last and data["is_change"]:
             return None
         return float(data["weight"])

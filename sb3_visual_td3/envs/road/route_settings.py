@@ -1,4 +1,4 @@
-"""The routes that an environment drives: the closed one, random ones, or given ones."""
+"""Configure the routes that an environment drives: the closed route, random routes, or given routes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pair = tuple[Sequence[float], Sequence[float]]
 
 
 class GivenRoute(NamedTuple):
-    """A route through given places."""
+    """Describe a route through given places."""
 
     name: str
     places: tuple[RoutePlace, ...]
@@ -29,7 +29,7 @@ class GivenRoute(NamedTuple):
 
 @dataclass(frozen=True)
 class RouteSettings:
-    """The kind of routes, and their range.
+    """Hold the kind of routes, and the ranges of random routes.
 
     :param kind: ``"loop"``, ``"random"`` or ``"given"``.
     :param length_m: least and greatest length of a random route.
@@ -78,7 +78,7 @@ class RoutePlanner:
 
         :param graph: the lanes of the map.
         :param map_name: the name of the map.
-        :param route_seed: seed of a random route, or the number of a given one, counted cyclically.
+        :param route_seed: seed of a random route, or the number of a given route modulo the number of given routes.
         :return: a new line.
         :raises ValueError: if the map has no such route.
         """
@@ -88,8 +88,10 @@ class RoutePlanner:
             return build_path(graph, plan)
         given = settings.given_on(map_name)
         if not given:
-            raise ValueError(f"map {map_name!r}: there is no route for it; give one, or choose another map")
-        # Unlike random ones, given routes come again: each is planned once.
+            raise ValueError(
+                f"map {map_name!r}: expected a given route on this map; give a route for it, or choose another map"
+            )
+        # Given routes are driven repeatedly, so each is planned only once.
         number = route_seed % len(given)
         if (map_name, number) not in self._plans:
             self._plans[map_name, number] = route_through(graph, given[number].places, given[number].name)
@@ -102,7 +104,7 @@ def check_range(name: str, value: object) -> tuple[object, object]:
     :param name: the user's name for the range, for messages.
     :param value: the range to check.
     :return: both ends, not checked yet.
-    :raises ValueError: if it is not a pair.
+    :raises ValueError: if the value is not a pair.
     """
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise ValueError(f"{name}={value!r}: expected two numbers, the least and the greatest; give both")
@@ -115,7 +117,7 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
     :param length_m: least and greatest length, 20 to 100,000 m.
     :param turns: least and greatest number of turns, 0 to 1,000.
     :return: the settings.
-    :raises ValueError: if a range is not a pair of numbers, or its ends are exchanged.
+    :raises ValueError: if a range is not a pair of numbers, or its first number is the larger one.
     """
     shortest, longest = check_range("route_length_m", length_m)
     fewest, most = check_range("route_turns", turns)
@@ -133,7 +135,7 @@ def pair_settings(pairs: Sequence[Pair]) -> RouteSettings:
 
     :param pairs: ``(start, goal)`` for each route; see :data:`Pair`.
     :return: the settings.
-    :raises ValueError: if a pair is not of this form.
+    :raises ValueError: if a pair does not have this form.
     """
     routes = []
     for number, pair in enumerate(pairs):
@@ -147,7 +149,7 @@ def pair_settings(pairs: Sequence[Pair]) -> RouteSettings:
 
 
 def _place(name: str, place: object) -> RoutePlace:
-    """Return a place of a pair."""
+    """Check a start or a goal, and return it as a place."""
     if isinstance(place, str) or not isinstance(place, Sequence) or len(place) not in (2, 3):
         raise ValueError(f"{name}: got {place!r}, expected (x, y) or (x, y, heading_rad); give metres and radians")
     numbers = [check_quantity(name, number, -1e7, 1e7, "m") for number in place]

@@ -1,6 +1,6 @@
-"""The shapes of roads: sequences of lines and arcs, and random closed loops of them.
+"""Describe the shapes of roads as sequences of lines and arcs, and draw random closed loops.
 
-Lines and arcs are the geometries that OpenDRIVE shares with real road design. A lane beside an arc is an arc again, so
+Lines and arcs are the geometries that OpenDRIVE shares with real road design. A parallel to an arc is an arc too, so
 all lanes of a road are exact.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class Pose(NamedTuple):
-    """A place and a direction; the heading is counter-clockwise from x."""
+    """Describe a place and a direction; the heading is counter-clockwise from x."""
 
     x_m: float
     y_m: float
@@ -32,14 +32,14 @@ class Pose(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A line (curvature 0) or a circular arc."""
+    """Describe a line (curvature 0) or a circular arc."""
 
     length_m: float
     curvature_per_m: float
     """Positive where it bends to the left."""
 
     def from_pose(self, start: Pose, along_m: float) -> Pose:
-        """Return the pose that is reached on this piece.
+        """Return the pose at a distance along this piece.
 
         :param start: the pose at which the piece begins.
         :param along_m: distance along the piece.
@@ -64,8 +64,8 @@ class Piece(NamedTuple):
         :return: a line or an arc with the same centre.
         :raises ValueError: if the parallel lies at or beyond the arc's centre.
         """
-        # The centre is 1 / curvature to the left. The parallel's radius is 1 / curvature - left, in relation to the old
-        # one 1 - curvature * left; the length changes by the same factor, because the angle stays.
+        # The centre is 1 / curvature to the left. The parallel's radius is 1 / curvature - left, which is the arc's
+        # radius times 1 - curvature * left. The length changes by the same factor, because the angle is the same.
         stretch = 1.0 - self.curvature_per_m * left_m
         if stretch <= 0.0:
             raise ValueError(
@@ -81,10 +81,10 @@ def total_length_m(pieces: Sequence[Piece]) -> float:
 
 
 def joints(start: Pose, pieces: Sequence[Piece]) -> list[Pose]:
-    """Return the pose at which each piece begins, and the one at which the last piece ends.
+    """Return the pose at which each piece begins, and the pose at which the last piece ends.
 
     :param start: the pose at which the first piece begins.
-    :param pieces: joined end to end.
+    :param pieces: the pieces, joined end to end.
     :return: ``len(pieces) + 1`` poses.
     """
     poses = [start]
@@ -94,14 +94,14 @@ def joints(start: Pose, pieces: Sequence[Piece]) -> list[Pose]:
 
 
 def sample(start: Pose, pieces: Sequence[Piece], along_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the pose at many distances along the pieces, as ``Piece.from_pose`` does for one.
+    """Return the poses at many distances along the pieces, computed as in ``Piece.from_pose``.
 
     :param start: the pose at which the first piece begins.
-    :param pieces: joined end to end.
+    :param pieces: the pieces, joined end to end.
     :param along_m: ``(n,)``: distances from the start.
     :return: ``(n, 3)``: x, y and heading, which is not wrapped.
     """
-    # (n,): the piece of each distance, then the pose at which that piece begins and the distance along it.
+    # (n,): the piece of each distance, then the pose at which that piece begins and the distance along that piece.
     begins_m = np.concatenate([[0.0], np.cumsum([piece.length_m for piece in pieces])])
     index = np.clip(np.searchsorted(begins_m, along_m, side="right") - 1, 0, len(pieces) - 1)
     first = np.array(joints(start, pieces)[:-1])[index]
@@ -120,7 +120,7 @@ MIN_GAP_M = 30.0
 """Smallest distance between stretches of the road that are not neighbours, so that the camera sees one road at a
 time."""
 MAX_SHARPEST_RADIUS_M = 23.0
-"""Every loop has a bend at least this sharp; without one it would be too easy."""
+"""Largest radius of the sharpest bend of a loop; a loop without a sharp bend would be too easy."""
 _MAX_RADIUS_M = 60.0
 _MIN_LINE_M = 3.0
 """Smallest length of the line between two arcs."""
@@ -132,7 +132,7 @@ _CHECK_SPACING_M = 2.0
 
 
 class LoopShape(NamedTuple):
-    """A closed sequence of pieces in driving order; the first piece is the longest line."""
+    """Describe a closed sequence of pieces in driving order; the first piece is the longest line."""
 
     start: Pose
     pieces: tuple[Piece, ...]
@@ -141,8 +141,8 @@ class LoopShape(NamedTuple):
 def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]) -> LoopShape:
     """Replace each corner of a polygon by an arc.
 
-    :param corners_m: ``(n, 2)``, in driving order, no three consecutive ones on one line.
-    :param radii_m: ``(n,)``, of the arc at each corner.
+    :param corners_m: ``(n, 2)``: the corners in driving order, no three consecutive corners on one line.
+    :param radii_m: ``(n,)``: radius of the arc at each corner.
     :return: the pieces, beginning with the line from corner 0 to corner 1.
     :raises ValueError: if the arcs at two neighbouring corners do not fit on the edge between them.
     """
@@ -206,8 +206,8 @@ def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) 
     edges = np.roll(corners, -1, axis=0) - corners
     lengths = np.linalg.norm(edges, axis=1)
     turns = _turns_rad(np.arctan2(edges[:, 1], edges[:, 0]))
-    # (n,): an arc may take half of the shorter one of its two edges, less half of the shortest line. The tangent
-    # r tan(|t| / 2) of that length gives the largest radius.
+    # (n,): an arc may take half of the shorter of its two edges, minus half of the shortest line. The tangent r tan(|t|
+    # / 2) of that length gives the largest radius.
     room_m = 0.5 * np.minimum(lengths, np.roll(lengths, 1)) - 0.5 * _MIN_LINE_M
     largest_m = np.minimum(room_m / np.abs(np.tan(0.5 * turns)), _MAX_RADIUS_M)
     radii = min_radius_m + rng.uniform(0.0, 1.0, n) * (largest_m - min_radius_m)
@@ -219,7 +219,7 @@ def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) 
         return None
     lines_m = lengths - radii * np.abs(np.tan(0.5 * turns))
     lines_m -= np.roll(radii * np.abs(np.tan(0.5 * turns)), -1)
-    # Renumbered so that the longest line comes first: crossings are built in its middle.
+    # The corners are renumbered so that the longest line comes first, because crossings are built in its middle.
     first = -int(np.argmax(lines_m))
     shape = rounded_polygon(np.roll(corners, first, axis=0), np.roll(radii, first))
     return shape if MIN_LENGTH_M <= total_length_m(shape.pieces) <= MAX_LENGTH_M else None
@@ -238,6 +238,6 @@ def _random_corners(rng: np.random.Generator, is_clockwise: bool) -> NDArray[np.
 
 
 def _turns_rad(headings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the change of direction at each corner, ``(n,)`` in [-pi, pi); ``headings`` are those of the edges."""
+    """Return the change of direction at each corner, ``(n,)`` in [-pi, pi), from the headings of the edges."""
     turns = headings - np.roll(headings, 1)
     return np.asarray((turns + np.pi) % (2.0 * np.pi) - np.pi)

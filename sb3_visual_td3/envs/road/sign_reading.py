@@ -1,7 +1,7 @@
-"""Read the signs of a map file, or place traffic lights on one of our own maps.
+"""Read the signs of a map file, or place traffic lights on a named map.
 
-A file has them as OpenDRIVE signals, controllers and objects. ``lane_survey`` reports what CARLA's client knows of
-them; controllers and speed limits are read from the text itself.
+A file contains signs as OpenDRIVE signals, controllers and objects. ``lane_survey`` reports what CARLA's client
+provides; controllers and speed limits are read from the text of the file.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, S
 STOP_LINE_M = 0.5
 """Distance of a stop line from the end of the lane before a junction."""
 _POLE_ASIDE_M = 1.2
-"""Distance of the poles that we place from the edge of the lane."""
+"""Distance of a placed pole from the edge of the lane."""
 _STRAIGHT_RAD = 0.6
-"""A way through a junction that turns by less leads straight on."""
+"""A way through a junction that turns by less than this leads straight on."""
 _BEYOND_M = 6.0
 """Where no road leads straight on, the pole stands this far beyond the middle of the lanes that lead away."""
 _LIT_SHARE = 0.75
-"""Share of our junctions that get traffic lights."""
+"""Share of the named maps' junctions that get traffic lights."""
 _MIN_ARMS = 3
 """A junction with fewer lanes that lead into it needs no lights."""
 
 
-# Read them from a file
+# Read the signs of a file
 
 
 def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], text: str) -> RoadSigns:
@@ -59,7 +59,7 @@ def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], 
             if segments[number].junction < 0:
                 found.add(StopLine(number, _along_near(segments[number], x_m, y_m)))
                 continue
-            # A light at a lane inside the junction stops the traffic on the lanes that lead to it.
+            # A light at a lane inside the junction stops the traffic on the lanes that lead to that lane.
             for ahead in _lanes_into(number, segments, before):
                 found.add(StopLine(ahead, max(0.0, segments[ahead].length_m - STOP_LINE_M)))
     signals = []
@@ -87,7 +87,7 @@ def _along_near(segment: LaneSegment, x_m: float, y_m: float) -> float:
 
 
 def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return the lanes outside of junctions from which a lane inside of one is reached."""
+    """Return the lanes outside of junctions that lead to lane ``number`` inside a junction."""
     found: set[int] = set()
     seen: set[int] = set()
     to_visit = [number]
@@ -107,7 +107,7 @@ def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[in
 def _cycles_of(
     signals: Sequence[Signal], segments: Sequence[LaneSegment], text: str
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return the stages of each junction: its controllers in their order; lights without one have a stage each."""
+    """Return the stages of each junction: one for each controller, and one for each light without a controller."""
     lights = {signal.id: number for number, signal in enumerate(signals) if signal.is_light}
     root = ElementTree.fromstring(text.encode())
     controlled: dict[str, tuple[int, ...]] = {}
@@ -119,7 +119,7 @@ def _cycles_of(
     for junction in root.findall("junction"):
         stages: list[tuple[int, ...]] = []
         for entry in junction.findall("controller"):
-            # A light has one place in one cycle, also where a file lists it twice.
+            # A light belongs to one stage of one cycle, even if the file lists it twice.
             stage = tuple(light for light in controlled.get(entry.get("id", ""), ()) if light not in used)
             if stage:
                 stages.append(stage)
@@ -129,7 +129,7 @@ def _cycles_of(
     others: dict[int, list[tuple[int, ...]]] = {}
     for light in lights.values():
         if light not in used:
-            # Lights before the same junction take turns; a light before none is a cycle of its own.
+            # Lights before the same junction take turns; a light without a junction has a cycle of its own.
             others.setdefault(_junction_after(signals[light], segments, -1 - light), []).append((light,))
     return (*cycles, *(tuple(stages) for stages in others.values()))
 
@@ -158,21 +158,21 @@ def speed_limits_mps(text: str) -> dict[int, float]:
         try:
             limit_mps = float(speed.get("max", "")) if speed is not None else 0.0
             number = int(road.get("id", ""))
-        except ValueError:  # "no limit", or a road whose id is a text: it gets the limit of the road before
+        except ValueError:  # max="no limit", or an id that is not a number
             continue
         if speed is not None and 0.0 < limit_mps < math.inf:
             limits[number] = limit_mps * factors.get(speed.get("unit", "m/s"), 1.0)
     return limits
 
 
-# Place them on our own maps
+# Place lights on named maps
 
 
 def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
     """Return traffic lights for the junctions of a map that has none.
 
-    Three junctions of four get lights. Each lane that leads into such a junction has a light of its own beyond the
-    junction, and the lanes are green one after the other.
+    Three of four junctions get lights. Each lane that leads into such a junction has its own light beyond the junction,
+    and the lights are green one after the other.
 
     :param graph: the lanes.
     :param seed: determines which junctions have lights.
@@ -213,12 +213,12 @@ def _light_behind(graph: LaneGraph, number: int, name: str) -> Signal:
     ways = graph.junction_ways(number)
     straight = min(ways, key=lambda way: abs(way.turn_rad))
     if abs(straight.turn_rad) < _STRAIGHT_RAD:
-        # At the right of the road on which the junction is left.
+        # The pole stands at the right of the road by which vehicles leave the junction.
         last = graph.segments[straight.segments[-1]]
         place, direction_rad = last.points_m[-1], last.headings_rad[1]
         aside_m = 0.5 * float(last.width_m[-1]) + _POLE_ASIDE_M
     else:
-        # No road leads on: beyond the road that crosses.
+        # No road leads straight on, so the pole stands beyond the road that crosses.
         ends = np.stack([graph.segments[way.segments[-1]].points_m[-1] for way in ways]) - segment.points_m[-1]
         ahead_m = float((ends @ (math.cos(heading_rad), math.sin(heading_rad))).max()) + _BEYOND_M
         place = segment.points_m[-1] + ahead_m * np.array((math.cos(heading_rad), math.sin(heading_rad)))

@@ -1,7 +1,8 @@
-"""Traffic lights and crossing pedestrians along the line that a vehicle drives, as the embedded world has them.
+"""Simulate traffic lights and crossing pedestrians along the line that a vehicle drives.
 
-Everything follows from the episode's seed. The vehicle runs a red light when its centre passes the stop line while the
-light is red. A pedestrian who stands at the roadside begins to cross when the vehicle is far enough to brake for it.
+Lights and pedestrians depend only on the episode's seed and on the vehicle. The vehicle runs a red light when its
+centre passes the stop line while the light is red. A pedestrian at the roadside begins to cross only when the vehicle
+is far enough away to brake.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 
 MAX_WALKERS = 50
 LIGHTS_SEED = 0
-"""The lights of our own maps are the same in all episodes and in the emulator without a ``--seed``."""
+"""Seed of the traffic lights of the named maps: they are the same in all episodes and in the emulator without a
+``--seed``."""
 _ON_LINE_M = 1.5
-"""A stop line whose middle is closer than this to the driven line lies on it."""
+"""A stop line whose middle is closer than this to the driven line lies on the driven line."""
 _CLOSED = ("red", "yellow")
 _BEHIND_M = 3.0
 """A stop line still counts as ahead until the vehicle has passed it by this much."""
@@ -37,28 +39,28 @@ _WALKER_SIZE_M = 0.4
 _ASIDE_M = 1.5
 """Distance from the road's outer line at which pedestrians stand."""
 _PAUSE_S = (4.0, 20.0)
-"""Range of the time for which they stand before they cross again."""
+"""Range of the time for which pedestrians stand before they cross again."""
 _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
-"""A pedestrian leaves the vehicle room for this reaction and braking, and this many metres more."""
+"""A pedestrian leaves the vehicle room for this reaction time and deceleration, and this many metres more."""
 _CLEAR_M = 25.0
-"""No pedestrian stands closer to the place where the vehicle starts."""
+"""No pedestrian stands closer than this to the place where the vehicle starts."""
 _BETWEEN_M = 12.0
 _TRIES = 200
 
 
 @dataclass
 class Walker:
-    """A pedestrian who crosses the driven line at one place, to and fro."""
+    """Hold the state of a pedestrian who crosses the driven line at one place, back and forth."""
 
     along_m: float
     """Place along the line."""
     index: int
-    """Index of the line's point there."""
+    """Index of the line's point at this place."""
     lateral_m: float
     """Offset from the line, positive to the left."""
     right_m: float
     left_m: float
-    """Where the pedestrian stands at either side."""
+    """Offset at which the pedestrian stands on either side."""
     direction: int
     """1 to the left, -1 to the right, 0 while standing."""
     pause_s: float
@@ -66,7 +68,7 @@ class Walker:
 
 
 class PostedLight(NamedTuple):
-    """A traffic light to draw."""
+    """Describe a traffic light to draw."""
 
     x_m: float
     y_m: float
@@ -75,18 +77,20 @@ class PostedLight(NamedTuple):
 
 
 class _LineStop(NamedTuple):
-    """A stop line on the driven line."""
+    """Describe a stop line on the driven line."""
 
     along_m: float
     light: int
 
 
 class StreetLife:
-    """The lights and pedestrians of one episode at a time.
+    """Simulate the lights and pedestrians of one episode at a time.
 
-    :param traffic_lights: whether there are traffic lights: those of the map file, or at junctions of our own maps.
+    :param traffic_lights: whether there are traffic lights: the lights of the map file, or lights at junctions of a
+        named map.
     :param n_walkers: number of pedestrians who cross the driven line, 0 to 50; a short line has fewer.
-    :param are_lights_remote: whether the lights of the map are simulated elsewhere, and ``show`` reports their colours.
+    :param are_lights_remote: whether the lights of the map are simulated elsewhere; their colours are then set by
+        ``show``.
     :raises ValueError: if an argument is out of range.
     """
 
@@ -112,7 +116,7 @@ class StreetLife:
         """Prepare a map and the line that the vehicle drives on it.
 
         :param graph: the lanes of the map.
-        :param line: the line.
+        :param line: the line that the vehicle drives.
         """
         self._line = line
         self._lap_m = line.length_m if isinstance(line, Track) else None
@@ -130,7 +134,8 @@ class StreetLife:
                 middle, across = bar.mean(axis=0), bar[0] - bar[1]
                 gaps_m = np.linalg.norm(points - middle, axis=1)
                 index = int(np.argmin(gaps_m))
-                # The traffic that the light stops drives at a right angle to the line, with its left end at the left.
+                # Traffic that the light stops crosses the stop line at a right angle, with the line's left end on its
+                # left.
                 is_along = across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) > 0.0
                 if gaps_m[index] < _ON_LINE_M and is_along:
                     self._stops.append(_LineStop(index * line.spacing_m, number))
@@ -155,13 +160,13 @@ class StreetLife:
                 self.walkers.append(walker)
 
     def advance(self, dt_s: float, before: LanePosition, after: LanePosition, box: OrientedBox, mps: float) -> None:
-        """Let lights and pedestrians move, and judge what the vehicle did.
+        """Advance the lights and pedestrians, and check whether the vehicle ran a red light or hit a pedestrian.
 
         :param dt_s: duration in seconds.
-        :param before: place of the vehicle on the line before.
-        :param after: its place now.
+        :param before: place of the vehicle on the line before this time.
+        :param after: place of the vehicle on the line now.
         :param box: the rectangle of the vehicle now.
-        :param mps: its speed.
+        :param mps: speed of the vehicle in m/s.
         """
         if self._lights is not None:
             moved_m = self._line.advance_m(before, after)
@@ -176,7 +181,7 @@ class StreetLife:
             self.has_hit_walker = self.has_hit_walker or boxes_overlap(box, self._box_of(walker))
 
     def stop_ahead_m(self, lane: LanePosition) -> float:
-        """Return the distance to the nearest place at which the vehicle must stop; infinite if there is none.
+        """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if there is none.
 
         :param lane: the place of the vehicle on the line.
         """
@@ -195,10 +200,10 @@ class StreetLife:
         return nearest_m
 
     def lights_ahead(self, lane: LanePosition, within_m: float) -> dict[int, str]:
-        """Return the lights of the next stop lines: number of the light and its id in the map.
+        """Return the number and the map's id of each light that has a stop line ahead.
 
         :param lane: the place of the vehicle on the line.
-        :param within_m: greatest distance of a stop line.
+        :param within_m: largest distance to the stop line, in metres.
         """
         found: dict[int, str] = {}
         if self._lights is not None:
@@ -211,13 +216,13 @@ class StreetLife:
         """Set the colour of a light that is simulated elsewhere.
 
         :param light: number of the light.
-        :param colour: its colour.
+        :param colour: the new colour.
         """
         if self._lights is not None:
             self._lights.set_colour(light, colour)
 
     def obstacles(self) -> list[tuple[int, float]]:
-        """Return where other cars must stop on the line: index of a point and lateral offset, for each."""
+        """Return a point's index and a lateral offset for each obstacle at which other cars must stop."""
         found = [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
         if self._lights is not None:
             for stop in self._stops:
@@ -249,10 +254,10 @@ class StreetLife:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``get_state`` returned, after ``enter`` with the same map and line.
+        """Restore a state that ``get_state`` returned; call ``enter`` with the same map and line before.
 
-        :param state: the state.
-        :raises ValueError: if it comes from a world with other settings.
+        :param state: the result of ``get_state``.
+        :raises ValueError: if the state comes from a world with other settings.
         """
         if (state["lights"] is None) != (self._lights is None):
             raise ValueError(
@@ -271,7 +276,7 @@ class StreetLife:
         return math.remainder(along_m - lane.along_m, self._lap_m)
 
     def _drawn_walker(self, lane: LanePosition, rng: np.random.Generator) -> Walker | None:
-        """Return a pedestrian at a random place outside of junctions; None if the place does not suit."""
+        """Return a pedestrian at a random place outside of junctions; None if the drawn place is unsuitable."""
         line = self._line
         n_points = int(line.length_m / line.spacing_m)
         index = int(rng.integers(n_points))
@@ -305,7 +310,8 @@ class StreetLife:
         if not walker.right_m < walker.lateral_m < walker.left_m:
             walker.lateral_m = min(walker.left_m, max(walker.right_m, walker.lateral_m))
             walker.direction = 0
-            # Each stands for a time of its own, which needs no random stream: it is part of no saved state.
+            # Each pedestrian waits for a different time. It follows from the number, because the state of a random
+            # generator would have to be saved.
             spread = (number * 0.618) % 1.0
             walker.pause_s = _PAUSE_S[0] + spread * (_PAUSE_S[1] - _PAUSE_S[0])
 

@@ -1,7 +1,7 @@
-"""Random districts: streets between crossings and T-junctions, on which routes have turns.
+"""Draw random districts: streets between crossings and T-junctions, on which routes have turns.
 
-The streets follow a grid with uneven spacing. Some of its streets are left out, others wind, and the whole is
-turned by a random angle.
+The streets follow a grid with uneven spacing. Some streets of the grid are left out, others wind, and the whole
+district is turned by a random angle.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPACING_M = (72.0, 110.0)
 _CORNER_M = (17.0, 28.0)
 """Range of the radius of a street's corner."""
 _KEPT_SHARE = 0.85
-"""Share of the grid's streets that are kept, if there is a crossing left and no dead end."""
+"""Share of the grid's streets that are kept. More are kept where otherwise there would be no crossing or a dead end."""
 _WINDING_SHARE = 0.6
 _WINDING_M = (28.0, 50.0)
 """Range of the radius of a winding street."""
@@ -40,17 +40,17 @@ _WINDING_RAD = (0.25, 0.5)
 _STRAIGHT_M = 8.0
 """Length of straight road on either side of a crossing or a winding part."""
 _FIRST_JUNCTION, _FIRST_PATH = 100, 1000
-"""Numbers of the first junction and the first road within one; streets are numbered from 0."""
+"""Numbers of the first junction and of the first road within a junction; streets are numbered from 0."""
 
 
 class _Street(NamedTuple):
-    """A street between two junctions; nodes in between are corners, or lie on a straight line."""
+    """Describe a street between two junctions; nodes in between are corners, or lie on a straight line."""
 
     nodes: tuple[Node, ...]
 
 
 def street_network(rng: np.random.Generator, n_columns: int, n_rows: int, *, is_clockwise: bool) -> RoadNetwork:
-    """Draw a district.
+    """Draw the roads of a random district.
 
     :param rng: generator of the district's random values.
     :param n_columns: number of the grid's columns, 3 or more.
@@ -98,7 +98,8 @@ def _thinned(rng: np.random.Generator, n_columns: int, n_rows: int) -> networkx.
 
 def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
     """Return the nodes of the longest cycle, which begins at a junction."""
-    # The order of the search is not part of its contract: a tie goes to the smallest nodes.
+    # networkx does not guarantee the order of its results, so of equally long cycles the one with the smallest nodes is
+    # taken.
     ring = min(map(_in_order, networkx.simple_cycles(grid)), key=lambda cycle: (-len(cycle), cycle))
     first = next(index for index, node in enumerate(ring) if grid.degree[node] > 2)
     return ring[first:] + ring[:first]
@@ -117,14 +118,14 @@ def _area(ring: list[Node]) -> float:
 
 
 def _streets(grid: networkx.Graph[Node], ring: list[Node]) -> list[_Street]:
-    """Return all streets. Those of the ring are driven in its direction and come first, in its order."""
+    """Return all streets. The streets of the ring come first, in the order and the direction of the ring."""
     around = list(itertools.pairwise([*ring, ring[0]]))
     streets: list[_Street] = []
     done: set[frozenset[Node]] = set()
     edges = sorted(tuple(sorted(edge)) for edge in grid.edges)
     others = [edge for one, two in edges for edge in ((one, two), (two, one))]
     for first, second in [*around, *others]:
-        # A street begins at a junction; within it there is one way on.
+        # A street begins and ends at a junction; each node in between has only one onward neighbour.
         if grid.degree[first] == 2 or frozenset((first, second)) in done:
             continue
         nodes = [first, second]
@@ -157,7 +158,7 @@ def _line(rng: np.random.Generator, places: list[tuple[float, float]]) -> tuple[
 
 
 def _straight_or_winding(rng: np.random.Generator, length_m: float) -> list[Piece]:
-    """Return a line, or one with a double bend in its middle that returns to the same line."""
+    """Return a straight line, or a line with a double bend in its middle that returns to the straight line."""
     is_winding = rng.random() < _WINDING_SHARE
     radius_m, angle_rad = float(rng.uniform(*_WINDING_M)), float(rng.uniform(*_WINDING_RAD))
     side = 1.0 if rng.random() < 0.5 else -1.0

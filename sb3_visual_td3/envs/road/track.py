@@ -1,6 +1,6 @@
-"""The route: one closed lane, given by the points of its centre line.
+"""Represent the closed route: one lane, given by the points of its centre line.
 
-All worlds use it to tell where a vehicle is on its lane.
+All worlds use it to locate a vehicle on its lane.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _SPACING_M = 0.5
 
 
 class LanePosition(NamedTuple):
-    """A place relative to the lane."""
+    """Describe a place relative to the lane."""
 
     nearest: int
     """Index of the closest point of the centre line."""
     along_m: float
-    """Distance along the lane from its first point. It is close to [0, length), because the nearest point may be a
-    little behind or ahead of the place."""
+    """Distance along the lane from its first point. It may lie slightly outside of [0, length), because the closest
+    point may be a little behind or ahead of the place."""
     lateral_offset_m: float
     """Distance from the lane's centre, positive to the left."""
     heading_rad: float
@@ -46,7 +46,7 @@ class LanePosition(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """The centre line of a closed lane as evenly spaced points, in driving order.
+    """Represent the centre line of a closed lane by evenly spaced points, in driving order.
 
     :param points_m: ``(n, 2) float64``: x and y; the last point is followed by the first one.
     :param lane_width_m: width of the lane.
@@ -54,8 +54,8 @@ class Track:
     :param right_line_m: offset of the road's outer line on the right; negative.
     :param marks: all marks of the road outside of junctions, from right to left.
     :param oncoming_lane_m: offset of the middle of the nearest oncoming lane; ``None`` on a one-way road.
-    :param in_junction: ``(n,) bool``: True where the lane leads through a junction and has no marks; ``None`` if it
-        leads through none.
+    :param in_junction: ``(n,) bool``: True where the lane leads through a junction and has no marks; ``None`` if the
+        lane leads through no junction.
     """
 
     points_m: NDArray[np.float64]
@@ -119,8 +119,8 @@ class Track:
         :param near: index of a point close by, such as the closest point one step ago.
         :return: the position.
         """
-        # Walk from ``near`` as long as the points come closer. From step to step that is a few points, and it cannot
-        # jump to another stretch of the road, as a search over all points could.
+        # Walk from ``near`` as long as the points come closer. From step to step these are a few points. Unlike a
+        # search over all points, this walk cannot jump to another stretch of the road.
         rows, n = self._rows, len(self._rows)
         index, best = near, self._distance2(x_m, y_m, near)
         for direction in (1, -1):
@@ -174,7 +174,7 @@ class Track:
         :param speed_mps: speed of the vehicle in m/s.
         :param lane: the position of the vehicle on the lane.
         :param distance_m: distance along the lane since the reset.
-        :param has_collided: True after the vehicle has touched another one since the reset.
+        :param has_collided: True if the vehicle has collided since the reset.
         :return: the state.
         """
         is_marked = self.in_junction is None or not self.in_junction[lane.nearest]
@@ -203,7 +203,7 @@ def route_track(network: RoadNetwork) -> Track:
     offset_m = network.centre_m(network.route_lane)
     roads = [network.road(number) for number in network.route]
     first = roads[0]
-    # The lane is parallel to the reference lines, so it consists of lines and arcs as well, and is sampled exactly.
+    # The lane is parallel to the reference lines, so it also consists of lines and arcs, and is sampled exactly.
     pieces = [piece.beside(offset_m) for road in roads for piece in road.pieces]
     n = round(total_length_m(pieces) / _SPACING_M)
     along_m: NDArray[np.float64] = np.arange(n, dtype=np.float64) * (total_length_m(pieces) / n)
@@ -216,7 +216,7 @@ def route_track(network: RoadNetwork) -> Track:
         lane_width_m=network.lane_width_m,
         left_line_m=network.border_m(first.n_left) - offset_m,
         right_line_m=network.border_m(-first.n_right) - offset_m,
-        # All roads of a route have the same lanes and marks, apart from those in junctions.
+        # All roads of a route have the same lanes and marks, except for the roads in junctions.
         marks=_marks_of(first, network),
         oncoming_lane_m=network.centre_m(1) - offset_m if first.n_left else None,
         in_junction=inside if inside.any() else None,

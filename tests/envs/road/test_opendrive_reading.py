@@ -211,7 +211,7 @@ def test_a_map_that_crashes_the_client_is_a_clear_error(file_of):
         lanes = root.find("road/lanes/laneSection")
         lanes.remove(lanes.find("right"))
 
-    with pytest.raises(ValueError, match=r"train_0\.xodr: CARLA's client cannot read it \(exit -11"):
+    with pytest.raises(ValueError, match=r"train_0\.xodr: CARLA's client cannot read the map \(exit -11"):
         load_opendrive(file_of("train_0", orphan))
 
 
@@ -241,5 +241,5 @@ def test_a_missing_or_binary_file_is_refused(tmp_path):
 def test_a_client_that_takes_too_long_is_stopped(file_of, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(opendrive_reading, "_TIME_LIMIT_S", 0.001)
-    with pytest.raises(ValueError, match="did not read it in"):
+    with pytest.raises(ValueError, match="did not read the map in"):
         load_opendrive(file_of("train_0"))
