@@ -1,1 +1,1 @@
-"""The embedded world: a seeded road, a kinematic car, and a camera, all in the process of the environment."""
+"""Simulate the embedded world: a seeded road, a kinematic car, and a camera, in the process of the environment."""

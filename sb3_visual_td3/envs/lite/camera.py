@@ -1,7 +1,7 @@
-"""A forward camera: it draws the ground raster in perspective, the panorama above the horizon, and their colours.
+"""Draw the view of a forward camera: the ground in perspective, the panorama above the horizon, and their colours.
 
-The world is flat and the camera looks straight ahead, so two facts suffice. The horizon is the middle row, and the
-ground is a plane, whose picture is a homography (a 3x3 matrix on homogeneous coordinates) of the ground raster.
+The world is flat and the camera looks straight ahead. Therefore the horizon is the middle row, and the picture of the
+ground is a homography (a 3x3 matrix on homogeneous coordinates) of the ground raster.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from sb3_visual_td3.envs.road.maps import Scene
 
 _TURN_RAD = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-"""Flags of OpenCV's warp. Inverse: our matrices lead from pixels of the picture to texels of the ground."""
+"""Flags of OpenCV's warp. The map is inverse, because the matrices here lead from pixels of the picture to texels of
+the ground."""
 
 
 class Band(NamedTuple):
-    """Some rows below the horizon that are drawn from the same level of the ground raster."""
+    """Describe some rows below the horizon that are drawn from the same level of the ground raster."""
 
     n_rows: int
     """Number of rows of the picture; the last band takes all remaining rows."""
@@ -37,8 +38,8 @@ class Band(NamedTuple):
 
 
 # The row ``d`` pixels below the horizon sees the ground from h f / (d + 1) to h f / d metres ahead (see
-# ``Camera._to_vehicle``), so far rows cover much more ground than near ones. Drawing all rows from the finest level
-# would hit or miss the marks by chance and break them into dots. Mipmaps solve the same problem in computer graphics.
+# ``Camera._to_vehicle``), so far rows cover much more ground than near ones. If all rows were drawn from the finest
+# level, far marks would break into dots. Coarser levels prevent this, as mipmaps do in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
 """Bands for small frames, from the horizon downwards."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
@@ -46,7 +47,7 @@ PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
 
 
 class _Strip(NamedTuple):
-    """A band together with its precomputed geometry."""
+    """Hold a band together with its precomputed geometry."""
 
     first_row: int
     last_row: int
@@ -61,7 +62,7 @@ class Camera:
 
     :param height: height of the pictures in pixels, an even number.
     :param width: width of the pictures in pixels, an even number.
-    :param bands: groups of rows below the horizon with their way of drawing, from the horizon downwards.
+    :param bands: groups of rows below the horizon, from the horizon downwards, with the raster level to draw them from.
     :param ahead_m: distance of the camera ahead of the vehicle's centre.
     :param height_m: height of the camera above the ground.
     """
@@ -75,7 +76,8 @@ class Camera:
         ahead_m: float = CAMERA_AHEAD_M,
         height_m: float = CAMERA_HEIGHT_M,
     ) -> None:
-        # The pictures are too small for threads to gain anything, and several environments run side by side.
+        # OpenCV's threads are switched off: the pictures are too small for them, and several environments run in
+        # parallel.
         cv2.setNumThreads(1)
         self.lens = Lens(height, width, ahead_m, height_m)
         self._height, self._width = height, width
@@ -85,10 +87,12 @@ class Camera:
         self._strips = self._lay_out(bands)
         self._to_vehicles = np.stack([strip.to_vehicle for strip in self._strips])
         # The panorama has one column per direction. In the middle of the picture a pixel is 1 / focal radians wide, so
-        # a turn of 2 pi has 2 pi focal pixels; two columns for each. A finer panorama would flicker in a turn.
+        # a turn of 2 pi has 2 pi focal pixels. There are two columns for each pixel; a finer panorama would flicker in
+        # a turn.
         self._n_sky_columns = 2 * round(_TURN_RAD * self._focal_px)
-        # (width,): the panorama's column for each column of the picture, relative to the middle one. A pixel ``right``
-        # focal lengths to the right of the middle looks arctan(right) to the right; the panorama counts to the left.
+        # (width,): the panorama's column for each column of the picture, relative to the middle column. A pixel
+        # ``right`` focal lengths to the right of the middle looks arctan(right) to the right; the panorama counts to
+        # the left.
         right = (np.arange(width) + 0.5 - width / 2.0) / self._focal_px
         self._sky_columns = np.arctan(-right) / _TURN_RAD * self._n_sky_columns
         self._skies: dict[str, NDArray[np.uint8]] = {}
@@ -130,8 +134,8 @@ class Camera:
         :param x_m: x of the vehicle's centre in the world, in metres.
         :param y_m: y of the vehicle's centre in the world, in metres.
         :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
-        :param level: the level of the ground raster in whose resolution ``Ground.paved`` is stored.
-        :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, in between at its edge.
+        :param level: the level of the ground raster whose resolution ``Ground.paved`` has.
+        :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, and values in between at the edge of the road.
         """
         mask = np.zeros((self._height, self._width), np.uint8)
         rows = mask[self._horizon :]
@@ -182,7 +186,8 @@ class Camera:
         :param samples: number of samples per row.
         :return: ``(3, 3)``.
         """
-        # From (column, row) of a sample to (right, down, 1) in pixels. The centre of a pixel is half a pixel further.
+        # From (column, row) of a sample to (right, down, 1) in pixels. The centre of a pixel is half a pixel beyond its
+        # index.
         right_down = np.array(
             [
                 [1.0, 0.0, 0.5 - self._width / 2.0],
@@ -211,7 +216,7 @@ class Camera:
 
 
 def pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
-    """Return the 3x3 matrix from homogeneous (forward, left) metres relative to a vehicle to metres of the world.
+    """Return the 3x3 matrix that maps (forward, left) from a vehicle to x and y of the world, homogeneous, in metres.
 
     :param x_m: x of the vehicle's centre in the world, in metres.
     :param y_m: y of the vehicle's centre in the world, in metres.
@@ -230,7 +235,7 @@ _GREYS = np.arange(256)
 def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
     """Return ``(256, 3) uint8``: for each grey value, a colour of this hue that converts to the same grey."""
     hue = np.array([red, green, blue])
-    hue /= hue @ _LUMINANCE  # now hue @ luminance is 1, and grey * hue has the luminance grey
+    hue /= hue @ _LUMINANCE  # hue @ luminance is now 1, so grey * hue has the luminance grey
     return np.asarray(np.clip(np.rint(_GREYS[:, None] * hue), 0, 255), np.uint8)
 
 
@@ -238,7 +243,7 @@ _SKY = _table(0.86, 0.97, 1.14)
 _LAND = _table(0.86, 1.06, 0.62)
 _ROAD = _table(1.0, 1.0, 1.0)
 _ALL = np.concatenate([_LAND, _ROAD, _SKY])
-"""``(768, 3) uint8``: land from 0, road from 256, sky from 512."""
+"""``(768, 3) uint8``: three tables of 256 colours, for land (from row 0), road (from 256) and sky (from 512)."""
 
 
 def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
@@ -261,11 +266,11 @@ def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDA
 
 
 def tint_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Colour a grey picture like ``tint``, for a camera that looks in any direction and has no horizontal horizon.
+    """Colour a grey picture like ``tint``, for a camera with any direction, whose horizon need not be horizontal.
 
     :param grey: ``(height, width) uint8``.
     :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
-    :param is_sky: ``(height, width) bool``: where neither road nor land is seen.
+    :param is_sky: ``(height, width) bool``: True where the picture shows the sky.
     :return: ``(height, width, 3) uint8``, RGB, a new array.
     """
     # (height, width): index into the joint table. The highest bit of the mask selects road (256) or land (0).

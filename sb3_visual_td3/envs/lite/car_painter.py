@@ -1,7 +1,8 @@
-"""Cars as boxes in perspective: a body, a cabin on top of it, and a shadow beneath.
+"""Draw cars as boxes in perspective: a body, a cabin on top of it, and a shadow beneath.
 
-Cars are few and small in the picture, so they are drawn as filled polygons over the ground, the farthest first
-(painter's algorithm). Places on a car are given in metres along its length (forward), across it (to the left) and up.
+Cars are few and small in the picture, so they are drawn as filled polygons over the ground. The farthest car is drawn
+first (painter's algorithm). Places on a car are given in metres along its length (forward), across it (to the left) and
+up.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ CAR_HEIGHT_M = 1.45
 MAX_DISTANCE_M = 90.0
 """Distance from which cars are not drawn."""
 _SMALLEST_PX = 1.0
-"""A car that is less high than this in the picture is not drawn."""
+"""A car that is lower than this in the picture is not drawn."""
 _NEAR_M = 0.25
-"""Distance of the near plane: what is closer to the camera is cut off, because the projection divides by depth."""
+"""Distance of the near plane. Parts closer to the camera are cut off, because the projection divides by depth."""
 _SUBPIXEL_BITS = 4
 """OpenCV's polygons have integer corners with this many binary places."""
 _DETAIL_PX = 9.0
-"""A car that is less high than this in the picture is one plain box without a shadow, with lights only at night."""
+"""A car that is lower than this in the picture is one plain box without a shadow, with lights only at night."""
 _GLASS, _SHADOW = (38, 44, 52), (28, 28, 30)
 _REAR_LIGHT, _HEAD_LIGHT = (255, 70, 55), (255, 250, 225)
 _WINDOW_PX = 4.0
@@ -39,15 +40,15 @@ _DARK = 0.5
 _SIDES = ((0, 1), (1, 2), (2, 3), (3, 0))
 """Corners of the front, the left, the rear and the right side; corner 0 is front right, then counter-clockwise."""
 _SHADES = (0.92, 0.78, 0.85, 0.70)
-"""Brightness of these sides, unequal so that the box looks solid."""
+"""Brightness of the sides in the order of ``_SIDES``; the values differ so that the box looks solid."""
 
 Point = tuple[float, float, float]
-"""Depth, left and up in metres from the camera."""
+"""Distances of a point from the camera in metres: forward (its depth), to the left, and up."""
 Colour = tuple[int, int, int]
 
 
 class Lens(NamedTuple):
-    """The mapping of a camera from metres to pixels."""
+    """Describe how a camera maps metres to pixels."""
 
     height: int
     width: int
@@ -58,7 +59,7 @@ class Lens(NamedTuple):
 
     @property
     def focal_px(self) -> float:
-        """Return the focal length in pixels of a picture that is 90 degrees wide: half the width times tan 45."""
+        """Return the focal length in pixels; for a picture that is 90 degrees wide it is half the width."""
         return self.width / 2.0
 
 
@@ -81,10 +82,10 @@ def paint_cars(
     """
     x_m, y_m, yaw_rad = pose
     cos_yaw, sin_yaw = math.cos(yaw_rad), math.sin(yaw_rad)
-    # The height in the picture is focal * height / distance, which falls to _SMALLEST_PX at this distance.
+    # The height of a car in the picture is focal * height / distance, which falls to _SMALLEST_PX at this distance.
     farthest_m = min(MAX_DISTANCE_M, lens.focal_px * CAR_HEIGHT_M / _SMALLEST_PX)
     # A picture 90 degrees wide sees the triangle |left| <= forward <= farthest. Its corner is farthest * sqrt(2) away;
-    # 20 m allow for a car that reaches into the picture. A cheap test first: most cars fail it.
+    # 20 m are added for a car that reaches into the picture. This cheap test comes first, because most cars fail it.
     limit_m2 = 2.0 * (farthest_m + lens.ahead_m + 20.0) ** 2
     visible = []
     for number, box in enumerate(boxes):
@@ -101,14 +102,14 @@ def paint_cars(
 
 
 class _CarPainter:
-    """Draws one car into one picture.
+    """Draw one car into one picture.
 
-    :param frame: the picture, written to.
+    :param frame: the picture to draw into, in place.
     :param lens: the camera's projection.
     :param sky: the light; ``None`` on a clear day.
     :param forward_m: distance of the car's centre ahead of the camera, in metres.
     :param left_m: distance of the car's centre to the left of the camera, in metres.
-    :param turn_rad: direction of the car relative to the camera's.
+    :param turn_rad: direction of the car relative to the camera's direction, in radians.
     :param box: the car's size.
     :param paint: the car's colour.
     """
@@ -131,12 +132,13 @@ class _CarPainter:
         self._length_m, self._width_m, self._paint = box.length_m, box.width_m, paint
         self._may_cross_near_plane = forward_m < box.length_m
         # OpenCV's fixed-point coordinates: lengths in pixels are multiplied by 2^_SUBPIXEL_BITS. The optical axis meets
-        # the picture's middle, half a pixel less because OpenCV puts (0, 0) into the centre of the first pixel.
+        # the picture's middle. Half a pixel is subtracted, because OpenCV puts (0, 0) into the centre of the first
+        # pixel.
         unit = 2.0**_SUBPIXEL_BITS
         self._focal_units = lens.focal_px * unit
         self._middle_units = (lens.width / 2.0 - 0.5) * unit
         self._horizon_units = (lens.height // 2 - 0.5) * unit
-        # One light for the whole car, from its centre.
+        # The whole car has the same light, computed for its centre.
         self._gain, self._veil = 1.0, 0.0
         self._is_dark = False
         if sky is not None:
@@ -153,14 +155,15 @@ class _CarPainter:
                 length_m, width_m, 0.0, 0.0, CAR_HEIGHT_M, self._paint, has_top=False, has_lights=self._is_dark
             )
             if self._size_px > _WINDOW_PX:
-                # The end towards the camera: the sign of the camera's coordinate along the car.
+                # The sign of the camera's coordinate along the car selects the end towards the camera.
                 end_m = math.copysign(length_m / 2, -self._forward_m * self._cos_turn - self._left_m * self._sin_turn)
                 left_end, right_end = (end_m, -0.4 * width_m), (end_m, 0.4 * width_m)
                 self._fill_wall(left_end, right_end, 0.85, CAR_HEIGHT_M - 0.1, _GLASS, 1.0)
             return
         shadow = [self._at(along, across, 0.0) for along, across in _rectangle(length_m + 0.2, width_m + 0.2, 0.0)]
         self._fill(shadow, _SHADOW, 1.0)
-        # The body, then the cabin of glass on it, a little behind the middle, and a roof where the camera is above it.
+        # First the body, then the cabin of glass on it, a little behind the middle, and a roof if the camera is above
+        # the car.
         self._draw_block(length_m, width_m, 0.0, 0.2, 0.85, self._paint, has_lights=True)
         self._draw_block(0.55 * length_m, 0.88 * width_m, -0.06 * length_m, 0.85, CAR_HEIGHT_M - 0.06, _GLASS)
         if self._lens.height_m > CAR_HEIGHT_M:
@@ -180,8 +183,8 @@ class _CarPainter:
     ) -> None:
         """Draw a box from ``low_m`` to ``high_m`` above the ground, ``shift_m`` ahead of the car's centre."""
         corners = _rectangle(length_m, width_m, shift_m)
-        # The camera in the box's own coordinates. A side is visible where the camera is beyond its plane; the box is
-        # convex, so visible sides never hide each other and need no order.
+        # The camera in the box's own coordinates. A side is visible if the camera is beyond its plane. The box is
+        # convex, so visible sides never hide each other and can be drawn in any order.
         camera_along_m = -self._forward_m * self._cos_turn - self._left_m * self._sin_turn - shift_m
         camera_across_m = self._forward_m * self._sin_turn - self._left_m * self._cos_turn
         is_visible = (
@@ -209,7 +212,7 @@ class _CarPainter:
             self._fill(corners, colour, 1.0, shines=True)
 
     def _at(self, along_m: float, across_m: float, up_m: float) -> Point:
-        """Return the place of a point of the car relative to the camera: a rotation, then a translation."""
+        """Return a point of the car relative to the camera, by a rotation and a translation."""
         return (
             self._forward_m + along_m * self._cos_turn - across_m * self._sin_turn,
             self._left_m + along_m * self._sin_turn + across_m * self._cos_turn,
@@ -225,7 +228,7 @@ class _CarPainter:
         paint: Colour,
         shade: float,
     ) -> None:
-        """Fill the upright rectangle above the line from ``one`` to ``two``, points (along, across) of the car."""
+        """Fill the upright rectangle above the line between two points (along, across) of the car."""
         depth1_m, left1_m, bottom_m = self._at(*one, low_m)
         depth2_m, left2_m, _ = self._at(*two, low_m)
         top_m = bottom_m + high_m - low_m
@@ -251,7 +254,7 @@ class _CarPainter:
         self._fill_pixels(pixels, paint, shade * self._gain, self._veil)
 
     def _fill(self, corners: Sequence[Point], colour: Colour, shade: float, *, shines: bool = False) -> None:
-        """Fill a convex polygon; ``shines`` leaves its colour as it is, whatever the light."""
+        """Fill a convex polygon; with ``shines`` its colour does not depend on the light."""
         if self._may_cross_near_plane:
             corners = clip_to_near_plane(corners)
             if len(corners) < 3:
@@ -288,7 +291,7 @@ def clip_to_near_plane(corners: Sequence[Point]) -> list[Point]:
     Source: Sutherland, Hodgman 1974, "Reentrant polygon clipping", for one plane.
 
     :param corners: corners of the polygon, in order around it.
-    :return: the corners of the clipped polygon; fewer than three if nothing of it is left.
+    :return: the corners of the clipped polygon; fewer than three corners if nothing of it is left.
     """
     kept: list[Point] = []
     for one, two in zip(corners, [*corners[1:], corners[0]], strict=True):

@@ -1,7 +1,7 @@
-"""What stands on or beside the road besides cars: traffic lights with their stop lines, and pedestrians.
+"""Draw traffic lights with their stop lines, and pedestrians.
 
-They are narrow, so they are drawn as upright rectangles that face the camera. ``paint_scene`` draws them and the cars
-together, the farthest first.
+Traffic lights and pedestrians are narrow, so they are drawn as upright rectangles that face the camera. ``paint_scene``
+draws them together with the cars, the farthest first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sb3_visual_td3.envs.road.light_cycle import LightColour
 
 POLE_WIDTH_M = 0.14
 HEAD_LOW_M, HEAD_HIGH_M, HEAD_SIZE_M = 2.3, 3.5, 0.42
-"""Lower and upper edge of a light's head, and its width."""
+"""Lower edge, upper edge and width of the head of a traffic light, which contains the lamps."""
 LAMP_SIZE_M = 0.3
 POLE_COLOUR, HEAD_COLOUR, DARK_LAMP = (95, 98, 100), (28, 30, 32), (60, 60, 60)
 LAMP_COLOURS: dict[LightColour, Colour] = {"red": (255, 40, 30), "yellow": (255, 190, 30), "green": (40, 235, 90)}
@@ -38,7 +38,7 @@ _SUBPIXEL_BITS = 4
 
 
 class Post(NamedTuple):
-    """A traffic light: the place of its pole, and the direction of the traffic that it stops."""
+    """Describe a traffic light: the place of its pole, and the direction of the traffic that it stops."""
 
     x_m: float
     y_m: float
@@ -47,7 +47,7 @@ class Post(NamedTuple):
 
 
 class Person(NamedTuple):
-    """A pedestrian."""
+    """Describe a pedestrian to draw."""
 
     x_m: float
     y_m: float
@@ -56,7 +56,7 @@ class Person(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Everything besides cars that stands on or beside the road."""
+    """Hold everything besides cars that stands on or beside the road."""
 
     posts: Sequence[Post] = ()
     people: Sequence[Person] = ()
@@ -90,7 +90,7 @@ def paint_scene(
     :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
     :param boxes: place and size of the cars.
     :param paints: index into ``PAINTS`` for each car.
-    :param figures: everything else.
+    :param figures: traffic lights, stop lines and pedestrians.
     :param pose: x, y and yaw of the vehicle that carries the camera.
     :param lens: the camera's projection.
     :param sky: the light; ``None`` on a clear day.
@@ -117,9 +117,9 @@ def paint_scene(
 
 
 class _Painter:
-    """Draws into one picture.
+    """Draw traffic lights, stop lines and pedestrians into one picture.
 
-    :param frame: the picture, written to.
+    :param frame: the picture to draw into, in place.
     :param pose: x, y and yaw of the vehicle that carries the camera.
     :param lens: the camera's projection.
     :param sky: the light; ``None`` on a clear day.
@@ -159,7 +159,7 @@ class _Painter:
         (left_x, left_y), (right_x, right_y) = bar.tolist()
         if math.dist((left_x, left_y), self._pose[:2]) > _FARTHEST_M:
             return
-        # Back along the lane, at a right angle to the line: the traffic comes from there.
+        # The line is painted backwards along the lane, towards the traffic that it stops.
         length_m = max(1e-9, math.hypot(left_x - right_x, left_y - right_y))
         back_x = -_BAR_DEPTH_M * (left_y - right_y) / length_m
         back_y = _BAR_DEPTH_M * (left_x - right_x) / length_m
@@ -195,7 +195,7 @@ class _Painter:
         *,
         shines: bool = False,
     ) -> None:
-        """Fill a rectangle that faces the camera, and is at least a pixel wide."""
+        """Fill an upright rectangle that faces the camera and is at least one pixel wide."""
         half_width_m = max(half_width_m, 0.5 * forward_m / self._lens.focal_px)
         low_m, high_m = low_m - self._lens.height_m, high_m - self._lens.height_m
         left_end_m, right_end_m = left_m + half_width_m, left_m - half_width_m
@@ -210,7 +210,7 @@ class _Painter:
     def _fill(
         self, corners: Sequence[Point], colour: Colour, forward_m: float, left_m: float, *, shines: bool = False
     ) -> None:
-        """Fill a convex polygon, whose corners are given as depth, left and up from the camera."""
+        """Fill a convex polygon, whose corners are (forward, left, up) in metres from the camera."""
         kept = clip_to_near_plane(corners)
         if len(kept) < 3:
             return

@@ -1,4 +1,4 @@
-"""``LiteDriving-v0``: the driving task in the embedded world, whose state can be saved and restored."""
+"""Define ``LiteDriving-v0`` and ``LiteRoutes-v0``: the driving task in the embedded world, whose state can be saved."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ STATE_FORMAT = 1
 
 
 class RestorableDrivingEnv(DrivingEnv):
-    """A ``DrivingEnv`` whose state can be saved and restored, so that an interrupted run continues bit for bit."""
+    """Save and restore the state of a ``DrivingEnv``, so that an interrupted run continues bit for bit."""
 
     _backend: RestorableBackend
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that the environment's future depends on.
 
-        The steps that count towards the time limit are not part of it: gymnasium's ``TimeLimit`` wrapper counts them.
+        The number of elapsed steps is not part of the state, because gymnasium's ``TimeLimit`` wrapper counts the
+        steps.
 
         :return: plain Python values, and ``frames`` as an array ``(frame_stack, *frame_shape) uint8``.
         """
@@ -49,10 +50,10 @@ class RestorableDrivingEnv(DrivingEnv):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> Observation:
-        """Continue from a saved state, in this environment or in another one with the same settings.
+        """Continue from a saved state, in this environment or in another environment with the same settings.
 
         :param state: the state that ``get_state`` returned.
-        :return: the observation of that moment.
+        :return: the observation at the time of the saved state.
         :raises ValueError: if ``state`` has a different format or comes from an environment with other settings.
         """
         frames = np.asarray(state.get("frames", ()), dtype=np.uint8)
@@ -60,36 +61,40 @@ class RestorableDrivingEnv(DrivingEnv):
         if state.get("format") != STATE_FORMAT or frames.shape != expected:
             raise ValueError(
                 f"a state of format {state.get('format')!r} with frames {frames.shape}: expected format "
-                f"{STATE_FORMAT} with frames {expected}; make the env with the settings of the saved one"
+                f"{STATE_FORMAT} with frames {expected}; make the env with the settings of the saved env"
             )
-        # The world first: the task takes the vehicle's state from it.
+        # The world is restored first, because the task takes the vehicle's state from the world.
         self._backend.set_state(state["world"])
         self._task.set_state(state["task"], self._backend.state)
         self.np_random.bit_generator.state = state["random"]
         self._map_name = state["map_name"]
         self._control = Control(*state["control"])
         self._reward_terms = dict(state["reward_terms"])
-        # Copies: the caller's array may change later, and the deque holds frames by reference.
+        # The frames are copied, because the caller's array may change later and the deque holds references.
         self._frames.extend(frame.copy() for frame in frames)
         return self._observation()
 
 
 class LiteDrivingEnv(RestorableDrivingEnv):
-    """Drive in the embedded world; ``DrivingEnv`` describes observations and actions.
+    """Drive in the embedded world, which is simulated in the process of the environment.
+
+    ``DrivingEnv`` describes observations and actions.
 
     :param frame_stack: number of camera frames in an observation, 1 to 16.
     :param frame_skip: ticks of the world per step, 1 to 100.
     :param dt_s: length of a tick, 0.001 to 0.2 s.
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
-    :param n_cars: other cars on the road, in both directions, 0 to 20; 0 on routes to a goal.
-    :param traffic_lights: True for traffic lights: those of a map file, or at junctions of our own maps. Colour frames
-        (``grayscale=False``) show the policy which lamp is on.
-    :param n_walkers: pedestrians who cross the road that is driven, 0 to 50.
-    :param route: ``"loop"`` for the longest closed lane, which has no end. Routes to a goal: ``"random"`` for a start
-        and a goal drawn with each episode; ``"file"`` for those of ``route_file``; or a list of ``(start, goal)``, each
-        ``(x, y)`` or ``(x, y, heading_rad)`` in the map's own coordinates. Each episode draws one of those given.
-    :param route_file: an XML file of routes as CARLA's leaderboard uses them (1.0, 2.0 or 2.1), for ``route="file"``.
+    :param n_cars: number of other cars on the road, in both directions, 0 to 20; it must be 0 on routes to a goal.
+    :param traffic_lights: True for traffic lights: the lights of a map file, or lights at junctions of a named map.
+        Only colour frames (``grayscale=False``) show the policy which lamp is on.
+    :param n_walkers: number of pedestrians who cross the route, 0 to 50.
+    :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"`` draws a
+        start and a goal in each episode; ``"file"`` takes the routes of ``route_file``; a list gives the routes as
+        ``(start, goal)``, each ``(x, y)`` or ``(x, y, heading_rad)`` in the map's coordinates. Each episode draws one
+        of the given routes.
+    :param route_file: an XML file of routes in the format of CARLA's leaderboard (1.0, 2.0 or 2.1), for
+        ``route="file"``.
     :param route_length_m: least and greatest length of a random route, in metres.
     :param route_turns: least and greatest number of turns to the left or right of a random route.
     :param observation: ``"camera"``, ``"camera+state"``; on routes to a goal also ``"camera+command"`` and
@@ -166,7 +171,7 @@ class LiteDrivingEnv(RestorableDrivingEnv):
 
 
 class LiteRoutesEnv(LiteDrivingEnv):
-    """``LiteDrivingEnv`` with other defaults: random routes with commands, in districts of streets.
+    """Drive random routes with commands in districts of streets; a ``LiteDrivingEnv`` with other defaults.
 
     :param maps: as in ``LiteDrivingEnv``; ``"train"`` and ``"held_out"`` are districts of streets.
     :param route: as in ``LiteDrivingEnv``.

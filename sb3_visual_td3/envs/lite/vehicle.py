@@ -1,6 +1,6 @@
-"""A car that moves by the kinematic bicycle model.
+"""Move a car by the kinematic bicycle model.
 
-Plain Python floats: for a single car they are several times faster than NumPy's arrays.
+The module uses plain Python floats, which for a single car are several times faster than NumPy's arrays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from sb3_visual_td3.envs.backend import BodySize, Control
 
 
 class Motion(NamedTuple):
-    """Place and motion of the car's centre; ``wheel_rad``, the angle of the front wheels, is positive to the left."""
+    """Hold place and motion of the car's centre.
+
+    ``wheel_rad``, the angle of the front wheels, is positive to the left, in contrast to the steering.
+    """
 
     x_m: float
     y_m: float
@@ -25,7 +28,7 @@ class Motion(NamedTuple):
 
 @dataclass(frozen=True)
 class VehicleSettings:
-    """Size and abilities of the car. Its top speed is ``max_throttle_mps2 / drag_per_s``, 12 m/s by default.
+    """Hold size and limits of the car. Its top speed is ``max_throttle_mps2 / drag_per_s``, 12 m/s by default.
 
     :raises ValueError: if a value is not positive.
     """
@@ -39,7 +42,7 @@ class VehicleSettings:
     max_throttle_mps2: float = 3.0
     max_brake_mps2: float = 7.0
     drag_per_s: float = 0.25
-    """Deceleration per speed: a drag proportional to the speed."""
+    """Drag divided by the speed: the deceleration in m/s^2 per m/s of speed."""
     max_lateral_mps2: float = 7.0
     """Lateral acceleration that the tyres can carry; about 0.7 g, as on dry asphalt."""
 
@@ -56,20 +59,20 @@ class VehicleSettings:
 def advance(motion: Motion, control: Control, dt_s: float, settings: VehicleSettings) -> Motion:
     """Return the motion ``dt_s`` seconds later, by one step of the kinematic bicycle model.
 
-    The wheels follow the steering with a first-order lag. In a bend that is too fast for the tyres
-    (``max_lateral_mps2``) the car turns less than its wheels ask for. It never rolls backwards.
+    The wheels follow the steering with a first-order lag. If the speed in a bend is too high for the tyres
+    (``max_lateral_mps2``), the car turns less than the angle of its wheels. The car never rolls backwards.
 
     Source: Kong et al. 2015, "Kinematic and dynamic vehicle models for autonomous driving control design", eq. 1, with
     the centre midway between the axles (l_f = l_r = wheelbase / 2) and semi-implicit Euler steps.
 
     :param motion: the motion now.
-    :param control: held during the step.
+    :param control: the driver's controls, held during the step.
     :param dt_s: length of the step in seconds.
-    :param settings: size and abilities of the car.
+    :param settings: size and limits of the car.
     :return: the motion at the end of the step.
     """
-    # Steering is positive to the right, wheel angles are positive to the left. The exact solution of
-    # lag * d(wheel)/dt = target - wheel, so that the lag does not depend on the length of the step.
+    # Steering is positive to the right, wheel angles are positive to the left. The exponential is the exact solution of
+    # lag * d(wheel)/dt = target - wheel, so the lag does not depend on the length of the step.
     target_rad = -control.steer * settings.max_wheel_rad
     wheel_rad = motion.wheel_rad + (target_rad - motion.wheel_rad) * -math.expm1(-dt_s / settings.steering_lag_s)
     acceleration_mps2 = (
@@ -85,7 +88,7 @@ def advance(motion: Motion, control: Control, dt_s: float, settings: VehicleSett
     if abs(tan_wheel) * speed_mps * speed_mps > grip:
         tan_wheel = math.copysign(grip / (speed_mps * speed_mps), tan_wheel)
     # Eq. 1: slip = atan(l_r / (l_f + l_r) tan(wheel)) and d(yaw)/dt = speed / l_r sin(slip). With l_r = wheelbase / 2
-    # and sin(slip) = cos(slip) tan(wheel) / 2, the latter is speed cos(slip) tan(wheel) / wheelbase.
+    # and sin(slip) = cos(slip) tan(wheel) / 2, d(yaw)/dt is speed cos(slip) tan(wheel) / wheelbase.
     slip_rad = math.atan(0.5 * tan_wheel)
     yaw_rad = motion.yaw_rad + speed_mps * math.cos(slip_rad) * tan_wheel / settings.wheelbase_m * dt_s
     # The centre moves in the direction yaw + slip, with the new yaw and speed.

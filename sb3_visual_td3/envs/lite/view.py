@@ -1,4 +1,4 @@
-"""The camera's image, in layers: ground and sky, light, cars, rain, and finally the sensor's blur and noise."""
+"""Draw the camera's image in layers: ground and sky, light, cars, rain, and finally the sensor's blur and noise."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sb3_visual_td3.envs.road.maps import Scene
 Pose = tuple[float, float, float]
 """x and y in metres, yaw in radians."""
 Cars = tuple[Sequence[OrientedBox], Sequence[int]]
-"""Boxes of the other cars, and the paint of each."""
+"""Boxes of the other cars, and an index into ``PAINTS`` for each car."""
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Size, colour, weather and defects of the camera's frames.
+    """Hold size, colour, weather, blur and noise of the camera's frames.
 
     :raises ValueError: if a value is out of range.
     """
@@ -38,7 +38,8 @@ class CameraSettings:
     grayscale: bool = True
     """Grey frames ``(height, width)``; otherwise RGB frames ``(3, height, width)``."""
     weather: str = "clear"
-    """``"clear"``, ``"rain"``, ``"night"`` or ``"random"``; all but ``"clear"`` vary with the episode's seed."""
+    """``"clear"``, ``"rain"``, ``"night"`` or ``"random"``; every weather except ``"clear"`` varies with the episode's
+    seed."""
     noise_std: float = 0.0
     """Standard deviation of the sensor's noise in grey levels, 0 to 100."""
     blur: float = 0.0
@@ -48,7 +49,7 @@ class CameraSettings:
         coerce_count(self, "image_size", 32, 512)
         side = self.image_size
         if side % 2:
-            raise ValueError(f"image_size={side}: expected an even number; take {side - 1} or {side + 1}")
+            raise ValueError(f"image_size={side}: expected an even number; set {side - 1} or {side + 1}")
         check_flag("grayscale", self.grayscale)
         check_choice("weather", self.weather, WEATHERS)
         coerce_quantity(self, "noise_std", 0.0, 100.0, "grey levels")
@@ -92,7 +93,7 @@ class View:
         :param cars: the other cars.
         :param tick: number of the tick since the reset; rain and noise differ from tick to tick.
         :param figures: traffic lights and pedestrians.
-        :return: ``uint8`` of the settings' ``frame_shape``, a new array.
+        :return: a new ``uint8`` array of the shape ``CameraSettings.frame_shape``.
         """
         if self._settings.grayscale:
             frame = self._camera.draw(self._scene, *pose)
@@ -141,8 +142,8 @@ class View:
         figures: Figures,
     ) -> None:
         """Add light, cars, figures and rain to ``frame``, in place and in this order."""
-        # The filter knows the distance of the ground only. Cars stand on it: they are drawn afterwards and apply the
-        # light for their own distance. Rain falls in front of everything.
+        # The filter applies the light for the distance of the ground. Cars are drawn afterwards with the light for
+        # their own distance. Rain falls in front of everything.
         if weather is not None:
             weather.apply(frame)
         if figures is not NO_FIGURES:
@@ -153,12 +154,12 @@ class View:
             weather.draw_rain(frame, tick)
 
     def _add_blur_and_noise(self, frame: NDArray[np.uint8], tick: int) -> NDArray[np.uint8]:
-        """Return the frame as a sensor with these defects would deliver it."""
+        """Return the frame with the blur and the noise of the settings."""
         if self._settings.blur:
             frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), self._settings.blur), dtype=np.uint8)
         if self._settings.noise_std:
-            # A generator for each tick, so that a frame does not depend on how many frames were drawn before. The 4
-            # keeps the stream apart from those of the traffic (1), the light (2) and the rain (3).
+            # Each tick has its own generator, so that a frame does not depend on how many frames were drawn before. The
+            # 4 separates its stream from the streams of the traffic (1), the light (2) and the rain (3).
             rng = np.random.default_rng([self._seed, 4, tick])
             noise = rng.standard_normal(frame.shape, np.float32) * self._settings.noise_std
             frame = np.clip(np.rint(frame + noise), 0, 255).astype(np.uint8)

@@ -1,9 +1,8 @@
-"""Light and weather: their effect on a grey value and on a whole picture, and the streaks of rain.
+"""Apply light and weather to a grey value or to a whole picture, and draw streaks of rain.
 
-All weather is one affine map of the grey value, ``gain * grey + veil``. The gain is the light (ambient light and the
-car's own headlights) times the share of it that passes through the haze. The veil is what the haze itself adds. Both
-follow Koschmieder's law of fog: a share exp(-haze * distance) of the light passes, and the haze adds its own grey for
-the rest.
+Weather maps a grey value to ``gain * grey + veil``. The gain is the light (ambient light and the car's own headlights)
+times the share of the light that passes through the haze. The veil is the grey that the haze adds. Gain and veil follow
+Koschmieder's law of fog: a share exp(-haze * distance) of the light passes, and the grey of the haze replaces the rest.
 """
 
 from __future__ import annotations
@@ -19,39 +18,40 @@ Weather = Literal["clear", "rain", "night", "random"]
 WEATHERS: tuple[str, ...] = get_args(Weather)
 
 _HALF_BEAM = 0.45
-"""Tangent of the angle to the side at which the headlights have 1 / e of their light."""
+"""Tangent of the angle to the side at which the brightness of the headlights falls to 1 / e."""
 _BEAM_M = 18.0
-"""Distance at which the headlights have 1 / e of their light; a simple model, not a measured beam."""
+"""Distance at which the brightness of the headlights falls to 1 / e; a simple model, not a measured beam."""
 _GAIN_UNIT = 128.0
-"""The gain of a picture is stored in ``uint8``, 1.0 as 128, so that OpenCV multiplies it in one pass."""
+"""Value that stands for a gain of 1.0: the gains of a picture are stored as ``uint8``, so that OpenCV multiplies them
+in one pass."""
 _STREAK_GREY = 40
 """Brightness that a streak of rain adds."""
 
 
 class Sky(NamedTuple):
-    """The light of one episode."""
+    """Describe the light and the rain of one episode."""
 
     ambient: float
-    """Factor on everything, 1 on a clear day."""
+    """Factor on all grey values, 1 on a clear day."""
     beam: float
-    """Factor that the car's own headlights add at their brightest."""
+    """Largest factor that the car's own headlights add."""
     haze_per_m: float
-    """Extinction coefficient of the air: the part of the light that it absorbs per metre."""
+    """Extinction coefficient of the air: the part of the light that the air absorbs per metre."""
     haze_grey: float
     """Grey value of the haze itself, [0, 255]."""
     sky_ambient: float
-    """Factor on everything above the horizon."""
+    """Factor on all grey values above the horizon."""
     streaks: float
     """Number of streaks of rain in a picture, divided by the square root of its number of pixels."""
     seed: int
     """Seed of the rain."""
 
     def gain_and_veil(self, distance_m: float, side: float) -> tuple[float, float]:
-        """Return the factor and the summand for a grey value at one place.
+        """Return gain and veil for a grey value at one place.
 
         :param distance_m: metres from the camera, >= 0.
         :param side: tangent of the angle to the side, either sign.
-        :return: gain and veil; the weather turns ``grey`` into ``gain * grey + veil``.
+        :return: gain and veil; the weather changes ``grey`` to ``gain * grey + veil``.
         """
         lit = self.beam * math.exp(-distance_m / _BEAM_M - (side / _HALF_BEAM) ** 2)
         clear = math.exp(-self.haze_per_m * distance_m)
@@ -80,7 +80,7 @@ def choose_sky(weather: str, scene_seed: int) -> Sky | None:
     """
     if weather == "clear":
         return None
-    rng = np.random.default_rng([scene_seed, 2])  # 1 is the traffic's stream
+    rng = np.random.default_rng([scene_seed, 2])  # 1 is the stream of the traffic
     kind = weather
     if weather == "random":
         kind = ("rain", "night", "day")[int(rng.integers(3))]
@@ -129,8 +129,8 @@ class WeatherFilter:
         self, sky: Sky, distances_m: NDArray[np.floating[Any]], sides: NDArray[np.floating[Any]], horizon: int
     ) -> None:
         self._seed, self._horizon = sky.seed, horizon
-        # Both are (height, width). The sky is beyond the haze. Below the horizon they follow from the row's distance
-        # and the column's direction, as in Sky.gain_and_veil.
+        # Gains and veils are (height, width). The haze does not affect the sky. Below the horizon they follow from the
+        # row's distance and the column's direction, as in Sky.gain_and_veil.
         shape = (horizon + len(distances_m), len(sides))
         gain, veil = np.empty(shape), np.zeros(shape)
         gain[:horizon] = sky.sky_ambient
@@ -140,7 +140,8 @@ class WeatherFilter:
         veil[horizon:] = sky.haze_grey * (1.0 - clear)
         self._gain = np.clip(gain * _GAIN_UNIT, 0, 255).astype(np.uint8)
         self._veil = veil.astype(np.uint8)
-        # A picture of twice the side has twice as many streaks, each twice as long: the rain looks equally dense.
+        # A picture with twice the side length has twice as many streaks of twice the length, so the rain looks equally
+        # dense.
         self._n_streaks = round(sky.streaks * math.sqrt(shape[0] * shape[1]))
 
     def apply(self, frame: NDArray[np.uint8]) -> None:
@@ -149,7 +150,7 @@ class WeatherFilter:
         if frame.ndim == 3:
             gain = np.asarray(cv2.merge([gain] * 3), np.uint8)
             veil = np.asarray(cv2.merge([veil] * 3), np.uint8)
-        # Saturating arithmetic in uint8: no conversion to float and back.
+        # Saturating arithmetic in uint8 avoids a conversion to float and back.
         cv2.multiply(frame, gain, dst=frame, scale=1.0 / _GAIN_UNIT)
         cv2.add(frame, veil, dst=frame)
 
@@ -157,7 +158,7 @@ class WeatherFilter:
         """Draw the streaks of rain of one tick onto ``frame``, in place.
 
         :param frame: ``(height, width) uint8`` or ``(height, width, 3) uint8``.
-        :param tick: number of the tick; each has its own streaks.
+        :param tick: number of the tick; each tick has its own streaks.
         """
         if not self._n_streaks:
             return

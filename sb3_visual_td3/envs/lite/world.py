@@ -1,4 +1,4 @@
-"""The embedded world: a car on one of the maps, among other cars, seen through its camera."""
+"""Simulate the embedded world: a car on a map, among other cars, seen through its camera."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 _TRAFFIC_INTERVAL_S = 0.1
-"""The other cars move, and collisions are tested, at least this often. At 12 and 8 m/s two
-cars approach each other by 2 m in this time, less than half a car's length, so they cannot pass through each other."""
+"""Longest time between two movements of the other cars, and between two tests for collisions. At 12 and 8 m/s two cars
+approach each other by 2 m in this time, less than half a car's length, so they cannot pass through each other."""
 _EGO_PAINT = 1
 """Paint of the ego vehicle in the chase view."""
 
 
 class LiteWorld:
-    """The embedded implementation of ``envs.backend.RestorableBackend``.
+    """Implement ``envs.backend.RestorableBackend`` in the process of the environment.
 
-    It is deterministic: everything that varies between episodes follows from ``Start.scene_seed``.
+    The world is deterministic: everything that varies between episodes follows from the ``Start`` of the episode.
 
     :param tick_s: length of a tick, 0.001 to 0.2 s.
     :param camera: settings of the camera's frames.
-    :param vehicle: size and abilities of the car.
+    :param vehicle: size and limits of the car.
     :param traffic: number and behaviour of the other cars.
-    :param routes: the routes to drive; the closed one by default.
+    :param routes: the routes to drive; the closed route by default.
     :param map_groups: the names of the maps, by group.
-    :param street_life: traffic lights and pedestrians; none by default.
-    :raises ValueError: if ``tick_s`` is out of range, or other cars are asked for on routes that are not closed.
+    :param street_life: traffic lights and pedestrians; by default there are none.
+    :raises ValueError: if ``tick_s`` is out of range, or if there are other cars on routes to a goal.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class LiteWorld:
 
     @property
     def has_varying_scenes(self) -> bool:
-        """Return whether ``Start.scene_seed`` makes a difference: with traffic, lights, weather or noise."""
+        """Return whether ``Start.scene_seed`` changes the scene: its traffic, traffic lights, weather or noise."""
         camera = self._camera
         return bool(
             self._traffic.settings.n_cars or self._street.is_on or camera.weather != "clear" or camera.noise_std
@@ -119,7 +119,7 @@ class LiteWorld:
         """
         self._enter(start.map_name, start.scene_seed, start.route_seed)
         track = self._track
-        # The point of the route at this fraction of its length, and the pose beside it.
+        # The vehicle starts beside the point at this fraction of the route's length.
         index = 0 if self.has_routes else int(start.position * len(track.points_m)) % len(track.points_m)
         x, y, heading = track.pose_at(index, start.lateral_offset_m)
         self._motion = Motion(x, y, heading + start.heading_error_rad, start.speed_mps, 0.0)
@@ -134,19 +134,19 @@ class LiteWorld:
         return self.state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
-        """Hold ``control`` for ``n_ticks`` ticks, or until the car hits another one.
+        """Hold ``control`` for ``n_ticks`` ticks, or until the car collides.
 
         :param control: the driver's controls.
         :param n_ticks: number of ticks.
         :return: the state of the car.
         """
-        # Without traffic nothing can be hit: one call for all ticks, which is faster.
+        # Without traffic there are no collisions, so one faster call advances all ticks.
         if not self._traffic.cars and not self._street.is_on:
             self._drive(control, n_ticks)
             return self.state
         n_left = n_ticks
         while n_left and not self._has_collided:
-            # As many ticks as fit into the interval, at least one.
+            # The car moves by as many ticks as fit into the interval, at least by one.
             n_next = min(n_left, max(1, int(_TRAFFIC_INTERVAL_S / self._tick_s)))
             before = self._lane
             self._drive(control, n_next)
@@ -171,7 +171,7 @@ class LiteWorld:
         :return: ``(height, width, 3) uint8``, RGB, a new array.
         """
         boxes, paints = self._traffic.boxes, self._traffic.paints
-        if view == "chase":  # the front camera does not see the ego vehicle
+        if view == "chase":  # only the chase camera sees the ego vehicle
             body = self._vehicle.body
             boxes = [*boxes, OrientedBox(*self._motion[:3], body.length_m, body.width_m)]
             paints = [*paints, _EGO_PAINT]
@@ -201,7 +201,7 @@ class LiteWorld:
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state, in this world or in another one with the same settings.
+        """Continue from a saved state, in this world or in another world with the same settings.
 
         :param state: the state that ``get_state`` returned.
         :raises ValueError: if there is no such map, or the settings of traffic, lights or pedestrians differ.
@@ -209,15 +209,15 @@ class LiteWorld:
         if ("street" in state) != self._street.is_on:
             raise ValueError(
                 f"a state with street={state.get('street')!r}: expected traffic_lights={self._street.has_lights}, "
-                f"n_walkers={self._street.n_walkers}; make the env with the settings of the saved one"
+                f"n_walkers={self._street.n_walkers}; make the env with the settings of the saved env"
             )
         n_cars = self._traffic.settings.n_cars
         if len(state["cars"]) != n_cars:
             raise ValueError(
                 f"a state with {len(state['cars'])} cars: expected n_cars={n_cars}; "
-                "make the env with the settings of the saved one"
+                "make the env with the settings of the saved env"
             )
-        # States of earlier versions know the closed route only.
+        # States of earlier versions have only the closed route.
         self._enter(state["map_name"], state["scene_seed"], state.get("route_seed"))
         self._motion = Motion(*state["motion"])
         self._lane = LanePosition(*state["lane"])
@@ -287,16 +287,17 @@ class LiteWorld:
     def _advance_traffic(self, n_ticks: int) -> None:
         """Advance the other cars, and test for a collision with the ego vehicle."""
         motion, lane = self._motion, self._lane
-        # The other cars follow the ego vehicle by its speed along the lane, not by its speedometer.
+        # The other cars react to the ego vehicle's speed along the lane, which is lower than its speed at an angle to
+        # the lane.
         speed_along_mps = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)
         egos = [Ego(lane.nearest, lane.lateral_offset_m, speed_along_mps)]
-        # Closed lights and pedestrians on the road are to the other cars as vehicles that stand still.
+        # The other cars treat red and yellow lights, and pedestrians on the road, as vehicles at standstill.
         egos += [Ego(index, lateral_m, 0.0) for index, lateral_m in self._street.obstacles()]
         self._traffic.advance(n_ticks * self._tick_s, *egos)
         self._has_collided = self._traffic.hits(*motion[:3])
 
     def _advance_street(self, n_ticks: int, before: LanePosition) -> None:
-        """Advance lights and pedestrians, and test for a collision with one of these."""
+        """Advance lights and pedestrians, and test for a collision with a pedestrian."""
         motion, body = self._motion, self._vehicle.body
         box = OrientedBox(*motion[:3], body.length_m, body.width_m)
         self._street.advance(n_ticks * self._tick_s, before, self._lane, box, motion.speed_mps)

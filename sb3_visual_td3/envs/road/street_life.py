@@ -262,7 +262,7 @@ class StreetLife:
         if (state["lights"] is None) != (self._lights is None):
             raise ValueError(
                 f"a state {'without' if state['lights'] is None else 'with'} traffic lights: expected "
-                f"traffic_lights={self.has_lights}; make the env with the settings of the saved one"
+                f"traffic_lights={self.has_lights}; make the env with the settings of the saved env"
             )
         if self._lights is not None:
             self._lights.set_state(state["lights"])

@@ -80,7 +80,7 @@ def test_a_state_is_plain_data_and_keeps_its_own_copy():
 def test_a_state_of_another_format_or_shape_is_refused(change):
     env = LiteDrivingEnv()
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="make the env with the settings of the saved one"):
+    with pytest.raises(ValueError, match="make the env with the settings of the saved env"):
         env.set_state({**env.get_state(), **change})
 
 

@@ -178,7 +178,7 @@ def test_a_saved_route_continues_bit_for_bit():
         assert one[1:] == two[1:]
     closed = LiteDrivingEnv(maps=["streets_0"])
     closed.reset(seed=0)
-    with pytest.raises(ValueError, match="make the env with the settings of the saved one"):
+    with pytest.raises(ValueError, match="make the env with the settings of the saved env"):
         other.set_state({**closed.get_state(), "frames": env.get_state()["frames"]})
 
 

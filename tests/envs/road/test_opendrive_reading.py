@@ -42,7 +42,7 @@ FAULTS = {
     "no header": (without("header"), "header"),
     "another major version": (with_value("header", "revMajor", "2"), "revMajor='1'"),
     "no roads": (without_roads, "no <road>"),
-    "a second road of the same number": (with_value("road[2]", "id", "0"), "same one"),
+    "a second road of the same number": (with_value("road[2]", "id", "0"), "same id"),
     "a negative length": (with_value("road", "length", "-5"), "road 0.*length='-5'"),
     "no length": (with_value("road", "length", ""), "road 0.*length=''"),
     "a length that is no number": (with_value("road", "length", "nan"), "length='nan'"),

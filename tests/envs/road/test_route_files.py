@@ -55,7 +55,8 @@ def test_version_2_gives_positions_and_lists_what_is_left_out(file_of, caplog):
     assert first == GivenRoute(f"{path}, route 7", (RoutePlace(1.5, -2.5), RoutePlace(3.0, -4.0)), "Town03")
     assert (second.town, len(second.places)) == ("Town01", 3)
     assert caplog.messages == [
-        f"{path}: these parts are not simulated and are ignored: 2 scenario AccidentTwoWays, 1 scenario ParkingExit, 1 weathers"
+        f"{path}: these parts are not simulated and are ignored: "
+        "2 scenario AccidentTwoWays, 1 scenario ParkingExit, 1 weathers"
     ]
 
 
