@@ -1,4 +1,4 @@
-"""The driving task's backend in CARLA: episodes, ticks and weather through the official client.
+"""Implement the driving task's backend in CARLA: episodes, ticks and weather through the official client.
 
 The backend never repairs a failure itself. It raises ``SimulatorLostError``, and the environment calls ``lose()`` and
 ``reset()``, which builds everything again.
@@ -61,7 +61,8 @@ def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> st
     """Return the name of a weather after checking it.
 
     :param weather: the user's value: a name of LiteDriving-v0's weathers, ``"random"``, or one of CARLA's presets.
-    :param presets: the presets of CARLA's client; None before it is imported, when every capitalised name passes.
+    :param presets: the presets of CARLA's client; None before the client is imported, when every capitalised name
+        passes.
     :raises ValueError: if there is no such weather.
     """
     if isinstance(weather, str):
@@ -89,38 +90,38 @@ def weather_of_scene(weather: str, scene_seed: int) -> str:
 MAP_GROUPS: Mapping[str, tuple[str, ...]] = {"train": ("Town01",), "held_out": ("Town02",)}
 """The training and the test town of Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator", section 4."""
 LOADED_MAP = ""
-"""The map name that stands for whichever map the server has loaded."""
-# A typical car, until the real one has been spawned and measured.
+"""The map name that stands for the map that the server has loaded."""
+# The size of a typical car is used until the real car has been spawned and measured.
 _DEFAULT_BODY = BodySize(4.4, 1.8, 4.4 * WHEELBASE_PER_LENGTH)
 _open: weakref.WeakSet[CarlaBackend] = weakref.WeakSet()
-# The other cars move at least this often, as in the embedded world.
+# The other cars are moved at least this often, as in the embedded world.
 _TRAFFIC_STEP_S = 0.1
 
 
 class Scenery(NamedTuple):
-    """The weather, the other cars, where episodes start, and whether traffic lights count."""
+    """Hold the weather, the other cars, where episodes start, and whether traffic lights count."""
 
     weather: str
     traffic: TrafficSettings
     spawn: SpawnPolicy
     has_lights: bool = False
-    """Whether the task heeds the traffic lights of the map."""
+    """Whether the task counts red lights that the vehicle runs."""
 
 
-# Lights whose stop line is farther ahead are not read: it takes some time for each.
+# Lights whose stop line is farther ahead than this are not read, because each reading takes time.
 _LIGHTS_AHEAD_M = 60.0
 
 
 class CarlaBackend:
-    """Implement ``envs.backend.Backend`` on a CARLA server. It connects with the first reset.
+    """Implement ``envs.backend.Backend`` on a CARLA server. It connects at the first reset.
 
     :param server: address of the simulator, or the command that starts it.
-    :param tick_s: length of a tick.
+    :param tick_s: length of a tick in seconds.
     :param vehicle: the vehicle's blueprint and role.
     :param mount: the policy's camera.
     :param scenery: weather, other cars, where episodes start.
     :param maps: the names of all maps that episodes may use.
-    :param routes: the routes to drive; the closed one by default.
+    :param routes: the routes to drive; the closed route by default.
     :raises ValueError: if there are other cars on routes to a goal.
     """
 
@@ -159,7 +160,7 @@ class CarlaBackend:
 
     @property
     def body(self) -> BodySize:
-        """Return the outer size of the vehicle; a typical one before the first reset."""
+        """Return the outer size of the vehicle; before the first reset, the size of a typical car."""
         return _DEFAULT_BODY if self._ego is None else self._body
 
     @property
@@ -183,7 +184,7 @@ class CarlaBackend:
 
         :param start: place and conditions of the episode's start.
         :raises SimulatorLostError: if the simulator fails; call :meth:`lose` and try again.
-        :raises SimulatorUnusableError: if it cannot be used as requested.
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested.
         """
         if self._settings.restart_every and self._n_episodes >= self._settings.restart_every:
             self.lose(restart=True)
@@ -245,8 +246,8 @@ class CarlaBackend:
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return a picture of the scene for people.
 
-        The camera for people is created at the first call. If that happens during an episode, its first image comes
-        with the next step, and this call returns the image of the policy's camera.
+        The camera for people is created at the first call. If this call happens during an episode, the first image of
+        that camera comes with the next step, and the call returns the image of the policy's camera.
 
         :param height: height of the picture in pixels.
         :param width: width of the picture in pixels.
@@ -279,7 +280,8 @@ class CarlaBackend:
     def lose(self, *, restart: bool) -> None:
         """Drop the connection to a simulator that failed or is to be restarted; never raises.
 
-        :param restart: whether to end the simulator if it is ours, so that the next reset starts a new one.
+        :param restart: whether to end the simulator if this backend started it. The next reset then starts a new
+            simulator.
         """
         if self._ego is not None:
             self._ego.abandon()
@@ -289,7 +291,7 @@ class CarlaBackend:
             self.server.restart()
 
     def withdraw(self) -> None:
-        """Remove our actors from the server and disconnect; the server keeps running. Never raises."""
+        """Remove this backend's actors from the server and disconnect; the server keeps running. Never raises."""
         if self._ego is not None:
             self._ego.close()
         if self._connection is not None:
@@ -306,7 +308,10 @@ class CarlaBackend:
             self.server.share(address)
 
     def close(self) -> None:
-        """Remove our actors, restore the server's settings and end it if it is ours; a second call does nothing."""
+        """Disconnect from the server, and end the simulator if this backend started it.
+
+        The actors of this backend are removed, and the server's settings are restored. A second call does nothing.
+        """
         connection, ego = self._connection, self._ego
         self._ego = self._connection = None
         # In a forked child the client's calls would only time out, and the actors belong to the parent.
@@ -317,7 +322,7 @@ class CarlaBackend:
         self.server.close()
 
     def _place_ego(self, pose: Pose, speed_mps: float) -> Reading:
-        """Place the vehicle at rest for one tick, and release it with a speed for the next one."""
+        """Place the vehicle at rest for one tick, and release it with a speed for the next tick."""
         _, ego = self._connected()
         reading = ego.read(ego.place(pose))
         ego.has_collided()  # drop events from its former position
@@ -356,7 +361,7 @@ class CarlaBackend:
         with lost_on_error("reading the map"):
             self._opendrive = connection.map.to_opendrive()
             spawn_points = connection.map.get_spawn_points()
-        # On routes to a goal the map need not have a closed one.
+        # With routes to a goal, the map need not have a closed route.
         if not self.has_routes:
             points = [from_carla(each.location.x, each.location.y, each.rotation.yaw) for each in spawn_points]
             closed = read_route(self._opendrive, f"map {connection.map_name}")
@@ -406,7 +411,7 @@ class CarlaBackend:
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)
         if self._street.is_on:
-            # Whether a light was red is judged by its colour before this step.
+            # A light counts as red by its colour before this step.
             box = OrientedBox(*reading.pose, self._body.length_m, self._body.width_m)
             self._street.advance(0.0, self._lane, lane, box, reading.speed_mps)
         self._lane = lane

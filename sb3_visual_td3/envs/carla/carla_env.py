@@ -1,4 +1,4 @@
-"""``CarlaDriving-v0``: the driving task in CARLA, through its official client."""
+"""Define ``CarlaDriving-v0``: the driving task in CARLA, through CARLA's official client."""
 
 from __future__ import annotations
 
@@ -37,37 +37,39 @@ _TIMEOUT_TEXT = "time-out"
 
 
 class CarlaDrivingEnv(DrivingEnv):
-    """Drive in CARLA. Observations, actions and rewards are those of ``LiteDriving-v0``; see ``DrivingEnv``.
+    """Drive in CARLA, with the observations, actions and rewards of ``LiteDriving-v0``; see ``DrivingEnv``.
 
     Nothing is connected or started before the first ``reset()``. The simulator runs in synchronous mode while the
     environment is open, and only the environment ticks it.
 
-    A step in which the simulator fails (it hangs, dies, sends no image, or another client ticks it) returns the last
-    observation with reward 0, ``truncated=True`` and ``info["invalid_transition"]=True``. VisualTD3 does not store such
-    a step; ``sb3_visual_td3.buffers.valid_transitions`` does the same for other algorithms. The next ``reset()``
-    reconnects, restarts the simulator if there is a ``command``, and builds the world again, for up to ``patience_s``.
+    The simulator may fail during a step: it hangs, dies or sends no image, or another client ticks it. Such a step
+    returns the last observation with reward 0, ``truncated=True`` and ``info["invalid_transition"]=True``. VisualTD3
+    does not store such a step; for other algorithms, use ``sb3_visual_td3.buffers.valid_transitions``. The next
+    ``reset()`` reconnects, restarts the simulator if there is a ``command``, and builds the world again. It tries for
+    up to ``patience_s``.
 
     :param host: name or address of the machine that runs CARLA.
     :param port: the port of a running server; or a list of ports, of which each environment takes one for itself.
     :param command: the command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``. ``{port}`` in
-        it stands for the port, which is otherwise appended as ``-carla-rpc-port=PORT``. Each environment starts its own
-        simulator, on the first free port from ``port`` on. ``None`` joins a running server.
-    :param town: the map, such as ``"Town01"``; ``None`` for the one that the server has loaded.
+        the command stands for the port; without it, ``-carla-rpc-port=PORT`` is appended. Each environment starts its
+        own simulator, on the first free port from ``port`` on. ``None`` joins a running server.
+    :param town: the map, such as ``"Town01"``; ``None`` for the map that the server has loaded.
     :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps. Each episode
         draws one of them.
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (draws one of these for every episode), or one of
         CARLA's presets, such as ``"WetCloudySunset"``.
     :param route: as in ``LiteDriving-v0``: ``"loop"``, ``"random"``, ``"file"`` or a list of ``(start, goal)``.
         A place is ``(x, y)`` or ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
-    :param route_file: an XML file of routes as CARLA's leaderboard uses them, for ``route="file"``.
+    :param route_file: an XML file of routes in the format of CARLA's leaderboard, for ``route="file"``.
     :param route_length_m: least and greatest length of a random route, in metres.
     :param route_turns: least and greatest number of turns to the left or right of a random route.
     :param n_cars: number of other cars on the route, 0 to 20; 0 on routes to a goal. They are driven by this
         package, not by CARLA's Traffic Manager.
-    :param traffic_lights: True to count red lights that are run, and to permit waiting at them: those of the server's
-        map. The simulator shows its lights in any case. Colour frames (``grayscale=False``) show which lamp is on.
+    :param traffic_lights: True to count red lights of the server's map that the vehicle runs, and to permit waiting at
+        red lights. The simulator shows its lights in any case. Only colour frames (``grayscale=False``) show which lamp
+        is on.
     :param spawn: starting places of the episodes: ``"route"`` anywhere on the route, ``"points"`` at the map's spawn
-        points on it, or the index of one of these.
+        points on the route, or the index of one of these spawn points.
     :param blueprint: the vehicle's blueprint.
     :param role_name: the vehicle's role. When it connects, the environment removes all actors of this role.
     :param frame_stack: number of camera frames in an observation, 1 to 16.
@@ -80,9 +82,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param camera_width: width of the image that the simulator renders; ``None`` for ``image_size``. Larger images are
         scaled down.
     :param camera_height: height of the image that the simulator renders; ``None`` for ``image_size``.
-    :param camera_fov_deg: horizontal field of view.
-    :param camera_position_m: position forward, right and up from the vehicle's origin.
-    :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention.
+    :param camera_fov_deg: horizontal field of view in degrees.
+    :param camera_position_m: position forward, right and up from the vehicle's origin, in metres.
+    :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention, in degrees.
     :param camera_attributes: further attributes of CARLA's camera, such as ``{"motion_blur_intensity": "0.0"}``.
     :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
@@ -95,9 +97,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param restart_every: number of episodes after which the simulator is restarted, because CARLA's memory grows. Needs
         ``command``.
     :param shares_server: whether another environment may drive on the same server while this one pauses, such as an
-        evaluation during a training run. The environment that resets takes over; the other one's episode ends as if the
-        simulator had failed.
-    :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another.
+        evaluation during a training run. The environment that calls ``reset()`` takes over the server; the episode of
+        the other environment ends as if the simulator had failed.
+    :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another seed.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
     :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is invalid.
@@ -151,7 +153,7 @@ class CarlaDrivingEnv(DrivingEnv):
         names = _map_names(town, maps)
         routes = route_settings(route, route_file, route_length_m, route_turns)
         if routes.has_goals and spawn != "route":
-            raise ValueError(f"spawn={spawn!r}: expected 'route' on routes to a goal, which have their own start")
+            raise ValueError(f"spawn={spawn!r}: expected spawn='route' on routes to a goal, which have their own start")
         backend = CarlaBackend(
             ServerSettings(
                 host, port, command, timeout_s, start_timeout_s, patience_s, restart_every, is_shared=shares_server
@@ -185,7 +187,7 @@ class CarlaDrivingEnv(DrivingEnv):
             render_mode=render_mode,
             render_view=render_view,
         )
-        # The name of a map that the server has loaded is not known yet.
+        # The name of the map that the server has loaded is not known yet.
         check_given(routes, [name for name in names if name != LOADED_MAP])
         self.n_simulator_failures = 0
         self._patience_s = patience_s
@@ -207,7 +209,7 @@ class CarlaDrivingEnv(DrivingEnv):
         return self._backend.server.address
 
     def share_server(self, host: str, port: int) -> None:
-        """Drive on the server of another environment while that one pauses; see ``shares_server``.
+        """Drive on the server of another environment while the other environment pauses; see ``shares_server``.
 
         :param host: the server's host.
         :param port: the server's RPC port.
@@ -294,7 +296,9 @@ class CarlaDrivingEnv(DrivingEnv):
             return self._invalid_step(str(failure))
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return the picture for people. If the simulator fails, return its last picture and end the episode next step.
+        """Return the picture for people; the last picture if the simulator has failed.
+
+        After a failure of the simulator, the next step ends the episode.
 
         :return: ``(height, width, 3) uint8``, RGB; None in other modes than ``"rgb_array"``.
         """
@@ -306,9 +310,9 @@ class CarlaDrivingEnv(DrivingEnv):
             return super().render()
 
     def _invalid_step(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Return the result of a step that the simulator did not make, which ends the episode.
+        """Return the result of a step in which the simulator failed; it ends the episode.
 
-        :param reason: why it was not made, for the info.
+        :param reason: why the simulator failed, for the info.
         """
         self._is_driving, self._failure_reason = False, ""
         info = {
@@ -334,7 +338,9 @@ class CarlaDrivingEnv(DrivingEnv):
 def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of the maps for episodes, from the arguments ``town`` and ``maps``."""
     if town is not None and maps is not None:
-        raise ValueError(f"town={town!r} and maps={maps!r}: expected one of them; town={town!r} means maps=[{town!r}]")
+        raise ValueError(
+            f"town={town!r} and maps={maps!r}: expected only one of them; town={town!r} means maps=[{town!r}]"
+        )
     if town is not None:
         maps = (town,)
     if maps is None:

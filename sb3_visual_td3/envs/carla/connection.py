@@ -1,10 +1,10 @@
-"""A client of one CARLA server: it connects, takes over the clock, and restores the settings when it leaves.
+"""Connect to a CARLA server, control its ticks, and restore its settings at the end.
 
-Much here works around the behaviour of CARLA 0.9.16's client:
+Much of this module works around the behaviour of CARLA 0.9.16's client:
 
 * Every error is a RuntimeError; :func:`lost_on_error` turns it into a ``SimulatorLostError``.
-* A client whose server has died never reconnects, and ``get_world()`` answers from a cache. After a failure a
-  :class:`Connection` is thrown away and a new one is made.
+* A client whose server has died never reconnects, and ``get_world()`` answers from a cache. After a failure a new
+  :class:`Connection` replaces the old one.
 * A client does not survive a fork: every call of the child times out.
 * ``load_world`` resets the world to asynchronous mode by default.
 """
@@ -24,7 +24,7 @@ from sb3_visual_td3.envs.carla.server import Address
 from sb3_visual_td3.envs.road.carla_coordinates import map_name_of, to_carla
 from sb3_visual_td3.envs.road.shapes import Pose
 
-# The client's default is one thread per core, of each environment.
+# By default, the client of each environment would start one thread per core.
 _WORKER_THREADS = 2
 _FIRST_TICK_TIMEOUTS_S = (0.3, 2.0)
 
@@ -50,20 +50,21 @@ def lost_on_error(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (SimulatorLostError, SimulatorUnusableError):  # RuntimeErrors too, and already specific
+    except (SimulatorLostError, SimulatorUnusableError):  # these are RuntimeErrors too, but already specific
         raise
     except RuntimeError as error:
         raise SimulatorLostError(f"{doing}: {in_one_line(error)}") from error
 
 
 class Connection:
-    """A client and its world, in synchronous mode: the world ticks only when this client asks.
+    """Hold a client and its world in synchronous mode: the world ticks only when this client requests it.
 
     :param address: a server that is known to answer.
-    :param tick_s: length of a tick.
+    :param tick_s: length of a tick in seconds.
     :param timeout_s: longest wait for an answer or a tick, in seconds.
     :param load_timeout_s: longest wait for a map to load, in seconds.
-    :param found_settings: the world's settings before an earlier connection changed them; None if this is the first.
+    :param found_settings: the world's settings before an earlier connection changed them; None if this is the first
+        connection.
     :raises SimulatorLostError: if the server fails.
     """
 
@@ -96,7 +97,7 @@ class Connection:
     def load(self, map_name: str) -> None:
         """Load a map unless it is loaded already. Loading destroys all actors.
 
-        :param map_name: short name of the map; an empty string stands for the loaded one.
+        :param map_name: short name of the map; an empty string stands for the loaded map.
         :raises SimulatorUnusableError: if the server has no such map.
         :raises SimulatorLostError: if the server fails.
         """
@@ -126,8 +127,8 @@ class Connection:
     def ground(self, x_m: float, y_m: float) -> tuple[float, float]:
         """Return the road's height in metres and its pitch in degrees at a place.
 
-        :param x_m: CARLA's x.
-        :param y_m: CARLA's y.
+        :param x_m: x of the place in CARLA's coordinates, in metres.
+        :param y_m: y of the place in CARLA's coordinates, in metres.
         """
         waypoint = self.map.get_waypoint(self._carla.Location(x_m, y_m, 0.0))
         if waypoint is None:
@@ -166,10 +167,10 @@ class Connection:
         return self.last_frame
 
     def _first_tick(self) -> int:
-        """Advance the world by one tick, or by more if the client misses the first ones.
+        """Advance the world by one tick, or by more ticks if the client misses the first ticks.
 
         A new client subscribes to ticks asynchronously. If it misses the tick that it requested, ``world.tick()`` waits
-        for it until the timeout. Short timeouts first keep connecting fast.
+        for it until the timeout. The first timeouts are short, so that connecting stays fast.
         """
         for timeout_s in _FIRST_TICK_TIMEOUTS_S:
             if timeout_s < self._timeout_s:
@@ -221,9 +222,9 @@ class Connection:
             self.destroy([*sensors, *left])
 
     def destroy(self, actor_ids: Sequence[int]) -> None:
-        """Destroy actors; those that do not exist any more are ignored.
+        """Destroy actors, and ignore actors that no longer exist.
 
-        :param actor_ids: numbers of the actors.
+        :param actor_ids: ids of the actors.
         """
         commands = [self._carla.command.DestroyActor(actor_id) for actor_id in actor_ids]
         if commands:
@@ -231,10 +232,10 @@ class Connection:
             self.client.apply_batch_sync(commands, False)
 
     def leave(self, role_names: Sequence[str], *, as_found: bool) -> None:
-        """Remove our actors and restore the world's settings; never raises.
+        """Remove this environment's actors and restore the world's settings; never raises.
 
-        :param role_names: the roles of our actors.
-        :param as_found: whether to restore the settings. Another client may go on using a shared server.
+        :param role_names: the roles of this environment's actors.
+        :param as_found: whether to restore the settings; False if another client continues to use a shared server.
         """
         with contextlib.suppress(RuntimeError):
             self.remove_actors_of(role_names)

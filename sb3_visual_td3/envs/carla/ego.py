@@ -1,7 +1,8 @@
-"""The vehicle that the policy drives in CARLA, with its cameras and its collision sensor.
+"""Control the vehicle that the policy drives in CARLA, with its cameras and its collision sensor.
 
-CARLA's client runs sensor callbacks in its own threads. Here they only copy the data into a queue: the client's memory
-is valid during the callback only, and a longer callback may still run when Python exits, which aborts the process.
+CARLA's client runs sensor callbacks in its own threads. The callbacks here only copy the data into a queue, because the
+client's memory is valid only during the callback. A longer callback might still run when Python exits, which aborts the
+process.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from sb3_visual_td3.envs.road.shapes import Pose
 
 
 class _Image(NamedTuple):
-    """A copy of a carla.Image; ``raw`` holds ``height * width * 4`` bytes, BGRA."""
+    """Hold a copy of a ``carla.Image``; ``raw`` has ``height * width * 4`` bytes, BGRA."""
 
     frame: int
     height: int
@@ -41,7 +42,7 @@ class _Image(NamedTuple):
 
 
 class CameraFeed:
-    """The images of an RGB camera.
+    """Receive the images of an RGB camera.
 
     :param sensor: CARLA's sensor. Nothing else may listen to it: with a second listener the client aborts at exit.
     """
@@ -54,7 +55,7 @@ class CameraFeed:
         sensor.listen(lambda image: put(_Image(image.frame, image.height, image.width, bytes(image.raw_data))))
 
     def take(self, frame: int, deadline_s: float) -> NDArray[np.uint8]:
-        """Return the image of a frame and drop older ones.
+        """Return the image of a frame and drop older images.
 
         :param frame: the frame's number, as ``world.tick()`` returned it.
         :param deadline_s: time of ``time.monotonic()`` at which to give up, in seconds.
@@ -89,7 +90,7 @@ class CameraFeed:
 
 
 class CollisionFeed:
-    """The events of a collision sensor.
+    """Receive the events of a collision sensor.
 
     :param sensor: CARLA's sensor, to which nothing else listens.
     """
@@ -111,7 +112,7 @@ class CollisionFeed:
 
 
 _COLOURS: dict[str, LightColour] = {"Red": "red", "Yellow": "yellow", "Green": "green", "Off": "off"}
-"""By the names of ``carla.TrafficLightState``."""
+"""Colours by the names of ``carla.TrafficLightState``."""
 # At height 0 the wheels would start inside the road's surface.
 _ABOVE_ROAD_M = 0.1
 # The vehicle is spawned above the road, where nothing blocks it, and put down when an episode starts.
@@ -119,12 +120,12 @@ _SPAWN_ABOVE_M = 30.0
 _MAX_WARM_UP_TICKS = 50
 _WARM_UP_WAIT_S = 0.05
 _PICTURE_SIZE = (480, 640)
-# Between stop() and destroy(), so that a callback that is already running ends first.
+# Pause between stop() and destroy(), so that a callback that is already running ends first.
 _STOP_PAUSE_S = 0.2
 
 
 class Reading(NamedTuple):
-    """The vehicle's motion and camera images in one frame."""
+    """Hold the vehicle's motion and camera images in one frame."""
 
     pose: Pose
     speed_mps: float
@@ -135,7 +136,7 @@ class Reading(NamedTuple):
 
 
 class Ego:
-    """The driven vehicle, its cameras and its collision sensor.
+    """Control the driven vehicle, its cameras and its collision sensor.
 
     :param connection: the connection to the server.
     :param vehicle: the vehicle's blueprint and role.
@@ -156,7 +157,7 @@ class Ego:
     ) -> None:
         self._carla, self._connection, self._timeout_s = client_library(), connection, timeout_s
         self._lights: dict[str, Any] = {}
-        """The lights of the map that were asked for, by their ids."""
+        """The traffic lights that have been read, by their ids in the map."""
         blueprint = connection.blueprint(vehicle.blueprint)
         blueprint.set_attribute("role_name", vehicle.role_name)
         with lost_on_error("spawning the vehicle"):
@@ -184,7 +185,7 @@ class Ego:
         self._pictures = self._listen_to_camera(_PICTURE_SIZE, 90.0, transform, {})
 
     def warm_up(self) -> int:
-        """Tick until all cameras deliver. Subscriptions are asynchronous and may miss the first ticks.
+        """Tick until all cameras deliver images. Subscriptions are asynchronous and may miss the first ticks.
 
         :return: the number of the last tick's frame.
         :raises SimulatorLostError: if an image does not arrive within 50 ticks or the timeout.
@@ -241,7 +242,7 @@ class Ego:
             self._vehicle.set_target_velocity(velocity)
 
     def control(self, control: Control) -> None:
-        """Apply a control from the next tick onwards. CARLA keeps it until the next one.
+        """Apply a control from the next tick onwards. CARLA keeps it until the next control.
 
         :param control: steering, throttle and brake.
         :raises SimulatorLostError: if the client fails.
@@ -258,7 +259,7 @@ class Ego:
         """
         deadline_s = time.monotonic() + self._timeout_s
         with lost_on_error("reading the vehicle"):
-            # From the snapshot: of a destroyed actor, get_location() and is_alive return stale data.
+            # The snapshot is used, because get_location() and is_alive return stale data for a destroyed actor.
             snapshot = self._connection.world.get_snapshot()
             own = snapshot.find(self._vehicle.id) if snapshot.frame == frame else None
         if own is None:
@@ -291,7 +292,7 @@ class Ego:
     def close(self) -> None:
         """Stop and destroy the sensors, then destroy the vehicle; never raises.
 
-        The other order, or no pause between stop and destroy, can crash the client or the server.
+        The opposite order can crash the client or the server, and so can a missing pause between stop and destroy.
         """
         feeds = [feed for feed in (self._camera, self._pictures, self._collisions) if feed is not None]
         for feed in feeds:
@@ -329,10 +330,10 @@ class Ego:
         values = {"image_size_x": str(size[1]), "image_size_y": str(size[0]), "fov": str(fov_deg), **attributes}
         for name, value in values.items():
             if not blueprint.has_attribute(name):
-                raise SimulatorUnusableError(f"camera_attributes: CARLA's camera has no {name!r}")
+                raise SimulatorUnusableError(f"camera_attributes: CARLA's camera has no attribute {name!r}; remove it")
             blueprint.set_attribute(name, str(value))
         with lost_on_error("attaching the camera"):
-            # Constructing the feed listens, for which the client calls the server: it can fail too.
+            # The constructor of the feed calls the server to listen, so it can fail too.
             return CameraFeed(self._attach(blueprint, transform))
 
     def _attach(self, blueprint: Any, transform: Any) -> Any:

@@ -1,8 +1,8 @@
-"""The errors of a simulator, sorted by whether another attempt may help.
+"""Define the errors of a simulator by whether another attempt may help.
 
 CARLA's client raises a plain RuntimeError for everything: a timeout, a dead server, a refused spawn, a wrong map name.
-The environment needs to know more: after a lost simulator it ends the episode and reconnects; with an unusable one it
-stops and tells the user what to change.
+The environment must distinguish more. After ``SimulatorLostError`` it ends the episode and reconnects.
+``SimulatorUnusableError`` stops the run, and its message says what the user should change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ class SimulatorLostError(RuntimeError):
 class SimulatorAbsentError(SimulatorLostError):
     """There is no simulator: nothing listens on the port, or the started program ended by itself.
 
-    Another attempt helps if the simulator was there before. If it never was, the port or the command is probably wrong.
+    Another attempt helps if the simulator was there before. If there was never a simulator, the port or the command is
+    probably wrong.
     """
 
 

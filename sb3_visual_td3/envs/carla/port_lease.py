@@ -1,7 +1,8 @@
-"""Leases of server ports, so that no two environments on one machine use the same CARLA server.
+"""Lease server ports, so that no two environments on one machine use the same CARLA server.
 
 A lease is a locked file in a private folder below the folder for temporary files. The lock (``flock``) ends with its
-process, even if that is killed, so no stale lease remains. The file's content, the process id, is for messages only.
+process, even if the process is killed, so no stale lease remains. The file contains the process id, which is used in
+messages only.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ MAX_SERVERS = 64
 _MAX_PORT = 65_532
 # A killed process keeps its locks until the kernel has removed it.
 _MAX_WAIT_FOR_ENDING_PROCESS_S = 2.0
-# Other processes may create and remove the same folder and file at the same time: try again this often.
+# Other processes may create and remove the same folder and file at the same time, so the lease is tried this often.
 _MAX_ATTEMPTS = 50
 _MAX_FOLDERS = 10
 _PRIVATE_MODE = 0o700
 
 
 class PortLease:
-    """The right to use a server's port, exclusive among this user's environments on this machine.
+    """Hold the exclusive right to use a server's port among this user's environments on this machine.
 
     :param port: the leased port.
     :param lock: the file descriptor that holds the lock.
@@ -71,10 +72,10 @@ class PortLease:
 def lease_running(host: str, ports: Iterable[int]) -> PortLease:
     """Lease the first of several running servers that no other environment uses.
 
-    :param host: the machine on which they run.
+    :param host: the machine on which the servers run.
     :param ports: RPC ports of the servers.
     :return: the lease.
-    :raises SimulatorUnusableError: if all are in use; the message names the processes.
+    :raises SimulatorUnusableError: if all servers are in use; the message names the processes.
     """
     deadline_s = time.monotonic() + _MAX_WAIT_FOR_ENDING_PROCESS_S
     while True:
@@ -90,17 +91,17 @@ def lease_running(host: str, ports: Iterable[int]) -> PortLease:
             break
         time.sleep(0.1)
     raise SimulatorUnusableError(
-        f"every CARLA server on {host} is in use by another environment: {', '.join(taken)}; give each its own: "
-        "port=[2000, 2004, ...], or a command that starts them"
+        f"every CARLA server on {host} is in use by another environment: {', '.join(taken)}; give each "
+        "environment its own server: port=[2000, 2004, ...], or a command that starts it"
     )
 
 
 def lease_free(first_port: int) -> PortLease:
     """Lease a port on this machine on which a server can be started.
 
-    :param first_port: the port to try first; then every fourth one above it.
+    :param first_port: the port to try first; then every fourth port above it is tried.
     :return: the lease.
-    :raises SimulatorUnusableError: if none is free.
+    :raises SimulatorUnusableError: if no port is free.
     """
     for port in range(first_port, min(_MAX_PORT, first_port + PORTS_PER_SERVER * MAX_SERVERS), PORTS_PER_SERVER):
         lease, _ = _try_lease("127.0.0.1", port)
@@ -137,8 +138,8 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
                 owner = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
                 os.close(lock)
                 return None, owner
-            # The previous owner may have removed the file between our opening and locking it. Then our lock is on a
-            # deleted file, and another process would lock a new one of the same name.
+            # The previous owner may have removed the file after it was opened here and before it was locked. Then this
+            # lock is on a deleted file, and another process would lock a new file of the same name.
             if _is_still_there(lock, folder, name):
                 with contextlib.suppress(OSError):  # a full disk: the process id is for messages only
                     os.ftruncate(lock, 0)
@@ -154,8 +155,8 @@ def _open_folder() -> tuple[int, Path]:
     """Open the folder of the leases, which is the same for all processes of this user.
 
     It lies in the folder for temporary files, where any user of the machine can create anything under any name, such as
-    a link to one of our files. So only a folder that this user owns and that no other user can write to is used. If
-    another user has taken its name, the next numbered name is used.
+    a link to one of this user's files. So only a folder that this user owns and that no other user can write to is
+    used. If another user has taken its name, the next numbered name is used.
 
     :return: its file descriptor and its path.
     :raises SimulatorUnusableError: if all names are taken.

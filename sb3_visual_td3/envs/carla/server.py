@@ -1,9 +1,9 @@
-"""The simulator behind an environment: joined or started, probed before the client connects, ended when unused.
+"""Join or start the simulator of an environment, probe it before the client connects, and end it when unused.
 
-CARLA's client is not robust at this point. If the port belongs to a program that is not CARLA, it aborts the whole
-process; if nothing listens, it waits for its full timeout; and if the version differs, it only prints a warning and
-then misreads the messages. So this module first asks the port for CARLA's version itself, with one RPC call over a
-plain socket.
+CARLA's client is not robust when it connects. If the port belongs to a program that is not CARLA, the client aborts the
+whole process. If nothing listens, it waits for its full timeout. If the version differs, it only prints a warning and
+then misreads the messages. Therefore this module first requests CARLA's version itself, with one RPC call over a plain
+socket.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ TESTED_VERSION = "0.9.16"
 SUPPORTED_VERSIONS = ("0.9.13", "0.9.14", "0.9.15", TESTED_VERSION)
 """Versions whose client may be installed."""
 _MAX_RESPONSE_BYTES = 65_536
-# How every response to the probe begins, in msgpack: an array of four, 1 (a response), call id 1, nil (no error).
-# The probe is [0, 1, "version", [[false]]]: a request, call id 1, the function, [is asynchronous] and no arguments.
+# Every response to the probe begins with these bytes of msgpack: an array of four, 1 (a response), call id 1, nil (no
+# error). The probe is [0, 1, "version", [[false]]]: a request, call id 1, the function, [is asynchronous] and no
+# arguments.
 _RESPONSE_START = b"\x94\x01\x01\xc0"
 # A starting server is probed again after this time at the latest: a launcher's first process may have accepted the
 # connection and then replaced itself.
 _MAX_PROBE_S = 10.0
 _FIRST_RETRY_PAUSE_S, _MAX_RETRY_PAUSE_S = 0.02, 1.0
 _HOW_TO_START = (
-    "start the simulator (./CarlaUE4.sh -RenderOffScreen -carla-rpc-port={port}, or without one: "
+    "start the simulator (./CarlaUE4.sh -RenderOffScreen -carla-rpc-port={port}, or without CARLA: "
     "visual-td3 carla-emulator --port {port}), or name another host and port"
 )
 
@@ -56,7 +57,7 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
     :param host: name or address.
     :param port: the server's RPC port.
     :param timeout_s: longest wait for the response in seconds, above 0.
-    :raises SimulatorAbsentError: if nothing listens there (yet).
+    :raises SimulatorAbsentError: if nothing listens on the port, or not yet.
     :raises SimulatorLostError: if the connection is closed or reset before the response, as by a server that dies or is
         still starting, or if no response comes in time.
     :raises SimulatorUnusableError: if the host is unknown, or the program on the port does not speak CARLA's protocol.
@@ -91,7 +92,9 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
                 if time.monotonic() > deadline:
                     raise TimeoutError
     except socket.gaierror as error:
-        raise UnknownHostError(f"host={host!r}: there is no such host; name the one that runs CARLA") from error
+        raise UnknownHostError(
+            f"host={host!r}: there is no such host; give the name of the machine that runs CARLA"
+        ) from error
     except TimeoutError as error:
         raise SimulatorLostError(
             f"{host}:{port} does not answer within {timeout_s:g} s: it hangs, is still loading, or is not CARLA; "
@@ -155,7 +158,7 @@ _reported: set[str] = set()
 def check_version(version: str, host: str, port: int) -> None:
     """Raise an error if the server's version is not the client's. A suffix such as ``-dirty`` is ignored.
 
-    Messages have another layout in each version, and CARLA's own client misreads those of another one.
+    The layout of messages differs between versions, and CARLA's client misreads the messages of another version.
 
     :param version: the server's version.
     :param host: name or address, for the message.
@@ -208,15 +211,15 @@ def _version_in(response: Any, host: str, port: int) -> str:
 
 def _closed_early(host: str, port: int) -> SimulatorLostError:
     return SimulatorLostError(
-        f"the program on {host}:{port} closed the connection before it answered: a CARLA server that is dying or still "
-        "starting, or not CARLA at all; look at the server's output, and check the port"
+        f"the program on {host}:{port} closed the connection before it answered: it is a CARLA server that is ending "
+        "or still starting, or it is not CARLA; look at the server's output, and check the port"
     )
 
 
 def _not_carla(host: str, port: int) -> SimulatorUnusableError:
     return SimulatorUnusableError(
         f"the program on {host}:{port} does not speak CARLA's protocol: expected a CARLA server; "
-        "name its port (CARLA's default is 2000)"
+        "give the port of one (CARLA's default is 2000)"
     )
 
 
@@ -228,7 +231,7 @@ _SIGNAL_EXIT_CODE = 128
 
 
 class Simulator:
-    """A simulator that this process starts. It ends with :meth:`stop`, or with this process, even if that is killed.
+    """Run a simulator. It ends with :meth:`stop`, or with the process that started it, even if that process is killed.
 
     :param command: the command; see :func:`~sb3_visual_td3.envs.carla.settings.launch_command`.
     :param port: RPC port of the simulator.
@@ -290,21 +293,21 @@ class Simulator:
         try:
             self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            # The watchdog hangs. Its guard ends the simulator when it is killed.
+            # The watchdog hangs. Its guard ends the simulator when the watchdog is killed.
             self._process.kill()
             self._process.wait()
         self._output.close()
 
 
 class Address(NamedTuple):
-    """The host and port on which a server listens."""
+    """Hold the host and port on which a server listens."""
 
     host: str
     port: int
 
 
 class Server:
-    """The server of one environment. Nothing is leased or started before :meth:`ensure`.
+    """Manage the server of one environment. Nothing is leased or started before :meth:`ensure`.
 
     :param settings: address of the simulator, or the command that starts it.
     """
@@ -313,7 +316,7 @@ class Server:
         self.settings = settings
         self._lease: PortLease | None = None
         self._shared_address: Address | None = None
-        """The address of another environment's server, which this one shares."""
+        """The address of another environment's server, which this object uses too."""
         self._simulator: Simulator | None = None
         self._has_answered = False
 
@@ -342,10 +345,10 @@ class Server:
         self._shared_address = address
 
     def ensure(self) -> Address:
-        """Start the simulator if it is ours and does not run, and return the address of a server that answers.
+        """Return the address of a server that answers, after starting the simulator if this object starts it.
 
-        :raises SimulatorLostError: if it does not start or does not answer.
-        :raises SimulatorUnusableError: if it cannot be used.
+        :raises SimulatorLostError: if the simulator does not start or does not answer.
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested.
         """
         address = self._find()
         try:
@@ -362,7 +365,7 @@ class Server:
         return address
 
     def answers(self) -> bool:
-        """Return whether the server answers a probe. If it does, it is alive, even if other calls fail."""
+        """Return whether the server answers a probe. A server that answers is alive, even if other calls fail."""
         if self.address is None:
             return False
         try:
@@ -372,9 +375,9 @@ class Server:
         return True
 
     def restart(self) -> None:
-        """End the simulator if it is ours; the next :meth:`ensure` starts a new one.
+        """End the simulator if this object started it; the next :meth:`ensure` starts a new simulator.
 
-        With a command, a shared server is given up too, and replaced by one of our own.
+        With a command, a new simulator also replaces a shared server.
         """
         if self.settings.command is not None:
             self._shared_address = None
@@ -383,7 +386,7 @@ class Server:
             self._simulator = None
 
     def close(self) -> None:
-        """End the simulator if it is ours, and release the port; a second call does nothing."""
+        """End the simulator if this object started it, and release the port; a second call does nothing."""
         self.restart()
         if self._lease is not None:
             self._lease.release()
@@ -393,7 +396,7 @@ class Server:
         if self.address is None:
             settings = self.settings
             if settings.is_shared:
-                # No lease: the environments on a shared server agree with each other who drives.
+                # A shared server needs no lease, because its environments take turns.
                 return Address(settings.host, settings.ports[0])
             if settings.command is not None:
                 self._lease = lease_free(settings.ports[0])
@@ -407,8 +410,8 @@ class Server:
         assert self._lease is not None
         self.restart()
         if not self._lease.is_free():
-            # Another program took the port while our simulator was down. Ours could not listen there, and we would
-            # connect to the other program.
+            # Another program took the port while the simulator was down. A new simulator could not listen there, and
+            # the client would connect to the other program.
             self._lease.release()
             self._lease = lease_free(self.settings.ports[0])
         address = Address(self.settings.host, self._lease.port)

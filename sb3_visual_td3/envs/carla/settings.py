@@ -1,4 +1,4 @@
-"""The settings of ``CarlaDriving-v0``, checked before anything is started or connected."""
+"""Hold the settings of ``CarlaDriving-v0``, and check them before anything is started or connected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def launch_command(command: str, port: int) -> list[str]:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """The address or the command of the simulator, and the timeouts.
+    """Hold the address or the command of the simulator, and the timeouts.
 
     :raises ValueError: if a value is out of range.
     """
@@ -48,7 +48,7 @@ class ServerSettings:
     """The port of a running server, or a list of ports, of which each environment takes one that no other environment
     uses. With ``command``: the first port to try."""
     command: str | None = None
-    """The command that starts the simulator; None joins a running one."""
+    """The command that starts the simulator; None joins a running simulator."""
     timeout_s: float = 10.0
     """How long to wait for an answer, a tick or an image."""
     start_timeout_s: float = 120.0
@@ -76,7 +76,9 @@ class ServerSettings:
                     f"leave the command out, and start CARLA on {self.host} by hand"
                 )
         elif self.restart_every is not None:
-            raise ValueError("restart_every without a command: expected the command that starts the simulator")
+            raise ValueError(
+                "restart_every without a command: expected the command that starts the simulator; set command"
+            )
         coerce_quantity(self, "timeout_s", 0.01, 3600.0, "s")
         coerce_quantity(self, "start_timeout_s", 0.1, 3600.0, "s")
         coerce_quantity(self, "patience_s", 0.0, 86_400.0, "s")
@@ -94,7 +96,7 @@ class ServerSettings:
 
 @dataclass(frozen=True)
 class CameraMount:
-    """The policy's camera: its position, the size of its image, and the format of the policy's frames.
+    """Hold the position of the policy's camera, the size of its image, and the format of the policy's frames.
 
     :raises ValueError: if a value is out of range.
     """
@@ -108,11 +110,11 @@ class CameraMount:
     height: int | None = None
     """Height of the image that the simulator renders, in pixels; None for ``image_size``."""
     fov_deg: float = 90.0
-    """The horizontal field of view."""
+    """The horizontal field of view in degrees."""
     position_m: tuple[float, float, float] = (CAMERA_AHEAD_M, 0.0, CAMERA_HEIGHT_M)
     """The position forward, right and up from the vehicle's origin, in CARLA's axes."""
     rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Pitch (positive up), yaw (positive right) and roll."""
+    """Pitch (positive up), yaw (positive right) and roll, in degrees."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further attributes of CARLA's ``sensor.camera.rgb``, such as ``{"motion_blur_intensity": "0.0"}``."""
 
@@ -144,9 +146,9 @@ class CameraMount:
 
 @dataclass(frozen=True)
 class VehicleChoice:
-    """The vehicle that the policy drives.
+    """Hold the blueprint and the role of the vehicle that the policy drives.
 
-    :raises ValueError: if a name is empty, or the blueprint is not a vehicle's.
+    :raises ValueError: if a name is empty, or the blueprint is not a vehicle.
     """
 
     blueprint: str = "vehicle.tesla.model3"

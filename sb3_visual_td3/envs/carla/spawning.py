@@ -1,7 +1,7 @@
-"""Where episodes start on a server's map, and the other cars of an episode.
+"""Choose where episodes start on a server's map, and spawn the other cars of an episode.
 
-The other cars are moved by this package's own traffic model. CARLA's Traffic Manager is not used: it listens on all
-network interfaces, and its traffic is not reproducible.
+This package's own traffic model moves the other cars. CARLA's Traffic Manager is not used: it listens on all network
+interfaces, and its traffic is not reproducible.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 SpawnPolicy = str | int
-# A spawn point farther from the lane's centre, or turned farther from its direction, belongs to another lane.
+# A spawn point that is farther than this from the lane's centre, or from its direction, belongs to another lane.
 _MAX_OFFSET_M = 1.5
 _MAX_TURN_RAD = math.radians(45.0)
 
@@ -27,11 +27,11 @@ def check_spawn(spawn: object) -> SpawnPolicy:
     """Return where episodes start: ``"route"``, ``"points"``, or the index of one of the map's spawn points.
 
     :param spawn: the user's value.
-    :raises ValueError: if it is something else.
+    :raises ValueError: if the value is something else.
     """
     if isinstance(spawn, str) and spawn in ("route", "points"):
         return spawn
-    expected = "'route' (anywhere on it), 'points' (the map's spawn points on it) or the number of one of these"
+    expected = "'route' (anywhere on the route), 'points' (spawn points on the route), or the number of such a point"
     return to_integer("spawn", spawn, 0, expected)
 
 
@@ -63,7 +63,7 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
 
 
 def _index_on(track: Track, point: Pose) -> int | None:
-    """Return the index of the track's point that is closest to a spawn point; None if that is on another lane."""
+    """Return the index of the track's point closest to a spawn point; None if the spawn point is on another lane."""
     squares = ((track.points_m - point[:2]) ** 2).sum(axis=1)
     index = int(squares.argmin())
     turn_rad = math.remainder(point.heading_rad - float(track.headings_rad[index]), 2.0 * math.pi)
@@ -73,14 +73,14 @@ def _index_on(track: Track, point: Pose) -> int | None:
 
 
 ROLE_NAME = "sb3_visual_td3_traffic"
-"""The role of our cars, by which leftovers of an earlier run are recognised on the server."""
-# Cars are spawned this far above the map, side by side, where nothing can block the spawn, and then put on the road.
+"""The role of the other cars. It also identifies cars that an earlier run left on the server."""
+# Cars are spawned side by side this far above the map, where nothing can block them, and then put on the road.
 _SPAWN_HEIGHT_M = 400.0
 _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2020", "vehicle.nissan.micra")
 
 
 class OtherCars:
-    """The other cars of one world. They are spawned once and placed again for each episode.
+    """Spawn the other cars of one world once, and place and move them in each episode.
 
     :param settings: number and driving style of the cars.
     :param ego_body: outer size of the vehicle that the policy drives.
@@ -134,8 +134,8 @@ class OtherCars:
         """Move every car.
 
         :param connection: the connection to the server.
-        :param dt_s: seconds for which they drive. The next tick shows their new positions.
-        :param ego: the ego vehicle, for which they brake.
+        :param dt_s: time in seconds for which the cars drive. The next tick shows their new positions.
+        :param ego: the ego vehicle, for which the cars brake.
         """
         self._traffic.advance(dt_s, ego)
         self._place(connection)

@@ -2,14 +2,14 @@
 
 A simulator that outlived its training would keep its port and its part of the GPU.
 
-This is a script on its own, ``python watchdog.py COMMAND...``, and imports nothing of the package, so that it starts
+This file runs as a script, ``python watchdog.py COMMAND...``, and imports nothing of the package, so that it starts
 fast and stays small. Its standard input is a pipe whose other end the parent holds. When that end is closed (the system
 does so for a killed process), or the parent is gone, the watchdog ends the command's whole process group.
 
-The watchdog itself may be killed, by a user or by the system when memory runs out. For that case there are two further
-lines of defence: a guard, a second process, ends the group when the watchdog disappears; and as long as there is no
-guard, Linux's parent-death signal ends the command. Only if watchdog and guard are killed in the same instant can
-children of a wrapper script survive.
+The watchdog itself may be killed, by a user or by the system when memory runs out. Two mechanisms handle this case. A
+guard, which is a second process, ends the group when the watchdog disappears. As long as there is no guard, Linux's
+parent-death signal ends the command. Only if watchdog and guard are killed in the same instant can children of a
+wrapper script survive.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _die_with(watchdog: int) -> None:
 
 
 class Guard:
-    """A forked process that ends a process group when the watchdog disappears.
+    """End a process group from a forked process when the watchdog disappears.
 
     The parent-death signal is not enough: CarlaUE4.sh is a shell script, and the signal would end the shell but not the
     simulator.

@@ -255,7 +255,7 @@ class LiteWorld:
         if self.has_routes != (route_seed is not None):
             raise ValueError(
                 f"route_seed={route_seed!r}: expected a number for routes to a goal and None on the closed route; make "
-                "the env with the settings of the saved one"
+                "the env with the settings of the saved env"
             )
         self._map_name, self._scene_seed, self._route_seed = map_name, scene_seed, route_seed
         if route_seed is None:

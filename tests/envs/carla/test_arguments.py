@@ -18,7 +18,7 @@ from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.shapes import Pose
 
 INVALID = [
-    ({"town": "Town01", "maps": "train"}, "expected one of them"),
+    ({"town": "Town01", "maps": "train"}, "expected only one of them"),
     ({"maps": []}, "names of maps"),
     ({"maps": ["Town01", "Town01"]}, "each once"),
     ({"weather": "fog"}, "weather='fog'"),
