@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags as names
-from sb3_visual_td3.diagnosis.numerals import rounded
+from sb3_visual_td3.diagnosis.numerals import counted, rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
@@ -70,7 +70,7 @@ def _judged(holds: bool, value: float, n_points: int, min_points: int, detail: s
     if not holds:
         return Measurement(Status.FAIL, value, detail)
     if n_points < min_points:
-        return Measurement(Status.UNKNOWN, value, f"{detail}; {n_points} points are too few to pass ({min_points})")
+        return Measurement(Status.UNKNOWN, value, f"{detail}; too few points to pass: {n_points} of {min_points}")
     return Measurement(Status.PASS, value, detail)
 
 
@@ -98,7 +98,7 @@ def _mean(data: SeriesSet, tags: Tags, threshold: float, min_points: int, *, str
         return _unknown(tags[0])
     mean = series.mean()
     holds = mean < threshold if strict else mean <= threshold
-    return _judged(holds, mean, len(series), min_points, f"mean over {len(series)} points")
+    return _judged(holds, mean, len(series), min_points, f"mean over {counted(len(series), 'point')}")
 
 
 def abs_max_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
@@ -174,7 +174,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
         # A loss of 0 has no logarithm and hence no growth factor, and is not a failure.
         if loss.abs_max() == 0.0:
             return _judged(True, 1.0, len(loss), min_points, "the loss is 0 throughout")
-        return Measurement(Status.UNKNOWN, None, f"{len(later)} points in the later half show no trend")
+        return Measurement(Status.UNKNOWN, None, f"too few points in the later half to show a trend: {len(later)}")
     detail = f"|loss| times {rounded(growth)} over the later half, {rounded(whole)} over the run"
     support = actor_loss_support(data)
     grows = growth >= threshold or whole >= 100.0
@@ -227,7 +227,7 @@ def _episode_lengths(
         return _unknown(tag)
     ends = episode_length_ends(lengths)
     if ends is None:
-        return Measurement(Status.UNKNOWN, None, f"{len(lengths)} episodes are too few to compare early with late ones")
+        return Measurement(Status.UNKNOWN, None, f"too few episodes to compare early with late ones: {len(lengths)}")
     ratio = ends.late / ends.early
     holds = ratio >= threshold
     # Episodes that always reach their time limit cannot grow: within 5 % of the longest one seen counts as grown.

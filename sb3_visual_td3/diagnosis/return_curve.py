@@ -244,7 +244,7 @@ def judge_curve(
     n = len(finite)
     if n < MIN_POINTS:
         last_step = int(finite.steps[-1]) if n else None
-        reason = f"{series.name}: {n} points are too few for a curve"
+        reason = f"{series.name}: too few points for a curve: {n}"
         return ReturnCurve(series.name, CurveState.TOO_SHORT, "unknown", n, last_step=last_step, reasons=(reason,))
     largest = float(np.abs(finite.values).max())
     # Squares of the largest doubles overflow. No answer depends on the scale.
@@ -314,7 +314,7 @@ def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCu
     )
     doubts = []
     if len(series) < MIN_POINTS_FOR_NO and not (curve.gain >= SURE_GAIN and _last_beat_first_half(series.values)):
-        doubts.append(f"{len(series)} points with this noise are too few to be sure")
+        doubts.append(f"too few points to be sure with this noise: {len(series)}")
     if curve.lost >= NOTED_FALL:
         doubts.append(f"{curve.lost:.0%} of the gain at step {curve.peak_step:,} is lost, or was noise")
     if not is_complete or _has_hole(series):

@@ -362,7 +362,7 @@ class _Advice:
         comparison = analysis.questions.comparison
         if curve.n_points < MIN_POINTS or (comparison is not None and comparison.n_points < MIN_EVALUATIONS):
             return (
-                f"Log more returns: {curve.n_points} points are too few for a curve. Evaluate the policy more often.",
+                f"Log more returns: too few points for a curve ({curve.n_points}). Evaluate the policy more often.",
                 True,
             )
         if any(found.tag.startswith("eval/") for found in analysis.questions.learning.curves):
