@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
 import sys
 import textwrap
 from dataclasses import fields
@@ -21,8 +22,6 @@ from fault_bench import FAULTS, HEALTHY
 from generated import GENERATORS, filled_in
 from logged_names import logged_names
 from settings_table import settings, settings_table
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_visual_td3
 from sb3_visual_td3 import VisualTD3
@@ -214,11 +213,30 @@ def mistakes() -> list[tuple[str, str]]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("code", "message"), mistakes(), ids=lambda text: text.splitlines()[-1][-40:])
 def test_a_mistake_on_the_migration_page_raises_what_the_page_says(code: str, message: str) -> None:
-    names = {"gym": gym, "VisualTD3": VisualTD3, "VecNormalize": VecNormalize, "make_vec_env": make_vec_env}
+    names = {"gym": gym, "VisualTD3": VisualTD3}
     with pytest.raises((ValueError, AssertionError)) as caught:
         exec(code, names)
     said = f"{type(caught.value).__name__}: {caught.value}"
     assert textwrap.fill(said, 100, break_long_words=False, break_on_hyphens=False) == message.strip()
+
+
+NAMED_IN_THE_TEXT = {"migration.md": {"env", "gym"}, "your_own_logs.md": {"writer", "global_step"}}
+"""Names that a page's snippets use and its text explains."""
+PARTS_OF_A_LOOP = {"episode_return", "mean_return", "actor_loss", "critic_loss", "q1"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in (ROOT / "README.md", *sorted(DOCS.glob("*.md"))) if "```python\n" in path.read_text()],
+    ids=lambda path: path.name,
+)
+def test_the_snippets_of_a_page_import_what_they_use(path: Path) -> None:
+    snippets = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    flags = ["--isolated", "--select", "F821", "--output-format", "concise", "-"]
+    command = [sys.executable, "-m", "ruff", "check", *flags]
+    found = subprocess.run(command, input="\n".join(snippets), capture_output=True, text=True, check=False).stdout
+    unknown = set(re.findall(r"Undefined name `(\w+)`", found))
+    assert unknown - PARTS_OF_A_LOOP == NAMED_IN_THE_TEXT.get(path.name, set())
 
 
 def test_every_public_name_has_its_place_in_the_api_pages() -> None:
