@@ -1,9 +1,9 @@
-"""A server that speaks CARLA 0.9.16's protocol around the embedded world.
+"""Serve the embedded world in CARLA 0.9.16's network protocol.
 
-CARLA's own client and the scripts that use it run against it without Unreal and without a GPU. The files, from the wire
-inwards: ``protocol`` packs bytes, ``server`` and ``streaming`` hold the connections, ``calls`` answers calls,
-``simulation`` holds the world of ``actors``, and ``sensing``, ``cameras`` and ``free_camera`` measure it. ``catalogue``
-lists maps and blueprints, ``command`` is the command line, and ``process`` runs the server from tests.
+CARLA's own client, and scripts that use the client, run with this server without Unreal and without a GPU. The files,
+from the network inwards: ``protocol`` packs bytes, ``server`` and ``streaming`` hold the connections, ``calls`` answers
+calls, ``simulation`` holds the world of ``actors``, and ``sensing``, ``cameras`` and ``free_camera`` measure it.
+``catalogue`` lists maps and blueprints, ``command`` is the command line, and ``process`` runs the server from tests.
 
 The package never imports CARLA's client. Beyond this project it needs msgpack, which the extra ``carla`` installs.
 """

@@ -1,8 +1,8 @@
-"""The actors of the emulated world: vehicles, walkers and sensors, how they move, and what happens when they touch.
+"""Simulate the actors of the emulated world: vehicles, walkers and sensors, how they move, and how they collide.
 
 Vehicles drive by the embedded world's model, with the values of their blueprint. Transforms and velocities are in
 CARLA's left-handed coordinates (y to the right); ``Motion``, ``Pose`` and ``OrientedBox`` are in the embedded world's
-right-handed ones (y to the left).
+right-handed coordinates (y to the left).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sb3_visual_td3.envs.road.shapes import Pose
 
 @dataclass(eq=False)
 class Actor:
-    """An actor that does not move by itself: the spectator or a sensor."""
+    """Hold an actor that does not move by itself: the spectator or a sensor."""
 
     id: int
     description: list[Any]
@@ -69,7 +69,7 @@ class Actor:
 
     @property
     def box(self) -> OrientedBox | None:
-        """Return the rectangle that the actor occupies on the ground; None if nothing can touch it."""
+        """Return the rectangle that the actor occupies on the ground; None if nothing can collide with it."""
         return None
 
     @property
@@ -115,7 +115,7 @@ _STATIC_TAG = bytes([20])
 
 @dataclass(eq=False)
 class Walker(Actor):
-    """A pedestrian, who keeps walking in the direction of the last command, or is placed by a client in each tick."""
+    """Simulate a pedestrian, who walks in the direction of the last command or is placed by a client in each tick."""
 
     def __post_init__(self) -> None:
         self._is_placed = self._was_placed = False
@@ -145,7 +145,7 @@ class Walker(Actor):
         """Walk in a direction from the next tick onwards.
 
         :param direction: direction in the world's axes, of any length. A zero vector stops the walker.
-        :param speed_mps: the speed.
+        :param speed_mps: speed of the walker in m/s.
         """
         self._is_placed = self._was_placed = False
         x, y, _ = direction
@@ -156,10 +156,12 @@ class Walker(Actor):
             self.velocity = ZERO
 
     def place(self, transform: Transform, speed_mps: float) -> None:
-        """Put the walker where the client's navigation wants it for one tick; it stops if no further place follows.
+        """Put the walker at the place that the client's navigation has computed for this tick.
+
+        The walker stops if no place follows in the next tick.
 
         :param transform: place and direction on the ground.
-        :param speed_mps: its speed, for those who look at it.
+        :param speed_mps: speed that the walker reports, in m/s.
         """
         self.set_transform(transform._replace(z=self.extent_m[2]))
         yaw = math.radians(transform.yaw)
@@ -183,7 +185,7 @@ class Walker(Actor):
             )
 
 
-# Half sizes of props: those that matter on a road, and a box for all others.
+# Half sizes of props in metres: props that matter on a road have their own sizes, and all others are the same box.
 _PROP_EXTENTS_M = {
     "static.prop.trafficcone01": (0.24, 0.24, 0.37),
     "static.prop.trafficcone02": (0.24, 0.24, 0.37),
@@ -198,7 +200,7 @@ _OTHER_PROP_EXTENT_M = (0.35, 0.35, 0.4)
 
 @dataclass(eq=False)
 class Prop(Actor):
-    """A thing that stands where it was put. Vehicles collide with it and do not move it."""
+    """Hold a prop, which stands where it was put. Vehicles collide with it and do not move it."""
 
     @property
     def extent_m(self) -> Vector:
@@ -207,7 +209,7 @@ class Prop(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag of static things."""
+        """Return the tag of static objects."""
         return _STATIC_TAG
 
     @property
@@ -221,24 +223,24 @@ class Prop(Actor):
 # A vehicle without physics that is put lower than this still counts as on the ground: clients place vehicles some
 # decimetres above the road and let them drop.
 _ON_GROUND_BELOW_M = 2.0
-# A faster displacement without physics is a teleport, not a movement, and gives no velocity.
+# A displacement without physics that is faster than this is a teleport, not a movement, and gives no velocity.
 _TELEPORT_MPS = 100.0
 
 
 @dataclass(eq=False)
 class Vehicle(Actor):
-    """A car. Without physics it stays where it was last put."""
+    """Simulate a vehicle. Without physics it stays where it was last put."""
 
     motion: Motion = field(default_factory=lambda: Motion(0.0, 0.0, 0.0, 0.0, 0.0))
     control: VehicleControl = field(default_factory=VehicleControl)
     has_physics: bool = True
     constant_mps: float | None = None
-    """The forward speed that it keeps, whatever its pedals say; None lets the pedals decide."""
+    """The forward speed that the vehicle keeps regardless of its pedals; None if the pedals control the speed."""
     lights: int = 0
     physics: list[Any] | None = None
     """The engine and wheels that a client has set. They are stored for reading back and change nothing."""
     is_server_traffic: bool = False
-    """Whether the emulator's own traffic drives it."""
+    """Whether the emulator's own traffic drives the vehicle."""
 
     def __post_init__(self) -> None:
         self._requested_velocity: Vector | None = None
@@ -264,7 +266,7 @@ class Vehicle(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag of its kind of vehicle."""
+        """Return the tag of this kind of vehicle."""
         return bytes([self.model.semantic_tag])
 
     @property
@@ -343,7 +345,7 @@ class Vehicle(Actor):
             self.acceleration = (x, y, z)
             self.previous_motion = before
         else:
-            # The client moves it: the velocity follows from where it was put in the last tick.
+            # The client moves the vehicle, so its velocity follows from its places in the last two ticks.
             before = self.previous_motion
             self.velocity = self._requested_velocity or _velocity_between(before, self.motion, dt_s)
             self.acceleration = ZERO
@@ -352,7 +354,7 @@ class Vehicle(Actor):
 
     def _drive_by_pedals(self, dt_s: float) -> None:
         control, settings = self.control, self.handling.settings
-        # The embedded world's car has no hand brake: it counts as a fully pressed brake.
+        # The embedded world's car has no hand brake, so the hand brake counts as a fully pressed brake.
         pedals = Control(control.steer, control.throttle, max(control.brake, float(control.hand_brake)))
         if self.constant_mps is not None:
             self._is_reversing = False
@@ -381,7 +383,7 @@ class Vehicle(Actor):
 
 
 def _advance_in_reverse(motion: Motion, pedals: Control, dt_s: float, settings: VehicleSettings) -> Motion:
-    """Drive backwards with a model that can only drive ahead, by turning the car round and mirroring it."""
+    """Drive backwards with a model that only drives ahead, by turning the car around and mirroring its steering."""
     mirrored = motion._replace(yaw_rad=motion.yaw_rad + math.pi, wheel_rad=-motion.wheel_rad)
     after = advance(mirrored, pedals._replace(steer=-pedals.steer), dt_s, settings)
     return after._replace(yaw_rad=after.yaw_rad - math.pi, wheel_rad=-after.wheel_rad)
@@ -395,7 +397,7 @@ def _velocity_between(before: Motion, after: Motion, dt_s: float) -> Vector:
 
 
 class Hit(NamedTuple):
-    """A collision event as one of the two actors senses it; the other one gets an event of its own."""
+    """Describe a collision event for one of the two actors; the other actor gets its own event."""
 
     actor: Actor
     other: Actor
@@ -406,8 +408,8 @@ class Hit(NamedTuple):
 class Collisions:
     """Find the collisions of each tick and stop the vehicles that cause them.
 
-    A vehicle that drives into another actor stops where it is. While it keeps pushing, it is put back to where it was
-    one tick before, so that it comes no closer, and sends an event each tick. It can back off freely.
+    A vehicle that drives into another actor stops where it is. While it keeps pushing, each tick puts it back to its
+    place one tick before and sends an event. It can move away freely.
     """
 
     def __init__(self) -> None:
@@ -417,11 +419,11 @@ class Collisions:
     def resolve(self, solid: Sequence[Actor]) -> list[Hit]:
         """Stop the vehicles that drive into something, and return the events of this tick.
 
-        :param solid: everything that can be touched, all vehicles included.
+        :param solid: all actors with which something can collide, including all vehicles.
         :return: one event per ordered pair of actors.
         """
-        # The boxes, with the radius of a circle around each: two boxes touch only if their circles do. With many
-        # vehicles, this test of all pairs is what takes time.
+        # Each box comes with the radius of a circle around it, because two boxes touch only if their circles do. With
+        # many vehicles, this test of all pairs takes the most time.
         boxes: list[tuple[Actor, OrientedBox, float]] = []
         for actor in solid:
             box = actor.box
@@ -450,7 +452,7 @@ class Collisions:
             hits.setdefault((vehicle.id, other.id), Hit(vehicle, other, (x, y, 0.0)))
             hits.setdefault((other.id, vehicle.id), Hit(other, vehicle, (-x, -y, 0.0)))
 
-        # Stopping comes after all impulses are known: it sets the velocities that they are computed from.
+        # Vehicles are stopped after all impulses are known, because stopping changes the velocities in the impulses.
         for vehicle, other in touches:
             pair = (vehicle.id, other.id)
             if pair in hits and _approaches(vehicle, other):

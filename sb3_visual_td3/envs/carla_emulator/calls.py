@@ -1,4 +1,4 @@
-"""The calls that the emulator answers, by their names in CARLA 0.9.16's protocol.
+"""Answer the calls of CARLA 0.9.16's protocol by their names.
 
 :class:`WorldCalls` and :class:`ActorCalls` hold one method ``on_NAME`` for each call; :class:`Calls` finds the method
 and packs its result or its error. Arguments arrive unchecked from the network: a method checks what it uses, and
@@ -39,7 +39,7 @@ _MAX_LIGHT_STATE = 2**32 - 1  # rpc::VehicleLightState, a u32 of flags
 
 
 class ActorCalls:
-    """The calls about actors.
+    """Answer the calls about actors.
 
     :param simulation: the world.
     """
@@ -59,8 +59,9 @@ class ActorCalls:
         """Create an actor and return it."""
         actor = self._sim.spawn(description, Transform.from_message(transform))
         if isinstance(actor, Walker) and not self._sim.is_synchronous:
-            # CARLA answers after the frame in which the actor appears. Without that frame the client leads a walker
-            # from the origin of the map, and where no pavement is near, recurses until its process ends (SIGSEGV).
+            # CARLA answers after the frame in which the actor appears. Without this frame the client would plan a
+            # walker's route from the origin of the map. If no pavement is near the origin, the client recurses until
+            # its process ends (SIGSEGV).
             self._sim.tick()
         return self._sim.actor_message(actor)
 
@@ -104,7 +105,7 @@ class ActorCalls:
         return VOID
 
     def on_enable_actor_constant_velocity(self, actor_id: int, velocity: list[float]) -> Any:
-        """Make a vehicle keep the forward part of a velocity, which is in its own axes."""
+        """Make a vehicle keep the forward part of a velocity, which is given in the vehicle's axes."""
         self._sim.vehicle(actor_id).constant_mps = max(0.0, checked_number(velocity[0], _MAX_SPEED_MPS))
         return VOID
 
@@ -116,7 +117,7 @@ class ActorCalls:
     def on_apply_control_to_vehicle(self, actor_id: int, control: list[Any]) -> Any:
         """Set a vehicle's control.
 
-        CARLA's client does not check the range. Values are clipped to it, and NaN and infinity count as 0.
+        CARLA's client does not check the values. They are clipped to their range, and NaN and infinity count as 0.
         """
         throttle, steer, brake, hand_brake, reverse, manual, gear = control[:7]
         self._sim.vehicle(actor_id).control = VehicleControl(
@@ -131,14 +132,14 @@ class ActorCalls:
         return VOID
 
     def on_apply_control_to_walker(self, actor_id: int, control: list[Any]) -> Any:
-        """Make a walker walk: direction, speed, and whether to jump, which is ignored."""
+        """Make a walker walk in a direction at a speed. The command to jump is ignored."""
         direction, speed_mps = control[:2]
         walker = self._sim.walker(actor_id)
         walker.walk(vector_from_message(direction, _MAX_SPEED_MPS), checked_number(speed_mps, _MAX_SPEED_MPS))
         return VOID
 
     def on_set_walker_state(self, actor_id: int, transform: list[Any], speed_mps: float) -> Any:
-        """Put a walker where the client's navigation wants it in this tick."""
+        """Put a walker at the place that the client's navigation has computed for this tick."""
         speed = checked_number(speed_mps, _MAX_SPEED_MPS)
         self._sim.walker(actor_id).place(Transform.from_message(transform), speed)
         return VOID
@@ -147,7 +148,7 @@ class ActorCalls:
         """Store which lights are on; cameras do not show them."""
         lights = state if isinstance(state, int) else state[0]
         if not isinstance(lights, int) or not 0 <= lights <= _MAX_LIGHT_STATE:
-            raise CallError(f"{shortened(state)} is not a light state")
+            raise CallError(f"{shortened(state)}: expected a vehicle light state, from 0 to {_MAX_LIGHT_STATE}")
         self._sim.vehicle(actor_id).lights = lights
         return VOID
 
@@ -168,12 +169,12 @@ class ActorCalls:
     def on_apply_physics_control(self, actor_id: int, physics: list[Any]) -> Any:
         """Store a vehicle's physics control, so that it can be read back; it changes nothing."""
         if not isinstance(physics, list):
-            raise CallError(f"{shortened(physics)} is not a physics control")
+            raise CallError(f"{shortened(physics)}: expected a vehicle physics control")
         self._sim.vehicle(actor_id).physics = physics
         return VOID
 
     def on_get_physics_control(self, actor_id: int) -> list[Any]:
-        """Return the physics control that was set, or one that describes the embedded world's car."""
+        """Return the physics control that was set, or else a physics control that describes the vehicle."""
         vehicle = self._sim.vehicle(actor_id)
         return vehicle.physics or _physics_control_of(vehicle)
 
@@ -190,7 +191,7 @@ _WHEEL_RADIUS_CM = 35.0
 def _physics_control_of(vehicle: Vehicle) -> list[Any]:
     """Return the msgpack form of a carla.VehiclePhysicsControl.
 
-    Size, mass and steering are those by which the vehicle drives; all other values are CARLA's defaults.
+    Size, mass and steering are the values with which the vehicle drives; all other values are CARLA's defaults.
     """
     settings = vehicle.handling.settings
     max_steer_deg = math.degrees(settings.max_wheel_rad)
@@ -202,7 +203,7 @@ def _physics_control_of(vehicle: Vehicle) -> list[Any]:
         along, left = 0.5 * ahead * settings.wheelbase_m, -0.5 * aside * settings.width_m
         x = vehicle.motion.x_m + along * math.cos(yaw) - left * math.sin(yaw)
         y = -(vehicle.motion.y_m + along * math.sin(yaw) + left * math.cos(yaw))
-        # CARLA gives the positions of the wheels in the world in centimetres, Unreal's unit, and their radius too.
+        # CARLA gives the wheels' positions in the world and their radius in centimetres, which is Unreal's unit.
         position_cm = [100.0 * x, 100.0 * y, _WHEEL_RADIUS_CM]
         # Friction, damping, steering angle, radius, brake and hand brake torque, three stiffnesses, position.
         wheels.append([3.5, 0.25, steer_deg, _WHEEL_RADIUS_CM, 1500.0, 3000.0, 3.0, 17.0, 1000.0, position_cm])
@@ -228,11 +229,11 @@ _ROAD_LABEL, _TERRAIN_LABEL = 1, 10
 
 
 class WorldCalls:
-    """The calls about the world and about the server itself.
+    """Answer the calls about the world and about the server itself.
 
     ``client.get_world()`` makes these calls in this order: version, get_episode_info, get_sensor_token (of the world's
-    stream), get_episode_settings, then, in asynchronous mode, it waits for one frame of the world's stream, then
-    get_required_files and query_lights_state.
+    stream), get_episode_settings, get_required_files and query_lights_state. In asynchronous mode it waits for one
+    frame of the world's stream before get_required_files.
 
     :param simulation: the world.
     :param streams: the stream server, for the status.
@@ -243,7 +244,7 @@ class WorldCalls:
         self._sim, self._streams, self._stream_port = simulation, streams, stream_port
 
     def on_version(self) -> str:
-        """Return the server's version. If the client has a different version, it only prints a warning."""
+        """Return the server's version. A client of a different version only prints a warning."""
         return self._sim.active_faults.version or VERSION
 
     def on_get_episode_info(self) -> list[Any]:
@@ -251,9 +252,9 @@ class WorldCalls:
         return [self._sim.episode_id, [stream_token(WORLD_STREAM, self._stream_port)]]
 
     def on_get_sensor_token(self, stream_id: int) -> list[Any]:
-        """Return the token of a stream. The client asks before each subscription."""
+        """Return the token of a stream. The client requests it before each subscription."""
         if not isinstance(stream_id, int) or not 0 <= stream_id <= _MAX_STREAM_ID:
-            raise CallError(f"{shortened(stream_id)} is not the number of a stream")
+            raise CallError(f"{shortened(stream_id)}: expected the number of a stream")
         return [stream_token(stream_id, self._stream_port)]
 
     def on_get_episode_settings(self) -> list[Any]:
@@ -276,7 +277,10 @@ class WorldCalls:
         ]
 
     def on_set_episode_settings(self, settings: list[Any]) -> int:
-        """Set synchronous mode, rendering and time step, and return the frame. Without rendering cameras are silent."""
+        """Set synchronous mode, rendering and time step, and return the frame.
+
+        Without rendering, cameras send no images.
+        """
         is_synchronous, no_rendering, optional_step, *_ = settings
         step_s = 0.0
         if optional_step[0]:
@@ -318,7 +322,7 @@ class WorldCalls:
         The parameters for generating walls and meshes are ignored.
         """
         if not isinstance(text, str):
-            raise CallError(f"{shortened(text)} is not an OpenDRIVE document")
+            raise CallError(f"{shortened(text)}: expected an OpenDRIVE document")
         self._sim.maps.generate(text)
         return VOID
 
@@ -362,13 +366,13 @@ class WorldCalls:
         return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
     def on_get_required_files(self, folder: str = "", *_: Any) -> list[str]:
-        """Return the file that the client needs to move walkers, if it asks for that; no other file is needed."""
+        """Return the name of the file that the client needs to move walkers. Other folders need no files."""
         return [self._sim.navigation_name] if folder == NAVIGATION_FOLDER else []
 
     def on_request_file(self, name: str) -> bytes:
-        """Return a file that the client has not got yet."""
+        """Return a file that the client does not have yet."""
         if name != self._sim.navigation_name:
-            raise CallError(f"there is no file {shortened(name)}")
+            raise CallError(f"there is no file {shortened(name)} on this server")
         return self._sim.navigation_file
 
     def on_get_imui_gravity(self) -> float:
@@ -376,7 +380,7 @@ class WorldCalls:
         return 9.81
 
     def on_is_traffic_manager_running(self, *_: Any) -> bool:
-        """Return that no Traffic Manager is registered, because it runs in the client's process."""
+        """Return False: no Traffic Manager is registered, because it runs in the client's process."""
         return False
 
     def on_add_traffic_manager_running(self, *_: Any) -> bool:
@@ -399,9 +403,9 @@ class WorldCalls:
         return {
             "frame": sim.frame,
             "map": sim.map.name,
-            # Without the spectator, and what belongs to the map.
+            # The count excludes the spectator and the actors that belong to the map.
             "n_actors": sum(not isinstance(actor, RoadSign) for actor in sim.actors.values()) - 1,
-            "n_clients": sim.n_clients - 1,  # without the connection that asks
+            "n_clients": sim.n_clients - 1,  # without the connection of this call
             "n_stream_connections": self._streams.n_connections,
             "synchronous": sim.is_synchronous,
             "rss_mb": rss_bytes / 1e6,
@@ -424,9 +428,9 @@ _EMPTY_LISTS = (
     "get_all_level_BBs",
     "get_names_of_all_objects",
 )
-"""Calls that return an empty list, because these maps have no such things."""
+"""Calls that return an empty list, because these maps have no such objects."""
 _SILENT = ("query_lights_state",)
-"""Those that the client makes by itself."""
+"""Calls that the client makes by itself; the console does not mention them."""
 _MAX_TOLD = 1000
 _IGNORED = (
     "update_lights_state",
@@ -460,7 +464,7 @@ _NOT_RECORDED = "The emulator records nothing"
 # these prefixes, with two exceptions.
 _VOID_PREFIXES = ("set_", "apply_", "add_", "load_", "unload_", "copy_", "enable_", "disable_", "freeze_", "reset_")
 _NOT_VOID = {"set_episode_settings", "add_traffic_manager_running"}
-# rpc/Command.h: a batch is a list of variants, whose index in 0.9.16 says which command it is. 0, 1 and 2 were verified
+# rpc/Command.h: a batch is a list of variants, whose index in 0.9.16 identifies the command. 0, 1 and 2 were verified
 # with the client, the others come from the source.
 _SPAWN, _DESTROY = 0, 1
 _COMMANDS = {
@@ -517,8 +521,8 @@ class Calls:
             handler = self._handlers.get(name)
             if handler is None:
                 shown_name = shortened(name)
-                complaint = self._once(name, f"unknown call {shown_name}: it returns an error")
-                return fail(f"the emulator does not know the call {shown_name}"), complaint
+                complaint = self._once(name, f"unknown call {shown_name} returns an error")
+                return fail(f"the emulator does not support the call {shown_name}"), complaint
             result = handler(*arguments)
         except CallError as error:
             return fail(str(error)), ""
@@ -540,7 +544,7 @@ class Calls:
         """Return a line for the console the first time that a call without support is made, and then nothing."""
         if name in self._told:
             return ""
-        # A client that invents names must not fill the memory.
+        # Clients that send ever new names must not fill the memory.
         if len(self._told) < _MAX_TOLD:
             self._told.add(name)
         return line
@@ -569,14 +573,14 @@ class Calls:
                 raise CallError(f"unable to destroy actor {actor_id}: not found")
             return actor_id
         if index not in _COMMANDS:
-            raise CallError(f"the emulator does not know the batch command {index}")
+            raise CallError(f"the emulator does not support the batch command {index}")
         self._handlers[_COMMANDS[index]](*fields)
         return actor_id
 
     def _spawn(self, fields: list[Any]) -> int:
         """Execute a spawn command ``[description, transform, optional parent, attachment, socket, do_after]``."""
         description, transform, optional_parent, *rest = fields
-        # Without a parent the client sends uninitialised bytes as the kind of attachment; it is ignored anyway.
+        # Without a parent the client sends uninitialised bytes as the kind of attachment, which is ignored in any case.
         parent_id = None
         if optional_parent[0]:
             parent_id = optional_parent[1]

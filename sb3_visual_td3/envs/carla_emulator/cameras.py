@@ -1,8 +1,8 @@
-"""The emulator's camera sensors: RGB, depth and semantic images of the map, with vehicles and walkers drawn in.
+"""Draw the images of the emulator's cameras: RGB, depth and semantic images of the map, vehicles and walkers.
 
-An RGB camera at one of the embedded world's own mounts is drawn by the embedded world's camera: it is fast, and the
-policy sees the same picture in both worlds. Every other camera is drawn by :class:`FreeCamera`, and other actors as
-upright blocks, from far to near (painter's algorithm).
+If an RGB camera is mounted like a camera of the embedded world, the embedded world's camera draws its image. This is
+fast, and the policy sees the same picture in both worlds. :class:`FreeCamera` draws the images of all other cameras,
+with actors as upright blocks, from far to near (painter's algorithm).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _FRACTION_BITS = 4
 
 
 class Block(NamedTuple):
-    """An upright box, as part of an actor's shape."""
+    """Describe an upright box, which is a part of an actor's shape."""
 
     box: OrientedBox
     low_m: float
@@ -85,10 +85,10 @@ class Block(NamedTuple):
 
 
 class Face(NamedTuple):
-    """A side of a block that faces the camera."""
+    """Describe a side of a block that faces the camera."""
 
     corners: NDArray[np.float64]
-    """The corners' depth, left and up in metres from the camera, ``(n_corners, 3)``."""
+    """The corners as distances from the camera in metres: forward (the depth), left and up, ``(n_corners, 3)``."""
     colour: Colour
     shade: float
     block: Block
@@ -136,14 +136,14 @@ def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
     """Return the shape of a traffic light or a sign: a pole, and a head with lamps or a plate.
 
     :param sign: the light or sign.
-    :param transform: the camera's transform: it sees lamps and plates from the front only.
+    :param transform: the camera's transform; lamps and plates are visible from the front only.
     """
     signal = sign.signal
     assert signal is not None
     x, y, yaw = signal.x_m, signal.y_m, signal.yaw_rad
     pole_tag, tag = 6, sign.semantic_tags[0]
     pole = OrientedBox(x, y, yaw, POLE_WIDTH_M, POLE_WIDTH_M)
-    # The traffic that it concerns comes from behind, seen along its direction.
+    # The yaw is the direction of the traffic, so a camera sees the front if it is behind the sign along this direction.
     is_front = (transform.x - x) * math.cos(yaw) + (-transform.y - y) * math.sin(yaw) < 0.0
     if not sign.is_light:
         front = _PLATE_COLOURS.get(sign.type_id, _SPEED_PLATE)
@@ -168,7 +168,7 @@ def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
 
 
 def _visible_faces(actors: Sequence[Actor], transform: Transform, axes: NDArray[np.float64]) -> list[Face]:
-    """Return the faces that a camera sees, the farthest actor's first.
+    """Return the faces that a camera sees, the faces of the farthest actor first.
 
     :param actors: vehicles, walkers, lights and signs that may be in view.
     :param transform: the camera's transform in the world.
@@ -220,7 +220,7 @@ def _clipped_face(
     block: Block,
     distance_m: float,
 ) -> Iterator[Face]:
-    """Yield the part of a face that lies before the camera, if there is one; behind it the projection is undefined."""
+    """Yield the part of a face ahead of the camera, if there is one; behind the camera the projection is undefined."""
     kept = clip_to_near_plane([(float(depth), float(left), float(up)) for depth, left, up in corners])
     if len(kept) >= 3:
         yield Face(np.array(kept), colour, shade, block, distance_m)
@@ -235,9 +235,9 @@ def _in_camera_axes(
 ) -> NDArray[np.float64]:
     """Return a box's corners at one height as depth, left and up from the camera, ``(n_corners, 3)``.
 
-    :param corners: forward and left of the box's centre.
+    :param corners: (forward, left) of each corner from the box's centre, in metres.
     :param up_m: height of the corners above the ground, in metres.
-    :param box: the box.
+    :param box: the box, for its place and direction.
     :param transform: the camera's transform in the world.
     :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``.
     """
@@ -254,7 +254,7 @@ def _in_camera_axes(
 def _pixels_of(face: Face, focal: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return the columns and rows of a face's corners, ``(n_corners, 2)``; pixel centres are integers.
 
-    :param face: the face.
+    :param face: the face to project.
     :param focal: the focal length in pixels.
     :param shape: height and width of the image.
     """
@@ -273,7 +273,7 @@ def _paint_face(
     """Fill a face with one value, in place.
 
     :param picture: ``(height, width)`` or ``(height, width, 3)``.
-    :param face: the face.
+    :param face: the face to fill.
     :param focal: the focal length in pixels.
     :param value: the value of each channel.
     :param is_smooth: whether to blend the edges. Semantic tags must not be blended.
@@ -284,7 +284,7 @@ def _paint_face(
 
 
 def _carve_depth(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
-    """Write the depth of a face into a depth image where it is nearer than what is there, in place.
+    """Write the depth of a face into a depth image, in place, where the face is nearer than the depth so far.
 
     :param depth_m: ``(height, width)``.
     :param face: the face, which is flat.
@@ -354,7 +354,7 @@ def image_message(
     fov_deg = sensor.float_attribute("fov", 90.0)
     kind = SENSOR_NUMBERS[sensor.type_id]
     mount = _lite_mount(sensor, fov_deg, height, width) if kind == RGB_SENSOR else None
-    # The embedded world's camera draws cars, walkers and traffic lights, but no other signs, vehicles and things.
+    # The embedded world's camera draws cars, walkers and traffic lights, but no other vehicles, signs or props.
     if mount is not None and all(_can_lite_draw(each, sensor) for each in things):
         assert isinstance(sensor.parent, Vehicle)
         is_chase_camera = mount[0] < 0.0
@@ -373,7 +373,7 @@ def image_message(
 
 
 def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple[float, float] | None:
-    """Return the sensor's mount (ahead, up) if a camera of the embedded world can have the same pose."""
+    """Return the sensor's mount (ahead, up); None if a camera of the embedded world cannot have the same pose."""
     x, y, z, *angles = sensor.transform
     is_level = y == 0.0 and not any(angles) and fov_deg == 90.0 and height % 2 == width % 2 == 0
     if not isinstance(sensor.parent, Vehicle) or not sensor.parent.is_on_ground or not is_level:
@@ -385,7 +385,7 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
 
 
 def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
-    """Return whether the embedded world's camera draws a thing, or the thing is too far away to be seen."""
+    """Return whether the embedded world's camera can draw a thing, or the thing is too far away to be seen."""
     if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
         return True
     box, here = thing.box, sensor.world_transform
@@ -393,7 +393,7 @@ def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
 
 
 def _is_outside_carrier(sensor: Actor) -> bool:
-    """Return whether a camera sits outside of the actor that carries it, and so sees that actor."""
+    """Return whether a camera is outside of the actor that carries it, and therefore sees this actor."""
     if sensor.parent is None:
         return True
     x, y, z, *_ = sensor.transform
@@ -435,7 +435,7 @@ def _lite_image(
     """Return an image of the embedded world's camera, ``(height, width, 4) uint8``, BGRA."""
     pose = carrier.pose
     picture = tint(camera.draw(scene, *pose), camera.paved(scene, *pose, level=PAVED_LEVEL), camera.lens.height // 2)
-    # The filter dims the ground before the cars are painted, which are dimmed one by one; rain falls over all of it.
+    # The filter dims the ground first. Then the cars are painted, each dimmed for its own distance. Rain comes last.
     weather: WeatherFilter | None = None
     if sky is not None:
         weather = camera.weather_filter(sky)
@@ -518,8 +518,8 @@ def _free_picture(
 def _encoded_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return a depth image in CARLA's encoding, ``(height, width, 4) uint8``, BGRA.
 
-    ``depth / 1000 m`` is a fraction of 24 bits: red holds the lowest 8, then green, then blue. Source: CARLA's
-    documentation of the depth camera.
+    ``depth / 1000 m`` is a fraction of 24 bits: red holds the lowest 8 bits, green the next 8, and blue the highest 8.
+    Source: CARLA's documentation of the depth camera.
     """
     steps = np.rint(depth_m.astype(np.float64) * (_MAX_DEPTH_STEPS / FAR_M)).astype(np.uint32)
     image = np.empty((*depth_m.shape, 4), np.uint8)

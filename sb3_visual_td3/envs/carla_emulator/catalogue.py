@@ -1,7 +1,7 @@
-"""The blueprints of vehicles, walkers and sensors that the emulator offers to a client.
+"""List the blueprints of vehicles, walkers and sensors that the emulator offers to a client.
 
-They have CARLA's own names and attributes, so that scripts written for CARLA run. ``vehicle_models`` holds the sizes of
-vehicles; walkers all look alike, and so do most props.
+The blueprints have CARLA's own names and attributes, so that scripts written for CARLA run. ``vehicle_models`` holds
+the sizes of vehicles; walkers all look alike, and so do most props.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sb3_visual_td3.envs.carla_emulator.vehicle_models import MODELS, VehicleMod
 _BOOL, _INT, _FLOAT, _STRING, _RGB = 1, 2, 3, 4, 5
 COLOURS = ("255,75,60", "80,135,220", "225,225,220", "16,18,22", "215,170,50", "150,160,165")
 CARS = tuple(model.name for model in MODELS if model.has_car_shape and model.special_type != "emergency")
-"""The cars among the vehicles, which the server's own traffic drives."""
+"""The blueprints of cars, which the server's own traffic uses."""
 N_WALKERS = 51
 _CHILDREN = {9, 10, 11, 12, 13, 14, 48, 49}
 PROPS = (
@@ -122,7 +122,7 @@ PROPS = (
 
 
 class Attribute(NamedTuple):
-    """An attribute of a blueprint."""
+    """Describe an attribute of a blueprint."""
 
     id: str
     type: int
@@ -132,7 +132,7 @@ class Attribute(NamedTuple):
 
 
 class Blueprint(NamedTuple):
-    """A kind of actor that clients can spawn."""
+    """Describe a kind of actor that clients can spawn."""
 
     id: str
     tags: str
@@ -189,7 +189,7 @@ def _floats(**values: str) -> list[Attribute]:
     return [Attribute(name, _FLOAT, value) for name, value in values.items()]
 
 
-# The lens, exposure and post-processing attributes are accepted, because scripts set them, and have no effect here.
+# The lens, exposure and post-processing attributes have no effect here. They are accepted, because scripts set them.
 _LENS = _floats(
     lens_circle_falloff="5.0",
     lens_circle_multiplier="0.0",
@@ -273,7 +273,8 @@ BLUEPRINTS = {blueprint.id: blueprint for blueprint in _ALL}
 def blueprints_message() -> list[Any]:
     """Return the msgpack form of all blueprints.
 
-    Each is ``[uid, id, tags, [[attribute, type, value, recommended values, is modifiable, restrict to recommended]]]``.
+    Each blueprint is ``[uid, id, tags, [[attribute, type, value, recommended values, is modifiable, restrict to
+    recommended]]]``.
     """
     definitions = []
     for uid, blueprint in enumerate(BLUEPRINTS.values(), start=1):
@@ -303,15 +304,15 @@ _ATTRIBUTE_RANGES = {
     "distance": (0.0, 1e6),
     "hit_radius": (0.0, 1e3),
 }
-"""The attributes of sensors that have an effect here, and the range in which each makes sense."""
+"""The attributes of sensors that have an effect here, and the valid range of each attribute."""
 _INTEGER_ATTRIBUTES = {"image_size_x", "image_size_y", "channels"}
 _MAX_PIXELS = 8192 * 4320
 
 
 def check_description(description: Any) -> str:
-    """Return the blueprint id of an actor description, if the server can work with the description.
+    """Check an actor description and return its blueprint id.
 
-    A bad attribute is refused here, in the call that causes it; otherwise every later tick would fail on it.
+    An invalid attribute is rejected here, in the call that sets it; otherwise every later tick would fail.
 
     :param description: ``[uid, type_id, [[attribute, type, value]...]]`` as the client sent it.
     :raises CallError: if it has a different shape, no such blueprint exists, or an attribute is out of range.
@@ -329,7 +330,7 @@ def check_description(description: Any) -> str:
             case [str(name), int(), str(value), *_]:
                 pass
             case _:
-                raise CallError(f"{type_id}: {shortened(attribute)} is not an attribute")
+                raise CallError(f"{type_id}: {shortened(attribute)}: expected an attribute [name, type, value]")
         if name in _ATTRIBUTE_RANGES and type_id.startswith("sensor."):
             number = _checked_attribute(type_id, name, value)
             if name.startswith("image_size"):
@@ -337,7 +338,7 @@ def check_description(description: Any) -> str:
         if name == "color":
             _check_colour(type_id, value)
     if n_pixels > _MAX_PIXELS:
-        raise CallError(f"{type_id}: an image of {n_pixels:g} pixels is too large")
+        raise CallError(f"{type_id}: an image of {n_pixels:g} pixels: expected at most {_MAX_PIXELS}")
     return type_id
 
 

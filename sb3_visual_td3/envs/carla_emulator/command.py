@@ -1,4 +1,4 @@
-"""The command ``visual-td3 carla-emulator``, which runs the server from the command line."""
+"""Run the emulator from the command line, as ``visual-td3 carla-emulator``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DESCRIPTION = (
     "the scripts that use it run without Unreal and without a GPU."
 )
 _EPILOG = f"""maps: {", ".join(MAP_NAMES)}
-names of CARLA's towns and the roads that they stand for where --maps has no file of that name:
+names of CARLA's towns, and the map that each stands for if --maps has no file of that name:
   {", ".join(f"{town}: {name}" for town, name in TOWN_ALIASES.items())}
 
 faults: {", ".join(KINDS)}
@@ -85,7 +85,10 @@ def run(arguments: Sequence[str]) -> int:
             flush=True,
         )
         server.serve()
-    except (_StoppedError, BrokenPipeError):  # the latter: the process that started it has closed its output
+    except (
+        _StoppedError,
+        BrokenPipeError,
+    ):  # BrokenPipeError: the process that started the server has closed its output
         return 0
     finally:
         server.close()
@@ -99,15 +102,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--port", type=int, default=2000, help="port for calls; streams use the next one (default: 2000; 0: any)")
+    add(
+        "--port",
+        type=int,
+        default=2000,
+        help="port for calls; streams use the next port (default: 2000; 0: any free port)",
+    )
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
     add("--map", help="the first map: a name, or an OpenDRIVE file (default: the first of --maps, otherwise train_0)")
-    add("--maps", metavar="FOLDER", help="serve each NAME.xodr of this folder as the map NAME, besides our own roads")
+    add(
+        "--maps",
+        metavar="FOLDER",
+        help="serve each NAME.xodr of this folder as the map NAME, in addition to the built-in maps",
+    )
     add(
         "--traffic-lights",
         action="store_true",
-        help="put traffic lights at some junctions of this package's own roads; --seed decides which",
+        help="put traffic lights at some junctions of the built-in maps; --seed selects the junctions",
     )
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 100")
@@ -121,13 +133,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KIND[=AMOUNT][@TICK]",
-        help="a fault to produce, such as those listed below",
+        help="a fault to produce, as listed below; the option can be repeated",
     )
     return parser
 
 
 def _end_with(parent: int) -> None:
-    """End this process as soon as its parent has ended, even while the main thread hangs on purpose."""
+    """End this process as soon as its parent has ended, even while a fault makes the main thread hang."""
     # An orphan gets another parent.
     while os.getppid() == parent:
         time.sleep(_PARENT_CHECK_INTERVAL_S)
@@ -139,7 +151,10 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 class _StoppedError(BaseException):
-    """A signal asks the server to end. It is not an ``Exception``, so that the loop's handlers do not swallow it."""
+    """Stop the server after a signal.
+
+    The class is not an ``Exception``, so that the loop's handlers do not catch it.
+    """
 
 
 def _without_launcher_flags(arguments: Sequence[str]) -> list[str]:
@@ -163,7 +178,7 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
         is_local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
     except ValueError:
         is_local = False
-    # Any client can spawn, destroy and load as it likes, and a message could exhaust the machine's memory.
+    # Any client can spawn and destroy actors and load maps, and a message could exhaust the machine's memory.
     if not is_local and not settings.allow_remote:
         raise ValueError(
             f"--host {settings.host}: other machines could reach the server, which has no password; "
@@ -192,7 +207,7 @@ def _library(folder: str | None, lights_seed: int | None) -> MapLibrary:
 
 
 def _first_map(name: str | None, maps: MapLibrary) -> str:
-    """Return the short name of the first map, and add its file to the library if it is one.
+    """Return the short name of the first map; if it is a file, add it to the library.
 
     :param name: the argument of ``--map``.
     :param maps: the library.

@@ -1,4 +1,4 @@
-"""Faults that the emulator produces on purpose, so that clients can be tested against a failing server."""
+"""Produce faults on purpose, so that clients can be tested against a failing server."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import NamedTuple
 KINDS = ("hang", "die", "drop-frames", "truncate-images", "refuse-spawns", "slow", "wrong-version")
 FOREVER_S = 1e9
 _MAX_COUNT = 1_000_000_000
-# A server that hangs or dies from the start could never be connected to.
+# These faults need a tick, because no client could connect to a server that hangs or dies from the start.
 _NEED_A_TICK = ("hang", "die")
 _TAKE_SECONDS = ("hang", "slow")
 _TAKE_NO_AMOUNT = ("die", "wrong-version")
 _DEFAULT_AMOUNTS = {"hang": FOREVER_S, "slow": 0.2, "drop-frames": 1, "truncate-images": 1, "refuse-spawns": 1}
-# Any version other than 0.9.16: clients are expected to refuse it.
+# This version differs from 0.9.16, so clients should reject it.
 _WRONG_VERSION = "0.9.13"
 _PATTERN = re.compile(r"(?P<kind>[a-z-]+)(=(?P<amount>\d+(\.\d+)?))?(@(?P<every>every:)?(?P<tick>\d{1,9}))?")
 
 
 class Fault(NamedTuple):
-    """A planned fault: active from the start, at one tick, or at every n-th tick."""
+    """Describe a planned fault: active from the start, at one tick, or at every n-th tick."""
 
     kind: str
     tick: int = 0
-    """The tick at which it happens, or the period in ticks; 0: active from the start."""
+    """The tick at which the fault happens, or its period in ticks; 0 if the fault is active from the start."""
     repeats: bool = False
     amount: float | None = None
     """Seconds, images or spawns; None for the default of :meth:`ActiveFaults.activate`."""
@@ -98,7 +98,7 @@ def check_fault(kind: object, amount: object = None) -> None:
 
 @dataclass
 class ActiveFaults:
-    """The faults that are active now. The counters go down as images and spawns are affected."""
+    """Hold the faults that are active now. The counters decrease with each affected image or spawn."""
 
     hang_s: float = 0.0
     images_to_drop: int = 0
@@ -106,7 +106,7 @@ class ActiveFaults:
     spawns_to_refuse: int = 0
     slow_s: float = 0.0
     version: str = ""
-    """The version that the server claims to have; empty for its real one."""
+    """The version that the server reports; empty for the real version."""
 
     def activate(self, kind: str, amount: float | None = None) -> None:
         """Activate a fault now.
@@ -150,7 +150,7 @@ class ActiveFaults:
         return True
 
     def truncate(self, image: bytes) -> bytes:
-        """Return an image as it is sent: whole, or about half of it.
+        """Return the part of an image that is sent: all of it, or about half of it.
 
         The cut falls between two pixels of four bytes. A cut inside a pixel would end the client's process instead of
         delivering an image with too little data.

@@ -1,8 +1,8 @@
-"""A camera at any height and angle: the ground and the horizon in colour, depth and CARLA's semantic tags.
+"""Draw the ground and the horizon for a camera at any height and angle: in colour, depth and CARLA's semantic tags.
 
 The embedded world's own camera is level and looks ahead, which makes it fast. Clients of CARLA also mount cameras that
-look down or sideways, or are rolled. This one draws the ground by a homography (the ground is a plane) and everything
-above the horizon from the map's panorama.
+look down or sideways, or are rolled. :class:`FreeCamera` draws the ground by a homography, because the ground is a
+plane. It draws everything above the horizon from the map's panorama.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from sb3_visual_td3.envs.road.maps import Scene
 ROAD, BUILDING, VEGETATION, TERRAIN, SKY, ROAD_LINE = 1, 3, 9, 10, 11, 24
 """CARLA 0.9.16's semantic tags (``carla.CityObjectLabel``)."""
 FAR_M = 1000.0
-"""The depth of the sky, and CARLA's far plane for depth images."""
+"""The depth of the sky, which is CARLA's far plane for depth images."""
 # Samples per pixel along each axis of the ground's picture, which are averaged against aliasing.
 _OVERSAMPLING = 2
-# Grey levels: the threshold between asphalt and paint, and the one below which the panorama shows hills and houses.
+# Grey levels: the threshold between asphalt and paint, and the threshold below which the panorama shows hills and
+# houses.
 _MARK_GREY = 140
 _SKY_GREY = 150
 # A camera on or below the ground would see no ground.
@@ -37,7 +38,7 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Rows of the oversampled picture, with a mask of the pixels that are drawn from one level of the ground."""
+    """Hold rows of the oversampled picture, with a mask of the pixels that are drawn from one level of the ground."""
 
     level: int
     first_row: int
@@ -65,19 +66,19 @@ class FreeCamera:
         """The focal length in pixels."""
         self._up_m = max(_MIN_HEIGHT_M, up_m)
         self._axes = axes_of(Transform(pitch=pitch_deg, roll=roll_deg))
-        # Each pixel's ray, all (height, width). It is scaled so that its part along the camera's axis is 1; the depth
-        # of the ground is then the factor that brings it down by the camera's height.
+        # Each pixel's ray, all (height, width). It is scaled so that its part along the camera's axis is 1. The depth
+        # of the ground is then the factor by which the ray must be multiplied to fall by the camera's height.
         forward, right, up = self._rays(1)
         self.is_sky = up >= 0.0
         with np.errstate(divide="ignore"):
             depth = np.where(self.is_sky, FAR_M, self._up_m / -up)
         self._depth_m = np.minimum(depth, FAR_M).astype(np.float32)
         self.distances_m = self._depth_m * np.sqrt(forward**2 + right**2 + up**2).astype(np.float32)
-        """How far each pixel's ray travels, ``(height, width) float32``."""
+        """Length of each pixel's ray up to the ground or the sky in metres, ``(height, width) float32``."""
         self.sides = (right / np.maximum(np.abs(forward), 1e-6)).astype(np.float32)
-        """How far to the side each pixel looks, per metre ahead, ``(height, width) float32``."""
+        """Tangent of each pixel's angle to the side, ``(height, width) float32``."""
         # As in the embedded world's camera, an image row shows one height of the panorama from edge to edge: the row
-        # follows from up / forward. Far to the side, where forward vanishes, it is limited from below.
+        # follows from up / forward. Far to the side, where forward approaches 0, forward is limited from below.
         along = np.maximum(forward, _MIN_FORWARD * np.hypot(forward, right)) + 1e-9
         self._sky_rows = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1).astype(np.float32)
         self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
@@ -129,7 +130,7 @@ class FreeCamera:
         tags = np.where(paved, ROAD, TERRAIN).astype(np.uint8)
         tags[paved & (self.grey(scene, transform) >= _MARK_GREY)] = ROAD_LINE
         if self.is_sky.any():
-            # Nearest: an average of two tags would be a third one.
+            # The nearest tag is taken, because an average of two tags would be a third tag.
             if self._panorama_tags is None or self._panorama_tags[0] != scene.name:
                 self._panorama_tags = (scene.name, _tags_of(scene.panorama))
             sky_tags = self._panorama(self._panorama_tags[1], transform, cv2.INTER_NEAREST)
@@ -253,8 +254,8 @@ def axes_of(transform: Transform) -> NDArray[np.float64]:
 def _tags_of(panorama: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a map's panorama as semantic tags.
 
-    The panorama is a grey picture without labels. Its hills all have one grey level, the most frequent dark one, and
-    count as vegetation; everything else that is dark counts as buildings.
+    The panorama is a grey picture without labels. All hills have the most frequent dark grey level and count as
+    vegetation. Everything else that is dark counts as buildings.
     """
     dark = panorama[panorama < _SKY_GREY]
     hills = int(np.bincount(dark).argmax()) if len(dark) else 0

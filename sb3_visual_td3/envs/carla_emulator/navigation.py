@@ -1,8 +1,8 @@
-"""The navigation file from which CARLA's client plans the ways of walkers.
+"""Write the navigation file from which CARLA's client plans the routes of walkers.
 
-The client asks the server for a file in the format of Recast and Detour (a set of tiles as the RecastDemo of
-recastnavigation saves it, with Detour's version 7 of a tile) and moves walkers with Detour's crowd itself. This file
-has one tile, without a bounding volume tree: the client then looks at all polygons, which are some thousands at most.
+The client requests a file in the format of Recast and Detour, and moves walkers itself with Detour's crowd. The file is
+a set of tiles as the RecastDemo of recastnavigation saves it, with Detour's version 7 of a tile. The file written here
+has one tile without a bounding volume tree: the client then tests all polygons, which are some thousands at most.
 Detour's axes are x, up, y.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from sb3_visual_td3.envs.road.footways import Footways
 
 FOLDER = "Nav"
-"""The folder for which the client asks when it needs walkers."""
+"""The folder that the client requests when it moves walkers."""
 # RecastDemo, NavMeshSetHeader: magic, version, number of tiles, then dtNavMeshParams: origin, size of a tile, numbers
 # of tiles and of polygons in a tile. NavMeshTileHeader: reference of the tile, size of its data.
 _SET = struct.Struct("<iii3f2f2i")
@@ -45,7 +45,8 @@ def navigation_file(footways: Footways) -> bytes:
     """Return the navigation file of a map.
 
     :param footways: where pedestrians walk.
-    :return: the file; a set without tiles if there are no footways, or more than Detour's tiles can hold.
+    :return: the file; a set without tiles if there are no footways, or more footways than one of Detour's tiles can
+        hold.
     """
     n_quads = len(footways.quads)
     if not n_quads or len(footways.corners_m) >= _MAX_CORNERS:
@@ -64,7 +65,7 @@ def navigation_file(footways: Footways) -> bytes:
 
 
 def navigation_name(map_name: str, content: bytes) -> str:
-    """Return the name under which the client keeps the file on its disk; another content has another name.
+    """Return the name under which the client stores the file; files with different contents have different names.
 
     :param map_name: short name of the map.
     :param content: the file.
@@ -75,7 +76,7 @@ def navigation_name(map_name: str, content: bytes) -> str:
 def _tile(
     footways: Footways, corners: np.ndarray[tuple[int, int], np.dtype[np.float64]], low: object, high: object
 ) -> bytes:
-    """Return the only tile."""
+    """Return the bytes of the file's only tile."""
     n_quads = len(footways.quads)
     low_x, low_y = np.asarray(low).tolist()
     high_x, high_y = np.asarray(high).tolist()
@@ -93,8 +94,8 @@ def _tile(
         area, flags = _PAVEMENT_AREA, _PAVEMENT_FLAGS
         if footways.is_crossing[number]:
             area, flags = _CROSSWALK_AREA, _CROSSWALK_FLAGS
-        # Clockwise seen from Detour's up axis, which is the other way round than in our axes. Side i of the reversed
-        # outline, from corner i to i + 1, is side 2 - i of ours. A neighbour's number is its index + 1.
+        # Detour needs the opposite order of the corners, because its axes are mirrored. Side i of the reversed outline,
+        # from corner i to i + 1, is side 2 - i of the original outline. A neighbour's number is its index + 1.
         corners_of = quad[::-1]
         neighbours = [beyond[2] + 1, beyond[1] + 1, beyond[0] + 1, beyond[3] + 1]
         polygons += _POLYGON.pack(0xFFFFFFFF, *corners_of, 0, 0, *neighbours, 0, 0, flags, 4, area)

@@ -1,4 +1,4 @@
-"""The emulator in a separate process, for tests and notebooks: start it, inject faults, and stop it.
+"""Run the emulator in a separate process, for tests and notebooks: start it, inject faults, and stop it.
 
 A thread in the client's process would not work: the client holds Python's global interpreter lock while it waits for
 the server.
@@ -26,7 +26,7 @@ _TIMEOUT_S = 60.0
 
 
 class EmulatorControl:
-    """Inject faults into a running emulator and ask for its status, without CARLA's client.
+    """Inject faults into a running emulator and read its status, without CARLA's client.
 
     :param port: the emulator's port for calls.
     :param host: address of the emulator.
@@ -86,7 +86,7 @@ class EmulatorProcess:
 
     :param map_name: the first map.
     :param arguments: further arguments of ``visual-td3 carla-emulator``.
-    :param port: the port for calls; 0 for any free one.
+    :param port: the port for calls; 0 for any free port.
     :param timeout_s: longest wait until the emulator listens, in seconds.
     """
 
@@ -110,10 +110,10 @@ class EmulatorProcess:
     def start(self) -> None:
         """Start the emulator, on the same port as before if it was started before.
 
-        :raises RuntimeError: if it does not listen in time.
+        :raises RuntimeError: if the emulator does not listen in time.
         """
-        # --end-with makes it end with this process, even if this one is killed. A leftover server would occupy its
-        # port, and a later test would connect to it.
+        # --end-with makes the emulator end with this process, even if this process is killed. A leftover server would
+        # occupy its port, and a later test would connect to it.
         command = [*self._command, "--end-with", str(os.getpid()), "--port", str(self.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
@@ -129,7 +129,7 @@ class EmulatorProcess:
         self._end(self._running().kill)
 
     def stop(self) -> int:
-        """Ask the emulator to end, kill it if it does not, and return its exit code."""
+        """Terminate the emulator, kill it if it does not end, and return its exit code."""
         return self._end(self._running().terminate)
 
     def _end(self, send_signal: Callable[[], None]) -> int:

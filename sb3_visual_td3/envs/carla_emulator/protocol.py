@@ -1,8 +1,8 @@
-"""CARLA 0.9.16's network protocol: the byte layout of calls, structures and measurements.
+"""Pack and read CARLA 0.9.16's network protocol: the byte layout of calls, structures and measurements.
 
 A client opens two kinds of TCP connections, both little-endian:
 
-*Calls* go to the RPC port (2000 by default). The client speaks first. Requests and responses are msgpack objects, one
+*Calls* go to the RPC port (2000 by default). The client sends first. Requests and responses are msgpack objects, one
 after another, without a length prefix::
 
     request    [0, call_id, "name", [[is_asynchronous], argument, ...]]
@@ -18,12 +18,12 @@ returns a value     ``[[1, value]]``       ``[[0, ["text"]]]``
 returns nothing     ``[[false]]``          ``[[true, ["text"]]]``
 ==================  =====================  ==================
 
-The client raises a failure as ``RuntimeError("text")``. The msgpack-rpc ``error`` field stays nil: the client drops its
-text and reports only the name of the function. An optional value is ``[false]`` or ``[true, value]``.
+The client raises a failure as ``RuntimeError("text")``. The msgpack-rpc ``error`` field stays nil: the client drops the
+text of such an error and reports only the name of the function. An optional value is ``[false]`` or ``[true, value]``.
 
-*Streams* go to the port named in a stream's token (here the RPC port + 1). The client speaks first too: it sends the
-stream's number as a ``u32``. From then on only the server sends: a ``u32`` size and that many bytes, for each
-measurement. :mod:`~sb3_visual_td3.envs.carla_emulator.streaming` does this; the payloads are packed below.
+*Streams* go to the port named in a stream's token (here the RPC port + 1). The client first sends the stream's number
+as a ``u32``. After that only the server sends: for each measurement a ``u32`` size and that many bytes.
+:mod:`~sb3_visual_td3.envs.carla_emulator.streaming` does this; the payloads are packed below.
 
 The layouts were read from the traffic of the genuine 0.9.16 client. They differ between CARLA versions (the sensor
 header of CARLA's main branch is 40 bytes longer), and the client does not check them: a payload of the wrong size ends
@@ -57,11 +57,11 @@ _REPR.maxstring = _REPR.maxother = 60
 
 
 class CallError(Exception):
-    """A call fails with this text, which the client raises as a RuntimeError."""
+    """Let a call fail with a text, which the client raises as a RuntimeError."""
 
 
 class Call(NamedTuple):
-    """A request as it was received."""
+    """Hold a request as it was received."""
 
     call_id: int
     name: str
@@ -75,7 +75,7 @@ class CallReader:
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
             raw=False,
-            # Text that is not UTF-8 must survive the way back to the client unchanged.
+            # Text that is not UTF-8 must return to the client unchanged.
             unicode_errors="surrogateescape",
             strict_map_key=False,
             object_pairs_hook=list,  # a key may be a list, which a dict cannot hold
@@ -218,7 +218,7 @@ ZERO: Vector = (0.0, 0.0, 0.0)
 
 
 class Transform(NamedTuple):
-    """A location in metres and a rotation in degrees, both in CARLA's left-handed coordinates."""
+    """Hold a location in metres and a rotation in degrees, both in CARLA's left-handed coordinates."""
 
     x: float = 0.0
     y: float = 0.0
@@ -271,7 +271,7 @@ def vector_from_message(message: Any, limit: float) -> Vector:
 
 
 class VehicleControl(NamedTuple):
-    """The pedals, steering wheel and gear of a vehicle, in the order of ``carla.VehicleControl`` on the wire."""
+    """Hold the pedals, steering wheel and gear of a vehicle, in the order of ``carla.VehicleControl`` on the wire."""
 
     throttle: float = 0.0
     steer: float = 0.0
@@ -283,7 +283,7 @@ class VehicleControl(NamedTuple):
 
 
 def stream_token(stream_id: int, port: int) -> bytes:
-    """Return the 24 bytes from which a client learns where to subscribe to a stream.
+    """Return the 24 bytes that contain the address at which a client subscribes to a stream.
 
     :param stream_id: the number of the stream.
     :param port: the port of the stream server.
@@ -296,7 +296,7 @@ def sensor_header(sensor: int, frame: int, seconds: float, transform: Transform)
 
     :param sensor: the number of the kind of sensor, such as ``RGB_SENSOR``.
     :param frame: the number of the frame.
-    :param seconds: simulated time.
+    :param seconds: simulated time in seconds.
     :param transform: the sensor's transform in the world.
     """
     return _HEADER.pack(sensor, frame, seconds, *transform)
@@ -307,7 +307,7 @@ def image_body(width: int, height: int, fov_deg: float, pixels: bytes) -> bytes:
 
     :param width: width of the image in pixels.
     :param height: height of the image in pixels.
-    :param fov_deg: the horizontal field of view.
+    :param fov_deg: the horizontal field of view in degrees.
     :param pixels: ``height * width * 4`` bytes, BGRA, row by row from the top.
     """
     return _IMAGE.pack(width, height, fov_deg) + pixels
@@ -317,8 +317,8 @@ def world_body(episode_id: int, platform_s: float, delta_s: float, actors: list[
     """Return the body of the world's state in one frame, from which the client builds its WorldSnapshot.
 
     :param episode_id: the number of the episode. A change invalidates the client's actors.
-    :param platform_s: the time of the server's clock.
-    :param delta_s: the length of the tick.
+    :param platform_s: the time of the server's clock in seconds.
+    :param delta_s: the length of the tick in seconds.
     :param actors: the 119 bytes of each actor.
     """
     map_origin = (0, 0, 0)  # only large, tiled maps have another
@@ -340,7 +340,7 @@ def actor_state(
     :param transform: transform of the actor in the world.
     :param velocity: velocity in m/s, in the world's axes.
     :param acceleration: acceleration in m/s^2, in the world's axes.
-    :param yaw_rate_deg_s: positive to the right, as CARLA's yaw.
+    :param yaw_rate_deg_s: yaw rate in degrees/s, positive to the right, as CARLA's yaw.
     :param type_state: up to 54 bytes that depend on the kind of actor: :func:`vehicle_state` for vehicles,
         ``Roadside.state_of`` for lights and signs, else nothing.
     """
@@ -357,9 +357,9 @@ def vehicle_state(
     """Return the part of an actor's state that only vehicles have.
 
     :param control: the vehicle's control.
-    :param speed_limit_kmh: the speed limit where it is.
-    :param light_state: state of the traffic light that it is at, as in ``carla.TrafficLightState``.
-    :param light_id: number of that light's actor; None if it is at none.
+    :param speed_limit_kmh: the speed limit at the vehicle's place, in km/h.
+    :param light_state: state of the traffic light at which the vehicle is, as in ``carla.TrafficLightState``.
+    :param light_id: number of this traffic light's actor; None if the vehicle is at no light.
     """
     throttle, steer, brake, hand_brake, reverse, manual, gear = control
     if not manual:

@@ -1,7 +1,7 @@
-"""Traffic lights and signs of the emulated world: their actors, their states, and what they mean for vehicles.
+"""Simulate traffic lights and signs of the emulated world: their actors, their states, and their effect on vehicles.
 
-The signals come from the map's lane graph, the colours from ``light_cycle``, which the embedded world uses as well.
-Nothing collides with a pole.
+The signals come from the map's lane graph, and the colours come from ``light_cycle``, which the embedded world uses
+too. Nothing collides with a pole.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.sign_reading import stop_bar_m
 
 COLOURS: tuple[LightColour, ...] = ("red", "yellow", "green", "off", "unknown")
-"""In the order of ``rpc::TrafficLightState``."""
+"""Colours in the order of ``rpc::TrafficLightState``."""
 # sensor/data/ActorDynamicState.h, the union of a traffic light: 32 bytes id in the map, f32 green, yellow, red and
-# elapsed time, u32 index of the pole in its group, bool whether it is frozen, u8 state. A sign has the id alone.
+# elapsed time, u32 index of the pole in its group, bool whether it is frozen, u8 state. For a sign only the id is set.
 _LIGHT = struct.Struct("<32s4fI?B")
 _SIGN = struct.Struct("<32s")
 _LIGHT_TAG, _SIGN_TAG = bytes([7]), bytes([8])  # carla.CityObjectLabel of 0.9.16
 _MAX_TIME_S = 1e6
-# A vehicle is at a light from this distance of its front to the stop line until its centre has passed the line.
+# A vehicle is at a light if its front is at most this far before the stop line, until its centre has passed the line.
 _AT_LIGHT_M = 8.0
 # The trigger volume reaches this far before and behind the stop line, and over most of the lanes' width.
 _TRIGGER_HALF_M, _TRIGGER_WIDTH_SHARE = 1.0, 0.9
@@ -44,10 +44,10 @@ _LIMIT_REACH_M = 6.0
 
 @dataclass(eq=False)
 class RoadSign(Actor):
-    """A traffic light or a sign of the map, which no client can create, move or destroy."""
+    """Hold a traffic light or a sign of the map, which clients cannot create, move or destroy."""
 
     number: int = 0
-    """Number of its signal in the map."""
+    """Number of the actor's signal in the map."""
     signal: Signal | None = None
     colour: LightColour = "unknown"
     """The colour of a light."""
@@ -87,9 +87,9 @@ class _Line(NamedTuple):
 
 
 class Roadside:
-    """All traffic lights and signs on one map.
+    """Simulate all traffic lights and signs of one map.
 
-    :param graph: the map.
+    :param graph: the lanes of the map, with its signals.
     """
 
     def __init__(self, graph: LaneGraph) -> None:
@@ -122,7 +122,7 @@ class Roadside:
         return list(self.actors.values())
 
     def advance(self, dt_s: float) -> None:
-        """Let the lights change.
+        """Advance the cycles of all lights.
 
         :param dt_s: duration in seconds.
         """
@@ -175,7 +175,7 @@ class Roadside:
         """Return the speed limit of the road on which a vehicle is, or was last.
 
         :param vehicle: the vehicle.
-        :param default_kmh: the limit before it has been on a road with a limit.
+        :param default_kmh: the limit before the vehicle has been on a road with a limit, in km/h.
         """
         if not self._has_limits:
             return default_kmh
@@ -193,7 +193,7 @@ class Roadside:
         return limit_kmh
 
     def forget(self, vehicle: Vehicle) -> None:
-        """Drop what is kept about a vehicle that is destroyed.
+        """Drop the stored data of a vehicle that is destroyed.
 
         :param vehicle: the vehicle.
         """
@@ -244,7 +244,7 @@ def _stop_lines(graph: LaneGraph) -> Iterator[_Line]:
 
 
 class LightCalls:
-    """The calls about traffic lights.
+    """Answer the calls about traffic lights.
 
     :param find: function that returns the roadside of the current map.
     """
@@ -280,13 +280,13 @@ class LightCalls:
         return VOID
 
     def on_freeze_traffic_light(self, actor_id: int, is_frozen: bool) -> Any:
-        """Stop the cycle of a light's junction, or let it go on."""
+        """Freeze the cycle of a light's junction, or continue it."""
         roadside, light = self._light(actor_id)
         roadside.lights.freeze(bool(is_frozen), light.number)
         return VOID
 
     def on_freeze_all_traffic_lights(self, is_frozen: bool) -> Any:
-        """Stop all cycles, or let them go on."""
+        """Freeze all cycles, or continue them."""
         self._find().lights.freeze(bool(is_frozen))
         return VOID
 

@@ -1,4 +1,4 @@
-"""The measurements of each sensor in a tick: camera images, lidar, radar and obstacle rays, GNSS and IMU.
+"""Compute the measurements of a tick: camera images, lidar, radar and obstacle rays, GNSS and IMU.
 
 Collisions are found in :mod:`~sb3_visual_td3.envs.carla_emulator.actors`. Lane invasions are missing: CARLA's client
 computes them itself from the map and the vehicle's transform.
@@ -45,7 +45,7 @@ _SENSOR_NUMBERS = {
 
 
 class WorldView(NamedTuple):
-    """The world in one frame, as sensors see it."""
+    """Hold the world in one frame, as sensors see it."""
 
     scene: Scene
     sky: Sky | None
@@ -57,7 +57,7 @@ class WorldView(NamedTuple):
     step_s: float
     """The length of the tick."""
     tick: int
-    """The number of the tick. It seeds what is random, so that the same tick gives the same measurements."""
+    """The number of the tick. It seeds random values, so that the same tick gives the same measurements."""
     signs: Sequence[RoadSign] = ()
     """All traffic lights and signs, which only cameras see."""
 
@@ -70,8 +70,8 @@ def sensor_number_of(type_id: str) -> int | None:
 def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor], list[Any]]) -> bytes | None:
     """Return the body of a sensor's measurement.
 
-    :param sensor: any sensor but a collision detector.
-    :param view: the world.
+    :param sensor: any sensor except a collision detector.
+    :param view: the world in this tick.
     :param actor_message: function that returns the msgpack form of an actor.
     :return: the body; None if the sensor has nothing to report.
     """
@@ -127,7 +127,7 @@ def _imu_message(sensor: Actor) -> list[object]:
     yaw_rate_rad_s = 0.0
     if sensor.parent is not None:
         x, y, z = sensor.parent.acceleration
-        yaw_rate_rad_s = -sensor.parent.yaw_rate_rad_s  # CARLA's is positive to the right
+        yaw_rate_rad_s = -sensor.parent.yaw_rate_rad_s  # CARLA's yaw rate is positive to the right
     forward, right = x * math.cos(yaw) + y * math.sin(yaw), y * math.cos(yaw) - x * math.sin(yaw)
     compass = (yaw + 0.5 * math.pi) % (2.0 * math.pi)
     return [[forward, right, z + _GRAVITY_MPS2], [0.0, 0.0, yaw_rate_rad_s], compass]
@@ -138,7 +138,7 @@ _MAX_DISTANCE_M = 200.0
 
 
 class _Echo(NamedTuple):
-    """The points at which rays end."""
+    """Hold the points at which rays end."""
 
     distances_m: NDArray[np.float64]
     """The length of each ray, ``(n_rays,)``; ``inf`` where it hits nothing."""
@@ -250,7 +250,7 @@ def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> 
 def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
     """Return the body of a radar's measurement: 4 x f32 velocity, azimuth, altitude and depth for each detection.
 
-    The velocity is that of the detected thing relative to the sensor along the ray, positive away from the sensor.
+    The velocity of the detected thing is measured relative to the sensor along the ray, positive away from the sensor.
     """
     n_rays = max(1, round(sensor.float_attribute("points_per_second", 1500) * step_s))
     rng = np.random.default_rng([sensor.id, tick])

@@ -1,7 +1,8 @@
-"""The maps that the emulator offers: those of a folder, one that a client generates, and the embedded world's roads.
+"""Provide the emulator's maps: files of a folder, a map that a client generates, and the built-in maps.
 
-Maps have CARLA's own names, so that scripts written for CARLA run. A file of the folder takes precedence over one of
-the embedded world's roads with the same name. Without a file, the name of a town stands for one of these roads.
+Maps have CARLA's own names, so that scripts written for CARLA run. The built-in maps are the maps of the embedded
+world. A file of the folder takes precedence over a built-in map with the same name. Without a file, the name of a town
+stands for a built-in map.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ TOWN_ALIASES = {
     "Town10HD": "junction_1",
     "Town10HD_Opt": "junction_1",
 }
-"""The road that is served under the name of one of CARLA's towns, which scripts often have built in."""
+"""The built-in map that is served under the name of each of CARLA's towns, because scripts often contain these
+names."""
 MAP_NAMES = tuple(name for group in MAP_GROUPS.values() for name in group)
 GENERATED_MAP = "OpenDriveMap"
 """The name under which CARLA serves the world that ``client.generate_opendrive_world`` generates."""
@@ -48,12 +50,12 @@ _LAYERED_SUFFIX = "_Opt"
 
 @dataclass(frozen=True, eq=False)
 class ServedMap:
-    """A map with everything that the emulator needs of it."""
+    """Hold a map with everything that the emulator needs of it."""
 
     name: str
     """Short name, such as ``"Town02"``."""
     opendrive: str
-    """The document that clients receive; of a file, its text without a change."""
+    """The OpenDRIVE document that clients receive; for a file, its unchanged text."""
     graph: LaneGraph
     """All lanes."""
     scene: Scene
@@ -66,15 +68,15 @@ class ServedMap:
 
     @cached_property
     def navigation_file(self) -> bytes:
-        """Return the file from which the client plans the ways of walkers."""
+        """Return the file from which the client plans the routes of walkers."""
         return navigation_file(footways_of(self.graph))
 
 
 class MapLibrary:
     """Find and load maps by the names that clients use.
 
-    :param folder: folder whose ``NAME.xodr`` files are served as maps ``NAME``; None for our own roads only.
-    :param lights_seed: seed of the traffic lights at the junctions of our own roads; None for no lights there.
+    :param folder: folder whose ``NAME.xodr`` files are served as maps ``NAME``; None for the built-in maps only.
+    :param lights_seed: seed of the traffic lights at the junctions of the built-in maps; None for no lights there.
     :raises ValueError: if there is no such folder, or it has no map.
     """
 
@@ -87,7 +89,7 @@ class MapLibrary:
 
     def _add_folder(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise ValueError(f"{str(folder)!r}: expected a folder with OpenDRIVE files; no such folder exists")
+            raise ValueError(f"{str(folder)!r}: no such folder exists; give a folder with OpenDRIVE files (*.xodr)")
         for path in sorted(folder.glob(f"*{OPENDRIVE_SUFFIX}")):
             self._files[path.stem] = path.resolve()
         if not self._files:
@@ -100,7 +102,7 @@ class MapLibrary:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the short names of all maps; those of files come first."""
+        """Return the short names of all maps; the maps of files come first."""
         own = [name for name in (*MAP_NAMES, *TOWN_ALIASES) if name not in self._files]
         return (*self._files, *own)
 
@@ -117,17 +119,17 @@ class MapLibrary:
         """
         file = Path(path)
         if not file.is_file():
-            raise ValueError(f"{str(path)!r}: expected an OpenDRIVE file; no such file exists")
+            raise ValueError(f"{str(path)!r}: no such file exists; give an OpenDRIVE file (*.xodr)")
         self._files[file.stem] = file.resolve()
         return file.stem
 
     def generate(self, text: str) -> None:
-        """Make a document available as the map ``OpenDriveMap``, in place of the one before.
+        """Make a document available as the map ``OpenDriveMap``, in place of the previous document.
 
         :param text: the OpenDRIVE document.
         :raises CallError: if it is not a map that can be driven.
         """
-        # A new name for each text: cameras keep what they have prepared by the name of the scene.
+        # Each text gets a new name, because cameras use the name of the scene as a key of their cache.
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         try:
             scene = route_map_of_text(text, GENERATED_MAP, f"{GENERATED_MAP} {digest}")
@@ -152,7 +154,7 @@ class MapLibrary:
         """Return a map. The first time, this takes some seconds for a large town.
 
         :param short_name: a name that ``find`` returned.
-        :raises CallError: if its file cannot be read, or no car can drive on it.
+        :raises CallError: if the map's file cannot be read, or no car can drive on the map.
         """
         if short_name not in self._loaded:
             try:
@@ -165,7 +167,7 @@ class MapLibrary:
         path = self._files.get(short_name)
         if path is not None:
             scene = load_route_map(str(path))
-            # The client gets the file as it is, line ends included.
+            # The client gets the unchanged file, including its line ends.
             text = path.read_bytes().decode("utf-8-sig")
             return ServedMap(short_name, text, scene.graph, scene)
         own_name = TOWN_ALIASES.get(short_name, short_name)
@@ -207,7 +209,7 @@ def spawn_points_of(graph: LaneGraph) -> tuple[Transform, ...]:
                 cells.setdefault(_cell_of(point), []).append(point)
                 points.append(point)
     if not points:
-        # A map of short lanes or of junctions only.
+        # The map has only short lanes or only junctions.
         longest = max(graph.segments, key=lambda segment: segment.length_m)
         points.append(Transform.from_pose(pose_on(longest, 0.5 * longest.length_m), _SPAWN_POINT_HEIGHT_M))
     return tuple(points)

@@ -1,4 +1,4 @@
-"""The emulator's server: one thread and one loop that reads calls, answers them, and sends measurements.
+"""Run the emulator's server: one thread and one loop that reads calls, answers them, and sends measurements.
 
 Calls and ticks run in the same thread, so that a client sees them in one order, and a fault that hangs a tick hangs the
 whole server, as in CARLA.
@@ -28,7 +28,7 @@ _BACKLOG = 128
 _CHUNK_BYTES = 65_536
 # How long to wait for a client that does not read its responses. The whole server waits meanwhile.
 _SEND_TIMEOUT_S = 2.0
-# In asynchronous mode a late tick shifts the following ones by at most this much; it does not catch up on more.
+# In asynchronous mode, ticks that follow a late tick make up for a delay of at most this much.
 _MAX_CATCH_UP_S = 0.02
 _MAX_OPEN_FILES = 65_536
 _MAX_CONSOLE_LINES, _CONSOLE_LINES_PER_S = 100.0, 10.0
@@ -36,10 +36,10 @@ _MAX_CONSOLE_LINES, _CONSOLE_LINES_PER_S = 100.0, 10.0
 
 @dataclass(frozen=True)
 class EmulatorSettings:
-    """The settings of a server."""
+    """Hold the settings of a server."""
 
     port: int = 2000
-    """The port for calls; streams use the next one. 0 takes any two free neighbours."""
+    """The port for calls; streams use the next one. 0 takes any two neighbouring ports that are free."""
     host: str = "127.0.0.1"
     """The address to listen on. The default is reachable from this machine only: the protocol has no password."""
     map_name: str = "train_0"
@@ -47,13 +47,13 @@ class EmulatorSettings:
     maps: MapLibrary = field(default_factory=MapLibrary)
     """The maps that clients can load."""
     is_realtime: bool = False
-    """Whether synchronous ticks, too, take as long as the time that they simulate."""
+    """Whether synchronous ticks also take as long as the time that they simulate."""
     faults: tuple[Fault, ...] = ()
     """The faults to produce."""
     n_cars: int = 0
     """Number of cars that the server drives itself."""
     seed: int = 0
-    """The seed of those cars."""
+    """The seed of the cars that the server drives."""
     is_quiet: bool = False
     """Whether to print nothing about unknown calls."""
 
@@ -86,7 +86,7 @@ class Console:
         if self._n_suppressed:
             suffix = f" ({self._n_suppressed} lines before this one were left out)"
         self._n_suppressed = 0
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone: no reason to stop serving
+        with contextlib.suppress(OSError, ValueError):  # the server continues if its terminal is closed
             print(f"carla-emulator: {line}{suffix}", file=sys.stderr, flush=True)
 
 
@@ -150,7 +150,7 @@ class Acceptor:
 
 
 class EmulatorServer:
-    """A server that listens as soon as it is constructed, and answers while :meth:`serve` runs.
+    """Listen from the construction on, and answer while :meth:`serve` runs.
 
     :param settings: the settings.
     :raises OSError: if the port, or the next one, is in use.
@@ -189,10 +189,10 @@ class EmulatorServer:
                 try:
                     key.data(events)
                 except Exception as error:  # a bug that one client triggers must not end the others' connections
-                    self._console.say(f"went on after {shortened(error)}")
+                    self._console.say(f"continued after an error: {shortened(error)}")
             if not self._simulation.is_synchronous and time.monotonic() >= self._next_tick_s:
-                # Counting from when the tick was due keeps the average pace. After a long pause the lost ticks are
-                # skipped.
+                # The next tick is counted from the time at which this one was due, which keeps the average pace. After
+                # a long pause, lost ticks are skipped.
                 due_s = max(self._next_tick_s, time.monotonic() - _MAX_CATCH_UP_S)
                 self._next_tick_s = due_s + (self._simulation.step_s or DEFAULT_STEP_S)
                 try:
@@ -238,7 +238,7 @@ class EmulatorServer:
                     self._console.say(complaint)
                 if call.wants_response:
                     connection.sendall(response(call.call_id, result))
-        except Exception as error:  # the client is gone, or is not CARLA's: only this connection ends
+        except Exception as error:  # the client is gone or is not CARLA's client: only this connection ends
             if not isinstance(error, OSError):
                 self._console.say(f"closed a connection: {shortened(error)}")
             self._selector.unregister(connection)
@@ -263,10 +263,10 @@ def _raise_open_file_limit() -> None:
 
 
 def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """Return two listening sockets on neighbouring ports, as CARLA has them.
+    """Return two listening sockets on neighbouring ports, as CARLA uses them.
 
     :param host: the address to bind.
-    :param port: the first port; 0 for any.
+    :param port: the first port; 0 for any free port.
     :raises OSError: if one of the ports is in use.
     """
     for _ in range(50):
@@ -277,7 +277,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             first.close()
             if port:
                 raise
-            # The system chose a port whose neighbour is in use: try another one.
+            # The system chose a port whose neighbour is in use: try another port.
     raise OSError("found no free port whose successor is free too: the server needs both; free some ports")
 
 

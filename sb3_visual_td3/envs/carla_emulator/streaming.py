@@ -1,4 +1,4 @@
-"""The stream server: clients subscribe to a stream by its number and receive every measurement that is sent on it.
+"""Run the stream server: clients subscribe to a stream by its number and receive every measurement sent on it.
 
 A client connects to the stream port, sends the stream's number as a little-endian ``u32``, and only listens from then
 on. The server sends a ``u32`` size and the payload for each measurement. The genuine client opens one connection per
@@ -19,7 +19,7 @@ _MAX_BACKLOG_BYTES = 64_000_000
 
 
 class _Subscriber:
-    """A client's connection, which subscribes to one stream."""
+    """Hold a client's connection, which subscribes to one stream."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -27,7 +27,7 @@ class _Subscriber:
         self.stream_id: int | None = None
         """The number of the stream; None until the client has sent it."""
         self.backlog = bytearray()
-        """What could not be sent yet, because the client reads too slowly."""
+        """Bytes that could not be sent yet, because the client reads too slowly."""
 
 
 class StreamServer:
@@ -78,7 +78,7 @@ class StreamServer:
         for subscriber in tuple(self._subscribers.get(stream_id, ())):
             message = _U32.pack(len(payload)) + payload
             if subscriber.backlog:
-                # Whole messages only: half a message would shift everything after it.
+                # Only whole messages are dropped; half a message would shift everything after it.
                 if len(subscriber.backlog) < _MAX_BACKLOG_BYTES:
                     subscriber.backlog += message
                 continue
@@ -120,7 +120,7 @@ class StreamServer:
         if not received:
             self._drop(subscriber)
             return
-        # After the stream's number a client sends nothing of meaning.
+        # After the stream's number, data from a client has no meaning.
         if subscriber.stream_id is None:
             subscriber.request += received
             if len(subscriber.request) >= _U32.size:

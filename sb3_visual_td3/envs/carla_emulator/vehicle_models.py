@@ -1,8 +1,7 @@
-"""The vehicles of CARLA 0.9.16's blueprint library: size, kind, and how each drives.
+"""Describe the vehicles of CARLA 0.9.16's blueprint library: size, kind, and how each of them drives.
 
-The sizes are those of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed follow from size and kind:
-they are estimates. ``vehicle.tesla.model3`` drives as the embedded world's car does: a policy drives alike in both
-worlds.
+The sizes are those of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed are estimates from size and
+kind. ``vehicle.tesla.model3`` drives like the embedded world's car, so that a policy drives alike in both worlds.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ _LITE = VehicleSettings()
 _REFERENCE_MASS_KG = 1_500.0
 """Mass of the embedded world's car."""
 _TURNING_RADIUS_M = _LITE.wheelbase_m / math.tan(_LITE.max_wheel_rad)
-"""All vehicles turn within this radius: longer ones turn their wheels further, so that each gets around the corners."""
+"""All vehicles can turn within this radius: longer vehicles turn their wheels further, so that they get around
+corners."""
 _TOP_SPEED_MPS: dict[BaseType, float] = {
     "car": _LITE.max_throttle_mps2 / _LITE.drag_per_s,
     "van": 10.0,
@@ -27,16 +27,16 @@ _TOP_SPEED_MPS: dict[BaseType, float] = {
     "bicycle": 6.0,
 }
 _LATERAL_MPS2: dict[BaseType, float] = {"truck": 4.5, "bus": 4.5, "van": 5.5, "bicycle": 4.0}
-"""What the tyres, and the height of the body, can bear; all other kinds bear as much as the embedded world's car."""
+"""Largest lateral acceleration, which depends on tyres and height; all other kinds have the embedded world's value."""
 # Tags with which semantic cameras of 0.9.16 show vehicles.
 _TAGS: dict[BaseType, int] = {"car": 14, "van": 14, "truck": 15, "bus": 16, "motorcycle": 18, "bicycle": 19}
 
 
 class VehicleModel(NamedTuple):
-    """One kind of vehicle."""
+    """Describe one kind of vehicle."""
 
     name: str
-    """Id of its blueprint without ``vehicle.``."""
+    """Id of the blueprint without the prefix ``vehicle.``."""
     length_m: float
     width_m: float
     height_m: float
@@ -71,7 +71,7 @@ class VehicleModel(NamedTuple):
 
 
 class Handling(NamedTuple):
-    """How a kind of vehicle drives."""
+    """Describe how a kind of vehicle drives."""
 
     settings: VehicleSettings
     mass_kg: float
@@ -86,7 +86,8 @@ def _handling_of(model: VehicleModel) -> Handling:
         wheelbase_m = _LITE.wheelbase_m * model.length_m / reference.length_m
         volume = model.length_m * model.width_m * model.height_m
         mass_kg = _REFERENCE_MASS_KG * volume / (reference.length_m * reference.width_m * reference.height_m)
-        # An engine's power grows about with the square root of the mass that it moves: heavy vehicles start slowly.
+        # An engine's power grows approximately with the square root of the vehicle's mass, so heavy vehicles accelerate
+        # slowly.
         throttle_mps2 = _LITE.max_throttle_mps2 * min(1.0, math.sqrt(_REFERENCE_MASS_KG / mass_kg))
         dynamics = {
             "wheelbase_m": wheelbase_m,
@@ -150,7 +151,8 @@ _HANDLING: dict[str, Handling] = {}
 def model_of(type_id: str) -> VehicleModel:
     """Return the model of a blueprint.
 
-    :param type_id: id of the blueprint, such as ``"vehicle.tesla.model3"``; an unknown one is a ``tesla.model3``.
+    :param type_id: id of the blueprint, such as ``"vehicle.tesla.model3"``; an unknown id gives the model of
+        ``tesla.model3``.
     """
     return _BY_NAME.get(type_id.removeprefix(_PREFIX), _BY_NAME[_REFERENCE])
 

@@ -105,7 +105,7 @@ def test_sensor_tick_sets_the_interval(client):
 
 def test_unknown_and_malformed_calls_are_answered_and_keep_the_connection(capfd):
     with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
-        with pytest.raises(RuntimeError, match="does not know the call 'make_coffee'"):
+        with pytest.raises(RuntimeError, match="does not support the call 'make_coffee'"):
             client.call("make_coffee", 1, 2)
         for name, arguments in (
             ("spawn_actor", ()),
@@ -127,7 +127,7 @@ def test_unknown_and_malformed_calls_are_answered_and_keep_the_connection(capfd)
 def test_calls_without_support_are_named_once(capfd):
     with EmulatorProcess("train_0") as emulator, WireClient(emulator.port) as client:
         for _ in range(3):
-            with pytest.raises(RuntimeError, match="does not know the call 'make_coffee'"):
+            with pytest.raises(RuntimeError, match="does not support the call 'make_coffee'"):
                 client.call("make_coffee")
             assert client.call("get_environment_objects", 0) == []
             assert client.call("draw_debug_shape", []) is None
