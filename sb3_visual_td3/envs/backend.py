@@ -114,7 +114,11 @@ class VehicleState(NamedTuple):
     """What the vehicle has collided with; empty if it has not collided, or if the world does not report it."""
     stop_ahead_m: float = math.inf
     """Distance along the lane from the vehicle's centre to the nearest place where it must stop: the stop line of a
-    light that is red or yellow, or a pedestrian on the road."""
+    light that is red or yellow, a pedestrian on the road, or a junction in which other cars cross its way."""
+    vehicle_ahead_m: float = math.inf
+    """On a route, distance along the lanes from the vehicle's centre to the rear of the next car ahead."""
+    vehicle_ahead_mps: float = 0.0
+    """Speed of that car."""
 
 
 class Backend(Protocol):

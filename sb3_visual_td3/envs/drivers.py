@@ -26,6 +26,8 @@ _HARD_BRAKING_MPS2 = 5.0
 _STOP_BEFORE_M = 4.0
 """Distance from the vehicle's centre to a stop line or a pedestrian when the vehicle stops: half its length and a
 margin."""
+_FOLLOW_M = 5.0
+"""Distance from the vehicle's centre to the rear of the car ahead when both stand: half its length and a margin."""
 
 
 class PurePursuitDriver:
@@ -68,6 +70,11 @@ class PurePursuitDriver:
         if state.speed_mps**2 / (2.0 * _HARD_BRAKING_MPS2) < state.stop_ahead_m:
             room_m = max(0.0, state.stop_ahead_m - _STOP_BEFORE_M)
             target_mps = min(target_mps, math.sqrt(2.0 * _BRAKING_MPS2 * room_m))
+        # Behind another car the vehicle keeps a distance from which it can stop if that car stops.
+        gap_m = state.vehicle_ahead_m - _FOLLOW_M
+        if gap_m < math.inf:
+            follow_mps2 = state.vehicle_ahead_mps * abs(state.vehicle_ahead_mps) + 2.0 * _BRAKING_MPS2 * gap_m
+            target_mps = min(target_mps, math.sqrt(max(0.0, follow_mps2)))
         (goal,) = env.waypoints_m([self.near_m + self.ahead_s * state.speed_mps])
         forward_m, left_m = to_vehicle_frame(state, *goal)
         curvature_per_m = 2.0 * left_m / (forward_m * forward_m + left_m * left_m)

@@ -18,7 +18,7 @@ from sb3_visual_td3.envs.backend import BodySize, MarkKind, VehicleState
 Termination = Literal["", "collision", "off_road", "off_route", "wrong_way", "idle", "goal", "timeout"]
 Ending = Literal["terminated", "truncated"]
 _WAIT_AHEAD_M = 20.0
-"""A vehicle has a reason to stand still if the place where it must stop is at most this far ahead."""
+"""A vehicle has a reason to stand still if the place where it must stop, or the next car, is at most this far ahead."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class TaskSettings:
     spare_s: float = 30.0
     """Time for starting and for bends. The time limit of a route is this time plus the time for its length at
     ``success_speed_fraction`` of the target speed."""
+    max_wait_s: float = 180.0
+    """Time after which a vehicle that waits counts as idle, so that no episode lasts forever. It is the time
+    after which CARLA's leaderboard takes a vehicle for blocked."""
 
     def __post_init__(self) -> None:
         check_choice("idle_ending", self.idle_ending, get_args(Ending))
@@ -57,6 +60,7 @@ class TaskSettings:
         coerce_quantity(self, "idle_speed_mps", 0.0, 100.0, "m/s")
         coerce_quantity(self, "mark_half_width_m", 0.0, 1.0, "m")
         coerce_quantity(self, "success_speed_fraction", 0.0, 1.0, "of the target speed")
+        coerce_quantity(self, "max_wait_s", 0.0, 1e6, "s")
         coerce_quantity(self, "spare_s", 0.0, 1e6, "s")
         coerce_quantity(self, "reward_scale", 1e-9, 1e9, "(a factor)")
 
@@ -106,6 +110,7 @@ class DrivingTask:
         self.termination: Termination = ""
         self._n_idle = 0
         self._n_waited = 0
+        self._n_standing = 0
         self.n_new_red_lights = 0
         self._state = state
         self._action = (0.0, 0.0)
@@ -123,14 +128,15 @@ class DrivingTask:
         """
         self.n_steps += 1
         is_standing = state.speed_mps < self.settings.idle_speed_mps
-        # Steps of waiting at a red light or for a pedestrian do not count as idling, nor towards the route's time
-        # limit.
-        if is_standing and state.stop_ahead_m < _WAIT_AHEAD_M:
+        if not is_standing:
+            self._n_standing = self._n_idle = 0
+        elif self._has_reason_to_wait(state):
+            # Steps of waiting count neither as idling nor towards the route's time limit.
+            self._n_standing += 1
             self._n_waited += 1
-        elif is_standing:
-            self._n_idle += 1
         else:
-            self._n_idle = 0
+            self._n_standing += 1
+            self._n_idle += 1
         self.n_new_red_lights = (state.n_red_lights or 0) - (self._state.n_red_lights or 0)
         self.termination = self._judge_end(state)
         self.n_collisions += self.termination in ("collision", "off_road")
@@ -150,7 +156,7 @@ class DrivingTask:
     def max_steps(self) -> int | None:
         """Return the number of steps that the route allows; None on a closed route, which has no end.
 
-        Steps in which the vehicle waits at a red light, or for a pedestrian, do not count.
+        Steps in which the vehicle waits at a red light, for a pedestrian, or behind other cars do not count.
         """
         if not self._state.has_goal:
             return None
@@ -203,6 +209,7 @@ class DrivingTask:
             "termination": self.termination,
             "n_idle": self._n_idle,
             "n_waited": self._n_waited,
+            "n_standing": self._n_standing,
             "n_new_red_lights": self.n_new_red_lights,
             "action": list(self._action),
             "is_across": list(self._is_across),
@@ -223,10 +230,16 @@ class DrivingTask:
         self._n_idle = saved["n_idle"]
         # States that were saved before there were traffic lights lack this entry.
         self._n_waited = saved.get("n_waited", 0)
+        self._n_standing = saved.get("n_standing", 0)
         self.n_new_red_lights = saved.get("n_new_red_lights", 0)
         self._action = (saved["action"][0], saved["action"][1])
         self._is_across = list(saved["is_across"])
         self.marks_crossed = list(saved["marks_crossed"])
+
+    def _has_reason_to_wait(self, state: VehicleState) -> bool:
+        """Return whether a standing vehicle waits at a light, for a pedestrian, or for other cars, and not too long."""
+        is_near = state.stop_ahead_m < _WAIT_AHEAD_M or state.vehicle_ahead_m < _WAIT_AHEAD_M
+        return is_near and self._n_standing * self.settings.step_s < self.settings.max_wait_s
 
     def _is_success(self) -> bool:
         """Return whether the episode is a success, if it ends now."""

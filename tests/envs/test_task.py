@@ -247,3 +247,28 @@ def test_the_terms_have_the_names_of_the_table_in_its_order():
 def test_an_accident_costs_its_weight():
     task = begun_task(weights=RewardWeights(accident=7.0))
     assert task.advance(STEADY._replace(has_collided=True), 0.0, 0.0).reward_terms["safety"] == -7.0
+
+
+def test_waiting_behind_a_car_is_not_idling_until_it_lasts_too_long():
+    task = begun_task(step_s=0.1, max_wait_s=20.0)
+    waiting = STEADY._replace(speed_mps=0.0, has_goal=True, route_length_m=400.0, vehicle_ahead_m=19.9)
+    # 200 steps of waiting, and then 50 of idling.
+    for step in range(249):
+        outcome = task.advance(waiting, 0.0, 0.0)
+        assert (outcome.terminated, outcome.truncated) == (False, False), step
+    assert task.advance(waiting, 0.0, 0.0).truncated
+    assert task.termination == "idle"
+    task.reset(STEADY)
+    for _ in range(100):
+        task.advance(waiting, 0.0, 0.0)
+    task.advance(waiting._replace(speed_mps=1.0), 0.0, 0.0)
+    for _ in range(200):
+        assert not task.advance(waiting, 0.0, 0.0).truncated, "after driving on, the vehicle may wait again"
+
+
+def test_a_car_far_ahead_is_no_reason_to_stand_still():
+    task = begun_task()
+    idle = STEADY._replace(speed_mps=0.0, vehicle_ahead_m=20.1)
+    for _ in range(49):
+        assert not task.advance(idle, 0.0, 0.0).truncated
+    assert task.advance(idle, 0.0, 0.0).truncated

@@ -144,7 +144,7 @@ class CarlaBackend:
         self.frame_shape = mount.frame_shape
         self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather != "clear")
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
-        self._planner = RoutePlanner(RouteSettings() if routes is None else routes, scenery.traffic.n_cars)
+        self._planner = RoutePlanner(RouteSettings() if routes is None else routes)
         self.has_routes = self._planner.settings.has_goals
         self._street = StreetLife(scenery.has_lights, are_lights_remote=True)
         self._track: Track | RoutePath  # set by the first reset

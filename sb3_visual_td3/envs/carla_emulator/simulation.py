@@ -156,7 +156,7 @@ class Simulation:
         for sign in self.roadside.spawn(self._ids):
             self._add(sign)
         self._traffic.is_closed = self._is_red
-        self._traffic.enter(self.map.graph, self.map.spawn_points[0], self._spawn_vehicle)
+        self._traffic.spawn(self.map.graph, self.map.spawn_points[0], self._spawn_vehicle)
 
     def _is_red(self, segment: int) -> bool:
         """Return whether a light at the end of a lane forbids to drive on."""
@@ -297,7 +297,7 @@ class Simulation:
         step_s = self.step_s or DEFAULT_STEP_S
         vehicles = self.vehicles
         self.roadside.advance(step_s)
-        self._traffic.advance(step_s, vehicles)
+        self._traffic.drive(step_s, vehicles)
         solid = [actor for actor in self.actors.values() if isinstance(actor, _SOLID)]
         for actor in solid:
             if not isinstance(actor, Prop):

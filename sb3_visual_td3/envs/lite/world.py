@@ -21,6 +21,8 @@ from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 from sb3_visual_td3.envs.road.route_maps import load_route_map
 from sb3_visual_td3.envs.road.route_path import RoutePath
 from sb3_visual_td3.envs.road.route_settings import RoutePlanner, RouteSettings
+from sb3_visual_td3.envs.road.route_traffic import RouteTraffic
+from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.street_life import StreetLife
 from sb3_visual_td3.envs.road.track import LanePosition, Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
@@ -44,7 +46,7 @@ class LiteWorld:
     :param routes: the routes to drive; the closed route by default.
     :param map_groups: the names of the maps, by group.
     :param street_life: traffic lights and pedestrians; by default there are none.
-    :raises ValueError: if ``tick_s`` is out of range, or if there are other cars on routes to a goal.
+    :raises ValueError: if ``tick_s`` is out of range.
     """
 
     def __init__(
@@ -61,11 +63,14 @@ class LiteWorld:
         self._tick_s = check_quantity("dt_s", tick_s, 0.001, 0.2, "s")
         self._camera = CameraSettings() if camera is None else camera
         self._vehicle = VehicleSettings() if vehicle is None else vehicle
-        self._traffic = Traffic(TrafficSettings() if traffic is None else traffic, self._vehicle.body)
         self._street = StreetLife() if street_life is None else street_life
+        self._planner = RoutePlanner(RouteSettings() if routes is None else routes)
+        cars = TrafficSettings() if traffic is None else traffic
+        self._traffic: Traffic | RouteTraffic = Traffic(cars, self._vehicle.body)
+        if self.has_routes:
+            self._traffic = RouteTraffic(cars, self._vehicle.body, self._street.is_closed)
         self._view = View(self._camera)
         self.map_groups = map_groups
-        self._planner = RoutePlanner(RouteSettings() if routes is None else routes, self._traffic.settings.n_cars)
 
     @property
     def map_name(self) -> str:
@@ -127,7 +132,9 @@ class LiteWorld:
         self._distance_m = 0.0
         self._n_ticks = 0
         self._has_collided = False
-        if isinstance(track, Track):
+        if isinstance(self._traffic, RouteTraffic):
+            self._traffic.reset(Pose(*self._motion[:3]), self._lane, start.speed_mps, start.scene_seed)
+        elif isinstance(track, Track):
             self._traffic.reset(track, self._lane.nearest, start.scene_seed)
         if self._street.is_on:
             self._street.reset(self._lane, start.scene_seed)
@@ -194,8 +201,12 @@ class LiteWorld:
             "distance_m": self._distance_m,
             "n_ticks": self._n_ticks,
             "has_collided": self._has_collided,
-            "cars": self._traffic.get_state(),
+            "cars": [],
         }
+        if isinstance(self._traffic, Traffic):
+            state["cars"] = self._traffic.get_state()
+        elif self._traffic.settings.n_cars:
+            state["traffic"] = self._traffic.get_state()
         if self._street.is_on:
             state["street"] = self._street.get_state()
         return state
@@ -212,9 +223,11 @@ class LiteWorld:
                 f"n_walkers={self._street.n_walkers}; make the env with the settings of the saved env"
             )
         n_cars = self._traffic.settings.n_cars
-        if len(state["cars"]) != n_cars:
+        # On a short map there may be fewer cars than the settings ask for: a route's traffic notes its setting.
+        n_saved = state["traffic"]["n_cars"] if "traffic" in state else len(state["cars"])
+        if n_saved != n_cars:
             raise ValueError(
-                f"a state with {len(state['cars'])} cars: expected n_cars={n_cars}; "
+                f"a state with {n_saved} cars: expected n_cars={n_cars}; "
                 "make the env with the settings of the saved env"
             )
         # States of earlier versions have only the closed route.
@@ -224,7 +237,11 @@ class LiteWorld:
         self._distance_m = state["distance_m"]
         self._n_ticks = state["n_ticks"]
         self._has_collided = state["has_collided"]
-        if isinstance(self._track, Track):
+        if isinstance(self._traffic, RouteTraffic):
+            if "traffic" in state:
+                motion = self._motion
+                self._traffic.set_state(state["traffic"], self._lane, motion.speed_mps, self._scene_seed)
+        elif isinstance(self._track, Track):
             self._traffic.set_state(self._track, state["cars"])
         if self._street.is_on:
             self._street.set_state(state["street"])
@@ -239,16 +256,26 @@ class LiteWorld:
         state = self._track.state_of(
             motion[:3], motion.speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
-        if not self._street.is_on:
+        # On the closed route the state does not tell about other cars.
+        if not self._street.is_on and not (self.has_routes and self._traffic.cars):
             return state
         collided_with: CollidedWith = ""
         if self._has_collided:
             collided_with = "walker" if self._street.has_hit_walker else "vehicle"
-        return state._replace(
-            n_red_lights=self._street.n_red_lights if self._street.has_lights else None,
-            collided_with=collided_with,
-            stop_ahead_m=self._street.stop_ahead_m(self._lane),
-        )
+        state = state._replace(collided_with=collided_with)
+        if self._street.is_on:
+            state = state._replace(
+                n_red_lights=self._street.n_red_lights if self._street.has_lights else None,
+                stop_ahead_m=self._street.stop_ahead_m(self._lane),
+            )
+        if isinstance(self._traffic, RouteTraffic):
+            vehicle_ahead_m, vehicle_ahead_mps, junction_m = self._traffic.outlook
+            state = state._replace(
+                stop_ahead_m=min(state.stop_ahead_m, junction_m),
+                vehicle_ahead_m=vehicle_ahead_m,
+                vehicle_ahead_mps=vehicle_ahead_mps,
+            )
+        return state
 
     def _enter(self, map_name: str, scene_seed: int, route_seed: int | None) -> None:
         """Load a map, plan the route, and prepare the view of an episode on it."""
@@ -270,8 +297,11 @@ class LiteWorld:
                 self._street.enter(graph, self._track)
             return
         scene = load_route_map(map_name)
-        self._track = self._planner.path(scene.graph, map_name, route_seed)
+        path = self._planner.path(scene.graph, map_name, route_seed)
+        self._track = path
         self._view.reset(scene, scene_seed)
+        if isinstance(self._traffic, RouteTraffic):
+            self._traffic.enter(scene.graph, path)
         if self._street.is_on:
             self._street.enter(scene.graph, self._track)
 
@@ -287,6 +317,11 @@ class LiteWorld:
     def _advance_traffic(self, n_ticks: int) -> None:
         """Advance the other cars, and test for a collision with the ego vehicle."""
         motion, lane = self._motion, self._lane
+        if isinstance(self._traffic, RouteTraffic):
+            walkers = self._street.walkers_on_road() if self._street.is_on else ()
+            self._traffic.advance(n_ticks * self._tick_s, Pose(*motion[:3]), lane, motion.speed_mps, walkers)
+            self._has_collided = self._traffic.hits(*motion[:3])
+            return
         # The other cars react to the ego vehicle's speed along the lane, which is lower than its speed at an angle to
         # the lane.
         speed_along_mps = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -35,6 +36,23 @@ def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
     return _projections_overlap(dx_m, dy_m, one, two, cos_turn, sin_turn) and _projections_overlap(
         dx_m, dy_m, two, one, cos_turn, sin_turn
     )
+
+
+def any_overlap(one: OrientedBox, others: Iterable[OrientedBox]) -> bool:
+    """Return whether a rectangle shares a point with any of the others.
+
+    :param one: a rectangle.
+    :param others: the other rectangles.
+    :return: True if it does.
+    """
+    for other in others:
+        # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch. A diagonal is
+        # shorter than length and width together, which are computed faster.
+        reach_m = 0.5 * (one.length_m + one.width_m + other.length_m + other.width_m)
+        dx_m, dy_m = other.x_m - one.x_m, other.y_m - one.y_m
+        if dx_m * dx_m + dy_m * dy_m <= reach_m * reach_m and boxes_overlap(one, other):
+            return True
+    return False
 
 
 def _projections_overlap(

@@ -143,11 +143,9 @@ class LaneGraph:
         return graph
 
     @cached_property
-    def _all_points(self) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """Return all points of all segments, ``(n, 2)``, and the index of the first point of each segment."""
-        points = np.concatenate([segment.points_m for segment in self.segments])
-        lengths = [len(segment.points_m) for segment in self.segments]
-        return points, np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.intp)
+    def _bounds(self) -> NDArray[np.float64]:
+        """Return the least and greatest x and y of each segment, ``(n_segments, 2, 2)``."""
+        return np.stack([(each.points_m.min(axis=0), each.points_m.max(axis=0)) for each in self.segments])
 
     def places_near(self, x_m: float, y_m: float, within_m: float) -> list[tuple[float, LanePlace]]:
         """Return for each lane near a point the place on the lane that is closest to the point, the nearest lane first.
@@ -157,15 +155,16 @@ class LaneGraph:
         :param within_m: largest distance from the lane's centre.
         :return: for each lane the distance from its centre in metres, and the place.
         """
-        points, firsts = self._all_points
-        # (n_segments,): the smallest distance of each segment.
-        distances = np.hypot(points[:, 0] - x_m, points[:, 1] - y_m)
-        nearest = np.minimum.reduceat(distances, firsts)
+        # (n_segments, 2): whether the point is within the lane's extent along x and y. Few lanes are left to measure.
+        place, bounds = np.array((x_m, y_m)), self._bounds
+        is_within = (place >= bounds[:, 0] - within_m) & (place <= bounds[:, 1] + within_m)
         found = []
-        for index in np.flatnonzero(nearest <= within_m).tolist():
+        for index in np.flatnonzero(is_within.all(axis=1)).tolist():
             segment = self.segments[index]
-            closest = int(np.argmin(distances[firsts[index] : firsts[index] + len(segment.points_m)]))
-            found.append((float(nearest[index]), LanePlace(index, float(segment.along_m[closest]))))
+            distances = np.hypot(segment.points_m[:, 0] - x_m, segment.points_m[:, 1] - y_m)
+            closest = int(np.argmin(distances))
+            if distances[closest] <= within_m:
+                found.append((float(distances[closest]), LanePlace(index, float(segment.along_m[closest]))))
         return sorted(found)
 
     def junction_ways(self, incoming: int) -> list[JunctionWay]:

@@ -46,6 +46,17 @@ class RouteLine(NamedTuple):
     """Number of the manoeuvre at each point; -1 where there is none."""
 
 
+class RouteLane(NamedTuple):
+    """A lane on a route."""
+
+    segment: int
+    """Its index in the lane graph."""
+    from_m: float
+    """Distance from the start at which a vehicle begins to drive on it."""
+    along_m: float
+    """Distance of that place from the lane's beginning; not 0 on the first lane, and after a lane change."""
+
+
 class RoutePath:
     """Represent a route by evenly spaced points in driving order, from its start to some metres beyond its goal.
 
@@ -53,6 +64,8 @@ class RoutePath:
     :param n_to_goal: number of points of the line up to the goal.
     :param marks: different marks; the first entry is empty.
     :param commands: the command of each manoeuvre.
+    :param driven: the lanes up to the goal: segment, index of the line's point from which on it is driven, and the
+        distance of that point from the lane's beginning.
     """
 
     def __init__(
@@ -61,6 +74,7 @@ class RoutePath:
         n_to_goal: int,
         marks: Sequence[tuple[LaneMark, ...]],
         commands: Sequence[Command],
+        driven: Sequence[tuple[int, int, float]] = (),
     ) -> None:
         kept = forward_points(line.points_m)
         points_m = mended(line.points_m[kept])
@@ -84,6 +98,12 @@ class RoutePath:
             for width, left, right, number in zip(*(lane.tolist() for lane in lanes), line.marks[before], strict=True)
         ]
         self._commands = _commands_ahead(line.manoeuvre[before], commands, even, self.length_m)
+        # A point that was not kept lies before the next kept one.
+        firsts = np.minimum(np.searchsorted(kept, [point for _, point, _ in driven]), len(kept) - 1)
+        self.lanes = [
+            RouteLane(segment, from_m, place_m)
+            for (segment, _, place_m), from_m in zip(driven, along_m[firsts].tolist(), strict=True)
+        ]
 
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
         """Return the pose at a distance to the side of a point of the route.
@@ -207,6 +227,7 @@ class _Builder:
         self._marks: dict[tuple[LaneMark, ...], int] = {(): 0}
         self._commands: list[Command] = []
         self._parts: list[RouteLine] = []
+        self._lanes: list[tuple[int, int, float]] = []
 
     def build(self) -> RoutePath:
         """Return the line."""
@@ -224,11 +245,30 @@ class _Builder:
             begin = plan.start_m / graph.segments[plan.segments[0]].length_m if number == 0 else 0.0
             end = goal if number == len(groups) - 1 else 1.0
             lanes = [plan.segments[position] for position in group]
+            self._note_lanes(lanes, begin, end)
             self._add_stretch(lanes, begin, end, at_position.get(group[0], -1))
-        n_to_goal = sum(len(part.points_m) for part in self._parts)
+        n_to_goal = self._n_points()
         self._add_what_follows(plan.segments[-1], goal)
         line = RouteLine(*(np.concatenate(columns) for columns in zip(*self._parts, strict=True)))
-        return RoutePath(line, n_to_goal, tuple(self._marks), self._commands)
+        return RoutePath(line, n_to_goal, tuple(self._marks), self._commands, self._lanes)
+
+    def _n_points(self) -> int:
+        """Return the number of points so far."""
+        return sum(len(part.points_m) for part in self._parts)
+
+    def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
+        """Note from where on the lanes of the next stretch are driven.
+
+        :param lanes: the segments in driving order, as for ``_add_stretch``.
+        :param begin: fraction of the segments' length at which the stretch begins.
+        :param end: fraction at which it ends.
+        """
+        first_m = self._graph.segments[lanes[0]].length_m
+        n = _n_points_of((end - begin) * first_m)
+        for number, lane in enumerate(lanes):
+            share = number / len(lanes)
+            place_m = (begin + share * (end - begin)) * self._graph.segments[lane].length_m
+            self._lanes.append((lane, self._n_points() + int(share * n), place_m))
 
     def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
         """Add one lane, or neighbouring lanes between which the car changes.
@@ -240,7 +280,7 @@ class _Builder:
         """
         rows = [self._graph.segments[lane] for lane in lanes]
         length_m = (end - begin) * rows[0].length_m
-        n = max(2, math.ceil(length_m / SPACING_M) + 1)
+        n = _n_points_of(length_m)
         at = np.linspace(begin, end, n)
         n_changes = len(lanes) - 1
         # (n,): the lane at each point, as a number from 0 to n_changes with fractions within a change. Each change has
@@ -313,6 +353,11 @@ class _Builder:
     def _bend_rad(self, heading_rad: float, way: int) -> float:
         """Return by how much the end of lane ``way`` turns away from ``heading_rad``, in radians, >= 0."""
         return abs(math.remainder(self._graph.segments[way].headings_rad[1] - heading_rad, 2.0 * math.pi))
+
+
+def _n_points_of(length_m: float) -> int:
+    """Return the number of points on a stretch."""
+    return max(2, math.ceil(length_m / SPACING_M) + 1)
 
 
 def _columns(row: LaneSegment) -> NDArray[np.float64]:

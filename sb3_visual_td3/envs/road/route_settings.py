@@ -60,16 +60,9 @@ class RoutePlanner:
     """Plan the route of each episode.
 
     :param settings: the kind of routes and their range.
-    :param n_cars: number of other cars, which drive on the closed route only.
-    :raises ValueError: if there are other cars on routes to a goal.
     """
 
-    def __init__(self, settings: RouteSettings, n_cars: int) -> None:
-        if settings.has_goals and n_cars:
-            raise ValueError(
-                f"n_cars={n_cars}: expected 0 with routes to a goal; other cars drive on the closed route only, "
-                "route='loop'"
-            )
+    def __init__(self, settings: RouteSettings) -> None:
         self.settings = settings
         self._plans: dict[tuple[str, int], RoutePlan] = {}
 

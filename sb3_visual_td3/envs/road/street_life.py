@@ -230,6 +230,18 @@ class StreetLife:
                     found.append((round(stop.along_m / self._line.spacing_m) % len(self._line.points_m), 0.0))
         return found
 
+    def is_closed(self, segment: int) -> bool:
+        """Return whether a light forbids to drive on at the end of a lane.
+
+        :param segment: number of the lane.
+        """
+        return self._lights is not None and self._lights.stop_ahead_m(segment) is not None
+
+    def walkers_on_road(self) -> list[tuple[float, float]]:
+        """Return x and y of each pedestrian who crosses."""
+        places = zip(self.walkers, self.walker_places(), strict=True)
+        return [place for walker, place in places if walker.direction]
+
     def posted_lights(self) -> list[PostedLight]:
         """Return all traffic lights of the map with their colours."""
         if self._lights is None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.arguments import coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import BodySize
-from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
+from sb3_visual_td3.envs.road.collision import OrientedBox, any_overlap
 from sb3_visual_td3.envs.road.network import LANE_WIDTH_M
 from sb3_visual_td3.envs.road.track import Track
 
@@ -200,9 +200,6 @@ class Traffic:
         self._ego_body = ego_body
         # Distance of the centres at which the bumpers of a car and the ego vehicle touch.
         self._clearance_m = 0.5 * (settings.length_m + ego_body.length_m)
-        # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch.
-        reach_m = 0.5 * (math.hypot(*ego_body[:2]) + math.hypot(settings.length_m, settings.width_m))
-        self._reach2_m2 = reach_m * reach_m
         self.cars: list[Car] = []
         self.boxes: list[OrientedBox] = []
         self.paints: list[int] = []
@@ -260,13 +257,7 @@ class Traffic:
         :param yaw_rad: heading of the ego vehicle in radians, counter-clockwise from the x axis.
         :return: True if it does.
         """
-        for box in self.boxes:
-            dx, dy = box.x_m - x_m, box.y_m - y_m
-            if dx * dx + dy * dy <= self._reach2_m2:
-                ego = OrientedBox(x_m, y_m, yaw_rad, self._ego_body.length_m, self._ego_body.width_m)
-                if boxes_overlap(ego, box):
-                    return True
-        return False
+        return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
 
     def get_state(self) -> list[list[Any]]:
         """Return the fields of each car as a list of plain values."""

@@ -9,9 +9,10 @@ import pytest
 
 from sb3_visual_td3.envs.carla_emulator.protocol import Transform
 from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary, pose_on
-from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic, TrafficMap
+from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.road.collision import boxes_overlap
+from sb3_visual_td3.envs.road.graph_traffic import TrafficMap
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
 from tests.towns import TOWNS
 
@@ -87,9 +88,9 @@ def test_cars_obey_the_lights_of_the_map():
     lights = sim.roadside.lights
     n_entered, n_stopped = 0, 0
     for _ in range(1_500):
-        before = [(car.path[0], car.along_m, car.speed_mps) for car in traffic._cars]
+        before = [(car.path[0], car.along_m, car.speed_mps) for car in traffic.cars]
         sim.tick()
-        for car, (segment, _, speed_mps) in zip(traffic._cars, before, strict=True):
+        for car, (segment, _, speed_mps) in zip(traffic.cars, before, strict=True):
             is_red = lights.stop_ahead_m(segment) is not None
             if car.path[0] != segment and sim.map.graph.segments[car.path[0]].junction != NO_JUNCTION:
                 n_entered += 1
@@ -141,7 +142,7 @@ def test_cars_turn_every_way_at_junctions():
     chosen = {}
     for _ in range(2_000):
         sim.tick()
-        for car in traffic._cars:
+        for car in traffic.cars:
             for one, two in itertools.pairwise(car.path):
                 chosen.setdefault(one, set()).add(two)
     assert max(len(ways) for ways in chosen.values()) >= 2
@@ -151,7 +152,7 @@ def test_cars_turn_every_way_at_junctions():
 
 def test_cars_stop_behind_a_clients_vehicle_and_go_on_when_it_is_gone():
     sim, traffic = world("streets_0", 1)
-    car = traffic._cars[0]
+    car = traffic.cars[0]
     sim.tick()
     segment = sim.map.graph.segments[car.path[1]]
     obstacle = sim.spawn([0, "vehicle.audi.tt", []], Transform.from_pose(pose_on(segment, 0.6 * segment.length_m)))
@@ -176,7 +177,7 @@ def test_cars_wait_before_a_closed_junction_and_enter_an_open_one():
     traffic.is_closed = lambda segment: True
     for _ in range(1_200):
         sim.tick()
-    for car in traffic._cars:
+    for car in traffic.cars:
         assert not junctions[car.path[0]]
         assert car.speed_mps < 0.05
         to_line_m = sim.map.graph.segments[car.path[0]].length_m - car.along_m - car.half_length_m
@@ -207,7 +208,7 @@ def test_destroyed_car_frees_its_lane():
     sim, traffic = world("streets_0", 6)
     for vehicle in cars_of(sim)[:5]:
         assert sim.destroy(vehicle.id)
-    assert len(traffic._cars) == 1
+    assert len(traffic.cars) == 1
     travelled = drive_and_measure(sim, 300)
     assert min(travelled.values()) > 20.0
 

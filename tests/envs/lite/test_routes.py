@@ -215,11 +215,6 @@ def test_a_route_file_is_driven(tmp_path):
     assert infos[-1]["route_length_m"] == pytest.approx(math.dist(line[10], line[80]), rel=0.1)
 
 
-def test_other_cars_are_refused_on_routes_to_a_goal():
-    with pytest.raises(ValueError, match="n_cars=3: expected 0 with routes to a goal"):
-        made(n_cars=3)
-
-
 def test_commands_need_a_route():
     with pytest.raises(ValueError, match=r"observation='camera\+command': expected routes to a goal"):
         made(route="loop", observation="camera+command")

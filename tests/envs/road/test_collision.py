@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
+from sb3_visual_td3.envs.road.collision import OrientedBox, any_overlap, boxes_overlap
 
 CAR = OrientedBox(0.0, 0.0, 0.0, 4.4, 1.8)
 
@@ -79,3 +79,15 @@ def test_boxes_touch_where_edges_cross_or_corners_lie_inside(one, two):
         assert answer
     if not naive_overlap(one, two, 1.001):
         assert not answer
+
+
+def test_any_overlap_is_the_test_of_each_pair():
+    rng = np.random.default_rng(0)
+    n_touching = 0
+    for _ in range(300):
+        others = [OrientedBox(*rng.uniform(-6.0, 6.0, 2), rng.uniform(-4.0, 4.0), 4.4, 1.8) for _ in range(2)]
+        expected = any(boxes_overlap(CAR, other) for other in others)
+        assert any_overlap(CAR, others) is expected
+        n_touching += expected
+    assert 50 < n_touching < 250
+    assert not any_overlap(CAR, [])

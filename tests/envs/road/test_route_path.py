@@ -176,3 +176,24 @@ def test_a_line_that_needs_no_mending_keeps_its_points():
     line = load_map("train_0").track.points_m
     np.testing.assert_array_equal(forward_points(line), np.arange(len(line)))
     assert mended(line) is line
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_lanes_of_a_path_are_those_of_its_plan_at_the_same_places(seed):
+    plan, path = path_of(seed)
+    assert tuple(lane.segment for lane in path.lanes) == plan.segments
+    assert path.lanes[0][1:] == (0.0, pytest.approx(plan.start_m))
+    for lane in path.lanes:
+        segment = GRAPH.segments[lane.segment]
+        on_lane = [np.interp(lane.along_m, segment.along_m, segment.points_m[:, axis]) for axis in (0, 1)]
+        (on_path,) = path.waypoints_from(path.locate(*path.points_m[0], 0), [lane.from_m])
+        assert math.dist(on_lane, on_path) < 0.6
+
+
+def test_a_lane_change_begins_the_next_lane_in_the_middle_of_the_stretch():
+    graph = graph_from_network(load_map("four_lanes_0").network)
+    outer, inner = number_of(graph, (0, 0, -2)), number_of(graph, (0, 0, -1))
+    path = build_path(graph, RoutePlan((outer, inner), 5.0, 95.0))
+    assert [lane.segment for lane in path.lanes] == [outer, inner]
+    assert path.lanes[1].from_m == pytest.approx(45.0, abs=3.0)
+    assert path.lanes[1].along_m == pytest.approx(50.0, abs=3.0)

@@ -1,0 +1,507 @@
+"""Cars that drive along the lanes of any map: they keep lane and distance, and choose their way at junctions.
+
+The embedded world, the CARLA backend and the emulator share this model. A car drives along a path of lanes, which a
+seed extends at each junction. It follows the car ahead by the intelligent driver model, slows down for bends, and
+enters a junction only if its way through it is free: the way is reserved for the car until it has left the junction,
+and ways that cross it wait.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegment
+from sb3_visual_td3.envs.road.shapes import Pose
+from sb3_visual_td3.envs.road.traffic import IdmSettings, idm_acceleration_mps2
+
+_IDM = IdmSettings()
+_SLOT_M = 12.0
+"""Two cars start at least this far apart on a lane."""
+_SIGHT_M = 60.0
+"""A car looks this far ahead along its path."""
+_LATERAL_MPS2 = 2.0
+"""Lateral acceleration at which a calm driver takes a bend."""
+_SLOWEST_BEND_MPS = 2.5
+_CONFLICT_M = 2.6
+"""Ways through a junction whose centre lines come closer than this are not driven at the same time."""
+_ROOM_AFTER_M = 8.0
+"""A car enters a junction only if the lane after it has this much room, so that it does not stop within it."""
+_RESERVE_FROM_M = 15.0
+_ON_LANE_M = 2.2
+"""A vehicle whose centre is this close to the centre of a lane blocks the lane."""
+_SPLIT_M = 8.0
+"""Where lanes split, a vehicle within the first metres of one still stands in the way of the others."""
+WAY_CLEARANCE_M = 0.5
+"""A way is free again when the rear of its car has left it by this much."""
+
+
+class RoadUser(NamedTuple):
+    """A vehicle or a pedestrian that this model does not move."""
+
+    id: int
+    pose: Pose
+    half_length_m: float
+    half_width_m: float
+    speed_mps: float
+    """Speed in the direction of its pose."""
+    reach_m: float = _ON_LANE_M
+    """It blocks each lane whose centre is this close to its own centre."""
+
+
+class Occupant(NamedTuple):
+    """A vehicle on a lane."""
+
+    along_m: float
+    half_length_m: float
+    speed_mps: float
+    """Speed in the direction of the lane."""
+    owner: int
+    """Id of the vehicle."""
+
+
+class JunctionAhead(NamedTuple):
+    """A car's way through the next junction."""
+
+    distance_m: float
+    """From the car's centre to the junction."""
+    before: int
+    """The lane that leads to the junction."""
+    segments: list[int]
+    """The lanes through it."""
+    after: int | None
+    """The lane after it, if the path leads so far."""
+
+
+class Outlook(NamedTuple):
+    """What the driver of a vehicle must heed on its path."""
+
+    vehicle_ahead_m: float = math.inf
+    """From the vehicle's centre to the rear of the next vehicle; infinite on an empty road."""
+    vehicle_ahead_mps: float = 0.0
+    """Speed of that vehicle."""
+    junction_m: float = math.inf
+    """From the vehicle's centre to a junction in which others drive whose way crosses its own; infinite if there is
+    none that it approaches."""
+
+
+class _Line:
+    """A lane's centre line with what a driver needs: direction and highest speed at each point.
+
+    :param segment: the lane.
+    """
+
+    def __init__(self, segment: LaneSegment) -> None:
+        points = segment.points_m
+        ahead = np.gradient(points, axis=0)
+        headings = np.unwrap(np.arctan2(ahead[:, 1], ahead[:, 0]))
+        self.length_m = segment.length_m
+        self.along_m: list[float] = segment.along_m.tolist()
+        self._rows: list[tuple[float, float, float]] = list(
+            zip(points[:, 0].tolist(), points[:, 1].tolist(), headings.tolist(), strict=True)
+        )
+        # v^2 = a / curvature, where the heading changes; (n,).
+        turn = np.abs(np.gradient(headings))
+        step = np.maximum(np.hypot(ahead[:, 0], ahead[:, 1]), 1e-6)
+        squared = np.maximum(_LATERAL_MPS2 * step / np.maximum(turn, 1e-6), _SLOWEST_BEND_MPS**2)
+        # A bend is announced by as much road as braking for it takes: v_i^2 <= v_j^2 + 2 b (s_j - s_i) for all j > i.
+        reserve = 2.0 * _IDM.acceleration_mps2 * segment.along_m
+        squared = np.minimum.accumulate((squared + reserve)[::-1])[::-1] - reserve
+        self.limit_mps: list[float] = np.sqrt(squared).tolist()
+
+    def index_at(self, along_m: float) -> int:
+        """Return the index of the point before a distance."""
+        last = len(self.along_m) - 2
+        # Points are nearly evenly spaced: the guess is off by a few points at most.
+        index = min(last, max(0, int(along_m / max(self.length_m, 1e-6) * (last + 1))))
+        while index < last and self.along_m[index + 1] <= along_m:
+            index += 1
+        while index > 0 and self.along_m[index] > along_m:
+            index -= 1
+        return index
+
+    def pose_at(self, along_m: float) -> Pose:
+        """Return the place and direction at a distance along the lane."""
+        index = self.index_at(along_m)
+        x, y, heading = self._rows[index]
+        next_x, next_y, next_heading = self._rows[index + 1]
+        step_m = self.along_m[index + 1] - self.along_m[index]
+        part = 0.0
+        if step_m > 0.0:
+            part = min(1.0, max(0.0, (along_m - self.along_m[index]) / step_m))
+        return Pose(x + part * (next_x - x), y + part * (next_y - y), heading + part * (next_heading - heading))
+
+
+class TrafficMap:
+    """What the traffic knows of a map: its lanes, those that cross each other, and where cars can start.
+
+    :param graph: the lanes of the map.
+    """
+
+    def __init__(self, graph: LaneGraph) -> None:
+        self.graph = graph
+        self._lines: dict[int, _Line] = {}
+        self._conflicts: dict[int, frozenset[int]] = {}
+
+    def line(self, segment: int) -> _Line:
+        """Return the centre line of a lane; cached."""
+        if segment not in self._lines:
+            self._lines[segment] = _Line(self.graph.segments[segment])
+        return self._lines[segment]
+
+    def in_junction(self, segment: int) -> bool:
+        """Return whether a lane leads through a junction."""
+        return self.graph.segments[segment].junction != NO_JUNCTION
+
+    @cached_property
+    def onward(self) -> tuple[tuple[int, ...], ...]:
+        """Return the lanes that may follow each lane: those from which a car can drive on forever.
+
+        If only dead ends follow a lane, they are all permitted.
+        """
+        lasting = set(range(len(self.graph.segments)))
+        while True:
+            ending = {i for i in lasting if not any(after in lasting for after in self.graph.segments[i].successors)}
+            if not ending:
+                break
+            lasting -= ending
+        ways = []
+        for segment in self.graph.segments:
+            kept = tuple(after for after in segment.successors if after in lasting)
+            ways.append(kept or segment.successors)
+        return tuple(ways)
+
+    @cached_property
+    def siblings(self) -> tuple[tuple[int, ...], ...]:
+        """Return, for each lane, the other lanes that begin where it begins."""
+        found: list[set[int]] = [set() for _ in self.graph.segments]
+        for segment in self.graph.segments:
+            for after in segment.successors:
+                found[after].update(segment.successors)
+        return tuple(tuple(sorted(beside - {i})) for i, beside in enumerate(found))
+
+    def conflicts(self, segment: int) -> frozenset[int]:
+        """Return the lanes of the same junction that cross a lane, merge with it or split from it; cached."""
+        if segment not in self._conflicts:
+            own = self.graph.segments[segment]
+            found = []
+            for other, candidate in enumerate(self.graph.segments):
+                if other != segment and candidate.junction == own.junction:
+                    # (n_own, n_other): the distances of all pairs of points.
+                    gaps = own.points_m[:, None] - candidate.points_m[None]
+                    if np.hypot(gaps[..., 0], gaps[..., 1]).min() < _CONFLICT_M:
+                        found.append(other)
+            self._conflicts[segment] = frozenset(found)
+        return self._conflicts[segment]
+
+    def slots(self) -> list[tuple[int, float]]:
+        """Return places at which cars can start: lane and distance along it."""
+        found = []
+        for index, segment in enumerate(self.graph.segments):
+            if segment.junction == NO_JUNCTION and self.onward[index]:
+                n_slots = int(segment.length_m / _SLOT_M)
+                first_m = 0.5 * (segment.length_m - (n_slots - 1) * _SLOT_M)
+                found += [(index, first_m + number * _SLOT_M) for number in range(n_slots)]
+        return found
+
+
+@lru_cache(maxsize=8)
+def traffic_map(graph: LaneGraph) -> TrafficMap:
+    """Return what the traffic knows of a map; the same object for the same graph."""
+    return TrafficMap(graph)
+
+
+@dataclass(eq=False)
+class GraphCar:
+    """A car that drives along the lanes of a map."""
+
+    id: int
+    half_length_m: float
+    path: list[int]
+    """The lanes that it drives, the present one first."""
+    along_m: float
+    """Distance of its centre from the beginning of the first lane."""
+    desired_mps: float
+    choose: Callable[[Sequence[int]], int]
+    """Chooses one of the lanes that follow the last one of its path."""
+    speed_mps: float = 0.0
+    waited_s: float = 0.0
+    held: list[int] = field(default_factory=list)
+    """Lanes of junctions that are reserved for it."""
+    left: list[tuple[int, float]] = field(default_factory=list)
+    """Reserved lanes that it has left, and how far its centre has come since."""
+
+
+CarT = TypeVar("CarT", bound=GraphCar)
+
+
+class GraphTraffic(Generic[CarT]):
+    """Drive cars on one map at a time."""
+
+    def __init__(self) -> None:
+        self.cars: list[CarT] = []
+        self.guest: GraphCar | None = None
+        """A vehicle that somebody else drives, and for which ways through junctions are reserved as for a car."""
+        self.is_closed: Callable[[int], bool] = _never_closed
+        """Tells whether the junction in which a lane ends must not be entered now, as at a red light."""
+
+    def enter(self, map_: TrafficMap) -> None:
+        """Begin on a map, without cars.
+
+        :param map_: the map.
+        """
+        self._map = map_
+        self.cars = []
+        self.guest = None
+
+    def pose_of(self, car: CarT) -> Pose:
+        """Return the place and direction of a car."""
+        return self._map.line(car.path[0]).pose_at(car.along_m)
+
+    def advance(self, dt_s: float, others: Iterable[RoadUser]) -> None:
+        """Drive all cars.
+
+        :param dt_s: duration of the movement in seconds.
+        :param others: everything else that may be on a lane.
+        """
+        for car in self.cars:
+            self._extend_path(car)
+        self._on_lane, self._foreign_lanes = self._occupants(others)
+        self._reserve()
+        # All accelerations follow from the same moment: no car moves before the last one has decided.
+        accelerations = [self._acceleration_mps2(car) for car in self.cars]
+        for car, acceleration in zip(self.cars, accelerations, strict=True):
+            self._move(car, acceleration, dt_s)
+
+    def outlook(self, guest: GraphCar) -> Outlook:
+        """Return what the driver of a vehicle that is not one of the cars must heed now.
+
+        :param guest: the vehicle.
+        """
+        self._on_lane, self._foreign_lanes = self._occupants(())
+        ahead = self._way_ahead(guest)
+        junction_m = math.inf
+        if ahead is not None and ahead.segments[0] not in guest.held and self._reaches(guest, ahead):
+            junction_m = ahead.distance_m
+        begin_m = -guest.along_m
+        for segment in guest.path:
+            if begin_m > _SIGHT_M:
+                break
+            nearest = self._nearest_ahead(segment, begin_m, guest.id, begin_m > 0.0)
+            if nearest is not None:
+                return Outlook(begin_m + nearest.along_m - nearest.half_length_m, nearest.speed_mps, junction_m)
+            begin_m += self._map.line(segment).length_m
+        return Outlook(junction_m=junction_m)
+
+    def _extend_path(self, car: GraphCar) -> None:
+        """Choose lanes until the path reaches as far as the car sees, and beyond a junction that begins there."""
+        reach_m = self._map.line(car.path[0]).length_m - car.along_m
+        for segment in car.path[1:]:
+            reach_m += self._map.line(segment).length_m
+        while reach_m < _SIGHT_M or self._map.in_junction(car.path[-1]):
+            ways = self._map.onward[car.path[-1]]
+            if not ways:
+                return
+            car.path.append(car.choose(ways))
+            reach_m += self._map.line(car.path[-1]).length_m
+
+    def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
+        """Return what is on each lane, and the ids of those on it that are not cars of the traffic.
+
+        :param others: everything that this model does not move.
+        """
+        on_lane: dict[int, list[Occupant]] = {}
+        for car in self.cars:
+            mine = Occupant(car.along_m, car.half_length_m, car.speed_mps, car.id)
+            on_lane.setdefault(car.path[0], []).append(mine)
+        foreign_lanes: dict[int, set[int]] = {}
+        for other in others:
+            x, y, yaw = other.pose
+            for _, place in self._map.graph.places_near(x, y, other.reach_m):
+                turn_rad = yaw - self._map.line(place.segment).pose_at(place.along_m).heading_rad
+                # A vehicle across the lane blocks less of it than its length, but at least its width.
+                half_m = max(abs(math.cos(turn_rad)) * other.half_length_m, other.half_width_m)
+                found = Occupant(place.along_m, half_m, other.speed_mps * math.cos(turn_rad), other.id)
+                on_lane.setdefault(place.segment, []).append(found)
+                foreign_lanes.setdefault(place.segment, set()).add(other.id)
+        return on_lane, foreign_lanes
+
+    # Junctions
+
+    def _way_ahead(self, car: GraphCar) -> JunctionAhead | None:
+        """Return the way through the next junction on a car's path; None if there is no junction on it."""
+        distance_m = self._map.line(car.path[0]).length_m - car.along_m
+        for position in range(1, len(car.path)):
+            segment = car.path[position]
+            if self._map.in_junction(segment) and not self._map.in_junction(car.path[position - 1]):
+                way = []
+                after = None
+                for following in car.path[position:]:
+                    if not self._map.in_junction(following):
+                        after = following
+                        break
+                    way.append(following)
+                return JunctionAhead(distance_m, car.path[position - 1], way, after)
+            distance_m += self._map.line(segment).length_m
+        return None
+
+    def _reserve(self) -> None:
+        """Reserve ways through junctions for approaching cars; the car that has waited longest comes first."""
+        cars: list[GraphCar] = list(self.cars)
+        if self.guest is not None:
+            cars.insert(0, self.guest)
+        reserved: dict[int, set[int]] = {}
+        for car in cars:
+            for segment in car.held:
+                reserved.setdefault(segment, set()).add(car.id)
+        for car in sorted(cars, key=lambda each: -each.waited_s):
+            ahead = self._way_ahead(car)
+            if ahead is None:
+                continue
+            way = ahead.segments
+            to_line_m = ahead.distance_m - car.half_length_m
+            if way[0] in car.held:
+                if self.is_closed(ahead.before) and to_line_m > _braking_m(car):
+                    # The light has changed, and the car can still stop.
+                    car.held = [segment for segment in car.held if segment not in way]
+                continue
+            if not self._reaches(car, ahead) or self.is_closed(ahead.before):
+                continue
+            # Behind a car that waits for this one's reservation to end, both would wait forever.
+            if self._is_first(car) and self._is_free(car, ahead, reserved):
+                car.held += way
+                for segment in way:
+                    reserved.setdefault(segment, set()).add(car.id)
+
+    @staticmethod
+    def _reaches(car: GraphCar, ahead: JunctionAhead) -> bool:
+        """Return whether a car is close enough to a junction to ask for its way through it."""
+        return ahead.distance_m - car.half_length_m <= _RESERVE_FROM_M + _braking_m(car)
+
+    def _is_first(self, car: GraphCar) -> bool:
+        """Return whether no other vehicle is between a car and the next junction on its path."""
+        begin_m = -car.along_m
+        for position, segment in enumerate(car.path):
+            if position and self._map.in_junction(segment) and not self._map.in_junction(car.path[position - 1]):
+                return True
+            if self._nearest_ahead(segment, begin_m, car.id, begin_m > 0.0) is not None:
+                return False
+            begin_m += self._map.line(segment).length_m
+        return True
+
+    def _is_free(self, car: GraphCar, ahead: JunctionAhead, reserved: dict[int, set[int]]) -> bool:
+        """Return whether no other vehicle needs the way of a car through a junction, and there is room behind it.
+
+        :param car: the car.
+        :param ahead: its way.
+        :param reserved: the cars that have reserved each lane, by their ids.
+        """
+        way, after = ahead.segments, ahead.after
+        for segment in way:
+            for crossing in self._map.conflicts(segment):
+                if crossing in way:
+                    continue
+                if reserved.get(crossing, set()) - {car.id}:
+                    return False
+                if self._is_taken(crossing, car.id) and not self._is_taken(segment, car.id):
+                    return False
+        if after is None:
+            return True
+        # Room for this car, and for those that are already on their way there.
+        n_ahead = 1
+        for segment in way:
+            n_ahead = max(n_ahead, 1 + len(reserved.get(segment, set()) - {car.id}))
+        first_m = min((each.along_m - each.half_length_m for each in self._on_lane.get(after, ())), default=math.inf)
+        is_moving = all(each.speed_mps > 2.0 for each in self._on_lane.get(after, ()) if each.along_m < 15.0)
+        return first_m > n_ahead * _ROOM_AFTER_M or (is_moving and n_ahead == 1)
+
+    def _is_taken(self, segment: int, own_id: int) -> bool:
+        """Return whether something that the traffic does not move is on a lane."""
+        return any(owner != own_id for owner in self._foreign_lanes.get(segment, ()))
+
+    # Movement
+
+    def _acceleration_mps2(self, car: GraphCar) -> float:
+        line = self._map.line(car.path[0])
+        desired_mps = min(car.desired_mps, line.limit_mps[line.index_at(car.along_m)])
+        gap_m, leader_mps = math.inf, 0.0
+        begin_m = -car.along_m  # where the lane begins, from the car's centre
+        own_id = car.id
+        for position, segment in enumerate(car.path):
+            if begin_m > _SIGHT_M:
+                break
+            line = self._map.line(segment)
+            if position:
+                entry_mps = line.limit_mps[0]
+                if entry_mps < car.desired_mps:
+                    # The bend at the beginning of a lane is announced on the lanes before it.
+                    reserve = 2.0 * _IDM.acceleration_mps2 * max(0.0, begin_m)
+                    desired_mps = min(desired_mps, math.sqrt(entry_mps**2 + reserve))
+                is_entry = self._map.in_junction(segment) and not self._map.in_junction(car.path[position - 1])
+                if is_entry and segment not in car.held:
+                    stop_m = begin_m - car.half_length_m
+                    if stop_m < gap_m:
+                        gap_m, leader_mps = stop_m, 0.0
+                    break
+            nearest = self._nearest_ahead(segment, begin_m, own_id, begin_m > 0.0)
+            if nearest is not None:
+                ahead_m = begin_m + nearest.along_m - nearest.half_length_m - car.half_length_m
+                if ahead_m < gap_m:
+                    gap_m, leader_mps = ahead_m, nearest.speed_mps
+                break
+            begin_m += line.length_m
+        else:
+            if begin_m < _SIGHT_M and not self._map.onward[car.path[-1]]:
+                # The road ends.
+                end_m = begin_m - car.half_length_m
+                if end_m < gap_m:
+                    gap_m, leader_mps = end_m, 0.0
+        return idm_acceleration_mps2(car.speed_mps, desired_mps, gap_m, car.speed_mps - leader_mps, _IDM)
+
+    def _nearest_ahead(self, segment: int, begin_m: float, own_id: int, has_siblings: bool) -> Occupant | None:
+        """Return the nearest vehicle ahead on a lane, or on the first metres of a lane that splits from it."""
+        best: Occupant | None = None
+        for each in self._on_lane.get(segment, ()):
+            is_ahead = begin_m + each.along_m > 0.0 and each.owner != own_id
+            if is_ahead and (best is None or each.along_m < best.along_m):
+                best = each
+        if has_siblings:
+            for sibling in self._map.siblings[segment]:
+                for each in self._on_lane.get(sibling, ()):
+                    is_near = each.along_m < _SPLIT_M and each.owner != own_id
+                    if is_near and (best is None or each.along_m < best.along_m):
+                        best = each
+        return best
+
+    def _move(self, car: GraphCar, acceleration_mps2: float, dt_s: float) -> None:
+        """Move a car along its path, and give back what it has reserved and left."""
+        speed_mps = max(0.0, car.speed_mps + acceleration_mps2 * dt_s)  # cars do not reverse
+        # The mean of both speeds: exact under constant acceleration.
+        moved_m = 0.5 * (car.speed_mps + speed_mps) * dt_s
+        car.speed_mps = speed_mps
+        car.waited_s = car.waited_s + dt_s if speed_mps < 0.1 else 0.0
+        car.along_m += moved_m
+        car.left = [(segment, since_m + moved_m) for segment, since_m in car.left]
+        while len(car.path) > 1 and car.along_m >= self._map.line(car.path[0]).length_m:
+            car.along_m -= self._map.line(car.path[0]).length_m
+            car.left.append((car.path.pop(0), car.along_m))
+        free_after_m = car.half_length_m + WAY_CLEARANCE_M
+        for segment, since_m in car.left:
+            if since_m > free_after_m and segment in car.held:
+                car.held.remove(segment)
+        car.left = [(segment, since_m) for segment, since_m in car.left if since_m <= free_after_m]
+        car.along_m = min(car.along_m, self._map.line(car.path[0]).length_m)
+
+
+def _braking_m(car: GraphCar) -> float:
+    """Return the distance in which a car stops comfortably."""
+    return 0.5 * car.speed_mps**2 / _IDM.braking_mps2
+
+
+def _never_closed(_segment: int) -> bool:
+    return False

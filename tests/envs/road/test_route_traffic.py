@@ -1,0 +1,234 @@
+"""The other cars on routes to a goal: where they start, how they treat the ego vehicle, and what it is told."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+
+from sb3_visual_td3.envs.backend import BodySize
+from sb3_visual_td3.envs.road.collision import boxes_overlap
+from sb3_visual_td3.envs.road.graph_reading import graph_from_network
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
+from sb3_visual_td3.envs.road.maps import load_map
+from sb3_visual_td3.envs.road.route_path import build_path
+from sb3_visual_td3.envs.road.route_planning import random_route
+from sb3_visual_td3.envs.road.route_traffic import RouteTraffic, SeededChoice
+from sb3_visual_td3.envs.road.shapes import Pose
+from sb3_visual_td3.envs.road.traffic import TrafficSettings
+
+GRAPH = graph_from_network(load_map("streets_0").network)
+BODY = BodySize(4.4, 1.8, 2.9)
+
+
+def path_of(seed=1, length_m=(300.0, 500.0)):
+    return build_path(GRAPH, random_route(GRAPH, seed, length_m=length_m, turns=(1, 8), source="a map"))
+
+
+def begun(n_cars, path, seed=0, along_m=0.0, speed_mps=0.0, is_closed=None):
+    """Return traffic around an ego vehicle at a place of its route, that place, and its pose."""
+    traffic = RouteTraffic(TrafficSettings(n_cars=n_cars), BODY, is_closed)
+    traffic.enter(GRAPH, path)
+    lane, ego = place_at(path, along_m)
+    traffic.reset(ego, lane, speed_mps, seed)
+    return traffic, lane, ego
+
+
+def place_at(path, along_m):
+    index = round(along_m / path.spacing_m)
+    pose = Pose(*path.pose_at(index, 0.0))
+    return path.locate(pose.x_m, pose.y_m, index), pose
+
+
+def begun_without_ego(n_cars, is_closed=None):
+    """Return traffic whose ego vehicle is at its goal, far from the road, and asks for no way through a junction."""
+    path = path_of()
+    return begun(n_cars, path, along_m=path.length_m, is_closed=is_closed)[0], place_at(path, path.length_m)[0]
+
+
+FAR = Pose(1e5, 1e5, 0.0)
+
+
+def first_junction_of(path):
+    """Return the first lane of a route that leads through a junction, at least 20 m from the start."""
+    far = [lane for lane in path.lanes if lane.from_m > 20.0]
+    return next(lane for lane in far if GRAPH.segments[lane.segment].junction != NO_JUNCTION)
+
+
+def assert_apart(traffic):
+    for one, two in itertools.combinations(traffic.boxes, 2):
+        assert not boxes_overlap(one, two)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cars_start_apart_away_from_the_ego_vehicle_and_near_its_route(seed):
+    path = path_of(seed)
+    traffic, _, ego = begun(12, path, seed)
+    assert len(traffic.cars) == len(traffic.boxes) == len(traffic.paints) == 12
+    assert_apart(traffic)
+    for box in traffic.boxes:
+        assert math.dist(box[:2], ego[:2]) >= 20.0
+        assert np.hypot(*(path.points_m - box[:2]).T).min() < 100.0
+    assert len({car.desired_mps for car in traffic.cars}) == 12
+    assert all(5.0 <= car.desired_mps <= 8.0 for car in traffic.cars)
+
+
+def test_a_short_map_has_as_many_cars_as_fit():
+    graph = graph_from_network(load_map("junction_0").network)
+    path = build_path(graph, random_route(graph, 0, length_m=(40.0, 200.0), turns=(0, 8), source="a map"))
+    traffic = RouteTraffic(TrafficSettings(n_cars=20, clear_m=200.0), BODY)
+    traffic.enter(graph, path)
+    lane, ego = place_at(path, 0.0)
+    traffic.reset(ego, lane, 0.0, 0)
+    assert 0 < len(traffic.cars) < 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cars_stop_behind_an_ego_vehicle_that_stands_and_never_touch(seed):
+    path = path_of(seed)
+    # In the middle of a junction of the route: the worst place to stand.
+    inside = first_junction_of(path)
+    traffic, lane, ego = begun(15, path, seed, inside.from_m + 4.0)
+    for _ in range(600):
+        traffic.advance(0.1, ego, lane, 0.0)
+        assert not traffic.hits(*ego)
+        assert_apart(traffic)
+    assert sum(car.speed_mps < 0.05 for car in traffic.cars) >= 2
+
+
+def test_without_the_ego_vehicle_in_the_way_all_cars_keep_driving():
+    traffic, lane = begun_without_ego(15)
+    travelled = np.zeros(15)
+    for step in range(900):
+        before = [box[:2] for box in traffic.boxes]
+        traffic.advance(0.1, FAR, lane, 0.0)
+        moved = np.array([math.dist(old, box[:2]) for old, box in zip(before, traffic.boxes, strict=True)])
+        assert moved.max() < 1.0, "no car jumps"
+        travelled += moved
+        if step % 5 == 0:
+            assert_apart(traffic)
+    assert travelled.min() > 100.0
+
+
+def test_cars_take_different_ways_at_junctions_and_only_those_that_the_map_has():
+    traffic, lane = begun_without_ego(15)
+    chosen = {}
+    for _ in range(900):
+        traffic.advance(0.1, FAR, lane, 0.0)
+        for car in traffic.cars:
+            for one, two in itertools.pairwise(car.path):
+                chosen.setdefault(one, set()).add(two)
+    assert max(map(len, chosen.values())) >= 2
+    for one, ways in chosen.items():
+        assert ways <= set(GRAPH.segments[one].successors)
+
+
+def test_crossing_cars_wait_while_the_way_is_reserved_for_the_ego_vehicle():
+    """The ego vehicle stands before a junction and then drives through it; cars that cross its way let it pass."""
+    path = path_of()
+    junctions = [lane for lane in path.lanes if GRAPH.segments[lane.segment].junction != NO_JUNCTION]
+    traffic, at_goal, _ = begun(20, path, along_m=path.length_m)
+    n_waits = 0
+    for inside in 6 * [lane for lane in junctions if lane.from_m > 20.0]:
+        for _ in range(30):
+            traffic.advance(0.1, FAR, at_goal, 0.0)
+        lane, ego = place_at(path, inside.from_m - 8.0)
+        if any(math.dist(box[:2], ego[:2]) < 12.0 for box in traffic.boxes):
+            continue
+        for _ in range(300):
+            traffic.advance(0.1, ego, lane, 0.0)
+            if math.isinf(traffic.outlook.junction_m):
+                break
+            assert traffic.outlook.junction_m == pytest.approx(8.0, abs=0.6)
+            n_waits += 1
+        assert traffic.outlook.junction_m == math.inf, "its turn has come"
+        for along_m in np.arange(inside.from_m - 8.0, min(inside.from_m + 25.0, path.length_m), 0.4):  # at 4 m/s
+            if traffic.outlook.vehicle_ahead_m < 6.0:
+                break
+            lane, ego = place_at(path, along_m)
+            traffic.advance(0.1, ego, lane, 4.0)
+            assert not traffic.hits(*ego)
+    assert n_waits > 10, "at times others were in the junction first"
+
+
+def test_the_ego_vehicle_is_told_how_far_the_car_ahead_is_and_how_fast():
+    path = path_of()
+    here = max(path.lanes[1:], key=lambda lane: GRAPH.segments[lane.segment].length_m)
+    traffic, lane, ego = begun(1, path, along_m=here.from_m + 20.0)
+    (car,) = traffic.cars
+    car.path, car.along_m, car.speed_mps, car.held = [here.segment], 35.0, 6.0, []
+    traffic.advance(0.0, ego, lane, 0.0)
+    # From centre to centre less half the length of the car.
+    assert traffic.outlook.vehicle_ahead_m == pytest.approx(15.0 - 2.2, abs=0.3)
+    assert traffic.outlook.vehicle_ahead_mps == 6.0
+    car.along_m, car.speed_mps = 5.0, 0.0
+    traffic.advance(0.0, ego, lane, 0.0)
+    assert traffic.outlook.vehicle_ahead_m == math.inf, "a car behind is not ahead"
+
+
+def test_cars_stop_at_closed_junctions_and_for_pedestrians():
+    traffic, lane = begun_without_ego(10, is_closed=lambda _: True)
+    for _ in range(400):
+        before = [car.path[0] for car in traffic.cars]
+        traffic.advance(0.1, FAR, lane, 0.0)
+        for old, car in zip(before, traffic.cars, strict=True):
+            if car.path[0] != old:
+                assert GRAPH.segments[old].junction != NO_JUNCTION, "a car left a junction, and none entered one"
+    assert all(car.speed_mps < 0.05 for car in traffic.cars)
+
+    traffic, lane = begun_without_ego(1)
+    (car,) = traffic.cars
+    for _ in range(50):
+        traffic.advance(0.1, FAR, lane, 0.0)
+    line = traffic._map.line(car.path[1])
+    walker = line.pose_at(0.5 * line.length_m)[:2]
+    for _ in range(300):
+        traffic.advance(0.1, FAR, lane, 0.0, [walker])
+    assert car.speed_mps < 0.05
+    assert math.dist(traffic.boxes[0][:2], walker) > 2.2
+    for _ in range(50):
+        traffic.advance(0.1, FAR, lane, 0.0)
+    assert car.speed_mps > 1.0
+
+
+def test_the_seed_determines_everything_and_a_saved_state_continues():
+    path = path_of()
+    runs = []
+    for seed in (3, 3, 4):
+        traffic, lane, ego = begun(10, path, seed)
+        start = list(traffic.boxes)
+        for _ in range(200):
+            traffic.advance(0.1, ego, lane, 0.0)
+        runs.append((start, list(traffic.boxes), traffic.paints))
+    assert runs[0] == runs[1]
+    assert runs[0][0] != runs[2][0]
+    state = json.loads(json.dumps(traffic.get_state()))
+    other = RouteTraffic(TrafficSettings(n_cars=10), BODY)
+    other.enter(GRAPH, path)
+    other.set_state(state, lane, 0.0, 4)
+    assert (other.boxes, other.paints, other.outlook) == (traffic.boxes, traffic.paints, traffic.outlook)
+    for _ in range(300):
+        for each in (traffic, other):
+            each.advance(0.1, ego, lane, 0.0)
+        assert other.boxes == traffic.boxes
+        assert other.outlook == traffic.outlook
+
+
+def test_without_cars_there_is_nothing_to_heed():
+    path = path_of()
+    traffic, lane, ego = begun(0, path)
+    traffic.advance(0.1, ego, lane, 0.0)
+    assert traffic.cars == traffic.boxes == traffic.paints == []
+    assert not traffic.hits(*ego)
+    assert traffic.outlook == (math.inf, 0.0, math.inf)
+
+
+def test_a_choice_depends_on_its_number_alone():
+    first = SeededChoice([5, 8, 0])
+    ways = [first((10, 20, 30)) for _ in range(30)]
+    assert set(ways) == {10, 20, 30}
+    again = SeededChoice([5, 8, 0], n_chosen=12)
+    assert [again((10, 20, 30)) for _ in range(18)] == ways[12:]
+    assert again((7,)) == 7
+    assert again.n_chosen == 30, "where there is one way, nothing is drawn"
