@@ -145,6 +145,8 @@ class CarlaBackend:
         self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather != "clear")
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
         self._planner = RoutePlanner(RouteSettings() if routes is None else routes)
+        if self._planner.settings.has_goals and scenery.traffic.n_cars:
+            raise ValueError(f"n_cars={scenery.traffic.n_cars}: expected 0 with routes to a goal; use route='loop'")
         self.has_routes = self._planner.settings.has_goals
         self._street = StreetLife(scenery.has_lights, are_lights_remote=True)
         self._track: Track | RoutePath  # set by the first reset
