@@ -1,4 +1,4 @@
-"""The emulated world: its actors, its clock, its weather and traffic, and what happens in each tick."""
+"""Simulate the emulated world: its actors, time, weather and traffic, tick by tick."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ CLEAR_NOON = (10.0, 0.0, 0.0, 10.0, 250.0, 60.0, 0.0, 0.75, 0.1, 0.0, 0.03, 0.03
 Cloudiness, precipitation, deposits, wind, sun azimuth, sun altitude, fog density, fog distance, fog falloff, wetness,
 scattering intensity, Mie scattering, Rayleigh scattering, dust.
 """
-# A sun higher than this gives full daylight; between the horizon and it the light fades.
+# A sun higher than this gives full daylight; between the horizon and this altitude the light fades.
 _FULL_DAYLIGHT_SUN_DEG = 15.0
 # In CARLA a vehicle stands on springs and is never exactly level. CARLA's BasicAgent (``is_within_distance`` in
 # agents/tools/misc.py) relies on that: it ignores a light that lies at an angle of exactly 0 degrees.
 _PITCH_DEG = 0.05
 _RAIN_SEED = 0
-# Not Vehicle | Walker | Prop, which would be put together again for each actor of each tick.
+# A tuple, because the union Vehicle | Walker | Prop would be built again for each actor of each tick.
 _SOLID = (Vehicle, Walker, Prop)
 
 
@@ -72,7 +72,7 @@ def sky_of(weather: Sequence[float]) -> Sky | None:
 
 
 WORLD_STREAM = 1
-"""The stream of the world's state. Sensors have the numbers above."""
+"""The number of the stream of the world's state. Sensors have larger numbers."""
 DEFAULT_STEP_S = 0.05
 """The length of a tick when the client sets none (CARLA's variable time step)."""
 # The text of CARLA's own error, which users and scripts look for.
@@ -91,8 +91,8 @@ class Simulation:
     :param streams: server of the streams to which measurements are sent.
     :param stream_port: the port of that stream server, for tokens.
     :param faults: faults to inject, with the tick of each.
-    :param traffic: the server's own cars; None for no cars.
-    :param maps: the maps that can be loaded; None for our own roads.
+    :param traffic: the cars that the server drives; None for no cars.
+    :param maps: the maps that can be loaded; None for the built-in maps.
     :raises CallError: if the first map cannot be loaded.
     """
 
@@ -124,7 +124,7 @@ class Simulation:
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
         self.complaints: list[str] = []
-        """Lines for the console, which the server takes out after each tick."""
+        """Lines for the console, which the server prints and removes after each tick."""
         # Ids are never reused, as in CARLA: a handle from an earlier episode must not reach another actor.
         self._ids = itertools.count(1)
         self.load(map_name, reset_settings=True)
@@ -133,16 +133,16 @@ class Simulation:
         """Start a new episode on a map; all actors are destroyed.
 
         :param map_name: short name of the map.
-        :param reset_settings: whether to return to asynchronous mode with a variable time step. That is CARLA's
-            default, and surprises many of its users.
+        :param reset_settings: whether to return to asynchronous mode with a variable time step. This is CARLA's
+            default, and surprises many of CARLA's users.
         :raises CallError: if the map cannot be loaded; nothing has changed then.
         """
         self.map = self.maps.load(map_name)
         for actor in self.actors.values():
             if actor.stream_id is not None:
                 self._streams.end(actor.stream_id)
-        # The stream of the world's state outlives the episode: the client does not subscribe again. The new episode id
-        # in it makes the client drop its actors.
+        # The stream of the world's state continues in the new episode, because the client does not subscribe again. The
+        # new episode id in the stream makes the client drop its actors.
         self._streams.keep(WORLD_STREAM, None)
         self.episode_id += 1
         self.actors = {}
@@ -159,29 +159,29 @@ class Simulation:
         self._traffic.spawn(self.map.graph, self.map.spawn_points[0], self._spawn_vehicle)
 
     def _is_red(self, segment: int) -> bool:
-        """Return whether a light at the end of a lane forbids to drive on."""
+        """Return whether vehicles must stop at a light at the end of a lane."""
         return self.roadside.lights.stop_ahead_m(segment) is not None
 
     @property
     def navigation_file(self) -> bytes:
-        """Return the file from which the client plans the ways of walkers on this map."""
+        """Return the file from which the client plans the routes of walkers on this map."""
         return self.map.navigation_file
 
     @property
     def navigation_name(self) -> str:
-        """Return the name of that file."""
+        """Return the name of the navigation file."""
         return navigation_name(self.map.name, self.map.navigation_file)
 
     @property
     def vehicles(self) -> list[Vehicle]:
-        """Return all vehicles, those of the traffic included."""
+        """Return all vehicles, including the cars of the traffic."""
         return [actor for actor in self.actors.values() if isinstance(actor, Vehicle)]
 
     def actor(self, actor_id: int) -> Actor:
         """Return an actor.
 
         :param actor_id: number of the actor.
-        :raises CallError: if it does not exist.
+        :raises CallError: if the actor does not exist.
         """
         if actor_id not in self.actors:
             raise CallError(f"unable to find actor {actor_id}: trying to operate on a destroyed actor")
@@ -191,7 +191,7 @@ class Simulation:
         """Return a vehicle.
 
         :param actor_id: number of the actor.
-        :raises CallError: if it does not exist or is not a vehicle.
+        :raises CallError: if the actor does not exist or is not a vehicle.
         """
         actor = self.actor(actor_id)
         if not isinstance(actor, Vehicle):
@@ -202,7 +202,7 @@ class Simulation:
         """Return a walker.
 
         :param actor_id: number of the actor.
-        :raises CallError: if it does not exist or is not a walker.
+        :raises CallError: if the actor does not exist or is not a walker.
         """
         actor = self.actor(actor_id)
         if not isinstance(actor, Walker):
@@ -214,8 +214,8 @@ class Simulation:
 
         :param description: ``[uid, type_id, attributes]`` as the client sent it.
         :param transform: pose in the world, or relative to the parent.
-        :param parent_id: the number of the actor that it is attached to.
-        :raises CallError: if it cannot be created.
+        :param parent_id: the number of the actor to which the new actor is attached; None if it is not attached.
+        :raises CallError: if the actor cannot be created.
         """
         type_id = check_description(description)
         if self.active_faults.refuses_spawn():
@@ -255,7 +255,7 @@ class Simulation:
         """Remove an actor. Actors that are attached to it stay where they are.
 
         :param actor_id: number of the actor.
-        :return: whether it existed.
+        :return: whether the actor existed.
         """
         actor = self.actors.get(actor_id)
         if actor is None or actor is self.spectator or isinstance(actor, RoadSign):
@@ -284,8 +284,8 @@ class Simulation:
     def tick(self) -> int:
         """Simulate one tick and send the world's state and all measurements.
 
-        The world's state goes out before the caller answers ``tick_cue``: ``world.tick()`` of the client waits for it
-        until its timeout.
+        The world's state is sent before the caller answers ``tick_cue``, because the client's ``world.tick()`` waits
+        for this state.
 
         :return: the number of the frame.
         """
@@ -311,7 +311,7 @@ class Simulation:
         state = self._world_state(step_s)
         self._streams.send(WORLD_STREAM, state)
         # The client subscribes asynchronously, and may tick before its subscription has arrived. It then gets this
-        # frame as its first one, instead of waiting for it until its timeout.
+        # frame first, instead of waiting for the frame until its timeout.
         self._streams.keep(WORLD_STREAM, state)
         signs = list(self.roadside.actors.values())
         self._measure(WorldView(self.map.scene, sky_of(self.weather), solid, hits, step_s, self.n_ticks, signs))
@@ -319,7 +319,7 @@ class Simulation:
 
     def _measure(self, view: WorldView) -> None:
         for sensor in tuple(self.actors.values()):
-            # Without a subscriber nothing is drawn: rendering is what costs time.
+            # Without a subscriber nothing is drawn, because rendering takes the most time.
             if sensor.stream_id is None or not self._streams.has_subscriber(sensor.stream_id):
                 continue
             sensor_number = sensor_number_of(sensor.type_id)
