@@ -16,7 +16,7 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
     :return: the value as an int.
-    :raises ValueError: if it is not an integer (bools and text are rejected) or is out of range.
+    :raises ValueError: if the value is not an integer (bools and text are rejected) or is out of range.
     """
     expected = f"an integer from {minimum} to {maximum}; set {name} to one of these"
     # ``to_integer`` also accepts text, because YAML values can be text. An environment's arguments come from Python,
@@ -38,7 +38,7 @@ def check_quantity(name: str, value: object, minimum: float, maximum: float, uni
     :param maximum: the largest value that is accepted.
     :param unit: the unit of the value and of both limits, for the message.
     :return: the value as a float.
-    :raises ValueError: if it is not a finite number (bools and text are rejected) or is out of range.
+    :raises ValueError: if the value is not a finite number (bools and text are rejected) or is out of range.
     """
     expected = f"a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
     if isinstance(value, str):
@@ -96,7 +96,7 @@ def check_choice(name: str, value: object, choices: Sequence[str | None]) -> Non
     :param name: the user's name for the value, for the error message.
     :param value: the value to check.
     :param choices: the values that are accepted.
-    :raises ValueError: if the value is not among them.
+    :raises ValueError: if the value is not one of the choices.
     """
     # The type is checked first: ``value in choices`` fails for an array, whose comparison is not a single bool.
     if not (value is None or isinstance(value, str)) or value not in choices:

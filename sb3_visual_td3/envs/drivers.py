@@ -39,7 +39,7 @@ class PurePursuitDriver:
     Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2: the curvature of the
     arc is twice the point's sideways distance divided by the square of its distance.
 
-    :param near_m: distance in metres from the vehicle at standstill to the point that it steers to.
+    :param near_m: distance in metres from the vehicle to the point to which it steers, at standstill.
     :param ahead_s: time in seconds; the point moves farther ahead by the distance that the vehicle drives in this time.
     :param wheelbase_m: wheelbase of the vehicle in metres, from axle to axle.
     :param max_wheel_rad: steering angle of the wheels at full lock, in radians.

@@ -205,20 +205,20 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return draw_hud(picture, self._task.info(self._map_name), self._reward_terms, self._control)
 
     def _read_options(self, options: dict[str, Any] | None) -> int | None:
-        """Return the number of the route that the options of a reset ask for; None if they are empty."""
+        """Return the number of the route in the options of a reset; None if the options are empty."""
         if not options:
             return None
         if not self._backend.has_routes or set(options) != {"route"}:
             raise ValueError(
-                f"options={options!r}: expected none, or {{'route': n}} on routes to a goal; choose maps when the "
-                "environment is made"
+                f"options={options!r}: expected no options, or {{'route': n}} on routes to a goal; choose maps when "
+                "the environment is made"
             )
         return check_count("options['route']", options["route"], 0, 2**63 - 1)
 
     def _draw_start(self, route_seed: int | None) -> Start:
         """Draw the start of an episode from the environment's random stream.
 
-        :param route_seed: the number or the seed of the route; None draws it at random.
+        :param route_seed: the number or the seed of the route; None draws a seed at random.
         """
         rng = self.np_random
         # The order of these draws is part of the results: another order would give other episodes for the same seed.

@@ -182,7 +182,7 @@ class Connection:
         """Advance the world by one tick, and verify that no other client has ticked it since the last call.
 
         :return: the frame's number.
-        :raises SimulatorLostError: if the server fails, or another client ticks it too.
+        :raises SimulatorLostError: if the server fails, or if another client also ticks the world.
         """
         expected = self.last_frame + 1
         frame = self.tick()
@@ -194,7 +194,7 @@ class Connection:
         """Return one of the server's blueprints.
 
         :param blueprint_id: id of the blueprint, such as ``"vehicle.tesla.model3"``.
-        :raises SimulatorUnusableError: if the server does not have it.
+        :raises SimulatorUnusableError: if the server does not have this blueprint.
         :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error("reading the blueprints"):
@@ -211,7 +211,7 @@ class Connection:
     def remove_actors_of(self, role_names: Sequence[str]) -> None:
         """Destroy actors that an earlier run, or another environment on this server, has left, and their sensors.
 
-        :param role_names: the roles of those actors.
+        :param role_names: the roles of these actors.
         :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error("removing actors of an earlier run"):

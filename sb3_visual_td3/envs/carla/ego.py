@@ -44,7 +44,8 @@ class _Image(NamedTuple):
 class CameraFeed:
     """Receive the images of an RGB camera.
 
-    :param sensor: CARLA's sensor. Nothing else may listen to it: with a second listener the client aborts at exit.
+    :param sensor: CARLA's sensor. Nothing else may listen to the sensor: with a second listener the client aborts at
+        exit.
     """
 
     def __init__(self, sensor: Any) -> None:

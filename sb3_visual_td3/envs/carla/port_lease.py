@@ -158,7 +158,7 @@ def _open_folder() -> tuple[int, Path]:
     a link to one of this user's files. So only a folder that this user owns and that no other user can write to is
     used. If another user has taken its name, the next numbered name is used.
 
-    :return: its file descriptor and its path.
+    :return: the folder's file descriptor and its path.
     :raises SimulatorUnusableError: if all names are taken.
     """
     base = Path(tempfile.gettempdir()) / f"sb3_visual_td3-{os.geteuid()}"
@@ -177,7 +177,7 @@ def _open_private(path: Path) -> int | None:
     """Create a folder if it does not exist, and open it.
 
     :param path: the folder.
-    :return: its file descriptor; None if it does not belong to this user.
+    :return: the folder's file descriptor; None if the folder does not belong to this user.
     """
     for _ in range(_MAX_ATTEMPTS):
         with contextlib.suppress(FileExistsError):
@@ -204,7 +204,7 @@ def _open_lock(folder: int, name: str, path: Path) -> int | None:
     :param folder: the file descriptor of the folder.
     :param name: the name of the file.
     :param path: path of the file, for the message.
-    :return: its file descriptor; None if the caller should try again: something else had the name and was removed, or
+    :return: the file's descriptor; None if the caller should try again: something else had the name and was removed, or
         the folder has just been removed.
     :raises SimulatorUnusableError: if something else has the name and cannot be removed.
     """

@@ -97,8 +97,8 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
         ) from error
     except TimeoutError as error:
         raise SimulatorLostError(
-            f"{host}:{port} does not answer within {timeout_s:g} s: it hangs, is still loading, or is not CARLA; "
-            "restart it, or wait longer with timeout_s"
+            f"{host}:{port} does not answer within {timeout_s:g} s: the server hangs, is still loading, or is not "
+            "CARLA; restart it, or wait longer with timeout_s"
         ) from error
     except (ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as error:
         raise _closed_early(host, port) from error
@@ -264,8 +264,8 @@ class Simulator:
     def check(self) -> None:
         """Raise an error if the simulator has ended; the message contains the end of its output.
 
-        :raises SimulatorAbsentError: if it ended by itself: the command is probably wrong.
-        :raises SimulatorLostError: if a signal ended it: it was killed or crashed, and a restart may help.
+        :raises SimulatorAbsentError: if the simulator ended by itself: the command is probably wrong.
+        :raises SimulatorLostError: if a signal ended the simulator: it was killed or crashed, and a restart may help.
         """
         if self.is_running():
             return

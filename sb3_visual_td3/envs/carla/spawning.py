@@ -42,7 +42,7 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
     :param points: the map's spawn points, in the map's order.
     :param spawn: the setting ``spawn`` as :func:`check_spawn` returns it.
     :return: indices of the track's points; None for any point.
-    :raises SimulatorUnusableError: if the map has no such spawn point, or it does not lie on the route.
+    :raises SimulatorUnusableError: if the map has no such spawn point, or the spawn point does not lie on the route.
     """
     if spawn == "route":
         return None

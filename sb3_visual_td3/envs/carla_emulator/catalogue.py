@@ -315,7 +315,8 @@ def check_description(description: Any) -> str:
     An invalid attribute is rejected here, in the call that sets it; otherwise every later tick would fail.
 
     :param description: ``[uid, type_id, [[attribute, type, value]...]]`` as the client sent it.
-    :raises CallError: if it has a different shape, no such blueprint exists, or an attribute is out of range.
+    :raises CallError: if the description has a different shape, no such blueprint exists, or an attribute is out of
+        range.
     """
     match description:
         case [int(), str(type_id), [*attributes], *_] if len(attributes) <= _MAX_ATTRIBUTES:

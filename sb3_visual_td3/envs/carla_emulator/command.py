@@ -124,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 100")
     add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
-    add("--quiet", action="store_true", help="do not report calls that the emulator does not know")
+    add("--quiet", action="store_true", help="do not report calls that the emulator does not support")
     add(
         "--end-with", type=int, metavar="PID", help="id of the parent process; the emulator ends when that process ends"
     )

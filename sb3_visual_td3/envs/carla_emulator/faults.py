@@ -53,7 +53,8 @@ def parse_fault(text: str) -> Fault:
     """Parse a fault of the command line.
 
     :param text: ``KIND[=AMOUNT]``, ``KIND[=AMOUNT]@TICK`` or ``KIND[=AMOUNT]@every:N``.
-    :raises ValueError: if it has a different form, the kind is unknown, or the amount or tick does not suit the kind.
+    :raises ValueError: if the text has a different form, the kind is unknown, or the kind does not permit the amount or
+        the tick.
     """
     found = _PATTERN.fullmatch(text)
     if found is not None and found["kind"] in KINDS:
@@ -78,7 +79,7 @@ def check_fault(kind: object, amount: object = None) -> None:
 
     :param kind: one of ``KINDS``.
     :param amount: seconds from 0 to ``FOREVER_S``, or an integer number of images or spawns; None for the default.
-    :raises ValueError: if the kind is unknown, or the amount does not suit it.
+    :raises ValueError: if the kind is unknown, or the kind does not permit the amount.
     """
     if kind not in KINDS:
         raise ValueError(f"fault {kind!r}: expected one of {', '.join(KINDS)}")
@@ -114,7 +115,7 @@ class ActiveFaults:
         :param kind: one of ``KINDS``. ``"die"`` ends the process at once, without cleanup, as a crash would.
         :param amount: seconds of a hang or of each slow tick; number of images or spawns. None: a hang lasts forever,
             a slow tick 0.2 s, and one image or spawn is affected.
-        :raises ValueError: if the kind is unknown, or the amount does not suit it.
+        :raises ValueError: if the kind is unknown, or the kind does not permit the amount.
         """
         check_fault(kind, amount)
         if amount is None:

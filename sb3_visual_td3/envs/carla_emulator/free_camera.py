@@ -54,10 +54,10 @@ class FreeCamera:
 
     :param height: height of the picture in pixels.
     :param width: width of the picture in pixels.
-    :param fov_deg: the horizontal field of view.
-    :param up_m: the camera's height above the ground.
-    :param pitch_deg: positive when it looks up.
-    :param roll_deg: positive when it leans to the right.
+    :param fov_deg: the horizontal field of view in degrees.
+    :param up_m: the camera's height above the ground in metres.
+    :param pitch_deg: pitch of the camera in degrees, positive when it looks up.
+    :param roll_deg: roll of the camera in degrees, positive when it leans to the right.
     """
 
     def __init__(self, height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> None:
@@ -224,10 +224,10 @@ def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg:
 
     :param height: height of the picture in pixels.
     :param width: width of the picture in pixels.
-    :param fov_deg: the horizontal field of view.
-    :param up_m: the camera's height above the ground.
-    :param pitch_deg: positive when it looks up.
-    :param roll_deg: positive when it leans to the right.
+    :param fov_deg: the horizontal field of view in degrees.
+    :param up_m: the camera's height above the ground in metres.
+    :param pitch_deg: pitch of the camera in degrees, positive when it looks up.
+    :param roll_deg: roll of the camera in degrees, positive when it leans to the right.
     """
     return FreeCamera(height, width, fov_deg, up_m, pitch_deg, roll_deg)
 

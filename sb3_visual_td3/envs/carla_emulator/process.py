@@ -41,7 +41,7 @@ class EmulatorControl:
         :param kind: one of ``faults.KINDS``.
         :param amount: seconds of a hang or of every slow tick; number of images or spawns for the other kinds. None
             for the kind's default.
-        :raises ValueError: if the kind is unknown, or the amount does not suit it.
+        :raises ValueError: if the kind is unknown, or the kind does not permit the amount.
         """
         check_fault(kind, amount)
         if kind == "die":

@@ -27,7 +27,7 @@ as a ``u32``. After that only the server sends: for each measurement a ``u32`` s
 
 The layouts were read from the traffic of the genuine 0.9.16 client. They differ between CARLA versions (the sensor
 header of CARLA's main branch is 40 bytes longer), and the client does not check them: a payload of the wrong size ends
-its process. The names in the comments are those of CARLA's C++ sources (``LibCarla/source/carla``).
+its process. The names in the comments come from CARLA's C++ sources (``LibCarla/source/carla``).
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def checked_number(thing: object, limit: float, what: str = "a number") -> float
     :param limit: the largest absolute value that is accepted.
     :param what: name of the number in the error message.
     :return: the number.
-    :raises CallError: if it is not a finite number within the limit. NaN and huge values would otherwise reach the
-        simulation and spread from there.
+    :raises CallError: if the value is not a finite number within the limit. NaN and huge values would otherwise reach
+        the simulation and spread from there.
     """
     is_number = isinstance(thing, int | float) and not isinstance(thing, bool)
     if not is_number or not math.isfinite(thing) or abs(thing) > limit:  # type: ignore[arg-type]
@@ -232,7 +232,7 @@ class Transform(NamedTuple):
         """Read the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``.
 
         :param message: the value in the message.
-        :raises CallError: if it has a different shape, or its numbers are not finite or too large.
+        :raises CallError: if the message has a different shape, or its numbers are not finite or too large.
         """
         try:
             location = vector_from_message(message[0], _MAX_LOCATION_M)
@@ -262,7 +262,7 @@ def vector_from_message(message: Any, limit: float) -> Vector:
 
     :param message: the value in the message. Further elements are ignored, as CARLA does.
     :param limit: the largest absolute value that is accepted.
-    :raises CallError: if it is not three finite numbers within the limit.
+    :raises CallError: if the message is not three finite numbers within the limit.
     """
     if not isinstance(message, list | tuple) or len(message) < 3:
         raise CallError(f"{shortened(message)}: expected three numbers")

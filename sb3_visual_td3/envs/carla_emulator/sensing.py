@@ -196,7 +196,7 @@ def _distance_to_box(
     :param transform: pose from which the rays start.
     :param thing: the vehicle or walker.
     :param grow_m: margin in metres by which the box is enlarged on every side.
-    :return: distances ``(n_rays,)``; ``inf`` where a ray misses the box or starts inside it.
+    :return: distances ``(n_rays,)``; ``inf`` where a ray misses the box or starts inside the box.
     """
     box = thing.box
     if box is None or math.hypot(box.x_m - transform.x, -box.y_m - transform.y) > _MAX_DISTANCE_M:

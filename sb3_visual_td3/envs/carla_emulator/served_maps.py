@@ -77,7 +77,7 @@ class MapLibrary:
 
     :param folder: folder whose ``NAME.xodr`` files are served as maps ``NAME``; None for the built-in maps only.
     :param lights_seed: seed of the traffic lights at the junctions of the built-in maps; None for no lights there.
-    :raises ValueError: if there is no such folder, or it has no map.
+    :raises ValueError: if there is no such folder, or the folder has no map.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, lights_seed: int | None = None) -> None:
@@ -127,7 +127,7 @@ class MapLibrary:
         """Make a document available as the map ``OpenDriveMap``, in place of the previous document.
 
         :param text: the OpenDRIVE document.
-        :raises CallError: if it is not a map that can be driven.
+        :raises CallError: if the document is not a map on which a car can drive.
         """
         # Each text gets a new name, because cameras use the name of the scene as a key of their cache.
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -243,7 +243,7 @@ def pose_on(segment: LaneSegment, along_m: float) -> Pose:
     """Return the place and direction at a distance along a lane.
 
     :param segment: the lane.
-    :param along_m: distance from its beginning; limited to the lane's length.
+    :param along_m: distance from the beginning of the lane in metres; limited to the lane's length.
     """
     points, along = segment.points_m, segment.along_m
     index = int(np.clip(np.searchsorted(along, along_m, side="right") - 1, 0, len(points) - 2))

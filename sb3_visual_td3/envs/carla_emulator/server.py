@@ -153,7 +153,7 @@ class EmulatorServer:
     """Listen from the construction on, and answer while :meth:`serve` runs.
 
     :param settings: the settings.
-    :raises OSError: if the port, or the next one, is in use.
+    :raises OSError: if the port or the next port is in use.
     :raises CallError: if the first map cannot be loaded.
     """
 

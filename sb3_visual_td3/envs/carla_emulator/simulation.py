@@ -54,8 +54,8 @@ _SOLID = (Vehicle, Walker, Prop)
 def sky_of(weather: Sequence[float]) -> Sky | None:
     """Return the embedded world's light and haze for a weather.
 
-    The factors map CARLA's percentages to the embedded world's presets: its "rain" is 70 % precipitation, its "night"
-    a sun at -30 degrees.
+    The factors map CARLA's percentages to the embedded world's presets: "rain" is 70 % precipitation, and "night" is a
+    sun at -30 degrees.
 
     :param weather: CARLA's 14 parameters, in the order of ``CLEAR_NOON``.
     :return: the sky; None for a clear day, which is drawn without a filter.
@@ -214,7 +214,8 @@ class Simulation:
 
         :param description: ``[uid, type_id, attributes]`` as the client sent it.
         :param transform: pose in the world, or relative to the parent.
-        :param parent_id: the number of the actor to which the new actor is attached; None if it is not attached.
+        :param parent_id: the number of the actor to which the new actor is attached; None if the new actor is not
+            attached.
         :raises CallError: if the actor cannot be created.
         """
         type_id = check_description(description)

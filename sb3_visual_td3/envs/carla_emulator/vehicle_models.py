@@ -1,7 +1,7 @@
 """Describe the vehicles of CARLA 0.9.16's blueprint library: size, kind, and how each of them drives.
 
-The sizes are those of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed are estimates from size and
-kind. ``vehicle.tesla.model3`` drives like the embedded world's car, so that a policy drives alike in both worlds.
+The sizes are the sizes of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed are estimates from size
+and kind. ``vehicle.tesla.model3`` drives like the embedded world's car, so that a policy drives alike in both worlds.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ def clip_to_near_plane(corners: Sequence[Point]) -> list[Point]:
     Source: Sutherland, Hodgman 1974, "Reentrant polygon clipping", for one plane.
 
     :param corners: corners of the polygon, in order around it.
-    :return: the corners of the clipped polygon; fewer than three corners if nothing of it is left.
+    :return: the corners of the clipped polygon; fewer than three corners if nothing of the polygon is left.
     """
     kept: list[Point] = []
     for one, two in zip(corners, [*corners[1:], corners[0]], strict=True):

@@ -27,7 +27,7 @@ def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
 
     :param one: a rectangle.
     :param two: the other rectangle.
-    :return: True if they overlap or touch.
+    :return: True if the rectangles overlap or touch.
     """
     dx_m, dy_m = two.x_m - one.x_m, two.y_m - one.y_m
     turn_rad = two.yaw_rad - one.yaw_rad

@@ -52,7 +52,7 @@ def load_graph(text: str) -> LaneGraph | None:
     """Return the stored graph of a map.
 
     :param text: the OpenDRIVE document.
-    :return: the graph; None if it is not stored, or the file is damaged.
+    :return: the graph; None if the graph is not stored, or the file is damaged.
     """
     path = cached_path(text)
     if path is None or not path.is_file():

@@ -96,7 +96,7 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     :param kind: paint of the mark: solid or broken.
     :param length_m: length of the road in metres, which determines the number of dashes. Neighbouring lines therefore
         have equally many dashes in a bend, although the lines differ in length.
-    :return: the strips; none for ``"none"``.
+    :return: the strips; empty for the paint ``"none"``.
     """
     if kind == "none":
         return []

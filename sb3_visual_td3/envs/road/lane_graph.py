@@ -51,16 +51,16 @@ class LanePlace(NamedTuple):
 class LaneSegment:
     """Describe one lane in one section of a road by points in driving order, about 0.5 m apart.
 
-    :param key: numbers of the lane in its file.
-    :param junction: number of the junction that contains it; ``NO_JUNCTION`` outside of junctions.
+    :param key: numbers of the lane in the map file.
+    :param junction: number of the junction that contains the lane; ``NO_JUNCTION`` outside of junctions.
     :param points_m: ``(n, 2) float64``, at least two points: x and y of the centre line.
     :param width_m: ``(n,)``: width of the lane.
     :param left_line_m: ``(n,)``: offset of the road's outer line on the left, positive.
     :param right_line_m: ``(n,)``: offset of the road's outer line on the right, negative.
     :param marks: the marks of the road in one or more runs, the first of which begins at point 0.
     :param successors: indices of the segments that follow.
-    :param left: index of the segment to the left to which a car may change; ``NO_LANE`` if there is none.
-    :param right: index of the segment to the right to which a car may change; ``NO_LANE`` if there is none.
+    :param left: index of the segment to the left to which a car may change, or ``NO_LANE``.
+    :param right: index of the segment to the right to which a car may change, or ``NO_LANE``.
     :param speed_limit_mps: speed limit of the road; NaN if the map has none.
     :param footway_m: centre and width of the pavement at the right of the road, as an offset from the lane's centre,
         negative; None if there is none.
@@ -171,7 +171,7 @@ class LaneGraph:
         """Return the ways through the junction in which a lane ends; cached.
 
         :param incoming: index of a segment outside of junctions.
-        :return: the ways; none if no junction follows.
+        :return: the ways; empty if no junction follows.
         """
         if incoming not in self._ways:
             self._ways[incoming] = self._find_ways(incoming)

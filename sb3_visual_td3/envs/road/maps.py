@@ -102,7 +102,7 @@ def load_map(name: str) -> LiteMap:
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``.
     :return: the map.
     :raises ValueError: if there is no such map, or no car can drive on the file's roads.
-    :raises ImportError: if the name is a file and CARLA's client, which reads it, is not installed.
+    :raises ImportError: if the name is a file, and CARLA's client is not installed to read the file.
     """
     if name.endswith(OPENDRIVE_SUFFIX):
         return LiteMap(name, *load_opendrive(name))
@@ -128,8 +128,8 @@ def build_network(plan: MapPlan) -> RoadNetwork:
     """Build the roads of a plan. Bends of a ring have a radius of 14 m or more; turns at junctions are sharper.
 
     :param plan: the plan of the roads to build.
-    :return: a new network. The route of an even seed runs counter-clockwise, that of an odd seed clockwise, so that
-        each group of maps has bends to both sides.
+    :return: a new network. The route of an even seed runs counter-clockwise and the route of an odd seed clockwise, so
+        that each group of maps has bends to both sides.
     """
     rng = np.random.default_rng(plan.seed)
     is_clockwise = plan.seed % 2 == 1

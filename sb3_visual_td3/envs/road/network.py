@@ -1,7 +1,7 @@
 """Describe roads, lanes and junctions, and build the two ring layouts of the named maps.
 
-The terms are those of OpenDRIVE 1.4 (reference line, predecessor, successor, contact, connecting road), so that a
-network can be written to a file without conversion.
+The terms come from OpenDRIVE 1.4 (reference line, predecessor, successor, contact, connecting road), so that a network
+can be written to a file without conversion.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | 
     """Build a ring of two-lane roads with a crossing in the middle of its longest line.
 
     :param shape: the reference line; its first line should be at least ``2 * (REACH_M + APPROACH_M)`` long.
-    :param sides: the side roads: 1 for one to the left, -1 for one to the right, or both.
+    :param sides: the side roads: 1 for a side road to the left, -1 for a side road to the right, or both numbers.
     :return: the network; ``None`` if there is no room for the crossing or a side road.
     """
     line = shape.pieces[0]

@@ -54,7 +54,7 @@ def check_opendrive(text: str, source: str) -> None:
     """Raise unless the text has what a road map needs: a header, roads with a geometry, and lanes with a width.
 
     :param text: the whole document.
-    :param source: the name of its source, for the message.
+    :param source: the name of the document's source, for the message.
     :raises ValueError: if the text is not well-formed XML or lacks one of these parts; the message names the road.
     """
     # Entities can expand to gigabytes ("billion laughs"). OpenDRIVE needs none, so they are refused before parsing.
@@ -166,7 +166,7 @@ def read_opendrive(path: str | PathLike[str]) -> str:
 
     :param path: path of the file.
     :return: the text, not checked yet.
-    :raises ValueError: if there is no such file, or it is not UTF-8.
+    :raises ValueError: if there is no such file, or the file is not UTF-8.
     """
     file = Path(path)
     if not file.is_file():

@@ -32,7 +32,7 @@ def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[La
     :param signs: traffic lights to write with the roads.
     :param lanes: the lanes of the map's graph, to which the lights' stop lines refer.
     :return: the XML document.
-    :raises ValueError: if the map was not built from roads, because it was read from a file.
+    :raises ValueError: if the map was read from a file, and therefore was not built from roads.
     """
     if scene.network is None:
         raise ValueError(f"map {scene.name!r} was not built from roads and cannot be exported; choose a named map")

@@ -69,7 +69,9 @@ def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise ValueError(f"{file}: got broken XML ({error}), expected a file of routes; export it again") from error
+        raise ValueError(
+            f"{file}: got broken XML ({error}), expected a file of routes; export the file again"
+        ) from error
     elements = root.findall("route")
     if root.tag != "routes" or not elements:
         raise ValueError(f"{file}: got <{root.tag}>, expected <routes> with <route>; give a file of the leaderboard")

@@ -50,7 +50,7 @@ def load_route_map(name: str) -> RouteMap:
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file.
     :return: the map.
     :raises ImportError: if the file is not in the cache and CARLA's client is not installed.
-    :raises ValueError: if there is no such map, or it is too large.
+    :raises ValueError: if there is no such map, or the map is too large.
     """
     if not name.endswith(OPENDRIVE_SUFFIX):
         scene = load_map(name)
@@ -63,11 +63,11 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
     """Build the map of an OpenDRIVE document.
 
     :param text: the document.
-    :param source: the name of its source, for messages.
+    :param source: the name of the document's source, for messages.
     :param name: the name of the new map.
     :return: a new map.
     :raises ImportError: if the document is not in the cache and CARLA's client is not installed.
-    :raises ValueError: if it is not a valid map, or is too large.
+    :raises ValueError: if the document is not a valid map, or the map is too large.
     """
     graph = read_graph(text, source)
     low, high = extent_m(graph)
@@ -86,7 +86,7 @@ def check_size(size_m: NDArray[np.float64], source: str) -> None:
     """Raise if a map is too large to be painted.
 
     :param size_m: ``(2,)``: extent of the map along x and y, in metres.
-    :param source: the name of its source, for the message.
+    :param source: the name of the map's source, for the message.
     :raises ValueError: if a side or the area is too large.
     """
     width_m, height_m = size_m.tolist()

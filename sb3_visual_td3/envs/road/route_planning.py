@@ -176,7 +176,7 @@ def random_route(
     :param graph: the lanes of the map.
     :param seed: seed of the draws.
     :param length_m: least and greatest length of the route.
-    :param turns: least and greatest number of junctions at which it turns left or right.
+    :param turns: least and greatest number of junctions at which the route turns left or right.
     :param source: the name of the map, for messages.
     :return: the route; start and goal are outside of junctions.
     :raises ValueError: if the map has no such route.
@@ -212,8 +212,8 @@ def _routes_from(
     :param start: the place.
     :param length_m: least and greatest length.
     :param turns: least and greatest number of turns.
-    :return: each route with the nearest permitted goal, and the length of road beyond it, in metres, on which goals are
-        permitted too.
+    :return: each route with the nearest permitted goal, and the length of road beyond this goal, in metres, on which
+        goals are permitted too.
     """
     # The search is bounded by cost, and each lane change adds to the cost of a route but not to its length.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M
@@ -293,7 +293,7 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Continue a route to each lane of the next place, and keep it in ``following`` where it is the best so far."""
+    """Continue a route to each lane of the next place, and store the best routes in ``following``."""
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)
     distances, paths = networkx.single_source_dijkstra(graph.digraph, here.segment)
@@ -323,7 +323,7 @@ def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, l
 
     :param graph: the lanes of the map.
     :param first: the segment to leave.
-    :param last: the segment to enter; it may be the same.
+    :param last: the segment to enter, which may be the same.
     :return: for each successor of ``first`` from which there is a way: its length in metres, and its segments from
         ``first`` to ``last``.
     """

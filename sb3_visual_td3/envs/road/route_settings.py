@@ -82,7 +82,7 @@ class RoutePlanner:
         given = settings.given_on(map_name)
         if not given:
             raise ValueError(
-                f"map {map_name!r}: expected a given route on this map; give a route for it, or choose another map"
+                f"map {map_name!r}: none of the given routes is on this map; add one, or choose another map"
             )
         # Given routes are driven repeatedly, so each is planned only once.
         number = route_seed % len(given)
@@ -110,7 +110,7 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
     :param length_m: least and greatest length, 20 to 100,000 m.
     :param turns: least and greatest number of turns, 0 to 1,000.
     :return: the settings.
-    :raises ValueError: if a range is not a pair of numbers, or its first number is the larger one.
+    :raises ValueError: if a range is not a pair of numbers, or its first number is larger than the second.
     """
     shortest, longest = check_range("route_length_m", length_m)
     fewest, most = check_range("route_turns", turns)
@@ -137,7 +137,7 @@ def pair_settings(pairs: Sequence[Pair]) -> RouteSettings:
             raise ValueError(f"{name}={pair!r}: expected (start, goal), each (x, y) or (x, y, heading_rad) in metres")
         routes.append(GivenRoute(name, tuple(_place(name, place) for place in pair)))
     if not routes:
-        raise ValueError("route=[]: expected at least one (start, goal); give one, or route='random'")
+        raise ValueError("route=[]: expected at least one (start, goal); give a route, or set route='random'")
     return RouteSettings("given", given=tuple(routes))
 
 

@@ -43,7 +43,7 @@ class Piece(NamedTuple):
 
         :param start: the pose at which the piece begins.
         :param along_m: distance along the piece.
-        :return: the pose there; its heading is not wrapped.
+        :return: the pose at this distance; the heading is not wrapped to [-pi, pi].
         """
         # An arc that turns by t = curvature * along has the radius along / t. Its chord is 2 radius sin(t / 2)
         # = along * sin(t / 2) / (t / 2) long and points in the mean direction, heading + t / 2. NumPy's sinc(x) is
@@ -144,7 +144,7 @@ def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]
     :param corners_m: ``(n, 2)``: the corners in driving order, no three consecutive corners on one line.
     :param radii_m: ``(n,)``: radius of the arc at each corner.
     :return: the pieces, beginning with the line from corner 0 to corner 1.
-    :raises ValueError: if the arcs at two neighbouring corners do not fit on the edge between them.
+    :raises ValueError: if the arcs at two neighbouring corners do not fit on the edge between these corners.
     """
     # Everything is (n,) per corner, or per edge that begins at that corner. An arc of radius r that turns by t touches
     # both edges r tan(|t| / 2) away from the corner; what is left of an edge is a line.

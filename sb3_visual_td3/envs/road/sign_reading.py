@@ -39,7 +39,7 @@ def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], 
 
     :param answer: the result of ``lane_survey.survey_graph``.
     :param segments: the lanes of the graph.
-    :param text: the OpenDRIVE document, which has the controllers: CARLA's client does not give them.
+    :param text: the OpenDRIVE document; the controllers are read from it, because CARLA's client does not provide them.
     :return: the signs, in the order of their ids' first appearance.
     """
     number_of = {segment.key: number for number, segment in enumerate(segments)}
@@ -176,7 +176,7 @@ def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
 
     :param graph: the lanes.
     :param seed: determines which junctions have lights.
-    :return: the signs; those of the graph if it has lights already.
+    :return: the signs; if the graph already has lights, the signs of the graph.
     """
     if any(signal.is_light for signal in graph.signs.signals):
         return graph.signs
@@ -229,10 +229,10 @@ def _light_behind(graph: LaneGraph, number: int, name: str) -> Signal:
 
 
 def stop_bar_m(segment: LaneSegment, along_m: float) -> NDArray[np.float64]:
-    """Return the two ends of the stop line across a lane, ``(2, 2)``: left and right.
+    """Return x and y of the left and the right end of the stop line across a lane, ``(2, 2)``, in metres.
 
     :param segment: the lane.
-    :param along_m: place of the line along the lane.
+    :param along_m: distance of the stop line from the beginning of the lane, in metres.
     """
     index = min(int(np.searchsorted(segment.along_m, along_m)), len(segment.points_m) - 1)
     first = max(0, index - 1)

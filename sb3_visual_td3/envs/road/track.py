@@ -48,7 +48,7 @@ class LanePosition(NamedTuple):
 class Track:
     """Represent the centre line of a closed lane by evenly spaced points, in driving order.
 
-    :param points_m: ``(n, 2) float64``: x and y; the last point is followed by the first one.
+    :param points_m: ``(n, 2) float64``: x and y; after the last point the lane continues at the first point.
     :param lane_width_m: width of the lane.
     :param left_line_m: offset of the road's outer line on the left, beyond all other lanes; positive.
     :param right_line_m: offset of the road's outer line on the right; negative.

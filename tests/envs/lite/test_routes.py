@@ -225,7 +225,7 @@ def test_options_are_checked():
         made().reset(options={"town": 3})
     with pytest.raises(ValueError, match=r"options\['route'\]=-1"):
         made().reset(options={"route": -1})
-    with pytest.raises(ValueError, match="expected none"):
+    with pytest.raises(ValueError, match="expected no options"):
         made(route="loop", observation="camera").reset(options={"route": 1})
 
 
