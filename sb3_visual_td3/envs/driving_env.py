@@ -300,7 +300,7 @@ def _check_command(observation: ObservationKind, has_routes: bool) -> None:
     if "command" in observation and not has_routes:
         raise ValueError(
             f"observation={observation!r}: expected routes to a goal, because the closed route has no commands; set "
-            "route='random', or leave the command out"
+            "route='random', or choose an observation without the command"
         )
     if has_routes and "command" not in observation and "command" not in _warned:
         _warned.add("command")

@@ -67,9 +67,13 @@ class CameraFeed:
             try:
                 image = self._images.get(timeout=max(0.0, deadline_s - time.monotonic()))
             except Empty:
-                raise SimulatorLostError(f"no camera image of frame {frame} arrived in time") from None
+                raise SimulatorLostError(
+                    f"no camera image of frame {frame} arrived in time; increase timeout_s if the simulator is slow"
+                ) from None
             if image.frame > frame:
-                raise SimulatorLostError(f"a camera image of frame {image.frame} arrived instead of frame {frame}'s")
+                raise SimulatorLostError(
+                    f"a camera image of frame {image.frame} arrived instead of the image of frame {frame}"
+                )
             if image.frame == frame:
                 try:
                     # A truncated image has the right width and height, but too few bytes.
@@ -199,7 +203,7 @@ class Ego:
                 return frame
             if time.monotonic() > deadline_s:
                 break
-        raise SimulatorLostError("the camera sends no images")
+        raise SimulatorLostError("the camera sends no images; increase timeout_s if the simulator is slow")
 
     @property
     def body(self) -> BodySize:

@@ -148,7 +148,7 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
             os.close(lock)
         finally:
             os.close(folder)
-    raise SimulatorUnusableError(f"cannot lease port {port}: {path / name} keeps changing; remove it")
+    raise SimulatorUnusableError(f"cannot lease port {port}: {path / name} keeps changing; remove this file")
 
 
 def _open_folder() -> tuple[int, Path]:
@@ -227,7 +227,7 @@ def _open_lock(folder: int, name: str, path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SimulatorUnusableError(f"{path}: expected the lock file of a port ({error}); remove it") from error
+        raise SimulatorUnusableError(f"{path}: expected the lock file of a port ({error}); remove this path") from error
     return None
 
 

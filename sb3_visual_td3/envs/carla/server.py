@@ -219,7 +219,7 @@ def _closed_early(host: str, port: int) -> SimulatorLostError:
 def _not_carla(host: str, port: int) -> SimulatorUnusableError:
     return SimulatorUnusableError(
         f"the program on {host}:{port} does not speak CARLA's protocol: expected a CARLA server; "
-        "give the port of one (CARLA's default is 2000)"
+        "give the port of a CARLA server (the default is 2000)"
     )
 
 

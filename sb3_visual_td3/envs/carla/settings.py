@@ -127,7 +127,7 @@ class CameraMount:
         coerce_quantity(self, "fov_deg", 10.0, 170.0, "degrees", "camera_fov_deg")
         for name, values, limit in (("position_m", self.position_m, 50.0), ("rotation_deg", self.rotation_deg, 360.0)):
             if len(values) != 3:
-                raise ValueError(f"camera_{name}={values!r}: expected three numbers")
+                raise ValueError(f"camera_{name}={values!r}: expected three numbers, such as (2.0, 0.0, 1.5)")
             unit = name.rsplit("_", maxsplit=1)[-1]
             numbers = tuple(check_quantity(f"camera_{name}", value, -limit, limit, unit) for value in values)
             object.__setattr__(self, name, numbers)

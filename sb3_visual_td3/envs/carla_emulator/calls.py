@@ -148,7 +148,7 @@ class ActorCalls:
         """Store which lights are on; cameras do not show them."""
         lights = state if isinstance(state, int) else state[0]
         if not isinstance(lights, int) or not 0 <= lights <= _MAX_LIGHT_STATE:
-            raise CallError(f"{shortened(state)}: expected a vehicle light state, from 0 to {_MAX_LIGHT_STATE}")
+            raise CallError(f"{shortened(state)}: expected a vehicle light state, 0 to {_MAX_LIGHT_STATE}")
         self._sim.vehicle(actor_id).lights = lights
         return VOID
 
@@ -169,7 +169,7 @@ class ActorCalls:
     def on_apply_physics_control(self, actor_id: int, physics: list[Any]) -> Any:
         """Store a vehicle's physics control, so that it can be read back; it changes nothing."""
         if not isinstance(physics, list):
-            raise CallError(f"{shortened(physics)}: expected a vehicle physics control")
+            raise CallError(f"{shortened(physics)}: expected the fields of a carla.VehiclePhysicsControl")
         self._sim.vehicle(actor_id).physics = physics
         return VOID
 

@@ -74,7 +74,9 @@ class EmulatorControl:
                     if not is_value:
                         raise ValueError(result[0])
                     return result
-        raise ConnectionError(f"the emulator on {self._address} closed the connection before it answered")
+        raise ConnectionError(
+            f"the emulator on {self._address} closed the connection before it answered; start it again"
+        )
 
 
 _READY = re.compile(r"listening on (\S+):(\d+) \(streams (\d+)\)")
@@ -121,7 +123,7 @@ class EmulatorProcess:
         found = _READY.search(line)
         if found is None:
             self.kill()
-            raise RuntimeError(f"the emulator did not listen within {self._timeout_s:g} s; it printed {line!r}")
+            raise RuntimeError(f"the emulator did not listen within {self._timeout_s:g} s; its output was {line!r}")
         self.port = int(found[2])
 
     def kill(self) -> None:

@@ -93,7 +93,7 @@ class MapLibrary:
         for path in sorted(folder.glob(f"*{OPENDRIVE_SUFFIX}")):
             self._files[path.stem] = path.resolve()
         if not self._files:
-            raise ValueError(f"{str(folder)!r}: found no *{OPENDRIVE_SUFFIX} file, expected at least one map")
+            raise ValueError(f"{str(folder)!r}: found no *{OPENDRIVE_SUFFIX} file; put a map into this folder")
 
     @property
     def has_files(self) -> bool:

@@ -53,7 +53,10 @@ def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
     :raises ValueError: if the number of bytes is wrong; CARLA's client delivers truncated images too.
     """
     if len(raw) != height * width * 4:
-        raise ValueError(f"an image of {len(raw)} bytes: expected {height * width * 4} for {width}x{height} pixels")
+        raise ValueError(
+            f"an image of {len(raw)} bytes: expected {height * width * 4} for {width}x{height} pixels; "
+            "the image is truncated"
+        )
     return np.frombuffer(raw, np.uint8).reshape(height, width, 4)
 
 

@@ -175,7 +175,7 @@ def read_opendrive(path: str | PathLike[str]) -> str:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{file}: got bytes that are not UTF-8, expected an OpenDRIVE file; export it again"
+            f"{file}: got bytes that are not UTF-8, expected an OpenDRIVE file; export the file again"
         ) from error
 
 

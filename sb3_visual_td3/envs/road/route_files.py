@@ -92,7 +92,7 @@ def _route(element: ElementTree.Element, source: str) -> GivenRoute:
     places = [_place(each, name) for each in element.findall("waypoint")]
     places += [_place(each, name) for each in element.findall("waypoints/position")]
     if len(places) < 2:
-        raise ValueError(f"{name}: got {len(places)} places, expected at least a start and a goal; add them")
+        raise ValueError(f"{name}: got {len(places)} places, expected at least a start and a goal; add places")
     return GivenRoute(name, tuple(places), town.rsplit("/", maxsplit=1)[-1])
 
 

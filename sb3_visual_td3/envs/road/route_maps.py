@@ -93,7 +93,8 @@ def check_size(size_m: NDArray[np.float64], source: str) -> None:
     if max(width_m, height_m) > MAX_SIDE_M or width_m * height_m > MAX_AREA_M2:
         raise ValueError(
             f"{source}: got a map of {width_m:.0f} m x {height_m:.0f} m, expected sides of at most {MAX_SIDE_M:g} m, "
-            f"and at most {MAX_AREA_M2 / 1e6:g} square kilometres, because all of it is painted; cut the map"
+            f"and at most {MAX_AREA_M2 / 1e6:g} square kilometres, because the whole map is painted; "
+            "use a part of the map"
         )
 
 

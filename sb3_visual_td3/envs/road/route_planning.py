@@ -184,7 +184,7 @@ def random_route(
     rng = np.random.default_rng([seed, 5])
     open_road = [i for i, segment in enumerate(graph.segments) if segment.junction == NO_JUNCTION]
     if not open_road:
-        raise ValueError(f"{source}: got no lane outside of junctions, expected one to start on; choose another map")
+        raise ValueError(f"{source}: got no lane outside of junctions, expected a lane to start on; choose another map")
     weights = np.array([graph.segments[index].length_m for index in open_road])
     for _ in range(_N_ATTEMPTS):
         first = open_road[int(rng.choice(len(open_road), p=weights / weights.sum()))]

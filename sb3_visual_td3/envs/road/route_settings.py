@@ -82,7 +82,7 @@ class RoutePlanner:
         given = settings.given_on(map_name)
         if not given:
             raise ValueError(
-                f"map {map_name!r}: none of the given routes is on this map; add one, or choose another map"
+                f"map {map_name!r}: none of the given routes is on this map; add a route, or choose another map"
             )
         # Given routes are driven repeatedly, so each is planned only once.
         number = route_seed % len(given)
