@@ -14,7 +14,7 @@ CARLA_DRIVING_ID = "CarlaDriving-v0"
 
 
 class RegisteredLimit(int):
-    """Mark a time limit in steps as the registered one, in contrast to ``gym.make(..., max_episode_steps=N)``.
+    """Mark a number of steps as the registered limit, in contrast to ``gym.make(..., max_episode_steps=N)``.
 
     On a route to a goal, the route's own time limit replaces the registered limit. A limit that the user passes to
     ``gym.make`` stays, even if it is the same number.

@@ -153,7 +153,7 @@ class Backend(Protocol):
 
     @property
     def has_varying_scenes(self) -> bool:
-        """Return True if ``Start.scene_seed`` makes a difference."""
+        """Return True if ``Start.scene_seed`` changes the scene."""
 
     @property
     def has_routes(self) -> bool:
@@ -182,7 +182,7 @@ class Backend(Protocol):
         """
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at each of these distances ahead of the vehicle, along the lane."""
+        """Return x and y of the lane's centre at each distance ``ahead_m`` along the lane, ahead of the vehicle."""
 
     def close(self) -> None:
         """Release the world's resources."""

@@ -131,7 +131,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return self._backend.state
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at each of these distances ahead of the vehicle, along the lane."""
+        """Return x and y of the lane's centre at each distance ``ahead_m`` along the lane, ahead of the vehicle."""
         return self._backend.waypoints_m(ahead_m)
 
     def reset(

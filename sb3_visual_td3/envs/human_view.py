@@ -107,7 +107,7 @@ def _draw_terms(picture: NDArray[np.uint8], reward_terms: Mapping[str, float]) -
 
 
 def _draw_controls(picture: NDArray[np.uint8], control: Control) -> None:
-    """Draw a bar for the steering and one for the pedals."""
+    """Draw a bar for the steering and a bar for the pedals."""
     middle, bottom = picture.shape[1] // 2, picture.shape[0] - 40
     picture[bottom - 8 : bottom + 32, middle - 150 : middle + 70] //= 2
     _write(picture, "steer", (middle - 140, bottom + 8))
@@ -173,7 +173,7 @@ class Window:
         return self._screen is not None and bool(self._pygame.event.get(self._pygame.QUIT))
 
     def close(self) -> None:
-        """Close the window; the next picture opens a new one."""
+        """Close the window; the next picture opens a new window."""
         if self._screen is not None:
             self._screen = None
             self._pygame.display.quit()

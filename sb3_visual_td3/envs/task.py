@@ -119,7 +119,7 @@ class DrivingTask:
         self.marks_crossed: list[MarkKind] = []
 
     def advance(self, state: VehicleState, steer: float, pedal: float) -> Outcome:
-        """Judge the step that led to ``state``.
+        """Return the reward terms of the step that led to ``state``, and whether the episode ends.
 
         :param state: the vehicle after the step.
         :param steer: steering part of the action, in [-1, 1].

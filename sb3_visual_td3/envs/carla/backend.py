@@ -301,7 +301,7 @@ class CarlaBackend:
         self._ego = self._connection = None
 
     def share(self, address: Address) -> None:
-        """Use a server on which another environment drives while this one pauses.
+        """Use a server on which another environment drives while this environment pauses.
 
         :param address: the server's address.
         """

@@ -336,7 +336,7 @@ class Server:
 
     @property
     def is_shared(self) -> bool:
-        """Return whether another environment drives on the server while this one pauses."""
+        """Return whether another environment drives on the server while this environment pauses."""
         return self._shared_address is not None or self.settings.is_shared
 
     def share(self, address: Address) -> None:

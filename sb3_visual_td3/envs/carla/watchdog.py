@@ -121,7 +121,7 @@ class Guard:
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
-    """End the command and all processes of its group: CarlaUE4.sh is a shell script around the simulator."""
+    """End the command and all processes of its group, because CarlaUE4.sh is a shell script that runs the simulator."""
     _signal_group(child.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while child.poll() is None and time.monotonic() < deadline:

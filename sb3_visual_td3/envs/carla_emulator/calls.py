@@ -68,7 +68,7 @@ class ActorCalls:
     def on_spawn_actor_with_parent(
         self, description: list[Any], transform: list[Any], parent_id: int, *_: Any
     ) -> list[Any]:
-        """Create an actor that is attached to another, and return it.
+        """Create an actor that is attached to another actor, and return the new actor.
 
         The further arguments, kind of attachment and socket, are ignored: every attachment is rigid.
         """

@@ -104,7 +104,7 @@ class FreeCamera:
         return picture
 
     def paved(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
-        """Return where the road is seen.
+        """Return a mask of the road in the picture.
 
         :param scene: the map.
         :param transform: the camera's position and heading.

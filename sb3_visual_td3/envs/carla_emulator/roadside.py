@@ -67,7 +67,7 @@ class RoadSign(Actor):
         return _LIGHT_TAG if self.is_light else _SIGN_TAG
 
     def set_transform(self, transform: Transform) -> None:
-        """Stay where it is."""
+        """Ignore the transform, because clients cannot move lights and signs."""
 
     def bounding_box(self) -> list[Any]:
         """Return the msgpack form of the trigger volume, which CARLA's client takes from the bounding box."""
@@ -76,7 +76,7 @@ class RoadSign(Actor):
 
 
 class _Line(NamedTuple):
-    """A stop line as an array row: middle, direction of the traffic, half width, and the light."""
+    """Describe a stop line as an array row: middle, direction of the traffic, half width, and the light."""
 
     x_m: float
     y_m: float

@@ -150,7 +150,7 @@ class Acceptor:
 
 
 class EmulatorServer:
-    """Listen from the construction on, and answer while :meth:`serve` runs.
+    """Listen as soon as the object is constructed, and answer calls while :meth:`serve` runs.
 
     :param settings: the settings.
     :raises OSError: if the port or the next port is in use.

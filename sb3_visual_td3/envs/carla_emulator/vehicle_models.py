@@ -66,7 +66,7 @@ class VehicleModel(NamedTuple):
 
     @property
     def semantic_tag(self) -> int:
-        """Return the tag with which semantic cameras show it."""
+        """Return the tag with which semantic cameras show the vehicle."""
         return _TAGS[self.base_type]
 
 

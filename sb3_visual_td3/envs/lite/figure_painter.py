@@ -129,7 +129,7 @@ class _Painter:
         self._frame, self._pose, self._lens, self._sky = frame, pose, lens, sky
 
     def draw_post(self, post: Post) -> None:
-        """Draw a traffic light; its lamps are seen from the side of the traffic that it stops."""
+        """Draw a traffic light, whose lamps face the traffic that it stops."""
         forward_m, left_m = self._place(post.x_m, post.y_m)
         if not self._is_in_view(forward_m, left_m):
             return

@@ -187,7 +187,7 @@ class LiteWorld:
         )
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at each of these distances ahead of the car, along the lane."""
+        """Return x and y of the lane's centre at each distance ``ahead_m`` along the lane, ahead of the car."""
         return self._track.waypoints_from(self._lane, ahead_m)
 
     def get_state(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ _SAME_OFFSET_M = 0.1
 
 @lru_cache(maxsize=16)
 def read_graph(text: str, source: str) -> LaneGraph:
-    """Return the lane graph of an OpenDRIVE document, from the cache on disk if it is there.
+    """Return the lane graph of an OpenDRIVE document, from the cache on disk if the cache has it.
 
     :param text: the document.
     :param source: the name of the map, for messages.
@@ -124,7 +124,7 @@ def _are_alike(one: Sequence[LaneMark], two: Sequence[LaneMark]) -> bool:
 
 
 def graph_from_network(network: RoadNetwork) -> LaneGraph:
-    """Return the lane graph of our own roads.
+    """Return the lane graph of the roads of a named map.
 
     :param network: the roads.
     :return: the graph, with the same keys as the graph of the network's OpenDRIVE document.

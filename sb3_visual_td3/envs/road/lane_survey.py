@@ -271,7 +271,7 @@ def _turned_rad(segment: list[Any]) -> float:
 
 
 def _in_order(lane: list[Any]) -> list[Any]:
-    """Return a lane's waypoints in driving order, with one more at either end, so that lanes join without a gap."""
+    """Return a lane's waypoints in driving order, with one more waypoint at either end, so that lanes join."""
     # ``s`` is the distance along the road. Lanes with positive numbers are driven against it.
     ordered = sorted(lane, key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
     return [*ordered[0].previous(SPACING_M)[:1], *ordered, *ordered[-1].next(SPACING_M)[:1]]

@@ -319,7 +319,7 @@ def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePl
 
 
 def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, list[int]]]:
-    """Return the shortest ways that leave a segment at its end and enter another one at its beginning.
+    """Return the shortest ways that leave a segment at its end and enter another segment at its beginning.
 
     :param graph: the lanes of the map.
     :param first: the segment to leave.

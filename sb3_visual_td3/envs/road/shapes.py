@@ -22,7 +22,7 @@ class Pose(NamedTuple):
     heading_rad: float
 
     def beside(self, left_m: float) -> Pose:
-        """Return the pose ``left_m`` to the left of this one, facing the same way."""
+        """Return the pose ``left_m`` to the left of this pose, facing the same way."""
         x_m = self.x_m - left_m * math.sin(self.heading_rad)
         return Pose(x_m, self.y_m + left_m * math.cos(self.heading_rad), self.heading_rad)
 
@@ -58,7 +58,7 @@ class Piece(NamedTuple):
         )
 
     def beside(self, left_m: float) -> Piece:
-        """Return the piece that runs parallel to this one, ``left_m`` to its left.
+        """Return the piece that runs parallel to this piece, ``left_m`` to its left.
 
         :param left_m: distance to the left; negative to the right.
         :return: a line or an arc with the same centre.
