@@ -118,7 +118,7 @@ class VehicleState(NamedTuple):
     vehicle_ahead_m: float = math.inf
     """On a route, distance along the lanes from the vehicle's centre to the rear of the next car ahead."""
     vehicle_ahead_mps: float = 0.0
-    """Speed of that car."""
+    """Speed of the next car ahead."""
 
 
 class Backend(Protocol):

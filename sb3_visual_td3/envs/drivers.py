@@ -27,7 +27,8 @@ _STOP_BEFORE_M = 4.0
 """Distance from the vehicle's centre to a stop line or a pedestrian when the vehicle stops: half its length and a
 margin."""
 _FOLLOW_M = 5.0
-"""Distance from the vehicle's centre to the rear of the car ahead when both stand: half its length and a margin."""
+"""Distance from the vehicle's centre to the rear of the car ahead at standstill: half the vehicle's length and a
+margin."""
 
 
 class PurePursuitDriver:
@@ -70,7 +71,7 @@ class PurePursuitDriver:
         if state.speed_mps**2 / (2.0 * _HARD_BRAKING_MPS2) < state.stop_ahead_m:
             room_m = max(0.0, state.stop_ahead_m - _STOP_BEFORE_M)
             target_mps = min(target_mps, math.sqrt(2.0 * _BRAKING_MPS2 * room_m))
-        # Behind another car the vehicle keeps a distance from which it can stop if that car stops.
+        # The vehicle keeps a distance from which it can stop if the car ahead stops.
         gap_m = state.vehicle_ahead_m - _FOLLOW_M
         if gap_m < math.inf:
             follow_mps2 = state.vehicle_ahead_mps * abs(state.vehicle_ahead_mps) + 2.0 * _BRAKING_MPS2 * gap_m

@@ -48,8 +48,8 @@ class TaskSettings:
     """Time for starting and for bends. The time limit of a route is this time plus the time for its length at
     ``success_speed_fraction`` of the target speed."""
     max_wait_s: float = 180.0
-    """Time after which a vehicle that waits counts as idle, so that no episode lasts forever. It is the time
-    after which CARLA's leaderboard takes a vehicle for blocked."""
+    """Time after which a vehicle that waits counts as idle, so that every episode ends. CARLA's leaderboard uses the
+    same time for a blocked vehicle."""
 
     def __post_init__(self) -> None:
         check_choice("idle_ending", self.idle_ending, get_args(Ending))
@@ -237,7 +237,7 @@ class DrivingTask:
         self.marks_crossed = list(saved["marks_crossed"])
 
     def _has_reason_to_wait(self, state: VehicleState) -> bool:
-        """Return whether a standing vehicle waits at a light, for a pedestrian, or for other cars, and not too long."""
+        """Return whether a standing vehicle waits for a light, a pedestrian or other cars, but not for too long."""
         is_near = state.stop_ahead_m < _WAIT_AHEAD_M or state.vehicle_ahead_m < _WAIT_AHEAD_M
         return is_near and self._n_standing * self.settings.step_s < self.settings.max_wait_s
 

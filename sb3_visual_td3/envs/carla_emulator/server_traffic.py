@@ -1,4 +1,4 @@
-"""The cars that the emulator drives itself, on any map, by the model that all worlds share."""
+"""Drive the emulator's own cars on any map, with the model in ``graph_traffic`` that all worlds share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_SERVER_CARS = 100
 _MIN_DESIRED_MPS, _MAX_DESIRED_MPS = 5.0, 8.0
 _CLEAR_M = 20.0
 """No car starts this close to the first spawn point, so that a client always finds it free."""
-# CARLA's role name for vehicles that are not a client's own.
+# CARLA's role name for vehicles that no client controls.
 _ROLE_NAME = "autopilot"
 
 
 @dataclass(eq=False, kw_only=True)
 class ServerCar(GraphCar):
-    """A car of the traffic, whose id is that of its vehicle."""
+    """Hold a car of the traffic, which has the id of its vehicle."""
 
     vehicle: Vehicle
 
@@ -36,8 +36,8 @@ class ServerTraffic(GraphTraffic[ServerCar]):
     """Drive the server's own cars on one map at a time.
 
     :param n_cars: number of cars, 0 to 100. On a short map there are only as many as fit.
-    :param seed: determines where they start, how fast they like to drive, and where they go.
-    :raises ValueError: if the number is out of range.
+    :param seed: determines where the cars start, their desired speeds, and their ways at junctions.
+    :raises ValueError: if ``n_cars`` is out of range.
     """
 
     def __init__(self, n_cars: int, seed: int) -> None:
@@ -70,10 +70,11 @@ class ServerTraffic(GraphTraffic[ServerCar]):
             except CallError:  # where lanes overlap, another car already stands here
                 continue
             vehicle.is_server_traffic = True
-            # The traffic moves it, not the vehicle model.
+            # The traffic moves this vehicle, and not the vehicle model.
             vehicle.set_physics(False)
             desired_mps = rng.uniform(_MIN_DESIRED_MPS, _MAX_DESIRED_MPS)
-            # Its own generator, so that its way does not depend on the order in which cars reach junctions.
+            # Each car has its own generator, so that its way does not depend on the order in which cars reach
+            # junctions.
             own_rng = random.Random(self._seed * (MAX_SERVER_CARS + 1) + number + 1)
             car = ServerCar(
                 vehicle.id,
@@ -90,7 +91,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
     def drive(self, dt_s: float, vehicles: Sequence[Vehicle]) -> None:
         """Drive for one tick.
 
-        :param dt_s: the length of the tick.
+        :param dt_s: the length of the tick in seconds.
         :param vehicles: all vehicles on the map.
         """
         if not self.cars:
@@ -112,7 +113,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
 
 
 def _road_user(vehicle: Vehicle) -> RoadUser:
-    """Return a client's vehicle as the traffic sees it."""
+    """Return a client's vehicle in the form that the traffic model needs."""
     speed_mps = math.hypot(*vehicle.velocity[:2])
     return RoadUser(vehicle.id, vehicle.pose, vehicle.extent_m[0], vehicle.extent_m[1], speed_mps)
 

@@ -85,8 +85,8 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param dt_s: length of a tick, 0.001 to 0.2 s.
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
-    :param n_cars: number of other cars, 0 to 20: on the closed route in both directions; on routes to a goal on the
-        whole map, where they choose their way at junctions. A short map has fewer.
+    :param n_cars: number of other cars, 0 to 20. On the closed route they drive in both directions. On routes to a goal
+        they drive on the whole map and choose their way at junctions; a short map has fewer cars.
     :param traffic_lights: True for traffic lights: the lights of a map file, or lights at junctions of a named map.
         Only colour frames (``grayscale=False``) show the policy which lamp is on.
     :param n_walkers: number of pedestrians who cross the route, 0 to 50.

@@ -223,7 +223,8 @@ class LiteWorld:
                 f"n_walkers={self._street.n_walkers}; make the env with the settings of the saved env"
             )
         n_cars = self._traffic.settings.n_cars
-        # On a short map there may be fewer cars than the settings ask for: a route's traffic notes its setting.
+        # On a short map there may be fewer cars than in the settings, so the state of a route's traffic contains the
+        # setting.
         n_saved = state["traffic"]["n_cars"] if "traffic" in state else len(state["cars"])
         if n_saved != n_cars:
             raise ValueError(
@@ -256,7 +257,7 @@ class LiteWorld:
         state = self._track.state_of(
             motion[:3], motion.speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
-        # On the closed route the state does not tell about other cars.
+        # On the closed route the state of the vehicle contains no data about other cars.
         if not self._street.is_on and not (self.has_routes and self._traffic.cars):
             return state
         collided_with: CollidedWith = ""

@@ -39,15 +39,15 @@ def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
 
 
 def any_overlap(one: OrientedBox, others: Iterable[OrientedBox]) -> bool:
-    """Return whether a rectangle shares a point with any of the others.
+    """Return whether a rectangle shares a point with at least one other rectangle.
 
     :param one: a rectangle.
     :param others: the other rectangles.
-    :return: True if it does.
+    :return: True if the rectangle shares a point with one of the others.
     """
     for other in others:
-        # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch. A diagonal is
-        # shorter than length and width together, which are computed faster.
+        # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch. The sum of length
+        # and width is an upper bound of a diagonal that is faster to compute.
         reach_m = 0.5 * (one.length_m + one.width_m + other.length_m + other.width_m)
         dx_m, dy_m = other.x_m - one.x_m, other.y_m - one.y_m
         if dx_m * dx_m + dy_m * dy_m <= reach_m * reach_m and boxes_overlap(one, other):

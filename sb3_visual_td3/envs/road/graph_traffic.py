@@ -1,9 +1,9 @@
-"""Cars that drive along the lanes of any map: they keep lane and distance, and choose their way at junctions.
+"""Drive cars along the lanes of any map: they keep lane and distance, and choose their way at junctions.
 
-The embedded world, the CARLA backend and the emulator share this model. A car drives along a path of lanes, which a
-seed extends at each junction. It follows the car ahead by the intelligent driver model, slows down for bends, and
-enters a junction only if its way through it is free: the way is reserved for the car until it has left the junction,
-and ways that cross it wait.
+The embedded world, the CARLA backend and the emulator share this model. A car drives along a path of lanes, which is
+extended at random at each junction. It follows the car ahead by the intelligent driver model and slows down for bends.
+A car enters a junction only if its way through the junction is free. This way is then reserved for the car until it has
+left the junction, and cars on crossing ways wait.
 """
 
 from __future__ import annotations
@@ -22,40 +22,41 @@ from sb3_visual_td3.envs.road.traffic import IdmSettings, idm_acceleration_mps2
 
 _IDM = IdmSettings()
 _SLOT_M = 12.0
-"""Two cars start at least this far apart on a lane."""
+"""Smallest distance between the starting places of two cars on a lane."""
 _SIGHT_M = 60.0
-"""A car looks this far ahead along its path."""
+"""Distance that a car looks ahead along its path."""
 _LATERAL_MPS2 = 2.0
 """Lateral acceleration at which a calm driver takes a bend."""
 _SLOWEST_BEND_MPS = 2.5
 _CONFLICT_M = 2.6
 """Ways through a junction whose centre lines come closer than this are not driven at the same time."""
 _ROOM_AFTER_M = 8.0
-"""A car enters a junction only if the lane after it has this much room, so that it does not stop within it."""
+"""A car enters a junction only if the lane after the junction has this much room, so that the car does not stop in the
+junction."""
 _RESERVE_FROM_M = 15.0
 _ON_LANE_M = 2.2
 """A vehicle whose centre is this close to the centre of a lane blocks the lane."""
 _SPLIT_M = 8.0
-"""Where lanes split, a vehicle within the first metres of one still stands in the way of the others."""
+"""Where lanes split, a vehicle within this distance of the beginning of one lane also blocks the other lanes."""
 WAY_CLEARANCE_M = 0.5
-"""A way is free again when the rear of its car has left it by this much."""
+"""A way is free again when the rear of its car is this far beyond the end of the way."""
 
 
 class RoadUser(NamedTuple):
-    """A vehicle or a pedestrian that this model does not move."""
+    """Describe a vehicle or a pedestrian that this model does not move."""
 
     id: int
     pose: Pose
     half_length_m: float
     half_width_m: float
     speed_mps: float
-    """Speed in the direction of its pose."""
+    """Speed in the direction of the pose."""
     reach_m: float = _ON_LANE_M
-    """It blocks each lane whose centre is this close to its own centre."""
+    """Largest distance between its own centre and the centre of a lane that it blocks."""
 
 
 class Occupant(NamedTuple):
-    """A vehicle on a lane."""
+    """Describe a vehicle on a lane."""
 
     along_m: float
     half_length_m: float
@@ -66,32 +67,32 @@ class Occupant(NamedTuple):
 
 
 class JunctionAhead(NamedTuple):
-    """A car's way through the next junction."""
+    """Describe a car's way through the next junction."""
 
     distance_m: float
-    """From the car's centre to the junction."""
+    """Distance from the car's centre to the junction."""
     before: int
     """The lane that leads to the junction."""
     segments: list[int]
-    """The lanes through it."""
+    """The lanes of the way through the junction."""
     after: int | None
-    """The lane after it, if the path leads so far."""
+    """The lane after the junction; None if the path ends before."""
 
 
 class Outlook(NamedTuple):
-    """What the driver of a vehicle must heed on its path."""
+    """Hold what can make a vehicle slow down or stop on its path."""
 
     vehicle_ahead_m: float = math.inf
-    """From the vehicle's centre to the rear of the next vehicle; infinite on an empty road."""
+    """Distance from the vehicle's centre to the rear of the next vehicle; infinite on an empty road."""
     vehicle_ahead_mps: float = 0.0
-    """Speed of that vehicle."""
+    """Speed of the next vehicle."""
     junction_m: float = math.inf
-    """From the vehicle's centre to a junction in which others drive whose way crosses its own; infinite if there is
-    none that it approaches."""
+    """Distance from the vehicle's centre to the next junction if the vehicle is close and its way through the junction
+    is not reserved; infinite otherwise."""
 
 
 class _Line:
-    """A lane's centre line with what a driver needs: direction and highest speed at each point.
+    """Hold a lane's centre line with the direction and the highest speed at each point.
 
     :param segment: the lane.
     """
@@ -105,11 +106,12 @@ class _Line:
         self._rows: list[tuple[float, float, float]] = list(
             zip(points[:, 0].tolist(), points[:, 1].tolist(), headings.tolist(), strict=True)
         )
-        # v^2 = a / curvature, where the heading changes; (n,).
+        # (n,): the highest speed, from v^2 = a / curvature, where the heading changes.
         turn = np.abs(np.gradient(headings))
         step = np.maximum(np.hypot(ahead[:, 0], ahead[:, 1]), 1e-6)
         squared = np.maximum(_LATERAL_MPS2 * step / np.maximum(turn, 1e-6), _SLOWEST_BEND_MPS**2)
-        # A bend is announced by as much road as braking for it takes: v_i^2 <= v_j^2 + 2 b (s_j - s_i) for all j > i.
+        # Before a bend the highest speed is limited so that a car can brake: v_i^2 <= v_j^2 + 2 b (s_j - s_i) for all j
+        # > i.
         reserve = 2.0 * _IDM.acceleration_mps2 * segment.along_m
         squared = np.minimum.accumulate((squared + reserve)[::-1])[::-1] - reserve
         self.limit_mps: list[float] = np.sqrt(squared).tolist()
@@ -117,7 +119,7 @@ class _Line:
     def index_at(self, along_m: float) -> int:
         """Return the index of the point before a distance."""
         last = len(self.along_m) - 2
-        # Points are nearly evenly spaced: the guess is off by a few points at most.
+        # Points are nearly evenly spaced, so the guess is wrong by a few points at most.
         index = min(last, max(0, int(along_m / max(self.length_m, 1e-6) * (last + 1))))
         while index < last and self.along_m[index + 1] <= along_m:
             index += 1
@@ -138,7 +140,7 @@ class _Line:
 
 
 class TrafficMap:
-    """What the traffic knows of a map: its lanes, those that cross each other, and where cars can start.
+    """Hold the lanes of a map, the lanes that cross each other, and the places where cars can start.
 
     :param graph: the lanes of the map.
     """
@@ -160,9 +162,9 @@ class TrafficMap:
 
     @cached_property
     def onward(self) -> tuple[tuple[int, ...], ...]:
-        """Return the lanes that may follow each lane: those from which a car can drive on forever.
+        """Return the lanes that may follow each lane, without lanes that lead only to dead ends.
 
-        If only dead ends follow a lane, they are all permitted.
+        If only such lanes follow a lane, all of them are permitted.
         """
         lasting = set(range(len(self.graph.segments)))
         while True:
@@ -212,29 +214,29 @@ class TrafficMap:
 
 @lru_cache(maxsize=8)
 def traffic_map(graph: LaneGraph) -> TrafficMap:
-    """Return what the traffic knows of a map; the same object for the same graph."""
+    """Return the traffic map of a lane graph; the same graph always gives the same object."""
     return TrafficMap(graph)
 
 
 @dataclass(eq=False)
 class GraphCar:
-    """A car that drives along the lanes of a map."""
+    """Hold the state of a car that drives along the lanes of a map."""
 
     id: int
     half_length_m: float
     path: list[int]
-    """The lanes that it drives, the present one first."""
+    """The lanes of the car's path; the first is its present lane."""
     along_m: float
-    """Distance of its centre from the beginning of the first lane."""
+    """Distance of the car's centre from the beginning of the first lane."""
     desired_mps: float
     choose: Callable[[Sequence[int]], int]
-    """Chooses one of the lanes that follow the last one of its path."""
+    """Function that chooses one of the lanes that follow the last lane of the path."""
     speed_mps: float = 0.0
     waited_s: float = 0.0
     held: list[int] = field(default_factory=list)
-    """Lanes of junctions that are reserved for it."""
+    """Lanes of junctions that are reserved for the car."""
     left: list[tuple[int, float]] = field(default_factory=list)
-    """Reserved lanes that it has left, and how far its centre has come since."""
+    """Reserved lanes that the car has left, and the distance that its centre has driven since."""
 
 
 CarT = TypeVar("CarT", bound=GraphCar)
@@ -246,14 +248,14 @@ class GraphTraffic(Generic[CarT]):
     def __init__(self) -> None:
         self.cars: list[CarT] = []
         self.guest: GraphCar | None = None
-        """A vehicle that somebody else drives, and for which ways through junctions are reserved as for a car."""
+        """A vehicle that this model does not drive, for which ways through junctions are reserved as for a car."""
         self.is_closed: Callable[[int], bool] = _never_closed
-        """Tells whether the junction in which a lane ends must not be entered now, as at a red light."""
+        """Function that returns whether vehicles must stop at the end of a lane, as at a red light."""
 
     def enter(self, map_: TrafficMap) -> None:
-        """Begin on a map, without cars.
+        """Change to a map, and remove all cars.
 
-        :param map_: the map.
+        :param map_: the map on which cars drive from now on.
         """
         self._map = map_
         self.cars = []
@@ -267,19 +269,19 @@ class GraphTraffic(Generic[CarT]):
         """Drive all cars.
 
         :param dt_s: duration of the movement in seconds.
-        :param others: everything else that may be on a lane.
+        :param others: all vehicles and pedestrians that this model does not move.
         """
         for car in self.cars:
             self._extend_path(car)
         self._on_lane, self._foreign_lanes = self._occupants(others)
         self._reserve()
-        # All accelerations follow from the same moment: no car moves before the last one has decided.
+        # All accelerations are computed before the first car moves, so that they belong to the same moment.
         accelerations = [self._acceleration_mps2(car) for car in self.cars]
         for car, acceleration in zip(self.cars, accelerations, strict=True):
             self._move(car, acceleration, dt_s)
 
     def outlook(self, guest: GraphCar) -> Outlook:
-        """Return what the driver of a vehicle that is not one of the cars must heed now.
+        """Return what can make a vehicle that this model does not drive slow down or stop.
 
         :param guest: the vehicle.
         """
@@ -299,7 +301,7 @@ class GraphTraffic(Generic[CarT]):
         return Outlook(junction_m=junction_m)
 
     def _extend_path(self, car: GraphCar) -> None:
-        """Choose lanes until the path reaches as far as the car sees, and beyond a junction that begins there."""
+        """Choose lanes until the path is as long as the car looks ahead, and does not end in a junction."""
         reach_m = self._map.line(car.path[0]).length_m - car.along_m
         for segment in car.path[1:]:
             reach_m += self._map.line(segment).length_m
@@ -311,9 +313,9 @@ class GraphTraffic(Generic[CarT]):
             reach_m += self._map.line(car.path[-1]).length_m
 
     def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
-        """Return what is on each lane, and the ids of those on it that are not cars of the traffic.
+        """Return the occupants of each lane, and for each lane the ids of occupants that are not cars of this model.
 
-        :param others: everything that this model does not move.
+        :param others: all vehicles and pedestrians that this model does not move.
         """
         on_lane: dict[int, list[Occupant]] = {}
         for car in self.cars:
@@ -324,7 +326,7 @@ class GraphTraffic(Generic[CarT]):
             x, y, yaw = other.pose
             for _, place in self._map.graph.places_near(x, y, other.reach_m):
                 turn_rad = yaw - self._map.line(place.segment).pose_at(place.along_m).heading_rad
-                # A vehicle across the lane blocks less of it than its length, but at least its width.
+                # A vehicle at an angle to the lane blocks less of the lane than its length, but at least its width.
                 half_m = max(abs(math.cos(turn_rad)) * other.half_length_m, other.half_width_m)
                 found = Occupant(place.along_m, half_m, other.speed_mps * math.cos(turn_rad), other.id)
                 on_lane.setdefault(place.segment, []).append(found)
@@ -367,12 +369,13 @@ class GraphTraffic(Generic[CarT]):
             to_line_m = ahead.distance_m - car.half_length_m
             if way[0] in car.held:
                 if self.is_closed(ahead.before) and to_line_m > _braking_m(car):
-                    # The light has changed, and the car can still stop.
+                    # The light has changed and the car can still stop, so it gives up its reservation.
                     car.held = [segment for segment in car.held if segment not in way]
                 continue
             if not self._reaches(car, ahead) or self.is_closed(ahead.before):
                 continue
-            # Behind a car that waits for this one's reservation to end, both would wait forever.
+            # A car that is not the first would block the car ahead of it, and the two would wait for each other
+            # forever.
             if self._is_first(car) and self._is_free(car, ahead, reserved):
                 car.held += way
                 for segment in way:
@@ -380,7 +383,7 @@ class GraphTraffic(Generic[CarT]):
 
     @staticmethod
     def _reaches(car: GraphCar, ahead: JunctionAhead) -> bool:
-        """Return whether a car is close enough to a junction to ask for its way through it."""
+        """Return whether a car is close enough to a junction to reserve its way through the junction."""
         return ahead.distance_m - car.half_length_m <= _RESERVE_FROM_M + _braking_m(car)
 
     def _is_first(self, car: GraphCar) -> bool:
@@ -395,10 +398,10 @@ class GraphTraffic(Generic[CarT]):
         return True
 
     def _is_free(self, car: GraphCar, ahead: JunctionAhead, reserved: dict[int, set[int]]) -> bool:
-        """Return whether no other vehicle needs the way of a car through a junction, and there is room behind it.
+        """Return whether a car's way through a junction is free, and the lane after the junction has room.
 
         :param car: the car.
-        :param ahead: its way.
+        :param ahead: the car's way through the junction.
         :param reserved: the cars that have reserved each lane, by their ids.
         """
         way, after = ahead.segments, ahead.after
@@ -412,7 +415,7 @@ class GraphTraffic(Generic[CarT]):
                     return False
         if after is None:
             return True
-        # Room for this car, and for those that are already on their way there.
+        # The lane needs room for this car, and for the cars that are already driving towards it.
         n_ahead = 1
         for segment in way:
             n_ahead = max(n_ahead, 1 + len(reserved.get(segment, set()) - {car.id}))
@@ -421,7 +424,7 @@ class GraphTraffic(Generic[CarT]):
         return first_m > n_ahead * _ROOM_AFTER_M or (is_moving and n_ahead == 1)
 
     def _is_taken(self, segment: int, own_id: int) -> bool:
-        """Return whether something that the traffic does not move is on a lane."""
+        """Return whether a vehicle or pedestrian that this model does not move is on a lane."""
         return any(owner != own_id for owner in self._foreign_lanes.get(segment, ()))
 
     # Movement
@@ -439,7 +442,7 @@ class GraphTraffic(Generic[CarT]):
             if position:
                 entry_mps = line.limit_mps[0]
                 if entry_mps < car.desired_mps:
-                    # The bend at the beginning of a lane is announced on the lanes before it.
+                    # A bend at the beginning of a lane also limits the speed on the lanes before it.
                     reserve = 2.0 * _IDM.acceleration_mps2 * max(0.0, begin_m)
                     desired_mps = min(desired_mps, math.sqrt(entry_mps**2 + reserve))
                 is_entry = self._map.in_junction(segment) and not self._map.in_junction(car.path[position - 1])
@@ -479,7 +482,7 @@ class GraphTraffic(Generic[CarT]):
         return best
 
     def _move(self, car: GraphCar, acceleration_mps2: float, dt_s: float) -> None:
-        """Move a car along its path, and give back what it has reserved and left."""
+        """Move a car along its path, and release reserved lanes that the car has left."""
         speed_mps = max(0.0, car.speed_mps + acceleration_mps2 * dt_s)  # cars do not reverse
         # The mean of both speeds: exact under constant acceleration.
         moved_m = 0.5 * (car.speed_mps + speed_mps) * dt_s

@@ -155,7 +155,8 @@ class LaneGraph:
         :param within_m: largest distance from the lane's centre.
         :return: for each lane the distance from its centre in metres, and the place.
         """
-        # (n_segments, 2): whether the point is within the lane's extent along x and y. Few lanes are left to measure.
+        # (n_segments, 2): whether the point is within the lane's extent along x and y. Only the few lanes that remain
+        # are measured.
         place, bounds = np.array((x_m, y_m)), self._bounds
         is_within = (place >= bounds[:, 0] - within_m) & (place <= bounds[:, 1] + within_m)
         found = []

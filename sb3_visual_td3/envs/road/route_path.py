@@ -47,14 +47,14 @@ class RouteLine(NamedTuple):
 
 
 class RouteLane(NamedTuple):
-    """A lane on a route."""
+    """Describe a lane on a route."""
 
     segment: int
-    """Its index in the lane graph."""
+    """Index of the lane in the lane graph."""
     from_m: float
-    """Distance from the start at which a vehicle begins to drive on it."""
+    """Distance from the start of the route at which a vehicle begins to drive on this lane."""
     along_m: float
-    """Distance of that place from the lane's beginning; not 0 on the first lane, and after a lane change."""
+    """Distance of this place from the lane's beginning; it is not 0 on the first lane and after a lane change."""
 
 
 class RoutePath:
@@ -64,8 +64,8 @@ class RoutePath:
     :param n_to_goal: number of points of the line up to the goal.
     :param marks: different marks; the first entry is empty.
     :param commands: the command of each manoeuvre.
-    :param driven: the lanes up to the goal: segment, index of the line's point from which on it is driven, and the
-        distance of that point from the lane's beginning.
+    :param driven: for each lane up to the goal: its segment, the index of the line's first point on the lane, and the
+        distance of this point from the lane's beginning.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class RoutePath:
             for width, left, right, number in zip(*(lane.tolist() for lane in lanes), line.marks[before], strict=True)
         ]
         self._commands = _commands_ahead(line.manoeuvre[before], commands, even, self.length_m)
-        # A point that was not kept lies before the next kept one.
+        # A point that was not kept lies before the next kept point.
         firsts = np.minimum(np.searchsorted(kept, [point for _, point, _ in driven]), len(kept) - 1)
         self.lanes = [
             RouteLane(segment, from_m, place_m)
@@ -257,7 +257,7 @@ class _Builder:
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
-        """Note from where on the lanes of the next stretch are driven.
+        """Record from which point on the lanes of the next stretch are driven.
 
         :param lanes: the segments in driving order, as for ``_add_stretch``.
         :param begin: fraction of the segments' length at which the stretch begins.

@@ -1,7 +1,8 @@
-"""The other cars on routes to a goal: where they start, what they know of the ego vehicle, and what it must heed.
+"""Drive the other cars on routes to a goal, and let them and the ego vehicle react to each other.
 
-The cars drive by ``graph_traffic``. The ego vehicle is a guest in it: a way through a junction that it approaches is
-reserved for it as for a car, so that crossing traffic yields to it, or it must yield.
+``graph_traffic`` drives the cars. The ego vehicle takes part as a guest, which the model does not move. When it
+approaches a junction, its way through the junction is reserved if the way is free, and crossing traffic waits.
+Otherwise the ego vehicle must wait.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ from sb3_visual_td3.envs.road.track import LanePosition
 from sb3_visual_td3.envs.road.traffic import N_PAINTS, TrafficSettings
 
 _NEAR_ROUTE_M = 100.0
-"""Cars start at most this far from the route while there is room, so that the ego vehicle meets them."""
+"""Cars start at most this far from the route as long as there is room, so that the ego vehicle meets them."""
 _ROUTE_STEP = 20
-"""Distances from the route are measured to every 20th of its points, which are 10 m apart."""
+"""Distances from the route are measured to every 20th point of the route; these points are 10 m apart."""
 _EGO = -1
-"""Id of the ego vehicle; cars are numbered from 0, pedestrians downwards from -2."""
+"""Id of the ego vehicle. Cars have the ids 0, 1, ..., and pedestrians -2, -3, ..."""
 _WALKER_REACH_M = 3.0
 """Cars stop for a pedestrian who is this close to the centre of their lane."""
 _WALKER_HALF_M = 0.2
 
 
 class SeededChoice:
-    """Choose by chance, in a way that two numbers describe.
+    """Choose at random, from a state that consists of two numbers.
 
     :param seed: seed of all choices.
     :param n_chosen: number of choices that were made before.
@@ -57,25 +58,26 @@ class SeededChoice:
         if len(ways) == 1:
             return ways[0]
         self.n_chosen += 1
-        # A generator for each choice: the state of one would be large, and a saved episode has one for each car.
+        # Each choice has a new generator, because the state of a generator is large and a saved episode would contain
+        # one per car.
         return ways[int(np.random.default_rng([*self._seed, self.n_chosen]).integers(len(ways)))]
 
 
 @dataclass(eq=False, kw_only=True)
 class RouteCar(GraphCar):
-    """A car that the ego vehicle may meet on its route."""
+    """Hold the state of a car that the ego vehicle may meet on its route."""
 
     choose: SeededChoice
     paint: int
-    """Number of its colour, 0 to ``N_PAINTS - 1``."""
+    """Number of the car's colour, 0 to ``N_PAINTS - 1``."""
 
 
 class RouteTraffic:
-    """The cars of one episode at a time.
+    """Drive the cars of one episode at a time.
 
     :param settings: number, size and speeds of the cars; a short map has fewer.
     :param ego_body: outer size of the ego vehicle.
-    :param is_closed: tells whether the junction in which a lane ends must not be entered now, as at a red light.
+    :param is_closed: function that returns whether vehicles must stop at the end of a lane, as at a red light.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class RouteTraffic:
         self.boxes: list[OrientedBox] = []
         self.paints: list[int] = []
         self.outlook = Outlook()
-        """What the ego vehicle must heed now."""
+        """What can make the ego vehicle slow down or stop now."""
 
     def enter(self, graph: LaneGraph, path: RoutePath) -> None:
         """Prepare an episode without cars.
@@ -102,7 +104,7 @@ class RouteTraffic:
         self._path = path
         self._lane_starts_m = [lane.from_m for lane in path.lanes]
         self._way_ends_m: dict[int, float] = {}
-        """Where on the route the lanes end that are reserved for the ego vehicle."""
+        """Distances along the route at which the lanes end that are reserved for the ego vehicle."""
         if self.settings.n_cars:
             self._map = traffic_map(graph)
             self._traffic.enter(self._map)
@@ -112,8 +114,8 @@ class RouteTraffic:
         """Place the cars at random, none near the ego vehicle, and most of them near its route.
 
         :param ego: place and direction of the ego vehicle.
-        :param lane: its place on the route.
-        :param speed_mps: its speed.
+        :param lane: place of the ego vehicle on the route.
+        :param speed_mps: speed of the ego vehicle in m/s.
         :param scene_seed: seed of the cars' places, speeds and ways.
         """
         if not self.settings.n_cars:
@@ -126,13 +128,13 @@ class RouteTraffic:
                 break
             box = OrientedBox(*poses[number], self.settings.length_m, self.settings.width_m)
             is_near_ego = math.dist(box[:2], ego[:2]) < self.settings.clear_m
-            # Where lanes overlap, another car may stand there already.
+            # Where lanes overlap, another car may already stand at this place.
             if is_near_ego or any_overlap(box, self.boxes):
                 continue
             self._add_car(*slots[number], scene_seed, rng)
             self.boxes.append(box)
         self.paints = [car.paint for car in self.cars]
-        # No time passes, but ways through junctions are reserved.
+        # A step of 0 s moves nothing, but reserves ways through junctions.
         self.advance(0.0, ego, lane, speed_mps)
 
     def advance(
@@ -142,8 +144,8 @@ class RouteTraffic:
 
         :param dt_s: duration of the movement in seconds.
         :param ego: place and direction of the ego vehicle.
-        :param lane: its place on the route.
-        :param speed_mps: its speed.
+        :param lane: place of the ego vehicle on the route.
+        :param speed_mps: speed of the ego vehicle in m/s.
         :param walkers: x and y of each pedestrian on the road.
         """
         if not self.cars:
@@ -168,7 +170,7 @@ class RouteTraffic:
         :param x_m: x of the ego vehicle's centre in the world, in metres.
         :param y_m: y of the ego vehicle's centre in the world, in metres.
         :param yaw_rad: heading of the ego vehicle in radians, counter-clockwise from the x axis.
-        :return: True if it does.
+        :return: True if the ego vehicle touches a car.
         """
         return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
 
@@ -195,11 +197,11 @@ class RouteTraffic:
         return {"n_cars": self.settings.n_cars, "cars": cars, "ego_waited_s": waited_s, "ego_reserved": reserved}
 
     def set_state(self, state: Mapping[str, Any], lane: LanePosition, speed_mps: float, scene_seed: int) -> None:
-        """Restore the cars that ``get_state`` returned, after ``enter`` with the same map and route.
+        """Restore the cars from a state of ``get_state``; call ``enter`` with the same map and route before.
 
-        :param state: the state.
+        :param state: the result of ``get_state``.
         :param lane: the place of the ego vehicle on the route.
-        :param speed_mps: its speed.
+        :param speed_mps: speed of the ego vehicle in m/s.
         :param scene_seed: seed of the episode.
         """
         if not self.settings.n_cars:
@@ -227,9 +229,9 @@ class RouteTraffic:
         self.outlook = self._traffic.outlook(guest)
 
     def _order(self, places_m: np.ndarray[Any, np.dtype[np.float64]], rng: np.random.Generator) -> list[int]:
-        """Return the numbers of the starting places in random order, those near the route first.
+        """Return the numbers of the starting places in random order, places near the route first.
 
-        :param places_m: ``(n, 2)``.
+        :param places_m: ``(n, 2)``: x and y of the starting places.
         :param rng: generator of the order.
         """
         order = rng.permutation(len(places_m))
@@ -262,10 +264,10 @@ class RouteTraffic:
         along_m = max(0.0, here.along_m + lane.along_m - here.from_m)
         path = [here.segment]
         for after in lanes[index + 1 :]:
-            # Of lanes side by side the first one counts, on which the vehicle enters the stretch.
+            # Of lanes side by side, the first lane counts, because the vehicle enters the stretch on it.
             if after.along_m == 0.0:
                 path.append(after.segment)
-        # What the rear of the vehicle has left is free again.
+        # Lanes that the rear of the vehicle has left are free again.
         rear_m = lane.along_m - 0.5 * self._ego_body.length_m - WAY_CLEARANCE_M
         self._way_ends_m = {segment: end_m for segment, end_m in self._way_ends_m.items() if end_m > rear_m}
         if self._traffic.guest is None:
@@ -277,7 +279,7 @@ class RouteTraffic:
         return guest
 
     def _note_reserved(self, lane: LanePosition) -> None:
-        """Note where the lanes end that the traffic has reserved for the ego vehicle."""
+        """Record where the lanes end that are reserved for the ego vehicle."""
         guest = self._traffic.guest
         assert guest is not None
         lanes = self._path.lanes

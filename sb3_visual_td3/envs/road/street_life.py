@@ -231,7 +231,7 @@ class StreetLife:
         return found
 
     def is_closed(self, segment: int) -> bool:
-        """Return whether a light forbids to drive on at the end of a lane.
+        """Return whether vehicles must stop at a light at the end of a lane.
 
         :param segment: number of the lane.
         """

@@ -1,4 +1,4 @@
-"""Other cars on the road: they keep to their lane and their distance (intelligent driver model).
+"""Drive other cars on a closed route: they keep their lane and their distance (intelligent driver model).
 
 All worlds share this model: the embedded world, the CARLA backend and the emulator move their cars by it, so that a
 policy meets the same traffic everywhere.
@@ -23,7 +23,7 @@ from sb3_visual_td3.envs.road.track import Track
 
 @dataclass(frozen=True)
 class IdmSettings:
-    """Parameters of the intelligent driver model: a calm driver in a town.
+    """Hold the parameters of the intelligent driver model; the defaults describe a calm driver in a town.
 
     :raises ValueError: if a value is not positive.
     """
@@ -33,13 +33,13 @@ class IdmSettings:
     """Distance from bumper to bumper at standstill."""
     acceleration_mps2: float = 1.5
     braking_mps2: float = 2.0
-    """Comfortable deceleration, which the model plans with."""
+    """Comfortable deceleration, a parameter of the model."""
     max_braking_mps2: float = 8.0
     """Strongest deceleration. The model itself has no limit when a car cuts in."""
 
     @cached_property
     def comfort_mps2(self) -> float:
-        """Return the model's 2 sqrt(a b), the denominator of its desired gap."""
+        """Return 2 sqrt(a b), a denominator in the model's desired gap."""
         return 2.0 * math.sqrt(self.acceleration_mps2 * self.braking_mps2)
 
     def __post_init__(self) -> None:
@@ -56,16 +56,17 @@ def idm_acceleration_mps2(
     simulations", Phys. Rev. E 62, 1805: the IDM acceleration a (1 - (v / v0)^4 - (s* / s)^2) with the desired gap
     s* = s0 + T v + v dv / (2 sqrt(a b)). The paper's s1 is 0 here, and s* is at least s0.
 
-    :param speed_mps: own speed v, >= 0.
+    :param speed_mps: speed v of the driver's car, >= 0.
     :param desired_mps: speed v0 on an empty road, > 0.
-    :param gap_m: distance s from its own front bumper to the rear bumper ahead; ``inf`` on an empty road.
-    :param approach_mps: own speed minus the speed of the car ahead, dv.
+    :param gap_m: distance s from the front bumper of the driver's car to the rear bumper ahead; ``inf`` on an empty
+        road.
+    :param approach_mps: dv, the speed of the driver's car minus the speed of the car ahead.
     :param settings: T, s0, a and b.
     :return: the acceleration, at least ``-settings.max_braking_mps2``.
     """
     if gap_m <= 0.0:
         return -settings.max_braking_mps2
-    # Called for each car at each step: products and comparisons are faster than ** and max().
+    # This function runs for each car in each step, and products and comparisons are faster than ** and max().
     following_m = speed_mps * (settings.time_gap_s + approach_mps / settings.comfort_mps2)
     near = (settings.min_gap_m + (following_m if following_m > 0.0 else 0.0)) / gap_m  # s* / s
     free = speed_mps / desired_mps
@@ -77,7 +78,7 @@ def idm_acceleration_mps2(
 
 
 class LaneLine:
-    """The centre line of a lane as evenly spaced points, in its own driving direction.
+    """Hold the centre line of a lane as evenly spaced points, in the lane's driving direction.
 
     :param points_m: ``(n, 2) float64``: x and y of the lane at each point of the track, in the track's order.
     :param is_oncoming: True if the lane is driven against the order of the track's points.
@@ -96,7 +97,8 @@ class LaneLine:
         closed = np.vstack([points_m, points_m[:1]])
         even = np.arange(len(points_m)) * self._spacing_m
         points = np.stack([np.interp(even, starts, closed[:, axis]) for axis in (0, 1)], axis=1)
-        # (n, 2): from each point to the next one; (n,): direction of that stretch; (n,): turn to the following stretch.
+        # (n, 2): from each point to the next point; (n,): direction of that stretch; (n,): turn to the following
+        # stretch.
         ahead = np.roll(points, -1, axis=0) - points
         headings = np.arctan2(ahead[:, 1], ahead[:, 0])
         turns = (np.roll(headings, -1) - headings + np.pi) % (2.0 * np.pi) - np.pi
@@ -140,7 +142,7 @@ N_PAINTS = 6
 
 @dataclass(frozen=True)
 class TrafficSettings:
-    """Number, size and behaviour of the other cars.
+    """Hold number, size and behaviour of the other cars.
 
     :raises ValueError: if a value is out of range.
     """
@@ -149,7 +151,8 @@ class TrafficSettings:
     min_desired_mps: float = 5.0
     max_desired_mps: float = 8.0
     clear_m: float = 20.0
-    """No car starts within this distance ahead of or behind the ego vehicle, between centres, along either lane."""
+    """No car starts within this distance ahead of or behind the ego vehicle. The distance is measured between centres,
+    along each lane."""
     length_m: float = 4.4
     width_m: float = 1.8
     idm: IdmSettings = field(default_factory=IdmSettings)
@@ -165,7 +168,7 @@ class TrafficSettings:
 
 @dataclass(slots=True)
 class Car:
-    """One of the other cars."""
+    """Hold the state of one of the other cars."""
 
     lane: int
     """0 is the ego vehicle's lane, 1 the oncoming lane."""
@@ -173,11 +176,11 @@ class Car:
     speed_mps: float
     desired_mps: float
     paint: int
-    """Number of its colour, 0 to ``N_PAINTS - 1``."""
+    """Number of the car's colour, 0 to ``N_PAINTS - 1``."""
 
 
 class Ego(NamedTuple):
-    """The ego vehicle as the other cars see it."""
+    """Describe the ego vehicle as the other cars see it."""
 
     nearest: int
     """Index of the closest point of the track."""
@@ -187,7 +190,7 @@ class Ego(NamedTuple):
 
 
 class Traffic:
-    """The cars of one episode at a time.
+    """Drive the cars of one episode at a time.
 
     Cars never overtake, so the list of a lane's cars stays in driving order.
 
@@ -214,8 +217,8 @@ class Traffic:
         """
         self._enter(track)
         rng = np.random.default_rng([scene_seed, 1])
-        # Half of the cars drive on the oncoming lane, if there is one; chance decides about an odd car. It is drawn in
-        # any case, so that all maps use the random stream alike.
+        # Half of the cars drive on the oncoming lane, if there is one; an odd car is assigned at random. The random
+        # number is drawn in any case, so that all maps use the random stream alike.
         n_oncoming = (self.settings.n_cars + int(rng.integers(2))) // 2 * (len(self._lines) - 1)
         n_in_lane = (self.settings.n_cars - n_oncoming, n_oncoming)
         self._lanes = [
@@ -229,8 +232,8 @@ class Traffic:
         :param dt_s: duration of the movement in seconds.
         :param egos: the other vehicles on the road, at least one, which this model does not move.
         """
-        # All accelerations of a lane are computed before its first car moves. With several ego vehicles a car takes the
-        # strongest braking that any of them asks for.
+        # All accelerations of a lane are computed before its first car moves. With several ego vehicles, a car brakes
+        # as strongly as the strictest of them requires.
         for lane, (line, cars) in enumerate(zip(self._lines, self._lanes, strict=True)):
             accelerations = self._accelerations(lane, line, cars, egos[0])
             for ego in egos[1:]:
@@ -244,7 +247,7 @@ class Traffic:
         self._place_boxes()
 
     def remove(self, number: int) -> None:
-        """Remove a car; the indices of the following ones in ``cars``, ``boxes`` and ``paints`` decrease by one."""
+        """Remove a car; the indices of later cars in ``cars``, ``boxes`` and ``paints`` decrease by one."""
         gone = self.cars[number]
         self._lanes = [[car for car in cars if car is not gone] for cars in self._lanes]
         self._gather()
@@ -255,7 +258,7 @@ class Traffic:
         :param x_m: x of the ego vehicle's centre in the world, in metres.
         :param y_m: y of the ego vehicle's centre in the world, in metres.
         :param yaw_rad: heading of the ego vehicle in radians, counter-clockwise from the x axis.
-        :return: True if it does.
+        :return: True if the ego vehicle touches a car.
         """
         return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
 
@@ -264,7 +267,7 @@ class Traffic:
         return [list(astuple(car)) for car in self.cars]
 
     def set_state(self, track: Track, state: list[list[Any]]) -> None:
-        """Restore the cars that ``get_state`` returned, on ``track``."""
+        """Restore the cars on ``track`` from a state that ``get_state`` returned."""
         self._enter(track)
         cars = [Car(*values) for values in state]
         self._lanes = [[car for car in cars if car.lane == lane] for lane in range(len(self._lines))]
@@ -286,11 +289,11 @@ class Traffic:
         self._place_boxes()
 
     def _spread(self, lane: int, n_cars: int, ego_along_m: float, rng: np.random.Generator) -> list[Car]:
-        """Return new cars for one lane, in driving order, the first beyond the clear zone ahead of the ego vehicle."""
+        """Return new cars for one lane, in driving order from the end of the clear zone ahead of the ego vehicle."""
         if not n_cars:
             return []
         # The lap without the clear zone is divided into equal slots. Each car gets a random place in its own slot, with
-        # half the needed distance left at either end: neighbours cannot be too close.
+        # half the needed distance left at either end, so that neighbours cannot be too close.
         settings, lap_m = self.settings, self._lines[lane].length_m
         slot_m = (lap_m - 2.0 * settings.clear_m) / n_cars
         needed_m = settings.length_m + settings.idm.min_gap_m
@@ -309,7 +312,8 @@ class Traffic:
 
     def _accelerations(self, lane: int, line: LaneLine, cars: list[Car], ego: Ego) -> list[float]:
         """Return the acceleration of each car of a lane, in m/s^2, if ``ego`` is the only other vehicle."""
-        # Where the ego vehicle is in this lane, it is a car like the others. Seen from the oncoming lane it reverses.
+        # If the ego vehicle is in this lane, it counts as one of the cars. Seen from the oncoming lane it drives in
+        # reverse.
         is_blocked = abs(ego.lateral_offset_m - self._lane_offsets_m[lane]) < self._blocking_m
         ego_along_m = line.along_at(ego.nearest) if is_blocked else None
         ego_mps = -ego.speed_along_mps if lane else ego.speed_along_mps
