@@ -14,6 +14,7 @@ Results are kept by run, and existing ones are not repeated, so the bench can be
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing as mp
 import os
@@ -49,6 +50,7 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import decide
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
+from sb3_visual_td3.visual_td3.step_guard import NonFiniteUpdateError
 
 RESULTS = Path(__file__).parent / "results" / "fault_bench.json"
 TRAININGS = {**FAULTS, **HEALTHY}
@@ -117,7 +119,9 @@ def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
         tensorboard_log=str(folder / "tb"),
         **training.settings,
     )
-    model.learn(training.n_timesteps, callback=callbacks(training, folder))
+    # VisualTD3 refuses an update that is not finite. The run ends with it, and its event files are judged.
+    with contextlib.suppress(NonFiniteUpdateError):
+        model.learn(training.n_timesteps, callback=callbacks(training, folder))
     return time.perf_counter() - begin
 
 

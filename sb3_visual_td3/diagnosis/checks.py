@@ -16,7 +16,7 @@ from sb3_visual_td3.common import tags as names
 from sb3_visual_td3.diagnosis.numerals import counted, rounded
 from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
 from sb3_visual_td3.diagnosis.ranking import diagnose
-from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
+from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned, ended_not_finite
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, later_half_change
 from sb3_visual_td3.diagnosis.two_questions import ask, too_early
 from sb3_visual_td3.diagnosis.verdict import Status
@@ -254,6 +254,10 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
     if bad:
         first = min(bad, key=lambda series: int(series.steps[0]))
         detail = f"{n_bad} of {detail}; {first.name} at {int(first.steps[0]):,} is {first.values[0]}"
+    ended = ended_not_finite(data)
+    if ended is not None and not tags:
+        n_bad += 1
+        detail = f"{detail}; ExplosionAlertCallback ended the training at {ended:,}: a number was not finite"
     if n_bad <= threshold and missing:
         return _unknown(*missing)
     return _judged(n_bad <= threshold, float(n_bad), n_points, min_points, detail)

@@ -20,7 +20,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import Answer
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind
-from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, once_per_run
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, ended_not_finite, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import (
     find_actor_losses,
     find_critic_losses,
@@ -167,6 +167,10 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     Weights that are NaN stay NaN. A loss that becomes finite again was a mean over no values, so only the end counts.
     ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
     """
+    ended = ended_not_finite(data)
+    if ended is not None:
+        words = f"ExplosionAlertCallback ended the training at {ended:,}: a number was not finite"
+        return Sign("non_finite", True, tags.alert_of_rule("non_finite"), ended, 1.0, 0.0, words)
     # The bound of undiscounted returns is infinite by definition.
     names = [name for name in data.names() if name not in tags.DERIVED]
     names = [name for name in names if set(words_of(name)) & _LOSS_WORDS and "explained" not in words_of(name)]

@@ -268,3 +268,19 @@ def _last_per_step(series: Series) -> Series:
         return series
     # A point is the last of its step where the next step differs; the last point of all always is.
     return series.where(np.append(np.diff(series.steps) != 0, True))
+
+
+def ended_not_finite(data: SeriesSet) -> int | None:
+    """Return the step at which ExplosionAlertCallback ended the training because of a NaN or infinity.
+
+    The callback ends it before the number reaches a logged mean, so all other tags end with finite values. After a
+    rollback the alert is 0 again, and the training continues from healthy weights.
+
+    :return: an environment step; None if the alert was not on at the end
+    """
+    alert = data[tags.alert_of_rule("non_finite")].finite
+    if len(alert) == 0 or alert.values[-1] == 0.0:
+        return None
+    off = np.flatnonzero(alert.values == 0.0)
+    first_on = int(off[-1]) + 1 if off.size else 0
+    return int(alert.steps[first_on])

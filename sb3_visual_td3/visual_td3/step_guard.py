@@ -21,6 +21,19 @@ import torch as th
 from sb3_visual_td3.common.types import NetworkUpdate
 
 
+class NonFiniteUpdateError(ValueError):
+    """An update was left out, because its loss or its gradient is not finite.
+
+    :param update: the update
+    :param n_steps: environment steps so far
+    """
+
+    def __init__(self, update: NetworkUpdate, n_steps: int) -> None:
+        super().__init__(_message(update, n_steps))
+        self.update = update
+        self.n_steps = n_steps
+
+
 class _Watched(NamedTuple):
     """An update, with a number on the device that is finite if and only if the update is finite."""
 
@@ -65,7 +78,7 @@ class StepGuard:
         :param update: the update, for the message
         :param n_steps: environment steps so far, for the message
         :param is_judged: True if a callback handles non-finite numbers; a step is then skipped without an error
-        :raises ValueError: if the update is known not to be finite and no callback handles that
+        :raises NonFiniteUpdateError: if the update is known not to be finite and no callback handles that
         """
         number = _number_of(update.values["loss"], trained)
         if not self._is_at_hand and _can_skip(optimizer):
@@ -80,19 +93,19 @@ class StepGuard:
         elif math.isfinite(number.item()):
             optimizer.step()
         elif not is_judged:
-            raise ValueError(_message(update, n_steps))
+            raise NonFiniteUpdateError(update, n_steps)
 
     def raise_if_refused(self) -> None:
         """Raise an error if an update since the last call was not finite. On a GPU, this is when the result is read.
 
-        :raises ValueError: if an update was not finite
+        :raises NonFiniteUpdateError: if an update was not finite
         """
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
         for each, value in zip(waiting, th.stack([each.number for each in waiting]).tolist(), strict=True):
             if not math.isfinite(value):
-                raise ValueError(_message(each.update, each.n_steps))
+                raise NonFiniteUpdateError(each.update, each.n_steps)
 
 
 def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:

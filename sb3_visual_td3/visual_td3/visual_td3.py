@@ -8,6 +8,7 @@ Stable-Baselines3 has its reason in a comment.
 from __future__ import annotations
 
 import io
+import math
 import pathlib
 from collections.abc import Mapping
 from copy import deepcopy
@@ -32,6 +33,7 @@ from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.buffers.other_n_envs import for_n_envs
 from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segments
+from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
 from sb3_visual_td3.common.pictures import pictures_in
@@ -55,7 +57,7 @@ from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision, Preparati
 from sb3_visual_td3.visual_td3.presets import Description, PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.replay import buffer_chosen, check_fits, describe_buffer, fitted
 from sb3_visual_td3.visual_td3.requested import REQUESTED_AT_LOAD, requested_policy_kwargs, restore_requested
-from sb3_visual_td3.visual_td3.step_guard import StepGuard
+from sb3_visual_td3.visual_td3.step_guard import NonFiniteUpdateError, StepGuard
 
 SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
 
@@ -339,19 +341,22 @@ class VisualTD3(TD3):
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
 
         actor_losses, critic_losses = [], []
-        for _ in range(gradient_steps):
-            self._n_updates += 1
-            # Sample replay buffer
-            batch = self._sample(batch_size)
-            critic_losses.append(self.update_critic(batch))
-            # Delayed policy updates
-            if self._n_updates % self.policy_delay == 0:
-                actor_losses.append(self.update_actor(batch))
-                self.soft_update()
-            self._update_average()
-
-        # On a GPU the guard has noted refused steps on the device. Asking once here saves a wait in every update.
-        self._step_guard.raise_if_refused()
+        try:
+            for _ in range(gradient_steps):
+                self._n_updates += 1
+                # Sample replay buffer
+                batch = self._sample(batch_size)
+                critic_losses.append(self.update_critic(batch))
+                # Delayed policy updates
+                if self._n_updates % self.policy_delay == 0:
+                    actor_losses.append(self.update_actor(batch))
+                    self.soft_update()
+                self._update_average()
+            # On a GPU the guard has noted refused steps on the device. Asking once here saves a wait in every update.
+            self._step_guard.raise_if_refused()
+        except NonFiniteUpdateError as error:
+            self._log_refused(error)
+            raise
         self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
@@ -551,6 +556,20 @@ class VisualTD3(TD3):
         # The numbers are fetched from a GPU only when the log is written.
         if self.device.type == "cpu":
             self._record_losses()
+
+    def _log_refused(self, error: NonFiniteUpdateError) -> None:
+        """Write why the training ends to the log, which would otherwise end with the last healthy values.
+
+        If the loss is finite, the gradient is not. Which group's gradient is unknown on a GPU, so the norms of all
+        groups of the network are written as NaN.
+        """
+        network, loss = error.update.network, error.update.values["loss"].item()
+        self._record_losses()
+        self.logger.record(f"train/{network}_loss", loss)
+        if math.isfinite(loss):
+            for group in error.update.groups:
+                self.logger.record(tags.GRADIENT_NORM[group], math.nan)
+        self.logger.dump(error.n_steps)
 
     def _record_losses(self) -> None:
         # One writer per name: with an observer, its callback writes these to the event file.

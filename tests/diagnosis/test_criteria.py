@@ -172,6 +172,12 @@ def test_one_non_finite_value_of_any_tag_fails() -> None:
         assert status("no_nan_or_inf", points("any/thing", [1.0] * 9), points("other", [bad])) is F
 
 
+def test_a_training_that_the_alert_ended_because_of_nan_fails() -> None:
+    losses = points("train/critic_loss", [1.0] * 9)
+    assert status("no_nan_or_inf", losses, points("alerts/non_finite", [0.0, 1.0, 0.0])) is P
+    assert status("no_nan_or_inf", losses, points("alerts/non_finite", [0.0, 0.0, 1.0])) is F
+
+
 def test_a_small_gap_passes_and_one_of_the_order_of_q_does_not() -> None:
     q = points(Q1, np.full(8, 20.0))
     assert status("q_gap_small", points(tags.Q_GAP, np.full(8, 1.0)), q) is P

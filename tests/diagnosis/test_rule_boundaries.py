@@ -202,6 +202,8 @@ TABLE: list[tuple[str, Values, Values]] = [
     ("non_finite", {tags.CRITIC_LOSS: 1e30}, {tags.CRITIC_LOSS: ending(np.inf, 1, 1.0)}),
     ("non_finite", {tags.REWARD_MAX: 0.0}, {tags.REWARD_MAX: ending(np.nan, 1, 1.0)}),
     ("non_finite", {"train/explained_variance": np.nan}, {"train/value_loss": np.nan}),
+    # A rollback turns the alert off again; an alert that is on at the end has ended the training.
+    ("non_finite", {"alerts/non_finite": ending(0.0, 1, 1.0)}, {"alerts/non_finite": ending(1.0, 1, 0.0)}),
     ("q_beyond_returns", td3(-149.0), td3(-151.0)),
     ("frozen_by_learning_rate", {"train/learning_rate": 1.1e-9}, {"train/learning_rate": 1e-9}),
     (

@@ -12,6 +12,11 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
 from sb3_visual_td3.common.types import NetworkUpdate
+from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.verdict import Verdict, decide
+from sb3_visual_td3.report.discovery import find_runs
+from sb3_visual_td3.report.event_reader import read_run
 from sb3_visual_td3.visual_td3.step_guard import StepGuard
 
 SETTINGS = {"buffer_size": 200, "learning_starts": 8, "batch_size": 32, "device": "cpu", "seed": 0}
@@ -50,6 +55,19 @@ def model_on(env, preset="visual", **kwargs):
     return VisualTD3("MultiInputPolicy", env, preset=preset, **kwargs)
 
 
+def logged(folder):
+    (run,) = find_runs(folder)
+    return read_run(run.path, run.files).series
+
+
+def first_diagnosis(folder):
+    return diagnose(logged(folder))[0]
+
+
+def verdict(folder):
+    return decide(judge(load_criteria(), logged(folder)))
+
+
 def are_finite(model):
     return all(bool(th.isfinite(weight).all()) for weight in model.policy.parameters())
 
@@ -78,13 +96,16 @@ BARE = {
         ({"reward": 1e30}, r"of the rewards 1e\+30", BARE),
     ],
 )
-def test_a_training_that_breaks_is_refused_with_its_step_and_its_weights_stay_sound(broken, words, kwargs):
-    model = model_on(BrokenEnv(**broken), **kwargs)
+def test_a_training_that_breaks_is_refused_with_its_step_and_its_weights_stay_sound(broken, words, kwargs, tmp_path):
+    model = model_on(BrokenEnv(**broken), tensorboard_log=str(tmp_path), **kwargs)
     with pytest.raises(ValueError, match=words) as caught:
         model.learn(80)
     assert f"environment step {model.num_timesteps}:" in str(caught.value)
     assert f"at update {model._n_updates}," in str(caught.value)
     assert are_finite(model)
+    diagnosis = first_diagnosis(tmp_path)
+    assert (diagnosis.id, diagnosis.first_step) == ("non_finite", model.num_timesteps)
+    assert verdict(tmp_path) is Verdict.NO_GO
 
 
 def test_the_td3_preset_continues_as_stock_td3_does():
@@ -102,15 +123,19 @@ def test_the_td3_preset_continues_as_stock_td3_does():
 
 @pytest.mark.parametrize("preset", ["td3", "visual"])
 @pytest.mark.parametrize("gradient_steps", [1, 4])
-def test_with_the_alert_the_training_ends_without_an_error_and_with_sound_weights(preset, gradient_steps):
+def test_with_the_alert_the_training_ends_without_an_error_and_with_sound_weights(preset, gradient_steps, tmp_path):
     alert = ExplosionAlertCallback(check_freq=10, verbose=0)
     found = []
     alert._announce = found.append
-    model = model_on(BrokenEnv(vector=1e30), preset, **BARE, gradient_steps=gradient_steps)
+    model = model_on(
+        BrokenEnv(vector=1e30), preset, **BARE, gradient_steps=gradient_steps, tensorboard_log=str(tmp_path)
+    )
     model.learn(80, callback=alert)
     assert model.num_timesteps < 80
     assert "non_finite" in {each.rule for each in found}
     assert are_finite(model)
+    assert first_diagnosis(tmp_path).id == "non_finite"
+    assert verdict(tmp_path) is Verdict.NO_GO
 
 
 def test_with_overlap_no_update_after_the_alert_changes_the_weights():
@@ -125,9 +150,12 @@ def test_with_overlap_no_update_after_the_alert_changes_the_weights():
     assert are_finite(model)
 
 
-def test_a_callback_that_only_logs_does_not_excuse_a_loss_that_is_not_finite():
+def test_a_callback_that_only_logs_does_not_excuse_a_loss_that_is_not_finite(tmp_path):
+    model = model_on(BrokenEnv(reward=math.nan), tensorboard_log=str(tmp_path))
     with pytest.raises(ValueError, match="The sampled rewards hold nan"):
-        model_on(BrokenEnv(reward=math.nan)).learn(120, callback=GradientNormCallback())
+        model.learn(120, callback=GradientNormCallback())
+    diagnosis = first_diagnosis(tmp_path)
+    assert (diagnosis.id, diagnosis.first_step) == ("non_finite", model.num_timesteps)
 
 
 class FusedOnTheDevice(StepGuard):

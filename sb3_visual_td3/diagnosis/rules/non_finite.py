@@ -6,7 +6,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.findings import Cure, Evidence, RuleResult
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.series import SeriesSet, ended_not_finite
 from sb3_visual_td3.diagnosis.tag_search import words_of
 
 ID = "non_finite"
@@ -28,11 +28,18 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     bad = [series.where(~np.isfinite(series.values)) for series in measured]
     # By step and then by name, so that the order does not depend on the order in the log.
     bad = sorted((series for series in bad if len(series)), key=lambda series: (int(series.steps[0]), series.name))
-    if not bad:
-        return None
     evidence = tuple(
         Evidence(s.name, int(s.steps[0]), float(s.values[0]), f"{len(s)} such values, the first here") for s in bad[:5]
     )
+    ended = ended_not_finite(data)
+    if ended is not None:
+        alert = tags.alert_of_rule(ID)
+        words = "the alert ended the training; its message in alerts.jsonl names the number that was not finite"
+        evidence = (*evidence, Evidence(alert, ended, 1.0, words))
+    if not evidence:
+        return None
     # Only steps of the environment can be the first step of the diagnosis; an episode number would mislead.
     on_steps = [int(s.steps[0]) for s in bad if s.name not in tags.TAGS or tags.TAGS[s.name].x_axis == "step"]
+    if ended is not None:
+        on_steps.append(ended)
     return RuleResult(0.95, evidence, min(on_steps, default=None), value=evidence[0].value)
