@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
-CollidedWith = Literal["", "vehicle", "walker"]
+CollidedWith = Literal["", "vehicle", "walker", "layout"]
 Command = Literal["follow", "straight", "left", "right", "change_left", "change_right"]
 """A command to the driver on a route: keep to the lane, take this way through a junction, or change lanes."""
 

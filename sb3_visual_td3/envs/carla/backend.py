@@ -17,24 +17,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.envs.backend import BodySize, Control, PictureView, Start, VehicleState
+from sb3_visual_td3.envs.backend import BodySize, CollidedWith, Control, PictureView, Start, VehicleState
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
 from sb3_visual_td3.envs.carla.ego import Ego, Reading
 from sb3_visual_td3.envs.carla.server import Address, Server
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, VehicleChoice
-from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, starts_on
+from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, places_on, starts_on
+from sb3_visual_td3.envs.carla.walkers import Walkers
 from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, from_carla, to_frame
 from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.graph_reading import read_graph
-from sb3_visual_td3.envs.road.lane_graph import LaneGraph
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LanePlace
 from sb3_visual_td3.envs.road.opendrive_reading import read_route
 from sb3_visual_td3.envs.road.route_path import RoutePath
 from sb3_visual_td3.envs.road.route_settings import RoutePlanner, RouteSettings
+from sb3_visual_td3.envs.road.route_traffic import RouteTraffic
 from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.street_life import StreetLife
 from sb3_visual_td3.envs.road.track import Track
 from sb3_visual_td3.envs.road.traffic import Ego as EgoOnLane
-from sb3_visual_td3.envs.road.traffic import TrafficSettings
+from sb3_visual_td3.envs.road.traffic import Traffic, TrafficSettings
 
 _WEATHER_NAMES = ("clear", "rain", "night", "random")
 _SUN = {"sun_azimuth_angle": 250.0}
@@ -99,13 +101,15 @@ _TRAFFIC_STEP_S = 0.1
 
 
 class Scenery(NamedTuple):
-    """Hold the weather, the other cars, where episodes start, and whether traffic lights count."""
+    """Hold the weather, the other cars, where episodes start, whether traffic lights count, and the pedestrians."""
 
     weather: str
     traffic: TrafficSettings
     spawn: SpawnPolicy
     has_lights: bool = False
     """Whether the task counts red lights that the vehicle runs."""
+    n_walkers: int = 0
+    """Number of pedestrians who cross the route."""
 
 
 # Lights whose stop line is farther ahead than this are not read, because each reading takes time.
@@ -122,7 +126,6 @@ class CarlaBackend:
     :param scenery: weather, other cars, where episodes start.
     :param maps: the names of all maps that episodes may use.
     :param routes: the routes to drive; the closed route by default.
-    :raises ValueError: if there are other cars on routes to a goal.
     """
 
     map_file_suffix = None
@@ -142,13 +145,11 @@ class CarlaBackend:
         self.tick_s = tick_s
         self.map_groups = {"all": tuple(maps)}
         self.frame_shape = mount.frame_shape
-        self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.weather != "clear")
+        self.has_varying_scenes = bool(scenery.traffic.n_cars or scenery.n_walkers or scenery.weather != "clear")
         self._settings, self._vehicle, self._mount, self._scenery = server, vehicle, mount, scenery
         self._planner = RoutePlanner(RouteSettings() if routes is None else routes)
-        if self._planner.settings.has_goals and scenery.traffic.n_cars:
-            raise ValueError(f"n_cars={scenery.traffic.n_cars}: expected 0 with routes to a goal; use route='loop'")
         self.has_routes = self._planner.settings.has_goals
-        self._street = StreetLife(scenery.has_lights, are_lights_remote=True)
+        self._street = StreetLife(scenery.has_lights, scenery.n_walkers, are_lights_remote=True)
         self._track: Track | RoutePath  # set by the first reset
         self._picture_view: PictureView | None = None
         self._pose: Pose | None = None
@@ -195,19 +196,29 @@ class CarlaBackend:
         connection, _ = self._connected()
         index = 0
         if start.route_seed is not None:
-            self._track = self._planner.path(self._graph(connection), connection.map_name, start.route_seed)
+            graph = self._graph(connection)
+            path = self._planner.path(graph, connection.map_name, start.route_seed, self._places(graph))
+            self._track = path
+            if isinstance(self._cars.traffic, RouteTraffic):
+                self._cars.traffic.enter(graph, path)
         else:
             index = self._start_index(start.position)
         x, y, heading = self._track.pose_at(index, start.lateral_offset_m)
         pose = Pose(x, y, heading + start.heading_error_rad)
         self._lane = self._track.locate(x, y, index)
-        self._distance_m, self._has_collided = 0.0, False
+        self._distance_m = 0.0
+        self._collided_with: CollidedWith = ""
         self._set_weather(weather_of_scene(self._scenery.weather, start.scene_seed))
-        if isinstance(self._track, Track):
-            self._cars.reset(connection, self._track, self._lane.nearest, start.scene_seed)
         if self._street.is_on:
             self._street.enter(self._graph(connection), self._track)
             self._street.reset(self._lane, start.scene_seed)
+        if self._scenery.n_walkers:
+            self._walkers.reset(connection, self._street)
+        if isinstance(self._cars.traffic, RouteTraffic):
+            self._cars.traffic.reset(pose, self._lane, start.speed_mps, start.scene_seed)
+        elif isinstance(self._track, Track):
+            self._cars.traffic.reset(self._track, self._lane.nearest, start.scene_seed)
+        self._cars.show(connection)
         reading = self._place_ego(pose, start.speed_mps)
         self._store_images(reading)
         self._pose = pose
@@ -227,17 +238,17 @@ class CarlaBackend:
         ego.control(control)  # once: CARLA repeats a control until the next one
         self._pose = None
         n_left = n_ticks
-        while n_left and not self._has_collided:
-            # Without other cars there is nothing to do between the ticks of a step.
+        while n_left and not self._collided_with:
+            # Without other cars and pedestrians there is nothing to do between the ticks of a step.
             n_next = n_left
-            if self._cars.n_cars:
+            if self._cars.n_cars or self._scenery.n_walkers:
                 n_next = min(n_left, max(1, int(_TRAFFIC_STEP_S / self.tick_s)))
-            self._move_other_cars(n_next)
+            self._move_others(n_next * self.tick_s)
             # The camera renders every tick, but only the image of the last one is read.
             for _ in range(n_next):
                 frame = connection.tick_alone()
             reading = ego.read(frame)
-            self._follow(reading)
+            self._follow(reading, n_next * self.tick_s)
             n_left -= n_next
         return self.state
 
@@ -327,7 +338,7 @@ class CarlaBackend:
         """Place the vehicle at rest for one tick, and release it with a speed for the next tick."""
         _, ego = self._connected()
         reading = ego.read(ego.place(pose))
-        ego.has_collided()  # drop events from its former position
+        ego.collided_with()  # drop events from its former position
         ego.release(pose.heading_rad, speed_mps)
         return reading
 
@@ -363,21 +374,30 @@ class CarlaBackend:
         with lost_on_error("reading the map"):
             self._opendrive = connection.map.to_opendrive()
             spawn_points = connection.map.get_spawn_points()
+        points = [from_carla(each.location.x, each.location.y, each.rotation.yaw) for each in spawn_points]
+        self._spawn_points = points
         # With routes to a goal, the map need not have a closed route.
         if not self.has_routes:
-            points = [from_carla(each.location.x, each.location.y, each.rotation.yaw) for each in spawn_points]
             closed = read_route(self._opendrive, f"map {connection.map_name}")
             self._track = closed
             self._starts = starts_on(closed, points, self._scenery.spawn)
         self._ego = Ego(connection, self._vehicle, self._mount, self._picture_view, self._settings.timeout_s)
         self._body = self._ego.body
-        self._cars = OtherCars(self._scenery.traffic, self._body)
+        traffic: Traffic | RouteTraffic = Traffic(self._scenery.traffic, self._body)
+        if self.has_routes:
+            traffic = RouteTraffic(self._scenery.traffic, self._body, self._is_closed)
+        self._cars = OtherCars(traffic)
+        self._walkers = Walkers()
         self._cars.spawn(connection)
         self._weather_set = ""
 
     def _graph(self, connection: Connection) -> LaneGraph:
         """Return the lanes of the loaded map."""
         return read_graph(self._opendrive, f"map {connection.map_name}")
+
+    def _places(self, graph: LaneGraph) -> list[LanePlace] | None:
+        """Return where random routes may start and end; None for anywhere."""
+        return places_on(graph, self._spawn_points) if self._scenery.spawn == "points" else None
 
     def _start_index(self, position: float) -> int:
         """Return the index of the track's point at which the episode starts.
@@ -402,24 +422,52 @@ class CarlaBackend:
             connection.world.set_weather(parameters)
         self._weather_set = weather
 
-    def _move_other_cars(self, n_ticks: int) -> None:
-        if self._cars.n_cars:
-            state, lane = self.state, self._lane
+    def _move_others(self, dt_s: float) -> None:
+        """Move the other cars, and make the pedestrians walk, during the next ticks."""
+        connection, _ = self._connected()
+        if self._scenery.n_walkers:
+            self._walkers.walk(connection, self._street)
+        if not self._cars.n_cars:
+            return
+        state, lane, traffic = self.state, self._lane, self._cars.traffic
+        if isinstance(traffic, RouteTraffic):
+            walkers = self._street.walkers_on_road()
+            traffic.advance(dt_s, Pose(state.x_m, state.y_m, state.yaw_rad), lane, state.speed_mps, walkers)
+        else:
             along_mps = state.speed_mps * math.cos(state.heading_error_rad)
-            ego = EgoOnLane(lane.nearest, lane.lateral_offset_m, along_mps)
-            self._cars.advance(self._connected()[0], n_ticks * self.tick_s, ego)
+            egos = [EgoOnLane(lane.nearest, lane.lateral_offset_m, along_mps)]
+            # The other cars treat pedestrians on the road as vehicles at standstill.
+            egos += [EgoOnLane(index, lateral_m, 0.0) for index, lateral_m in self._street.walker_obstacles()]
+            traffic.advance(dt_s, *egos)
+        self._cars.show(connection)
 
-    def _follow(self, reading: Reading) -> None:
+    def _is_closed(self, segment: int) -> bool:
+        """Return whether a light of the server forbids other cars to drive on at the end of a lane."""
+        _, ego = self._connected()
+        for light, name in self._street.lights_at(segment):
+            self._street.show(light, ego.light_colour(name))
+        return self._street.is_closed(segment)
+
+    def _follow(self, reading: Reading, dt_s: float) -> None:
+        """Judge what the vehicle did during the last ticks.
+
+        :param reading: the vehicle now.
+        :param dt_s: duration of these ticks.
+        """
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)
         if self._street.is_on:
             # A light counts as red by its colour before this step.
             box = OrientedBox(*reading.pose, self._body.length_m, self._body.width_m)
-            self._street.advance(0.0, self._lane, lane, box, reading.speed_mps)
+            self._street.advance(dt_s, self._lane, lane, box, reading.speed_mps)
         self._lane = lane
         self._read_lights()
+        self._collided_with = self._connected()[1].collided_with()
+        if not self._collided_with and self._street.has_hit_walker:
+            self._collided_with = "walker"
         # The other cars are moved without physics, so a slight touch may give no collision event.
-        self._has_collided = self._connected()[1].has_collided() or self._cars.are_hit_by(reading.pose)
+        if not self._collided_with and self._cars.traffic.hits(*reading.pose):
+            self._collided_with = "vehicle"
         self._store_images(reading)
         self._state = self._describe(reading.pose, reading.speed_mps)
 
@@ -427,14 +475,24 @@ class CarlaBackend:
         self._image, self._picture = reading.image, reading.picture
 
     def _describe(self, pose: Pose, speed_mps: float) -> VehicleState:
+        has_collided = bool(self._collided_with)
         state = self._track.state_of(
-            pose, speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
+            pose, speed_mps, self._lane, distance_m=self._distance_m, has_collided=has_collided
         )
-        if not self._street.is_on:
-            return state
-        return state._replace(
-            n_red_lights=self._street.n_red_lights, stop_ahead_m=self._street.stop_ahead_m(self._lane)
-        )
+        if has_collided:
+            state = state._replace(collided_with=self._collided_with)
+        if self._street.is_on:
+            state = state._replace(stop_ahead_m=self._street.stop_ahead_m(self._lane))
+        if self._street.has_lights:
+            state = state._replace(n_red_lights=self._street.n_red_lights)
+        if isinstance(self._cars.traffic, RouteTraffic):
+            vehicle_ahead_m, vehicle_ahead_mps, junction_m = self._cars.traffic.outlook
+            state = state._replace(
+                stop_ahead_m=min(state.stop_ahead_m, junction_m),
+                vehicle_ahead_m=vehicle_ahead_m,
+                vehicle_ahead_mps=vehicle_ahead_mps,
+            )
+        return state
 
     def _read_lights(self) -> None:
         """Read the colours of the lights of the next stop lines."""

@@ -63,13 +63,17 @@ class CarlaDrivingEnv(DrivingEnv):
     :param route_file: an XML file of routes in the format of CARLA's leaderboard, for ``route="file"``.
     :param route_length_m: least and greatest length of a random route, in metres.
     :param route_turns: least and greatest number of turns to the left or right of a random route.
-    :param n_cars: number of other cars on the route, 0 to 20; 0 on routes to a goal. They are driven by this
-        package, not by CARLA's Traffic Manager.
+    :param n_cars: number of other cars, 0 to 20: on the closed route in both directions; on routes to a goal on the
+        whole map, where they choose their way at junctions. A short map has fewer. They are driven by this package, not
+        by CARLA's Traffic Manager.
     :param traffic_lights: True to count red lights of the server's map that the vehicle runs, and to permit waiting at
         red lights. The simulator shows its lights in any case. Only colour frames (``grayscale=False``) show which lamp
         is on.
-    :param spawn: starting places of the episodes: ``"route"`` anywhere on the route, ``"points"`` at the map's spawn
-        points on the route, or the index of one of these spawn points.
+    :param n_walkers: number of pedestrians who cross the route, 0 to 50: walkers of CARLA that cross at the same places
+        and by the same rules as in ``LiteDriving-v0``.
+    :param spawn: starting places of the episodes. On the closed route: ``"route"`` anywhere on the route, ``"points"``
+        at the map's spawn points on the route, or the index of one of these spawn points. With ``route="random"``:
+        ``"route"`` for a start and a goal anywhere on the map, ``"points"`` for two of the map's spawn points.
     :param blueprint: the vehicle's blueprint.
     :param role_name: the vehicle's role. When it connects, the environment removes all actors of this role.
     :param frame_stack: number of camera frames in an observation, 1 to 16.
@@ -122,6 +126,7 @@ class CarlaDrivingEnv(DrivingEnv):
         route_turns: tuple[int, int] = (0, 8),
         n_cars: int = 0,
         traffic_lights: bool = False,
+        n_walkers: int = 0,
         spawn: SpawnPolicy = "route",
         blueprint: str = "vehicle.tesla.model3",
         role_name: str = "hero",
@@ -152,8 +157,11 @@ class CarlaDrivingEnv(DrivingEnv):
     ) -> None:
         names = _map_names(town, maps)
         routes = route_settings(route, route_file, route_length_m, route_turns)
-        if routes.has_goals and spawn != "route":
-            raise ValueError(f"spawn={spawn!r}: expected spawn='route' on routes to a goal, which have their own start")
+        if routes.has_goals and not (spawn == "route" or (spawn == "points" and routes.kind == "random")):
+            raise ValueError(
+                f"spawn={spawn!r}: expected spawn='route' on routes to a goal, which have their own start; with "
+                "route='random', spawn='points' takes start and goal from the map's spawn points"
+            )
         backend = CarlaBackend(
             ServerSettings(
                 host, port, command, timeout_s, start_timeout_s, patience_s, restart_every, is_shared=shares_server
@@ -170,7 +178,9 @@ class CarlaDrivingEnv(DrivingEnv):
                 tuple(camera_rotation_deg),  # type: ignore[arg-type]
                 dict(camera_attributes or {}),
             ),
-            scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn), traffic_lights),
+            scenery=Scenery(
+                check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn), traffic_lights, n_walkers
+            ),
             maps=names,
             routes=routes,
         )

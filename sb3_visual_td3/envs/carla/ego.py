@@ -21,6 +21,7 @@ from sb3_visual_td3.envs.backend import (
     CHASE_AHEAD_M,
     CHASE_HEIGHT_M,
     BodySize,
+    CollidedWith,
     Control,
     PictureView,
 )
@@ -102,20 +103,30 @@ class CollisionFeed:
 
     def __init__(self, sensor: Any) -> None:
         self.sensor = sensor
-        self._frames: SimpleQueue[int] = SimpleQueue()
-        put = self._frames.put
-        sensor.listen(lambda event: put(event.frame))
+        self._events: SimpleQueue[tuple[int, str]] = SimpleQueue()
+        put = self._events.put
+        sensor.listen(lambda event: put((event.frame, str(event.other_actor.type_id))))
 
-    def has_event_after(self, frame: int) -> bool:
-        """Return whether a collision was reported for a later frame than ``frame``, and drop all events."""
-        found = False
+    def collided_with_after(self, frame: int) -> CollidedWith:
+        """Return what a collision was reported with for a later frame than ``frame``, and drop all events.
+
+        :param frame: number of a frame.
+        :return: the kind of the other actor, the first one if there are several; ``""`` without a collision.
+        """
+        found: CollidedWith = ""
         while True:
             try:
-                found = self._frames.get_nowait() > frame or found
+                event_frame, type_id = self._events.get_nowait()
             except Empty:
                 return found
+            if event_frame > frame and not found:
+                kind = type_id.split(".", maxsplit=1)[0]
+                # Everything else is part of the layout: "static.building", "static.pole", "traffic.traffic_light".
+                found = _KINDS.get(kind, "layout")
 
 
+_KINDS: dict[str, CollidedWith] = {"vehicle": "vehicle", "walker": "walker"}
+"""What the vehicle collides with, by the first word of the other actor's type."""
 _COLOURS: dict[str, LightColour] = {"Red": "red", "Yellow": "yellow", "Green": "green", "Off": "off"}
 """Colours by the names of ``carla.TrafficLightState``."""
 # At height 0 the wheels would start inside the road's surface.
@@ -290,9 +301,9 @@ class Ego:
                 return "unknown"
             return _COLOURS.get(str(light.get_state()), "unknown")
 
-    def has_collided(self) -> bool:
-        """Return whether a collision was reported since the vehicle was placed and since the last call."""
-        return self._collisions.has_event_after(self._start_frame)
+    def collided_with(self) -> CollidedWith:
+        """Return what the vehicle has hit since it was placed and since the last call; ``""`` for nothing."""
+        return self._collisions.collided_with_after(self._start_frame)
 
     def close(self) -> None:
         """Stop and destroy the sensors, then destroy the vehicle; never raises.

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from sb3_visual_td3.common.numbers import to_integer
-from sb3_visual_td3.envs.backend import BodySize
 from sb3_visual_td3.envs.carla.connection import Connection, client_library, lost_on_error
 from sb3_visual_td3.envs.carla.failures import SimulatorLostError, SimulatorUnusableError
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LanePlace
+from sb3_visual_td3.envs.road.route_traffic import RouteTraffic
 from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.track import Track
-from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
+from sb3_visual_td3.envs.road.traffic import Traffic
 
 SpawnPolicy = str | int
 # A spawn point that is farther than this from the lane's centre, or from its direction, belongs to another lane.
@@ -72,6 +74,26 @@ def _index_on(track: Track, point: Pose) -> int | None:
     return index
 
 
+def places_on(graph: LaneGraph, points: Sequence[Pose]) -> list[LanePlace]:
+    """Return the places on lanes outside of junctions at which spawn points lie.
+
+    :param graph: the lanes of the map.
+    :param points: the map's spawn points.
+    """
+    places = []
+    for point in points:
+        for _, place in graph.places_near(point.x_m, point.y_m, _MAX_OFFSET_M):
+            segment = graph.segments[place.segment]
+            begin_rad, end_rad = segment.headings_rad
+            # The direction halfway, as exact as is needed to tell apart the two directions of a road.
+            middle_rad = begin_rad + 0.5 * math.remainder(end_rad - begin_rad, 2.0 * math.pi)
+            is_along = abs(math.remainder(point.heading_rad - middle_rad, 2.0 * math.pi)) < 0.5 * math.pi
+            if segment.junction == NO_JUNCTION and is_along:
+                places.append(place)
+                break
+    return places
+
+
 ROLE_NAME = "sb3_visual_td3_traffic"
 """The role of the other cars. It also identifies cars that an earlier run left on the server."""
 # Cars are spawned side by side this far above the map, where nothing can block them, and then put on the road.
@@ -82,18 +104,17 @@ _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2
 class OtherCars:
     """Spawn the other cars of one world once, and place and move them in each episode.
 
-    :param settings: number and driving style of the cars.
-    :param ego_body: outer size of the vehicle that the policy drives.
+    :param traffic: the model of the cars, on the closed route or on routes to a goal.
     """
 
-    def __init__(self, settings: TrafficSettings, ego_body: BodySize) -> None:
-        self._traffic = Traffic(settings, ego_body)
+    def __init__(self, traffic: Traffic | RouteTraffic) -> None:
+        self.traffic = traffic
         self._ids: list[int] = []
 
     @property
     def n_cars(self) -> int:
         """Return the number of cars."""
-        return self._traffic.settings.n_cars
+        return self.traffic.settings.n_cars
 
     def spawn(self, connection: Connection) -> None:
         """Spawn the cars.
@@ -101,7 +122,6 @@ class OtherCars:
         :param connection: the connection to the server.
         :raises SimulatorLostError: if the server fails.
         """
-        carla = client_library()
         with lost_on_error("spawning other cars"):
             known = {each.id for each in connection.world.get_blueprint_library().filter("vehicle.*")}
         names = [name for name in _BLUEPRINTS if name in known] or sorted(known)
@@ -112,43 +132,25 @@ class OtherCars:
             if blueprint.has_attribute("color"):
                 colours = blueprint.get_attribute("color").recommended_values
                 blueprint.set_attribute("color", colours[number % len(colours)])
-            high_above = carla.Transform(carla.Location(x=10.0 * number, y=0.0, z=_SPAWN_HEIGHT_M))
             with lost_on_error("spawning other cars"):
-                car = connection.world.spawn_actor(blueprint, high_above)
+                car = connection.world.spawn_actor(blueprint, _high_above(number))
                 car.set_simulate_physics(False)  # the traffic model moves it, and it must not fall
                 self._ids.append(car.id)
 
-    def reset(self, connection: Connection, track: Track, nearest: int, scene_seed: int) -> None:
-        """Spread the cars over the road, away from the ego vehicle.
+    def show(self, connection: Connection) -> None:
+        """Put each car where the model has it. The next tick shows the new positions.
 
         :param connection: the connection to the server.
-        :param track: the route.
-        :param nearest: the index of the track's point at which the ego vehicle is.
-        :param scene_seed: seed of the cars' positions.
-        :raises ValueError: if the road is too short for so many cars.
+        :raises SimulatorLostError: if the server fails.
         """
-        self._traffic.reset(track, nearest, scene_seed)
-        self._place(connection)
-
-    def advance(self, connection: Connection, dt_s: float, ego: Ego) -> None:
-        """Move every car.
-
-        :param connection: the connection to the server.
-        :param dt_s: time in seconds for which the cars drive. The next tick shows their new positions.
-        :param ego: the ego vehicle, for which the cars brake.
-        """
-        self._traffic.advance(dt_s, ego)
-        self._place(connection)
-
-    def are_hit_by(self, pose: Pose) -> bool:
-        """Return whether the ego vehicle at this pose touches a car."""
-        return self._traffic.hits(*pose)
-
-    def _place(self, connection: Connection) -> None:
         carla = client_library()
         commands = []
-        for actor_id, box in zip(self._ids, self._traffic.boxes, strict=True):
-            transform = connection.transform(Pose(box.x_m, box.y_m, box.yaw_rad))
+        for number, actor_id in enumerate(self._ids):
+            transform = _high_above(number)
+            # On a short map the model has fewer cars.
+            if number < len(self.traffic.boxes):
+                box = self.traffic.boxes[number]
+                transform = connection.transform(Pose(box.x_m, box.y_m, box.yaw_rad))
             commands.append(carla.command.ApplyTransform(actor_id, transform))
         if not commands:
             return
@@ -158,3 +160,9 @@ class OtherCars:
         errors = [response.error for response in responses if response.error]
         if errors:
             raise SimulatorLostError(f"moving other cars: {errors[0]}")
+
+
+def _high_above(number: int) -> Any:
+    """Return a place in the air for a car that is not on the road."""
+    carla = client_library()
+    return carla.Transform(carla.Location(x=10.0 * number, y=0.0, z=_SPAWN_HEIGHT_M))

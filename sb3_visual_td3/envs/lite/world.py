@@ -132,12 +132,13 @@ class LiteWorld:
         self._distance_m = 0.0
         self._n_ticks = 0
         self._has_collided = False
+        # The lights first, because the cars heed them from the beginning.
+        if self._street.is_on:
+            self._street.reset(self._lane, start.scene_seed)
         if isinstance(self._traffic, RouteTraffic):
             self._traffic.reset(Pose(*self._motion[:3]), self._lane, start.speed_mps, start.scene_seed)
         elif isinstance(track, Track):
             self._traffic.reset(track, self._lane.nearest, start.scene_seed)
-        if self._street.is_on:
-            self._street.reset(self._lane, start.scene_seed)
         return self.state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:

@@ -197,7 +197,47 @@ def random_route(
         plan = plan._replace(goal_m=plan.goal_m + float(rng.uniform(0.0, room_m)))
         if has_room_for_changes(graph, plan):
             return plan
-    raise ValueError(
+    raise _no_route(length_m, turns, source)
+
+
+def random_route_between(
+    graph: LaneGraph,
+    seed: int,
+    places: Sequence[LanePlace],
+    *,
+    length_m: tuple[float, float],
+    turns: tuple[int, int],
+    source: str,
+) -> RoutePlan:
+    """Draw two of some places whose shortest route has a length and a number of turns within the given ranges.
+
+    :param graph: the lanes of the map.
+    :param seed: seed of the draws.
+    :param places: the places at which a route may start and end, outside of junctions.
+    :param length_m: least and greatest length of the route.
+    :param turns: least and greatest number of junctions at which it turns left or right.
+    :param source: the name of the map, for messages.
+    :return: the route.
+    :raises ValueError: if there is no such route.
+    """
+    rng = np.random.default_rng([seed, 5])
+    for _ in range(_N_ATTEMPTS if places else 0):
+        start = places[int(rng.integers(len(places)))]
+        found = []
+        for plan, room_m in _routes_from(graph, start, length_m, turns):
+            for goal in places:
+                if goal.segment == plan.segments[-1] and plan.goal_m <= goal.along_m <= plan.goal_m + room_m:
+                    longer = plan._replace(goal_m=goal.along_m)
+                    if has_room_for_changes(graph, longer):
+                        found.append(longer)
+        if found:
+            return found[int(rng.integers(len(found)))]
+    raise _no_route(length_m, turns, f"{source}, between {len(places)} given places")
+
+
+def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str) -> ValueError:
+    """Return the error for a map without a route of the requested kind."""
+    return ValueError(
         f"{source}: found no route of {length_m[0]:g} to {length_m[1]:g} m with {turns[0]} to {turns[1]} turns; widen "
         "route_length_m or route_turns, or choose another map"
     )

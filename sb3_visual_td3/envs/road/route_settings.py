@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
-from sb3_visual_td3.envs.road.lane_graph import LaneGraph
+from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LanePlace
 from sb3_visual_td3.envs.road.route_path import RoutePath, build_path
-from sb3_visual_td3.envs.road.route_planning import RoutePlace, RoutePlan, random_route, route_through
+from sb3_visual_td3.envs.road.route_planning import (
+    RoutePlace,
+    RoutePlan,
+    random_route,
+    random_route_between,
+    route_through,
+)
 
 _LOG = logging.getLogger("sb3_visual_td3")
 Pair = tuple[Sequence[float], Sequence[float]]
@@ -66,16 +72,26 @@ class RoutePlanner:
         self.settings = settings
         self._plans: dict[tuple[str, int], RoutePlan] = {}
 
-    def path(self, graph: LaneGraph, map_name: str, route_seed: int) -> RoutePath:
+    def path(
+        self, graph: LaneGraph, map_name: str, route_seed: int, places: Sequence[LanePlace] | None = None
+    ) -> RoutePath:
         """Return the line of a route.
 
         :param graph: the lanes of the map.
         :param map_name: the name of the map.
         :param route_seed: seed of a random route, or the number of a given route modulo the number of given routes.
+        :param places: where random routes may start and end; None for anywhere outside of junctions.
         :return: a new line.
         :raises ValueError: if the map has no such route.
         """
         settings = self.settings
+        if settings.kind == "random" and places is not None:
+            return build_path(
+                graph,
+                random_route_between(
+                    graph, route_seed, places, length_m=settings.length_m, turns=settings.turns, source=map_name
+                ),
+            )
         if settings.kind == "random":
             plan = random_route(graph, route_seed, length_m=settings.length_m, turns=settings.turns, source=map_name)
             return build_path(graph, plan)

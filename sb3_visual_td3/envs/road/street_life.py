@@ -8,7 +8,7 @@ is far enough away to brake.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph
 from sb3_visual_td3.envs.road.light_cycle import LightColour, LightCycles
 from sb3_visual_td3.envs.road.road_signs import lights_of
 from sb3_visual_td3.envs.road.route_path import RoutePath
+from sb3_visual_td3.envs.road.shapes import Pose
 from sb3_visual_td3.envs.road.sign_reading import place_lights, stop_bar_m
 from sb3_visual_td3.envs.road.track import LanePosition, Track
 
@@ -65,6 +66,14 @@ class Walker:
     """1 to the left, -1 to the right, 0 while standing."""
     pause_s: float
     """Remaining time at the roadside."""
+
+
+class WalkerMotion(NamedTuple):
+    """What a pedestrian does now."""
+
+    pose: Pose
+    """Place and walking direction; a standing pedestrian faces the road."""
+    speed_mps: float
 
 
 class PostedLight(NamedTuple):
@@ -223,12 +232,16 @@ class StreetLife:
 
     def obstacles(self) -> list[tuple[int, float]]:
         """Return a point's index and a lateral offset for each obstacle at which other cars must stop."""
-        found = [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
+        found = self.walker_obstacles()
         if self._lights is not None:
             for stop in self._stops:
                 if self._lights.colours[stop.light] in _CLOSED:
                     found.append((round(stop.along_m / self._line.spacing_m) % len(self._line.points_m), 0.0))
         return found
+
+    def walker_obstacles(self) -> list[tuple[int, float]]:
+        """Return where pedestrians are on the road: index of a point of the line and lateral offset, for each."""
+        return [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
 
     def is_closed(self, segment: int) -> bool:
         """Return whether vehicles must stop at a light at the end of a lane.
@@ -236,6 +249,34 @@ class StreetLife:
         :param segment: number of the lane.
         """
         return self._lights is not None and self._lights.stop_ahead_m(segment) is not None
+
+    def lights_at(self, segment: int) -> list[tuple[int, str]]:
+        """Return number and id of each light that stops a lane.
+
+        :param segment: number of the lane.
+        """
+        if self._lights is None:
+            return []
+        signals = self._lights.signs.signals
+        return [(light, signals[light].id) for _, light in self._lights.lights_on(segment)]
+
+    def walker_motions(self) -> list[WalkerMotion]:
+        """Return what each pedestrian does now."""
+        motions = []
+        for walker in self.walkers:
+            x_m, y_m, heading_rad = self._line.pose_at(walker.index, walker.lateral_m)
+            # A pedestrian at the right side looks to the left, and the other way round.
+            side = walker.direction or (1 if walker.lateral_m <= walker.right_m else -1)
+            speed_mps = _WALKER_MPS if walker.direction else 0.0
+            motions.append(WalkerMotion(Pose(x_m, y_m, heading_rad + side * 0.5 * math.pi), speed_mps))
+        return motions
+
+    def keep_walkers(self, numbers: Sequence[int]) -> None:
+        """Remove all pedestrians but some.
+
+        :param numbers: numbers of those that stay.
+        """
+        self.walkers = [self.walkers[number] for number in numbers]
 
     def walkers_on_road(self) -> list[tuple[float, float]]:
         """Return x and y of each pedestrian who crosses."""

@@ -96,8 +96,9 @@ def test_the_time_limit_of_a_route_replaces_the_500_steps(make_env):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"route": "random", "n_cars": 2}, "n_cars=2: expected 0"),
-        ({"route": "random", "spawn": "points"}, "spawn='points': expected 'route'"),
+        ({"route": "random", "n_walkers": 51}, "n_walkers=51"),
+        ({"route": "random", "spawn": 3}, "spawn=3: expected spawn='route'"),
+        ({"route": [((0, 0), (1, 1))], "spawn": "points"}, "spawn='points': expected spawn='route'"),
         ({"observation": "camera+command"}, "expected routes to a goal"),
         ({"route": "somewhere"}, "route='somewhere'"),
     ],

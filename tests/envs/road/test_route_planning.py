@@ -5,7 +5,7 @@ import networkx
 import pytest
 
 from sb3_visual_td3.envs.road.graph_reading import graph_from_network
-from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION
+from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LanePlace
 from sb3_visual_td3.envs.road.maps import load_map
 from sb3_visual_td3.envs.road.route_planning import (
     RoutePlace,
@@ -13,6 +13,7 @@ from sb3_visual_td3.envs.road.route_planning import (
     count_turns,
     junction_manoeuvres,
     random_route,
+    random_route_between,
     route_length_m,
     route_through,
 )
@@ -52,6 +53,24 @@ def test_random_routes_keep_within_their_ranges(length_m, turns):
         for one, two in itertools.pairwise(plan.segments):
             assert graph.digraph.has_edge(one, two)
         assert {graph.segments[plan.segments[end]].junction for end in (0, -1)} == {NO_JUNCTION}
+
+
+def test_random_routes_between_places_start_and_end_at_two_of_them():
+    graph = graph_of("streets_0")
+    open_road = [i for i, segment in enumerate(graph.segments) if segment.junction == NO_JUNCTION]
+    places = [LanePlace(segment, 10.0 + 0.5 * number) for number, segment in enumerate(open_road)]
+    ends = set()
+    for seed in range(20):
+        plan = random_route_between(graph, seed, places, length_m=(100.0, 400.0), turns=(1, 3), source="a map")
+        assert 100.0 <= route_length_m(graph, plan) <= 400.0
+        assert 1 <= count_turns(graph, plan.segments) <= 3
+        start, goal = LanePlace(plan.segments[0], plan.start_m), LanePlace(plan.segments[-1], plan.goal_m)
+        assert {start, goal} <= set(places)
+        ends.add((start, goal))
+    assert len(ends) > 10
+    for few in ([], places[:1]):
+        with pytest.raises(ValueError, match=f"a map, between {len(few)} given places: found no route of 100 to 400 m"):
+            random_route_between(graph, 0, few, length_m=(100.0, 400.0), turns=(0, 3), source="a map")
 
 
 def test_a_route_is_the_shortest_way_to_its_goal():
