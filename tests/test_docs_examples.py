@@ -58,6 +58,20 @@ def test_a_script_of_the_quickstart_runs(number: int, tmp_path: Path, monkeypatc
         assert json.loads((tmp_path / "runs" / "a" / "report.json").read_text())["verdict"] == "INSUFFICIENT"
 
 
+def test_the_three_lines_show_their_progress_and_say_where_their_log_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = blocks("README.md", "python")
+    assert code == blocks("docs/quickstart.md", "python")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(shortened(code, 120), {})
+    out = capfd.readouterr().out
+    assert "120/120" in out
+    folder = Path(out.splitlines()[-1])
+    assert folder == Path("runs/VisualTD3_1")
+    assert list(folder.glob("events.out.tfevents.*"))
+
+
 def test_the_environment_of_the_page_passes_the_checker_of_stable_baselines3(own_environment: Path) -> None:
     importlib.import_module("mycam")
     names: dict[str, Any] = {"gym": gym}
