@@ -187,7 +187,9 @@ class Connection:
         expected = self.last_frame + 1
         frame = self.tick()
         if frame != expected:
-            raise SimulatorLostError(f"frame {frame} came after frame {expected - 1}: another client ticks this server")
+            raise SimulatorLostError(
+                f"frame {frame} came after frame {expected - 1}: another client ticks this server; stop that client"
+            )
         return frame
 
     def blueprint(self, blueprint_id: str) -> Any:

@@ -75,7 +75,7 @@ class EmulatorControl:
                         raise ValueError(result[0])
                     return result
         raise ConnectionError(
-            f"the emulator on {self._address} closed the connection before it answered; start it again"
+            f"the emulator on {self._address} closed the connection before it answered; start the emulator again"
         )
 
 

@@ -1,7 +1,7 @@
 """Drive other cars on a closed route: they keep their lane and their distance (intelligent driver model).
 
-All worlds share this model: the embedded world, the CARLA backend and the emulator move their cars by it, so that a
-policy meets the same traffic everywhere.
+The embedded world and the CARLA backend share this model, so that a policy meets the same traffic in both worlds.
+``graph_traffic`` drives cars on the lanes of a whole map, with the same intelligent driver model.
 """
 
 from __future__ import annotations
