@@ -42,8 +42,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     """Drive along a lane or a route; the observation is the last camera frames and, optionally, state and command.
 
     Observation: ``(frame_stack, height, width) uint8`` in [0, 255], the oldest frame first; after a reset all frames
-    are copies of the first one. In colour there are ``3 * frame_stack`` channels, beginning with red, green and blue of
-    the oldest frame. With ``observation="camera+state"`` the observation is a dictionary: ``"camera"`` holds the
+    are copies of the first frame. In colour there are ``3 * frame_stack`` channels, beginning with red, green and blue
+    of the oldest frame. With ``observation="camera+state"`` the observation is a dictionary: ``"camera"`` holds the
     frames, and ``"state"`` is a vector ``(11,) float32``, which ``observation.vehicle_state_vector`` describes. On
     routes to a goal, ``"camera+command"`` and ``"camera+state+command"`` add ``"command"``, a vector ``(7,) float32``,
     which ``observation.command_vector`` describes. The environment never writes to an array that it has returned.

@@ -21,7 +21,7 @@ FULL_GATE_FRACTION = 0.3
 class RewardWeights:
     """Hold the weight of each reward term. The last four weights are costs within the term ``safety``.
 
-    A collision with a pedestrian costs ``accident`` and ``walker``.
+    A collision with a pedestrian costs the sum of ``accident`` and ``walker``.
 
     The absolute value of a weighted term is at most its weight, except for ``safety``. ``smoothness`` is never
     negative, and ``safety`` is never positive.

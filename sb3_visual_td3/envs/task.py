@@ -86,7 +86,7 @@ def wheel_reach_m(heading_error_rad: float, body: BodySize) -> float:
     :return: metres, >= 0.
     """
     # A wheel is at (+-wheelbase / 2, +-width / 2) in the vehicle's frame. Rotated by the heading error, its sideways
-    # coordinate is +-width / 2 * cos +- wheelbase / 2 * sin; the outermost wheel has both signs alike.
+    # coordinate is +-width / 2 * cos +- wheelbase / 2 * sin; for the outermost wheel the two signs are equal.
     along, across = abs(math.cos(heading_error_rad)), abs(math.sin(heading_error_rad))
     return 0.5 * (body.width_m * along + body.wheelbase_m * across)
 

@@ -154,9 +154,9 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
 def _open_folder() -> tuple[int, Path]:
     """Open the folder of the leases, which is the same for all processes of this user.
 
-    It lies in the folder for temporary files, where any user of the machine can create anything under any name, such as
-    a link to one of this user's files. So only a folder that this user owns and that no other user can write to is
-    used. If another user has taken its name, the next numbered name is used.
+    The folder lies in the folder for temporary files, where any user of the machine can create anything under any name,
+    such as a link to one of this user's files. So only a folder that this user owns and that no other user can write to
+    is used. If another user has taken the name, the next numbered name is used.
 
     :return: the folder's file descriptor and its path.
     :raises SimulatorUnusableError: if all names are taken.

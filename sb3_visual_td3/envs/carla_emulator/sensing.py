@@ -96,7 +96,7 @@ def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor],
 
 
 _EARTH_RADIUS_M = 6_378_137.0  # WGS 84's equatorial radius
-# The projection's scale factor that CARLA 0.9.16's client assumes, whatever the map's geoReference says.
+# The projection's scale factor. CARLA 0.9.16's client assumes it for every map, and ignores the map's geoReference.
 _SCALE = 0.9996
 _GRAVITY_MPS2 = 9.81
 

@@ -193,7 +193,7 @@ _MIN_SPAWN_POINT_DISTANCE_M = 3.0
 def spawn_points_of(graph: LaneGraph) -> tuple[Transform, ...]:
     """Return recommended places for vehicles on all lanes outside of junctions.
 
-    The order is that of the lanes in the map: by road, section and lane, and along each lane in its driving direction.
+    The order follows the lanes in the map: by road, section and lane, and along each lane in its driving direction.
 
     :param graph: the lanes of the map.
     :return: the places; at least one.

@@ -1,7 +1,7 @@
-"""Convert between CARLA's coordinates and ours, and convert CARLA's images to frames.
+"""Convert between CARLA's coordinates and this package's coordinates, and convert CARLA's images to frames.
 
 CARLA's axes are left-handed, as in the Unreal Engine: y points to the right of x, and yaw turns clockwise, in degrees.
-Ours are right-handed, so y and yaw change their sign.
+This package's axes are right-handed, so y and yaw change their sign.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def to_carla(pose: Pose) -> CarlaPose:
 
 
 def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
-    """Convert a place from CARLA's coordinates to ours.
+    """Convert a place from CARLA's coordinates to this package's coordinates.
 
     :param x_m: CARLA's x.
     :param y_m: CARLA's y, positive to the right.
     :param yaw_deg: CARLA's yaw in degrees, clockwise.
-    :return: the place in our coordinates; heading in [-pi, pi].
+    :return: the place in this package's coordinates; the heading is in [-pi, pi].
     """
     return Pose(x_m, -y_m, -math.remainder(math.radians(yaw_deg), 2.0 * math.pi))
 

@@ -154,7 +154,7 @@ def _add_strip(mesh: _Mesh, graph: LaneGraph, segment: LaneSegment, offset_m: fl
 
 
 def _is_convex(outline: NDArray[np.float64]) -> bool:
-    """Return whether a quadrangle is convex, clockwise in our axes, and not too small."""
+    """Return whether a quadrangle is convex, clockwise seen from above, and not too small."""
     sides = np.roll(outline, -1, axis=0) - outline
     after = np.roll(sides, -1, axis=0)
     turns = sides[:, 0] * after[:, 1] - sides[:, 1] * after[:, 0]

@@ -1,6 +1,7 @@
 """Paint a map: the ground with its marks as a raster, and the panorama around it.
 
-Both are painted once per map. A camera then only warps the raster and cuts its view from the panorama.
+The raster and the panorama are painted once per map. A camera then only warps the raster and cuts its view from the
+panorama.
 """
 
 from __future__ import annotations
@@ -192,8 +193,8 @@ PANORAMA_COLUMNS = 2048
 def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Paint the surroundings of the map: a sky, clouds, hills, and some blocks like houses.
 
-    The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation,
-    as in a camera's picture: the last row is the horizon, the first one 45 degrees above it.
+    The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation, as
+    in a camera's picture: the last row is the horizon, and the first row is 45 degrees above the horizon.
 
     :param rng: generator of the panorama's random values. The order of its draws is part of the result.
     :return: ``(240, 2048) uint8``.

@@ -278,7 +278,7 @@ def _in_order(lane: list[Any]) -> list[Any]:
 
 
 def _point(waypoint: Any) -> dict[str, Any]:
-    """Return a waypoint as plain data, in our coordinates: metres, radians, offsets positive to the left."""
+    """Return a waypoint as plain data, in this package's coordinates: metres, radians, offsets positive to the left."""
     place = waypoint.transform.location
     half_m = 0.5 * waypoint.lane_width
     left, right = _lanes_beside(waypoint, "left"), _lanes_beside(waypoint, "right")

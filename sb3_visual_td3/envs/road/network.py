@@ -37,8 +37,8 @@ class Neighbour(NamedTuple):
 class Road(NamedTuple):
     """Describe a road with right-hand traffic along a reference line, which separates the two directions.
 
-    Lanes are numbered as in OpenDRIVE: -1, -2, … to the right of the line, driven along it; 1, 2, … to its left, driven
-    against it.
+    Lanes are numbered as in OpenDRIVE. The lanes -1, -2, … lie to the right of the reference line and are driven along
+    it. The lanes 1, 2, … lie to its left and are driven in the opposite direction.
     """
 
     id: int
@@ -215,7 +215,7 @@ _JUNCTION_ID = 100
 def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> RoadNetwork:
     """Build a ring of four roads, whose route follows the rightmost lane.
 
-    The mark between the directions is broken on a road with two lanes and solid on a wider one.
+    The mark between the directions is broken on a road with two lanes and solid on a wider road.
 
     :param shape: the reference line.
     :param n_left: number of oncoming lanes, 1 or more.

@@ -2,7 +2,7 @@
 
 A file lists routes by town. In 1.0 a ``<route>`` holds ``<waypoint x= y= z= yaw= .../>``; since 2.0 it holds
 ``<waypoints>`` with ``<position x= y= z=/>``. Both formats use CARLA's coordinates, whose y has the opposite sign of
-ours.
+this package's y.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _route(element: ElementTree.Element, source: str) -> GivenRoute:
 
 
 def _place(element: ElementTree.Element, name: str) -> RoutePlace:
-    """Return a place in our coordinates."""
+    """Return a place in this package's coordinates."""
     values = []
     for attribute in ("x", "y", "yaw"):
         try:
