@@ -1,7 +1,7 @@
 """Simulate the traffic lights of a map: which light is green, yellow or red, and where vehicles must stop.
 
-The embedded world and the CARLA emulator share this model. As in CARLA, the stages of a junction take turns: each stage is
-green, then yellow, and then all lights of the junction are red for a moment.
+The embedded world and the CARLA emulator share this model. As in CARLA, the stages of a junction take turns. Each stage
+is green, then yellow, and then all lights of the junction are red for a moment.
 """
 
 from __future__ import annotations
