@@ -396,7 +396,7 @@ class CarlaBackend:
         return read_graph(self._opendrive, f"map {connection.map_name}")
 
     def _places(self, graph: LaneGraph) -> list[LanePlace] | None:
-        """Return where random routes may start and end; None for anywhere."""
+        """Return the places at which random routes may start and end; None if they may start and end anywhere."""
         return places_on(graph, self._spawn_points) if self._scenery.spawn == "points" else None
 
     def _start_index(self, position: float) -> int:
@@ -423,7 +423,7 @@ class CarlaBackend:
         self._weather_set = weather
 
     def _move_others(self, dt_s: float) -> None:
-        """Move the other cars, and make the pedestrians walk, during the next ticks."""
+        """Move the other cars and the pedestrians for the next ticks."""
         connection, _ = self._connected()
         if self._scenery.n_walkers:
             self._walkers.walk(connection, self._street)
@@ -442,17 +442,17 @@ class CarlaBackend:
         self._cars.show(connection)
 
     def _is_closed(self, segment: int) -> bool:
-        """Return whether a light of the server forbids other cars to drive on at the end of a lane."""
+        """Return whether other cars must stop at a light of the server at the end of a lane."""
         _, ego = self._connected()
         for light, name in self._street.lights_at(segment):
             self._street.show(light, ego.light_colour(name))
         return self._street.is_closed(segment)
 
     def _follow(self, reading: Reading, dt_s: float) -> None:
-        """Judge what the vehicle did during the last ticks.
+        """Record collisions and red lights of the vehicle during the last ticks.
 
-        :param reading: the vehicle now.
-        :param dt_s: duration of these ticks.
+        :param reading: the vehicle's motion and images after these ticks.
+        :param dt_s: duration of these ticks in seconds.
         """
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)

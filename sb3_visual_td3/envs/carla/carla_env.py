@@ -63,14 +63,14 @@ class CarlaDrivingEnv(DrivingEnv):
     :param route_file: an XML file of routes in the format of CARLA's leaderboard, for ``route="file"``.
     :param route_length_m: least and greatest length of a random route, in metres.
     :param route_turns: least and greatest number of turns to the left or right of a random route.
-    :param n_cars: number of other cars, 0 to 20: on the closed route in both directions; on routes to a goal on the
-        whole map, where they choose their way at junctions. A short map has fewer. They are driven by this package, not
-        by CARLA's Traffic Manager.
+    :param n_cars: number of other cars, 0 to 20. On the closed route they drive in both directions. On routes to a goal
+        they drive on the whole map and choose their way at junctions; a short map has fewer cars. This package drives
+        the cars, not CARLA's Traffic Manager.
     :param traffic_lights: True to count red lights of the server's map that the vehicle runs, and to permit waiting at
         red lights. The simulator shows its lights in any case. Only colour frames (``grayscale=False``) show which lamp
         is on.
-    :param n_walkers: number of pedestrians who cross the route, 0 to 50: walkers of CARLA that cross at the same places
-        and by the same rules as in ``LiteDriving-v0``.
+    :param n_walkers: number of pedestrians who cross the route, 0 to 50. They are CARLA's walkers, and cross at the
+        same places and by the same rules as in ``LiteDriving-v0``.
     :param spawn: starting places of the episodes. On the closed route: ``"route"`` anywhere on the route, ``"points"``
         at the map's spawn points on the route, or the index of one of these spawn points. With ``route="random"``:
         ``"route"`` for a start and a goal anywhere on the map, ``"points"`` for two of the map's spawn points.

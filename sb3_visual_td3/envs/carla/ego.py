@@ -108,10 +108,11 @@ class CollisionFeed:
         sensor.listen(lambda event: put((event.frame, str(event.other_actor.type_id))))
 
     def collided_with_after(self, frame: int) -> CollidedWith:
-        """Return what a collision was reported with for a later frame than ``frame``, and drop all events.
+        """Return with what the vehicle has collided in a frame later than ``frame``, and drop all events.
 
         :param frame: number of a frame.
-        :return: the kind of the other actor, the first one if there are several; ``""`` without a collision.
+        :return: the kind of the other actor, or of the first other actor if there are several; ``""`` without a
+            collision.
         """
         found: CollidedWith = ""
         while True:
@@ -302,7 +303,7 @@ class Ego:
             return _COLOURS.get(str(light.get_state()), "unknown")
 
     def collided_with(self) -> CollidedWith:
-        """Return what the vehicle has hit since it was placed and since the last call; ``""`` for nothing."""
+        """Return what the vehicle has hit since it was placed and since the last call; ``""`` if it has hit nothing."""
         return self._collisions.collided_with_after(self._start_frame)
 
     def close(self) -> None:

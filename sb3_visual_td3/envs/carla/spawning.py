@@ -85,7 +85,7 @@ def places_on(graph: LaneGraph, points: Sequence[Pose]) -> list[LanePlace]:
         for _, place in graph.places_near(point.x_m, point.y_m, _MAX_OFFSET_M):
             segment = graph.segments[place.segment]
             begin_rad, end_rad = segment.headings_rad
-            # The direction halfway, as exact as is needed to tell apart the two directions of a road.
+            # The direction halfway is exact enough to distinguish the two directions of a road.
             middle_rad = begin_rad + 0.5 * math.remainder(end_rad - begin_rad, 2.0 * math.pi)
             is_along = abs(math.remainder(point.heading_rad - middle_rad, 2.0 * math.pi)) < 0.5 * math.pi
             if segment.junction == NO_JUNCTION and is_along:
@@ -138,7 +138,7 @@ class OtherCars:
                 self._ids.append(car.id)
 
     def show(self, connection: Connection) -> None:
-        """Put each car where the model has it. The next tick shows the new positions.
+        """Put each car at its place in the traffic model. The next tick shows the new positions.
 
         :param connection: the connection to the server.
         :raises SimulatorLostError: if the server fails.
@@ -147,7 +147,7 @@ class OtherCars:
         commands = []
         for number, actor_id in enumerate(self._ids):
             transform = _high_above(number)
-            # On a short map the model has fewer cars.
+            # On a short map the traffic model has fewer cars.
             if number < len(self.traffic.boxes):
                 box = self.traffic.boxes[number]
                 transform = connection.transform(Pose(box.x_m, box.y_m, box.yaw_rad))

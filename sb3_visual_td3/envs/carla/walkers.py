@@ -1,7 +1,7 @@
-"""Control the pedestrians of an episode: CARLA's walkers, which cross the road where the task's own model decides.
+"""Control the pedestrians of an episode with CARLA's walkers.
 
-The model is ``road.street_life``, as in the embedded world: when a pedestrian starts to cross, and how fast. Here the
-client's walkers carry it out. Each walks by a ``carla.WalkerControl``, so the simulator animates its steps.
+As in the embedded world, ``road.street_life`` determines where and when a pedestrian crosses, and how fast. A walker on
+the server follows each pedestrian by ``carla.WalkerControl``, so that the simulator animates its steps.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _SPAWN_ABOVE_M = _ORIGIN_ABOVE_M + 0.2
 
 
 class Walkers:
-    """Spawn the walkers of each episode, and make them walk."""
+    """Spawn the walkers of each episode, and control how they walk."""
 
     def __init__(self) -> None:
         self._ids: list[int] = []
         self._speeds_mps: list[float] = []
 
     def reset(self, connection: Connection, street: StreetLife) -> None:
-        """Replace the walkers of the last episode by those of a new one.
+        """Replace the walkers of the last episode by the walkers of a new episode.
 
-        Where the simulator has no room for a walker, the episode has one pedestrian less.
+        If the simulator has no room for a walker, the episode has one pedestrian less.
 
         :param connection: the connection to the server.
         :param street: the pedestrians of the new episode.
@@ -54,11 +54,11 @@ class Walkers:
             responses = connection.client.apply_batch_sync(commands, False) if commands else []
         street.keep_walkers([number for number, response in enumerate(responses) if not response.error])
         self._ids = [response.actor_id for response in responses if not response.error]
-        self._speeds_mps = [math.nan] * len(self._ids)  # all are placed once
+        self._speeds_mps = [math.nan] * len(self._ids)  # NaN: each walker is placed at its first step
         self.walk(connection, street)
 
     def walk(self, connection: Connection, street: StreetLife) -> None:
-        """Make each walker move as its pedestrian does now; it keeps doing so during the next ticks.
+        """Make each walker move like its pedestrian during the next ticks.
 
         :param connection: the connection to the server.
         :param street: the pedestrians.
@@ -70,7 +70,7 @@ class Walkers:
             if motion.speed_mps == self._speeds_mps[number]:
                 continue
             self._speeds_mps[number] = motion.speed_mps
-            # Placing the walker where it starts and stops removes what its own physics has added.
+            # Placing the walker where it starts and stops removes deviations that its own physics has caused.
             place = connection.transform(motion.pose, _ORIGIN_ABOVE_M)
             commands.append(carla.command.ApplyTransform(self._ids[number], place))
             commands.append(carla.command.ApplyWalkerControl(self._ids[number], _control_of(motion)))

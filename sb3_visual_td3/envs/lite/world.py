@@ -132,7 +132,7 @@ class LiteWorld:
         self._distance_m = 0.0
         self._n_ticks = 0
         self._has_collided = False
-        # The lights first, because the cars heed them from the beginning.
+        # The lights are prepared first, because the cars react to them from the beginning.
         if self._street.is_on:
             self._street.reset(self._lane, start.scene_seed)
         if isinstance(self._traffic, RouteTraffic):

@@ -209,13 +209,13 @@ def random_route_between(
     turns: tuple[int, int],
     source: str,
 ) -> RoutePlan:
-    """Draw two of some places whose shortest route has a length and a number of turns within the given ranges.
+    """Draw two of the places such that the length and the turns of the shortest route are within the given ranges.
 
     :param graph: the lanes of the map.
     :param seed: seed of the draws.
     :param places: the places at which a route may start and end, outside of junctions.
     :param length_m: least and greatest length of the route.
-    :param turns: least and greatest number of junctions at which it turns left or right.
+    :param turns: least and greatest number of junctions at which the route turns left or right.
     :param source: the name of the map, for messages.
     :return: the route.
     :raises ValueError: if there is no such route.

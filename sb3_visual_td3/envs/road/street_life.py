@@ -69,7 +69,7 @@ class Walker:
 
 
 class WalkerMotion(NamedTuple):
-    """What a pedestrian does now."""
+    """Describe what a pedestrian does now."""
 
     pose: Pose
     """Place and walking direction; a standing pedestrian faces the road."""
@@ -240,7 +240,7 @@ class StreetLife:
         return found
 
     def walker_obstacles(self) -> list[tuple[int, float]]:
-        """Return where pedestrians are on the road: index of a point of the line and lateral offset, for each."""
+        """Return the index of a point of the line and the lateral offset of each pedestrian on the road."""
         return [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
 
     def is_closed(self, segment: int) -> bool:
@@ -251,7 +251,7 @@ class StreetLife:
         return self._lights is not None and self._lights.stop_ahead_m(segment) is not None
 
     def lights_at(self, segment: int) -> list[tuple[int, str]]:
-        """Return number and id of each light that stops a lane.
+        """Return the number and the map's id of each light that stops a lane.
 
         :param segment: number of the lane.
         """
@@ -265,16 +265,16 @@ class StreetLife:
         motions = []
         for walker in self.walkers:
             x_m, y_m, heading_rad = self._line.pose_at(walker.index, walker.lateral_m)
-            # A pedestrian at the right side looks to the left, and the other way round.
+            # A pedestrian on the right side looks to the left, and a pedestrian on the left side looks to the right.
             side = walker.direction or (1 if walker.lateral_m <= walker.right_m else -1)
             speed_mps = _WALKER_MPS if walker.direction else 0.0
             motions.append(WalkerMotion(Pose(x_m, y_m, heading_rad + side * 0.5 * math.pi), speed_mps))
         return motions
 
     def keep_walkers(self, numbers: Sequence[int]) -> None:
-        """Remove all pedestrians but some.
+        """Keep some pedestrians and remove all others.
 
-        :param numbers: numbers of those that stay.
+        :param numbers: numbers of the pedestrians to keep.
         """
         self.walkers = [self.walkers[number] for number in numbers]
 
