@@ -1,4 +1,4 @@
-"""TD3 from camera pixels for Stable-Baselines3 that does not blow up, and a report that says why a run fails."""
+"""Train TD3 from camera pixels with Stable-Baselines3, and report why a training run fails."""
 
 from __future__ import annotations
 

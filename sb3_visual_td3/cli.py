@@ -1,8 +1,8 @@
-"""The command line ``visual-td3``: subcommands, their arguments, and exit codes.
+"""Define the command line ``visual-td3``: its subcommands, their arguments and its exit codes.
 
 Each subcommand parses its arguments here and imports the module that does the work afterwards. So ``--help`` and usage
-errors never wait for torch, and ``report`` never imports it. The parsers of rl-zoo's own commands are in rl_zoo3 and
-come with its imports.
+errors never wait for torch, and ``report`` never imports it. rl-zoo's own commands are parsed by rl_zoo3 itself, which
+is imported first.
 
 To add a subcommand, write a function that takes the arguments and returns the exit code, and add it to
 :data:`COMMANDS`.
@@ -44,17 +44,17 @@ VERDICT_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input
 VERDICTS = (0, 1, 3)
 """Exit codes of a report that was written."""
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of SIGINT, as in shells."""
+"""Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 READER_IS_GONE = 141
-"""Exit code if the program that reads our stdout ended first: 128 and the number of SIGPIPE, as in shells."""
+"""Exit code if the program that reads stdout ended first: 128 plus the number of SIGPIPE, as in shells."""
 
 
 class Command(NamedTuple):
-    """One subcommand.
+    """Describe a subcommand: its help, its group and the function that runs it.
 
     :ivar help: one line, which ``visual-td3 --help`` shows
     :ivar group: heading under which ``visual-td3 --help`` lists it
-    :ivar run: function from the arguments to the exit code
+    :ivar run: function that takes the arguments and returns the exit code
     """
 
     help: str
@@ -75,7 +75,7 @@ def _validate(arguments: list[str]) -> int:
         epilog=VERDICT_EXIT_CODES,
     )
     parser.add_argument(
-        "--algo", default=ALGO, help="algorithm to train: one of rl-zoo's, such as sac (default: %(default)s)"
+        "--algo", default=ALGO, help="algorithm to train, by its name in rl-zoo, such as sac (default: %(default)s)"
     )
     parser.add_argument("--env", default=DEFAULT_ENV, help="environment to train on (default: %(default)s)")
     parser.add_argument(
@@ -109,9 +109,9 @@ def _resume(arguments: list[str]) -> int:
         prog="visual-td3 resume",
         description="Continue a run that was killed, from its newest valid snapshot.",
         epilog="If the simulator can save its state (LiteDriving-v0), the result is bit for bit that of a run that was "
-        "never killed; otherwise (CARLA) the run continues with a new episode, and says so. A run that was killed "
-        "before its first snapshot starts again. If a run was killed while it saved its final model, only the model "
-        f"is saved. {EXIT_CODES}",
+        "never killed. Otherwise (CARLA) the run continues with a new episode, and a message says so. A run without a "
+        "snapshot starts again. If a run was killed while it saved its final model, only this model is saved. "
+        f"{EXIT_CODES}",
     )
     parser.add_argument(
         "run_dir", type=Path, metavar="RUN_DIR", help="folder of the run, such as logs/visual_td3/LiteDriving-v0_1"
@@ -122,21 +122,21 @@ def _resume(arguments: list[str]) -> int:
         nargs="+",
         default=[],
         metavar="PACKAGE",
-        help="packages of your own that the run may import because its hyperparameters name them, such as my_envs "
-        "(default: none)",
+        help="your own packages, such as my_envs, that the run may import if its hyperparameters name them (default: "
+        "none)",
     )
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="trust a run of your own: it may start the simulator's command, load the saved model that it began with, "
-        "and write outside RUN_DIR, as it did before",
+        help="allow the run to start its simulator, to load the saved model that it began with, and to write outside "
+        "RUN_DIR; use this for your own runs only",
     )
     parser.add_argument(
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="for a run that was trained with -tb: the folder that holds its event files; logging continues in a new "
-        "subfolder (default: event files outside RUN_DIR are copied to RUN_DIR/tb and left unchanged)",
+        help="folder that holds the event files, if the run was trained with -tb; logging continues in a new subfolder "
+        "(default: event files outside RUN_DIR are copied to RUN_DIR/tb)",
     )
     parser.add_argument(
         "--without-logs",
@@ -164,7 +164,10 @@ def _sweep(arguments: list[str]) -> int:
     what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="train once with each seed, such as 0 1 2")
     what.add_argument("-optimize", "--optimize-hyperparameters", action="store_true", help="search hyperparameters")
     parser.add_argument(
-        "--n-trials", type=int, default=20, help="number of finished trials of a search (default: %(default)s)"
+        "--n-trials",
+        type=int,
+        default=20,
+        help="number of finished trials after which a search ends (default: %(default)s)",
     )
     parser.add_argument(
         "--workers", type=int, default=2, help="number of parallel workers in a search (default: %(default)s)"
@@ -176,7 +179,7 @@ def _sweep(arguments: list[str]) -> int:
         "--num-gpus",
         type=float,
         default=0.0,
-        help="GPUs reserved for each training run or worker; 0.5 puts two on one GPU (default: 0)",
+        help="GPUs reserved for each training run or worker; with 0.5, two share a GPU (default: 0)",
     )
     parser.add_argument(
         "--address", help="address of a Ray cluster, such as auto (default: RAY_ADDRESS if it is set, or this machine)"
@@ -233,20 +236,24 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _evaluate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 evaluate",
-        description="Drive a trained agent on held-out maps, and compare it with a random and a full-brake driver: "
-        "success, route completion, return and infractions for each map, with 95 % bootstrap intervals. In an "
-        "environment without maps: return and length of episodes from held-out seeds, compared with a random policy.",
+        description="Drive a trained agent on held-out maps, and compare it with two simple drivers: one acts at "
+        "random, one only brakes. The tables show success, route completion, return and infractions for each map, "
+        "with 95 % bootstrap intervals. In an environment without maps, the agent is compared with a random policy "
+        "by the return and length of episodes from held-out seeds.",
     )
     _add_run_arguments(parser)
     parser.add_argument("--load-best", action="store_true", help="load the best model instead of the last one")
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="also evaluate the run's other policies: the best model, and the last actor without the average that "
-        "VisualTD3 deploys",
+        help="also evaluate the run's best model, and its last actor (by default VisualTD3 drives with an average of "
+        "the recent actors)",
     )
     parser.add_argument(
-        "--load-checkpoint", type=int, metavar="STEP", help="load the checkpoint of this step, such as 100000"
+        "--load-checkpoint",
+        type=int,
+        metavar="STEP",
+        help="load the checkpoint that was saved at this step, such as 100000",
     )
     parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint")
     parser.add_argument(
@@ -268,7 +275,7 @@ def _evaluate(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--suite",
-        help="drive a set of routes and score them: lite-routes (held-out districts), town01-train (with --maps "
+        help="set of routes to drive and score: lite-routes (on held-out maps), town01-train (with --maps "
         "Town01.xodr), town02-test, or the path of a route file of CARLA's leaderboard (with --maps)",
     )
     parser.add_argument("--n-envs", type=positive_int, help="number of parallel environments (default: 10; in CARLA 1)")
@@ -284,7 +291,8 @@ def _evaluate(arguments: list[str]) -> int:
         "--json",
         type=Path,
         metavar="FILE",
-        help="write all results and episodes to this JSON file; for routes, with the infractions and the score of each",
+        help="JSON file for all results and episodes; with --suite it also has the infractions and the score of "
+        "each route",
     )
     settings = parser.parse_args(arguments)
 
@@ -309,9 +317,9 @@ def _export(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 export",
         description="Write the policy of a trained agent as one file that needs neither this package nor "
-        "Stable-Baselines3: an ONNX file or TorchScript, from raw observations to the environment's actions. It is the "
-        "policy that 'evaluate' measures: the average of the recent actors, with its encoder, the bounds of the "
-        "actions and the scales of VecNormalize.",
+        "Stable-Baselines3: an ONNX file or TorchScript. It maps raw observations to the environment's actions. It is "
+        "the policy that 'evaluate' measures: the average of the recent actors, including its encoder, the action "
+        "bounds and VecNormalize's scales.",
     )
     _add_run_arguments(parser)
     parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")
@@ -351,7 +359,11 @@ def _demo(arguments: list[str]) -> int:
         "-o", "--output", type=Path, metavar="FILE", help="film to write: .gif or .mp4 (default: demo.gif)"
     )
     parser.add_argument(
-        "--seconds", type=positive_int, default=30, metavar="N", help="length of the drive (default: %(default)s)"
+        "--seconds",
+        type=positive_int,
+        default=30,
+        metavar="N",
+        help="length of the drive in seconds (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the starting places (default: %(default)s)")
     parser.add_argument(
@@ -363,7 +375,9 @@ def _demo(arguments: list[str]) -> int:
         help="arguments of the environment, such as n_cars:8 weather:rain maps:train_0",
     )
     parser.add_argument(
-        "--route", help="loop, random, or a route file of CARLA's leaderboard (.xml); the policy sees no commands"
+        "--route",
+        help="route to drive: loop, random, or a route file of CARLA's leaderboard (.xml); the policy does not see "
+        "where the route turns",
     )
     parser.add_argument(
         "--carla",
@@ -382,8 +396,8 @@ def _demo(arguments: list[str]) -> int:
     parser.add_argument(
         "--report",
         action="store_true",
-        help="do not drive: write the reports of two training runs to demo_report/, the policy's own and one that "
-        "failed, and open them if there is a display",
+        help="instead of driving, write two reports to demo_report/: on the training of this policy, and on a training "
+        "that failed; the reports open if there is a display",
     )
     settings = parser.parse_args(arguments)
 
@@ -402,7 +416,7 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _demo_report() -> int:
-    """Write and open the reports of the two trainings that come with the package."""
+    """Write and open the reports of the two training runs that the package contains."""
     from importlib.resources import as_file, files
 
     from sb3_visual_td3.common.display import has_display
@@ -436,7 +450,7 @@ def _doctor(arguments: list[str]) -> int:
     parser.add_argument(
         "--probes",
         action="store_true",
-        help="also train the algorithm on five small environments whose answers are known (up to 3 minutes)",
+        help="also train the algorithm on five small environments whose correct result is known (up to 3 minutes)",
     )
     parser.add_argument(
         "--roll-out-steps",
@@ -447,7 +461,7 @@ def _doctor(arguments: list[str]) -> int:
         "%(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write findings and checks to this JSON file")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page in the style of the report")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write findings and checks to this HTML file")
     settings, flags = parser.parse_known_args(arguments)
 
     from sb3_visual_td3.zoo.doctor import run
@@ -490,8 +504,8 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand.
 
-    :param arguments: the arguments of the process by default
-    :return: the exit code; 141 if the program that reads our stdout ended first, as shells report SIGPIPE
+    :param arguments: command-line arguments; None for those of the process
+    :return: the exit code; 141, as shells report SIGPIPE, if the program that reads stdout ended first
     """
     try:
         return _run(arguments)
@@ -505,7 +519,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Write out what is buffered, because at exit Python would complain about a broken pipe."""
+    """Flush stdout and stderr, because Python would otherwise print an error about a broken pipe at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -516,7 +530,7 @@ def _flush() -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3",
-        description="TD3 from camera pixels that does not blow up, and a report that says why a run fails.",
+        description="Train TD3 from camera pixels, and find out why a training run fails.",
         epilog=f"{_list_commands()}\n\n'visual-td3 COMMAND --help' describes a command and its flags.\n"
         f"{VERDICT_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,4 +1,4 @@
-"""The algorithm: TD3 from pixels."""
+"""Implement the algorithm: TD3 from pixels."""
 
 from sb3_visual_td3.visual_td3.policies import VisualCnnPolicy, VisualMlpPolicy, VisualMultiInputPolicy
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3

@@ -1,13 +1,13 @@
-"""An exponential average of the policy over its updates: the policy to deploy.
+"""Average the policy's weights exponentially over its updates; the average is deployed.
 
-TD3's last policy swings: each update moves it by the gradient of a few hundred transitions, and a policy that drives
-every held-out map may fail on one of them a thousand updates later. The exponential average of its weights moves
-so slowly that these swings cancel out. Averaging does not influence the training: the actor that explores and learns is
-the same, bit for bit, with or without an average.
+TD3's latest policy fluctuates, because each update follows the gradient of a few hundred transitions. A policy that
+drives every held-out map may fail on one of them a thousand updates later. The exponential average of the weights
+changes slowly, and these fluctuations cancel out. Averaging does not influence the training: the actor that explores
+and learns is the same, bit for bit, with or without an average.
 
-The average is corrected for its start. After ``t`` updates with decay ``d`` the coefficients of the last policies are
-``(1 - d) d^k / (1 - d^t)`` for ``k = 0, 1, ..., t - 1``, which sum to one: as in Adam, the random initial weights do
-not count.
+The average is corrected for its start, as in Adam: the random initial weights do not count. After ``t`` updates with
+decay ``d`` the coefficients of the last policies are ``(1 - d) d^k / (1 - d^t)`` for ``k = 0, 1, ..., t - 1``, which
+sum to one.
 
 Source: Polyak and Juditsky 1992; Kingma and Ba 2015 (Adam) for the correction. Measured in benchmarks/stability.py.
 """
@@ -76,7 +76,7 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
 
 
 def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shared: bool) -> dict[str, Any]:
-    """Adapt a saved state dict, with or without an average, to a policy that may have one or not.
+    """Add an average to a saved state dict, or remove it, depending on whether the policy has an average.
 
     A policy that was saved without an average, such as one of an earlier version, starts its average from the saved
     actor.

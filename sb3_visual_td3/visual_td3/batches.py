@@ -1,4 +1,4 @@
-"""From a replay buffer's sample to the batch of an update: random shifts, conversion of images, discounts.
+"""Turn a replay buffer's sample into the batch of an update: shift and convert images, and find the discounts.
 
 The same batch serves the critics' and the actor's update, so images are shifted and converted once.
 """
@@ -19,7 +19,7 @@ from sb3_visual_td3.common.pictures import THE_ONLY_PART, channels_are_last
 def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
     """Shift every image by its own random integer number of pixels, repeating the edge.
 
-    All channels of one image (a frame stack) move together. Draws from torch's global generator.
+    All channels of one image (a frame stack) move together. The shifts are drawn from torch's global generator.
 
     :param images: ``(batch, channels, height, width)``, any dtype
     :param pad: largest shift in pixels, up or down and left or right; 0 returns the images unchanged
@@ -39,7 +39,7 @@ def shift_by(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tenso
     :param images: ``(batch, channels, height, width)``
     :param rows: ``(batch,)`` pixels; a positive number moves the picture up
     :param columns: ``(batch,)`` pixels; a positive number moves the picture to the left
-    :return: a tensor of the same shape and dtype; beyond the edge the edge is repeated
+    :return: a tensor of the same shape and dtype, filled with copies of the edge where the image was moved away
     """
     if images.device.type == "cpu":
         return _windows(images, rows, columns)
@@ -67,13 +67,13 @@ Observations: TypeAlias = th.Tensor | dict[str, th.Tensor]
 
 
 class Prepared(NamedTuple):
-    """Observations that were converted for all networks: features extractors take them without preprocessing."""
+    """Hold observations that were converted for all networks; features extractors take them without preprocessing."""
 
     observations: Observations
 
 
 class Batch(NamedTuple):
-    """Transitions in the form that the losses take.
+    """Hold transitions in the form that the losses take.
 
     Images are ``(batch, channels, height, width)``, actions ``(batch, action_dim)`` in [-1, 1], dones and rewards
     ``(batch, 1)``. ``discounts`` are ``(batch, 1)`` for n-step returns and one number otherwise. ``replayed`` are the

@@ -1,7 +1,7 @@
-"""Checks of the spaces, the policy class and the networks from which a model is built.
+"""Check the spaces, the policy class and the networks from which a model is built.
 
-They run while a model is set up, so that a mistake is reported with what to do, instead of failing somewhere in
-training or, worse, training on something other than the user meant.
+The checks run while a model is set up, and their messages say what to do. Otherwise a mistake would appear later in
+training, or the model would train on something that the user did not mean.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
 def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
     """Return the keys of the pictures that VecNormalize scales.
 
-    For a Dict, VecNormalize replaces the space of each scaled picture by a Box within its own limits, in the same Dict
-    object that the environment below holds. So the space no longer shows that there was a picture, and the dtype of the
-    environment's observations has to be looked up.
+    For a Dict, VecNormalize replaces the space of each scaled picture by a Box within its own limits. It does so in the
+    Dict object that the inner environment also holds. So the space no longer shows that there was a picture, and this
+    function looks at the dtype of the environment's observations.
     """
     found = set()
     replaced = parts_of(normalizer.observation_space)
@@ -125,8 +125,8 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
     """Refuse a VecNormalize whose observations have a different shape than those that the policy sees.
 
-    The replay buffer stores unscaled observations and scales them when they are sampled. VecNormalize does both, in the
-    shape that observations have inside it.
+    The replay buffer stores unscaled observations and scales them when they are sampled. VecNormalize provides and
+    scales them in the shape of its inner environment.
 
     :param space: the observation space of the policy
     :param normalizer: the VecNormalize around the environment; None if there is none
@@ -222,7 +222,9 @@ def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> N
     known = set(parameters) - {"observation_space", "action_space", "lr_schedule", "args", "kwargs"}
     unknown = sorted(set(keywords) - known)
     if unknown:
-        raise ValueError(f"policy_kwargs has no {', '.join(unknown)}: expected some of {', '.join(sorted(known))}")
+        raise ValueError(
+            f"policy_kwargs: unknown {', '.join(unknown)}; expected only keys among {', '.join(sorted(known))}"
+        )
 
 
 def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:

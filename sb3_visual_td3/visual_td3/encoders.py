@@ -1,4 +1,4 @@
-"""Encoders, from pixels to features: stacks of convolutions, and the trunk between them and the heads."""
+"""Define the encoders from pixels to features: stacks of convolutions, and the trunk between encoder and heads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ EncoderArch = str | type[BaseFeaturesExtractor]
 
 
 class Convolutions(BaseFeaturesExtractor):
-    """A stack of convolutions without a dense layer, for use with a trunk.
+    """Apply a stack of convolutions without a dense layer, for use with a trunk.
 
     Weights are channels-last, which is the fast layout for convolutions on CPUs and tensor cores.
 
-    :param observation_space: Box ``(channels, height, width)`` uint8. With ``normalized_image`` any dtype and bounds,
-        and also ``(height, width, channels)``, which Stable-Baselines3 does not transpose then
+    :param observation_space: Box ``(channels, height, width)`` uint8. With ``normalized_image=True`` it may have any
+        dtype and bounds, and also the shape ``(height, width, channels)``, because Stable-Baselines3 transposes only
+        uint8 images
     :param layers: (filters, kernel, stride) of each convolution; a ReLU follows each
     :param offset: number added to the pixels, which are within [0, 1]
     :param normalized_image: True if the images are scaled already (their dtype and bounds are not checked then)
@@ -48,7 +49,10 @@ class Convolutions(BaseFeaturesExtractor):
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
             if min(height, width) < 1:
                 _, *size = _channels_first(observation_space.shape, channels_last)
-                raise ValueError(f"images of {size[0]} x {size[1]} pixels are too small for {type(self).__name__}")
+                raise ValueError(
+                    f"images of {size[0]} x {size[1]} pixels are too small for {type(self).__name__}: expected "
+                    "larger ones. Render or resize them larger"
+                )
         super().__init__(observation_space, features_dim=n_channels * height * width)
         self.offset = offset
         self.channels_last = channels_last
@@ -70,7 +74,7 @@ def _channels_first(shape: tuple[int, ...], channels_last: bool) -> tuple[int, .
 
 
 class ChannelsLastNatureCNN(NatureCNN):
-    """Stable-Baselines3's NatureCNN for scaled images ``(height, width, channels)``.
+    """Apply Stable-Baselines3's NatureCNN to scaled images ``(height, width, channels)``.
 
     Stable-Baselines3 transposes only uint8 images. For other images its NatureCNN would take the height as channels.
 
@@ -91,7 +95,7 @@ class ChannelsLastNatureCNN(NatureCNN):
 
 
 class NatureConvolutions(Convolutions):
-    """The three convolutions of NatureCNN, for images of at least 36 x 36 pixels.
+    """Apply the three convolutions of NatureCNN, to images of at least 36 x 36 pixels.
 
     Source: Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods.
     """
@@ -102,7 +106,9 @@ class NatureConvolutions(Convolutions):
 
 
 class DrqConvolutions(Convolutions):
-    """DrQ-v2's four convolutions of 3 x 3, the first with stride 2. They see finer detail and are slower.
+    """Apply DrQ-v2's four convolutions of 3 x 3, which see finer detail than NatureCNN's and are slower.
+
+    The first convolution has stride 2.
 
     Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2), its published code.
     """
@@ -113,7 +119,7 @@ class DrqConvolutions(Convolutions):
 
 
 class CombinedEncoder(CombinedExtractor):
-    """Stable-Baselines3's CombinedExtractor with a chosen encoder for its images; vectors pass through.
+    """Extend Stable-Baselines3's CombinedExtractor by a choice of the image encoder; vectors pass unchanged.
 
     :param observation_space: Dict of channels-first images and of vectors
     :param image_encoder: class of each image's encoder
@@ -142,7 +148,7 @@ class CombinedEncoder(CombinedExtractor):
 def _encoder_of(
     picture: spaces.Box, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool, key: str
 ) -> BaseFeaturesExtractor:
-    """Return the encoder of one entry of a Dict; for NatureCNN, the variant that reads the entry's order of axes."""
+    """Return the encoder of one entry of a Dict; for NatureCNN, the class that fits the order of the entry's axes."""
     if image_encoder is NatureCNN and normalized_image and channels_are_last(picture):
         image_encoder = ChannelsLastNatureCNN
     try:
@@ -152,7 +158,7 @@ def _encoder_of(
 
 
 class Trunk(nn.Sequential):
-    """Linear -> LayerNorm -> Tanh: keep features within (-1, 1), whatever the encoder outputs.
+    """Keep features within (-1, 1) by Linear -> LayerNorm -> Tanh, whatever the encoder outputs.
 
     Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2), its published code.
     """
@@ -162,10 +168,10 @@ class Trunk(nn.Sequential):
 
 
 class PictureTrunk(nn.Module):
-    """A trunk for the features of pictures; vectors pass by it unchanged.
+    """Apply a trunk to the features of pictures only; vectors pass unchanged.
 
-    A trunk normalises its output over all inputs. Beside thousands of features of pictures, a few numbers such as a
-    command hardly change it.
+    A trunk mixes all its inputs. If they are thousands of features of pictures and a few other numbers, such as a
+    command, these few numbers hardly change the output.
 
     :param features_extractor: the extractor of the features, which concatenates those of its parts
     :param trunk_dim: width of the trunk
@@ -189,7 +195,7 @@ class PictureTrunk(nn.Module):
 
 
 def _picture_columns(features_extractor: nn.Module) -> list[bool]:
-    """Return for each feature whether it comes from a picture; an empty list if the extractor does not tell."""
+    """Return for each feature whether it comes from a picture; an empty list if that is unknown for this extractor."""
     if not isinstance(features_extractor, CombinedExtractor):
         return []
     space = features_extractor._observation_space
@@ -209,7 +215,7 @@ def trunk_for(features_extractor: nn.Module, features_dim: int, trunk_dim: int |
     :param features_extractor: the encoder
     :param features_dim: number of features that it returns
     :param trunk_dim: width of the trunk; None for no trunk
-    :param skip: True if vectors pass by the trunk
+    :param skip: True if vectors go to the heads without the trunk
     :return: the trunk; the identity if there is none
     """
     if trunk_dim is None:
@@ -225,7 +231,7 @@ def head_input_dim(features_extractor: nn.Module, features_dim: int, trunk_dim: 
     :param features_extractor: the encoder
     :param features_dim: number of features that it returns
     :param trunk_dim: width of the trunk; None for no trunk
-    :param skip: True if vectors pass by the trunk
+    :param skip: True if vectors go to the heads without the trunk
     :return: the number of values
     :raises ValueError: if vectors skip the trunk, and there is no trunk, no picture or no vector
     """

@@ -1,4 +1,4 @@
-"""Exploration noise: Gaussian noise that follows ``noise_schedule``, and action noise for several environments."""
+"""Make exploration noise that follows ``noise_schedule``, and fit action noise to the number of environments."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 
 class ScheduledActionNoise(ActionNoise):
-    """Gaussian noise on every action dimension; the training loop sets its standard deviation.
+    """Draw Gaussian noise for every action dimension; the training loop sets the standard deviation.
 
-    :param action_dim: number of action dimensions, or the shape of an action, such as ``(2, 3)`` for a
-        ``Box(-1, 1, (2, 3))``. The parameter keeps its name because saved models and snapshots contain it
+    :param action_dim: number of action dimensions, or the shape of an action, such as ``(2, 3)`` for a ``Box(-1, 1, (2,
+        3))``. Saved models and snapshots contain this parameter's name
     :param sigma: standard deviation to start with, in units of the scaled action in [-1, 1]
     """
 
@@ -31,7 +31,7 @@ def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
     """Set the standard deviation of scheduled noise for every environment; other kinds of noise are left unchanged.
 
     :param noise: the model's action noise
-    :param sigma: the standard deviation
+    :param sigma: the standard deviation, in units of the scaled action in [-1, 1]
     """
     noises = noise.noises if isinstance(noise, VectorizedActionNoise) else [noise]
     for each in noises:

@@ -1,4 +1,4 @@
-"""The actor on its own, for use without Stable-Baselines3: TorchScript, ONNX, or a plain torch module."""
+"""Extract the actor for use without Stable-Baselines3, as TorchScript, ONNX or a plain torch module."""
 
 from __future__ import annotations
 

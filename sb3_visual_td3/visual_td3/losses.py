@@ -1,6 +1,6 @@
-"""The losses of critics and actor, and the range of values that the rewards seen so far allow.
+"""Compute the losses of critics and actor, and the range of returns that the sampled rewards allow.
 
-They are pure functions of tensors; :class:`TargetRange` alone has a state. ``VisualTD3.train`` puts them together.
+The losses are pure functions of tensors, which ``VisualTD3.train`` calls; only :class:`TargetRange` has a state.
 
 Source: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods" (TD3), algorithm 1.
 """
@@ -58,7 +58,7 @@ def critic_losses(
 
 
 def actor_loss(q_values: Sequence[th.Tensor], objective: ActorObjective = "q1") -> th.Tensor:
-    """Return the negated value of the policy.
+    """Return the actor's loss: the negative mean Q-value of the policy's actions.
 
     :param q_values: one ``(batch, 1)`` tensor of Q(s, pi(s)) per critic, each on the critic's own features
     :param objective: ``"q1"`` for the first critic (TD3), ``"min"`` (DrQ-v2) or ``"mean"`` (MR.Q)
@@ -86,9 +86,9 @@ def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
 def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th.Tensor, th.Tensor]:
     """Return the smallest and the largest return that rewards of this range allow.
 
-    If every step brings the reward r, the return is the fixed point v = r + discount * v, which is r / (1 - discount):
-    no sequence of rewards between two extremes leaves the range of their fixed points. An episode may end at any step,
-    so 0 always lies within. A limit that the dtype cannot hold becomes the dtype's largest number.
+    If every step brings the reward r, the return is r / (1 - discount), the fixed point of v = r + discount * v. So a
+    sequence of rewards between two extremes has a return between the fixed points of these extremes. An episode may end
+    at any step, so the range always includes 0. A limit that the dtype cannot hold becomes the dtype's largest number.
 
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps, below 1 (with 1
@@ -103,8 +103,8 @@ def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th
 class TargetRange:
     """Clamp targets to the returns that the rewards sampled so far allow, or to a fixed limit.
 
-    An overestimated target would otherwise feed the next one, without a bound. The range only grows, so that a batch
-    with small rewards does not narrow it. Undiscounted returns (a discount of 1) have no range that follows from the
+    Without a bound, each overestimated target would raise the next one further. The range only grows: a batch with
+    small rewards does not narrow it. Undiscounted returns (a discount of 1) have no range that follows from the
     rewards: their targets are not clamped.
 
     :param limit: True follows the rewards; a number allows +- that number; False allows everything

@@ -1,15 +1,15 @@
-"""Overlap: the simulator steps while the learner trains.
+"""Let the simulator step while the learner trains.
 
-Stable-Baselines3 alternates: it collects a rollout, then makes its updates while the simulator waits. With
-``overlap=True`` the updates that are due after one rollout are made during the first step of the next::
+Stable-Baselines3 collects a rollout and then makes its updates, while the simulator waits. With ``overlap=True`` the
+updates that are due after one rollout are made during the first step of the next::
 
     Stable-Baselines3    step 1 | updates 1 | step 2 | updates 2 | ...
     overlapped           step 1 | step 2            | step 3            | ...
                                 | updates 1         | updates 2         |
 
-The number of updates is the same, and they sample the same replay buffer, which does not contain the step under way
-yet. The one difference is that the action of that step was chosen before the updates. The updates after the last step
-overlap with nothing.
+The number of updates is the same. They sample the same replay buffer, because the running step is not in it yet. The
+one difference is that the action of the running step is chosen before the updates. Nothing runs beside the updates
+after the last step.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def check_can_overlap(env: VecEnv) -> None:
 class OverlappedEnv(VecEnvWrapper):
     """Run the learner's updates within ``step``, while the simulator computes its reply.
 
-    A reply is under way within :meth:`step` only. Everything outside, such as Stable-Baselines3's loop and all its
-    callbacks, may reset the environment and call its methods as usual. All of it happens in one thread, so nothing
-    that the work reads can change meanwhile: VecNormalize and VecFrameStack see a reply when it is fetched.
+    A step is pending only while :meth:`step` runs. All other code, such as Stable-Baselines3's loop and its callbacks,
+    may reset the environment and call its methods as usual. Everything runs in one thread, so ``work`` reads data that
+    nothing else changes: VecNormalize and VecFrameStack process a reply when it is fetched.
 
     :param venv: the environment, with its wrappers
-    :param work: called while a step is under way; it must not call the environment
+    :param work: function that is called while the simulator steps; it must not call the environment
     :raises ValueError: as :func:`check_can_overlap`
     """
 
@@ -80,16 +80,15 @@ class OverlappedEnv(VecEnvWrapper):
         try:
             self.work()
         except BaseException:
-            # The environment stays usable, because no reply is left under way. The Ctrl-C that stopped the work may
-            # have ended the simulator too: its missing reply must not hide the KeyboardInterrupt, on which rl-zoo
-            # saves the model.
+            # Fetching the reply keeps the environment usable. The Ctrl-C that stopped the work may have ended the
+            # simulator too. Its missing reply must not hide the KeyboardInterrupt, on which rl-zoo saves the model.
             with suppress(Exception):
                 self.step_wait()
             raise
         return self.step_wait()
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Return observations, rewards, dones and infos of the step under way."""
+        """Return observations, rewards, dones and infos of the running step."""
         return self.venv.step_wait()
 
     def reset(self) -> VecEnvObs:
@@ -120,7 +119,7 @@ class PendingTransition:
 class OverlappedLoop:
     """Run the collect-and-train loop of ``learn()`` with the updates made during the next rollout's first step.
 
-    The loop remembers the work that is left to do between two steps. It has no reference to the model, because the
+    The loop keeps the work that remains to be done between two steps. It has no reference to the model, because the
     model refers to the loop and could then not be freed.
     """
 

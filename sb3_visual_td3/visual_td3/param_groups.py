@@ -1,4 +1,4 @@
-"""Parameter groups: the weights, the learning rate and the clipping of each.
+"""Sort a policy's weights into parameter groups, each with its learning rate and its clipping.
 
 Stable-Baselines3 has one learning rate and no clipping for TD3. Here each network's optimizer holds one parameter
 group for the encoder and one for the rest (see :mod:`~sb3_visual_td3.common.groups`), and :class:`ParameterGroups`
@@ -27,7 +27,7 @@ SMALLEST_WEIGHT_NORM = 1e-3
 
 
 class ClippedUnit(NamedTuple):
-    """Groups whose gradients are scaled together, so that their joint norm stays within ``max_norm``."""
+    """Name groups whose gradients are scaled together to keep their joint norm within ``max_norm``."""
 
     groups: tuple[str, ...]
     max_norm: float
@@ -98,8 +98,8 @@ def group_optimizers(policy: TD3Policy) -> None:
 def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     """Fit a saved optimizer's state to the groups of another optimizer over the same weights in the same order.
 
-    Stock TD3 has one group where we have two; encoders come first in both. A state dict numbers its weights and has no
-    names for them, so they are matched by their order.
+    Stock TD3 has one group per network and VisualTD3 has two; the encoder's weights come first in either case. A state
+    dict numbers its weights and has no names for them, so they are matched by their order.
 
     :param optimizer: the optimizer to load the state into
     :param state: the saved result of ``optimizer.state_dict()``
@@ -112,7 +112,8 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
         saved = [parameter for group in groups for parameter in group["params"]]
         if len(saved) != sum(sizes):
             raise ValueError(
-                f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: the networks differ"
+                f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: the networks differ. "
+                "Use the policy and policy_kwargs of the saved model"
             )
         base, groups, start = groups[0], [], 0
         for size in sizes:
@@ -233,7 +234,7 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
 
 class ParameterGroups:
-    """Own the groups of a policy, with the learning rate and the clipping of each.
+    """Manage the groups of a policy, with the learning rate and the clipping of each group.
 
     :param policy: the policy; its optimizers hold one parameter group for each named group, encoder first
     :param rates: learning rates by group name; None means the model's ``learning_rate``
@@ -256,7 +257,7 @@ class ParameterGroups:
         self._units = clipped_units(max_grad_norm, list(self.parameters))
 
     def trained_weights(self, network: Network) -> list[nn.Parameter]:
-        """Return the weights of a network that have a gradient to compute (``requires_grad``)."""
+        """Return the weights of a network that are trained (``requires_grad``)."""
         groups = self.of_network[network].values()
         return [weight for weights in groups for weight in weights if weight.requires_grad]
 

@@ -1,4 +1,4 @@
-"""Policies: TD3's actor and critics with trunks, LayerNorm heads, and an encoder that only the critic trains.
+"""Define TD3's policies with trunks, LayerNorm heads, and an encoder that only the critic trains.
 
 They split the forward pass in two: ``encode`` turns observations into features, ``act`` and ``score`` work on features.
 So the critic can score an action on features of its own, and a shared encoder runs once.
@@ -57,8 +57,8 @@ def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Pr
 def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
     """Return the output ``(batch, outputs)`` of a head.
 
-    Under autocast the last layer computes in float32. Its output is an action or a Q-value, whose small differences the
-    losses are made of, and bfloat16 has only about three significant digits.
+    Under autocast the last layer computes in float32, because bfloat16 has only about three significant digits. The
+    layer's output is an action or a Q-value, and the losses depend on small differences of it.
     """
     assert isinstance(layers, nn.Sequential)
     if not th.is_autocast_enabled(features.device.type):
@@ -71,7 +71,7 @@ def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
 
 
 class VisualActor(Actor):
-    """Stable-Baselines3's actor, with an optional trunk, LayerNorm heads and a borrowed encoder.
+    """Extend Stable-Baselines3's actor by an optional trunk, a LayerNorm head and the use of the critic's encoder.
 
     :param observation_space: see :class:`stable_baselines3.td3.policies.Actor`, which has the same first parameters
     :param action_space: the action space
@@ -146,7 +146,7 @@ class VisualActor(Actor):
                 yield name, parameter
 
     def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
-        """Return ``(batch, features)`` of the encoder, without a gradient if it is the critic's."""
+        """Return the encoder's features ``(batch, features)``, detached if the encoder belongs to the critic."""
         with th.set_grad_enabled(th.is_grad_enabled() and not self.borrows_encoder):
             return features_of(self, observations)
 
@@ -175,7 +175,7 @@ class VisualActor(Actor):
 
 
 class VisualCritic(ContinuousCritic):
-    """Stable-Baselines3's critics, with an optional trunk and LayerNorm heads.
+    """Extend Stable-Baselines3's critics by an optional trunk and LayerNorm heads.
 
     :param observation_space: see :class:`stable_baselines3.common.policies.ContinuousCritic`
     :param action_space: the action space
@@ -256,7 +256,7 @@ class VisualCritic(ContinuousCritic):
 
 
 class VisualTD3Policy(TD3Policy):
-    """TD3's policy for vectors, and the base class of the two policies for pixels.
+    """Implement TD3's policy for vectors; this is also the base class of the two policies for pixels.
 
     :param observation_space: the observation space
     :param action_space: the action space
@@ -267,7 +267,7 @@ class VisualTD3Policy(TD3Policy):
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
     :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk, for
-        vectors that must not be lost beside the features of the pictures, such as a command
+        few but important numbers, such as a command, that many features of pictures would outweigh
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     :param kwargs: further arguments of the policy, by name
     :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, or if ``"shared"`` is requested and there is no
@@ -362,7 +362,9 @@ class VisualTD3Policy(TD3Policy):
     def _build_with_one_encoder(self, lr_schedule: Schedule) -> None:
         # As TD3Policy._build, but the critic comes first: it owns the encoder that the actor is given.
         if self.share_features_extractor:
-            raise ValueError("encoder='shared' and share_features_extractor=True exclude each other: drop the latter")
+            raise ValueError(
+                "encoder='shared' and share_features_extractor=True exclude each other: drop share_features_extractor"
+            )
         self.critic = self.make_critic()
         if not any(True for _ in self.critic.features_extractor.parameters()):
             raise ValueError("encoder='shared' needs an encoder: this policy's features extractor has no parameters")
@@ -502,7 +504,7 @@ def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]
 
 
 class VisualCnnPolicy(VisualTD3Policy):
-    """A :class:`VisualTD3Policy` for images. By default its encoder is Stable-Baselines3's NatureCNN."""
+    """Implement :class:`VisualTD3Policy` for images. By default its encoder is Stable-Baselines3's NatureCNN."""
 
     def __init__(self, *args: Any, encoder_arch: EncoderArch | None = None, **kwargs: Any) -> None:
         if encoder_arch is None and "features_extractor_class" not in kwargs:
@@ -511,7 +513,7 @@ class VisualCnnPolicy(VisualTD3Policy):
 
 
 class VisualMultiInputPolicy(VisualTD3Policy):
-    """A :class:`VisualTD3Policy` for Dict observations. By default its features extractor is CombinedExtractor."""
+    """Implement :class:`VisualTD3Policy` for Dict observations. Its default features extractor is CombinedExtractor."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("encoder_arch") is None:

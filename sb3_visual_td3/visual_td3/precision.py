@@ -1,7 +1,7 @@
-"""Fast updates: bfloat16 arithmetic, images converted once for all networks, and an allocator that keeps its memory.
+"""Speed up updates: bfloat16 arithmetic, images converted once for all networks, and memory that is kept for reuse.
 
-Everything here computes what Stable-Baselines3 computes, in a different order or dtype. It is off where updates
-have to be Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
+Everything here computes what Stable-Baselines3 computes, in a different order or dtype. It is off where updates must
+equal Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _PAD = 2**26
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> bool:
-    """Let glibc keep large blocks that are freed, for the rest of the process.
+    """Make glibc keep large freed blocks for reuse until the process ends.
 
-    By default it returns them to the system and requests them again at every update, and the system clears each page
-    before it is touched. Nothing happens with another C library.
+    By default glibc returns them to the system and requests them again at every update, and the system clears each page
+    before use. With another C library this function does nothing.
 
-    :return: True if the C library took the settings
+    :return: True if the C library accepted the settings
 
     Source: mallopt(3).
     """
@@ -133,8 +133,8 @@ def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> 
 
     :param convolution: a layer for which :func:`can_see_blocks` holds
     :param blocks: output of :func:`blocks_of`, converted to a floating dtype
-    :param scale: factor on the pixels. The weights are multiplied by it instead, so that pixels stay integers, which
-        are exact in bfloat16 up to 255
+    :param scale: factor on the pixels. The weights are multiplied by it instead: pixels stay integers, and bfloat16
+        represents integers up to 255 exactly
     :return: ``(batch, filters, height, width)``: the layer's output for the scaled images
     """
     filters, channels, kernel, _ = convolution.weight.shape
@@ -147,9 +147,9 @@ def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> 
 
 
 class Preparation:
-    """Convert observations into what every network's features extractor takes.
+    """Convert observations once into the form that the features extractors of all networks take.
 
-    Stable-Baselines3 converts them once for each network that sees them: four times in an update of critics and actor.
+    Stable-Baselines3 converts them for each network separately: four times in an update of critics and actor.
 
     :param space: the observation space
     :param pictures: the pictures in it, by key
@@ -215,11 +215,11 @@ class Preparation:
 def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tensor:
     """Do what a features extractor does, for observations that were prepared.
 
-    NatureCNN and our convolutions are run layer by layer here instead of by their own ``forward``, for two reasons that
-    their ``nn.Sequential`` leaves no room for: the first layer reads blocks, and gradients keep the channels-last
-    layout. For 256 images of 4 x 84 x 84 in bfloat16 on one CPU core, forward and backward pass take 44 ms instead of
-    54 ms (NatureCNN with its dense layer: 53 ms instead of 61 ms); in float32 the gain is about 1 %. A subclass that
-    has its own ``forward`` is called as it is.
+    This function runs NatureCNN and our convolutions layer by layer instead of calling their ``forward``. In this way
+    the first layer can read blocks, and gradients keep the channels-last layout. For 256 images of 4 x 84 x 84 in
+    bfloat16 on one CPU core, forward and backward pass take 44 ms instead of 54 ms (NatureCNN with its dense layer: 53
+    ms instead of 61 ms); in float32 the gain is about 1 %. For a subclass with its own ``forward``, that method is
+    called.
 
     :param extractor: the features extractor of actor or critic
     :param observations: observations that :class:`Preparation` returned

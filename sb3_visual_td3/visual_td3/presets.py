@@ -1,4 +1,4 @@
-"""Presets: the values of arguments that were left at None, and the origin of each value in force.
+"""Define the presets, which give values to arguments that are None, and resolve the values in force.
 
 ``"td3"`` turns everything off that VisualTD3 adds to TD3; ``"visual"`` is the recommended set for pixels. Each value in
 ``PRESETS`` has its source in a comment.
@@ -25,7 +25,7 @@ PresetName = Literal["visual", "td3"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that VisualTD3 adds to TD3. The defaults are stock TD3: everything off.
+    """Hold the settings that VisualTD3 adds to TD3. The defaults are stock TD3: everything off.
 
     The fields are arguments of :class:`~sb3_visual_td3.VisualTD3`, which documents them.
     """
@@ -93,7 +93,7 @@ PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
             # 1e-5.
             pre_tanh_penalty=5e-3,
             target_q_clamp=True,  # limits from the rewards (TargetRange); TD7 clamps to the targets seen so far
-            noise_schedule="lin_0.5_0.1",  # a guess: much at first, little once the policy is good
+            noise_schedule="lin_0.5_0.1",  # a guess: strong noise at first, weak noise once the policy is good
             precision="auto",  # measured: benchmarks/update_speed.py
             # Measured (benchmarks/stability.py, fifteen seeds): the last average drives 98 to 100 of 100 held-out
             # episodes in thirteen seeds, 89 and 70 in the others. The last actor drives 59 to 100.
@@ -110,14 +110,14 @@ def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
 
 
 class Resolved(NamedTuple):
-    """A value in force and its origin: ``"argument"``, or the name of a preset."""
+    """Hold a value in force and its origin: ``"argument"``, or the name of a preset."""
 
     value: Any
     origin: str
 
 
 class Description(dict[str, Resolved]):
-    """The settings in force by name: a dict that prints as a table with the columns setting, value and from."""
+    """Map names to the settings in force; a dict that prints as a table with the columns setting, value and from."""
 
     def __str__(self) -> str:
         rows = [("setting", "value", "from")]
@@ -162,7 +162,7 @@ def resolve(
             resolved[name] = Resolved(_parse(name, value), "argument")
             continue
         preset_value = getattr(PRESETS[preset], name)
-        # A preset's value that is also stock TD3's is credited to TD3.
+        # If a preset's value equals stock TD3's, the origin shown is TD3.
         origin = "td3" if preset_value == getattr(PRESETS["td3"], name) else preset
         resolved[name] = Resolved(preset_value, origin)
     if resolved["grad_clip"].value == "adaptive" and arguments.get("max_grad_norm") is None:

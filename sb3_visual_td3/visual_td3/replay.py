@@ -1,4 +1,4 @@
-"""Choosing a model's replay buffer, and checking one that is loaded or set.
+"""Choose a model's replay buffer, and check a buffer that the user loads or sets.
 
 Stable-Baselines3 chooses a buffer by ``n_steps`` and the observation space. It has no n-step buffer for Dict
 observations, and stores every frame as often as it appears in a stack.
@@ -72,7 +72,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 
     :param model: a model, with or without an environment
     :return: the depth of the outermost VecFrameStack, or the attribute ``frame_stack`` of all environments; None if
-        neither is there, or if it divides the channels of no image
+        neither exists, or if no image has a multiple of that many channels
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
@@ -100,7 +100,7 @@ def _attribute(env: VecEnv) -> int | None:
         return None
     try:
         return to_integer("frame_stack", depths.pop(), 1)
-    except ValueError:  # the attribute has a different meaning in that environment
+    except ValueError:  # in that environment the attribute has a different meaning
         return None
 
 
@@ -109,7 +109,7 @@ def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
 
     :param buffer: a buffer that was loaded, or set by the user
     :param model: the model that will fill it and learn from it
-    :raises ValueError: if the buffer does not fit; the message has both shapes
+    :raises ValueError: if the buffer does not fit; the message shows the buffer's shape and the model's
     """
     if buffer.n_envs != model.n_envs:
         raise ValueError(
@@ -118,10 +118,16 @@ def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
         )
     found, expected = (_layout(space) for space in (buffer.observation_space, model.observation_space))
     if found != expected:
-        raise ValueError(f"the replay buffer holds observations {_shown(found)}: expected {_shown(expected)}")
+        raise ValueError(
+            f"the replay buffer holds observations {_shown(found)}: expected {_shown(expected)}. Load a buffer of "
+            "the same environment"
+        )
     found, expected = _layout(buffer.action_space), _layout(model.action_space)
     if found != expected:
-        raise ValueError(f"the replay buffer holds actions {_shown(found)}: expected {_shown(expected)}")
+        raise ValueError(
+            f"the replay buffer holds actions {_shown(found)}: expected {_shown(expected)}. Load a buffer of the "
+            "same environment"
+        )
 
 
 def _layout(space: spaces.Space[Any]) -> dict[str, tuple[Any, str]]:

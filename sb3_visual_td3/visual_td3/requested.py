@@ -1,4 +1,4 @@
-"""The arguments that the user requested, kept apart from the values that are derived from them.
+"""Keep the arguments that the user requested apart from the values that are derived from them.
 
 Setting a model up replaces arguments by derived values: ``replay_buffer_class=None`` becomes a class, ``gamma`` and
 ``n_steps`` are passed on to the replay buffer, ``noise_schedule`` becomes an action noise. Stable-Baselines3 saves a
@@ -53,10 +53,10 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 
 
 def restore_requested(model: TD3) -> frozenset[str] | None:
-    """Restore the requested arguments and convert numbers to Python's own; the first step of ``_setup_model``.
+    """Restore the requested arguments and convert numbers to Python's own, as the first step of ``_setup_model``.
 
-    After a construction the attributes are the arguments. After a load they are what was saved, partly replaced by the
-    arguments of ``load()``.
+    In a new model the attributes are the arguments. In a loaded model they are the saved values, except for those that
+    the arguments of ``load()`` have replaced.
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model, which was given all of them
@@ -97,7 +97,7 @@ def requested_policy_kwargs(model: TD3) -> dict[str, Any] | None:
 
 
 def frame_stack_before(model: OffPolicyAlgorithm) -> int | None:
-    """Return the depth of the stacks that a loaded model was trained on; None for a new one, or if it is unknown."""
+    """Return the frame stack that a loaded model was trained on; None for a new model, or if it is unknown."""
     depth: int | None = vars(model).get(_REQUESTED, {}).get("frame_stack")
     return depth
 
@@ -110,7 +110,7 @@ def convert_numbers(model: TD3) -> None:
     """
     own = vars(model)
     for name, minimum in _INTEGERS.items():
-        if own[name] != float("inf"):  # learning_starts=inf is a way to say never
+        if own[name] != float("inf"):  # learning_starts=inf means never
             own[name] = to_integer(name.removeprefix("_"), own[name], minimum)
     for name, (lowest, highest) in _NUMBERS.items():
         own[name] = to_float(name, own[name], lowest, highest)
@@ -143,7 +143,7 @@ def _parse_train_freq(value: Any, n_envs: int) -> TrainFreq:
 
 
 def _check_names(model: TD3, at_load: Mapping[str, Any], known: frozenset[str]) -> None:
-    """Refuse arguments of ``load()`` that no model has, which Stable-Baselines3 silently stores as attributes."""
+    """Refuse unknown arguments of ``load()``, which Stable-Baselines3 would silently store as attributes."""
     parameters = {name for cls in type(model).__mro__ for name in inspect.signature(cls).parameters}
     for name in at_load:
         if name not in parameters | known:

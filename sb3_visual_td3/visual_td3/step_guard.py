@@ -1,13 +1,13 @@
-"""StepGuard: the loss and its gradient are checked before the optimizer steps.
+"""Check the loss and its gradient before the optimizer steps.
 
 One step with a NaN in the gradient leaves NaN in every weight, and training silently continues with it. The loss and
 the gradients of vectors (biases, LayerNorms) are checked. That is enough, because a non-finite number anywhere in the
 backward pass reaches the biases of the layers before it.
 
-On a CPU the numbers are known at once. On a GPU, reading them would mean waiting for the device in every update. There
-a fused optimizer decides on the device itself whether it leaves the weights alone (by its ``found_inf``, which is meant
-for gradient scalers). Whether it did is read once after the updates between two rollouts, because choosing the next
-action waits for the device anyway. For an optimizer that is not fused, the guard waits.
+On a CPU the numbers can be read at once. On a GPU, reading them would mean waiting for the device in every update. So a
+fused optimizer decides on the device whether it skips the step: its tensor ``found_inf``, which gradient scalers use,
+tells it so. The result is read once after the updates between two rollouts, because choosing the next action waits for
+the device anyway. With an optimizer that is not fused, the guard waits in every update.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sb3_visual_td3.common.types import NetworkUpdate
 
 
 class NonFiniteUpdateError(ValueError):
-    """An update was left out, because its loss or its gradient is not finite.
+    """Report that an update was skipped, because its loss or its gradient is not finite.
 
     :param update: the update
     :param n_steps: environment steps so far
@@ -35,7 +35,7 @@ class NonFiniteUpdateError(ValueError):
 
 
 class _Watched(NamedTuple):
-    """An update, with a number on the device that is finite if and only if the update is finite."""
+    """Hold an update and a number on the device that is finite if and only if the update is finite."""
 
     number: th.Tensor
     update: NetworkUpdate
@@ -46,8 +46,8 @@ class StepGuard:
     """Step optimizers, except if the loss or its gradient is not finite.
 
     :param device: the device of the networks
-    :param is_stock: True for Stable-Baselines3's updates, which are never refused. A CPU then skips a step only if a
-        callback handles non-finite numbers, by ending the training or rolling it back
+    :param is_stock: True for Stable-Baselines3's updates, which never raise an error here. On a CPU a step is then
+        skipped only if a callback handles non-finite numbers by ending the training or rolling it back
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:
@@ -59,7 +59,7 @@ class StepGuard:
         """Return whether updates are checked.
 
         :param is_judged: True if a callback handles non-finite numbers
-        :return: True if :meth:`step` is to be used instead of the optimizer's own
+        :return: True if :meth:`step` must be called instead of ``optimizer.step``
         """
         return not self._is_stock or (is_judged and self._is_at_hand)
 
@@ -78,7 +78,8 @@ class StepGuard:
         :param update: the update, for the message
         :param n_steps: environment steps so far, for the message
         :param is_judged: True if a callback handles non-finite numbers; a step is then skipped without an error
-        :raises NonFiniteUpdateError: if the update is known not to be finite and no callback handles that
+        :raises NonFiniteUpdateError: if the update is not finite, this is known without waiting for a GPU, and no
+            callback handles it
         """
         number = _number_of(update.values["loss"], trained)
         if not self._is_at_hand and _can_skip(optimizer):
@@ -109,14 +110,14 @@ class StepGuard:
 
 
 def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
-    """Return a scalar that is finite if and only if the loss and the gradients of the vectors are."""
+    """Return a scalar that is finite if and only if the loss and the gradients of all vectors are finite."""
     gradients = [weight.grad for weight in trained if weight.grad is not None]
     if not gradients:
         return loss
     vectors = [gradient for gradient in gradients if gradient.dim() == 1]
     if not vectors:  # a network without biases
         vectors = [min(gradients, key=th.Tensor.numel)]
-    # The largest magnitudes, not norms, because the squares of a finite gradient may overflow.
+    # Largest magnitudes are used instead of norms, because the squares of a finite gradient may overflow.
     largest = th._foreach_norm(vectors, math.inf)
     return th.stack([loss, *largest]).sum()
 

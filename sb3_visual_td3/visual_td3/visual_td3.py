@@ -1,8 +1,8 @@
-"""VisualTD3: Stable-Baselines3's TD3, made to learn from pixels without blowing up.
+"""Define VisualTD3: Stable-Baselines3's TD3, extended to learn from pixels without divergence.
 
 The class reads like ``stable_baselines3/td3/td3.py``: set-up, then :meth:`VisualTD3.train` and what it calls, from the
-batch to the target networks, then the loop around it, and saving and loading. Every departure from
-Stable-Baselines3 has its reason in a comment.
+batch to the target networks, then the loop around it, and saving and loading. A comment gives the reason for each
+difference from Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
 
 
 class VisualTD3(TD3):
-    """TD3 from pixels: learning rates and clipping by group, one encoder that the critic trains, and more.
+    """Learn from pixels with TD3, with one encoder that the critic trains, and learning rates and clipping by group.
 
     It is a drop-in replacement: every argument of :class:`stable_baselines3.TD3` keeps its name, position and meaning.
     With ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
 
-    The actor's loss reaches the actor's weights through the action alone, because the critic scores its own features
-    of the observation. If it scored the actor's features, the actor's encoder could raise Q without acting better,
-    and Q would grow without bound, whatever the gradients are clipped to.
+    The actor's loss reaches the actor's weights through the action alone, because the critic scores its own features of
+    the observation. If it scored the actor's features, the actor's encoder could raise Q without acting better, and Q
+    would grow without bound, even with clipped gradients.
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
@@ -290,7 +290,7 @@ class VisualTD3(TD3):
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
-        """Set up the fast path, except if the updates have to be Stable-Baselines3's bit for bit."""
+        """Set up precision and fast updates, which are off if updates must equal Stable-Baselines3's bit for bit."""
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)
         self._prepare: Preparation | None = None
@@ -352,7 +352,8 @@ class VisualTD3(TD3):
                     actor_losses.append(self.update_actor(batch))
                     self.soft_update()
                 self._update_average()
-            # On a GPU the guard has noted refused steps on the device. Asking once here saves a wait in every update.
+            # On a GPU the guard keeps the refused steps on the device. Reading them once here avoids a wait in every
+            # update.
             self._step_guard.raise_if_refused()
         except NonFiniteUpdateError as error:
             self._log_refused(error)
@@ -493,8 +494,8 @@ class VisualTD3(TD3):
     ) -> None:
         """Step the optimizer of one network, and show the observers each stage.
 
-        Where Stable-Baselines3 has ``zero_grad``, ``backward`` and ``step``, there is clipping by group before the
-        step, and a guard that leaves out a step whose loss or gradient is not finite.
+        In addition to Stable-Baselines3's ``zero_grad``, ``backward`` and ``step``, this method clips gradients by
+        group. It skips the step if the loss or its gradient is not finite.
 
         :param network: the network whose weights move
         :param loss: a scalar
@@ -679,7 +680,7 @@ class VisualTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose actions for a step of the training: by the actor that learns, never by its average.
+        """Choose the actions of a training step with the actor that learns, not with its average.
 
         Learning needs data of the policy that it improves. The parameters are those of Stable-Baselines3's method.
         """
@@ -728,7 +729,7 @@ class VisualTD3(TD3):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store the transition in the replay buffer, if it is valid; with ``overlap``, later.
+        """Store a valid transition in the replay buffer; ``overlap`` delays this until the next action is sent.
 
         The parameters are those of Stable-Baselines3's method.
         """
@@ -739,9 +740,9 @@ class VisualTD3(TD3):
         if normalizer is None or normalizer.norm_obs:
             super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)
             return
-        # VecNormalize scales rewards only. Stable-Baselines3 would store VecNormalize's own observation, which lacks
-        # what wrappers outside have done: inside a VecFrameStack it is not stacked. What the policy saw is stored. The
-        # rest is Stable-Baselines3's method.
+        # VecNormalize scales rewards only. Stable-Baselines3 would store VecNormalize's own observation, which outer
+        # wrappers have not changed: inside a VecFrameStack it is not stacked. So the observation that the policy saw is
+        # stored instead. The rest is copied from Stable-Baselines3's method.
         self._last_original_obs = self._last_obs
         # Avoid modification by reference
         next_obs = deepcopy(new_obs)
@@ -759,7 +760,7 @@ class VisualTD3(TD3):
         target.add(self._last_original_obs, next_obs, buffer_action, original_reward, dones, infos)
         self._last_obs = new_obs
 
-    # ---- what callbacks and users ask
+    # ---- what callbacks and users read
 
     @property
     def groups(self) -> Groups:
@@ -787,8 +788,8 @@ class VisualTD3(TD3):
     def describe(self) -> Description:
         """Return the settings in force.
 
-        :return: name of each setting to its value and origin: ``"argument"``, or the preset's name. The mapping prints
-            as a table
+        :return: a mapping from the name of each setting to its value and its origin, which is ``"argument"`` or the
+            preset's name. It prints as a table
         """
         described = Description(self._resolved)
         described.update(describe_buffer(self, self._resolved["preset"].value))
@@ -878,7 +879,7 @@ class VisualTD3(TD3):
         :param path: path of the file
         :param env: the environment to continue in, with any number of environments
         :param device: the device of the networks
-        :param custom_objects: replacements for what the file pickles, by name
+        :param custom_objects: objects to use instead of those pickled in the file, by name
         :param print_system_info: True prints the system that the model was saved on
         :param force_reset: True begins the training with a reset of the environment
         :param kwargs: arguments of the model to change. They also apply to what is derived from them, such as ``gamma``
@@ -887,7 +888,7 @@ class VisualTD3(TD3):
         :raises ValueError: if there is no such argument, or the saved weights do not fit it
         """
         given = {**kwargs, REQUESTED_AT_LOAD: kwargs}
-        # Stable-Baselines3 would compare them with those in force, to which the preset has added its own.
+        # Stable-Baselines3 would compare them with the policy_kwargs in force, to which the preset has added its own.
         given.pop("policy_kwargs", None)
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **given)
 

@@ -110,8 +110,8 @@ def test_an_invalid_max_grad_norm_is_refused(make_model, limit):
             {"policy_kwargs": {"encoder_arch": "resnet"}},
             "encoder_arch='resnet': expected 'nature', 'drq' or a subclass",
         ),
-        ({"policy_kwargs": {"trunk": 50}}, "policy_kwargs has no trunk: expected some of .*trunk_dim"),
-        ({"policy_kwargs": {"lr_schedule": 1}}, "policy_kwargs has no lr_schedule"),
+        ({"policy_kwargs": {"trunk": 50}}, "policy_kwargs: unknown trunk; expected only keys among .*trunk_dim"),
+        ({"policy_kwargs": {"lr_schedule": 1}}, "policy_kwargs: unknown lr_schedule"),
     ],
 )
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
