@@ -1,1 +1,1 @@
-"""Replay buffers that Stable-Baselines3 lacks."""
+"""Provide replay buffers that Stable-Baselines3 does not have."""

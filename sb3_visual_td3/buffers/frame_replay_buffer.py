@@ -1,7 +1,7 @@
-"""FrameReplayBuffer: store each camera frame once, and return the same samples as Stable-Baselines3's replay buffer.
+"""Define FrameReplayBuffer, which stores each frame once and samples like Stable-Baselines3's replay buffer.
 
-It owns the ring of transitions (actions, rewards, ends of episodes) and the n-step returns. Observations are in
-:mod:`~sb3_visual_td3.buffers.observation_store`, which has one store for each part of an observation.
+FrameReplayBuffer holds the ring of transitions (actions, rewards, ends of episodes) and computes the n-step returns.
+The stores in :mod:`~sb3_visual_td3.buffers.observation_store` hold the observations, one store for each part.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
 
     :param space: the observation space
     :param frame_stack: number of stacked frames
-    :return: key of each image to its number of frames: ``frame_stack``, or 1 if ``frame_stack`` does not divide the
-        image's channels
+    :return: number of frames by image key: ``frame_stack``, or 1 if ``frame_stack`` does not divide the image's
+        channels
     :raises ValueError: if there is no uint8 image, if an image has its channels last, or if ``frame_stack`` divides the
         channels of no image
     """
@@ -82,25 +82,25 @@ Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 
 class FrameReplayBuffer(ReplayBuffer):
-    """Stable-Baselines3's replay buffer in an eighth of the memory: each camera frame is stored once.
+    """Store each camera frame once, in an eighth of the memory of Stable-Baselines3's replay buffer.
 
     An observation is a stack of frames along the channels, oldest first: ``(frame_stack * channels, height, width)``
-    uint8. Each transition adds one new frame; its other frames belong to the transition before it. Samples hold the
-    stacks bit for bit as the environment returned them, including terminal observations and whatever the environment
-    pads with after a reset, because a frame is shared only if it *equals* the stored one. One million transitions of
-    4 x 84 x 84 take 7.1 GB, where Stable-Baselines3 takes 56.5 GB. Each episode adds one frame, so episodes of 10 steps
-    take 10 % more.
+    uint8. Each transition adds one new frame and shares its other frames with the transition before it. A frame is
+    shared only if it *equals* the stored one. So samples hold the stacks bit for bit as the environment returned them,
+    including terminal observations and the padding after a reset. One million transitions of 4 x 84 x 84 take 7.1 GB,
+    where Stable-Baselines3 takes 56.5 GB. Each episode adds one frame, so episodes of 10 steps take 10 % more.
 
     Every argument of :class:`stable_baselines3.common.buffers.ReplayBuffer` keeps its name, position and meaning, and
     the same seed samples the same transitions. In a Dict, each uint8 image in [0, 255] is a stack if ``frame_stack``
     divides its channels. Other images are single frames, and everything else (such as a mask of zeros and ones) is
     stored as it is.
 
-    With ``n_steps`` above 1, rewards are summed over a window. It ends with the episode, at the newest transition, or
-    where the data do not continue: where an observation is not the one stored last (a second ``learn()``, another
-    environment, a dropped transition), or is not the last stack shifted by one frame. The last transition of a window
-    bootstraps from its own next observation. For an environment that stacks frames in a different way (such as every
-    second one) use ``frame_stack=1``.
+    With ``n_steps`` above 1, rewards are summed over a window. A window ends with the episode, at the newest
+    transition, or where the data do not continue. The data do not continue if an observation differs from the next
+    observation stored before it (after a second ``learn()``, in another environment, or after a dropped transition).
+    They also do not continue if a next observation is not the stack shifted by one frame. The last transition of a
+    window bootstraps from its own next observation. For an environment that stacks frames in a different way (such as
+    every second one) use ``frame_stack=1``.
 
     Memory is allocated when the first transition is added, and used as transitions arrive.
 
@@ -109,10 +109,10 @@ class FrameReplayBuffer(ReplayBuffer):
     :param action_space: the action space
     :param device: the device of the samples
     :param n_envs: number of environments that write in parallel
-    :param optimize_memory_usage: has no effect: memory is saved in any case, and truncation is handled too
+    :param optimize_memory_usage: has no effect, because this buffer always saves memory, and handles truncation too
     :param handle_timeout_termination: True lets a truncated episode (``info["TimeLimit.truncated"]``) bootstrap from
         its last observation
-    :param frame_stack: number of frames in an observation; 1 if unknown, which shares whole observations
+    :param frame_stack: number of frames in an observation; 1 if unknown: then only whole observations are shared
     :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
     :param gamma: discount of each step, used if ``n_steps`` is above 1
     :raises ValueError: if an argument is out of range, if ``frame_stack`` does not divide the channels, if there is no
@@ -256,7 +256,7 @@ class FrameReplayBuffer(ReplayBuffer):
         if not self._is_allocated:
             self._allocate()
         row = self.pos
-        # The row written last, which this step may continue.
+        # The row that was written last; this step may continue it.
         previous = None
         if self.full or row > 0:
             previous = (row - 1) % self.buffer_size
@@ -270,7 +270,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.full = self.full or self.pos == 0
 
     def _add_observations(self, place: Place, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write the parts of the observations. A segment continues only if it continues in every part.
+        """Write the parts of the observations; a segment continues only if every part continues.
 
         Two checks decide where an n-step window has to end. The observation of this step must equal the next
         observation of the previous step; otherwise the previous step ends a segment. And within this step, the next
@@ -308,8 +308,8 @@ class FrameReplayBuffer(ReplayBuffer):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue, bit for bit, as the buffer from which the state was taken. The current content is dropped.
 
-        :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read straight into
-            their places
+        :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read directly into
+            the buffer's memory
         :raises ValueError: if the state belongs to a buffer with other settings; nothing is changed then
         :raises MemoryError: if the machine cannot hold the whole buffer
         """
@@ -329,7 +329,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.pos, self.full = state["pos"], state["full"]
 
     def _use_saved_stores(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Use frames for a part that was saved as frames.
+        """Store a part of the observations as frames if the saved state holds it as frames.
 
         Earlier versions stored every uint8 array with three axes as frames, including masks and other grids.
         """
@@ -348,7 +348,7 @@ class FrameReplayBuffer(ReplayBuffer):
         return {name: getattr(self, name) for name in names}
 
     def _settings(self) -> dict[str, Any]:
-        """Return the settings that two buffers must share for one to take the state of the other."""
+        """Return the settings that two buffers must share before one can load the state of the other."""
         parts = {}
         for key, store in self._stores.items():
             name = f"observation[{key!r}]" if self._is_dict else key
@@ -403,17 +403,17 @@ class FrameReplayBuffer(ReplayBuffer):
         :param envs: ``(batch,)`` environments
         :param env: the VecNormalize that scales rewards; None for none
         :return: ``(batch,)`` last row of each window, ``(batch, 1)`` returns, and ``(batch, 1)`` discounts of the
-            bootstrap; None as discounts for single steps, which the algorithm discounts with its own gamma
+            bootstrap; the discounts are None for single steps, because the algorithm then uses its own gamma
         """
         if self.n_steps == 1:
             return rows, self._normalize_reward(self.rewards[rows, envs].reshape(-1, 1), env), None
         is_last = [self.dones, self.timeouts, self.segment_ends]
         windows = n_step_windows(rows, envs, is_last, (self.pos - 1) % self.buffer_size, self.n_steps)
-        # (batch, n_steps) rewards, times gamma^0 ... gamma^(n_steps - 1), summed as far as the window reaches. The
-        # order of these operations is NStepReplayBuffer's, whose results are to be matched bit for bit.
+        # (batch, n_steps) rewards, times gamma^0 ... gamma^(n_steps - 1), summed up to the end of the window. The
+        # operations have the same order as in NStepReplayBuffer, so the results are equal bit for bit.
         rewards = self._normalize_reward(self.rewards[windows.rows, envs[:, None]], env)
         powers = self.gamma ** np.arange(self.n_steps, dtype=np.float32).reshape(1, -1)
-        # Selected, not multiplied by 0: an infinite reward beyond a window's end would become a NaN in it.
+        # Rewards beyond a window's end are not multiplied by 0, because an infinite one would make the sum NaN.
         returns = np.where(windows.is_within, rewards * powers, 0.0).sum(axis=1, keepdims=True)
         n_taken = windows.is_within.sum(axis=1, keepdims=True).astype(np.float32)
         return windows.last_rows, returns, self.gamma**n_taken
@@ -423,12 +423,12 @@ class FrameReplayBuffer(ReplayBuffer):
 
         :param moment: ``BEFORE`` or ``AFTER`` the transitions
         :param index: an index like numpy's into ``(buffer_size, n_envs)``
-        :return: an array, or one for each key
+        :return: one array, or one array for each key
         """
         return self._by_key(lambda store: store.take(moment, index))
 
     def _tensors(self, moment: Moment, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None) -> Any:
-        """Return observations on the device: a tensor, or one for each key."""
+        """Return observations on the device, as one tensor or as one tensor for each key."""
         found = self.taken(moment, (rows, envs))
         if env is not None and env.norm_obs:  # without norm_obs, VecNormalize would only copy
             found = self._normalize_obs(found, env)
@@ -437,5 +437,5 @@ class FrameReplayBuffer(ReplayBuffer):
         return self._tensor(found)
 
     def _tensor(self, array: NDArray[Any]) -> th.Tensor:
-        """Return a tensor on the device; the array is already a copy, so it may share its memory."""
+        """Return a tensor on the device; it may share the memory of the array, which is already a copy."""
         return self.to_torch(array, copy=False)

@@ -1,7 +1,7 @@
-"""Storage of camera frames (each once), n-step windows over transitions, and the check of free memory.
+"""Store each camera frame once, find n-step windows over transitions, and check the free memory.
 
-:class:`FrameStore` hands out a number for each frame. Transitions refer to frames by number
-(:class:`~sb3_visual_td3.buffers.observation_store.StackStore`), and a number is reused when no transition needs it.
+:class:`FrameStore` assigns a number to each frame. Transitions refer to frames by number
+    (:class:`~sb3_visual_td3.buffers.observation_store.StackStore`), and a number is reused when no transition needs it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _file_cache_bytes() -> int:
 
 
 def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
-    """Raise an error at once if memory would run out hours later, when the process would swap or be killed.
+    """Raise an error now if memory is too small, because the process would otherwise be killed hours later.
 
     :param n_bytes: bytes that will be used
     :param purpose: use of the memory, as the subject of the message
@@ -68,10 +68,10 @@ Flags = NDArray[np.bool_]
 
 
 class Windows(NamedTuple):
-    """n-step windows: each sampled transition and those that follow it.
+    """Hold n-step windows: each sampled transition and the transitions that follow it.
 
-    ``rows`` ``(batch, n_steps)`` are rows of the ring. ``is_within`` ``(batch, n_steps)`` tells which of them belong to
-    the window, which may end early. ``last_rows`` ``(batch,)`` are the last rows that do.
+    ``rows`` ``(batch, n_steps)`` are rows of the ring. ``is_within`` ``(batch, n_steps)`` is True for the rows that
+    belong to the window, which may end early. ``last_rows`` ``(batch,)`` are the last rows of the windows.
     """
 
     rows: Rows
@@ -84,7 +84,7 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
 
     :param rows: ``(batch,)`` first row of each window
     :param envs: ``(batch,)`` environment of each window
-    :param is_last: arrays ``(size, n_envs)``, each True where nothing may follow a transition
+    :param is_last: arrays ``(size, n_envs)`` that are True where a window has to end
     :param newest: the row written last; the row after it in the ring is the oldest one, or empty
     :param n_steps: length of the longest window, >= 1
     :return: the windows
@@ -96,7 +96,7 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
     ends = window == newest
     for reason in is_last:
         ends |= reason[window, envs[:, None]]
-    ends[:, -1] = True  # so that argmax, the first True of a row, always finds one
+    ends[:, -1] = True  # so that argmax finds a True in every row
     n_more = ends.argmax(axis=1)
     return Windows(window, steps <= n_more[:, None], (rows + n_more) % size)
 
@@ -124,10 +124,10 @@ is never written costs nothing, because the system provides pages when they are 
 
 
 class FrameStore:
-    """Store frames by number, in one block that is followed by smaller ones when it is full.
+    """Store frames by number, in one large block, and in further smaller blocks when that is full.
 
-    Numbers of released frames are used again. Memory pages are touched in the order of the numbers, so that a buffer
-    takes memory as it fills.
+    Numbers of released frames are used again. Memory is written in the order of the numbers, so the operating system
+    provides it only as the buffer fills.
 
     :param frame_shape: ``(channels, height, width)`` of one frame
     :param n_expected: expected number of frames
@@ -149,7 +149,7 @@ class FrameStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the expected frames and the black one in bytes."""
+        """Return the size of the expected frames and the black frame in bytes."""
         return (self.n_expected + 1) * self.frame_bytes
 
     def allocate(self) -> None:
@@ -194,7 +194,8 @@ class FrameStore:
 
     def _grow(self) -> None:
         advice = (
-            "Very short episodes need more memory, because each stores all its first frames: use a smaller buffer_size"
+            "Very short episodes need more memory, because each episode stores all frames of its first stack: use "
+            "a smaller buffer_size"
         )
         require_memory(self._n_more * self.frame_bytes, "The next part of the replay buffer", advice)
         self._blocks.append(np.empty((self._n_more, *self.frame_shape), np.uint8))
@@ -231,7 +232,7 @@ class FrameStore:
     def get_state(self) -> dict[str, Any]:
         """Return the frames, without a copy.
 
-        :return: the written part of the blocks, and the free numbers, of which the last is used next
+        :return: the written part of the blocks, and the free numbers; the last of these is used next
         """
         return {
             "n_main": self._n_main,
@@ -242,7 +243,7 @@ class FrameStore:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore frames, one block after the other. Memory for the expected ones is allocated already.
+        """Restore frames, one block after the other; the memory for the expected frames must be allocated.
 
         :param state: the state that :meth:`get_state` of a store with the same arguments returned
         :raises MemoryError: if there are more frames than expected and the machine has no memory for them
@@ -264,10 +265,10 @@ class FrameStore:
         return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Allocate the full blocks again.
+        """Restore the attributes, and allocate the full blocks again.
 
-        A main block that holds the expected frames is used as it was read: copying it into a larger one would need the
-        memory of two replay buffers for a moment.
+        A main block that holds all expected frames is used without a copy. Copying it into a larger block would need
+        the memory of two replay buffers for a moment.
         """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})

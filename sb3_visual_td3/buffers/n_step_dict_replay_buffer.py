@@ -1,4 +1,4 @@
-"""NStepDictReplayBuffer: n-step returns for Dict observations. Stable-Baselines3 has them for Box observations only."""
+"""Compute n-step returns for Dict observations; Stable-Baselines3 does so for Box observations only."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from sb3_visual_td3.common.numbers import to_float, to_integer
 
 
 class IndexableParts(dict[str, np.ndarray]):
-    """Arrays of the same length by key, which can be indexed like one array: ``parts[rows, columns]``."""
+    """Hold arrays of the same length by key, and index them like one array: ``parts[rows, columns]``."""
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the array of a key; for a numpy index, the indexed part of every array by key."""
+        """Return the array of a key, or for a numpy index the indexed part of every array, by key."""
         if isinstance(index, str):
             return super().__getitem__(index)
         return {key: array[index] for key, array in self.items()}
 
 
 class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
-    """Stable-Baselines3's n-step replay buffer, for Dict observations.
+    """Extend Stable-Baselines3's n-step replay buffer to Dict observations.
 
-    The arithmetic (discounted sums that end with the episode and at the write head) is NStepReplayBuffer's, and the
-    storage is DictReplayBuffer's. This class can be removed once Stable-Baselines3 has such a buffer.
+    NStepReplayBuffer computes the discounted sums, which end with the episode and at the newest transition.
+    DictReplayBuffer stores the transitions. This class can be removed once Stable-Baselines3 has such a buffer.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: a Dict of boxes
@@ -83,7 +83,7 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
         super().add(before, after, actions, reward, done, infos)
 
     def to_torch(self, array: np.ndarray | Mapping[str, np.ndarray], copy: bool = True) -> Any:
-        """Return a tensor on the buffer's device, or one for each key."""
+        """Return a tensor on the buffer's device, or one tensor for each key."""
         if isinstance(array, Mapping):
             return {key: super(NStepDictReplayBuffer, self).to_torch(part, copy) for key, part in array.items()}
         return super().to_torch(array, copy)

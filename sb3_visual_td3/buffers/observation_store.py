@@ -1,7 +1,7 @@
-"""Stores for the parts of an observation: :class:`StackStore` shares camera frames, :class:`PairStore` stores copies.
+"""Store the parts of an observation: :class:`StackStore` shares camera frames, :class:`PairStore` keeps copies.
 
-A :class:`~sb3_visual_td3.buffers.frame_replay_buffer.FrameReplayBuffer` has one store for each part. What the
-environment returned is checked here, by :func:`step_rows` and its callers, before it is stored.
+A :class:`~sb3_visual_td3.buffers.frame_replay_buffer.FrameReplayBuffer` has one store for each part. :func:`step_rows`
+and its callers check what the environment returned before it is stored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AFTER: Moment = 1
 
 
 class Place(NamedTuple):
-    """The rows that a step of all environments is written to.
+    """Name the rows to which a step of all environments is written.
 
     ``row`` is its row and ``previous`` the row of the step before it (None for the first step). ``replaces`` is True if
     the row still holds the oldest step, which is replaced.
@@ -37,9 +37,9 @@ class Place(NamedTuple):
 
 
 class Continuity(NamedTuple):
-    """How a step relates to the stored ones, for each environment; both fields are ``(n_envs,)``.
+    """Say for each environment how a step relates to the stored steps; both fields are ``(n_envs,)``.
 
-    ``continues``: the step's observation equals the next observation of the step before. ``shifts``: the step's next
+    ``continues``: the step's observation equals the next observation of the previous step. ``shifts``: the step's next
     observation is its observation shifted by one frame.
     """
 
@@ -52,7 +52,7 @@ class ObservationStore(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(size, n_envs, *observation)``."""
+        """Return ``(size, n_envs, *observation)``."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -74,7 +74,7 @@ class ObservationStore(Protocol):
         :param place: rows to which the step is written
         :param obs: observations before the step
         :param next_obs: observations after it
-        :return: relation of the step to the stored ones
+        :return: relation of the step to the stored steps
         :raises ValueError: if an array has a different shape, or holds values that the store's dtype cannot represent
         """
 
@@ -82,17 +82,17 @@ class ObservationStore(Protocol):
         """Return a copy of observations, by an index like numpy's into ``(size, n_envs)``."""
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """Return the content of the first rows and all that later steps depend on, as plain data and array views."""
+        """Return the first rows and everything that later steps depend on, as plain data and array views."""
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a state into memory that is allocated and empty."""
+        """Restore a state; the memory must be allocated and empty."""
 
 
 def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return the values of a step of all environments in the stored shape and dtype.
 
-    Stable-Baselines3's buffers write by broadcasting and by ``reshape``, which accepts any shape with as many elements:
-    an image with its channels last would be stored scrambled.
+    Stable-Baselines3's buffers broadcast and ``reshape`` arrays before they write them. ``reshape`` accepts any shape
+    with the same number of elements, so an image with its channels last would be stored scrambled.
 
     :param name: the name of the values, for the error
     :param values: an array of ``shape``. Its first axis may be missing if its length is 1 (one environment), and so may
@@ -142,7 +142,7 @@ def step_parts(
     :param next_obs: observations after the step
     :param is_dict: True if the observations are dicts
     :return: pairs of arrays, before and after, by key
-    :raises ValueError: if a part is missing, or is not as :func:`step_rows` expects it
+    :raises ValueError: if a part is missing, or :func:`step_rows` refuses it
     """
     parts: dict[str, list[NDArray[Any]]] = {key: [] for key in kinds}
     for name, given in (("obs", obs), ("next_obs", next_obs)):
@@ -212,7 +212,7 @@ class ObservationView:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(size, n_envs, *observation)``."""
+        """Return ``(size, n_envs, *observation)``."""
         return self._store.shape
 
     @property
@@ -229,7 +229,7 @@ class ObservationView:
             return self._store.take(self._moment, index)
         if any(part is Ellipsis or part is None for part in index):
             return np.asarray(self)[index]
-        # Only the transitions that are asked for are rebuilt; their pixels are indexed afterwards.
+        # Only the indexed transitions are rebuilt; their pixels are indexed afterwards.
         of_transitions, of_pixels = index[:2], index[2:]
         found = self._store.take(self._moment, of_transitions)
         if not of_pixels:
@@ -276,7 +276,7 @@ class PairStore:
         :param place: rows to which the step is written
         :param obs: ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the one before; it always shifts, because there is no stack
+        :return: whether the step continues the previous step; ``shifts`` is always True, because there is no stack
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)
@@ -312,15 +312,15 @@ class PairStore:
 
 
 def _same(one: Frames, other: Frames) -> bool:
-    """Return whether arrays of the same shape are equal; on a frame, ten times as fast as numpy's ``array_equal``."""
+    """Return whether arrays of the same shape are equal, ten times as fast on a frame as ``np.array_equal``."""
     return one.tobytes() == other.tobytes()
 
 
 class StackStore:
     """Store stacks of frames before and after each transition, each frame once.
 
-    A transition holds the numbers of its frames, so that any stack can be rebuilt whatever the environment pads with.
-    A frame is shared if it *equals* one of the transition before; nothing is inferred from ends of episodes.
+    A transition holds the numbers of its frames, so any stack can be rebuilt, with any padding after a reset. A frame
+    is shared if it *equals* a frame of the previous transition; ends of episodes play no role.
 
     :param shape: ``(channels, height, width)`` of a stack
     :param frame_stack: number of frames in a stack, oldest first; it divides the channels
@@ -333,7 +333,7 @@ class StackStore:
         self.frame_stack = frame_stack
         self.shape = (size, n_envs, *shape)
         self.dtype = np.dtype(np.uint8)
-        # One frame per transition, and the first stack of each environment.
+        # There is one frame for each transition, plus the first stack of each environment.
         n_expected = (size + frame_stack) * n_envs
         self.frames = FrameStore((channels // frame_stack, height, width), n_expected)
         self.ids = np.zeros((0, n_envs, 2, frame_stack), np.int32)
@@ -361,7 +361,7 @@ class StackStore:
         :param place: rows to which the step is written
         :param obs: ``(n_envs, channels, height, width)`` uint8
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the one before, and shifts by one frame
+        :return: whether the step continues the previous step, and shifts the stack by one frame
         """
         n_envs = self.shape[1]
         shape = (n_envs, self.frame_stack, *self.frames.frame_shape)
@@ -398,7 +398,7 @@ class StackStore:
         return self._number_each(following, ids), False
 
     def _number_each(self, stack: Frames, known: Iterable[int]) -> list[int]:
-        """Return the numbers of frames that may be repeated, black, known or new; new ones are stored."""
+        """Return the numbers of the frames of a stack; a frame that is neither black nor known is stored."""
         ids: list[int] = []
         for frame in stack:
             for candidate in dict.fromkeys([*ids, BLACK, *known]):

@@ -1,4 +1,4 @@
-"""Rearranging a replay buffer for another number of environments, when a training run continues with more or fewer."""
+"""Rearrange a replay buffer when a training run continues with another number of environments."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
 
     The transitions of each environment keep their order. They are concatenated, environment by environment and oldest
     first, and cut into as many equal streams as there are environments now. If that leaves a remainder, the oldest
-    transitions are dropped. No n-step window crosses a place where two environments were joined, nor goes beyond the
-    newest transition.
+    transitions are dropped. n-step windows end where two environments were joined, and at the newest transition.
 
     :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
     :param n_envs: the new number of environments
@@ -48,11 +47,12 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     oldest = buffer.pos if buffer.full else 0
     rows = (np.arange(n_rows) + oldest) % buffer.buffer_size
     n_new = n_rows * buffer.n_envs // n_envs
-    # Where each transition is now, one environment after the other. The oldest make up for the remainder.
+    # The present rows and environments of the transitions, one environment after the other. If the number cannot be
+    # divided, the oldest transitions are left out.
     n_dropped = n_rows * buffer.n_envs - n_new * n_envs
     in_rows = np.tile(rows, buffer.n_envs)[n_dropped:]
     in_envs = np.repeat(np.arange(buffer.n_envs), n_rows)[n_dropped:]
-    # Each new environment gets a run of n_new transitions: both (n_new, n_envs).
+    # Each new environment gets n_new consecutive transitions: both arrays are (n_new, n_envs).
     index = (in_rows.reshape(n_envs, n_new).T, in_envs.reshape(n_envs, n_new).T)
     new: ReplayBuffer
     if isinstance(buffer, FrameReplayBuffer):
@@ -92,9 +92,9 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 
 
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
-    """Return a new buffer, and add the transitions that an index ``(size, n_envs)`` selects to it, step by step.
+    """Return a new buffer with the transitions that an index ``(size, n_envs)`` selects.
 
-    Adding them one by one detects shared frames again; a different order of transitions shares different frames.
+    The transitions are added one by one, because a different order shares different frames.
     """
     new = type(buffer)(
         buffer.buffer_size * buffer.n_envs,

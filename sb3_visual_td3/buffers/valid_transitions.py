@@ -1,8 +1,8 @@
-"""Replay buffers that do not store the steps in which a simulator failed.
+"""Keep steps in which a simulator failed out of replay buffers.
 
-An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode. Its observation
-repeats the last one and its reward is invented, so there is nothing to learn from it. VisualTD3 never stores such a
-step, whatever its replay buffer is. For Stable-Baselines3's own algorithms there are the classes below::
+An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode. The step repeats
+the last observation and its reward is not real, so an algorithm cannot learn from it. VisualTD3 never stores such a
+step, in any replay buffer. For Stable-Baselines3's own algorithms use one of the classes below::
 
     from stable_baselines3 import SAC
     from sb3_visual_td3.buffers.valid_transitions import ValidReplayBuffer
@@ -39,9 +39,9 @@ def add_valid(
 ) -> None:
     """Store one transition of each environment, except for invalid ones.
 
-    A buffer takes a step of all environments at once. If only some steps are invalid, each is replaced by a copy of a
-    valid one, which is a transition like any other. If all are invalid, nothing is stored. In both cases the episode of
-    an affected environment ends with the transition before: see :func:`end_segments`.
+    A buffer stores the steps of all environments at once. If only some of them are invalid, each invalid step is
+    replaced by a copy of a valid step of another environment. If all are invalid, nothing is stored. The stored episode
+    of an affected environment ends with its last valid transition: see :func:`end_segments`.
 
     :param add: the buffer's own ``add``
     :param buffer: the buffer
@@ -81,7 +81,7 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
 
     :param buffer: any replay buffer; the user's own class may have a method ``end_segment()``
     :param envs: indices of the environments; None for all
-    :param row: the row after which nothing continues; None for the newest
+    :param row: the last row of the segment; None for the newest row
     """
     if not buffer.size():
         return
@@ -113,7 +113,7 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
 
 
 class _KeepsOutInvalid(ReplayBuffer):
-    """Mix into a replay buffer to keep out invalid transitions."""
+    """Keep invalid transitions out of a replay buffer, as a mixin."""
 
     def add(self, *arguments: Any) -> None:
         """Store one transition of each environment, except for those marked as invalid."""
@@ -121,19 +121,19 @@ class _KeepsOutInvalid(ReplayBuffer):
 
 
 class ValidReplayBuffer(_KeepsOutInvalid, ReplayBuffer):
-    """Stable-Baselines3's replay buffer without the steps that the simulator failed to make."""
+    """Store transitions like Stable-Baselines3's ReplayBuffer, except for steps in which the simulator failed."""
 
 
 class ValidDictReplayBuffer(_KeepsOutInvalid, DictReplayBuffer):
-    """Stable-Baselines3's replay buffer for Dict observations without the steps that the simulator failed to make."""
+    """Store transitions like Stable-Baselines3's DictReplayBuffer, except for steps in which the simulator failed."""
 
 
 class ValidNStepReplayBuffer(_KeepsOutInvalid, NStepReplayBuffer):
-    """Stable-Baselines3's n-step replay buffer without the steps that the simulator failed to make."""
+    """Store transitions like Stable-Baselines3's NStepReplayBuffer, except for steps in which the simulator failed."""
 
 
 class ValidTransitions:
-    """Wrap a replay buffer of any class: pass transitions on to it, except for invalid ones.
+    """Wrap a replay buffer of any class, and pass on to it all transitions except invalid ones.
 
     :param buffer: any replay buffer
     """

@@ -1,4 +1,4 @@
-"""Modules that every package may use: logged names, interfaces, number checks, schedules, errors.
+"""Define what every package may use: logged names, interfaces, number checks, schedules and errors.
 
-This package imports no other one of this project.
+This package imports no other package of this project.
 """

@@ -1,4 +1,4 @@
-"""Whether there is a display to open a window on."""
+"""Find out whether a window can be opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DRIVERS_WITHOUT_WINDOW = {"dummy", "offscreen"}
 
 
 def has_display() -> bool:
-    """Return whether a window can be opened, as far as the environment variables tell."""
+    """Return whether the environment variables name a display on which a window can be opened."""
     driver = os.environ.get("SDL_VIDEODRIVER")
     if driver:
         return driver not in _DRIVERS_WITHOUT_WINDOW

@@ -1,4 +1,4 @@
-"""User mistakes and bugs of this package: how to tell them apart, what is printed, and the exit codes of all commands.
+"""Distinguish user mistakes from bugs of this package, print them, and define the exit codes of all commands.
 
 A mistake is printed as one line and ends with exit code 2. A bug is printed with its traceback and ends with exit
 code 4. The difference matters to a script that starts many runs.
@@ -25,11 +25,11 @@ CODE_FAULTS = (AttributeError, TypeError, NameError, LookupError, AssertionError
 
 
 class UsageError(ValueError):
-    """A mistake in what the user asked for: a command prints it as one line and ends with exit code 2."""
+    """Report a mistake of the user; a command prints it as one line and ends with exit code 2."""
 
 
 class InvalidSettingError(AssertionError, ValueError):
-    """A setting that cannot work: a ValueError, and the AssertionError that Stable-Baselines3 raises there."""
+    """Report a setting that cannot work; it is a ValueError, and also an AssertionError as in Stable-Baselines3."""
 
 
 @contextmanager
@@ -60,9 +60,10 @@ def in_one_line(error: object) -> str:
 
 
 def reader_is_gone() -> bool:
-    """Return whether the program that reads stdout or stderr has ended, as ``head`` does.
+    """Return whether the program that reads stdout or stderr, such as ``head``, has ended.
 
-    A BrokenPipeError alone does not show this: a pipe to a worker process can also break, and that deserves a message.
+    A BrokenPipeError alone does not show this: a pipe to a worker process can also break, and that error must be
+    reported.
     """
     # Windows has no poll().
     if not hasattr(select, "poll"):
@@ -74,7 +75,7 @@ def reader_is_gone() -> bool:
 
 
 def was_raised_on_purpose(error: BaseException) -> bool:
-    """Return whether an exception comes from a ``raise`` statement, rather than from an operation that failed.
+    """Return whether an exception comes from a ``raise`` or ``assert`` statement, not from a failed operation.
 
     ``raise ValueError("expected a number")`` reports a mistake to the user; the ValueError of ``a, b = c`` is a bug.
 
@@ -122,7 +123,7 @@ def show_traceback_if_debugging(error: BaseException) -> None:
 
 
 def report_bug(command: str, error: BaseException) -> int:
-    """Print an exception that is not a mistake of the user to stderr, with its traceback.
+    """Print to stderr an exception that is not a mistake of the user, with its traceback.
 
     :param command: name of the subcommand
     :param error: the exception
@@ -130,8 +131,8 @@ def report_bug(command: str, error: BaseException) -> int:
     """
     traceback.print_exception(error)
     print(
-        f"visual-td3 {command}: internal error: {type(error).__name__}: please report this, with the traceback above, "
-        "unless it ends in code of your own, such as a callback or an environment",
+        f"visual-td3 {command}: internal error: {type(error).__name__}: please report this with the traceback above, "
+        "unless the traceback ends in your own code, such as a callback or an environment",
         file=sys.stderr,
     )
     return INTERNAL_ERROR

@@ -1,7 +1,7 @@
-"""The table of parameter groups: the parts of actor and critic that have their own learning rate, clipping and health.
+"""Define the parameter groups: parts of actor and critic with their own learning rate, clipping and measurements.
 
-Every module that treats the groups differently takes them from here. A group's name is the key under which its
-weights, learning rates and gradient norms are kept, logged and saved.
+All modules take the groups from this table. A group's name is the key of its weights, learning rates and gradient norms
+in mappings, logs and saved files.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from sb3_visual_td3.common.types import Network
 
 @dataclass(frozen=True)
 class Group:
-    """One named parameter group of one network.
+    """Describe one named parameter group of one network.
 
     :param name: the key in mappings by group, and the name in logged tags: ``"actor_cnn"``
     :param network: the network that the group belongs to; its optimizer steps the group
-    :param is_encoder: True for the features extractor; False for the rest of the network, trunk and heads
+    :param is_encoder: True for the features extractor; False for the rest of the network (trunk and heads)
     """
 
     name: str

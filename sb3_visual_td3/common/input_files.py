@@ -1,7 +1,7 @@
-"""Files that a user gives to a command, and the values in them: read as data, never executed.
+"""Read files that a user gives to a command, and the values in them, as data that is never executed.
 
 Hyperparameter files, criteria, tag mappings and ``run.json`` may come from another person. Three rules protect the
-reader:
+user:
 
 - Only regular files are opened. Opening a FIFO would wait for a writer without end, and a device may never end.
 - Only plain values are read from YAML, JSON and Python literals. No tag and no expression is executed.
@@ -44,7 +44,7 @@ _KINDS = (
 
 
 class NotRegularFileError(OSError):
-    """The path exists, but it is a FIFO, a socket or a device instead of a regular file."""
+    """Report that a path is a FIFO, a socket or a device instead of a regular file."""
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
@@ -66,8 +66,8 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
     :raises NotRegularFileError: if it is a FIFO, a socket or a device
     :raises OSError: if it is a folder, does not exist or cannot be opened
     """
-    # The kind is checked twice. Before opening, because opening a device can have an effect; after opening, because
-    # the path may have been replaced in between. O_NONBLOCK keeps that second case from waiting for a writer.
+    # The kind is checked twice: before opening, because opening a device can have an effect, and after opening, because
+    # the path may have been replaced. If a FIFO has replaced it, O_NONBLOCK avoids waiting for a writer.
     require_regular(path)
     handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -97,7 +97,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
     """
     content = bytearray()
     with open_regular(path) as stream:
-        # Read until the limit instead of asking for the size: files in /proc report 0 bytes, whatever they hold.
+        # Read up to the limit instead of using the size, because files in /proc always report 0 bytes.
         while len(content) <= max_bytes and (chunk := stream.read(max_bytes + 1 - len(content))):
             content += chunk
     if len(content) > max_bytes:
@@ -105,7 +105,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file ({error.reason})") from error
+        raise ValueError(f"{path}: not a text file ({error.reason}): expected UTF-8") from error
 
 
 def python_literal(code: str) -> Any:
@@ -113,9 +113,9 @@ def python_literal(code: str) -> Any:
 
     rl-zoo's hyperparameter files hold such text and rl-zoo calls ``eval`` on it.
 
-    :param code: such as ``"dict(net_arch=[400, 300])"``
+    :param code: the text, such as ``"dict(net_arch=[400, 300])"``
     :return: numbers, strings, lists, tuples and mappings of these
-    :raises ValueError: if it is anything else
+    :raises ValueError: if the text is anything else
     """
     if len(code) > MAX_CHARACTERS:
         raise ValueError(f"a literal of {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
@@ -129,17 +129,17 @@ def _literal_value(node: ast.expr) -> Any:
     if not isinstance(node, ast.Call):
         return ast.literal_eval(node)
     if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args:
-        raise ValueError(f"not a literal: {ast.unparse(node)}")
+        raise ValueError(f"not a literal: {ast.unparse(node)}: expected numbers, text, lists or dict(name=value)")
     if not all(keyword.arg for keyword in node.keywords):
-        raise ValueError(f"not a literal: ** in {ast.unparse(node)}")
+        raise ValueError(f"not a literal: ** in {ast.unparse(node)}: expected dict(name=value)")
     return {str(keyword.arg): _literal_value(keyword.value) for keyword in node.keywords}
 
 
 class PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also reads the two tags that rl-zoo writes: OrderedDict and tuple."""
+    """Load plain data with PyYAML's safe loader, and the two tags that rl-zoo writes: OrderedDict and tuple."""
 
     def flatten_mapping(self, node: Any) -> None:
-        """Refuse merge keys (``<<``), which can multiply the content of a short file beyond the memory.
+        """Refuse merge keys (``<<``), with which a short file can expand until memory is full.
 
         :param node: the mapping to construct
         :raises yaml.constructor.ConstructorError: if it has a merge key
@@ -170,7 +170,7 @@ PlainLoader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 class _BoundedLoader(PlainLoader):
-    """Load plain data like :class:`PlainLoader`, and refuse a document with too many nodes before it is read whole."""
+    """Load plain data like :class:`PlainLoader`, and stop reading a document that has too many nodes."""
 
     n_nodes = 0
 
@@ -180,7 +180,8 @@ class _BoundedLoader(PlainLoader):
         :param parent: the node that holds it
         :param index: position of the node in its parent
         :return: the node
-        :raises yaml.constructor.ConstructorError: if there are too many nodes; PyYAML takes a minute for a large file
+        :raises yaml.constructor.ConstructorError: if there are too many nodes, because PyYAML takes a minute for a
+            large file
         """
         self.n_nodes += 1
         if self.n_nodes > MAX_VALUES:
@@ -194,8 +195,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     :param path: path of the file: JSON if it ends in ``.json``, YAML otherwise
     :return: plain values: None, booleans, numbers, text, lists, and mappings of these
-    :raises ValueError: if it is not a mapping, has a tag that would execute code, or is too large or too deep; the
-        message is one line that names the file
+    :raises ValueError: if the content is not a mapping, has a tag that would execute code, or is too large or too deep;
+        the message is one line that names the file
     :raises OSError: if it cannot be read
     """
     text = read_text(path)
@@ -263,7 +264,7 @@ def plain_value(content: Any, name: str) -> Any:
         if isinstance(value, list | tuple | set):
             return [plain(item, where, depth + 1) for item in value]
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-            # Python refuses to print integers of more than 4,300 digits, so they could not even be reported.
+            # Python refuses to print integers of more than 4,300 digits, so an error message could not show them.
             return math.inf if value > 0 else -math.inf
         if isinstance(value, str):
             # JSON can hold half of a surrogate pair, which cannot be written to a UTF-8 file.

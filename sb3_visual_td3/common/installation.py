@@ -1,7 +1,7 @@
-"""The pip command that installs what is missing.
+"""Return the pip command that installs a missing library.
 
-The package need not be on a package index, so a message that names ``sb3-visual-td3[extra]`` may name a command that
-fails. The libraries of an extra are on the index, and the metadata of the installed package lists them.
+This package need not be on a package index, so ``pip install sb3-visual-td3[extra]`` may fail. The libraries of an
+extra are on the index, and the metadata of the installed package lists them.
 """
 
 from __future__ import annotations

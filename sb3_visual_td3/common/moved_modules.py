@@ -1,4 +1,4 @@
-"""Old import paths, so that files of earlier versions still load.
+"""Keep old import paths working, so that files of earlier versions still load.
 
 Saved models, replay buffers and hyperparameter files name a class by the module that it was in when they were written.
 When a module moves, add a line to :data:`MOVED_MODULES`: an import of the old name then returns the new module with a
@@ -68,7 +68,8 @@ MOVED_MODULES = {
 def present_class_path(path: str) -> str:
     """Return the present dotted path of a class, given the path that an earlier version wrote into a snapshot.
 
-    :param path: such as ``"sb3_visual_td3.zoo.continuation.BeginningCallback"``; any other text is returned unchanged
+    :param path: a dotted path, such as ``"sb3_visual_td3.zoo.continuation.BeginningCallback"``; a path that has not
+        moved is returned unchanged
     :return: the present path, such as ``"sb3_visual_td3.zoo.plugin.BeginningCallback"``
     """
     module, _, class_name = path.rpartition(".")
@@ -79,7 +80,7 @@ def present_class_path(path: str) -> str:
 
 
 class _MovedModuleFinder(MetaPathFinder, Loader):
-    """Imports the new module in place of the old one, with a warning."""
+    """Import the new module in place of the old one, with a warning."""
 
     def find_spec(
         self,
@@ -87,7 +88,7 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
         path: Sequence[str] | None = None,  # noqa: ARG002 - the signature is that of the import system
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return how to import an old module; None for every other name."""
+        """Return the spec for an old module; None for every other name."""
         package, _, name = fullname.partition(".")
         if package != _PACKAGE or name not in MOVED_MODULES:
             return None

@@ -1,8 +1,8 @@
-"""Numbers as users write them: the one place that decides what counts as an integer or a number.
+"""Convert numbers that users write, and decide for all settings what counts as an integer or a number.
 
-Settings arrive as Python numbers, as NumPy scalars, as floats that stand for an integer (``1e6``), and as text: YAML
-reads ``1e6`` without a dot as text. A value that is exact becomes a plain ``int`` or ``float``. Any other value is
-refused at once, with the name of the setting, instead of failing somewhere in training.
+Settings are Python numbers, NumPy scalars, floats with an integer value (``1e6``), or text: YAML reads ``1e6`` without
+a dot as text. A value that is exact becomes a plain ``int`` or ``float``. Any other value is refused at once by an
+error that names the setting.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _plain_number(value: object) -> int | float | None:
     as_float = float(value)
     if not math.isfinite(as_float) or value != math.trunc(value):
         return as_float
-    # Not by way of the float, which rounds integers above 2**53.
+    # Without a conversion to float, which rounds integers above 2**53.
     return cast(int, math.trunc(value))
 
 

@@ -1,8 +1,8 @@
-"""Which parts of an observation space are pictures.
+"""Find the pictures in an observation space.
 
 Random shifts, encoders, presets, the replay buffer and the health measures of the camera treat pictures differently
-from other arrays. All of them ask the functions here, so that none of them mistakes a grid of lidar distances or a mask
-for a camera image.
+from other arrays. They all use these functions, so a grid of lidar distances or a mask is not mistaken for a camera
+image.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def is_picture(space: spaces.Space[Any], is_scaled: bool = False) -> bool:
     """Return whether a space holds pictures, by the rule of Stable-Baselines3's ``is_image_space``.
 
     :param space: space of an observation, or of one entry of a Dict
-    :param is_scaled: whether pictures are already scaled (``normalize_images=False``). Only its three axes distinguish
-        such a picture from other arrays, so every Box with three axes counts as one
+    :param is_scaled: whether the environment has scaled its pictures already (``normalize_images=False``). Then every
+        Box with three axes counts as a picture, because dtype and bounds do not show it
     :return: True for a Box with three axes; unless ``is_scaled``, it must also be ``uint8`` with bounds 0 and 255
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
@@ -56,5 +56,5 @@ def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, 
 
 
 def channels_are_last(picture: spaces.Box) -> bool:
-    """Return whether a picture is ``(height, width, channels)``, the channels being the smallest of the three axes."""
+    """Return whether a picture is ``(height, width, channels)``; the smallest axis is taken for the channels."""
     return picture.shape[2] < min(picture.shape[:2])

@@ -1,9 +1,9 @@
-"""Saved states: arrays that are still on disk, and the checks before an object takes a state back.
+"""Read the arrays of a saved state from disk, and check a state before an object restores it.
 
-Everything that a snapshot saves (replay buffers, monitors, callbacks, environments) hands over its state as plain data,
-see :class:`~sb3_visual_td3.common.types.HasState`. After a restart the large arrays of that state are still on disk.
-:func:`fill` reads them straight into their final place, and :func:`require_same_settings` makes sure beforehand that
-the object was created with the same settings as the one that was saved.
+A snapshot saves replay buffers, monitors, callbacks and environments. Each of these returns its state as plain data,
+see :class:`~sb3_visual_td3.common.types.HasState`. When a state is restored, its large arrays are still on disk, and
+:func:`fill` reads them directly into their final memory. Before that, :func:`require_same_settings` checks that the
+object has the same settings as the saved one.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 @runtime_checkable
 class StoredArray(Protocol):
-    """An array that is still on disk; it is read when it is used."""
+    """Represent an array that is still on disk and is read when it is used."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape that the array has once it is read."""
+        """Return the shape of the array, without reading it."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Return the dtype that the array has once it is read."""
+        """Return the dtype of the array, without reading it."""
 
     def read_into(self, target: NDArray[Any]) -> None:
         """Read the array into memory that is already allocated.
 
         The frames of a replay buffer can take most of the memory, so there is no room for a second copy.
 
-        :param target: C-contiguous, of the same shape and dtype
+        :param target: C-contiguous array of the same shape and dtype
         """
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -45,7 +45,7 @@ AnyArray: TypeAlias = "NDArray[Any] | StoredArray"
 def fill(target: NDArray[Any], source: AnyArray) -> None:
     """Overwrite an array with another one, without an intermediate copy.
 
-    :param target: C-contiguous
+    :param target: C-contiguous array
     :param source: array in memory or on disk, with the same shape and dtype
     :raises ValueError: if shape or dtype differ; nothing is broadcast or cast
     """
@@ -61,7 +61,7 @@ def fill(target: NDArray[Any], source: AnyArray) -> None:
 def require_same_settings(kept: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
     """Refuse the state of an object that was created with other settings.
 
-    Call this before anything is changed, so that a refused object is still usable.
+    Call this before anything is changed, so that the object stays usable if its state is refused.
 
     :param kept: plain settings by name, as they were saved
     :param here: current settings of the object that receives the state
@@ -80,7 +80,7 @@ def require_same_settings(kept: Mapping[str, Any], here: Mapping[str, Any], what
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:
-    # Compared as text, because the repr of a float is exact and, unlike ==, tells True from 1.
+    # Compared as text, because the repr of a float is exact, and because == does not distinguish True from 1.
     if name not in settings:
         return "not there"
     return repr(settings[name])

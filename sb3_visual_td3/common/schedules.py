@@ -1,7 +1,7 @@
-"""Schedules of learning rates and noise: a number, a callable, or a string such as ``"lin_3e-4"`` for a YAML file.
+"""Parse schedules of learning rates and noise from a number, a callable, or a string such as ``"lin_3e-4"``.
 
-The string form is that of rl-zoo, with an optional end value. The classes here, unlike a lambda, can be pickled with a
-model and compared by a snapshot.
+Strings have rl-zoo's form, with an optional end value. Unlike a lambda, these classes can be pickled with a model, and
+a snapshot can compare them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ScheduleLike: TypeAlias = float | str | Schedule
 
 @dataclass(frozen=True)
 class Constant:
-    """A schedule that always returns the same value."""
+    """Return the same value at any progress."""
 
     value: float
 
@@ -32,9 +32,9 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """A schedule that falls linearly from ``start`` to ``end`` and then stays there.
+    """Change linearly from ``start`` to ``end``, and then stay at ``end``.
 
-    The last rollout may exceed the planned steps, where the remaining progress is negative.
+    The last rollout may exceed the planned steps; the remaining progress is then negative.
     """
 
     start: float
@@ -47,7 +47,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """A schedule that follows half a cosine from ``start`` to ``end`` and then stays there.
+    """Follow half a cosine from ``start`` to ``end``, and then stay at ``end``.
 
     Source: Loshchilov and Hutter 2017 (SGDR), equation 5, without restarts.
     """
@@ -62,7 +62,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Scaled:
-    """A schedule multiplied by a factor; the guard lowers learning rates with it."""
+    """Multiply a schedule by a factor; the guard of ExplosionAlertCallback lowers learning rates with it."""
 
     schedule: Schedule
     factor: float
@@ -82,17 +82,18 @@ def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
         number in a string, or a callable of the progress remaining
     :param name: name of the argument, for the error message
     :return: a schedule that can be pickled; a callable is returned as it is
-    :raises InvalidSettingError: if the value is anything else, negative or not finite (a callable: at its start)
+    :raises InvalidSettingError: if the value is anything else, negative or not finite. Of a callable only the first
+        value is checked
     """
     if callable(value):
-        # Only its start can be checked: a callable may be undefined elsewhere until training reaches that point.
+        # Only the start is checked, because a callable may be undefined for other values until training reaches them.
         start = value(1.0)
         if not _is_finite_and_not_negative(start):
             raise InvalidSettingError(
                 f"{name} starts at {start!r}: expected a callable that returns finite numbers >= 0"
             )
         return value
-    # "lin_3e-4_1e-5" has the shape "lin" and two ends. A number, also as text, has no shape and one end.
+    # "lin_3e-4_1e-5" has the shape "lin", a start and an end. A number, also as text, has only one value.
     shape: str = ""
     ends: list[Any] = [value]
     if isinstance(value, str) and value.split("_")[0] in _SHAPES:

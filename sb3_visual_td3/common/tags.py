@@ -1,12 +1,12 @@
-"""The table of logged names: name, unit, meaning, writer and x-axis of every scalar.
+"""Define the table of logged names: name, unit, meaning, writer and x-axis of every scalar.
 
-Nothing is logged, read or judged under a name that is not here, and each name has one writer (``owner``). The
-documentation and the report show the meanings as they stand here. The x-axis is environment steps (``"step"``) unless
-the table says ``"episode"``.
+Every name that is logged, read or judged is in this table, and each name has one writer (``owner``). The documentation
+and the report show the meanings of this table. The x-axis is environment steps (``"step"``) unless the table says
+``"episode"``.
 
-39 of the names are those of the CARLA run that started this project, spelled exactly as there, so that its event files
-and its reading scripts still work. The others show what that run could not see. Two families have names that depend on
-the user: terms of a reward (see :func:`reward_term`) and alerts of the live rules (see :func:`alert_of_rule`).
+39 of the names come from the CARLA run that started this project. They keep their spelling, so that its event files and
+its scripts still work. Two families of names are open: terms of the user's reward (see :func:`reward_term`) and alerts
+of the live rules (see :func:`alert_of_rule`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ XAxis = Literal["step", "episode"]
 
 
 class Tag(NamedTuple):
-    """One row of the table.
+    """Describe one logged name, as a row of the table.
 
     :ivar name: the logged name, such as ``"train/q_gap"``
-    :ivar unit: unit of the value; "1" for a pure number, "0|1" for no or yes
+    :ivar unit: unit of the value; "1" for a number without a unit, "0|1" for no or yes
     :ivar meaning: one sentence for users
     :ivar owner: class name of the callback that writes it
     :ivar x_axis: environment steps or episodes
@@ -114,7 +114,7 @@ EXPLORATION_NOISE = _tag(
     "train/exploration_noise", "1", "Standard deviation of the action noise, on actions scaled to [-1, 1].", _GRADIENTS
 )
 
-# gradients/: norms are measured before clipping, since clipped norms hide an explosion
+# gradients/: norms are measured before clipping, because clipped norms would hide an explosion
 GRADIENT_NORM = {
     g: _tag(f"gradients/{g}_norm", "1", f"L2 norm of the gradient of {g} before clipping.", _GRADIENTS)
     for g in GROUP_NAMES
@@ -160,8 +160,8 @@ SEEN_BY_OPTIMIZER = _tag(
 DERIVED = frozenset({Q_BOUND, Q_GAP, *UPDATE_RATIO.values()})
 """Names that are computed from other measurements: ratios, differences and bounds.
 
-One that does not exist is not logged: undiscounted returns have no bound, and weights of norm 0 have no ratio. These
-names are not judged for being finite, because NaN and infinity also appear in the measurements that they come from."""
+A value that does not exist is not logged: undiscounted returns have no bound, and weights of norm 0 have no ratio. The
+check for non-finite values skips these names, because it already finds NaN and infinity in the measurements."""
 
 # alerts/: 1 while the rule fires, else 0
 ALERT_WARNING = _tag(
@@ -181,7 +181,7 @@ ALERTS = "alerts/"
 
 
 def alert_of_rule(rule_id: str) -> str:
-    """Return the name under which a live rule is logged: 1 while the last updates show its diagnosis, else 0."""
+    """Return the tag of a live rule, which is 1 while the last updates show the rule's diagnosis and 0 otherwise."""
     return ALERTS + rule_id
 
 
@@ -276,7 +276,7 @@ PROGRESS_REWARD = _tag(
 )
 PROGRESS_SPEED = _tag("progress/speed_kmh", "km/h", "Speed of the ego vehicle.", _DRIVING)
 
-# reward/: one name per term of the reward, weighted as it enters the sum
+# reward/: one name for each weighted term of the reward
 REWARD_TERMS = ("progress", "smoothness", "lane_centring", "efficiency", "safety")
 REWARD_TERM = {
     t: _tag(f"reward/{t}", "reward", f"Mean of the weighted {t} term per step since the last point.", _DRIVING)
@@ -292,7 +292,7 @@ def reward_term(term: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Return whether a name is in the table, or is a term of a reward, or is the alert of a rule."""
+    """Return whether a name is in the table, is a term of a reward, or is the alert of a rule."""
     return name in TAGS or name.startswith((REWARD, ALERTS))
 
 
@@ -318,8 +318,8 @@ OF_SB3 = {
     "std": "train/std",
     "value_loss": "train/value_loss",
 }
-"""Names of Stable-Baselines3 that the report reads and nothing here writes, by their last part. A file for --tags may
-map to them."""
+"""Names that the report reads and that only Stable-Baselines3 writes, by their last part. A --tags file may map to
+them."""
 EVAL_LENGTH_OF_SB3 = "eval/mean_ep_length"
 """SB3's name for the mean episode length of an evaluation. Only SB3's EvalCallback writes it."""
 EVAL_DISTANCE = _tag("eval/mean_distance_m", "m", "Mean distance driven along the lane per evaluation episode.", _EVAL)
@@ -335,8 +335,8 @@ EVAL_BRAKE_DISTANCE = _tag(
 )
 
 # eval/: in environments without a road. PolicyEvalCallback also writes EVAL_REWARD and EVAL_SUCCESS_RATE, as
-# Stable-Baselines3's EvalCallback does, and DrivingEvalCallback EVAL_RANDOM_REWARD. A run has one of the two callbacks,
-# so each name still has one writer.
+# Stable-Baselines3's EvalCallback does. DrivingEvalCallback also writes EVAL_RANDOM_REWARD. A run has only one of the
+# two callbacks, so each name has one writer.
 EVAL_RANDOM_REWARD = _tag(
     "eval/random_reward",
     "reward",

@@ -1,11 +1,11 @@
-"""The interfaces between packages: the data and methods of an algorithm that observers, callbacks and snapshots use.
+"""Define the interfaces between packages: what observers, callbacks and snapshots use of an algorithm.
 
 Start here when you read the code. The algorithm (``visual_td3``) does not import health measures or callbacks. During
-each gradient update it calls :class:`UpdateObserver` objects and hands them a :class:`NetworkUpdate`. Health monitors
-are such observers. Callbacks attach them to a model through :class:`WatchedModel`, and a guard acts on a model through
+each gradient update it passes a :class:`NetworkUpdate` to its :class:`UpdateObserver` objects, such as health monitors.
+Callbacks attach them to a model through :class:`WatchedModel`, and a guard acts on a model through
 :class:`GuardedModel`. A snapshot saves everything that implements :class:`HasState`.
 
-Importing this module is cheap: torch is imported for type checkers only.
+Importing this module is fast, because torch is imported for type checkers only.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ NETWORKS: tuple[Network, ...] = ("actor", "critic")
 
 
 class NetworkUpdate(NamedTuple):
-    """One gradient update of one network, as its observers see it.
+    """Describe one gradient update of one network to its observers.
 
     :ivar network: the network that is updated
     :ivar n_updates: number of this update, counted from 1 as Stable-Baselines3's ``_n_updates``
     :ivar groups: the parameters of each group (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``), with
         their gradients
-    :ivar values: tensors of this update, detached; they must not be changed. A key that the algorithm cannot show is
-        absent.
+    :ivar values: tensors of this update, detached; they must not be changed. A key that the algorithm does not provide
+        is absent.
 
         - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q`` (batch, 1),
           ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar
         - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim), ``policy_q``
           (batch, 1), which is Q1(s, pi(s))
-    :ivar observations: the batch's observations from the replay buffer, by reference; None if they are not shown
-    :ivar seen_by_optimizer: whether the gradients are visible only when the optimizer uses them, after any clipping of
-        the algorithm's own. This is the case for stock algorithms, which are watched from outside
+    :ivar observations: the batch's observations from the replay buffer, not a copy; None if the algorithm does not
+        provide them
+    :ivar seen_by_optimizer: whether the gradients are read only when the optimizer uses them, after any clipping by the
+        algorithm. This is so for Stable-Baselines3's own algorithms, which do not call observers themselves
     """
 
     network: Network
@@ -52,10 +53,10 @@ Points = Mapping[str, Sequence[tuple[int, float]]]
 
 
 class UpdateObserver(Protocol):
-    """An object that watches gradient updates.
+    """Watch gradient updates.
 
-    Each method is called once per update of each network, in the order below. An observer only reads: it must not
-    change a gradient, a weight or a random state, so that a watched training is the same as an unwatched one.
+    Each method is called once per update of each network, in the order below. An observer must not change a gradient, a
+    weight or a random state, so that training with and without observers is the same.
     """
 
     def after_backward(self, update: NetworkUpdate) -> None:
@@ -79,9 +80,10 @@ class UpdateObserver(Protocol):
 
 @runtime_checkable
 class JudgesFiniteness(Protocol):
-    """An observer that detects NaN and infinity by itself, on behalf of a callback that stops or rolls back.
+    """Detect NaN and infinity, as an observer whose callback stops the training or rolls it back.
 
-    While one is attached, VisualTD3 skips an optimizer step that is not finite instead of raising an error.
+    While such an observer is attached, VisualTD3 skips an optimizer step that is not finite, instead of raising an
+    error.
     """
 
     def first(self) -> Any:
@@ -90,7 +92,7 @@ class JudgesFiniteness(Protocol):
 
 @runtime_checkable
 class HasState(Protocol):
-    """An object whose state can be saved as plain data, and restored in the same object or in one with equal settings.
+    """Save an object's state as plain data, and restore it in the same object or in an object with equal settings.
 
     A state is a dict with string keys. Its values are None, booleans, numbers, strings, NumPy arrays of numbers, and
     lists and dicts of these. Implement both methods on a callback, environment, replay buffer or noise of your own to
@@ -114,18 +116,18 @@ class HasState(Protocol):
 
 @runtime_checkable
 class EndsSegments(Protocol):
-    """A replay buffer that can be cut: the next transition does not continue the last one."""
+    """End a segment of a replay buffer: the next transition does not continue the last one."""
 
     def end_segment(self) -> None:
-        """Treat the next transition as the start of an episode, whatever the last one was."""
+        """Treat the next transition as the start of an episode, even if the last transition did not end one."""
 
 
 @runtime_checkable
 class CompletesSavedWeights(Protocol):
-    """A policy that can load the weights of an earlier version, which lack some of its present weights."""
+    """Load the weights of an earlier version into a policy that has more weights."""
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Return saved weights, completed by the weights that only this policy has.
+        """Return saved weights, together with the weights that only this policy has.
 
         :param state_dict: weights by name, as they were saved
         :return: weights by name, as this policy loads them
@@ -134,7 +136,7 @@ class CompletesSavedWeights(Protocol):
 
 @runtime_checkable
 class WatchedModel(Protocol):
-    """The interface that callbacks need beyond Stable-Baselines3's. VisualTD3 implements it."""
+    """Provide what callbacks need beyond Stable-Baselines3's interface; VisualTD3 implements this."""
 
     observers: list[UpdateObserver]
     """Observers of every gradient update. Append to the list to watch a model."""
@@ -161,7 +163,7 @@ class WatchedModel(Protocol):
 
 @runtime_checkable
 class GuardedModel(Protocol):
-    """The interface that the guard of ExplosionAlertCallback needs. VisualTD3 implements it.
+    """Provide what the guard of ExplosionAlertCallback needs; VisualTD3 implements this.
 
     For other algorithms the guard wraps ``lr_schedule`` and restores weights and optimizers only.
     """

@@ -1,1 +1,1 @@
-"""``visual-td3 demo``: a trained policy drives, without torch and without training."""
+"""Implement ``visual-td3 demo``: a trained policy drives, without torch and without training."""

@@ -1,8 +1,8 @@
-"""Let an exported policy drive: in a window, or into a film.
+"""Let an exported policy drive, and show the drive in a window or write it as a film.
 
-The policy is an ONNX file of ``visual-td3 export``, and OpenCV computes it, which the package needs anyway. Neither
-torch nor Stable-Baselines3 is imported, so the first picture is there a second or two after the command. The arguments
-are parsed in :mod:`sb3_visual_td3.cli`.
+The policy is an ONNX file of ``visual-td3 export``. OpenCV, which the package needs anyway, computes its actions.
+Neither torch nor Stable-Baselines3 is imported, so the first picture appears after a second or two. The arguments are
+parsed in :mod:`sb3_visual_td3.cli`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Picture = NDArray[np.uint8]
 
 
 class ExportedPolicy:
-    """A policy that ``visual-td3 export`` has written as an ONNX file.
+    """Compute the actions of a policy that ``visual-td3 export`` has written as an ONNX file.
 
     :param path: path of the file
     :raises UsageError: if OpenCV cannot read it
@@ -70,13 +70,13 @@ class ExportedPolicy:
         except cv2.error as error:
             raise UsageError(
                 f"the policy {self._path.name} cannot take an observation of shape {observation.shape}: expected the "
-                "observations that it was trained on"
+                "observations that it was trained on. Change --env-kwargs, or export a policy for these observations"
             ) from error
         return actions.reshape(-1)
 
 
 def run(settings: argparse.Namespace) -> int:
-    """Drive, and show it or film it.
+    """Drive, and show or film the drive.
 
     :param settings: the parsed arguments
     :return: the exit code
@@ -98,7 +98,7 @@ def run(settings: argparse.Namespace) -> int:
 
 
 def _film_path(settings: argparse.Namespace) -> Path | None:
-    """Return the film to write, or None for a window, and say which of them it is."""
+    """Return the path of the film to write, or None for a window, and print which of them it is."""
     film: Path = settings.output or Path("demo.gif")
     if film.suffix not in FILM_SUFFIXES:
         raise UsageError(f"--output {film}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
@@ -123,7 +123,7 @@ def make_env(settings: argparse.Namespace) -> gym.Env[Any, Any]:
 
     :param settings: the parsed arguments
     :return: the environment, which renders pictures
-    :raises UsageError: if the policy of this package cannot see its observations
+    :raises UsageError: if the demo's policy does not fit the observations
     """
     kwargs: dict[str, Any] = {"render_mode": "rgb_array", "render_view": "chase"}
     if settings.carla is None:
@@ -142,8 +142,8 @@ def make_env(settings: argparse.Namespace) -> gym.Env[Any, Any]:
     if settings.policy is None and env.observation_space.shape != OBSERVATION_SHAPE:
         env.close()
         raise UsageError(
-            f"with these --env-kwargs an observation is {env.observation_space}: the policy of the demo sees four grey "
-            "frames of 84 x 84 pixels; --policy FILE drives with one of your own"
+            f"with these --env-kwargs the observations are {env.observation_space}: expected four grey frames of 84 "
+            "x 84 pixels for the demo's policy. Change --env-kwargs, or use a policy of your own with --policy FILE"
         )
     return env
 
@@ -215,7 +215,7 @@ def _show(pictures: Iterator[Picture]) -> None:
 def write_film(pictures: Iterator[Picture], path: Path) -> None:
     """Write the pictures as a film that plays in real time.
 
-    :param pictures: one for each step
+    :param pictures: one picture ``(height, width, 3) uint8`` for each step
     :param path: path of the film, which ends in ``.gif`` or ``.mp4``
     :raises UsageError: if OpenCV cannot write an mp4 file
     """

@@ -1,4 +1,4 @@
-"""Environments on other machines: a Stable-Baselines3 VecEnv on Ray (extra ``ray``)."""
+"""Run environments on other machines, with a Stable-Baselines3 VecEnv on Ray (extra ``ray``)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +9,10 @@ __all__ = ["RayVecEnv"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import RayVecEnv at its first use.
+    """Import RayVecEnv when it is first used.
 
-    An actor imports ``env_actor`` only. RayVecEnv would import Stable-Baselines3 and with it torch, which takes two
-    seconds and 300 MB for each actor.
+    An actor imports ``env_actor`` only. Importing RayVecEnv too would import torch, which costs each actor two seconds
+    and 300 MB.
     """
     if name != "RayVecEnv":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,11 @@
-"""The network connection between the learner and one environment, which carries every step.
+"""Carry the steps of one environment over a network connection to the learner.
 
-It is a ``multiprocessing`` connection as in ``SubprocVecEnv``, but over TCP, so that the other side may be on another
-machine. Steps do not use Ray's own calls, because each call takes about a millisecond of processor time on both sides,
-whatever it carries.
+The connection is a ``multiprocessing`` connection as in ``SubprocVecEnv``, but it uses TCP, because the environment may
+be on another machine. Steps do not use Ray's own calls, because even an empty call takes about a millisecond of
+processor time on both sides.
 
-Values are pickled, and unpickling executes code. Therefore a listener accepts a single client, and only if that client
-first sends a secret key, which travels by Ray.
+Values are pickled, and unpickling executes code. Therefore a listener accepts a single client, which must first send a
+secret key. The key itself is exchanged through Ray.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ all. The system's default is two hours."""
 
 
 class ConnectionLostError(ConnectionError):
-    """The other side has closed the connection or cannot be reached any more."""
+    """Report that the other side has closed the connection or can no longer be reached."""
 
 
 class Address(NamedTuple):
-    """The address on which a :class:`Listener` accepts a connection, and the key that the client has to send first."""
+    """Name the address where a :class:`Listener` accepts a connection, and the key that a client sends first."""
 
     host: str
     port: int
@@ -47,11 +47,11 @@ class Address(NamedTuple):
 
 
 class Connection:
-    """Carry Python values to and from one other process, in order.
+    """Exchange Python values with one other process, in order.
 
-    A value is sent as one message with everything but its large arrays, followed by one message per large array. These
-    arrays are neither copied into a message nor out of it: they are written from, and read into, their own memory
-    (pickle protocol 5 with out-of-band buffers, PEP 574).
+    A value is sent as one message without its large arrays, followed by one message for each large array. Large arrays
+    are sent from, and received into, their own memory without a copy (pickle protocol 5 with out-of-band buffers, PEP
+    574).
 
     :param sock: a connected socket, which belongs to this object from now on
     """
@@ -61,10 +61,10 @@ class Connection:
         # Without TCP_NODELAY the system would hold back a small message, such as an action, until the previous one is
         # acknowledged, which takes up to 40 ms.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # A machine that loses its power closes no connection; without keepalive packets we would wait for ever.
+        # A machine that loses its power does not close its connections. Keepalive packets detect this.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):  # macOS and Windows lack some of them
+            if hasattr(socket, name):  # macOS and Windows lack some of these options
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         # multiprocessing's Connection frames the messages; it works on any file descriptor, a socket's included.
         self._connection = mp_connection.Connection(sock.detach())
@@ -76,13 +76,13 @@ class Connection:
     def send(self, value: Any) -> None:
         """Send a value.
 
-        :param value: anything that pickle, or else cloudpickle, can serialise
+        :param value: any value that pickle or cloudpickle can serialise
         :raises ConnectionLostError: if the other side is gone
         """
         large: list[memoryview] = []
 
         def belongs_into_message(buffer: pickle.PickleBuffer) -> bool:
-            # pickle calls this for each array: True copies it into the message, False leaves it to us.
+            # pickle calls this for each array: True copies the array into the message, False leaves it out.
             raw = buffer.raw()
             if raw.nbytes >= _SEPARATE_MESSAGE_BYTES:
                 large.append(raw)
@@ -110,7 +110,7 @@ class Connection:
         """
         try:
             sizes, packed = pickle.loads(self._connection.recv_bytes())
-            # Memory of our own for each large array: unpickled arrays use it directly, and are writeable.
+            # Allocate memory for each large array: unpickled arrays use it directly, and are writeable.
             buffers = [np.empty(size, np.uint8) for size in sizes]
             for buffer in buffers:
                 self._connection.recv_bytes_into(buffer)
@@ -135,9 +135,10 @@ AnyConnection = TypeVar("AnyConnection", bound=Connection)
 
 
 class ActorConnection(Connection):
-    """The learner's side of a connection on which an :class:`EnvActor` makes steps.
+    """Step an :class:`EnvActor` over a connection; this is the learner's side.
 
-    While it is open the actor serves this connection alone. For any of Ray's calls the learner has to leave it first.
+    While the connection is open, the actor does not answer Ray's calls. The learner calls :meth:`leave` before it makes
+    one.
 
     :param actor: Ray's handle of an :class:`EnvActor` whose ``listen`` has been called
     :param address: the address that ``listen`` returned
@@ -155,20 +156,20 @@ class ActorConnection(Connection):
         self.is_left = False
 
     def leave(self) -> None:
-        """Ask the actor to return to Ray's calls once it has made the step that is under way."""
+        """Make the actor return to Ray's calls after a pending step."""
         if not self.is_left:
             self.is_left = True
             with suppress(ConnectionLostError):
                 self.send(None)
 
     def close(self) -> None:
-        """Close the connection whatever is under way; the actor returns to Ray's calls."""
+        """Close the connection, even during a step; the actor then returns to Ray's calls."""
         self.leave()
         super().close()
 
 
 class Listener:
-    """Accept one connection from a client that knows the key, and then stop listening.
+    """Accept one connection from a client that sends the valid key, and then stop listening.
 
     :param host: an address of this machine
     :raises OSError: if this machine does not have that address
@@ -189,7 +190,7 @@ class Listener:
             self._socket.settimeout(_ACCEPT_TIMEOUT_S)
             while True:
                 sock, _ = self._socket.accept()
-                # compare_digest takes the same time wherever the keys differ, so that nothing of the key leaks.
+                # compare_digest takes the same time for any wrong key, so timing does not reveal the key.
                 if hmac.compare_digest(_read_key(sock), self.address.key):
                     return Connection(sock)
                 sock.close()
@@ -205,7 +206,7 @@ class Listener:
 
 
 def connect(address: Address) -> socket.socket:
-    """Connect to a listener and send its key. The listener need not accept yet: the system queues the connection.
+    """Connect to a listener and send its key. The system queues the connection until the listener accepts it.
 
     :param address: address of the listener
     :return: the socket for a :class:`Connection`

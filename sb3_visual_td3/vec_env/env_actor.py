@@ -1,4 +1,4 @@
-"""The process on the simulator's machine: one environment in an actor, which is a process that Ray starts.
+"""Run one environment in an actor, a process that Ray starts on the simulator's machine.
 
 Everything in this file runs in that process, except for the names that ``env_slot`` and ``ray_session`` import.
 """
@@ -19,7 +19,7 @@ from sb3_visual_td3.vec_env.connection import Address, ConnectionLostError, List
 
 
 class SearchPaths(NamedTuple):
-    """The learner's working folder and ``sys.path``, so that an actor on the same machine imports the same modules."""
+    """Keep the learner's working folder and ``sys.path``, with which an actor on its machine finds the same modules."""
 
     folder: str
     paths: Sequence[str]
@@ -27,7 +27,7 @@ class SearchPaths(NamedTuple):
     @classmethod
     def of_this_process(cls) -> SearchPaths:
         """Return the folder and the paths of the calling process."""
-        # "" in sys.path means the working folder of whichever process reads it, so it is written out.
+        # "" in sys.path means the working folder of the process that reads it, so it is replaced by the full path.
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 
     def apply(self) -> None:
@@ -38,7 +38,7 @@ class SearchPaths(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The result of a step without its observation, which is sent separately."""
+    """Hold the result of a step except for its observation, which is sent separately."""
 
     reward: float
     done: bool
@@ -50,9 +50,9 @@ class Outcome(NamedTuple):
 class EnvActor:
     """Hold one environment, step it, and reset it when its episode ends.
 
-    The learner steps it over a connection (:meth:`listen`, :meth:`serve`) or, if it cannot connect, by Ray's calls
-    (:meth:`step`). Ray passes arrays without a copy, but read-only. Therefore observations are returned unpickled,
-    because the learner copies them into a batch anyway. Everything else is returned pickled.
+    The learner requests steps over a connection (:meth:`listen`, :meth:`serve`) or, if it cannot connect, by Ray's
+    calls (:meth:`step`). Ray passes arrays without a copy, but read-only. This suits observations, which the learner
+    copies into a batch anyway. Everything else is returned pickled.
 
     :param make_env: a pickled function that makes the environment
     :param paths: the learner's search paths
@@ -67,8 +67,8 @@ class EnvActor:
     @property
     def env(self) -> gym.Env[Any, Any]:
         """Return the environment, which is made when it is first used."""
-        # Not in __init__: Ray reports an exception there as the death of the actor, but an exception in a call as
-        # itself.
+        # Not in __init__: there Ray reports any exception as the death of the actor. In a call it reports the
+        # exception.
         if self._env is None:
             self._paths.apply()
             make_env = cloudpickle.loads(self._make_env)
@@ -96,19 +96,19 @@ class EnvActor:
         return observation, pack(info)
 
     def step(self, action: bytes) -> tuple[Any, bytes]:
-        """Make a step on request of a Ray call.
+        """Make a step, as a Ray call.
 
-        :param action: pickled, because an array would take Ray three times as long and would be read-only
+        :param action: the pickled action: as an array it would take Ray three times as long and would be read-only
         :return: the observation, and the pickled :class:`Outcome`
         """
         observation, outcome = self._step(pickle.loads(action))
         return observation, pack(outcome)
 
     def listen(self) -> Address:
-        """Start to listen for the learner's connection.
+        """Start listening for the learner's connection.
 
-        :return: address at which :meth:`serve` accepts it
-        :raises OSError: if this machine does not have the address that Ray has for it
+        :return: address at which :meth:`serve` accepts the connection
+        :raises OSError: if Ray's IP address for this machine is not one of its addresses
         """
         import ray
 
@@ -122,9 +122,9 @@ class EnvActor:
             self._listener.close()
 
     def serve(self) -> None:
-        """Make steps over the connection until the learner sends None or is gone.
+        """Make steps over the connection until the learner sends None or closes the connection.
 
-        An exception of the environment also ends this call, and Ray passes it to the learner as the result.
+        An exception of the environment also ends this call; Ray passes the exception to the learner.
         """
         assert self._listener is not None, "call listen first"
         with suppress(ConnectionLostError):
@@ -136,7 +136,7 @@ class EnvActor:
                 connection.close()
 
     def _step(self, action: Any) -> tuple[Any, Outcome]:
-        """Make a step, and begin the next episode after the last step, as SB3's vectorised environments do."""
+        """Make a step, and reset if the episode ends with it, as SB3's vectorised environments do."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         done, reset_info = terminated or truncated, None
         info["TimeLimit.truncated"] = truncated and not terminated
@@ -147,7 +147,7 @@ class EnvActor:
         return observation, Outcome(cast(float, reward), done, info, reset_info)
 
     def call(self, request: str, packed: bytes) -> bytes:
-        """Answer a request between two steps.
+        """Execute a request that is not a step, and return its result.
 
         :param request: a name of :data:`REQUESTS`
         :param packed: pickled arguments of the request
@@ -167,7 +167,7 @@ class EnvActor:
 Env = gym.Env[Any, Any]
 
 
-# The requests. They do what SubprocVecEnv's worker process does for the same methods of VecEnv.
+# The requests, which do the same as SubprocVecEnv's worker process for these methods of VecEnv.
 
 
 def _spaces(env: Env) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
-"""One environment of the vector as the learner sees it: its actor, its connection, and its pending request.
+"""Represent one environment of the vector in the learner: its actor, its connection and its pending request.
 
-A slot outlives its actor. If the actor dies (its process, its machine, or the network), the slot starts another one and
-answers the pending step with an invalid transition, so that the learner never waits for a dead process.
+A slot remains when its actor dies, because its process, its machine or the network failed. The slot then starts another
+actor and answers the pending step with an invalid transition. So the learner never waits for a dead process.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _LOG = logging.getLogger("sb3_visual_td3")
 
 
 class EnvLostError(RuntimeError):
-    """An environment died and could not be restarted."""
+    """Report that an environment died and could not be restarted."""
 
 
 class Pending(Enum):
-    """The kind of the request that an environment has not answered yet."""
+    """Name the kind of request that an environment has not answered yet."""
 
     NOTHING = auto()
     STEP = auto()
@@ -57,7 +57,7 @@ class Pending(Enum):
 
 
 class Reply(NamedTuple):
-    """The result of a step for the learner."""
+    """Hold the result of a step for the learner."""
 
     observation: Any
     reward: float
@@ -69,8 +69,8 @@ def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Rep
     """Return the result of a step in which the environment died. It truncates the episode.
 
     :param first_observation: first observation of the next episode
-    :param last_observation: the last one before the death
-    :param reason: why it died, in one line
+    :param last_observation: last observation before the failure
+    :param reason: reason of the failure, in one line
     :return: an invalid step with reward 0
     """
     info = {
@@ -85,7 +85,7 @@ def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Rep
 def late_step(last_observation: Any) -> Reply:
     """Return the result of a step that the environment did not finish before the deadline.
 
-    :param last_observation: the last one that the environment sent
+    :param last_observation: last observation that the environment sent
     :return: an invalid step with reward 0; the episode continues
     """
     return Reply(
@@ -104,7 +104,7 @@ def _copy(observation: Any) -> Any:
 
 @dataclass(frozen=True)
 class ActorOptions:
-    """The resources of each environment's actor: arguments of Ray's ``options``."""
+    """Hold the resources of each environment's actor, as arguments of Ray's ``options``."""
 
     num_cpus: float
     num_gpus: float
@@ -129,10 +129,10 @@ class ActorOptions:
 
 
 class EnvSlot:
-    """One environment: its actor, the connection to it, the pending request and the last reply.
+    """Manage one environment: its actor, the connection to it, the pending request and the last reply.
 
-    Steps use the connection if there is one (:meth:`open_connection`). All other requests are Ray's calls; the actor
-    has to leave the connection for them, and it is opened again before the next step.
+    Steps use the connection if there is one (:meth:`open_connection`). All other requests are Ray's calls. The actor
+    closes the connection for them, and a new one is opened before the next step.
 
     :param index: index of the environment in the vector
     :param make_env: a pickled function that makes the environment
@@ -142,7 +142,7 @@ class EnvSlot:
 
     def __init__(self, index: int, make_env: bytes, options: ActorOptions, patience_s: float) -> None:
         self._ray = need_ray()
-        # The errors with which Ray reports that an actor is gone. All others come from the environment.
+        # Ray reports a lost actor with these errors. All other errors come from the environment.
         errors = self._ray.exceptions
         self._dead: tuple[type[Exception], ...] = (
             errors.RayActorError,
@@ -168,7 +168,7 @@ class EnvSlot:
         self._actor_class = self._ray.remote(EnvActor).options(**options.keywords())
         self._make_env = make_env
         self._patience_s = patience_s
-        # What a new actor needs to replace a dead one: attributes set so far, and the last reset.
+        # A new actor needs these to replace a dead one: the attributes set so far, and the last reset.
         self._attributes: dict[str, Any] = {}
         self._last_observation: Any = None
         self._reset_with: tuple[int | None, dict[str, Any]] = (None, {})
@@ -184,12 +184,12 @@ class EnvSlot:
 
     @property
     def is_free(self) -> bool:
-        """Return whether a step can be requested: no request is pending, and no reply waits to be taken."""
+        """Return whether a step can be requested: no request is pending, and no reply is left to take."""
         return self.pending is Pending.NOTHING and self.reply is None
 
     @property
     def needs_connection(self) -> bool:
-        """Return whether a connection should be opened before the next step. Unreachable actors are tried once."""
+        """Return whether to open a connection before the next step; unreachable actors are tried only once."""
         return self.is_free and self.connection is None and not self._is_unreachable
 
     def begin_connection(self) -> Any:
@@ -203,7 +203,7 @@ class EnvSlot:
         """Open a connection for the steps. If the actor has died, the next step detects it.
 
         :param address_ref: the Ray reference that :meth:`begin_connection` returned
-        :raises OSError: if the actor's machine cannot be reached or cannot listen; it is not tried again
+        :raises OSError: if the actor's machine cannot be reached or cannot listen; there is no second try
         """
         self._is_unreachable = True  # stays so if an OSError leaves this method
         try:
@@ -211,7 +211,7 @@ class EnvSlot:
         except self._ray.exceptions.RayTaskError as error:
             raise OSError(str(getattr(error, "cause", error))) from error
         except self._ray.exceptions.RayError:
-            pass  # the actor is dead or hangs: the step goes by Ray's call, whose result says so
+            pass  # the actor is dead or hangs: the step uses Ray's call, which reports that
         self._is_unreachable = False
 
     def _leave_connection(self) -> None:
@@ -241,7 +241,7 @@ class EnvSlot:
             self._lose_connection()
 
     def _lose_connection(self) -> None:
-        """Drop a broken connection. Either the actor died or the environment raised an error: Ray will report which."""
+        """Drop a broken connection; Ray will report whether the actor died or the environment raised an error."""
         self._drop_connection()
         # Ray reports a dead process at once, a dead machine only after missing heartbeats.
         death_notice_by = time.monotonic() + _DEATH_NOTICE_TIMEOUT_S
@@ -249,13 +249,13 @@ class EnvSlot:
             self._gives_up_at, self.give_up_reason = death_notice_by, _CONNECTION_BROKE
 
     def ask_reset(self, seed: int | None, options: dict[str, Any]) -> None:
-        """Begin an episode; the actor finishes a pending step first, and its answer is dropped."""
+        """Begin an episode; the answer to a pending step is dropped."""
         if seed is not None:
             self._seed = seed
         self._reset_with = (seed, options)
         self.reply = None
         self._is_behind = False
-        self._drop_connection()  # a reset is a Ray call, which the actor answers only without a connection
+        self._drop_connection()  # a reset is a Ray call, which the actor answers only after it has left the connection
         self._ask(Pending.RESET, self._actor.reset.remote(seed, options))
 
     def _ask(self, what: Pending, answer_ref: Any) -> None:
@@ -271,9 +271,9 @@ class EnvSlot:
         return max(0.0, self._gives_up_at - time.monotonic())
 
     def collect(self) -> None:
-        """Fetch an answer that has arrived. An actor that has died is restarted, and its answer stays pending.
+        """Fetch an answer that has arrived; a dead actor is restarted, and the answer then stays pending.
 
-        :raises EnvLostError: if it dies repeatedly
+        :raises EnvLostError: if the actor dies repeatedly
         :raises Exception: what the environment has raised
         """
         if self.connection is not None and self.connection.poll():
@@ -297,10 +297,10 @@ class EnvSlot:
         except ConnectionLostError:
             self._lose_connection()
             return
-        except Exception:  # the answer cannot be unpickled here
+        except Exception:  # the learner cannot unpickle the answer
             self.pending, self.answer_ref = Pending.NOTHING, None
             raise
-        except BaseException:  # Ctrl-C, possibly in the middle of a message: its rest would be read as the next message
+        except BaseException:  # Ctrl-C, possibly within a message, whose rest would be read as the next message
             self._drop_connection()
             raise
         self.has_answered = True
@@ -309,7 +309,7 @@ class EnvSlot:
             self._drop_connection()
 
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
-        """Take an answer that came by Ray's call.
+        """Process an answer of Ray's call.
 
         :param answer: answer of the :class:`EnvActor`; None means that the actor has stopped serving the connection
         """
@@ -322,17 +322,17 @@ class EnvSlot:
             return
         self.reset_info = cloudpickle.loads(packed)
         if self.pending is Pending.RESTART:
-            # The first observation of the next episode, with the end of the one that the death interrupted.
+            # The answer is the first observation of the next episode. The reply also ends the interrupted episode.
             self._answered(lost_step(observation, self._last_observation, self._death_reason))
         else:
             self._answered(Reply(observation, reward=0.0, done=False, info={}))
 
     def _accept_step(self, observation: Any, outcome: Outcome) -> None:
-        """Take the result of a step."""
+        """Process the result of a step."""
         reward, done, info, reset_info = outcome
         self._n_deaths = 0
         if self._is_behind:
-            # The learner has chosen another action since: it would store this result with the wrong action.
+            # The learner has chosen another action meanwhile, and would store this result with the wrong action.
             info |= {INVALID: True, LATE: True}
         if reset_info is not None:
             self.reset_info = reset_info
@@ -347,12 +347,11 @@ class EnvSlot:
         self._is_behind = False
 
     def take(self) -> Reply:
-        """Return the reply and clear it. If there is none, the environment is late; return an invalid step instead."""
+        """Return the reply and clear it; if the environment is late and has no reply, return an invalid step."""
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply
-        # A restarting environment is not late: its next answer is the end of the interrupted episode, whatever the
-        # action is.
+        # A restarting environment is not late: its next answer ends the interrupted episode, for any action.
         self._is_behind = self.pending is Pending.STEP
         self.n_late += 1
         return late_step(self._last_observation)
@@ -360,8 +359,8 @@ class EnvSlot:
     def restart(self, reason: str) -> None:
         """Replace the actor by a new one, because it has died or does not answer.
 
-        :param reason: why, in one line
-        :raises EnvLostError: if it has died too often in a row
+        :param reason: why the actor is replaced, in one line
+        :raises EnvLostError: if the actor has died too often in a row
         """
         self._n_deaths += 1
         if self._n_deaths > MAX_DEATHS_IN_A_ROW:
@@ -376,7 +375,7 @@ class EnvSlot:
         self._death_reason = reason
         self._actor = self._start()
         self._is_unreachable = False  # Ray may have chosen another machine
-        # An actor handles its calls in the order in which they are made: attributes first, then the reset.
+        # An actor handles calls in order: first the attributes, then the reset.
         for name, value in self._attributes.items():
             self._actor.call.remote("set_attr", pack((name, value)))
         if self.pending is Pending.RESET:
@@ -385,12 +384,12 @@ class EnvSlot:
             self._ask(Pending.RESTART, self._actor.reset.remote(self._restart_seed(), {}))
 
     def extend_patience(self, reason: str) -> None:
-        """Wait as long again for an environment that was restarted and does not answer; the others continue."""
+        """Wait for another ``patience_s`` for a restarted environment that does not answer; the others continue."""
         _LOG.warning("environment %d is still missing: %s", self.index, reason)
         self._gives_up_at = time.monotonic() + self._patience_s
 
     def _restart_seed(self) -> int | None:
-        """Derive a seed for a restarted environment; with its first seed it would repeat its first episodes."""
+        """Derive a new seed for a restarted environment, which would otherwise repeat its first episodes."""
         if self._seed is None:
             return None
         return int(np.random.SeedSequence([self._seed, self.n_rebuilds]).generate_state(1)[0])
@@ -413,7 +412,7 @@ class EnvSlot:
         return self._actor.call.remote(request, pack(arguments))
 
     def end_call(self, answer_ref: Any, request: str, *arguments: Any) -> Any:
-        """Wait for the answer to :meth:`begin_call`; an actor that dies meanwhile is restarted and asked again."""
+        """Wait for the answer to :meth:`begin_call`; if the actor dies, restart it and repeat the request."""
         while True:
             self._drain_connection(answer_ref)
             try:
@@ -433,8 +432,8 @@ class EnvSlot:
     def _drain_connection(self, answer_ref: Any) -> None:
         """Read the answer to a pending step from a connection that has been left.
 
-        An answer that is larger than the system's socket buffers blocks the actor until we have read it, and the actor
-        cannot answer the next call before.
+        An answer that is larger than the system's socket buffers blocks the actor until it is read. Only then can the
+        actor answer the next call.
         """
         while self.connection is not None and self.connection.is_left and self.patience_left_s:
             if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):
@@ -443,7 +442,7 @@ class EnvSlot:
                 return
 
     def _fetch(self, answer_ref: Any) -> Any:
-        """Return an answer of Ray, or raise what the environment has raised."""
+        """Return an answer of Ray, or raise the environment's exception."""
         try:
             answer = self._ray.get(answer_ref, timeout=self._patience_s)
         except self._ray.exceptions.GetTimeoutError as error:
@@ -458,7 +457,7 @@ class EnvSlot:
     def begin_close(self) -> Any:
         """Make the actor close its environment.
 
-        :return: Ray's reference to wait for before :meth:`kill`
+        :return: Ray's reference, which must be ready before :meth:`kill`
         """
         self._drop_connection()
         return self._actor.close.remote()
@@ -473,7 +472,7 @@ class EnvSlot:
 
 
 def close_slots(slots: list[EnvSlot]) -> None:
-    """Close the environments, then kill their actors, including those whose environment could not be closed."""
+    """Close the environments, then kill all actors, even if an environment could not be closed."""
     closing = [slot.begin_close() for slot in slots if slot.has_answered]
     if closing:
         need_ray().wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The connection to Ray: join a running cluster or start a local one, and run whole functions as Ray tasks.
+"""Connect to Ray: join a running cluster or start a local one, and run functions as Ray tasks.
 
 Only the process that started Ray shuts it down.
 """
@@ -31,7 +31,7 @@ def need_ray() -> Any:
     """Import Ray, which is an optional dependency.
 
     :return: the module ``ray``
-    :raises ImportError: if it is not installed; the extra is named
+    :raises ImportError: if Ray is not installed; the message says how to install it
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default Ray sends usage statistics to its developers
     try:
@@ -42,11 +42,12 @@ def need_ray() -> Any:
 
 
 class RaySession:
-    """Keep this process connected to Ray until :meth:`close`.
+    """Keep this process connected to Ray until :meth:`close` is called.
 
-    If this process is connected to Ray already, that connection is used and left alone. Otherwise ``address`` says
-    which cluster to join. Without an address, and without ``RAY_ADDRESS`` in the environment, Ray is started on this
-    machine, bound to the loopback address, and shut down with the last open session of this process.
+    If this process is connected to Ray already, the session uses that connection and leaves it open at the end.
+    Otherwise the session joins the cluster at ``address``. Without an address, and without ``RAY_ADDRESS`` in the
+    environment, it starts Ray on this machine, bound to the loopback address. This Ray is shut down with the last open
+    session of this process.
 
     :param address: ``"auto"`` (a Ray that runs on this machine), ``"10.0.0.1:6379"``, ``"ray://10.0.0.1:10001"``, or
         ``None``
@@ -54,7 +55,8 @@ class RaySession:
     :raises ValueError: if no Ray can be joined at the address
     """
 
-    # Ray has one connection per process, so its state belongs to the class: how many sessions use it, and who made it.
+    # Ray has one connection per process. So the class holds its state: how many sessions use it, and whether one made
+    # it.
     _n_open = 0
     _is_connected_by_us = False
     _is_started_by_us = False
@@ -79,14 +81,15 @@ class RaySession:
 
     @property
     def is_started_by_us(self) -> bool:
-        """Return whether this process has started this Ray, on this machine."""
+        """Return whether this process has started Ray on this machine."""
         return RaySession._is_started_by_us
 
     @property
     def allows_connections(self) -> bool:
         """Return whether the learner may open its own network connections to actors, in addition to Ray's.
 
-        It may not from outside the cluster (``ray://``), nor where Ray's own traffic is encrypted, since ours is not.
+        The answer is False outside the cluster (``ray://``), and if Ray encrypts its traffic, because these connections
+        are not encrypted.
         """
         is_encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
         return not is_encrypted and not self.ray.util.client.ray.is_connected()
@@ -115,15 +118,17 @@ def _start(ray: Any) -> None:
 
 
 def _join(ray: Any, address: str) -> None:
-    """Connect to a running Ray, or raise a ValueError that says how to start one."""
+    """Connect to a running Ray; if there is none, raise a ValueError that says how to start Ray."""
     try:
         _probe(address)
         ray.init(address=address, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0]  # Ray's messages continue with a page of advice
+        first_line = (
+            str(error).strip().splitlines()[0]
+        )  # Ray''s messages continue with a page of advice, which is dropped
         raise ValueError(
-            f"address={address!r}: no Ray can be joined there ({first_line}); start one with 'ray start --head', or "
-            "leave the address out to start one on this machine"
+            f"address={address!r}: no running Ray found there ({first_line}); start Ray with 'ray start --head', "
+            "or leave the address out to start it on this machine"
         ) from error
 
 
@@ -140,10 +145,10 @@ def _probe(address: str) -> None:
 
 @contextmanager
 def bound_to_loopback() -> Iterator[None]:
-    """Make a Ray that is started in this block bind the loopback address only.
+    """Make Ray bind the loopback address only, if it is started in this context.
 
-    Ray reads its switch once, when it is imported. Therefore both the environment variable and the constant that was
-    read from it are set, and restored afterwards (Ray 2.60).
+    Ray reads the environment variable once, when it is imported, and keeps the value in a constant. Therefore this
+    function sets the variable and the constant, and restores them afterwards (Ray 2.60).
     """
     from ray._private import ray_constants
 
@@ -173,7 +178,7 @@ def run_tasks(
     num_gpus: float = 0.0,
     address: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Call a function as Ray tasks, such as whole training runs: as many at a time as the cluster has room for.
+    """Call a function as Ray tasks, such as whole training runs, as many at a time as fit into the cluster.
 
     Each call runs in a process of its own, in the working folder of this process if that folder exists there.
 
@@ -182,9 +187,10 @@ def run_tasks(
     :param num_cpus: processors for each call
     :param num_gpus: share of a GPU for each call
     :param address: address of the cluster, see :class:`RaySession`
-    :return: the index of each call, in the order in which the calls end, with its result or its exception
+    :return: pairs of a call's index and its result or exception, in the order in which the calls end
     :raises ImportError: if Ray is not installed
-    :raises ValueError: if no cluster can be joined at the address, or none of its machines has room for a call
+    :raises ValueError: if no cluster can be joined at the address, or if no machine of the cluster has the resources
+        for a call
     """
     session = RaySession(address)
     try:
@@ -198,13 +204,13 @@ def run_tasks(
 
 
 def _check_room(ray: Any, needs: Mapping[str, float]) -> None:
-    """Raise if the cluster can never run a call; Ray would wait for ever for more machines."""
+    """Raise an error if the cluster is too small for a call; Ray would wait for more machines without a limit."""
     total = ray.cluster_resources()
     for name, amount in needs.items():
         if amount > total.get(name, 0.0):
             there = total.get(name, 0.0)
             raise ValueError(
-                f"each run needs {name} {amount:g}, but the whole cluster has {there:g}; request less, or add machines"
+                f"each run needs {amount:g} {name}, but the whole cluster has {there:g}; request less, or add machines"
             )
 
 

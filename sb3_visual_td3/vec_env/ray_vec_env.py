@@ -1,4 +1,4 @@
-"""A Stable-Baselines3 VecEnv whose environments are Ray actors, on this machine or on several."""
+"""Define a Stable-Baselines3 VecEnv whose environments are Ray actors, on one machine or on several."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ class RayVecEnv(VecEnv):
     """Step environments in Ray actors anywhere in a Ray cluster, with the results of ``SubprocVecEnv`` bit for bit.
 
     Each actor makes its environment on the machine on which Ray places it. A simulator that the environment starts runs
-    on the same machine. Steps use a network connection between the learner and each actor, which costs no more than
-    SubprocVecEnv's. All other requests, and steps where no connection can be opened, use Ray's calls.
+    on the same machine. Steps use a network connection between the learner and each actor, which is as fast as
+    SubprocVecEnv's pipes. All other requests use Ray's calls, and so do steps if no connection can be opened.
 
-    If the process, its machine or the network fails, the environment is restarted, with the attributes that were set by
-    ``set_attr``, and the episode is truncated: last observation, reward 0, ``info["invalid_transition"]=True`` and
-    ``info["simulator_failure"]``. VisualTD3 does not store such a step; the buffers in
-    ``sb3_visual_td3.buffers.valid_transitions`` drop it for other algorithms. An exception that the environment raises
-    is raised here.
+    If the process, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
+    has set. The episode is truncated by a step with the last observation, the reward 0,
+    ``info["invalid_transition"]=True`` and ``info["simulator_failure"]``. VisualTD3 does not store such a step; for
+    other algorithms the buffers in ``sb3_visual_td3.buffers.valid_transitions`` drop it. An exception of the
+    environment is raised in the learner.
 
-    With ``deadline_s`` the learner does not wait for stragglers. An environment that has not answered by then, or that
-    is being restarted, repeats its last observation in an invalid step, and the others continue. The step of the late
-    answer is invalid as well, because the learner has chosen another action since.
+    With ``deadline_s`` the learner does not wait for slow environments. An environment that has not answered at the
+    deadline, or that is being restarted, repeats its last observation in an invalid step, and the other environments
+    continue. The step whose answer comes late is invalid too, because the learner has chosen another action meanwhile.
 
     :param env_fns: functions that make the environments; pickled by value if they cannot be imported
-    :param num_cpus: processors for each environment; not counted in a Ray that is started here
+    :param num_cpus: processors for each environment; ignored if this process starts Ray
     :param num_gpus: share of a GPU for each environment: with 0.5, two of them share one
     :param resources: further resources of the cluster, such as ``{"carla": 1}``
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
-    :param address: address of the cluster; see :class:`RaySession`. ``None``: ``RAY_ADDRESS``, or this machine
+    :param address: address of the cluster; see :class:`RaySession`. None for ``RAY_ADDRESS``, or this machine
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
     :param direct: True if steps use connections to the actors. With False they use Ray's calls, and large observations
-        its object store. This also happens with ``ray://`` addresses, if Ray encrypts (``RAY_USE_TLS=1``), and if the
-        actors' ports cannot be reached
-    :param deadline_s: longest wait for stragglers after the actions were sent, in seconds; ``None``: no deadline
+        use its object store. Steps also use Ray's calls with ``ray://`` addresses, with encryption (``RAY_USE_TLS=1``),
+        and if the actors' ports cannot be reached
+    :param deadline_s: longest wait for all environments after the actions were sent, in seconds; None for no deadline
     :param patience_s: longest wait for one answer in seconds, after which the environment is restarted
     :raises ImportError: if Ray is not installed
     :raises ValueError: if an argument is out of range, or no cluster can be joined at the address
@@ -85,7 +85,7 @@ class RayVecEnv(VecEnv):
         patience_s: float = _PATIENCE_S,
     ) -> None:
         if not env_fns:
-            raise ValueError("env_fns is empty: expected a function for each environment")
+            raise ValueError("env_fns=[]: expected a list with one function for each environment")
         if placement not in _PLACEMENTS:
             raise ValueError(f"placement={placement!r}: expected 'pack' or 'spread'")
         for name, amount in {"num_cpus": num_cpus, "num_gpus": num_gpus, **(resources or {})}.items():
@@ -102,7 +102,7 @@ class RayVecEnv(VecEnv):
         self._ray = self._session.ray
         self._is_direct = direct and self._session.allows_connections
         try:
-            # In a Ray that we start there is no other work, so processors are not counted: more environments than
+            # If we started Ray, it has no other work. Then processors are not counted: more environments than
             # processors are allowed, as with SubprocVecEnv.
             counted_cpus = 0.0 if self._session.is_started_by_us else num_cpus
             options = ActorOptions(counted_cpus, num_gpus, dict(resources or {}), placement == "spread", runtime_env)
@@ -110,14 +110,14 @@ class RayVecEnv(VecEnv):
             self._wait_for_room(options)
             observation_space, action_space = self._call("spaces", indices=0)[0]
             super().__init__(len(env_fns), observation_space, action_space)
-        except BaseException:  # also Ctrl-C: actors that are left behind would block the cluster
+        except BaseException:  # on Ctrl-C too, because remaining actors would block the cluster
             self.close()
             raise
 
     def _wait_for_room(self, options: ActorOptions) -> None:
         """Wait until Ray has placed every actor.
 
-        :raises ValueError: if the cluster has not enough free resources within ``patience_s``
+        :raises ValueError: if the cluster does not have enough free resources within ``patience_s``
         """
         # An actor answers its first call once Ray has found a machine for it and its environment is made.
         waiting = [slot.begin_call("spaces") for slot in self._slots]
@@ -130,14 +130,14 @@ class RayVecEnv(VecEnv):
             raise ValueError(f"{self._shortage(len(missing), options)}; request less, or add machines")
 
     def _shortage(self, n_missing: int, options: ActorOptions) -> str:
-        """Return how many environments are missing, what each requests, and what the cluster has, in words."""
+        """Return a sentence on how many environments are missing, what each requests, and what the cluster has."""
         needs = {"CPU": options.num_cpus, "GPU": options.num_gpus, **options.resources}
         asked = ", ".join(f"{name} {amount:g}" for name, amount in needs.items() if amount) or "nothing"
         total = self._ray.cluster_resources()
         there = ", ".join(f"{name} {total.get(name, 0):g}" for name, amount in needs.items() if amount) or "nothing"
         return (
-            f"{n_missing} of {len(self._slots)} environments could not be placed: each asks for {asked}, the whole "
-            f"cluster has {there}"
+            f"{n_missing} of {len(self._slots)} environments could not be placed: each needs {asked}, and the "
+            f"whole cluster has {there}"
         )
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -153,7 +153,7 @@ class RayVecEnv(VecEnv):
             return
         slots = [slot for slot in self._slots if slot.needs_connection]
         errors = []
-        # All actors are asked to listen before the first connection is opened, so that their start-up times overlap.
+        # All actors start listening before the first connection is opened, so that they start in parallel.
         for slot, address_ref in [(slot, slot.begin_connection()) for slot in slots]:
             try:
                 slot.open_connection(address_ref)
@@ -191,7 +191,7 @@ class RayVecEnv(VecEnv):
         return _stacked(observations, self.observation_space)
 
     def _gather(self, deadline_s: float | None) -> None:
-        """Wait for all answers, or until the deadline has passed and at least one answer has arrived.
+        """Wait for all answers, or until the deadline and the first answer.
 
         :param deadline_s: seconds after the actions were sent; None waits for all answers
         """
@@ -201,8 +201,8 @@ class RayVecEnv(VecEnv):
                 left_s = self._sent_at + deadline_s - time.monotonic()
             is_late = left_s <= 0
             has_reply = any(slot.reply is not None for slot in self._slots)
-            # After the deadline the answers that have arrived meanwhile are collected without waiting. If there is none
-            # yet, the learner could only repeat all observations, so it waits for the first one.
+            # After the deadline, answers that have arrived are collected without waiting. If none has arrived, the
+            # learner could only repeat all observations, so it waits for the first answer.
             if is_late and has_reply:
                 left_s = 0.0
             elif is_late:
@@ -218,8 +218,8 @@ class RayVecEnv(VecEnv):
         """Wait for answers.
 
         :param waiting: the environments with a pending request
-        :param timeout_s: longest wait in seconds; the smallest ``patience_s`` of a slot limits it too
-        :param n: number of answers to wait for; with connections the wait ends with the first answer
+        :param timeout_s: longest wait in seconds; the smallest ``patience_s`` of the environments limits it too
+        :param n: number of answers to wait for; if connections are open, the wait ends with the first answer
         :return: the environments whose answer can be collected
         """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))
@@ -228,9 +228,9 @@ class RayVecEnv(VecEnv):
         if not connected:
             ready, _ = self._ray.wait(refs, num_returns=n, timeout=max(0.0, end - time.monotonic()))
             return self._slots_of(ready, waiting)
-        # No call waits for connections and for Ray's answers together. If there are only connections, Ray is asked once
-        # a second whether an actor has died, because a machine that loses its power closes no connection. Otherwise
-        # Ray's answers are polled.
+        # No function waits for connections and for Ray's answers together. If all steps use connections, this loop
+        # checks once a second with Ray whether an actor has died, because a machine that loses its power does not close
+        # its connections. Otherwise it polls Ray's answers.
         interval_s = CHECK_INTERVAL_S if len(connected) == len(waiting) else _POLL_S
         while True:
             left_s = max(0.0, end - time.monotonic())
@@ -246,12 +246,12 @@ class RayVecEnv(VecEnv):
         return [slot for slot in waiting if slot.answer_ref in found]
 
     def _collect(self, arrived: list[EnvSlot]) -> None:
-        """Collect the answers: those of Ray all at once, or one by one if one of them is an error."""
+        """Collect the answers; Ray's answers are fetched together, or one by one if one of them is an error."""
         by_ray = [slot for slot in arrived if slot.connection is None]
         try:
             answers = self._ray.get([slot.answer_ref for slot in by_ray]) if by_ray else []
         except self._ray.exceptions.RayError:
-            # ``get`` does not say whose answer is the error. Each slot handles its own.
+            # ``get`` does not say which answer is the error, so each slot fetches its own.
             _all_done([slot.collect for slot in arrived])
             return
         for slot, answer in zip(by_ray, answers, strict=True):
@@ -263,7 +263,7 @@ class RayVecEnv(VecEnv):
 
         :param silent: the environments without an answer
         :param others_continue: whether the learner can continue without these environments
-        :raises EnvLostError: if one has been restarted already, and the learner cannot continue without it
+        :raises EnvLostError: if an environment has been restarted already, and the learner cannot continue without it
         """
         for slot in silent:
             if slot.patience_left_s > 0.0:
@@ -290,7 +290,8 @@ class RayVecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Render each environment.
 
-        :return: RGB arrays, or None for each where ``render_mode`` is not ``"rgb_array"``
+        :return: one RGB array ``(height, width, 3)`` for each environment, or None if ``render_mode`` is not
+            ``"rgb_array"``
         """
         if self.render_mode != "rgb_array":
             text = f"render_mode={self.render_mode!r} renders no images: make the environments with 'rgb_array'"
@@ -323,7 +324,7 @@ class RayVecEnv(VecEnv):
         return self._call("is_wrapped", wrapper_class, indices=indices)
 
     def _call(self, request: str, *arguments: Any, indices: VecEnvIndices = None) -> list[Any]:
-        """Send a request to environments, all at once, and return their results."""
+        """Send a request to all chosen environments, and then wait for their results."""
         slots = self._slots if indices is None else [self._slots[index] for index in self._get_indices(indices)]
         pending = [slot.begin_call(request, *arguments) for slot in slots]
         calls = [partial(slot.end_call, each, request, *arguments) for slot, each in zip(slots, pending, strict=True)]
@@ -331,7 +332,7 @@ class RayVecEnv(VecEnv):
 
     @property
     def places(self) -> list[tuple[str, int]]:
-        """Return for each environment Ray's id of its machine and the id of its process there."""
+        """Return Ray's id of the machine and the process id of each environment."""
         return [slot.where() for slot in self._slots]
 
     @property
@@ -341,7 +342,7 @@ class RayVecEnv(VecEnv):
 
     @property
     def n_late_steps(self) -> int:
-        """Return how many steps were late so far, see ``deadline_s``."""
+        """Return how many steps have missed ``deadline_s`` so far."""
         return sum(slot.n_late for slot in self._slots)
 
 
@@ -357,7 +358,7 @@ def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 
     :param calls: functions without arguments
     :return: their results
-    :raises Exception: the first one that a call has raised
+    :raises Exception: the first exception that a call has raised
     """
     results, errors = [], []
     for call in calls:
