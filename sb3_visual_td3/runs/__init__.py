@@ -1,4 +1,4 @@
-"""What a run leaves on the disk besides its event files: ``run.json``, snapshots, and the lock that protects them.
+"""Write and read a run's files other than event files: ``run.json``, snapshots, and the lock that protects them.
 
-Nothing here imports torch, so that the report can read a run quickly.
+This package does not import torch, so that the report can read a run quickly.
 """

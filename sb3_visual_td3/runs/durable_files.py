@@ -1,11 +1,11 @@
-"""Files that survive a crash: durable and atomic writes, digests, and protection from links.
+"""Write files durably and atomically, compute digests, and protect other files from links in a run's folder.
 
-A snapshot is only worth something if it is on the disk when the process is killed, and a log file may only be cut if it
-belongs to this run alone. This module holds the few system calls behind both; everything else in ``runs/`` and in
-``callbacks/`` that writes a file of a run goes through it.
+A snapshot is useful only if it is on the disk when the process is killed. A log file may be cut only if no other run
+shares it. This module holds the system calls for both purposes. All code in ``runs/`` and ``callbacks/`` that writes a
+run's files uses it.
 
-Two terms: a write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. It
-is *atomic* when a reader, or the next process, sees the old content or the new one and never a part.
+A write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. A write is
+*atomic* if a reader sees the old content or the new content, and never a part of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TEMPORARY = ".new-"
 
 
 class FileDigest(NamedTuple):
-    """Size and SHA-256 of a file, by which a later reader recognises that it is unchanged."""
+    """Hold a file's size and SHA-256, which show a later reader whether the file is unchanged."""
 
     n_bytes: int
     sha256: str
@@ -45,7 +45,7 @@ class FileDigest(NamedTuple):
 def bytes_of(array: NDArray[Any]) -> memoryview:
     """Return the memory of an array as bytes, without a copy.
 
-    :param array: C-contiguous
+    :param array: a C-contiguous array
     :return: a view of ``array.nbytes`` bytes
     """
     return array.reshape(-1).view(np.uint8).data
@@ -65,7 +65,7 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
         for part in parts:
             rest = part
             while rest:
-                # A disk that is nearly full accepts a part without an error; the next call raises the error.
+                # A nearly full disk accepts a part of the data without an error. The next call then raises the error.
                 rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
     finally:
@@ -76,8 +76,8 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name, and rename it once it is complete and on the disk.
 
-    Whenever the process is killed or the disk fills up, ``path`` holds the old file or the new one. A symbolic link at
-    ``path`` is replaced, not followed. Only one process at a time may write a path.
+    ``path`` always holds the old file or the new file, even if the process is killed or the disk is full. A symbolic
+    link at ``path`` is replaced, not followed. Only one process at a time may write to ``path``.
 
     :param path: path of the file; its folder must exist
     :return: the temporary path to write to, with the same suffix as ``path``
@@ -85,7 +85,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     try:
-        # Removed and not overwritten: a killed writer may have left it, or another person a link under this name.
+        # A file from a killed writer, or a link from another person, may have this name. It is removed, not
+        # overwritten.
         with suppress(FileNotFoundError):
             temporary.unlink()
         yield temporary
@@ -135,7 +136,7 @@ def sync_folder(path: Path) -> None:
     try:
         sync_file(path)
     except OSError as error:
-        # Some network file systems cannot sync a folder. Their renames are durable without it.
+        # Some network file systems cannot sync a folder; on these, renames are durable without it.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
             raise
 
@@ -178,11 +179,12 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder that holds symbolic links or special files.
 
-    A run may come from another person. Resuming it cuts, empties and overwrites files in it, so a link could make it
-    destroy a file elsewhere, and reading a FIFO would wait for ever.
+    A run may come from another person. Resuming it cuts, empties and overwrites files in its folder. Through a link
+    this would destroy a file elsewhere, and reading a FIFO would wait without end.
 
     :param folder: folder of the run; it may be a link itself, because the user has named it
-    :raises ValueError: if there is a link, a pipe, a socket or a device anywhere below it, or it cannot be read
+    :raises ValueError: if there is a link, a pipe, a socket or a device anywhere below the folder, or if the folder
+        cannot be read
     """
     waiting = [Path(folder)]
     while waiting:
@@ -190,7 +192,9 @@ def refuse_links(folder: Path) -> None:
             with os.scandir(waiting.pop()) as entries:
                 found = list(entries)
         except OSError as error:
-            raise ValueError(f"{error.filename} cannot be read ({error.strerror})") from error
+            raise ValueError(
+                f"{error.filename} cannot be read ({error.strerror}): give yourself access to it"
+            ) from error
         for entry in found:
             if entry.is_symlink():
                 raise ValueError(
@@ -204,12 +208,12 @@ def refuse_links(folder: Path) -> None:
 
 
 def break_hard_links(folder: Path, but: Path) -> None:
-    """Replace every file that another run shares by a hard link with a copy.
+    """Replace every file that has hard links, and so may belong to another run too, with a copy.
 
-    ``cp -al`` copies a run by hard links. Appending to such a file would change the file of the other run as well.
+    ``cp -al`` copies a run by hard links. Appending to such a file would also change the file of the original run.
 
     :param folder: folder of the run, without symbolic links (see :func:`refuse_links`)
-    :param but: a folder whose files are replaced and never changed, so that sharing them is safe
+    :param but: a folder to leave out, because its files are replaced as a whole and never changed
     :raises OSError: if the operating system refuses
     """
     for path in folder.rglob("*"):
@@ -248,7 +252,7 @@ def cut_own(handle: int, path: Path, n_bytes: int) -> None:
 
 
 def _replace_by_copy(path: Path, n_bytes: int) -> None:
-    # The rename gives this run a file of its own. The other run keeps the old one under its own name.
+    # The rename gives this run its own file. The other run keeps the old file.
     copy = path.with_name(f".{path.name}.own")
     copy.unlink(missing_ok=True)
     copy_start(path, copy, n_bytes)

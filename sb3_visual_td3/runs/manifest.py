@@ -1,7 +1,7 @@
-"""``run.json``: the settings of a run, its machine, its commit, and how it ended.
+"""Describe a run in ``run.json``: its settings, its machine, its commit, and how it ended.
 
-:class:`~sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback` writes the file and the report reads it. This module
-is what the two share, so it imports neither torch nor Stable-Baselines3.
+:class:`~sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback` writes the file and the report reads it. Both use
+    this module, so it imports neither torch nor Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PACKAGES = (
 )
 """Packages whose version can change the numbers of a training run."""
 _GIT_TIMEOUT_S = 5.0
-# User and password in an address, such as "user:secret" in "https://user:secret@host/".
+# This matches user and password in an address, such as "user:secret" in "https://user:secret@host/".
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 
 
@@ -55,7 +55,7 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
 def package_versions() -> dict[str, str]:
     """Return the installed versions of the packages that a training run depends on.
 
-    :return: package name to version; packages that are not installed are left out
+    :return: versions by package name; packages that are not installed are left out
     """
     found = {}
     for package in PACKAGES:
@@ -80,9 +80,10 @@ def machine(gpu: str | None) -> dict[str, Any]:
     """Describe the machine.
 
     :param gpu: name of the GPU, which only torch knows; None without a GPU
-    :return: ``cpu``, ``cores`` (that this process may use), ``memory_gb``, ``gpu``, ``platform``, ``python``
+    :return: a dict with ``cpu``, ``cores`` (the number that this process may use), ``memory_gb``, ``gpu``, ``platform``
+        and ``python``
     """
-    # The affinity respects the limits of Slurm and of containers; cpu_count() is the whole machine.
+    # The affinity respects the limits of Slurm and of containers; cpu_count() counts all cores of the machine.
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -112,7 +113,7 @@ def _memory_gb() -> float | None:
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
     """Return the command line of this process, with user and password in addresses replaced by ``***``.
 
-    :param arguments: another command line; None takes that of this process
+    :param arguments: the command line to use; None for that of this process
     :return: the words of the command line
     """
     words = sys.orig_argv if arguments is None else arguments
@@ -130,7 +131,7 @@ ExplosionAlertCallback or by another callback. Every run that is not finished ca
 
 @dataclass(frozen=True)
 class RunManifest:
-    """The content of ``run.json``.
+    """Hold the content of ``run.json``.
 
     :param algo: class name of the algorithm
     :param env_id: id of the environment, or "unknown"
@@ -140,19 +141,19 @@ class RunManifest:
     :param encoder: kind of encoder; None if the policy has no encoder
     :param groups: names of the parameter groups
     :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize; None if unknown
-    :param versions: package name to version
+    :param versions: versions by package name
     :param git: ``commit`` and ``dirty`` of the repository that the run was started in; None outside a repository
     :param machine: cpu, cores, memory, gpu, platform and python; empty in files of earlier versions
     :param command: words of the command line; empty in files of earlier versions
     :param started: ISO 8601 time with its UTC offset
-    :param finished: ISO 8601 time at which the run finished; None while it runs, or if it ended in a different way. It
-        is written last, when all other files of the run are on the disk
+    :param finished: ISO 8601 time at which the run finished; None while it runs, or if it crashed or was stopped. The
+        time is written last, when all other files of the run are on the disk
     :param event_dir: folder of the event files, relative to the folder of this file
     :param end: how the run ended; None while it runs, if it was killed, and in files of earlier versions, which write
         ``finished`` for every end
-    :param ended: ISO 8601 time of that end
-    :param end_reason: the cause of the end in words; None for a finished run
-    :param format_version: version of this format
+    :param ended: ISO 8601 time at which the run ended
+    :param end_reason: the cause of the end, as text; None for a finished run
+    :param format_version: version of the file's format
     """
 
     algo: str
@@ -182,13 +183,13 @@ class RunManifest:
             raise ValueError(f"encoder is {shown(self.encoder)}; expected 'separate', 'shared' or None")
         if self.end is not None and self.end not in get_args(RunEnd):
             raise ValueError(f"end is {shown(self.end)}; expected one of {', '.join(get_args(RunEnd))}, or None")
-        # JSON has lists only. The dataclass is frozen, so its own assignment is bypassed.
+        # JSON has lists instead of tuples. The dataclass is frozen, so object.__setattr__ is needed.
         object.__setattr__(self, "groups", tuple(self.groups))
         object.__setattr__(self, "command", tuple(self.command))
 
     @property
     def how_it_ended(self) -> str | None:
-        """Return the end in words, such as ``crashed at 2024-05-01T10:00:00+00:00: EOFError``; None without an end."""
+        """Return how the run ended, such as ``crashed at 2024-05-01T10:00:00+00:00: EOFError``; None if unknown."""
         if self.end is None or self.end == "finished":
             return None if self.finished is None else f"finished at {self.finished}"
         words: str = self.end
@@ -215,7 +216,7 @@ class RunManifest:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunManifest:
-        """Read and check a file. Users of the manifest rely on the types and do not check them again.
+        """Read a file and check it, so that users of the manifest can rely on its types.
 
         :param path: path of the file
         :return: its content
@@ -267,17 +268,20 @@ _TEXTS_INSIDE = ("groups", "command", "versions")
 
 
 def _check(content: Mapping[str, Any], name: str) -> None:
-    """Refuse content that is not a ``run.json`` of this version; RunManifest itself checks its choices."""
+    """Refuse content that is not a ``run.json`` of this version; RunManifest checks the values of its fields."""
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{name}: format_version is {shown(content.get('format_version'))}; this version reads {FORMAT_VERSION}"
         )
     unknown = sorted(content.keys() - _TYPES.keys())
     if unknown:
-        raise ValueError(f"{name}: unknown keys {', '.join(unknown)[:MAX_SHOWN_CHARACTERS]}")
+        raise ValueError(
+            f"{name}: unknown keys {', '.join(unknown)[:MAX_SHOWN_CHARACTERS]}; expected only those of "
+            "RunRecorderCallback"
+        )
     missing = [key for key in ("algo", "env_id") if key not in content]
     if missing:
-        raise ValueError(f"{name}: missing {', '.join(missing)}")
+        raise ValueError(f"{name}: missing {', '.join(missing)}; expected the keys that RunRecorderCallback writes")
     for key, value in content.items():
         require_type(value, _TYPES[key], f"{name}: {key}")
         if key in _TEXTS_INSIDE:

@@ -1,7 +1,7 @@
-"""The large arrays of all snapshots of a run: cut into chunks, each stored once under its digest.
+"""Store the large arrays of a run's snapshots in chunks, each once under its digest.
 
-Two snapshots of one run share most of their replay buffer. Since a chunk is named by the SHA-256 of its content, the
-second snapshot finds the unchanged chunks on the disk and writes only what is new, as git does with its objects.
+Two snapshots of one run share most of their replay buffer. The name of a chunk is the SHA-256 of its content. So the
+second snapshot finds the unchanged chunks on the disk and writes only the new ones, as git does with its objects.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def chunk_bytes_for(n_bytes: int) -> int:
     """Return the chunk size for an array.
 
     :param n_bytes: size of the array in bytes
-    :return: size of each chunk but the last in bytes; a multiple of every item size
+    :return: size in bytes of each chunk except the last; a multiple of every item size
     """
     return LARGE_CHUNK_BYTES if n_bytes >= LARGE_ARRAY_BYTES else CHUNK_BYTES
 
@@ -43,11 +43,12 @@ def chunk_bytes_for(n_bytes: int) -> int:
 def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
     """Yield the content of an array in C order, one chunk at a time.
 
-    :param array: array in any memory layout; a C-contiguous array is not copied, another one is copied chunk by chunk
+    :param array: array in any memory layout; a C-contiguous array is not copied, any other array is copied chunk by
+        chunk
     :param chunk_bytes: size of a chunk in bytes, a multiple of the item size
     :return: chunks of that many bytes; the last one may be shorter
     """
-    # array.flat of a transposed array copies on slicing, and only the slice.
+    # For a transposed array, slicing array.flat copies only the slice.
     n_numbers = chunk_bytes // array.itemsize
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
     for start in range(0, array.size, n_numbers):
@@ -55,13 +56,13 @@ def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
 
 
 class ChunkedArray:
-    """A large array of a snapshot that is still on disk, a :class:`~sb3_visual_td3.common.saved_state.StoredArray`.
+    """Represent a large array of a snapshot that is still on disk; this is a ``StoredArray``.
 
     :param shape: shape of the array
     :param dtype: dtype of the array
-    :param chunk_bytes: size of each chunk but the last in bytes
+    :param chunk_bytes: size in bytes of each chunk except the last
     :param chunks: digests of the chunks, in order
-    :param store: the store that holds them
+    :param store: the store that holds the chunks
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ChunkedArray:
     def read_into(self, target: NDArray[Any]) -> None:
         """Read the array into memory that is already allocated, and check every byte.
 
-        :param target: C-contiguous, of the same shape and dtype; after an error it is partly overwritten
+        :param target: C-contiguous array of the same shape and dtype; after an error it is partly overwritten
         :raises SnapshotError: if a chunk is missing or damaged
         :raises ValueError: if the target has a different shape, dtype or layout, or is read-only
         """
@@ -96,14 +97,14 @@ class ChunkedArray:
                 f"expected {self.shape} {self.dtype}, C-contiguous"
             )
         if not target.flags.writeable:
-            raise ValueError("the target is read-only: the array cannot be read into it")
+            raise ValueError("the target is read-only: expected an array that can be written to")
         for digest, part in zip(self._chunks, cut(target, self._chunk_bytes), strict=True):
             self._store.read_into(digest, part)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read the array into a new NumPy array."""
         if copy is False:
-            raise ValueError("an array on disk cannot be used without a copy in memory")
+            raise ValueError("copy=False: an array on disk is always copied into memory; use copy=None or copy=True")
         array = np.empty(self.shape, self.dtype)
         self.read_into(array)
         return array if dtype is None else array.astype(dtype, copy=False)
@@ -117,17 +118,17 @@ _FOLDERS = "[0-9a-f][0-9a-f]"
 
 
 class StoredChunk(NamedTuple):
-    """The name of a chunk, and the number of bytes written for it: 0 if it was already there."""
+    """Hold the name of a chunk and the number of bytes written for it, which is 0 if the chunk existed."""
 
     digest: str
     n_bytes_written: int
 
 
 class ObjectStore:
-    """Stores chunks at ``<folder>/ab/abcdef...``, named by their SHA-256. Only one process at a time may write.
+    """Store chunks at ``<folder>/ab/abcdef...``, named by their SHA-256; only one process at a time may write.
 
-    An existing file with the right name and size is read once before it is trusted. Otherwise, a chunk that the disk
-    has damaged would become part of every later snapshot.
+    An existing file with the right name and size is read once to check its content. Otherwise a damaged chunk would
+    become part of every later snapshot.
 
     :param folder: folder of the chunks, created with the first chunk
     """
@@ -139,12 +140,12 @@ class ObjectStore:
         self._to_sync: set[Path] = set()
 
     def path(self, digest: str) -> Path:
-        """Return the path that a chunk has, or would have."""
+        """Return the path of a chunk, which need not exist."""
         assert is_digest(digest)
         return self.folder / digest[:2] / digest
 
     def put(self, data: memoryview) -> StoredChunk:
-        """Store a chunk, unless it is already there.
+        """Store a chunk, unless the store has it already.
 
         :param data: the content, not empty
         :return: the name of the chunk
@@ -152,7 +153,7 @@ class ObjectStore:
         """
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
-        # A size of -1 stands for a missing file. A file of a different size is damaged and is replaced.
+        # -1 means that the file is missing. A file of a different size is damaged and is replaced.
         try:
             n_there = os.stat(path).st_size
         except OSError:
@@ -161,11 +162,11 @@ class ObjectStore:
             return StoredChunk(digest, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{_TEMPORARY}{digest}"
-        # A temporary file of a killed writer that begin() could not remove must not block this chunk for ever.
+        # A killed writer's temporary file that begin() could not remove must not block this chunk.
         if os.path.lexists(temporary):
             temporary = temporary.with_name(f"{temporary.name}~{os.getpid()}-{time.monotonic_ns()}")
         write_durably(temporary, [data])
-        # Noted before the rename: take_back() must also find a chunk whose rename was interrupted.
+        # The chunk is recorded before the rename, because take_back() must also find it if the rename is interrupted.
         if n_there < 0:
             self._added.append(digest)
         os.replace(temporary, path)
@@ -207,10 +208,11 @@ class ObjectStore:
     def begin(self) -> None:
         """Prepare for a new snapshot: remove temporary files of a killed writer and forget what was added before.
 
-        :raises SnapshotError: if a folder of the store is a link, since nothing outside may be written or removed
+        :raises SnapshotError: if a folder of the store is a link, because nothing outside the store may be written or
+            removed
         """
         self._added.clear()
-        # A run from another person may hold such links; removing chunks would then remove files elsewhere.
+        # A run from another person may hold such links, and removing chunks would remove files elsewhere.
         for folder in (self.folder, *self.folder.glob(_FOLDERS)):
             if folder.is_symlink():
                 raise SnapshotError(f"{folder} is a link: replace it with a copy of its target")
@@ -222,7 +224,7 @@ class ObjectStore:
                 temporary.unlink()
 
     def take_back(self, in_use: Container[str]) -> None:
-        """Remove the chunks that were added since :meth:`begin`, as far as the operating system permits.
+        """Remove the chunks that were added since :meth:`begin`; errors of the operating system are ignored.
 
         :param in_use: digests of the chunks to keep
         """

@@ -1,4 +1,4 @@
-"""A lock that keeps two processes from training the same run."""
+"""Lock a run, so that two processes cannot train it at the same time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WITHOUT_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
 
 
 class RunLock:
-    """An exclusive lock on a run, which the kernel releases when its holder dies, even by SIGKILL.
+    """Lock a run exclusively; the kernel releases the lock when its holder dies, even by SIGKILL.
 
-    The file stays and holds the process id of the last holder. On Windows and on a file system without locks, every
-    process acquires the lock.
+    The lock file is not removed, and holds the process id of the last holder. On Windows and on a file system without
+    locks, every process acquires the lock.
 
     :param path: path of the lock file, in the run's folder
     """
@@ -36,12 +36,12 @@ class RunLock:
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Acquire the lock; without effect if this object already holds it.
+        """Acquire the lock; do nothing if this object already holds it.
 
-        If another lock object of this process holds the lock, the lock is taken from it: in a notebook, such an object
-        belongs to a training run that was interrupted.
+        If another lock object of this process holds the lock, that object loses it. In a notebook, such an object
+        belongs to an interrupted training run.
 
-        :raises ValueError: if another process trains the run, or the file is a link or not a lock
+        :raises ValueError: if another process trains the run, or if the path holds a link or another kind of file
         :raises OSError: if the file cannot be written
         """
         if self._handle is not None:
@@ -76,14 +76,14 @@ class RunLock:
         self.release()
 
     def _open(self) -> int:
-        """Open the lock file, after making sure that nothing else would be overwritten."""
+        """Open the lock file, and refuse any other file under this name."""
         try:
             handle = open_own(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
             raise ValueError(f"{self.path} is a link, but a lock is a plain file: remove it") from error
-        # acquire() empties the file, so it must be a lock and must not be reachable under another name.
+        # acquire() empties the file, so it must be a lock, and must have no other hard link.
         found = os.fstat(handle)
         if found.st_nlink != 1 or found.st_size > _LOCK_BYTES:
             os.close(handle)
@@ -93,7 +93,7 @@ class RunLock:
     def _lock(self, handle: int) -> None:
         if not _HAS_LOCKS:
             return
-        # flock and not a file that says "locked": such a file would survive a killed process and block the run.
+        # This uses flock, because a file that says "locked" would remain after a kill and block the run.
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -112,7 +112,7 @@ _held: set[RunLock] = set()
 
 
 def _release_in_child() -> None:
-    # The lock lasts as long as any process has the file open. A forked worker that outlives its parent would keep it.
+    # The lock lasts as long as any process has the file open, and a forked worker may outlive its parent.
     for lock in list(_held):
         lock.release()
 

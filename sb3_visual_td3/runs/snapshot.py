@@ -1,15 +1,16 @@
-"""The format of one snapshot: errors, the state as JSON and arrays, the health of the training, and ``snapshot.json``.
+"""Define a snapshot's format: the state as JSON and arrays, the health of the training, and ``snapshot.json``.
 
 This is the lowest of three layers. :mod:`~sb3_visual_td3.runs.object_store` keeps large arrays in chunks, and
-:mod:`~sb3_visual_td3.runs.snapshot_store` keeps the folders of a run's snapshots. Nothing here touches large files.
+:mod:`~sb3_visual_td3.runs.snapshot_store` keeps the folders of a run's snapshots. This module does not read or write
+    large files.
 
-A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasState`). :func:`split` separates it into
-JSON and arrays, and :func:`join` puts it together again. A snapshot is data and never code: unlike a pickle, a file
-from another person cannot execute anything.
+A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasState`). :func:`split` separates a state
+into JSON and arrays, and :func:`join` rebuilds it. A snapshot holds only data: unlike a pickle, a file from another
+person cannot execute code.
 
 In the JSON, an object with one key that starts with ``$`` is a marker: ``{"$array": 3}`` stands for the fourth array,
-``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. A dict of the state that has
-such a key itself is written as ``{"$dict": {...}}``, so that no state can be mistaken for a marker.
+``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. If a dict of the state has such
+a key itself, it is written as ``{"$dict": {...}}``, so that it cannot be mistaken for a marker.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ from sb3_visual_td3.runs.durable_files import FileDigest, sync_folder, write_dur
 
 
 class SnapshotError(ValueError):
-    """A snapshot could not be written, or what is on the disk is not a complete snapshot."""
+    """Report that a snapshot could not be written, or that it is incomplete or damaged."""
 
 
 class NoSnapshotError(SnapshotError):
-    """The run has no snapshot at all."""
+    """Report that a run has no snapshot."""
 
 
 @contextmanager
 def describing_errors(what: str) -> Iterator[None]:
-    """Turn every error about the content of a snapshot into one line.
+    """Convert every error about a snapshot's content into a SnapshotError with one line of text.
 
-    The digests prove that a snapshot is unchanged, not that this version wrote it: a state with other types or other
-    names fails wherever it is used first, with any exception.
+    The digests prove that a snapshot is unchanged, but not that this version wrote it. A state with other types or
+    names may fail anywhere, with any exception.
 
     :param what: start of the line
     :raises SnapshotError: instead of any other error
@@ -80,14 +81,14 @@ TreePath = tuple[str, ...]
 
 
 class NamedArray(NamedTuple):
-    """An array and its place in the state, such as ``replay_buffer.actions``."""
+    """Hold an array and its place in the state, such as ``replay_buffer.actions``."""
 
     path: str
     array: NDArray[Any]
 
 
 class SplitTree(NamedTuple):
-    """A state in two parts: ``plain`` is valid JSON without NaN and infinity, ``arrays`` are the state's arrays."""
+    """Hold a state in two parts: ``plain`` is valid JSON without NaN and infinity, ``arrays`` are its arrays."""
 
     plain: dict[str, Any]
     arrays: list[NamedArray]
@@ -108,7 +109,7 @@ def split(state: Mapping[str, Any]) -> SplitTree:
 
 
 def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
-    """Restore a state from the two parts that :func:`split` made of it.
+    """Rebuild a state from the two parts that :func:`split` returned.
 
     :param plain: the JSON part from :func:`split`, after a round trip through a file
     :param arrays: the arrays in the order of :func:`split`
@@ -129,7 +130,9 @@ def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
             return {key: join(value, arrays) for key, value in content.items()}
         if marker in _FROM_TEXT and isinstance(content, str):
             return _FROM_TEXT[marker](content)
-    raise ValueError(f"the mapping with the keys {', '.join(plain)} is not a marker that this version knows")
+    raise ValueError(
+        f"the mapping with the keys {', '.join(plain)} is not a marker of this version: use the version that wrote it"
+    )
 
 
 def _plain(value: Any, path: TreePath, arrays: list[NamedArray]) -> Any:
@@ -153,7 +156,7 @@ def _plain_scalar(value: Any, path: TreePath) -> Any:
         return value
     # int(), float() and str.__str__ turn instances of subclasses, such as IntEnum, into plain values.
     if isinstance(value, int):
-        # Other JSON readers round longer integers, and Python itself refuses to print more than 4,300 digits.
+        # Some JSON readers round longer integers, and Python refuses to print more than 4,300 digits.
         if -(2**63) <= value < 2**63:
             return int(value)
         return {"$int": hex(value)}
@@ -164,7 +167,7 @@ def _plain_scalar(value: Any, path: TreePath) -> Any:
         return {"$float": struct.pack(">d", value).hex()}
     if isinstance(value, str):
         return str.__str__(value)
-    # A function or a class has a name that helps to find it: "is a function act".
+    # The name of a function or a class helps to find it: "is a function act".
     kind = f"{type(value).__name__} {getattr(value, '__name__', '')}".strip()
     raise ValueError(f"{'.'.join(path)} is a {kind}: {_ALLOWED}")
 
@@ -208,11 +211,11 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": 
 
 
 class Health(NamedTuple):
-    """The health of the training in a snapshot, as far as it is known.
+    """Describe whether the training was healthy when a snapshot was taken.
 
     :ivar is_healthy: no critical alert was active, and no later alert has marked this snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
-    :ivar n_in_doubt: the detection delay: a problem may have begun this many updates before its first alert
+    :ivar n_in_doubt: detection delay: a problem may begin up to this many updates before its first alert
     """
 
     is_healthy: bool
@@ -221,11 +224,11 @@ class Health(NamedTuple):
 
     @classmethod
     def from_record(cls, read: Mapping[str, Any] | None) -> Health | None:
-        """Return the health that a record holds.
+        """Return the health that is stored in a record.
 
         :param read: value of the record's key ``health``
         :return: the health; None if the training was not judged
-        :raises ValueError: if the value is not a health
+        :raises ValueError: if the value is not a valid health
         """
         if read is None:
             return None
@@ -245,12 +248,12 @@ def health_label(health: Health | None) -> str:
 
 
 def to_spare(healths: Sequence[Health | None]) -> set[int]:
-    """Choose the snapshots to keep, whatever their age, so that a rollback always finds a healthy one.
+    """Choose the snapshots to keep at any age, so that a rollback always finds a healthy snapshot.
 
-    An alert may begin up to ``n_in_doubt`` updates after the problem that it reports. A snapshot is therefore certain
-    to be healthy only once that many updates have passed without an alert. Three snapshots are kept: the newest one
-    that is certain to be healthy; the one that becomes certain next; and, if an unhealthy one followed it, the newest
-    healthy one of all.
+    An alert may begin up to ``n_in_doubt`` updates after the problem that it reports. So a snapshot is certain to be
+    healthy only after that many further updates without an alert. Two or three snapshots are kept: the newest snapshot
+    that is certain to be healthy; the snapshot that becomes certain next; and the newest healthy snapshot, if an
+    unhealthy one follows it.
 
     :param healths: health of all snapshots, oldest first; None for those that were not judged
     :return: indices of the snapshots to keep
@@ -258,14 +261,14 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
     healthy = [(place, health) for place, health in enumerate(healths) if health is not None and health.is_healthy]
     if not healthy:
         return set()
-    # The newest snapshot says how far a later alert can reach back; where it was not judged, no alert comes any more.
+    # The newest snapshot holds the detection delay of later alerts. If it was not judged, there are no further alerts.
     newest = healths[-1]
     settled = [
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
     spared = set(settled[-1:])
-    # Of the later ones, the one with the fewest updates settles first. Several can have the same number of updates, as
-    # during the warm-up; then the latest is kept.
+    # Of the later snapshots, the one with the fewest updates becomes certain first. If several have the same number of
+    # updates, as during the warm-up, the latest is kept.
     waiting = [(health.n_updates, -place) for place, health in healthy if place > max(settled, default=-1)]
     if waiting:
         _, minus_place = min(waiting)
@@ -288,19 +291,19 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def is_file_name(name: object) -> bool:
-    """Return whether a name is that of a file in the snapshot's own folder, other than the record."""
+    """Return whether a name is a valid file name within the snapshot's folder, other than that of the record."""
     return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None and name != RECORD_NAME
 
 
 def is_digest(name: object) -> bool:
-    """Return whether a value can be the name of a chunk; no other value ever becomes part of a path."""
+    """Return whether a value can be the name of a chunk; other values must not become part of a path."""
     return isinstance(name, str) and _DIGEST.fullmatch(name) is not None
 
 
 class ArrayRecord(NamedTuple):
-    """The place of an array: at ``offset`` in the file of small arrays, or in chunks if ``offset`` is None.
+    """Name the place of an array: at ``offset`` in the file of small arrays, or in chunks if ``offset`` is None.
 
-    ``path`` is its place in the state, which only a human reader of the file needs.
+    ``path`` is the array's place in the state; it only serves people who read the file.
     """
 
     path: str
@@ -323,17 +326,17 @@ class ArrayRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class SnapshotRecord:
-    """The content of ``snapshot.json``.
+    """Hold the content of ``snapshot.json``.
 
     :param step: environment steps
-    :param serial: one more than that of any snapshot that existed. It decides which snapshot is the newest: clocks can
-        be wrong, and a run that was resumed from an older snapshot counts the same steps again
+    :param serial: a number one higher than that of any earlier snapshot. It shows which snapshot is the newest, because
+        clocks can be wrong, and a run resumed from an older snapshot counts the same steps again
     :param created: ISO 8601 time with its UTC offset
-    :param versions: package name to version
+    :param versions: versions by package name
     :param state: the state without its arrays, as from :func:`split`
     :param arrays: places of the arrays, in the order of :func:`split`
     :param files: size and digest of every other file in the folder
-    :param health: health of the training, as far as it is known by now; None if it was not judged
+    :param health: health of the training, including later alerts; None if it was not judged
     """
 
     step: int
@@ -373,12 +376,12 @@ class SnapshotRecord:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> SnapshotRecord:
-        """Parse the content of the file; nothing in it is trusted before it is checked.
+        """Parse the content of the file, and check all of it.
 
         :param content: bytes of the file
         :return: the record
-        :raises ValueError: if the content is not a valid record; the message follows the file's name, such as "is
-            damaged (...)"
+        :raises ValueError: if the content is not a valid record; the message, such as "is damaged (...)", is to follow
+            the file's name
         """
         try:
             read = json.loads(content.decode("utf-8", "surrogatepass"))
@@ -394,7 +397,7 @@ class SnapshotRecord:
                 raise ValueError("digest differs")
         except (ValueError, RecursionError) as error:
             raise ValueError(f"is damaged ({error})") from error
-        # A correct digest only means that someone wrote the file completely. The types are checked as well.
+        # A correct digest only shows that the file is complete. So the types are checked as well.
         try:
             return cls._checked(read)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -438,7 +441,7 @@ def _count(value: Any) -> int:
 
 
 def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
-    """Return the place of an array, after making sure that it lies within its file or has the right chunks."""
+    """Return the place of an array; refuse it if it exceeds its file or its chunks do not match its size."""
     dtype = np.dtype(cast("str", read["dtype"]))
     array = ArrayRecord(
         path=str(read["path"]),
@@ -497,18 +500,17 @@ def rewrite_record(folder: Path, record: SnapshotRecord) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot that was complete when it was loaded.
+    """Hold a loaded snapshot, which was complete when it was loaded.
 
     :param path: folder of the snapshot
     :param step: environment steps
     :param created: ISO 8601 time with its UTC offset
-    :param versions: package name to version, as saved
-    :param state: the state as saved; small arrays as ndarrays, large ones as
+    :param versions: versions by package name, as saved
+    :param state: the state as saved; small arrays are ndarrays, large arrays are
         :class:`~sb3_visual_td3.common.saved_state.StoredArray`
-    :param skipped: why newer snapshots were skipped, one line each
+    :param skipped: reasons why newer snapshots were skipped, one line each
     :param file_names: names of the files that the caller of ``save`` wrote
-    :param health: health of the training, as far as it was known when the snapshot was loaded; None if it was not
-        judged
+    :param health: health of the training, as known when the snapshot was loaded; None if it was not judged
     """
 
     path: Path

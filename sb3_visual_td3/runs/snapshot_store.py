@@ -1,4 +1,4 @@
-"""The snapshots of a run on disk: saving, loading, which ones to keep, and recovery after a killed process.
+"""Save, load and remove the snapshots of a run, and recover after a killed process.
 
 On disk::
 
@@ -8,12 +8,13 @@ On disk::
     <folder>/objects/ab/abcdef...           the large arrays in chunks, which snapshots share
 
 A process may be killed at any instruction. The order of writes ensures that a snapshot is then either complete or
-absent: first the chunks are made durable, then the record that names them, then the folder gets its final name, and
-only then are older snapshots removed.
+absent. First the chunks are made durable, and then the record that names them. Then the folder gets its final name, and
+at last older snapshots are removed.
 
-A snapshot is written in ``.new-step_000012000``, and one rename gives it its final name. If it replaces a snapshot of
-the same step, that one is first renamed to ``.old-step_000012000``. If the process is killed between the two renames,
-the next process renames the old snapshot back. A folder ``.gone-...`` is being removed.
+A snapshot is written in ``.new-step_000012000``, and one rename gives it its final name. If there is already a snapshot
+of the same step, this older snapshot is first renamed to ``.old-step_000012000``. If the process is killed between the
+two renames, the next process renames the older snapshot back. The name ``.gone-...`` marks a folder that is being
+removed.
 
 Only one process at a time may save (:class:`~sb3_visual_td3.runs.run_lock.RunLock`).
 """
@@ -73,7 +74,7 @@ _NUMBER = "~"
 
 
 class FoundSnapshot(NamedTuple):
-    """A folder that should be a snapshot, with its record, or with the reason why it cannot be read."""
+    """Describe a folder that should be a snapshot, with its record or the reason why it cannot be read."""
 
     step: int
     path: Path
@@ -87,7 +88,7 @@ def folder_name(step: int) -> str:
 
 
 def find_snapshots(folder: Path) -> list[FoundSnapshot]:
-    """Find the snapshots in a folder; only their records are read.
+    """Find the snapshots in a folder by reading their records.
 
     :param folder: folder of all snapshots
     :return: the snapshots, by step
@@ -101,7 +102,7 @@ def find_snapshots(folder: Path) -> list[FoundSnapshot]:
         raise SnapshotError(f"{folder} cannot be read ({error.strerror})") from error
     found = []
     for name in names:
-        # An old snapshot counts as long as no new one has taken its name.
+        # A replaced snapshot counts as long as no new snapshot has taken its name.
         bare = name
         if name.startswith(_OLD):
             bare = name.removeprefix(_OLD).partition(_NUMBER)[0]
@@ -131,7 +132,7 @@ def begin_folder(folder: Path, step: int) -> Path:
 def publish(temporary: Path) -> Path:
     """Rename a complete snapshot's folder to its final name.
 
-    An older snapshot of the same step is replaced: at every moment one of the two can be found.
+    An older snapshot of the same step is replaced. At every moment, either the older or the new snapshot can be found.
 
     :param temporary: folder from :func:`begin_folder`, synced
     :return: its new path
@@ -139,8 +140,8 @@ def publish(temporary: Path) -> Path:
     """
     folder, name = temporary.parent, temporary.name.removeprefix(_NEW).partition(_NUMBER)[0]
     final = folder / name
-    # A folder cannot be renamed over one that has content, so the replaced snapshot makes room first. Between the two
-    # renames, find_snapshots() still finds it under its ".old-" name.
+    # A folder cannot be renamed onto a folder that has content, so the replaced snapshot is renamed first. Between the
+    # two renames, find_snapshots() finds it under its ".old-" name.
     if final.exists():
         os.rename(final, _free_name(folder / f"{_OLD}{name}"))
     os.rename(temporary, final)
@@ -151,8 +152,8 @@ def publish(temporary: Path) -> Path:
 def tidy(folder: Path) -> None:
     """Remove the temporary folders of a killed writer, and bring back a snapshot that it was about to replace.
 
-    A folder that cannot be removed is left with a warning: it may belong to another user, or a network file system
-    holds it open. It must not prevent later snapshots.
+    If a folder cannot be removed, because it belongs to another user or a network file system holds it open, a warning
+    is issued. Later snapshots are still possible.
 
     :param folder: folder of all snapshots
     :raises OSError: if a replaced snapshot can be neither brought back nor removed
@@ -170,7 +171,7 @@ def tidy(folder: Path) -> None:
 def tidy_if_possible(folder: Path) -> None:
     """Clean up after an error, and ignore further errors.
 
-    The first error explains more than one that follows from it, and the next save cleans up again.
+    The first error is the one to report, and the next save cleans up again.
 
     :param folder: folder of all snapshots
     """
@@ -181,7 +182,7 @@ def tidy_if_possible(folder: Path) -> None:
 def remove(snapshot: Path) -> None:
     """Remove a snapshot.
 
-    It is renamed first, so that a process that is killed meanwhile does not leave half of a snapshot.
+    The folder is renamed first, so that a killed process does not leave half of a snapshot.
 
     :param snapshot: folder of the snapshot
     :raises OSError: if the operating system refuses
@@ -192,7 +193,7 @@ def remove(snapshot: Path) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    """Return the path, with a number appended if a folder that could not be removed still has this name."""
+    """Return the path, with a number appended if a folder of this name still exists."""
     if not os.path.lexists(path):
         return path
     names = (path.with_name(f"{path.name}{_NUMBER}{number}") for number in range(2, 1_000_000))
@@ -207,7 +208,7 @@ def _discard_or_leave(path: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    # A user may have put a file or a link there under such a name.
+    # The user may have put a file or a link of this name into the folder.
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -230,7 +231,7 @@ FileWriter = Callable[[Path], None]
 
 
 class SavedSnapshot(NamedTuple):
-    """The result of a save: ``n_bytes_written`` are new on disk, ``n_bytes_total`` is the size of the snapshot."""
+    """Summarise a save: ``n_bytes_written`` are new on the disk, ``n_bytes_total`` is the size of the snapshot."""
 
     path: Path
     step: int
@@ -240,7 +241,7 @@ class SavedSnapshot(NamedTuple):
 
 
 class ListedSnapshot(NamedTuple):
-    """A snapshot in a list; its parts have not been checked."""
+    """Describe a snapshot whose record was read and whose parts have not been checked."""
 
     step: int
     path: Path
@@ -249,7 +250,7 @@ class ListedSnapshot(NamedTuple):
 
 
 class SnapshotStore:
-    """Saves and loads the snapshots in one folder.
+    """Save and load the snapshots in one folder.
 
     :param folder: folder of all snapshots, created by the first ``save``
     """
@@ -272,14 +273,15 @@ class SnapshotStore:
 
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
-        :param files: file name to the function that writes the file; the function gets the path
-        :param keep: number of snapshots to keep, this one included, in addition to those of
+        :param files: functions that write the files, by file name; each takes the path to write to
+        :param keep: number of newest snapshots to keep, including this one, in addition to those of
             :func:`~sb3_visual_td3.runs.snapshot.to_spare`
-        :param versions: package name to version, stored with the snapshot
+        :param versions: versions by package name, stored with the snapshot
         :param health: health of the training; None if it is not judged
         :return: a summary of what was written
-        :raises ValueError: if an argument is wrong, before anything is written; the message names its place
-        :raises SnapshotError: if it cannot be written; the temporary files are removed and earlier snapshots stay
+        :raises ValueError: if an argument is wrong; nothing is written then, and the message names the argument
+        :raises SnapshotError: if the snapshot cannot be written; the temporary files are removed and earlier snapshots
+            stay
         """
         began, step = time.perf_counter(), int(step)
         _check_arguments(step, files, keep)
@@ -290,12 +292,12 @@ class SnapshotStore:
             record, n_bytes_written = self._write(temporary, step, tree, files, versions or {}, health)
             path = publish(temporary)
         except BaseException as error:
-            # BaseException: Ctrl-C must not leave chunks that no record names.
+            # BaseException, because Ctrl-C must not leave chunks without a record.
             self._take_back()
             if isinstance(error, OSError | SnapshotError):
                 raise SnapshotError(self._failure_message(step, tree, error)) from error
             raise
-        # The new snapshot is safe by now: an error while removing old ones is only a warning.
+        # The new snapshot is complete, so an error while removing old ones is only a warning.
         try:
             self._prune(keep)
         except (OSError, SnapshotError) as error:
@@ -312,9 +314,9 @@ class SnapshotStore:
         ]
 
     def newest(self) -> Snapshot:
-        """Load the newest undamaged snapshot; every byte of it is checked.
+        """Load the newest undamaged snapshot, and check every byte of it.
 
-        :return: the snapshot; ``skipped`` says what was wrong with newer ones
+        :return: the snapshot; its ``skipped`` holds the reasons why newer snapshots were skipped
         :raises NoSnapshotError: if there are no snapshots
         :raises SnapshotError: if all snapshots are damaged; the message says why
         """
@@ -326,7 +328,7 @@ class SnapshotStore:
             except SnapshotError as error:
                 skipped.append(str(error))
                 continue
-            # Without a record it is unknown which one was saved later. The larger step is the best guess.
+            # Without a record it is unknown which snapshot was saved later, so the one with the larger step is taken.
             unknown = [other.reason for other in found if other.record is None and other.step > candidate.step]
             return replace(snapshot, skipped=unknown + skipped)
         if not found:
@@ -335,12 +337,12 @@ class SnapshotStore:
         raise SnapshotError(f"{self.folder}: no usable snapshot: {'; '.join(reasons)}")
 
     def load(self, step: int) -> Snapshot:
-        """Load the snapshot of a step; every byte of it is checked.
+        """Load the snapshot of a step, and check every byte of it.
 
         :param step: environment steps, as saved
         :return: the snapshot
         :raises NoSnapshotError: if there is no snapshot of this step
-        :raises SnapshotError: if it is damaged
+        :raises SnapshotError: if the snapshot is damaged
         """
         found = {candidate.step: candidate for candidate in find_snapshots(self.folder)}
         if step not in found:
@@ -367,7 +369,7 @@ class SnapshotStore:
         return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Mark the snapshots that were taken after the problem began as unhealthy.
+        """Mark all snapshots that were taken after a problem began as unhealthy.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         :raises OSError: if the operating system refuses; the remaining snapshots stay as they are
@@ -397,12 +399,12 @@ class SnapshotStore:
         versions: Mapping[str, str],
         health: Health | None,
     ) -> tuple[SnapshotRecord, int]:
-        # Chunks first, the record last: whatever the record names is then on the disk.
+        # The chunks are written first and the record last, so everything that the record names is on the disk.
         arrays, small, n_bytes_written = self._put_arrays(tree.arrays)
         self._objects.sync()
         write_durably(temporary / SMALL_ARRAYS_NAME, _content(small))
         digests = {SMALL_ARRAYS_NAME: digest_of(temporary / SMALL_ARRAYS_NAME)}
-        # The caller's files, such as model.zip, have no durable write of their own: _written_by() syncs them.
+        # The caller does not sync its files, such as model.zip; _written_by() does.
         digests.update({name: _written_by(write, temporary / name) for name, write in files.items()})
         serials = [found.record.serial for found in find_snapshots(self.folder) if found.record is not None]
         record_to_write = SnapshotRecord(
@@ -432,7 +434,7 @@ class SnapshotStore:
         n_bytes_small = n_bytes_written = 0
         for place, array in named:
             record = ArrayRecord(place, array.dtype.str, array.shape, None, chunk_bytes_for(array.nbytes), ())
-            # Most arrays of a state are counters and generator states of a few bytes. As chunks, each would be a file.
+            # Most arrays of a state are counters and generator states of a few bytes, too small for files of their own.
             if array.nbytes < record.chunk_bytes:
                 record = record._replace(offset=n_bytes_small, chunk_bytes=0)
                 small.append(NamedArray(place, array))
@@ -447,7 +449,7 @@ class SnapshotStore:
     def _prune(self, keep: int) -> None:
         tidy(self.folder)
         found = find_snapshots(self.folder)
-        # Damaged snapshots do not count towards "keep": a good one must not be removed in their favour.
+        # Damaged snapshots do not count towards "keep", so they do not replace good ones.
         known = _oldest_first(found)
         whole = [snapshot for snapshot in known if not self._is_damaged(snapshot)]
         kept = whole[-keep:]
@@ -456,9 +458,9 @@ class SnapshotStore:
         for old in known[:n_older]:
             if old not in spared:
                 remove(old.path)
-        # A snapshot that cannot be read is removed when its step is older than all that are kept. A newer one may still
-        # be good: its file may be unreadable for the moment, or from a newer version. Since it is unknown which chunks
-        # it needs, no chunk is removed while it is there.
+        # An unreadable snapshot is removed if its step is older than those of all kept snapshots. A newer unreadable
+        # snapshot may still be good: its file may be unreadable only now, or a newer version may have written it. It is
+        # unknown which chunks it needs, so no chunk is removed as long as it exists.
         first_kept = min(snapshot.step for snapshot in kept)
         unknown = [other for other in found if other.record is None and (other.path / RECORD_NAME).exists()]
         for old in unknown:
@@ -514,7 +516,7 @@ def _written_by(write: FileWriter, path: Path) -> FileDigest:
     except OSError:
         raise
     except Exception as error:
-        # torch raises a RuntimeError when the disk is full.
+        # torch raises a RuntimeError if the disk is full.
         raise SnapshotError(f"{path.name}: {type(error).__name__}: {error}") from error
     if not path.is_file():
         raise SnapshotError(f"{path.name}: its writer did not create a file of this name")
@@ -540,7 +542,7 @@ def _chunks_of(found: Sequence[FoundSnapshot]) -> set[str]:
 def load_snapshot(
     folder: Path, record: SnapshotRecord, objects: ObjectStore, with_large_arrays: bool = True
 ) -> Snapshot:
-    """Check every file and every chunk of a snapshot, then read all but the large arrays.
+    """Check every file and every chunk of a snapshot, then read everything except the large arrays.
 
     :param folder: folder of the snapshot
     :param record: record of the snapshot
@@ -585,7 +587,7 @@ def _check_files(folder: Path, record: SnapshotRecord) -> None:
 
 
 def _check_chunks(record: SnapshotRecord, objects: ObjectStore) -> None:
-    # One buffer for all chunks: a replay buffer of several GB is checked without allocating it.
+    # One buffer serves all chunks, so a replay buffer of several GB is checked with little memory.
     chunks = record.chunks
     buffer = memoryview(bytearray(max(chunks.values(), default=0)))
     for digest, n_bytes in chunks.items():

@@ -1,8 +1,8 @@
-"""The state of the callbacks of a training run: counters, best rewards, open windows and evaluation environments.
+"""Read and restore the state of callbacks: counters, best rewards, open windows and evaluation environments.
 
-Stable-Baselines3 has no state for callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists the
-attributes that change during a training run. Our callbacks, and any of the user's that has ``get_state()`` and
-``set_state()``, hand over their own state.
+Stable-Baselines3 does not save the state of callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists the
+attributes that change during a training run. Our callbacks, and the user's, return and restore their state with
+``get_state()`` and ``set_state()``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ its parents. A class that is not listed is reported to the user by :func:`unknow
 
 
 def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
-    """Return every callback of a training run once, each before those that it holds.
+    """Return every callback of a training run once; a callback comes before the callbacks that it holds.
 
     :param root: the callback of ``learn()``, which holds the others
     :return: all callbacks, ``root`` first
@@ -71,7 +71,7 @@ def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> di
     """Read the state of every callback of a training run.
 
     :param root: the callback of ``learn()``, which holds the others
-    :param env_state: function that reads the state of an evaluation's environments; None leaves them out
+    :param env_state: function that reads the state of an evaluation's environments; None leaves this state out
     :return: plain data
     """
     records = []
@@ -98,7 +98,7 @@ def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> di
 def set_callbacks_state(
     root: BaseCallback, state: Mapping[str, Any], set_env_state: SetEnvState | None = None
 ) -> list[str]:
-    """Set the state of every callback; call this after training has started, which resets them.
+    """Set the state of every callback; call this after the start of training, which resets callbacks.
 
     :param root: the callback of ``learn()``, which holds the others
     :param state: the state returned by :func:`callbacks_state`
@@ -115,17 +115,17 @@ def set_callbacks_state(
             _set_one(callback, record, set_env_state)
         elif not isinstance(callback, CallbackList | ProgressBarCallback):
             lines.append(f"{_name(key)} has no state in the snapshot: it starts from the beginning")
-    # learn() adds these two by itself, depending on how it is called. They are not worth a message.
+    # learn() adds these two itself, depending on its arguments, so they need no message.
     added_by_learn = {class_path(cls) for cls in (CallbackList, ProgressBarCallback)}
     lines += [f"{_name(key)} no longer exists: its state is ignored" for key in kept if key[0] not in added_by_learn]
     return lines
 
 
 def unknown_callbacks(root: BaseCallback) -> list[str]:
-    """Return the callbacks that may have more state than a snapshot saves: the user's own without ``get_state``.
+    """Return the user's callbacks without ``get_state``, which may have more state than a snapshot saves.
 
     :param root: the callback of ``learn()``, which holds the others
-    :return: names of their classes; of such callbacks, only ``n_calls`` and ``num_timesteps`` are saved
+    :return: names of their classes; a snapshot saves only their ``n_calls`` and ``num_timesteps``
     """
     our_package = __name__.partition(".")[0]
     unknown = [
@@ -137,8 +137,8 @@ def unknown_callbacks(root: BaseCallback) -> list[str]:
 
 
 def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
-    """Return every callback once by class and number, each before those that it holds."""
-    # Depth first, from left to right: the order in which Stable-Baselines3 calls them. The stack is reversed for that.
+    """Return every callback once, by class and number; a callback comes before the callbacks that it holds."""
+    # The order is that of Stable-Baselines3's calls: depth first, from left to right. So the stack is reversed.
     seen: dict[int, BaseCallback] = {}
     waiting = [root]
     while waiting:
@@ -149,7 +149,7 @@ def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
     numbers: Counter[str] = Counter()
     numbered: dict[Key, BaseCallback] = {}
     for callback in seen.values():
-        # A subclass that only saves its files in a different way takes the state of the class that it replaces.
+        # A subclass that only saves its files in a different way uses the state of the class that it replaces.
         path = class_path(getattr(callback, "state_class", type(callback)))
         numbered[path, numbers[path]] = callback
         numbers[path] += 1
@@ -157,7 +157,7 @@ def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
 
 
 def _held_by(callback: BaseCallback) -> Iterator[BaseCallback]:
-    """Yield the callbacks that a callback holds in its attributes, in lists or dicts too."""
+    """Yield the callbacks that a callback holds in its attributes, including those in lists and dicts."""
     for name, value in vars(callback).items():
         # "parent" points upwards, and "locals" and "globals" are the variables of learn().
         if name in {"parent", "locals", "globals"}:
@@ -175,7 +175,7 @@ def _attributes_of(callback: BaseCallback) -> list[str]:
 
 
 def _state_holder(callback: BaseCallback) -> HasState | None:
-    """Return the object that has the callback's state: the callback, or the function that it was made from."""
+    """Return the object that holds the callback's state: the callback itself, or the function that it wraps."""
     if isinstance(callback, HasState):
         return callback
     function = getattr(callback, "callback", None)
@@ -211,10 +211,10 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
 
 
 def _is_alike(here: Any, there: Any) -> bool:
-    """Return whether a saved value can replace the current one: both are numbers, or both are lists, for example."""
+    """Return whether a saved value has the same kind as the current one, such as a number or a list."""
     if here is None:
         return True
-    # A bool of Python is an int as well, but a saved number must not replace a flag.
+    # In Python a bool is an int, but a saved number must not replace a flag.
     if isinstance(here, bool):
         return isinstance(there, bool)
     kinds = (int | float | np.number, list)
@@ -222,7 +222,7 @@ def _is_alike(here: Any, there: Any) -> bool:
 
 
 def _move_bar(callback: ProgressBarCallback) -> None:
-    """Move a progress bar to the current step, without counting earlier steps into its speed."""
+    """Move a progress bar to the current step; earlier steps do not count for its speed."""
     bar = getattr(callback, "pbar", None)
     if bar is not None:
         n_before = callback.locals["total_timesteps"] - bar.total
@@ -232,7 +232,7 @@ def _move_bar(callback: ProgressBarCallback) -> None:
 
 
 def _python_number(value: Any, _place: str) -> Any:
-    """Return a NumPy scalar as a Python number, which is equal to the last bit; any other value as it is."""
+    """Return a NumPy scalar as an exactly equal Python number, and any other value unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -1,11 +1,11 @@
-"""The state of the environments of a training run: the VecEnv, its wrappers, each sub-environment and its wrappers.
+"""Read and restore the state of environments: the VecEnv, its wrappers, each sub-environment and its wrappers.
 
-A sub-environment can be restored in the middle of an episode if it has ``get_state()`` and ``set_state()``, and if all
-gymnasium wrappers around it are understood: those in :data:`COUNTERS` are read attribute by attribute, and those in
-``_WITHOUT_STATE`` remember nothing. Otherwise a resumed run begins new episodes, and prints a message. State that
-outlives an episode is restored in both cases.
+A sub-environment can be restored within an episode under two conditions: it has ``get_state()`` and ``set_state()``,
+and the state of every gymnasium wrapper around it is known. Wrappers in :data:`COUNTERS` have known attributes, and
+wrappers in ``_WITHOUT_STATE`` have no state. Otherwise a resumed run begins new episodes, and prints a message. State
+that outlasts an episode is restored in any case.
 
-Sub-environments may live in worker processes, so everything goes through the VecEnv's ``get_attr``, ``env_method`` and
+Sub-environments may run in worker processes, so all access uses the VecEnv's ``get_attr``, ``env_method`` and
 ``has_attr``. "Base" below is the VecEnv without its wrappers (its *layers*, see
 :mod:`~sb3_visual_td3.training_state.vec_layer_state`).
 """
@@ -96,20 +96,20 @@ def sub_env_names(base: VecEnv) -> list[Names] | None:
     """Return the wrappers around each environment.
 
     :param base: a VecEnv without its layers
-    :return: class names for each environment; None if the VecEnv, or the ``__str__`` of a class, does not reveal them
+    :return: class names for each environment; None if the VecEnv or a class's ``__str__`` does not show them
     """
     if isinstance(base, DummyVecEnv):
         return [_names_around(env) for env in base.envs]
     try:
         names = [parse_names(text) for text in base.env_method("__str__")]
     except (EOFError, ConnectionError):
-        # A worker has died, which says nothing about the VecEnv.
+        # A dead worker is an error of its own and must be reported.
         raise
     except Exception:
-        # A VecEnv of the user's may raise any exception for a method that it does not have.
+        # A user's VecEnv may raise any exception for a method that it does not have.
         return None
     known = [each for each in names if each is not None]
-    # If one environment cannot be understood, the whole VecEnv cannot be restored.
+    # If the wrappers of one environment are unknown, the whole VecEnv cannot be restored.
     return known if len(known) == len(names) else None
 
 
@@ -122,9 +122,9 @@ def _names_around(env: gym.Env[Any, Any]) -> Names:
 
 
 def parse_names(text: str) -> Names | None:
-    """Parse the ``str(env)`` of gymnasium, the only way to see the wrappers in a worker process.
+    """Parse gymnasium's ``str(env)``, which shows the wrappers even in a worker process.
 
-    :param text: such as ``<Monitor<TimeLimit<CarRacing<CarRacing-v3>>>>`` or ``<Monitor<MyEnv instance>>``
+    :param text: a text such as ``<Monitor<TimeLimit<CarRacing<CarRacing-v3>>>>`` or ``<Monitor<MyEnv instance>>``
     :return: ``["Monitor", "TimeLimit", "CarRacing"]``; None if a class has a ``__str__`` of its own
     """
     # The environment is the class with an id in it ("CarRacing<CarRacing-v3>"), or the one called "instance".
@@ -134,7 +134,7 @@ def parse_names(text: str) -> Names | None:
     names = match[1].split("<")[1:]
     if match[2]:
         names.append(match[2])
-    # A wrapper in the last place means that the environment inside it was not recognised.
+    # If the last name is a wrapper, the environment inside it was not recognised.
     is_wrapper = not names or names[-1] in COUNTERS or names[-1] in _WITHOUT_STATE
     return None if is_wrapper else names
 
@@ -147,7 +147,7 @@ def why_not_resumable(base: VecEnv, names: list[Names] | None) -> str | None:
     :return: the reason in one line; None if they can continue
     """
     if names is None:
-        return f"{type(base).__name__} does not reveal the wrappers around its environments"
+        return f"{type(base).__name__} does not show the wrappers around its environments"
     for around in names:
         reason = _why_not(base, around)
         if reason is not None:
@@ -159,13 +159,13 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
     counted = [name for name in names[:-1] if name in COUNTERS]
     attributes = [attribute for name in counted for attribute in COUNTERS[name]]
     for name in counted:
-        # get_attr() finds the outermost wrapper that has the attribute and hides the others.
+        # get_attr() reads the outermost wrapper that has the attribute, and cannot reach the others.
         if any(attributes.count(attribute) > 1 for attribute in COUNTERS[name]):
             return f"two wrappers around {names[-1]} count the same as {name}: only the outer one can be read"
     missing = [attribute for attribute in attributes if not has_attr(base, attribute)]
     if missing:
-        # COUNTERS goes by class names, so a wrapper of the user's that has the name of gymnasium's is taken for it.
-        return f"a wrapper around {names[-1]} has no {missing[0]}: it has the name of another class"
+        # COUNTERS uses class names, so a user's wrapper with the name of a gymnasium wrapper is taken for it.
+        return f"a wrapper around {names[-1]} has the name of a known class, but no attribute {missing[0]}"
     if not (has_attr(base, "get_state") and has_attr(base, "set_state")):
         return f"{names[-1]} has no get_state()/set_state()"
     unknown = [name for name in names[:-1] if name not in COUNTERS and name not in _WITHOUT_STATE]
@@ -173,18 +173,18 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
 
 
 def _why_not_through(wrapper: str) -> str | None:
-    """Return why the state inside an unknown wrapper cannot be reached; None if the wrapper hands it over itself.
+    """Return why the state inside an unknown wrapper cannot be read; None if the wrapper has ``get_state()``.
 
     :param wrapper: class name of the outermost unknown wrapper
     """
     classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
     if not classes:
-        # It was created in a worker process. From here it is not visible which class get_state() was found in.
+        # It was created in a worker process, and this process cannot see which class defines get_state().
         return f"{wrapper} is a wrapper that this process does not know: import it here"
     if all(class_has_state(cls) for cls in classes):
-        # The outermost wrapper with both methods is responsible for everything inside it.
+        # The outermost wrapper with both methods must return the state of everything inside it.
         return None
-    return f"{wrapper} may remember something of the episode: it has no get_state()/set_state()"
+    return f"{wrapper} may have state of the episode, but has no get_state()/set_state()"
 
 
 def _subclasses(cls: type) -> Iterator[type]:
@@ -197,7 +197,7 @@ def _subclasses(cls: type) -> Iterator[type]:
 def has_attr(base: VecEnv, name: str) -> bool:
     """Return whether all environments have an attribute.
 
-    A worker process dies from an AttributeError, so call this before an attribute is read.
+    An AttributeError ends a worker process, so call this before an attribute is read.
 
     :param base: a VecEnv without its layers
     :param name: name of the attribute
@@ -205,10 +205,10 @@ def has_attr(base: VecEnv, name: str) -> bool:
     try:
         return base.has_attr(name)
     except (EOFError, ConnectionError):
-        # A worker has died, which says nothing about the VecEnv.
+        # A dead worker is an error of its own and must be reported.
         raise
     except Exception:
-        # A VecEnv of the user's may raise any exception for a method that it does not have.
+        # A user's VecEnv may raise any exception for a method that it does not have.
         return False
 
 
@@ -220,18 +220,18 @@ def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[
 
     :param base: a VecEnv without its layers
     :param names: class names from :func:`sub_env_names`
-    :param owns_states: whether the environments have ``get_state()``; otherwise their random generators are read, which
-        outlive an episode
+    :param owns_states: whether the environments have ``get_state()``; otherwise only their random generators are read,
+        which outlast an episode
     :return: plain data for each environment
-    :raises ValueError: if an environment hands over something that is not plain data
+    :raises ValueError: if an environment's ``get_state()`` returns something that is not plain data
     """
     nothing: list[Any] = [None] * len(names)
     owned = base.env_method("get_state") if owns_states else nothing
     generators: Sequence[Any] = nothing
     if not owns_states and has_attr(base, "np_random"):
         generators = base.get_attr("np_random")
-    # From a worker process, get_attr() would return a copy of the space. An environment there that samples from its own
-    # action space has to include the space in its state.
+    # From a worker process, get_attr() returns only a copy of the space. So an environment in a worker that samples
+    # from its own action space has to include the space's generator in its state.
     action_spaces: Sequence[Any] = nothing
     if isinstance(base, DummyVecEnv):
         action_spaces = base.get_attr("action_space")
@@ -259,8 +259,8 @@ def set_sub_env_states(
     :param base: a VecEnv without its layers
     :param names: class names from :func:`sub_env_names`, equal to those of the state
     :param states: the states returned by :func:`sub_env_states`
-    :param to_be_reset: whether a reset comes next, so that the environments' own states are not needed
-    :raises ValueError: if a worker process dies while it takes the state
+    :param to_be_reset: whether a reset follows, so that the environments' own states are not needed
+    :raises ValueError: if a worker process dies while it restores the state
     """
     with _explaining_dead_workers():
         counters = _counters(base, names)
@@ -280,22 +280,23 @@ def set_sub_env_states(
 
 
 def _counters(base: VecEnv, names: list[Names]) -> list[list[str]]:
-    """Return, for each environment, the attributes of its wrappers that have to be saved."""
+    """Return the wrapper attributes to save, as a list of names for each environment."""
     wanted: list[list[str]] = []
     for around in names:
         # The last name is the environment itself, which has no counters of a wrapper.
         wanted.append([attribute for name in around[:-1] for attribute in COUNTERS.get(name, ())])
-    # has_attr() asks every worker process, so it is called once for each attribute and not once for each environment.
+    # has_attr() sends a message to every worker process, so it is called once for each attribute, not for each
+    # environment.
     present = {attribute for attribute in {each for of_one in wanted for each in of_one} if has_attr(base, attribute)}
     return [[attribute for attribute in of_one if attribute in present] for of_one in wanted]
 
 
 def _read(base: VecEnv, index: int, name: str) -> Any:
     value = base.get_attr(name, [index])[0]
-    # Saved as the time that has passed, so that the pause between the two processes does not count.
+    # The elapsed time is saved, so that the pause between the two processes does not count.
     if name == _START_TIME:
         return time.time() - value
-    # Monitor has one number for every episode so far: as an array, it does not bloat the JSON.
+    # Monitor has one number for every past episode; an array keeps them out of the JSON.
     if isinstance(value, list):
         return {"list": np.array(value)}
     return as_plain(value, name)
@@ -319,7 +320,7 @@ def _explaining_dead_workers() -> Iterator[None]:
         yield
     except (EOFError, ConnectionError) as error:
         raise ValueError(
-            "a worker process died while its environment restored its state: the worker's traceback is above"
+            "a worker process died while its environment restored its state: see the worker's traceback above"
         ) from error
 
 
@@ -333,7 +334,7 @@ def max_episode_steps(base: VecEnv, names: list[Names]) -> list[int | None]:
     is_there = has_attr(base, "_max_episode_steps")
     limits: list[int | None] = []
     for index, around in enumerate(names):
-        # Compared by their attributes, because rl-zoo has a TimeLimit of its own.
+        # The attributes are compared, not the classes, because rl-zoo has a TimeLimit of its own.
         has_limit = any(COUNTERS.get(name) == COUNTERS["TimeLimit"] for name in around[:-1])
         limits.append(base.get_attr("_max_episode_steps", [index])[0] if is_there and has_limit else None)
     return limits
@@ -372,7 +373,7 @@ def env_state(env: VecEnv) -> dict[str, Any]:
         elif names is not None:
             states = sub_env_states(base, names, owns_states=reason is None)
     except ValueError as error:
-        # The environment handed over something that is not plain data. Its episodes are lost, all else is saved.
+        # The environment's state is not plain data. So its episodes cannot be saved, but everything else is.
         reason = str(error)
         if names is not None:
             states = sub_env_states(base, names, owns_states=False)
@@ -388,25 +389,26 @@ def env_state(env: VecEnv) -> dict[str, Any]:
 def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     """Restore an environment, in the middle of its episodes or with new ones.
 
-    New episodes begin if the environment could not hand over its state, or cannot take it here. State that outlives an
-    episode, such as VecNormalize's statistics and Monitor's totals, is restored in both cases.
+    New episodes begin if the environment's state could not be saved, or cannot be restored here. State that outlasts an
+    episode, such as VecNormalize's statistics and Monitor's totals, is restored in any case.
 
     :param env: an environment with the same settings, which has been reset
     :param state: the state returned by :func:`env_state`
-    :return: None if the episodes continue. Otherwise the first observation of the new episodes, which must replace the
-        model's last observation: that one was normalised by the statistics of a new VecNormalize
+    :return: None if the episodes continue. Otherwise the first observation of the new episodes. It must replace the
+        model's last observation, which a VecNormalize without the saved statistics has scaled
     :raises ValueError: if the environment has other settings; nothing has changed then
     """
     check_env(env, state)
     base = env.unwrapped
     names = sub_env_names(base)
-    # Both must hold: the state may be without episodes, or this environment may be of a kind that cannot take them.
+    # Two conditions are checked: the state holds the episodes, and this environment can restore them.
     is_exact = state["why_not_exact"] is None and why_not_exact(env) is None
     if is_exact and state["own"] is not None:
         base.set_state(as_given(state["own"]))  # type: ignore[attr-defined]
     elif names is not None and state["environments"] is not None:
         set_sub_env_states(base, names, state["environments"], to_be_reset=not is_exact)
-    # The wrappers before a reset, so that VecNormalize scales the first observation by the restored statistics.
+    # The wrappers are restored before a reset, so that VecNormalize scales the first observation by the restored
+    # statistics.
     for layer, each in zip(layers_of(env), state["layers"], strict=True):
         set_layer_state(layer, each)
     if is_exact:
@@ -447,7 +449,8 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
         set_sub_env_states(base, names, state["environments"], to_be_reset=True)
     for layer, each in zip(layers_of(env), state["layers"], strict=True):
         set_layer_state(layer, each)
-    # Seeds of the next reset. SB3 clears them with the reset, so they are all None after the first evaluation.
+    # These are the seeds of the next reset. SB3 clears them at a reset, so they are all None after the first
+    # evaluation.
     base._seeds = list(state["seeds"])
 
 
@@ -475,8 +478,8 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
     differences = []
     for name, value in here.items():
         kept = there.get(name)
-        # Another number of environments is one difference. It makes the lists per environment longer or shorter, which
-        # is not a difference of its own.
+        # Another number of environments is reported once. The lists per environment then differ in length, which is not
+        # reported.
         is_alike = name in _OF_EACH and not same_number and _shown(kept) == _shown(value)
         if kept != value and not is_alike:
             differences.append(f"{name}: the snapshot has {_shown(kept)}, the environment here {_shown(value)}")
@@ -486,7 +489,7 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list) and value and all(each == value[0] for each in value):
-        # Usually all environments are the same, and one of them is enough.
+        # Usually all environments are the same, so one of them is shown.
         value = value[0]
     if isinstance(value, list):
         return " of ".join(map(str, value)) or "none"
@@ -508,6 +511,6 @@ def describe_space(space: spaces.Space[Any]) -> str:
     if low.size and (low == low.flat[0]).all() and (high == high.flat[0]).all():
         bounds = f"from {low.flat[0]} to {high.flat[0]}"
     else:
-        # Bounds that differ by element do not fit into a message. Their digest tells whether they are equal.
+        # Bounds that differ by element do not fit into a message. Their digest shows whether they are equal.
         bounds = f"with bounds {hashlib.sha256(low.tobytes() + high.tobytes()).hexdigest()[:12]}"
     return f"Box{space.shape} {space.dtype} {bounds}"

@@ -1,6 +1,6 @@
-"""The arguments that a model was created with, so that a snapshot is only restored into an equal model.
+"""Compare the arguments of models, because a snapshot may be restored only into an equal model.
 
-With another batch size or learning rate, a restored training would continue without an error, but not as the same run.
+With another batch size or learning rate, a restored training would continue without an error but give other results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAY_DIFFER = frozenset(
         "seed",  # every generator is restored
         "tensorboard_log",
         "verbose",
-        "stats_window_size",  # changes means in the log only
+        "stats_window_size",  # only changes averages in the log
         "_init_setup_model",
     }
 )
@@ -47,7 +47,7 @@ _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 
 
 def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
-    """Return the arguments of a model's constructor that change numbers.
+    """Return the arguments of a model's constructor that influence the results.
 
     Call this before the first step, because objects such as noise may change while they are used.
 
@@ -60,7 +60,7 @@ def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
         "policy": class_path(model.policy_class),
         "action_noise": _described_noise(model.action_noise),
     }
-    # The constructors of all parents, because a subclass may pass its arguments on as **kwargs.
+    # The constructors of all parent classes are read, because a subclass may pass arguments on as **kwargs.
     for cls in type(model).__mro__:
         if "__init__" not in vars(cls):
             continue
@@ -102,7 +102,7 @@ def _shown(value: Any) -> str:
 
 
 def _described(value: Any, name: str) -> Any:  # noqa: PLR0911 - one return for each kind of value
-    """Return plain data that is equal for equal values.
+    """Describe a value by plain data, which is equal for equal values.
 
     :param value: a constructor argument, or a part of one
     :param name: name of the value, for the error message
@@ -125,7 +125,7 @@ def _described(value: Any, name: str) -> Any:  # noqa: PLR0911 - one return for 
 
 
 def _described_object(value: Any, name: str) -> dict[str, Any]:
-    # Two functions of the same name may compute something else: code cannot be compared.
+    # Functions of the same name may differ, and code cannot be compared.
     if isinstance(value, _FUNCTIONS):
         raise ValueError(
             f"{name} is a function, which a snapshot cannot describe: use a number, a text such as 'lin_1e-4' where "
@@ -145,7 +145,7 @@ def _described_noise(noise: ActionNoise | None) -> dict[str, Any] | None:
 
     :param noise: the model's action noise; None if it has none
     """
-    # learn() wraps the noise when there are several environments.
+    # learn() wraps the noise if there are several environments.
     while isinstance(noise, VectorizedActionNoise):
         noise = noise.base_noise
     if noise is None:

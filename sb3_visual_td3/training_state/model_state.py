@@ -1,10 +1,10 @@
-"""The state of a model as plain data: counters, last observation, exploration noise and gSDE; and loading its weights.
+"""Read and set a model's counters, last observation and exploration noise as plain data, and load its weights.
 
-Weights and optimizers themselves are in SB3's own ``model.zip``, which ``model.save()`` writes.
+Weights and optimizers are in SB3's own ``model.zip``, which ``model.save()`` writes.
 
-One detail of the order: at the start of a rollout, Stable-Baselines3 draws new gSDE noise *before* it calls the
-callbacks. A snapshot that is taken in ``on_rollout_start`` has these matrices already, so a resumed process must not
-draw them a second time (see :func:`set_sde_state`).
+At the start of a rollout, Stable-Baselines3 draws new gSDE noise *before* it calls the callbacks. So a snapshot taken
+in ``on_rollout_start`` holds these noise matrices, and a resumed process must not draw them again (see
+:func:`set_sde_state`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from sb3_visual_td3.training_state.random_state import (
 
 
 def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
-    """Read the state of an action noise: by its own ``get_state``, or else its numbers, arrays and generators.
+    """Read the state of an action noise with its ``get_state``, or else its numbers, arrays and generators.
 
     :param noise: action noise of the model; None if it has none
     :return: plain data; None without noise
@@ -61,7 +61,7 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
     if isinstance(noise, HasState):
         return {**state, "own": as_plain(noise.get_state(), "action_noise")}
     # Any other noise of SB3 or of the user: its attributes are its state (OrnsteinUhlenbeck keeps its last noise).
-    # Functions and other objects among them are left out, since plain data cannot hold them.
+    # Functions and other objects among them are left out, because plain data cannot hold them.
     kinds = bool | int | float | np.generic | np.ndarray
     values = {name: as_plain(value, name) for name, value in vars(noise).items() if isinstance(value, kinds)}
     generators = {n: generator_state(v) for n, v in vars(noise).items() if isinstance(v, np.random.Generator)}
@@ -118,7 +118,7 @@ def sde_state(model: OffPolicyAlgorithm) -> dict[str, Any] | None:
 
 
 def set_sde_state(model: OffPolicyAlgorithm, state: Mapping[str, Any] | None) -> None:
-    """Make the next rollout begin with saved noise matrices instead of new ones.
+    """Make the next rollout begin with the saved noise matrices of gSDE instead of new ones.
 
     :param model: a model before its first rollout
     :param state: the state returned by :func:`sde_state`
@@ -128,7 +128,8 @@ def set_sde_state(model: OffPolicyAlgorithm, state: Mapping[str, Any] | None) ->
     actor: Any = model.actor
     matrices = {name: th.from_numpy(np.array(state[name])).to(model.device) for name in _MATRICES}
 
-    # SB3 calls actor.reset_noise() at the start of the rollout. This one call restores, and every later one draws.
+    # SB3 calls actor.reset_noise() at the start of a rollout. The first call restores the matrices, and every later
+    # call draws new ones.
     def restore_instead(batch_size: int = 1) -> None:  # noqa: ARG001
         del actor.reset_noise  # makes the method of the class visible again
         vars(actor.action_dist).update(matrices)
@@ -141,7 +142,7 @@ _SUFFIX = ".pth"
 
 
 def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str]) -> None:
-    """Load the weights, optimizers and other tensors that ``model.save`` wrote into an existing model.
+    """Load into a model the weights, optimizers and other tensors that ``model.save`` has written.
 
     Only the ``.pth`` entries are read, and only as tensors. The pickled ``data`` entry, which could execute code, is
     never opened.
@@ -159,7 +160,7 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
         *(line for name in modules if name in saved for line in _differences(model, name, saved[name])),
         *(line for name in names if name in variables for line in _difference_of_tensors(model, name, variables[name])),
     ]
-    # All differences are found before anything is loaded. SB3's set_parameters() alone would fail halfway.
+    # All differences are found before anything is loaded, because SB3's set_parameters() could fail halfway.
     if differences:
         shown = "; ".join(differences[:5])
         if len(differences) > 5:
@@ -178,13 +179,14 @@ def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
         with zipfile.ZipFile(zip_path) as archive:
             for name in archive.namelist():
                 if name.endswith(_SUFFIX):
-                    # To the CPU, where Adam keeps its step counters. Everything else is copied to the model's device.
+                    # The tensors are loaded on the CPU, where Adam keeps its step counters. The others are copied to
+                    # the model's device later.
                     content = io.BytesIO(archive.read(name))
                     read[name.removesuffix(_SUFFIX)] = th.load(content, map_location="cpu", weights_only=True)
-    # NotImplementedError: a damaged header may name a compression method or a version that zipfile does not have.
+    # zipfile raises NotImplementedError if a damaged header names an unknown compression method or version.
     except (zipfile.BadZipFile, zlib.error, UnpicklingError, RuntimeError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{zip_path} is damaged ({in_one_line(error)}): use another snapshot") from error
-    # The .pth entries are zip files themselves. A truncated file can end with one of them, and zipfile then opens that.
+    # The .pth entries are zip files too. If a truncated file ends with one of them, zipfile opens that entry.
     if not read:
         raise ValueError(f"{zip_path} is damaged (it holds no weights): use another snapshot")
     return read
@@ -221,7 +223,7 @@ def _differences_of_optimizers(name: str, optimizer: th.optim.Optimizer, saved: 
     lines = []
     for index, weight in zip(indices, weights, strict=True):
         for key, value in saved["state"].get(index, {}).items():
-            # Adam's moments have the shape of their weight, its step counter has no dimensions.
+            # Adam's moments have the shape of their weight, and its step counter has no dimensions.
             if isinstance(value, th.Tensor) and value.ndim and value.shape != weight.shape:
                 lines.append(f"{name}: {key} is {tuple(value.shape)} there, {tuple(weight.shape)} here")
     return lines
@@ -251,7 +253,7 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """Read the state of a model, except for weights, optimizers and replay buffer.
 
     Call this before the logger and the replay buffer are read, because ``get_state()`` of a model may still write to
-    them (the overlapped training of VisualTD3 does).
+    them, as VisualTD3's does with ``overlap=True``.
 
     :param model: a model at the start of a rollout
     :return: plain data
@@ -272,7 +274,8 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
         "action_noise": action_noise_state(model.action_noise),
         "action_space": space_random_state(model.action_space),
         "sde": sde_state(model),
-        # A user may freeze weights after the model is created. Neither model.zip nor a new policy knows about it.
+        # A user may freeze weights after the model is created. Neither model.zip nor a new policy holds this
+        # information.
         "frozen": [name for name, weight in model.policy.named_parameters() if not weight.requires_grad],
     }
 
@@ -285,8 +288,8 @@ def set_model_state(
     :param model: a model with the same settings, after ``_setup_learn`` and before its first rollout
     :param state: the state returned by :func:`model_state`
     :param first_observation: the first observation, returned by
-        :func:`~sb3_visual_td3.training_state.env_state.set_env_state`. Unless it is None, new episodes begin with it,
-        and the action noise is reset as at the start of any episode
+        :func:`~sb3_visual_td3.training_state.env_state.set_env_state`. Unless it is None, new episodes begin with this
+            observation, and the action noise is reset as at the start of any episode
     :raises ValueError: if it is the state of another model
     """
     counters = {name: _counter(name, value) for name, value in as_given(state["counters"]).items()}
@@ -297,10 +300,10 @@ def set_model_state(
     if first_observation is None:
         require_alike(observation_state(model._last_obs), state["last_obs"], "the last observation")
         require_alike(model._last_episode_starts, state["last_episode_starts"], "the starts of episodes")
-    # Everything above only checks. From here on, the model changes.
+    # All checks are done; from here on the model changes.
     set_action_noise_state(model.action_noise, state["action_noise"])
     vars(model).update({name: value for name, value in counters.items() if name in vars(model)})
-    # SB3 computes frames per second from it; the pause between the two processes must not count.
+    # SB3 computes frames per second from this time; the pause between the two processes must not count.
     model.start_time = time.time_ns() - int(state["elapsed_ns"])
     model.ep_info_buffer = deque(infos, maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(successes, maxlen=model._stats_window_size)
@@ -327,7 +330,7 @@ def _counter(name: str, value: Any) -> Any:
     :param value: value of the counter in the state
     :raises ValueError: if there is no such counter, or it cannot have this value
     """
-    # The remaining progress falls below 0 when the last rollout is longer than what is left of the training.
+    # The remaining progress falls below 0 if the last rollout is longer than the rest of the training.
     is_too_small = is_number(value) and value < 0 and name != "_current_progress_remaining"
     if name not in _COUNTERS or not is_number(value) or is_too_small:
         raise ValueError(f"the counter {name} is {value!r}: expected a number >= 0")

@@ -1,7 +1,7 @@
-"""Conversion of other libraries' values, such as observations, to plain data and back.
+"""Convert other libraries' values, such as observations, to plain data and back.
 
-The lowest layer of ``training_state``: everything that a snapshot reads from Stable-Baselines3, gymnasium or the user's
-own code passes through :func:`as_plain`, and everything that it writes back passes through :func:`as_given`.
+This is the lowest layer of ``training_state``. :func:`as_plain` converts everything that a snapshot reads from
+Stable-Baselines3, gymnasium or the user's code. :func:`as_given` converts everything that is written back.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -
 def as_plain(value: Any, name: str) -> Any:
     """Convert a value to plain data: None, booleans, numbers, strings, arrays, and lists and dicts of these.
 
-    NumPy scalars become arrays without dimensions, because arithmetic with them differs from arithmetic with Python
-    numbers (``np.float32(0.1) + 1`` stays a float32). Arrays are copied.
+    NumPy scalars become arrays without dimensions instead of Python numbers, because their arithmetic differs
+    (``np.float32(0.1) + 1`` stays a float32). Arrays are copied.
 
     :param value: any value from another library; tuples become lists
     :param name: name of the value, for the error message
     :return: the plain data
-    :raises ValueError: if there is anything else in it, or a key that is not a string
+    :raises ValueError: if the value holds anything else, or a key that is not a string
     """
     if value is None or type(value) in {bool, int, float, str} or isinstance(value, StoredArray):
         return value
@@ -90,7 +90,7 @@ def as_given(state: Any) -> Any:
 
 
 def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those values that are plain data; the others are left out.
+    """Return the values that are plain data, and leave the others out.
 
     :param values: values by name
     :return: the plain values by name
@@ -117,7 +117,7 @@ def require_alike(here: Any, there: Any, name: str) -> None:
     :param here: the current arrays, in lists and dicts
     :param there: the corresponding part of the state
     :param name: name of the part, for the error message
-    :raises ValueError: if it has other keys, or an array of a different shape or dtype
+    :raises ValueError: if the part has other keys, or an array of a different shape or dtype
     """
     if isinstance(here, Mapping):
         if not isinstance(there, Mapping) or there.keys() != here.keys():
@@ -133,9 +133,9 @@ def require_alike(here: Any, there: Any, name: str) -> None:
 def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
     """Return an observation as plain data, with the memory layout of its arrays.
 
-    The layout matters. A transposed image is a view whose channels lie next to each other, and a convolution over such
-    a view adds up its products in a different order than over a contiguous copy. The action would differ in its last
-    bits, and the resumed run would not be the same run.
+    The layout matters. A transposed image is a view whose channels lie next to each other. A convolution adds up its
+    products in a different order over such a view than over a contiguous copy. With another layout the action would
+    differ in its last bits, and the resumed run would not be exact.
 
     :param observation: an array, or a dict or tuple of arrays; None if there is no observation yet
     :return: plain data; None if there is no observation
@@ -167,8 +167,8 @@ def observation_from(state: Mapping[str, Any] | None) -> Any:
 
 
 def _with_strides(array: NDArray[Any], strides: list[int]) -> NDArray[Any]:
-    """Return a copy with these strides, counted in items; a contiguous copy if they leave gaps or run backwards."""
-    # Number of items from the first to the last element in memory: equal to the size if there are no gaps.
+    """Return a copy with the given strides in items, or a contiguous copy if they have gaps or are negative."""
+    # The number of items from the first to the last element in memory equals the size if there are no gaps.
     span = 1 + sum((size - 1) * stride for size, stride in zip(array.shape, strides, strict=True))
     if not array.ndim or span != array.size or min(strides) < 0:
         return np.array(array)

@@ -1,6 +1,6 @@
-"""Random generators: those of the whole process, those that objects own, and those in gymnasium's spaces.
+"""Read and set random generators: global ones, those of objects, and those in gymnasium's spaces.
 
-A resumed run is the same run, bit for bit, only if every generator continues where it was.
+A resumed run equals an uninterrupted run bit for bit only if every generator continues in its saved state.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def random_state() -> dict[str, Any]:
-    """Read the global generators of Python, NumPy and torch, and of every CUDA device once CUDA is in use.
+    """Read the global generators of Python, NumPy and torch, and of every CUDA device if CUDA is in use.
 
     :return: plain data
     """
     version, words, gauss_next = random.getstate()
-    # Asking for the CUDA states would initialise CUDA, which costs seconds and memory where nothing uses it.
+    # Reading the CUDA states would initialise CUDA, which costs seconds and memory even if nothing uses it.
     cuda = th.cuda.get_rng_state_all() if th.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {
         "python": {"version": version, "words": np.array(words, np.uint32), "gauss_next": gauss_next},
@@ -37,7 +37,7 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Set the global generators.
 
-    Call this last when a training run is restored, since creating and loading objects may draw numbers. The states of
+    Call this last when a training run is restored, because creating and loading objects may draw numbers. The states of
     CUDA devices that do not exist here are skipped.
 
     :param state: the state returned by :func:`random_state`
@@ -73,8 +73,8 @@ def restored_generator(
 ) -> np.random.Generator | None:
     """Return a generator in a saved state.
 
-    :param generator: the current generator. It is changed in place if it is of the same kind, so that all objects that
-        share it see the change
+    :param generator: the current generator. If it is of the saved kind, it is changed in place, because several objects
+        may share it
     :param state: the state returned by :func:`generator_state`
     :return: the same generator, or a new one; None if there was no generator
     :raises ValueError: if the state is of a kind that NumPy does not have
@@ -85,14 +85,16 @@ def restored_generator(
     if generator is None or type(generator.bit_generator).__name__ != kind:
         # The kind comes from a file and selects an attribute of np.random, so it must be a known name.
         if kind not in _BIT_GENERATORS:
-            raise ValueError(f"a random generator of kind {kind!r}: expected one of {', '.join(_BIT_GENERATORS)}")
+            raise ValueError(
+                f"the snapshot has a random generator of kind {kind!r}: expected one of {', '.join(_BIT_GENERATORS)}"
+            )
         generator = np.random.Generator(getattr(np.random, kind)(0))
     generator.bit_generator.state = as_given(state)
     return generator
 
 
 def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Read the generators of a space and of its parts; generators that have not been seeded stay so.
+    """Read the generators of a space and of its parts, without seeding new ones.
 
     A model samples its first ``learning_starts`` actions from its action space.
 
@@ -114,7 +116,10 @@ def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -
     """
     parts = _parts(space)
     if len(parts) != len(state["parts"]):
-        raise ValueError(f"the space {space} has {len(parts)} parts, but {len(state['parts'])} in the snapshot")
+        raise ValueError(
+            f"the space {space} has {len(parts)} parts: expected {len(state['parts'])} as in the "
+            "snapshot. Use the same environment"
+        )
     generator = restored_generator(getattr(space, "_np_random", None), state["generator"])
     # None is valid here: the space creates a generator when it is first sampled.
     space._np_random = generator  # type: ignore[assignment]

@@ -1,8 +1,8 @@
-"""The content of a replay buffer as plain data.
+"""Read and set the content of a replay buffer as plain data.
 
-Buffers with ``get_state()`` and ``set_state()``, as ours have, hand over their own state. For Stable-Baselines3's own
-buffers it is read here, in arrays of shape ``(buffer_size, n_envs, ...)``. The arrays in a state are views: the
-snapshot writes them to disk without a copy, since a buffer may take most of the memory.
+Our buffers, and others with ``get_state()`` and ``set_state()``, return and restore their own state. This module reads
+Stable-Baselines3's buffers, in arrays of shape ``(buffer_size, n_envs, ...)``. The arrays in a state are views, because
+a buffer may take most of the memory: the snapshot writes them to disk without a copy.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _KNOWN = {
 
 
 def check_replay(buffer: object) -> None:
-    """Refuse, before training, a buffer that cannot be saved.
+    """Refuse a buffer that cannot be saved, before training begins.
 
     :param buffer: replay buffer of the model
-    :raises ValueError: if it has no state of its own and holds more than Stable-Baselines3's buffers do
+    :raises ValueError: if the buffer has no ``get_state()``, and holds more than Stable-Baselines3's buffers do
     """
     if isinstance(buffer, HasState):
         return
@@ -64,7 +64,7 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     """Replace the content of a buffer.
 
     :param buffer: a buffer with the same settings
-    :param state: the state returned by :func:`replay_state`; arrays on disk are read straight into the buffer
+    :param state: the state returned by :func:`replay_state`; arrays on disk are read directly into the buffer
     :raises ValueError: if the buffer has other settings, or :func:`check_replay` refuses it; nothing has changed then
     """
     check_replay(buffer)
@@ -78,13 +78,13 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
 
 
 def end_segment(buffer: ReplayBuffer) -> None:
-    """End the newest episode in a buffer, because the next transition belongs to another one.
+    """End the newest episode in a buffer, because the next transition belongs to another episode.
 
-    Call this when the environments were reset instead of restored. Otherwise an n-step return, or a next observation
-    that is stored only as the observation of the next row, would run on into the new episode. The last transition then
-    bootstraps from its own next observation.
+    Call this if the environments were reset instead of restored. Otherwise an n-step return would continue into the new
+    episode. So would a next observation that is stored only as the observation of the next row. After this call, the
+    last transition bootstraps from its own next observation.
 
-    :param buffer: replay buffer of the model; a buffer of the user's is cut if it has ``end_segment()``
+    :param buffer: replay buffer of the model; of a user's class, ``end_segment()`` is called if it exists
     """
     if isinstance(buffer, EndsSegments):
         buffer.end_segment()
@@ -95,17 +95,17 @@ def end_segment(buffer: ReplayBuffer) -> None:
     if isinstance(buffer, NStepReplayBuffer):
         if buffer.handle_timeout_termination:
             buffer.timeouts[newest] = np.logical_or(buffer.timeouts[newest], np.logical_not(buffer.dones[newest]))
-        # As a time-out, the last transition still bootstraps. Without handle_timeout_termination, the buffer treats
-        # every end as terminal; "timeouts" is then never written, and must stay so, since nothing would clear it.
+        # Marked as a time-out, the last transition still bootstraps. Without handle_timeout_termination, the buffer
+        # treats every end as terminal. Then "timeouts" must not be written, because nothing would clear it.
         buffer.dones[newest] = 1
     elif buffer.optimize_memory_usage:
-        # Its next observation is stored where the next transition's observation will be written, so it is lost at the
-        # end of every episode. Stable-Baselines3 accepts that, and marks the transition as done.
+        # The next transition's observation will overwrite this next observation. Stable-Baselines3 accepts this loss at
+        # the end of every episode, and marks the transition as done.
         buffer.dones[newest] = 1
 
 
 def _arrays(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:
-    """Return every array of a buffer by name; those of Dict observations by ``name.key``."""
+    """Return every array of a buffer by name; arrays of Dict observations have the names ``name.key``."""
     arrays: dict[str, NDArray[Any]] = {}
     for name in (*_OBSERVATIONS, *_COLUMNS):
         found: Any = getattr(buffer, name, None)
@@ -144,6 +144,7 @@ def _set_stock_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     for name, array in _arrays(buffer).items():
         kept = state["arrays"][name]
         fill(array[: kept.shape[0]], kept)
-        # Clear what this buffer held beyond that, and no more: pages that were never written take no memory.
+        # Clear only the rows that this buffer held beyond the state, because memory that was never written is not
+        # allocated.
         array[kept.shape[0] : n_rows_before + 1] = 0
     buffer.pos, buffer.full = state["pos"], state["full"]

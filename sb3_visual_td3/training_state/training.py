@@ -1,7 +1,8 @@
-"""The state of a whole training run: model, replay buffer, environments, callbacks, logger and random numbers.
+"""Read and restore a whole training run: model, replay buffer, environments, callbacks, logger and random numbers.
 
-:class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads it with :func:`training_state` and restores it with
-:func:`set_training_state`. A rollback of the guard restores only what was learned, with :func:`go_back`.
+:class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads the state with :func:`training_state` and restores it
+    with :func:`set_training_state`. If ExplosionAlertCallback rolls training back, :func:`go_back` restores only what
+    was learned.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from sb3_visual_td3.training_state.vec_layer_state import layers_not_restored
 
 
 def logger_state(logger: Logger) -> dict[str, Any]:
-    """Read the values that are recorded and not yet dumped.
+    """Read the values that the logger has recorded but not yet dumped.
 
-    Stable-Baselines3 dumps every few episodes, so a snapshot usually falls in between. Figures and videos are left out.
+    Stable-Baselines3 dumps values every few episodes, and a snapshot is usually taken between two dumps. Figures and
+    videos are left out.
 
     :param logger: logger of the model
     :return: plain data
@@ -53,7 +55,7 @@ def logger_state(logger: Logger) -> dict[str, Any]:
 
 
 def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
-    """Set the values that are recorded and not yet dumped.
+    """Set the values that the logger has recorded but not yet dumped.
 
     :param logger: logger of the model
     :param state: the state returned by :func:`logger_state`
@@ -71,14 +73,14 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
         (logger.name_to_count, state["counts"]),
         (logger.name_to_excluded, excluded),
     ]
-    # In place, because the logger's dicts are defaultdicts.
+    # The dicts are changed in place, because they are defaultdicts.
     for target, values in replaced:
         target.clear()
         target.update(values)
 
 
 def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
-    """Refuse, before training, a model that cannot be saved.
+    """Refuse a model that cannot be saved in a snapshot, before training begins.
 
     :param model: the model to train, with its environment
     :return: ``model`` itself
@@ -112,12 +114,12 @@ def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapp
 
     :param model: a model at the start of a rollout
     :param root: the callback of ``learn()``
-    :param settings: result of ``settings_of(model)`` from before the first step, since noise changes while it is used
-    :return: plain data; the arrays of the replay buffer are views, to be written before training continues
+    :param settings: result of ``settings_of(model)`` from before the first step, because noise changes while it is used
+    :return: plain data; the arrays of the replay buffer are views, which must be written before training continues
     """
     assert model.env is not None
     assert model.replay_buffer is not None
-    # First, because a model may still write to the logger and the replay buffer.
+    # The model is read first, because it may still write to the logger and the replay buffer.
     of_model = model_state(model)
     return {
         "settings": settings,
@@ -146,11 +148,11 @@ def set_training_state(
     """
     assert model.env is not None
     assert model.replay_buffer is not None
-    # Weights first: they are checked against the architecture before anything is changed.
+    # The weights come first: they are checked against the architecture before anything is changed.
     load_parameters(model, model_path)
     set_replay_state(model.replay_buffer, state["replay"])
     messages = []
-    # The environment before the model: if new episodes begin, the model needs their first observation.
+    # The environment comes before the model, which needs the first observation if new episodes begin.
     first_observation = set_env_state(model.env, state["env"])
     if first_observation is not None:
         reason = state["env"]["why_not_exact"] or why_not_exact(model.env)
@@ -170,13 +172,13 @@ def set_training_state(
             f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, which rounds differently: "
             f"for the same run bit for bit, call th.set_num_threads({state['n_threads']}) or use --num-threads"
         )
-    # Last, because everything above may draw numbers.
+    # The generators come last, because everything above may draw numbers.
     set_random_state(state["random"])
     return messages
 
 
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
-    """Roll back: restore the learned state and nothing else.
+    """Roll training back: restore the learned state and nothing else.
 
     Networks, target networks and optimizers are restored. Counters, replay buffer, environments, random states,
     callbacks and the log continue, so that the training does not go back in time.

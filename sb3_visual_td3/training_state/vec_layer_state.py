@@ -1,7 +1,7 @@
-"""Descriptions and state of the layers (VecEnv wrappers) around the environments of a training run.
+"""Describe the layers (VecEnv wrappers) around the environments of a training run, and read and set their state.
 
-Of Stable-Baselines3's wrappers, VecNormalize, VecFrameStack and VecMonitor have state. A wrapper of the user's
-hands over its own state if it has ``get_state()`` and ``set_state()``.
+Of Stable-Baselines3's wrappers, VecNormalize, VecFrameStack and VecMonitor have state. A user's wrapper can return and
+restore its state with ``get_state()`` and ``set_state()``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def layers_of(env: VecEnv) -> list[VecEnvWrapper]:
 
 
 def describe_layer(layer: VecEnvWrapper) -> str:
-    """Return the class of a wrapper and those of its settings that change numbers.
+    """Return the class of a wrapper and those settings that influence the results.
 
     :param layer: a VecEnv wrapper
     :return: a description such as ``VecFrameStack(n_stack=4)``
@@ -88,7 +88,7 @@ def describe_layer(layer: VecEnvWrapper) -> str:
 
 
 def layers_not_restored(env: VecEnv) -> list[str]:
-    """Return the classes of wrappers that may have state but no ``get_state()`` and ``set_state()``.
+    """Return the classes of wrappers that may have state but have no ``get_state()`` and ``set_state()``.
 
     :param env: a VecEnv with its wrappers
     :return: class names, outermost first
@@ -116,7 +116,7 @@ def layer_state(layer: VecEnv) -> Any:
     """Read the state of a wrapper.
 
     :param layer: a VecEnv wrapper
-    :return: plain data; None if the wrapper remembers nothing
+    :return: plain data; None if the wrapper has no state
     """
     if class_has_state(type(layer)):
         return as_plain(layer.get_state(), type(layer).__name__)  # type: ignore[attr-defined]
@@ -157,7 +157,7 @@ def set_layer_state(layer: VecEnv, state: Any) -> None:
 
 
 def _normalize_state(layer: VecNormalize) -> dict[str, Any]:
-    # vars() and not getattr(): with norm_obs=False there is no obs_rms, and getattr() would ask the inner wrappers.
+    # With norm_obs=False there is no obs_rms, and getattr() would return that of an inner wrapper. So vars() is used.
     own = vars(layer)
     statistics = own.get("obs_rms")
     obs_rms: dict[str, Any] | None = None
@@ -209,7 +209,7 @@ def _set_stack_state(stack: StackedObservations[Any], state: Mapping[str, Any]) 
         for key, each in state["keys"].items():
             _set_stack_state(stack.sub_stacked_observations[key], each)
         return
-    # A new array, because the current one may be the model's last observation, which is restored separately.
+    # A new array is needed, because the current one may be the model's last observation, which is restored separately.
     stacked = np.empty(stack.stacked_obs.shape, stack.stacked_obs.dtype)
     fill(stacked, state["stacked"])
     stack.stacked_obs = stacked

@@ -82,9 +82,9 @@ def in_a_box(env):
         (lambda: Monitor(gym.make("Pendulum-v1")), r"PendulumEnv has no get_state\(\)/set_state\(\)"),
         (
             lambda: FrameStackObservation(StatefulEnv(), 2),
-            "FrameStackObservation may remember something of the episode",
+            "FrameStackObservation may have state of the episode",
         ),
-        (lambda: Doubled(Momentum(StatefulEnv())), "Doubled may remember something of the episode"),
+        (lambda: Doubled(Momentum(StatefulEnv())), "Doubled may have state of the episode"),
         (
             lambda: TimeLimit(TimeLimit(StatefulEnv(), 5), 6),
             r"two wrappers around .* count the same as \w*TimeLimit",
@@ -149,7 +149,7 @@ class SilentVecEnv(SubprocVecEnv):
 def test_a_vecenv_that_hides_its_wrappers_begins_new_episodes():
     env = SilentVecEnv(in_a_box(StatefulEnv()))
     env.reset()
-    assert why_not_exact(env) == "SilentVecEnv does not reveal the wrappers around its environments"
+    assert why_not_exact(env) == "SilentVecEnv does not show the wrappers around its environments"
     state = through_json(env_state(env))
     assert state["why_not_exact"] == why_not_exact(env)
     assert set_env_state(env, state).shape == (1, 3)

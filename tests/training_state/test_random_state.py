@@ -117,7 +117,7 @@ def test_reading_an_unseeded_space_does_not_seed_it():
 
 
 def test_a_space_of_another_structure_is_refused():
-    with pytest.raises(ValueError, match="has 0 parts, but 2 in the snapshot"):
+    with pytest.raises(ValueError, match="has 0 parts: expected 2 as in the snapshot"):
         set_space_random_state(BOX, space_random_state(NESTED[1]()))
 
 
