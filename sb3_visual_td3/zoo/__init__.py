@@ -1,4 +1,4 @@
-"""The connection to rl-zoo: our algorithm as ``--algo visual_td3``, and the commands that train, search and evaluate.
+"""Add our algorithm to rl-zoo as ``--algo visual_td3``, with commands that train, search and evaluate.
 
 Importing this package imports neither rl_zoo3 nor torch.
 """
@@ -11,8 +11,8 @@ __all__ = ["register"]
 def register() -> None:
     """Add the algorithm ``visual_td3`` to rl_zoo3; calling it again changes nothing.
 
-    A script of your own needs only this and rl_zoo3's ``train()`` or ``enjoy()``. rl_zoo3 and torch are imported when
-    this is called, not when the package is imported.
+    A script of your own calls this function and then rl_zoo3's ``train()`` or ``enjoy()``. rl_zoo3 and torch are
+    imported when this function is called, not when the package is imported.
     """
     from sb3_visual_td3.zoo.plugin import register as register_algorithm
 

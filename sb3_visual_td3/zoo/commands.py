@@ -1,6 +1,6 @@
-"""The table of rl-zoo's commands, extended by our algorithm: the function that runs each, and the extra it needs.
+"""List rl-zoo's commands, extended by our algorithm, with the function that runs each and the extra that it needs.
 
-Nothing heavy is imported before a command runs, so that ``visual-td3 --help`` is quick. To add one of rl-zoo's
+Large libraries are imported only when a command runs, so that ``visual-td3 --help`` is fast. To add one of rl-zoo's
 commands, add an entry to :data:`ZOO_COMMANDS`. Commands of our own are in :mod:`sb3_visual_td3.cli`.
 """
 
@@ -40,15 +40,15 @@ HUB_GROUP = "rl-zoo: Hugging Face hub"
 
 
 class ZooCommand(NamedTuple):
-    """One of rl-zoo's commands.
+    """Describe one of rl-zoo's commands.
 
     :ivar help: one line, which ``visual-td3 --help`` shows
     :ivar group: heading under which ``visual-td3 --help`` lists it
     :ivar play: function that reads rl-zoo's flags from ``sys.argv`` and does the work
-    :ivar defaults: flags that are put before the user's, so that the user's win
-    :ivar extra: the extra of this package that installs the libraries it imports; None if it needs none
-    :ivar makes_environments: whether it accepts ``--gym-packages``, and checks ``--env`` first
-    :ivar loads_models: whether it must know our algorithm; a command that only reads logs starts sooner without it
+    :ivar defaults: flags that are put before the user's flags, which override them
+    :ivar extra: the extra of this package that installs the command's libraries; None if it needs no extra
+    :ivar makes_environments: whether the command accepts ``--gym-packages``, and checks ``--env`` first
+    :ivar loads_models: whether the command needs our algorithm; a command that only reads logs starts faster without it
     """
 
     help: str
@@ -64,7 +64,7 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run one of rl-zoo's commands as its own command line would.
 
     :param name: a key of :data:`ZOO_COMMANDS`
-    :param arguments: rl-zoo's flags; those of the process by default
+    :param arguments: rl-zoo's flags; None for those of the process
     :return: the exit code
     """
     from sb3_visual_td3.zoo.mistakes import answer, need_extra
@@ -81,7 +81,7 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
         defaults = list(command.defaults)
         if name == "plot-train" and not {"-h", "--help"} & set(given):
             defaults += _window_flag([*command.defaults, *given])
-        # rl-zoo's parsers run within play(), so the changes of argparse have to be in place around it.
+        # rl-zoo's parsers run within play(), so argparse must be changed before.
         checking = environments_found() if command.makes_environments else nullcontext()
         with checking, command_line(name, [*defaults, *given]):
             if command.extra is not None:
@@ -100,9 +100,9 @@ def _check_display(arguments: Sequence[str]) -> None:
     """Check that there is a display, before everything is imported and the environment is made.
 
     :param arguments: the flags of enjoy
-    :raises UsageError: if nothing can be shown
+    :raises UsageError: if there is no display
     """
-    # If SDL's driver is set, the user has decided what becomes of the window.
+    # If SDL's video driver is set, the user has decided where the window appears.
     if {"--no-render", "-h", "--help"} & set(arguments) or has_display() or "SDL_VIDEODRIVER" in os.environ:
         return
     raise UsageError(
@@ -121,13 +121,12 @@ def _record_video() -> None:
 def _record_training() -> None:
     """Film a run: its checkpoints, its last and its best model.
 
-    The film is RUN_DIR/videos/training.mp4 by default. rl-zoo first deletes what is in its folder.
+    The film is RUN_DIR/videos/training.mp4 by default. rl-zoo first empties the folder of the film.
     """
     from sb3_visual_td3.zoo.plugin_scripts import run_record_training
 
-    # ffmpeg looks for the parts of the film in the folder of the list that names them, not in the current folder, so a
-    # relative
-    # path would not be found.
+    # ffmpeg searches the parts of the film relative to the list that names them, not to the current folder, so a
+    # relative path would not be found.
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-o", "--output-folder")
     if folder := parser.parse_known_args(sys.argv[1:])[0].output_folder:
@@ -138,7 +137,7 @@ def _record_training() -> None:
 
 @contextmanager
 def ffmpeg_on_path() -> Iterator[None]:
-    """Make ``ffmpeg`` available to the shell: the system's, or else the one that moviepy installs."""
+    """Make ``ffmpeg`` available to the shell: the system's program, or else the one that moviepy installs."""
     if shutil.which("ffmpeg"):
         yield
         return
@@ -158,7 +157,7 @@ def ffmpeg_on_path() -> Iterator[None]:
 
 
 def _benchmark() -> None:
-    """Evaluate the agents of a folder; without ``--no-hub`` also all of rl-zoo's, which are downloaded."""
+    """Evaluate the agents of a folder; without ``--no-hub`` also download and evaluate all of rl-zoo's agents."""
     from sb3_visual_td3.zoo.plugin_scripts import run_benchmark
 
     run_benchmark()
@@ -190,8 +189,8 @@ def _window_flag(arguments: Sequence[str]) -> list[str]:
     """Choose how many episodes plot-train averages.
 
     :param arguments: the flags, defaults first
-    :return: a flag with a smaller window, if the user named no window and a run has fewer episodes than rl-zoo's
-        window; otherwise nothing
+    :return: a flag with a smaller window if the user gave none and a run has fewer episodes than rl-zoo's window;
+        otherwise an empty list
     """
     parser = argparse.ArgumentParser(add_help=False)
     for flags in (("-a", "--algo"), ("-f", "--exp-folder"), ("-w", "--episode-window")):
@@ -210,8 +209,8 @@ def _window_flag(arguments: Sequence[str]) -> list[str]:
         return []
     window = max(1, min(n_episodes) // 5)
     print(
-        f"The shortest run has {min(n_episodes)} episodes, so each point averages {window} of them; "
-        "-w sets another number"
+        f"The shortest run has {min(n_episodes)} episodes, so each point averages {window} episodes; -w sets "
+        "another number"
     )
     return ["-w", str(window)]
 
@@ -232,7 +231,7 @@ def _all_plots() -> None:
 
 
 def _load_alone(package: str, file: str) -> ModuleType:
-    """Import one file of a package without the package itself.
+    """Import one file of a package without importing the package.
 
     ``all_plots`` needs neither torch nor Stable-Baselines3, but importing rl_zoo3 (2.9) imports both, which takes half
     of the 3.6 CPU seconds of ``all-plots --help``.
@@ -264,7 +263,7 @@ def _plot_from_file() -> None:
 
 
 def _with_axis_of_runs(results: Any) -> Any:
-    """Give the results of a single run the axis of runs, which all-plots (rl_zoo3 2.9) squeezes away."""
+    """Add the axis of runs to the results of a single run, because all-plots (rl_zoo3 2.9) removes it."""
     if not isinstance(results, dict) or "results_table" not in results:
         return results
     for env, by_key in results.items():
@@ -281,7 +280,7 @@ def _with_axis_of_runs(results: Any) -> Any:
 
 @contextmanager
 def figures_kept(command: str) -> Iterator[None]:
-    """Write figures to ``COMMAND-1.png`` and so on if there is no display: rl-zoo would show nothing at all.
+    """Write figures to ``COMMAND-1.png`` and so on if there is no display; rl-zoo would show nothing.
 
     A figure without data is neither shown nor written.
 
@@ -296,7 +295,7 @@ def figures_kept(command: str) -> Iterator[None]:
     has_window = plt.get_backend().lower() not in _BACKENDS_WITHOUT_WINDOW
 
     def show_or_save(*args: Any, **kwargs: Any) -> None:
-        # rl-zoo makes a figure for each environment, also for one without any results.
+        # rl-zoo makes a figure for each environment, even without results.
         for number in plt.get_fignums():
             if not any(axes.has_data() for axes in plt.figure(number).axes):
                 plt.close(number)

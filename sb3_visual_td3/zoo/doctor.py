@@ -1,7 +1,7 @@
-"""``visual-td3 doctor``: examine environment, settings and learner of a training run without running it.
+"""Implement ``visual-td3 doctor``: examine environment, settings and learner of a training run before it starts.
 
-The flags are those of ``visual-td3 train``, so that a command line can be examined word for word. The arguments of the
-doctor itself are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` runs the checks.
+The command takes all flags of ``visual-td3 train``, so that a command line can be examined unchanged. The doctor's own
+arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` runs the checks.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ NO_PROBLEM, A_PROBLEM = 0, 1
 
 
 class ExaminedExperiment(VisualExperimentManager):
-    """An experiment that is set up as for a training run, and examined instead of trained. It writes no file.
+    """Set an experiment up as for a training run, and examine it instead of training; no file is written.
 
     :param settings: the doctor's own arguments
-    :param examinations: receives the result
+    :param examinations: list to which the result is appended
     """
 
     def __init__(
@@ -113,7 +113,7 @@ def _examine(settings: argparse.Namespace, flags: Sequence[str], examinations: l
     arguments = [*DEFAULTS, *flags]
     try:
         with (
-            # rl-zoo prints the seed and all hyperparameters, which would precede the doctor's output.
+            # rl-zoo would print the seed and all hyperparameters before the doctor's output.
             redirect_stdout(io.StringIO()),
             all_choices(),
             environments_found(),
@@ -122,7 +122,7 @@ def _examine(settings: argparse.Namespace, flags: Sequence[str], examinations: l
         ):
             zoo_train.train()
     except MemoryError as error:
-        # The replay buffer is allocated when the model is made, before anything can be examined.
+        # The replay buffer is allocated when the model is made, before anything else can be examined.
         examination = Examination(subject="the model could not be created")
         examination.found("buffer_memory", " ".join(str(error).split()) or "the memory could not be allocated")
         examinations.append(examination)

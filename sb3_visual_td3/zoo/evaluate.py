@@ -1,7 +1,8 @@
-"""``visual-td3 evaluate``: compare a trained agent on held-out maps with a random and a full-brake driver.
+"""Implement ``visual-td3 evaluate``: compare a trained agent on held-out maps with two simple drivers.
 
-In an environment that has no maps, the agent and a random policy play episodes from held-out seeds. The arguments
-are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.callbacks.drives` plays the episodes.
+One simple driver acts at random, the other only brakes. In an environment without maps, the agent and a random policy
+play episodes from held-out seeds. The arguments are parsed in :mod:`sb3_visual_td3.cli`;
+:mod:`sb3_visual_td3.callbacks.drives` plays the episodes.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _per_km(field: str) -> Quantity:
     column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        # A mean of the episodes' own rates would let a crash after two metres count as 500 per km.
+        # In a mean of the episodes' own rates, a crash after two metres would count as 500 per km.
         km = rows[..., metres].sum(axis=-1) / 1_000.0
         count = rows[..., column].sum(axis=-1)
         # ``where`` avoids numpy's warning about a division by zero.
@@ -141,7 +142,7 @@ _ROUTE_EXPLANATION = (
 def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
     """Summarise episodes by driver and map, and over all maps.
 
-    :param drives: episodes by driver and map; at least one each
+    :param drives: episodes by driver and map; each list has at least one episode
     :return: the table
     """
     table: Table = {}
@@ -154,7 +155,7 @@ def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
 def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) -> Table:
     """Summarise episodes in an environment without maps.
 
-    :param episodes: episodes by player, all under :data:`ALL_MAPS`
+    :param episodes: episodes by player, all under the key :data:`ALL_MAPS`
     :return: the table
     """
     return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
@@ -164,8 +165,8 @@ def _intervals(
     episodes: Sequence[Drive] | Sequence[Episode], quantities: Mapping[str, tuple[str, str, Quantity]]
 ) -> dict[str, Interval]:
     rows = np.array(episodes, dtype=np.float64)  # (episode, field)
-    # The bootstrap resamples whole episodes, because the fields of one episode depend on each other. The seed is fixed,
-    # so that all drivers, and two evaluations of the same episodes, have the same resamples.
+    # The bootstrap resamples whole episodes, because the fields of one episode depend on each other. With a fixed seed,
+    # all drivers and repeated evaluations have the same resamples.
     draws = np.random.default_rng(0).integers(len(rows), size=(_N_RESAMPLES, len(rows)))
     resampled = rows[draws]  # (resample, episode, field)
     intervals: dict[str, Interval] = {}
@@ -180,13 +181,13 @@ def _intervals(
 
 
 def show(table: Table, title: str) -> None:
-    """Print the table in the width of the terminal.
+    """Print the table, arranged to fit the width of the terminal.
 
     A wide terminal shows one table with a row for each driver and map. A narrow one shows one table for each map, with
     a row for each quantity and a column for each driver.
 
     :param table: the table to show
-    :param title: the line above it
+    :param title: the line to print above the table
     """
     width = shutil.get_terminal_size().columns
     console = Console(width=width)
@@ -238,7 +239,7 @@ def show_episodes(table: Table, title: str) -> None:
     """Print the table of an environment without maps: a row for each quantity, a column for each player.
 
     :param table: the table to show
-    :param title: the line above it
+    :param title: the line to print above the table
     """
     console = Console(width=shutil.get_terminal_size().columns)
     console.print(title, markup=False, highlight=False)
@@ -296,7 +297,7 @@ def run(settings: argparse.Namespace) -> int:
     """
     register()
     try:
-        # Checked first, because the evaluation may take an hour.
+        # The folder is checked first, because the evaluation may take an hour.
         if settings.output is not None and not settings.output.resolve().parent.is_dir():
             raise ValueError(f"--output {settings.output}: there is no folder {settings.output.resolve().parent}")
         import_packages(settings.gym_packages)
@@ -340,7 +341,7 @@ def run(settings: argparse.Namespace) -> int:
 def _evaluate(
     saved: SavedRun, has_maps: bool, n_envs: int, settings: argparse.Namespace
 ) -> tuple[list[SuitePart], Episodes, Table]:
-    """Return the maps or the parts of the suite (none for an environment without maps), the episodes, and a table."""
+    """Return the maps or parts of the suite, the episodes, and a table; an environment without maps has no parts."""
     if settings.suite is not None:
         parts = suite_parts(settings.suite, settings.maps, settings.n_episodes)
         drives = _drive_all(saved, parts, n_envs, settings)
@@ -383,7 +384,7 @@ def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
 
 
 def _models_of(saved: SavedRun, settings: argparse.Namespace) -> dict[str, BaseAlgorithm]:
-    """Return the models to evaluate, by label: the chosen one, and with ``--compare`` the others of the run."""
+    """Return the models to evaluate, by label: the chosen model, and with ``--compare`` the run's other models."""
     models = {POLICY: saved.load(settings.device)}
     if not settings.compare:
         return models
@@ -423,8 +424,8 @@ def _drive_all(
                 )
                 for label, driver in zip(labels, drivers, strict=True):
                     bar.set_description(f"{part.label}, {label}")
-                    # Episode i starts with seed + i whatever the number of environments is, so that all drivers, and
-                    # evaluations with another --n-envs, meet the same starts.
+                    # Episode i always starts with seed + i. So all drivers, and evaluations with another --n-envs, have
+                    # the same starts.
                     for n_done in range(0, part.n_routes, n_parallel):
                         options = None
                         if settings.suite is not None:
@@ -438,7 +439,7 @@ def _drive_all(
 
 
 def _play_all(saved: SavedRun, n_envs: int, settings: argparse.Namespace) -> dict[str, dict[str, list[Episode]]]:
-    """Return the episodes of the policy and of a random one, in an environment without maps."""
+    """Return the episodes of the policy and of a random policy, in an environment without maps."""
     trained = _models_of(saved, settings)
     labels = [*trained, *PLAYERS[1:]]
     n_episodes = settings.n_episodes or _N_EPISODES

@@ -1,12 +1,11 @@
-"""How a run was started, as plain data: a snapshot keeps it, so that rl-zoo can start the same run again.
+"""Describe how a run was started as plain data, with which rl-zoo can start the same run again from a snapshot.
 
-A description may come from a stranger who wants it to execute code. Two rules prevent that:
+A description may come from a stranger, and must not execute the stranger's code. Two rules ensure this:
 
-- Its values are data and are never evaluated. Text that rl-zoo would evaluate is converted to objects here, before
-  rl-zoo sees it.
-- Every name in it must be the name of a class, of the kind that its place asks for, in one of the modules listed below
-  or in a package that the user has allowed. A function would be called with arguments of the file's choice, and a
-  module runs when it is imported.
+- Its values are data and are never evaluated. This module converts text that rl-zoo would evaluate to objects.
+- Every name in it must be the name of a class of the expected kind, in one of the modules listed below or in a package
+  that the user has allowed. A function would be called with arguments from the file, and a module is executed when it
+  is imported.
 
 The parts of this module, in order: the classes that may be named, code as data, describing a run, checking a
 description, and converting a description to rl-zoo's arguments.
@@ -56,11 +55,11 @@ CLASS_MARK = "$class"
 
 
 class Kind(NamedTuple):
-    """A kind of class that the description of a run may name.
+    """Define a kind of class that the description of a run may name.
 
     :ivar noun: name of the kind in error messages
     :ivar bases: the class must be a proper subclass of one of these
-    :ivar modules: regular expression of the modules, in packages that need no permission, where it may be looked up
+    :ivar modules: regular expression of the modules where such a class may be looked up without permission
     """
 
     noun: str
@@ -106,12 +105,12 @@ _NAMED: Mapping[str, Kind] = {"callback": CALLBACK, "env_wrapper": WRAPPER, "vec
 
 
 def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> type:
-    """Look up a class; its module is imported only if it is known or allowed.
+    """Look up a class; its module is imported only if the module is known or allowed.
 
-    :param name: ``package.module.Class``
-    :param kind: kind that the class must be of
+    :param name: the class as ``package.module.Class``
+    :param kind: expected kind of the class
     :param allowed: packages that the user has allowed in addition to :data:`ALLOWED_PACKAGES`
-    :param where: the setting that names it, for error messages
+    :param where: the setting that names the class, for error messages
     :return: the class
     :raises ValueError: if the name is malformed, its package is not allowed, or it is not the name of a class of this
         kind
@@ -120,13 +119,13 @@ def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> t
         raise ValueError(f"{where} is {shown(name)}: expected the name of a {kind.noun}, package.module.Class")
     module_name, _, class_name = name.rpartition(".")
     package = name.partition(".")[0]
-    # The user may allow a whole package, or one module of it. The dots keep "mine" from allowing "mineral".
+    # The user may allow a whole package, or one module of it. With the dots, "mine" does not allow "mineral".
     if package in allowed or any(f"{name}.".startswith(f"{each}.") for each in allowed):
         found = _look_up(module_name, class_name, where)
     elif package not in ALLOWED_PACKAGES:
         raise ValueError(
-            f"{where} names {name}: a resumed run imports the package {package} only with your "
-            f"permission. If it is yours, add --allow {package}"
+            f"{where} names {name}: a resumed run imports the package {package} only with your permission. If this "
+            f"is your own package, add --allow {package}"
         )
     elif re.fullmatch(kind.modules, module_name):
         found = _look_up(module_name, class_name, where)
@@ -145,19 +144,19 @@ def _look_up(module_name: str, class_name: str, where: str) -> Any:
 
 
 def check_package(name: Any, allowed: Collection[str]) -> None:
-    """Check that a package of ``gym_packages`` is one of the known ones or allowed by the user.
+    """Check that a package of ``gym_packages`` is known, or allowed by the user.
 
     :param name: name of the package or module
     :param allowed: packages that the user has allowed
-    :raises ValueError: if it may not be imported
+    :raises ValueError: if the package may not be imported
     """
     if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
         raise ValueError(f"gym_packages names {shown(name)}: expected the name of a package")
     if name not in ALLOWED_PACKAGES and not any(f"{name}.".startswith(f"{each}.") for each in allowed):
         package = name.partition(".")[0]
         raise ValueError(
-            f"the run imports {name}, and a resumed run does so only with your permission. If it is yours, add --allow "
-            f"{package}"
+            f"the run imports {name}, and a resumed run does so only with your permission. If this is your own "
+            f"package, add --allow {package}"
         )
 
 
@@ -174,7 +173,7 @@ def class_as_data(cls: type) -> dict[str, str] | None:
 
 
 def class_name_in(value: Any) -> Any:
-    """Return the name in a mark; None if the value is not a mark.
+    """Return the class name in a ``{"$class": ...}`` mark; None if the value is not such a mark.
 
     :param value: any plain data
     """
@@ -189,7 +188,7 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
     :param value: plain data
     :param allowed: packages that the user has allowed
     :param where: the setting's name, for error messages
-    :return: a copy with the classes in it
+    :return: a copy with classes instead of marks
     :raises ValueError: if a mark names anything but a class of the kind :data:`PART`
     """
     name = class_name_in(value)
@@ -203,21 +202,21 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
 
 
 def check_env_id(env_id: Any, where: str) -> None:
-    """Check that an environment is registered under this id, because making any other id may import a module.
+    """Check that an environment is registered under this id, because making another id may import a module.
 
     :param env_id: the id, as for gymnasium's ``make``; "module:Env-v0" would import the module
-    :param where: the setting that names it, for error messages
-    :raises ValueError: if it is not registered
+    :param where: the setting that names the id, for error messages
+    :raises ValueError: if the id is not registered
     """
     if not isinstance(env_id, str) or env_id not in gym.registry:
         raise ValueError(
-            f"{where} is {shown(env_id)}, which is not an environment that is registered here: if a package of yours "
-            "registers it, name the package with --gym-packages when you train, and with --allow when you resume"
+            f"{where} is {shown(env_id)}: expected a registered environment. If your own package registers it, "
+            "name the package with --gym-packages when you train, and with --allow when you resume"
         )
 
 
 def check_algorithm(algo: Any) -> None:
-    """Check that rl-zoo, including our plug-in, knows the given algorithm.
+    """Check that an algorithm is one of rl-zoo's algorithms or ours.
 
     :param algo: name of the algorithm
     :raises ValueError: if there is no such algorithm
@@ -230,12 +229,12 @@ def check_algorithm(algo: Any) -> None:
 
 
 def read_code(code: str) -> Any:
-    """Return the plain data that rl-zoo would get by evaluating a setting; the code is not run.
+    """Return the data that rl-zoo would get by evaluating a setting, without running code.
 
-    :param code: a literal, ``dict(a=1)``, or a name by which rl-zoo's files spell a class, such as
+    :param code: a literal, ``dict(a=1)``, or a class as it is named in rl-zoo's files, such as
         ``dict(activation_fn=nn.ReLU, net_arch=[64])`` or ``HerReplayBuffer``
     :return: numbers, strings, lists and mappings of these, and marks for classes
-    :raises ValueError: if it is any other code
+    :raises ValueError: if the setting is any other code
     """
     if len(code) > MAX_CHARACTERS:
         raise ValueError(f"a setting of {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
@@ -268,7 +267,7 @@ def _node_as_data(node: ast.expr) -> Any:
 
 @functools.cache
 def _spellings() -> dict[str, str]:
-    """Return the names by which rl-zoo's hyperparameter files spell classes, each with its dotted path."""
+    """Return the dotted paths of classes by their names in rl-zoo's hyperparameter files."""
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
@@ -330,11 +329,11 @@ _PATHS = (
 
 
 class Permission(NamedTuple):
-    """The permissions of a resumed run, in addition to those that every run has.
+    """Hold the permissions of a resumed run, in addition to those that every run has.
 
-    :ivar run_dir: the only folder that it may write to
-    :ivar packages: packages of the user's own whose classes it may name
-    :ivar is_trusted: whether it may start programs, load a saved model and write to other folders
+    :ivar run_dir: the only folder that the run may write to
+    :ivar packages: the user's own packages whose classes the run may name
+    :ivar is_trusted: whether the run may start programs, load a saved model and write to other folders
     """
 
     run_dir: Path
@@ -358,7 +357,7 @@ def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]
 
 
 def _flag(name: str) -> str:
-    """Return the flag that sets an argument of rl-zoo's."""
+    """Return the flag that sets an argument of rl-zoo."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -391,16 +390,16 @@ def _plain_leaf(value: Any, where: str) -> Any:
 
 
 def check_experiment(experiment: Any, permission: Permission) -> None:
-    """Reject a description that could run, import or write anything that is neither known nor permitted.
+    """Refuse a description that could run, import or write something that is neither known nor permitted.
 
     Only modules of known or permitted packages are imported here.
 
-    :param experiment: a description, or anything else, because it is read from a file
+    :param experiment: a description; it may be any value, because it is read from a file
     :param permission: permissions that the user has given
-    :raises ValueError: if a value has an unexpected type, or is not permitted; the message names it
+    :raises ValueError: if a value has an unexpected type, or is not permitted; the message names the value
     """
-    # The order matters: each check relies on the types that earlier ones have established, and packages are imported
-    # before the environment is looked up, because they register it.
+    # The order matters. Each check relies on types that earlier checks have confirmed. Packages are imported before the
+    # environment is looked up, because they register it.
     _check_is_data(experiment, "the run's description")
     if not isinstance(experiment, Mapping):
         raise ValueError(f"the run's description is {shown(experiment)}: expected a mapping")
@@ -423,7 +422,7 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
     for name, kind in _NAMED.items():
         for path, kwargs in _named_in(name, hyperparams.get(name)):
             cls = find_class(path, kind, permission.packages, name)
-            # A class from a permitted package may get any arguments, because the user has permitted the package.
+            # A class of a package that the user has permitted may get any arguments.
             if cls.__module__.partition(".")[0] in ALLOWED_PACKAGES:
                 _check_arguments(path, kwargs, permission)
     if not permission.is_trusted:
@@ -431,7 +430,7 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
         if experiment["trained_agent"]:
             raise ValueError(
                 f"the run was started from the saved model {experiment['trained_agent']}, and loading a model "
-                "executes the code that is pickled in it. If the run is yours, add --trust"
+                "executes the code that is pickled in it. If this is your own run, add --trust"
             )
 
 
@@ -458,7 +457,7 @@ def _check_is_data(value: Any, where: str, depth: int = 0) -> None:
 def _check_flags(experiment: Mapping[str, Any]) -> None:
     for name, kind in _TYPES.items():
         value = experiment.get(name)
-        # ``type``, not ``isinstance``: True would pass for an int.
+        # ``type`` and not ``isinstance``, because True is an instance of int.
         is_right = type(value) is kind or (kind is str and value is None)
         if name not in experiment or not is_right:
             raise ValueError(f"the run's {_flag(name)} is {shown(value)}: expected {kind.__name__}")
@@ -522,11 +521,11 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Check the arguments of a class that is not the user's own: environments and folders."""
+    """Check the environments and folders among the arguments of a class that is not the user's own."""
     if isinstance(kwargs.get("eval_env"), str):
         check_env_id(kwargs["eval_env"], f"eval_env of {path}")
     _check_keywords(kwargs.get("eval_env_kwargs"), f"eval_env_kwargs of {path}")
-    # SnapshotCallback is always given RUN_DIR, whatever the file says.
+    # SnapshotCallback always gets RUN_DIR, so the file's value does not matter.
     if permission.is_trusted or path.endswith(".SnapshotCallback"):
         return
     for name in _PATHS:
@@ -540,12 +539,12 @@ def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permissio
         if not is_inside:
             raise ValueError(
                 f"{name} of {path} is {shown(given)}, which is outside {permission.run_dir}: a resumed run writes "
-                "there only if you trust it. If the run is yours, add --trust"
+                "there only if you trust it. If this is your own run, add --trust"
             )
 
 
 def _read_if_text(value: Any) -> Any:
-    """Return the data of a mapping that may be written as text, such as ``vec_env_kwargs``."""
+    """Return a mapping, such as ``vec_env_kwargs``, as data, even if it is written as text."""
     if isinstance(value, str):
         return read_code(value)
     return value
@@ -556,8 +555,8 @@ def _check_starts_nothing(value: Any, where: str) -> None:
         for key, item in value.items():
             if key in _STARTS_SOMETHING and item is not None:
                 raise ValueError(
-                    f"{where}{key} is {shown(item)}, {_STARTS_SOMETHING[key]}: it is used only if you trust the run. "
-                    "If the run is yours, add --trust"
+                    f"{where}{key} is {shown(item)}, {_STARTS_SOMETHING[key]}: it is used only if you trust the "
+                    "run. If this is your own run, add --trust"
                 )
             if key == "vec_env_kwargs":
                 _check_starts_nothing(_read_if_text(item), f"{key}.")
@@ -572,7 +571,7 @@ def _check_starts_nothing(value: Any, where: str) -> None:
 
 
 def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log: str | None = None) -> list[str]:
-    """Return rl-zoo's command line of a run, without the environment's arguments, which rl-zoo would evaluate.
+    """Return a run's command line for rl-zoo, without the environment's arguments, which rl-zoo would evaluate.
 
     :param experiment: a description that has been checked
     :param conf_file: the file that holds the hyperparameters, see :func:`hyperparameter_file`
@@ -591,13 +590,13 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
             if value:
                 arguments += [flag, *value]
         elif value not in {None, ""}:
-            # With "=" a value that begins with a dash is not taken for a flag.
+            # With "=", a value that begins with a dash is not taken for a flag.
             arguments.append(f"{flag}={value}")
     return arguments
 
 
 def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a hyperparameter file for this run alone.
+    """Return the content of a hyperparameter file for this run.
 
     :param experiment: a description that has been checked
     """
@@ -614,7 +613,7 @@ def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
 
 
 def kept_experiment(run_dir: Path) -> Any:
-    """Read the description of how a run was started; the run may not have a snapshot yet.
+    """Read the description of how a run was started, even if the run has no snapshot yet.
 
     :param run_dir: the folder of the run
     :return: the content of the file that :func:`keep_experiment` writes, to be checked by :func:`check_experiment`;

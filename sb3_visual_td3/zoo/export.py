@@ -1,6 +1,7 @@
-"""``visual-td3 export``: write a trained agent's policy as one file that needs neither this package nor its training.
+"""Implement ``visual-td3 export``: write a trained policy as one file that does not need this package.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.visual_td3.export` makes the module.
+The arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.visual_td3.export` makes the torch module
+that is written.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _find(settings: argparse.Namespace) -> SavedRun:
 
 
 def _normalizer(saved: SavedRun) -> VecNormalize | None:
-    """Return the VecNormalize that scaled the observations of the training; None if none did."""
+    """Return the VecNormalize that scaled observations in training; None if there was none."""
     if not saved.scales_observations():
         return None
     env = saved.make_envs(1, seed=0, env_kwargs=saved.env_kwargs())
@@ -85,10 +86,10 @@ def _normalizer(saved: SavedRun) -> VecNormalize | None:
 
 
 def example_inputs(model: BaseAlgorithm, actor: ExportableActor) -> tuple[th.Tensor, ...]:
-    """Return two observations, one tensor for each input of the actor.
+    """Return a batch of two observations, as one tensor for each input of the actor.
 
-    :param model: the model, which knows the shapes
-    :param actor: the exported actor, which knows the order
+    :param model: the model, which has the shapes
+    :param actor: the exported actor, which has the order of the inputs
     :return: the tensors, ``(2, ...)``
     """
     parts = parts_of(model.observation_space)
@@ -116,7 +117,8 @@ def write_onnx(actor: ExportableActor, inputs: tuple[th.Tensor, ...], path: Path
         raise UsageError(f"an ONNX file needs the library onnx: {install_command('export')}") from error
     batch = {name: {0: "batch"} for name in (*actor.input_names, OUTPUT_NAME)}
     with warnings.catch_warnings():
-        # torch's newer exporter (dynamo=True) needs onnxscript too; torch 2.13 warns that this one will go.
+        # torch's newer exporter (dynamo=True) needs onnxscript too. torch 2.13 warns that the older exporter used here
+        # will be removed.
         warnings.simplefilter("ignore")
         th.onnx.export(
             actor,
@@ -131,7 +133,7 @@ def write_onnx(actor: ExportableActor, inputs: tuple[th.Tensor, ...], path: Path
     graph = onnx.load(str(path))
     for key, value in details.items():
         graph.metadata_props.add(key=key, value=value)
-    # The names of the graph's nodes tell the files and lines of the exporter's machine, and nothing about the policy.
+    # The names of the graph's nodes hold file paths of this machine, and nothing about the policy.
     for node in graph.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -1,17 +1,16 @@
-"""Command-line flags: ours, which all commands share, and what we change in rl-zoo's parsers while a command runs.
+"""Define the flags that our commands share, and change rl-zoo's parsers while a command runs.
 
-The changes of rl-zoo (rl_zoo3 2.9) can go when a later version does the same:
+A change can be removed once rl-zoo (now rl_zoo3 2.9) does the same:
 
-- :func:`usage_errors`: for an error, rl-zoo prints the usage of all flags; here an error is one line
-- :func:`all_choices`: ``--vec-env`` has its choices written out, without ``ray``, and there is neither ``--end-on`` nor
-  ``--no-doctor``
-- :func:`environments_found`: only rl-zoo's train and enjoy have ``--gym-packages``, and rl-zoo does not check
-  ``--env``: a name that is not registered ends in a KeyError
-- :func:`store_pairs`: rl-zoo evaluates every KEY:VALUE as Python code, so that a plain word, such as ``lin_1e-3`` or
-  ``Town02``, ends in a NameError unless it is quoted twice. Here a value that is not Python means what it would mean
-  in a hyperparameter file
+- :func:`usage_errors` prints an error as one line; rl-zoo prints the usage of all flags
+- :func:`all_choices` accepts ``--vec-env ray``, ``--end-on`` and ``--no-doctor``, which rl-zoo does not have
+- :func:`environments_found` gives all commands ``--gym-packages`` and checks ``--env``; in rl-zoo only train and enjoy
+  have this flag, and an unknown environment ends in a KeyError
+- :func:`store_pairs` reads a KEY:VALUE that is not Python code as a hyperparameter file would; rl-zoo evaluates every
+  value as Python code, and a plain word, such as ``lin_1e-3`` or ``Town02``, ends in a NameError unless it is quoted
+  twice
 
-This module imports neither torch nor rl_zoo3, so that ``--help`` of our own commands is quick.
+This module imports neither torch nor rl_zoo3, so that ``--help`` of our own commands is fast.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ ALGO = "visual_td3"
 DEFAULT_ENV = "LiteDriving-v0"
 PACKAGES_FLAG = "--gym-packages"
 NO_DOCTOR_HELP = (
-    "do not examine the settings before the training (this takes less than a second and changes nothing; "
-    "'visual-td3 doctor' examines the environment and the learner as well)"
+    "skip the check of the settings before training, which takes less than a second ('visual-td3 doctor' also checks "
+    "the environment and the learner)"
 )
 END_ON_HELP = (
-    "signals that end the training in order if a SnapshotCallback is part of it: the step is completed, a snapshot "
-    "is taken, and the exit code is 75; a second signal ends it at once. '--end-on none' handles no signal "
+    "signals that end training with a snapshot, if there is a SnapshotCallback: the step is completed, a snapshot "
+    "is saved, and the exit code is 75. A second signal ends training at once; '--end-on none' handles no signal "
     "(default: SIGTERM SIGUSR1)"
 )
 EXIT_CODES = (
@@ -66,7 +65,7 @@ def positive_int(text: str) -> int:
 
     :param text: the text that was typed
     :return: an integer >= 1
-    :raises argparse.ArgumentTypeError: if it is anything else
+    :raises argparse.ArgumentTypeError: if the text is anything else
     """
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text!r}")
@@ -106,11 +105,11 @@ def packages_in(arguments: Sequence[str]) -> list[str]:
 def import_packages(packages: Sequence[str]) -> None:
     """Import the modules that register environments.
 
-    The current folder is searched last. It stays on the path, because processes that are started later need it too.
-    (rl-zoo finds modules of the current folder only under ``python -m``.)
+    The current folder is searched last, and stays on the path for processes that are started later. (Without this,
+    rl-zoo finds modules of the current folder only under ``python -m``.)
 
     :param packages: dotted names of the modules
-    :raises UsageError: if there is no such module; an error within a module is raised as it is
+    :raises UsageError: if a module does not exist; an error within a module is raised unchanged
     """
     current_folder = os.getcwd()
     if packages and current_folder not in sys.path and "" not in sys.path:
@@ -146,8 +145,8 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
     module, colon, name = env_id.partition(":")
     if colon:
         raise UsageError(f"--env {env_id}: name the module with its own flag: {PACKAGES_FLAG} {module} --env {name}")
-    # Of several ids with the same bare name, the one without a namespace and with the latest version is proposed:
-    # later entries replace earlier ones.
+    # Later entries replace earlier ones. So of several ids with the same bare name, the id without a namespace and with
+    # the latest version is proposed.
     by_name = {_bare_name(known): known for known in sorted(gym.registry, key=lambda known: "/" not in known)}
     close = difflib.get_close_matches(_bare_name(env_id), by_name, n=1, cutoff=_MIN_SIMILARITY)
     text = f"--env {env_id}: no environment of this name is registered"
@@ -242,7 +241,7 @@ def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Make argparse raise an error instead of printing the usage of all of rl-zoo's flags and ending the process."""
+    """Make argparse raise a UsageError; otherwise it would print the usage of all flags and end the process."""
 
     def raise_usage_error(self: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 - a method
         raise UsageError(f"{message}; --help shows the flags")
@@ -259,7 +258,7 @@ def all_choices() -> Iterator[None]:
     add = argparse.ArgumentParser.add_argument
 
     def add_argument(self: argparse.ArgumentParser, *names: Any, **kwargs: Any) -> argparse.Action:
-        # Only the parser of rl_zoo3.train has --vec-env, so this also recognises the parser that our flags belong to.
+        # Only the parser of rl_zoo3.train has --vec-env, and this is also the parser to which our flags are added.
         if "--vec-env" in names:
             kwargs["choices"] = list(VEC_ENVS)
             add(self, "--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
@@ -273,7 +272,7 @@ def all_choices() -> Iterator[None]:
 
 @contextmanager
 def environments_found() -> Iterator[None]:
-    """Make rl_zoo3's commands accept ``--gym-packages``, and check ``--env`` before anything else is done."""
+    """Make rl_zoo3's commands accept ``--gym-packages``, and check ``--env`` first."""
     parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
@@ -302,12 +301,12 @@ def store_pairs(
 ) -> None:
     """Store KEY:VALUE pairs as a dict; this replaces ``rl_zoo3.utils.StoreDict.__call__``.
 
-    :param self: the action, which knows where to store them
+    :param self: the argparse action, whose ``dest`` names the attribute to set
     :param parser: the parser that calls it
     :param namespace: the namespace in which they are stored
     :param values: the pairs as they were typed
     :param option_string: the flag as it was typed
-    :raises UsageError: if one is not a pair, or its value is code that fails
+    :raises UsageError: if a text is not a pair, or its value is code that fails
     """
     flag = option_string or self.dest
     pairs: dict[str, Any] = {}
@@ -324,14 +323,14 @@ def store_pairs(
 def read_value(text: str, where: str = "the value") -> Any:
     """Read a value that was typed on the command line.
 
-    The first of these that fits decides: a Python literal (``0.01``, ``None``, ``[64, 64]``, ``'quoted'``), Python code
-    that rl_zoo3 can run (``dict(activation_fn=nn.ReLU)``, ``2**18``), a mapping or list as YAML writes it
-    (``{n: 3, mode: fast}``), a word that means true, false or null in YAML, the text itself.
+    The text is read as the first of these forms that fits: a Python literal (``0.01``, ``None``, ``[64, 64]``,
+    ``'quoted'``); Python code that rl_zoo3 can run (``dict(activation_fn=nn.ReLU)``, ``2**18``); a YAML mapping or list
+    (``{n: 3, mode: fast}``); a YAML word for true, false or null; plain text.
 
     :param text: the text that was typed
     :param where: name of the value in error messages
     :return: the value
-    :raises UsageError: if it is code that fails, such as ``dict(net_arch=)`` or ``1/0``
+    :raises UsageError: if the text is code that fails, such as ``dict(net_arch=)`` or ``1/0``
     """
     text = text.strip()
     try:
@@ -358,7 +357,7 @@ def read_plain_value(text: str) -> Any:
 
 
 class StorePlainPairs(argparse.Action):
-    """Store KEY:VALUE pairs as a dict of plain values; an argparse action for commands that do without rl-zoo."""
+    """Store KEY:VALUE pairs as a dict of plain values, as an argparse action for commands without rl-zoo."""
 
     def __call__(
         self,
@@ -380,7 +379,7 @@ class StorePlainPairs(argparse.Action):
 def _run_code(text: str, where: str) -> tuple[bool, Any]:
     """Evaluate a text if it is code that rl_zoo3 can run.
 
-    :return: whether it is such code, and its value
+    :return: whether the text is such code, and its value
     """
     import rl_zoo3.utils
 
@@ -390,7 +389,7 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
         if re.match(r"dict\s*\(", text):
             raise UsageError(f"{where}: {text!r} is not valid Python ({error})") from error
         return False, None
-    # rl-zoo evaluates in this module's namespace: "nn", "HerReplayBuffer" and so on are names that users write.
+    # rl-zoo evaluates code in this module's namespace, so users write "nn", "HerReplayBuffer" and similar names.
     names = vars(rl_zoo3.utils)
     if isinstance(expression, ast.Name):
         # A single word is text even if Python has a function of that name ("min", "all", "id"), unless it is a type.
@@ -419,7 +418,7 @@ def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
 
 
 def _read_as_yaml(text: str) -> Any:
-    """Return the value of a text in a hyperparameter file, except for numbers and dates, which are read as Python's."""
+    """Return the value that a text has in a hyperparameter file; numbers and dates are read as in Python."""
     import yaml
 
     try:
@@ -438,7 +437,7 @@ def _read_as_yaml(text: str) -> Any:
 
 @functools.cache
 def _yaml_loader() -> type:
-    """Return a YAML loader that reads ``1e-3`` as a number; YAML 1.1 takes it for text because it has no point."""
+    """Return a YAML loader that reads ``1e-3`` as a number; YAML 1.1 takes it for text, because it has no point."""
     import yaml
 
     class Loader(yaml.SafeLoader):

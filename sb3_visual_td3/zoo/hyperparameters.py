@@ -1,7 +1,7 @@
-"""Checks of a block of a hyperparameter file: its keys, numbers, ``vec_env_kwargs`` and ``env_kwargs``.
+"""Check a block of a hyperparameter file: its keys, numbers, ``vec_env_kwargs`` and ``env_kwargs``.
 
-All checks run before anything is created, so that a wrong file leaves no RUN_DIR. The constructors check everything
-about a value beyond its type.
+All checks run before anything is created, so that a wrong file leaves no RUN_DIR. They check types only; the
+constructors check the values.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
 def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None:
-    """Check that the arguments of the model that must be numbers are numbers.
+    """Check that the model's numeric arguments are numbers.
 
     :param block: the hyperparameters
-    :param algorithm: class of the model; its annotations say which arguments are numbers
+    :param algorithm: class of the model, whose annotations show which arguments are numbers
     :param where: name of the block in error messages
     :raises ValueError: if a value is text, a mapping or a list, or not finite
     """
@@ -63,8 +63,8 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
     for key, value in block.items():
         if key not in parameters:
             continue
-        # Only arguments that are numbers and nothing else are checked: a learning rate may also be text or a function.
-        # Annotations are types or, with ``from __future__ import annotations``, text.
+        # Only arguments that must be numbers are checked; a learning rate may also be text or a function. Annotations
+        # are types or, with ``from __future__ import annotations``, text.
         annotation = parameters[key].annotation
         written = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         words = set(re.findall(r"\w+", written))
@@ -81,7 +81,7 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
 
 
 def _as_number(text: str) -> str:
-    """Return a hint for a number that YAML took for text; empty if the text is not a number.
+    """Return a hint for a number that YAML read as text; the hint is empty if the text is not a number.
 
     In YAML 1.1 a number with an exponent needs a point and a sign: 1e-3 is text, 1.0e-3 is a number.
     """
@@ -92,11 +92,11 @@ def _as_number(text: str) -> str:
 
 
 def check_structure(block: Mapping[str, Any], where: str) -> None:
-    """Check the hyperparameters that must be a name or a mapping.
+    """Check the hyperparameters that must be names or mappings.
 
     :param block: the hyperparameters
     :param where: name of the block in error messages
-    :raises ValueError: if one has a different type, or ``normalize`` has an unknown key
+    :raises ValueError: if a hyperparameter has a different type, or ``normalize`` has an unknown key
     """
     policy = block.get("policy", "")
     if not isinstance(policy, str | type):
@@ -118,7 +118,7 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
 
 
 def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
-    """Check that rl-zoo or the model knows every key.
+    """Check that every key is a hyperparameter of rl-zoo or of the model.
 
     :param keys: the keys of the block
     :param algorithm: class of the model
@@ -144,7 +144,7 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
 
     :param block: the hyperparameters, including those of the command line
     :param where: name of the block in error messages
-    :raises ValueError: if one is not an integer >= 1, such as ``.inf``
+    :raises ValueError: if a count is not an integer >= 1, such as ``.inf``
     """
     for key in _COUNTS:
         value = block.get(key, 1)
@@ -168,10 +168,11 @@ _PLACE_KEYS = {"town", "maps"}
 def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
     """Merge the arguments of an environment; later layers override earlier ones.
 
-    CarlaDriving-v0 takes ``town`` or ``maps``, which mean the same and exclude each other: one of them in a later layer
-    replaces the other one, too.
+    CarlaDriving-v0 takes either ``town`` or ``maps``, which mean the same. So ``town`` in a later layer also replaces
+    ``maps`` of an earlier layer, and ``maps`` replaces ``town``.
 
-    :param layers: such as those of the hyperparameter file, then those of the command line; None is empty
+    :param layers: arguments by name, such as those of the hyperparameter file and then those of the command line; None
+        is empty
     :return: the arguments
     """
     merged: dict[str, Any] = {}
@@ -186,11 +187,11 @@ def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
 def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str, Any]:
     """Read ``vec_env_kwargs``, and check them against the arguments of the class.
 
-    :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, the text of one, or None
+    :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, a mapping as text, or None
     :param vec_env_class: the class that ``--vec-env`` names
     :param where: name of the block in error messages
     :return: arguments of the class, except the environments
-    :raises ValueError: if one is not an argument of the class
+    :raises ValueError: if a key is not an argument of the class
     """
     if given is None:
         return {}

@@ -1,7 +1,7 @@
-"""Tell a user's mistake (one line on stderr, exit code 2) from a bug (a traceback, exit code 4).
+"""Distinguish a user's mistake (one line on stderr, exit code 2) from a bug (a traceback, exit code 4).
 
-Only what is listed here is a mistake, see :func:`is_mistake`. Everything else is a bug, so that a fault in our code is
-never shown as one line that seems to blame the user.
+Only the exceptions listed here are mistakes, see :func:`is_mistake`. All other exceptions are bugs, so that an error in
+our code is never shown as the user's mistake.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     "<string>": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
     # ``gym.make`` with keywords that the environment does not take.
     "gymnasium": (AssertionError, AttributeError, TypeError, ValueError),
-    # Constructors that check settings with assertions, and ``load`` with a file that does not fit.
+    # Constructors that check settings with assertions, and ``load``, which refuses a file that does not fit.
     "stable_baselines3": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
     "sb3_contrib": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
     # A file that is nested too deeply.
@@ -80,31 +80,32 @@ def is_mistake(error: Exception) -> bool:
     """Return whether an exception is the user's mistake rather than a bug.
 
     :param error: the exception that ended a command before its work began
-    :return: True for a :class:`UsageError` or another exception class of ours, an exception that a ``raise`` statement
-        raised to report a mistake, and the exceptions of the tables above
+    :return: True for a :class:`UsageError` or another exception class of ours, for an exception from a ``raise``
+        statement that reports a mistake, and for the exceptions of the tables above
     """
     is_ours = type(error).__module__.partition(".")[0] == _OURS
     if is_ours or isinstance(error, _ALWAYS) or _is_of_the_network(error):
         return True
     if isinstance(error, ModuleNotFoundError):
-        # A missing module of ours is a bug, unless rl-zoo imported it: then a hyperparameter file misspells its name.
+        # A missing module of ours is a bug, unless rl-zoo tried to import it: then a hyperparameter file misspells its
+        # name.
         return (error.name or "").partition(".")[0] != _OURS or _package(_owner(error)) == "rl_zoo3"
     owner = _owner(error)
     if is_of_a_type(error):
         return True
     if was_raised_on_purpose(error) and isinstance(error, _IF_RAISED):
         return True
-    # Environments raise a RuntimeError if their simulator cannot be reached. Our own have their own exceptions for it.
+    # Other environments raise a RuntimeError if their simulator cannot be reached; ours raise exceptions of their own.
     if was_raised_on_purpose(error) and type(error) is RuntimeError and _package(owner) != _OURS:
         return True
     return isinstance(error, _AT_THE_BORDER.get(_package(owner), ()))
 
 
 def is_of_a_type(error: Exception) -> bool:
-    """Return whether a constructor of ours failed because a value of the hyperparameter file has a wrong type.
+    """Return whether our constructor failed because a hyperparameter has a wrong type.
 
-    Constructors check values, and the types that are most often wrong. A value of any other wrong type fails where it
-    is first used.
+    Constructors check values, and the types that are most often wrong. A value of another wrong type fails where it is
+    first used.
 
     :param error: the exception that ended the set-up of an experiment
     """
@@ -126,10 +127,10 @@ def _package(module: str) -> str:
 
 
 def _owner(error: Exception) -> str:
-    """Return the module whose code raised an exception, or called the standard library, which raised it."""
+    """Return the module whose code raised an exception, or called the part of the standard library that did."""
     owner, frame = "", error.__traceback__
     while frame is not None:
-        # A script of rl-zoo runs as __main__; its spec has its real name.
+        # A script of rl-zoo runs as __main__, and its spec has the real name.
         names = frame.tb_frame.f_globals
         name = names["__spec__"].name if names.get("__spec__") else names.get("__name__", "")
         is_evaluated = frame.tb_frame.f_code.co_filename == "<string>"
@@ -163,16 +164,17 @@ def complain(command: str, error: Exception) -> int:
     if isinstance(error, BrokenPipeError) and reader_is_gone():
         raise error
     text = in_one_line(error) or type(error).__name__
-    if isinstance(error, KeyError):  # its text is only the key
+    if isinstance(error, KeyError):  # the text of a KeyError is only the key
         text = f"there is no {text}: check this name in the hyperparameter file and in the flags"
     if is_of_a_type(error):
-        text = f"a value of the hyperparameters has a wrong type ({text}); --debug shows where it is used"
+        text = f"a hyperparameter has a wrong type ({text}): correct its value; --debug shows where it is used"
     has_no_model = isinstance(error, zipfile.BadZipFile) or "wasn't a zip-file" in text or "No model found" in text
     if has_no_model and "visual-td3 resume" not in text:
         text += "; if the run was killed, 'visual-td3 resume RUN_DIR' continues and saves it"
     if type(error).__module__.split(".")[0] in _NETWORK:
         text = (
-            f"the Hugging Face hub cannot be reached ({text}): check the network; 'benchmark --no-hub' does without it"
+            f"the Hugging Face hub cannot be reached ({text}): check the network, or use 'benchmark --no-hub', "
+            "which does not need it"
         )
     show_traceback_if_debugging(error)
     print(f"visual-td3 {command}: {text}", file=sys.stderr)
@@ -194,7 +196,7 @@ def need_extra(extra: str) -> None:
     """Check that the libraries of an extra are installed, before a command imports them.
 
     :param extra: name of the extra of this package
-    :raises ImportError: if a library is missing or too new; the message names the extra
+    :raises ImportError: if a library is missing or too new; the message says how to install the extra
     """
     remedy = f"install the libraries of the extra {extra}, {install_command(extra)}"
     for module in _MODULES[extra]:

@@ -1,7 +1,7 @@
-"""Changes to rl_zoo3 that add our algorithm, above all an experiment manager of our own.
+"""Change rl_zoo3 so that it knows our algorithm, with an experiment manager of our own.
 
-rl_zoo3 keeps its algorithms in one shared dict and has no entry points for more (rl_zoo3 2.9); when it has them, most
-of this module can go. Changes to its scripts are in ``zoo.plugin_scripts``, those to its command lines in
+rl_zoo3 (2.9) keeps its algorithms in one shared dict and has no entry points for more. Once it has entry points, most
+of this module can be removed. Changes to its scripts are in ``zoo.plugin_scripts``, and changes to its command lines in
 ``zoo.flags``.
 """
 
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import gymnasium as gym
 import yaml
 
-# rl_zoo3 patches gymnasium's TimeLimit when it is imported, to let it step on after a time limit.
+# When rl_zoo3 is imported, it patches gymnasium's TimeLimit, which may then make steps after the limit.
 from rl_zoo3 import train as zoo_train
 from rl_zoo3.callbacks import ParallelTrainCallback, SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
@@ -80,8 +80,8 @@ if TYPE_CHECKING:
 def _find_configs() -> Traversable:
     """Return the folder of our hyperparameter files.
 
-    An installation has them inside the package. In a clone they are beside it, and the current folder hides the
-    installed package when a script of the clone runs.
+    An installed package contains the folder. In a clone it is beside the package, and Python imports the clone's
+    package if the current folder is the clone.
     """
     try:
         return files("sb3_visual_td3.zoo_configs")
@@ -91,8 +91,8 @@ def _find_configs() -> Traversable:
 
 CONFIGS = _find_configs()
 """Our hyperparameter files, one for each algorithm."""
-# The defaults of rl-zoo's flags --eval-freq and --eval-episodes. rl-zoo does not say whether a flag was given; a flag
-# with its default value leaves the decision to the hyperparameter file.
+# The defaults of rl-zoo's flags --eval-freq and --eval-episodes. rl-zoo does not show whether a flag was given. So if a
+# flag has its default value, the hyperparameter file decides.
 _ZOO_EVAL_FREQ = 25_000
 _ZOO_EVAL_EPISODES = 5
 _EVALUATIONS_OF_A_SHORT_RUN = 10
@@ -104,7 +104,7 @@ _LEAST_EVAL_FREQ = 500
 def register() -> None:
     """Add the algorithm ``visual_td3`` to rl_zoo3; calling it again changes nothing.
 
-    A script of your own needs only this and rl_zoo3's ``train()`` or ``enjoy()``.
+    A script of your own calls this function and then rl_zoo3's ``train()`` or ``enjoy()``.
     """
     ALGOS[ALGO] = VisualTD3
     HYPERPARAMS_SAMPLER[ALGO] = sample_visual_td3_params
@@ -120,21 +120,21 @@ def register() -> None:
 
 
 class SaveError(OSError):
-    """The final files of a run could not be written."""
+    """Report that the final files of a run could not be written."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of a training run in addition to rl-zoo's flags.
+    """Hold the options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: signals that end a training run in order, if neither the command line nor the hyperparameter file
-        names any
-    :ivar stops_on_critical: whether a critical alert ends the training, whatever the hyperparameter file says
+    :ivar signals: signals that end a training run after a snapshot, if neither the command line nor the hyperparameter
+        file names any
+    :ivar stops_on_critical: whether a critical alert ends the training, even if the hyperparameter file says otherwise
     :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
     :ivar resumed_experiment: description of how that run was started, as plain data that has been checked
-    :ivar resumed_packages: packages of the user's own whose classes that description may name
-    :ivar resumes_without_logs: whether that run continues even if log files are lost
-    :ivar begins_again: whether that run has no snapshot yet, so that it starts again in its folder
+    :ivar resumed_packages: the user's own packages whose classes the description may name
+    :ivar resumes_without_logs: whether the resumed run continues even if log files are lost
+    :ivar begins_again: whether the resumed run has no snapshot, so that it starts again in its folder
     """
 
     signals: tuple[str, ...] = ()
@@ -148,11 +148,11 @@ class RunOptions:
 
 @dataclass
 class RunResult:
-    """The result of a training run; it is filled in while the training runs.
+    """Hold the result of a training run; the fields are set while the training runs.
 
     :ivar run_dir: the folder of the run; None before it exists, and in a hyperparameter search
-    :ivar has_started: whether training has begun, that is the environment was reset, so that an error is not a usage
-        error any more
+    :ivar has_started: whether training has begun, which is after the environment's reset; from then on an error is not
+        a usage error
     :ivar end: kind of the end; None until the training has ended
     """
 
@@ -167,10 +167,10 @@ class RunResult:
 class BeginningCallback(BaseCallback):
     """Report when training begins; it is the first callback of rl-zoo's list.
 
-    After ``learn``, even if it raised, rl-zoo 2.9 calls ``on_training_end`` of the first callback, to remove a progress
-    bar from the screen. If the environment could not be reset, the bar has not started, and ending it raises an error
-    that hides the first exception. If an exception ended the training, no other callback may get this call: it would
-    record a complete run. So this callback stands first and passes the call on only to a bar that has started.
+    After ``learn``, even if it raised an exception, rl-zoo 2.9 calls ``on_training_end`` of the first callback, to
+    remove a progress bar from the screen. This has two problems. If the environment could not be reset, the bar has not
+    started, and ending it raises an error that hides the first exception. If the first callback is not a bar, it would
+    record a complete run. So this callback comes first, and passes the call on only to a bar that has started.
 
     :param first: the callback that would be first
     :param on_begin: called when the environment has been reset and the callbacks are set up
@@ -191,7 +191,7 @@ class BeginningCallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         if self._has_begun and isinstance(self._first, ProgressBarCallback):
-            # After a regular end this is called twice, by Stable-Baselines3 and by rl-zoo.
+            # After a regular end of training, Stable-Baselines3 and rl-zoo both call this.
             bar, self._first = self._first, None
             bar.on_training_end()
 
@@ -200,7 +200,7 @@ _CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<step>\d+)_steps\.zip")
 
 
 class CompanionFiles(NamedTuple):
-    """Paths of the replay buffer and VecNormalize that belong to a model; the files need not exist."""
+    """Name the files of the replay buffer and VecNormalize that belong to a model; they need not exist."""
 
     replay_buffer: Path
     vecnormalize: Path
@@ -224,17 +224,17 @@ def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
         path.parent / f"{prefix}_replay_buffer_{step}_steps.pkl",
         path.parent / f"{prefix}_vecnormalize_{step}_steps.pkl",
     )
-    # Checkpoints of earlier versions have no companions: those of the run's end are the best there are.
+    # Checkpoints of earlier versions have no companions, so the files of the run's end are used.
     if own.vecnormalize.exists() or own.replay_buffer.exists():
         return own
     return of_run
 
 
 class ContinuedModel:
-    """A loaded model whose ``learn`` makes n more steps (rl-zoo's ``-i``).
+    """Wrap a loaded model whose ``learn`` makes n more steps (rl-zoo's ``-i``).
 
-    Steps, updates and schedules continue: with 500 more after 1,000 steps, schedules start at two thirds. Without a
-    replay buffer the model first collects transitions, as at the start of a run.
+    Counts of steps and updates continue. Schedules continue too: with 500 more steps after 1,000, they start at two
+    thirds. Without a replay buffer the model first collects transitions, as at the start of a run.
 
     :param model: a model that has just been loaded
     """
@@ -268,7 +268,7 @@ class ContinuedModel:
 
 
 class Learner:
-    """A model that keeps the exception that ended its ``learn``: rl-zoo swallows some, and others hide it.
+    """Wrap a model and keep the exception that ended its ``learn``, because rl-zoo may drop or hide it.
 
     :param model: the model to train
     :param continues: True if ``learn`` continues from the model's step count, False if it starts at step 0
@@ -298,9 +298,9 @@ class Learner:
 
 
 class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc]
-    """rl-zoo's callback that saves VecNormalize together with a new best model, writing the file atomically."""
+    """Save VecNormalize with each new best model, as rl-zoo's callback does, but atomically."""
 
-    # Its state in a snapshot is that of rl-zoo's class.
+    # A snapshot saves the state of this callback under the name of rl-zoo's class.
     state_class: ClassVar[type] = SaveVecNormalizeCallback
     _saver: Saver | None = None
 
@@ -317,10 +317,10 @@ class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc
 class StoredObservations(VecEnvWrapper):
     """Let a stock off-policy algorithm store the observations that its policy sees, with rewards normalized.
 
-    Stable-Baselines3 (2.9) stores what VecNormalize received. Below a VecFrameStack or VecTransposeImage, the order in
-    which rl-zoo builds them, that has a different shape than the replay buffer: "could not broadcast input array from
-    shape (1,64,64,1) into shape (1,1,64,64)". Where VecNormalize leaves observations as they are, those of the
-    outermost layer are the original ones. VisualTD3 needs no such layer.
+    Stable-Baselines3 (2.9) stores the observation that VecNormalize received. rl-zoo puts VecNormalize inside
+    VecFrameStack and VecTransposeImage, so this observation does not fit the replay buffer: "could not broadcast input
+    array from shape (1,64,64,1) into shape (1,1,64,64)". If VecNormalize does not scale observations, the outermost
+    layer returns the original ones, and this class provides them. VisualTD3 does not need it.
 
     :param venv: the environments with all other layers around them; their VecNormalize has ``norm_obs=False``
     """
@@ -338,14 +338,14 @@ class StoredObservations(VecEnvWrapper):
         return observations, rewards, dones, infos
 
     def _keep(self, observations: VecEnvObs) -> None:
-        # Looked up each time: a layer without attributes of its own has no state that a snapshot would have to hold.
+        # It is looked up each time, because a layer with an attribute of its own would have state for a snapshot.
         normalizer = unwrap_vec_normalize(self.venv)
         assert normalizer is not None
         normalizer.old_obs = observations  # type: ignore[assignment]
 
 
 def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
-    """Make the Monitor of an environment retry when the disk is full, and apply the hyperparameters' wrapper.
+    """Make an environment's Monitor retry if the disk is full, and apply the wrapper of the hyperparameters.
 
     It is passed to rl-zoo as the hyperparameters' wrapper, which rl-zoo applies right after the Monitor.
     """
@@ -359,9 +359,9 @@ def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] |
 
 
 class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
-    """rl-zoo's experiment manager, with our hyperparameter files and RUN_DIR.
+    """Manage an experiment as rl-zoo does, with our hyperparameter files and RUN_DIR.
 
-    What differs from rl-zoo (2.9):
+    The differences from rl-zoo (2.9) are:
 
     - without ``--conf-file``, our file for the algorithm is read if we have one for the environment
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
@@ -401,12 +401,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._requested_signals = _requested_signals(args)
         config = _find_config(config) if config else default_config(algo, env_id)
         show_progress = show_progress or sys.stderr.isatty()
-        # rl-zoo looks the type up in a dict of its own, which does not know "ray"; the class is set below.
+        # rl-zoo looks the type up in its own dict, which does not contain "ray"; the class is set below.
         stock_type = vec_env_type if vec_env_type in STOCK_VEC_ENVS else STOCK_VEC_ENVS[0]
         kwargs |= {"show_progress": show_progress, "vec_env_type": stock_type}
         super().__init__(args, algo, env_id, *rest, config=config, **kwargs)
         if self._options.resumed_experiment is not None:
-            # On rl-zoo's command line these would be text that it evaluates; here they are data.
+            # On a command line, rl-zoo would evaluate these as text; here they are data.
             given = self._options.resumed_experiment.get("eval_env_kwargs")
             self.env_kwargs: dict[str, Any] = copy.deepcopy(
                 dict(self._options.resumed_experiment.get("env_kwargs") or {})
@@ -423,7 +423,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read and check the hyperparameters, and keep them as they were read: rl-zoo turns them into objects."""
-        # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so we load the trial ourselves.
+        # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so this method loads the trial.
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None
         hyperparams, saved = super().read_hyperparameters()
@@ -440,12 +440,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         check_counts(saved, where)
         self._read_hyperparams = copy.deepcopy(dict(saved))
         if self._options.resumed_experiment is not None:
-            # With the classes in place, no text is left that rl-zoo would evaluate.
+            # After this, no text remains that rl-zoo would evaluate.
             hyperparams = with_classes(hyperparams, self._options.resumed_packages, "the hyperparameter")
         return hyperparams, saved
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
-        """Leave our ``learning_rate`` as it is: rl-zoo takes every string for a linear schedule, also "cos_1e-4"."""
+        """Keep our ``learning_rate`` unchanged; rl-zoo takes every string, even "cos_1e-4", for a linear schedule."""
         if self.algo != ALGO or "learning_rate" not in hyperparams:
             return cast(dict[str, Any], super()._preprocess_schedules(hyperparams))
         others = {name: value for name, value in hyperparams.items() if name != "learning_rate"}
@@ -460,14 +460,14 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         assert not (code and self._options.resumed_experiment is not None)
         try:
             processed = super()._preprocess_hyperparams(hyperparams)
-        except ArithmeticError as error:  # raised by code in the file that rl-zoo evaluates, such as 1/0
+        except ArithmeticError as error:  # rl-zoo evaluates code in the file, such as 1/0
             raise ValueError(f"{where}: {' or '.join(code)} cannot be evaluated: {error}") from error
         if self._eval_env_kwargs_args is None:
             self.eval_env_kwargs = self.env_kwargs
         return processed
 
     def setup_experiment(self) -> Any:
-        """Set the experiment up; if that fails, no RUN_DIR is left."""
+        """Set the experiment up, and leave no RUN_DIR if that fails."""
         with self._cleanup_on_failure():
             return super().setup_experiment()
 
@@ -496,12 +496,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._result.run_dir = run_dir
 
     def create_callbacks(self) -> None:
-        """Create the callbacks and pass them RUN_DIR and the facts about the run that they need.
+        """Create the callbacks, and pass them RUN_DIR and what they need of the run.
 
         When rl-zoo calls this, the list holds the hyperparameter file's callbacks; the method of rl-zoo adds its own.
         """
         self._refuse_parallel_training()
-        if self.optimize_hyperparameters:  # each trial makes its own
+        if self.optimize_hyperparameters:  # each trial makes its own callbacks
             return
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
@@ -521,7 +521,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         super().create_callbacks()
         if eval_freq > 0:
             self.callbacks.append(self._create_evaluation(eval_freq))
-        # rl-zoo's own checkpoints (--save-freq) hold only the model, so that -i could not continue from one.
+        # rl-zoo's own checkpoints (--save-freq) hold only the model, so -i could not continue from them.
         for callback in self.callbacks:
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
                 callback.save_replay_buffer = self.save_replay_buffer
@@ -529,7 +529,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
-        """Tell the snapshots where the run is, how it was started, and what a resumed run continues from."""
+        """Pass to the SnapshotCallback RUN_DIR, how the run was started, and the run to continue."""
         callback.run_dir = self.save_path
         callback.experiment = self._options.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
         callback.resume = self._options.resumed_run_dir is not None
@@ -539,20 +539,20 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             callback.signals = self._requested_signals
         elif callback.signals is None:
             callback.signals = self._options.signals
-        # Written now, and not with the first snapshot, so that a run that is killed before can start again.
+        # This is written now, so that a run that is killed before its first snapshot can start again.
         if not (Path(self.save_path) / EXPERIMENT).exists():
             keep_experiment(Path(self.save_path), callback.experiment)
 
     @staticmethod
     def _with_atomic_files(callback: BaseCallback) -> BaseCallback:
-        """Return a callback that does the same and writes its files atomically."""
+        """Return a callback that does the same as the given callback, but writes its files atomically."""
         on_new_best: Any = getattr(callback, "callback_on_new_best", None)
         if isinstance(callback, EvalCallback) and type(on_new_best) is SaveVecNormalizeCallback:
             callback.callback_on_new_best = AtomicVecNormalizeCallback(on_new_best.save_freq, on_new_best.save_path)
         return with_atomic_files(callback)
 
     def _refuse_parallel_training(self) -> None:
-        """Report before training that rl-zoo's ParallelTrainCallback works only with two algorithms."""
+        """Refuse rl-zoo's ParallelTrainCallback before training, because it works only with sac and tqc."""
         if issubclass(ALGOS[self.algo], SAC | TQC):
             return
         for callback in self.callbacks:
@@ -563,9 +563,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 )
 
     def _replace_evaluation(self, callbacks: list[DrivingEvalCallback | PolicyEvalCallback]) -> None:
-        """Apply rl-zoo's flags to the evaluation of the hyperparameter file, and run it instead of rl-zoo's."""
+        """Apply rl-zoo's flags to the hyperparameter file's evaluation, and use it instead of rl-zoo's evaluation."""
         for callback in callbacks:
-            if self.eval_freq < 0:  # rl-zoo's way to switch evaluation off
+            if self.eval_freq < 0:  # in rl-zoo, this switches evaluation off
                 callback.eval_env.close()
                 self.callbacks.remove(callback)
                 continue
@@ -599,18 +599,18 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             "log_path": self.save_path,
             "deterministic": self.deterministic_eval,
         }
-        # PolicyEvalCallback refuses such environments; rl-zoo's evaluation has a server of its own. It counts calls,
-        # of which there is one for a step of all training environments.
+        # PolicyEvalCallback refuses such environments. rl-zoo's evaluation uses a server of its own. Its frequency
+        # counts calls, and there is one call for a step of all training environments.
         if needs_server(env):
             return EvalCallback(env, eval_freq=max(eval_freq // self.n_envs, 1), **settings)
-        # Few evaluations leave a short run without a verdict.
+        # With few evaluations a short run would get no verdict.
         if eval_freq == _ZOO_EVAL_FREQ:
             eval_freq = min(eval_freq, max(self.n_timesteps // _EVALUATIONS_OF_A_SHORT_RUN, _LEAST_EVAL_FREQ))
         return PolicyEvalCallback(env, eval_freq=eval_freq, **settings)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create the environments; a resumed run appends its episodes to the monitor files."""
-        # The Monitor would overwrite its file. A run that starts again has had its files removed.
+        # The Monitor would overwrite its file. If a run starts again, its files have been removed.
         if self._options.resumed_run_dir is not None and not self._options.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         given: Callable[..., Any] | None = self.env_wrapper
@@ -627,9 +627,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return env
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """Wrap the environments in VecNormalize if asked to; a continued model brings its own statistics.
+        """Wrap the environments in VecNormalize if requested; a continued model uses its own statistics.
 
-        A checkpoint has statistics of its own, which are not those of the run's end that rl-zoo would load.
+        rl-zoo would load the statistics of the run's end, but a checkpoint has its own.
         """
         if not self.continue_training:
             return self._with_new_statistics(env, eval_env)
@@ -647,8 +647,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def _with_new_statistics(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Wrap the environments in a new VecNormalize if the hyperparameters ask for it.
 
-        rl-zoo (2.9) would look for ``ENV/vecnormalize.pkl`` in the current folder, which may be the folder of another
-        run or of a stranger, and load it with pickle.
+        rl-zoo (2.9) would load ``ENV/vecnormalize.pkl`` from the current folder with pickle. The file may belong to
+        another run or come from a stranger.
         """
         if not self.normalize:
             return env
@@ -665,7 +665,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         Unlike rl-zoo's method, this one also loads a replay buffer that was filled with another number of environments.
         """
         print("Loading pretrained agent")
-        for name in ("policy", "policy_kwargs"):  # no others fit the weights
+        for name in ("policy", "policy_kwargs"):  # other values do not fit the weights
             hyperparams.pop(name, None)
         settings = {"seed": self.seed, "tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         model = ALGOS[self.algo].load(self.trained_agent, env=env, device=self.device, **settings, **hyperparams)
@@ -677,10 +677,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return cast(BaseAlgorithm, model)
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        """Save the configuration, each file atomically; a resumed run keeps the one it has."""
+        """Save the configuration, each file atomically; a resumed run keeps its configuration."""
         if self._options.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
             return
-        # rl-zoo writes to ``params_path``: it gets a temporary folder, and the complete files are moved.
+        # rl-zoo writes to ``params_path``. This is a temporary folder here, from which the complete files are moved.
         params_path = Path(self.params_path)
         with tempfile.TemporaryDirectory() as folder:
             self.params_path = folder
@@ -707,8 +707,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     callback.prepare(model)
                 if isinstance(callback, ExplosionAlertCallback):
                     callback.guard.prepare(self.callbacks)
-            # A progress bar comes first, because rl-zoo ends the first callback of the list. A snapshot comes last: it
-            # holds the state of the other callbacks after they have seen the step.
+            # A progress bar comes first, because rl-zoo ends the first callback of the list. A SnapshotCallback comes
+            # last, because it saves the state of the other callbacks after the step.
             self.callbacks.sort(
                 key=lambda each: (isinstance(each, SnapshotCallback), not isinstance(each, ProgressBarCallback))
             )
@@ -718,8 +718,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             try:
                 super().learn(learner)
             except BaseException as error:
-                # rl-zoo then closes the environments. If their workers died, that raises another exception, which must
-                # not hide the first.
+                # rl-zoo then closes the environments. If their workers died, closing raises another exception, which
+                # must not hide the first.
                 cause = learner.error or error
                 if isinstance(cause, TrainingInterrupted):
                     raise cause from None
@@ -734,7 +734,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def _find_end(self, error: BaseException | None) -> tuple[RunEnd, str | None]:
         if isinstance(error, KeyboardInterrupt):
-            return "interrupted", "by Ctrl-C"  # rl-zoo swallows it, and saves the model
+            return "interrupted", "by Ctrl-C"  # rl-zoo catches this exception and saves the model
         for callback in self.callbacks:
             if isinstance(callback, RunRecorderCallback) and callback.end is not None:
                 return callback.end, callback.end_reason
@@ -754,11 +754,11 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """Save the model and its companion files, then record in run.json that the run is finished.
 
-        :param model: the trained model; after Ctrl-C as far as it was trained
-        :raises SaveError: if a file cannot be written; the previous one is kept
+        :param model: the trained model; after Ctrl-C it is only partly trained
+        :raises SaveError: if a file cannot be written; the previous file is kept
         """
         end, reason = self._end
-        # "finished" means that the model is there: 'visual-td3 resume' then has nothing to do. So it is written last.
+        # "finished" means that the model is saved, and 'visual-td3 resume' then does nothing. So it is written last.
         if end != "finished":
             self._record_end(end, reason)
         try:
@@ -785,7 +785,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def _describe_save_error(self, error: Exception) -> str:
         if any(isinstance(callback, SnapshotCallback) for callback in self.callbacks):
-            remedy = f"free some disk space, then 'visual-td3 resume {self.save_path}' saves it"
+            remedy = f"free some disk space, then save the model with 'visual-td3 resume {self.save_path}'"
         else:
             remedy = "it cannot be resumed, because the hyperparameters contain no SnapshotCallback"
         return f"the training is complete, but {self.save_path} could not be saved: {error}; {remedy}"
@@ -811,7 +811,7 @@ def _requested_signals(args: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _describe_crash(error: BaseException) -> str:
-    """Return the cause of a training's end; an EOFError or a broken pipe means that a worker process died."""
+    """Describe the exception that ended training; an EOFError or a broken pipe means that a worker process died."""
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
         return f"a worker process of the environments has died ({text})"
@@ -819,7 +819,7 @@ def _describe_crash(error: BaseException) -> str:
 
 
 def _find_config(config: str) -> str:
-    """Return the path of a hyperparameter file; a bare name that is not a file here may be one of ours."""
+    """Return the path of a hyperparameter file, which may be the bare name of one of our files."""
     resource = CONFIGS.joinpath(config)
     if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
         return config

@@ -1,7 +1,7 @@
-"""Changes to rl_zoo3's scripts, each in effect while the script runs.
+"""Change rl_zoo3's scripts while they run, so that they work with our algorithm.
 
-Some scripts have no function to call, and all of them know only the stock algorithms. The reasons are the following, as
-of rl_zoo3 2.9. When they are gone from rl_zoo3, this module can go:
+Some scripts have no function to call, and all of them accept only the stock algorithms. This module can be removed when
+rl_zoo3 (now 2.9) has removed these obstacles:
 
 - enjoy, record_video and push_to_hub have hard-coded lists of off-policy algorithms
 - record_video and push_to_hub do not read ``env_kwargs`` of the hyperparameter file
@@ -42,13 +42,13 @@ _FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
 
 
 class ModelToWatch:
-    """Our algorithm for scripts that load a model only to watch it: without memory for a replay buffer."""
+    """Load models of our algorithm without memory for a replay buffer, for scripts that only watch a model."""
 
     __name__ = VisualTD3.__name__
 
     @staticmethod
     def load(path: str, **kwargs: Any) -> VisualTD3:
-        """Load a model as rl-zoo does with the off-policy algorithms that it knows.
+        """Load a model as rl-zoo loads its off-policy algorithms.
 
         :param path: path of the zip file
         :param kwargs: passed to :meth:`stable_baselines3.TD3.load`
@@ -58,30 +58,30 @@ class ModelToWatch:
 
 
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
-    """Return rl_zoo3's algorithms, and ours as a class whose models are only watched.
+    """Return rl_zoo3's algorithms, and ours as :class:`ModelToWatch`.
 
     :param algo: name of our algorithm
-    :return: class by name
+    :return: classes by name
     """
     return ChainMap({algo: ModelToWatch()}, cast(dict[str, Any], ALGOS))
 
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Let rl_zoo3's scripts load models of our algorithm, and make the environment as it was in training.
+    """Make rl_zoo3's scripts load models of our algorithm, and make the environment as it was in training.
 
     :param algo: name of our algorithm
     """
     create = rl_zoo3.utils.create_test_env
 
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
-        """Make the environment with the arguments that it had in training; those of the command line replace them."""
+        """Make the environment with its arguments in training, which the command line may override."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
         kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
         return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
 
     known = algorithms_to_watch(algo)
-    # The scripts import these names from either module, when they are run.
+    # A script imports these names from one of the two modules when it runs.
     with ExitStack() as stack:
         for module in (rl_zoo3, rl_zoo3.utils):
             stack.enter_context(replaced(module, "ALGOS", known))
@@ -104,7 +104,7 @@ def run_script_of_zoo(module: str) -> None:
 
     :param module: dotted name of the script
     """
-    # Some scripts have been imported by others before. runpy warns about that, which does not concern the user.
+    # runpy warns about a script that another script has imported before. The warning does not concern the user.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'rl_zoo3.* found in sys.modules", RuntimeWarning)
         runpy.run_module(module, run_name="__main__", alter_sys=False)
@@ -114,7 +114,7 @@ def run_script_of_zoo(module: str) -> None:
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
     """Replace a command that a script of rl_zoo3 runs in another process by ours.
 
-    A call that is repeated word for word is not run again: record_training makes one for each file of a checkpoint.
+    A repeated call is not run again, because record_training calls its command once for each file of a checkpoint.
 
     :param zoo_command: first words of rl_zoo3's command
     :param ours: name of our command
@@ -138,12 +138,12 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
 
 
 def run_benchmark() -> None:
-    """Run rl_zoo3's benchmark, in any folder; our command plays the agents."""
+    """Run rl_zoo3's benchmark in any folder; our enjoy command plays the agents."""
     hide_retries()
     find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
 
     def agents_that_can_be_shown(log_folder: str) -> dict[str, tuple[str, str]]:
-        """Leave out agents whose environment is not registered, and raise if none remains.
+        """Leave out agents whose environment is not registered, and raise an error if no agent remains.
 
         rl_zoo3 would fail later, when it writes an empty table.
         """
@@ -170,9 +170,10 @@ def run_benchmark() -> None:
 
 
 def run_record_training() -> None:
-    """Run rl_zoo3's record_training; our record-video command films its parts.
+    """Run rl_zoo3's record_training; our record-video command films the parts of its film.
 
-    :raises ValueError: if the folder of the film holds other files, which rl_zoo3 would delete, or if no film was made
+    :raises ValueError: if the film's folder holds other files, because rl_zoo3 would delete them, or if no film was
+        made
     """
     films: list[Path] = []
     remove = shutil.rmtree
@@ -183,8 +184,8 @@ def run_record_training() -> None:
             for each in folder.iterdir():
                 if each.suffix not in _FILM_SUFFIXES:
                     raise ValueError(
-                        f"{folder} holds {each.name}, which would be deleted: rl-zoo empties the folder before it "
-                        "films. Choose another folder with -o"
+                        f"{folder} holds {each.name}: expected an empty folder, because rl-zoo deletes its files. "
+                        "Choose another folder with -o"
                     )
         films.append(folder / "training.mp4")
         remove(path, *args, **kwargs)
@@ -200,13 +201,13 @@ def run_record_training() -> None:
 
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``.
+    """Make rl_zoo3's download find ``requests.exceptions.HTTPError``.
 
-    It catches that exception if an agent has no VecNormalize. huggingface_hub no longer uses requests, and nothing
-    installs it, so a placeholder module offers the exception that huggingface_hub raises now.
+    The download catches that exception if an agent has no VecNormalize. huggingface_hub no longer uses or installs
+    requests, so a placeholder module provides huggingface_hub's present exception under this name.
     """
     import huggingface_hub.errors
-    import huggingface_sb3  # noqa: F401 - imported before the placeholder is there, so that it does not see it
+    import huggingface_sb3  # noqa: F401 - imported before the placeholder exists, so that it does not find it
 
     exceptions = ModuleType("requests.exceptions")
     exceptions.HTTPError = huggingface_hub.errors.EntryNotFoundError  # type: ignore[attr-defined]
@@ -240,10 +241,10 @@ def run_push_to_hub(algo: str) -> None:
     """
     from huggingface_hub import repocard
 
-    # The package also has a function of this name, which hides the module.
+    # The package also has a function of this name, which hides this module.
     push_to_hub = import_module("huggingface_sb3.push_to_hub")
     hide_retries()
-    # rl_zoo3 writes the page and then calls metadata_save with its path: the last moment to change the text.
+    # rl_zoo3 writes the page and then calls metadata_save with its path, so the text is changed there.
     save = repocard.metadata_save
 
     def metadata_save(path: str | Path, metadata: dict[str, Any]) -> None:
@@ -270,15 +271,16 @@ def run_push_to_hub(algo: str) -> None:
     with ExitStack() as stack:
         stack.enter_context(replaced(repocard, "metadata_save", metadata_save))
         stack.enter_context(replaced(rl_zoo3.utils, "get_model_path", get_model_path))
-        if not hasattr(push_to_hub, "generate_metadata"):  # rl_zoo3 calls it by its name before huggingface_sb3 3.2
+        # Rl_zoo3 uses the function's name from before huggingface_sb3 3.2.
+        if not hasattr(push_to_hub, "generate_metadata"):
             stack.enter_context(replaced(push_to_hub, "generate_metadata", generate_metadata))
         run_watching("rl_zoo3.push_to_hub", algo)
 
 
 def card_of_run(run_dir: Path) -> str:
-    """Return the part of an agent's page that tells the verdict on its training, and its scores.
+    """Return the part of an agent's page with the verdict on its training and its scores.
 
-    :param run_dir: folder of the run; ``visual-td3 report`` has written report.json there, if it was judged
+    :param run_dir: folder of the run, which holds report.json if ``visual-td3 report`` has judged the run
     :return: Markdown
     """
     lines = ["## The training", ""]

@@ -1,7 +1,7 @@
-"""``visual-td3 resume RUN_DIR``: continue a run that was killed.
+"""Implement ``visual-td3 resume RUN_DIR``: continue a run that was killed.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`. What the description of a run may do is checked in
-:mod:`~sb3_visual_td3.zoo.experiment`; the training itself restores the snapshot (SnapshotCallback).
+The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks what the description
+of a run may do. SnapshotCallback restores the snapshot.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def run(settings: argparse.Namespace) -> int:
             _clear_first_attempt(run_dir)
     except Exception as error:
         return answer("resume", error)
-    # rl-zoo can read hyperparameters only from a file. Its flags come from the description, and the rest, which rl-zoo
-    # would evaluate on a command line, reaches the experiment manager in the options.
+    # rl-zoo reads hyperparameters only from a file, and its flags come from the description. rl-zoo would evaluate all
+    # else on a command line, so the experiment manager gets this in the options.
     with tempfile.TemporaryDirectory() as folder:
         conf_file = Path(folder) / "hyperparams.yml"
         conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
@@ -91,12 +91,12 @@ def _store(run_dir: Path) -> SnapshotStore:
 
 
 def _finishing_time(run_dir: Path) -> str | None:
-    """Return when the run finished and saved its model; None if it did not, or no file says so."""
+    """Return when the run finished and saved its model; None if it did not, or if this is unknown."""
     path = run_dir / FILE_NAME
     manifest = RunManifest.read(path) if path.is_file() else None
     if manifest is None or manifest.finished is None:
         return None
-    # Earlier versions wrote "finished" before they saved the model, so a run may have been killed in between.
+    # Earlier versions wrote "finished" before they saved the model, so such a run may have been killed in between.
     if not is_complete_zip(run_dir / f"{manifest.env_id}.zip"):
         return None
     return manifest.finished
@@ -112,8 +112,8 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
     """Return how the run was started, and whether it has to start again.
 
     :param run_dir: the folder of the run
-    :return: the description in the newest snapshot that can be read; and whether the run starts again, because it was
-        killed before its first snapshot
+    :return: the description from the newest readable snapshot, and whether the run starts again because it was killed
+        before its first snapshot
     :raises ValueError: if no file says how it was started
     """
     kept = kept_experiment(run_dir)
@@ -138,13 +138,13 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
 def _clear_first_attempt(run_dir: Path) -> None:
     """Remove the logs of a run that was killed before its first snapshot, because it logs everything again.
 
-    If the run has completed episodes, its snapshots must have been removed by someone: then its logs are moved to a
-    subfolder of RUN_DIR instead.
+    If the run has completed episodes, someone has removed its snapshots. Then the logs are moved to a subfolder of
+    RUN_DIR instead.
 
     :param run_dir: the folder of the run
-    :raises ValueError: if another process trains it
+    :raises ValueError: if another process trains the run
     """
-    # Another process may be training here: then the lock raises before anything is removed.
+    # If another process trains this run, the lock raises an error before anything is removed.
     RunLock(run_dir / SNAPSHOTS / "lock").acquire()  # SnapshotCallback takes it over
     logs = [path for path in _logs_of(run_dir) if path.is_file() and not path.is_symlink()]
     # A monitor file has two header lines, then one line for each episode.

@@ -1,6 +1,6 @@
-"""A saved run of rl-zoo: where it is, its model, and the environment that it was trained on.
+"""Find a saved run of rl-zoo, load its model, and make the environment of its training.
 
-``visual-td3 evaluate`` reads runs here. rl-zoo's own commands read them with rl-zoo's functions.
+``visual-td3 evaluate`` and ``export`` use this module. rl-zoo's own commands read runs with rl-zoo's functions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_ARGS_BYTES = 1_000_000
 
 
 class SavedRun(NamedTuple):
-    """A saved run of rl-zoo.
+    """Describe a saved run of rl-zoo.
 
     :ivar algo: name of the algorithm in rl-zoo
     :ivar env_id: id of the environment
@@ -44,12 +44,12 @@ class SavedRun(NamedTuple):
     model_path: Path
 
     def env_kwargs(self) -> dict[str, Any]:
-        """Return the arguments of the training environments; the command line's replace the hyperparameter file's."""
+        """Return the arguments of the training environments; the command line overrides the hyperparameter file."""
         saved = self._saved_args().get("env_kwargs") or {}
         return env_kwargs_of(self._hyperparams().get("env_kwargs"), saved)
 
     def make_envs(self, n_envs: int, seed: int, env_kwargs: Mapping[str, Any]) -> VecEnv:
-        """Make environments as rl-zoo's ``enjoy`` does: wrapped as in training, with rewards that are not normalised.
+        """Make environments that are wrapped as in training, with rewards that are not normalised.
 
         :param n_envs: number of environments
         :param seed: seed of the first environment; the seeds of the others follow it
@@ -65,7 +65,7 @@ class SavedRun(NamedTuple):
                 should_render=False,
                 hyperparams=self._hyperparams(),
                 env_kwargs=dict(env_kwargs),
-                vec_env_cls=DummyVecEnv,  # with subprocesses, each would import torch
+                vec_env_cls=DummyVecEnv,  # each subprocess would import torch
             )
         return cast(VecEnv, env)
 
@@ -74,7 +74,8 @@ class SavedRun(NamedTuple):
 
         :param device: device of the networks, such as ``"cpu"``
         :return: the model
-        :raises ValueError: if its file is truncated, as after a kill while an earlier version saved it
+        :raises ValueError: if the model's file is truncated; earlier versions leave such a file if they are killed
+            while they save it
         """
         if not is_complete_zip(self.model_path):
             raise ValueError(f"{self.model_path} is not a complete zip file: it is truncated; {_remedy(self.run_dir)}")
@@ -101,7 +102,7 @@ class SavedRun(NamedTuple):
 
 
 class _ArgsLoader(PlainLoader):
-    """Load the args.yml that rl-zoo writes: plain containers and values, and the name of a class as text."""
+    """Load rl-zoo's args.yml: plain containers and values; names of classes become text."""
 
 
 def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:
@@ -115,11 +116,11 @@ _ArgsLoader.add_multi_constructor("tag:yaml.org,2002:python/name:", _name_as_tex
 def read_args(path: Path) -> dict[str, Any]:
     """Read the command line that rl-zoo saves with a model, without executing anything in the file.
 
-    rl-zoo itself reads the file with PyYAML's unsafe loader, which executes what a tag names.
+    rl-zoo reads the file with PyYAML's unsafe loader, which executes the functions that tags name.
 
     :param path: path of args.yml
-    :return: value by flag; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
-    :raises ValueError: if it holds a Python object, is not YAML, or these values have other types
+    :return: values by flag; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
+    :raises ValueError: if the file holds a Python object or is not YAML, or if these values have other types
     :raises OSError: if it cannot be read
     """
     if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
@@ -143,7 +144,7 @@ def read_args(path: Path) -> dict[str, Any]:
 
 
 def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any) -> SavedRun:
-    """Find a run as rl-zoo does.
+    """Find a run by its algorithm, environment and number, as rl-zoo does.
 
     :param folder: the log folder
     :param algo: name of the algorithm
@@ -164,7 +165,7 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
 
 
 def _remedy(run_dir: Path) -> str:
-    """Return advice on a run that has no model, or a truncated one."""
+    """Return advice on a run whose model is missing or truncated."""
     if not (run_dir / SNAPSHOTS).is_dir():
         return "has the run finished?"
     remedy = f"if the run was killed, 'visual-td3 resume {run_dir}' continues and saves it"
@@ -174,7 +175,7 @@ def _remedy(run_dir: Path) -> str:
 
 
 def is_complete_zip(path: Path) -> bool:
-    """Return whether a zip file is there and complete: every part matches its checksum.
+    """Return whether a zip file exists and is complete, so that every part matches its checksum.
 
     :param path: path of the file
     """
@@ -191,7 +192,7 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
     :param run_dir: the folder of one run
     :param which: flags that choose the model, see :func:`find_run`
     :return: the run
-    :raises ValueError: if rl-zoo did not write it, or it holds no such model
+    :raises ValueError: if rl-zoo did not write the folder, or it holds no such model
     """
     found = sorted(run_dir.glob("*/args.yml"))
     if len(found) != 1:
@@ -201,7 +202,7 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
     args = read_args(found[0])
     run_dir = run_dir.resolve()
     name, _, number = run_dir.name.rpartition("_")
-    # In its original place rl-zoo can find it, with checkpoints; a folder that was moved or renamed is read directly.
+    # rl-zoo finds a run in its original place, with checkpoints. A folder that was moved or renamed is read directly.
     if name == EnvironmentName(args["env"]) and number.isdigit() and run_dir.parent.name == args["algo"]:
         return find_run(str(run_dir.parents[1]), args["algo"], args["env"], int(number), **which)
     model = run_dir / f"{EnvironmentName(args['env'])}.zip"

@@ -1,6 +1,6 @@
-"""rl-zoo's ``--optimize-hyperparameters``: workers that survive failing trials, and the report that a search writes.
+"""Run rl-zoo's ``--optimize-hyperparameters`` with workers that continue after failed trials, and write the report.
 
-A trial itself is in :mod:`~sb3_visual_td3.zoo.trials`; what workers share is in :mod:`~sb3_visual_td3.zoo.studies`.
+:mod:`~sb3_visual_td3.zoo.trials` runs a trial, and :mod:`~sb3_visual_td3.zoo.studies` holds what workers share.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ Objective = Callable[[optuna.Trial], float]
 
 
 class SearchStoppedError(RuntimeError):
-    """Trial after trial has failed, so the search cannot continue."""
+    """Report that several trials in a row have failed, so the search cannot continue."""
 
 
 class Budget(NamedTuple):
-    """The number of trials to run.
+    """Count the trials that remain to run.
 
     :ivar n_trials: number of trials of this worker; ignored if there is a total
-    :ivar max_total_trials: number of finished trials of all workers together; None if each has its own number
+    :ivar max_total_trials: number of finished trials of all workers together; None if each worker has its own number
     """
 
     n_trials: int
@@ -85,10 +85,10 @@ class Budget(NamedTuple):
     def next(self, n_own: int, n_finished: int, n_running: int) -> Literal["run", "wait", "stop"]:
         """Decide what a worker does next.
 
-        :param n_own: number of trials that it has begun
+        :param n_own: number of trials that the worker has begun
         :param n_finished: number of finished trials of all workers
         :param n_running: number of trials that living workers are running
-        :return: ``"wait"`` if the trials that are running would be enough, should they finish
+        :return: ``"run"`` to begin a trial, ``"wait"`` if the running trials are enough if they finish, or ``"stop"``
         """
         if self.max_total_trials is None:
             return "run" if n_own < self.n_trials else "stop"
@@ -102,7 +102,7 @@ class Worker:
 
     :param study: the study
     :param storage: storage of the study
-    :param objective: trains and evaluates
+    :param objective: function that runs a trial and returns its mean reward
     :param budget: number of trials to run
     :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
     :param poll_s: seconds between two checks of the trials that other workers are running
@@ -123,7 +123,8 @@ class Worker:
         self._budget = budget
         self._poll_s = poll_s
         self._monitor = WorkerMonitor(study, storage, grace_s)
-        # The threads of --n-jobs share these counts. The lock also makes "look, then begin" one step among them.
+        # The threads of --n-jobs share these counts. Under the lock, a thread checks the counts and begins a trial in
+        # one step.
         self._lock = threading.Lock()
         self._n_own = 0
         self._n_failures = 0
@@ -132,23 +133,23 @@ class Worker:
     def run(self, n_jobs: int = 1) -> None:
         """Run trials until there are enough.
 
-        :param n_jobs: number of trials at a time, each in a thread
-        :raises SearchStoppedError: if trial after trial fails
-        :raises KeyboardInterrupt: if the user interrupts; the parameters of the trial are queued again
+        :param n_jobs: number of trials that run at a time, each in a thread
+        :raises SearchStoppedError: if several trials in a row fail
+        :raises KeyboardInterrupt: if the user interrupts the search; the parameters of the trial are queued again
         """
         if n_jobs == 1:
             self._run_trials()
             return
         with ThreadPoolExecutor(n_jobs) as threads:
             try:
-                # result() raises what a thread raised; _is_over then ends the others after their current trial.
+                # result() raises a thread's exception; _is_over then ends the other threads after their current trial.
                 for thread in [threads.submit(self._run_in_thread) for _ in range(n_jobs)]:
                     thread.result()
             finally:
                 self._is_over = True
 
     def _run_in_thread(self) -> None:
-        self._study.sampler.reseed_rng()  # otherwise all threads would draw the same
+        self._study.sampler.reseed_rng()  # otherwise all threads would draw the same hyperparameters
         try:
             self._run_trials()
         except BaseException:
@@ -167,7 +168,7 @@ class Worker:
                 self._finish(trial)
             finally:
                 heartbeat.stop()
-            gc.collect()  # models and environments are in reference cycles, and hold gigabytes
+            gc.collect()  # models and environments are in reference cycles, and hold gigabytes of memory
         self._storage.remove_session()
 
     def _begin(self) -> tuple[optuna.Trial, Heartbeat] | None:
@@ -185,7 +186,7 @@ class Worker:
         return trial, heartbeat
 
     def _finish(self, trial: optuna.Trial) -> None:
-        # The trial has been stored, so other workers see it, and this one sees those that began at the same moment.
+        # The trial is stored now, so other workers see it, and this worker sees trials that began at the same moment.
         with self._lock:
             reason = self._why_surplus(trial)
         if reason is not None:
@@ -193,13 +194,13 @@ class Worker:
             return
         try:
             value = self._objective(trial)
-            if math.isnan(value):  # Optuna would fail the trial, too, but without a reason
+            if math.isnan(value):  # Optuna would also fail the trial, but without a reason
                 raise ValueError("the mean reward is NaN: expected a finite reward")
         except optuna.TrialPruned as pruned:
             self._store_result(trial, None, TrialState.PRUNED)
             _print(f"trial {trial.number} pruned: {pruned}")
         except KeyboardInterrupt:
-            # Read before the trial fails: its parameters are what is queued again.
+            # The trial is read before it fails, because its parameters are queued again.
             frozen = self._storage.get_trial(trial_id_of(self._study, self._storage, trial.number))
             if fail(self._study, self._storage, trial.number, "interrupted"):
                 queue_again(self._study, frozen)
@@ -211,7 +212,7 @@ class Worker:
             _print(f"trial {trial.number} finished with {value:.6g}; the best so far is {_best(self._study)}")
 
     def _store_result(self, trial: optuna.Trial, value: float | None, state: TrialState | None = None) -> None:
-        """Store a result; it is ignored if another worker considered this one dead and failed the trial."""
+        """Store a result, unless another worker has considered this worker dead and failed the trial."""
         self._n_failures = 0
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._study.tell(trial, value, state, skip_if_finished=True)
@@ -225,10 +226,10 @@ class Worker:
             raise SearchStoppedError(f"{MAX_FAILURES} trials failed in a row, the last with {reason}") from error
 
     def _why_surplus(self, trial: optuna.Trial) -> str | None:
-        """Return why a trial is not needed, because another worker began it at the same moment; None if it is needed.
+        """Return why a trial is surplus, because another worker has begun the last trial; None if it is needed.
 
-        Storages have no transaction that covers "look, then begin". Of workers that begin at the same moment, the one
-        with the lower trial number continues.
+        Two workers may begin a trial at the same moment, because storages have no transaction for checking and
+        beginning. The worker with the lower trial number then continues.
         """
         others = [other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number]
         retry_of = trial.user_attrs.get(RETRY_OF)
@@ -256,11 +257,11 @@ def _print(line: str) -> None:
 
 
 def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool) -> Path:
-    """Print the best trial and write the report to where rl-zoo writes it.
+    """Print the best trial, and write the report to the same place as rl-zoo does.
 
-    :param manager: rl-zoo's experiment manager, which knows the folder
+    :param manager: rl-zoo's experiment manager, which has the folder
     :param study: the study
-    :param is_ours: whether the trials are VisualTD3's, which can be written as a hyperparameter file
+    :param is_ours: whether the trials train VisualTD3; then the best trial is also written as a hyperparameter file
     :return: path of the report without its ending
     """
     trials = study.get_trials(deepcopy=False)
@@ -280,7 +281,7 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
 
 
 def _report_path(manager: ExperimentManager) -> Path:
-    """Return rl-zoo's name of the report, with the process id if it is taken: workers may end in the same second."""
+    """Return rl-zoo's name of the report; the process id is added if another worker's report has this name."""
     name = (
         f"report_{manager.env_name}_{manager.n_trials}-trials-{manager.n_timesteps}-{manager.sampler}-{manager.pruner}"
         f"_{int(time.time())}"
@@ -313,7 +314,7 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
 
 
 def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """Return a hyperparameter file that trains as a trial did.
+    """Return a hyperparameter file for training with the hyperparameters of a trial.
 
     :param env_id: id of the environment
     :param hyperparams: the hyperparameters of the file that the search began with
@@ -327,11 +328,11 @@ def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str,
 
 
 def _write_plots(study: optuna.Study, path: Path) -> None:
-    """Write rl-zoo's two plots to files; rl-zoo opens a browser, which a server does not have."""
+    """Write rl-zoo's two plots to files, because rl-zoo would open a browser, which a server does not have."""
     for name, plot in (("history", plot_optimization_history), ("importances", plot_param_importances)):
         try:
             plot(study).write_html(f"{path}_{name}.html", include_plotlyjs="directory")
-        except (ValueError, ImportError, RuntimeError) as error:  # too few trials, or all the same
+        except (ValueError, ImportError, RuntimeError) as error:  # too few trials, or all with the same value
             print(f"No plot of the {name}: {in_one_line(error)}")
 
 
@@ -339,7 +340,7 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     """Search hyperparameters as the command line says, and write the report.
 
     :param manager: rl-zoo's experiment manager, set up
-    :param on_start: called when the first trial is about to start, after everything that may be a usage error
+    :param on_start: function that is called before the first trial, when usage errors are no longer possible
     :return: the study
     :raises ValueError: if the command line, the storage or the hyperparameter file is wrong
     """
@@ -350,7 +351,7 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     if is_ours:
         objective = partial(run_trial, manager, facts=sampler_facts(manager))
     else:
-        objective = manager.objective  # rl-zoo's own, which does not watch the health of a run
+        objective = manager.objective  # rl-zoo's own algorithms, for which the health of a run is not watched
     storage = open_storage(manager.storage)
     identity = {**_identity(manager), "n_timesteps": str(manager.n_timesteps)}
     pruner = manager._create_pruner(manager.pruner)
@@ -369,19 +370,19 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
 
 
 def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the hyperparameters of a file by those of a trial; those of the command line stay.
+    """Replace the hyperparameters of a file by those of a trial, except for those of the command line.
 
-    :param manager: rl-zoo's experiment manager, which knows ``--storage`` and ``--study-name``
+    :param manager: rl-zoo's experiment manager, which has ``--storage`` and ``--study-name``
     :param trial_id: number of the trial
     :param hyperparams: the hyperparameters of the file and of the command line
     :return: all hyperparameters
     :raises ValueError: if there is no such trial, or no storage or study is named
     """
     if not manager.storage or not manager.study_name:
-        raise ValueError(f"--trial-id {trial_id} needs --storage and --study-name, which say where the trial is")
+        raise ValueError(f"--trial-id {trial_id}: add --storage and --study-name, which name the study of the trial")
     study = load_study(open_storage(manager.storage, must_exist=True), manager.study_name, _identity(manager))
     trials = study.get_trials(deepcopy=False)
-    # A negative index would silently take a trial from the end.
+    # A negative index would silently choose a trial from the end of the list.
     if not 0 <= trial_id < len(trials):
         raise ValueError(
             f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials, numbered from 0"
@@ -413,10 +414,11 @@ def _sampler(manager: ExperimentManager) -> BaseSampler:
 
 
 def _reseed_if_not_alone(study: optuna.Study) -> None:
-    """Reseed the sampler if another worker has used the study, also an earlier run of this command.
+    """Reseed the sampler if another worker, or an earlier run of this command, has used the study.
 
     rl-zoo seeds every sampler with ``--seed``, so workers with the same seed would try the same hyperparameters. Each
-    worker first registers and then looks for others, so that of two that start together at least one sees the other.
+    worker first registers itself and then looks for others. So if two workers start together, at least one of them sees
+    the other.
     """
     worker = this_worker()
     own = f"{WORKER}:{worker['host']}:{worker['pid']}:{worker['started']}:{uuid.uuid4().hex[:8]}"
@@ -426,7 +428,7 @@ def _reseed_if_not_alone(study: optuna.Study) -> None:
 
 
 def _store_description(study: optuna.Study, hyperparams: Mapping[str, Any]) -> None:
-    """Store the command that began a study, and its fixed hyperparameters, as rl-zoo does."""
+    """Store the command that began a study and the study's fixed hyperparameters, as rl-zoo does."""
     if "command" in study.user_attrs:
         return
     study.set_user_attr("command", " ".join(sys.orig_argv))

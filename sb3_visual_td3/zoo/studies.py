@@ -1,10 +1,10 @@
-"""Optuna studies that several workers share, and the heartbeats of the workers.
+"""Open Optuna studies that several workers share, and detect workers that have died by their heartbeats.
 
-Optuna's JournalStorage has no heartbeat, and that of a database needs minutes to show that a process was killed. So
-each trial stores which process runs it and on which machine, and a counter that increases while it runs. On the same
-machine the process table shows at once whether that process is alive. On other machines, a counter that no longer
-increases shows that it has ended. The process that watches the counter uses its own clock, so the clocks of the
-machines need not agree.
+Optuna's JournalStorage has no heartbeat, and a database's heartbeat needs minutes to show that a process was killed. So
+each trial stores its machine, its process, and a counter that increases while it runs. On the same machine the process
+table shows at once whether that process is alive. On other machines, a counter that no longer increases shows that the
+process has ended. The process that watches the counter uses its own clock, so the clocks of the machines need not
+agree.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ N_RETRIES = "n_retries"
 
 
 def machine_id() -> str | None:
-    """Return an id that tells apart machines, boots and containers; None if there is no /proc."""
+    """Return an id that differs between machines, boots and containers; None if there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         # Containers on one machine have the same boot id, but process ids of their own.
@@ -69,9 +69,9 @@ def start_time(pid: int) -> str | None:
 
 
 def this_worker() -> dict[str, Any]:
-    """Return the facts that identify this process to other workers.
+    """Return the data that identify this process to other workers.
 
-    The start time is part of it, because a later process may get the same process id.
+    The start time is included, because a later process may get the same process id.
     """
     return {
         "host": platform.node(),
@@ -82,7 +82,7 @@ def this_worker() -> dict[str, Any]:
 
 
 def has_ended(worker: Mapping[str, Any]) -> bool | None:
-    """Return whether a worker has ended; None if it runs on another machine, where this cannot be seen.
+    """Return whether a worker has ended; None if it is on another machine, where this is unknown.
 
     :param worker: the result of :func:`this_worker` in that worker
     """
@@ -93,7 +93,7 @@ def has_ended(worker: Mapping[str, Any]) -> bool | None:
 
 
 class Heartbeat:
-    """Mark a trial as run by this process, again and again while it runs.
+    """Mark a trial repeatedly as running in this process.
 
     :param storage: the storage of the study
     :param trial_id: the storage's id of the trial
@@ -125,10 +125,11 @@ class Heartbeat:
             try:
                 self._beat(n_beats)
             except optuna.exceptions.UpdateFinishedTrialError:
-                break  # another worker considered this one dead and failed the trial
-            except Exception as error:  # the storage may be busy or unreachable for a moment: the next one may succeed
+                break  # another worker considered this worker dead and failed the trial
+            # The storage may be busy or unreachable for a moment: the next heartbeat may succeed.
+            except Exception as error:
                 print(f"no heartbeat: {error}", flush=True)
-        self._storage.remove_session()  # a database has one connection for each thread
+        self._storage.remove_session()  # a database needs one connection for each thread
 
     def _beat(self, n_beats: int) -> None:
         self._storage.set_trial_system_attr(self._trial_id, WORKER, {**self._worker, "beat": n_beats})
@@ -160,9 +161,9 @@ class WorkerMonitor:
     def fail_abandoned_trials(self) -> list[int]:
         """Fail the trials of dead workers.
 
-        A trial that no worker has marked (the workers of stock rl-zoo do not) is never failed.
+        A trial without a heartbeat, such as one of stock rl-zoo's workers, is never failed.
 
-        :return: the numbers of the trials that are still running, as far as this can be seen
+        :return: the numbers of the trials that seem to be still running
         """
         running = []
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -170,7 +171,7 @@ class WorkerMonitor:
             if worker is None:
                 is_dead = self._is_silent(trial.number, None)
             else:
-                # Called also for a worker on this machine, so that a change of its heartbeat is never missed.
+                # This is also called for a worker on this machine, so that no change of its heartbeat is missed.
                 is_silent = self._is_silent(trial.number, worker["beat"])
                 ended = has_ended(worker)
                 is_dead = is_silent if ended is None else ended
@@ -214,7 +215,7 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
     :param storage: storage of the study
     :param number: number of the trial
     :param reason: stored as the trial's user attribute ``fail_reason``
-    :return: whether this call failed it; if several workers try, one succeeds
+    :return: whether this call has failed the trial; if several workers try, only one of them has
     """
     trial_id = trial_id_of(study, storage, number)
     try:
@@ -229,7 +230,7 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
 
     :param study: the study
     :param trial: the trial; it may have drawn only some of its parameters
-    :return: whether they were queued; parameters that have ended several workers are not
+    :return: whether the parameters were queued; parameters with which several workers have died are not
     """
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     n_retries = trial.user_attrs.get(N_RETRIES, 0)
@@ -253,9 +254,9 @@ def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s:
     :param address: a journal file, such as ``"logs/study.log"``, or the address of a database, such as
         ``"sqlite:///study.db"``; None keeps the trials in memory
     :param must_exist: whether a missing journal file is an error; otherwise it is created
-    :param lock_grace_s: seconds after which the journal's lock is removed if a worker died while it wrote
+    :param lock_grace_s: seconds after which the lock of a worker that died while writing to the journal is removed
     :return: the storage
-    :raises ValueError: if it cannot be opened, with the reason
+    :raises ValueError: if the storage cannot be opened; the message has the reason
     """
     if address is None:
         return InMemoryStorage()
@@ -299,12 +300,12 @@ def open_study(
 ) -> optuna.Study:
     """Open a study, or create it if the storage has no study with this name.
 
-    :param storage: the storage that holds it
+    :param storage: the storage that holds the study
     :param name: name of the study; None chooses a new name
-    :param identity: properties that its trials must share so that they can be compared; it is stored with a new study,
-        and compared with an old one
+    :param identity: properties that all trials of the study must share to be comparable; they are stored with a new
+        study, and compared with an existing study
     :param sampler: sampler that draws the hyperparameters
-    :param pruner: ends trials that are worse than others
+    :param pruner: pruner that ends trials that are worse than others
     :return: the study, which maximises its value
     :raises ValueError: if the storage has a study with this name and another identity, or cannot be read
     """
@@ -326,7 +327,7 @@ def open_study(
 def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> optuna.Study:
     """Open an existing study.
 
-    :param storage: the storage that holds it
+    :param storage: the storage that holds the study
     :param name: name of the study
     :param identity: properties that its trials must share
     :return: the study
@@ -349,7 +350,7 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
-            f"a search maximises one value, which the study {study.study_name!r} does not: choose another --study-name"
+            f"the study {study.study_name!r} does not maximise one value, as a search does: choose another --study-name"
         )
     known = study.user_attrs
     other = {key: known[key] for key in identity if known.get(key, identity[key]) != identity[key]}
@@ -364,12 +365,12 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _errors_as_value_errors(kind: str, name: str) -> Iterator[None]:
-    """Turn the errors of files, drivers and databases into a ValueError that names the storage or study."""
+    """Convert errors of files, drivers and databases into a ValueError that names the storage or study."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, ValueError, KeyError) as error:
         reason = str(error)
         if isinstance(error, optuna.exceptions.OptunaError) and error.__cause__ is not None:
-            reason = str(error.__cause__)  # Optuna's own text says only that something failed
+            reason = str(error.__cause__)  # Optuna's own text does not say what failed
         first_line = (reason.strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{kind}={name!r} cannot be opened: {first_line}") from error

@@ -1,7 +1,7 @@
-"""Suites: named sets of routes, on which policies are compared.
+"""Define suites, which are named sets of routes for comparing policies.
 
-A suite consists of parts. The routes of a part are numbered, and a number always stands for the same route, so that all
-drivers drive the same ones.
+A suite consists of parts. The routes of a part are numbered, and a number always stands for the same route. So all
+drivers drive the same routes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _N_TOWN_ROUTES = 25
 
 
 class SuitePart(NamedTuple):
-    """Some routes of a suite on one map."""
+    """Describe a part of a suite: some routes on one map."""
 
     label: str
     env_kwargs: dict[str, Any]
@@ -32,7 +32,7 @@ class SuitePart(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """A task of the CARLA benchmark of CoRL 2017, as ranges of random routes."""
+    """Describe a task of the CARLA benchmark of CoRL 2017 as a range of random routes."""
 
     name: str
     length_m: tuple[float, float]
@@ -44,10 +44,10 @@ class _TownSuite(NamedTuple):
     tasks: tuple[_Task, ...]
 
 
-# Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator" (CoRL), section 4: Town 1 is for training and Town 2
-# for the test; 25 pairs of start and goal for each task. The mean distances to the goal are 200, 400 and 770 m in Town
-# 1, and 100, 170 and 360 m in Town 2. Their pairs belong to an older version of the towns, so ours are drawn by seeds
-# from ranges around these means.
+# Source: Dosovitskiy et al. 2017, "CARLA: An Open Urban Driving Simulator" (CoRL), section 4. Town 1 is for training
+# and Town 2 for the test, with 25 pairs of start and goal for each task. The mean distances to the goal are 200, 400
+# and 770 m in Town 1, and 100, 170 and 360 m in Town 2. The paper's pairs belong to an older version of the towns. So
+# our pairs are drawn by seeds, with distances in ranges around these means.
 _TOWN_SUITES: Mapping[str, _TownSuite] = MappingProxyType(
     {
         "town01-train": _TownSuite(
@@ -77,14 +77,17 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
 
     :param suite: a name in :data:`SUITES`, or the path of a route file of CARLA's leaderboard
     :param maps: names or paths of the maps. The town suites and route files need them; ``lite-routes`` has its own
-    :param n_routes: number of routes of each part, None for the suite's own number. A route file has no more than its
-        own routes
+    :param n_routes: number of routes of each part; None for the suite's own number. A route file gives at most the
+        number of its routes
     :return: the parts, in the order in which they are driven
     :raises ValueError: if there is no such suite, its maps are missing, or a map has no route in the file
     """
     if suite == LITE_ROUTES:
         if maps is not None:
-            raise ValueError(f"--suite {suite} --maps {' '.join(maps)}: this suite has maps of its own; drop --maps")
+            raise ValueError(
+                f"--suite {suite} --maps {' '.join(maps)}: expected no --maps, because this suite has "
+                "its own; drop --maps"
+            )
         return [
             SuitePart(name, {"maps": [name], "route": "random"}, n_routes or _N_LITE_ROUTES)
             for name in ROUTE_MAP_GROUPS["held_out"]
@@ -125,7 +128,7 @@ def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> 
     for name in maps:
         n_given = len(settings.given_on(name))
         if not n_given:
-            raise ValueError(f"--suite {path}: it has no route on {name}; give the maps of its towns as --maps")
+            raise ValueError(f"--suite {path}: the file has no route on {name}; give the maps of its towns as --maps")
         kwargs = {"maps": [name], "route": "file", "route_file": path}
         parts.append(SuitePart(Path(name).stem, kwargs, min(n_given, n_routes or n_given)))
     return parts

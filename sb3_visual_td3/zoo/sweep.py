@@ -1,4 +1,4 @@
-"""``visual-td3 sweep``: a training run for each of several seeds, or a hyperparameter search, as Ray tasks.
+"""Implement ``visual-td3 sweep``: train with several seeds, or search hyperparameters, as Ray tasks.
 
 The arguments are parsed in :mod:`sb3_visual_td3.cli`, which also runs the report that compares the runs.
 """
@@ -39,10 +39,10 @@ TRAIN_LOG = "train.log"
 
 
 class Done(NamedTuple):
-    """The result of one task.
+    """Hold the result of one task.
 
     :ivar run_dir: the folder of the run; None if there is none
-    :ivar problem: one line on the failure; empty if the task succeeded
+    :ivar problem: the failure in one line; empty if the task succeeded
     :ivar code: the exit code
     """
 
@@ -52,10 +52,10 @@ class Done(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """The result of a sweep.
+    """Hold the result of a sweep.
 
-    :ivar run_dirs: folder of the run by seed
-    :ivar code: the exit code, as far as it is known before the report
+    :ivar run_dirs: folders of the runs, by seed
+    :ivar code: the exit code before the report is written, which may change it
     """
 
     run_dirs: dict[int, Path]
@@ -67,7 +67,7 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
 
     :param settings: the parsed arguments
     :param flags: flags that are passed to ``visual-td3 train``
-    :return: its result
+    :return: the result of the sweep
     """
     try:
         _check(settings, flags)
@@ -89,7 +89,7 @@ def complain(text: str) -> int:
 
 
 def storage_of(settings: argparse.Namespace) -> str:
-    """Return the storage for the trials; a file has an absolute path, because the workers run in other folders.
+    """Return the storage for the trials; the path of a file is absolute, because workers run in other folders.
 
     :param settings: the parsed arguments
     """
@@ -123,7 +123,7 @@ def _train_seeds(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
         for seed, folder in folders.items()
     ]
     run_dirs, code = {}, 0
-    # Tasks arrive in the order in which they end.
+    # Results arrive in the order in which the tasks end.
     for index, done in _tasks(calls, settings):
         seed = settings.seeds[index]
         if done.run_dir is not None:
@@ -137,12 +137,12 @@ def _train_seeds(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
 
 
 def _search(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
-    """Search with several workers on one storage; a trial whose run is NO-GO prunes itself."""
+    """Search with several workers on one storage; a trial whose run turns NO-GO is pruned."""
     storage, folder = storage_of(settings), Path(settings.log_folder).absolute()
     search = ["-optimize", "--storage", storage, "--study-name", settings.study_name]
     search += ["--max-total-trials", str(settings.n_trials), "--log-folder", str(folder)]
     calls = [([*_quiet(flags), *search], str(folder / f"worker_{worker}")) for worker in range(settings.workers)]
-    # A worker that fails does not end the search, because the others finish its share of the trials.
+    # A worker that fails does not end the search, because the other workers run the remaining trials.
     failed = [done for _, done in _tasks(calls, settings) if done.problem]
     for done in failed:
         complain(done.problem)
@@ -166,10 +166,10 @@ def _tasks(calls: Sequence[tuple[list[str], str]], settings: argparse.Namespace)
 
 
 def train_one(arguments: Sequence[str], folder: str) -> Done:
-    """Train in a process of its own; its output goes to ``folder``/train.log.
+    """Train, and write the output to ``folder``/train.log; each call has a process of its own.
 
     :param arguments: arguments of ``visual-td3 train``
-    :param folder: created if needed
+    :param folder: folder for the run and its output, created if needed
     :return: the result
     """
     os.makedirs(folder, exist_ok=True)
@@ -187,7 +187,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
             if result.has_started and result.run_dir is not None:
                 run_dir = str(result.run_dir)
             text = in_one_line(error) or type(error).__name__
-            # As in 'visual-td3 train': after the start an error is not a usage error, but only some types are bugs.
+            # As in 'visual-td3 train', an error after the start is not a usage error, and only some types are bugs.
             is_bug = isinstance(error, CODE_FAULTS) if result.has_started else not is_mistake(error)
             if not is_bug:
                 return Done(run_dir, text, BAD_USAGE)
@@ -210,10 +210,10 @@ def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], repo
 
     :param storage: the storage, as returned by :func:`storage_of`
     :param study_name: name of the study in it
-    :param run_dirs: folder of the run by seed
+    :param run_dirs: folders of the runs, by seed
     :param report: path of report.json
-    :param flags: flags of every training run; all training runs of a study have the same
-    :raises ValueError: if the study has other flags, or is not of a sweep
+    :param flags: flags of every training run; they are the same for all training runs of a study
+    :raises ValueError: if the study has other flags, or does not belong to a sweep
     """
     content = json.loads(report.read_text(encoding="utf-8"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -227,7 +227,7 @@ def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], repo
         value = _value_of(run["metrics"])
         state = TrialState.COMPLETE
         if run["verdict"] == Verdict.NO_GO.value or value is None:
-            # Optuna takes the best trial from the complete ones: a NO-GO run must not win.
+            # Optuna chooses the best trial among the complete trials, and a NO-GO run must not be the best.
             state, value = TrialState.PRUNED, None
         study.add_trial(
             create_trial(
@@ -253,7 +253,7 @@ def write_search(storage: str, study_name: str, folder: Path) -> int:
 
     :param storage: the storage, as returned by :func:`storage_of`
     :param study_name: name of the study in it
-    :param folder: the folder that ``STUDY.md`` is written to
+    :param folder: the folder to write ``STUDY.md`` to
     :return: the exit code: 1 if all finished trials are NO-GO, else 0
     """
     study = optuna.load_study(study_name=study_name, storage=open_storage(storage, must_exist=True))

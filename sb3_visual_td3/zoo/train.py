@@ -1,4 +1,4 @@
-"""``visual-td3 train``: rl-zoo's training command; and the short run of ``visual-td3 validate``."""
+"""Implement ``visual-td3 train``, which is rl-zoo's training command, and the short run of ``visual-td3 validate``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEFAULTS = ("--algo", ALGO, "--env", DEFAULT_ENV)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as ``python -m rl_zoo3.train`` does, by default ``visual_td3`` on ``LiteDriving-v0``.
 
-    :param arguments: rl-zoo's flags; those of the process by default
+    :param arguments: rl-zoo's flags; None for those of the process
     :return: the exit code
     """
     return train_and_report_errors(sys.argv[1:] if arguments is None else arguments, "train")[0]
@@ -45,12 +45,12 @@ def train_and_report_errors(
     """Train, and print a usage error as one line on stderr.
 
     An error after training has started is not a usage error. An exception that only wrong code raises, such as an
-    AttributeError, is printed with its traceback; any other is raised as it is.
+    AttributeError, is printed with its traceback. Other exceptions are raised unchanged.
 
     :param arguments: rl-zoo's flags
-    :param command: our subcommand, which the line names
-    :param options: options in addition to the flags; by default signals end the training in order
-    :return: the exit code: 0, or as :data:`~sb3_visual_td3.zoo.flags.EXIT_CODES` says; and the result of the run
+    :param command: our subcommand, which the printed line names
+    :param options: options in addition to the flags; by default a signal ends training after a snapshot
+    :return: the exit code, see :data:`~sb3_visual_td3.zoo.flags.EXIT_CODES`, and the result of the run
     """
     result = RunResult()
     try:
@@ -60,7 +60,7 @@ def train_and_report_errors(
     except SaveError as error:
         return save_failed(command, error), result
     except Exception as error:
-        # A snapshot that does not fit is found after the environment has been reset, but is the user's to fix.
+        # A snapshot that does not fit is found only after the environment's reset, but it is the user's mistake.
         has_started = result.has_started and not isinstance(error, SnapshotError)
         if has_started and isinstance(error, CODE_FAULTS):
             return report_bug(command, error), result
@@ -75,13 +75,14 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
 
     :param arguments: rl-zoo's flags
     :param options: options in addition to the flags
-    :param result: filled in while the training runs, for a caller that needs it after an exception
+    :param result: object whose fields are set while the training runs, so that the caller has them even after an
+        exception
     :return: the result of the run
     """
     register()
     if result is None:
         result = RunResult()
-    # rl-zoo parses ``sys.argv`` and creates the manager itself, so options and result can only reach it this way.
+    # rl-zoo parses ``sys.argv`` and creates the manager itself, so options and result can be passed only in this way.
     manager = partial(VisualExperimentManager, options=options, result=result)
     with (
         all_choices(),
@@ -97,7 +98,7 @@ def run_validation(settings: argparse.Namespace) -> Path | int:
     """Train for a short while, with the default hyperparameters and a fixed seed.
 
     :param settings: the parsed arguments of ``visual-td3 validate``
-    :return: RUN_DIR; the exit code if the training failed, after the error has been printed to stderr
+    :return: RUN_DIR, or the exit code if the training failed; the error is then printed to stderr
     """
     arguments = ["--algo", settings.algo, "--env", settings.env, "--seed", str(settings.seed)]
     arguments += ["--log-folder", settings.log_folder, "--verbose", str(settings.verbose)]

@@ -1,6 +1,6 @@
-"""One trial of a hyperparameter search: what it draws, and how it trains; it is pruned if its run turns NO-GO.
+"""Run one trial of a hyperparameter search: draw values, train, and prune the trial if its run turns NO-GO.
 
-:mod:`~sb3_visual_td3.zoo.search` decides which trials run, and :mod:`~sb3_visual_td3.zoo.studies` keeps them.
+:mod:`~sb3_visual_td3.zoo.search` decides which trials run, and :mod:`~sb3_visual_td3.zoo.studies` stores them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def sample_visual_td3_params(
     trial.suggest_float("actor_lr", 1e-5, 2e-3, log=True)
     trial.suggest_float("critic_lr", 1e-5, 2e-3, log=True)
     if trial.suggest_categorical("grad_clip", ["norm", "adaptive"]) == "norm":
-        trial.suggest_float("max_grad_norm", 0.1, 1000.0, log=True)  # 1000 never clips a healthy run
+        trial.suggest_float("max_grad_norm", 0.1, 1000.0, log=True)  # 1000 is above all norms of a healthy run
     else:
         trial.suggest_float("max_grad_ratio", 0.01, 1.0, log=True)  # DreamerV3 has 0.3
     trial.suggest_float("noise_start", 0.1, 0.8)
@@ -117,12 +117,15 @@ def convert_visual_td3_params(sampled_params: Mapping[str, Any]) -> dict[str, An
 
     :param sampled_params: ``trial.params``
     :return: arguments of VisualTD3, plain data
-    :raises ValueError: if some are missing, because the trial ended while it drew
+    :raises ValueError: if values are missing, because the trial ended while it drew them
     """
     try:
         return _converted(sampled_params)
     except KeyError as error:
-        raise ValueError(f"the trial has no value for {error.args[0]}: it ended before its training began") from error
+        raise ValueError(
+            f"the trial has no value for {error.args[0]}, because it ended before its training began: "
+            "choose another trial"
+        ) from error
 
 
 def _converted(drawn: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
         raise ValueError(f"policy_kwargs is Python code, {given!r}: write a YAML mapping, which can be merged")
     policy_kwargs = {**given, **sampled["policy_kwargs"]}
     if "encoder" in sampled["policy_kwargs"]:
-        # Stable-Baselines3's way to share an encoder excludes ours.
+        # Stable-Baselines3's share_features_extractor and our shared encoder exclude each other.
         policy_kwargs.pop("share_features_extractor", None)
     kept = {name: value for name, value in hyperparams.items() if name not in _REPLACED}
     return {**kept, **sampled, "policy_kwargs": policy_kwargs}
@@ -168,9 +171,9 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
 
 
 def no_go(findings: tuple[Finding, ...]) -> Finding | None:
-    """Return the finding for which a trial is pruned.
+    """Return the finding because of which a trial is pruned.
 
-    An uncertain finding, or one without data, does not prune a trial, because a healthy trial must not be lost.
+    An uncertain finding, or a finding without data, does not prune a trial, because a healthy trial must not be lost.
 
     :param findings: findings of the live rules; the cause to fix first comes first
     :return: the first finding if any is critical; None if training may continue
@@ -181,7 +184,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
 
 
 class TrialHealthCallback(ExplosionAlertCallback):
-    """Watch the updates of a trial without writing or printing; non-finite values are stored."""
+    """Watch the updates of a trial without writing or printing, and store non-finite values."""
 
     def __init__(self) -> None:
         super().__init__(verbose=0)
@@ -203,7 +206,7 @@ class TrialHealthCallback(ExplosionAlertCallback):
 
 
 class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has no types
-    """rl-zoo's evaluation of a trial, which also checks the health of the run after each evaluation.
+    """Evaluate a trial as rl-zoo does, and check the health of its run after each evaluation.
 
     :param eval_env: the environment to evaluate on
     :param trial: the trial that receives the results
@@ -211,7 +214,7 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
     :param n_eval_episodes: number of episodes of each evaluation
     :param eval_freq: number of calls of the callback between two evaluations
     :param deterministic: whether the policy acts deterministically
-    :param path: folder for evaluations and the best model; None keeps neither
+    :param path: folder for evaluations and the best model; None saves neither
     """
 
     def __init__(
@@ -244,8 +247,8 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
 def prune_if_no_go(trial: optuna.Trial, health: TrialHealthCallback) -> None:
     """End a trial whose run is NO-GO.
 
-    :param trial: stores verdict, first diagnosis and its meaning as user attributes
-    :param health: has watched its updates
+    :param trial: the trial, which stores verdict, first diagnosis and its meaning as user attributes
+    :param health: the callback that has watched the trial's updates
     :raises optuna.TrialPruned: if the run is NO-GO
     """
     verdict = health.verdict()
@@ -272,10 +275,10 @@ callbacks."""
 
 
 def callbacks_of_a_trial(specified: Any) -> list[Any]:
-    """Return the callbacks of a hyperparameter file without those that only write about a run.
+    """Return the callbacks of a hyperparameter file, except for those that only write files about a run.
 
     :param specified: ``callback`` of a hyperparameter file
-    :return: the others, in the file's form
+    :return: the remaining callbacks, in the form of the file
     """
     if isinstance(specified, list):
         entries = specified
@@ -289,7 +292,7 @@ def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
 
     :param manager: rl-zoo's experiment manager, set up
     :return: ``additional_args`` of :func:`sample_visual_td3_params`
-    :raises ValueError: if the model cannot be built, because then no trial could be
+    :raises ValueError: if the model cannot be built, because no trial could be built either
     """
     env = manager.create_envs(manager.n_envs, no_log=True)
     try:
@@ -297,13 +300,13 @@ def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
     finally:
         env.close()
     assert isinstance(model, VisualTD3)
-    # n_steps is an argument of our own buffers; a file that chooses another one leaves it out.
+    # n_steps is an argument of our own buffers; with another buffer it is left out.
     chosen = manager._hyperparams.keys() & {"replay_buffer_class", "optimize_memory_usage"}
     return {"has_encoder": model.encoder_is_shared is not None, "has_n_steps": not chosen}
 
 
 def _build_model(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[str, Any]) -> BaseAlgorithm:
-    """Return a model without a seed, like the trials of rl-zoo, and without event files."""
+    """Build a model without event files, and without a seed, as rl-zoo does for trials."""
     verbose = manager.verbose if manager.verbose >= 2 else 0
     model: BaseAlgorithm = ALGOS[manager.algo](
         env=env, tensorboard_log=None, seed=None, verbose=verbose, device=manager.device, **hyperparams
@@ -315,7 +318,8 @@ def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[st
     """Train with hyperparameters that the trial draws.
 
     :param manager: rl-zoo's experiment manager, set up; it is not changed
-    :param trial: draws, receives the evaluations, and stores verdict and diagnosis if the run is NO-GO
+    :param trial: the trial, which draws values, gets the evaluations, and stores verdict and diagnosis if the run is
+        NO-GO
     :param facts: the result of :func:`sampler_facts`
     :return: mean reward of the last evaluation
     :raises optuna.TrialPruned: if the run is NO-GO, or Optuna's pruner ends it
@@ -323,7 +327,7 @@ def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[st
     sampled = HYPERPARAMS_SAMPLER[manager.algo](trial, manager.n_actions, manager.n_envs, facts)
     hyperparams = with_sampled(manager._hyperparams, sampled)
     manager = copy.copy(manager)
-    # Rewards are normalised with the discount that is drawn, as they will be when the best trial is trained again.
+    # Rewards are normalised with the drawn discount, as in a later training with the values of the best trial.
     manager.normalize_kwargs = {**manager.normalize_kwargs, "gamma": hyperparams["gamma"]}
     envs = [manager.create_envs(manager.n_envs, no_log=True)]
     try:
