@@ -176,7 +176,7 @@ def test_the_users_own_callback_is_resumed_if_it_is_allowed(killed, own_module, 
     change = callback("own_module.Own", log_path=str(own_module))
     run_dir = rewritten(killed, tmp_path, lambda state: change(state["experiment"]))
     assert main(["resume", str(run_dir)]) == 2
-    assert "If it is yours, add --allow own_module" in capsys.readouterr().err
+    assert "If this is your own package, add --allow own_module" in capsys.readouterr().err
     assert main(["resume", str(run_dir), "--allow", "own_module"]) == 0
     assert own_module.read_text().count("step") == 10
 
@@ -192,6 +192,6 @@ def test_a_trusted_run_writes_outside_its_folder(killed, tmp_path, capsys):
     change = callback(CHECKPOINTS, save_freq=5, save_path=str(tmp_path / "checkpoints"))
     run_dir = rewritten(killed, tmp_path, lambda state: change(state["experiment"]))
     assert main(["resume", str(run_dir)]) == 2
-    assert "If the run is yours, add --trust" in capsys.readouterr().err
+    assert "If this is your own run, add --trust" in capsys.readouterr().err
     assert main(["resume", str(run_dir), "--trust"]) == 0
     assert list((tmp_path / "checkpoints").glob("rl_model_*_steps.zip"))

@@ -250,7 +250,7 @@ def test_every_block_of_our_files_can_be_resumed(algo, env_id, block):
         ({"hyperparams": None}, "hyperparameters are None: expected a mapping"),
         ({"vec_env": "other"}, "--vec-env is 'other': expected one of dummy, subproc, ray"),
         ({"algo": "other"}, "the algorithm is 'other'"),
-        ({"env": "Other-v0"}, "'Other-v0', which is not an environment that is registered"),
+        ({"env": "Other-v0"}, "'Other-v0': expected a registered environment"),
         ({"hyperparams": {"policy": None}}, "policy is None"),
         ({"hyperparams": {"policy": "CnnPolicy", "callback": {"a.B": {}, "a.C": {}}}}, "expected one class with its"),
         ({"hyperparams": {"policy": "CnnPolicy", "callback": [{"a.B": None}]}}, "has no arguments"),
