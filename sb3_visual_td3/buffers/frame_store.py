@@ -117,10 +117,10 @@ def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
 Frames = NDArray[np.uint8]
 
 BLACK = 0
-"""The number of the frame that is all zeros. VecFrameStack pads with it at a reset, so it is stored once for all."""
+"""Number of the black frame, which has only zeros. VecFrameStack pads with it at a reset, so it is always stored."""
 SPARE = 16
-"""One spare frame is reserved per this many: an episode stores more than one frame per transition. Reserved memory that
-is never written costs nothing, because the system provides pages when they are touched."""
+"""Memory for one spare frame is reserved per this many frames, because an episode stores more frames than transitions.
+Reserved memory that is never written costs nothing, because the system provides memory only when it is written."""
 
 
 class FrameStore:

@@ -337,7 +337,8 @@ class StackStore:
         n_expected = (size + frame_stack) * n_envs
         self.frames = FrameStore((channels // frame_stack, height, width), n_expected)
         self.ids = np.zeros((0, n_envs, 2, frame_stack), np.int32)
-        """Numbers of frames, ``(size, n_envs, 2, frame_stack)``; the third axis is before and after."""
+        """Numbers of the frames, ``(size, n_envs, 2, frame_stack)``; the third axis stands for before and after the
+        transition."""
 
     @property
     def n_bytes(self) -> int:

@@ -38,7 +38,7 @@ class Group:
 ACTOR_CNN = Group("actor_cnn", "actor", is_encoder=True)
 ACTOR_MLP = Group("actor_mlp", "actor", is_encoder=False)
 CRITIC_CNN = Group("critic_cnn", "critic", is_encoder=True)
-"""The critics' encoder. An encoder that actor and critic share is this group: the critic's loss alone trains it."""
+"""The critics' encoder, or the encoder that actor and critic share, which only the critic's loss trains."""
 CRITIC_MLP = Group("critic_mlp", "critic", is_encoder=False)
 
 GROUPS = (ACTOR_CNN, ACTOR_MLP, CRITIC_CNN, CRITIC_MLP)

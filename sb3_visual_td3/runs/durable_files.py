@@ -32,7 +32,8 @@ BINARY = getattr(os, "O_BINARY", 0)
 _IS_WINDOWS = os.name == "nt"
 _READ_BYTES = 1 << 20
 _TEMPORARY = ".new-"
-"""Prefix of a file that is still being written. A killed writer leaves it behind; the next one overwrites it."""
+"""Prefix of a file that is still being written. A killed writer leaves this file behind, and the next writer overwrites
+it."""
 
 
 class FileDigest(NamedTuple):

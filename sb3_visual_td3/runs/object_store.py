@@ -22,13 +22,13 @@ from sb3_visual_td3.runs.durable_files import bytes_of, read_fully, sync_folder,
 from sb3_visual_td3.runs.snapshot import SnapshotError, is_digest
 
 CHUNK_BYTES = 512 << 10
-"""Size of a chunk. New transitions are written as whole chunks, so that the first and the last one hold old data as
-well: with 512 KiB, a new 5 % of a 40 MB buffer costs 6 to 8 % of it. Smaller chunks would save bytes and cost time,
-because each file is synced: 0.3 ms on a fast disk, several ms on a slow one."""
+"""Size of a chunk in bytes. New transitions are written as whole chunks, and the first and the last chunk hold old data
+as well. With 512 KiB, writing 5 % of a 40 MB buffer anew writes 6 to 8 % of it. Smaller chunks would save bytes but
+take more time, because each file is synced, in 0.3 ms on a fast disk and several ms on a slow disk."""
 LARGE_CHUNK_BYTES = 4 << 20
 LARGE_ARRAY_BYTES = 1 << 30
-"""Size from which an array gets large chunks, so that 7 GB are 1,750 files instead of 14,000. An array that grows past
-this size is written completely once more."""
+"""Arrays of this size in bytes and above get large chunks: 7 GB are then 1,750 files instead of 14,000. An array that
+grows beyond this size is written completely once more."""
 
 
 def chunk_bytes_for(n_bytes: int) -> int:

@@ -68,7 +68,7 @@ def describing_errors(what: str) -> Iterator[None]:
 # The state as JSON and arrays
 
 MAX_DEPTH = 100
-"""Deepest nesting. A state that is deeper holds itself, or is more than a JSON reader accepts."""
+"""Deepest nesting of a state. A deeper state contains itself, or is too deep for a JSON reader."""
 ARRAY_KINDS = "biuf"
 """NumPy's letters for bool, int, unsigned int and float: the dtypes that a snapshot accepts."""
 _MARKER = "$"

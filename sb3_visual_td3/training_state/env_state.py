@@ -66,7 +66,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "HistoryWrapper": ("obs_history", "action_history"),
     "HistoryWrapperObsDict": ("obs_history", "action_history"),
 }
-"""Attributes in which wrappers of gymnasium, Stable-Baselines3 and rl-zoo remember something, by class name."""
+"""Attributes that hold the state of wrappers of gymnasium, Stable-Baselines3 and rl-zoo, by class name."""
 
 _WITHOUT_STATE = frozenset(
     {

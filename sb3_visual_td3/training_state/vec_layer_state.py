@@ -50,7 +50,7 @@ _OF_EVERY_LAYER = {
     "render_mode",
     "metadata",
 }
-"""Attributes that VecEnvWrapper itself has. A wrapper with more attributes may remember something."""
+"""Attributes that VecEnvWrapper itself has. A wrapper with more attributes may have state."""
 _WITHOUT_STATE = (VecTransposeImage, VecCheckNan, VecExtractDictObs)
 _KNOWN = (VecNormalize, VecFrameStack, VecMonitor, *_WITHOUT_STATE)
 

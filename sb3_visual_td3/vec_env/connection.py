@@ -25,13 +25,14 @@ import numpy as np
 _ACCEPT_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 3.0
 _KEY_TIMEOUT_S = 1.0
-"""How long a client may take to send its key. The learner sends it at once; others must not block the listener."""
+"""How long a client may take to send its key, in seconds. The learner sends it at once, and other clients must not
+block the listener."""
 _KEY_BYTES = 32
 _SEPARATE_MESSAGE_BYTES = 64 * 2**10
 """Arrays of this size and above are sent on their own, without being copied into the pickled message."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-"""TCP's keepalive: after 10 s of silence probe every 5 s; the connection is broken after 4 unanswered probes, 30 s in
-all. The system's default is two hours."""
+"""Settings of TCP's keepalive: after 10 s without data, a probe is sent every 5 s. After 4 unanswered probes, 30 s in
+all, the connection is broken. The system's default is two hours."""
 
 
 class ConnectionLostError(ConnectionError):

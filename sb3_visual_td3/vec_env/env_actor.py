@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
     done: bool
     info: dict[str, Any]
     reset_info: dict[str, Any] | None
-    """The info of the reset that followed; None if the episode continues."""
+    """The info of the reset after the step; None if the episode continues."""
 
 
 class EnvActor:
@@ -201,8 +201,8 @@ REQUESTS: Mapping[str, Callable[..., Any]] = {
     "set_attr": setattr,
     "is_wrapped": _is_wrapped,
 }
-"""What the learner can request between two steps, named as in Stable-Baselines3's VecEnv. Each function takes the
-environment first."""
+"""Functions that the learner can request between two steps, with the names of Stable-Baselines3's VecEnv. The first
+argument of each function is the environment."""
 
 
 def pack(value: Any) -> bytes:

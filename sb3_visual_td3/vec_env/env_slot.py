@@ -24,18 +24,18 @@ from sb3_visual_td3.vec_env.ray_session import need_ray
 CHECK_INTERVAL_S = 1.0
 """How often to ask Ray whether the machine of a silent environment is still alive, in seconds."""
 MAX_DEATHS_IN_A_ROW = 5
-"""An environment that dies more often without making a step in between will not recover: the error is raised."""
+"""Largest number of deaths of an environment without a step in between; after more deaths an error is raised."""
 INVALID = "invalid_transition"
 FAILURE = "simulator_failure"
 LATE = "is_late"
-"""Keys of ``info``, the same that our environments use: INVALID if the step was not made, FAILURE for the reason, LATE
-if the answer did not come in time."""
+"""Keys of ``info``, as in our environments: INVALID if the step was not made, FAILURE for the reason, LATE if the
+answer came too late."""
 _CONNECTION_BROKE = "the connection to it broke"
 _CLOSE_TIMEOUT_S = 10.0
 _DEATH_NOTICE_TIMEOUT_S = 60.0
-"""How long Ray may take to report the death of an actor whose connection broke."""
+"""How long Ray may take to report the death of an actor whose connection broke, in seconds."""
 _LISTEN_TIMEOUT_S = 10.0
-"""How long an actor may take to start listening for a connection."""
+"""How long an actor may take to start listening for a connection, in seconds."""
 _RESTART_PAUSE_S = 0.2
 """Before the n-th restart in a row the slot waits ``0.2 * 2**n`` seconds, if n is 2 or more."""
 _LOG = logging.getLogger("sb3_visual_td3")

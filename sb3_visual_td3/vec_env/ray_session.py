@@ -17,14 +17,15 @@ from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.vec_env.env_actor import SearchPaths, pack
 
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Memory for observations in transit, in a Ray that we start; by default Ray would take a third of the machine's."""
+"""Memory in bytes for observations in transit, if we start Ray; by default Ray would take a third of the machine's
+memory."""
 MAX_TASK_RETRIES = 2
 """How often Ray restarts a task whose process or machine has died."""
 _PROBE_TIMEOUT_S = 10.0
-"""How long to wait for a server at a cluster's address."""
+"""How long to wait for a server at a cluster's address, in seconds."""
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Ray's switch for platforms without clusters: set to 0, Ray binds the loopback address alone. If it were given the
-address 127.0.0.1 directly, Ray would replace it by the machine's external one."""
+"""Environment variable of Ray for platforms without clusters: with 0, Ray binds only the loopback address. Ray would
+replace the address 127.0.0.1 by the machine's external address."""
 
 
 def need_ray() -> Any:

@@ -29,12 +29,12 @@ from sb3_visual_td3.vec_env.ray_session import RaySession
 
 _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
-"""Long enough for a simulator that starts and loads a large map."""
+"""Default of ``patience_s``, in seconds: long enough for a simulator to start and load a large map."""
 _POLL_S = 0.01
-"""Interval between polls where both connections and Ray's answers are waited for."""
+"""Interval between polls in seconds, if there are both connections and Ray's answers to wait for."""
 _PLACEMENTS = ("pack", "spread")
 _WARN_AFTER_S = 20.0
-"""How long to wait for room in the cluster before a warning says what is missing."""
+"""How long to wait for free resources in the cluster before a warning says what is missing, in seconds."""
 
 
 class RayVecEnv(VecEnv):

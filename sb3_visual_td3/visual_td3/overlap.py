@@ -125,9 +125,9 @@ class OverlappedLoop:
 
     def __init__(self) -> None:
         self.n_updates_owed = 0
-        """Updates that are made once the next step is under way."""
+        """Number of updates to make during the next step."""
         self.pending: PendingTransition | None = None
-        """Holds the transition that is stored once the next step is under way; None while no loop runs."""
+        """Holds the transition to store during the next step; None while no loop runs."""
 
     def run(self, model: TD3, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
         """Collect and train until all steps are made or a callback ends the training.

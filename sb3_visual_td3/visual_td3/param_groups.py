@@ -23,7 +23,8 @@ Groups = dict[str, list[nn.Parameter]]
 MaxGradNorm = float | Mapping[str, float] | None
 GradClip = Literal["norm", "adaptive"]
 SMALLEST_WEIGHT_NORM = 1e-3
-"""Adaptive clipping treats smaller weight norms as this one. Otherwise weights that start at zero could never move."""
+"""Smallest weight norm for adaptive clipping; smaller norms count as this. Otherwise weights that start at zero could
+not change."""
 
 
 class ClippedUnit(NamedTuple):

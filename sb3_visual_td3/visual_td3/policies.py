@@ -528,4 +528,4 @@ OURS_FOR_STOCK: dict[type[BasePolicy], type[VisualTD3Policy]] = {
     CnnPolicy: VisualCnnPolicy,
     MultiInputPolicy: VisualMultiInputPolicy,
 }
-"""Our policy class for each of Stable-Baselines3's; without further arguments, the networks are the same."""
+"""Our policy class for each policy class of Stable-Baselines3; without further arguments, the networks are the same."""

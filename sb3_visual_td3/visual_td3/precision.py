@@ -97,7 +97,7 @@ class Arithmetic:
 # channels is slow in bfloat16, above all its gradient; on blocks it has 16 times as many.
 
 SIDE = 4
-"""Pixels of a block, each way: NatureCNN's first stride, and as many bytes as a 32-bit number has."""
+"""Height and width of a block in pixels: NatureCNN's first stride, and the number of bytes of a 32-bit number."""
 PIXEL_MAX = 255.0
 
 

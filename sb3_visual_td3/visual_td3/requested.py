@@ -42,7 +42,7 @@ _INTEGERS: dict[str, int | None] = {
     "policy_delay": 1,
     "_stats_window_size": 1,
 }
-"""Arguments that are integers, and the smallest that makes sense; None for no minimum."""
+"""Arguments that are integers, and their smallest valid value; None for no minimum."""
 _NUMBERS: dict[str, tuple[float, float]] = {
     "tau": (0.0, 1.0),
     "gamma": (0.0, 1.0),

@@ -123,11 +123,13 @@ class VisualTD3(TD3):
     observers: list[UpdateObserver]
     """Objects that watch every gradient update; callbacks add theirs."""
     lr_scale: float = 1.0
-    """Factor on the learning rate of every group. It lasts, and is saved with the model."""
+    """Factor on the learning rate of every group. It stays in force until it is changed, and is saved with the
+    model."""
     _resolved: dict[str, Resolved]
     """The value in force and its origin, by setting."""
     _is_stock_policy: bool = False
-    """True if the policy class inherits from Stable-Baselines3's and not from ours: it trains as with TD3."""
+    """True if the policy class inherits from Stable-Baselines3's classes and not from ours; it then trains as with
+    TD3."""
 
     def __init__(
         self,

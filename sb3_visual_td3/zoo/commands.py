@@ -27,7 +27,8 @@ from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, environments_found, replaced
 
 LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
-"""Default flags of rl-zoo's commands that load a model: they find the result of ``visual-td3 train``."""
+"""Default flags of rl-zoo's commands that load a model; with them, the commands find the result of ``visual-td3
+train``."""
 _PLOT_DEFAULTS = ("-a", ALGO, "-e", DEFAULT_ENV, "-f", "logs")
 EPISODE_WINDOW = 100
 """Number of episodes that plot-train averages by default in rl-zoo; it draws no curve for a run with fewer."""

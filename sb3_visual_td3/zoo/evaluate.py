@@ -55,7 +55,7 @@ POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
 """The policy that the model deploys, its actor without the average over the updates, and the best model of the run."""
 DRIVERS = (POLICY, "random", "full brake")
 PLAYERS = (POLICY, "random")
-"""What plays in an environment without maps. With ``--compare``, the run's other policies follow the first."""
+"""The players in an environment without maps. With ``--compare``, the run's other policies follow the first player."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)

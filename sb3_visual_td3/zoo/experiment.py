@@ -42,7 +42,7 @@ from sb3_visual_td3.zoo.flags import import_packages
 from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 
 EXPERIMENT = "experiment.json"
-"""File in RUN_DIR from the start: a run that is killed before its first snapshot is started again from it."""
+"""File that is in RUN_DIR from the start; with it, a run that was killed before its first snapshot is started again."""
 EVALUATED = ("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs", "normalize")
 """Hyperparameters that rl-zoo evaluates as Python code if they are strings."""
 MAX_DEPTH = 50

@@ -35,14 +35,14 @@ _ZOO_KEYS = (
 )
 """Keys that rl-zoo, or our plug-in, removes from a block before it creates the model."""
 _COUNTS = ("n_timesteps", "n_envs")
-"""Keys whose value rl-zoo converts with ``int``, whatever it is."""
+"""Keys whose values rl-zoo converts with ``int`` without a check."""
 _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
 """Arguments of a model that rl-zoo sets from its flags."""
 
 _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
 """Words in the annotation of an argument that accepts only numbers."""
 _LARGEST = 1e18
-"""Largest number accepted: beyond it no hyperparameter makes sense, and an integer may not fit a float."""
+"""Largest accepted number. Larger hyperparameters make no sense, and larger integers may not fit a float."""
 _NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
 """Keys of ``normalize``."""
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
@@ -157,7 +157,7 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
 
 
 VEC_ENVS: Mapping[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv, "ray": RayVecEnv}
-"""Class by its name in ``--vec-env``."""
+"""Classes by their names in ``--vec-env``."""
 STOCK_VEC_ENVS = ("dummy", "subproc")
 """Names that rl-zoo knows."""
 KEY = "vec_env_kwargs"

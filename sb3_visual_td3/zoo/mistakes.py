@@ -29,9 +29,11 @@ from sb3_visual_td3.common.errors import (
 from sb3_visual_td3.common.installation import install_command
 
 SAVE_FAILED = 74
-"""Exit code of a training run whose final model could not be saved: EX_IOERR of ``sysexits.h``. It can be resumed."""
+"""Exit code of a training run whose final model could not be saved: EX_IOERR of ``sysexits.h``. The run can be
+resumed."""
 INTERRUPTED = 130
-"""Exit code of a training run that Ctrl-C ended: 128 and the number of SIGINT, as in shells. It can be resumed."""
+"""Exit code of a training run that Ctrl-C ended: 128 plus the number of SIGINT, as in shells. The run can be
+resumed."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
 """The libraries of an extra that rl-zoo's commands import."""
@@ -49,8 +51,8 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""A mistake if a ``raise`` statement raised them: so does code that checks its arguments, ours and that of others. The
-same types raised by an operation that failed, such as ``int("x")``, are a bug."""
+"""These types are a mistake of the user if a ``raise`` statement raised them, as in code that checks its arguments.
+They are a bug if an operation that failed raised them, such as ``int("x")``."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
@@ -68,8 +70,8 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
 }
 """Packages that receive the user's input before we can check it, and the exceptions that they raise for wrong input.
 
-A type counts only if the traceback ends in the package itself; raised in our code or the user's it is a bug.
-"""
+A type counts only if the traceback ends in the package itself. If our code or the user's code raised it, it is a
+bug."""
 _OURS = "sb3_visual_td3"
 _MADE_OF_SETTINGS = tuple(f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env"))
 """Our packages whose constructors receive the values of a hyperparameter file unchecked."""

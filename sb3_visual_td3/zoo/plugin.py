@@ -98,7 +98,8 @@ _ZOO_EVAL_EPISODES = 5
 _EVALUATIONS_OF_A_SHORT_RUN = 10
 """Evaluations of a short run without ``--eval-freq``: enough for the report to judge that a policy does not learn."""
 _LEAST_EVAL_FREQ = 500
-"""Fewest steps between evaluations without ``--eval-freq``. A guess: policies change little in fewer steps."""
+"""Smallest number of steps between evaluations without ``--eval-freq``. A guess: policies change little in fewer
+steps."""
 
 
 def register() -> None:

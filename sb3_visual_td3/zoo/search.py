@@ -59,11 +59,12 @@ from sb3_visual_td3.zoo.trials import (
 )
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""States that ``--max-total-trials`` counts: a trial that failed, or whose worker died, has no result."""
+"""States that ``--max-total-trials`` counts. Trials that failed, or whose worker died, do not count."""
 POLL_S = 1.0
-"""Seconds between two looks at trials that other workers are running."""
+"""Seconds between two checks of the trials that other workers are running."""
 MAX_FAILURES = 10
-"""Trials of one worker that may fail in a row; after more, the cause is not the hyperparameters."""
+"""Largest number of trials of one worker that may fail in a row; if more fail, the hyperparameters are not the
+cause."""
 
 Objective = Callable[[optuna.Trial], float]
 

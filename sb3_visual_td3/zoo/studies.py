@@ -241,11 +241,12 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 
 JOURNAL = ".log"
-"""Ending by which rl-zoo tells a journal file from the address of a database."""
+"""Ending with which rl-zoo recognises a journal file; other addresses are databases."""
 LOCK_GRACE_S = 30
-"""Seconds after which the lock of a worker that died while it wrote is removed; Optuna's default."""
+"""Seconds after which the lock of a worker that died while writing is removed; this is Optuna's default."""
 N_OPENINGS = 5
-"""Workers that start together create the tables of a new database together: all but one find that they exist."""
+"""Number of tries to open a storage. Workers that start together create a new database's tables together, and only one
+of them succeeds at the first try."""
 
 
 def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s: int = LOCK_GRACE_S) -> BaseStorage:

@@ -35,7 +35,7 @@ SET_BY_SWEEP = ("--seed", "--trial-id", "--max-total-trials", "--n-jobs")
 JOURNAL_NAME = "sweep.log"
 """Name of the default storage in the log folder."""
 TRAIN_LOG = "train.log"
-"""Name of the file in a task's folder that its output goes to."""
+"""Name of the file in a task's folder for its output."""
 
 
 class Done(NamedTuple):
@@ -201,7 +201,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
 
 _VALUES = (tags.EVAL_REWARD, tags.EPISODE_REWARD)
-"""The value of a training run in the study: the last value of the first of these that it has logged."""
+"""Names whose last value is a training run's value in the study; the first name that the run has logged counts."""
 _HEALTHY = "nothing critical"
 
 

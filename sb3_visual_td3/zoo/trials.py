@@ -31,7 +31,7 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 
 NET_ARCHS: Mapping[str, list[int]] = {"small": [64, 64], "medium": [256, 256], "big": [400, 300]}
-"""Heads to choose from if there is no encoder: those of rl-zoo for TD3."""
+"""Heads to choose from if there is no encoder; they are rl-zoo's for TD3."""
 
 _MODEL_ARGUMENTS = (
     "tau",
@@ -51,8 +51,8 @@ _MODEL_ARGUMENTS = (
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
 """Drawn as they are passed to the policy."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""Hyperparameters of a file that must not remain when others are drawn: the noise is drawn as a schedule, and a shared
-encoder has no rate of the actor's."""
+"""Hyperparameters of a file that are removed when others are drawn, because the noise is drawn as a schedule, and a
+shared encoder has no learning rate of the actor."""
 
 VERDICT = "verdict"
 DIAGNOSIS = "diagnosis"
