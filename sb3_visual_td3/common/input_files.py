@@ -102,7 +102,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
         while len(content) <= max_bytes and (chunk := stream.read(max_bytes + 1 - len(content))):
             content += chunk
     if len(content) > max_bytes:
-        raise ValueError(f"{path}: larger than {max_bytes:,} bytes, the limit for a settings file")
+        raise ValueError(f"{path}: larger than {max_bytes:,} bytes, the limit for a settings file; shorten the file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -123,7 +123,7 @@ def python_literal(code: str) -> Any:
     try:
         return _literal_value(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"not a literal: {error}") from error
+        raise ValueError(f"not a literal: {error}; expected numbers, text, lists or dict(name=value)") from error
 
 
 def _literal_value(node: ast.expr) -> Any:
@@ -187,7 +187,9 @@ class _BoundedLoader(PlainLoader):
         self.n_nodes += 1
         if self.n_nodes > MAX_VALUES:
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, f"more than {MAX_VALUES:,} values", mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {MAX_VALUES:,} values, the limit for a file; shorten it", mark
+            )
         return super().compose_node(parent, index)
 
 
@@ -216,12 +218,14 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
     try:
         content = json.loads(text) if is_json else yaml.load(text, Loader=_BoundedLoader)
     except yaml.constructor.ConstructorError as error:
-        raise ValueError(f"{name}: refused: {in_one_line(error)}. Only plain values are read") from error
+        raise ValueError(
+            f"{name}: refused: {in_one_line(error)}. Expected plain values: numbers, text, lists and mappings"
+        ) from error
     except (ValueError, TypeError, yaml.YAMLError) as error:
         kind = "JSON" if is_json else "YAML"
         raise ValueError(f"{name}: not valid {kind}: {in_one_line(error)}") from error
     except RecursionError as error:
-        raise ValueError(f"{name}: nested too deeply") from error
+        raise ValueError(f"{name}: nested too deeply; expected at most {MAX_DEPTH} levels") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name}: expected a mapping of names to values, got {type(content).__name__}")
     return plain_mapping(content, name)
@@ -253,9 +257,11 @@ def plain_value(content: Any, name: str) -> Any:
         nonlocal n_values
         n_values += 1
         if n_values > MAX_VALUES:
-            raise ValueError(f"{where}: more than {MAX_VALUES:,} values, the limit for settings")
+            raise ValueError(f"{where}: more than {MAX_VALUES:,} values, the limit for settings; remove some")
         if depth > MAX_DEPTH:
-            raise ValueError(f"{where}: nested deeper than {MAX_DEPTH} levels, the limit for settings")
+            raise ValueError(
+                f"{where}: nested deeper than {MAX_DEPTH} levels, the limit for settings; use fewer levels"
+            )
         if isinstance(value, Mapping):
             read = {}
             for key, item in value.items():

@@ -54,7 +54,10 @@ class ExportedPolicy:
         try:
             self._network: Any = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
-            raise UsageError(f"--policy {path}: OpenCV {cv2.__version__} cannot read it as an ONNX file") from error
+            raise UsageError(
+                f"--policy {path}: OpenCV {cv2.__version__} cannot read it as an ONNX file; use a file that "
+                "'visual-td3 export' has written"
+            ) from error
         self._path = path
 
     def predict(self, observation: Picture) -> NDArray[np.float32]:

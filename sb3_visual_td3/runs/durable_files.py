@@ -235,7 +235,7 @@ def open_own(path: Path, flags: int) -> int:
     handle = os.open(path, flags | _NO_FOLLOW | _NONBLOCK | BINARY, 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise ValueError(f"{path} is not a regular file")
+        raise ValueError(f"{path} is not a regular file: remove it")
     return handle
 
 
@@ -276,6 +276,6 @@ def _parts_of(stream: BinaryIO, n_bytes: int, source: Path) -> Iterator[memoryvi
     while n_bytes:
         part = stream.read(min(n_bytes, _READ_BYTES))
         if not part:
-            raise ValueError(f"{source} was truncated while it was copied: {n_bytes} bytes are missing")
+            raise ValueError(f"{source} was truncated while it was copied: {n_bytes} bytes are missing; try again")
         n_bytes -= len(part)
         yield memoryview(part)

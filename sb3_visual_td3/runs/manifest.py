@@ -178,7 +178,7 @@ class RunManifest:
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
-            raise ValueError(f"format_version is {self.format_version!r}; this version reads {FORMAT_VERSION}")
+            raise ValueError(f"format_version is {self.format_version!r}; expected {FORMAT_VERSION}")
         if self.encoder is not None and self.encoder not in get_args(EncoderKind):
             raise ValueError(f"encoder is {shown(self.encoder)}; expected 'separate', 'shared' or None")
         if self.end is not None and self.end not in get_args(RunEnd):
@@ -271,7 +271,8 @@ def _check(content: Mapping[str, Any], name: str) -> None:
     """Refuse content that is not a ``run.json`` of this version; RunManifest checks the values of its fields."""
     if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{name}: format_version is {shown(content.get('format_version'))}; this version reads {FORMAT_VERSION}"
+            f"{name}: format_version is {shown(content.get('format_version'))}; this version reads {FORMAT_VERSION}. "
+            "Use the version that wrote the file"
         )
     unknown = sorted(content.keys() - _TYPES.keys())
     if unknown:

@@ -390,7 +390,10 @@ class SnapshotRecord:
         if not isinstance(read, dict) or read.get("format") != FORMAT:
             raise ValueError(f"is not the record of a snapshot: expected a JSON object with the format {FORMAT!r}")
         if read.get("format_version") != FORMAT_VERSION:
-            raise ValueError(f"has format_version {read.get('format_version')!r}; this version reads {FORMAT_VERSION}")
+            raise ValueError(
+                f"has format_version {read.get('format_version')!r}; this version reads {FORMAT_VERSION}. Use the "
+                "version that wrote it"
+            )
         digest = read.pop("sha256", None)
         try:
             if digest != hashlib.sha256(_encode(read)).hexdigest():

@@ -218,10 +218,12 @@ def _discard(path: Path) -> None:
 def _inspect(step: int, path: Path) -> FoundSnapshot:
     try:
         if path.is_symlink():
-            raise SnapshotError("it is a link, possibly to a snapshot of another run")
+            raise SnapshotError("it is a link, possibly to a snapshot of another run; expected a folder")
         record = read_record(path)
         if record.step != step:
-            raise SnapshotError(f"snapshot.json belongs to step {record.step}, not to step {step}")
+            raise SnapshotError(
+                f"snapshot.json belongs to step {record.step}; expected step {step} as in the folder's name"
+            )
     except SnapshotError as error:
         return FoundSnapshot(step, path, None, f"{folder_name(step)}: {error}")
     return FoundSnapshot(step, path, record, "")
@@ -332,9 +334,9 @@ class SnapshotStore:
             unknown = [other.reason for other in found if other.record is None and other.step > candidate.step]
             return replace(snapshot, skipped=unknown + skipped)
         if not found:
-            raise NoSnapshotError(f"{self.folder}: there is no snapshot")
+            raise NoSnapshotError(f"{self.folder}: there is no snapshot; expected those of a SnapshotCallback")
         reasons = [other.reason for other in found if other.record is None] + skipped
-        raise SnapshotError(f"{self.folder}: no usable snapshot: {'; '.join(reasons)}")
+        raise SnapshotError(f"{self.folder}: no usable snapshot: {'; '.join(reasons)}. Train the run again")
 
     def load(self, step: int) -> Snapshot:
         """Load the snapshot of a step, and check every byte of it.

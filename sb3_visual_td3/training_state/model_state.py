@@ -97,7 +97,9 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
         values = as_given(state["values"])
         unknown = (values.keys() | state["generators"].keys()) - vars(noise).keys()
         if unknown:
-            raise ValueError(f"action_noise: {here} has no {', '.join(sorted(unknown))}")
+            raise ValueError(
+                f"action_noise: {here} has no {', '.join(sorted(unknown))}: create the model with the same settings"
+            )
         vars(noise).update(values)
         for name, generator in state["generators"].items():
             vars(noise)[name] = restored_generator(vars(noise).get(name), generator)

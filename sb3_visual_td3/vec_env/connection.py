@@ -197,7 +197,9 @@ class Listener:
                 sock.close()
         except OSError as error:
             host, port = self.address.host, self.address.port
-            raise ConnectionLostError(f"no client connected to {host}:{port}: {error}") from error
+            raise ConnectionLostError(
+                f"no client connected to {host}:{port}: {error}; check that the learner can reach this port"
+            ) from error
         finally:
             self.close()
 

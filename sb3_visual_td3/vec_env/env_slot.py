@@ -365,7 +365,8 @@ class EnvSlot:
         self._n_deaths += 1
         if self._n_deaths > MAX_DEATHS_IN_A_ROW:
             raise EnvLostError(
-                f"environment {self.index} died {self._n_deaths} times in a row, the last time: {reason}"
+                f"environment {self.index} died {self._n_deaths} times in a row, the last time: {reason}; check its "
+                "machine and memory"
             )
         _LOG.warning("restarting environment %d: %s", self.index, reason)
         if self._n_deaths > 1:

@@ -274,7 +274,10 @@ class RayVecEnv(VecEnv):
             elif others_continue:
                 slot.extend_patience(reason)
             else:
-                raise EnvLostError(f"environment {slot.index} was restarted and does not answer: {reason}")
+                raise EnvLostError(
+                    f"environment {slot.index} was restarted and does not answer: {reason}; check its machine, or "
+                    "raise patience_s"
+                )
 
     def close(self) -> None:
         """Close the environments, and shut Ray down if this process started it and no other session uses it."""

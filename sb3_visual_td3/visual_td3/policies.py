@@ -367,7 +367,10 @@ class VisualTD3Policy(TD3Policy):
             )
         self.critic = self.make_critic()
         if not any(True for _ in self.critic.features_extractor.parameters()):
-            raise ValueError("encoder='shared' needs an encoder: this policy's features extractor has no parameters")
+            raise ValueError(
+                "encoder='shared' needs an encoder: this policy's features extractor has no parameters. Use "
+                "encoder='separate'"
+            )
         self.critic_target = self.make_critic()
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.actor = self.make_actor(self.critic.features_extractor)

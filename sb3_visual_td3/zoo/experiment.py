@@ -241,7 +241,7 @@ def read_code(code: str) -> Any:
     try:
         return _node_as_data(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"it cannot be read: {error}") from error
+        raise ValueError(f"it cannot be read: {error}; expected a literal or dict(name=value)") from error
 
 
 def _node_as_data(node: ast.expr) -> Any:
@@ -249,18 +249,20 @@ def _node_as_data(node: ast.expr) -> Any:
     if isinstance(node, ast.Name | ast.Attribute):
         name = ast.unparse(node)
         if name not in _spellings():
-            raise ValueError(f"{name} is not a class that a snapshot can name")
+            raise ValueError(
+                f"{name} is not a class that a snapshot can name: expected one of rl-zoo's names, such as nn.ReLU"
+            )
         return {CLASS_MARK: _spellings()[name]}
     if isinstance(node, ast.List | ast.Tuple):
         return [_node_as_data(each) for each in node.elts]
     if isinstance(node, ast.Dict):
         if any(key is None for key in node.keys):
-            raise ValueError("it contains **")
+            raise ValueError("it contains **: expected names and values written out")
         items = zip(node.keys, node.values, strict=True)
         return {ast.literal_eval(key): _node_as_data(value) for key, value in items if key}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if not all(keyword.arg for keyword in node.keywords):
-            raise ValueError("it contains **")
+            raise ValueError("it contains **: expected names and values written out")
         return {str(keyword.arg): _node_as_data(keyword.value) for keyword in node.keywords}
     return ast.literal_eval(node)
 
@@ -625,7 +627,7 @@ def kept_experiment(run_dir: Path) -> Any:
         return None
     try:
         if path.stat().st_size > MAX_EXPERIMENT_BYTES:
-            raise ValueError(f"larger than {MAX_EXPERIMENT_BYTES:,} bytes")
+            raise ValueError(f"larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a description")
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): the run cannot be started again from it") from error

@@ -97,7 +97,9 @@ def example_inputs(model: BaseAlgorithm, actor: ExportableActor) -> tuple[th.Ten
     for name in actor.input_names:
         space = parts[name]
         if not isinstance(space, spaces.Box):
-            raise UsageError(f"the observation {name} is {space}: only Box observations can be exported")
+            raise UsageError(
+                f"the observation {name} is {space}: expected a Box, because only Box observations can be exported"
+            )
         inputs.append(th.from_numpy(np.stack([space.sample(), space.sample()])))
     return tuple(inputs)
 

@@ -315,7 +315,7 @@ def store_pairs(
         if not key.strip() or not colon:
             raise UsageError(f"{flag} {pair}: expected KEY:VALUE, such as gamma:0.98 or town:Town02")
         if not text.strip():
-            raise UsageError(f"{flag} {pair}: there is no value after the colon; an empty string is {key}:\"''\"")
+            raise UsageError(f"{flag} {pair}: there is no value after the colon; write an empty string as {key}:\"''\"")
         pairs[key] = read_value(text, f"{flag} {key}")
     setattr(namespace, self.dest, pairs)
 
@@ -387,7 +387,9 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
         expression = ast.parse(text, mode="eval").body
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         if re.match(r"dict\s*\(", text):
-            raise UsageError(f"{where}: {text!r} is not valid Python ({error})") from error
+            raise UsageError(
+                f"{where}: {text!r} is not valid Python ({error}): correct it, or quote it as text"
+            ) from error
         return False, None
     # rl-zoo evaluates code in this module's namespace, so users write "nn", "HerReplayBuffer" and similar names.
     names = vars(rl_zoo3.utils)
@@ -399,7 +401,9 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
         return True, eval(compile(ast.Expression(expression), where, "eval"), dict(names))
     except Exception as error:
         if _is_meant_as_code(expression, names):
-            raise UsageError(f"{where}: {text!r} cannot be evaluated: {error}") from error
+            raise UsageError(
+                f"{where}: {text!r} cannot be evaluated: {error}; correct it, or quote it as text"
+            ) from error
         return False, None
 
 

@@ -157,7 +157,10 @@ def run_benchmark() -> None:
         if not agents and "--no-hub" in sys.argv:
             if problems:
                 raise UsageError(problems[0])
-            raise UsageError(f"--log-dir {log_folder}: there is no trained agent in this folder")
+            raise UsageError(
+                f"--log-dir {log_folder}: there is no trained agent in this folder; expected folders such as "
+                "visual_td3/LiteDriving-v0_1"
+            )
         for problem in problems:
             print(f"visual-td3 benchmark: {problem}", file=sys.stderr)
         return agents

@@ -131,7 +131,7 @@ def read_args(path: Path) -> dict[str, Any]:
         args = yaml.load(path.read_text(encoding="utf-8"), Loader=_ArgsLoader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = in_one_line(error)
-        raise ValueError(f"{path} is refused: {reason}. Only plain values are read from args.yml") from error
+        raise ValueError(f"{path} is refused: {reason}. Expected plain values, as rl-zoo writes them") from error
     if not isinstance(args, dict):
         raise ValueError(f"{path} holds a {type(args).__name__}: expected a mapping of training flags to values")
     for flag in ("algo", "env"):

@@ -224,7 +224,10 @@ class Worker:
         _print(f"trial {trial.number} failed: {reason}")
         self._n_failures += 1
         if self._n_failures >= MAX_FAILURES:
-            raise SearchStoppedError(f"{MAX_FAILURES} trials failed in a row, the last with {reason}") from error
+            raise SearchStoppedError(
+                f"{MAX_FAILURES} trials failed in a row, the last with {reason}; correct the cause and start the "
+                "search again"
+            ) from error
 
     def _why_surplus(self, trial: optuna.Trial) -> str | None:
         """Return why a trial is surplus, because another worker has begun the last trial; None if it is needed.
@@ -386,7 +389,8 @@ def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[s
     # A negative index would silently choose a trial from the end of the list.
     if not 0 <= trial_id < len(trials):
         raise ValueError(
-            f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials, numbered from 0"
+            f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials; expected a number from "
+            f"0 to {len(trials) - 1}"
         )
     drawn = HYPERPARAMS_CONVERTER[manager.algo](dict(trials[trial_id].params))
     if _is_ours(manager):

@@ -45,7 +45,7 @@ def test_a_python_object_in_args_yml_is_rejected_and_not_created(tmp_path, capsy
         (path.parents[1] / "LiteDriving-v0.zip").touch()
         assert main(["evaluate", *arguments]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "Only plain values are read from args.yml" in line
+        assert "Expected plain values, as rl-zoo writes them" in line
     assert not canary.exists()
 
 
