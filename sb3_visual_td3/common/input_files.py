@@ -219,7 +219,7 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
         content = json.loads(text) if is_json else yaml.load(text, Loader=_BoundedLoader)
     except yaml.constructor.ConstructorError as error:
         raise ValueError(
-            f"{name}: refused: {in_one_line(error)}. Expected plain values: numbers, text, lists and mappings"
+            f"{name}: refused: {in_one_line(error)}. Only plain values are read: numbers, text, lists and mappings"
         ) from error
     except (ValueError, TypeError, yaml.YAMLError) as error:
         kind = "JSON" if is_json else "YAML"

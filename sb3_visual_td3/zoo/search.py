@@ -389,8 +389,8 @@ def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[s
     # A negative index would silently choose a trial from the end of the list.
     if not 0 <= trial_id < len(trials):
         raise ValueError(
-            f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials; expected a number from "
-            f"0 to {len(trials) - 1}"
+            f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials; choose one of "
+            "them, numbered from 0"
         )
     drawn = HYPERPARAMS_CONVERTER[manager.algo](dict(trials[trial_id].params))
     if _is_ours(manager):
