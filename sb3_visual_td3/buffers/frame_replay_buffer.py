@@ -306,7 +306,7 @@ class FrameReplayBuffer(ReplayBuffer):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue, bit for bit, as the buffer from which the state was taken. The current content is dropped.
+        """Restore a state; the buffer then continues, bit for bit, like the saved buffer, and its old content is gone.
 
         :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read directly into
             the buffer's memory

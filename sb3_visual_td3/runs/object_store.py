@@ -194,15 +194,17 @@ class ObjectStore:
         try:
             n_bytes = os.stat(path).st_size
             if n_bytes != len(target):
-                raise SnapshotError(f"{name} is damaged (it has {n_bytes} bytes, not {len(target)})")
+                raise SnapshotError(
+                    f"{name} is damaged (it has {n_bytes} bytes, not {len(target)}), so its snapshot cannot be loaded"
+                )
             is_whole = read_fully(path, target)
         except FileNotFoundError:
-            raise SnapshotError(f"{name} is missing") from None
+            raise SnapshotError(f"{name} is missing, so its snapshot cannot be loaded") from None
         except OSError as error:
             raise SnapshotError(f"{name} cannot be read ({error.strerror})") from error
         if not is_whole or hashlib.sha256(target).hexdigest() != digest:
             self._known_good.discard(digest)
-            raise SnapshotError(f"{name} is damaged (digest differs)")
+            raise SnapshotError(f"{name} is damaged (digest differs), so its snapshot cannot be loaded")
         self._known_good.add(digest)
 
     def begin(self) -> None:

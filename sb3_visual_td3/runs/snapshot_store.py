@@ -303,7 +303,9 @@ class SnapshotStore:
         try:
             self._prune(keep)
         except (OSError, SnapshotError) as error:
-            warnings.warn(f"{self.folder}: older snapshots could not be removed ({error})", stacklevel=2)
+            warnings.warn(
+                f"{self.folder}: older snapshots could not be removed ({error}): remove them by hand", stacklevel=2
+            )
         n_bytes_total = record.n_bytes + (path / RECORD_NAME).stat().st_size
         return SavedSnapshot(path, step, n_bytes_written, n_bytes_total, time.perf_counter() - began)
 
@@ -579,13 +581,16 @@ def _check_files(folder: Path, record: SnapshotRecord) -> None:
         try:
             found = digest_of(folder / name)
         except FileNotFoundError:
-            raise SnapshotError(f"{name} is missing") from None
+            raise SnapshotError(f"{name} is missing, so its snapshot cannot be loaded") from None
         except OSError as error:
             raise SnapshotError(f"{name} cannot be read ({error.strerror})") from error
         if found.n_bytes != expected.n_bytes:
-            raise SnapshotError(f"{name} is damaged (it has {found.n_bytes} bytes, not {expected.n_bytes})")
+            raise SnapshotError(
+                f"{name} is damaged (it has {found.n_bytes} bytes, not {expected.n_bytes}), so its snapshot cannot "
+                "be loaded"
+            )
         if found != expected:
-            raise SnapshotError(f"{name} is damaged (digest differs)")
+            raise SnapshotError(f"{name} is damaged (digest differs), so its snapshot cannot be loaded")
 
 
 def _check_chunks(record: SnapshotRecord, objects: ObjectStore) -> None:

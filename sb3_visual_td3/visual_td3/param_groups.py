@@ -86,7 +86,7 @@ def group_optimizers(policy: TD3Policy) -> None:
         if any(each != settings[0] for each in settings):
             raise ValueError(
                 f"{type(policy).__name__}: the {network}'s optimizer has parameter groups with settings of their own "
-                f"({settings}). Expected the same settings for all; rates by group are {network}_lr and "
+                f"({settings}). Expected the same settings for all; set rates by group with {network}_lr and "
                 f"{network}_cnn_lr"
             )
         base = optimizer.param_groups[0]

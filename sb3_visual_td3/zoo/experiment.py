@@ -453,7 +453,7 @@ def _check_is_data(value: Any, where: str, depth: int = 0) -> None:
         if not value.isprintable() and not all(each.isprintable() or each in "\n\t" for each in value):
             raise ValueError(f"{where} is {shown(value)}: expected printable text")
     elif value is not None and not isinstance(value, bool | int | float):
-        raise ValueError(f"{where} is {shown(value)}: expected plain data")
+        raise ValueError(f"{where} is {shown(value)}: expected plain data (numbers, text, lists and mappings)")
 
 
 def _check_flags(experiment: Mapping[str, Any]) -> None:

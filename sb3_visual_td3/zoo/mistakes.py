@@ -129,7 +129,7 @@ def _package(module: str) -> str:
 
 
 def _owner(error: Exception) -> str:
-    """Return the module whose code raised an exception, or called the part of the standard library that did."""
+    """Return the module that raised an exception, or that called the standard library, if this raised it."""
     owner, frame = "", error.__traceback__
     while frame is not None:
         # A script of rl-zoo runs as __main__, and its spec has the real name.

@@ -349,7 +349,7 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
 
     :param study: the study
     :param identity: properties that its trials must share; keys that the study has not stored are not compared
-    :raises ValueError: if a value differs, or the study minimises
+    :raises ValueError: if a value differs, or the study minimises its value
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
