@@ -418,7 +418,7 @@ class SnapshotRecord:
         arrays = tuple(_checked_array(array, files[SMALL_ARRAYS_NAME].n_bytes) for array in read["arrays"])
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):
-            raise ValueError("expected state to be an object, and created and all versions to be text")
+            raise ValueError("has wrong types: expected state as an object, and created and all versions as text")
         return cls(
             step=_count(read["step"]),
             serial=_count(read["serial"]),

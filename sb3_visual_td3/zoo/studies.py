@@ -337,7 +337,7 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
     known = [study.study_name for study in storage.get_all_studies()]
     if name not in known:
         raise ValueError(
-            f"study={name!r} is not in the storage, which holds {', '.join(known) or 'none'}; choose another one"
+            f"study={name!r} is not in the storage, which holds {', '.join(known) or 'none'}; choose another study"
         )
     study = optuna.load_study(study_name=name, storage=storage)
     check_study(study, identity)

@@ -292,7 +292,7 @@ def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
 
     :param manager: rl-zoo's experiment manager, set up
     :return: ``additional_args`` of :func:`sample_visual_td3_params`
-    :raises ValueError: if the model cannot be built, because no trial could be built either
+    :raises ValueError: if the model cannot be built; then no trial could build one either
     """
     env = manager.create_envs(manager.n_envs, no_log=True)
     try:
