@@ -68,7 +68,7 @@ class Scaled:
     factor: float
 
     def __call__(self, progress_remaining: float) -> float:
-        """Return the value of the other schedule times the factor."""
+        """Return the value of the scaled schedule."""
         return self.schedule(progress_remaining) * self.factor
 
 

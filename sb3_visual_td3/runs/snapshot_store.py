@@ -171,7 +171,7 @@ def tidy(folder: Path) -> None:
 def tidy_if_possible(folder: Path) -> None:
     """Clean up after an error, and ignore further errors.
 
-    The first error is the one to report, and the next save cleans up again.
+    Only the first error is reported, and the next save cleans up again.
 
     :param folder: folder of all snapshots
     """

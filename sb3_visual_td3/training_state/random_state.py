@@ -1,4 +1,4 @@
-"""Read and set random generators: global ones, those of objects, and those in gymnasium's spaces.
+"""Read and set the random generators of the process, of objects, and of gymnasium's spaces.
 
 A resumed run equals an uninterrupted run bit for bit only if every generator continues in its saved state.
 """

@@ -181,7 +181,7 @@ def run_tasks(
 ) -> Iterator[tuple[int, Any]]:
     """Call a function as Ray tasks, such as whole training runs, as many at a time as fit into the cluster.
 
-    Each call runs in a process of its own, in the working folder of this process if that folder exists there.
+    Each call runs in a process of its own, in this process's working folder if that machine has it.
 
     :param function: function to call, pickled by value if it cannot be imported
     :param arguments: the positional arguments of each call

@@ -173,7 +173,7 @@ class PictureTrunk(nn.Module):
     A trunk mixes all its inputs. If they are thousands of features of pictures and a few other numbers, such as a
     command, these few numbers hardly change the output.
 
-    :param features_extractor: the extractor of the features, which concatenates those of its parts
+    :param features_extractor: the features extractor, which concatenates the features of its parts
     :param trunk_dim: width of the trunk
     """
 

@@ -126,7 +126,7 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
 
 
 def fuse(optimizer: th.optim.Optimizer) -> None:
-    """Let an optimizer update all weights in one fused pass, if its class can; the setting survives loading a state."""
+    """Let an optimizer update all weights in one fused pass, if its class can; loading a state keeps this setting."""
     for param_group in optimizer.param_groups:
         if "fused" in param_group:
             param_group.update(fused=True, foreach=False)

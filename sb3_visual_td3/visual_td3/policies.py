@@ -459,13 +459,13 @@ class VisualTD3Policy(TD3Policy):
             super().set_training_mode(mode)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
-        """Build an actor, with its own encoder or with the critic's if one is given."""
+        """Build an actor, with a new encoder or with the critic's, if that is given."""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
         kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualCritic:
-        """Build the critics, with their own encoder or with the one given."""
+        """Build the critics, with a new encoder or with the given one."""
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
         kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
         return VisualCritic(**kwargs).to(self.device)

@@ -5,9 +5,9 @@ the gradients of vectors (biases, LayerNorms) are checked. That is enough, becau
 backward pass reaches the biases of the layers before it.
 
 On a CPU the numbers can be read at once. On a GPU, reading them would mean waiting for the device in every update. So a
-fused optimizer decides on the device whether it skips the step: its tensor ``found_inf``, which gradient scalers use,
-tells it so. The result is read once after the updates between two rollouts, because choosing the next action waits for
-the device anyway. With an optimizer that is not fused, the guard waits in every update.
+fused optimizer decides on the device whether to skip the step, by its tensor ``found_inf``, which gradient scalers use
+too. The result is read once after the updates between two rollouts, because choosing the next action waits for the
+device anyway. With an optimizer that is not fused, the guard waits in every update.
 """
 
 from __future__ import annotations

@@ -582,7 +582,7 @@ class VisualTD3(TD3):
         self._losses.clear()
 
     def dump_logs(self) -> None:
-        """Write what was recorded since the last time."""
+        """Write the values that were recorded since the last call."""
         self._record_losses()
         super().dump_logs()
 
@@ -658,14 +658,14 @@ class VisualTD3(TD3):
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *arguments: Any, **keywords: Any) -> RolloutReturn:
         """Collect steps as Stable-Baselines3 does, and also store the step at which a callback stops the training.
 
-        Stable-Baselines3 drops that step. The end of an episode is lost then, and the next ``learn()`` without a reset
-        stores the observation before it together with the one after the following step: a transition that never took
-        place. Under ``preset="td3"`` it is dropped here as well.
+        Stable-Baselines3 drops that step. So the end of an episode may be lost, and the next ``learn()`` without a
+        reset stores a transition that never took place: its next observation belongs to the following step. Under
+        ``preset="td3"`` the step is dropped here as well.
 
         :param env: the environments
         :param callback: the callback of ``learn()``
-        :param arguments: the other arguments of Stable-Baselines3's method
-        :param keywords: the same, by name
+        :param arguments: further positional arguments of Stable-Baselines3's method
+        :param keywords: further arguments of that method, by name
         :return: numbers of steps and episodes, and whether training continues
         """
         try:

@@ -138,7 +138,7 @@ def _record_training() -> None:
 
 @contextmanager
 def ffmpeg_on_path() -> Iterator[None]:
-    """Make ``ffmpeg`` available to the shell: the system's program, or else the one that moviepy installs."""
+    """Make ``ffmpeg`` available to the shell: the system's program, or else moviepy's."""
     if shutil.which("ffmpeg"):
         yield
         return

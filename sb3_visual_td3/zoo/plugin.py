@@ -646,7 +646,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return normalizer
 
     def _with_new_statistics(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """Wrap the environments in a new VecNormalize if the hyperparameters ask for it.
+        """Wrap the environments in a new VecNormalize if the hyperparameters request it.
 
         rl-zoo (2.9) would load ``ENV/vecnormalize.pkl`` from the current folder with pickle. The file may belong to
         another run or come from a stranger.

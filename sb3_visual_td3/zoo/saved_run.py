@@ -52,7 +52,7 @@ class SavedRun(NamedTuple):
         """Make environments that are wrapped as in training, with rewards that are not normalised.
 
         :param n_envs: number of environments
-        :param seed: seed of the first environment; the seeds of the others follow it
+        :param seed: seed of the first environment; each further environment has the next seed
         :param env_kwargs: arguments of each environment
         :return: the environments
         """
