@@ -350,7 +350,7 @@ class SnapshotRecord:
 
     @property
     def chunks(self) -> dict[str, int]:
-        """Return the name and the size of every chunk, each once."""
+        """Return the sizes of all chunks in bytes, by name."""
         return dict(chunk for array in self.arrays for chunk in array.n_bytes_of_chunks())
 
     @property

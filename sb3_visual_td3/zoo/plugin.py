@@ -1,8 +1,8 @@
-"""Change rl_zoo3 so that it knows our algorithm, with an experiment manager of our own.
+"""Add our algorithm to rl_zoo3, with an experiment manager of our own.
 
-rl_zoo3 (2.9) keeps its algorithms in one shared dict and has no entry points for more. Once it has entry points, most
-of this module can be removed. Changes to its scripts are in ``zoo.plugin_scripts``, and changes to its command lines in
-``zoo.flags``.
+rl_zoo3 (2.9) keeps its algorithms in one shared dict and has no entry points for further algorithms. Once it has entry
+points, most of this module can be removed. Changes to its scripts are in ``zoo.plugin_scripts``, and changes to its
+command lines in ``zoo.flags``.
 """
 
 from __future__ import annotations
