@@ -58,9 +58,9 @@ def test_an_unreadable_chunk_is_named(tmp_path: Path) -> None:
     name = f"objects/{digest[:2]}/{digest}"
     path = store.path(digest)
     for content, reason in [
-        (b"framez", f"{name} is damaged (digest differs)"),
-        (b"frame", f"{name} is damaged (it has 5 bytes, not 6)"),
-        (b"frames!", f"{name} is damaged (it has 7 bytes, not 6)"),
+        (b"framez", f"{name} is damaged (digest differs), so its snapshot cannot be loaded"),
+        (b"frame", f"{name} is damaged (it has 5 bytes, not 6), so its snapshot cannot be loaded"),
+        (b"frames!", f"{name} is damaged (it has 7 bytes, not 6), so its snapshot cannot be loaded"),
     ]:
         path.write_bytes(content)
         with pytest.raises(SnapshotError) as refused:
