@@ -145,7 +145,8 @@ def ffmpeg_on_path() -> Iterator[None]:
     before = os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(import_module("imageio_ffmpeg").get_ffmpeg_exe())
-        name = Path(folder) / f"ffmpeg{program.suffix}"
+        # The suffix of "ffmpeg-linux-x86_64-v9.0.2" is ".2", so only that of a Windows program is kept.
+        name = Path(folder) / ("ffmpeg.exe" if program.suffix == ".exe" else "ffmpeg")
         try:
             name.symlink_to(program)
         except OSError:  # on Windows, only administrators may make links
