@@ -306,7 +306,7 @@ class FrameReplayBuffer(ReplayBuffer):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a state; the buffer then continues, bit for bit, like the saved buffer, and its old content is gone.
+        """Replace the content by a saved state; the buffer then continues like the saved buffer, bit for bit.
 
         :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read directly into
             the buffer's memory

@@ -73,7 +73,7 @@ class ObservationStore(Protocol):
 
         :param place: rows to which the step is written
         :param obs: observations before the step
-        :param next_obs: observations after it
+        :param next_obs: observations after the step
         :return: relation of the step to the stored steps
         :raises ValueError: if an array has a different shape, or holds values that the store's dtype cannot represent
         """

@@ -336,7 +336,7 @@ class SnapshotStore:
             unknown = [other.reason for other in found if other.record is None and other.step > candidate.step]
             return replace(snapshot, skipped=unknown + skipped)
         if not found:
-            raise NoSnapshotError(f"{self.folder}: there is no snapshot; expected those of a SnapshotCallback")
+            raise NoSnapshotError(f"{self.folder}: there is no snapshot; expected a run with a SnapshotCallback")
         reasons = [other.reason for other in found if other.record is None] + skipped
         raise SnapshotError(f"{self.folder}: no usable snapshot: {'; '.join(reasons)}. Train the run again")
 

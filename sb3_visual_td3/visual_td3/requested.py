@@ -186,7 +186,7 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
         if OURS_FOR_STOCK.get(policy, policy) is not OURS_FOR_STOCK.get(model.policy_class, model.policy_class):
             raise ValueError(
                 f"load() was given policy={at_load['policy']!r}, but the model was saved with "
-                f"{model.policy_class.__name__}, and its weights fit no other policy: make a new model"
+                f"{model.policy_class.__name__}, and its weights fit only that policy: make a new model"
             )
     if (requested["gamma"], requested["n_steps"]) != (model.gamma, model.n_steps):
         # The range of possible returns depends on the discount: it is found again from the rewards to come.
