@@ -20,7 +20,7 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 @dataclass
 class StageTimes:
-    """Hold how long the lights of one stage are green and yellow, and then red before the next stage begins."""
+    """Hold the durations of one stage: green, yellow, and then red for all lights before the next stage."""
 
     green_s: float = GREEN_S
     yellow_s: float = YELLOW_S

@@ -230,7 +230,7 @@ class _Builder:
         self._lanes: list[tuple[int, int, float]] = []
 
     def build(self) -> RoutePath:
-        """Return the line."""
+        """Return the line of the route."""
         graph, plan = self._graph, self._plan
         manoeuvres = junction_manoeuvres(graph, plan.segments)
         at_position = {
