@@ -51,6 +51,7 @@ NOT_RUN = {
 SNIPPETS_NOT_RUN = {
     r".*model\.learn\(1_000_000, callback=\[\.\.\., .*": "a part of a call, with an ellipsis",
     r"(import|from) .*\b(carla|EmulatorProcess|CarlaDriving-v0|RayVecEnv)\b.*": "needs CARLA's client or Ray",
+    r"env = gym\.make\(\"LiteDriving-v0\", maps=\[\"Town01.*": "needs a CARLA town, and a server",
     r"world = client\.load_world.*": "tests/envs/carla_emulator/test_served_maps.py makes the calls",
     r"writer\.add_scalar.*": "a part of a loop; tests/report/test_next_step.py runs it",
     r"from rl_zoo3 import train\n.*": "reads the command line of the script; tests/zoo/test_plugin.py runs it",
