@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/routes.md: a route on its map, and the view for people before three junctions."""
+"""Draw the pictures of docs/routes.md: a route on its map, three junctions with commands, and one with other cars."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ LEVEL = 3
 COMMANDS = ("left", "straight", "right")
 DISTANCE_M = 12.0
 """Distance to the junction at which a view is taken."""
+N_SEARCHED = 6
+"""Number of routes on which a junction with many cars is looked for."""
 Picture = NDArray[np.uint8]
 
 
@@ -73,13 +75,51 @@ def junction_pictures() -> list[Picture]:
     return [found[command] for command in COMMANDS]
 
 
+def traffic_picture() -> Picture:
+    """Return the chase view while the vehicle waits at a junction for crossing cars, ``(480, 640, 3) uint8``, BGR."""
+    env = gym.make(
+        "LiteRoutes-v0",
+        maps=[MAP],
+        n_cars=20,
+        traffic_lights=True,
+        render_mode="rgb_array",
+        render_view="chase",
+    )
+    world, driver = env.unwrapped, PurePursuitDriver()
+    assert isinstance(world, DrivingEnv)
+    best: tuple[int, Picture] = (0, np.zeros((480, 640, 3), np.uint8))
+    for number in range(N_SEARCHED):
+        env.reset(seed=number, options={"route": number})
+        is_over = False
+        while not is_over:
+            _, _, terminated, truncated, info = env.step(driver.act(world))
+            is_over = terminated or truncated
+            vehicle = world.vehicle
+            if 0.0 < info["command_distance_m"] < DISTANCE_M and vehicle.vehicle_ahead_m > DISTANCE_M:
+                # Cars in the view: ahead of the vehicle, and not hidden by being far away.
+                n_near = 0
+                for car in world._backend.cars:  # type: ignore[attr-defined]
+                    dx_m, dy_m = car.x_m - vehicle.x_m, car.y_m - vehicle.y_m
+                    ahead_m = dx_m * np.cos(vehicle.yaw_rad) + dy_m * np.sin(vehicle.yaw_rad)
+                    n_near += 5.0 < ahead_m < 30.0 and np.hypot(dx_m, dy_m) < 1.2 * ahead_m
+                if n_near > best[0]:
+                    rendered: Any = env.render()
+                    best = (n_near, np.ascontiguousarray(rendered[..., ::-1]))
+    env.close()
+    return best[1]
+
+
 def main() -> None:
-    """Draw both pictures."""
+    """Draw all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/images"), help="folder of the pictures")
     parser.add_argument("--route", type=int, default=1, help="number of the route on the map (default: %(default)s)")
     settings = parser.parse_args()
-    pictures = {"route_map.png": route_picture(settings.route), "route_commands.png": np.hstack(junction_pictures())}
+    pictures = {
+        "route_map.png": route_picture(settings.route),
+        "route_commands.png": np.hstack(junction_pictures()),
+        "route_traffic.png": traffic_picture(),
+    }
     for name, picture in pictures.items():
         cv2.imwrite(str(settings.folder / name), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
         print(settings.folder / name)

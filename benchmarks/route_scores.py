@@ -2,6 +2,7 @@
 
     python benchmarks/route_scores.py                                     # pure pursuit on lite-routes
     python benchmarks/route_scores.py --suites town01-train town02-test --towns PATH
+    python benchmarks/route_scores.py --suites town01-train --towns PATH --cars 8 --walkers 4 --lights --routes 20
     python benchmarks/route_scores.py --model MODEL.zip --name VisualTD3  # a policy of VisualTD3 instead
     python benchmarks/route_scores.py --table                             # print the results and run nothing
 
@@ -60,6 +61,14 @@ def pure_pursuit(env: gym.Env[Any, Any]) -> Callable[[Any], np.ndarray]:
     return lambda _: driver.act(world)[None]  # type: ignore[arg-type]
 
 
+def busier(part: SuitePart, n_cars: int, n_walkers: int, has_lights: bool) -> SuitePart:
+    """Return a part with other road users, which its label names; the part itself if there are none."""
+    names = {f"{n_cars} cars": n_cars, f"{n_walkers} walkers": n_walkers, "lights": has_lights}
+    label = ", ".join([part.label, *(name for name, is_there in names.items() if is_there)])
+    others = {"n_cars": n_cars, "n_walkers": n_walkers, "traffic_lights": has_lights}
+    return part._replace(label=label, env_kwargs={**part.env_kwargs, **others})
+
+
 def row_of(name: str, suite: str, part: SuitePart, drives: Sequence[Drive]) -> result_rows.Row:
     """Return the row of a driver's routes."""
     km = sum(drive.distance_m for drive in drives) / 1_000.0
@@ -85,6 +94,10 @@ def main() -> None:
     parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for their suites")
     parser.add_argument("--model", type=Path, help="model of VisualTD3 to drive with (default: pure pursuit)")
     parser.add_argument("--name", default="pure pursuit", help="name of the driver in the table (default: %(default)s)")
+    parser.add_argument("--cars", type=int, default=0, help="number of other cars (default: %(default)s)")
+    parser.add_argument("--walkers", type=int, default=0, help="number of pedestrians (default: %(default)s)")
+    parser.add_argument("--lights", action="store_true", help="with traffic lights")
+    parser.add_argument("--routes", type=int, help="number of routes of each part (default: the suite's own)")
     parser.add_argument("--table", action="store_true", help="print the results and run nothing")
     settings = parser.parse_args()
     driver_of = pure_pursuit
@@ -98,7 +111,8 @@ def main() -> None:
             if settings.towns is None:
                 parser.error(f"--suites {suite}: expected --towns, the folder of {_TOWNS[suite]}")
             maps = [str(settings.towns / _TOWNS[suite])]
-        for part in suite_parts(suite, maps):
+        for each in suite_parts(suite, maps, settings.routes):
+            part = busier(each, settings.cars, settings.walkers, settings.lights)
             if (settings.name, part.label) not in done:
                 row = row_of(settings.name, suite, part, drive(part, driver_of))
                 result_rows.add(row, RESULTS, COLUMNS)

@@ -182,7 +182,8 @@ def test_cars_stop_at_closed_junctions_and_for_pedestrians():
     for _ in range(50):
         traffic.advance(0.1, FAR, lane, 0.0)
     line = traffic._map.line(car.path[1])
-    walker = line.pose_at(0.5 * line.length_m)[:2]
+    # On the way to the lane, beside it.
+    walker = line.pose_at(0.5 * line.length_m).beside(2.5)[:2]
     for _ in range(300):
         traffic.advance(0.1, FAR, lane, 0.0, [walker])
     assert car.speed_mps < 0.05
