@@ -1,4 +1,5 @@
-"""One set of pure rules over named series: criteria, verdict and causes, without torch.
+"""Judge a run from its logged series: apply criteria, find causes, give a verdict. Nothing here imports torch.
 
-The live alerts run the rules over a window of the last updates. The report runs criteria and rules over a whole run.
+The live alerts apply the rules to the last updates of a training run. The report applies criteria and rules to a whole
+run.
 """

@@ -1,8 +1,7 @@
 """Compares the evaluations of a run with untrained policies: random actions and, in driving environments, full braking.
 
 A return curve shows learning only if it began before the policy had learned. A run of five or ten evaluations may have
-learned before the first one. The distance from a random policy then shows more than the shape of the curve. The
-functions here read named series only.
+learned before the first one. The distance from a random policy then shows more than the shape of the curve.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ BASELINES = (
 """Each evaluated quantity with the tags of the untrained policies. Metres precede returns: a policy may earn
 reward by standing still."""
 UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
-"""The same policy before its first update. Where it is better than random actions, what is above random alone was there
-from the start; if training made it no better, that is not a failure yet, since it may have been good by chance."""
+"""Each evaluated quantity with the tag of the same policy before its first update. An untrained policy may be better
+than random actions by chance. A trained policy must exceed that level too; if it does not, the answer is unknown."""
 
 MIN_EVALUATIONS = 3
-"""With fewer evaluations the comparison has no answer."""
+"""With fewer evaluations than this the comparison gives no answer."""
 LATE = 4
-"""The last evaluations show the noise of the late level: so many, or half of all, if that is more."""
+"""The least number of last evaluations from which the noise of the late level is estimated; half of all, if larger."""
 CLEARLY_ABOVE = 2.0
 """Distance above the best baseline, in standard deviations of one evaluation, from which a policy counts as better."""
 CLEAR_FALL = 1.5
@@ -38,12 +37,12 @@ CLEAR_FALL = 1.5
 
 
 class Comparison(NamedTuple):
-    """A run's evaluations, compared with those of its baselines.
+    """Compare the evaluations of a run with those of untrained policies, its baselines.
 
     :param tag: the evaluated quantity.
     :param n_points: number of evaluations.
-    :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if it is
-        not better; otherwise unknown.
+    :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if the policy
+        is not better than the baselines; otherwise unknown.
     :param late: level of the last three evaluations.
     :param baseline: level of the best baseline.
     :param peak: value of the best evaluation.
@@ -51,7 +50,7 @@ class Comparison(NamedTuple):
     :param last_step: step of the last evaluation.
     :param has_fallen: whether the policy has lost a considerable part of its lead over the baseline.
     :param reason: the deciding fact, in words.
-    :param untrained: level of the policy before its first update; -inf if it was not evaluated.
+    :param untrained: level of the policy before its first update; -inf if the untrained policy was not evaluated.
     """
 
     tag: str
@@ -96,9 +95,9 @@ def compare_with_baselines(data: SeriesSet) -> Comparison | None:
 
 
 def _has_jumped(values: FloatArray) -> bool:
-    """Return whether the last evaluation is far above all earlier ones, by their own differences.
+    """Return whether the last evaluation is far above all earlier ones, compared with the range of these.
 
-    A policy that has just begun to learn looks like that. The next evaluations show whether it stays there.
+    A policy that has just begun to learn shows such a jump. Only later evaluations show whether it keeps the new level.
 
     :param values: ``(n,)``, finite, ``n >= 3``
     """
@@ -121,7 +120,7 @@ def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
     answer: Answer = "unknown"
     has_fallen = False
     if n < MIN_EVALUATIONS:
-        words += f"; {n} of the {MIN_EVALUATIONS} evaluations that a comparison needs"
+        words += f"; a comparison needs {MIN_EVALUATIONS} evaluations, and there are {n}"
     else:
         spread = evaluation_spread(values)
         # The jump of a fast learner is a large part of a curve of five or six points, and not noise of its late level.
@@ -138,7 +137,7 @@ def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
         elif late - max(baseline, untrained) >= CLEARLY_ABOVE * late_spread and late > max(baseline, untrained):
             answer = "yes"
         elif late <= baseline and values[-1] > baseline and _has_jumped(values):
-            words += f"; the last one alone, {rounded(float(values[-1]))}, stands above all earlier ones"
+            words += f"; only the last evaluation, {rounded(float(values[-1]))}, is above all earlier ones"
         elif late <= baseline:
             answer = "no"
         elif late <= untrained:

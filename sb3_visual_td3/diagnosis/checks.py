@@ -1,7 +1,7 @@
-"""The checks that criteria are made of: pure functions over named series.
+"""Check the series of a run: every criterion names one of these pure functions as its ``kind``.
 
-Every check is asymmetric on purpose: a few points can fail a criterion, but only enough points pass it, and a tag that
-the run did not log makes it unknown. So leaving something out of the log never turns NO-GO into GO.
+Every check is asymmetric on purpose. A few points can fail a criterion, but a pass needs at least ``min_points``. A tag
+that the run did not log makes the criterion unknown. Leaving a tag out of the log therefore never turns NO-GO into GO.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LAST_QUARTER = 0.25
 
 
 class Measurement(NamedTuple):
-    """The result of a check.
+    """Hold the result of a check.
 
     :ivar value: the figure that was compared with the threshold; None without a measurement
     :ivar detail: the figures behind the status, in words
@@ -42,7 +42,7 @@ CheckFunction = Callable[[SeriesSet, Tags, float, int], Measurement]
 
 @dataclass(frozen=True)
 class Check:
-    """A check function and its requirements.
+    """Hold a check function and what a criterion must define for it.
 
     :param function: the check; its arguments are the series, and the tags, threshold and ``min_points`` of the
         criterion
@@ -106,7 +106,8 @@ def abs_max_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: i
     present = [data[tag].finite for tag in tags if len(data[tag].finite)]
     if not present:
         return _unknown(*tags)
-    # A value beyond the threshold fails even if another tag is missing; within it, the missing tag might be beyond.
+    # A value beyond the threshold fails even if another tag is missing. A value within the threshold proves nothing
+    # then: the missing tag might be beyond it.
     largest = max(present, key=Series.abs_max)
     value = largest.abs_max()
     missing = _missing(data, tags)
@@ -132,8 +133,8 @@ def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_poi
 def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if at most ``threshold`` points are 1.
 
-    Activations count, not points: an alert logs a 0 where it checked and found nothing. The hand-written report on the
-    CARLA run that started this project counted points, and overstated 17 activations as 22.
+    An alert also logs points with a 0, where it checked and found nothing; these do not count. The hand-written report
+    on the CARLA run that started this project counted all points, and overstated 17 activations as 22.
     """
     series = data[tags[0]]
     if len(series) == 0:
@@ -145,13 +146,13 @@ def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_point
 
 
 def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the actor's loss, at its end, is at most ``threshold`` times the largest Q on replayed pairs."""
+    """Pass if the actor's last losses are at most ``threshold`` times the largest Q on replayed state-action pairs."""
     support = actor_loss_support(data)
     if support is None:
         return _unknown(*_missing(data, tags))
     detail = f"the loss ends near {rounded(support.loss)}; {support.scale_in_words} is {rounded(support.q_scale)}"
-    # A scale that is estimated from the critic's loss is an upper limit: a loss beyond it fails, a loss within it
-    # proves nothing.
+    # A scale that is estimated from the critic's loss is an upper limit. A loss beyond this limit fails; a loss within
+    # it proves nothing.
     if support.estimated and support.ratio <= threshold:
         return Measurement(Status.UNKNOWN, None, f"{detail}; not logged: {', '.join(_missing(data, tags))}")
     return _judged(support.ratio <= threshold, support.ratio, len(data[tags[0]].finite), min_points, detail)
@@ -175,14 +176,14 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
         if loss.abs_max() == 0.0:
             return _judged(True, 1.0, len(loss), min_points, "the loss is 0 throughout")
         return Measurement(Status.UNKNOWN, None, f"too few points in the later half to show a trend: {len(later)}")
-    detail = f"|loss| times {rounded(growth)} over the later half, {rounded(whole)} over the run"
+    detail = f"|loss| changed by a factor of {rounded(growth)} over the later half, {rounded(whole)} over the run"
     support = actor_loss_support(data)
     grows = growth >= threshold or whole >= 100.0
     supported = support is None or support.ratio <= UNSUPPORTED
     if grows and supported:
         if support is None or support.estimated:
             return Measurement(Status.UNKNOWN, growth, f"{detail}; no Q value was logged to compare it with")
-        detail += f"; of the order of Q ({rounded(support.ratio)} times), so it does not diverge"
+        detail += f"; it is {rounded(support.ratio)} times the size of Q, so it does not diverge"
     holds = supported or not grows
     return _judged(holds, growth, len(later), min(min_points, 3), detail)
 
@@ -230,7 +231,7 @@ def _episode_lengths(
         return Measurement(Status.UNKNOWN, None, f"too few episodes to compare early with late ones: {len(lengths)}")
     ratio = ends.late / ends.early
     holds = ratio >= threshold
-    # Episodes that always reach their time limit cannot grow: within 5 % of the longest one seen counts as grown.
+    # Episodes that always reach their time limit cannot grow, so a length within 5 % of the longest episode passes.
     if at_ceiling_passes:
         holds = ratio > threshold or ends.late >= 0.95 * lengths.abs_max()
     detail = f"median {rounded(ends.early)} steps early, {rounded(ends.late)} late, of {len(lengths)} episodes"
@@ -238,7 +239,7 @@ def _episode_lengths(
 
 
 def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if no value is NaN or infinite, in the named tags or, without any, in all tags that were measured."""
+    """Pass if no value of the named tags is NaN or infinite; without named tags, all measured tags are checked."""
     # Derived tags, such as the bound of undiscounted returns, may be infinite by definition.
     # SB3 writes explained_variance as NaN wherever all returns of a rollout are equal.
     measured = (name for name in data.names() if name not in names.DERIVED)
@@ -266,8 +267,9 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if no |Q| is larger than ``threshold`` times the bound that was logged at its step.
 
-    A bound of 0 means that all rewards so far were 0. An untrained network exceeds it without any fault, so values at
-    such steps are left out. A value from before the first bound cannot be judged, and the criterion is then unknown.
+    A bound of 0 means that all rewards so far were 0. An untrained network exceeds such a bound without any fault, so
+    values at these steps are left out. A value from before the first bound cannot be judged, and the criterion is then
+    unknown.
     """
     bound = data[names.Q_BOUND].finite
     n_points = int((bound.values > 0).sum())
@@ -340,7 +342,7 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 
 
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the median |gap| of the last quarter is at most ``threshold`` times the largest |Q|."""
+    """Pass if the median |gap| (first tag) of the last quarter is at most ``threshold`` times the largest |Q|."""
     missing = _missing(data, tags[:2])
     if missing:
         return _unknown(*missing)
@@ -358,11 +360,11 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 
 
 def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if no rule finds a cause with a confidence of ``threshold``, and the tags that the rules read are logged.
+    """Pass if no rule finds a cause with a confidence of ``threshold`` or more, and all of ``tags`` are logged.
 
-    A cause counts only if the tag of its strongest evidence is one of the named ones. Tags that a run may leave out,
-    such as the length of episodes, have criteria of their own: here, logging them would change the verdict although the
-    run is the same.
+    A cause counts only if the tag of its strongest evidence is one of ``tags``. Optional tags, such as the length of
+    episodes, have criteria of their own. If they counted here too, the same run could get another verdict only because
+    it logged more.
     """
     # Consequences and blind spots do not count, because their cause counts with its own confidence.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]
@@ -396,12 +398,12 @@ def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int)
     # A single weak sign does not fail the run: where GradientNormCallback ran, its more exact criteria decide.
     is_watched = any(name.startswith("gradients/") for name in data.names())
     if stability.answer == "yes" or (stability.checks and is_watched):
-        weak = f"a weak sign alone: {words}" if words else f"no sign of an instability in {made or 'what was logged'}"
+        weak = f"only weak signs: {words}" if words else f"no sign of an instability in {made or 'what was logged'}"
         return Measurement(Status.PASS, None, weak)
     if not stability.checks:
         words = "neither losses nor Q values are logged under a known name"
     else:
-        words = f"a sign that is not clear alone: {words}"
+        words = f"signs of an instability, but none is clear: {words}"
     return Measurement(Status.UNKNOWN, None, words)
 
 
@@ -439,4 +441,4 @@ CHECKS: dict[str, Check] = {
     "own_scale": Check(own_scale, needs_threshold=False, n_tags=0),
     "learning": Check(learning, needs_threshold=False, n_tags=0),
 }
-"""The checks by the kind that criteria.yml names."""
+"""Maps each ``kind`` of criteria.yml to its check."""

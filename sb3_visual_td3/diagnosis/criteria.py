@@ -1,4 +1,4 @@
-"""Criteria as data: read from YAML, validated key by key, and judged over the series of a run.
+"""Read criteria from YAML, validate them key by key, and judge them over the series of a run.
 
 A criterion names a check of ``checks.py``, the tags that the check reads and a threshold. This module decides whether
 the criterion applies to a run at all, and whether a pass still holds at the end of the run.
@@ -41,7 +41,8 @@ _OF_TRAINING = {
 }
 """The tags that a group logs only while it is trained; a frozen group does not have them."""
 _HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX])
-"""What is local to the update of a stock algorithm, where no callback can see it (health/stock_watch.py)."""
+"""Values that a stock algorithm keeps in local variables of its update, so that no callback can log them
+(health/stock_watch.py)."""
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
@@ -60,7 +61,7 @@ def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One requirement for a GO. The header of criteria.yml explains the keys."""
+    """Describe one requirement for a GO. The header of criteria.yml explains the keys."""
 
     id: str
     title: str
@@ -75,7 +76,7 @@ class Criterion:
     min_points: int = 5
     reward_size: tuple[float, float] | None = None
     is_given: bool = field(default=False, compare=False)
-    """Whether the user's criteria file names it: such a criterion blocks whichever callbacks ran."""
+    """Whether the user's criteria file names this criterion. If so, it blocks a GO, whichever callbacks ran."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
@@ -112,7 +113,8 @@ _NAMES_OF_OTHERS = frozenset(
         tags.EVAL_LENGTH,
     ]
 )
-"""Tags that other code logs too, or that a tag mapping fills. They do not show that a callback of this package ran."""
+"""Tags that other code logs too, or that a tag mapping may fill. They do not show that a callback of this package
+ran."""
 
 
 def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
@@ -150,9 +152,8 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    Criteria that need the tags of one of our callbacks block if that callback ran: a missing tag then makes the
-    criterion unknown, never passed and never inapplicable. If the callback did not run, such a criterion does not
-    apply.
+    Some criteria need the tags of one of our callbacks. If that callback ran, such a criterion blocks a GO, and a
+    missing tag makes it unknown. If the callback did not run, the criterion does not apply.
 
     :param criteria: the criteria that :func:`load_criteria` returned
     :param data: the series of the run
@@ -196,7 +197,7 @@ _UNKNOWN_KIND = RunKind(Family.UNKNOWN)
 
 @dataclass(frozen=True)
 class _Run:
-    """The properties of a run that decide which criteria apply to it.
+    """Hold the properties of a run that decide which criteria apply to it.
 
     :param encoder_is_shared: whether actor and critic share one encoder
     :param has_no_encoder: whether the policy sees no images
@@ -204,8 +205,8 @@ class _Run:
     :param has_no_bound: whether the returns are undiscounted, so that the rewards do not bound Q
     :param frozen: the groups that are not trained
     :param length: length of the run in environment steps, from any tag that shows it; None if none does
-    :param judged_length: length from the tags alone that a GO needs. Other tags must not decide whether a criterion
-        applies: leaving them out of the log would then excuse the same failure.
+    :param judged_length: length of the run in environment steps, read only from the tags that a GO needs. Other tags
+        must not decide whether a criterion applies: leaving them out of the log would then excuse the same failure.
     :param last_step: the last environment step of any known tag
     :param kind: the kind of algorithm
     :param callbacks: which of our callbacks ran
@@ -281,7 +282,7 @@ class _Run:
         return needed is None or (is_logged and not self.kind.has_entropy_bonus)
 
     def lacks_callback(self, criterion: Criterion) -> str | None:
-        """Return the callback whose tags a criterion needs, if it did not run; otherwise None."""
+        """Return the callback whose tags a criterion needs, if that callback did not run; otherwise None."""
         owners = {tags.TAGS[tag].owner for tag in criterion.tags if tag in tags.TAGS}
         if criterion.is_given or not owners or owners & self.callbacks:
             return None
@@ -362,10 +363,11 @@ class _Run:
 
 
 _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
-"""Kinds that do not depend on the scale of rewards. They also block on runs of other code that logged all their
-tags."""
+"""Kinds of checks that do not depend on the scale of rewards. They also block a GO of runs that other code logged, if
+all their tags are there."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
-"""Kinds that decide by themselves when it is too early, or for which it never is: NaN stays NaN."""
+"""Kinds of checks that need no minimum length of the run here: they test the length themselves, or it does not matter,
+as for NaN."""
 
 
 def _largest_reward(data: SeriesSet) -> float | None:
@@ -389,8 +391,8 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     if run.excuses(criterion):
         return Measurement(Status.NOT_APPLICABLE, None, run.excuse_of(criterion))
     asked = run.asked_of(criterion)
-    # A criterion with a first step asks for the length of the run, and an unknown length makes it unknown rather than
-    # inapplicable: otherwise leaving the steps out of the log would excuse a failure.
+    # A criterion with a first step needs the length of the run. An unknown length makes the criterion unknown rather
+    # than inapplicable: otherwise leaving the steps out of the log would excuse a failure.
     begin = criterion.applies_from_step
     if begin > 0 and (run.length is None or run.judged_length is None):
         return Measurement(Status.UNKNOWN, None, "the length of the run is not known")
@@ -399,8 +401,8 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     measured = CHECKS[criterion.kind](data, asked, criterion.threshold, criterion.min_points)
     if measured.status is Status.PASS:
         return _while_logged(measured, data, asked, run.last_step)
-    # Some tag shows that the run is long enough, but the tags of the training end before: the result is unknown, not
-    # failed.
+    # Some tag shows that the run is long enough, but the tags of the training end before that step. The result is then
+    # unknown, not failed.
     if measured.status is Status.FAIL and begin > 0 and run.judged_length is not None and run.judged_length < begin:
         detail = f"applies from {begin:,} steps, and the tags of the training end at {run.judged_length:,}"
         return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {detail}")

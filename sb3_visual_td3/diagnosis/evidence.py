@@ -1,7 +1,7 @@
-"""The evidence level of a run: how much of it could be checked (full, standard or thin), with the number of checks.
+"""Measure how much of a run could be checked: its evidence level (full, standard or thin) and the number of checks.
 
-A verdict from few tags can be right and still be weakly supported. The level lets a gate require more than a GO: if a
-tag is missing that would have shown a failure, the level is lower.
+A verdict from few tags can be right and still be weakly supported. If a tag is missing that would have shown a failure,
+the level is lower. A script that starts long runs can therefore require a level in addition to a GO.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _OWN_SCALE = {
 
 
 class RunEvidence(NamedTuple):
-    """How much of a run could be checked.
+    """State how much of a run could be checked.
 
-    :param level: "full" if our callbacks ran and every criterion could be answered (for algorithms that our callbacks
-        do not support: if every check for that kind of algorithm could be made); "standard" if the returns of training
-        and evaluation were logged and all checks for the run's kind could be made; otherwise "thin".
+    :param level: "full" if our callbacks ran and every criterion could be answered. For algorithms that our callbacks
+        do not support, "full" if every check for that kind of algorithm could be made. "standard" if the returns of
+        training and evaluation were logged and all checks for the run's kind could be made; otherwise "thin".
     :param n_made: number of checks that could be made.
     :param n_possible: number of checks that exist for this kind of run.
     """
@@ -56,7 +56,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     :param results: results of all criteria
     :param answers: answers of the run to both questions
     """
-    # These two criteria are answers to the questions as a whole. What they are made of is counted below.
+    # These two criteria answer the two questions as a whole. The single checks behind the answers are counted below.
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
     open_ones = [r for r in asked if r.status not in {Status.PASS, Status.FAIL}]
     n_made = len(asked) - len(open_ones)

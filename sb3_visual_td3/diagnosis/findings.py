@@ -1,4 +1,4 @@
-"""The types that rules work with: rule, result, diagnosis, evidence and cure."""
+"""Define the types that rules work with: rule, result, diagnosis, evidence and cure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Role = Literal["cause", "blind_spot", "consequence"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One point that supports a diagnosis.
+    """Hold one logged point that supports a diagnosis.
 
     :param tag: the logged name
     :param step: step on the tag's own x-axis; None if the value describes the whole run
     :param value: value of the point
-    :param note: meaning of the value, as the end of a sentence
+    :param note: what the value means, in words that follow the tag and the value in a sentence
     """
 
     tag: str
@@ -51,16 +51,17 @@ class Evidence:
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What a rule found in the series of a run.
+    """Hold what a rule found in the series of a run.
 
-    :param confidence: confidence; :meth:`Rule.diagnose` limits it with ``bounded``
+    :param confidence: confidence in the finding; :meth:`Rule.diagnose` limits it to [0, 0.98]
     :param evidence: the points that support it, the strongest first
     :param first_step: environment step at which it first showed; None if the data do not show it
     :param value: the figure that the rule compared; NaN if it combined several
     :param threshold: the number with which it was compared; NaN if the rule combined several figures
     :param role: cause or blind spot
     :param remedy: the first thing to do, if it differs from the rule's remedy
-    :param explained_by: ids of the diagnoses that this may be a mere consequence of, if they differ from the rule's
+    :param explained_by: ids of the diagnoses of which this finding may be a mere consequence, if they differ from the
+        rule's
     """
 
     confidence: float
@@ -75,7 +76,7 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A named cause (or consequence) that the series support.
+    """Name a problem of a run that its series support: a cause, a blind spot or a consequence.
 
     :param id: the id of the rule
     :param title: the problem in a few words
@@ -110,7 +111,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class SettingChange:
-    """One change of a hyperparameter that a cure proposes, in the names of VisualTD3 and rl-zoo.
+    """Describe one change of a hyperparameter that a cure proposes, under its name in VisualTD3 and rl-zoo.
 
     :param key: the setting; ``policy_kwargs.NAME`` is one key of that mapping, and ``group_lr`` the learning rate of
         the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it, otherwise
@@ -146,7 +147,7 @@ class SettingChange:
 
 @dataclass(frozen=True)
 class Cure:
-    """The changes that a rule recommends.
+    """Hold the changes that a rule recommends.
 
     :param changes: changes to the hyperparameter file
     :param code: a sentence on the part of the cure that is not a setting, shown together with the changes
@@ -162,12 +163,12 @@ class Cure:
 
 @dataclass(frozen=True)
 class Rule:
-    """Everything about one diagnosis, collected from its module in ``diagnosis/rules``.
+    """Hold everything about one diagnosis, collected from its module in ``diagnosis/rules``.
 
     :param id: id of the diagnosis, which is the name of the module
     :param title: the problem in a few words
     :param remedy: the first thing to do
-    :param is_live: whether it is also judged while training runs, over a window of updates
+    :param is_live: whether the rule is also applied while training runs, to a window of the last updates
     :param explained_by: ids of the diagnoses of which it may be a mere consequence
     :param cure: the changes of settings that it proposes
     :param find: ``diagnose`` of the module: a pure function over the series of a run, or of a window of it; it returns

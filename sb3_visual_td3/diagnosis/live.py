@@ -1,4 +1,4 @@
-"""Judge a training run while it runs: a window of the last updates, and the report's rules, applied to that window.
+"""Judge a training run while it runs: apply the report's rules to a window of the last updates.
 
 The callbacks append points to the window and turn what :func:`judge` finds into alerts.
 """
@@ -20,14 +20,14 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 Level = Literal["warning", "critical"]
 
 CRITICAL_FROM = 0.75
-"""Confidence from which a diagnosis is critical, which may stop a run; below it is a warning."""
+"""Confidence from which a diagnosis is critical and may stop a run. With a lower confidence it is a warning."""
 
 WINDOW = 200
 """Updates in the window. The last quarter of a series, which most rules judge, is then the last fifty updates."""
 
 
 class Finding(NamedTuple):
-    """A diagnosis of the last updates.
+    """Hold a diagnosis of the last updates of a training run.
 
     :ivar rule: id of the diagnosis; ``alert_of_rule`` in common/tags.py returns its tag
     :ivar level: warning or critical
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 
 class LiveWindow:
-    """The points of the last updates, by tag.
+    """Keep the points of the last updates, by tag.
 
     :param n_updates: length of the window in updates, >= 1
     :raises ValueError: if ``n_updates`` is below 1
@@ -67,7 +67,7 @@ class LiveWindow:
     def append(self, points: Points) -> None:
         """Add new points, and drop those that are too old.
 
-        Where the count of updates goes back (a snapshot was restored), the window starts over.
+        The window is emptied if the number of updates goes back, because a snapshot was restored.
 
         :param points: tag to pairs of update and value
         """

@@ -1,4 +1,4 @@
-"""Numbers as text: thousands separators, few digits, factors and shares.
+"""Format numbers as text: with thousands separators, few digits, as factors and as percentages.
 
 The report, the live alerts and the documentation all format numbers here, so that a figure looks the same everywhere.
 """
@@ -78,5 +78,5 @@ def step_range(first: int, last: int, unit: str = "") -> str:
 
 
 def of_or_none(value: float) -> float | None:
-    """Return the value, or None for NaN, which means that nothing was measured."""
+    """Return a value, or None if the value is NaN, which means that nothing was measured."""
     return None if math.isnan(value) else value

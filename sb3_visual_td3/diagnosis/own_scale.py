@@ -4,8 +4,8 @@ A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if th
 therefore compares a series with the returns that the same run logged, or with its own early part. No check needs a tag
 that only our own callbacks write.
 
-One sign alone rarely proves that a training run is unstable. A sign that does is *clear*; two signs of different kinds
-also count as clear. A single unclear sign makes the answer "unknown".
+One sign alone rarely proves that a training run is unstable. A sign that proves it is *clear*; two signs of different
+kinds together also count as clear. A single unclear sign makes the answer "unknown".
 """
 
 from __future__ import annotations
@@ -35,34 +35,37 @@ HORIZON = 100.0
 """Steps that a discount of 0.99 looks ahead, 1 / (1 - 0.99). Nearly all public runs have that discount or a smaller
 one; event files do not contain it."""
 LONGEST_STRETCH = 10.0
-"""How much more than an episode's return Q may be where episodes are cut at a time limit of a few steps."""
+"""Factor by which Q may exceed an episode's return where a time limit of a few steps cuts the episodes."""
 ENTROPY_BONUS = 10.0
 """Nats of entropy per step that SAC's Q may contain: SAC aims at one nat per dimension of the action."""
 NORMALISED_Q = 50.0
-"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this is not compared with them."""
+"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this is not compared with the
+returns."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Q over the limit that follows from the returns. The largest ratio of public runs that learned was 0.35; a diverged
-run had 2.4 to 3.6. The last of these numbers fails even a run whose return rises."""
+"""Q divided by the limit that follows from the returns: from these values on a weak sign, a clear sign, and a failure
+even if the return rises. The largest ratio of public runs that learned was 0.35; a diverged run had 2.4 to 3.6."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
-"""Root of the critic's loss over the scale of returns. Runs that learned stay below 0.013 over any twentieth of the
-run, diverged ones reach 0.09 to 0.15; beyond 1 the critic errs by more than a whole episode is worth."""
+"""Root of the critic's loss divided by the scale of returns: from these values on a weak and a clear sign. Runs that
+learned stay below 0.013 over any twentieth of the run, diverged runs reach 0.09 to 0.15. Beyond 1 the critic errs by
+more than the return of a whole episode."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
-"""Growth of the standard deviation of the policy's actions. It is limited by nothing but the loss."""
+"""Growth of the standard deviation of the policy's actions: from these factors on a weak and a clear sign. Only the
+loss limits this deviation."""
 ENTROPY_LEFT = 0.1
-"""Part of its first entropy below which a policy hardly explores."""
+"""A policy hardly explores if its entropy is below this fraction of its first entropy."""
 EXPLAINED_NOTED = 0.05
 """A value function that explains a smaller part of the variance of returns is no better than a constant."""
 KL_NOTED = 1.0
 """Typical approximate KL per update; PPO aims at 0.01 to 0.05. Beyond 1 an update replaces the policy."""
 KL_STOPPED = 1e-7
 MIN_POINTS = 10
-"""Fewer points of a tag are not judged, non-finite values aside."""
+"""A tag with fewer points is not judged, except for non-finite values."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """One sign that a training run is not stable.
+    """Hold one sign that a training run is not stable.
 
     :param id: the name of the check.
     :param is_clear: whether this sign alone proves that the training is unstable.
@@ -85,7 +88,7 @@ class Sign:
 
 
 class NotMade(NamedTuple):
-    """A check that the logged tags do not allow.
+    """Name a check that the logged tags do not allow.
 
     :param missing: the tags or facts that it would need, in words.
     """
@@ -99,7 +102,7 @@ Found = Sign | NotMade | None
 
 @dataclass(frozen=True)
 class Stability:
-    """The answer to "is it stable?".
+    """Hold the answer to "is it stable?" for one run.
 
     :param answer: the overall answer.
     :param checks: ids of the checks that the logged tags allowed.
@@ -162,7 +165,7 @@ _LOSS_WORDS = {"loss", "losses", "q", "q1", "q2", "qf1", "qf2", "kl", "entropy",
 
 
 def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for losses, Q values and the like that end as NaN or infinity.
+    """Look for losses, Q values and other tags that end as NaN or infinity.
 
     Weights that are NaN stay NaN. A loss that becomes finite again was a mean over no values, so only the end counts.
     ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
@@ -192,7 +195,7 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 
 
 def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for a learning rate that is 0 for most of the run. A schedule may reach 0 at the end."""
+    """Look for a learning rate that is 0 for most of the run; a schedule may reach 0 at the end."""
     rates = [data[name].finite for name in rate_tags(data.names()) if len(data[name].finite) >= 3]
     if not rates:
         return NotMade("a learning rate")
@@ -224,7 +227,7 @@ def rate_tags(names: Iterable[str]) -> list[str]:
 
 
 class ReturnScale(NamedTuple):
-    """The limits that the returns of a run set for Q.
+    """Hold the limits that the returns of a run set for Q.
 
     :param largest: the 99 % quantile of |return|.
     :param allowed_q: the largest mean |Q| that these returns allow.
@@ -257,9 +260,10 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
 
 
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
-    """Compare Q, or minus the actor's loss, with the range of the returns, with an allowance for SAC's entropy.
+    """Compare Q with the range of the returns; without Q values, minus the actor's loss stands for Q.
 
-    Means over a twentieth of the run count, not single points.
+    For SAC, Q may exceed the returns by the value of its entropy bonus. Means over a twentieth of the run count, not
+    single points.
     """
     scale = return_scale(data)
     q = q_series(data, kind)
@@ -280,9 +284,9 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Compare the root of the critic's loss with the scale of the returns.
 
-    A critic whose mean temporal-difference error is a tenth of a whole episode's return does not estimate values. The
-    first tenth of the run is left out, because an untrained critic is always wrong. If rewards were normalised, Q gives
-    the scale instead of the return.
+    A critic has failed if its mean temporal-difference error is a tenth of a whole episode's return. The first tenth of
+    the run is left out, because an untrained critic is always wrong. If rewards were normalised, Q gives the scale
+    instead of the return.
     """
     scale = return_scale(data)
     loss = critic_loss(data)
@@ -311,7 +315,7 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
-    """Return the Q values: those of the policy's actions where logged, of replayed pairs, or minus the actor's loss.
+    """Return the Q values of the policy's actions, or else those of replayed pairs, or else minus the actor's loss.
 
     SAC's actor loss is ``alpha log pi - Q``; the difference to Q is within the allowance for the entropy.
     """
@@ -352,8 +356,8 @@ def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
 def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     """Look for a standard deviation of the actions that grows to a multiple of its first level.
 
-    The entropy bonus, or a loss that cannot find a better mean, then drives the policy towards pure noise: the
-    actions are cut off at the ends of their range. A deviation that shrinks is normal: the policy settles.
+    A growing deviation turns the actions into noise that is cut off at the ends of their range. An entropy bonus drives
+    a policy there, or a loss that finds no better mean. A deviation that shrinks is normal.
     """
     series = named(data, {"std"}, must_not=RETURN_OR_OTHER)
     if series is None:
@@ -371,10 +375,10 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
 
 
 def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first.
+    """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first value.
 
-    This counts against a run only together with another sign: a solved task needs no exploration either. The
-    entropy of a continuous policy passes through 0 on its way down; its standard deviation is judged instead.
+    A low entropy counts against a run only together with another sign, because a solved task needs no exploration. For
+    a continuous policy, :func:`policy_spread` judges the standard deviation instead: its entropy may be negative.
     """
     if named(data, {"std"}, must_not=RETURN_OR_OTHER) is not None:
         return NotMade("the entropy of a discrete policy")
@@ -401,9 +405,9 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 
 
 def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
-    """Look for a value function that explains nothing, by the median over the later half.
+    """Look for a value function whose median explained variance over the later half is about 0.
 
-    NaN means that all returns of a rollout are equal, and is left out.
+    Values of NaN are left out: they mean that all returns of a rollout are equal.
     """
     series = named(data, {"explained", "variance"})
     if series is None:
@@ -428,7 +432,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
 
 
 def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for updates that replace the policy, or that do not move it at all, by the KL between old and new."""
+    """Look for updates that replace the policy or do not change it, by the KL divergence of old and new policy."""
     series = named(data, {"approx", "kl"}, must_not={"old"}) or named(data, {"kl", "divergence"})
     if series is None:
         return NotMade("the approximate KL")
@@ -446,7 +450,7 @@ def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 RETURN_OR_OTHER = frozenset(
     {"reward", "return", "rew", "length", "len", "param", "frame", "action", "eval", "loss", "q"}
 )
-"""Words of tags that hold a spread or an entropy of something other than the policy's actions."""
+"""Words in the names of tags whose spread or entropy is not that of the policy's actions."""
 
 
 def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:

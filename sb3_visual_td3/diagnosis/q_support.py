@@ -1,8 +1,8 @@
-"""Compare the actor's loss with the Q values on replayed pairs, which should support it.
+"""Compare the actor's loss with the Q values on replayed state-action pairs, which should support it.
 
-The actor's loss is minus the critic's value of the policy's own actions. In a healthy run it therefore has the order of
-magnitude of the Q values on replayed pairs, whatever the scale of the reward. A loss far beyond them claims a value
-that no experience supports: the sign of a feature leak or of extrapolation.
+The actor's loss is minus the critic's value of the policy's own actions. In a healthy run the loss therefore has the
+order of magnitude of the Q values on replayed pairs, whatever the scale of the reward. A loss far beyond these values
+is a sign of a feature leak or of extrapolation: no transition in the buffer supports it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ FLOOR = 1.0
 """Q values below one count as one: the values of an untrained critic do not show the scale."""
 
 UNSUPPORTED = 10.0
-"""A loss of more than this many times the largest replayed Q is not supported by it. A healthy loss is about once Q,
-the two recorded leaks measured 8e4 and 3e7 times; the criterion actor_loss_stable uses the same value."""
+"""The Q values do not support a loss of more than this many times the largest replayed Q. A healthy loss is about as
+large as Q; two recorded feature leaks measured 8e4 and 3e7 times Q. The criterion actor_loss_stable uses the same
+value."""
 
 Q_PER_TD_ERROR = 1000.0
-"""Without a logged Q, the scale of Q is estimated as this many temporal-difference errors. A guess on the safe side: a
-loss that then counts as unsupported is 10,000 such errors large."""
+"""Without a logged Q, the scale of Q is estimated as this many temporal-difference errors. The guess is on the safe
+side: only a loss of more than 10,000 such errors then counts as unsupported."""
 
 
 class QSupport(NamedTuple):
-    """The actor's loss at the end of the series, compared with the largest replayed Q.
+    """Compare the actor's loss at the end of a run with the largest replayed Q.
 
     :ivar ratio: magnitude of the loss, divided by the scale of Q
     :ivar loss: median of the last losses

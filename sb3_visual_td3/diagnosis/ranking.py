@@ -14,7 +14,7 @@ MIN_CONFIDENCE = 0.3
 """Weaker diagnoses are left out."""
 
 EXPLAINS_FROM = 0.5
-"""A cause of at least this confidence turns the diagnoses that it explains into its consequences."""
+"""A cause with at least this confidence turns every diagnosis that it explains into a consequence."""
 
 _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 
@@ -26,16 +26,16 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
     :param data: the series of a run, or of a window of it
     :return: the diagnoses; the one to fix first comes first
     """
-    # Near the limits of doubles, sums become infinite and ratios NaN. The rules compare so that neither counts.
+    # Near the limits of doubles, sums become infinite and ratios NaN. The rules compare such that neither counts.
     with np.errstate(all="ignore"):
         return rank(found for rule in RULES.values() if (found := rule.diagnose(data)) is not None)
 
 
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Order diagnoses, and mark those as consequences that a confident other one explains.
+    """Order diagnoses, and mark a diagnosis as a consequence if a confident other diagnosis explains it.
 
     :param diagnoses: the diagnoses of the rules, in any order
-    :return: those of at least :data:`MIN_CONFIDENCE`; the one to fix first comes first
+    :return: the diagnoses with a confidence of at least :data:`MIN_CONFIDENCE`; the one to fix first comes first
     """
     kept = {d.id: d for d in diagnoses if d.confidence >= MIN_CONFIDENCE}
     explained = [_explained(diagnosis, kept) for diagnosis in kept.values()]

@@ -1,14 +1,13 @@
 """Answers "is it learning?" from the curve of returns that a run logged, whatever code trained it.
 
-The functions here read named series and nothing else. They judge the shape of one curve (:func:`judge_curve`) and
-combine the curves of one run (:func:`judge_learning`).
+:func:`judge_curve` judges the shape of one curve. :func:`judge_learning` combines the curves of one run.
 
-No scale of rewards appears anywhere: a curve is measured in units of its own noise. Two kinds of noise matter, and
-a curve has to rise above both before it counts as learning.
+A curve is measured in units of its own noise, so the scale of the rewards does not matter. A curve counts as learning
+only if it rises above two kinds of noise.
 
 - *The spread of single episodes* says whether a change matters. The gain is divided by the standard deviation of one
-  episode's return (Cohen's d). A curve of means over many episodes looks smooth, so that any drift stands out from
-  its noise; the averaging is therefore undone first, see :func:`episode_spread`.
+  episode's return (Cohen's d). A curve of means over many episodes looks smooth, and any drift would stand out from its
+  noise. The averaging is therefore undone first, see :func:`episode_spread`.
 - *The wander of the curve* says whether a change is more than chance. Returns are correlated in time: the policy
   drifts, and a moving mean repeats its episodes. Tests that assume independent points (a t-test, Mann-Kendall on all
   points) report such a drift as significant. The wander is measured between medians of blocks instead, see
@@ -41,29 +40,30 @@ from sb3_visual_td3.diagnosis.trends import block_medians, moving_medians
 
 Answer = Literal["yes", "no", "unknown"]
 
-# The thresholds on the effect size. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)): 0.92
-# at 2 and 0.76 at 1. Between the two the answer is "unknown".
+# The thresholds on the effect size d. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)), which
+# is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
-"""A gain of this many standard deviations of one episode is learning; the second number is for fewer than ten
+"""A gain of this many standard deviations of one episode's return is learning; the second number is for fewer than ten
 points."""
 LONE_GAIN = 5.0
 """The gain that counts as learning if a single point gives the start of the curve."""
 NO_GAIN = 1.0
 """A smaller gain is not called learning, however significant it is."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
-"""A gain of three quarters of the larger of both levels (the mean quadruples, or a cost falls to a quarter) is
-learning from half an episode spread on. This alone depends on where the zero of the reward lies."""
+"""A gain of three quarters of the larger level means that the return quadruples, or that a cost falls to a quarter.
+Such a gain is learning even if it is only half a standard deviation of one episode. This is the only threshold that
+depends on where the zero of the reward lies."""
 SMALL_PART = 1 / 3
-"""A gain below this part of the larger level is small."""
+"""A gain below this fraction of the larger level (first or last) is small."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""Standard errors of the block levels that a change must exceed; the second number applies if only the mean has
-grown."""
+"""Number of standard errors of the block levels that a change must exceed. The second number applies to a gain that is
+large only relative to the level."""
 RISE = 1.645
-"""Standard errors that a rise over the last third must exceed: one-sided at 5 %."""
+"""Number of standard errors that a rise over the last third must exceed: one-sided at 5 %."""
 LARGE_FALL = 0.5
 """A run that ends with less than half of its gain has collapsed."""
 NOTED_FALL = 0.3
-"""A run that has lost this part of its gain has not kept what it learned: neither a clear yes nor a clear no."""
+"""A run that has lost this part of its gain has not kept what it learned; the answer is then neither yes nor no."""
 
 MIN_POINTS = 5
 """Fewer points do not make a curve. SB3's EvalCallback leaves five on many public runs of a million steps."""
@@ -73,13 +73,14 @@ MIN_STEPS_FOR_NO = 10_000
 """A flat curve means "not learning" only if the run was long enough to learn; before that it means "too early"."""
 N_BLOCKS = 20
 LONGEST_GAP = 0.2
-"""A curve with a gap of this part of its span may have changed within the gap: its answer is never yes."""
+"""A curve with a gap of this part of its span may have changed within the gap, so its answer is never yes."""
 
 WRITTEN_TOGETHER = 0.9
-"""Share of common steps, in the range where two tags overlap, from which the two count as written together."""
+"""Two tags count as written together if they share this fraction of their steps, in the range where they overlap."""
 
 SHORT_EPISODE = 3.0
-"""Episodes of fewer steps leave no room for a policy; one that learned to end them at once gains by that alone."""
+"""Episodes with fewer steps count as ended at once. A policy can gain return merely by learning to end them so
+early."""
 STILL_COSTS = 0.5
 """Share of an episode's first cost above which longer episodes alone explain the rise of the return."""
 LONG_EPISODE = 1000.0
@@ -89,7 +90,7 @@ EPISODE_AXIS_SPACING = 100
 
 
 class CurveState(Enum):
-    """The shape of a return curve."""
+    """Name the shape of a return curve."""
 
     IMPROVING = "improving"
     PLATEAU = "plateau after improving"
@@ -102,7 +103,7 @@ class CurveState(Enum):
 
 @dataclass(frozen=True)
 class ReturnCurve:
-    """One return curve, judged.
+    """Hold the judgement of one return curve.
 
     :param tag: the name of the series.
     :param state: the shape of the curve.
@@ -111,11 +112,11 @@ class ReturnCurve:
     :param start: level of the first points.
     :param late: level of the last tenth.
     :param peak: best level over a tenth of the points.
-    :param peak_step: the step near which that level was reached; None where the curve is too short.
+    :param peak_step: the step near which the best level was reached; None where the curve is too short.
     :param first_step: the step of the first point; None where the curve is too short.
     :param last_step: the step of the last point; None where there is no point.
     :param gain: ``late - start`` in standard deviations of one episode; NaN where the curve is too short.
-    :param lost: part of the gain at the peak that is lost at the end, 0 where the end is the peak.
+    :param lost: fraction of the gain at the peak that is lost at the end; 0 where the end is the peak.
     :param still_rising: whether the last third rises to the best level so far.
     :param reasons: the deciding facts, in words.
     """
@@ -138,7 +139,7 @@ class ReturnCurve:
 
 @dataclass(frozen=True)
 class Learning:
-    """The answer to "is it learning?".
+    """Hold the answer to "is it learning?" for one run.
 
     :param answer: the answer from all curves together.
     :param curve: the curve that represents the run; None where no return is logged.
@@ -162,8 +163,9 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
     68 % quantile of the absolute difference is sqrt(2) standard deviations. Unlike the standard
     deviation, it is not changed by single outliers. Unlike the median, it also works if half of the points are equal.
 
-    A moving mean over ``W`` episodes that moved on by ``k`` episodes exchanges ``k`` of its terms: its difference has
-    the variance ``2 k sigma^2 / W^2``. Separate means (``k >= W``) have ``2 sigma^2 / W``.
+    If a moving mean over ``W`` episodes moves on by ``k`` episodes, ``k`` of its terms are exchanged, and its change
+    has the variance ``2 k sigma^2 / W^2``. Means without common episodes (``k >= W``) differ with the variance ``2
+    sigma^2 / W``.
 
     :param values: ``(n,)``, finite, ``n >= 2``.
     :param averaged_over: episodes behind one point, ``W``.
@@ -181,7 +183,7 @@ def block_wander(values: FloatArray) -> float:
     """Estimate how much the level of the curve wanders from block to block.
 
     Second differences of the block medians cancel a steady trend, and the median over the blocks cancels single jumps.
-    The remainder contains every correlation that is longer than a block, without a model of it.
+    The remainder contains every correlation that is longer than a block.
 
     :param values: ``(n,)``, finite, ``n >= 5``.
     """
@@ -236,9 +238,10 @@ def judge_curve(
 
     :param series: returns by step, in any scale; points that are not finite are left out.
     :param averaged_over: episodes behind one point.
-    :param lengths: episode lengths in environment steps; they tell how many episodes lie between two points.
-    :param on_steps: whether the x-axis counts environment steps; else it counts episodes.
-    :param is_complete: whether the series covers the run from start to end; a partial one never gives the answer yes.
+    :param lengths: episode lengths in environment steps, from which the number of episodes between two points follows.
+    :param on_steps: True if the x-axis counts environment steps, False if it counts episodes.
+    :param is_complete: whether the series covers the run from start to end; a partial series never gives the answer
+        yes.
     """
     finite = _without_repeats(series.finite)
     n = len(finite)
@@ -345,7 +348,7 @@ def _not_risen(
 
 
 def _constant(curve: ReturnCurve, averaged_over: int, experience: _Experience) -> ReturnCurve:
-    """Judge a curve whose points are all equal, from a policy that never varies or a logger that repeats a value."""
+    """Judge a curve whose points are all equal: the policy never varies, or the logger repeats a value."""
     reason = f"{curve.tag}: all {curve.n_points} points are {rounded(curve.late)}"
     # A mean over the last hundred training episodes is never constant while episodes end.
     if averaged_over >= ROLLOUT_WINDOW:
@@ -364,7 +367,7 @@ def _gain_in_words(curve: ReturnCurve) -> str:
 
 
 class _Noise(NamedTuple):
-    """The noise with which a change of levels is compared.
+    """Hold the noise with which a change of levels is compared.
 
     :param spread: standard deviation of one episode.
     :param wander: standard deviation of the level of a block.
@@ -378,7 +381,7 @@ class _Noise(NamedTuple):
     n: int
 
     def stands_out(self, change: float, times: float = WANDER) -> bool:
-        """Return whether a change is more than chance: it exceeds the wander and the error of the levels.
+        """Return whether a change exceeds chance: it must exceed the wander and the error of the levels.
 
         With fewer than ten points the wander cannot be measured, and only the error counts.
         """
@@ -389,8 +392,8 @@ class _Noise(NamedTuple):
         """Return whether the rise from the start to a level shows learning: it must be large, and not chance.
 
         A rise is large if it exceeds the spread of single episodes. Some returns vary widely by nature, for example if
-        a crash can end any episode. A smaller rise then counts too, if the level becomes a multiple of its start and
-        the rise exceeds chance by a larger margin.
+        a crash can end any episode. In such tasks a smaller rise also counts, if the level becomes a multiple of its
+        start and the rise exceeds chance by a larger margin.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -405,7 +408,7 @@ class _Noise(NamedTuple):
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
     def is_no_gain(self, start: float, level: float) -> bool:
-        """Return whether nothing was learned: the gain is chance, or small compared with the spread and the level."""
+        """Return whether nothing was learned: the gain is below the spread, and it is small or within chance."""
         gain = level - start
         if gain >= NO_GAIN * self.spread:
             return False
@@ -414,7 +417,7 @@ class _Noise(NamedTuple):
 
 
 def _n_first(n: int) -> int:
-    """Return the number of points that give the starting level: a twentieth, before fast learners have learned."""
+    """Return the number of points that give the starting level: a twentieth, because fast learners rise early."""
     at_least = 1 + int(n >= 20) + int(n >= 40)
     return max(at_least, n // 20)
 
@@ -422,9 +425,9 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points behind it.
 
-    With ten to nineteen points, only one belongs to the start, and a single unlucky point must not decide. It gives the
-    level if the rise from it is beyond doubt (the policy has learned by the second point), or if there is no rise at
-    all. Otherwise the first three points give the level.
+    With ten to nineteen points, the start is a single point, and one unlucky point must not decide. The first point
+    alone gives the level only if the rise from it is beyond doubt, because the policy had learned by the second point,
+    or if there is no rise at all. Otherwise the first three points give the level.
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
@@ -445,16 +448,16 @@ def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, in
 def _last_beat_first_half(values: FloatArray) -> bool:
     """Return whether both of the last two points beat the whole first half.
 
-    Five to nine points are too few to estimate noise. In one of ten curves, two given points are the best of five by
+    Five to nine points are too few to estimate noise. In one of ten curves of five points, the last two are the best by
     chance, so the gain must also be large.
     """
     return bool(values[-2:].min() > values[: values.size // 2].max())
 
 
 def _has_hole(series: Series) -> bool:
-    """Return whether a part of the curve is missing: one pause lasts a fifth of the span and is unlike the others.
+    """Return whether a part of the curve is missing: one pause between points lasts a fifth of the span, unlike others.
 
-    With fewer than ten points, pauses of a fifth are normal, and a pause of half of the span counts instead.
+    With fewer than ten points, pauses of a fifth are normal, so only a pause of half of the span counts.
     """
     pauses = np.diff(series.offsets)
     longest, span = float(pauses.max()), float(pauses.sum())
@@ -472,7 +475,7 @@ def _without_repeats(series: Series) -> Series:
 
 
 class _Experience(NamedTuple):
-    """The amount of experience behind a curve. An unknown amount counts as enough.
+    """Hold the amount of experience behind a curve. An unknown amount counts as enough.
 
     :param episodes_between: episodes between two points; None where it is not known.
     :param n_episodes: episodes of the run.
@@ -484,7 +487,7 @@ class _Experience(NamedTuple):
     n_steps: float
 
     def new_episodes(self, averaged_over: int) -> float:
-        """Return how many episodes of a point are not in the previous point: few if the points are moving means."""
+        """Return how many episodes of a point are not in the previous point, which are few for moving means."""
         between = averaged_over if self.episodes_between is None else self.episodes_between
         return min(max(between, 1.0), averaged_over)
 
@@ -495,8 +498,8 @@ class _Experience(NamedTuple):
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
         """Return the standard error of the rise over the last third of a curve, for a spread of 1.
 
-        Only the episodes that were exchanged between the two levels count: if two means over ``D`` episodes differ in
-        ``m`` of these, their difference has the variance ``2 m / D^2``, times pi / 2 for medians.
+        Only the episodes count that are in one of the two levels alone. If two means over ``D`` episodes differ in
+        ``m`` episodes, their difference has the variance ``2 m / D^2``; for medians, times pi / 2.
         """
         in_level = self.episodes_in(window, averaged_over)
         points_between = max(n_points // 3 - window, 1)
@@ -536,8 +539,8 @@ def _experience(series: Series, averaged_over: int, lengths: Series | None, *, o
 def judge_learning(data: SeriesSet) -> Learning:
     """Answer "is it learning?" for one run.
 
-    The best evaluation curve and the best training curve are judged. One yes is enough if nothing speaks against it;
-    a yes and a no contradict each other, and the answer is unknown.
+    The best evaluation curve and the best training curve are judged. If one of them says yes and the other does not say
+    no, the answer is yes. If they contradict each other, the answer is unknown.
     """
     names = data.names()
     length_tag = find_lengths(names)
@@ -571,7 +574,7 @@ def judge_learning(data: SeriesSet) -> Learning:
     if answer == "yes" and lengths is not None and _ends_at_once(lengths):
         answer = "unknown"
         late = rounded(lengths.finite.tail(0.1).median())
-        reasons.append(f"{lengths.name}: episodes now end after {late} steps: the return may rise by that alone")
+        reasons.append(f"{lengths.name}: episodes now end after {late} steps: this alone may raise the return")
     if answer == "yes" and lengths is not None and _merely_lasts(speaks, lengths):
         answer = "unknown"
         reasons.append(
@@ -584,10 +587,11 @@ def judge_learning(data: SeriesSet) -> Learning:
 def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
     """Undo the moving mean of returns in a run that has not filled SB3's window of 100 episodes yet.
 
-    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides the returns of the last ones: a
-    policy that has learned by episode 50 of 75 shows a curve that has just begun to rise. The mean length is over the
-    same episodes, so the step divided by it is their number. If that is a whole number at every point (one environment,
-    logged at the end of episodes), the mean of the episodes since the previous point follows exactly.
+    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides the returns of the last ones. For
+    example, the curve of a policy that has learned by episode 50 of 75 has just begun to rise. The mean length is over
+    the same episodes, so the step divided by the mean length is their number. With one environment that logs at the end
+    of episodes, this is a whole number at every point. The mean of the episodes since the previous point then follows
+    exactly.
 
     :param series: the mean returns
     :param lengths: the mean lengths
@@ -638,8 +642,8 @@ def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
 def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
     """Return whether a flat curve misses the start of the learning that another curve shows.
 
-    The first evaluation of a fast learner comes when much is learned already. Its curve is then flat, although the
-    training return rose. The flat curve begins too late if it starts above the middle of the other curve's rise.
+    A fast learner has learned much before its first evaluation. The evaluation curve is then flat, although the
+    training return rose. A flat curve begins too late if it starts above the middle of the other curve's rise.
     """
     if flat.state is not CurveState.FLAT or other.state is not CurveState.UNCLEAR:
         return False
@@ -699,7 +703,7 @@ def _by_episode(name: str) -> bool:
 def _covers(series: Series, begin: int | None, end: int | None) -> bool:
     """Return whether a series reaches from the start to the end of its run; True if these are not known.
 
-    It may miss a fifth of the run at either end, or as much as its own longest pause.
+    The series may miss a fifth of the run at either end, or as much as its own longest pause between points.
     """
     if begin is None or end is None or len(series) == 0:
         return True
@@ -719,10 +723,10 @@ def _ends_at_once(lengths: Series) -> bool:
 
 
 def _merely_lasts(curve: ReturnCurve, lengths: Series) -> bool:
-    """Return whether the return rose only because episodes last longer, as those of a walker that stands still do.
+    """Return whether the return rose only because episodes last longer, for example because a walker stands still.
 
-    Such a policy avoids the penalty for falling and earns nothing: its return stays negative, and the cost of an
-    episode has not even halved, while its length has doubled at least.
+    Such a policy avoids the penalty for falling and earns nothing. Its return stays negative: the cost of an episode
+    has not even halved, while its length has at least doubled.
     """
     finite = lengths.finite
     if len(finite) < MIN_POINTS or not curve.start < 0.0 or curve.late > STILL_COSTS * curve.start:

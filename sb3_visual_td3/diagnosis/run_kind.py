@@ -1,8 +1,7 @@
-"""Recognises a run's kind of algorithm by the run's tags, because not every check fits every kind.
+"""Recognises the kind of algorithm behind a run by the tags that it logged, because not every check fits every kind.
 
-A PPO run logs no Q values, and has no encoder of an actor whose gradient norm could be missing. A criterion that cannot
-apply to a kind of run is "not applicable" to it, not "unknown". Only names are read, never values, so that the result
-does not depend on how the run went.
+A PPO run, for example, has no Q values to log. A criterion that cannot apply to a kind of run is "not applicable", not
+"unknown". Only names are read, never values, so that the result does not depend on how the run went.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from sb3_visual_td3.diagnosis.tag_search import find_actor_losses, find_critic_l
 
 
 class Family(Enum):
-    """The family of an algorithm, which decides which checks apply."""
+    """Name the family of an algorithm, which decides which checks apply."""
 
     OFF_POLICY = "off-policy actor-critic"
     ON_POLICY = "on-policy"
@@ -25,7 +24,7 @@ class Family(Enum):
 
 
 class RunKind(NamedTuple):
-    """The kind of algorithm behind a run.
+    """Describe the kind of algorithm behind a run.
 
     :param family: family of the algorithm, such as off-policy.
     :param algorithms: the algorithms that log such tags, in words; empty where the family is unknown.
@@ -40,7 +39,7 @@ class RunKind(NamedTuple):
 
 
 class _Mark(NamedTuple):
-    """A set of words that identifies a kind when a tag's name contains all of them."""
+    """Hold words that identify a kind of algorithm if a tag's name contains all of them."""
 
     words: frozenset[str]
     family: Family
@@ -57,7 +56,7 @@ def _marks(family: Family, algorithms: str, *names: str, has_entropy_bonus: bool
 _MARKS: Sequence[_Mark] = [
     *_marks(Family.ON_POLICY, "TRPO", "line search", "kl divergence loss"),
     *_marks(Family.ON_POLICY, "PPO", "clip fraction", "clipfrac", "clip frac", "clip range", "approx kl", "approxkl"),
-    # SB3's A2C logs policy_loss, value_loss and entropy_loss; CleanRL and own codes say "entropy".
+    # SB3's A2C logs policy_loss, value_loss and entropy_loss; CleanRL and other code write "entropy".
     *_marks(Family.ON_POLICY, "A2C or PPO", "explained variance", "policy gradient loss"),
     *_marks(Family.OFF_POLICY, "SAC or TQC", "ent coef", "log alpha", "alpha loss", has_entropy_bonus=True),
     *_marks(Family.OFF_POLICY, "SAC or TQC", "losses alpha", "entropy temperature", has_entropy_bonus=True),
@@ -73,7 +72,7 @@ def recognise(names: Iterable[str]) -> RunKind:
     return _recognised(tuple(names))
 
 
-# A dozen rules ask for the kind of the same run.
+# A dozen rules need the kind of the same run.
 @lru_cache(maxsize=256)
 def _recognised(names: tuple[str, ...]) -> RunKind:
     # The clip fraction of a gradient's norm is not that of PPO's probability ratio.

@@ -1,4 +1,4 @@
-"""Named series of values over steps: the only input of criteria and rules.
+"""Define series: the values of one logged tag over steps. Series are the only input of criteria and rules.
 
 Event files, live windows and tests are all converted to series, so that a rule judges them in the same way.
 """
@@ -27,7 +27,7 @@ MAX_STEP = 2.0**63
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """The points of one tag, sorted by step.
+    """Hold the points of one tag, sorted by step.
 
     :param name: the tag
     :param steps: ``(n,) int64``, in any order; several points may share a step and then keep their order
@@ -59,7 +59,7 @@ class Series:
         object.__setattr__(self, "values", values)
 
     def _part(self, chosen: BoolArray | slice) -> Series:
-        """Return some of the points. A part of what is sorted is sorted, so nothing is checked or sorted again."""
+        """Return some of the points, without checking or sorting them again: a part of sorted points is sorted."""
         part = object.__new__(Series)
         object.__setattr__(part, "name", self.name)
         part._hold(self.steps[chosen], self.values[chosen])
@@ -86,8 +86,8 @@ class Series:
     def offsets(self) -> FloatArray:
         """Return the distance of each step from the first one, ``(n,) float64``.
 
-        Doubles are exact for integers up to 2^53 only. Subtracting as unsigned integers first keeps small differences
-        between larger steps exact.
+        Doubles are exact for integers up to 2^53 only. Subtracting the steps as unsigned integers first keeps small
+        differences between large steps exact.
         """
         begin = self.steps[:1].astype(np.uint64)
         return (self.steps.astype(np.uint64) - begin).astype(np.float64)
@@ -152,11 +152,11 @@ class Series:
 
 @dataclass(frozen=True)
 class SeriesSet:
-    """The series of one run, or of a window of it.
+    """Hold the series of one run, or of a window of it.
 
     :param series: tag to series; a tag without a point counts as not logged
-    :param known_flags: values of 0/1 tags from other files, such as run.json; they count only if the run did not log
-        the tag
+    :param known_flags: values of tags that are 0 or 1, from other files such as run.json; used only for tags that the
+        run did not log
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -182,8 +182,8 @@ class SeriesSet:
     def flag(self, name: str) -> bool | None:
         """Return whether a 0/1 tag is 1; None if its value changes, or if it is not known.
 
-        A flag makes criteria inapplicable (a shared encoder, normalised rewards). One that changes during the run
-        contradicts itself and changes nothing.
+        A flag makes some criteria inapplicable, for example those of a second encoder if the encoder is shared. A flag
+        that changes during the run contradicts itself, so it is ignored.
 
         :param name: a tag whose values are 0 and 1
         """
@@ -226,8 +226,8 @@ class SeriesSet:
 def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet], Result]:
     """Decorate a function of a run so that it computes its result once for each run.
 
-    A dozen rules and criteria ask the same questions of a run. The results are kept with the series, so they live as
-    long as these do.
+    A dozen rules and criteria need the same results for a run. The results are stored with the series, so they are
+    freed together with them.
 
     :param function: a function of the series alone; callers must not modify its result
     """

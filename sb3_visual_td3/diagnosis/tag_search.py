@@ -22,7 +22,7 @@ EPISODE_WORDS = frozenset(
 EVALUATION_WORDS = frozenset(["eval", "evaluation", "evaluate", "test", "testing", "valid", "validation"])
 
 
-# A report asks for the words of the same dozens of names thousands of times.
+# A report needs the words of the same dozens of names thousands of times.
 @lru_cache(maxsize=4096)
 def words_of(name: str) -> tuple[str, ...]:
     """Split a tag into lower-case words: at slashes, underscores, spaces, and where case changes.
@@ -38,7 +38,7 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 class ReturnTag(NamedTuple):
-    """A tag that holds returns.
+    """Describe a tag that holds returns.
 
     :param name: the tag.
     :param source: "evaluation" if the policy acts without exploration, otherwise "training".
@@ -102,7 +102,7 @@ def return_tag(name: str) -> ReturnTag | None:
     elif "rollout" in known and is_mean:
         rank = 1
     elif known & _SINCE_BEGIN_WORDS and not of_episode:
-        # Often a mean since the run began, which hides recent changes.
+        # Such a tag is often a mean since the run began, which hides recent changes.
         rank = 5
     elif is_mean:
         rank = 3

@@ -1,7 +1,7 @@
-"""Robust trends: slopes, growth and levels of a series that single outliers do not change.
+"""Measure robust trends of a series: slopes, growth and levels that single outliers do not change.
 
-Training curves are noisy and have spikes. A median tolerates outliers in up to half of the points, a slope after Theil
-and Sen in up to 29 %, where a least-squares fit follows a single one.
+Training curves are noisy and have spikes. A median tolerates outliers in up to half of the points, and a Theil-Sen
+slope in up to 29 %. A least-squares fit follows even a single outlier.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ MAX_POINTS_FOR_SLOPE = 128
 """Longer series are reduced to the medians of this many bins before the pairwise slopes are taken."""
 
 SMALLEST = 5e-324
-"""The smallest positive double, which keeps a millionth of a tiny value from becoming 0, whose logarithm is
-infinite."""
+"""The smallest positive double. It keeps a millionth of a tiny value from becoming 0, which has no logarithm."""
 
 
 def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
@@ -72,7 +71,7 @@ def later_half_change(series: Series) -> float:
 def recent(series: Series, at_least: int = 3) -> Series:
     """Return the last quarter of the points.
 
-    In a live window of 200 updates these are about the last fifty, in a run its last quarter.
+    In a live window of 200 updates, a quarter is about the last fifty updates.
 
     :param series: the points of one tag
     :param at_least: return this many points where the series has them, even if they are more than a quarter
@@ -83,7 +82,7 @@ def recent(series: Series, at_least: int = 3) -> Series:
 
 
 class Ends(NamedTuple):
-    """A quantity in the early and in the late part of a run.
+    """Hold a quantity in the early and in the late part of a run.
 
     :ivar late_begins_at: the first step of the late part, on the series' own x-axis
     """
@@ -149,7 +148,7 @@ def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
     :param n_blocks: number of blocks
     :return: ``(n_blocks,)``
     """
-    # Blocks of the same length are the rows of a table: one call for all of them, where a call for each takes a
+    # Blocks of the same length become the rows of a table, and one call handles all rows. A call for each block takes a
     # hundred times as long.
     length, n_longer = divmod(values.size, n_blocks)
     end = n_longer * (length + 1)

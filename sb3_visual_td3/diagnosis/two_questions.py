@@ -27,12 +27,12 @@ EVIDENCE_LEVELS: tuple[EvidenceLevel, ...] = ("thin", "standard", "full")
 EARLY_STEPS = 2_000
 """Below this number of environment steps it is too early for a verdict, except for values that are not finite."""
 EARLY_UPDATES = 500
-"""Below this number of updates an off-policy run is also too early; only within the first 10,000 steps, since a run
-that still does not train after them will not learn either."""
+"""Below this number of updates it is also too early for a verdict on an off-policy run. This applies only to the first
+10,000 steps, because a run that does not train by then will not learn either."""
 
 
 class Answers(NamedTuple):
-    """The answers of a run to the two questions.
+    """Hold the answers to both questions about a run.
 
     :param kind: the kind of algorithm, which decides which checks apply.
     :param stability: the answer to "is it stable?", with its signs.
@@ -53,7 +53,7 @@ class Answers(NamedTuple):
 
 @once_per_run
 def ask(data: SeriesSet) -> Answers:
-    """Return the answers of a run to both questions.
+    """Answer both questions about a run.
 
     :param data: everything that the run logged, under the names that its own code uses.
     """
@@ -103,7 +103,7 @@ def too_early(data: SeriesSet) -> str | None:
 
 
 def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | None) -> Learning:
-    """Combine the shape of the return curves with the distance to untrained policies."""
+    """Combine the shape of the return curves with the comparison with untrained policies."""
     if comparison is None:
         return learning
     answer = _combined_answer(learning, comparison, n_steps)
@@ -131,7 +131,7 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
 
 
 def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
-    """Return the curve that shows the combined answer: that of the returns, or else that of the comparison."""
+    """Return the curve that shows the combined answer: the curve of returns, or else the compared evaluations."""
     if comparison.has_fallen:
         if curve is not None and curve.state is CurveState.COLLAPSED:
             return curve

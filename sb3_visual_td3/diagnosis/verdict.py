@@ -9,7 +9,7 @@ from typing import Literal
 
 
 class Status(str, Enum):
-    """The result of one criterion."""
+    """Name the result of one criterion."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -18,7 +18,7 @@ class Status(str, Enum):
 
 
 class Verdict(str, Enum):
-    """The result of all criteria of a run: whether a long run like it is worth its cost."""
+    """Name the result of all criteria of a run: whether a long run with the same settings is worth its cost."""
 
     GO = "GO"
     NO_GO = "NO-GO"
@@ -26,7 +26,7 @@ class Verdict(str, Enum):
 
 
 class ExitCode(IntEnum):
-    """The exit codes of every command that gives a verdict."""
+    """Name the exit codes of every command that gives a verdict."""
 
     GO = 0
     NO_GO = 1
@@ -52,18 +52,18 @@ WORST_FIRST = (
 
 @dataclass(frozen=True)
 class CriterionResult:
-    """One criterion with its result.
+    """Hold one criterion with its result.
 
     :param id: id of the criterion
     :param title: a sentence that is true if the criterion passes
     :param status: the result
-    :param blocking: whether it counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
+    :param blocking: whether the criterion counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
     :param value: the measured value; None without a measurement
     :param threshold: the threshold for the value; None for a kind that needs none
     :param source: origin of the criterion
     :param detail: the figures behind the status, in words
     :param tags: the logged names that it reads
-    :param needs_callback: the callback that would log the missing tags; None if it ran, or could not run
+    :param needs_callback: the callback that would log the missing tags; None if that callback ran, or could not run
     """
 
     id: str
@@ -100,7 +100,7 @@ def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Liter
     """Return the answer of the blocking criteria to one of the two questions.
 
     :param results: results of all criteria
-    :param about_learning: "is it learning?"; otherwise "is it stable?"
+    :param about_learning: True for "is it learning?", False for "is it stable?"
     """
     asked = {r.status for r in results if r.blocking and (r.id in ABOUT_LEARNING) is about_learning}
     if Status.FAIL in asked:
@@ -111,7 +111,7 @@ def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Liter
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the worst exit code: 4 before 2 before 1 before 3 before 0; 2 if there are none."""
+    """Return the worst exit code; from worst to best: 4, 2, 1, 3, 0. Without any code the result is 2."""
     given = set(codes)
     return next((code for code in WORST_FIRST if code in given), ExitCode.UNREADABLE)
 

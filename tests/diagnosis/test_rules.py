@@ -325,7 +325,7 @@ def test_a_critic_that_has_not_learned_the_reward_of_a_step_was_hardly_updated()
     found = RULES["too_few_updates"].diagnose(run(**hardly))
     assert found is not None
     assert found.value == pytest.approx(0.5, rel=0.05)
-    assert found.remedy.startswith("Consistent with updates that are far between (train_freq, gradient_steps)")
+    assert found.remedy.startswith("Consistent with rare updates (train_freq, gradient_steps)")
     silent: list[dict[str, object]] = [
         {"train__actor_loss": 5.5},  # it has learned most of it
         {"train__critic_loss": 5.0},  # its values have settled
@@ -454,7 +454,7 @@ def test_exploration_that_ends_early_never_ends_or_explodes_is_told_apart() -> N
         return None if diagnosis is None else (diagnosis.evidence[0].tag, diagnosis.evidence[0].note)
 
     early = found(**FLAT, train__exploration_noise=[1.0] * 4 + [0.04] * 56)
-    assert early == ("train/exploration_noise", "4 % of its first value, from 8% of the run on")
+    assert early == ("train/exploration_noise", "4 % of its first value, after 8% of the run")
     assert found(**FLAT, train__exploration_noise=[1.0] * 12 + [0.04] * 48) is None
     assert found(**FLAT, train__exploration_noise=0.2) is None
     random = found(**FLAT, rollout__exploration_rate=0.9)
@@ -494,7 +494,7 @@ def test_a_new_file_in_the_folder_is_a_rule(tmp_path: Path, monkeypatch: pytest.
     ("change", "message"),
     [
         (("TITLE", "NAME"), "new_cause is not a complete rule: .*TITLE"),
-        (('ID = "short_warmup"', 'ID = "other"'), "ID='other', expected the name of its file"),
+        (('ID = "short_warmup"', 'ID = "other"'), "ID='other'; expected the name of its file"),
     ],
 )
 def test_an_incomplete_rule_is_refused(

@@ -1,10 +1,10 @@
-"""The rules, one cause in each file. They are found by discovery: a new file in this folder is a new rule.
+"""Collect the rules from this folder: every file is the rule of one cause, and a new file is a new rule.
 
 The module of a rule holds everything about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
-``IS_LIVE`` (whether it is also judged while training runs), ``EXPLAINED_BY`` (ids of the diagnoses of which it may be a
-mere consequence), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
-:class:`~sb3_visual_td3.diagnosis.findings.RuleResult`. Live alerts call it with a window of the last updates, the
-report with the whole run.
+``IS_LIVE`` (whether the rule is also applied while training runs), ``EXPLAINED_BY`` (ids of the diagnoses of which it
+may be a mere consequence), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
+:class:`~sb3_visual_td3.diagnosis.findings.RuleResult`. Live alerts call ``diagnose`` with a window of the last updates,
+the report calls it with the whole run.
 
 The documentation of a rule is generated from its module: the docstring, the numbers in capitals with the strings below
 them, and the docstring of ``diagnose``.
@@ -42,7 +42,7 @@ def _discover() -> dict[str, Rule]:
         except AttributeError as error:
             raise TypeError(f"{module.__name__} is not a complete rule: {error}") from error
         if rule.id != module_info.name:
-            raise TypeError(f"{module.__name__} has ID={rule.id!r}, expected the name of its file")
+            raise TypeError(f"{module.__name__} has ID={rule.id!r}; expected the name of its file")
         rules[rule.id] = rule
     check_explanations(rules)
     return rules
@@ -52,7 +52,7 @@ def check_explanations(rules: Mapping[str, Rule]) -> None:
     """Check that every diagnosis named as an explanation has a rule.
 
     :param rules: id of each rule to the rule
-    :raises ValueError: if one has no rule
+    :raises ValueError: if a diagnosis in ``EXPLAINED_BY`` has no rule
     """
     for rule in rules.values():
         unknown = sorted(set(rule.explained_by) - rules.keys())
@@ -64,4 +64,4 @@ RULES: dict[str, Rule] = _discover()
 """Every rule by the id of its diagnosis."""
 
 LIVE_RULES: dict[str, Rule] = {rule_id: rule for rule_id, rule in RULES.items() if rule.is_live}
-"""The rules that are also judged while training runs; each logs ``alerts/<id>``."""
+"""The rules that are also applied while training runs; each logs ``alerts/<id>``."""

@@ -4,8 +4,8 @@ Dead policies measured a saturation of 0.92 to 1.0, a largest |u| before the tan
 0 after about 750 updates, while the critic's loss and gradients looked normal. Saturation alone does not prove that
 a policy is dead: one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
 
-Where the saturation was not logged, the gradients are consistent with it: the head of the actor got a gradient at first
-and gets none later, while the critics still learn. If the head has no gradient from the first update onwards, the
+If the saturation was not logged, the gradients of a dead policy suggest it: the head of the actor got a gradient at
+first and gets none later, while the critics still learn. If the head has no gradient from the first update onwards, the
 action is cut off from the loss, which is the diagnosis vanishing_actor_gradient.
 """
 
@@ -38,7 +38,7 @@ CURE = Cure(
             key="policy_kwargs.trunk_dim",
             to=50,
             unless_set=True,
-            reason="a Linear-LayerNorm-Tanh trunk bounds what the head sees (DrQ-v2)",
+            reason="a Linear-LayerNorm-Tanh trunk bounds the input of the head (DrQ-v2)",
         ),
     )
 )
@@ -56,16 +56,17 @@ warning."""
 
 
 WAS_ALIVE = 1e-3
-"""The head has received a gradient once if its first norm exceeds this part of the critics' norm."""
+"""The head counts as having received a gradient at first if its first norm exceeds this fraction of the critics'
+norm."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the fraction of saturated actions over the last quarter with a threshold.
 
-    Without it, look for an actor's head whose gradient was there at first and has vanished.
+    If that fraction was not logged, look for an actor's head whose gradient has vanished.
 
-    Large activations before the tanh, an action that no longer varies and a head without a gradient raise the
-    confidence.
+    Three further signs raise the confidence: large activations before the tanh, an action that no longer varies, and a
+    head without a gradient.
     """
     saturation = data[tags.ACTION_SATURATION].finite
     if tags.ACTION_SATURATION not in data:
@@ -75,11 +76,11 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     level = saturation.tail(0.25).mean()
     if level < SATURATED:
         return None
-    # From 0.55 at the threshold to 0.9 at a saturation of 0.95, which dead policies reach.
+    # The confidence rises from 0.55 at the threshold to 0.9 at a saturation of 0.95, which dead policies reach.
     confidence = 0.55 + 0.35 * min(1.0, (level - SATURATED) / 0.45)
     evidence = [Evidence.last_of(saturation, f"mean of the last quarter {level:.2f}; healthy policies stay below 0.1")]
     pre_tanh = data[tags.PRE_TANH_ABS_MEAN].finite
-    # tanh'(3) is 0.01: from there on almost nothing of a gradient is left.
+    # tanh'(3) is 0.01: beyond 3 the tanh passes almost no gradient.
     if len(pre_tanh) and pre_tanh.values[-1] > 3.0:
         confidence += 0.03
         evidence.append(Evidence.last_of(pre_tanh, "the tanh passes almost no gradient here"))
@@ -114,7 +115,7 @@ def _by_gradients(data: SeriesSet) -> RuleResult | None:
     if first <= WAS_ALIVE * critic.median():
         return None
     evidence = (
-        Evidence.last_of(head, f"the head gets none now; at first it was {rounded(first)}"),
+        Evidence.last_of(head, f"the head gets no gradient now; at first its norm was {rounded(first)}"),
         Evidence.last_of(critic, "the critics still receive one"),
     )
     remedy = (

@@ -1,6 +1,6 @@
 """The gradient norms were logged after clipping, so the monitor cannot see a loss that diverges.
 
-Clipping turns a norm of any size into the limit, and a curve of the clipped norm is flat. A run that was recorded this
+Clipping reduces every larger norm to the limit, so a curve of the clipped norm is flat. A run that was recorded this
 way showed norms of 1.9 and no alert while its actor loss fell from -250 to -2.8 billion.
 """
 
@@ -42,8 +42,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     loss = data[tags.ACTOR_LOSS].finite
     if support is None or support.ratio <= UNSUPPORTED or len(encoder) < 5 or not norms_are_flat(data):
         return None
-    # Both signs are needed: a flat norm alone is a healthy run with a low limit, a growing loss alone is visible
-    # anyway.
+    # Both signs are needed. A flat norm alone may come from a healthy run with a low limit, and a growing loss alone is
+    # visible anyway.
     growth = growth_factor(loss.tail(0.5))
     if not growth >= GROWS:
         return None

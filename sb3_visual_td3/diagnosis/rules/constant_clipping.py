@@ -1,6 +1,6 @@
 """The actor's gradients are clipped on nearly every update: a safeguard has become a part of the optimizer.
 
-The critic's encoder is not judged: healthy ones measured norms of 80 to 630, and a limit of 10 always clips them.
+The critic's encoder is not judged: healthy encoders measured norms of 80 to 630, and a limit of 10 always clips these.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ CURE = Cure(
 
 MIN_POINTS = 5
 UNTRAINED = 1.0
-"""The order of an untrained network's values; a smaller bound is raised to it."""
+"""The order of magnitude of an untrained network's values; a smaller bound is raised to this value."""
 RUNAWAY = 10.0
 """Growth over the later half that counts where no bound was logged. A guess."""
 
@@ -55,8 +55,8 @@ BEYOND_RETURNS = 0.1
 """Confidence added to such growth if Q also exceeds the range of the logged returns (q_beyond_returns)."""
 
 LARGE = 200.0
-"""|Q| that such growth has to reach; the criterion q_magnitude has the same value. Less is enough where Q is beyond
-every logged return and the critic's error grows with it."""
+"""|Q| that such growth has to reach; the criterion q_magnitude has the same value. A smaller |Q| is enough if it
+exceeds every logged return and the critic's error grows with it."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -69,7 +69,7 @@ def _judge(data: SeriesSet, q: Series) -> RuleResult | None:
     if len(q) < MIN_POINTS:
         return None
     bound = data[tags.Q_BOUND].finite
-    # A bound of 0 means that no reward but 0 has been seen yet.
+    # A bound of 0 means that all rewards so far were 0.
     bound = bound.where(bound.values > 0)
     return _beyond_bound(q, bound) if len(bound) else _runaway(data, q)
 
@@ -87,7 +87,7 @@ def _beyond_bound(q: Series, bound: Series) -> RuleResult | None:
         return None
     worst = int(np.argmax(ratio))
     evidence = Evidence(q.name, int(q.steps[worst]), float(q.values[worst]), f"{rounded(ratio[worst])} times the bound")
-    # From 0.6 at the bound to 0.95 at ten times the bound.
+    # The confidence rises from 0.6 at the bound to 0.95 at ten times the bound.
     confidence = bounded(0.6 + 0.35 * min(1.0, math.log10(ratio[worst])))
     return RuleResult(confidence, (evidence,), onset(q, beyond), value=float(ratio[worst]), threshold=1.0)
 

@@ -41,7 +41,7 @@ either."""
 
 MIN_POINTS = 5
 DORMANT = 0.9
-"""Fraction of units without output from which the fraction is listed as evidence."""
+"""Fraction of dormant units (without output) from which this fraction is listed as evidence."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -58,7 +58,7 @@ def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
     rate, is_frozen = data[tags.GROUP_LR[cnn]].finite, data[tags.GROUP_FROZEN[cnn]].finite
     if (len(rate) and rate.values[-1] == 0.0) or (len(is_frozen) and is_frozen.values[-1] == 1.0):
         return None
-    # A dead policy starves head and encoder alike; that is vanishing_actor_gradient, not a frozen encoder.
+    # In a dead policy neither head nor encoder gets a gradient; that is vanishing_actor_gradient, not a frozen encoder.
     head_norm = data[tags.GRADIENT_NORM[mlp]].finite
     if len(head_norm) >= MIN_POINTS and recent(head_norm).median() < A_GRADIENT:
         return None
@@ -90,7 +90,7 @@ def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
 
 
 def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> RuleResult | None:
-    """Compare the statistics of the weights where neither gradients nor steps of the encoder were logged."""
+    """Compare the statistics of the weights, for a run that logged neither gradients nor steps of the encoder."""
     if any(tag[cnn] in data for tag in (tags.GRADIENT_NORM, tags.UPDATE_RATIO)):
         return None
     encoder, head = data[tags.PARAM_STD[cnn]].finite, data[tags.PARAM_STD[mlp]].finite

@@ -5,7 +5,7 @@ The entropy of discrete actions is compared with its first value. The entropy of
 ratios of it have no meaning; the standard deviation of the actions is compared instead.
 
 Source: Mnih et al. 2016, arXiv 1602.01783, section 4, on the entropy bonus against early convergence; Ahmed et al.
-2019, arXiv 1811.11214, on what entropy does in policy optimisation.
+2019, arXiv 1811.11214, on the effects of entropy in policy optimisation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXPLAINED_BY = ("non_finite", "learning_rate_too_high", "reward_scale")
 CURE = Cure(code="Raise ent_coef, or lower the learning rate: settings of PPO and A2C, not of VisualTD3.")
 
 LEFT = own_scale.ENTROPY_LEFT
-"""Part of the first entropy, or of the first standard deviation, below which a policy hardly explores."""
+"""A policy hardly explores below this fraction of its first entropy, or of its first standard deviation."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 

@@ -1,9 +1,9 @@
-"""SAC is paid more for its entropy than for its task, and therefore acts at random.
+"""SAC gains more from its entropy bonus than from its task, and therefore acts at random.
 
 SAC maximises the reward plus ``ent_coef`` times the entropy of its actions. One additional nat of entropy (a standard
 deviation 2.7 times as large) is worth ``ent_coef``. If that is more than the reward of a step, the best policy is a
-random one. The usual reasons are a fixed coefficient that was copied from a task with larger rewards, and rewards that
-are a thousand times too small, as long as an automatic coefficient has not decreased enough.
+random one. There are two usual reasons: a fixed coefficient that was copied from a task with larger rewards, or rewards
+that are a thousand times too small. In the second case an automatic coefficient may still decrease enough.
 
 Source: Haarnoja et al. 2018, arXiv 1801.01290, section 4.1 and figure 3: the scale of the rewards is SAC's temperature,
 and with a small scale the policy stays nearly uniform.
@@ -61,7 +61,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         Evidence.last_of(coefficient, f"one nat of entropy is worth {rounded(ratio)} times the reward of a step"),
         Evidence.last_of(series, f"over {rounded(length)} steps"),
     )
-    # From 0.55 if both weigh the same to 0.72 if the bonus is ten times the reward.
+    # The confidence rises from 0.55 if both weigh the same to 0.72 if the bonus is ten times the reward.
     confidence = 0.55 + 0.17 * min(1.0, float(np.log10(ratio)))
     return RuleResult(confidence, evidence, int(coefficient.steps[0]), value=ratio, threshold=OUTWEIGHS)
 

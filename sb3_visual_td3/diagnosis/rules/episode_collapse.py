@@ -1,6 +1,6 @@
 """Episodes end after a fraction of the steps that they lasted at first.
 
-The CARLA run that started this project ended so: 413 episodes, from 50 steps down to 2 or 3.
+This happened in the CARLA run that started this project: its 413 episodes shrank from 50 steps to 2 or 3.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         Evidence(tags.EPISODE_LENGTH, int(lengths.steps[0]), ends.early, "median over the first part of the run"),
         Evidence(tags.EPISODE_LENGTH, ends.late_begins_at, ends.late, "median over the last part of the run"),
     )
-    # From 0.5 at the threshold to 0.9 for episodes that shrink to nothing.
+    # The confidence rises from 0.5 at the threshold to 0.9 for episodes that shrink to nothing.
     confidence = 0.5 + 0.4 * (COLLAPSED - ratio) / COLLAPSED
     # The x-axis counts episodes; the sum of the lengths before the onset converts it to environment steps.
     short_from = onset(lengths, lengths.values < COLLAPSED * ends.early)

@@ -26,8 +26,8 @@ from sb3_visual_td3.diagnosis.trends import onset
 ID = "exploration_schedule"
 TITLE = "The exploration does not fit the run"
 REMEDY = (
-    "Let the noise (or epsilon) fall over half of the run or all of it, not over its first steps, and leave a tenth of "
-    "it to the end; where the policy's own deviation grows, lower ent_coef and look at the scale of the rewards."
+    "Let the noise (or epsilon) fall over at least half of the run, and keep a tenth of it until the end. If the "
+    "policy's own standard deviation grows, lower ent_coef and look at the scale of the rewards."
 )
 IS_LIVE = False
 EXPLAINED_BY = ("non_finite", "learning_rate_too_high", "reward_scale", "frozen_by_learning_rate")
@@ -37,16 +37,16 @@ CURE = Cure(
             key="noise_schedule",
             to="lin_1.0_0.1",
             unless_set=True,
-            reason="noise falls over the whole run, from and to the values of DrQ-v2",
+            reason="noise falls over the whole run, between the first and last values of DrQ-v2",
         ),
     )
 )
 
 GONE = 0.05
-"""Part of the first noise, or of the first epsilon, that counts as no exploration."""
+"""Noise or epsilon below this fraction of its first value counts as no exploration."""
 
 EARLY = 0.1
-"""Part of the run. A schedule that is over by then left no time to find anything."""
+"""Fraction of the run. Exploration that ends before this point left no time to find anything."""
 
 STILL_RANDOM = 0.5
 """Epsilon at the end from which most actions are still random."""
@@ -59,7 +59,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     learning = judge_learning(data).answer
     if learning == "yes":
         return None
-    # Without a return that shows a failure, a schedule is only a suspicion.
+    # If the return does not show a failure, a schedule alone is only a suspicion.
     is_sure = learning == "no"
     return _explodes(data, is_sure) or _ends_early(data, is_sure) or _never_ends(data, is_sure)
 
@@ -89,7 +89,7 @@ def _ends_early(data: SeriesSet, is_sure: bool) -> RuleResult | None:
     end = data.n_steps or int(noise.steps[-1])
     if first is None or left[-1] > GONE or first > EARLY * end:
         return None
-    note = f"{rounded(100 * float(left[-1]))} % of its first value, from {first / max(end, 1):.0%} of the run on"
+    note = f"{rounded(100 * float(left[-1]))} % of its first value, after {first / max(end, 1):.0%} of the run"
     return RuleResult(
         0.6 if is_sure else 0.4, (Evidence.near(noise, first, note),), first, value=float(left[-1]), threshold=GONE
     )

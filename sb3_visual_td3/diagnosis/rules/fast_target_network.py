@@ -1,11 +1,11 @@
-"""The target networks follow the critics at once: each critic learns towards its own latest guess.
+"""The target networks follow the critics at once: each critic learns towards its own latest values.
 
-If a target moves by the part ``tau`` per update, the critic looks about ``1 + tau u`` steps ahead after ``u`` updates:
-dQ_target/du = tau (r - (1 - gamma) Q_target), from Q_target = 0. The first logged Q therefore shows how fast the
-targets move, without a tag of our callbacks. Stock TD3 on Pendulum-v1 was measured after 600 updates: Q is the reward
-of 2 steps with tau = 0.005, and of 50 steps, the whole horizon, with tau = 1.
+Let a target move by the fraction ``tau`` per update. After ``u`` updates the critic then looks about ``1 + tau u``
+steps ahead, because dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0. The first logged Q
+therefore shows how fast the targets move, without a tag of our callbacks. Stock TD3 on Pendulum-v1 was measured after
+600 updates: Q is the reward of 2 steps with tau = 0.005, and of 50 steps, the whole horizon, with tau = 1.
 
-A large first step of the optimizer, or a reward that grows, looks the same, so the diagnosis names these causes too.
+A large first step of the optimizer or a reward that grows has the same effect, so the diagnosis names these causes too.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ CURE = Cure(
 )
 
 FAST = 0.03
-"""Estimated tau from which targets follow at once: six times the usual one. The estimate is a lower limit."""
+"""Estimated tau from which targets follow at once: six times the usual tau. The estimate is a lower limit."""
 
 MOST_UPDATES = 2_000.0
-"""After more updates, a critic with the usual tau looks ten steps ahead and more, and the first point says little."""
+"""After more updates than this, even a critic with the usual tau looks ten or more steps ahead, so the first point
+shows little."""
 
 MIN_POINTS = 3
 
@@ -55,8 +56,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     """Estimate tau from the first logged Q, the rewards of the first episodes, and the number of updates by then.
 
     Only off-policy runs are judged, unless the return shows learning or the Q could come from normalised rewards. Event
-    files of Stable-Baselines3 do not contain the number of updates. Its upper limit is the number of environment steps
-    since the last point that has a return and no Q yet.
+    files of Stable-Baselines3 do not contain the number of updates. The number of updates is at most the number of
+    environment steps since the last point that has a return but no Q.
     """
     kind = recognise(data.names())
     returns, length_tag = find_returns(data.names()), find_lengths(data.names())
@@ -87,8 +88,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
             q.name,
             int(q.steps[0]),
             float(q.values[0]),
-            f"the rewards of {rounded(ahead)} steps after {rounded(n_updates)} updates at most; with tau = 0.005 they "
-            f"would be {rounded(1.0 + 0.005 * n_updates)}",
+            f"the rewards of {rounded(ahead)} steps after at most {rounded(n_updates)} updates; with tau = 0.005 it "
+            f"would be those of {rounded(1.0 + 0.005 * n_updates)} steps",
         ),
     )
     remedy = (

@@ -28,10 +28,10 @@ from sb3_visual_td3.diagnosis.trends import growth_factor, onset, recent
 ID = "feature_leak"
 TITLE = "The critic scores the actor's features, and the actor's encoder learns to inflate Q"
 REMEDY = (
-    "Let the critic score its OWN features of the observation in the actor's loss: "
-    "actor_loss = -critic.q1(critic_encoder(s), actor(s)).mean(), so that the loss reaches the actor's encoder through "
-    "the action alone. Gradient clipping does not cure it: Adam is nearly scale-invariant, so a clipped gradient that "
-    "points in the wrong direction on every update still moves the weights."
+    "In the actor's loss, let the critic score its OWN features of the observation: actor_loss = "
+    "-critic.q1(critic_encoder(s), actor(s)).mean(). The loss then reaches the actor's encoder through the action "
+    "alone. Gradient clipping does not cure it: Adam is nearly scale-invariant, so a clipped gradient that points in "
+    "the wrong direction on every update still moves the weights."
 )
 IS_LIVE = True
 EXPLAINED_BY: tuple[str, ...] = ()
@@ -48,8 +48,8 @@ CURE = Cure(
 
 MIN_POINTS = 5
 MLP_IS_STILL = 0.02
-"""Median gradient of the actor's head over that of its encoder, below which the loss does not act through the head. The
-leak measured 0.02 to 0.1 at first and then 0, correct wirings 1 to 10."""
+"""Median gradient of the actor's head over that of its encoder, below which the loss does not act through the head.
+With the leak it measured 0.02 to 0.1 at first and then 0, with a correct loss 1 to 10."""
 
 ENCODER_IS_STILL = 1e-3
 """Median gradient of the actor's encoder over that of the critic's head, below which it is too small to judge."""
@@ -58,7 +58,7 @@ ENCODER_IS_STILL = 1e-3
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a loss that the replayed Q values do not support, or for gradients that bypass the action.
 
-    A shared encoder cannot leak: the actor reads its features detached.
+    A shared encoder cannot leak, because the actor reads detached features.
     """
     if data.flag(tags.ENCODER_IS_SHARED):
         return None
@@ -70,7 +70,8 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
     head, encoder = aligned(data[tags.GRADIENT_NORM[ACTOR_MLP.name]], data[tags.GRADIENT_NORM[ACTOR_CNN.name]])
     if len(head) < MIN_POINTS:
         return None
-    # The critics' head gives the scale of a gradient that matters: two vanishing norms have any ratio.
+    # The gradient of the critics' head shows from which size on a gradient matters: the ratio of two vanishing norms
+    # means nothing.
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     scale = recent(critic).median() if len(critic) else 1.0
     late_head, late_encoder = recent(head).median(), recent(encoder).median()
@@ -142,14 +143,14 @@ def _encoder_norm(data: SeriesSet) -> tuple[float, list[Evidence]]:
     if len(encoder) < MIN_POINTS:
         return 0.0, []
     # With the leak, the norm grows with the loss or, if it was logged after clipping, is constant. Any other course
-    # speaks against it.
+    # speaks against the leak.
     growth = growth_factor(encoder)
     if growth >= 10.0:
         return 0.1, [
             Evidence.largest_of(encoder, f"the encoder's gradient grows with the loss, {rounded(growth)} times")
         ]
     if norms_are_flat(data):
-        return 0.1, [Evidence.last_of(encoder, "constant while the loss diverges: taken after clipping")]
+        return 0.1, [Evidence.last_of(encoder, "constant while the loss diverges, so it was taken after clipping")]
     return -0.1, []
 
 

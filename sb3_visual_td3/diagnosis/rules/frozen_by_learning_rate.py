@@ -1,8 +1,8 @@
 """A learning rate of 0, or one so small that no weight changes: nothing is learned.
 
-A typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong unit does this. The rate
-is read where it is logged. Where it is not, the optimizer's steps or the statistics of the weights show it: gradients
-arrive, and the weights stay as they are.
+A typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong unit does this. If the
+run logged its learning rate, the rule reads it. Otherwise the optimizer's steps or the statistics of the weights show
+the problem: gradients arrive, but the weights do not change.
 """
 
 from __future__ import annotations
@@ -33,21 +33,23 @@ TINY = 1e-9
 large as the rate."""
 
 LOW = 2e-6
-"""A rate below this has no visible effect: 12,000 steps of Adam move a weight by 0.02 at most. It counts only if the
-return shows that nothing was learned."""
+"""A rate below this has no visible effect: 12,000 steps of Adam move a weight by 0.02 at most. Such a rate is reported
+only if the return shows that nothing was learned."""
 
 PART = 0.5
-"""Part of the points with such a rate. A schedule may end at 0; one that is 0 for half of the run is a mistake."""
+"""Fraction of the points with such a rate from which the rate is reported. A schedule may end at 0, but a schedule that
+is 0 for half of the run is a mistake."""
 
 MIN_POINTS = 5
 A_GRADIENT = 1e-6
-"""Gradient norm from which a network should move. Below it, standing still needs no further explanation."""
+"""Gradient norm from which the weights of a network should change. A smaller gradient explains weights that do not
+change."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Read the logged learning rates; without one, compare gradients with steps and with the weights.
+    """Read the logged learning rates; if none is logged, compare gradients with steps and with the weights.
 
-    A rate of 0 for one group of a network is intended if another group learns; it is not reported.
+    A rate of 0 for one group of a network is not reported if another group learns, because it is then intended.
     """
     return _by_rate(data) or _by_steps(data)
 
@@ -76,7 +78,7 @@ def _rate_of(data: SeriesSet, network: Network) -> Series | None:
     logged = [rate for rate in groups if len(rate)]
     if not logged:
         return None
-    # One group at 0 is intended if another one learns; a policy without an encoder logs its head alone.
+    # One group with a rate of 0 is intended if another group learns. A policy without an encoder logs only its head.
     return max(logged, key=lambda rate: float(rate.values.max()))
 
 
@@ -86,7 +88,7 @@ def _by_steps(data: SeriesSet) -> RuleResult | None:
         norm = data[tags.GRADIENT_NORM[head]].finite
         if len(norm) < MIN_POINTS or not recent(norm).median() > A_GRADIENT:
             continue
-        # Only the head is checked: an encoder that does not change beside a head that does is the diagnosis
+        # Only the head is checked. If the encoder does not change but the head does, that is the diagnosis
         # encoder_frozen.
         ratio = data[tags.UPDATE_RATIO[head]].finite
         if len(ratio) >= MIN_POINTS and recent(ratio).abs_max() == 0.0:

@@ -26,16 +26,23 @@ EXPLAINED_BY = (
 )
 CURE = Cure(
     changes=(
-        SettingChange(key="group_lr", at_most=0.0001, times=0.3, reason="DrQ-v2's; below it the factor is a guess"),
-        SettingChange(key="max_grad_norm", to=10.0, unless_set=True, reason="a safeguard, not a cure; our preset's"),
+        SettingChange(
+            key="group_lr",
+            at_most=0.0001,
+            times=0.3,
+            reason="DrQ-v2's value; the factor for smaller rates is a guess",
+        ),
+        SettingChange(
+            key="max_grad_norm", to=10.0, unless_set=True, reason="a safeguard, not a cure; the value is our preset's"
+        ),
     )
 )
 
 EXPLODED = 50_000.0
-"""Median of the last quarter. The author of the CARLA run that started this project took 50,000 as his NO-GO mark."""
+"""Median norm of the last quarter. The author of the CARLA run that started this project chose 50,000 as the limit."""
 
 GROWN = 100.0
-"""Growth over the run, or median of the last three points over the median of those before. A guess."""
+"""Growth over the run, or the median of the last three points divided by the median of all earlier points. A guess."""
 
 AT_LEAST = 1_000.0
 """Below this norm, growth is normal at the start of training: healthy critic encoders measured 80 to 630."""
@@ -80,7 +87,7 @@ def _explodes(norm: Series) -> bool:
 
 
 def _has_shot_up(norm: Series) -> bool:
-    """Return whether the last points are far above the earlier ones; a trend over all points would show it too late."""
+    """Return whether the last points are far above the earlier points; a trend over all points shows that too late."""
     late = norm.values[-3:]
     before = norm.values[:-3]
     return before.size >= 3 and float(np.median(late)) > max(AT_LEAST, GROWN * float(np.median(before)))

@@ -1,8 +1,8 @@
-"""The policy had learned, and then lost a large part of its gain: the best policy is not the last one.
+"""The policy had learned, and then lost a large part of its gain: the last policy is not the best.
 
-The return curve is judged against its own noise (`diagnosis/return_curve.py`): it rose clearly above its start, and
-ends well below its best level. Many causes end like this, and each of them is listed first if its own rule finds it.
-Whatever the cause was, there is a checkpoint that is better than the last one.
+The return rose clearly above its start and ended well below its best level, measured against the noise of the curve
+(`diagnosis/return_curve.py`). Many causes have this effect, and each of them is listed first if its own rule finds it.
+Whatever the cause was, an earlier checkpoint is better than the last one.
 
 Source: Henderson et al. 2018, "Deep Reinforcement Learning that Matters", arXiv 1709.06560, on runs that learn and then
 get worse; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause.
@@ -22,7 +22,7 @@ REMEDY = (
     "and end the next run there, or lower the learning rate towards the end."
 )
 IS_LIVE = False
-# Each of these makes a policy that drove well drive badly. The first one found counts.
+# Each of these causes can make a good policy bad. The first one that was found counts.
 EXPLAINED_BY = (
     "non_finite",
     "feature_leak",
@@ -55,14 +55,14 @@ MIN_STEPS = 10_000.0
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that collapsed after learning, evaluation before training.
 
-    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below the 0.75
-    that blocks a verdict by itself, because the curve shows that the policy fell and not why.
+    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below 0.75, from
+    which a diagnosis alone blocks a GO, because the curve shows that the policy fell and not why.
     """
     n_steps = data.n_steps
     if n_steps is None or n_steps < MIN_STEPS:
         return None
     fallen = [curve for curve in judge_learning(data).curves if curve.state is CurveState.COLLAPSED]
-    # A fall that is clear in one curve counts, even if the other one has not fallen.
+    # A fall that is clear in one curve counts, even if the other curve has not fallen.
     curve = max(fallen, key=_confidence, default=None)
     if curve is None or curve.peak_step is None:
         return None

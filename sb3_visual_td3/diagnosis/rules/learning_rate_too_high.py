@@ -4,7 +4,7 @@ With Adam, the ratio of the first steps of a new network to its weights follows 
 mean of the first 25 updates: 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2, 0.4 to 0.7 for 0.1, and 3
 to 7 for 1.
 
-Where no steps were measured, the logged rate itself counts: 1e-4 to 1e-3 is usual for Adam, and from 0.05 on few
+If no steps were measured, the logged learning rate itself counts: 1e-4 to 1e-3 is usual for Adam, and from 0.05 on few
 networks learn anything. A run whose return shows learning is not reported for its rate.
 
 Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual.
@@ -35,31 +35,36 @@ CURE = Cure(
             key="group_lr",
             at_most=0.0001,
             times=0.3,
-            reason="makes steps small relative to the weights; 1e-4 is DrQ-v2's, below it the factor is a guess",
+            reason=(
+                "makes steps small relative to the weights; 1e-4 is DrQ-v2's value, the factor for smaller rates is a "
+                "guess"
+            ),
         ),
     )
 )
 
 HALF = 0.5
-"""One step this large replaces the network. The largest point counts, not the last: such a step makes the weights
-large, and later steps look small compared with them."""
+"""One step this large, relative to the weights, replaces the network. The largest point counts, not the last: such a
+step makes the weights large, so later steps look small compared with the weights."""
 
 TENTH = 0.1
-"""Ten steps this large in a row replace the network; a live window has a point every ten updates."""
+"""Ten consecutive steps this large, relative to the weights, replace the network; a live window has a point every ten
+updates."""
 
 OUT_OF_THE_BLUE = 30.0
-"""Largest step over the median: such a step hit a network that had settled. The first steps of a new network stay
-within ten times its later ones."""
+"""Ratio of the largest step to the median step from which the step hit a network that had settled. The first steps of a
+new network are at most ten times as large as its later steps."""
 
 HIGH_RATE = 0.05
-"""A logged rate from which steps replace a network, by the measurements above: fifty times the largest usual one."""
+"""A logged rate from which steps replace a network, according to the measurements above: fifty times the largest usual
+rate."""
 
 DOUBTFUL_RATE = 0.01
-"""A logged rate from here on is reported only if the return shows that nothing was learned."""
+"""A logged rate from this value on is reported only if the return shows that nothing was learned."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the ratio of steps to weights of all four groups, and report the most certain (then the largest).
+    """Check the ratio of steps to weights of all four groups, and report the group with the most certain sign.
 
     Without such ratios, check the logged learning rates of a network.
     """
@@ -76,7 +81,7 @@ def _by_rate(data: SeriesSet) -> RuleResult | None:
     # A table of Q values is trained with rates of 0.1; only the kinds that are known to train networks count.
     if not rates or recognise(data.names()).family is Family.UNKNOWN:
         return None
-    # Warm-up schedules begin low and others end low: the typical rate counts.
+    # Warm-up schedules begin low and other schedules end low, so the median rate counts.
     rate = max(rates, key=lambda series: series.median())
     typical = rate.median()
     if typical < DOUBTFUL_RATE:
@@ -84,7 +89,8 @@ def _by_rate(data: SeriesSet) -> RuleResult | None:
     learning = judge_learning(data).answer
     if learning == "yes" or (typical < HIGH_RATE and learning != "no"):
         return None
-    # Below the 0.75 that blocks a verdict: the rate is a setting, and its effect was not measured.
+    # The confidence stays below 0.75, from which a diagnosis blocks a GO: the rate is a setting, and its effect was not
+    # measured.
     threshold = HIGH_RATE if typical >= HIGH_RATE else DOUBTFUL_RATE
     confidence = 0.72 if typical >= HIGH_RATE else 0.55
     evidence = (Evidence.largest_of(rate, "the logged rate; 1e-4 to 1e-3 is usual for Adam"),)

@@ -1,8 +1,8 @@
 """The return never rises above its own noise, although the run was long enough.
 
 A flat return shows that something is wrong, but not the cause. The rule therefore names the causes with which the run
-is consistent, the likeliest first, and the tags to log in order to tell them apart. The logged tags rule causes out: a
-network whose weights change is not the reason.
+is consistent, the likeliest first, and the tags to log in order to tell them apart. The logged tags rule some causes
+out: if the weights change, for example, no network is frozen.
 
 Source: the shape of the curve, see `diagnosis/return_curve.py`; Henderson et al. 2018, arXiv 1709.06560, on the
 influence of reward scale and learning rates.
@@ -21,11 +21,11 @@ from sb3_visual_td3.diagnosis.tag_search import words_of
 ID = "never_learned"
 TITLE = "The return never rises above its own noise"
 REMEDY = (
-    "Train the same settings on a task that is known to be solved by them (Pendulum-v1, CartPole-v1). If that works, "
-    "look at the environment: does the reward change with the actions, and do the observations show what it depends on?"
+    "Train the same settings on a task that they are known to solve (Pendulum-v1, CartPole-v1). If that works, look at "
+    "the environment: does the reward change with the actions, and do the observations show what it depends on?"
 )
 IS_LIVE = False
-# Every diagnosis that keeps a policy from learning explains a flat return. The most certain ones come first.
+# Each of these diagnoses keeps a policy from learning and so explains a flat return. The most certain come first.
 EXPLAINED_BY = (
     "non_finite",
     "frozen_by_learning_rate",
@@ -95,7 +95,8 @@ def candidates(data: SeriesSet) -> str:
     """Name the causes that fit a flat return and that the logged tags do not rule out.
 
     :param data: the series of a run
-    :return: one or two sentences with up to three causes, the likeliest first, and the tag that tells each apart
+    :return: one or two sentences with up to three causes, the likeliest first, and the tags that would show each of
+        them
     """
     family = recognise(data.names()).family
     possible: list[tuple[str, str]] = []
@@ -122,7 +123,7 @@ def _unseen_off_policy(data: SeriesSet) -> list[tuple[str, str]]:
     if not any(tag in data for tag in (*tags.GRADIENT_NORM.values(), *tags.UPDATE_RATIO.values())):
         possible.append(("an encoder or an actor that does not learn", "the norms of the gradients by network"))
         if "train/n_updates" not in data:
-            possible.append(("updates that are far between (train_freq, gradient_steps)", "train/n_updates"))
+            possible.append(("rare updates (train_freq, gradient_steps)", "train/n_updates"))
     return possible
 
 

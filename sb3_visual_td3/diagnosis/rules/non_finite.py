@@ -1,4 +1,4 @@
-"""A logged value is NaN or infinite: nothing that is computed from it has a meaning."""
+"""A logged value is NaN or infinite, so everything that is computed from it is wrong as well."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ CURE = Cure(code=("No hyperparameter cures it: find where the first NaN comes fr
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Find the tags with non-finite values, and list those first that were non-finite first."""
-    # A derived tag may be infinite by definition, such as the bound of undiscounted returns.
-    # SB3 writes NaN as the explained variance of a rollout whose returns are all equal, and minus infinity is possible.
+    """Find the tags with non-finite values, in the order in which they became non-finite."""
+    # A derived tag may be infinite by definition, such as the bound of undiscounted returns. SB3 writes NaN as the
+    # explained variance of a rollout whose returns are all equal; minus infinity is possible too.
     measured = [data[name] for name in data.names() if name not in tags.DERIVED and "explained" not in words_of(name)]
     bad = [series.where(~np.isfinite(series.values)) for series in measured]
     # By step and then by name, so that the order does not depend on the order in the log.

@@ -3,7 +3,8 @@
 The actor moves towards actions that the critic overrates, and no transition in the buffer corrects the critic there. A
 small positive gap is healthy, because the policy is better than the mixture of older policies in the buffer.
 
-Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error; the bound is the one of critic_overestimation.
+Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error; the bound is the same as in
+critic_overestimation.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from sb3_visual_td3.diagnosis.trends import onset, recent
 ID = "policy_extrapolation"
 TITLE = "The critic overrates the policy's own actions, and replayed actions do not support it"
 REMEDY = (
-    "Let the actor maximise the smaller of the two critics (actor_objective='min'), keep more exploration noise so "
-    "that the buffer holds actions like the policy's, and lower the actor's learning rate below the critics'."
+    "Let the actor maximise the smaller of the two critics (actor_objective='min'), keep more exploration noise, to "
+    "fill the buffer with actions like the policy's, and lower the actor's learning rate below the critics'."
 )
 IS_LIVE = True
 CURE = Cure(
@@ -53,10 +54,10 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the policy's value with what the rewards allow, else its gap with the values of replayed actions.
+    """Compare the value of the policy's actions with the limit that the rewards set, or with the replayed Q values.
 
-    Where neither is logged, minus the actor's loss stands for the policy's value. SAC's loss contains the entropy and
-    is not used.
+    If that value is not logged, minus the actor's loss stands for it. SAC's loss also contains the entropy, so it is
+    not used.
     """
     return _beyond_bound(data) or _wide_gap(data, data[tags.Q_GAP].finite) or _gap_of_loss(data)
 
@@ -65,7 +66,7 @@ def _beyond_bound(data: SeriesSet) -> RuleResult | None:
     policy_q, q1, bound = (recent(data[tag].finite) for tag in (tags.POLICY_Q_VALUE, tags.Q1_VALUE, tags.Q_BOUND))
     if len(data[tags.POLICY_Q_VALUE].finite) < MIN_POINTS or not len(q1) or not len(bound) or not bound.values[-1] > 0:
         return None
-    # Where Q on replayed pairs is beyond the bound as well, the critics overestimate everywhere: critic_overestimation.
+    # If Q on replayed pairs also exceeds the bound, the critics overestimate everywhere: that is critic_overestimation.
     limit = max(float(bound.values[-1]), FLOOR) * (1 + 1e-6)
     value = abs(policy_q.median())
     if value <= limit or q1.abs_max() > limit:
@@ -106,7 +107,7 @@ def _wide_gap(data: SeriesSet, gap: Series) -> RuleResult | None:
     if part <= GAP:
         return None
     note = f"the median of the last points is {rounded(part)} times the largest |Q| on replayed pairs"
-    # A wide gap is weaker evidence than a value beyond the bound: 0.5 to 0.7, against 0.85 above.
+    # A wide gap is weaker evidence than a value beyond the bound: its confidence is 0.5 to 0.7, not 0.85 as above.
     confidence = 0.5 + 0.2 * min(1.0, part - GAP)
     return RuleResult(
         confidence, (Evidence.last_of(gap, note),), onset(gap, gap.values > GAP * scale), value=part, threshold=GAP

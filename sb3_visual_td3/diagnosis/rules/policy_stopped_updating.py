@@ -1,9 +1,9 @@
 """The updates of an on-policy algorithm no longer change the policy: the KL between old and new is about 0.
 
-PPO aims at an approximate KL of 0.01 to 0.05 an update; A2C logs none, but its actions' standard deviation is a weight
-and moves with every update. If the KL is 0 to seven digits or the deviation does not change, no update reaches the
-policy: a learning rate of 0, a ``target_kl`` that ends every update at its first batch, advantages that are all equal,
-or parameters that the optimizer does not hold.
+PPO aims at an approximate KL of 0.01 to 0.05 per update. A2C logs no KL, but the standard deviation of its actions is a
+weight and changes with every update. If the KL is 0 to seven digits or the deviation does not change, no update reaches
+the policy. Possible causes are a learning rate of 0, a ``target_kl`` that ends every update at its first batch,
+advantages that are all equal, or parameters that the optimizer does not hold.
 
 Source: Schulman et al. 2017, arXiv 1707.06347; the estimator of the KL: http://joschu.net/blog/kl-approx.html.
 """
@@ -37,7 +37,7 @@ MIN_POINTS = own_scale.MIN_POINTS
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look at the KL of the last quarter, and without one at a standard deviation that never changes."""
+    """Look at the KL of the last quarter; if no KL is logged, look for a standard deviation that never changes."""
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None
     kl = own_scale.named(data, {"kl"}, must_not={"loss", "target", "old", "coef", "max"})
@@ -51,5 +51,5 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     if std is None or float(np.ptp(std.values)) > 0.0:
         return None
     evidence = (Evidence.last_of(std, f"has not changed over {len(std)} points, although it is a weight"),)
-    # The deviation may be fixed on purpose (a custom policy), so that this alone does not decide.
+    # A custom policy may fix the deviation on purpose, so the deviation alone does not decide.
     return RuleResult(0.55, evidence, int(std.steps[0]), value=0.0, threshold=STOPPED)

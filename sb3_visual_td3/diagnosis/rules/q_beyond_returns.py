@@ -1,12 +1,12 @@
 """The critic's values are larger than the returns that the same run logged.
 
 The value of a state is a discounted part of an episode's return, so the two have the same scale. A mean Q of several
-times the largest |return| is therefore wrong. This rule needs no bound from the rewards, and no tag beyond what
-Stable-Baselines3 logs: minus the actor's loss stands for Q (for SAC with an allowance for the entropy). If our own
-callbacks logged the bound, the rule critic_overestimation is more exact.
+times the largest |return| is therefore wrong. This rule needs only the tags that Stable-Baselines3 logs: minus the
+actor's loss stands for Q. For SAC, Q may be larger by the value of the entropy bonus. If our own callbacks logged the
+bound on Q, the rule critic_overestimation is more exact.
 
-Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The figures are those of
-`diagnosis/own_scale.py`: public runs that learned stay below 0.35, diverged ones measured 2.4 and more.
+Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The thresholds are those of
+`diagnosis/own_scale.py`: public runs that learned stay below a ratio of 0.35, diverged runs measured 2.4 and more.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 ID = "q_beyond_returns"
 TITLE = "The critic's values are larger than the returns of the run allow"
 REMEDY = (
-    "Check that the logged returns and the rewards in the replay buffer have the same scale. If they have, the critic "
-    "overestimates: check gamma and the sign of its exponent, lower the learning rate, put LayerNorm after the "
-    "critics' dense layers, and use the smaller of two critics in the target."
+    "Check that the logged returns and the rewards in the replay buffer have the same scale. If they have the same "
+    "scale, the critic overestimates: check gamma and the sign of its exponent, lower the learning rate, put LayerNorm "
+    "after the critics' dense layers, and use the smaller of two critics in the target."
 )
 IS_LIVE = False
-# A value beyond the returns follows from each of these; critic_overestimation is the same diagnosis with a bound.
+# Each of these diagnoses leads to values beyond the returns; critic_overestimation is the same diagnosis with a bound.
 EXPLAINED_BY = (
     "non_finite",
     "feature_leak",
@@ -81,9 +81,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     note = f"about {rounded(sign.value)} times what the returns of the run allow"
     if scale is not None:
         note += f" (largest |return| {rounded(scale.largest)})"
-    # The confidence rises from 0.5 at the lower threshold to 0.7 at a ratio of twenty. It stays below the 0.75 that
-    # blocks a verdict: returns
-    # that were logged before a reward wrapper have a different scale.
+    # The confidence rises from 0.5 at the lower threshold to 0.7 at a ratio of twenty. It stays below 0.75, from which
+    # a diagnosis blocks a GO, because returns that were logged before a reward wrapper have a different scale.
     sureness = math.log(sign.value / WEAK) / math.log(own_scale.Q_HOPELESS / WEAK)
     return RuleResult(
         0.5 + 0.2 * min(1.0, sureness),

@@ -1,8 +1,9 @@
-"""One term of the reward is nearly all of it: the other terms hardly influence what the policy learns.
+"""One term makes up nearly all of the reward: the other terms hardly influence what the policy learns.
 
-Shares are of the mean |term| per step over the later half. On LiteDriving-v0 the largest share was 0.4 to 0.7 in
-healthy runs. With the reward weights of the CARLA run that started this project it was 0.7 there (its author measured
-0.95 for progress in his own run), and 0.95 with a weight of 20 in place of 0.6.
+The share of a term is its part of the mean |term| per step, over the later half of the run. On LiteDriving-v0 the
+largest share was 0.4 to 0.7 in healthy runs. With the reward weights of the CARLA run that started this project, the
+largest share on LiteDriving-v0 was 0.7; with a weight of 20 in place of 0.6 it was 0.95. In that CARLA run itself, its
+author measured a share of 0.95 for progress.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.trends import onset
 
 ID = "reward_imbalance"
-TITLE = "One term of the reward is nearly all of it"
+TITLE = "One term makes up nearly all of the reward"
 REMEDY = (
     "Choose the weights so that every term can change what the policy prefers: lower the weight of the term named in "
     "the evidence, or raise the other weights, until no share is above about two thirds in a run that drives."
@@ -55,12 +56,11 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""A policy that has an accident after a few steps gets hardly any reward besides the penalty, whatever the weights
-are."""
+"""In episodes this short, the penalty for an accident is nearly the whole reward, whatever the weights are."""
 
 UNSURE = 0.45
-"""Confidence if a penalty dominates, which is more likely a consequence than a cause. It is below the 0.5 from which a
-cause explains other diagnoses."""
+"""Confidence if a penalty dominates, which is more likely a consequence than a cause. This value is below 0.5, from
+which a cause explains other diagnoses."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -100,7 +100,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 def _since(largest: Series, terms: list[Series]) -> int | None:
     """Return the step from which the largest term dominates, among the terms that were logged at the same steps."""
-    # Terms of different steps cannot be added; those of the same callback share their steps.
+    # Terms of different steps cannot be added. Terms that the same callback logs share their steps.
     together = [term for term in terms if np.array_equal(term.steps, largest.steps)]
     total = np.sum([np.abs(term.values) for term in together], axis=0)
     return onset(largest, np.abs(largest.values) > DOMINATES * total)

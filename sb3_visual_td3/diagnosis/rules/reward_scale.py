@@ -1,11 +1,11 @@
 """The rewards are too large for the networks to fit, or have suddenly become too large.
 
-A target of 1,000 moves a network with Adam no faster than a target of 1, but its squared error and the critics'
-gradients are a million and a thousand times larger.
+With Adam, a network approaches a target of 1,000 no faster than a target of 1. But the squared error is a million times
+larger, and the critics' gradients are a thousand times larger.
 
-Where the rewards themselves are not logged, two other figures show their size: the return of an episode over its
-length, and the critic's first losses. As long as Q is still near 0, the critic's error is the reward of one or a
-few steps.
+If the rewards themselves are not logged, two other figures show their size: the return of an episode divided by its
+length, and the critic's first losses. As long as Q is still near 0, the critic's error is the reward of one or a few
+steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sb3_visual_td3.diagnosis.trends import onset, recent
 ID = "reward_scale"
 TITLE = "The rewards are too large for the networks to fit"
 REMEDY = (
-    "Scale the rewards to the order of 1 (VecNormalize with norm_reward=True does it), and look for a unit that "
+    "Scale the rewards to the order of 1, for example by VecNormalize with norm_reward=True. Also look for a unit that "
     "changed or a term without a weight. The critics' gradients grow with the rewards; Adam's steps do not."
 )
 IS_LIVE = True
@@ -54,17 +54,17 @@ LARGE_AFTER_A_JUMP = 100.0
 """Largest |reward| of a point that counts after a jump. Also a guess."""
 
 JUMPED = 100.0
-"""Factor over the median of the earlier half. The first accident among rewards of 1 is a jump by ten, which is
-normal."""
+"""Ratio of the last largest |reward| to the median of the earlier half. The first accident among rewards of 1 is a jump
+by a factor of ten, which is normal."""
 
 CRITICS_SUFFER = 10_000.0
 """Gradient norm of a critic: the warning threshold in the CARLA run that started this project."""
 
 NEAR_ZERO = 0.1
-"""Part of the critic's error below which its first values are near 0."""
+"""The first Q values count as near 0 if they are below this fraction of the critic's error."""
 
 MIN_POINTS = 3
-"""The median of this many points counts: one reward of 1,000 on arrival is not the scale of the rewards."""
+"""The median of this many points counts: a single reward of 1,000 on arrival does not show the scale of the rewards."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -94,7 +94,10 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         confidence += 0.25 if late >= LARGE else 0.1
         evidence.append(
             Evidence(
-                high.name, int(size.steps[0]), before, f"its size before; now {rounded(late / before)} times as large"
+                high.name,
+                int(size.steps[0]),
+                before,
+                f"the largest |reward| before; it is now {rounded(late / before)} times as large",
             )
         )
     norms = [recent(data[tags.GRADIENT_NORM[group]].finite) for group in (CRITIC_CNN.name, CRITIC_MLP.name)]

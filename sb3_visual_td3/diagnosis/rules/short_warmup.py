@@ -20,8 +20,9 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 ID = "short_warmup"
 TITLE = "Updates began when the replay buffer was nearly empty"
 REMEDY = (
-    "Let random actions fill the buffer first: learning_starts of 1,000 for a short run from pixels, 10,000 (Spinning "
-    "Up) to 25,000 (the TD3 authors) for a long one; 100, Stable-Baselines3's default, is for vectors."
+    "Let random actions fill the buffer first: learning_starts of 1,000 for a short run from pixels, or 10,000 "
+    "(Spinning Up) to 25,000 (the TD3 authors) for a long run. Stable-Baselines3's default of 100 suits observations "
+    "that are vectors."
 )
 IS_LIVE = False
 EXPLAINED_BY: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ CURE = Cure(
             at_least=1000,
             of_steps=0.1,
             most=10000,
-            reason="random actions first, for a tenth of the run; 10,000 is Spinning Up's",
+            reason="random actions for a tenth of the run; 10,000 is Spinning Up's value",
         ),
     )
 )
@@ -42,7 +43,7 @@ SHORT = 90.0
 be a few steps below it."""
 
 A_BATCH = 32.0
-"""Transitions. With fewer than a usual batch, the same ones are sampled again and again."""
+"""Number of transitions. With fewer than a usual batch, the same transitions are sampled again and again."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -71,5 +72,5 @@ def _first_update(updates: Series) -> float | None:
         return None
     # Extrapolate the rate of updates between the first two points back to 0 updates.
     estimate = float(trained.steps[0]) - float(trained.values[0]) * n_steps / n_updates
-    # A run that was continued from a checkpoint may count its updates or its steps from another start.
+    # A run that was continued from a checkpoint may count updates or steps from the checkpoint on.
     return None if estimate < -0.5 * n_steps else estimate

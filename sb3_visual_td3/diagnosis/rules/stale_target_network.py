@@ -1,13 +1,14 @@
 """The critics learn towards target networks that never change.
 
-Whether a target moves is measured directly. Its distance from the critic would not show it: in the first hundreds of
-updates, the distance grows in a healthy run almost as fast as with a target that never moves.
+The rule reads a tag that shows directly whether a target moves. The distance of a target from its critic would not show
+it: in the first hundreds of updates, the distance grows in a healthy run almost as fast as with a target that never
+moves.
 
-If the movement was not measured, the Q values show it. A critic whose targets never move learns the reward of one step
-plus the value that an untrained network gives, about 0: it looks a single step ahead. The ratio of Q to the reward of a
-step is then about 1, and the critic's error is so small that nothing will change any more. Measured with stock TD3 on
-Pendulum-v1 (12,000 updates): 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount near 0 looks the same (1.01),
-so the diagnosis names both causes.
+If that tag was not logged, the Q values show a target that never moves. A critic whose targets never move learns the
+reward of one step plus the value that an untrained network gives, about 0: it looks a single step ahead. The ratio of Q
+to the reward of a step is then about 1, and the critic's error is so small that nothing will change any more. With
+stock TD3 on Pendulum-v1 and 12,000 updates, this ratio was 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount
+near 0 has the same effect (a ratio of 1.01), so the diagnosis names both causes.
 """
 
 from __future__ import annotations
@@ -28,41 +29,42 @@ from sb3_visual_td3.diagnosis.trends import onset
 ID = "stale_target_network"
 TITLE = "The target networks do not follow the critics"
 REMEDY = (
-    "Call the soft update after the critics' step, with the networks that are trained (not with a reference to "
-    "networks that have been replaced since), and check that tau is above 0; 0.005 is usual."
+    "Check that tau is above 0; 0.005 is usual. Call the soft update after the critics' step, with the networks that "
+    "are trained and not with a reference to networks that were replaced."
 )
 IS_LIVE = True
 EXPLAINED_BY: tuple[str, ...] = ()
 CURE = Cure(
     changes=(SettingChange(key="tau", at_least=0.005, reason="makes the targets follow the critics; 0.005 is SB3's"),),
     if_nothing_to_change=(
-        "No hyperparameter cures it: tau has a usual value, so the soft update does not reach the networks that are "
-        "trained."
+        "No hyperparameter cures it: tau has a usual value, so the soft update must be missing or use other networks "
+        "than the trained ones."
     ),
 )
 
 MIN_POINTS = 5
 FEWEST_STEPS_AHEAD = 0.7
-"""Q over the reward of a step, below which the critic has not even learned the reward, because its learning rate is too
-low."""
+"""Ratio of Q to the reward of a step. Below this ratio the critic has not even learned the reward, because its learning
+rate is too low."""
 
 STEPS_AHEAD = 2.0
-"""Q over the reward of a step, up to which the critic looks a single step ahead."""
+"""Ratio of Q to the reward of a step. Up to this ratio the critic looks a single step ahead."""
 
 SETTLED = 0.3
-"""Error of the critic over the reward of a step, below which its values have settled. Measured: 0.003 with tau = 0."""
+"""Ratio of the critic's error to the reward of a step. Below this ratio its values have settled; 0.003 was measured
+with tau = 0."""
 
 FEWEST_STEPS = 10_000.0
 """In a shorter run, a critic that looks a single step ahead may still learn to look further."""
 
 SHORTEST_EPISODE = 20.0
-"""Steps. In shorter episodes a value of two rewards may be right."""
+"""Length of an episode in steps. In shorter episodes a value of two rewards may be right."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for a target of the critics that did not change while critics and actor were updated.
+    """Look for a target network of the critics that did not change while critics and actor were updated.
 
-    Without that measurement, look for a critic that has settled at the reward of a single step.
+    If the movement of the targets was not logged, look for a critic that has settled at the reward of a single step.
     """
     if tags.TARGET_MOVED["critic"] not in data:
         return _looks_one_step_ahead(data)
@@ -94,8 +96,8 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
     series, length = data[returns[0].name].finite, data[length_tag].median()
     if min(len(series), len(q), len(loss)) < own_scale.MIN_POINTS or not length >= SHORTEST_EPISODE:
         return None
-    # Both are taken from the later half. The replay buffer holds older steps too, so medians are compared within wide
-    # limits.
+    # Q and the reward are taken from the later half. The replay buffer also holds older steps, so medians are compared
+    # within wide limits.
     reward = abs(series.tail(0.5).median()) / length
     if not reward > 0.0:
         return None

@@ -1,12 +1,13 @@
 """The networks are hardly ever trained: the updates begin late in the run, or are rare.
 
 Off-policy algorithms make about one update per environment step. A warm-up that takes most of the run, or a
-``train_freq`` in the hundreds with one gradient step, leaves the policy as it was initialised. Losses and Q values look
-calm then, because nothing happens. A late first loss shows a late beginning. The rate of updates is known only if their
-number is logged: Stable-Baselines3 writes it to progress.csv, not to event files. Without the number, rare updates are
-a likely cause if the critic has not even learned the reward of a single step by the end of the run. Stock TD3 on
-Pendulum-v1 was measured with an update every 500 steps: Q is 0.4 times the reward of a step, and 11 to 15 times in
-healthy runs.
+``train_freq`` in the hundreds with one gradient step, leaves the policy as it was initialised. Losses and Q values then
+hardly change, so they look calm.
+
+A late first loss shows that the updates began late. The rate of updates is known only if their number is logged:
+Stable-Baselines3 writes it to progress.csv, not to event files. Without this number, rare updates are a likely cause if
+the critic has not even learned the reward of a single step by the end of the run. For stock TD3 on Pendulum-v1 with an
+update every 500 steps, Q was 0.4 times the reward of a step; in healthy runs it was 11 to 15 times that reward.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ UPDATES = "train/n_updates"
 """The tag in which Stable-Baselines3 logs the number of updates."""
 
 LATE = 0.5
-"""Part of the run before the first update. Warm-ups of up to a tenth of the run are usual."""
+"""Fraction of the run before the first update. Warm-ups of up to a tenth of the run are usual."""
 
 RARE = 0.01
 """Updates per environment step. One is usual; with 64 environments and a single gradient step it is 0.016."""
@@ -51,16 +52,17 @@ FEWEST_STEPS = 2_000
 """A shorter run may still be in its warm-up."""
 
 NOT_LEARNED = 0.7
-"""Q over the reward of a step at the end, below which the critic has not learned the reward of a single step."""
+"""Ratio of the last Q to the reward of a step. Below this ratio the critic has not learned the reward of a single
+step."""
 
 WRONG = 0.3
-"""Error of the critic over that reward, from which its values are still changing."""
+"""Ratio of the critic's error to the reward of a step. From this ratio on its values are still changing."""
 
 LAST_TENTH = 0.1
-"""Last part of the run, over which Q and the critic's error are averaged."""
+"""Fraction of the run, at its end, over which Q and the critic's error are averaged."""
 
 SHORTEST_EPISODE = 20.0
-"""Length in steps. In shorter episodes, most values are those of states close to the end."""
+"""Length of an episode in steps. In shorter episodes, most values are those of states close to the end."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -120,12 +122,12 @@ def _has_not_learned_the_reward(data: SeriesSet, n_steps: int) -> RuleResult | N
     if ahead >= NOT_LEARNED or error < WRONG:
         return None
     evidence = (
-        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step: not even that has been learned"),
+        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step, so not even that reward has been learned"),
         Evidence.last_of(loss, f"its error is {rounded(error)} of that reward"),
     )
     remedy = (
-        "Consistent with updates that are far between (train_freq, gradient_steps), then with rewards of both signs "
-        f"that cancel. To tell them apart, log: {UPDATES}. {REMEDY}"
+        "Consistent with rare updates (train_freq, gradient_steps) or, less likely, with rewards of both signs that "
+        f"cancel. To tell them apart, log: {UPDATES}. {REMEDY}"
     )
     return RuleResult(0.55, evidence, None, value=ahead, threshold=NOT_LEARNED, remedy=remedy)
 

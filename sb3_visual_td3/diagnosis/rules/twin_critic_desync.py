@@ -1,6 +1,7 @@
 """The two critics no longer agree on the same pairs of observation and action.
 
-Both learn towards the same target, so their values should stay close. But two critics that agree may both overestimate.
+The two critics learn towards the same target, so their values should stay close. But critics that agree may still
+overestimate.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ CURE = Cure(
 )
 
 DISAGREES = 0.3
-"""Distance over the scale of Q. A guess: the two recorded CARLA runs measured 0.001 (mean of the last quarter)."""
+"""Ratio of the critics' distance to the scale of Q. The value is a guess: two recorded CARLA runs measured 0.001 (mean
+of the last quarter)."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

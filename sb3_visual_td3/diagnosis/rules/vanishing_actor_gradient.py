@@ -32,17 +32,17 @@ CURE = Cure(
             key="policy_kwargs.trunk_dim",
             to=50,
             unless_set=True,
-            reason="a Linear-LayerNorm-Tanh trunk bounds what the head sees (DrQ-v2)",
+            reason="a Linear-LayerNorm-Tanh trunk bounds the input of the head (DrQ-v2)",
         ),
     )
 )
 
 VANISHED = 1e-3
-"""Late median over the run's largest value, and over the norm of the critic's head. Healthy heads measured norms of
-0.07 to 1.1."""
+"""Ratio of the head's last median norm to its largest norm, and to the norm of the critic's head. Healthy heads
+measured norms of 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
-"""A norm that counts as 0 by itself."""
+"""A norm below this value always counts as 0."""
 
 MIN_POINTS = 5
 
@@ -57,7 +57,7 @@ def head_has_vanished(data: SeriesSet) -> bool | None:
     if len(actor) < MIN_POINTS or len(critic) < MIN_POINTS:
         return None
     late, critic_late = actor.tail(0.25).median(), critic.tail(0.25).median()
-    # Where the critics do not learn either, the actor's head is not the problem.
+    # If the critics do not learn either, the actor's head is not the problem.
     if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
         return False
     # The norm is small compared with the critics'. It must also be 0, or small compared with its own largest value.
@@ -71,7 +71,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     late, peak = actor.tail(0.25).median(), actor.abs_max()
-    # A gradient of 0 in 32-bit floats is certain; a merely small one may recover.
+    # A gradient of 0 in 32-bit floats is certain; a gradient that is merely small may recover.
     confidence = 0.8 if late <= 1e-7 else 0.65
     evidence = (
         Evidence.last_of(actor, f"median of the last quarter {rounded(late)}, the run's largest {rounded(peak)}"),
