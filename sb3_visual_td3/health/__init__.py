@@ -1,1 +1,1 @@
-"""Measures of a training run: tensors in, scalars under the names of ``common/tags.py`` out."""
+"""Measure the health of a training run: turn tensors into scalars, under the names of ``common/tags.py``."""

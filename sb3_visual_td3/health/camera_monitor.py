@@ -1,6 +1,7 @@
-"""CameraMonitor: contrast and change of the camera's frames from step to step.
+"""Measure the contrast of the camera's frames, and their change from step to step.
 
-A covered lens has no contrast, and a frozen camera no change; neither shows in rewards or losses for a long time.
+The frames of a covered lens have no contrast, and those of a frozen camera do not change. Rewards and losses may not
+show either fault for a long time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sb3_visual_td3.common.types import Points
 def frame_std(frames: th.Tensor) -> th.Tensor:
     """Return the standard deviation of the pixels within a frame, averaged over channels and frames.
 
-    It is computed within each frame, because the frames of a covered lens may still differ in brightness.
+    The deviation is computed within each frame, because the frames of a covered lens may still differ in brightness.
 
     :param frames: ``(batch, channels, height, width)`` uint8
     :return: a scalar >= 0 in grey levels; 0 if every frame has a single colour
@@ -30,15 +31,15 @@ def frame_std(frames: th.Tensor) -> th.Tensor:
 
 
 def frame_change(frames: th.Tensor, previous: th.Tensor) -> th.Tensor:
-    """Return the mean absolute difference between frames and those one step earlier.
+    """Return the mean absolute difference between frames and the frames one step earlier.
 
-    Stacks are compared as a whole, which compares each frame with its successor. Their depth need not be known.
+    Frame stacks are compared as a whole, so each frame is compared with its successor, whatever the depth of the stack.
 
     :param frames: ``(batch, channels, height, width)`` uint8
     :param previous: as many frames, from one step earlier
     :return: a scalar in [0, 255] grey levels; exactly 0 if no pixel changed
     """
-    # Bytes are unsigned, so the smaller is subtracted from the larger.
+    # Bytes are unsigned, so the smaller value is subtracted from the larger one.
     difference = th.maximum(frames, previous) - th.minimum(frames, previous)
     return difference.float().mean()
 
@@ -54,9 +55,9 @@ class CameraMonitor:
     an episode counts too: a frozen camera stays frozen across resets, while a reset moves a car that stands still.
 
     :param sample_freq: number of steps between two points
-    :param pictures: the spaces of the pictures among the observations by key, from
-        :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats every uint8 array
-        ``(n_envs, channels, height, width)`` as a picture
+    :param pictures: the image spaces among the observations by key, from
+        :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats every uint8 array ``(n_envs, channels, height,
+        width)`` as an image
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
@@ -88,18 +89,18 @@ class CameraMonitor:
             self._changes.clear()
 
     def _images_in(self, observations: Observed) -> list[Images]:
-        """Return the pictures as ``(n, channels, height, width)`` in grey levels."""
+        """Return the images among the observations as ``(n, channels, height, width)`` in grey levels."""
         if self._grey_levels is None:
             return images_in(observations)
         by_key = observations if isinstance(observations, Mapping) else {THE_ONLY_PART: observations}
         return [in_grey_levels(by_key[key]) for key, in_grey_levels in self._grey_levels.items() if key in by_key]
 
     def _take_changes(self) -> None:
-        """Compare the frames collected so far; comparing many at once costs less than one at each step."""
+        """Compare the frames collected so far: one comparison of many frames costs less than one at each step."""
         for images in self._unseen:
             if [image.shape for image in images] == [image.shape for image in self._previous] and images:
                 pairs = zip(images, self._previous, strict=True)
-                # With several cameras the one that changes least counts, because a single one may have frozen.
+                # With several cameras the one with the least change counts, because a single camera may have frozen.
                 self._changes.append(min(float(frame_change(_tensor(new), _tensor(old))) for new, old in pairs))
             self._previous = images
         self._unseen.clear()
@@ -119,7 +120,7 @@ class CameraMonitor:
         return points
 
     def get_state(self) -> dict[str, Any]:
-        """Return the last frames and everything that has not been read, as plain data."""
+        """Return the last frames and all measurements that have not been read yet, as plain data."""
         self._take_changes()
         return {
             "previous": list(self._previous),
@@ -129,7 +130,7 @@ class CameraMonitor:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from where ``get_state`` was called."""
+        """Restore the state that ``get_state`` returned."""
         self._unseen.clear()
         self._previous = [np.array(image) for image in state["previous"]]
         self._changes = list(state["changes"])
@@ -144,9 +145,9 @@ def images_in(observations: Observed) -> list[Images]:
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """Return functions that convert pictures to grey levels, channels first, by key.
+    """Return functions that convert images to grey levels with the channels first, by key.
 
-    A picture without finite bounds has no grey levels and is left out.
+    An image space without finite bounds has no grey levels and is left out.
     """
     found: dict[str, Callable[[Images], Images]] = {}
     for key, picture in pictures.items():

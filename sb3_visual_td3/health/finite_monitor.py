@@ -1,4 +1,4 @@
-"""FiniteMonitor: check every update for non-finite numbers, by looking at a few numbers of each."""
+"""Check every update for non-finite numbers, by a few numbers that any NaN or infinity would reach."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOSS: Mapping[Network, str] = {"actor": tags.ACTOR_LOSS, "critic": tags.CRITIC_
 
 
 class NotFinite(NamedTuple):
-    """The first non-finite number: a logged name, the value, and the update in which it was seen."""
+    """Name the first non-finite number: its logged name, its value, and the update in which it was seen."""
 
     tag: str
     value: float
@@ -26,9 +26,9 @@ class NotFinite(NamedTuple):
 class FiniteMonitor:
     """Observe a few numbers of every update: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
-    They are the loss, if the algorithm shows it, and the norm of the gradients of each group's biases. A non-finite
-    number anywhere in the backward pass reaches the biases of the layers before it, so these are enough. Nothing is
-    transferred from the device before :meth:`first`.
+    The observed numbers are the loss, if the algorithm shows it, and the norm of the gradients of each group's biases.
+    A non-finite number anywhere in the backward pass reaches the biases of the layers before it, so these numbers are
+    enough. Nothing is transferred from the device before :meth:`first` is called.
     """
 
     def __init__(self) -> None:

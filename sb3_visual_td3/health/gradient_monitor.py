@@ -1,7 +1,7 @@
-"""GradientMonitor: accumulate measures of the updates on the device, and return them in one transfer.
+"""Accumulate measures of the updates on the device, and return them in one transfer.
 
-It is the observer behind GradientNormCallback and the live rules. What is measured is computed in
-:mod:`~sb3_visual_td3.health.quantities` and :mod:`~sb3_visual_td3.health.network_probe`.
+GradientNormCallback and the live rules read their values from :class:`GradientMonitor`. The functions that compute the
+values are in :mod:`~sb3_visual_td3.health.quantities` and :mod:`~sb3_visual_td3.health.network_probe`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ LARGEST_LOGGED = th.finfo(th.float32).max
 """The largest number that an event file can hold: its values are 32-bit floats."""
 
 MOST_UNFOLDED = 100
-"""Number of batches of rewards that may wait until their extremes are taken, which costs less for many at once."""
+"""Number of batches of rewards that are collected before their extremes are computed: one computation for many batches
+costs less."""
 
 
 class GradientMonitor:
     """Measure a model's updates: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
     Norms, losses and values are taken from one update in ``sample_freq``, rewards from every update. Between two reads
-    everything stays on the device, so that a GPU need not be waited for.
+    everything stays on the device, so the program never waits for the GPU.
 
-    :param sample_freq: number of updates between two that are measured, >= 1
-    :param keep_points: True also keeps the values of single updates, until :meth:`read_points`
+    :param sample_freq: one update in this many is measured, >= 1
+    :param keep_points: True also keeps the values of single updates, until :meth:`read_points` returns them
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
@@ -40,7 +41,7 @@ class GradientMonitor:
         self.sample_freq = sample_freq
         self.keep_points = keep_points
         self.probe: NetworkProbe | None = None
-        """Measures the networks themselves; a callback sets it."""
+        """Measures the networks themselves; set by a callback."""
         self._points: list[tuple[str, int, th.Tensor]] = []
         self._extremes_since_point: dict[str, th.Tensor] = {}
         self._sampled_now = 0
@@ -94,8 +95,8 @@ class GradientMonitor:
                 # not show in the norm of the group.
                 gradients, norm = self._before_clipping.pop(group)
                 was_clipped = quantities.were_changed(gradients, parameters)
-                # On a CPU it is known at once that the norm is unchanged. On a GPU computing it again is faster than
-                # waiting.
+                # On a CPU this comparison is available at once, and an unchanged norm need not be computed again. On a
+                # GPU computing it again is faster than waiting for the comparison.
                 if was_clipped.device.type != "cpu" or was_clipped:
                     norm = quantities.gradient_norm(parameters)
                 self._add(tags.GRADIENT_NORM_CLIPPED[group], norm)
@@ -149,7 +150,8 @@ class GradientMonitor:
             policy_q = values["policy_q"].mean(dtype=th.float64)
             self._add(tags.POLICY_Q_VALUE, policy_q)
             if self._last_q1 is not None:
-                # A single point only; over a whole window the gap is the difference of the means, see read().
+                # This value is for single points only. Over a whole window the gap is the difference of the means, see
+                # read().
                 self._keep(tags.Q_GAP, policy_q - self._last_q1)
         if "actions" in values:
             self._add(tags.ACTION_SATURATION, quantities.action_saturation(values["actions"]))
@@ -162,7 +164,8 @@ class GradientMonitor:
             return
         probed = self.probe.targets_moved()
         if tags.TARGET_DISTANCE["critic"] not in self._sums:
-            # These take a pass over all weights and a pass through the encoder, so they are measured once per window.
+            # These measures need a pass over all weights and a pass through the encoder, so they are taken once per
+            # window.
             probed.update(self.probe.distances())
             if update.observations is not None:
                 probed.update(self.probe.dormancy(update.observations))
@@ -170,7 +173,7 @@ class GradientMonitor:
             self._add(tag, value)
 
     def _fold_rewards(self) -> None:
-        """Compute the extremes of the waiting rewards; doing so for many batches at once saves calls."""
+        """Compute the extremes of the collected rewards, for many batches in one call."""
         if not self._unfolded:
             return
         rewards = th.cat([reward for reward, _ in self._unfolded])
@@ -196,7 +199,7 @@ class GradientMonitor:
     def read_points(self) -> Points:
         """Return the values of single updates since the last call, in one transfer.
 
-        It is independent of :meth:`read`.
+        :meth:`read` and this method do not affect each other.
 
         :return: pairs (update, value) by tag; empty without ``keep_points``
         """
@@ -231,7 +234,7 @@ class GradientMonitor:
         return {**found, tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the window so far and what is kept over the whole run; to be called between two updates.
+        """Return the window so far and the values kept over the whole run; call this between two updates.
 
         :return: plain data: numbers, each with the dtype of its tensor
         """
@@ -290,13 +293,15 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def exists(tag: str, value: float) -> bool:
-    """Return whether a value can be logged; an infinite bound or ratio means that there is none."""
+    """Return whether a value can be logged; a bound or ratio that is infinite does not exist."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 
 def _as_many(discounts: th.Tensor, rewards: th.Tensor) -> th.Tensor:
     """Return one discount for each reward, on the device of the rewards."""
-    if discounts.device != rewards.device:  # made from a Python number, so reading it needs no transfer
+    if (
+        discounts.device != rewards.device
+    ):  # The discount was made from a Python number, so reading it needs no transfer from the device.
         return th.full_like(rewards, float(discounts))
     return discounts.expand_as(rewards)
 

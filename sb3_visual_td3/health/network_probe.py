@@ -1,4 +1,4 @@
-"""NetworkProbe: measures of the networks themselves, such as dormant units and the distance of the targets."""
+"""Measure the networks themselves, such as their dormant units and the distance of the target networks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sb3_visual_td3.common.types import NETWORKS, Network
 from sb3_visual_td3.health import quantities
 
 TAU = 0.025
-"""A unit is dormant if its activity is at most this fraction of its layer's mean activity. The paper shows results for
-several thresholds up to 0.1; this one is among the small ones."""
+"""A unit is dormant if its activity is at most this fraction of its layer's mean activity. The paper cited in
+:func:`dormant_fraction` shows results for several thresholds up to 0.1; this is one of the smaller thresholds."""
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh, nn.Sigmoid)
 
@@ -53,7 +53,8 @@ def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.T
 def activations_of(module: nn.Module, forward: Callable[[], object]) -> list[th.Tensor]:
     """Run a forward pass and return the outputs of the module's non-linearities.
 
-    It leaves no trace: no gradient, no updated statistics of a normalisation layer, no random number drawn.
+    The pass has no side effects: it leaves no gradients, updates no statistics of normalisation layers and draws no
+    random numbers.
 
     :param module: the module to observe
     :param forward: runs the module
@@ -85,7 +86,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 SMALL = 1_024
-"""Largest weight tensors that are compared to find out whether a network moved."""
+"""Number of elements up to which a weight tensor is compared to find out whether a network moved."""
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 
@@ -98,7 +99,7 @@ class NetworkProbe:
     """
 
     def __init__(self, model: OffPolicyAlgorithm, n_images: int = 32) -> None:
-        # Networks are looked up each time, because loading may replace them.
+        # The networks are looked up in the model at each use, because loading may replace them.
         self._model = weakref.ref(model)
         self._n_images = n_images
         self._small_before: dict[Network, th.Tensor] = {}
@@ -106,8 +107,8 @@ class NetworkProbe:
     def targets_moved(self) -> dict[str, th.Tensor]:
         """Return whether each target network has moved since the last call.
 
-        All weights of a target move together, so the small ones are enough; even the smallest change is seen. Copies of
-        frozen weights never move and are left out.
+        All weights of a target move together, so comparing the small weight tensors is enough. Even the smallest change
+        counts. Copies of frozen weights never move and are left out.
 
         :return: 0 or 1 by tag, from the second call onwards, for networks that are trained
         """

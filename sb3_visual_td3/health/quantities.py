@@ -1,4 +1,4 @@
-"""Health measures as small functions: tensors in, a scalar tensor out, on the same device."""
+"""Compute health measures: small functions that turn tensors into a scalar tensor on the same device."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy.typing as npt
 import torch as th
 
 SATURATED = 0.98
-"""An action with a larger absolute value counts as saturated: tanh' is below 0.04 there."""
+"""An action with a larger absolute value counts as saturated: the derivative of tanh is below 0.04 there."""
 
 
 def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
     """Return the L2 norm of all numbers together.
 
     :param tensors: at least one tensor, all on one device
-    :return: a scalar >= 0 (not finite if a number is not; on a GPU also if its square is not)
+    :return: a scalar >= 0; not finite if one of the numbers is not finite, on a GPU also if the square of one is not
     """
-    # The result of th.nn.utils.get_total_norm, bit for bit, without its search for several devices.
+    # This gives the result of th.nn.utils.get_total_norm, bit for bit, but without sorting the tensors by device.
     norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(list(tensors))))
-    # A sum of squares overflows long before the norm does. Finding that out on a GPU would mean waiting for it.
+    # A sum of squares overflows long before the norm does. On a GPU, testing for that would mean waiting for the
+    # device.
     if norm.device.type == "cpu" and not norm.isfinite():
         return _scaled_norm(tensors)
     return norm
@@ -46,7 +47,7 @@ def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
     """Return the L2 norm of all gradients together.
 
     :param parameters: parameters; those without a gradient count as zero
-    :return: a scalar >= 0 (not finite if a gradient is not)
+    :return: a scalar >= 0; not finite if a gradient is not finite
     """
     parameters = list(parameters)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -66,7 +67,7 @@ def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tenso
 
     :param before: result of an earlier :func:`gradients_of` for the same parameters
     :param parameters: the parameters
-    :return: a scalar, 1 or 0; numbers that were NaN before do not count
+    :return: a scalar, 1 if a gradient has changed, otherwise 0; numbers that were NaN before are ignored
     """
     if before.device.type != "cpu" or before.dtype not in {th.float32, th.float64}:
         return ((gradients_of(parameters) != before) & ~before.isnan()).any().float()
@@ -76,7 +77,10 @@ def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tenso
 
 
 def _differs(old: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> bool:
-    """Return whether gradients differ, except where the old one is NaN. NumPy is five times faster here than torch."""
+    """Return whether gradients differ, except where the old gradient is NaN.
+
+    NumPy is used because it is five times faster here than torch.
+    """
     differs = new != old
     return bool(differs.any()) and bool((differs & ~np.isnan(old)).any())
 
@@ -86,8 +90,8 @@ def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.
 
     :param before: the weights before the step
     :param after: the weights after the step
-    :return: a scalar >= 0; about 1e-3 is usual for Adam, and 0 if nothing moved. Not finite if the weights were all 0
-        and moved, because there is no ratio then
+    :return: a scalar >= 0; about 1e-3 is usual for Adam, and 0 if no weight changed. Not finite if all weights were 0
+        before and then changed
 
     Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates".
     """
@@ -105,7 +109,7 @@ def action_saturation(actions: th.Tensor) -> th.Tensor:
 
 
 def smallest_action_std(actions: th.Tensor) -> th.Tensor:
-    """Return the standard deviation of the action dimension that varies least: a stuck throttle need not be saturated.
+    """Return the standard deviation of the action dimension that varies least, to find a stuck but unsaturated action.
 
     :param actions: ``(batch, action_dim)``
     :return: a scalar >= 0
@@ -116,12 +120,12 @@ def smallest_action_std(actions: th.Tensor) -> th.Tensor:
 def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
     """Return the largest |Q| that rewards of this size allow: max |r| / (1 - discount).
 
-    It is the fixed point of v = |r| + discount * v for the largest reward.
+    This bound is the fixed point of v = |r| + discount * v for the largest reward.
 
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param discounts: ``(batch, 1)`` or a scalar: gamma to the power of the number of summed steps
-    :return: a scalar >= 0; infinite if there is no bound, because a discount is 1 (undiscounted returns) or the dtype
-        cannot hold it
+    :return: a scalar >= 0; infinite if there is no bound, because a discount is 1 (undiscounted returns), or if the
+        dtype cannot hold the bound
     """
     missing = 1.0 - discounts
     # A float32 close to 1 is off by up to half its spacing, 6e-8. Without the correction the bound could be too small.

@@ -1,6 +1,7 @@
-"""RewardMonitor: extremes of the rewards as they arrive.
+"""Keep the smallest and the largest of the rewards that the environment returns.
 
-Samples of a large replay buffer contain few new rewards, so a reward of the wrong scale would be noticed far too late.
+The batches that a large replay buffer samples contain few new rewards. They would show a reward of the wrong scale far
+too late.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ class RewardMonitor:
         """Add one step of the environments.
 
         :param rewards: ``(n_envs,)``, as the algorithm gets them (scaled if VecNormalize scales them)
-        :param n_updates: updates made so far, for the points
+        :param n_updates: gradient updates made so far, recorded with each point
         """
         self._seen.append(np.array(rewards))
-        # A non-finite reward makes a point at once: training may end with this step.
+        # A non-finite reward becomes a point at once, because training may end with this step.
         if len(self._seen) >= self.sample_freq or not all(map(math.isfinite, rewards.tolist())):
             self._points[tags.REWARD_MIN].append((n_updates, float(np.min(self._seen))))
             self._points[tags.REWARD_MAX].append((n_updates, float(np.max(self._seen))))
             self._seen.clear()
 
     def read_points(self) -> Points:
-        """Return the points since the last call; if a NaN arrived, it is both extremes."""
+        """Return the points since the last call; a NaN among the rewards becomes both extremes of its point."""
         points, self._points = self._points, {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
         return points
 
     def get_state(self) -> dict[str, Any]:
-        """Return the last rewards and everything that has not been read, as plain data."""
+        """Return the last rewards and all points that have not been read yet, as plain data."""
         points = {tag: [list(point) for point in kept] for tag, kept in self._points.items()}
         return {"seen": list(self._seen), "points": points}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from where ``get_state`` was called."""
+        """Restore the state that ``get_state`` returned."""
         self._seen = [np.array(rewards) for rewards in state["seen"]]
         self._points = {tag: [(n, value) for n, value in kept] for tag, kept in state["points"].items()}

@@ -1,7 +1,8 @@
-"""StockWatch: show observers the updates of stock algorithms, by hooks on their optimizers and layers.
+"""Show observers the updates of stock algorithms, by hooks on their optimizers and layers.
 
-VisualTD3 calls its observers itself. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ do not, so
-their updates are seen from outside.
+An observer is an :class:`~sb3_visual_td3.common.types.UpdateObserver`, such as GradientMonitor. VisualTD3 calls its
+observers itself. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ do not, so hooks call the
+observers of these algorithms.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class ForwardTaps:
 
     :param actor: an actor of Stable-Baselines3 or sb3-contrib
     :param critic: a critic with ``q_networks``
-    :param is_joint: True if the critic gets the next observations in the same batch, after the others (CrossQ)
+    :param is_joint: True if the critic gets observations and next observations in one batch, in this order (CrossQ)
     """
 
     def __init__(self, actor: nn.Module, critic: nn.Module, is_joint: bool) -> None:
@@ -81,7 +82,7 @@ class ForwardTaps:
         self._q_values: dict[int, th.Tensor] = {}
         self._pre_tanh: th.Tensor | None = None
         self.observations: Observations | None = None
-        """The observations of the critic's last batch."""
+        """Observations of the critic's last batch."""
         self._handles = [_last_linear(actor).register_forward_hook(self._keep_pre_tanh)]
         self._handles.append(critic.register_forward_pre_hook(self._keep_observations, with_kwargs=True))
         q_networks = critic.q_networks
@@ -104,7 +105,7 @@ class ForwardTaps:
         if not caught:
             return {}
         q_values = th.stack([caught[index].mean(dim=1) for index in sorted(caught)], dim=1)
-        if self._is_joint:  # the second half are next observations, of which CrossQ makes the target
+        if self._is_joint:  # The second half of the batch are next observations, from which CrossQ computes the target.
             q_values = q_values[: len(q_values) // 2]
         return {"q_values": q_values}
 
@@ -112,7 +113,7 @@ class ForwardTaps:
         """Return the tensors in the actor's loss, and drop them.
 
         :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim); for a
-            policy with a distribution, those of its mean
+            policy with a distribution, ``pre_tanh`` and ``actions`` are those of its mean
         """
         values = {}
         if 0 in self._q_values:
@@ -153,10 +154,11 @@ def _last_linear(actor: nn.Module) -> nn.Module:
 class StockWatch:
     """Show observers the updates of TD3, SAC, DDPG, TQC and CrossQ as VisualTD3 shows its own.
 
-    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Gradients are seen when the optimizer sees them:
-    ``seen_by_optimizer`` is set, and ``after_clipping`` follows directly after ``after_backward``. Observers get the
-    critics' ``q_values``, the actor's ``policy_q``, ``actions`` and ``pre_tanh``, and the observations. Losses,
-    targets, rewards and discounts are local to the algorithm's ``train()`` and cannot be seen.
+    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Gradients are shown as the optimizer gets them, after
+    any clipping: ``seen_by_optimizer`` is set, and ``after_clipping`` is called directly after ``after_backward``.
+    Observers get the critics' ``q_values``, the actor's ``policy_q``, ``actions`` and ``pre_tanh``, and the
+    observations. Losses, targets, rewards and discounts are local variables of the algorithm's ``train()``, so
+    observers do not get them.
 
     :param model: the algorithm; its networks are neither copied nor changed
     :raises ValueError: if it has no actor and critic with an optimizer each
@@ -165,7 +167,8 @@ class StockWatch:
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         self.observers: list[UpdateObserver] = []
         self.n_updates = 0
-        """Updates of the critics; some algorithms count their own only after the last of a series."""
+        """Number of updates of the critics. Some algorithms raise their own counter only after a whole series of
+        updates."""
         self._model = model
         self._handles: list[Any] = []
         self._taps: ForwardTaps | None = None
@@ -208,7 +211,7 @@ class StockWatch:
 
     @property
     def reward_is_normalized(self) -> bool:
-        """Return whether the critic sees rewards that VecNormalize has scaled."""
+        """Return whether the critic is trained on rewards that VecNormalize has scaled."""
         normalizer = self._model.get_vec_normalize_env()
         return normalizer is not None and normalizer.norm_reward
 
@@ -233,7 +236,7 @@ class StockWatch:
         }
 
     def describe(self) -> dict[str, tuple[Any, str]]:
-        """Return the algorithm's plain settings, each with the algorithm's name as its origin."""
+        """Return the settings of the algorithm that are plain values, each with the algorithm's name as its origin."""
         plain = (bool, int, float, str)
         origin = type(self._model).__name__
         return {
@@ -247,8 +250,8 @@ class StockWatch:
         for network in (actor, critic):
             if not isinstance(getattr(network, "optimizer", None), th.optim.Optimizer):
                 raise ValueError(
-                    f"{type(self._model).__name__} has no actor and critic with an optimizer each: expected "
-                    "Stable-Baselines3's TD3, SAC or DDPG, or sb3-contrib's TQC or CrossQ"
+                    f"{type(self._model).__name__} has no actor and critic with an optimizer each, so its updates "
+                    "cannot be watched: expected Stable-Baselines3's TD3, SAC or DDPG, or sb3-contrib's TQC or CrossQ"
                 )
         assert isinstance(actor, nn.Module)
         assert isinstance(critic, nn.Module)
@@ -289,7 +292,8 @@ def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
 
     :param model: the algorithm
     :param observers: the observers
-    :return: the handle: ``detach()`` ends it, and ``attach()`` moves it to networks that have been replaced
+    :return: the watch: its ``detach()`` removes the hooks, and its ``attach()`` adds hooks to networks that have been
+        replaced
     :raises ValueError: if the algorithm has no actor and critic with an optimizer each
     """
     watch = StockWatch(model)
