@@ -1,7 +1,7 @@
-"""Alerts: one entry on the console and in ``alerts.jsonl`` when a rule begins to fire.
+"""Define alerts, each of which is printed and written to ``alerts.jsonl`` when a rule begins to find a problem.
 
-:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` creates them, the guard acts on them, and the
-report counts them.
+:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` creates the alerts,
+:class:`~sb3_visual_td3.callbacks.guard.Guard` acts on critical ones, and the report counts them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ACTION = "action"
 
 
 class Alert(NamedTuple):
-    """One activation of a rule, or an action of the guard because of one.
+    """Record that a rule began to find a problem, or that the guard acted because of such a problem.
 
     :ivar step: environment steps at the time
     :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``
     :ivar level: ``warning``, ``critical`` or ``action``
-    :ivar value: the value that was judged; NaN if there is none
-    :ivar threshold: the threshold that it exceeds; NaN if there is none
+    :ivar value: the value that the rule compared with ``threshold``; NaN if there is none
+    :ivar threshold: the threshold that ``value`` exceeds; NaN if there is none
     :ivar meaning: one sentence for the user
     :ivar since: gradient update at which the problem first showed; None if no update was affected by it
     :ivar remedy: the change that the user can make
@@ -54,16 +54,16 @@ class Alert(NamedTuple):
         return self.rule, self.level
 
     def line(self) -> str:
-        """Return the line for the console."""
+        """Return the alert as one line for the console."""
         figure = ""
         if math.isfinite(self.threshold):
             figure = f" is {self.value:,.4g} (threshold {self.threshold:,.4g})"
         return f"{self.level.upper()} at step {self.step:,}: {self.rule}{figure}: {self.meaning}"
 
     def to_json(self) -> str:
-        """Return the line for ``alerts.jsonl``.
+        """Return the alert as one line for ``alerts.jsonl``.
 
-        JSON has no NaN and no infinity, so these become null and a string.
+        JSON cannot hold NaN or infinity: NaN becomes null, and an infinity becomes a string.
         """
         numbers = {name: _json_number(getattr(self, name)) for name in ("value", "threshold")}
         return json.dumps({**self._asdict(), **numbers}, allow_nan=False)
@@ -82,8 +82,8 @@ def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical
 
     :param norms: norm before clipping by group
     :param step: environment steps so far
-    :param warning: a norm above it is a warning, unless it is critical
-    :param critical: a norm above it is critical, and so is NaN
+    :param warning: a norm above this value is a warning, unless the norm is critical
+    :param critical: a norm above this value is critical, and so is NaN
     :return: one alert for each group above a threshold
     """
     alerts = []
@@ -109,7 +109,7 @@ def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical
 def largest_norms(points: Points) -> dict[str, float]:
     """Return the largest gradient norm of each group; NaN counts as the largest.
 
-    :param points: measurements of single updates
+    :param points: pairs (update, value) by logged name
     :return: norm by group, for the groups that were measured
     """
     norms = {}
@@ -125,7 +125,7 @@ def largest_norms(points: Points) -> dict[str, float]:
 def norm_rises_at(window: SeriesSet, group: str, warning: float) -> int | None:
     """Return the update from which a group's gradient norm stays above a threshold.
 
-    :param window: the latest measurements
+    :param window: the measurements of the latest updates
     :param group: name of the group
     :param warning: the threshold
     :return: number of the update; None if the norm is not above the threshold at the end
@@ -135,7 +135,7 @@ def norm_rises_at(window: SeriesSet, group: str, warning: float) -> int | None:
 
 
 def alert_of(finding: Finding, step: int) -> Alert:
-    """Return the alert for a rule that fires on the latest updates.
+    """Return the alert for a rule that found a problem in the latest updates.
 
     :param finding: result of the rule
     :param step: environment steps so far
@@ -157,7 +157,7 @@ def alert_of(finding: Finding, step: int) -> Alert:
 
 
 def append_to(path: Path, alert: Alert) -> None:
-    """Append an alert to ``alerts.jsonl``; a full disk is reported and does not end the training.
+    """Append an alert to ``alerts.jsonl``; a full disk causes a warning and does not end the training.
 
     :param path: path of the file
     :param alert: the alert to append
@@ -172,4 +172,4 @@ def append_to(path: Path, alert: Alert) -> None:
                 file.truncate(n_before)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        print(f"{path}: the alert could not be written: {error}; training continues", file=sys.stderr)
+        print(f"{path}: the alert could not be written: {error}; training continues without it", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Evaluation episodes: how they are played, what they return, and baselines that do not learn.
+"""Play evaluation episodes and return their results, for policies and for baselines that do not learn.
 
 DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so that their figures can be
 compared.
@@ -21,24 +21,24 @@ from sb3_visual_td3.callbacks.driving_score import INFRACTIONS, Infraction, driv
 Driver = Callable[[Any], np.ndarray]
 """Maps a batch of observations to a batch of actions, one for each environment."""
 Policy = Callable[[Any, np.ndarray], np.ndarray]
-"""Maps observations, and a bool for each environment (whether an episode begins here), to actions."""
+"""Maps observations to actions; a bool for each environment is True where an episode begins."""
 
 _REQUIRED_INFO = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
 """Keys that the ``info`` of a driving environment must have. ``route_completion`` is optional."""
 
 
 class Episode(NamedTuple):
-    """The result of one episode in any environment."""
+    """Hold the result of one episode in any environment."""
 
     reward: float
     """Return of the episode."""
     length: float
     success_rate: float = np.nan
-    """1 if the episode ended in success, 0 if not; NaN if the environment does not say."""
+    """1 if the episode ended in success, 0 if it did not; NaN if ``info`` has no ``is_success``."""
 
 
 class Drive(NamedTuple):
-    """The result of one episode of driving, or the mean over several episodes."""
+    """Hold the result of one episode of driving, or the mean over several episodes."""
 
     reward: float
     length: float
@@ -50,7 +50,7 @@ class Drive(NamedTuple):
     route_completion: float = np.nan
     """Fraction of the route, 0 to 1; NaN if the environment has no route."""
     route_length_m: float = np.nan
-    """Length of the route. This and the following figures are NaN unless the episode has a goal."""
+    """Length of the route in metres. This and the following figures are NaN unless the episode has a goal."""
     driving_score: float = np.nan
     """Score of leaderboard 2.1, 0 to 100."""
     collision_vehicle: float = np.nan
@@ -68,13 +68,13 @@ Result = TypeVar("Result", Episode, Drive)
 
 
 class _Tally(Generic[Result]):
-    """Sums of one episode in progress."""
+    """Sum up the figures of one episode in progress."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Begin with a new episode."""
+        """Clear all sums for a new episode."""
         self.reward = 0.0
         self.length = 0
 
@@ -95,21 +95,21 @@ class _Tally(Generic[Result]):
         self.add(info, is_done)
         if not is_done:
             return None
-        # Monitor has the environment's own rewards, in case a wrapper changes them.
+        # Monitor records the environment's own rewards, which an outer wrapper may have changed.
         episode = info.get("episode", {"r": self.reward, "l": self.length})
         result = self.result(float(episode["r"]), float(episode["l"]), info)
         self.clear()
         return result
 
     def add(self, info: dict[str, Any], is_done: bool) -> None:
-        """Add the figures that ``info`` has for this step."""
+        """Add the figures of one step from its ``info``."""
 
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
-        """Return the result of the episode that has just ended; each kind of tally implements it.
+        """Return the result of the episode that has just ended; subclasses implement this.
 
-        :param reward: its return
-        :param length: its number of steps
-        :param last_info: ``info`` of its last step
+        :param reward: return of the episode
+        :param length: number of steps of the episode
+        :param last_info: ``info`` of the last step of the episode
         """
         raise NotImplementedError
 
@@ -169,13 +169,13 @@ def _play(
     """Play episodes until each environment has finished ``n_wanted`` of them.
 
     :param policy: function that chooses the actions
-    :param env: the environments; the first one is reset with the seed, the others with the seeds that follow
+    :param env: the environments; the first environment is reset with the seed, the others with the seeds that follow
     :param seed: seed of the first environment
-    :param tallies: one for each environment
+    :param tallies: sums of the current episode, one object for each environment
     :param n_wanted: number of episodes of each environment
     :param on_episode: called after each episode
     :param render: whether to render each step
-    :return: results of each environment
+    :return: for each environment, the list of its results
     """
     env.seed(seed)
     observations = env.reset()
@@ -203,7 +203,7 @@ def drive_episodes(
     render: bool = False,
     options: Sequence[dict[str, Any]] | None = None,
 ) -> list[Drive]:
-    """Drive a number of episodes, distributed evenly over the environments.
+    """Drive a number of episodes, the same number in each environment as far as possible.
 
     An episode in which the simulator fails does not count and is driven again.
 
@@ -220,7 +220,8 @@ def drive_episodes(
     """
     if n_episodes is None:
         n_episodes = env.num_envs
-    # Fixed shares instead of "the first n episodes to finish": those would be the short ones, which end in a crash.
+    # Each environment drives a fixed number of episodes. The first n episodes to finish would mostly be short ones,
+    # which end in a crash.
     n_wanted = np.array([(n_episodes + index) // env.num_envs for index in range(env.num_envs)])
     tallies = [_DriveTally() for _ in range(env.num_envs)]
     if options is not None:
@@ -241,8 +242,8 @@ def play_episodes(
 ) -> list[Episode]:
     """Play a number of episodes in any environment, each from a seed of its own.
 
-    Episode i begins with seed + i, however many environments there are and whatever was done before. So two policies,
-    and two evaluations of a policy that learns, begin from the same states. An episode in which the simulator fails
+    Episode i begins with seed + i, whatever the number of environments and their earlier use. All policies, and all
+    evaluations of a policy that learns, therefore begin from the same states. An episode in which the simulator fails
     (``info["invalid_transition"]``) does not count and is repeated.
 
     :param policy: function that chooses the actions
@@ -256,8 +257,8 @@ def play_episodes(
     """
     episodes: list[Episode] = []
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
-        # A VecEnv resets an environment without a seed when its episode ends, so each batch of episodes, one in each
-        # environment, begins with a reset of its own.
+        # When an episode ends, a VecEnv resets the environment without a seed. So each batch of episodes, one in each
+        # environment, begins with an explicit reset.
         for n_done in range(0, n_episodes, env.num_envs):
             n_wanted = (np.arange(env.num_envs) < n_episodes - n_done).astype(int)
             tallies = [_EpisodeTally() for _ in range(env.num_envs)]
@@ -288,7 +289,7 @@ def trained_policy(model: BaseAlgorithm, deterministic: bool = True) -> Policy:
     """Return the policy of a model, which may be recurrent.
 
     :param model: the model
-    :param deterministic: whether it acts without randomness
+    :param deterministic: whether the policy acts without randomness
     """
     states: tuple[np.ndarray, ...] | None = None
 
@@ -301,12 +302,12 @@ def trained_policy(model: BaseAlgorithm, deterministic: bool = True) -> Policy:
 
 
 def random_policy(env: VecEnv, seed: int) -> Policy:
-    """Return a policy that samples every action from the action space, of whatever kind that is.
+    """Return a policy that samples every action from the action space, whatever its type.
 
     :param env: the environments
     :param seed: seed of the actions
     """
-    # A copy, because the space of an environment has a random generator, which others may use.
+    # The space is copied, because other code may use the random generator of the original.
     space = copy.deepcopy(env.action_space)
     space.seed(seed)
     return lambda *_: np.array([space.sample() for _ in range(env.num_envs)])

@@ -1,4 +1,4 @@
-"""Evaluation of a driving policy on held-out maps, in comparison with a random and a full-brake driver."""
+"""Evaluate a driving policy on held-out maps, and compare it with a random and a full-brake driver."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_
 from sb3_visual_td3.callbacks.evaluation import SERVER_ADDRESS, EvaluationCallback, check_counts, needs_server
 from sb3_visual_td3.common import tags
 
-# Methods of environments that drive on a simulator server.
+# Methods of environments that drive on a simulator server
 _LEND, _SHARE = "lend_server", "share_server"
 
 
 @contextmanager
 def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
-    """Let the evaluation use the server of the first training environment, whose episode is cut short.
+    """Let the evaluation use the server of the first training environment, and cut that environment's episode short.
 
     A CARLA server runs one world, and a second server per training would double the GPU memory. The next step of that
-    training environment ends its episode with ``info["invalid_transition"]``, which our buffers do not store, and a new
-    episode begins. Without a server, nothing happens.
+    training environment ends its episode with ``info["invalid_transition"]``. Our buffers do not store such a step, and
+    a new episode begins. For environments without a server, nothing happens.
 
     :param training_env: the training environments, which must not be stepped meanwhile
     :param eval_env: the evaluation environment
@@ -58,17 +58,18 @@ class DrivingEvalCallback(EvaluationCallback):
     """Evaluates the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. A policy that
-    stands still survives every episode, so distance and speed are logged, together with the distance of a random and of
-    a full-brake driver from the same starting places and the return of the random one. The differences to EvalCallback:
+    stands still survives every episode, so distance and speed are logged. A random driver and a full-brake driver start
+    from the same places; their distances and the return of the random driver are logged too. The differences to
+    EvalCallback:
 
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - Every evaluation starts from the same places.
-    - The best model is the one that drives *farthest* (see ``best_by``).
+    - The best model is the model that drives *farthest* (see ``best_by``).
     - The ``eval/`` names are written to the event files at the step of the evaluation, and not through the logger.
 
     :param eval_env: a driving environment, whose ``info`` has distance, speed, collisions, lane invasions and success.
-        Give its id to have the environments created here, one per episode (for CarlaDriving-v0: a single one, on the
-        server of the training), or give an environment or VecEnv of your own
+        If you give an id, the callback creates one environment per episode; for CarlaDriving-v0 it creates a single
+        environment, on the server of the training. You can also give an environment or VecEnv of your own
     :param callback_on_new_best: callback to trigger when there is a new best model
     :param callback_after_eval: callback to trigger after every evaluation
     :param n_eval_episodes: number of episodes of each evaluation
@@ -79,10 +80,11 @@ class DrivingEvalCallback(EvaluationCallback):
     :param render: whether to render each step of an evaluation
     :param verbose: verbosity level; 0 prints nothing
     :param warn: whether to warn if an environment of your own is not wrapped in a Monitor
-    :param eval_env_kwargs: arguments of the environment with that id; None selects LiteDriving-v0's held-out maps
+    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id; None selects LiteDriving-v0's
+        held-out maps
     :param seed: seed of the starting places
-    :param best_by: ``"distance"`` or ``"reward"``: what makes a model the best. Stable-Baselines3's
-        StopTrainingOnRewardThreshold, triggered by a new best model, needs ``"reward"``
+    :param best_by: figure by which models are compared, ``"distance"`` or ``"reward"``. As ``callback_on_new_best``,
+        Stable-Baselines3's StopTrainingOnRewardThreshold needs ``"reward"``
     :raises ValueError: if a number is below 1, ``best_by`` is unknown, or ``eval_env_kwargs`` is given with an existing
         environment; when training starts, if ``info`` of the environment lacks a key, or the environment is not wrapped
         as the training environment
@@ -136,7 +138,7 @@ class DrivingEvalCallback(EvaluationCallback):
 
     @property
     def eval_env_kwargs(self) -> dict[str, Any] | None:
-        """Return the arguments of the environment that is created here; None for an environment of your own."""
+        """Return the arguments of the environment that this callback creates; None for an environment of your own."""
         return None if self._make_env is None else dict(self._make_env.keywords["env_kwargs"])
 
     def configure(
@@ -193,9 +195,10 @@ class DrivingEvalCallback(EvaluationCallback):
             self.eval_env = self._make_env()
             self._is_closed = False
         if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
-            # Each of several environments would need a server of its own.
+            # Several environments would each need a server of their own.
             self._remake(n_envs=1)
-        # Here as well as before each evaluation, so that an error comes before training and not hours later.
+        # The check is made here as well as before each evaluation, so that an error comes before training and not hours
+        # later.
         self._sync_normalization()
         baselines = {
             tags.EVAL_RANDOM_DISTANCE: (random_driver(self.eval_env, self.seed), "random driver"),
@@ -220,12 +223,12 @@ class DrivingEvalCallback(EvaluationCallback):
             except (AttributeError, AssertionError) as error:
                 raise ValueError(
                     f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
-                    "VecNormalize needs the same wrappers around both. Wrap both in the same way, or give an "
-                    "environment's id"
+                    "VecNormalize needs the same wrappers around both environments. Wrap the evaluation environment "
+                    "like the training environment, or give the id of an environment"
                 ) from error
 
     def _policy(self) -> Driver:
-        """Return a driver that acts by the policy; it wraps and normalises observations as the training does."""
+        """Return a driver that uses the policy, and that wraps and normalises observations as the training does."""
         self._sync_normalization()
         normalizer = self.model.get_vec_normalize_env()
         must_normalize = normalizer is not None and normalizer.norm_obs and self._make_env is not None

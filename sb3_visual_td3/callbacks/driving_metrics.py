@@ -1,4 +1,4 @@
-"""Logging of what the vehicle does during training: episodes, speed, and each term of the reward."""
+"""Log what the vehicle does during training: episodes, speed, and each term of the reward."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _OF_EPISODE = {
     "route_completion": tags.EPISODE_ROUTE_COMPLETION,
     "is_success": tags.EPISODE_SUCCESS,
 }
-"""Logged names of what ``info`` reports about an episode when it ends."""
+"""Logged name of each figure that ``info`` reports at the end of an episode."""
 
 
 class DrivingMetricsCallback(BaseCallback):
     """Logs one point per episode, and speed, rewards and reward terms every ``log_freq`` steps.
 
-    It reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``, ``is_success``,
-    ``speed_kmh``, ``reward_terms``) and the ``episode`` entry of the Monitor wrapper. A key that an environment does
-    not have is not logged. ``reward_terms`` maps the name of each term of the reward to the number that it added in
-    this step. The term ``comfort`` of an environment of your own is logged as ``reward/comfort``.
+    The callback reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``,
+    ``is_success``, ``speed_kmh``, ``reward_terms``) and the ``episode`` entry of the Monitor wrapper. If a key is
+    missing in ``info``, nothing is logged for it. ``reward_terms`` maps the name of each term of the reward to the
+    number that it added in this step. The term ``comfort`` of an environment of your own is logged as
+    ``reward/comfort``.
 
     :param log_freq: environment steps between two points of ``progress/`` and ``reward/``
     :param verbose: verbosity level, as in Stable-Baselines3
@@ -108,12 +109,12 @@ class DrivingMetricsCallback(BaseCallback):
         if "speed_kmh" in info:
             scalars[tags.PROGRESS_SPEED] = info["speed_kmh"]
         if "reward_terms" in info:
-            # The sum of the terms and not locals["rewards"], which VecNormalize may have scaled.
+            # This is the sum of the terms and not locals["rewards"], which VecNormalize may have scaled.
             scalars[tags.PROGRESS_REWARD] = sum(info["reward_terms"].values())
         if self._n_term_steps:
             for term, total in self._term_sums.items():
                 scalars[tags.reward_term(term)] = total / self._n_term_steps
-                # Kept at 0 and not removed: a term that does not occur any more has contributed nothing.
+                # The sums are set to 0 and not removed: a term that no longer occurs has contributed 0.
                 self._term_sums[term] = 0.0
             self._n_term_steps = 0
         self._writer.write(scalars, self.num_timesteps)

@@ -1,11 +1,11 @@
-"""The driving score of CARLA's leaderboard 2.1, and the infractions that it counts.
+"""Compute the driving score of CARLA's leaderboard 2.1, and find the infractions that it counts.
 
 Scores are pure functions of a list of infractions. :func:`infractions_of_step` reads infractions from the ``info`` of a
 driving environment.
 
 Source of formula and penalties: carla-simulator/leaderboard, branch ``leaderboard-2.1``,
-``leaderboard/utils/statistics_manager.py`` (``PENALTY_VALUE_DICT`` and ``compute_route_statistics``). Versions 1.0 and
-2.0 multiply a factor for each infraction instead, so their scores are lower.
+``leaderboard/utils/statistics_manager.py`` (``PENALTY_VALUE_DICT`` and ``compute_route_statistics``). Leaderboard
+versions 1.0 and 2.0 multiply the score by a factor for each infraction instead, so their scores are lower.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ PENALTIES: Mapping[Infraction, float] = MappingProxyType(
         "red_light": 0.4,
     }
 )
-"""What an infraction adds to the sum below the line. The others cost nothing here: ``off_route``, ``blocked`` and
-``timeout`` end the route, which lowers its completion, and the leaderboard does not count crossed lane marks."""
+"""Penalty that each infraction adds to the denominator of the score. Other infractions have no penalty: ``off_route``,
+``blocked`` and ``timeout`` end the route, which lowers its completion, and the leaderboard does not count crossed lane
+marks."""
 
 _INFRACTION_OF_ENDING: Mapping[str, Infraction] = MappingProxyType(
     {
-        # Beside the road there are kerbs and buildings, which the embedded world does not have.
+        # In CARLA there are kerbs and buildings beside the road, which the embedded world does not have.
         "off_road": "collision_layout",
         "off_route": "off_route",
-        # The leaderboard has no such ending: the vehicle turned around on its route.
+        # The leaderboard has no such ending: the vehicle has turned around on its route.
         "wrong_way": "off_route",
         "idle": "blocked",
         "timeout": "timeout",
@@ -94,7 +95,7 @@ def infractions_of_step(info: Mapping[str, Any], is_last: bool) -> list[Infracti
 
 
 def _collision(info: Mapping[str, Any]) -> Infraction:
-    """Return the kind of a collision. If the world does not report a kind, the collision is one with a vehicle."""
+    """Return the kind of a collision; a collision without a reported kind counts as a collision with a vehicle."""
     kinds: dict[str, Infraction] = {
         "vehicle": "collision_vehicle",
         "walker": "collision_walker",

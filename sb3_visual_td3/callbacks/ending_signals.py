@@ -1,8 +1,8 @@
-"""Signals that end a training run with a snapshot: Slurm's preemption, a time limit, ``kill``.
+"""Handle signals that end a training run with a snapshot: Slurm's preemption, a time limit, ``kill``.
 
-The first signal asks the training to end between two rollouts, where a snapshot can be taken. If the rollout does not
-end within ``GRACE_S`` seconds (a long evaluation, a long block of updates), the training ends without a new snapshot. A
-second signal ends the process at once, as if it were not handled.
+After the first signal, the training ends between two rollouts, where a snapshot can be taken. If the rollout does not
+end within ``GRACE_S`` seconds, for example during a long evaluation, the training ends without a new snapshot. A second
+signal ends the process at once, as if it were not handled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SI
 
 
 class TrainingInterrupted(SystemExit):
-    """A signal ended a training run that can be resumed; uncaught, it exits with code :data:`EXIT_RESUMABLE`."""
+    """Raised when a signal ends a training run that can be resumed.
+
+    If a program does not catch it, the program exits with code :data:`EXIT_RESUMABLE`.
+    """
 
     def __init__(self, signal_name: str) -> None:
         super().__init__(EXIT_RESUMABLE)
@@ -41,13 +44,13 @@ class TrainingInterrupted(SystemExit):
 
 
 def checked_signals(names: Iterable[str]) -> tuple[str, ...]:
-    """Check the names of signals.
+    """Check the names of signals, and return the full names.
 
     :param names: names such as ``"SIGTERM"`` or ``"USR1"``
-    :return: the full names, each once
+    :return: the full names, such as ``"SIGUSR1"``, without duplicates
     :raises ValueError: if a signal is unknown on this system, or cannot or must not be handled
     """
-    # A string is also an iterable of strings, its letters.
+    # A string would otherwise be read as a list of its letters.
     if isinstance(names, str):
         raise ValueError(f"signals={names!r}: expected a list of names, such as ['SIGTERM', 'SIGUSR1']")
     found: dict[str, None] = {}
@@ -92,8 +95,9 @@ class EndingSignals:
         """
         if not self._names or threading.current_thread() is not threading.main_thread():
             return
-        # Workers first: a signal to all processes that comes in between then ends this process as before. In the other
-        # order it would be handled here, and the snapshot would need environments whose workers have died.
+        # The workers come first. If a signal to all processes then arrives in between, it ends this process as before.
+        # In the other order this process would handle the signal, and the snapshot would need environments whose
+        # workers have died.
         for env in envs:
             shield_workers(env, self._names)
         for name in self._names:
@@ -108,7 +112,7 @@ class EndingSignals:
             self._alarm_before = None
         before, self._before = self._before, {}
         for number, handler in before.items():
-            # None stands for a handler that was not installed from Python and cannot be restored from Python.
+            # None means that the handler was not installed from Python, so it cannot be restored from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -148,10 +152,10 @@ class EndingSignals:
 
 
 class _IgnoredOnArrival:
-    """An object whose unpickling makes the process ignore a signal.
+    """Make the process that unpickles this object ignore a signal.
 
-    SubprocVecEnv can only send pickled messages to its workers, and has no message for signals. This one unpickles as a
-    call of the standard library's ``signal.signal``, so the worker need not import our package.
+    SubprocVecEnv can only send pickled messages to its workers, and has no message for signals. Unpickling this object
+    calls the standard library's ``signal.signal``, so the worker need not import our package.
     """
 
     def __init__(self, number: int) -> None:
@@ -175,7 +179,8 @@ def shield_workers(env: VecEnv, names: Sequence[str]) -> None:
         return
     for name in names:
         processes.set_attr("_ignored_signal", _IgnoredOnArrival(int(getattr(signal, name))))
-    # At exit, multiprocessing sends SIGTERM to the remaining workers and waits for them: for ever, if they ignore it.
+    # At exit, multiprocessing sends SIGTERM to the remaining workers and waits for them. If they ignore SIGTERM, it
+    # would wait for ever.
     _shielded.update(processes.processes)
     atexit.unregister(_end_shielded)
     atexit.register(_end_shielded)

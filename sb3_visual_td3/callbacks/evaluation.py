@@ -1,4 +1,4 @@
-"""The common part of both evaluation callbacks: the times of evaluations, and the files with their results."""
+"""Provide the base class of both evaluation callbacks: when they evaluate, and how they write their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVER_ADDRESS = "server_address"
 
 
 def needs_server(env: VecEnv) -> bool:
-    """Return whether the environments drive on a simulator server, which only one of them can use at a time.
+    """Return whether the environments drive on a simulator server, which only one environment can use at a time.
 
     :param env: such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which does not
     """
@@ -33,7 +33,7 @@ def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
 
     :param eval_freq: environment steps between two evaluations
     :param n_eval_episodes: number of episodes of each evaluation
-    :raises ValueError: if one is below 1
+    :raises ValueError: if one of them is below 1
     """
     if eval_freq < 1 or n_eval_episodes < 1:
         raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected integers >= 1")
@@ -95,7 +95,8 @@ class EvaluationCallback(EvalCallback):
     def evaluate(self) -> Any:
         """Evaluate the current policy, log the result, and save the model if it is the best so far.
 
-        It sets ``_last_evaluated`` and ``_is_new_best``, and calls ``_keep_record`` and ``_save_best_model``.
+        An implementation sets ``_last_evaluated`` and ``_is_new_best``, and calls ``_keep_record`` and
+        ``_save_best_model``.
 
         :return: means over the episodes
         """
@@ -114,7 +115,7 @@ class EvaluationCallback(EvalCallback):
         return self._evaluate_and_call_callbacks()
 
     def _on_training_end(self) -> None:
-        # Unless the last step was evaluated anyway, the final policy gets an evaluation.
+        # The final policy is evaluated too, unless the last step was evaluated already.
         if self._last_evaluated != self.num_timesteps:
             self._evaluate_and_call_callbacks()
 
@@ -132,7 +133,7 @@ class EvaluationCallback(EvalCallback):
 
         :param rewards: return of each episode
         :param lengths: number of steps of each episode
-        :param successes: whether each episode ended in success; empty if the environment does not say
+        :param successes: whether each episode ended in success; empty if ``info`` has no ``is_success``
         """
         self._is_success_buffer = successes
         if self.log_path is None:
@@ -160,6 +161,7 @@ class EvaluationCallback(EvalCallback):
         if not self.warn or is_vecenv_wrapped(self.eval_env, VecMonitor) or self.eval_env.env_is_wrapped(Monitor)[0]:
             return
         warnings.warn(
-            "the evaluation environment is not wrapped in a Monitor: its wrappers may change the rewards and lengths",
+            "the evaluation environment is not wrapped in a Monitor, so its wrappers may change the rewards and "
+            "lengths. Wrap it in Stable-Baselines3's Monitor first",
             stacklevel=3,
         )

@@ -1,7 +1,7 @@
-"""Writing scalars to the run's event file, and the layout of TensorBoard's "Custom Scalars" page.
+"""Write scalars to the run's event file, and define the layout of TensorBoard's "Custom Scalars" page.
 
 Stable-Baselines3's logger writes all values together, every few episodes. Our callbacks write at their own steps, and
-some of them against episodes, so they use the event file directly.
+some use the number of the episode as x-axis, so they write to the event file directly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sb3_visual_td3.health.stock_watch import stepped_groups
 from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 Charts = Mapping[str, Sequence[str]]
-"""Titles of charts, and the logged names that each of them shows."""
+"""Title of each chart, and the logged names that the chart shows."""
 
 _CLIPPING: Charts = {
     f"{group}: norm before and after clipping": (tags.GRADIENT_NORM[group], tags.GRADIENT_NORM_CLIPPED[group])
@@ -39,7 +39,7 @@ DASHBOARD: Mapping[str, Charts] = {
         "loss of the actor": (tags.ACTOR_LOSS,),
         "losses of the critics": (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS),
         "Q: replayed pairs, target, policy": (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE),
-        "Q of the policy's actions minus Q of replayed ones": (tags.Q_GAP,),
+        "Q of the policy's actions minus Q of replayed actions": (tags.Q_GAP,),
         "largest |Q| that the rewards allow": (tags.Q_BOUND,),
         "smallest and largest reward in the critic's batches": (tags.REWARD_MIN, tags.REWARD_MAX),
     },
@@ -107,7 +107,7 @@ DASHBOARD: Mapping[str, Charts] = {
         "frozen groups": tuple(tags.GROUP_FROZEN.values()),
     },
 }
-"""Titles of groups, and the charts of each. Every name in ``common/tags.py`` is in at least one chart."""
+"""Title of each group of charts, and the charts in it. Every name in ``common/tags.py`` is in at least one chart."""
 
 
 _BY_GROUP = (
@@ -120,10 +120,10 @@ _BY_GROUP = (
     tags.PARAM_STD,
     tags.GROUP_FROZEN,
 )
-"""Names that a group of weights has only if the model has the group."""
+"""Logged names of a group of weights, such as ``actor_cnn``. A model without this group does not log them."""
 
 _SHOWN_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX}
-"""Names that need tensors which stock algorithms keep inside their ``train()``."""
+"""Logged names that need local variables of ``train()``, which stock algorithms do not show."""
 
 
 def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
@@ -131,12 +131,12 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
 
     :param model: the model that is trained
     :param callbacks: all callbacks of the training
-    :return: the names; those that also depend on the environment's ``info`` are included for the driving callbacks
+    :return: the names; for the driving callbacks, names that also depend on the environment's ``info`` are included
     """
     callbacks = list(callbacks)
     classes = {cls.__name__ for callback in callbacks for cls in type(callback).__mro__}
     names = {name for name, tag in tags.TAGS.items() if tag.owner in classes}
-    names |= {tags.ACTOR_LOSS, tags.CRITIC_LOSS}  # without GradientNormCallback, the algorithm logs them
+    names |= {tags.ACTOR_LOSS, tags.CRITIC_LOSS}  # Without GradientNormCallback, the algorithm logs these names itself.
     if "ExplosionAlertCallback" in classes:
         names |= set(map(tags.alert_of_rule, LIVE_RULES))
     if any(isinstance(callback, EvalCallback) for callback in callbacks):
@@ -166,10 +166,10 @@ def _groups_of(model: Any) -> set[str]:
 
 
 def custom_scalars(names: Collection[str] | None = None) -> dict[str, dict[str, list[str | list[str]]]]:
-    """Return the dashboard in TensorBoard's format, with a regular expression for each line of a chart.
+    """Return the layout of the "Custom Scalars" page, with a regular expression for each line of a chart.
 
     TensorBoard matches at the start of a name, so each expression ends with ``$``: otherwise ``critic_cnn_norm`` would
-    also match ``critic_cnn_norm_clipped``. Reward terms of a user's environment appear in the chart of ours.
+    also match ``critic_cnn_norm_clipped``. Reward terms of your own environment appear in the same chart as ours.
 
     :param names: the names to show; a chart or a group without any of them is left out. None shows every name
     :return: the argument of ``SummaryWriter.add_custom_scalars``
@@ -195,10 +195,10 @@ _have_the_dashboard: weakref.WeakSet[Any] = weakref.WeakSet()
 class EventWriter:
     """Writes scalars into the event files of a logger, at steps of the caller's choice.
 
-    The first writer of an event file also writes the dashboard into it.
+    The first writer of an event file also writes the layout of the "Custom Scalars" page into it.
 
     :param logger: logger of the model; without a TensorBoard output, nothing is written
-    :param names: names that the dashboard shows; None shows every name
+    :param names: names that the page shows; None shows every name
     """
 
     def __init__(self, logger: Logger, names: Collection[str] | None = None) -> None:
@@ -211,7 +211,7 @@ class EventWriter:
 
     @classmethod
     def of(cls, callback: BaseCallback) -> EventWriter:
-        """Return the writer of a callback; its dashboard shows what the whole training run can log.
+        """Return the writer of a callback; its "Custom Scalars" page shows everything that the training run can log.
 
         :param callback: a callback whose training has started
         """
@@ -222,10 +222,11 @@ class EventWriter:
         """Write one point of each scalar.
 
         :param scalars: value by logged name; every name must be in ``common/tags.py``
-        :param step: environment steps so far, or the number of the episode if the table says so
+        :param step: environment steps so far; for names with episodes as x-axis in ``common/tags.py``, the number of
+            the episode
         """
         unknown = sorted(name for name in scalars if not is_known(name))
-        assert not unknown, f"not in common/tags.py: {unknown}"
+        assert not unknown, f"these names are not in common/tags.py: {unknown}; add them to the table there"
         for writer in self._writers:
             for name, value in scalars.items():
                 writer.add_scalar(name, value, step)

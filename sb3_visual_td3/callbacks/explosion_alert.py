@@ -1,7 +1,7 @@
-"""Live alerts: the report's rules over a window of the latest updates, thresholds of norms, and non-finite values.
+"""Raise alerts while a run trains, for problems that the report's rules find and for norms and non-finite values.
 
-The rules are those of ``diagnosis/rules``. The report gives them a whole run, and this callback a window of it, so that
-a training run that fails is noticed within minutes instead of after days.
+The rules are those of ``diagnosis/rules``. The report applies them to a whole run, and this callback applies them to a
+window of the latest updates. A training run that fails is therefore noticed within minutes and not after days.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 
 class ZeroedWeights:
-    """Sets all weights of a policy to zero until they are restored, so that its next action is finite.
+    """Sets all weights of a policy to zero until they are restored, which makes its next action finite.
 
-    Stable-Baselines3 can end a training run only after a step. With NaN weights, the environment would receive a NaN
-    for that step, and policies with a distribution (SAC) would raise an error.
+    Stable-Baselines3 can end a training run only after a step. With NaN weights, the environment would receive a NaN in
+    that last step, and policies with a distribution (SAC) would raise an error.
 
     :param policy: a policy whose weights are not finite
     """
@@ -61,10 +61,10 @@ class ZeroedWeights:
 
 
 class Broken(NamedTuple):
-    """A step with a non-finite value.
+    """Describe a non-finite value in a step.
 
     :ivar words: description of the non-finite value, as part of a sentence
-    :ivar by_weights: whether the policy's own weights are the cause
+    :ivar by_weights: whether the cause is a policy whose own weights are not finite
     """
 
     words: str
@@ -78,11 +78,11 @@ def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
 
     :param locals_: local variables of ``collect_rollouts``: ``actions``, ``new_obs`` (an array or a dict of arrays) and
         ``rewards``
-    :return: the first part that is not finite, in the order of cause and effect; None if all parts are finite
+    :return: the first part that is not finite, causes before effects; None if all parts are finite
     """
     actions, observations, rewards = locals_["actions"], locals_["new_obs"], locals_["rewards"]
     if not _is_finite(actions):
-        words = f"the policy's action is {_first_not_finite(actions)}, and so are its weights"
+        words = f"the policy's action is {_first_not_finite(actions)}, because its weights are not finite"
         return Broken(words, by_weights=True)
     named = {"the observation": observations}
     if isinstance(observations, Mapping):
@@ -101,10 +101,10 @@ def _first_not_finite(part: np.ndarray) -> Any:
 
 
 def replay_is_finite(replay_buffer: Any) -> bool:
-    """Return whether rewards, actions and observations in a replay buffer are finite; for a large buffer this is slow.
+    """Return whether rewards, actions and observations in a replay buffer are finite, which is slow for a large buffer.
 
-    :param replay_buffer: any buffer; only data that it keeps as arrays are checked
-    :return: whether all are finite, rows that have not been written yet included
+    :param replay_buffer: any buffer; only its attributes that are arrays are checked
+    :return: whether all values are finite; rows that have not been written yet are checked too
     """
     names = ("rewards", "actions", "observations", "next_observations")
     return all(_is_finite(part) for name in names for part in _arrays_in(getattr(replay_buffer, name, None)))
@@ -131,27 +131,27 @@ class ExplosionAlertCallback(BaseCallback):
 
     At every check, the event file gets a 0 or a 1 for each alert (``alerts/``). The console and ``alerts.jsonl`` get
     one entry when an alert begins. Non-finite losses, gradients, observations or rewards end the training, and the
-    alert names the last healthy snapshot. Losses and the gradients of biases are checked after every call of
-    ``train()``, observations and rewards at every step, and everything else at every check.
+    alert names the last healthy snapshot, if there is one. Losses and the gradients of biases are checked after every
+    call of ``train()``, observations and rewards at every step, and everything else at every check.
 
     A critical alert can also trigger an action: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or
-    ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. Each action is printed, is an entry of level
-    ``"action"`` in ``alerts.jsonl``, and counts in ``agent/guard_actions``; earlier measurements are then dropped. A
-    rollback needs a SnapshotCallback in the same list of callbacks. It also repairs non-finite weights, if they are
-    found before they have chosen an action. Non-finite observations, rewards and actions always end the training,
-    because the environment or the replay buffer already holds them.
+    ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. Each action is printed, written to
+    ``alerts.jsonl`` with the level ``"action"``, and counted in ``agent/guard_actions``; measurements from before the
+    action are dropped. A rollback needs a SnapshotCallback in the same list of callbacks. A rollback also repairs
+    non-finite weights, if they are found before they have chosen an action. Non-finite observations, rewards and
+    actions always end the training, because these values are already in the environment or the replay buffer.
 
     :param warning: gradient norm above which a group is reported
     :param critical: gradient norm above which a group is reported as exploded
     :param check_freq: environment steps between two checks
     :param sample_freq: gradient updates between two measurements
-    :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the event files' run
+    :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run that the event files belong to
     :param verbose: verbosity level; 0 prints nothing
     :param on_critical: action when a critical alert begins
     :param lr_factor: factor on the learning rates for an action, above 0 and below 1
     :param max_actions: number of actions after which the next critical alert ends the training
-    :raises ValueError: if an argument is out of range; when training starts, if the model cannot be watched, or if a
-        rollback is requested without a SnapshotCallback
+    :raises ValueError: if an argument is out of range; when training starts, if the updates of the model cannot be
+        watched, or if a rollback is requested without a SnapshotCallback
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether no critical alert is active and the guard does not suspect a problem."""
+        """Return whether no critical alert is active and the guard does not treat the training as unhealthy."""
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
     @property
@@ -230,11 +230,12 @@ class ExplosionAlertCallback(BaseCallback):
             self._forget_measurements()
 
     def _on_step(self) -> bool:
-        # The step is made, so the saved model gets the weights that training has led to, for the user to examine.
+        # The step is made, so the policy gets back the weights that the training produced. They are saved, so the user
+        # can examine them.
         if self._zeroed is not None:
             self._zeroed.restore()
         self._watch.see(self.locals, self.num_timesteps)
-        # NaN in a step is checked at every step: one step later it is in the replay buffer for good.
+        # Every step is checked for NaN, because one step later the NaN is in the replay buffer for good.
         is_due = self.num_timesteps - self._last_checked >= self.check_freq
         broken = broken_step(self.locals)
         if is_due or broken is not None or self._is_unwritten:
@@ -278,7 +279,7 @@ class ExplosionAlertCallback(BaseCallback):
             self._is_unwritten = state["is_unwritten"]
 
     def _check_updates(self) -> None:
-        """Handle an update that is not finite before its weights choose the next action."""
+        """Handle a non-finite update before the new weights choose the next action."""
         found = self._watch.finite.first()
         if found is None:
             return
@@ -305,12 +306,13 @@ class ExplosionAlertCallback(BaseCallback):
         :param can_act: whether training continues afterwards
         """
         self._last_checked = self.num_timesteps
-        # The first source holds the gradient updates, the others camera and settings.
+        # The first source holds the gradient updates, the other sources hold camera and settings.
         sources = self._watch.read_points()
         for points in sources:
             self.window.append(points)
         alerts = self._judge(sources[0])
-        # The rule sees only logged values. The value in this step says more, so its alert replaces the rule's.
+        # The rule non_finite reads only logged values. The value in this step is more specific, so its alert replaces
+        # the rule's alert.
         if broken is not None:
             # A non-finite observation or reward has not affected any update yet.
             since = self._watch.n_updates if broken.by_weights else None
@@ -325,13 +327,13 @@ class ExplosionAlertCallback(BaseCallback):
         self._write(alerts, has_norms=bool(largest_norms(sources[0])))
 
     def _can_go_back(self) -> bool:
-        """Return whether a rollback of the weights would make the training finite again."""
-        # With a NaN in the replay buffer, the restored weights would break again at the next sample of it.
+        """Return whether a rollback of the weights would make all values finite again."""
+        # With a NaN in the replay buffer, the restored weights would become NaN again when that transition is sampled.
         assert isinstance(self.model, OffPolicyAlgorithm)
         return self.guard.on_critical == "rollback" and replay_is_finite(self.model.replay_buffer)
 
     def _judge(self, points: Points) -> list[Alert]:
-        """Return the current alerts: first non-finite values, then the rules, causes first, then the thresholds."""
+        """Return the current alerts: non-finite values, then problems that rules found, then exceeded thresholds."""
         step, data = self.num_timesteps, self.window.data
         found = [alert_of(finding, step) for finding in judge(data)]
         for alert in gradient_alerts(largest_norms(points), step, self.warning, self.critical):
@@ -362,7 +364,7 @@ class ExplosionAlertCallback(BaseCallback):
         self._active |= {alert.key for alert in alerts}
 
     def _act(self, alerts: Sequence[Alert]) -> None:
-        """Let the guard act on the first critical alert, which is the cause of the others."""
+        """Let the guard act on the first critical alert, because the first alert is the cause of the other alerts."""
         critical = [alert for alert in alerts if alert.level == "critical"]
         if not critical:
             return

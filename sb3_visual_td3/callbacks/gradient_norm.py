@@ -1,4 +1,4 @@
-"""Logging of the gradient updates: norms, losses, Q-values, and the state of the agent."""
+"""Log the gradient updates: norms, losses, Q-values, and the state of the agent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GradientNormCallback(BaseCallback):
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file
     :param verbose: verbosity level, as in Stable-Baselines3
-    :raises ValueError: if a frequency is below 1, or, when training starts, if the model cannot be watched
+    :raises ValueError: if a frequency is below 1; when training starts, if the updates of the model cannot be watched
     """
 
     def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:
@@ -103,18 +103,18 @@ def noise_std(noise: ActionNoise | None) -> float:
     :param noise: action noise of the model
     """
     if isinstance(noise, VectorizedActionNoise):
-        # All environments have copies of one noise.
+        # All environments have copies of the same noise.
         noise = noise.noises[0]
     sigma = getattr(noise, "sigma", getattr(noise, "_sigma", 0.0))
     return float(np.mean(sigma))
 
 
 def weight_moments(parameters: Sequence[th.Tensor]) -> tuple[float, float]:
-    """Return mean and standard deviation over all weights of a group together.
+    """Return the mean and the standard deviation of all weights of a group together.
 
     :param parameters: tensors of any shapes
     """
-    # In float64, because the squares of large weights overflow in float32, and so does the sum of many.
+    # The sums are in float64, because the squares of large weights, and sums of many of them, overflow in float32.
     flat = th.cat([parameter.detach().flatten() for parameter in parameters]).double()
     mean, std = th.stack([flat.mean(), flat.std(correction=0)]).tolist()
     return mean, std

@@ -1,6 +1,6 @@
-"""The guard, which acts on critical alerts: it stops the training, lowers the learning rates or rolls back.
+"""Act on critical alerts: stop the training, lower the learning rates, or roll back to a healthy snapshot.
 
-It belongs to :class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback`, which decides what is critical.
+:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` decides what is critical, and calls the guard.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sb3_visual_td3.runs.snapshot import Snapshot
 
 
 def lr_scale_of(model: BaseAlgorithm) -> float:
-    """Return the factor on the learning rates of a model; 1 if it was never set.
+    """Return the factor on the learning rates of a model; 1 if no factor was ever set.
 
     :param model: any model of Stable-Baselines3's kind
     """
@@ -35,11 +35,11 @@ def lr_scale_of(model: BaseAlgorithm) -> float:
 def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
     """Multiply every learning rate by a factor, from the next training run onwards.
 
-    For a stock algorithm, ``lr_schedule`` is wrapped, and ``learning_rate`` as well, because ``load()`` creates the
-    schedule from it.
+    For a stock algorithm, ``lr_schedule`` is wrapped. ``learning_rate`` is wrapped too, because ``load()`` creates the
+    schedule from ``learning_rate``.
 
     :param model: any model of Stable-Baselines3's kind
-    :param factor: factor on the rates that the user has given, replacing an earlier factor
+    :param factor: factor on the learning rates that the user has given; it replaces an earlier factor
     """
     if isinstance(model, GuardedModel):
         model.lr_scale = factor
@@ -56,17 +56,18 @@ OnCritical = Literal["warn", "stop", "reduce_lr", "rollback"]
 class Guard:
     """Acts when a critical alert begins.
 
-    - ``"warn"``: it does nothing.
-    - ``"stop"``: it ends the training.
-    - ``"reduce_lr"``: it multiplies all learning rates by ``lr_factor``, permanently; schedules continue below that.
-    - ``"rollback"``: at the start of the next rollout, it restores networks, target networks, optimizers and the range
-      of rewards seen from the last healthy snapshot, and lowers the learning rates as well. Steps, updates and the log
-      continue. So does the replay buffer: off-policy algorithms learn from transitions of any policy, and those of a
-      broken policy show which states to avoid. ``max_actions`` limits how many such transitions come in.
+    - ``"warn"``: the guard does nothing.
+    - ``"stop"``: the guard ends the training.
+    - ``"reduce_lr"``: the guard multiplies all learning rates by ``lr_factor``, permanently; schedules continue with
+      this factor.
+    - ``"rollback"``: at the start of the next rollout, the guard goes back to the last healthy snapshot. It restores
+      networks, target networks, optimizers and the range of rewards seen so far, and lowers the learning rates as well.
+      Steps, updates, the log and the replay buffer continue. The buffer keeps the transitions of the broken policy,
+      because off-policy algorithms learn from transitions of any policy; ``max_actions`` limits their number.
 
-    After an action, the guard waits for ``WINDOW`` updates, because one problem triggers several alerts, and the later
-    ones must be judged by updates after the action. A critical alert that lasts longer, or begins later, triggers the
-    next action; after ``max_actions`` it ends the training.
+    After an action, the guard waits for ``WINDOW`` updates. One problem triggers several alerts, and only updates after
+    the action show whether they are over. A critical alert that lasts longer, or begins later, triggers the next
+    action; after ``max_actions`` actions it ends the training.
 
     Training cannot continue with non-finite weights: ``"rollback"`` acts at once, and every other setting ends the
     training.
@@ -91,7 +92,8 @@ class Guard:
         self.n_actions = 0
         self.has_stopped = False
         """Whether the training has to end at the next step."""
-        # Numbers of updates: no action before the first, and no snapshot is healthy before the second.
+        # Numbers of updates: the guard does not act before the first number, and no snapshot is healthy before the
+        # second.
         self._quiet_until = 0
         self._doubted_until = 0
         self._target: tuple[Alert, Snapshot] | None = None
@@ -106,12 +108,12 @@ class Guard:
         self._snapshots = next((each for each in callbacks if isinstance(each, SnapshotCallback)), None)
         if self.on_critical == "rollback" and self._snapshots is None:
             raise ValueError(
-                "ExplosionAlertCallback(on_critical='rollback') has no snapshots to return to: add "
-                "SnapshotCallback(run_dir=...) as the last in the list of callbacks, or use on_critical='reduce_lr'"
+                "ExplosionAlertCallback(on_critical='rollback') has no snapshots to return to. Add "
+                "SnapshotCallback(run_dir=...) as the last callback in the list, or use on_critical='reduce_lr'"
             )
 
     def begin(self, model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> None:
-        """Start with a new training, without earlier actions.
+        """Prepare for a new training, without earlier actions.
 
         :param model: the model to guard
         :param callbacks: all callbacks of the training
@@ -139,7 +141,10 @@ class Guard:
             self._snapshots.mark_unhealthy(n_updates)
 
     def doubt_for_now(self, n_updates: int) -> None:
-        """Treat the training as unhealthy for one window, because an alert near its threshold comes and goes.
+        """Treat the training as unhealthy for the next window of updates.
+
+        An alert near its threshold begins and ends repeatedly, so its end alone does not show that the training is
+        healthy.
 
         :param n_updates: gradient updates made so far
         """
@@ -153,7 +158,7 @@ class Guard:
         """
         self.has_stopped = True
         if self._snapshots is None:
-            return "training stops; no snapshot was taken: next time, add SnapshotCallback to the callbacks"
+            return "training stops; no snapshot was taken. Next time, add SnapshotCallback to the callbacks"
         healthy = self._snapshots.newest_healthy(n_updates)
         if healthy is None:
             return "training stops; no snapshot is healthy"
@@ -171,7 +176,7 @@ class Guard:
         if self.on_critical == "stop":
             self.n_actions += 1
             return self._stop(cause, "")
-        # Without a limit, a training run that cannot be cured would be rolled back for ever.
+        # Without a limit, the guard would roll back a training run that cannot be cured again and again.
         if self.n_actions >= self.max_actions:
             return self._stop(cause, f": {self.n_actions} actions have not cured it (max_actions={self.max_actions})")
         if self.on_critical == "reduce_lr":
@@ -189,7 +194,7 @@ class Guard:
         return n_updates >= self._quiet_until or cause.rule == NON_FINITE
 
     def carry_out(self, step: int, n_updates: int) -> Alert | None:
-        """Roll back, if that was decided; call this between two rollouts, when no batch is in use.
+        """Roll back, if :meth:`act_on` decided to; call this between two rollouts, when no batch is in use.
 
         :param step: environment steps so far
         :param n_updates: gradient updates made so far
@@ -205,7 +210,7 @@ class Guard:
         return self._lower_rates(cause, step, n_updates, f"back to the weights of {healthy.path}, ")
 
     def get_state(self) -> dict[str, Any]:
-        """Return what has been done so far; call this between two rollouts, when no rollback is waiting."""
+        """Return the actions so far as plain data; call this between two rollouts, when no rollback is pending."""
         return {
             "n_actions": self.n_actions,
             "quiet_until": self._quiet_until,
@@ -226,7 +231,7 @@ class Guard:
     def _lower_rates(self, cause: Alert, step: int, n_updates: int, done: str) -> Alert:
         self.n_actions += 1
         self._quiet_until = n_updates + WINDOW
-        # A rollback at the same rates would meet the same problem again, so every action lowers them.
+        # After a rollback with the same learning rates, the same problem would come back, so every action lowers them.
         scale = lr_scale_of(self._model) * self.lr_factor
         set_lr_scale(self._model, scale)
         words = (

@@ -1,4 +1,4 @@
-"""Evaluation of a policy in any environment, on held-out seeds and compared with a random policy."""
+"""Evaluate a policy in any environment, on held-out seeds, and compare it with a random policy."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from sb3_visual_td3.training_state.random_state import random_state, set_random_
 from sb3_visual_td3.training_state.vec_layer_state import layers_of
 
 EVALUATION_SEED = 1_000_000
-"""Seed of the first evaluation episode: far from the small seeds that people train with."""
+"""Seed of the first evaluation episode, far from the small seeds that are usual in training."""
 
 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Leave the global random generators as they are, so that an evaluation does not change the training."""
+    """Restore the global random generators after a block of code, so an evaluation does not change the training."""
     state = random_state()
     try:
         yield
@@ -44,18 +44,17 @@ def _random_state_kept() -> Iterator[None]:
 
 
 class PolicyEvalCallback(EvaluationCallback):
-    """Evaluates the policy in any environment, and compares it with a random policy and with its own best.
+    """Evaluates the policy in any environment, and compares it with a random policy and with its best evaluation.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback`: ``best_model.zip``,
     ``evaluations.npz`` and ``eval/mean_reward`` are the same. The differences:
 
-    - Episodes begin with held-out seeds, which the training environments do not use and which are the same in every
-      evaluation: two evaluations differ because the policy differs.
-    - Before the first step, a random policy plays the same episodes. Its return is ``eval/random_reward``; without it,
-      a return says little in an unknown environment. The policy before its first update plays them too
-      (``eval/untrained_reward``): where doing nothing earns more than random actions, only a return above both shows
-      learning. Both are logged again with each evaluation, together with the best evaluation
-      (``eval/best_reward``) and its step (``eval/best_step``).
+    - Episodes begin with held-out seeds, which the training environments do not use. The seeds are the same in every
+      evaluation, so two evaluations differ only because the policy differs.
+    - Before the first step, a random policy and the untrained policy play the same episodes. Their returns are logged
+      as ``eval/random_reward`` and ``eval/untrained_reward``. In some environments doing nothing earns more than random
+      actions, so only a return above both shows learning. Each evaluation logs these two returns again, together with
+      the best evaluation (``eval/best_reward``) and its step (``eval/best_step``).
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - An episode in which the simulator failed (``info["invalid_transition"]``) is repeated.
     - Global random generators are left as they are: a run with this callback makes the same updates as without it.
@@ -63,8 +62,8 @@ class PolicyEvalCallback(EvaluationCallback):
     For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents, and
     shares the server of CARLA with the training.
 
-    :param eval_env: environment or VecEnv, wrapped as the training environment; or the id of an environment, which is
-        then created here and wrapped in the same VecEnv wrappers as the training environment
+    :param eval_env: environment or VecEnv, wrapped as the training environment. If you give the id of an environment,
+        the callback creates it in the same VecEnv wrappers as the training environment
     :param callback_on_new_best: callback to trigger when there is a new best model
     :param callback_after_eval: callback to trigger after every evaluation
     :param n_eval_episodes: number of episodes of each evaluation
@@ -75,9 +74,9 @@ class PolicyEvalCallback(EvaluationCallback):
     :param render: whether to render each step of an evaluation
     :param verbose: verbosity level; 0 prints nothing
     :param warn: whether to warn if the environment is not wrapped in a Monitor
-    :param eval_env_kwargs: arguments of the environment with that id
-    :param seed: seed of the first evaluation episode; the others follow it. If the training environments use one of
-        these seeds, the next ones that they do not use are taken
+    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
+    :param seed: seed of the first evaluation episode; the other episodes use the seeds that follow. If the training
+        environments use one of these seeds, the next seeds that they do not use are taken
     :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment; when
         training starts, if the environment is the training environment, is not wrapped like it, or needs a simulator
         server
@@ -127,7 +126,8 @@ class PolicyEvalCallback(EvaluationCallback):
         self.random_reward: float | None = None
         """Mean return of the random policy; None before training."""
         self.untrained_reward: float | None = None
-        """Mean return of the policy before its first update; None before training, or if it was trained before."""
+        """Mean return of the policy before its first update; None before training, or if the policy had been trained
+        before."""
         self.best_step: int | None = None
         """Environment steps at which the best evaluation was made; None before the first one."""
         self._is_wrapped = False
@@ -141,7 +141,7 @@ class PolicyEvalCallback(EvaluationCallback):
         if is_transposed and not is_vecenv_wrapped(self.eval_env, VecTransposeImage):
             self.eval_env = VecTransposeImage(self.eval_env)
         with warnings.catch_warnings():
-            # The spaces and the statistics of VecNormalize are what matters. They are checked when training starts.
+            # Only the spaces and the statistics of VecNormalize matter. They are checked when training starts.
             warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
         self._warn_without_monitor()
@@ -151,7 +151,7 @@ class PolicyEvalCallback(EvaluationCallback):
         if _base_of(self.eval_env) is _base_of(self.training_env):
             raise ValueError(
                 "the evaluation environment is the training environment, and an evaluation would cut its episodes "
-                "short: expected a separate environment"
+                "short: give a separate environment, or the id of one"
             )
         if needs_server(self.eval_env):
             raise ValueError(
@@ -159,7 +159,8 @@ class PolicyEvalCallback(EvaluationCallback):
                 "DrivingEvalCallback, which shares the server of the training"
             )
         self._require_same_spaces()
-        # Here as well as before each evaluation, so that an error comes before training and not hours later.
+        # The check is made here as well as before each evaluation, so that an error comes before training and not hours
+        # later.
         self._sync_normalization()
 
     def _require_same_spaces(self) -> None:
@@ -172,7 +173,8 @@ class PolicyEvalCallback(EvaluationCallback):
                 )
 
     def _on_rollout_start(self) -> None:
-        # Not in _on_training_start(): a snapshot restores the random policy's result later, but before this method.
+        # This is not done in _on_training_start(): a snapshot restores the random policy's result after that method,
+        # but before this one.
         if self.random_reward is not None:
             return
         episodes = self._play(random_policy(self.eval_env, self.seed), "random policy")
@@ -201,7 +203,7 @@ class PolicyEvalCallback(EvaluationCallback):
             )
 
     def _first_seed(self) -> int:
-        """Return the seed of the first episode, such that no training environment began with one of the seeds."""
+        """Return a seed of the first episode with which no episode begins like one of a training environment."""
         first = self.model.seed
         if first is None:
             return self.seed
@@ -212,15 +214,15 @@ class PolicyEvalCallback(EvaluationCallback):
         return self.seed
 
     def _sync_normalization(self) -> None:
-        """Copy the statistics of VecNormalize, so that the policy sees observations as in training."""
+        """Copy the statistics of VecNormalize, to normalise the observations of the policy as in training."""
         trained = self.model.get_vec_normalize_env()
         if trained is None:
             return
         own = unwrap_vec_normalize(self.eval_env)
         if own is None and trained.norm_obs:
             raise ValueError(
-                f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
-                "expected a VecNormalize around the evaluation environment too, or the id of an environment"
+                f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: wrap "
+                "the evaluation environment in VecNormalize too, or give the id of an environment"
             )
         if own is not None:
             if trained.norm_obs:
@@ -253,7 +255,7 @@ class PolicyEvalCallback(EvaluationCallback):
             if self.random_reward is not None:
                 text += f" (random {self.random_reward:.2f}, best {self.best_mean_reward:.2f} at step {self.best_step})"
             print(text)
-        # The names of Stable-Baselines3's callback, through the logger as there.
+        # These are the names that Stable-Baselines3's callback logs; like that callback, this one uses the logger.
         self.logger.record(tags.EVAL_REWARD, self.last_mean_reward)
         self.logger.record("eval/mean_ep_length", length)
         if successes:
@@ -265,7 +267,7 @@ class PolicyEvalCallback(EvaluationCallback):
         if self.best_step is not None:
             self.logger.record(tags.EVAL_BEST_REWARD, self.best_mean_reward)
             self.logger.record(tags.EVAL_BEST_STEP, self.best_step)
-        # Written now, so that the values stand at the step of the evaluation.
+        # The values are written now, so they are logged at the step of the evaluation.
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(self.num_timesteps)
 
@@ -304,7 +306,8 @@ def _base_of(env: VecEnv) -> VecEnv:
 def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
     """Wrap an evaluation environment in the same VecEnv wrappers as the training environment.
 
-    VecNormalize gets the settings of the training's, but leaves rewards as they are and does not update its statistics.
+    A new VecNormalize has the settings of the training environment's, but leaves rewards as they are and does not
+    update its statistics.
 
     :param env: the evaluation environment, without VecEnv wrappers
     :param training_env: the training environment
@@ -327,9 +330,9 @@ def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
             env = VecFrameStack(env, layer.stacked_obs.n_stack)
         elif isinstance(layer, VecTransposeImage):
             env = VecTransposeImage(env, skip=layer.skip)
-        elif not isinstance(layer, VecMonitor):  # environments that are made by id have a Monitor
+        elif not isinstance(layer, VecMonitor):  # Environments that are created from an id have a Monitor.
             raise ValueError(
-                f"the training environment is wrapped in {type(layer).__name__}: expected the evaluation environment "
-                "itself, wrapped in the same way, instead of its id"
+                f"the training environment is wrapped in {type(layer).__name__}: instead of an id, give an evaluation "
+                "environment that is wrapped in the same way"
             )
     return env

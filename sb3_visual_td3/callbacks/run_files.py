@@ -1,12 +1,12 @@
-"""The log files of a run: a snapshot records their lengths, and a resumed run cuts them back to these lengths.
+"""Record the lengths of a run's log files in a snapshot, and cut the files back to these lengths for a resumed run.
 
 A killed run has logged steps after its last snapshot. The resumed run makes these steps again, so without a cut every
-curve would show them twice. Event files are long and are noted by their length. Text files (Monitor CSVs,
-``progress.csv``, ``alerts.jsonl``) are short, and their content is kept in the snapshot: a script that is called again
+curve would show them twice. Event files are long, so a snapshot records only their length. Text files (Monitor CSVs,
+``progress.csv``, ``alerts.jsonl``) are short, so a snapshot records their content: a script that is called again
 overwrites some of them before training starts.
 
-Since a run may come from another person, nothing outside its own folder is cut or removed, whatever the names in the
-snapshot say, and links are not followed.
+A run may come from another person. Nothing outside the run's own folder is therefore cut or removed, whatever names the
+snapshot contains, and links are not followed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 
     :param folder: the folder that holds them
     :param files: the files, flushed by their writers; missing files and links are left out
-    :return: name relative to the folder to length in bytes, sorted by name; the folder may be moved later
+    :return: length in bytes by name, sorted by name; names are relative to the folder, so it may be moved later
     :raises ValueError: if a file is outside the folder
     """
     found = {}
@@ -51,13 +51,13 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 
 
 def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterable[Path] = ()) -> None:
-    """Remove what was appended to files since their lengths were noted.
+    """Remove everything that was appended to files since their lengths were noted.
 
     All files are checked and opened before the first one is cut, so that an error leaves everything as it was.
 
     :param folder: the folder that holds the files
     :param lengths: the result of :func:`file_lengths`
-    :param may_remove: files that the run may have created since; those without a noted length are removed
+    :param may_remove: files that the run may have created since; files among them without a noted length are removed
     :raises ValueError: if a file is missing, shorter than noted, not a file, not writable, or outside the folder
     """
     check_lengths(lengths)
@@ -77,7 +77,7 @@ def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterabl
 def check_lengths(lengths: Mapping[str, int]) -> None:
     """Refuse lengths that are not numbers of bytes.
 
-    :param lengths: name to length, read from a snapshot
+    :param lengths: length in bytes by name, read from a snapshot
     :raises ValueError: if a length is not an integer >= 0
     """
     for name, n_bytes in lengths.items():
@@ -134,7 +134,10 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
         if parent == Path(os.path.abspath(folder)):
             break
         if parent.is_symlink():
-            raise ValueError(f"{parent} is a link, so {path.name} is outside the run's folder and cannot be cut back")
+            raise ValueError(
+                f"{parent} is a link, so {path.name} is outside the run's folder and cannot be cut back: "
+                "replace the link by the folder itself"
+            )
     if not path.is_file():
         raise ValueError(f"{path} is missing; it had {n_bytes} bytes: the run cannot be continued without it")
     n_there = path.stat().st_size
@@ -150,7 +153,7 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
 
 
 def flush(logger: Logger) -> None:
-    """Write out what the event writers of a logger still hold in memory."""
+    """Write out all data that the event writers of a logger still hold in memory."""
     for writer in _event_writers(logger):
         writer.flush()
 
@@ -201,16 +204,16 @@ def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
 
 @dataclass(frozen=True)
 class ResumedFiles:
-    """The log files of a run that is resumed.
+    """Restore the log files of a run that is resumed.
 
-    Event files inside RUN_DIR are cut back in place. Event files in another folder are copied to where the run logs
-    now, and the originals stay as they are: another run may have continued them, such as the one that RUN_DIR is a
-    copy of.
+    Event files inside RUN_DIR are cut back in place. Event files in another folder are copied to the folder that the
+    run logs to now. The originals stay as they are, because another run may have continued them, for example if RUN_DIR
+    is a copy of that run.
 
     :ivar run_dir: folder of the run
     :ivar state: the result of :func:`run_files_state`, with its types checked
-    :ivar event_dir: folder of the noted event files; None if there are none, or they are lost
-    :ivar is_lenient: whether the run continues without files that are lost
+    :ivar event_dir: folder of the noted event files; None if no event files were noted, or if they are lost
+    :ivar is_lenient: whether the run may continue although some of its files are lost
     :ivar lines: messages for the user, one line each
     """
 
@@ -223,8 +226,9 @@ class ResumedFiles:
     def continue_event_files(self, model: BaseAlgorithm) -> None:
         """Make the model log into the run's event folder instead of the new one that SB3 has just created.
 
-        SB3 numbers its log folders (``VisualTD3_1``, ``VisualTD3_2``), so that a resumed run would be split over two.
-        A logger that the user has set stays, and so does a folder to which event files have to be copied.
+        SB3 numbers its log folders (``VisualTD3_1``, ``VisualTD3_2``), so a resumed run would be split over two
+        folders. A logger that the user has set is kept. The new folder is also kept if event files have to be copied
+        there.
 
         :param model: a model whose training is being set up
         """
@@ -254,14 +258,14 @@ class ResumedFiles:
         :param logger: logger of the model, which has not written anything yet
         :param step: environment steps of the snapshot
         :return: whether event files were copied from another folder
-        :raises ValueError: if event files are not as noted; nothing is cut then
+        :raises ValueError: if an event file does not fit its noted length; nothing is cut then
         :raises OSError: if a file cannot be read or written
         """
         is_copied = self._cut_event_files(logger)
         for name, text in self.state["texts"].items():
             self._cut_text(name, np.asarray(text).tobytes(), step, logger)
         if ALERTS not in self.state["texts"]:
-            # All of its alerts were added after the snapshot.
+            # All alerts in this file were added after the snapshot.
             (self.run_dir / ALERTS).unlink(missing_ok=True)
         return is_copied
 
@@ -274,7 +278,7 @@ class ResumedFiles:
             self.lines.append(f"event files are copied from {self.event_dir} to {log_dir} and continue there")
             return True
         if log_dir is not None or _is_in(self.event_dir, self.run_dir):
-            # The file that this process has just opened has no noted length either, and must stay.
+            # The event file that this process has just opened has no noted length either, but must not be removed.
             own = {Path(_path_of_writer(writer)).resolve() for writer in _event_writers(logger)}
             later = [path for path in self.event_dir.glob(EVENT_FILES) if path.resolve() not in own]
             try:
@@ -282,11 +286,11 @@ class ResumedFiles:
             except (ValueError, OSError) as error:
                 if not self.is_lenient:
                     raise
-                self.lines.append(f"{error}: it stays as it is")
+                self.lines.append(f"{error}: the file stays as it is")
         return False
 
     def _cut_text(self, name: str, content: bytes, step: int, logger: Logger) -> None:
-        """Cut a text file; if it was overwritten since, write the snapshot's copy to a second file in the folder."""
+        """Cut a text file; if it was overwritten after the snapshot, write the snapshot's copy to a second file."""
         path = Path(os.path.abspath(self.run_dir / name))
         try:
             folders = [self.run_dir]
@@ -322,8 +326,8 @@ def find_run_files(
     """Find the log files of a run that is to be resumed, before anything is changed.
 
     :param run_dir: folder of the run
-    :param state: the result of :func:`run_files_state`; it is read from a file, so it may have any content
-    :param tensorboard_log: log folder of the model, where event files are looked for in case they were moved
+    :param state: the result of :func:`run_files_state`, read from a file that may have any content
+    :param tensorboard_log: log folder of the model, where event files are searched in case they were moved
     :param logger_dir: folder of a logger that the user has given to the model
     :param is_lenient: whether the run may continue without files that are lost
     :return: the files
@@ -359,7 +363,9 @@ def _check_state(state: Any) -> None:
         raise ValueError("the snapshot's list of log files was not written by this version: use another snapshot")
     for name in state["event_files"]:
         if not fnmatch(name, EVENT_FILES) or os.sep in name:
-            raise ValueError(f"{name!r} is not the name of an event file")
+            raise ValueError(
+                f"{name!r} in the snapshot's list of event files is not the name of an event file: use another snapshot"
+            )
     check_lengths(state["event_files"])
     for name, text in state["texts"].items():
         if np.asarray(text).dtype != np.uint8 or np.asarray(text).ndim != 1 or "\0" in name:
@@ -379,7 +385,10 @@ def _find_events(
         return None
     noted = PurePath(state["event_dir"])
     if noted.is_absolute() or "\0" in state["event_dir"]:
-        raise ValueError(f"the snapshot says that event files are in {noted}: expected a path relative to {run_dir}")
+        raise ValueError(
+            f"according to the snapshot, event files are in {noted}: expected a path relative to "
+            f"{run_dir}; use another snapshot"
+        )
     places = [Path(os.path.abspath(run_dir / noted))]
     if tensorboard_log:
         places += [Path(os.path.abspath(tensorboard_log)) / noted.name, Path(os.path.abspath(tensorboard_log))]

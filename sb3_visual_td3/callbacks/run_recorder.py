@@ -1,6 +1,6 @@
-"""Writing ``run.json``: the settings of a run and how it ended, for the report and for later readers.
+"""Write ``run.json``: the settings of a run and how it ended, for the report and for later readers.
 
-Event files alone do not say which algorithm, seed, commit or machine they come from. The format is in
+Event files alone do not show which algorithm, seed, commit or machine they come from. The format is in
 :mod:`~sb3_visual_td3.runs.manifest`.
 """
 
@@ -54,22 +54,23 @@ class RunRecorderCallback(BaseCallback):
 
     ``end`` is ``"finished"`` if all steps were made, ``"stopped"`` if a callback ended the training early,
     ``"interrupted"`` after Ctrl-C or a signal, and ``"crashed"`` after another exception. Stable-Baselines3 does not
-    inform callbacks of exceptions, so the last two are written when the process exits, or by ``visual-td3 train``,
-    which catches the exception. Only a finished run has the key ``finished``.
+    inform callbacks of exceptions. ``"interrupted"`` and ``"crashed"`` are therefore written when the process exits, or
+    by ``visual-td3 train``, which catches the exception. Only a finished run has the key ``finished``.
 
-    :param run_dir: folder of the file; None takes the folder of the event files' run
+    :param run_dir: folder of the file; None takes the folder of the run that the event files belong to
     :param verbose: verbosity level, as in Stable-Baselines3
     :raises ValueError: when training starts, if there is neither a ``run_dir`` nor a log folder
     """
 
     records_the_end = True
-    """Whether the run ends with the training. ``visual-td3 train`` sets it to False, since it then saves the model."""
+    """Whether the run ends with the training. ``visual-td3 train`` sets this to False, because it saves the model after
+    the training."""
 
     def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
         super().__init__(verbose)
         self.run_dir = run_dir
         self.end: RunEnd | None = None
-        """How the latest training ended; None if it has not ended, or ended by an exception."""
+        """How the latest training ended; None if the training has not ended, or if an exception ended it."""
         self.end_reason: str | None = None
 
     def _on_training_start(self) -> None:
@@ -82,7 +83,8 @@ class RunRecorderCallback(BaseCallback):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manifest = self._describe_run()
         self.end = self.end_reason = None
-        # Written now, because a run that is killed should have a run.json, and the report also reads running ones.
+        # The file is written now, because a killed run should have a run.json, and the report also reads runs that
+        # still train.
         self._manifest.write(self._folder / FILE_NAME)
         self._pid = os.getpid()
         atexit.unregister(self._record_at_exit)
@@ -92,7 +94,7 @@ class RunRecorderCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        # When an environment cannot be created, rl-zoo calls this for a training run that never started.
+        # If an environment cannot be created, rl-zoo calls this method for a training run that never started.
         if not hasattr(self, "_manifest"):
             return
         self.end, self.end_reason = self._how_training_ended()
@@ -100,7 +102,7 @@ class RunRecorderCallback(BaseCallback):
             self.record_end(self.end, self.end_reason)
 
     def _how_training_ended(self) -> tuple[RunEnd, str | None]:
-        # SB3 does not say why learn() returned. Callbacks that end a training run say so by has_ended_training.
+        # SB3 does not report why learn() returned. A callback that ended the training has has_ended_training = True.
         n_steps, n_wanted = self.model.num_timesteps, self.locals["total_timesteps"]
         stoppers = [
             type(each).__name__
@@ -129,8 +131,8 @@ class RunRecorderCallback(BaseCallback):
         ended.write(self._folder / FILE_NAME)
 
     def _record_at_exit(self) -> None:
-        """Write how the run ended when an exception has left ``learn()`` and the process exits."""
-        # A forked child exits, while the training continues in its parent.
+        """Write how the run ended, when the process exits after an exception has left ``learn()``."""
+        # A forked child process exits, but the training continues in its parent.
         if os.getpid() != self._pid:
             return
         # Python stores an uncaught exception here before it runs the exit handlers.
@@ -151,7 +153,7 @@ class RunRecorderCallback(BaseCallback):
         return {"started": self._manifest.started}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Write to ``run.json`` when a resumed run first started; call this after training has started again.
+        """Write the time at which a resumed run first started to ``run.json``; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """
@@ -210,7 +212,7 @@ def _named_fields(value: Any) -> Any:
 
 
 def _json_leaf(value: Any, _place: str) -> Any:
-    """Return a value as JSON can hold it; any other value becomes its ``repr``."""
+    """Return a value that JSON can hold unchanged, and the ``repr`` of any other value."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

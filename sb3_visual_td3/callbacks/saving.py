@@ -1,9 +1,9 @@
-"""Files that callbacks write during training: atomically, and without ending the training when the disk is full.
+"""Write the files of callbacks atomically, without ending the training when the disk is full.
 
 Stable-Baselines3 writes models, evaluations and checkpoints straight to their final path and raises an error when the
-disk is full. That can end a training run after days, and leaves a truncated file in place of a good one. Here, each
-file is written under a temporary name and renamed. A file that cannot be written is reported once, and the old one
-stays.
+disk is full. Such an error can end a training run after days, and leaves a truncated file in place of a good file.
+Here, each file is written under a temporary name and renamed. A file that cannot be written causes one message, and the
+old file stays.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.runs.durable_files import BINARY, atomic_write
 
 _MAX_WAITING_BYTES = 64 << 20
-"""Most bytes that one log file keeps in memory while the disk is full. What is logged beyond that is dropped."""
+"""Number of bytes that one log file keeps in memory while the disk is full. Everything logged beyond this limit is
+dropped."""
 
 
 class Saver:
-    """Writes files atomically, and reports each file that cannot be written once."""
+    """Writes files atomically, and prints one message for each file that cannot be written."""
 
     def __init__(self) -> None:
         self._failed: set[Path] = set()
@@ -40,7 +41,7 @@ class Saver:
         """Write a file atomically.
 
         :param path: final path of the file, with its suffix
-        :param write: function that writes the file; it gets the path to write to
+        :param write: function that writes the file; its argument is the path to write to
         :return: whether the file was written; if not, the old file stays as it was
         """
         place = Path(path)
@@ -58,7 +59,7 @@ class Saver:
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    """Write arrays to exactly this path; ``np.savez`` alone would append ``.npz`` to it.
+    """Write arrays to exactly the given path; ``np.savez`` alone would append ``.npz`` to the path.
 
     :param path: path of the file
     :param arrays: arrays by name
@@ -68,7 +69,10 @@ def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
 
 
 class AtomicCheckpointCallback(CheckpointCallback):
-    """Stable-Baselines3's CheckpointCallback with atomic files; a full disk does not end the training."""
+    """Saves checkpoints as Stable-Baselines3's CheckpointCallback does, but atomically.
+
+    A full disk does not end the training.
+    """
 
     state_class: ClassVar[type] = CheckpointCallback
     """The class under whose name a snapshot saves the counters, so that either class can resume the other."""
@@ -90,10 +94,10 @@ class AtomicCheckpointCallback(CheckpointCallback):
 
 
 class AtomicEvalCallback(EvalCallback):
-    """Stable-Baselines3's EvalCallback with atomic files; a full disk does not end the training.
+    """Evaluates the policy as Stable-Baselines3's EvalCallback does, but writes its files atomically.
 
-    The evaluation itself is Stable-Baselines3's. During it, the record goes to memory and no model is saved. Both files
-    are written afterwards.
+    A full disk does not end the training. During an evaluation, the record is kept in memory and no model is saved.
+    Both files are written afterwards.
     """
 
     state_class: ClassVar[type] = EvalCallback
@@ -126,7 +130,7 @@ class AtomicEvalCallback(EvalCallback):
 def with_atomic_files(callback: BaseCallback) -> BaseCallback:
     """Replace a CheckpointCallback or EvalCallback by its atomic version.
 
-    Other callbacks, subclasses of these two included, are returned as they are: they may write files of their own.
+    Other callbacks and subclasses of these two are returned unchanged, because they may write files of their own.
 
     :param callback: a callback whose training has not started
     :return: a callback that does the same
@@ -138,7 +142,7 @@ def with_atomic_files(callback: BaseCallback) -> BaseCallback:
     kind = kinds.get(type(callback))
     if kind is None:
         return callback
-    # Without __init__: the attributes are copied, and child callbacks get the new object as their parent.
+    # __init__ is not called: the attributes are copied, and child callbacks get the new object as their parent.
     made = kind.__new__(kind)
     vars(made).update(vars(callback))
     for child in (getattr(made, "callback", None), getattr(made, "callback_on_new_best", None)):
@@ -151,9 +155,9 @@ _open_files: weakref.WeakSet[RetryingFile] = weakref.WeakSet()
 
 
 class RetryingFile:
-    """A log file that keeps its content in memory while the disk is full, and tries again with each write.
+    """Appends to a log file; while the disk is full, it keeps content in memory and tries again with each write.
 
-    :param path: path of the file, which is appended to
+    :param path: path of the log file
     :param what: name of the file in messages, such as "the event file"
     """
 
@@ -163,7 +167,7 @@ class RetryingFile:
         self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | BINARY, 0o666)
         self._waiting = bytearray()
         self._has_reported = False
-        # tensorboard writes in a thread of its own.
+        # TensorBoard writes in a separate thread.
         self._lock = threading.Lock()
         _open_files.add(self)
 
@@ -174,7 +178,7 @@ class RetryingFile:
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether something is not in the file yet."""
+        """Return whether some content is not in the file yet."""
         return bool(self._waiting)
 
     @property
@@ -183,9 +187,9 @@ class RetryingFile:
         return self._handle < 0
 
     def write(self, content: bytes | str) -> int:
-        """Append to the file, now or when the disk has space again.
+        """Append content to the file, now or when the disk has space again.
 
-        :param content: text is written as UTF-8
+        :param content: text or bytes; text is written as UTF-8
         :return: length of the content
         """
         data = content.encode() if isinstance(content, str) else content
@@ -197,7 +201,7 @@ class RetryingFile:
         return len(content)
 
     def flush(self) -> None:
-        """Write the content in memory, as much of it as the disk takes."""
+        """Write as much of the content in memory as the disk has space for."""
         if self.closed:
             return
         try:
@@ -208,14 +212,14 @@ class RetryingFile:
         except OSError as error:
             if not self._has_reported:
                 print(
-                    f"{self._what} {self._path} could not be written: {error}; what is logged waits in memory and "
-                    "training continues",
+                    f"{self._what} {self._path} could not be written: {error}; new entries are kept in memory, and "
+                    "training continues. Free some space on the disk",
                     file=sys.stderr,
                 )
             self._has_reported = True
 
     def close(self) -> None:
-        """Write what is in memory, and close the file."""
+        """Write the content in memory, and close the file."""
         if self._handle < 0:
             return
         self.flush()
@@ -227,7 +231,7 @@ class RetryingFile:
 
 
 def first_waiting() -> RetryingFile | None:
-    """Return a log file that is still incomplete after another attempt to write it; None if all are complete."""
+    """Try again to write all log files, and return one that is still incomplete; None if all are complete."""
     for file in list(_open_files):
         file.flush()
         if file.is_waiting:
@@ -263,7 +267,7 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
 
 
 def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Replace the file of an environment's Monitor by a file that retries, as its own would raise an error in a step.
+    """Replace the file of an environment's Monitor by a file that retries instead of raising an error in a step.
 
     :param env: an environment, with or without a Monitor
     :return: ``env`` itself

@@ -1,7 +1,8 @@
-"""Snapshots of a whole training run, from which a killed run is resumed.
+"""Save snapshots of a whole training run, and resume a killed run from them.
 
-This callback decides when to save and what to resume. The state comes from ``training_state``, the files on disk from
-:mod:`~sb3_visual_td3.runs.snapshot_store`, and the log files from :mod:`~sb3_visual_td3.callbacks.run_files`.
+This module decides when to save and what to resume. ``training_state`` collects and restores the state,
+:mod:`~sb3_visual_td3.runs.snapshot_store` reads and writes the files, and :mod:`~sb3_visual_td3.callbacks.run_files`
+handles the log files.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ MODEL = "model.zip"
 
 @runtime_checkable
 class HealthJudge(Protocol):
-    """A callback that knows whether the training is healthy, such as ExplosionAlertCallback."""
+    """Describe a callback that judges whether the training is healthy, such as ExplosionAlertCallback."""
 
     @property
     def is_healthy(self) -> bool:
@@ -64,25 +65,27 @@ class SnapshotCallback(BaseCallback):
 
     A snapshot in ``RUN_DIR/snapshots`` holds weights and optimizers (in Stable-Baselines3's own ``model.zip``, which
     ``load()`` accepts as well), the replay buffer, VecNormalize, every random state, counters, the state of all
-    callbacks, and the environment if it can hand over its state (``get_state()`` and ``set_state()``, as LiteDriving-v0
-    has). The resumed run is then the run that was never killed, bit for bit. Another environment begins a new episode,
-    and a message says so. A snapshot is data and never code, is complete or absent, and only writes what is new.
+    callbacks, and the state of the environment, if it has ``get_state()`` and ``set_state()`` as LiteDriving-v0 does.
+    The resumed run is then equal, bit for bit, to a run that was never killed. An environment without these methods
+    begins a new episode, and a message says so. A snapshot contains data and never code, is complete or absent, and
+    adds only new data to the disk.
 
-    Put this callback last in the list, so that the others have seen a step before it is saved. The first snapshot is
-    taken before the first step, and the last one when all steps are made: a finished script that is called again then
-    has the final model and trains nothing. If a later snapshot cannot be written (a full disk), a message says so, the
-    last good one stays, and training continues.
+    Put this callback last in the list, so that the other callbacks have processed a step before it is saved. The first
+    snapshot is taken before the first step, and the last one when all steps are made. A finished script that is called
+    again loads the final model and trains nothing. If a later snapshot cannot be written, for example because the disk
+    is full, a message says so, the last good snapshot stays, and training continues.
 
     A signal in ``signals`` ends the training: the step and the rollout are completed, a snapshot is taken, and the
     process exits with code 75 (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, for example
-    during a long evaluation, the process exits without a new snapshot. A second signal ends it at once. Workers of a
-    SubprocVecEnv ignore these signals meanwhile. When training ends, the earlier signal handlers are restored. Python
-    handles signals only in the main thread, so training in another thread is not ended in this way.
+    during a long evaluation, the process exits without a new snapshot. A second signal ends the process at once.
+    Workers of a SubprocVecEnv ignore these signals meanwhile. When training ends, the earlier signal handlers are
+    restored. Python handles signals only in the main thread, so training in another thread is not ended in this way.
 
-    With an ExplosionAlertCallback in the list, each snapshot is healthy or not: it is unhealthy if a critical alert was
-    active when it was taken (or less than a window of updates before), or had begun to show by then.
-    ``visual-td3 resume RUN_DIR --list`` shows it. In addition to the last ``keep`` snapshots, two healthy ones are
-    kept: the newest that no later alert can mark as unhealthy any more, and the one that will take its place.
+    With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
+    RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or ended
+    less than a window of updates before. It is also unhealthy if a later alert shows that the problem had begun by
+    then. In addition to the last ``keep`` snapshots, two healthy snapshots are kept: the newest that no later alert can
+    mark as unhealthy, and its successor.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, and everything else as the first time::
@@ -90,21 +93,23 @@ class SnapshotCallback(BaseCallback):
         model.learn(1_000_000, callback=[GradientNormCallback(), SnapshotCallback(run_dir="runs/a", resume=True)])
 
     :param save_freq: environment steps between two snapshots; a snapshot is taken between two rollouts
-    :param run_dir: folder of the run; None takes the folder of its event files
-    :param keep: number of snapshots to keep; they share their replay data on the disk
-    :param resume: whether to continue from the newest good snapshot in ``run_dir``; without one, training starts
+    :param run_dir: folder of the run; None takes the folder of the run that the event files belong to
+    :param keep: number of snapshots to keep; on the disk they share their replay data
+    :param resume: whether to continue from the newest good snapshot in ``run_dir``; without such a snapshot, training
+        starts from the beginning
     :param verbose: 0 prints errors only, 1 also what is resumed, 2 also each snapshot
     :param signals: names of the signals that end the training, such as ``["SIGTERM", "SIGUSR1"]``. None means no signal
         in a script, and these two under ``visual-td3 train`` and ``resume``
     :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or ``resume`` is set without
         ``run_dir``; before training starts, if the model or its replay buffer cannot be saved, if the snapshots in the
-        folder belong to another run, or if the model has other settings than the one in the snapshot
+        folder belong to another run, or if the model has other settings than the model in the snapshot
     """
 
     experiment: Mapping[str, Any] | None = None
-    """How the run was started, as plain data. ``visual-td3 train`` sets it, so that ``resume`` can start it again."""
+    """How the run was started, as plain data. ``visual-td3 train`` sets this, and ``resume`` uses it to start the run
+    again."""
     must_resume: bool = False
-    """Whether it is an error if there is nothing to resume."""
+    """Whether resuming raises an error if there is no snapshot."""
     without_logs: bool = False
     """Whether to resume a run although its log files are lost, cut or cannot be written."""
 
@@ -168,7 +173,7 @@ class SnapshotCallback(BaseCallback):
 
         :param snapshot: the snapshot to resume
         :param model: the model to train
-        :raises ValueError: if it cannot be resumed; nothing has changed then
+        :raises ValueError: if the snapshot cannot be resumed; nothing has changed then
         """
         with describing_errors(f"{snapshot.path} cannot be resumed"):
             require_same_training(model, snapshot.state["training"])
@@ -206,19 +211,19 @@ class SnapshotCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         root: BaseCallback = self.locals["callback"]
-        # An earlier training that an exception ended has left its replacement of the method (see below).
+        # If an exception ended an earlier training, its replacement of the method (see below) is still in place.
         vars(root).pop("on_training_end", None)
         all_callbacks = callbacks_in(root)
         later = [type(callback).__name__ for callback in all_callbacks[all_callbacks.index(self) + 1 :]]
         if set(later) - {"ProgressBarCallback"}:
             raise ValueError(
                 f"SnapshotCallback is followed by {', '.join(later)}: put it last in the list of callbacks, so that "
-                "the others have seen a step before it is saved"
+                "the other callbacks have processed a step before it is saved"
             )
         self._root = root
         self._judges = [callback for callback in all_callbacks if isinstance(callback, HealthJudge)]
         for name in unknown_callbacks(root):
-            self._say(f"{name} has no get_state() and set_state(): in a resumed run it starts from the beginning")
+            self._say(f"{name} has no get_state() and set_state(), so in a resumed run it starts from the beginning")
         self._last_saved = None
         if self._snapshot is not None:
             has_moved = self._resume(self._snapshot)
@@ -229,8 +234,8 @@ class SnapshotCallback(BaseCallback):
         self._snapshot = self._files = None
         self._last_failed = 0
         # At the end, Stable-Baselines3 calls on_training_end() in the order of the list, and this callback is the last.
-        # But the last snapshot must be taken before the other callbacks end, as all snapshots are. So the method of the
-        # root callback is replaced for this training.
+        # But like all snapshots, the last one must be taken before the other callbacks end. So the method of the root
+        # callback is replaced for this training.
         self._end_all = root.on_training_end
         root.on_training_end = self._on_end_of_all  # type: ignore[method-assign]
         self._signals = EndingSignals(self.signals or (), self.model, self._end_late)
@@ -271,10 +276,11 @@ class SnapshotCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self._signals is not None and self._signals.received is not None:
             self._end_on_signal(self._signals.received)
-        # The guard has ended the training because its weights are unhealthy: a snapshot of them would be of no use.
+        # The guard has ended the training because the weights are unhealthy, so a snapshot of them would be useless.
         if self._judge_has_ended_training():
             return
-        # The very first snapshot may raise: if it cannot be written now, a later one probably cannot either.
+        # The very first snapshot may raise an error: if it cannot be written now, later snapshots probably cannot be
+        # written either.
         if self._last_saved is None:
             self.save()
         elif self.model.num_timesteps - max(self._last_saved, self._last_failed) >= self.save_freq:
@@ -308,7 +314,7 @@ class SnapshotCallback(BaseCallback):
         raise TrainingInterrupted(signal_name)
 
     def _end_late(self, signal_name: str) -> None:
-        """Print where the training will continue, and end what has to end before the process exits.
+        """Print where the training will continue, and end the parts that must end before the process exits.
 
         :param signal_name: name of the received signal
         """
@@ -346,13 +352,14 @@ class SnapshotCallback(BaseCallback):
     def save(self) -> None:
         """Take a snapshot now; call this between two rollouts, as in ``on_rollout_start``.
 
-        :raises SnapshotError: if it cannot be written; earlier snapshots stay
+        :raises SnapshotError: if the snapshot cannot be written; earlier snapshots stay
         """
         assert self._store is not None
         model = self.model
         assert isinstance(model, OffPolicyAlgorithm)
         waiting = first_waiting()
-        # The snapshot would note the length of an incomplete log file, and the resumed run would lack what is missing.
+        # The snapshot would record the length of an incomplete log file, and the log of the resumed run would have a
+        # gap.
         if waiting is not None:
             raise SnapshotError(
                 f"the log file {waiting.path} is incomplete, because it cannot be written: free some space on its disk"
@@ -393,7 +400,10 @@ class SnapshotCallback(BaseCallback):
         try:
             self._store.mark_unhealthy(n_updates)
         except (OSError, SnapshotError) as error:
-            print(f"snapshot: {self._folder / SNAPSHOTS}: unhealthy ones could not be marked: {error}", file=sys.stderr)
+            print(
+                f"snapshot: {self._folder / SNAPSHOTS}: snapshots could not be marked as unhealthy: {error}",
+                file=sys.stderr,
+            )
 
     def go_back_to(self, snapshot: Snapshot) -> None:
         """Restore the learned state from a snapshot; everything else continues.
@@ -414,7 +424,7 @@ class SnapshotCallback(BaseCallback):
         )
 
     def get_state(self) -> dict[str, Any]:
-        """Return an empty state, because everything that this callback knows is in the snapshots' folder."""
+        """Return an empty state, because the snapshots' folder already contains everything that this callback needs."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -451,4 +461,6 @@ def _changed_versions(then: Mapping[str, str]) -> list[str]:
     ]
     if not changed:
         return []
-    return [f"packages have changed since ({', '.join(changed)}): it may not be the same run bit for bit"]
+    return [
+        f"packages have changed since the snapshot ({', '.join(changed)}): the resumed run may not be equal bit for bit"
+    ]

@@ -1,8 +1,8 @@
-"""The measurements of one training run, made once and shared by all callbacks that read them.
+"""Measure a training run once, and share the measurements among all callbacks that read them.
 
 GradientNormCallback logs means, and ExplosionAlertCallback judges single updates. Both need the same gradient norms. A
-:class:`HealthWatch` attaches the monitors of ``health/`` to the model once, and :func:`watch` hands the same one to
-every callback with the same ``sample_freq``.
+:class:`HealthWatch` attaches the monitors of ``health/`` to the model once, and :func:`watch` returns the same
+HealthWatch to every callback with the same ``sample_freq``.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ Reader = Literal["means", "points"]
 
 
 def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
-    """Return the picture spaces that a policy sees by key, for stock policies as well.
+    """Return the image spaces among a policy's observations by key, for stock policies as well.
 
     :param model: any off-policy algorithm
     """
-    # MlpPolicy flattens its observations, so that a Box with three axes is not a picture there.
+    # MlpPolicy flattens its observations, so a Box with three axes is not an image there.
     is_flat = issubclass(model.policy.features_extractor_class, FlattenExtractor)
     return pictures_in(model.observation_space, is_scaled=not model.policy.normalize_images and not is_flat)
 
 
 class HealthWatch:
-    """The monitors of one training run: of its updates, networks, camera and rewards.
+    """Hold the monitors of one training run: of its updates, networks, camera and rewards.
 
     A reader gets either the means over the measurements since its last read, or the single measurements. Measurements
     that no reader needs are not kept.
 
-    :param model: any off-policy algorithm; VisualTD3 shows its updates itself, others are watched from outside
+    :param model: any off-policy algorithm; VisualTD3 shows its updates itself, other algorithms are watched by hooks
     :param sample_freq: updates, or environment steps, between two measurements
     :raises ValueError: if the model's updates cannot be watched
     """
@@ -83,7 +83,7 @@ class HealthWatch:
         self.readers = list(readers)
         reads_points = "points" in readers
         self.monitor.keep_points = reads_points
-        # The search for non-finite values in every update is only worth its time if a reader acts on them.
+        # Searching every update for non-finite values takes time, so it is done only if a reader acts on them.
         is_attached = self.finite in self.model.observers
         if reads_points and not is_attached:
             self.model.observers.append(self.finite)
@@ -91,7 +91,7 @@ class HealthWatch:
             self.model.observers.remove(self.finite)
 
     def reattach(self) -> None:
-        """Watch the model's current networks, in case they have replaced the earlier ones."""
+        """Watch the model's current networks, in case they have replaced the networks that were watched so far."""
         if isinstance(self.model, StockWatch):
             self.model.attach()
 
@@ -101,7 +101,7 @@ class HealthWatch:
         :param locals_: local variables of Stable-Baselines3's ``collect_rollouts``
         :param num_timesteps: environment steps so far
         """
-        # Each callback that shares this watch calls it, and only the first call counts.
+        # Each callback that shares this watch calls this method, and only the first call in a step counts.
         if num_timesteps != self._last_seen:
             self._last_seen = num_timesteps
             self._camera.see(locals_["new_obs"], self.n_updates)
@@ -114,7 +114,7 @@ class HealthWatch:
         return {**self.monitor.read(), **self._camera.read()}
 
     def read_points(self) -> list[Points]:
-        """Return the single measurements since the last call: of updates and rewards, the camera, and settings."""
+        """Return the single measurements since the last call, of updates, rewards, the camera and settings."""
         if "means" not in self.readers:
             self.monitor.read()
             self._camera.read()
@@ -125,7 +125,8 @@ class HealthWatch:
             state[tags.GROUP_FROZEN[group]] = [(self.n_updates, float(is_frozen(parameters)))]
         if self.model.encoder_is_shared is not None:
             state[tags.ENCODER_IS_SHARED] = [(self.n_updates, float(self.model.encoder_is_shared))]
-        # Both have the largest and smallest reward. The rewards that arrive now take precedence over the replayed ones.
+        # Both sources have the largest and smallest reward. The rewards that arrive now take precedence over replayed
+        # rewards.
         return [{**self.monitor.read_points(), **self._rewards.read_points()}, self._camera.read_points(), state]
 
     def _discard_points(self) -> None:
@@ -151,7 +152,7 @@ class HealthWatch:
         self._camera.set_state(state["camera"])
         self._rewards.set_state(state["rewards"])
         self._last_seen = state["last_seen"]
-        # A StockWatch counts updates itself. It began before the model's counter was restored.
+        # A StockWatch counts updates itself, and its count began before the model's counter was restored.
         if isinstance(self.model, StockWatch):
             self.model.n_updates = self._model._n_updates
 
@@ -177,8 +178,8 @@ def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch
     :raises ValueError: if the model's updates cannot be watched
     """
     of_model = _watches.setdefault(model, {})
-    # Each reader stops at the end of training. One that is still there belongs to a training run that an exception
-    # ended.
+    # Each reader is removed at the end of training. A reader that is still there belongs to a training run that an
+    # exception ended.
     if sample_freq in of_model and reader in of_model[sample_freq].readers:
         of_model.pop(sample_freq).detach()
     if sample_freq not in of_model:

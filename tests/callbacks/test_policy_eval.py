@@ -269,8 +269,8 @@ class NeedsServer(PointEnv):
     ("env", "message"),
     [
         (lambda _: make_vec_env(NeedsServer, 1), "DrivingEvalCallback"),
-        (lambda training: training, "expected a separate environment"),
-        (lambda training: VecFrameStack(training.venv, 1), "expected a separate environment"),
+        (lambda training: training, "give a separate environment"),
+        (lambda training: VecFrameStack(training.venv, 1), "give a separate environment"),
         (lambda _: DummyVecEnv([lambda: gym.make("Pendulum-v1")]), "same wrappers and arguments"),
         (lambda _: make_vec_env(PointEnv, 1), "expected a VecNormalize"),
     ],

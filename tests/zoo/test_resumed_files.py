@@ -198,7 +198,7 @@ def test_an_event_file_that_cannot_be_written_is_one_line(killed, tmp_path, caps
     assert main(["resume", str(run_dir)]) == 2
     assert "cannot be written (Permission denied)" in one_line(capsys)
     assert main(["resume", str(run_dir), "--without-logs"]) == 0
-    assert "it stays as it is" in capsys.readouterr().out
+    assert "the file stays as it is" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
