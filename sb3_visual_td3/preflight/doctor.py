@@ -1,4 +1,4 @@
-"""``doctor``: examine environment, settings and learner of a model before its training, in about a minute."""
+"""Examine the environment, the settings and the learner of a model before its training, in about a minute."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from sb3_visual_td3.preflight.rollouts import unobserved
 from sb3_visual_td3.preflight.settings_checks import check_settings, check_target_clamp
 
 DEFAULT_N_TIMESTEPS = 1_000_000
-"""Default length of the planned run."""
+"""Default length of the planned run, in environment steps."""
 _N_PARTS = 8
-"""Parts of an examination without probes, for the progress bar."""
+"""Number of parts of an examination without probes, for the progress bar."""
 
 
 def doctor(
@@ -37,15 +37,17 @@ def doctor(
     progress_bar: bool = False,
     name: str | None = None,
 ) -> Examination:
-    """Examine a model and its environment before a training run. Print the result, or read its ``findings``.
+    """Examine a model and its environment before a training run.
 
-    The environment is stepped with random actions and reset. The model's weights, optimizers, replay buffer and the
-    global random states stay as they are, and the environment is seeded again as the model seeded it.
+    Print the result, or read its ``findings``.
+
+    The environment is reset and stepped with random actions. The model's weights, optimizers, replay buffer and the
+    global random states stay as they are, and the environment gets the seed again that the model gave it.
 
     :param model: a model that has been created and not yet trained
     :param n_timesteps: environment steps of the planned run, >= 1
-    :param n_steps: steps of the longest rollout, >= 20; fewer in a slow environment
-    :param probes: also train the algorithm on five small environments whose answers are known, in up to 3 minutes
+    :param n_steps: steps of the longest rollout, >= 20; a slow environment makes fewer steps
+    :param probes: also train the algorithm on five small environments with known answers, which takes up to 3 minutes
     :param progress_bar: whether to show a progress bar
     :param name: name of the examined model in the output; None takes the name of its class
     :return: the checks with their results
@@ -84,7 +86,7 @@ def doctor(
             # Restore the seeds that the model's constructor set, which the first reset of the training uses.
             if model.seed is not None:
                 env.seed(model.seed)
-            # The environment has moved on, so learn() has to begin with a reset.
+            # The checks have stepped the environment, so learn() has to begin with a reset.
             model._last_obs = None
     examination.seconds = time.perf_counter() - begin
     return examination
@@ -92,7 +94,7 @@ def doctor(
 
 @contextmanager
 def _spaces_kept(model: BaseAlgorithm) -> Iterator[None]:
-    """Restore the random state of the action space, from which warm-up actions are drawn."""
+    """Restore the random state of the action space, which the warm-up actions of the training use."""
     generator = model.action_space.np_random.bit_generator
     state = generator.state
     try:
@@ -102,7 +104,7 @@ def _spaces_kept(model: BaseAlgorithm) -> Iterator[None]:
 
 
 def quick_doctor(model: BaseAlgorithm, n_timesteps: int) -> Examination:
-    """Check the settings only, which takes milliseconds because nothing is stepped or trained.
+    """Check only the settings, in milliseconds, without stepping an environment or training.
 
     :param model: a model that has been created
     :param n_timesteps: environment steps of the planned run
@@ -121,7 +123,7 @@ def print_examination(examination: Examination, console: Console | None = None) 
     """Print the findings with their evidence and remedy, and a table of the checks.
 
     :param examination: the result
-    :param console: where to print; None is stdout
+    :param console: console to print to; None prints to stdout
     """
     console = console or Console()
     for finding in examination.findings:
@@ -139,7 +141,7 @@ def print_examination(examination: Examination, console: Console | None = None) 
 
 
 def summary(examination: Examination) -> str:
-    """Return the last line of an examination."""
+    """Return the last line of the printed examination."""
     n_problems = sum(finding.severity == "problem" for finding in examination.findings)
     n_warnings = len(examination.findings) - n_problems
     n_skipped = sum(check.status == "skipped" for check in examination.checks.values())
@@ -158,8 +160,8 @@ def write_page(examination: Examination, path: Path, write: Callable[[Path, byte
     """Write the result as an HTML page in the style of the report.
 
     :param examination: the result
-    :param path: the file
-    :param write: writes bytes to a file
+    :param path: path of the HTML file
+    :param write: function that writes bytes to a file
     """
     style = files("sb3_visual_td3.report").joinpath("templates/style.css").read_text(encoding="utf-8")
     text = files(__package__).joinpath("doctor.html.j2").read_text(encoding="utf-8")

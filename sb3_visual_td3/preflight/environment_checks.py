@@ -1,7 +1,7 @@
-"""Checks of the environment: observations, effects of actions, starts and ends of episodes, and rewards.
+"""Check an environment: its observations, the effects of actions, starts and ends of episodes, and rewards.
 
-All of them read rollouts with random actions. Paired rollouts begin with the same seed, so that a difference between
-them has one cause.
+All checks read rollouts with random actions. Paired rollouts begin with the same seed and differ in one thing, so every
+difference between their results has a known cause.
 """
 
 from __future__ import annotations
@@ -28,36 +28,37 @@ from sb3_visual_td3.preflight.rollouts import (
 )
 
 N_STEPS = 2_000
-"""Steps of the longest rollout, at most."""
+"""Largest number of steps of the longest rollout."""
 N_PAIRED_STEPS = 30
-"""Steps of each paired rollout; guess: enough for an action's effect to reach the picture."""
+"""Steps of each paired rollout. A guess: enough for an action's effect to become visible in the picture."""
 N_RESETS = 3
 SEED = 2_000_003
-"""Seed of the first rollout, far from those that training runs use."""
+"""Seed of the first rollout, far from the seeds that are usual in training."""
 LONG_ROLLOUT_S = 15.0
 PAIRED_S = 2.0
-"""Seconds for the long rollout, and for each paired one: a slow simulator makes fewer steps."""
+"""Time limits in seconds of the long rollout, and of each paired rollout; a slow simulator makes fewer steps."""
 N_EPISODES = 3
-"""Episodes that have to end before their lengths are judged."""
+"""Number of episodes that have to end before their lengths are judged."""
 
 DEAD_STD = 1.0
-"""Standard deviation within a frame, in grey levels, below which it shows nothing. A dot of 3 x 3 pixels has 9."""
+"""A frame shows nothing if the standard deviation of its pixels, in grey levels, is below this value. A frame with a
+dot of 3 x 3 pixels has 9."""
 DEAD_SHARE = 0.95
-"""Share of frames from which the camera counts as dead (without contrast, or equal to the previous frame)."""
+"""The camera counts as dead if this fraction of frames has no contrast or equals the previous frame."""
 SHORT_EPISODE = 3
 """Median length of episodes, in steps, up to which they are too short."""
 MIN_STEPS_WITHOUT_END = 200
-"""Steps without an end from which episodes may be called endless."""
+"""Episodes count as endless if no episode ended in this many steps."""
 MIN_LIMIT = 10
-"""Length from which three longest episodes of the same length point to a time limit."""
+"""Three episodes that all have the largest length indicate a time limit, if that length is at least this many steps."""
 MIN_LIMIT_OF_TWO = 50
-"""The same for two of them: the longer they are, the less likely is a tie by chance."""
+"""The same length for two episodes: the longer they are, the less likely they have equal lengths by chance."""
 SPARSE_SHARE = 0.01
-"""Share of the steps whose reward differs from the most frequent one, below which rewards are sparse."""
+"""Rewards are sparse if the reward differs from the most frequent reward in less than this fraction of the steps."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2
-"""Sizes of a random policy's return. Beyond the first and below the last, networks hardly learn with the usual
-learning rates, and beyond the second they may not. These are guesses: LiteDriving-v0 is at 15, CarRacing-v3 at 90 and
-Pendulum-v1 at 800."""
+"""Limits for the discounted return of a random policy. Above the first or below the last, networks hardly learn with
+the usual learning rates; above the second, they may not learn. The limits are guesses: the return is 15 on
+LiteDriving-v0, 90 on CarRacing-v3 and 800 on Pendulum-v1."""
 A_DAY_S = 24 * 3600.0
 
 
@@ -72,13 +73,13 @@ def check_environment(
 ) -> Rollout:
     """Run all checks of an environment.
 
-    :param env: the environments that the model trains on, within the context :func:`~.rollouts.unobserved`
+    :param env: the environments that the model trains on; call this inside ``with`` :func:`~.rollouts.unobserved`
     :param examination: collects the results
     :param gamma: the model's discount
     :param n_timesteps: environment steps of the planned run
-    :param n_steps: steps of the longest rollout, at most
+    :param n_steps: largest number of steps of the longest rollout
     :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
-    :param progress: called with the name of each part
+    :param progress: function called with the name of each part
     :return: the longest rollout, for the checks of the learner
     """
     progress("the environment's spaces")
@@ -108,10 +109,10 @@ def _long_rollout(env: VecEnv, n_steps: int) -> Rollout:
 
 
 def _check_spaces(env: VecEnv, examination: Examination) -> None:
-    """Run Stable-Baselines3's checker on the environment itself, because a VecEnv casts its returned values."""
+    """Run Stable-Baselines3's checker on the environment itself, because a VecEnv casts the returned values."""
     inner = gym_env_of(env)
     if inner is None:
-        examination.skipped("space_mismatch", "the environment lives in another process")
+        examination.skipped("space_mismatch", "the environment runs in another process")
         return
     unwrapped = inner.unwrapped
     with warnings.catch_warnings(record=True) as caught:
@@ -127,7 +128,7 @@ def _check_spaces(env: VecEnv, examination: Examination) -> None:
 
 
 def _check_returned(env: gym.Env[Any, Any]) -> None:
-    """Check that returned observations are in the observation space, which VecEnvs do not verify."""
+    """Check that returned observations are in the observation space, which VecEnvs do not check."""
     observations = [env.reset(seed=SEED)[0]]
     env.action_space.seed(SEED)
     for _ in range(3):
@@ -147,13 +148,13 @@ def _check_part(key: str, space: spaces.Space[Any], value: NDArray[Any]) -> None
     if not isinstance(space, spaces.Box):
         return
     if value.shape != space.shape:
-        raise ValueError(f"{key} has the shape {value.shape}, but the space says {space.shape}")
+        raise ValueError(f"{key} has the shape {value.shape}, but in observation_space {space.shape}")
     if value.dtype != space.dtype:
-        raise ValueError(f"{key} has the dtype {value.dtype}, but the space says {space.dtype}")
+        raise ValueError(f"{key} has the dtype {value.dtype}, but in observation_space {space.dtype}")
     if np.isfinite(value).all() and not space.contains(value):
         raise ValueError(
-            f"{key} has values from {value.min():g} to {value.max():g}, but the space says {space.low.min():g} to "
-            f"{space.high.max():g}"
+            f"{key} has values from {value.min():g} to {value.max():g}, but observation_space allows "
+            f"{space.low.min():g} to {space.high.max():g}"
         )
 
 
@@ -161,10 +162,10 @@ def _check_part(key: str, space: spaces.Space[Any], value: NDArray[Any]) -> None
 
 
 def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: Examination) -> None:
-    """Check pictures for contrast, change, scale and the order of their stack, and all parts for finite values.
+    """Check the contrast, change, scale and stack order of pictures, and that all observations are finite.
 
     :param rollout: steps with random actions
-    :param space: the space of the observations as the learner sees them
+    :param space: the space of the observations that the learner gets
     :param examination: collects the results
     """
     values_by_key = rollout.parts()
@@ -191,7 +192,7 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
 
 
 def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
-    """Return the factor from a picture's values to grey levels up to 255, judged by the values, not the bounds."""
+    """Return the factor that converts a picture's values to grey levels up to 255, judged by the values."""
     if np.issubdtype(picture.dtype, np.integer):
         return 1.0
     return 255.0 / max(float(np.abs(frames).max()), 1e-12)
@@ -201,7 +202,8 @@ def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, exami
     # (steps, n_envs): the contrast within each frame of the newest channel, in grey levels.
     deviations = frames[:, :, -1].astype(np.float32).std(axis=(-2, -1)) * _grey_levels_per_unit(frames, picture)
     share = float((deviations < DEAD_STD).mean())
-    # Pixels of 0 to 1 in a space of 0 to 255 have no contrast in grey levels either, and are reported as such.
+    # Pixels of 0 to 1 in a space of 0 to 255 also have no contrast in grey levels, but they are reported as scaled
+    # pixels.
     if np.issubdtype(picture.dtype, np.integer) and 0 < frames.max() <= 1:
         examination.skipped("dead_camera", "the pixels are scaled")
         return
@@ -216,7 +218,7 @@ def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, exami
 
 
 def _continued(rollout: Rollout) -> NDArray[np.bool_]:
-    """Return ``(steps, n_envs)``: whether an observation continues the episode of the one before."""
+    """Return whether each observation belongs to the same episode as the previous one, ``(steps, n_envs)``."""
     return ~np.stack(rollout.dones)
 
 
@@ -230,18 +232,18 @@ def _check_change(frames: NDArray[Any], rollout: Rollout, named: str, examinatio
     if "dead_camera" in [finding.id for finding in examination.findings]:
         examination.skipped("frozen_camera", "the camera shows nothing")
         return
-    # If the rewards do not change either, and a reset changes the picture, the camera works and nothing moves.
+    # If the rewards do not change either, but a reset changes the picture, the camera works and nothing moves.
     rewards = np.stack(rollout.rewards)
     rewards_vary = bool((rewards[1:] != rewards[:-1])[continued[:-1]].any())
     resets_show = bool((~is_equal[~continued]).any())
     if is_equal[continued].all() and resets_show and not rewards_vary:
-        examination.skipped("frozen_camera", "pictures and rewards change with resets only: nothing moves")
+        examination.skipped("frozen_camera", "pictures and rewards change only at resets, so nothing moves")
         return
     share = float(is_equal[continued].mean())
     examination.judge(
         "frozen_camera",
         share >= DEAD_SHARE,
-        f"{named}{share:.0%} of {int(continued.sum())} pictures are equal to the one before, bit for bit",
+        f"{named}{share:.0%} of {int(continued.sum())} pictures equal the previous picture, bit for bit",
         {"share_of_repeats": round(share, 4)},
     )
 
@@ -249,16 +251,19 @@ def _check_change(frames: NDArray[Any], rollout: Rollout, named: str, examinatio
 def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examination: Examination) -> None:
     largest = float(frames.max())
     high = float(picture.high.max())
-    evidence = f"{named}the largest pixel of {len(frames)} pictures is {largest:.3g}, in a space up to {high:g}"
-    # A picture that is black all the time is a dead camera, whatever its scale.
+    evidence = (
+        f"{named}the largest pixel value of {len(frames)} pictures is {largest:.3g}, but the space allows up to "
+        f"{high:g}"
+    )
+    # A camera whose pictures are always black is dead, whatever the scale of the pixels.
     is_scaled = high >= 255 and 0 < largest <= 1
-    # A white pixel that is divided twice has the value 1 / 255.
+    # A white pixel that is divided by 255 twice has the value 1 / 255.
     is_scaled_twice = high == 1 and 0 < largest <= 1.001 / 255
     examination.judge("scaled_pixels", is_scaled or is_scaled_twice, evidence, largest)
 
 
 def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
-    """Look for channels that reappear at another index at the next step, and check that the index is the right one."""
+    """Look for channels that reappear at another index at the next step, and check that this index is correct."""
     n_channels = frames.shape[2]
     continued = _continued(rollout)
     if n_channels < 2 or not continued.any():
@@ -266,12 +271,13 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
         return
     old, new = frames[:-1][continued], frames[1:][continued]
     has_changed = np.array([not np.array_equal(a, b) for a, b in zip(old, new, strict=True)])
-    # Some steps are enough, and a comparison of all channels with all others is slow.
+    # Comparing all channels with all other channels is slow, and some steps are enough.
     old, new = old[has_changed][:50], new[has_changed][:50]
     if len(old) < 5:
         examination.skipped("stack_order", "the picture hardly changes")
         return
-    # (new channel, old channel): share of the steps in which the new picture's channel equals one of the old picture.
+    # (new channel, old channel): fraction of the steps in which a channel of the new picture equals a channel of the
+    # old one.
     matches = np.array(
         [
             [float((new[:, i] == old[:, j]).all(axis=(-2, -1)).mean()) for j in range(n_channels)]
@@ -290,9 +296,15 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
     moved = [(i, j) for i in range(n_channels) for j in range(n_channels) if i != j and matches[i, j] > DEAD_SHARE]
     if len({i for i, _ in moved}) >= max(n_channels // 2, 1):
         i, j = moved[0]
-        evidence = f"{named}channel {i} shows what channel {j} showed one step before; in a stack it would be {i + 1}"
+        evidence = (
+            f"{named}channel {i} shows the frame that channel {j} showed one step before; in a stack with the oldest "
+            f"frame first it would be channel {i + 1}"
+        )
         if all(j < i for i, j in moved):
-            evidence = f"{named}the newest frame comes first: channel {i} shows what channel {j} showed one step before"
+            evidence = (
+                f"{named}the newest frame comes first: channel {i} shows the frame that channel {j} showed one step "
+                "before"
+            )
         examination.found("stack_order", evidence, moved[:8])
         return
     examination.skipped("stack_order", "no channel reappears at the next step: no stack")
@@ -302,7 +314,7 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
 
 
 def _time_limit_of(env: VecEnv) -> int | None:
-    """Return after how many steps a wrapper or the registration ends an episode; None if this is not known."""
+    """Return the number of steps after which a wrapper or the registration ends an episode; None if unknown."""
     inner = gym_env_of(env)
     while inner is not None:
         if isinstance(inner, gym.wrappers.TimeLimit):
@@ -323,7 +335,7 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
     episodes = rollout.episodes()
     lengths = [length for length, _ in episodes]
     if not episodes and rollout.n_steps < MIN_STEPS_WITHOUT_END:
-        examination.skipped("endless_episodes", f"{rollout.n_steps} steps are too few to say")
+        examination.skipped("endless_episodes", f"{rollout.n_steps} steps are too few to judge the end of episodes")
     else:
         evidence = (
             f"none of the {rollout.n_steps} steps with random actions ended an episode, and no time limit is known"
@@ -343,14 +355,16 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
     terminated = [length for length, is_truncated in episodes if not is_truncated]
     longest = max(lengths)
     n_longest = terminated.count(longest)
-    # Episodes that end by an event of the task do not all have one length, and seldom two of them the greatest one.
+    # Episodes that end by an event of the task have different lengths, and it is rare that two of them share the
+    # largest length.
     looks_like_a_limit = n_longest >= N_EPISODES and longest >= MIN_LIMIT
     looks_like_a_limit |= n_longest >= 2 and longest >= MIN_LIMIT_OF_TWO
     looks_like_a_limit |= n_longest >= 1 and longest == time_limit
     examination.judge(
         "time_limit_terminates",
         looks_like_a_limit,
-        f"{n_longest} of {len(lengths)} episodes end after exactly {longest} steps, the longest, as terminated",
+        f"{n_longest} of {len(lengths)} episodes have the largest length, exactly {longest} steps, and end with "
+        "terminated=True",
         {"longest": longest, "truncated": len(lengths) - len(terminated), "episodes": len(lengths)},
     )
 
@@ -359,9 +373,9 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
 
 
 def check_rewards(rollout: Rollout, gamma: float, are_normalized: bool, examination: Examination) -> None:
-    """Check that rewards are finite, vary, and have a size that networks learn.
+    """Check that rewards are finite, that they vary, and that networks can learn returns of their size.
 
-    :param rollout: steps with random actions, with the rewards of the environment itself
+    :param rollout: steps with random actions and the unscaled rewards of the environment
     :param gamma: the discount
     :param are_normalized: whether VecNormalize scales the rewards before the learner sees them
     :param examination: collects the results
@@ -386,7 +400,7 @@ def check_rewards(rollout: Rollout, gamma: float, are_normalized: bool, examinat
     examination.judge(
         "sparse_reward",
         len(values) > 1 and share < SPARSE_SHARE,
-        f"{share:.2%} of {rewards.size} rewards differ from the usual one, {usual:g}",
+        f"{share:.2%} of {rewards.size} rewards differ from the usual reward, {usual:g}",
         {"share_that_differs": round(share, 4)},
     )
     _check_reward_scale(rollout, rewards, gamma, are_normalized, examination)
@@ -407,8 +421,8 @@ def _check_reward_scale(
         examination.skipped("reward_scale", "all rewards are 0")
         return
     evidence = (
-        f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps make returns of {expected:.3g}; without "
-        f"normalization {MIN_RETURN:g} to {LARGE_RETURN:g} is usual"
+        f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps add up to returns of {expected:.3g}; usual "
+        f"without normalization are returns of {MIN_RETURN:g} to {LARGE_RETURN:g}"
     )
     value = {"return": round(expected, 6), "normalized": False}
     if not MIN_RETURN <= expected <= MAX_RETURN:
@@ -418,7 +432,7 @@ def _check_reward_scale(
 
 
 def _size_and_horizon(rollout: Rollout, rewards: NDArray[np.float64], gamma: float) -> tuple[float, float]:
-    """Return the rewards' root mean square, and the number of steps whose rewards add up to a discounted return."""
+    """Return the root mean square of the rewards, and the number of steps that a discounted return effectively sums."""
     size = float(np.sqrt((rewards**2).mean()))
     lengths = [length for length, _ in rollout.episodes()] or [rollout.n_steps]
     horizon = float(np.mean(lengths))
@@ -463,7 +477,7 @@ def _check_speed(rollout: Rollout, n_envs: int, n_timesteps: int, examination: E
     examination.judge(
         "slow_environment",
         n_timesteps / steps_per_second > A_DAY_S,
-        f"{steps_per_second:.1f} steps/s: {n_timesteps:,} steps take {hours:.0f} hours, without any update",
+        f"{steps_per_second:.1f} steps/s: {n_timesteps:,} steps take {hours:.0f} hours, not counting the updates",
         {"steps_per_second": round(steps_per_second, 1), "hours": round(hours, 2)},
     )
 
@@ -474,13 +488,13 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
     Versions, ports and the order of frames are checked by the environment itself, which raises an error.
 
     :param rollout: steps with random actions
-    :param env: the environment; None if it lives in another process
+    :param env: the environment; None if it runs in another process
     :param examination: collects the results
     """
     address = getattr(env.unwrapped, "server_address", None) if env is not None else None
     failures = [info for infos in rollout.infos for info in infos if info.get("invalid_transition")]
     if address is None and not failures:
-        examination.skipped("invalid_steps", "no simulator outside this process is known")
+        examination.skipped("invalid_steps", "the environment does not use a simulator outside this process")
         return
     seconds = rollout.seconds / max(rollout.n_steps, 1)
     server = ":".join(map(str, address)) if isinstance(address, tuple) else str(address)
@@ -503,7 +517,7 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
         return roll_out(env, each, seed, lambda rollout: rollout.seconds > PAIRED_S)
 
     first = play(actions, SEED)
-    # The other rollouts have the same number of steps, so that a slow moment does not change the result.
+    # All other rollouts have the same number of steps as the first, so a slow moment does not change the result.
     actions, others = actions[: first.n_steps], others[: first.n_steps]
     if not actions:
         for name in names:
@@ -513,10 +527,10 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
     step = first.first_difference(again)
     is_repeated = first.is_same_as(again)
     if step == 0:
-        examination.found("seed_ignored", "two resets with one seed return different observations", 0)
+        examination.found("seed_ignored", "two resets with the same seed return different observations", 0)
     elif not is_repeated:
-        # A simulator outside this process may be slightly different each time.
-        evidence = f"with one seed and the same actions, observations or rewards differ from step {step or 1} on"
+        # A simulator outside this process may give slightly different results each time.
+        evidence = f"with the same seed and the same actions, observations or rewards differ from step {step or 1} on"
         examination.found("seed_ignored", evidence, step, severity="warning")
     else:
         examination.passed("seed_ignored")
@@ -524,7 +538,7 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
     examination.judge(
         "identical_resets",
         is_repeated and all(first.is_same_as(each) for each in different),
-        f"{N_RESETS + 1} seeds and the same {len(actions)} actions give the same observations and rewards",
+        f"{N_RESETS + 1} different seeds, with the same {len(actions)} actions, give the same observations and rewards",
         None,
     )
     if not is_repeated:
@@ -545,7 +559,7 @@ def _check_each_action(
     without: list[str] = []
     for index in np.ndindex(shape):
         changed = [each.copy() for each in actions]
-        # This dimension, in all of the parallel environments.
+        # The dimension is replaced in all parallel environments.
         place = (slice(None), *index)
         for mine, other in zip(changed, others, strict=True):
             mine[place] = other[place]

@@ -1,7 +1,7 @@
-"""All findings of the doctor with title, remedy and source, and the examination that collects them.
+"""Define all findings of the doctor with title, remedy and source, and the examination that collects them.
 
-The order of :data:`CATALOGUE` is the order of causes: a black camera also makes the batch hard to fit, so
-``dead_camera`` comes before ``cannot_fit_batch``. Findings are listed in this order, problems before warnings.
+Findings are listed in the order of :data:`CATALOGUE`, problems before warnings. Causes come before their effects in
+this order. For example, ``dead_camera`` comes before ``cannot_fit_batch``, because a critic cannot fit black pictures.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SEVERITIES: tuple[Severity, ...] = ("problem", "warning")
 
 
 class Entry(NamedTuple):
-    """The fixed part of a finding, the same in every examination.
+    """Hold the part of a finding that is the same in every examination.
 
-    :ivar title: one line that names it
+    :ivar title: one line that names the finding
     :ivar severity: ``"problem"`` if the run is likely to fail; ``"warning"`` if it may be intended
-    :ivar remedy: what to do
+    :ivar remedy: what the user should do
     :ivar source: where the criterion comes from
-    :ivar example: a mistake that causes it, in Markdown
+    :ivar example: a mistake that causes the finding, in Markdown
     """
 
     title: str
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 _GYMNASIUM = "Gymnasium, documentation of Env.step and Env.reset"
 _SB3_TIPS = "Stable-Baselines3, Reinforcement Learning Tips and Tricks"
-_SB3_NOISE = "Fujimoto et al. 2018 (TD3): a deterministic policy explores by the noise on its actions alone"
+_SB3_NOISE = "Fujimoto et al. 2018 (TD3): a deterministic policy explores only by the noise on its actions"
 _MARGIN = "a margin around the values that rl-zoo's tuned off-policy blocks use"
 _COUNT = "arithmetic"
 
@@ -47,9 +47,9 @@ CATALOGUE: Mapping[str, Entry] = {
         "Observations do not fit the observation space",
         "problem",
         "Return observations with the dtype, shape and bounds of observation_space. Vectorized environments cast "
-        "silently, so the policy would see other numbers than the environment returned.",
+        "silently, so the policy would get other numbers than the environment returned.",
         "Gymnasium, Space.contains; Stable-Baselines3, check_env",
-        "the space says uint8 0 to 255, and the camera returns float32 0 to 1",
+        "observation_space is uint8 from 0 to 255, but the camera returns float32 from 0 to 1",
     ),
     "non_finite_observation": Entry(
         "An observation is not finite",
@@ -61,7 +61,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "non_finite_reward": Entry(
         "A reward is not finite",
         "problem",
-        "Find the division or the logarithm in the reward that fails, and bound it.",
+        "Find the division or logarithm in the reward that gives NaN or infinity, and bound its result.",
         "Stable-Baselines3, Dealing with NaNs and infs",
         "the reward is the logarithm of a distance that becomes 0",
     ),
@@ -70,13 +70,13 @@ CATALOGUE: Mapping[str, Entry] = {
         "problem",
         "Look at a frame: plt.imshow(env.reset()[0]). Check the camera's position, its exposure and the conversion to "
         "uint8 (values of 0 to 1 become 0).",
-        "a picture of one brightness holds no information",
+        "a picture of a single brightness holds no information",
         "`astype(np.uint8)` on pixels of 0 to 1 makes every picture black",
     ),
     "frozen_camera": Entry(
         "The camera's picture never changes",
         "problem",
-        "Render a new frame at every step, and return a copy of it. A simulator without a tick between two reads "
+        "Render a new frame at every step, and return a copy of it. A simulator that is not ticked between two reads "
         "returns the old frame.",
         "a picture that never changes cannot tell the policy what its actions do",
         "the camera is read before the simulator's tick, or the first frame is cached",
@@ -85,7 +85,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "Pixels are scaled, and will be scaled again",
         "problem",
         "Return uint8 values of 0 to 255, which the policy divides by 255; or float32 values of 0 to 1 with bounds 0 "
-        "and 1, and policy_kwargs=dict(normalize_images=False). Not both.",
+        "and 1, and policy_kwargs=dict(normalize_images=False). Do not scale twice.",
         "Stable-Baselines3, preprocess_obs divides uint8 images by 255",
         "`image / 255` in a wrapper, and the policy divides by 255 again",
     ),
@@ -99,39 +99,39 @@ CATALOGUE: Mapping[str, Entry] = {
     "seed_ignored": Entry(
         "The seed is ignored",
         "problem",
-        "Draw all random numbers from self.np_random, after super().reset(seed=seed). Without this, no run can be "
-        "repeated and no two policies be compared on the same episodes.",
+        "Draw all random numbers from self.np_random, after super().reset(seed=seed). Otherwise a run cannot be "
+        "repeated, and two policies cannot be compared on the same episodes.",
         _GYMNASIUM,
         "`np.random.uniform()` in `reset()` instead of `self.np_random`",
     ),
     "identical_resets": Entry(
         "Every episode begins in the same way",
         "warning",
-        "Draw the start from self.np_random in reset(). A policy that always starts in one place learns that place by "
-        "heart. Ignore this if the task has one start.",
+        "Draw the start from self.np_random in reset(). A policy that always starts in the same place learns only "
+        "that place. Ignore this if the task has a single start.",
         "a guess that a random start is wanted",
         "`reset()` calls `super().reset(seed=0)`",
     ),
     "action_without_effect": Entry(
         "An action changes nothing",
         "problem",
-        "Follow the action through step(): is its index right, is it clipped or rescaled to a constant, does the "
+        "Follow the action through step(). Is its index right? Is it clipped or rescaled to a constant? Does the "
         "simulator read it before the next tick?",
-        "paired rollouts from one seed that differ in this action alone",
+        "paired rollouts from the same seed that differ only in this action",
         "`action[0]` steers and brakes, and `action[1]` is never read",
     ),
     "time_limit_terminates": Entry(
         "A time limit is reported as terminated",
         "problem",
-        "Return truncated=True and terminated=False when the time is over (gymnasium's TimeLimit does). With "
-        "terminated=True the critic learns that nothing follows the last step, although the task continues.",
+        "Return truncated=True and terminated=False at the time limit, as gymnasium's TimeLimit does. With "
+        "terminated=True the critic learns that no reward follows the last step, although the task continues.",
         "Pardo et al. 2018, Time Limits in Reinforcement Learning; " + _GYMNASIUM,
         "`terminated = self.n_steps >= 500`",
     ),
     "endless_episodes": Entry(
         "Episodes do not end",
         "warning",
-        "Register the environment with max_episode_steps=..., or wrap it in TimeLimit. Without an end there are no "
+        "Register the environment with max_episode_steps=..., or wrap it in TimeLimit. Without ends there are no "
         "returns to log, and a stuck agent stays stuck.",
         _SB3_TIPS,
         "`step()` returns False for both flags, and there is no TimeLimit",
@@ -139,8 +139,8 @@ CATALOGUE: Mapping[str, Entry] = {
     "short_episodes": Entry(
         "Episodes end after a few steps",
         "problem",
-        "Look at the first steps of an episode: is the start inside an obstacle, is an ending condition inverted?",
-        "a guess: in so few steps an action has no consequence that could be learned",
+        "Look at the first steps of an episode. Is the start inside an obstacle? Is an ending condition inverted?",
+        "a guess: within so few steps an action has no consequence that the policy could learn",
         "the start pose is inside the collision box",
     ),
     "constant_reward": Entry(
@@ -148,13 +148,14 @@ CATALOGUE: Mapping[str, Entry] = {
         "problem",
         "Print the reward's terms over an episode. If only a trained policy reaches another reward, "
         "add a term that guides the policy there.",
-        "nothing can be learned from a reward that does not vary",
+        "a policy cannot learn from a reward that does not vary",
         "the reward is 1 for every step",
     ),
     "sparse_reward": Entry(
         "A random policy hardly ever gets a reward",
         "warning",
-        "Add a term for progress, start some episodes near the goal, or plan for more random steps (learning_starts).",
+        "Add a reward term for progress, start some episodes near the goal, or make more random steps first "
+        "(learning_starts).",
         "a guess: fewer than one step in a hundred differs from the usual reward",
         "the reward is 1 at the goal and 0 elsewhere",
     ),
@@ -169,14 +170,16 @@ CATALOGUE: Mapping[str, Entry] = {
     "invalid_steps": Entry(
         "The simulator fails to make steps",
         "problem",
-        "Read the reason. An overloaded server needs a longer timeout_s. If the server dies, look at its log.",
+        "Read the reason in the evidence. An overloaded server needs a longer timeout_s. If the server process ends, "
+        "look at its log.",
         "the info keys invalid_transition and simulator_failure of CarlaDriving-v0",
         "another client ticks the same CARLA server",
     ),
     "slow_environment": Entry(
         "The environment alone takes longer than a day",
         "warning",
-        "Profile step(); run several environments (n_envs with SubprocVecEnv), or reduce the picture at the source.",
+        "Profile step(). Run several environments (n_envs with SubprocVecEnv), or let the camera render smaller "
+        "pictures.",
         _COUNT,
         "5 steps/s, and a run of 1,000,000 steps",
     ),
@@ -195,9 +198,9 @@ CATALOGUE: Mapping[str, Entry] = {
         "`VecNormalize(env)` around a camera, with norm_obs at its default",
     ),
     "target_clamp": Entry(
-        "The targets' limit cuts off returns",
+        "The limit of the critic's targets is smaller than the returns",
         "problem",
-        "Use target_q_clamp=True, which finds the limit from the rewards, or a larger number.",
+        "Use target_q_clamp=True, which derives the limit from the rewards, or give a larger number.",
         "arithmetic",
         "`target_q_clamp=1.0` with rewards of 1 a step",
     ),
@@ -211,14 +214,15 @@ CATALOGUE: Mapping[str, Entry] = {
     "batch_beyond_buffer": Entry(
         "A batch is larger than the replay buffer",
         "problem",
-        "Increase buffer_size or reduce batch_size: a batch would hold every transition several times.",
+        "Increase buffer_size or reduce batch_size. Otherwise a batch holds every transition several times.",
         _COUNT,
         "buffer_size 200 and batch_size 256",
     ),
     "n_steps_beyond_episode": Entry(
         "n-step returns are as long as episodes",
         "problem",
-        "Reduce n_steps: nearly every return would end with its episode, and nothing would be bootstrapped.",
+        "Reduce n_steps. Otherwise nearly every n-step return ends with its episode, and the critic's target network "
+        "is never used.",
         _COUNT,
         "n_steps 10, and episodes of 12 steps",
     ),
@@ -232,17 +236,17 @@ CATALOGUE: Mapping[str, Entry] = {
     "gamma": Entry(
         "The discount does not fit the length of episodes",
         "problem",
-        "Choose gamma so that 1 / (1 - gamma) steps are what an action's consequences take: 0.98 to 0.99 for most "
-        "control tasks.",
+        "Choose gamma such that 1 / (1 - gamma) is the number of steps over which an action has consequences: 0.98 to "
+        "0.99 for most control tasks.",
         _MARGIN,
-        "gamma 0.1, or gamma 1 in a task that is cut by a time limit",
+        "gamma 0.1, or gamma 1 in a task that a time limit cuts",
     ),
     "tau": Entry(
         "Target networks follow too fast or not at all",
         "problem",
         "Use 0.005 (TD3) or 0.01 (DrQ-v2).",
         _MARGIN,
-        "tau 0.995: the other convention, in which tau weights the old network",
+        "tau 0.995, from another convention in which tau is the weight of the old network",
     ),
     "exploration_noise": Entry(
         "The policy does not explore",
@@ -255,23 +259,24 @@ CATALOGUE: Mapping[str, Entry] = {
     "saturated_at_start": Entry(
         "The untrained policy's actions are at their limits",
         "problem",
-        "Check the scale of the observations: large inputs drive the tanh to its ends, where it has no gradient.",
+        "Check the scale of the observations: large inputs drive the tanh to the ends of its range, where its "
+        "gradient is about 0.",
         "the derivative of tanh is below 0.1 where its value is above 0.95",
         "positions in millimetres as observations of a MlpPolicy",
     ),
     "leaking_features": Entry(
-        "The actor's loss reaches the actor without passing through its action",
+        "The actor's loss reaches the actor on a path other than its action",
         "problem",
         "Let the critic encode the observation itself, without gradient, in the actor's loss. Otherwise the actor's "
-        "encoder raises Q without acting better, and grows without bound.",
+        "encoder learns to raise Q without better actions, and its features grow without bound.",
         "the CARLA run that started this project; Yarats et al. 2019 (SAC-AE)",
         "`critic.q1(actor.features_extractor(obs), action)` in the actor's loss",
     ),
     "group_without_gradient": Entry(
         "Some weights get no gradient",
         "problem",
-        "Is the part frozen (requires_grad=False, learning rate 0), detached from the loss, or are all of its ReLUs "
-        "dead?",
+        "Check whether the part is frozen (requires_grad=False or learning rate 0) or detached from the loss, and "
+        "whether all of its ReLUs are dead.",
         "the gradients at the optimizers' steps of some updates",
         "`requires_grad_(False)` on a pretrained encoder, or units that are all dead",
     ),
@@ -285,15 +290,16 @@ CATALOGUE: Mapping[str, Entry] = {
     "cannot_fit_batch": Entry(
         "The critic cannot fit a single batch",
         "problem",
-        "Check the architecture: are observations and actions both connected to the output, do activations die?",
+        "Check the architecture. Are observations and actions both connected to the output? Are the activations "
+        "always 0?",
         "Braiek and Khomh 2022 (TheDeepChecker): a network that cannot overfit one batch is broken",
         "a features extractor that returns zeros, or a head without the action",
     ),
     **{
         f"probe_{name}": Entry(
-            f"The algorithm fails the probe of {what}",
+            f"The algorithm fails the probe with {what}",
             "problem",
-            "Check the part that the evidence names. The probe is a test case for it that takes seconds.",
+            "Check the part that the evidence names. The probe is a test case for this part that takes seconds.",
             "Andy Jones, Debugging Reinforcement Learning Systems: probe environments",
             example,
         )
@@ -320,7 +326,7 @@ CATALOGUE: Mapping[str, Entry] = {
 
 
 class Check(NamedTuple):
-    """The result of one check: its id, whether it passed, and what was measured or why it was skipped."""
+    """Hold the result of one check: its id, whether it passed, and what was measured or why it was skipped."""
 
     id: str
     status: Status
@@ -328,7 +334,7 @@ class Check(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A problem or warning that the doctor found."""
+    """Describe a problem or warning that the doctor found."""
 
     id: str
     severity: Severity
@@ -340,7 +346,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Examination:
-    """The checks of an examination, with their results.
+    """Collect the checks of an examination, with their results.
 
     :ivar checks: the checks, by id
     :ivar seconds: how long the examination took
@@ -357,7 +363,7 @@ class Examination:
         self.checks[check_id] = Check(check_id, "pass", value)
 
     def skipped(self, check_id: str, reason: str) -> None:
-        """Record why a check could not be made; an earlier result is kept."""
+        """Record why a check could not be made, unless the check already has a result."""
         self.checks.setdefault(check_id, Check(check_id, "skipped", reason))
 
     def found(
@@ -373,8 +379,8 @@ class Examination:
         :param check_id: the id, a key of :data:`CATALOGUE`
         :param evidence: one sentence with the figures
         :param value: the measured value
-        :param severity: its severity; None takes the one in the catalogue
-        :param remedy: its remedy; None takes the one in the catalogue
+        :param severity: severity of the finding; None takes the severity in the catalogue
+        :param remedy: remedy of the finding; None takes the remedy in the catalogue
         """
         entry = CATALOGUE[check_id]
         self.checks[check_id] = Check(check_id, "fail", value)
@@ -385,7 +391,7 @@ class Examination:
     def judge(
         self, check_id: str, failed: bool, evidence: str, value: Any = None, severity: Severity | None = None
     ) -> None:
-        """Record the result of a check that either passes or fails; the other parameters are those of ``found``."""
+        """Record the result of a check that either passes or fails; see :meth:`found` for the parameters."""
         if failed:
             self.found(check_id, evidence, value, severity)
         else:
@@ -413,7 +419,7 @@ class Examination:
         }
 
     def one_line(self) -> str:
-        """Return the result in one line, for the beginning of a training run."""
+        """Return the result as one line, which is printed when a training run begins."""
         n_checks = sum(check.status != "skipped" for check in self.checks.values())
         if not self.findings:
             return f"Doctor: {n_checks} checks of the settings, nothing found"
@@ -425,4 +431,4 @@ class Examination:
 
 
 Progress = Callable[[str], None]
-"""Called before each part of an examination with its name, for a progress bar."""
+"""Function that is called before each part of an examination with the name of the part, for a progress bar."""

@@ -1,6 +1,7 @@
-"""Checks of the learner: do gradients reach every part, by the right path, and can the critic learn one batch?
+"""Check that gradients reach every part of a learner by the right path, and that the critic can fit one batch.
 
-All of them work on a copy of the model, with random states restored afterwards: the training that follows is the same.
+All checks work on a copy of the model and restore the random states afterwards, so they do not change the training that
+follows.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ N_UPDATES = 4
 """Number of updates whose gradients are recorded: two of them update the actor of TD3."""
 BATCH_SIZE = 32
 N_FIT_STEPS, FIT_S = 100, 10.0
-"""Gradient steps on one batch, and the seconds of processor time that they may take."""
+"""Largest number of gradient steps on one batch, and of seconds of processor time for them."""
 FIT_RATE = 1e-3
 FITTED = 0.5
-"""Share of the variance of the batch's targets below which the loss has to fall."""
+"""The loss has to fall below this fraction of the variance of the batch's targets."""
 SATURATED_ACTION, SATURATED_SHARE = 0.95, 0.5
 LEAK = 1e-4
-"""Share of the actor's gradient that may remain when its action is cut off; rounding leaves less."""
+"""Fraction of the actor's gradient that may remain when no gradient passes through its action; rounding leaves less."""
 LOW_PRECISION = 0.1
 _NETWORKS = ("actor", "critic")
 
@@ -49,12 +50,12 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
     :param model: a model with the networks ``actor``, ``critic`` and ``critic_target``, as TD3, DDPG, SAC and TQC have
     :param rollout: transitions to learn from
     :param examination: collects the results
-    :param progress: called with the name of each part
+    :param progress: function called with the name of each part
     """
     names = ("saturated_at_start", "group_without_gradient", "target_frozen", "leaking_features", "cannot_fit_batch")
     if not all(hasattr(model, name) for name in (*_NETWORKS, "critic_target")):
         for name in names:
-            examination.skipped(name, f"{type(model).__name__} has no actor and critic")
+            examination.skipped(name, f"{type(model).__name__} has no networks actor and critic")
         return
     # Without valid transitions the checks of the learner would only repeat the problems of the environment.
     for finding in examination.findings:
@@ -90,17 +91,17 @@ def random_states_kept() -> Iterator[None]:
 
 
 def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:
-    """Return a copy of a model that may be trained, with the transitions of a rollout in a buffer of its own.
+    """Return a copy of a model for test updates, with the transitions of a rollout in a separate buffer.
 
     :param model: the model; it is not changed
     :param rollout: transitions to store
     :return: the copy, which shares only the environment with the model
     """
     shared = [model.env, model.replay_buffer, getattr(model, "_logger", None), model._vec_normalize_env]
-    # Objects in its memo are not copied by deepcopy. The environment is one of them, because it often cannot be copied.
+    # deepcopy does not copy objects in its memo. The environment is put there because it often cannot be copied.
     memo = {id(each): each for each in shared if each is not None}
     twin = copy.deepcopy(model, memo)
-    # The model's observers must not see these updates.
+    # The model's observers must not get these updates.
     if hasattr(twin, "observers"):
         twin.observers = []
     twin.set_logger(Logger(folder=None, output_formats=[]))
@@ -129,7 +130,7 @@ def _filled_buffer(model: OffPolicyAlgorithm, rollout: Rollout) -> ReplayBuffer:
 
 
 def _seen_by_policy(model: OffPolicyAlgorithm, rollout: Rollout, n: int = BATCH_SIZE) -> Observations:
-    """Return some observations of the rollout as the policy sees them, ``(n, ...)``."""
+    """Return some observations of the rollout as the policy gets them, ``(n, ...)``."""
     steps = np.linspace(0, rollout.n_steps - 1, min(n, rollout.n_steps)).astype(int)
     first = rollout.observations[0]
     chosen: Observations
@@ -145,7 +146,7 @@ def _seen_by_policy(model: OffPolicyAlgorithm, rollout: Rollout, n: int = BATCH_
 
 def _check_saturation(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
     observations: Any = _seen_by_policy(model, rollout)
-    # An averaged policy is what predict() uses, and the actor itself is what learns.
+    # predict() may use an averaged policy, but the actor itself is the network that learns.
     with getattr(model.policy, "without_average", nullcontext)():
         actions, _ = model.predict(observations, deterministic=True)
     scaled = np.abs(model.policy.scale_action(actions))
@@ -153,7 +154,8 @@ def _check_saturation(model: OffPolicyAlgorithm, rollout: Rollout, examination: 
     examination.judge(
         "saturated_at_start",
         share > SATURATED_SHARE,
-        f"{share:.0%} of the untrained policy's actions are beyond {SATURATED_ACTION:g} of their range",
+        f"{share:.0%} of the untrained policy's actions are larger than {SATURATED_ACTION:g} in magnitude, in a range "
+        "of -1 to 1",
         round(share, 3),
     )
 
@@ -162,7 +164,7 @@ def _check_saturation(model: OffPolicyAlgorithm, rollout: Rollout, examination: 
 
 
 class GradientRecorder:
-    """Add up the squared gradients that the optimizers of a model use, weight by weight.
+    """Sum the squared gradients that the optimizers of a model use, for each weight.
 
     :param model: the model; its optimizers call the recorder before each of their steps
     """
@@ -189,7 +191,7 @@ class GradientRecorder:
         return math.sqrt(sum(self.squares[network].values()))
 
     def of_weights(self, weights: list[nn.Parameter]) -> float:
-        """Return the norm of the gradients of some weights, in whichever optimizer they are."""
+        """Return the norm of the gradients of some weights, whichever optimizer holds them."""
         total = 0.0
         for squares in self.squares.values():
             total += sum(squares.get(id(weight), 0.0) for weight in weights)
@@ -197,7 +199,7 @@ class GradientRecorder:
 
 
 def _groups_of(model: OffPolicyAlgorithm) -> dict[str, list[nn.Parameter]]:
-    """Return the weights by group; an encoder that both networks read is the critic's."""
+    """Return the weights by group; an encoder that both networks share belongs to the critic."""
     groups: dict[str, list[nn.Parameter]] = {}
     encoder_of_critic: set[int] = set()
     for network in reversed(_NETWORKS):
@@ -223,7 +225,7 @@ def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exa
     begin = time.perf_counter()
     twin.train(gradient_steps=N_UPDATES - 1, batch_size=BATCH_SIZE)
     seconds = (time.perf_counter() - begin) / (N_UPDATES - 1)
-    # The batch is smaller than the run's, whose updates take longer: the figure is for orientation.
+    # The batch is smaller than in the run, where updates take longer: the figure is only a rough guide.
     examination.passed("updates_per_second", {"batch_size": BATCH_SIZE, "updates_per_second": round(1 / seconds, 1)})
 
     norms, frozen = {}, []
@@ -241,7 +243,7 @@ def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exa
     critic = list(twin.critic.parameters())  # type: ignore[attr-defined]
     moved = recorder.norm("critic") > 0
     if "target_frozen" not in examination.checks or examination.checks["target_frozen"].status != "fail":
-        evidence = f"{N_UPDATES} updates with tau={model.tau:g} move the critics, and their targets by 0"
+        evidence = f"{N_UPDATES} updates with tau={model.tau:g} change the critics, but not their target networks"
         examination.judge("target_frozen", moved and bool(critic) and distance == 0, evidence, float(f"{distance:.3g}"))
 
 
@@ -259,7 +261,7 @@ def _without_action_gradient(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
-    """Stop gradients into the critic's actions. A gradient that still reaches the actor bypasses the action."""
+    """Stop the gradient through the action, and check whether a gradient still reaches the actor by another path."""
     whole = _actor_gradient(model, rollout, is_cut=False)
     if whole == 0:
         examination.skipped("leaking_features", "the actor gets no gradient")
@@ -269,7 +271,7 @@ def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examin
     examination.judge(
         "leaking_features",
         share > LEAK,
-        f"{share:.0%} of the actor's gradient remains when the critic ignores how its value depends on the action",
+        f"{share:.0%} of the actor's gradient remains when no gradient passes through its action",
         float(f"{share:.3g}"),
     )
 
@@ -277,7 +279,7 @@ def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examin
 def _actor_gradient(model: OffPolicyAlgorithm, rollout: Rollout, is_cut: bool) -> float:
     """Return the norm of the actor's gradient over some updates, with or without the path through the action."""
     twin: Any = copy_of(model, rollout)
-    # Penalties and the entropy bonus depend on the actor alone and are left out.
+    # Penalties and the entropy bonus depend only on the actor, so they are left out.
     if hasattr(twin, "settings"):
         twin.settings = replace(twin.settings, pre_tanh_penalty=0.0)
     if hasattr(twin, "ent_coef_optimizer"):
@@ -293,7 +295,7 @@ def _actor_gradient(model: OffPolicyAlgorithm, rollout: Rollout, is_cut: bool) -
         th.manual_seed(0)
         twin.train(gradient_steps=N_UPDATES, batch_size=BATCH_SIZE)
     except RuntimeError as error:
-        # Nothing in the loss depends on a weight any more: there is no other path.
+        # The loss no longer depends on any weight, so there is no other path.
         if is_cut and "does not require grad" in str(error):
             return 0.0
         raise
@@ -324,13 +326,13 @@ def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examina
     n = len(actions)
     targets = _fit_targets(observations, actions).to(model.device)
     optimizer = th.optim.Adam(weights, lr=FIT_RATE)
-    # The processor time of this thread: beside busy processes a critic gets as many steps as on a quiet machine, and so
-    # it does on many cores, whose threads process_time() would add up.
+    # The processor time of this thread is used. A critic then gets as many steps beside busy processes as on a quiet
+    # machine. process_time() would add up the time of all threads, so it would allow fewer steps on many cores.
     begin, losses = time.thread_time(), []
     for _ in range(N_FIT_STEPS):
         values = critic(tensors, action_tensor)
         values = values if isinstance(values, tuple) else (values,)
-        # TQC has quantiles, (batch, n_critics, n_quantiles): their mean is the value.
+        # TQC returns quantiles, (batch, n_critics, n_quantiles); their mean is the value.
         loss = sum((value.flatten(1).mean(dim=1) - targets).pow(2).mean() for value in values) / len(values)
         optimizer.zero_grad()
         loss.backward()
@@ -338,7 +340,7 @@ def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examina
         losses.append(loss.item())
         if losses[-1] < FITTED / 2 or time.thread_time() - begin > FIT_S:
             break
-    # The targets have a variance of 1, so a constant value has a loss of 1.
+    # The targets have a variance of 1, so a critic with a constant value has a loss of 1.
     best = min(losses)
     if not math.isfinite(losses[-1]):
         best = math.inf
@@ -348,7 +350,7 @@ def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examina
 
 @th.no_grad()
 def _check_precision(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
-    """Compare the critics' values in the arithmetic of the training with those in float32."""
+    """Compare the critics' values in the precision of the training with their values in float32."""
     arithmetic: Any = getattr(model, "_arithmetic", None)
     if arithmetic is None or arithmetic.dtype == th.float32:
         examination.skipped("low_precision", "the networks learn in float32")
@@ -360,7 +362,7 @@ def _check_precision(model: OffPolicyAlgorithm, rollout: Rollout, examination: E
         rounded = th.cat(critic(tensors, actions), dim=1).float()
     size = float(exact.pow(2).mean().sqrt())
     difference = float((rounded - exact).pow(2).mean().sqrt()) / max(size, 1e-6)
-    evidence = f"values in {arithmetic.dtype} differ by {difference:.1%} from those in float32"
+    evidence = f"values in {arithmetic.dtype} differ by {difference:.1%} from the values in float32"
     examination.judge("low_precision", difference > LOW_PRECISION, evidence, round(difference, 4))
 
 

@@ -1,8 +1,9 @@
-"""Five environments with known answers, and a training run of the given algorithm on each.
+"""Train an algorithm on five small environments with known answers, to find a part of it that is broken.
 
-An environment of one or two steps isolates one thing that a learner must be able to do, so that a failure names the
-part that is broken. Source of the idea: Andy Jones, "Debugging Reinforcement Learning Systems" (probe environments),
-here with pictures and continuous actions.
+Each environment has one or two steps and isolates one ability of a learner, so a failure shows which part is broken.
+
+Source of the idea: Andy Jones, "Debugging Reinforcement Learning Systems" (probe environments). Here the environments
+have pictures and continuous actions.
 """
 
 from __future__ import annotations
@@ -25,29 +26,31 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from sb3_visual_td3.preflight.findings import Examination, Progress
 
 SIZE = 36
-"""Height and width of the pictures: the smallest that NatureCNN reads."""
+"""Height and width of the pictures in pixels: the smallest size that NatureCNN accepts."""
 BLACK, WHITE = 85, 255
-"""Brightness of the pictures that are called black and white. Zeros would leave a network nothing but its biases."""
+"""Brightness of the pictures that are called black and white. With zeros, only the biases of a network would have an
+effect."""
 GAMMA = 0.5
-"""Discount of all probes, far from 0 and 1, so that a value shows whether it was discounted once."""
+"""Discount of all probes, far from 0 and 1: a value then shows whether it was discounted exactly once."""
 N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 700, 100, 16, 3e-4
 NOISE, POLICY_DELAY = 0.3, 6
-"""Standard deviation of the exploration on actions from -1 to 1, and updates of the critics for each of the actor."""
+"""Standard deviation of the exploration noise on actions from -1 to 1, and number of critic updates per actor
+update."""
 LEAST_TAU = 0.05
-"""A target network of the usual tau would need more updates than a probe has."""
+"""With the usual tau, a target network would need more updates than a probe has."""
 SECONDS_PER_PROBE = 36.0
-"""Five of them in three minutes."""
+"""Time limit of one probe in seconds: five probes take at most three minutes."""
 
 Picture = NDArray[np.uint8]
 
 
 def picture(brightness: int) -> Picture:
-    """Return a picture ``(36, 36, 1) uint8`` of one brightness."""
+    """Return a picture ``(36, 36, 1) uint8`` of a single brightness."""
     return np.full((SIZE, SIZE, 1), brightness, np.uint8)
 
 
 class Probe(gym.Env[Picture, NDArray[np.float32]]):
-    """One step with a black or a white picture and one action in [-1, 1].
+    """Show a black or a white picture, and end the episode after one action in [-1, 1].
 
     :ivar shows_both: whether the picture is white in half of the episodes
     :ivar tests: the part that is broken if the answer is wrong
@@ -86,7 +89,7 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
 
 
 class ConstantReward(Probe):
-    """The reward is always 1."""
+    """Give the reward 1 for every action, to test the critic's loss and optimizer."""
 
     tests = "the critic's loss and its optimizer"
 
@@ -101,7 +104,7 @@ class ConstantReward(Probe):
 
 
 class PictureReward(Probe):
-    """The reward is 1 for a white picture and -1 for a black one."""
+    """Give the reward 1 for a white picture and -1 for a black picture."""
 
     tests = "the critic's encoder, or the pictures in the replay buffer"
 
@@ -116,11 +119,11 @@ class PictureReward(Probe):
 
 
 class ActionReward(Probe):
-    """The reward is highest for the action 0, whatever the picture is.
+    """Give the highest reward for the action 0, whatever the picture is.
 
-    An untrained policy begins near 0. The probe checks that training keeps it there; a wrong sign would drive it away.
-    If the best action were elsewhere, stock actors would overshoot to a limit of the range and stay there, because tanh
-    has no gradient there.
+    An untrained policy begins near 0. The probe checks that training keeps the policy near 0; a wrong sign would drive
+    it away. With any other best action, stock actors would overshoot to a limit of the range and stay there, because
+    tanh has no gradient at its limits.
     """
 
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
@@ -135,7 +138,7 @@ class ActionReward(Probe):
 
 
 class ActionGivenPicture(Probe):
-    """The reward is highest for the action 0.5 on a white picture and for -0.5 on a black one."""
+    """Give the highest reward for the action 0.5 on a white picture and for -0.5 on a black picture."""
 
     tests = "the actor's encoder"
 
@@ -144,12 +147,12 @@ class ActionGivenPicture(Probe):
         return 1.0 - abs(action - (0.5 if self._brightness == WHITE else -0.5))
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare both actions."""
+        """Compare the actions on both pictures with the best actions."""
         return {"action on white": (answer.action(WHITE), 0.5), "action on black": (answer.action(BLACK), -0.5)}
 
 
 class DelayedReward(Probe):
-    """A black picture without reward is followed by a white one with reward 1, and the end."""
+    """Show a black picture without reward, then a white picture with the reward 1, and end the episode."""
 
     tests = "the targets: bootstrapping, the discount, or target networks that do not move"
     shows_both = False
@@ -167,17 +170,17 @@ class DelayedReward(Probe):
         return 1.0
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the value before the reward with its discounted value."""
+        """Compare the value of the first picture with the discounted reward of the second."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
-"""Largest error of a value or an action; wrong answers are at least 0.5 away."""
+"""Largest accepted error of a value or an action; wrong answers are at least 0.5 away from the right ones."""
 
 
 class Answer:
-    """The values and actions that a trained model has learned in a probe.
+    """Read the values and actions that a trained model has learned in a probe.
 
     :param model: the trained model
     """
@@ -194,7 +197,7 @@ class Answer:
     def value(self, brightness: int) -> float:
         """Return the critics' mean value of a picture and the policy's action."""
         model: Any = self._model
-        # Stable-Baselines3's algorithms see pictures with the channels first.
+        # Stable-Baselines3's algorithms get pictures with the channels first.
         tensor = th.as_tensor(picture(brightness).transpose(2, 0, 1)[None].copy(), device=model.device)
         action = th.as_tensor([[self.action(brightness)]], dtype=th.float32, device=model.device)
         values = model.critic(tensor, action)
@@ -211,7 +214,8 @@ class _Deadline(BaseCallback):
         self.is_over = False
 
     def _on_step(self) -> bool:
-        # Seconds of this thread: a busy machine must not make a learner look broken.
+        # The processor time of this thread counts, because a learner must not look broken only because the machine is
+        # busy.
         self.is_over = time.thread_time() > self._end
         return not self.is_over
 
@@ -219,7 +223,8 @@ class _Deadline(BaseCallback):
 def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgorithm:
     """Return an untrained model of the same class, policy and losses for a probe.
 
-    Learning rate, batch, discount and exploration are those of the probes: they decide how fast an answer comes.
+    Learning rate, batch size, discount and exploration are those of the probes, because they determine how fast a model
+    learns.
     """
     env = DummyVecEnv([probe])
     algorithm = type(model)
@@ -237,21 +242,23 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
     for name in ("preset", "actor_objective", "critic_loss", "random_shift", "policy_kwargs"):
         if name in known or name == "policy_kwargs":
             given[name] = getattr(model, name, None)
-    # Deterministic policies explore by noise; without it, some answers would be a matter of luck.
+    # Deterministic policies explore by noise; without noise, some answers would depend on chance.
     if "noise_schedule" in known:
         given["noise_schedule"] = NOISE
     elif hasattr(model, "target_policy_noise"):
         given["action_noise"] = NormalActionNoise(np.zeros(1), np.full(1, NOISE))
     if "policy_average" in known:
-        # The actor itself is asked, which an average would follow late.
+        # The answer is read from the actor itself, because an averaged policy would follow late.
         given["policy_average"] = 0.0
     if "ent_coef" in known:
-        # The entropy bonus is part of a value: it is made small, so that the values are those of the rewards.
+        # The entropy bonus is part of a value. A small coefficient makes the values nearly equal to those of the
+        # rewards.
         given["ent_coef"] = 0.01
     policy: Any = model.policy_class
     probed: Any = algorithm(policy, env, **given)
-    # DDPG has this attribute of TD3, but no such argument. The critic has to know the reward before the actor follows
-    # it: a stock actor that follows an untrained critic ends at a limit of its actions, where tanh has no gradient.
+    # DDPG has this attribute of TD3, but its constructor has no such argument. The critic has to learn the reward
+    # before the actor is trained. A stock actor that follows an untrained critic ends at a limit of its actions, where
+    # tanh has no gradient.
     if hasattr(probed, "policy_delay"):
         probed.policy_delay = POLICY_DELAY
     return probed  # type: ignore[no-any-return]
@@ -263,11 +270,11 @@ def run_probes(
     progress: Progress,
     probes: Sequence[type[Probe]] = PROBES,
 ) -> None:
-    """Train the algorithm on each probe and compare its answers with the right ones.
+    """Train the algorithm on each probe, and compare its answers with the right answers.
 
     :param model: a model of the algorithm; it is not changed
-    :param examination: collects the results, with the ids ``probe_constant_reward`` and so on
-    :param progress: called with the name of each probe
+    :param examination: collects the results, under ids such as ``probe_constant_reward``
+    :param progress: function called with the name of each probe
     :param probes: the probes to train on
     """
     for probe in probes:
@@ -284,7 +291,7 @@ def run_probes(
         if wrong and deadline.is_over:
             examination.skipped(name, f"not finished within {SECONDS_PER_PROBE:.0f} s")
             continue
-        parts = [f"{what} {learned:.2f} where {right:g} is right" for what, (learned, right) in wrong.items()]
+        parts = [f"{what}: {learned:.2f} instead of {right:g}" for what, (learned, right) in wrong.items()]
         examination.judge(name, bool(wrong), f"{', '.join(parts)}. The fault may be in: {probe.tests}", value)
 
 

@@ -1,4 +1,4 @@
-"""Short rollouts of a vectorized environment, which are recorded for the checks."""
+"""Record short rollouts of a vectorized environment for the checks."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Observations = NDArray[Any] | dict[str, NDArray[Any]]
 
 @dataclass
 class Rollout:
-    """Steps of an environment in order; each entry holds all of its parallel environments.
+    """Hold the steps of a vectorized environment in order; each entry holds one step of all environments.
 
-    :ivar observations: one more than there are steps, because the first one is from ``reset()``
-    :ivar next_observations: the observation after each step; at an episode's end its terminal observation, not the next
-        episode's first one
+    :ivar observations: one more than the number of steps, because the first observation is from ``reset()``
+    :ivar next_observations: the observation after each step; at the end of an episode, its terminal observation and not
+        the first observation of the next episode
     :ivar actions: ``(n_envs, *action_shape)`` for each step
     :ivar rewards: ``(n_envs,)`` for each step
     :ivar dones: ``(n_envs,)`` for each step
     :ivar infos: one dict for each environment, for each step
-    :ivar seconds: the time that the steps took
+    :ivar seconds: duration of all steps in seconds
     """
 
     observations: list[Observations]
@@ -43,7 +43,7 @@ class Rollout:
 
     @property
     def n_steps(self) -> int:
-        """How many steps were made, each counted once for all parallel environments."""
+        """Return the number of steps, each counted once for all parallel environments."""
         return len(self.rewards)
 
     def all_rewards(self) -> NDArray[np.float64]:
@@ -51,7 +51,7 @@ class Rollout:
         return np.asarray(self.rewards, np.float64).ravel()
 
     def parts(self) -> dict[str, list[NDArray[Any]]]:
-        """Return the observations in the order of time, by key; without a Dict, the key is ``""``."""
+        """Return the observations in temporal order, by key; if the space is not a Dict, the key is ``""``."""
         if not isinstance(self.observations[0], Mapping):
             return {"": [np.asarray(each) for each in self.observations]}
         return {key: [np.asarray(each[key]) for each in self.observations] for key in self.observations[0]}
@@ -70,14 +70,14 @@ class Rollout:
         return lengths
 
     def is_same_as(self, other: Rollout) -> bool:
-        """Return whether both rollouts saw the same observations and got the same rewards."""
+        """Return whether both rollouts have the same observations and the same rewards."""
         if self.n_steps != other.n_steps:
             return False
         rewards_are_same = np.array_equal(self.all_rewards(), other.all_rewards(), equal_nan=True)
         return rewards_are_same and self.first_difference(other) is None
 
     def first_difference(self, other: Rollout) -> int | None:
-        """Return the first observation that differs, counted from 0 at the reset; None if all are the same."""
+        """Return the index of the first observation that differs, 0 for the reset; None if all are equal."""
         mine, others = self.parts(), other.parts()
         for step in range(min(len(self.observations), len(other.observations))):
             for key, values in mine.items():
@@ -92,7 +92,7 @@ def _has_nan(values: NDArray[Any]) -> bool:
 
 
 def copied(observations: Any) -> Observations:
-    """Return a copy: environments and VecEnvs may write the next observation into the same array."""
+    """Return a copy of observations, because environments may write the next observation into the same array."""
     if isinstance(observations, Mapping):
         return {key: np.array(value) for key, value in observations.items()}
     return np.array(observations)
@@ -119,9 +119,9 @@ def _monitors_of(env: VecEnv) -> Iterator[Monitor]:
 
 @contextmanager
 def unobserved(env: VecEnv) -> Iterator[None]:
-    """Step environments without side effects: VecNormalize changes nothing, and Monitor writes no episode.
+    """Keep steps from having side effects: VecNormalize keeps its statistics, and Monitor writes no episode.
 
-    Environments in other processes have Monitors of their own, which do write.
+    Environments in other processes have Monitors of their own, which still write episodes.
 
     :param env: the environments
     """
@@ -148,7 +148,7 @@ def unobserved(env: VecEnv) -> Iterator[None]:
 
 
 def gym_env_of(env: VecEnv) -> gym.Env[Any, Any] | None:
-    """Return the first Gymnasium environment inside; None if it lives in another process."""
+    """Return the first Gymnasium environment inside a VecEnv; None if it runs in another process."""
     *_, innermost = _wrappers_of(env)
     if isinstance(innermost, DummyVecEnv):
         return innermost.envs[0]
@@ -156,7 +156,7 @@ def gym_env_of(env: VecEnv) -> gym.Env[Any, Any] | None:
 
 
 def random_actions(env: VecEnv, n_steps: int, seed: int) -> list[NDArray[Any]]:
-    """Draw actions from a private copy of the action space, so that the environment's own random state does not change.
+    """Draw actions from a copy of the action space, which keeps the random state of the environment unchanged.
 
     :return: one array ``(n_envs, *action_shape)`` for each step
     """
@@ -167,7 +167,10 @@ def random_actions(env: VecEnv, n_steps: int, seed: int) -> list[NDArray[Any]]:
 
 def _arguments_of(space: gym.spaces.Space[Any]) -> dict[str, Any]:
     if not isinstance(space, gym.spaces.Box):
-        raise ValueError(f"{space}: expected a Box of continuous actions; use an algorithm for discrete actions")
+        raise ValueError(
+            f"the action space is {space}: expected a Box of continuous actions. For other actions, use "
+            "an algorithm that supports them"
+        )
     return {"low": space.low, "high": space.high, "dtype": space.dtype}
 
 
@@ -181,7 +184,7 @@ def roll_out(
 
     :param env: the environments
     :param actions: ``(n_envs, *action_shape)`` for each step
-    :param seed: seed of the reset; None leaves it to the environment
+    :param seed: seed of the reset; None resets without a seed
     :param is_enough: function called after each step; True ends the rollout before all actions are played
     :return: the recorded steps
     """
@@ -190,7 +193,7 @@ def roll_out(
     rollout = Rollout([copied(env.reset())])
     begin = time.perf_counter()
     for each in actions:
-        # A copy, because VecEnvs pass the array to the environment, which might change it.
+        # The actions are copied, because VecEnvs pass the array to the environment, which might change it.
         observations, rewards, dones, infos = env.step(each.copy())
         seen = copied(observations)
         rollout.observations.append(seen)
@@ -208,7 +211,7 @@ def roll_out(
 def _with_terminal_observations(
     observations: Observations, dones: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]
 ) -> Observations:
-    """Return the observations after the steps; the terminal one where an episode ended."""
+    """Return the observations after the steps; where an episode ended, its terminal observation."""
     if not np.any(dones):
         return observations
     replaced = copied(observations)
@@ -225,7 +228,7 @@ def _with_terminal_observations(
 
 
 def transitions(rollout: Rollout) -> Iterator[tuple[Any, Any, Any, Any, Any, Any]]:
-    """Yield the arguments of ``ReplayBuffer.add``: observations, next ones, actions, rewards, dones and infos."""
+    """Yield the arguments of ``ReplayBuffer.add`` for each step of a rollout."""
     for step in range(rollout.n_steps):
         yield (
             rollout.observations[step],

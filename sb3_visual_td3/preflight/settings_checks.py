@@ -1,6 +1,6 @@
-"""Checks of the settings against each other and against the task. None of them touches the environment.
+"""Check that the settings fit each other and the task, without stepping the environment.
 
-They take milliseconds, so that ``visual-td3 train`` can make them before every run.
+The checks take milliseconds, so ``visual-td3 train`` makes them before every run.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ HIGH_RATE, LOW_RATE = 1e-2, 1e-6
 """Learning rates above which training usually diverges, and below which a usual run learns nothing. rl-zoo's tuned
 blocks have 5e-5 to 7e-3."""
 LATE_WARMUP = 0.5
-"""Share of the run that may pass before learning starts."""
+"""Fraction of the run that may pass before learning starts."""
 SHORT_HORIZON_SHARE = 0.05
-"""Share of an episode that the discount's horizon should reach at least."""
+"""Least ratio of the discount's horizon, 1 / (1 - gamma), to the length of an episode."""
 LEAST_HORIZON = 10.0
-"""Horizon that is enough whatever the length of the episodes."""
+"""Horizon in steps that is enough for episodes of any length."""
 LONG_HORIZON = 100.0
-"""How many times an episode the horizon may be."""
+"""Largest ratio of the discount's horizon to the length of an episode."""
 HIGH_TAU, LOW_TAU = 0.5, 1e-5
 HIGH_NOISE, LOW_NOISE = 1.0, 0.01
-"""Standard deviations in units of the action scaled to [-1, 1]: above, most actions are at their limits."""
+"""Limits for the standard deviation of the noise on actions in [-1, 1]. Above the first, most actions are at their
+limits; below the second, the policy hardly explores."""
 MEMORY_SHARE, CLOSE_SHARE = 1.0, 0.8
-"""Shares of the available memory at which a buffer does not fit, and at which it hardly does."""
+"""Fractions of the available memory from which a buffer does not fit, and from which it hardly fits."""
 _GIB = 1024.0**3
 
 
@@ -71,7 +72,7 @@ def check_settings(
 
 
 def _check_learning_rate(model: BaseAlgorithm, examination: Examination) -> None:
-    """Judge the rates at the start and in the middle of a run, because schedules end at 0."""
+    """Check the learning rates at the start and in the middle of a run, because schedules may end at 0."""
     rates: dict[str, list[float]] = {"learning_rate": [float(model.lr_schedule(1.0)), float(model.lr_schedule(0.5))]}
     for group in GROUPS:
         given = getattr(model, group.rate_argument, None)
@@ -81,7 +82,7 @@ def _check_learning_rate(model: BaseAlgorithm, examination: Examination) -> None
     for name, each in rates.items():
         largest = max(each)
         if largest >= HIGH_RATE:
-            examination.found("learning_rate", f"{name}={largest:g}: usual are 1e-4 to 1e-3", value)
+            examination.found("learning_rate", f"{name}={largest:g}: usual values are 1e-4 to 1e-3", value)
             return
         if largest <= LOW_RATE and name == "learning_rate":
             examination.found("learning_rate", f"{name}={largest:g}: the weights will hardly move", value)
@@ -100,13 +101,13 @@ def _check_gamma(model: BaseAlgorithm, examination: Examination, episode_length:
     value = {"gamma": gamma, "horizon": round(horizon, 2), "episode_length": episode_length}
     if gamma >= 1:
         evidence = (
-            f"gamma={gamma:g}: nothing bounds the sum of future rewards, which bootstrapping at time limits needs"
+            f"gamma={gamma:g}: the sum of future rewards is not bounded, but bootstrapping at time limits needs a bound"
         )
         examination.found("gamma", evidence, value)
         return
     length = episode_length
     if length is None:
-        length = 100.0  # of most tasks at least
+        length = 100.0  # in most tasks, episodes are at least this long
     least = min(LEAST_HORIZON, length, max(SHORT_HORIZON_SHARE * length, 2.0))
     if horizon < least:
         evidence = f"gamma={gamma:g} looks {horizon:.1f} steps ahead, and an episode has about {length:.0f}"
@@ -122,7 +123,7 @@ def _check_normalized_pictures(model: BaseAlgorithm, examination: Examination) -
     if normalizer is None or not normalizer.norm_obs:
         examination.passed("normalized_pictures")
         return
-    # The spaces before the normalizer: it makes floats of pictures.
+    # These are the spaces before the normalizer, which converts pictures to floats.
     keys = list(pictures_in(normalizer.venv.observation_space))
     if normalizer.norm_obs_keys is not None:
         keys = [key for key in keys if key in normalizer.norm_obs_keys]
@@ -131,7 +132,7 @@ def _check_normalized_pictures(model: BaseAlgorithm, examination: Examination) -
 
 
 def check_target_clamp(model: BaseAlgorithm, examination: Examination, expected_return: float) -> None:
-    """Compare a fixed limit of VisualTD3's targets with the returns of a random policy.
+    """Compare a fixed ``target_q_clamp`` of VisualTD3 with the returns of a random policy.
 
     :param model: the model
     :param examination: collects the results
@@ -141,12 +142,12 @@ def check_target_clamp(model: BaseAlgorithm, examination: Examination, expected_
     if isinstance(clamp, bool):
         examination.skipped("target_clamp", "no fixed limit")
         return
-    evidence = f"target_q_clamp={clamp:g}, and a random policy has returns of {expected_return:.3g}"
+    evidence = f"target_q_clamp={clamp:g}, but a random policy already has returns of {expected_return:.3g}"
     examination.judge("target_clamp", clamp < expected_return, evidence, clamp)
 
 
 def buffer_bytes(model: OffPolicyAlgorithm) -> int:
-    """Return how many bytes a full replay buffer takes."""
+    """Return the number of bytes of a full replay buffer."""
     buffer = model.replay_buffer
     if isinstance(buffer, FrameReplayBuffer):
         return buffer.n_bytes
@@ -154,7 +155,7 @@ def buffer_bytes(model: OffPolicyAlgorithm) -> int:
     for part in parts_of(model.observation_space).values():
         assert part.shape is not None
         per_step += int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize
-    # Stable-Baselines3 keeps the next observation too, except with optimize_memory_usage.
+    # Stable-Baselines3's buffer also stores the next observation, except with optimize_memory_usage.
     n_copies = 1 if model.optimize_memory_usage else 2
     assert isinstance(model.action_space, spaces.Box)
     small = int(np.prod(model.action_space.shape)) * 4 + 3 * 4
@@ -167,10 +168,10 @@ def _check_buffer(model: OffPolicyAlgorithm, examination: Examination, n_timeste
         examination.skipped("buffer_memory", "the available memory or the size of the buffer is not known")
         return
     needed = buffer_bytes(model)
-    # A buffer larger than the run is never filled, and its memory is not used before it is written.
+    # A buffer larger than the run is never filled, and memory that was never written is not used.
     needed = int(needed * min(1.0, n_timesteps / max(model.buffer_size, 1)))
     share = needed / max(available, 1)
-    evidence = f"{needed / _GIB:.1f} GiB when it is full, and {available / _GIB:.1f} GiB are available"
+    evidence = f"the full buffer needs {needed / _GIB:.1f} GiB, and {available / _GIB:.1f} GiB are available"
     value = {"needed_gib": round(needed / _GIB, 2), "available_gib": round(available / _GIB, 2)}
     if share > MEMORY_SHARE:
         examination.found("buffer_memory", evidence, value)
@@ -205,12 +206,12 @@ def _check_tau(model: OffPolicyAlgorithm, examination: Examination) -> None:
     if tau == 0:
         examination.found("target_frozen", "tau=0: the target networks keep their first weights", tau)
         return
-    evidence = f"tau={tau:g}: usual are 0.005 to 0.02"
+    evidence = f"tau={tau:g}: usual values are 0.005 to 0.02"
     examination.judge("tau", tau >= HIGH_TAU or tau <= LOW_TAU, evidence, tau)
 
 
 def _sigma_of(noise: ActionNoise) -> float | None:
-    """Return the standard deviation of an action noise; None if it has none."""
+    """Return the standard deviation of an action noise; None if the noise has no such attribute."""
     if isinstance(noise, VectorizedActionNoise):
         noise = noise.base_noise
     for name in ("sigma", "_sigma"):
@@ -221,7 +222,7 @@ def _sigma_of(noise: ActionNoise) -> float | None:
 
 
 def _check_exploration(model: OffPolicyAlgorithm, examination: Examination) -> None:
-    """Check algorithms with a deterministic policy; SAC and TQC explore by their own distribution."""
+    """Check the action noise of a deterministic policy; SAC and TQC explore by their own distribution."""
     if not hasattr(model, "target_policy_noise"):
         examination.skipped("exploration_noise", "the policy is stochastic")
         return
@@ -236,7 +237,9 @@ def _check_exploration(model: OffPolicyAlgorithm, examination: Examination) -> N
         return
     if sigma > HIGH_NOISE:
         kind = type(model.action_noise).__name__
-        evidence = f"{kind} has a standard deviation of {sigma:g} on actions from -1 to 1: most are at their limits"
+        evidence = (
+            f"{kind} has a standard deviation of {sigma:g} on actions from -1 to 1: most actions are at their limits"
+        )
         examination.found("exploration_noise", evidence, sigma, remedy="Use 0.1 to 0.5.")
         return
     evidence = f"a standard deviation of {sigma:g} on actions from -1 to 1"
