@@ -1,4 +1,4 @@
-"""Judge the data of a run: the verdict, its causes, and all figures, in one object that every renderer reads."""
+"""Judge a run, and collect its verdict, causes and all figures in one object that every renderer reads."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ _OF_THE_ACTORS_ENCODER = tuple(
         tags.PARAM_STD,
     )
 )
-"""A run that logged one of these tags has an actor's encoder, whatever its settings say."""
+"""A run that logged one of these tags has an encoder of the actor, whatever the settings say."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A property of the run that a setting states because the event file does not show it.
+    """Hold a property of the run that a setting states because the event file does not show it.
 
-    :param tag: the 0/1 tag that would have shown it
+    :param tag: the 0/1 tag that would have shown the property
     :param meaning: the property in words
-    :param source: the file that states it
+    :param source: the file that states the property
     """
 
     tag: str
@@ -106,9 +106,9 @@ def effect(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on what the settings changed: criteria, diagnoses, and the verdict.
+    """Return notes on the results that the settings changed: criteria, diagnoses, and the verdict.
 
-    Settings are easier to get wrong than an event file, so a reader must see what depends on them.
+    Settings are more often wrong than an event file, so a reader must see which results depend on them.
 
     :param given: the properties that the settings state
     :param series: series of the event file alone
@@ -119,7 +119,7 @@ def effect(
     if not given:
         return ()
     alone = judge(criteria, series)
-    said = "; ".join(f"{answer.meaning}, says {answer.source}" for answer in given)
+    said = "; ".join(f"{answer.meaning} (according to {answer.source})" for answer in given)
     changed = [
         after.id
         for before, after in zip(alone, results, strict=True)
@@ -127,7 +127,7 @@ def effect(
     ]
     changed += sorted({d.id for d in diagnose(series)} ^ {d.id for d in diagnoses})
     consequence = f"This changes the result of {', '.join(changed)}." if changed else "This changes no result."
-    notes = [f"The event file does not show it, so the settings count: {said}. {consequence}"]
+    notes = [f"The event file does not show these properties, so the settings count: {said}. {consequence}"]
     verdict, without = decide(results), decide(alone)
     if verdict is not without:
         notes.append(f"From the event file alone the verdict would be {without.value}, not {verdict.value}")
@@ -136,7 +136,7 @@ def effect(
 
 @dataclass(frozen=True)
 class RunSections:
-    """The figures of every section. They can be computed from any series, and are empty without data."""
+    """Hold the figures of every section, which can be computed from any series and are empty without data."""
 
     growth: Growth
     norms: Norms
@@ -155,10 +155,10 @@ class RunSections:
 
         :param data: the series of the run
         :param criteria: the judged criteria, some of which need missing tags
-        :param diagnoses: the diagnoses, which say whether norms were taken after clipping
+        :param diagnoses: the diagnoses, which show whether norms were taken after clipping
         """
-        # Sums and ratios of huge values overflow to infinity, which is the right figure here and no reason for a
-        # warning.
+        # Sums and ratios of huge values overflow to infinity. Infinity is the right figure here, so no warning is
+        # shown.
         with np.errstate(over="ignore", invalid="ignore"):
             return cls(
                 growth=growth(data),
@@ -187,7 +187,7 @@ class RunSections:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One run with its verdict and everything that leads to it.
+    """Hold one run with its verdict and everything that leads to the verdict.
 
     :param name: name that distinguishes the run from the others of the report
     :param data: content of the run's event files
@@ -200,9 +200,9 @@ class Analysis:
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
     :param answers: properties that the settings state because the event file does not show them
-    :param hyperparams: the hyperparameters compared with well-known ones; empty if none is known
+    :param hyperparams: the hyperparameters compared with well-known values; empty if no hyperparameter is known
     :param recommendation: the recommended changes; empty for a run that is GO
-    :param until: the step of ``--until``, after which nothing was read; None if the whole run was
+    :param until: the step of ``--until``, after which no point was read; None if the whole run was read
     :param over_time: the verdicts on the run's earlier parts; None if they were not requested
     """
 
@@ -224,13 +224,13 @@ class Analysis:
 
     @cached_property
     def questions(self) -> Answers:
-        """Return the run's answers to "is it stable?" and "is it learning?", with the curves behind them."""
+        """Return the answers to "is it stable?" and "is it learning?", with the curves behind the answers."""
         return ask(self.series)
 
     @property
     def stable(self) -> Answered:
         """Return the answer to "is it stable?" from all blocking criteria of that question."""
-        # How much evidence a gate asks for is neither question.
+        # The criterion of --require-evidence belongs to neither question.
         return answer_of((r for r in self.criteria if r.id != "evidence"), about_learning=False)
 
     @property
@@ -250,7 +250,7 @@ class Analysis:
 
     @property
     def early(self) -> str | None:
-        """Return why it is too early for a verdict, in words; None if it is not."""
+        """Return why it is too early for a verdict, in words; None if it is not too early."""
         return too_early(self.series)
 
     @property
@@ -277,7 +277,7 @@ class Analysis:
         """Return the diagnosis to fix first; None if none has a confidence of at least 0.5.
 
         A run that is GO has no cause, because no diagnosis kept it from learning. A run that is too short to be judged
-        has none either.
+        has no cause either.
         """
         if self.verdict is Verdict.GO or (self.verdict is Verdict.INSUFFICIENT and self.early is not None):
             return None
@@ -289,7 +289,7 @@ class Analysis:
 def _too_thin(evidence: RunEvidence, required: EvidenceLevel) -> CriterionResult:
     return CriterionResult(
         id="evidence",
-        title=f"The evidence is {required}, as --require-evidence asks",
+        title=f"The evidence is at least {required}, as --require-evidence demands",
         status=Status.UNKNOWN,
         blocking=True,
         value=None,
@@ -318,7 +318,8 @@ def analyse(
     :param name: name that distinguishes the run from the others of the report
     :param manifest: the content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run, shown with the notes of the analysis
-    :param settings: state properties that the event file does not show; the notes list what they changed
+    :param settings: settings of the run, for properties that the event file does not show; the notes list the results
+        that they changed
     :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
     :param until: the step of ``--until``; the later points are left out of ``data`` already
     :param over_time: the verdicts on the run's earlier parts

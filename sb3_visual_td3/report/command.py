@@ -1,4 +1,4 @@
-"""``visual-td3 report PATH...``: read the runs, judge them, write the reports, and print a summary."""
+"""Run Run ``visual-td3 report PATH...``: read the runs, judge them, write the reports, and print a summary."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ from sb3_visual_td3.runs.manifest import RunManifest
 FORMATS = ("md", "html", "json", "csv")
 DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
-"""Smaller event files are read within a second, and need no progress bar."""
+"""Event files of fewer bytes are read within a second, and need no progress bar."""
 _PLOTLY_BYTES = 4_800_000
-"""Size of plotly.js, less a bit: a page that is larger contains it."""
+"""A little less than the size of plotly.js in bytes. A page with more bytes contains plotly.js."""
 MAX_SUMMARIES = 10
-"""Of more runs, only the table is printed; the reports hold each run in full. Of more runs the verdict over time is
-left out as well: it takes twenty verdicts for each."""
+"""For more runs than this, only the table is printed, and the reports hold each run in full. The verdict over time is
+then left out as well, because it takes twenty verdicts for each run."""
 MAX_REASONS = 4
-"""Criteria that the summary of a run lists; the reports list all of them."""
+"""Number of criteria that the summary of a run lists; the reports list all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,43 +81,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_formats,
         default=DEFAULT_FORMATS,
         metavar="md,html,json,csv",
-        help="which reports to write (default: md,html,json); csv is report.csv, a row per tag, and series.csv, "
-        "a row per point",
+        help="which reports to write (default: md,html,json); csv writes report.csv, with a row per tag, and "
+        "series.csv, with a row per point",
     )
     parser.add_argument(
         "--plotlyjs",
         choices=("inline", "directory"),
         default="inline",
-        help="where plotly.js (4.8 MB) is: inline, so that report.html is one file; directory, as plotly.min.js beside "
-        "it, which all pages of that folder share. Both work without a network (default: inline)",
+        help="where to put plotly.js (4.8 MB). inline: into report.html, which is then a single file. directory: into "
+        "plotly.min.js beside report.html, which all pages of that folder share. Both work without a network "
+        "(default: inline)",
     )
     parser.add_argument(
         "--fail-on",
         choices=("no-go", "insufficient"),
         default="insufficient",
-        help="no-go: exit with 0 if the data do not suffice for a verdict (default: insufficient, exit with 3)",
+        help=(
+            "verdicts that give an exit code other than 0. no-go: only NO-GO exits with 1, and INSUFFICIENT exits with "
+            "0. insufficient (default): INSUFFICIENT exits with 3"
+        ),
     )
     parser.add_argument(
         "--require-evidence",
         choices=("thin", "standard", "full"),
         default="thin",
-        help="the least evidence for a GO; below it the verdict is INSUFFICIENT. full: our callbacks ran and every "
-        "blocking criterion could be answered; standard: returns of training and evaluation, and all checks of the "
-        "run's kind; thin: whatever the run logged (default: thin)",
+        help="the least evidence for a GO; with less evidence the verdict is INSUFFICIENT. full: the callbacks of "
+        "this package ran and every blocking criterion could be answered. standard: returns of training and "
+        "evaluation were logged, and all checks for the run's kind of algorithm could be made. thin: any log "
+        "(default: thin)",
     )
     parser.add_argument(
         "--until",
         type=_step,
         metavar="STEP",
-        help="judge the runs by their points up to this step. Steps are environment steps, or episodes in a run that "
-        "logs nothing else",
+        help="judge only the points of the runs up to this step. Steps are environment steps, or episodes in a run "
+        "that logs nothing else",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="keep judging runs while they train: print each change of a verdict and keep the reports up to date; end "
-        "with the last verdict's exit code when every run has finished or was stopped by a callback (see its "
-        "run.json), or on Ctrl-C; wait for runs that crashed or were interrupted, because they can be resumed",
+        help="keep judging runs while they train: print each change of a verdict, and keep the reports up to date. "
+        "The watch ends, with the exit code of the last verdict, on Ctrl-C, or when every run has finished or "
+        "was stopped by a callback (see its run.json). Runs that crashed or were interrupted can be resumed, so "
+        "the watch waits for them",
     )
     parser.add_argument(
         "--interval",
@@ -174,8 +180,8 @@ def _report(args: argparse.Namespace) -> ExitCode:
         analyses, is_unreadable, written = job.do_once()
         if args.write_tags is not None:
             written = [*written, job.write_tags(args.write_tags)]
-    # If the program that reads our stdout has ended (such as head), the reports are written all the same, and the exit
-    # code is that of the verdict.
+    # The program that reads our stdout, such as head, may have ended. The reports are written nevertheless, and the
+    # exit code is that of the verdict.
     with suppress(BrokenPipeError):
         if len(analyses) <= MAX_SUMMARIES:
             for analysis in analyses:
@@ -191,18 +197,18 @@ def _report(args: argparse.Namespace) -> ExitCode:
 
 
 def _listed(path: Path, plotlyjs: str) -> str:
-    """Return the line of a written file, and why it is large if it is."""
+    """Return the line that lists a written file; for a large page, the line says that plotly.js is in it."""
     line = f"  {path.resolve()}"
     n_bytes = path.stat().st_size
     if path.suffix == ".html" and plotlyjs == "inline" and n_bytes > _PLOTLY_BYTES:
-        line += f"  ({n_bytes / 1e6:.1f} MB, 4.8 MB of it plotly.js; --plotlyjs directory keeps that beside the page)"
+        line += f"  ({n_bytes / 1e6:.1f} MB, 4.8 MB of it plotly.js; --plotlyjs directory writes it beside the page)"
     return line
 
 
 def _check_combinations(args: argparse.Namespace) -> None:
-    """Refuse arguments that do not go together.
+    """Refuse arguments that cannot be combined.
 
-    :raises ValueError: if they do not; the message names them and says what to leave out
+    :raises ValueError: if two arguments cannot be combined; the message names them and says what to leave out
     """
     if args.interval is not None and not args.watch:
         raise ValueError(
@@ -212,11 +218,13 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise ValueError("--on-change CMD is run by --watch: add --watch, or leave --on-change out")
     if args.until is not None and args.watch:
         raise ValueError(
-            f"--until {args.until} judges a run up to that step, and --watch follows it while it grows: leave "
-            "one of them out"
+            f"--until {args.until} judges a run up to that step, but --watch follows a run while it grows: leave one "
+            "of them out"
         )
     if args.write_tags is not None and args.watch:
-        raise ValueError("--write-tags writes the names of a run once: leave --watch out")
+        raise ValueError(
+            "--write-tags writes the names of a run once, so it cannot be combined with --watch: leave --watch out"
+        )
     if args.write_tags is not None and args.write_tags.exists():
         raise ValueError(f"--write-tags {args.write_tags}: the file already exists; give another name, or remove it")
 
@@ -229,7 +237,7 @@ def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
 
 @dataclass(frozen=True)
 class _Job:
-    """The arguments of one call, and the work of that call."""
+    """Do the work of one call of the command with its arguments."""
 
     paths: tuple[Path, ...]
     output: Path | None
@@ -242,12 +250,12 @@ class _Job:
     plotlyjs: str = "inline"
 
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
-        """Read, judge and write once.
+        """Read the runs, judge them and write the reports once.
 
         An unreadable or empty folder below a requested path is listed and does not change the exit code. A requested
         path that holds nothing to judge changes it.
 
-        :return: the analyses, whether a path that was given cannot be read, and the paths of the reports
+        :return: the analyses, whether one of the given paths cannot be read, and the paths of the reports
         """
         found = self.find()
         unreadable = [*found.waiting, *found.problems]
@@ -270,14 +278,14 @@ class _Job:
         raise ValueError(f"--write-tags {path}: no run could be read")
 
     def has_unreadable_path(self, analyses: Sequence[Analysis]) -> bool:
-        """Return whether a path that was given holds nothing that could be judged."""
+        """Return whether one of the given paths holds nothing that could be judged."""
         judged = [analysis.data.path.resolve() for analysis in analyses]
         paths = [path.resolve() for path in self.paths]
         return not all(any(path == run or path in run.parents for run in judged) for path in paths)
 
     def find(self) -> FoundRuns:
         """Find the runs below all paths, each run once even if two paths contain it."""
-        # By resolved path, so that a run below two of the paths, or behind a link, is judged once.
+        # Runs are identified by their resolved path, so a run below two of the paths, or behind a link, is judged once.
         found: dict[Path, tuple[str, RunFiles]] = {}
         waiting, problems = [], []
         for path in self.paths:
@@ -309,12 +317,12 @@ class _Job:
         :param name: name that distinguishes the run from the others
         :param files: the files of the run
         :param data: their content
-        :param is_one_of_few: whether the run's earlier parts are judged, too
+        :param is_one_of_few: whether the report has so few runs that the earlier parts of each are judged too
         """
         manifest, note = find_manifest(files.path)
         if self.until is not None:
             whole, data = data, data.until(self.until)
-            # How the run ended is not known before its end.
+            # With --until, the report must not show how the run ended.
             if manifest is not None and data is not whole:
                 manifest = replace(manifest, finished=None, end=None, ended=None, end_reason=None)
         zoo_folder, zoo_note = find_zoo_folder(files.path)
@@ -373,11 +381,11 @@ class _Job:
                 try:
                     analyses.append(self.analyse(run_name(name, data), files, data, is_one_of_few=is_one_of_few))
                 except (UnreadableRunError, OSError) as error:
-                    # The run itself can be read, but a file that the user gave for it, such as that of --tags, does not
-                    # fit.
+                    # The run itself can be read, but a file that the user gave for it, such as the file of --tags, does
+                    # not fit.
                     unreadable.append(one_line(error))
                     is_refused = True
-            # A run that could not be read is counted too, or the bar would never reach its end.
+            # A run that could not be read is counted too; otherwise the bar would never reach its end.
             on_run(1)
         return analyses, is_refused
 
@@ -391,7 +399,7 @@ class _Job:
 
 
 def _end_note(manifest: RunManifest | None) -> str | None:
-    """Return a note on a run that ended early; None for a run that finished, or has not ended."""
+    """Return a note on a run that ended early; None for a run that finished or has not ended."""
     if manifest is None or manifest.end in {None, "finished"}:
         return None
     return f"the run was not trained to its end: {manifest.how_it_ended}"
@@ -403,7 +411,7 @@ def _begins_later(data: RunData, until: int) -> str:
 
 
 def run_name(name: str, data: RunData) -> str:
-    """Return the name of a run, with its number where its folder holds several."""
+    """Return the name of a run, with its number if its folder holds several runs."""
     if data.n_runs == 1:
         return name
     return f"{name} (run {data.number} of {data.n_runs})"
@@ -430,7 +438,7 @@ def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]
 
 
 def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
-    """Return the renderer of a format. Plotly and jinja2 take a second to import, and only the page needs them."""
+    """Return the renderer of a format; Plotly and jinja2 are imported only for the page, because they take a second."""
     if form == "html":
         from sb3_visual_td3.report.render_html import render_html
 
@@ -484,7 +492,7 @@ def _formats(text: str) -> tuple[str, ...]:
 
 def _step(text: str) -> int:
     try:
-        # 1e6 is how most people write a million steps.
+        # A million steps are often written as 1e6.
         step = float(text)
     except ValueError:
         step = math.nan

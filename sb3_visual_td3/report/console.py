@@ -1,4 +1,4 @@
-"""The console output of the command: lines, errors and progress."""
+"""Write the console output of the report command: lines, errors and progress."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.report.document import visible_line
 
 Advance = Callable[[float], None]
-"""Moves a progress bar on by an amount."""
+"""Function that advances a progress bar by an amount."""
 
 BeginPart = Callable[[str, float], Advance]
-"""Starts a progress bar for a part of the work, given its name and its size."""
+"""Function that starts a progress bar for a part of the work, given its name and its size."""
 
 
 def no_progress(_description: str, _total: float) -> Advance:
@@ -23,7 +23,7 @@ def no_progress(_description: str, _total: float) -> Advance:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Write lines to stdout and flush it, so that a program that reads the pipe gets them at once."""
+    """Write lines to stdout and flush it; a program that reads from the pipe gets them at once."""
     for line in lines:
         sys.stdout.write(_written(line, sys.stdout) + "\n")
     sys.stdout.flush()
@@ -35,7 +35,7 @@ def complain(error: object) -> None:
 
 
 def one_line(error: object) -> str:
-    """Format an error as one line, an OSError as its file and its reason."""
+    """Format an error as one line; an OSError becomes its file and its reason."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'file'}: {error.strerror}"
     return in_one_line(error)
@@ -45,7 +45,7 @@ def one_line(error: object) -> str:
 def progress(is_worth_it: bool) -> Iterator[BeginPart]:
     """Show a progress bar for each part of the work, on stderr and only if that is a terminal.
 
-    :param is_worth_it: whether the work takes long enough for it
+    :param is_worth_it: whether the work takes long enough for a progress bar
     :return: the function that starts a part
     """
     if not (is_worth_it and sys.stderr.isatty()):

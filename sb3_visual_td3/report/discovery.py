@@ -19,17 +19,17 @@ from sb3_visual_td3.report.table_file import OUR_OWN_TABLES, has_step_column, is
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
-"""The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of them belongs to another program."""
+"""The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of these files belongs to another program."""
 ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
-"""Folders above a run in which its settings are looked for: RUN_DIR/tb/NAME_1 is two levels deep."""
+"""Number of folders above a run in which its settings are searched: RUN_DIR/tb/NAME_1 is two levels deep."""
 MAX_LEVELS_BELOW = 64
-"""A log folder has a few levels. A deeper tree was not written by a training run."""
+"""Number of levels of folders below a path that are searched. A deeper tree was not written by a training run."""
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of one run: event files, then tables, each sorted by name."""
+    """Hold the files of one run: event files, then tables, each sorted by name."""
 
     path: Path
     files: tuple[Path, ...]
@@ -87,8 +87,9 @@ def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path
             files[above] += found
         else:
             files[folder] = list(found)
-    # SB3's tables often lie beside or above the folder of the event files. Where only one run has event files, they
-    # are a part of it; among several runs, they belong to the nearest run around them.
+    # SB3's tables often lie beside or above the folder of the event files. If only one run has event files, the tables
+    # belong to that run. If several runs have event files, the tables belong to the nearest run whose folder contains
+    # them.
     only = next(iter(files)) if len(files) == 1 else None
     alone: dict[Path, list[Path]] = {}
     for folder, found in tables.items():
@@ -111,7 +112,7 @@ def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path
 
 
 def _nearest(folder: Path, runs: Iterable[Path]) -> Path | None:
-    """Return the nearest folder above that is a run."""
+    """Return the nearest folder above a folder that is a run."""
     known = set(runs)
     return next((above for above in folder.parents if above in known), None)
 
@@ -124,8 +125,8 @@ def _only_one_below(folder: Path, runs: Iterable[Path]) -> Path | None:
 def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
     """Return whether the event files of a folder are a part of the run above it.
 
-    ``SummaryWriter.add_scalars("loss", {"critic": ...})`` writes the tag "loss" into the folder "loss_critic";
-    ``add_hparams`` writes settings, and each final figure once, into a folder that is named after the time.
+    ``SummaryWriter.add_scalars("loss", {"critic": ...})`` writes the tag "loss" into the folder "loss_critic".
+    ``add_hparams`` writes settings, and each final figure once, into a folder whose name is a time.
     """
     tag_sets = []
     for file in files:
@@ -143,7 +144,7 @@ def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    # os.walk ignores errors by default, but an unreadable folder may hold the very run that fails.
+    # os.walk ignores errors by default, but an unreadable folder may hold the run that fails.
     raise error
 
 
@@ -151,7 +152,7 @@ def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
     """Return the folder in which rl-zoo keeps a run's settings.
 
     rl-zoo's RUN_DIR holds one run, so RUN_DIR/ENV/config.yml belongs to every event file below it. RUN_DIR is the
-    folder of the run or one above it; its name starts with the id of the environment, or it holds the monitor's file.
+    folder of the run or a folder above it. Its name starts with the id of the environment, or it holds a monitor file.
 
     :param run: folder or file of the run
     :return: the folder, if there is one, and a note if the settings are ambiguous or unreadable
@@ -168,19 +169,20 @@ def _find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
         found = [env for env in _possible_envs(above) if _holds_settings(env)]
         if len(found) > 1:
             names = ", ".join(env.name for env in found)
-            return None, f"rl-zoo's settings were ignored: {above.name} holds those of several environments ({names})"
+            note = f"rl-zoo's settings were ignored: {above.name} holds the settings of several environments ({names})"
+            return None, note
         if found:
             return found[0], None
     return None, None
 
 
 def _holds_settings(env: Path) -> bool:
-    # A config.yml that is not a regular file counts, so that the reader notes why the settings were ignored.
+    # A config.yml that is not a regular file counts too: the reader then adds a note on why the settings were ignored.
     return os.path.lexists(env / ZOO_CONFIG) and (env / ZOO_ARGUMENTS).is_file()
 
 
 def _possible_envs(run_dir: Path) -> list[Path]:
-    """Return the folders in which rl-zoo may have kept the settings of a run, if a folder is its RUN_DIR.
+    """Return the folders below a possible RUN_DIR in which rl-zoo may have kept the settings of a run.
 
     The content of a folder is listed only if a monitor file shows that it is a RUN_DIR. Otherwise a folder above
     hundreds of runs would be listed once for each of them. Without a monitor file, the folder's own name, such as
@@ -195,13 +197,14 @@ def _possible_envs(run_dir: Path) -> list[Path]:
 def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
     """Return the run.json that belongs to a run.
 
-    It lies in the run's folder or in a folder above it; one above counts only if its ``event_dir`` points to this run.
+    The file lies in the run's folder or in a folder above. A run.json above counts only if its ``event_dir`` points to
+    this run.
 
     :param run: folder or file of the run
-    :return: the manifest, if there is one, and a note if one could not be read
+    :return: the manifest, if there is one, and a note if a run.json could not be read
     """
     folder = (run.parent if run.is_file() else run).resolve()
-    # The nearest one counts. A run.json in the run's own folder needs no event_dir.
+    # The nearest run.json counts. A run.json in the run's own folder needs no event_dir.
     note = None
     for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
         candidate = above / FILE_NAME
@@ -211,7 +214,7 @@ def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (ValueError, OSError) as error:
-            # An unreadable one may or may not belong to this run: continue the search, and say so.
+            # An unreadable run.json may or may not belong to this run: continue the search, and add a note.
             note = note or f"run.json was ignored: {one_line(error)}"
             continue
         if is_of_run:

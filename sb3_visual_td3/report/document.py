@@ -1,7 +1,7 @@
-"""The building blocks of a report: sections, tables, and text without control characters.
+"""Define the building blocks of a report: sections, tables, and text without control characters.
 
 A section is the same for every format. Names from a log are untrusted text and may appear anywhere in a section. Each
-renderer escapes them, because only the renderer knows the markup of its format.
+renderer escapes these names for the markup of its format.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def visible_line(text: str, n_characters: int = 1000) -> str:
     """Return a text as one line of limited length, without control characters.
 
     :param text: any text
-    :param n_characters: the longest line; a longer one is cut and ends with an ellipsis
+    :param n_characters: the largest number of characters; a longer line is cut and ends with an ellipsis
     """
     line = _LINE_ENDS.sub("\N{REPLACEMENT CHARACTER}", visible(text))
     return line if len(line) <= n_characters else f"{line[: n_characters - 1]}…"
 
 
 def escaped_in_json(text: str) -> str:
-    """Escape the control characters of a JSON text, which keeps its meaning.
+    """Escape the control characters of a JSON text without changing its meaning.
 
     :param text: output of ``json.dumps``, where non-ASCII characters appear within strings only
     """
@@ -48,13 +48,13 @@ def escaped_in_json(text: str) -> str:
 
 
 class Code(NamedTuple):
-    """A name that is shown as code."""
+    """Mark a name that is shown as code."""
 
     text: str
 
 
 class Flag(NamedTuple):
-    """Text that a reader should see first. A sign marks it, never colour alone."""
+    """Mark text that a reader should see first, with a sign and not only with a colour."""
 
     text: str
 
@@ -64,7 +64,7 @@ Sentence: TypeAlias = "tuple[Inline, ...]"
 
 
 class Column(NamedTuple):
-    """The heading of a column; numbers are aligned to the right."""
+    """Describe a column by its heading and alignment; numbers are aligned to the right."""
 
     heading: str
     is_number: bool = False
@@ -72,12 +72,13 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings.
+    """Hold the rows of a table under their headings.
 
     :param columns: the headings
     :param rows: one cell for each column
-    :param caption: shown above the table
-    :param folded: whether the table is a detail that a reader unfolds; such tables are left out first if space is short
+    :param caption: text above the table
+    :param folded: whether the table is folded until a reader opens it; folded tables are left out first if space is
+        short
     :raises ValueError: if the number of cells in a row is not the number of columns
     """
 
@@ -94,11 +95,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the report.
+    """Hold one part of the report.
 
     :param id: an anchor to link to, in lower case with hyphens
     :param title: the heading
-    :param sentences: shown before the tables
+    :param sentences: text before the tables
     :param tables: tables of the section, in order
     """
 
@@ -119,7 +120,7 @@ def number_columns(*headings: str) -> tuple[Column, ...]:
 
 
 def joined(words: Iterable[Inline]) -> Sentence:
-    """Return the parts with commas between them."""
+    """Return names or other parts of a sentence with commas between them."""
     parts: list[Inline] = []
     for word in words:
         parts += [", ", word] if parts else [word]
@@ -127,16 +128,16 @@ def joined(words: Iterable[Inline]) -> Sentence:
 
 
 MAX_ROWS = 12
-"""Rows of a table that shows a long series."""
+"""Number of rows of a table that shows a long series."""
 
 
 def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
     """Return about a dozen evenly spaced points of a series, with both ends and the largest magnitude.
 
     :param series: finite, not empty
-    :param n_rows: number of points, not counting the largest
+    :param n_rows: number of points, not counting the point of the largest magnitude
     """
-    # The largest magnitude is often the very point that a reader looks for, and even spacing would miss it.
+    # A reader often looks for the point of the largest magnitude, and even spacing would miss it.
     chosen = np.union1d(evenly(len(series), n_rows), [int(np.argmax(np.abs(series.values)))])
     return Series(series.name, series.steps[chosen], series.values[chosen])
 

@@ -32,24 +32,25 @@ from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 EVENT_FILE_MARK = "tfevents"
 """A part of the name of every event file."""
 MAX_RECORD_BYTES = 64 << 20
-"""A longer record is left out: scalars take a few hundred bytes, an image a few megabytes."""
+"""A record of more bytes is left out: scalars take a few hundred bytes, an image takes a few megabytes."""
 
 READ_BYTES = 1 << 20
-"""Bytes that are read at once. A batch of records has about this size; a longer record is a batch of its own."""
+"""Number of bytes that are read at once. A batch of records has about this size; a longer record is a separate
+batch."""
 
 TAIL_BYTES = 256
-"""Bytes of the last record that are kept, to notice when another program replaces the file."""
+"""Number of bytes of the last record that are kept. They show whether another program has replaced the file."""
 _HEADER = struct.Struct("<QI")
 FOOTER_BYTES = 4
 FRAME_BYTES = _HEADER.size + FOOTER_BYTES
-"""Bytes that a record takes in addition to its data."""
+"""Number of bytes that a record takes in addition to its data."""
 
 
 class DamagedRecordError(ValueError):
-    """The file ends within a record, or a record is damaged; all records before it are intact.
+    """Raised when a file ends within a record, or when a record is damaged; all records before it are intact.
 
     :param reason: ``"cut off"`` or ``"damaged"``
-    :param n_whole: records read before
+    :param n_whole: number of whole records before the damaged record
     :param offset: byte at which the damaged record begins
     """
 
@@ -61,7 +62,7 @@ class DamagedRecordError(ValueError):
 
     @property
     def is_cut_off(self) -> bool:
-        """Return whether the file only ends too early. If it is still growing, the rest of the record will follow."""
+        """Return whether the file only ends too early; if it still grows, the rest of the record will follow."""
         return self.reason == CUT_OFF
 
 
@@ -69,11 +70,11 @@ CUT_OFF, DAMAGED = "cut off", "damaged"
 
 
 class Batch(NamedTuple):
-    """Consecutive records of a file.
+    """Hold consecutive records of a file.
 
     :ivar records: data of each record; a record of more than ``MAX_RECORD_BYTES`` is left out
-    :ivar n_whole: number of records, including one that was left out
-    :ivar n_bytes: bytes that they take in the file
+    :ivar n_whole: number of records, including a record that was left out
+    :ivar n_bytes: number of bytes of these records in the file
     :ivar tail: the last bytes of the last record
     """
 
@@ -86,12 +87,12 @@ class Batch(NamedTuple):
 def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batch]:
     """Yield the records of a file in order, some thousands at a time, after checking their checksums.
 
-    A record of more than ``MAX_RECORD_BYTES`` is skipped without reading it. The memory in use is that of one batch, or
-    of one long record.
+    A record of more than ``MAX_RECORD_BYTES`` is skipped without reading it. Only one batch, or one long record, is in
+    memory at a time.
 
     :param path: path of the event file
-    :param offset: byte at which to start, the end of a record
-    :param n_whole: number of records before it, for messages
+    :param offset: byte at which to start, which must be the end of a record
+    :param n_whole: number of records before ``offset``, for messages
     :raises DamagedRecordError: after the last intact record, if the file does not end with it
     :raises OSError: if the file is not a regular file or cannot be read
     """
@@ -100,8 +101,8 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
         buffer = b""
         while chunk := stream.read(READ_BYTES):
             buffer += chunk
-            # Drop the second reference now: the buffer and the records that are cut from it already hold the same
-            # bytes.
+            # Drop this reference now: the buffer and the records that are cut from it already hold the same bytes
+            # twice.
             del chunk
             frames = _frames(buffer)
             if frames.records:
@@ -112,9 +113,10 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
                 buffer = buffer[n_bytes:]
             if frames.is_damaged:
                 raise DamagedRecordError(DAMAGED, n_whole, offset)
-            # A record that does not fit into the next chunk would make the buffer grow by repeated copies.
+            # Without this branch, a record that does not fit into the next chunk would make the buffer grow by repeated
+            # copies.
             if frames.n_missing > READ_BYTES:
-                # The record is longer than the rest of the file: cut off, or a length that was damaged.
+                # The record is longer than the rest of the file: either the file was cut off, or the length is damaged.
                 if offset + len(buffer) + frames.n_missing > os.fstat(stream.fileno()).st_size:
                     break
                 batch = _long_record(stream, buffer, offset)
@@ -132,7 +134,7 @@ def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
     """Read the rest of a long record into one buffer, or skip it if it is too long.
 
     :param stream: the file, positioned after ``begin``
-    :param begin: the bytes of the record that were already read, from its header on
+    :param begin: the bytes of the record that were already read, including its header
     :param offset: byte at which the record begins
     :return: a batch of this record; None if its checksum is wrong
     """
@@ -157,7 +159,7 @@ def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
 
 
 class _Frames(NamedTuple):
-    """The complete records at the start of a buffer.
+    """Hold the complete records at the start of a buffer.
 
     :ivar records: data of each record
     :ivar n_bytes: size of these records in bytes, frames included
@@ -172,8 +174,8 @@ class _Frames(NamedTuple):
 
 
 def _frames(buffer: bytes) -> _Frames:
-    # This loop runs once for each record of a file, often a million times: local names, and no call that can be
-    # avoided.
+    # This loop runs once for each record of a file, often a million times. It therefore uses local names and as few
+    # calls as possible.
     records: list[bytes | bytearray] = []
     at, size = 0, len(buffer)
     while at + _HEADER.size <= size:
@@ -192,7 +194,7 @@ def _frames(buffer: bytes) -> _Frames:
     return _Frames(records, at, is_damaged=False, n_missing=0)
 
 
-# Most records of a run have one of a few lengths.
+# Records of a run have only a few different lengths, so their checksums are cached.
 @lru_cache(maxsize=4096)
 def _length_checksum(length: int) -> int:
     return masked_crc32c(length.to_bytes(8, "little"))
@@ -210,18 +212,19 @@ def masked_crc32c(data: bytes | bytearray) -> int:
 
 
 def _masked(checksum: int) -> int:
-    # The mask of the TFRecord format: rotate right by 15 bits and add a constant. The
-    # format has it because the CRC of data that hold CRCs is weak.
+    # The mask of the TFRecord format rotates right by 15 bits and adds a constant. The format masks CRCs because the
+    # CRC of data that contain CRCs is weak.
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""With two writing threads, the clock goes back by less than this; if it goes back further, the clock was changed."""
+"""Seconds. With two writing threads, the wall time goes back by less than this; if it goes back further, the clock was
+changed."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""A longer value in a long record is an image or a text. It is skipped without being parsed."""
+"""A value of more bytes in a long record is an image or a text. It is skipped without being parsed."""
 MAX_VALUES = 250_000
 """A long record with more values was not written by a training run, and is refused."""
 
@@ -236,7 +239,7 @@ _TENSOR_TYPES: dict[int, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Track:
-    """The points of one tag in the order in which the file holds them.
+    """Hold the points of one tag in the order of the file.
 
     :param order: ``(n,) int64``, the number of the record of each point, increasing
     :param steps: ``(n,) int64``, in any order
@@ -255,8 +258,8 @@ class Track:
         """Return whether the steps go back at a record.
 
         :param record: number of the record
-        :return: whether the first point from this record on has a smaller step than the point before it; None if there
-            are not points on both sides
+        :return: whether the first point from this record on has a smaller step than the point before it; None unless
+            there are points on both sides
         """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:
@@ -266,9 +269,10 @@ class Track:
 
 @dataclass
 class Points:
-    """The points of one tag in the order of the file; ``order`` counts the records that hold scalars.
+    """Collect the points of one tag in the order of the file; ``order`` counts the records that hold scalars.
 
-    Arrays of plain numbers, because a run may have millions of points: a list takes four times the memory.
+    The points are stored in arrays of plain numbers, because a run may have millions of points: a list takes four times
+    the memory.
     """
 
     order: array[int] = field(default_factory=lambda: array("I"))
@@ -277,7 +281,7 @@ class Points:
 
 
 class EventFile:
-    """One event file, read up to its last intact record, which may grow between two reads.
+    """Read one event file up to its last intact record; the file may grow between two reads.
 
     :param path: path of the file
     """
@@ -298,9 +302,9 @@ class EventFile:
         self._fingerprint = b""
 
     def read_new(self, on_bytes: OnBytes | None = None) -> bool:
-        """Read what has been appended since the last call.
+        """Read the records that were appended since the last call.
 
-        A file that was truncated or replaced since then is read from its start.
+        A file that was truncated or replaced since the last call is read from its start.
 
         :param on_bytes: called with the number of bytes of each part, for a progress bar
         :return: whether the points have changed
@@ -312,7 +316,8 @@ class EventFile:
             self._problem = "is not a regular file, and was left out"
             return False
         had_points = bool(self.points)
-        # Another inode, fewer bytes, or other bytes at the place of the last record show that the file was replaced.
+        # A different inode, fewer bytes, or different bytes at the place of the last record show that the file was
+        # replaced.
         is_other = status.st_ino != self._inode or status.st_size < self._offset or not self._is_continued()
         if is_other:
             self._reset()
@@ -333,7 +338,7 @@ class EventFile:
         return self._n_whole > n_before or (is_other and had_points)
 
     def _is_continued(self) -> bool:
-        """Return whether the last record that was read is still in its place."""
+        """Return whether the last record that was read is still at the same place."""
         if not self._n_whole:
             return True
         with open_regular(self.path) as stream:
@@ -342,11 +347,11 @@ class EventFile:
 
     @property
     def clock_is_known(self) -> bool:
-        """Return whether the points carry a usable wall time."""
+        """Return whether the points have a usable wall time."""
         return math.isfinite(self.first_wall_time)
 
     def notes(self, is_growing: bool = False) -> list[str]:
-        """Return notes on what was left out and what is unusual.
+        """Return notes on records that were left out and on unusual content.
 
         :param is_growing: whether the run still writes; an incomplete last record is then normal
         """
@@ -368,7 +373,7 @@ class EventFile:
 
     @property
     def steps_go_back(self) -> bool:
-        """Return whether a tag was logged at a smaller step than before: the file may hold several runs."""
+        """Return whether a tag was logged at a smaller step than before, so the file may hold several runs."""
         return self._steps_go_back
 
     def tracks(self) -> dict[str, Track]:
@@ -400,7 +405,7 @@ class EventFile:
                 if points is None:
                     points = self.points[value.tag] = Points()
                 elif step < points.steps[-1]:
-                    # Only then is it worth the time to look for several runs in one file.
+                    # The search for several runs in one file is slow, so it is made only if the steps go back.
                     self._steps_go_back = True
                 points.order.append(self._n_with_scalars)
                 points.steps.append(step)
@@ -418,11 +423,11 @@ class EventFile:
 
 
 class Begin(NamedTuple):
-    """The content of the first records of an event file.
+    """Hold the content of the first records of an event file.
 
-    :ivar tags: the names of its scalars
-    :ivar n_points: number of its scalars
-    :ivar has_hparams: whether it holds hyperparameters as TensorBoard's plugin shows them
+    :ivar tags: the names of the scalars in these records
+    :ivar n_points: number of scalars in these records
+    :ivar has_hparams: whether these records hold hyperparameters for TensorBoard's HParams plugin
     :ivar is_whole: whether these are all records of the file
     """
 
@@ -437,7 +442,7 @@ def scalars_at_begin(path: Path, n_bytes: int = 1 << 16) -> Begin | None:
 
     :param path: path of the file
     :param n_bytes: number of bytes to read
-    :return: their content; None if the file is not an event file, or cannot be read
+    :return: the content of these records; None if the file is not an event file, or cannot be read
     """
     try:
         with open_regular(path) as stream:
@@ -485,8 +490,8 @@ def scalar(value: Any) -> float | None:
 def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
     """Read step, wall time and the small values of a long record, one value at a time.
 
-    Parsing the record as a whole could take many times its size in memory: an empty message takes two bytes in the file
-    and a whole object in Python.
+    Parsing the record as a whole could take many times its size in memory. For example, an empty message takes two
+    bytes in the file, but becomes a whole object in Python.
 
     :param record: an Event in protobuf's wire format, https://protobuf.dev/programming-guides/encoding
     :return: step, wall time in seconds, and an iterator that parses each value of up to ``MAX_SCALAR_BYTES``
@@ -537,7 +542,7 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
 
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
-    """Return the integer that is stored at a place, seven bits a byte, and the place after it."""
+    """Return the integer that is stored at a place, with seven bits in each byte, and the place after it."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= end:

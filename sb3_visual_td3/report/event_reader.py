@@ -1,9 +1,9 @@
-"""Combine the files of a run into one set of series, and tell several runs in one folder apart.
+"""Combine the files of a run into one set of series, and separate several runs in one folder.
 
-A folder may hold several files of one run (each process that continues a run starts another) or of several runs (each
-call of a script that always logs to the same folder), and one file may hold several runs (a writer that appends to an
-old file starts at step 0 again). Sorted by step alone, they would be judged as one run. This module finds out which
-points belong to which run, and notes what it left out.
+A folder may hold several files of one run, because each process that continues a run starts a new file. It may hold
+files of several runs, if a script always logs to the same folder. One file may also hold several runs, if a writer
+appends to an old file and starts at step 0 again. Sorted only by step, the points of several runs would be judged as
+one run. This module finds out which points belong to which run, and adds notes on points that it left out.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ from sb3_visual_td3.report.table_file import (
 )
 
 NEW_RUN_FRACTION = 0.05
-"""Where steps go back to the first 5 % of the run before, a new run begins; a resumed run continues at a later step."""
+"""If the steps go back to the first 5 % of the previous run, a new run begins; a resumed run continues at a later
+step."""
 MAX_RESTARTS = 20
-"""If the steps go back more often, several programs write into one file, and its points are only sorted by step."""
+"""If the steps go back more often than this, several programs write into one file, and its points are only sorted by
+step."""
 MIN_POINTS_FOR_INTERVAL = 4
-"""With fewer points, the interval at which a tag is logged is not known."""
+"""With fewer points than this, the interval at which a tag is logged is not known."""
 _MAX_DROPS = 200
-"""A tag whose steps go back more often was not written in order, and shows no restart."""
+"""A tag whose steps go back more often than this was not written in order, and does not show restarts."""
 _MAX_NAMED = 3
 
 
 class _Drop(NamedTuple):
-    """A place where the steps of one tag go back.
+    """Describe a place where the steps of one tag go back.
 
-    :ivar after: the last record before, according to this tag
+    :ivar after: the last record before the place, according to this tag
     :ivar up_to: the first record with smaller steps
     :ivar tag: the logged name
     """
@@ -56,10 +58,10 @@ class _Drop(NamedTuple):
 
 
 class InFile(NamedTuple):
-    """One run in a file.
+    """Hold one run in a file.
 
-    :ivar tracks: its points, by tag
-    :ivar notes: remarks on the decisions about them
+    :ivar tracks: the points of the run, by tag
+    :ivar notes: remarks on the decisions about these points
     """
 
     tracks: Mapping[str, Track]
@@ -67,7 +69,7 @@ class InFile(NamedTuple):
 
 
 def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
-    """Return the runs in a file, in the order in which it holds them.
+    """Return the runs in a file, in the order of the file.
 
     If the steps of most tags go back to the start, a new run begins. If they go back to a later step, the run was
     resumed, and its later points replace earlier ones with the same or a later step. If only some tags go back, all
@@ -79,8 +81,8 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     drops = sorted(drop for tag, track in tracks.items() for drop in _drops(tag, track))
     if not drops:
         return [InFile(tracks, [])]
-    # Restarts at which most tags agree, and tags that go back on their own, such as an episode counter that starts
-    # again.
+    # These are the restarts at which most tags go back, and the single tags that go back, such as an episode counter
+    # that starts again.
     found, lone = _restarts(drops, tracks)
     if len(found) > MAX_RESTARTS:
         note = (
@@ -88,7 +90,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
             "time. Their points are judged together, ordered by step: give each run its own folder"
         )
         return [InFile(tracks, [note])]
-    # From the first restart to the last, each one shortens the points that the earlier ones have left.
+    # Each restart, from the first to the last, removes some of the points that remain after the earlier restarts.
     runs: list[InFile] = []
     notes: list[str] = []
     for record in found:
@@ -101,7 +103,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
             tracks = {tag: track for tag, track in tracks.items() if len(track.order)}
             notes = [
                 f"{name} holds {len(runs) + 1} runs, one after the other: its steps go back from {left:,} to "
-                f"{begins:,}. This run is judged from step {begins:,} on, without what the file holds before it"
+                f"{begins:,}. This run is judged from step {begins:,} on, without the earlier points of the file"
             ]
         else:
             tracks = {tag: _resumed(tag, track, record, begins) for tag, track in tracks.items()}
@@ -129,8 +131,8 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
     begin = 0
     for at in places.tolist():
         before, after = steps[begin:at], steps[at:]
-        # Of a restart, the points after it repeat at least two steps, and then either cover half as many again, or all
-        # lie behind the largest step so far (a resumed run that has not caught up yet).
+        # After a restart, the points repeat at least two steps. They then either cover half as many more steps, or all
+        # lie before the largest step so far, if a resumed run has not yet reached it again.
         top = before.max()
         n_repeated = np.unique(before[before >= steps[at]]).size
         n_again = int((after <= top).sum())
@@ -142,11 +144,11 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
 
 
 def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return the records at which most tags go back, and the tags that go back on their own."""
+    """Return the records at which most tags go back, and the single tags that go back elsewhere."""
     records: list[int] = []
     of_record: list[list[_Drop]] = []
-    # Tags are logged at different records, so one restart shows as drops at slightly different places: those whose gaps
-    # overlap belong together.
+    # Tags are logged at different records, so one restart appears as drops at slightly different places. Drops whose
+    # gaps overlap belong to the same restart.
     for drop in sorted(drops, key=lambda each: each.up_to):
         if records and drop.after < records[-1]:
             of_record[-1].append(drop)
@@ -156,7 +158,7 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
     found: list[int] = []
     lone: set[str] = set()
     for record, group in zip(records, of_record, strict=True):
-        # A majority of the tags that have points on both sides decides, so that one odd tag cannot cut a run in two.
+        # A majority of the tags with points on both sides decides, so a single unusual tag cannot split a run.
         votes = _votes(tracks, record)
         if 2 * sum(votes) > len(votes):
             found.append(record)
@@ -168,7 +170,7 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
     """Return for each tag with points on both sides of a record whether it goes back there.
 
-    If some tags count steps, they alone decide: a run that continues may count its episodes from 0 again.
+    If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0 again.
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
@@ -187,19 +189,19 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
     chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
     before = np.concatenate([track.steps[track.order < record] for track in chosen])
     after = np.array([track.steps[np.searchsorted(track.order, record)] for track in chosen])
-    # A new run starts within the first 5 % of the steps of the run before; a checkpoint is rarely that early.
+    # A new run starts within the first 5 % of the steps of the previous run; a checkpoint is rarely that early.
     first, left, begins = int(before.min()), int(before.max()), int(after.min())
     return left, begins, begins - first <= NEW_RUN_FRACTION * (left - first)
 
 
 def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Return a tag's points without the earlier ones at or after the step at which the run was resumed."""
+    """Return a tag's points without earlier points at or after the step at which the run was resumed."""
     is_later = track.order >= record
     cuts = []
     if is_later.any():
         cuts.append(int(track.steps[is_later][0]))
-    # A known tag on environment steps is cut where the run was resumed, even if its own first point comes later. A tag
-    # with a different x-axis, such as the episode, is cut at its own first point only.
+    # A known tag on environment steps is cut at the step where the run was resumed, even if the first new point of the
+    # tag comes later. A tag with a different x-axis, such as the episode, is cut at its own first new point.
     if tag in tags.TAGS and _may_count_steps(tag):
         cuts.append(begins)
     if not cuts:
@@ -208,20 +210,20 @@ def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
 
 
 class UnreadableRunError(ValueError):
-    """A path holds nothing to judge; the message says why in one line."""
+    """Raised when a path holds nothing to judge; the message says why in one line."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The content of the files of one run.
+    """Hold the content of the files of one run.
 
     :param path: the folder or the file that was requested
     :param series: all scalars, by tag
     :param files: the files, in the order of their clocks
     :param n_points: number of scalar points that were kept
-    :param notes: remarks on what the reader left out or had to decide
+    :param notes: remarks on points that the reader left out and on its decisions
     :param axis: unit of the steps, if the tags or the table show it
-    :param number: which of the runs of its folder it is, from 1
+    :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
     :param elsewhere: for each tag on a different axis, a series whose values are the positions of its points on the
         run's axis
@@ -246,7 +248,7 @@ class RunData:
         """Return the part of the run up to a step.
 
         :param step: a step on the axis of the run
-        :return: the run itself if it has no later point; a run without a point if it has no earlier one
+        :return: the run itself if it has no later point; a run without any point if it has no earlier point
         """
         kept: dict[str, Series] = {}
         elsewhere: dict[str, Series] = {}
@@ -263,7 +265,7 @@ class RunData:
         if n_points == sum(map(len, self.series.series.values())):
             return self
         until, axis = SeriesSet(kept), self.axis
-        # What the spacing of the points showed, the points that are left have to show again.
+        # The axis may follow from the spacing of the points, so it is determined again from the points that are left.
         if axis == axis_of(self.series):
             axis = axis_of(until)
         return replace(self, series=until, n_points=n_points, axis=axis, elsewhere=elsewhere)
@@ -298,7 +300,7 @@ def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None
 
 
 class RunReader:
-    """Reads the files of one folder again and again, while they grow, are truncated, appear or vanish.
+    """Read the files of one folder repeatedly, while they grow, are truncated, appear or vanish.
 
     :param path: the folder or the file that was requested
     """
@@ -309,14 +311,14 @@ class RunReader:
         self._tables: dict[Path, TableFile] = {}
 
     def read_new(self, files: Sequence[Path], on_bytes: OnBytes | None = None) -> bool:
-        """Read what is new since the last call.
+        """Read the points that are new since the last call.
 
         :param files: the files that the run has now
         :param on_bytes: called with the number of bytes of each part, for a progress bar
         :return: whether the data have changed
         :raises OSError: if a file cannot be read
         """
-        # A file that vanished changes the data if it held points.
+        # A file that vanished changes the data if it contained points.
         is_changed = any(self._files[gone].points for gone in self._files.keys() - set(files))
         is_changed |= any(self._tables[gone].table.series for gone in self._tables.keys() - set(files))
         tables = [file for file in files if is_table(file) and EVENT_FILE_MARK not in file.name]
@@ -331,7 +333,8 @@ class RunReader:
     def data(self, is_growing: bool = False) -> RunData:
         """Return the run read so far; if the files hold several runs, one after the other, return the last of these.
 
-        Runs that were trained side by side in one folder stay together: none of them is the last one.
+        Runs that were trained at the same time in one folder are returned together, because no run of them is the last
+        one.
 
         :param is_growing: whether the run still writes; an incomplete last record is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
@@ -342,9 +345,9 @@ class RunReader:
         """Return every run that the files hold, in the order of their clocks.
 
         A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
-        of the earlier file from the first repeated step onwards. A file that starts at the first steps again, or that
-        covers the same steps as another one of the same time, holds another run. Tables add what the event files do not
-        log.
+        of the earlier file from the first repeated step onwards. A file that starts at the first steps again holds
+        another run, and so does a file that covers the same steps as another file at the same time. Tables add tags
+        that the event files do not contain.
 
         :param is_growing: whether the run still writes; an incomplete last record is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
@@ -352,8 +355,8 @@ class RunReader:
         return self._combined(is_growing, are_apart=True)
 
     def _combined(self, is_growing: bool, *, are_apart: bool) -> tuple[RunData, ...]:
-        # By clock, because names need not sort by time; the name decides between files with the same clock. Files in
-        # folders below come last: they belong to the run, and never begin one.
+        # Files are sorted by clock, because names need not sort by time; the name decides between files with the same
+        # clock. Files in folders below come last, because they belong to the run and never begin a new run.
         files = sorted(self._files.values(), key=lambda f: (self._is_below(f), f.first_wall_time, f.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
         notes += [note for table in self._tables.values() for note in table.notes()]
@@ -372,7 +375,7 @@ class RunReader:
             last = runs[-1]
             if len(runs) > 1 and last.files[0] != runs[-2].files[-1]:
                 last.notes_at_end.append(
-                    f"several runs seem to lie in one folder: the steps start again in {last.files[0].name}. Only the "
+                    f"the folder seems to hold several runs: the steps start again in {last.files[0].name}. Only the "
                     "last run is judged: give each run its own folder"
                 )
             return (last.data(self.path, 1, 1, every, notes),)
@@ -386,7 +389,8 @@ class RunReader:
 
     def _add_tables(self, runs: list[_Run]) -> None:
         """Add tags that only the tables hold to the last run; without event files, the tables are a run."""
-        # progress.csv comes first, because it holds the same values as SB3's event files. The others are more indirect.
+        # progress.csv comes first, because it holds the same values as SB3's event files. The other tables are less
+        # direct.
         order = {PROGRESS: 0, EVALUATIONS: 1}
         tables = sorted(self._tables.values(), key=lambda t: (order.get(t.path.name, 2), t.path.name))
         monitors = [table.path for table in tables if table.path.name.endswith(MONITOR_END) and table.table.series]
@@ -403,7 +407,7 @@ class RunReader:
             # Points over episodes would be judged as if they were over environment steps.
             if runs[-1].series and table.table.axis != runs[-1].known_axis():
                 runs[-1].notes.append(
-                    f"{table.path.name} counts {table.table.axis}, the other files count {runs[-1].known_axis()}: "
+                    f"{table.path.name} counts {table.table.axis}, but the other files count {runs[-1].known_axis()}: "
                     "it was left out"
                 )
                 continue
@@ -414,16 +418,17 @@ class RunReader:
 
 @dataclass
 class _Run:
-    """One run while its files are combined.
+    """Collect the points of one run while its files are combined.
 
     :param series: the points so far, by tag
     :param files: the files that hold them
     :param notes: remarks on the reader's decisions
     :param notes_at_end: remarks on whether the folder seems to hold several runs
-    :param end: clock of the last point
-    :param axis: unit that the steps count, if a table says it
+    :param end: wall time of the last point in seconds
+    :param axis: unit that the steps count, if a table states it
     :param elsewhere: for each tag whose steps count another unit, the positions of its points on the run's axis
-    :param final: tags with a single point in a folder below, such as the final figures of ``add_hparams``
+    :param final: tags with a single point in a folder below the run's folder, such as the final figures of
+        ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
     """
@@ -444,17 +449,17 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _elsewhere(self) -> dict[str, Series]:
-        """Return the positions of points whose tag has a different unit. Final figures are known at the end only."""
+        """Return the positions of points whose tag has a different unit; final figures are placed at the end."""
         _, last = span(self.series, self.elsewhere.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}
         return {**self.elsewhere, **at_end}
 
     def data(self, path: Path, number: int, n_runs: int, every: tuple[Path, ...], notes: Sequence[str]) -> RunData:
-        """Return the run as the report reads it.
+        """Return the run in the form that the report reads.
 
         :param path: the folder or the file that was requested
-        :param number: which of the runs of its folder it is, from 1
+        :param number: number of this run among the runs of its folder, from 1
         :param n_runs: number of runs in its folder
         :param every: all event files of the folder, including those without points
         :param notes: remarks on the files of the folder
@@ -473,7 +478,7 @@ class _Run:
         files = tuple(dict.fromkeys(self.files))
         if n_runs > 1:
             lines.append(
-                f"several runs lie in one folder, and each is judged by itself: this is run {number} of {n_runs}, from "
+                f"the folder holds several runs, and each is judged separately: this is run {number} of {n_runs}, from "
                 f"{_named([file.name for file in files])}. Give each run its own folder"
             )
         else:
@@ -495,9 +500,9 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    :param runs: the runs so far, from the earlier files, in the order of their clocks
+    :param runs: the runs of the earlier files, in the order of their clocks
     :param file: the next file
-    :param are_apart: whether runs that were trained side by side are told apart
+    :param are_apart: whether runs that were trained at the same time are separated
     """
     tracks: Mapping[str, Track] = file.tracks()
     if not tracks:
@@ -519,7 +524,7 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
         run = runs[-1]
         if is_beside:
             run.notes_at_end.append(
-                f"several runs seem to lie in one folder: {file.path.name} covers the same steps as other files of the "
+                f"the folder seems to hold several runs: {file.path.name} covers the same steps as other files at the "
                 "same time. They are judged together: give each run its own folder"
             )
         run.files.append(file.path)
@@ -546,16 +551,17 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 
 
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
-    """Return whether a file starts a run of its own, by the majority of the tags that both have.
+    """Return whether a file starts a new run, by the majority of the tags that it shares with the previous run.
 
-    :param old: the run before, by tag
-    :param new: the file
-    :param is_later: whether the clock of the file starts after the run before has ended. A later file that starts at
-        the first steps again is another run, and one that starts further on continues the run before. Two files of the
-        same time that cover the same steps are two runs that were trained side by side.
+    :param old: points of the previous run, by tag
+    :param new: points of the file, by tag
+    :param is_later: whether the clock of the file starts after the previous run has ended. A later file that starts at
+        the first steps again is another run, and a later file that starts at later steps continues the previous run.
+        Two files of the same time that cover the same steps are two runs that were trained at the same time.
     """
     shared = [tag for tag in new if tag in old]
-    # A run that continues may count its episodes from 0 again: where some tags count steps, they alone decide.
+    # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0
+    # again.
     shared = [tag for tag in shared if _may_count_steps(tag)] or shared
     if not shared:
         return False
@@ -571,24 +577,24 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
 
 
 def _starts_again(first: int, last: int, new: Series) -> bool:
-    """Return whether a series starts where a run starts.
+    """Return whether a series starts at the first steps of a run.
 
-    :param first: step of the first point of the run before
-    :param last: step of its last point
+    :param first: step of the first point of the previous run
+    :param last: step of the last point of the previous run
     :param new: points of the later file
     """
     begins = int(new.steps[0])
     if begins - first <= NEW_RUN_FRACTION * (last - first):
         return True
-    # Where the run before was short, 5 % of it is nothing. A run that starts logs its first point about one interval
-    # after step 0; a resumed one logs it one interval after its checkpoint.
+    # 5 % of a short run may be less than one interval between points. A new run logs its first point about one interval
+    # after step 0; a resumed run logs it one interval after its checkpoint.
     if len(new) < MIN_POINTS_FOR_INTERVAL:
         return False
     return begins <= 1.5 * float(np.median(np.diff(new.offsets)))
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add the points of a folder that PyTorch created; they belong to the last run and never replace one of its tags.
+    """Add the points of a folder that PyTorch created to the last run, without replacing one of its tags.
 
     :param runs: the runs so far
     :param file: an event file in a folder below that of the run

@@ -1,8 +1,8 @@
 """Compare a run's hyperparameters with those of Spinning Up, Stable-Baselines3 and the TD3 authors.
 
 The same parameter has many notations: ``tau`` 0.005 is ``polyak`` 0.995, and 50 updates every 50 steps are one update
-per step. The first half of the module reads each of them as one number in Stable-Baselines3's units; the second half
-compares.
+per step. The first half of the module converts each notation to one number in Stable-Baselines3's units; the second
+half compares these numbers.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ EVENT_FILE = "event file"
 SB3_LEARNING_RATE = "train/learning_rate"
 _UPDATES_PER_STEP = ("updates_per_step", "utd_ratio", "updates_per_env_step")
 _UPDATES_EACH_TIME = ("gradient_steps", "updates_each", "num_updates")
-# The start of a schedule in the repr of its object.
+# Matches the first value of a schedule in the repr of the schedule object.
 _OBJECT = re.compile(r"(?:val|value|start|initial_value)=([-+.\deE]+)")
 _VARIES = 1e-3
-"""Relative difference between the first and the last point from which a logged rate counts as a schedule."""
+"""A logged rate counts as a schedule if its first and last point differ by at least this relative difference."""
 _MIN_POINTS = 5
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The value of one parameter according to one source.
+    """Hold the value of one parameter according to one source.
 
-    :param value: number in the parameter's own units; None if it is switched off, or not a number
+    :param value: number in the parameter's own units; None if the parameter is switched off, or is not a number
     :param written: the value as the source writes it
-    :param source: the file that states it
+    :param source: the file that states the value
     :param is_off: whether the parameter is switched off, such as no exploration noise
     :param changes: whether the value is only the start of a schedule
     :param every: environment steps between two rounds of updates
@@ -68,12 +68,12 @@ class Reading:
 
 
 _LEAST_SIMILARITY = 0.8
-"""How similar a known name must be to be proposed, from 0 to 1."""
+"""Least similarity, from 0 to 1, from which a known name is proposed for an unknown one."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """One name that settings use for a parameter. The header of hyperparam_reference.yml explains the fields."""
+    """Describe one name that settings use for a parameter; hyperparam_reference.yml explains the fields."""
 
     name: str
     one_minus: bool = False
@@ -82,14 +82,14 @@ class Name:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One row of hyperparam_reference.yml.
+    """Hold one row of hyperparam_reference.yml, which describes one parameter.
 
     :param id: id of the row
     :param title: the parameter in words
-    :param names: the names that settings use for it; the first that a source has counts
-    :param references: the value of each reference by its id; a reference without this parameter is left out
+    :param names: the names that settings use for the parameter; the first name that a source has counts
+    :param references: value by id of the reference; a reference without this parameter is left out
     :param none_if_null: names whose null value means that the parameter is switched off
-    :param encoder: the row applies only to runs whose actor or critic has its own encoder
+    :param encoder: "actor" or "critic" if the row applies only to runs in which that network has its own encoder
     :param compare: kind of comparison: as a ratio, or as a horizon 1 / (1 - gamma)
     """
 
@@ -104,11 +104,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """The content of hyperparam_reference.yml.
+    """Hold the content of hyperparam_reference.yml.
 
-    :param titles: id of each reference to its title
-    :param sources: the file or signature that their values come from, by id
-    :param parameters: the rows, by id
+    :param titles: title of each reference, by id
+    :param sources: the file or signature that the values of each reference come from, by id
+    :param parameters: the rows of the file, by id
     """
 
     titles: Mapping[str, str]
@@ -118,7 +118,7 @@ class ReferenceTable:
 
 @cache
 def reference_table() -> ReferenceTable:
-    """Return the reference values, which are read once."""
+    """Return the reference values; the file is read only once."""
     name = "hyperparam_reference.yml"
     content = parse_mapping(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
     known = content["references"]
@@ -130,9 +130,9 @@ def reference_table() -> ReferenceTable:
 
 
 def misspelled(given: Layer) -> tuple[str, ...]:
-    """Return a note for each name of a file that is almost the name of a setting.
+    """Return a note for each name in a file that is almost the name of a known setting.
 
-    Other unknown names are no mistake: the file of another program has settings that mean nothing to the report.
+    Other unknown names are not mistakes: the file of another program may have settings that the report does not use.
 
     :param given: the file of --hyperparams
     """
@@ -144,7 +144,7 @@ def misspelled(given: Layer) -> tuple[str, ...]:
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=_LEAST_SIMILARITY)
         if close:
-            notes.append(f"{given.source}: the report knows no setting {name!r}; did you mean {close[0]!r}?")
+            notes.append(f"{given.source}: {name!r} is not a setting that the report uses; did you mean {close[0]!r}?")
     return tuple(notes)
 
 
@@ -168,7 +168,7 @@ def _reference(value: Any, source: str) -> Reading:
 
 
 def as_number(value: Any) -> tuple[float, bool] | None:
-    """Return a setting as a number, and whether it is only the start of a schedule; None if it is not a number.
+    """Return a setting as a number, and whether the number is only the start of a schedule; None for other settings.
 
     Schedules are read as strings (``"lin_1e-4"``) and in the form in which run.json writes schedule objects.
 
@@ -194,7 +194,7 @@ def as_number(value: Any) -> tuple[float, bool] | None:
 
 
 def stated(parameter: Parameter, settings: RunSettings) -> Reading | None:
-    """Return the value of a parameter that the run's settings state; None if they do not state one.
+    """Return the value of a parameter that the run's settings state; None if they state no value.
 
     Defaults do not count here, see :func:`by_default`.
     """
@@ -202,7 +202,7 @@ def stated(parameter: Parameter, settings: RunSettings) -> Reading | None:
 
 
 def by_default(parameter: Parameter, settings: RunSettings) -> Reading | None:
-    """Return the value that applies if neither the settings nor the event file show one: the default."""
+    """Return the default of a parameter, for a run whose settings and event file do not show the value."""
     return _read(parameter, settings, None)
 
 
@@ -211,7 +211,8 @@ def _read(parameter: Parameter, settings: RunSettings, n_layers: int | None) -> 
         return next(_updates(settings, n_layers), None)
     for layer in settings.layers[:n_layers]:
         for name in parameter.names:
-            # A parameter may be a group of settings, such as action_noise.sigma: it is then shown as text.
+            # A parameter may be a group of settings, such as action_noise with its key sigma. The group is then shown
+            # as text.
             group = {key: v for key, v in layer.values.items() if key.startswith(f"{name.name}.")}
             if name.name not in layer.values and not group:
                 continue
@@ -235,7 +236,7 @@ def _reading_of(name: Name, value: Any, settings: RunSettings, source: str) -> R
         written = value if value.startswith(("lin_", "cos_")) else f"from {written}"
     if name.one_minus:
         return Reading(_rounded(1.0 - plain), f"{name.name} {written}", source)
-    # Spinning Up measures noise in the units of the action, which reaches from -act_limit to act_limit.
+    # Spinning Up gives noise in the units of the action, whose range is -act_limit to act_limit.
     limit = as_number(settings.value("act_limit"))
     if name.in_action_units and limit is not None and limit[0] not in (0.0, 1.0):
         return Reading(plain / limit[0], f"{name.name} {written}, act_limit {number(limit[0])}", source)
@@ -254,7 +255,7 @@ def _updates(settings: RunSettings, n_layers: int | None) -> Iterator[Reading]:
 
 
 def _spinning_up_updates(values: Mapping[str, Any], source: str) -> Iterator[Reading]:
-    """Read Spinning Up's notation: a round has as many updates as steps, unless the settings state a number."""
+    """Convert Spinning Up's notation: a round has as many updates as steps, unless the settings state a number."""
     every = as_number(values["update_every"])
     if every is None or every[0] <= 0:
         return
@@ -265,7 +266,7 @@ def _spinning_up_updates(values: Mapping[str, Any], source: str) -> Iterator[Rea
 
 
 def _sb3_updates(settings: RunSettings, source: str) -> Iterator[Reading]:
-    """Read Stable-Baselines3's notation: gradient_steps updates after every train_freq steps of each environment."""
+    """Convert Stable-Baselines3's notation: gradient_steps updates after every train_freq steps of each environment."""
     frequency, each = settings.value("train_freq"), as_number(settings.value("gradient_steps"))
     steps, unit = frequency, "step"
     if isinstance(frequency, list) and len(frequency) == 2:
@@ -306,7 +307,7 @@ def logged(series: SeriesSet) -> dict[str, Reading]:
 
 
 def _first(series: Series) -> Reading:
-    # A schedule shows as a difference between the first and the last point.
+    # If the first and the last point differ, the rate follows a schedule.
     first, last = (_rounded(float(value)) for value in (series.values[0], series.values[-1]))
     if abs(last - first) <= _VARIES * max(abs(first), abs(last)):
         return Reading(first, number(first), EVENT_FILE)
@@ -319,7 +320,7 @@ def _rounded(value: float, digits: int = 6) -> float:
 
 
 def hyperparam_rows(manifest: RunManifest | None) -> tuple[tuple[str, str], ...]:
-    """Return the name and the value of everything in run.json, nested names joined by dots."""
+    """Return the name and the value of every entry in run.json, with nested names joined by dots."""
     if manifest is None:
         return ()
     rows: list[tuple[str, str]] = [
@@ -366,17 +367,17 @@ Agreement = Literal[
 ]
 _EQUAL = 1e-5
 _CONTRADICTS = 0.05
-"""Relative difference from which a logged value contradicts the settings. The count of updates is known only at the
-points that are logged, which need not be the steps of the updates."""
+"""Relative difference from which a logged value contradicts the settings. The number of updates is known only at logged
+points, which need not be the steps of the updates."""
 
 
 @dataclass(frozen=True)
 class Against:
-    """One parameter compared with one reference.
+    """Hold the comparison of one parameter with one reference.
 
     :param reference: value of the reference, as text; None if the reference does not have the parameter
-    :param agreement: the result, for programs
-    :param words: the result, for readers
+    :param agreement: result of the comparison, for programs
+    :param words: result of the comparison, for readers
     :param factor: ratio of the two values; None if a factor has no meaning
     """
 
@@ -388,14 +389,14 @@ class Against:
 
 @dataclass(frozen=True)
 class ComparedParameter:
-    """One row of the comparison.
+    """Hold one row of the comparison, with the parameter, the run's value and all references.
 
     :param id: id of the parameter
     :param title: the parameter in words
-    :param ours: the run's value, followed by its notation if that differs; None if it is not known
+    :param ours: the run's value, followed by its notation in the source if that differs; None if the value is not known
     :param source: the file that states the run's value
     :param against: the comparison with each reference, by its id
-    :param contradiction: the value that the event file shows, if it contradicts the source
+    :param contradiction: the value in the event file, if it contradicts the source
     """
 
     id: str
@@ -419,7 +420,7 @@ def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[Compa
 
 
 def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return headings and cells: the run's value with its source, then each reference's value with the result."""
+    """Return headings and cells: the run's value with its source, then each reference with the comparison."""
     titles = reference_table().titles
     headings = ("Hyperparameter", "This run", "From", *titles.values())
     return headings, tuple(
@@ -429,7 +430,7 @@ def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...]
 
 
 def reference_sources() -> str:
-    """Return where the references' values come from, in one line."""
+    """Return the sources of the references' values, in one line."""
     table = reference_table()
     return "; ".join(f"{title}: {table.sources[identifier]}" for identifier, title in table.titles.items()) + "."
 
@@ -450,18 +451,18 @@ def _cell(against: Against) -> str:
 def contradictions(rows: Sequence[ComparedParameter]) -> tuple[str, ...]:
     """Return a note on each setting that the event file contradicts."""
     return tuple(
-        f"{row.title}: {row.source} says {row.ours}, the event file logged {row.contradiction}"
+        f"{row.title}: {row.ours} in {row.source}, but {row.contradiction} in the event file"
         for row in rows
         if row.contradiction is not None
     )
 
 
 def agreement(ours: Reading | None, reference: Reading | None, parameter: Parameter) -> Against:
-    """Compare a run's value with a reference's.
+    """Compare a run's value with a reference's value.
 
-    :param ours: the run's value; None if it is not known
+    :param ours: the run's value; None if the value is not known
     :param reference: None if the reference does not have the parameter
-    :param parameter: the row, which says how to compare
+    :param parameter: the row, which defines how to compare
     """
     if reference is None:
         return Against(None, "no_counterpart", "no counterpart")
@@ -499,8 +500,8 @@ def _equal_ratio(ours: Reading, reference: Reading, every: float, there: str) ->
         return Against(there, "same", "same ratio")
     if ours.every == every:
         return Against(there, "same", "same")
-    # 50 updates every 50 steps are as many updates as 1 every step. Counting the updates of one round alone, as the
-    # report on the CARLA run that started this project did, makes the first look like 50 times more.
+    # 50 updates every 50 steps are as many updates as 1 every step. The report on the CARLA run that started this
+    # project counted only the updates of one round, so the first notation looked like 50 times more.
     factor = number(max(ours.every, every) / min(ours.every, every))
     more = "more" if ours.every < every else "fewer"
     return Against(there, "other_notation", f"same ratio, not {factor} times {more}: {reference.written} there")
@@ -509,7 +510,8 @@ def _equal_ratio(ours: Reading, reference: Reading, every: float, there: str) ->
 def _apart(ours: Reading, value: float, reference: float, there: str, parameter: Parameter) -> Against:
     lower = value < reference
     kind: Agreement = "lower" if lower else "higher"
-    # 0.99 and 0.999 differ by 1 % as numbers, but by a factor of ten in the steps that the return looks ahead.
+    # Discounts of 0.99 and 0.999 differ by 1 % as numbers, but by a factor of ten in the steps that the return looks
+    # ahead.
     if parameter.compare == "horizon" and 0 <= value < 1 and 0 <= reference < 1:
         factor = (1 - min(value, reference)) / (1 - max(value, reference))
         further = "less" if lower else "further"
@@ -522,7 +524,8 @@ def _apart(ours: Reading, value: float, reference: float, there: str, parameter:
 
 
 def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading]) -> ComparedParameter:
-    # Files take precedence over the event file, whose points are rounded and may come late, and both over defaults.
+    # Settings files take precedence over the event file, whose points are rounded and may come late. The event file
+    # takes precedence over defaults.
     said, measured = stated(parameter, settings), seen.get(parameter.id)
     ours = said or measured or by_default(parameter, settings)
     contradiction = None
@@ -544,7 +547,7 @@ def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading
 def _contradicts(said: Reading, measured: Reading) -> bool:
     """Return whether the event file contradicts a setting.
 
-    A schedule cannot be contradicted, because its first logged point lies after its start.
+    A schedule never counts as contradicted, because its first logged point lies after its start.
     """
     if said.changes or measured.value is None:
         return False

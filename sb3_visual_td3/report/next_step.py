@@ -1,4 +1,4 @@
-"""Says what to do next about a run, with the command or the lines of code to type, for its kind and environment."""
+"""Recommend what to do next about a run, with the command or code to type for its algorithm and environment."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
 
 LONGER = 20
-"""A long run has so many times the steps of the short one, where nothing states its length; an example, no rule."""
+"""If no file states its length, the long run gets this many times the steps of the short run. The factor is only an
+example."""
 LARGEST_BUFFER = 1_000_000
-"""SB3's default ``buffer_size``; a longer run forgets its oldest steps."""
+"""SB3's default ``buffer_size``; in a longer run, the buffer drops its oldest steps."""
 _EVALUATIONS = 10
-"""Evaluations of a run that the advice aims at: ten make a curve that can be called flat."""
+"""Number of evaluations per run that the advice aims at: with ten points, a curve can be judged as flat."""
 
 _GRADIENTS, _ALERTS = "GradientNormCallback", "ExplosionAlertCallback"
 _METRICS, _DRIVING_EVAL, _POLICY_EVAL = "DrivingMetricsCallback", "DrivingEvalCallback", "PolicyEvalCallback"
@@ -34,16 +35,18 @@ _PATH_OF = {
     _METRICS: "sb3_visual_td3.callbacks.driving_metrics.DrivingMetricsCallback",
     _DRIVING_EVAL: "sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback",
 }
-"""Callbacks in the notation of rl-zoo's hyperparameter files. The zoo makes PolicyEvalCallback by itself."""
+"""Callbacks in the notation of rl-zoo's hyperparameter files. PolicyEvalCallback is missing, because ``train`` adds it
+itself."""
 
-# Names and paths come from files of the run: they are shown as a part of a command only if they are plain.
+# Names and paths come from files of the run. They are shown as part of a command only if they have no special
+# characters.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
 
 
 class Snippet(NamedTuple):
-    """Lines to copy.
+    """Hold lines of code or a command for the user to copy.
 
-    :param caption: where they belong, as a sentence that ends with a colon.
+    :param caption: where the lines belong, in words that end with a colon.
     :param language: ``"console"``, ``"python"`` or ``"yaml"``.
     :param text: the lines.
     """
@@ -54,10 +57,10 @@ class Snippet(NamedTuple):
 
 
 class NextStep(NamedTuple):
-    """What to do next about a run.
+    """Hold what to do next about a run.
 
     :param text: one or more sentences.
-    :param snippets: the lines to type for it.
+    :param snippets: the lines to type for this step.
     """
 
     text: str
@@ -65,9 +68,9 @@ class NextStep(NamedTuple):
 
 
 def _key_value(key: str, value: Any) -> str | None:
-    """Write a pair as rl-zoo's flags take it, ``tau:0.01`` or ``"normalize:{'norm_reward': True}"``, for a shell.
+    """Format a pair for rl-zoo's flags, as ``tau:0.01`` or ``"normalize:{'norm_reward': True}"``, for a shell.
 
-    :return: None if a shell would read anything in the value
+    :return: None if the value has characters that a shell would interpret
     """
     plain = f"{key}:{value}"
     if _PLAIN.fullmatch(plain):
@@ -82,7 +85,7 @@ def next_step(analysis: Analysis) -> NextStep:
     """Return what to do next about a run."""
     fell = _fall(analysis)
     if analysis.cause is not None:
-        # This cause names the checkpoint itself.
+        # The remedy of this cause already names the checkpoint.
         if analysis.cause.id == "learned_then_fell":
             return NextStep(analysis.cause.remedy)
         return NextStep(f"{analysis.cause.remedy} {fell}".strip())
@@ -96,7 +99,7 @@ def next_step(analysis: Analysis) -> NextStep:
 
 
 def curve_unit(analysis: Analysis, curve: ReturnCurve) -> str:
-    """Return what the steps of a return curve count: "step", "episode", "epoch" or "update"."""
+    """Return the unit of the steps of a return curve: "step", "episode", "epoch" or "update"."""
     if curve.tag in {tags.EPISODE_REWARD, tags.EPISODE_LENGTH}:
         return "episode"
     if is_standard(curve.tag):
@@ -128,12 +131,12 @@ def _is_of_sb3(analysis: Analysis) -> bool:
 
 @dataclass(frozen=True)
 class _Advice:
-    """The facts about a run that decide which commands or code to suggest.
+    """Collect the facts about a run that decide which commands or code to suggest.
 
     :param analysis: the run
-    :param by_zoo: whether rl-zoo trained it, so that flags and a hyperparameter file set it up
-    :param env: id of the environment; None if it is not known
-    :param drives: whether the environment drives
+    :param by_zoo: whether rl-zoo trained the run, so its settings come from flags and a hyperparameter file
+    :param env: id of the environment; None if the id is not known
+    :param drives: whether it is a driving environment
     """
 
     analysis: Analysis
@@ -169,21 +172,21 @@ class _Advice:
         return None
 
     def command(self, name: str, *flags: str, hyperparams: Mapping[str, Any] | None = None) -> str | None:
-        """Return the command line of the run with other flags at its end; None if its names are not plain.
+        """Return the command line of the run with other flags at its end; None if a name has special characters.
 
         :param name: name of the command
         :param flags: flags at the end
-        :param hyperparams: changed hyperparameters, beside those that the run was given on its command line
+        :param hyperparams: changed hyperparameters, in addition to those on the command line of the run
         """
         settings = self.analysis.settings
         algo = settings.value("algo")
         key_values: dict[str, Mapping[str, Any]] = {}
-        # run.json has the name of the class, args.yml that of the command line.
+        # run.json has the name of the class, args.yml has the name on the command line.
         for layer in settings.given:
             if layer.source.endswith(ZOO_ARGUMENTS):
                 algo = layer.values.get("algo", algo)
                 key_values.update(layer.key_values)
-        # The command line takes each of these flags once.
+        # Each of these flags may appear only once on the command line.
         key_values["--hyperparams"] = {**key_values.get("--hyperparams", {}), **(hyperparams or {})}
         parts = [f"--algo {algo}", f"--env {self.env}"]
         conf_file, packages = settings.value("conf_file"), settings.value("gym_packages")
@@ -208,8 +211,8 @@ class _Advice:
         settings, n_steps = self.analysis.settings, self.n_steps
         if self.analysis.manifest is None and not self.by_zoo:
             return NextStep(
-                "Start the long run: the same program with more steps, and with the buffer size and the schedules of "
-                "its full length."
+                "Start the long run: the same program with more steps, and with the buffer size and the schedules "
+                "adapted to them."
             )
         if n_steps is None:
             return NextStep("Start the long run.")
@@ -221,13 +224,15 @@ class _Advice:
         if buffer is not None and not is_stated and buffer < length:
             long_buffer = min(length, LARGEST_BUFFER)
         told = [f"Start the long run, with {length:,} steps"]
-        told[0] += " as its block states." if is_stated else f" for example, {LONGER} times those of this run."
+        told[0] += (
+            (" as the hyperparameter file states.") if is_stated else f" for example, {LONGER} times those of this run."
+        )
         if long_buffer is not None:
             what = "all of them" if long_buffer >= length else f"the last {long_buffer:,} of them"
             told.append(f"The replay buffer then holds {what} (buffer_size {long_buffer:,}), if the memory allows.")
         rate = settings.value("learning_rate")
         for layer in settings.file_layers:
-            # run.json has the schedule as an object of Python where the algorithm is not VisualTD3.
+            # For algorithms other than VisualTD3, run.json has the repr of the schedule object.
             rate = layer.values.get("learning_rate", rate)
         if isinstance(rate, str) and rate.startswith(("lin_", "cos_")) and _PLAIN.fullmatch(rate):
             told.append(f"The learning rate {rate} then falls over the whole length.")
@@ -245,7 +250,7 @@ class _Advice:
     # ---- before there is a verdict
 
     def what_is_missing(self) -> NextStep:
-        """Return what would supply the missing evidence, for this kind of run and its environment."""
+        """Return advice on how to log the missing evidence, for this kind of run and its environment."""
         analysis = self.analysis
         if analysis.early is not None:
             return self._longer_run()
@@ -276,7 +281,7 @@ class _Advice:
         elif callbacks or needs_evaluation:
             snippets += self._for_a_script(callbacks, needs_evaluation)
         if not told:
-            told.append("The run is finished: judge a longer one, or look at the criteria that are unknown.")
+            told.append("The run is finished: judge a longer run, or look at the criteria that are unknown.")
             if analysis.manifest is None or analysis.manifest.finished is None:
                 told[-1] = "Let the run continue until it can be judged."
         return NextStep(" ".join(told), tuple(snippets))
@@ -314,25 +319,25 @@ class _Advice:
             if tag in tags.TAGS and len(analysis.series[tag].finite) == 0
         }
         family = analysis.questions.kind.family
-        # The criterion "evidence" is unknown if --require-evidence asks for more than the run has: then every callback
-        # that a criterion waits for is missing, whatever tags that criterion names.
+        # The criterion "evidence" is unknown if --require-evidence demands more than the run has. Every callback that a
+        # criterion needs is then missing, whatever tags that criterion names.
         if any(r.id == "evidence" for r in unknown):
             wanted |= {r.needs_callback for r in analysis.criteria if r.needs_callback is not None}
         if any(r.id == "stable_in_own_scale" for r in unknown) and family is Family.OFF_POLICY:
             wanted.add(_GRADIENTS)
-        # Full evidence needs both of these callbacks, so a run that lacks one is told to add both.
+        # Full evidence needs both of these callbacks, so the advice for a run that lacks one of them is to add both.
         if wanted & {_GRADIENTS, _ALERTS}:
             wanted |= {_GRADIENTS, _ALERTS}
         fit = set(_PATH_OF)
         if not self.drives:
             fit -= {_METRICS, _DRIVING_EVAL}
-        # Without SB3 there is nothing that calls a callback; on-policy algorithms have no critics of Q values.
+        # Code without SB3 does not call callbacks, and on-policy algorithms have no critics of Q values.
         if family in {Family.ON_POLICY, Family.VALUE_BASED} or not _is_of_sb3(analysis):
             fit -= {_GRADIENTS, _ALERTS}
         return [name for name in _PATH_OF if name in wanted and name in fit and name not in ran]
 
     def _what_ran_and_did_not_write(self, unknown: Sequence[CriterionResult]) -> list[str]:
-        """Return a sentence for each callback of ours that ran and wrote nothing that a criterion reads."""
+        """Return a sentence for each of our callbacks that ran but wrote no tag that a criterion reads."""
         analysis = self.analysis
         ran = callbacks_that_ran(analysis.series)
         silent: dict[str, str] = {}
@@ -341,8 +346,8 @@ class _Advice:
                 if tag in tags.TAGS and tags.TAGS[tag].owner in ran and len(analysis.series[tag].finite) == 0:
                     silent.setdefault(tags.TAGS[tag].owner, tag)
         return [
-            f"{owner} ran, but {tag} is not in the log: it is written from the first updates onwards, so train longer, "
-            "or look for event files that are lost."
+            f"{owner} ran, but {tag} is not in the log. This tag is written from the first updates onwards: train "
+            "longer, or look for event files that are lost."
             for owner, tag in silent.items()
         ]
 
@@ -367,10 +372,11 @@ class _Advice:
             )
         if any(found.tag.startswith("eval/") for found in analysis.questions.learning.curves):
             return (
-                "The returns do not say clearly whether it learns: evaluate more episodes each time, or train longer."
+                "The returns do not show clearly whether the policy learns: evaluate more episodes each time, or train "
+                "longer."
             ), False
         return (
-            "The returns do not say clearly whether it learns: evaluate the policy without exploration "
+            "The returns do not show clearly whether the policy learns: evaluate the policy without exploration "
             "(eval/mean_reward), or train longer."
         ), True
 
@@ -439,7 +445,8 @@ class _Advice:
         return [
             Snippet(what, "python", "\n".join(lines)),
             Snippet(
-                "Or map the names that the run has; this command writes a file with guesses to correct:",
+                "Or map the names that the run has to ours. The first command writes a file with guesses, which you "
+                "correct; the second uses it:",
                 "console",
                 "visual-td3 report RUN --write-tags tags.yml && visual-td3 report RUN --tags tags.yml",
             ),

@@ -1,7 +1,7 @@
 """Judge a run at each twentieth of its steps, to find out when a failure became visible.
 
-A failing run is rarely stopped at once. The verdict over time shows how much of the run came after the report's verdict
-was NO-GO, and whether early verdicts were reliable.
+A failing run is rarely stopped at once. The verdict over time shows which part of the run came after the report's
+verdict was NO-GO for good, and whether early verdicts were reliable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ N_PARTS = 20
 
 
 class Prefix(NamedTuple):
-    """The beginning of a run, up to a step.
+    """Describe the beginning of a run, up to a step, and its verdict.
 
     :ivar until: the step on the axis of the run; ``--until`` with this step gives the same verdict
     :ivar verdict: the verdict on the run up to this step; None before its first point
@@ -29,9 +29,10 @@ class Prefix(NamedTuple):
 
 @dataclass(frozen=True)
 class VerdictOverTime:
-    """The verdicts on a run at each twentieth of its steps.
+    """Hold the verdicts on a run at each twentieth of its steps.
 
-    :param prefixes: the run up to each of these steps, the shortest part first and the whole run last
+    :param prefixes: one entry for each twentieth of the steps, the shortest part of the run first and the whole run
+        last
     :param begin: the step that counts as the beginning of the run
     """
 

@@ -1,4 +1,4 @@
-"""One table over many runs: verdict, first cause, best step, and the last policy compared with the best one.
+"""Summarise many runs in one table: verdict, first cause, best step, and the last return beside the best one.
 
 A folder of a project often holds dozens of runs. The table lists the runs that need attention first.
 """
@@ -17,9 +17,10 @@ from sb3_visual_td3.report.next_step import curve_unit
 
 WORST_FIRST = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
 MAX_NAME = 60
-"""Characters of a name that the table in the console shows; its end is kept, because names often begin alike."""
+"""Number of characters of a name in the console's table; the end of the name is kept, because names often begin
+alike."""
 HEADINGS = ("verdict", "run", "likely cause", "steps", "best step", "return: last / best")
-"""The columns in the console."""
+"""Headings of the table in the console."""
 COMPARED = (
     "Run",
     "Verdict",
@@ -34,14 +35,14 @@ COMPARED = (
     "Metres driven, last",
     "Critical alerts",
 )
-"""The columns in the page and in report.md."""
+"""Headings of the table in the page and in report.md."""
 N_ALWAYS = 5
-"""The first columns are always shown, the others where a run has something in them."""
+"""Number of columns that are always shown; other columns are shown only if a run has a value in them."""
 ABSENT = "-"
 
 
 class BestPolicy(NamedTuple):
-    """The best policy of a run and the last one, as the return curve shows them.
+    """Compare the best policy of a run with its last policy, by the return curve.
 
     :ivar step: step near which the best level was reached
     :ivar last: level of the last tenth
@@ -55,11 +56,11 @@ class BestPolicy(NamedTuple):
     is_on_steps: bool = True
 
     def when(self) -> str:
-        """Return the step of the best level; an episode is labelled as such."""
+        """Return the step of the best level as text, with a label if the step is an episode."""
         return number(self.step) if self.is_on_steps else f"episode {number(self.step)}"
 
     def in_words(self) -> str:
-        """Return the last level and the best one."""
+        """Return the last and the best level as text."""
         return f"{number(self.last)} / {number(self.best)}"
 
 
@@ -105,9 +106,9 @@ def _row(analysis: Analysis) -> tuple[str, ...]:
 
 
 class ComparedRun(NamedTuple):
-    """One run in the table of the page and of report.md.
+    """Hold one row of the table in the page and in report.md.
 
-    :ivar place: which run of the report it is, from 0
+    :ivar place: index of the run in the report, from 0
     :ivar cells: one for each heading of the table
     """
 
@@ -116,7 +117,7 @@ class ComparedRun(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The table of the page and of report.md, the worst run first."""
+    """Hold the table of the page and of report.md, with the worst run first."""
 
     headings: tuple[str, ...]
     runs: tuple[ComparedRun, ...]
@@ -127,7 +128,7 @@ def comparison(analyses: Sequence[Analysis]) -> Comparison:
 
     :param analyses: the runs in the order of the report
     """
-    # The page links a row to the place of its run in the report, which keeps the order of the command line.
+    # Each row of the page links to its run in the report, where the runs are in the order of the command line.
     places = {id(analysis): place for place, analysis in enumerate(analyses)}
     rows = [(places[id(analysis)], _cells(analysis)) for analysis in worst_first(analyses)]
     shown = [at for at in range(len(COMPARED)) if at < N_ALWAYS or any(cells[at] != ABSENT for _, cells in rows)]

@@ -1,4 +1,4 @@
-"""The plots of one run as data: which tags each shows, in which colours, with which thresholds."""
+"""Define the plots of one run as data: their tags, colours and thresholds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN, ACTOR_MLP, CRITIC_CNN, CRITIC_MLP, GROUP_NAMES
 
-# The palette of Okabe and Ito, which people with all common kinds of colour vision can tell apart. The light colours
-# are darkened until their contrast with white is 3 : 1, which WCAG 2 requires of graphics.
+# The palette of Okabe and Ito, whose colours are distinct for all common kinds of colour vision. The light colours are
+# darkened until their contrast with white is 3 : 1, which WCAG 2 requires of graphics.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, BLACK = (
     "#0072B2",
     "#D55E00",
@@ -28,13 +28,13 @@ DASHES = ("solid", "dot", "dash", "dashdot")
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a plot.
+    """Describe one curve of a plot.
 
     :param tag: the logged name
     :param label: name in the legend and in the hover label
     :param colour: colour in CSS notation
     :param magnitude: whether to draw |x|; the hover label shows the logged value
-    :param dash: dash pattern of the line, so that curves differ without colour as well
+    :param dash: dash pattern of the line; it makes curves distinct without colour
     """
 
     tag: str
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A horizontal line at the threshold of a criterion."""
+    """Describe a horizontal line at the threshold of a criterion."""
 
     criterion: str
     label: str
@@ -54,11 +54,11 @@ class Mark:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot, which appears if the run logged at least one of its lines.
+    """Describe one plot, which appears if the run logged at least one of its lines.
 
     :param id: anchor in the page
     :param title: heading
-    :param caption: below the heading
+    :param caption: text below the heading
     :param lines: the curves
     :param marks: the thresholds
     :param log: whether the y-axis is logarithmic
@@ -99,8 +99,8 @@ PANELS = (
     Panel(
         "actor_loss",
         "Actor loss against the Q values that support it",
-        "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q; where the lines diverge, the actor "
-        "earns value that the critics do not see on replayed pairs.",
+        "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q. Where the lines diverge, the actor "
+        "claims values that the critics do not confirm on replayed pairs.",
         (
             Line(tags.ACTOR_LOSS, "|actor loss|", ORANGE, magnitude=True),
             Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True, dash="dash"),
@@ -122,7 +122,7 @@ PANELS = (
     Panel(
         "q_values",
         "Q values",
-        "The twin critics on replayed pairs, the first one on the policy's own actions, and the target.",
+        "Both critics on replayed pairs, the first critic on the policy's own actions, and the target.",
         (
             Line(tags.Q1_VALUE, "Q1", BLUE),
             Line(tags.Q2_VALUE, "Q2", SKY, dash="dot"),
@@ -171,7 +171,7 @@ PANELS = (
     Panel(
         "pre_tanh",
         "The policy before its tanh",
-        "Mean |u|. Beyond 3 or so the tanh is flat and passes no gradient.",
+        "Mean |u|. Beyond about 3 the tanh is flat and passes almost no gradient.",
         (Line(tags.PRE_TANH_ABS_MEAN, "mean |u|", PURPLE),),
     ),
     Panel(
@@ -188,15 +188,16 @@ PANELS = (
     Panel(
         "clipping",
         "Clipped updates",
-        "Fraction of updates in which the group's gradient was clipped. Near 1, the norm after clipping is always "
-        "the limit and shows nothing.",
+        "Fraction of updates in which the group's gradient was clipped. Near 1, the norm after clipping always equals "
+        "the limit, so it shows nothing.",
         _groups(tags.CLIP_FRACTION),
         y_range=FRACTION,
     ),
     Panel(
         "update_ratios",
         "Relative step sizes",
-        "Norm of a step over the norm of the weights, on a log axis. About 0.001 is usual; a group at 0 does not move.",
+        "Norm of a step divided by the norm of the weights, on a log axis. About 0.001 is usual; a group at 0 does "
+        "not change.",
         _groups(tags.UPDATE_RATIO, magnitude=True),
         log=True,
     ),
@@ -218,7 +219,7 @@ PANELS = (
         x_title=EPISODE_AXIS,
     ),
 )
-"""The plots of a run, without the reward terms, whose names depend on the environment."""
+"""The plots of a run, except the plot of the reward terms, whose names depend on the environment."""
 
 
 def reward_panel(terms: tuple[str, ...]) -> Panel:
@@ -240,13 +241,13 @@ RETURNS = "returns"
 def returns_panel(names: tuple[str, ...], *, counts_episodes: bool) -> Panel:
     """Return the panel of the return curves that the verdict read.
 
-    :param names: their tags, the evaluation first
+    :param names: tags of the curves, the evaluation first
     :param counts_episodes: whether the x-axis counts episodes
     """
     lines = (
         Line(name, name, LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])
         for i, name in enumerate(names)
     )
-    caption = "The curves that answer whether the policy learns."
+    caption = "The curves that show whether the policy learns."
     x_title = EPISODE_AXIS if counts_episodes else STEP_AXIS
     return Panel(RETURNS, "Returns", caption, tuple(lines), unit="return", x_title=x_title)

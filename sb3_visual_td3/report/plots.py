@@ -1,7 +1,7 @@
-"""The plots of the page as plain plotly figures: series in, dictionaries out.
+"""Build the plots of the page as plain dictionaries in plotly's format.
 
-The dictionaries are plotly.js's own format. Building them directly keeps the large plotly package out of the import,
-and every value in them is visible to a test.
+plotly.js reads these dictionaries directly. The large plotly package therefore need not be imported, and tests can
+check every value.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ MAX_POINTS = 2000
 
 
 def thinned(series: Series, max_points: int = MAX_POINTS) -> Series:
-    """Reduce a series to what a screen can show: smallest and largest point of each bucket, and both ends.
+    """Reduce a series to the points that a screen can show: smallest and largest of each bucket, and both ends.
 
-    Unlike every n-th point or a mean, this keeps every peak.
+    Unlike taking every n-th point or a mean, this keeps every peak.
 
     :param series: without NaN
     :param max_points: the most points to keep
@@ -73,9 +73,9 @@ Figure = dict[str, Any]
 HEIGHT = 340
 _LEGEND_ROW = 18
 LEAST_PART = 0.02
-"""A threshold of a smaller part of the largest value lies on the zero line of a linear axis."""
+"""A threshold below this fraction of the largest value lies on the zero line of a linear axis."""
 MAX_BANDS = 100
-"""The most bands of one kind in a plot. With more stretches, those that nearly touch are drawn as one."""
+"""Largest number of bands of one kind in a plot. With more stretches, stretches that nearly touch are drawn as one."""
 
 _LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}
@@ -83,7 +83,7 @@ _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with its heading and caption; a wide one takes a whole row of the page."""
+    """Hold a figure with its heading and caption; a wide figure takes a whole row of the page."""
 
     id: str
     title: str
@@ -94,7 +94,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class BandStyle:
-    """The style of a stretch of an alert. The kinds differ in their outlines as well as in their colours.
+    """Describe the style of a band for an alert; the kinds differ in outline as well as in colour.
 
     :param fill: colour of the area
     :param outline: colour of the border
@@ -129,7 +129,7 @@ def in_pairs(plots: Sequence[Plot]) -> tuple[Plot, ...]:
 def curves(lines: Sequence[tuple[Line, Series]], *, log: bool) -> list[Figure]:
     """Return the traces of some lines.
 
-    :param lines: each with its finite values, which are not empty
+    :param lines: each line with its finite values, of which there is at least one
     :param log: whether the y-axis is logarithmic
     """
     floor = _log_floor([series for _, series in lines]) if log else None
@@ -153,7 +153,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
         "name": harmless(line.label),
         "x": thin.steps.tolist(),
         "y": shown.tolist(),
-        # For the hover label: the logged value, where the drawn one may be a magnitude or raised from 0.
+        # The hover label shows the logged value; the drawn value may be a magnitude, or raised from 0.
         "customdata": [number(value) for value in thin.values.tolist()],
         "hovertemplate": hover,
         "line": {"color": line.colour, "width": 2, "dash": line.dash},
@@ -162,7 +162,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 
 
 def _log_floor(series: Sequence[Series]) -> float:
-    """Return where to draw zeros on a log axis: a decade below the smallest value, at most eight below the largest."""
+    """Return the value drawn for 0 on a log axis: a decade below the smallest, at most eight below the largest."""
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
     # Close to the smallest double, a division below would underflow to 0.
     positive = magnitudes[magnitudes > 1e-300]
@@ -245,7 +245,7 @@ def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
 
 
 def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
-    """Join stretches that overlap or nearly touch, so that few are drawn.
+    """Join stretches that overlap or nearly touch, to draw at most a given number.
 
     :param stretches: stretches of one or several alerts
     :param at_most: largest number of stretches to keep apart; if there are more, gaps shorter than the fraction 1 /
@@ -314,7 +314,7 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
     if panel.y_range is not None:
         y_axis["range"] = list(panel.y_range)
     return {
-        # More than four entries of the legend need another row, which must not make the plot itself lower.
+        # More than four entries of the legend need another row, which must not reduce the height of the plot itself.
         **base_layout(HEIGHT + _LEGEND_ROW * max(0, len(drawn) - 4)),
         "margin": {"l": 64, "r": 16, "t": 28, "b": 48},
         "xaxis": {**x_axis(), "title": {"text": harmless(panel.x_title), "standoff": 6}},
@@ -370,9 +370,9 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
         return None
     n_silent = len(alerts) - len(fired)
     caption = "Each bar reaches from the first active point to the next inactive one. "
-    caption += f"{n_silent} more were logged and never active." if n_silent else "No other alert was logged."
+    caption += f"{n_silent} other alerts were logged and never active." if n_silent else "No other alert was logged."
     begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
-    # A margin for bars that start at the first step or end at the last one.
+    # A margin for bars that start at the first step or end at the last step.
     margin = max(1.0, 0.02 * (end - begin))
     rows = [_row(name, alert) for name, alert in fired.items()]
     axes = {
@@ -392,7 +392,7 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
 
 def _row(name: str, alert: Alert) -> Figure:
     label, colour = harmless(name), _COLOURS.get(alert.tag, PURPLE)
-    # One trace for all stretches of an alert: None between two of them interrupts the line.
+    # One trace holds all stretches of an alert: a None between two stretches interrupts the line.
     x: list[int | None] = []
     said: list[str] = []
     for stretch in joined_stretches(alert.stretches):
@@ -458,7 +458,7 @@ def _overlay_plot(panel: Panel, analyses: Sequence[Analysis]) -> Plot | None:
         for i, analysis in enumerate(analyses)
         if len(series := analysis.series[of.tag].finite)
     ]
-    # One run alone is not a comparison, and single points draw no curve.
+    # A single run is not a comparison, and a single point is not a curve.
     if len(lines) < 2 or all(len(series) == 1 for _, series in lines):
         return None
     drawn = curves(lines, log=panel.log)
@@ -479,15 +479,16 @@ FIRST = "actor_loss"
 
 
 def plots(analysis: Analysis) -> tuple[Plot, ...]:
-    """Return the plots for which the run has data; the alerts follow the first one.
+    """Return the plots for which the run has data; the plot of the alerts follows the first one.
 
-    If none of our callbacks ran, the returns come first, because most readers of such a page look for them.
+    If none of our callbacks ran, the returns come first, because most readers of such a page look for returns.
     """
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     panels = [*PANELS, reward_panel(terms)]
     is_foreign = not callbacks_that_ran(analysis.series)
     judged = tuple(curve.tag for curve in analysis.questions.learning.curves)
-    # Episodes and environment steps cannot share an axis; if both were judged, only the first curve is drawn.
+    # Episodes and environment steps cannot share an axis. If curves of both kinds were judged, only the first curve is
+    # drawn.
     counted = [tag for tag in judged if tag == tags.EPISODE_REWARD]
     if counted and len(judged) > 1:
         judged = tuple(tag for tag in judged if tag not in counted)
@@ -505,10 +506,11 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
 
 
 class Limits(NamedTuple):
-    """The thresholds that apply to the curves of a panel, by criterion.
+    """Hold the thresholds that apply to the curves of a panel, by criterion.
 
     :ivar drawn: the thresholds that are drawn as a line
-    :ivar beyond: blocking thresholds so far above the curves that a line would flatten these; they appear as text
+    :ivar beyond: blocking thresholds that lie so far above the curves that a line would flatten the curves; they appear
+        as text
     """
 
     drawn: dict[str, float | None]
@@ -518,15 +520,15 @@ class Limits(NamedTuple):
 def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Limits:
     """Return the thresholds that are worth showing with some curves.
 
-    A critic loss near 5 would look flat under a line at 200. A threshold that only informs is left out if it lies far
-    from the curves, or if the plot cannot show that it differs from 0.
+    A critic loss near 5 would look flat under a line at 200. A threshold that does not block is therefore left out if
+    it lies far from the curves, or if the plot cannot show that it differs from 0.
 
     :param panel: the plot
     :param analysis: the run
     :param series: the finite values of the curves
     """
     largest = max((each.abs_max() for each in series), default=0.0)
-    # How far above the curves a line may be: two decades of a log axis, or half of the height of a linear one.
+    # A line may be at most two decades above the curves on a log axis, or half of the height on a linear axis.
     reach = 100.0 if panel.log else 2.0
     found = Limits({}, {})
     for r in analysis.criteria:

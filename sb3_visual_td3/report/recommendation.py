@@ -1,7 +1,7 @@
 """Recommend changes of the hyperparameter file for the causes that were found, as a list and as a diff.
 
-Each rule proposes changes in the names of VisualTD3 and rl-zoo (its ``CURE``). This module compares them with the
-values of the run, drops those that the run already has, and writes the rest in the notation of the run's own file.
+The ``CURE`` of each rule proposes changes under the names of VisualTD3 and rl-zoo. This module drops the changes that
+the run already has, and writes the other changes in the notation of the run's own file.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from sb3_visual_td3.report.hyperparam_comparison import (
 from sb3_visual_td3.report.run_settings import Layer, RunSettings, own_arguments
 
 ACT_FROM = 0.5
-"""Confidence of a cause from which changes are recommended for it."""
+"""Changes are recommended for a cause with at least this confidence."""
 
 RATES = tuple(group.rate_argument for group in GROUPS)
 _GROUP_LR = "group_lr"
 _COMMON_RATE = ("learning_rate", "lr")
 _SCHEDULES = ("lin_", "cos_")
 _READ_AS = {"learning_starts": "first_update"}
-"""Keys whose value is found under another parameter of the reference table."""
+"""Keys of a change whose value stands under another parameter of the reference table."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One recommended line of the hyperparameter file.
+    """Describe one recommended line of the hyperparameter file.
 
     :param key: name of the setting in VisualTD3 or rl-zoo; ``policy_kwargs.NAME`` is one key of that mapping
-    :param old: the run's own value; None if it is not known, or not set
+    :param old: the run's own value; None if the value is not known, or not set
     :param new: the recommended value
     :param reason: why, and where the number comes from
-    :param diagnosis: id of the diagnosis that asks for it
-    :param own_name: the name in the run's settings; None if they do not have the setting
-    :param own_value: the value under that name, as it is written there
+    :param diagnosis: id of the diagnosis that recommends the change
+    :param own_name: name of the setting in the run's own settings; None if they do not have it
+    :param own_value: the value under ``own_name``, as the run's settings write it
     """
 
     key: str
@@ -65,10 +65,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The recommended changes for a run.
+    """Hold the recommended changes for a run.
 
     :param changes: changes to the hyperparameter file
-    :param code: diagnosis to a sentence on the part of the cure that is not a hyperparameter
+    :param code: by id of the diagnosis, a sentence on the part of the cure that is not a hyperparameter
     """
 
     changes: tuple[Change, ...] = ()
@@ -80,17 +80,17 @@ def recommend(
 ) -> Recommendation:
     """Return the changes for the causes that were found.
 
-    Consequences do not ask for changes, because they disappear with their cause. If two causes ask for different values
+    Consequences lead to no changes, because they disappear with their cause. If two causes recommend different values
     of one key, the first cause counts.
 
-    :param verdict: nothing is recommended for a run that is GO
+    :param verdict: verdict on the run; for a GO nothing is recommended
     :param diagnoses: diagnoses in the order in which to fix them
     :param settings: settings of the run
     :param series: series of the run
     """
     if verdict is Verdict.GO:
         return Recommendation()
-    # A dict keeps the order in which the keys were added, and setdefault the first change of a key.
+    # A dict keeps the order in which the keys were added, and setdefault keeps the first change of a key.
     run = _Run(settings, series, logged(series))
     changes: dict[str, Change] = {}
     code: dict[str, str] = {}
@@ -113,14 +113,14 @@ def recommend(
 
 @dataclass(frozen=True)
 class _Run:
-    """The settings of a run, from its files and its event file, and the changes that are left to make."""
+    """Combine the settings of a run from its files and its event file, to find the changes that are left to make."""
 
     settings: RunSettings
     series: SeriesSet
     logged: Mapping[str, Reading]
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
-        """Return a proposed change; None if it does not apply, or if the run already has that value."""
+        """Return a proposed change; None if the change does not apply, or if the run already has that value."""
         # Some changes make sense for our environments only, such as their reward weights.
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None
@@ -138,13 +138,16 @@ class _Run:
         return Change(key, old, new, f"{proposed.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
 
     def _needs(self, key: str) -> str:
-        """Return further requirements of a change, as the end of its reason."""
+        """Return further requirements of a change, as text at the end of its reason."""
         if key in own_arguments() and self.settings.algo != "visual_td3":
             return "; an argument of VisualTD3 (--algo visual_td3)"
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
             # SB3 2.9 stores VecNormalize's original observation, which is not stacked yet, in a buffer for stacked
             # ones: "could not broadcast input array from shape (1,84,84,1) into shape (1,4,84,84)".
-            return "; below a frame_stack, rl-zoo's own train crashes on it with td3, visual-td3 train does not"
+            return (
+                "; with td3 and a frame_stack, use visual-td3 train, because rl-zoo's own train crashes with this "
+                "setting"
+            )
         return ""
 
     @property
@@ -156,7 +159,7 @@ class _Run:
         return setting is not None and bool(setting.value)
 
     def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
-        """Return the key to write, and its parameter in the reference table, if it has one."""
+        """Return the key to write, and its parameter in the reference table, if there is one."""
         table = reference_table().parameters
         if key != _GROUP_LR:
             return key, table.get(_READ_AS.get(key, key))
@@ -168,7 +171,8 @@ class _Run:
 
     def _has_own_rate(self, parameter: Parameter) -> bool:
         """Return whether the group has its own learning rate, different from the common one."""
-        # VisualTD3 states every group's rate in run.json; only one that differs from learning_rate was set on its own.
+        # VisualTD3 states every group's rate in run.json. Only a rate that differs from learning_rate was set
+        # separately.
         common = as_number(self.settings.value("learning_rate"))
         for layer in self.settings.given:
             for name in parameter.names:
@@ -180,7 +184,7 @@ class _Run:
         return False
 
     def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
-        """Return name and value in the file that the user edits: rl-zoo's file if there is one."""
+        """Return the name and the value in the file that the user edits, which is rl-zoo's file if there is one."""
         names: tuple[str, ...] = (key,)
         if key == "learning_rate":
             names = _COMMON_RATE
@@ -213,7 +217,7 @@ class _Run:
     def _new(self, proposed: SettingChange, old: Any) -> Any:
         """Return the recommended value, given the value that the run used; None for no change."""
         if isinstance(proposed.to, Mapping):
-            # The run's own keys override those that are only filled in, and the proposed ones override both.
+            # The run's own keys override keys that are only filled in, and the proposed keys override all others.
             own = old if isinstance(old, Mapping) else {}
             return {**proposed.fill, **own, **proposed.to}
         if proposed.to is not None:
@@ -221,7 +225,7 @@ class _Run:
             if proposed.unless_set and is_set:
                 return None
             return proposed.to
-        # In this order: raise to the lowest value, lower to the highest, or scale a value that is within both.
+        # In this order: raise the value to the lowest, lower it to the highest, or scale a value between the two.
         lowest, highest = self._lowest(proposed), proposed.at_most
         found = as_number(old)
         if found is None:
@@ -246,7 +250,7 @@ class _Run:
 
 
 def _group_of(diagnosis: Diagnosis) -> str:
-    """Return the parameter group that the evidence names first; the critics' heads if it does not name one."""
+    """Return the parameter group that the evidence names first; without one, the critics' heads."""
     by_tag = {by_group[group]: group for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO) for group in GROUP_NAMES}
     return next((by_tag[e.tag] for e in diagnosis.evidence if e.tag in by_tag), CRITIC_MLP.name)
 
@@ -272,8 +276,8 @@ _WORDS_OF_YAML = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...]:
     """Return the recommended changes as the lines of a diff.
 
-    A line with - is one of the run's own settings. If a change has no such line, the value of its setting is not known,
-    or is a default.
+    A line with - shows one of the run's own settings. A change without such a line has a setting whose value is unknown
+    or a default.
 
     :param changes: the recommended changes
     :param settings: settings of the run
@@ -282,7 +286,8 @@ def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...
     if not changes:
         return ()
     lines = ["--- as it was run", "+++ recommended"]
-    # Changes within one mapping, such as policy_kwargs, stand together; a dict keeps the order of the first of each.
+    # Changes within one mapping, such as policy_kwargs, stand together; a dict keeps the order of the first change of
+    # each mapping.
     parents = dict.fromkeys(change.key.partition(".")[0] for change in changes)
     for parent in parents:
         nested = [change for change in changes if change.key.startswith(f"{parent}.")]
@@ -367,14 +372,15 @@ def _float(value: float) -> str:
         return ".inf" if value > 0 else "-.inf"
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return repr(value)
-    # The fewest digits that read back as the same number.
+    # Use the fewest digits that read back as the same number.
     digits = next(n for n in range(17) if float(f"{value:.{n}e}") == value)
     mantissa, _, exponent = f"{value:.{max(digits, 1)}e}".partition("e")
-    return f"{mantissa}e{int(exponent):+d}"  # without the point and the sign, YAML 1.1 reads text
+    # Without the decimal point and the sign, YAML 1.1 would read the number as text.
+    return f"{mantissa}e{int(exponent):+d}"
 
 
 def _text(text: str) -> str:
-    # Everything else is quoted as JSON, which is a subset of YAML's quoted form.
+    # All other values are quoted as in JSON, whose quoted form is a subset of YAML's.
     if _PLAIN_TEXT.fullmatch(text) and text.lower() not in _WORDS_OF_YAML:
         return text
     return "".join(map(_escaped, json.dumps(text, ensure_ascii=False)))

@@ -33,14 +33,14 @@ from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import logged_section, missing_section
 
 MAX_CHARACTERS = 4000
-"""The longest text of one cell or sentence. Ours have at most a tenth of it; a name from a log may be longer and is
-cut."""
+"""Largest number of characters of one cell or sentence. Our own texts have at most a tenth of this; a longer name from
+a log is cut."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
 
 PLOTLY_FILE = "plotly.min.js"
-"""The file beside the page that holds plotly.js, under the name that plotly's own pages use."""
+"""Name of the file beside the page that holds plotly.js; plotly's own pages use the same name."""
 
 
 def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = (), *, plotly_beside: bool = False) -> str:
@@ -109,6 +109,7 @@ def _source(name: str) -> str:
 
 def figure_json(figure: Figure) -> Markup:
     """Return a figure as JSON that cannot end the script element around it."""
-    # "</script>" or "<!--" within a string would end the element; the escapes mean the same to a JSON parser.
+    # "</script>" or "<!--" within a string would end the element; a JSON parser reads the escapes as the same
+    # characters.
     text = json.dumps(figure, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

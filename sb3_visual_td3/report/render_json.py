@@ -37,7 +37,7 @@ def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
 
 
 def run_object(analysis: Analysis) -> dict[str, Any]:
-    """Return one run as the object that the documentation of the format describes."""
+    """Return one run as the object of report.json, as documented for the format."""
     return {
         "format_version": FORMAT_VERSION,
         "verdict": analysis.verdict.value,
@@ -118,7 +118,7 @@ def _over_time(analysis: Analysis) -> dict[str, Any] | None:
 
 
 def _alerts(analysis: Analysis) -> dict[str, Any]:
-    """Return the activations of each alert; null for an alert that the run did not log."""
+    """Return the activations of each alert; None for an alert that the run did not log."""
     counts: dict[str, Any] = {"warning": None, "critical": None}
     counts.update({name: alert.n_active for name, alert in analysis.alerts.items()})
     return counts
@@ -156,7 +156,7 @@ def _settings(analysis: Analysis) -> dict[str, Any]:
 
 
 def run_figures(analysis: Analysis) -> dict[str, Any]:
-    """Return the figures of the sections by name. They are not part of the stable format."""
+    """Return the figures of the sections by name, which are not part of the stable format."""
     sections = analysis.sections
     return {
         "availability": asdict(sections.availability)["kinds"],

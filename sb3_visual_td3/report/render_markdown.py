@@ -1,4 +1,4 @@
-"""Render report.md: the analysis, short enough for the text of a pull request."""
+"""Render report.md, short enough for the text of a pull request."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from sb3_visual_td3.report.wording import (
 )
 
 MAX_CHARACTERS = 65_536
-"""The longest text that GitHub accepts for a pull request or a comment."""
+"""Largest number of characters that GitHub accepts for a pull request or a comment."""
 
 
 class _Detail(IntEnum):
     SHORT = 0
-    """Only the verdict, why, and what to do first."""
+    """Only the verdict, its reasons, and what to do first."""
     OPEN = 1
     """Everything except the tables that a reader would have to unfold."""
     ALL = 2
@@ -73,7 +73,10 @@ def _render(analyses: Sequence[Analysis], unreadable: Sequence[str], detail: _De
     if unreadable:
         lines += ["## Could not be read", "", *(f"- {_safe(line)}" for line in unreadable), ""]
     if detail is not _Detail.ALL:
-        lines += [f"Left out here, to stay within {MAX_CHARACTERS:,} characters: detail that report.html has.", ""]
+        lines += [
+            f"To stay within {MAX_CHARACTERS:,} characters, this text leaves out details; report.html has them.",
+            "",
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -148,7 +151,7 @@ def _diagnoses(analysis: Analysis) -> list[str]:
             *(f"- {_evidence(evidence)}" for evidence in diagnosis.evidence),
             "",
         ]
-        # The remedy of the cause stands above already, as what to do first.
+        # The remedy of the cause already stands above, under "What to do first".
         if diagnosis is not analysis.cause:
             lines += [diagnosis.remedy, ""]
     if not lines:
@@ -242,12 +245,13 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Escape text of a log: it must neither end a table cell nor start markup. Spaces at both ends stay.
+    """Escape text of a log, which must neither end a table cell nor start markup; spaces at both ends stay.
 
     :param text: any text
     """
     begin, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
-    # Line breaks become spaces, because a line break ends a table row. The backslash goes first: it escapes all others.
+    # Line breaks become spaces, because a line break ends a table row. The backslash is escaped first, because it
+    # escapes all other characters.
     text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
     text = text.replace("<", "&lt;").replace("[", "\\[")
     return f"{' ' if begin and text else ''}{text}{' ' if end else ''}"

@@ -2,7 +2,7 @@
 
 SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
 mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
-its axis. A point of a different axis is then cut by the place at which it was written into the event file.
+its axis. For a point on a different axis, its place in the event file then decides whether it is cut.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 SAME_AXIS = 2.0
 """A tag whose step differs from that of the run at the same time by more than this factor has a different unit."""
 IN_ORDER = 0.9
-"""The part of the records that must not lie behind an earlier one, for a file that was written while training. Others
-were written afterwards, one tag after another."""
+"""Fraction of the records that must be in order for a file to count as written during training. Other files were
+written afterwards, one tag after another."""
 MIN_POINTS_BESIDE = 3
-"""More points than this of one tag, all before or all after those of the others, were not written while training."""
+"""If more points than this of one tag lie all before or all after those of the other tags, they were not written during
+training."""
 
 
 def axis_of(series: SeriesSet) -> str:
-    """Return the unit that the steps of a run count, as far as its tags show it.
+    """Return the unit that the steps of a run count, if its tags show the unit.
 
     For other training code, only the names and the spacing of points show the unit.
 
@@ -37,7 +38,8 @@ def axis_of(series: SeriesSet) -> str:
     :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` where nothing shows it
     """
     names = series.names()
-    # From the surest sign to the weakest: known names first, then the spacing of returns, then words in other names.
+    # The signs are tried from the surest to the weakest: known names, then the spacing of returns, then words in other
+    # names.
     if any(_is_on_environment_steps(name) for name in names):
         return ENVIRONMENT_STEPS
     if any(_is_on_episodes(name) for name in names):
@@ -48,7 +50,7 @@ def axis_of(series: SeriesSet) -> str:
     counted_by_one = [name for name in names if _counts_by_one(series[name])]
     if any("epoch" in words_of(name) for name in counted_by_one):
         return "epochs"
-    # A run that logs nothing but losses, one point per step, has an update loop that counts itself.
+    # If a run logs only losses, with one point per step, its steps count updates.
     has_losses_only = bool(names) and all("loss" in words_of(name) for name in names)
     if has_losses_only and len(counted_by_one) == len(names):
         return "updates"
@@ -56,11 +58,11 @@ def axis_of(series: SeriesSet) -> str:
 
 
 class _Clock(NamedTuple):
-    """The step that a run had reached at each record of a file.
+    """Hold the step that a run had reached at each record of a file.
 
     :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
     :ivar reached: ``(n,) int64``, the largest step on the axis of the run so far
-    :ivar is_in_order: whether the file was written while training
+    :ivar is_in_order: whether the file was written during training
     """
 
     records: StepArray
@@ -69,25 +71,25 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the clock from the tags on the axis of the run. Each of them must have a point."""
+        """Read the clock from the tags on the axis of the run, each of which must have a point."""
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]
-        # The largest step so far, because a point that is written late does not set the run back.
+        # The largest step so far counts, because a point that is written late does not set the run back.
         reached = np.maximum.accumulate(steps)
         return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
 
     def runs_with(self, track: Track) -> bool:
-        """Return whether a tag has the unit of the run: about the same step at the same time.
+        """Return whether a tag has the unit of the run, by comparing steps that were written at the same time.
 
-        The steps are compared at the last record of the one that ends first. The last steps alone would mislead: a tag
-        may no longer be logged long before the run ends.
+        The steps are compared at the last record of the tag or the run, whichever ends first. The last steps of both
+        would mislead, because a tag may end long before the run.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))
         n_of_track = int(np.searchsorted(track.order, end, side="right"))
         if n_before == 0 or n_of_track == 0:
-            # One of them begins after the other has ended. Only their ends can be compared then.
+            # If one of the two begins after the other has ended, only their ends can be compared.
             there, here = int(self.reached[-1]), int(track.steps.max())
         else:
             there, here = int(self.reached[n_before - 1]), int(track.steps[:n_of_track].max(initial=0))
@@ -96,7 +98,8 @@ class _Clock(NamedTuple):
     def of_track(self, track: Track) -> FloatArray | None:
         """Return the step of the run at which each point of a tag was written; None if the file does not show it.
 
-        It is the step of the next record: a point that is written after a record may have happened after its step.
+        This is the step of the next record, because a point that is written after a record may belong to a later step
+        than that record.
         """
         after = np.searchsorted(self.records, track.order)
         is_beside = bool((after == 0).all() or (after == self.records.size).all())
@@ -108,8 +111,8 @@ class _Clock(NamedTuple):
 def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
     """Return the position on the run's axis of each point whose tag has a different unit.
 
-    The run's axis counts environment steps if a known tag does. Otherwise it counts the episodes of our own tags, or
-    else what the tag of the best return counts. Where the file does not show the positions, the points are spread
+    The run's axis counts environment steps if a known tag does. Otherwise it counts episodes if our own tags do, or
+    else the unit of the tag with the best return. Where the file does not show the positions, the points are spread
     evenly over the run.
 
     :param tracks: the points of one file, by tag
@@ -127,8 +130,9 @@ def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
     others = {name: track for name, track in tracks.items() if name not in on_axis}
     if not others:
         return {}
-    # Two passes. The tags whose axis is known give a first clock, which tells which of the others run with it. All tags
-    # that do make the second clock, which has points at more records and so places the remaining tags more exactly.
+    # This takes two passes. The tags whose axis is known give a first clock, which shows which other tags have the same
+    # unit. All tags with this unit give the second clock. It has points at more records, so it places the remaining
+    # tags more exactly.
     clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
     elsewhere = {name for name, track in others.items() if _is_on_episodes(name) or not clock.runs_with(track)}
     if not elsewhere:
@@ -153,7 +157,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return the points of a tag on the run's axis in the form that :func:`steps_elsewhere` gives to other tags."""
+    """Return the points of a tag on the run's axis, in the form in which :func:`steps_elsewhere` returns other tags."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 

@@ -1,4 +1,4 @@
-"""Read the settings of a run: the value of each, the file that states it, and the default if no file does.
+"""Read the settings of a run: their values, the files that state them, and the defaults of all others.
 
 Settings come from the file given with --hyperparams, from run.json, and from rl-zoo's args.yml and config.yml, in this
 order.
@@ -21,14 +21,14 @@ from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 
 HELP = (
     "JSON or YAML file with the hyperparameters of the runs, as flat names: 'tau: 0.005' or 'polyak: 0.995', "
-    "'actor_lr: 1e-4', 'update_every: 50'; rl-zoo's config.yml is such a file. Without it, they are read from a run's "
-    "run.json and from rl-zoo's own files"
+    "'actor_lr: 1e-4', 'update_every: 50'. rl-zoo's config.yml is such a file. Without this flag, the hyperparameters "
+    "are read from a run's run.json and from rl-zoo's own files"
 )
 _GROUPS = ("policy_kwargs", "replay_buffer_kwargs", "normalize", "env_kwargs")
 """Settings that rl-zoo's files may state as Python code."""
 
 KEY_VALUE_FLAGS = ("--env-kwargs", "--eval-env-kwargs", "--hyperparams")
-"""Flags of rl-zoo's train that take ``key:value`` pairs and decide what a run learns."""
+"""Flags of rl-zoo's train that take ``key:value`` pairs and change the task or the algorithm of a run."""
 
 _IDENTITY = ("algo", "env_id", "seed", "n_timesteps", "encoder", "reward_is_normalized")
 _IMAGE_POLICIES = ("CnnPolicy", "MultiInputPolicy")
@@ -36,7 +36,7 @@ _IMAGE_POLICIES = ("CnnPolicy", "MultiInputPolicy")
 
 @dataclass(frozen=True)
 class Setting:
-    """One value and the source that states it."""
+    """Hold one value and the source that states it."""
 
     value: Any
     source: str
@@ -44,13 +44,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Layer:
-    """The settings of one source.
+    """Hold the settings of one source.
 
     :param source: name of the source, for the report
-    :param values: flat name to value; a flat name is, for example, ``policy_kwargs.trunk_dim`` or
-        ``normalize.norm_reward``
+    :param values: value by flat name, such as ``policy_kwargs.trunk_dim`` or ``normalize.norm_reward``
     :param code: the settings that the source states as Python code, verbatim, by name
-    :param key_values: what the command line gave as ``key:value`` pairs, by flag: ``--env-kwargs``, ``--hyperparams``
+    :param key_values: the ``key:value`` pairs of the command line, by flag: ``--env-kwargs``, ``--hyperparams``
     """
 
     source: str
@@ -60,7 +59,7 @@ class Layer:
 
     @classmethod
     def of(cls, source: str, content: Mapping[str, Any]) -> Layer:
-        """Flatten the content of a file. Callbacks are left out, since they are not settings of the algorithm.
+        """Flatten the content of a file, without callbacks, which are not settings of the algorithm.
 
         :param source: the name of the file, for the report
         :param content: the mapping that the file holds
@@ -91,10 +90,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The known settings of a run.
+    """Hold the known settings of a run.
 
     :param given: one layer for each source, in order of precedence
-    :param defaults: the values for everything that no source states; empty if the algorithm is not known
+    :param defaults: the values of all settings that no source states; empty if the algorithm is not known
     """
 
     given: tuple[Layer, ...] = ()
@@ -116,7 +115,7 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the layers of the file that a user edits: rl-zoo's config.yml, or else every source."""
+        """Return the layer of the file that a user edits, rl-zoo's config.yml; without it, return all layers."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 
@@ -129,7 +128,7 @@ class RunSettings:
 
     @property
     def algo(self) -> str | None:
-        """Return the algorithm: ``"td3"``, ``"visual_td3"``, another name in lower case, or None if it is not known."""
+        """Return the algorithm, such as ``"td3"`` or ``"visual_td3"``, in lower case; None if it is not known."""
         name = self.value("algo")
         if not isinstance(name, str):
             return None
@@ -152,7 +151,8 @@ class RunSettings:
     def reward_is_normalized(self) -> Setting | None:
         """Return whether the critics see rewards scaled by VecNormalize; None if no source states it.
 
-        VecNormalize scales rewards by default: a ``normalize`` mapping without ``norm_reward`` means that it does.
+        VecNormalize scales rewards by default, so a ``normalize`` mapping without ``norm_reward`` means that rewards
+        are scaled.
         """
         for layer in self.layers:
             group = {name for name in layer.values if name.startswith("normalize.")}
@@ -172,8 +172,8 @@ def read_given_settings(path: Path) -> Layer:
     """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
 
     :param path: path of the file
-    :raises ValueError: if it is another kind of file; the message names it
-    :raises OSError: if it cannot be read
+    :raises ValueError: if the file is of another kind; the message names it
+    :raises OSError: if the file cannot be read
     """
     content = read_mapping(path)
     # Only a run.json has both keys.
@@ -192,7 +192,8 @@ def run_settings(
 ) -> tuple[RunSettings, tuple[str, ...]]:
     """Combine all sources of a run's settings.
 
-    :param given: the file of --hyperparams, which takes precedence over run.json, as run.json does over rl-zoo's files
+    :param given: the content of the file of --hyperparams; it takes precedence over run.json, and run.json over
+        rl-zoo's files
     :param manifest: the content of run.json
     :param zoo_folder: the folder of rl-zoo's config.yml and args.yml
     :return: the settings, and notes on files that could not be used
@@ -247,7 +248,7 @@ def _defaults(given: RunSettings) -> Layer:
     known = _known_defaults()
     values = dict(known["td3"])
     if any(layer.source.endswith(ZOO_CONFIG) for layer in given.given):
-        # rl-zoo passes exactly what its file holds: without a noise_type there, TD3 has no action noise.
+        # rl-zoo passes only the settings in its file: without a noise_type in the file, TD3 has no action noise.
         values["action_noise"] = None
     if given.algo == "td3":
         return Layer("SB3's default", values)
@@ -281,9 +282,9 @@ def _literal_or_text(code: str) -> Any:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield name and value of everything in nested mappings, the names joined by dots.
+    """Yield the name and the value of every entry in nested mappings, with names joined by dots.
 
-    :param values: a mapping, of mappings where settings have groups
+    :param values: a mapping; groups of settings are mappings within it
     :param prefix: text before each name
     """
     for key, value in values.items():

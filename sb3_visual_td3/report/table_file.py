@@ -1,8 +1,8 @@
 """Read logs that are tables: SB3's progress.csv, monitor files and evaluations.npz, and CSV files of other programs.
 
-Each table becomes series under the names that SB3's own event files use, so that criteria and rules need not know where
-a point comes from. The files may come from a stranger: they are read as data, up to a size, and nothing in them is
-executed (an .npz file could hold a pickle, which is refused).
+Each table becomes series under the names that SB3's own event files use, so criteria and rules treat all points in the
+same way. The files may come from an unknown source: they are read as data, up to a maximum size, and nothing in them is
+executed. An .npz file that holds a pickle is refused.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
 
 MAX_TABLE_BYTES = 64 << 20
-"""A progress.csv of a training run of several days has a few megabytes."""
+"""Largest size of a table in bytes. A progress.csv of a training run of several days has a few megabytes."""
 MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
-"""The files of ``report --format csv``. In a folder they are copies of a log and are ignored; given by name they are
-read."""
+"""The files that ``report --format csv`` writes. In a folder they are copies of a log and are ignored; a path to one of
+them is read."""
 
 STEP_COLUMNS = (
     "time/total_timesteps",
@@ -59,7 +59,7 @@ STEP_COLUMNS = (
     "epoch",
     "epochs",
 )
-"""Columns that can be the x-axis, the best one first; case and spaces do not matter."""
+"""Columns that can be the x-axis, the best first; case and spaces do not matter."""
 ENVIRONMENT_STEPS, STEPS = "environment steps", "steps"
 _AXIS_OF_COLUMN = {
     **dict.fromkeys(STEP_COLUMNS[:5], ENVIRONMENT_STEPS),
@@ -69,7 +69,7 @@ _AXIS_OF_COLUMN = {
     **dict.fromkeys(["episode", "episodes"], "episodes"),
     **dict.fromkeys(["epoch", "epochs"], "epochs"),
 }
-# MLflow exports "key", TensorBoard's and our own long tables "tag".
+# MLflow exports have a column "key"; TensorBoard's and our own tables with one row per point have a column "tag".
 _NAME_COLUMNS = ("metric", "key", "tag", "name")
 _RUN_COLUMNS = ("run", "run_id", "run id")
 _NO_SERIES = frozenset(["wall time", "wall_time", "_runtime", "_timestamp", "timestamp", "time", "date", "datetime"])
@@ -77,14 +77,14 @@ _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_
 
 
 class TableError(ValueError):
-    """A table cannot be read; the message continues a sentence that begins with the file's name."""
+    """Raised when a table cannot be read; the message continues a sentence that begins with the file's name."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The content of one table.
+    """Hold the content of one table.
 
-    :param series: name to series
+    :param series: series by name
     :param axis: unit that the steps count, in words
     """
 
@@ -93,12 +93,12 @@ class Table:
 
 
 def is_sb3_table(name: str) -> bool:
-    """Return whether a file name is one that SB3 gives to a table."""
+    """Return whether SB3 gives this name to one of its tables."""
     return name in {PROGRESS, EVALUATIONS} or name == MONITOR_END or name.endswith(f".{MONITOR_END}")
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file's name is that of a table."""
+    """Return whether the name of a file is the name of a table."""
     return path.suffix.lower() in {".csv", ".npz"}
 
 
@@ -114,7 +114,7 @@ def has_step_column(path: Path) -> bool:
 
 
 class TableFile:
-    """One table, read again in full when it has changed.
+    """Read one table, and read it again in full when it has changed.
 
     :param path: path of the file
     """
@@ -156,10 +156,10 @@ class TableFile:
 
 
 def read_table(path: Path) -> Table:
-    """Read a table; its name decides how.
+    """Read a table in the format that its name shows.
 
     :param path: path of the file
-    :raises TableError: if it is not such a table
+    :raises TableError: if the file is not a table of that format
     :raises OSError: if it cannot be read
     """
     if path.suffix.lower() == ".npz":
@@ -177,10 +177,10 @@ def read_table(path: Path) -> Table:
 
 
 def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
-    """Read the monitor files of one run, one for each of its parallel environments, as one sequence of episodes.
+    """Read the monitor files of a run, one for each parallel environment, as one sequence of episodes.
 
     :param paths: paths of the files
-    :return: empty if one of them cannot be read
+    :return: series by name; empty if one of the files cannot be read
     """
     try:
         return _episodes([read_text(path, MAX_TABLE_BYTES) for path in paths])
@@ -192,7 +192,7 @@ def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
 
 
 class _Episode(NamedTuple):
-    """One row of a monitor file; ``at_s`` is the time of its end, by which the episodes of several files are sorted."""
+    """Hold one row of a monitor file; the episodes of several files are sorted by ``at_s``, the time of their end."""
 
     at_s: float
     reward: float
@@ -249,7 +249,7 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
         if len(row) < len(heading):
             continue
         reward, length = _number(row[at_r]), _number(row[at_l])
-        # Without a column of times, the order of the rows takes its place.
+        # If there is no column of times, the order of the rows replaces it.
         seconds: float | None = float(n_before + len(episodes))
         if at_t is not None:
             seconds = _number(row[at_t])
@@ -263,7 +263,7 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
 
 
 def _means_of_the_last(values: FloatArray, n: int) -> FloatArray:
-    """Return at each place the mean of up to ``n`` values that end there, ``(len(values),)``."""
+    """Return the mean of each value and up to ``n - 1`` values before it, ``(len(values),)``."""
     with np.errstate(over="ignore", invalid="ignore"):
         first = np.cumsum(values[:n]) / np.arange(1, min(n, len(values)) + 1)
         if len(values) <= n:
@@ -295,7 +295,7 @@ def _columns(path: Path, text: str) -> Table:
     at_step = _find_column(heading, STEP_COLUMNS)
     if at_step is None:
         raise TableError(
-            "is not a log that the report reads: its first line names no step column, such as step, global_step, "
+            "is not a log that the report reads: expected a step column in the first line, such as step, global_step, "
             "timesteps, update, episode or epoch"
         )
     axis = _AXIS_OF_COLUMN.get(heading[at_step].strip().lower(), STEPS)
@@ -305,7 +305,7 @@ def _columns(path: Path, text: str) -> Table:
     else:
         points = _wide_points(rows, heading, at_step, runs)
     if len(runs) > 1:
-        raise TableError(f"holds {len(runs)} runs; export each run into a file of its own. It was left out")
+        raise TableError(f"holds {len(runs)} runs, and was left out; export each run into a separate file")
     if not points:
         raise TableError("holds no number outside its step column")
     return Table(
@@ -320,7 +320,7 @@ _Points = dict[str, tuple[list[int], list[float]]]
 def _long_points(
     rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, default_name: str, runs: set[str]
 ) -> _Points:
-    """Read one row for each point: exports of MLflow and TensorBoard, and our own series.csv."""
+    """Read a table with one row for each point: exports of MLflow and TensorBoard, and our own series.csv."""
     points: _Points = {}
     at_name, at_run = _find_column(heading, _NAME_COLUMNS), _find_column(heading, _RUN_COLUMNS)
     at_value = _find_column(heading, ("value",))
@@ -338,7 +338,7 @@ def _long_points(
 
 
 def _wide_points(rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, runs: set[str]) -> _Points:
-    """Read one row for each step: SB3's progress.csv, exports of Weights & Biases, and most other tables."""
+    """Read a table with one row for each step: SB3's progress.csv, exports of Weights & Biases, most other tables."""
     points: _Points = {}
     names = _metric_names(heading, at_step, runs)
     for row in rows:
@@ -362,7 +362,7 @@ def _add(points: _Points, name: str, step: int, value: float) -> None:
 
 
 def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[tuple[int, str]]:
-    """Return the place and the name of each column with values.
+    """Return the index and the name of each column with values.
 
     Weights & Biases exports a chart as ``RUN - METRIC``, ``RUN - METRIC__MIN`` and ``RUN - METRIC__MAX``.
     """
@@ -405,7 +405,7 @@ def _step_in(row: Sequence[str], at: int) -> int | None:
 
 
 def _number(cell: str) -> float | None:
-    """Return the number in a cell; None for an empty one, and for text."""
+    """Return the number in a cell; None for an empty cell, and for text."""
     try:
         return float(cell)
     except ValueError:
@@ -422,8 +422,8 @@ def _evaluations(path: Path) -> dict[str, Series]:
     except OSError:
         raise
     except Exception as error:
-        # Damaged files make zipfile, zlib, NumPy and the tokenizer that NumPy reads headings with raise errors of a
-        # dozen classes; none of them documents which.
+        # With damaged files, zipfile, zlib, NumPy and the tokenizer that NumPy uses for headings raise errors of a
+        # dozen undocumented classes.
         reason = in_one_line(error)
         raise TableError(f"is not an evaluations.npz of plain numbers ({reason}), and was left out") from error
     steps, results = arrays.get("timesteps"), arrays.get("results")
@@ -451,7 +451,7 @@ def _arrays(path: Path) -> Iterator[tuple[str, FloatArray]]:
                 info = archive.getinfo(f"{name}.npy")
             except KeyError:
                 continue
-            # A zip file of a few bytes can hold a member of gigabytes.
+            # A zip file of a few bytes can hold an array of gigabytes.
             if info.file_size > MAX_TABLE_BYTES:
                 raise ValueError(f"{name} is larger than {MAX_TABLE_BYTES >> 20} MB")
             with archive.open(info) as member:
@@ -467,10 +467,10 @@ def _array(content: bytes) -> FloatArray:
         read_header = np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(stream)
     if dtype.hasobject or dtype.kind not in "biuf":
-        raise ValueError(f"its values are of type {dtype}")
+        raise ValueError(f"its values are of type {dtype}, not numbers")
     # NumPy reserves memory for the shape before it reads: a shape that is larger than the file is refused.
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > len(content):
-        raise ValueError("it is shorter than its header says")
+        raise ValueError("it is shorter than its header states")
     stream.seek(0)
     array = np.lib.format.read_array(stream, allow_pickle=False)
     return np.asarray(array, dtype=np.float64)

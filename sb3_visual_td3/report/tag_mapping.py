@@ -1,4 +1,4 @@
-"""Read the tags of other libraries under our names, by a small mapping that is built in or given with --tags."""
+"""Rename the tags of other libraries to ours, by a small mapping that is built in or given with --tags."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS
 
 HELP = (
-    "YAML file that maps the tags in the event files to ours, one a line: 'THEIRS: OURS', for example "
-    "'Loss/qf1: train/critic_1_loss', or 'THEIRS: {tag: OURS, scale: -1}' if theirs has another sign or factor; if "
-    "ours counts episodes (train/episode_length), their k-th point is episode k. The tags of CleanRL and "
-    "Stable-Baselines3 are known without it; --write-tags writes a file to start from"
+    "YAML file that maps the tags in the event files to the names of this package, one per line: 'THEIRS: OURS', for "
+    "example 'Loss/qf1: train/critic_1_loss'. If theirs has another sign or factor, write 'THEIRS: {tag: OURS, scale: "
+    "-1}'. If ours counts episodes (train/episode_length), their k-th point is episode k. The tags of CleanRL and "
+    "Stable-Baselines3 need no such file. --write-tags writes a file to start from"
 )
 WRITE_HELP = (
-    "write a file for --tags to this path: every name that the run logged, with a guess of the name of ours where its "
-    "words allow one. Correct it, and give it with --tags. Of several runs, the first one counts"
+    "write a file for --tags to this path. It lists every name that the run logged, with a guess of the name in this "
+    "package if there is one. Correct the file, and give it with --tags. If PATH holds several runs, the names are "
+    "those of the first"
 )
 
 
 @dataclass(frozen=True)
 class Target:
-    """The tag of this package that corresponds to a foreign tag.
+    """Name the tag of this package that corresponds to a tag of other code.
 
     :param tag: our name
     :param scale: factor from their value to ours
@@ -59,23 +60,23 @@ class Target:
 
     @property
     def counts_episodes(self) -> bool:
-        """Return whether the x-axis of our tag is the episode."""
+        """Return whether the x-axis of our tag is the number of the episode."""
         return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
 
     def read(self, series: Series) -> Series:
-        """Return a foreign series under our name.
+        """Return a series of other code under our name.
 
         If our tag counts episodes, the k-th point (from 0) becomes episode k.
 
-        :param series: the points under the foreign name
+        :param series: the points under the name of the other code
         """
         steps = np.arange(len(series)) if self.counts_episodes else series.steps
-        # A value near the largest double times a factor is infinite, which the criteria then report.
+        # A value near the largest double becomes infinite when it is multiplied, which the criteria then report.
         with np.errstate(over="ignore", invalid="ignore"):
             return Series(self.tag, steps, series.values * self.scale)
 
     def in_words(self, theirs: str) -> str:
-        """Describe the mapping of one foreign tag, for a note."""
+        """Describe the mapping of one tag of other code, for a note."""
         factor = "" if self.scale == 1.0 else f" times {number(self.scale)}"
         episodes = " (point k as episode k)" if self.counts_episodes else ""
         return f"{theirs}{factor} as {self.tag}{episodes}"
@@ -86,12 +87,12 @@ Targets = Mapping[str, tuple[Target, ...]]
 
 @dataclass(frozen=True)
 class TagMapping:
-    """The mapping of one library or project.
+    """Hold the mapping of one library or project.
 
     :param name: name of the library, or of the file
-    :param targets: foreign tag to our tags; one foreign tag may correspond to several of ours
+    :param targets: our tags by tag of the other code, which may correspond to several of ours
     :param recognised_by: a built-in mapping is used only for a run that logged all these tags
-    :param keep_out: tags that only seem to correspond to one of ours, with the reason
+    :param keep_out: tags that seem to correspond to one of ours but do not, with the reason
     """
 
     name: str
@@ -104,9 +105,9 @@ def load_tag_mapping(path: Path) -> TagMapping:
     """Read the file of --tags.
 
     :param path: path of the file
-    :raises ValueError: if it is not such a file, or maps to a tag that we do not have; the message names the nearest
-        one
-    :raises OSError: if it cannot be read
+    :raises ValueError: if the file is not such a mapping, or maps to a tag that this package does not have; the message
+        names the nearest tag
+    :raises OSError: if the file cannot be read
     """
     lines = read_text(path).splitlines()
     if lines and all(line.lstrip().startswith("#") or not line.strip() for line in lines):
@@ -122,7 +123,7 @@ def load_tag_mapping(path: Path) -> TagMapping:
 
 @cache
 def built_in_mappings() -> tuple[TagMapping, ...]:
-    """Return the mappings that the package ships, read once."""
+    """Return the mappings that are part of the package; their files are read only once."""
     folder = resources.files(__package__).joinpath("tags")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yml")), key=lambda file: file.name)
     contents = ((file.name, parse_mapping(file.read_text(encoding="utf-8"), file.name)) for file in files)
@@ -133,12 +134,12 @@ def built_in_mappings() -> tuple[TagMapping, ...]:
 
 
 def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
-    """Return a run with its foreign tags under our names, and notes on the renamed tags.
+    """Return a run with the tags of other code under our names, and notes on the renamed tags.
 
     :param data: content of the run's event files
-    :param given: the mapping of --tags. The built-in mappings apply to the remaining tags, and never replace a tag of
-        ours.
-    :raises UnreadableRunError: if two tags of the run would become one
+    :param given: the mapping of --tags. The built-in mappings apply to all other tags, and never replace one of our
+        tags.
+    :raises UnreadableRunError: if two tags of the run would get the same name
     """
     logged = set(data.series.names())
     if given is not None:
@@ -155,7 +156,7 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 
 def _not_there_yet(targets: Targets, series: SeriesSet) -> Targets:
-    # A tag of ours that the run logged itself, or that --tags filled, is never replaced by a built-in mapping.
+    # A built-in mapping never replaces one of our tags that the run logged itself, or that --tags filled.
     new = {theirs: tuple(t for t in each if t.tag not in series) for theirs, each in targets.items()}
     return {theirs: each for theirs, each in new.items() if each and theirs in series}
 
@@ -166,7 +167,7 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
         for target in targets:
             sources.setdefault(target.tag, []).append(theirs)
     for ours, theirs_of in sources.items():
-        # A tag of ours that the run logged collides as well, unless the file maps that tag to another name.
+        # One of our tags that the run logged also collides, unless the file maps it to another name.
         both = theirs_of
         if ours in logged and ours not in chosen:
             both = [*theirs_of, ours]
@@ -179,7 +180,8 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
 def _renamed(data: RunData, chosen: Targets, why: str) -> RunData:
     if not chosen:
         return data
-    # A foreign tag disappears; one of them may become several of ours (a learning rate that all groups share).
+    # The tag of the other code disappears. One such tag may become several of ours, such as a learning rate that all
+    # groups share.
     renamed = {name: series for name, series in data.series.series.items() if name not in chosen}
     words = []
     for theirs, targets in chosen.items():
@@ -208,7 +210,7 @@ def _target(entry: Any, where: str) -> Target:
     if not isinstance(keys, dict) or not isinstance(keys.get("tag"), str) or not keys.keys() <= {"tag", "scale"}:
         raise ValueError(f"{where}: expected one of our tags, or {{tag: OURS, scale: FACTOR}}; got {shown(entry)}")
     tag, scale = keys["tag"], keys.get("scale", 1.0)
-    # The alerts of single rules are not in the table: their names follow from the rules.
+    # The names of the alerts of single rules are not in the table, because they follow from the rules.
     known = [*tags.TAGS, *tags.OF_SB3.values(), *map(tags.alert_of_rule, LIVE_RULES)]
     if tag not in known:
         near = difflib.get_close_matches(tag, known, n=1, cutoff=0.0)
@@ -230,12 +232,12 @@ _BY_WORDS = (
     (frozenset(["ent", "coef"]), tags.OF_SB3["ent_coef"]),
     (frozenset(["success"]), tags.OF_SB3["success_rate"]),
 )
-"""Words of a name and what it probably is; the first row whose words are all in the name counts."""
+"""Words of a name, and the quantity that it probably names; the first row whose words are all in the name counts."""
 _RETURN_WORDS = frozenset(["return", "returns", "reward", "rewards", "rew", "score", "scores"])
 
 
 def mapping_to_start_from(data: RunData, name: str) -> str:
-    """Return the text of a file for --tags: every name of the run, with a guess where the words of the name allow one.
+    """Return the text of a file for --tags: every name of the run, with a guess of our name if there is one.
 
     :param data: the run, under the names that its own code uses
     :param name: name of the run, for the heading
@@ -244,24 +246,25 @@ def mapping_to_start_from(data: RunData, name: str) -> str:
     known = {theirs for mapping in built_in_mappings() for theirs in mapping.targets}
     lines = [
         f"# Names that {shown(name)[1:-1]} logged, for: visual-td3 report RUN --tags THIS_FILE",
-        "# THEIRS: OURS. Names of ours are guesses by the words of theirs: correct them. Lines with # do not count.",
-        "# docs/logged_names.md lists ours; 'THEIRS: {tag: OURS, scale: -1}' turns the sign.",
+        "# THEIRS: OURS. OURS is guessed from the words in THEIRS: correct the guesses. Lines that begin with # are "
+        "ignored.",
+        "# docs/logged_names.md lists all names of OURS; 'THEIRS: {tag: OURS, scale: -1}' changes the sign.",
     ]
     for theirs in data.series.names():
         key = _as_key(theirs)
         if theirs in guesses:
             lines.append(f"{key}: {guesses[theirs]}")
         elif theirs in tags.TAGS or theirs in known or theirs.startswith(STANDARD_PREFIXES):
-            lines.append(f"# {key}: read under this name already")
+            lines.append(f"# {key}: already read under this name")
         elif return_tag(theirs) is not None:
-            lines.append(f"# {key}: read as a return already")
+            lines.append(f"# {key}: already read as a return")
         else:
             lines.append(f"# {key}: no guess")
     return "\n".join(lines) + "\n"
 
 
 def _guesses(data: RunData) -> dict[str, str]:
-    """Guess which of our names each foreign name stands for; each of our names is used at most once."""
+    """Guess our name for each name of other code; each of our names is used at most once."""
     known = {theirs for mapping in built_in_mappings() for theirs in mapping.targets}
     logged = data.series.names()
     names = [
@@ -278,7 +281,8 @@ def _guesses(data: RunData) -> dict[str, str]:
 
     critics = find_critic_losses(names)
     for theirs in critics:
-        # One loss is the sum of both critics, or of the only one; two are one for each.
+        # A single critic loss belongs to the only critic, or is the sum over both. Two critic losses belong to one
+        # critic each.
         each_of_two = (tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS)
         guess(theirs, *(each_of_two if len(critics) == 2 else (tags.CRITIC_LOSS,)))
     is_on_policy = recognise(logged).family is Family.ON_POLICY
@@ -293,7 +297,8 @@ def _guesses(data: RunData) -> dict[str, str]:
         if found is not None and found.source == "evaluation":
             guess(theirs, tags.EVAL_REWARD)
         elif found is None and words & _RETURN_WORDS and words & EPISODE_WORDS:
-            # Over episodes, point k is episode k; over environment steps it is what SB3's Monitor logs.
+            # A return over episodes becomes our tag with one point per episode. A return over environment steps becomes
+            # the tag that SB3 logs.
             guess(theirs, tags.OF_SB3["ep_rew_mean"] if counts_steps else tags.EPISODE_REWARD)
         elif find_lengths([theirs]) is not None and not words & EVALUATION_WORDS:
             guess(theirs, tags.OF_SB3["ep_len_mean"] if counts_steps else tags.EPISODE_LENGTH)
@@ -304,7 +309,7 @@ def _guesses(data: RunData) -> dict[str, str]:
 
 
 def _as_key(name: str) -> str:
-    """Write a name as the key of a YAML mapping; names come from event files and may hold any character."""
+    """Write a name as the key of a YAML mapping; names from event files may hold any character."""
     plain = name.replace("/", "").replace("_", "").replace("-", "").replace(".", "")
     if plain.isascii() and plain.isalnum() and name[0].isalpha():
         return name

@@ -1,4 +1,4 @@
-"""``--watch``: judge runs that are still training again whenever they have logged something new."""
+"""Implement ``--watch``: judge runs that still train again whenever they have logged new points."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sb3_visual_td3.report.wording import reason, reasons
 DEFAULT_INTERVAL_S = 10.0
 NOTHING_YET = "no verdict"
 ON_CHANGE_TIMEOUT_S = 60.0
-"""A command of --on-change that takes longer is ended, because the watch waits for it."""
+"""Seconds after which a command of --on-change is ended, because the watch waits for the command."""
 
 
 class FoundRuns(NamedTuple):
-    """The runs below the requested paths.
+    """Hold the runs below the requested paths.
 
     :ivar runs: name and files of each run
     :ivar waiting: one line for each path without an event file yet
@@ -40,9 +40,10 @@ class FoundRuns(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """The end of a run.
+    """Describe the end of a run.
 
-    :ivar words: such as ``finished at ...`` or ``crashed at ...: why``; None while it trains, or if it was killed
+    :ivar words: description such as ``finished at ...`` or ``crashed at ...: why``; None while the run trains, or if it
+        was killed
     :ivar is_over: whether the run cannot continue. A run that crashed or was interrupted is not over: it can be
         resumed.
     """
@@ -55,7 +56,7 @@ ONGOING = Ending(None, is_over=False)
 
 
 class Job(Protocol):
-    """The work of the report command on its runs, for one check or for repeated ones."""
+    """Describe the work of the report command on its runs, for a single check or for repeated checks."""
 
     def find(self) -> FoundRuns:
         """Find the runs below the requested paths."""
@@ -72,10 +73,10 @@ class Job(Protocol):
 
 @dataclass
 class _Watched:
-    """One watched run, as of the last check.
+    """Hold the state of one watched run at the last check.
 
-    :param reader: reader of its event files
-    :param analysis: None if its files hold nothing to judge yet
+    :param reader: reader of the run's event files
+    :param analysis: result of the last check; None if the run's files hold no point yet
     :param said: the last verdict and cause that were printed
     :param ending: the end of the run
     """
@@ -87,12 +88,12 @@ class _Watched:
 
 
 class Watch:
-    """The state of all watched runs. :meth:`look` does the work of one check, and never waits.
+    """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
     :param job: the work to do at each check: find, judge and write the runs
     :param quiet_s: seconds without a change after which a finished run counts as complete. A run may log its last
-        points, such as those of an evaluation, after run.json says that it has finished; a second check without
-        anything new also completes it.
+        points, such as those of an evaluation, after run.json states that it has finished. A second check without new
+        points also completes the run.
     :param on_change: program and arguments that are run when the verdict or the cause of a run changes
     """
 
@@ -112,7 +113,7 @@ class Watch:
         return [run.analysis for run in self._watched.values() if run.analysis is not None]
 
     def look(self) -> None:
-        """Read what is new, judge it, write the reports, and print what has changed."""
+        """Read new points, judge the runs, write the reports, and print every change."""
         found = self._job.find()
         problems = list(found.problems)
         places = {files.path.resolve(): (name, files) for name, files in found.runs}
@@ -124,7 +125,7 @@ class Watch:
             ending = self._job.ending(files)
             try:
                 has_new = self._read(run, name, files, ending)
-            except BrokenPipeError:  # a line could not be printed; the files of the run are not at fault
+            except BrokenPipeError:  # A line could not be printed; the files of the run are not the cause.
                 raise
             except (ValueError, OSError) as error:
                 problems.append(one_line(error))
@@ -141,7 +142,7 @@ class Watch:
 
     def _read(self, run: _Watched, name: str, files: RunFiles, ending: Ending) -> bool:
         has_new = run.reader.read_new(files.files)
-        # run.json may change without a new point, and its end is part of the report.
+        # run.json may change without a new point, and the end of the run is part of the report.
         if not has_new and ending == run.ending:
             return False
         if ending != run.ending:
@@ -179,7 +180,7 @@ class Watch:
         for line in lines:
             if line not in self._complaints:
                 complain(line)
-        # Only problems of the last check are remembered: one that disappears and comes back is printed again.
+        # Only problems of the last check are remembered: a problem that disappears and comes back is printed again.
         self._complaints = set(lines)
 
     def _is_quiet(self, files: RunFiles) -> bool:
@@ -202,14 +203,14 @@ def watch(
     wait: Callable[[float], None] = time.sleep,
     on_change: Sequence[str] = (),
 ) -> Watch:
-    """Check the runs again and again, until every run is finished or stopped, or the user presses Ctrl-C.
+    """Check the runs repeatedly, until every run is finished or stopped, or the user presses Ctrl-C.
 
     :param job: the work to do at each check: find, judge and write the runs
     :param interval_s: seconds between two checks; a pause is never shorter than the check before it
     :param status: function that opens a status line
     :param wait: function that waits for a number of seconds
     :param on_change: program and arguments that are run when the verdict or the cause of a run changes
-    :return: the runs, as of the last check
+    :return: the runs in the state of the last check
     """
     watched = Watch(job, interval_s, on_change)
     try:
@@ -220,7 +221,7 @@ def watch(
                 if watched.is_over:
                     return watched
                 show(watched.in_one_line())
-                # A slow check of many runs must not take all of the processor that a training run next to it needs.
+                # A slow check of many runs must leave time on the processor for training runs on the same machine.
                 wait(max(interval_s, time.monotonic() - began))
     except (KeyboardInterrupt, BrokenPipeError):  # a broken pipe: the program that reads our stdout has ended
         return watched
@@ -229,7 +230,7 @@ def watch(
 def split_command(text: str) -> tuple[str, ...]:
     """Split the command of --on-change as a shell does, without running a shell.
 
-    :param text: such as ``"notify-send 'the verdict has changed'"``
+    :param text: the command, such as ``"notify-send 'the verdict has changed'"``
     :raises ValueError: if a quotation mark is missing, or the text is empty
     """
     try:
@@ -242,12 +243,12 @@ def split_command(text: str) -> tuple[str, ...]:
 
 
 def change_variables(name: str, path: Path, analysis: Analysis | None, before: str) -> dict[str, str]:
-    """Return the environment variables that tell the command of --on-change what has changed.
+    """Return the environment variables that describe a change to the command of --on-change.
 
     :param name: name of the run
-    :param path: its folder or file
-    :param analysis: the run now; None if its files hold nothing any more
-    :param before: verdict and cause before
+    :param path: folder or file of the run
+    :param analysis: the run now; None if its files no longer hold any point
+    :param before: verdict and cause before the change
     """
     verdict, cause, step = NOTHING_YET, "", ""
     if analysis is not None:
@@ -267,10 +268,10 @@ def change_variables(name: str, path: Path, analysis: Analysis | None, before: s
 
 
 def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Run the command of --on-change and wait for its end. Its failure is reported and never ends the watch.
+    """Run the command of --on-change and wait for its end; a failure is reported and never ends the watch.
 
-    The command is exactly the one that the user gave. Text from a log is passed in environment variables only, so that
-    it can never become a program, an argument or part of a shell command.
+    The command is exactly as the user gave it. Text from a log is passed only in environment variables, so it can never
+    become a program, an argument or part of a shell command.
 
     :param command: program and arguments
     :param variables: environment variables to add to those of this process
@@ -305,7 +306,7 @@ def _state(analysis: Analysis) -> str:
 
 def _change_line(name: str, analysis: Analysis | None, old: str, new: str) -> str:
     if analysis is None:
-        return f"{_now()}  {name}: {old} -> {new}: its event files no longer hold anything"
+        return f"{_now()}  {name}: {old} -> {new}: its event files no longer hold any point"
     n_steps = analysis.series.n_steps
     at = "" if n_steps is None else f"  step {n_steps:,}"
     return f"{_now()}  {name}{at}: {old} -> {new}: {_why(analysis)}"

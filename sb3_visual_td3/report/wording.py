@@ -1,4 +1,4 @@
-"""The sentences and table rows that every format of the report shares."""
+"""Write the sentences and table rows that all formats of the report share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATUS_WORD = {
 VERDICT_MARK = {Verdict.GO: "✓", Verdict.NO_GO: "✗", Verdict.INSUFFICIENT: "?", None: "·"}
 VERDICT_MARKS = tuple((VERDICT_MARK[verdict], verdict.value) for verdict in Verdict)
 FLAG_MARK = "▲"
-"""The sign before text that a reader should see first."""
+"""Sign before text that a reader should see first."""
 
 VERDICT_SENTENCE = {
     Verdict.GO: "The run is stable, and it learns. Nothing in it argues against a long run.",
@@ -36,7 +36,7 @@ VERDICT_SENTENCE = {
     Verdict.INSUFFICIENT: "The logged data do not suffice for a GO; no blocking criterion failed.",
 }
 _NEAR = 0.8
-"""A criterion that passes with more than this part of its threshold is a near miss."""
+"""A criterion whose value passes, but lies above this fraction of its threshold, is a near miss."""
 
 
 def verdict_sentence(analysis: Analysis) -> str:
@@ -48,7 +48,7 @@ def verdict_sentence(analysis: Analysis) -> str:
 
 
 def answers_line(analysis: Analysis) -> str:
-    """Return both answers, the shape of the return curve, and the evidence level, in one line."""
+    """Return the answers to both questions, the shape of the return curve, and the evidence level, in one line."""
     learning = f"Learning: {analysis.learning}"
     curve = analysis.curve
     if curve is not None:
@@ -67,7 +67,7 @@ def answers_line(analysis: Analysis) -> str:
 
 
 def near_misses(analysis: Analysis) -> tuple[str, ...]:
-    """Return the blocking criteria of a GO that passed close to their limit, with the distance, in words."""
+    """Return a line for each blocking criterion of a GO that passed close to its limit, with the distance."""
     if analysis.verdict is not Verdict.GO:
         return ()
     near = []
@@ -81,7 +81,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
             near.append(f"{r.title}: {number(r.value)}, {distance:.0%} above {number(r.threshold)} ({r.id})")
     lost = _lost_since_peak(analysis)
     if lost is not None and lost > _NEAR * NOTED_FALL:
-        told = f"the last returns are {lost:.0%} of the gain below the best ones"
+        told = f"the last returns are {lost:.0%} of the gain below the best returns"
         limit = f"{NOTED_FALL:.0%} count as a fall"
         if lost >= NOTED_FALL:
             limit = "a fall, if it were more than their noise"
@@ -117,18 +117,18 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
-    """Return how to make the first deciding criterion inform only; None for a GO."""
+    """Return how to stop the first deciding criterion from blocking; None for a GO."""
     why = [r for r in reasons(analysis) if r.id != "evidence"]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):
         return None
     return (
-        f"To let a criterion inform only, give --criteria a file with: "
-        f"{{format_version: 1, criteria: {{{why[0].id}: {{blocking: false}}}}}}"
+        "To stop this criterion from blocking, give --criteria a file with: {format_version: 1, criteria: "
+        f"{{{why[0].id}: {{blocking: false}}}}}}"
     )
 
 
 def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
-    """Return the criteria that decided the verdict: the failed ones, otherwise the unknown ones."""
+    """Return the criteria that decided the verdict: failed criteria, or else unknown criteria."""
     if analysis.verdict is Verdict.NO_GO:
         return analysis.blocking(Status.FAIL)
     if analysis.verdict is Verdict.INSUFFICIENT:
@@ -155,7 +155,7 @@ def until_line(analysis: Analysis) -> str | None:
 
 
 MAX_CHANGES = 6
-"""A verdict that changes more often is described without its single changes."""
+"""If the verdict changes more often than this, the single changes are not listed."""
 
 
 def over_time_line(analysis: Analysis) -> str | None:

@@ -19,8 +19,8 @@ from sb3_visual_td3.report.sections.availability import Metric
 from sb3_visual_td3.runs.manifest import FILE_NAME
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
-"""A sign that starts a formula, at the start or after a character that a spreadsheet may read as a separator.
-Full-width signs count as well."""
+"""Matches a sign that starts a formula, at the start of a text or after a character that a spreadsheet may read as a
+separator. Full-width signs count as well."""
 
 
 def report_csv(analyses: Sequence[Analysis]) -> str:
@@ -42,7 +42,7 @@ def report_csv(analyses: Sequence[Analysis]) -> str:
 
 
 def series_csv(analyses: Sequence[Analysis]) -> str:
-    """Return series.csv: one row for each point of each run, under our names, by tag and step."""
+    """Return series.csv: one row for each point of each run, under our names, sorted by tag and step."""
     rows = (
         (run, name, step, value)
         for analysis in analyses
@@ -59,7 +59,7 @@ def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
 
 
 def inert(text: str) -> str:
-    """Put an apostrophe before every sign with which a spreadsheet would start a formula.
+    """Put an apostrophe before every sign that starts a formula in a spreadsheet.
 
     Names of tags come from event files, which may be untrusted.
 
@@ -81,8 +81,8 @@ def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the folders to try to write to, in order.
 
-    Without an explicit folder, the reports of a single run go into its own folder if that holds a run.json. Any other
-    folder may hold data of another program and stays as it is: the reports then go into the current folder.
+    If --output names no folder, the reports of a single run go into the folder of the run, if that holds a run.json.
+    Any other folder may hold data of another program and is not changed: the reports then go into the current folder.
 
     :param output: the folder of --output
     :param paths: the paths that were requested
@@ -100,7 +100,7 @@ def write_reports(folders: Sequence[Path], contents: dict[str, str]) -> tuple[Pa
     :param folders: folders to try, in order
     :param contents: the text of each file, by its name
     :return: the paths of the files
-    :raises OSError: the error of the last folder, if none can be written to
+    :raises OSError: the error of the last folder, if no folder can be written to
     """
     error: OSError | None = None
     for folder in folders:
@@ -119,7 +119,7 @@ def _write(path: Path, text: str) -> Path:
     elif path.suffix not in {".html", ".js"}:
         # A page contains plotly's source, which must stay as it is; its renderer escapes the text of the log.
         text = visible(text)
-    # A temporary file that replaces the old one at the end: a reader of report.json never sees half of it.
+    # A temporary file replaces the old file at the end, so a reader of report.json never gets an incomplete file.
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -135,7 +135,7 @@ def test_bad_arguments_are_refused_at_once(kwargs, message):
 
 def test_a_rollback_without_snapshots_is_an_error_before_the_first_step():
     model = visual_td3()
-    with pytest.raises(ValueError, match=r"on_critical='rollback'.*add SnapshotCallback.*as the last"):
+    with pytest.raises(ValueError, match=r"on_critical='rollback'.*Add SnapshotCallback.*as the last"):
         model.learn(50, callback=[guard("rollback")])
     assert model.num_timesteps == 0
     assert model.observers == []

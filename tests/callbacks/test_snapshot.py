@@ -231,7 +231,7 @@ def test_a_snapshot_says_which_versions_made_it_and_a_resumed_run_which_have_cha
     monkeypatch.setattr(snapshot_module, "package_versions", lambda: {**versions, "torch": "0.1"})
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path, resume=True))
     said = capsys.readouterr().out
-    assert f"packages have changed since (torch {versions['torch']} -> 0.1)" in said
+    assert f"packages have changed since the snapshot (torch {versions['torch']} -> 0.1)" in said
 
 
 def test_a_resumed_snapshot_is_not_saved_again(tmp_path):

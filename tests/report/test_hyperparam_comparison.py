@@ -292,7 +292,7 @@ def test_the_event_file_supplies_values_that_no_settings_file_has() -> None:
 def test_settings_that_the_event_file_contradicts_are_noted() -> None:
     series = SeriesSet.of([line("agent/actor_lr", (100, 3e-4)), line("agent/critic_lr", (100, 1e-4))])
     rows = compare_hyperparams(settings(learning_rate=1e-4), series)
-    assert contradictions(rows) == ("learning rate, actor: h.yml says 0.0001, the event file logged 0.0003",)
+    assert contradictions(rows) == ("learning rate, actor: 0.0001 in h.yml, but 0.0003 in the event file",)
     decaying = SeriesSet.of([line("agent/actor_lr", (100, 9e-4), (200, 1e-4))])
     assert contradictions(compare_hyperparams(settings(actor_lr="lin_1e-3"), decaying)) == ()
     assert len(contradictions(compare_hyperparams(settings(actor_lr=1e-3), decaying))) == 1
@@ -326,7 +326,7 @@ def test_the_settings_of_the_first_carla_run_are_compared_correctly(report: Repo
     assert rows["updates_per_step"]["contradiction"] is None
     text = (tmp_path / "out" / "report.md").read_text()
     assert "same ratio, not 50 times more" in text
-    assert "exploration noise: seed.yml says 0.1, the event file logged 0.3 to 0.2071" in text
+    assert "exploration noise: 0.1 in seed.yml, but 0.3 to 0.2071 in the event file" in text
 
 
 @needs_real_runs

@@ -102,7 +102,7 @@ def test_a_block_that_states_a_longer_run_is_run_as_it_is() -> None:
     config = Layer("rl-zoo's config.yml", {"n_timesteps": 5e5, "buffer_size": 200_000, "learning_rate": 1e-4})
     step = next_step(analysed(healthy(), ZOO, config))
     assert only(step.snippets, "console").endswith("--gym-packages mycam")
-    assert "500,000 steps as its block states" in step.text
+    assert "500,000 steps as the hyperparameter file states" in step.text
     assert "the last 200,000 of them" in step.text
     assert "stays at 0.0001" in step.text
 
@@ -213,7 +213,7 @@ def test_a_part_of_the_gain_that_is_lost_is_told_beside_a_go() -> None:
     analysis = analysed(run)
     assert analysis.verdict is Verdict.GO
     (near,) = (told for told in near_misses(analysis) if "(learning)" in told)
-    assert re.search(r"24% of the gain below the best ones; 30% count as a fall", near)
+    assert re.search(r"24% of the gain below the best returns; 30% count as a fall", near)
 
 
 # ---- a whole run

@@ -249,7 +249,7 @@ def test_arguments_of_visual_td3_alone_are_marked() -> None:
 
 def test_reward_normalisation_that_stock_td3_crashes_on_is_not_proposed_without_a_word() -> None:
     (change,) = recommended("reward_scale", algo="td3", frame_stack=4).changes
-    assert "rl-zoo's own train crashes on it" in change.reason
+    assert "rl-zoo's own train crashes with this setting" in change.reason
     (change,) = recommended("reward_scale", algo="td3").changes
     assert "crashes" not in change.reason
 

@@ -122,7 +122,7 @@ def test_two_candidates_are_none_and_a_note(report: Report, tmp_path: Path) -> N
         (run_dir / "Other-v0" / name).write_text("a: 1")
     report(run_dir)
     assert written(tmp_path)["hyperparams"] == {}
-    assert "holds those of several environments (Other-v0, Pendulum-v1)" in str(written(tmp_path)["notes"])
+    assert "holds the settings of several environments (Other-v0, Pendulum-v1)" in str(written(tmp_path)["notes"])
 
 
 def test_a_config_that_would_run_code_is_ignored_with_a_note(report: Report, tmp_path: Path) -> None:
@@ -279,4 +279,4 @@ def test_a_name_that_is_almost_a_settings_is_told_with_the_nearest(
     (tmp_path / "h.yml").write_text("gama: 0.99\ntau: 0.005\npolyak: 0.995\nexp_name: a\npolicy_kwargs: {n: 1}\n")
     report(tmp_path / "run", "--hyperparams", tmp_path / "h.yml")
     notes = [line for line in capsys.readouterr().out.splitlines() if "Note" in line]
-    assert notes == ["  Note: h.yml: the report knows no setting 'gama'; did you mean 'gamma'?"]
+    assert notes == ["  Note: h.yml: 'gama' is not a setting that the report uses; did you mean 'gamma'?"]

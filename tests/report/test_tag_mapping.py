@@ -265,7 +265,7 @@ def test_the_file_to_start_from_names_every_tag_and_guesses_by_words(tmp_path: P
         "QValues/Q2": tags.Q2_VALUE,
         "Episode/Length": tags.EPISODE_LENGTH,
     }
-    assert "# Episode/Reward: read as a return already" in path.read_text()
+    assert "# Episode/Reward: already read as a return" in path.read_text()
     assert with_our_names(data, load_tag_mapping(path)).series[tags.Q2_VALUE].values[0] == 1.0
 
 

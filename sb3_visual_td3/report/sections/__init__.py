@@ -1,5 +1,6 @@
-"""The parts of the report below the verdict.
+"""Compute the parts of the report below the verdict.
 
-Each module computes the figures of one part from the series (``growth``, ``norms``, ...), and turns them into a section
-with sentences and tables (``growth_section``, ``norms_section``, ...). report.json contains the figures.
+Each module computes the figures of one part from the series (``growth``, ``norms``, ...). A second function turns these
+figures into a section with sentences and tables (``growth_section``, ``norms_section``, ...). report.json contains the
+figures.
 """

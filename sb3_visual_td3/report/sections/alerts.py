@@ -1,6 +1,7 @@
-"""The alerts of a run: how many points were logged, and how many of them are active.
+"""Count the points of each alert of a run, and the active points among them.
 
-The hand-written report on the CARLA run that started this project counted points: 22 instead of 17 activations.
+The hand-written report on the CARLA run that started this project counted all points, and found 22 instead of 17
+activations.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
 
 
 class Stretch(NamedTuple):
-    """Consecutive active points of one alert.
+    """Describe consecutive active points of one alert.
 
     :ivar first_step: step of the first active point
     :ivar last_step: step of the last active point
@@ -37,15 +38,15 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Alert:
-    """The points of one alert. A point of 0 is not an activation: the check ran and found nothing.
+    """Hold the figures of one alert; a point of 0 is not an activation, because the check ran and found nothing.
 
     :param tag: the logged name
     :param n_points: number of points
     :param n_active: number of points that are 1
-    :param logged: first and last step of its points
+    :param logged: first and last step of all points
     :param first_step: step of the first active point; None if there is none
     :param last_step: step of the last active point; None if there is none
-    :param stretches: the active points, grouped into consecutive ones
+    :param stretches: the active points, in groups of consecutive points
     """
 
     tag: str
@@ -69,14 +70,14 @@ class Alert:
 
     @property
     def longest(self) -> Stretch | None:
-        """Return the stretch with the most points, the first one in a tie; None if the alert was never active."""
+        """Return the stretch with the most points, the first of several; None if the alert was never active."""
         return max(self.stretches, key=lambda stretch: stretch.n_points, default=None)
 
 
 def _stretches(series: Series) -> tuple[Stretch, ...]:
     active = (series.values == 1.0).astype(np.int8)
-    # With a 0 at both ends, the differences are not 0 where a stretch begins (even indices) and after its end (odd
-    # ones).
+    # With a 0 at both ends, the differences are not 0 at the beginning of a stretch (even indices) and after its end
+    # (odd indices).
     edges = np.flatnonzero(np.diff(np.concatenate([[0], active, [0]])))
     steps = series.steps
     return tuple(
@@ -95,15 +96,15 @@ def alerts(data: SeriesSet) -> dict[str, Alert]:
 
 
 def alerts_section(found: Mapping[str, Alert]) -> Section | None:
-    """Return the section; None if the run logged no alert."""
+    """Return the section on alerts; None if the run logged no alert."""
     if not found:
         return None
     fired = {name: alert for name, alert in found.items() if alert.n_active}
     silent = [alert for alert in found.values() if not alert.n_active]
     sentences: list[Sentence] = [
         (
-            "A point of an alert is 1 if the alert is active, and 0 if the check found nothing. Activations count, "
-            "points do not.",
+            "A point of an alert is 1 if the alert is active, and 0 if the check found nothing. Only points of 1 "
+            "count as activations.",
         ),
         *(_counts(alert) for alert in fired.values()),
     ]

@@ -1,4 +1,4 @@
-"""The logged tags by kind with their statistics, and the known tags that were not logged."""
+"""List the logged tags by kind with their statistics, and the known tags that were not logged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def kind_of(tag: str) -> str:
 
 @dataclass(frozen=True)
 class Logged:
-    """One tag that was logged."""
+    """Describe one tag that was logged."""
 
     tag: str
     n: int
@@ -58,12 +58,12 @@ class Logged:
 
 @dataclass(frozen=True)
 class Missing:
-    """One known tag that the run did not log.
+    """Describe one known tag that the run did not log.
 
     :param tag: name of the tag
     :param meaning: description of the tag, from the table in ``common/tags.py``
     :param owner: the callback that writes it
-    :param needed_by: ids of the criteria that are unknown without it
+    :param needed_by: ids of the criteria that are unknown without the tag
     """
 
     tag: str
@@ -74,7 +74,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Kind:
-    """The tags of one kind."""
+    """Hold the tags of one kind."""
 
     id: str
     title: str
@@ -83,13 +83,13 @@ class Kind:
 
     @property
     def n_points(self) -> int:
-        """Return the number of points of all its tags."""
+        """Return the number of points of all tags of this kind."""
         return sum(one.n for one in self.logged)
 
 
 @dataclass(frozen=True)
 class Availability:
-    """The tags by kind; kinds without any tag are left out."""
+    """Hold the tags by kind; kinds without any tag are left out."""
 
     kinds: tuple[Kind, ...]
 
@@ -115,7 +115,7 @@ def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> A
 
 
 def _missing(row: Tag, criteria: Sequence[CriterionResult]) -> Missing:
-    # A criterion names its tags, or mentions in its detail a tag that it reads beside them, such as the bound of Q.
+    # A criterion names its tags. Its detail may mention a further tag that it reads, such as the bound of Q.
     unknown = (r for r in criteria if r.status is Status.UNKNOWN or r.needs_callback is not None)
     needed_by = tuple(r.id for r in unknown if row.name in r.tags or row.name in re.split(r"[\s,;]+", r.detail))
     return Missing(row.name, row.meaning, row.owner, needed_by)
@@ -167,14 +167,16 @@ def _statistics(kind: Kind, metrics: Mapping[str, Metric]) -> Table:
 
 
 def missing_section(found: Availability) -> Section | None:
-    """Return the section on known tags that were not logged; None if all were."""
+    """Return the section on known tags that were not logged; None if all were logged."""
     kinds = [kind for kind in found.kinds if kind.missing]
     if not kinds:
         return None
     n_missing = sum(len(kind.missing) for kind in kinds)
     needed = [Code(one.tag) for kind in kinds for one in kind.missing if one.needed_by]
     n_known = n_missing + sum(one.tag in tags.TAGS for kind in found.kinds for one in kind.logged)
-    sentences: list[Sentence] = [(f"{n_missing} of {n_known} known names that fit such a run were not logged.",)]
+    sentences: list[Sentence] = [
+        (f"{n_missing} of the {n_known} known names that fit this kind of run were not logged.",)
+    ]
     if needed:
         sentences.append(("Criteria are unknown without ", *joined(needed), "."))
     rows = tuple(
@@ -189,7 +191,7 @@ def missing_section(found: Availability) -> Section | None:
 
 @dataclass(frozen=True)
 class Metric:
-    """The statistics of one tag, over its finite values; first and last may be non-finite."""
+    """Hold the statistics of one tag, over its finite values; the first and the last value may be non-finite."""
 
     n: int
     first: float

@@ -1,4 +1,4 @@
-"""The critics: Q values, the distance of the twin critics, and Q compared with the bound from the rewards."""
+"""Compute the figures of the critics: Q values, the distance of the two critics, and Q compared with its bound."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TWINS_SAY_NOTHING = (
 
 @dataclass(frozen=True)
 class Quantity:
-    """The statistics of one tag over its finite values.
+    """Hold the statistics of one tag over its finite values.
 
     :param tag: the logged name
     :param n: number of points
@@ -59,7 +59,7 @@ class Quantity:
 
 
 class TwinRow(NamedTuple):
-    """Both critics at one step."""
+    """Hold the values of both critics at one step."""
 
     step: int
     q1: float
@@ -68,7 +68,7 @@ class TwinRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Twins:
-    """The distance of the two critics at their common steps.
+    """Hold the distance of the two critics at their common steps.
 
     :param n: number of common steps
     :param mean_distance: mean of |Q1 - Q2|
@@ -76,7 +76,7 @@ class Twins:
     :param max_step: step of the largest distance
     :param mean_difference: mean of Q1 - Q2, with its sign
     :param scale: the largest |Q| of the pair, at least 1
-    :param rows: a dozen of the common steps
+    :param rows: about a dozen of the common steps
     """
 
     n: int
@@ -94,7 +94,7 @@ class Twins:
 
 
 class BoundUse(NamedTuple):
-    """The largest ratio of one tag's Q values to their bound. Above 1, the value is wrong whatever the policy does."""
+    """Hold the largest ratio of one tag's Q values to their bound; above 1, a value is wrong for any policy."""
 
     tag: str
     part: float
@@ -102,11 +102,11 @@ class BoundUse(NamedTuple):
 
 @dataclass(frozen=True)
 class Critics:
-    """The figures of the critics.
+    """Hold the figures of the critics.
 
     :param values: statistics of the Q values
     :param losses: statistics of the losses
-    :param twins: the distance of the two critics; None if they have no common step
+    :param twins: the distance of the two critics; None if their tags have no common step
     :param bound_use: each Q value with its bound
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
     :param support: the actor's loss compared with the Q values; None if one of the two was not logged
@@ -182,7 +182,7 @@ def _bound_use(data: SeriesSet, tag: str) -> BoundUse | None:
 
 
 def critics_section(found: Critics) -> Section | None:
-    """Return the section; None if neither a Q value nor a loss of the critics was logged."""
+    """Return the section on the critics; None if neither a Q value nor a loss of the critics was logged."""
     if not found.values and not found.losses:
         return None
     sentences = [*_twins_sentence(found), *_bound_sentence(found), *_gap_sentence(found), *_support_sentence(found)]
@@ -216,11 +216,11 @@ def _bound_sentence(found: Critics) -> list[Sentence]:
             )
         ]
     if use.part > 1.0 + 1e-6:
-        said = f" reaches {factor(use.part)} of what the rewards allow: overestimation, by theory alone."
+        said = f" reaches {factor(use.part)} of what the rewards allow, so the critic overestimates."
         return [(Flag(use.tag), said)]
     said = (
-        f" takes at most {percent(use.part)} of what the rewards allow. The bound is loose: beyond it Q is wrong, "
-        "within it Q may still be too large."
+        f" reaches at most {percent(use.part)} of what the rewards allow. The bound is loose: a Q value beyond it is "
+        "wrong, a Q value within it may still be too large."
     )
     return [(Code(use.tag), said)]
 
@@ -231,7 +231,7 @@ def _gap_sentence(found: Critics) -> list[Sentence]:
     scale = found.twins.scale if found.twins else math.nan
     said = (
         f" ends at {signed(found.gap)} (median of the last quarter), {percent(abs(found.gap) / scale)} of the largest "
-        "|Q|: by this much the critic rates the policy's own actions above the replayed ones."
+        "|Q|: the critic rates the policy's own actions this much higher than replayed actions."
     )
     return [(Code(tags.Q_GAP), said)]
 

@@ -1,4 +1,4 @@
-"""The episodes of a run, their lengths and returns, and the evaluations of the policy."""
+"""Compute the figures of a run's episodes and evaluations: lengths, returns and incidents."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TAGS = (
 
 
 class EvaluationRow(NamedTuple):
-    """One evaluation, with None for every figure that was not logged."""
+    """Hold one evaluation, with None for every figure that was not logged."""
 
     step: int
     reward: float | None
@@ -52,7 +52,7 @@ class EvaluationRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The evaluations of a run.
+    """Hold the evaluations of a run.
 
     :param n: number of evaluations
     :param rows: at most a dozen of the evaluations, with the first and the last
@@ -89,19 +89,19 @@ def evaluations_section(found: Evaluations) -> Section | None:
 
 
 N_ENDS = 10
-"""Episodes at each end of the run that the tables show."""
+"""Number of episodes at each end of the run that the tables show."""
 _SB3_LENGTH = "rollout/ep_len_mean"
 
 
 class Episode(NamedTuple):
-    """One episode, with None for every figure that was not logged.
+    """Hold one episode, with None for every figure that was not logged.
 
     :ivar episode: number of the episode, from 0
-    :ivar end_step: environment step at which it ended; None if an episode before it was not logged
+    :ivar end_step: environment step at which the episode ended; None if an earlier episode was not logged
     :ivar length: length in environment steps
-    :ivar reward: sum of its rewards
+    :ivar reward: sum of the rewards of the episode
     :ivar collisions: number of collisions in the episode
-    :ivar lane_invasions: lane marks crossed in the episode
+    :ivar lane_invasions: number of lane marks crossed in the episode
     """
 
     episode: int
@@ -120,7 +120,7 @@ class Episode(NamedTuple):
 
 
 class Incidents(NamedTuple):
-    """Collisions or lane invasions: in total, per episode, and per 1,000 steps (None without lengths)."""
+    """Count collisions or lane invasions: in total, per episode, and per 1,000 steps (None without lengths)."""
 
     total: float
     per_episode: float
@@ -129,7 +129,7 @@ class Incidents(NamedTuple):
 
 @dataclass(frozen=True)
 class Episodes:
-    """The figures of the episodes.
+    """Hold the figures of the episodes.
 
     :param n: number of episodes
     :param n_steps: sum of the lengths
@@ -173,7 +173,7 @@ class Episodes:
 
     @property
     def has_collapsed(self) -> bool | None:
-        """Return whether the episodes have collapsed, by the threshold of the rule episode_collapse."""
+        """Return whether the episodes have become much shorter, by the threshold of the rule episode_collapse."""
         return None if self.trend is None else self.trend < COLLAPSED
 
 
@@ -244,8 +244,8 @@ def _end_steps(length: Series) -> dict[int, int]:
     """Return the step at which each episode ends, up to the first episode without a valid length."""
     if len(length) == 0 or length.steps[0] != 0:
         return {}
-    # An episode continues the sequence if its number is the next one and its length is positive and plausible. Up to
-    # the first episode that does not, the running sum of the lengths is the step at which each episode ends.
+    # An episode continues the sequence if its number is the next number and its length is positive and plausible. Up to
+    # the first episode that breaks the sequence, the running sum of the lengths is the step at which each episode ends.
     follows = np.append(True, np.diff(length.steps) == 1) & (length.values > 0) & (length.values < 1e15)
     n_known = len(length) if follows.all() else int(np.flatnonzero(~follows)[0])
     totals = np.cumsum(length.values[:n_known])
@@ -253,12 +253,15 @@ def _end_steps(length: Series) -> dict[int, int]:
 
 
 def episodes_section(found: Episodes) -> Section | None:
-    """Return the section on episodes; None if no tag of episodes was logged."""
+    """Return the section on episodes; None if no tag with one point per episode was logged."""
     if found.n == 0 and found.moving_mean is None:
         return None
     if found.n == 0 and found.moving_mean is not None:
         first, last = found.moving_mean
-        said = f", a moving mean, went from {number(first)} to {number(last)}. The single episodes were not logged: "
+        said = (
+            f", a moving mean, went from {number(first)} to {number(last)}. The lengths of single episodes were not "
+            "logged:  "
+        )
         return Section("episodes", "Episodes", ((Code(_SB3_LENGTH), f"{said}DrivingMetricsCallback writes them."),))
     sentences: list[Sentence] = [_length_sentence(found), *_trend_sentence(found), *_incident_sentences(found)]
     return Section("episodes", "Episodes", tuple(sentences), (_summary_table(found), _episode_table(found)))
@@ -284,7 +287,7 @@ def _trend_sentence(found: Episodes) -> list[Sentence]:
     first, last = found.reward_per_step_first, found.reward_per_step_last
     if first is not None and last is not None and last > first:
         gain = f"The reward per step rose from {number(first)} to {number(last)} at the same time"
-        lines.append((f"{gain} (first and last ten episodes): a step of a short episode earns more.",))
+        lines.append((f"{gain} (first and last ten episodes): steps of short episodes earn more.",))
     return lines
 
 
@@ -300,7 +303,7 @@ def _incident_sentences(found: Episodes) -> list[Sentence]:
 
 
 def _summary_table(found: Episodes) -> Table:
-    # In a short run the last ten overlap with the first ten.
+    # In a short run the last ten episodes overlap with the first ten.
     first, last = found.first, (*found.first, *found.last)[-N_ENDS:]
     rows = (
         ("First ten", *_means(first), number(found.reward_per_step_first)),

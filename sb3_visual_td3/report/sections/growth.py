@@ -1,4 +1,4 @@
-"""The growth of losses and gradient norms: a dozen points of each, with the factors between them."""
+"""Show the growth of losses and gradient norms: about a dozen points of each, with the factors between them."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ TIMELINE_TAGS = (
 
 
 class GrowthRow(NamedTuple):
-    """One row of the growth table: a point of the series, compared with the row before and with the first row.
+    """Hold one row of the growth table: a point of the series, compared with the previous row and the first row.
 
     :ivar step: step of the point
     :ivar value: value of the point
-    :ivar change: change of the value since the row before; None in the first row
-    :ivar multiplier: ratio of the magnitude to that of the row before; None if the latter is 0
-    :ivar cumulative: ratio of the magnitude to that of the first row; None if the latter is 0
+    :ivar change: change of the value since the previous row; None in the first row
+    :ivar multiplier: ratio of the magnitude to that of the previous row; None if the previous value is 0
+    :ivar cumulative: ratio of the magnitude to that of the first row; None if the first value is 0
     """
 
     step: int
@@ -52,17 +52,17 @@ class GrowthRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """The growth of one tag.
+    """Hold the growth of one tag.
 
     :param tag: the logged name
     :param n_points: number of finite points
-    :param rows: a dozen of them
+    :param rows: about a dozen of the points
     :param largest: the largest magnitude
     :param multiplier: ratio of the last magnitude to the first; None if the first is 0
     :param later_half: factor over the later half of the steps, from a robust slope of log|x|
     :param per_1000_steps: factor per 1,000 steps, from the slope over the whole run; None for a shorter run
-    :param doubling_steps: steps in which the magnitude doubles, from the slope over the whole run; None if it does not
-        double within the run
+    :param doubling_steps: number of steps in which the magnitude doubles, from the slope over the whole run; None if
+        the magnitude does not double within the run
     """
 
     tag: str
@@ -87,7 +87,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Growth:
-    """The growth of all tags that were logged."""
+    """Hold the growth of all tags that were logged."""
 
     timelines: tuple[Timeline, ...]
 
@@ -137,10 +137,9 @@ def _ratio(value: float, reference: float) -> float | None:
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
     """Return the growth over the later half, the growth per 1,000 steps, and the steps in which the magnitude doubles.
 
-    Values of 0 have no logarithm and are left out. Factors refer to the span of the other values, without
-    extrapolation.
+    Values of 0 have no logarithm and are left out. Factors are for the span of the other values, without extrapolation.
     """
-    # Both slopes refer to the same points without zeros, so that the two figures are comparable.
+    # Both slopes use the same points without zeros, so the two figures are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
     later_slope, slope = log_slope(later), log_slope(whole)
     later_half = None if later_slope is None else _factor(later_slope * _span(later))
@@ -170,12 +169,12 @@ def _factor(exponent: float) -> float:
 
 
 def growth_section(found: Growth) -> Section | None:
-    """Return the section; None if neither losses nor norms nor Q were logged."""
+    """Return the section on growth; None if neither losses nor norms nor Q values were logged."""
     if not found.timelines:
         return None
     method: Sentence = (
         "Factors compare magnitudes. The growth per 1,000 steps, the growth over the later half and the doubling come "
-        "from a robust slope (Theil-Sen) of log|x|, which single outliers do not change; values of 0 are left out.",
+        "from a robust slope (Theil-Sen) of log|x|, which single outliers do not change. Values of 0 are left out.",
     )
     lead = [_in_one_sentence(one) for tag in (tags.ACTOR_LOSS, tags.Q1_VALUE) if (one := found.of(tag)) is not None]
     tables = [_overview(found), *(_timeline_table(one) for one in found.timelines if one.n_points > 1)]

@@ -1,4 +1,4 @@
-"""The gradient norms of the four groups in comparison, and whether they were taken before clipping."""
+"""Compare the gradient norms of the four groups, and find out whether they were taken before clipping."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from sb3_visual_td3.report.document import (
 )
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
-"""When the norms were taken. A log that holds only norms does not show it."""
+"""Whether the norms were taken before or after clipping. A log that holds only norms does not show this."""
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
     "before": "The norms were taken before clipping: clipped norms or clip fractions were logged as well.",
-    "optimizer": "The norms are as the optimizer saw them, after any clipping: a small norm may have been clipped.",
+    "optimizer": "The norms are those of the gradients that the optimizer used, after any clipping: a small norm may "
+    "have been clipped.",
     "after, by its look": (
         "The norms seem to have been taken after clipping: the norm of the actor's encoder is constant while its loss "
         "diverges. They do not show the run's health, and neither do alerts or criteria that read them."
@@ -45,7 +46,7 @@ PAIRS = ((ACTOR_CNN.name, CRITIC_CNN.name), (ACTOR_CNN.name, ACTOR_MLP.name), (C
 
 @dataclass(frozen=True)
 class GroupNorm:
-    """The gradient norm of one group over the run.
+    """Hold the gradient norm of one group over the run.
 
     :param group: name of the group
     :param n: number of points
@@ -54,7 +55,8 @@ class GroupNorm:
     :param max_step: step of the largest norm
     :param last: last norm
     :param mean_clipped: mean norm after clipping; None if it was not logged
-    :param clip_fraction: mean over the last quarter of the steps; None if it was not logged
+    :param clip_fraction: fraction of clipped updates, mean over the last quarter of the steps; None if it was not
+        logged
     :param update_ratio: median ratio of a step's norm to the norm of the weights; None if it was not logged
     """
 
@@ -70,7 +72,7 @@ class GroupNorm:
 
 
 class RatioRow(NamedTuple):
-    """Two norms at one step; the ratio is None if the denominator is 0."""
+    """Hold two norms at one step; the ratio is None if the denominator is 0."""
 
     step: int
     numerator: float
@@ -80,18 +82,18 @@ class RatioRow(NamedTuple):
 
 @dataclass(frozen=True)
 class NormRatio:
-    """The ratio of two groups' norms at their common steps.
+    """Hold the ratio of two groups' norms at their common steps.
 
-    :param numerator: name of the group
-    :param denominator: name of the group
+    :param numerator: name of the group above the fraction bar
+    :param denominator: name of the group below the fraction bar
     :param n: number of common steps
-    :param n_zero: steps at which the denominator is 0, which do not count in any ratio
+    :param n_zero: number of steps at which the denominator is 0; these steps do not count in any ratio
     :param mean: mean of the ratios at single steps; None if every denominator is 0
     :param median: median of the ratios at single steps
     :param max: largest ratio at a single step
     :param max_step: step of the largest ratio
     :param ratio_of_means: ratio of the mean norms; None if the denominator is 0
-    :param rows: a dozen of the common steps
+    :param rows: about a dozen of the common steps
     """
 
     numerator: str
@@ -108,11 +110,11 @@ class NormRatio:
 
 @dataclass(frozen=True)
 class Norms:
-    """The figures of the gradients.
+    """Hold the figures of the gradients.
 
     :param taken: whether the norms were taken before or after clipping
-    :param head_has_vanished: whether the actor's head receives no gradient at the end while the critics do; None if the
-        log does not show it
+    :param head_has_vanished: whether the actor's head receives no gradient at the end although the critics do; None if
+        the log does not show this
     :param groups: the norm of each group
     :param ratios: ratios of pairs of groups
     """
@@ -138,7 +140,7 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
 
 
 def _taken(data: SeriesSet, diagnoses: Sequence[Diagnosis]) -> Taken:
-    # A log that also has the clipped norms or the fraction of clipped updates has the norms from before clipping.
+    # If a log also has the clipped norms or the fraction of clipped updates, its norms were taken before clipping.
     if data.flag(tags.SEEN_BY_OPTIMIZER):
         return "optimizer"
     if any(tag in data for tag in (*tags.GRADIENT_NORM_CLIPPED.values(), *tags.CLIP_FRACTION.values())):
@@ -198,7 +200,7 @@ def _ratio_rows(above: Series, below: Series) -> tuple[RatioRow, ...]:
 
 
 def norms_section(found: Norms) -> Section | None:
-    """Return the section; None if no norm was logged."""
+    """Return the section on gradient norms; None if no norm was logged."""
     if not found.groups:
         return None
     sentences: list[Sentence] = [(_TAKEN_IN_WORDS[found.taken],), *map(_ratio_sentence, found.ratios)]
@@ -214,7 +216,10 @@ def _ratio_sentence(ratio: NormRatio) -> Sentence:
         return (*names, f"{ratio.denominator} is 0 at all {ratio.n} common steps, so there is no ratio.")
     said = f"{factor(ratio.mean)} on average, {factor(ratio.max)} at most (at {number(ratio.max_step)})."
     if ratio.n_zero:
-        said += f" {ratio.denominator} is 0 at {ratio.n_zero} of {ratio.n} common steps, which no ratio counts."
+        said += (
+            f" {ratio.denominator} is 0 at {ratio.n_zero} of {ratio.n} common steps; these steps are left out of the "
+            "ratios."
+        )
     return (*names, said)
 
 

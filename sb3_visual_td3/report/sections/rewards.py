@@ -1,4 +1,4 @@
-"""The named terms of the reward, and the share of each."""
+"""Compute the share of each named term of the reward."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table,
 PREFIX = "reward/"
 
 DOMINATES = 0.8
-"""Share of the sum of magnitudes from which one term dominates the reward. A guess: the author of the CARLA run that
-started this project measured 0.93 to 0.95 for his progress term and called it an imbalance."""
+"""A term with at least this share of the sum of magnitudes dominates the reward. A guess: the author of the CARLA run
+that started this project measured 0.93 to 0.95 for his progress term and called it an imbalance."""
 
 
 @dataclass(frozen=True)
 class RewardTerm:
-    """One term, with the weight with which it enters the reward.
+    """Hold one term of the reward, multiplied by its weight.
 
     :param tag: the logged name
     :param n: number of points
-    :param mean: mean of its points; the sign shows whether it is a bonus or a penalty
+    :param mean: mean of its points; the sign shows whether the term is a bonus or a penalty
     :param min: smallest of its points
     :param max: largest of its points
     :param mean_magnitude: mean of its magnitudes
-    :param share: its share of the sum of all terms' mean magnitudes, in [0, 1]; None if all terms are 0
+    :param share: share of the term in the sum of all terms' mean magnitudes, in [0, 1]; None if all terms are 0
     """
 
     tag: str
@@ -48,11 +48,11 @@ class RewardTerm:
 
 @dataclass(frozen=True)
 class Rewards:
-    """The figures of the reward.
+    """Hold the figures of the reward.
 
     :param terms: terms that were logged, the largest share first
-    :param critic_range: smallest and largest reward that the critic was trained on; None if it was not logged
-    :param is_normalized: whether VecNormalize scaled these rewards; None if it was not logged
+    :param critic_range: smallest and largest reward that the critic was trained on; None if these were not logged
+    :param is_normalized: whether VecNormalize scaled these rewards; None if that was not logged
     """
 
     terms: tuple[RewardTerm, ...]
@@ -61,7 +61,7 @@ class Rewards:
 
     @property
     def dominating(self) -> RewardTerm | None:
-        """Return the term that dominates the reward; None if none does, or if there is only one term."""
+        """Return the term that dominates the reward; None without such a term, or if there is only one term."""
         if len(self.terms) < 2 or (self.terms[0].share or 0.0) < DOMINATES:
             return None
         return self.terms[0]

@@ -62,7 +62,9 @@ def test_the_criteria_that_lack_a_tag_are_named_first() -> None:
     section = missing_section(availability(data, judge(load_criteria(), data)))
     assert section is not None
     n_fit = sum(tag.owner not in {"DrivingMetricsCallback", "DrivingEvalCallback"} for tag in tags.TAGS.values())
-    assert section.sentences[0] == (f"{n_fit - 2} of {n_fit} known names that fit such a run were not logged.",)
+    assert section.sentences[0] == (
+        f"{n_fit - 2} of the {n_fit} known names that fit this kind of run were not logged.",
+    )
     assert Code(tags.ACTION_SATURATION) in section.sentences[1]
 
 

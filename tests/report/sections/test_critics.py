@@ -53,7 +53,7 @@ def test_the_use_of_the_bound_is_the_largest_part_of_the_bound_of_its_step() -> 
 
 def test_beyond_the_bound_is_overestimation_and_flagged() -> None:
     section = told(critics(of(q1=[5.0, 60.0], bound=[20.0, 20.0])))
-    assert "reaches 3x of what the rewards allow: overestimation" in text(section)
+    assert "reaches 3x of what the rewards allow, so the critic overestimates" in text(section)
     assert any(isinstance(cell, Flag) for row in section.tables[0].rows for cell in row)
 
 

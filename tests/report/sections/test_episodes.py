@@ -93,5 +93,5 @@ def test_the_moving_mean_of_a_stock_run_is_named_as_such() -> None:
     means = Series("rollout/ep_len_mean", np.array([100, 200]), np.array([30.0, 45.0]))
     found = episodes(SeriesSet.of([means]))
     assert found.moving_mean == (30.0, 45.0)
-    assert "a moving mean, went from 30 to 45. The single episodes were not logged" in text(found)
+    assert "a moving mean, went from 30 to 45. The lengths of single episodes were not logged" in text(found)
     assert episodes_section(episodes(SeriesSet())) is None
