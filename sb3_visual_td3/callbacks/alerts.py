@@ -1,7 +1,7 @@
 """Define alerts, each of which is printed and written to ``alerts.jsonl`` when a rule begins to find a problem.
 
 :class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` creates the alerts,
-:class:`~sb3_visual_td3.callbacks.guard.Guard` acts on critical ones, and the report counts them.
+:class:`~sb3_visual_td3.callbacks.guard.Guard` acts on critical alerts, and the report counts all alerts.
 """
 
 from __future__ import annotations

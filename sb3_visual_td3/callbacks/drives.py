@@ -1,8 +1,7 @@
 """Play evaluation episodes and return their results, for policies and for baselines that do not learn.
 
-DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so that their figures can be
-compared.
-A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
+DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so their figures are
+comparable. A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ _INFRACTION_OF_ENDING: Mapping[str, Infraction] = MappingProxyType(
 
 
 def infraction_penalty(infractions: Iterable[Infraction]) -> float:
-    """Return the factor by which infractions lower the score of a route, ``1 / (1 + sum of their penalties)``.
+    """Return the penalty factor on the score of a route, ``1 / (1 + sum of the infractions' penalties)``.
 
     :param infractions: the infractions of the route; one that happened twice is listed twice
     :return: the factor, in (0, 1]; 1 without infractions

@@ -127,7 +127,7 @@ _SHOWN_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_
 
 
 def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
-    """Return the logged names that this model and these callbacks can write, whatever the training does.
+    """Return the logged names that a model and its callbacks can write.
 
     :param model: the model that is trained
     :param callbacks: all callbacks of the training

@@ -133,7 +133,7 @@ class Guard:
         return self.has_stopped or self._target is not None or n_updates < self._doubted_until
 
     def doubt_from(self, n_updates: int) -> None:
-        """Mark the snapshots that were taken after the problem began as unhealthy.
+        """Mark as unhealthy all snapshots that were taken after a problem began.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         """
@@ -235,8 +235,8 @@ class Guard:
         scale = lr_scale_of(self._model) * self.lr_factor
         set_lr_scale(self._model, scale)
         words = (
-            f"{done}learning rates times {self.lr_factor:g}, now {scale:g} times the given ones "
-            f"(action {self.n_actions} of {self.max_actions})"
+            f"{done}learning rates multiplied by {self.lr_factor:g}, now {scale:g} times the given rates (action "
+            f"{self.n_actions} of {self.max_actions})"
         )
         return Alert(step, cause.rule, ACTION, math.nan, math.nan, words)
 

@@ -168,8 +168,8 @@ class PolicyEvalCallback(EvaluationCallback):
             here, there = getattr(self.eval_env, name), getattr(self.training_env, name)
             if _shapes_of(here) != _shapes_of(there):
                 raise ValueError(
-                    f"the {name} of the evaluation environment is {here}, that of the training environment {there}: "
-                    "expected an environment with the same wrappers and arguments"
+                    f"the evaluation environment has the {name} {here}, but the training environment has {there}: give "
+                    "an environment with the same wrappers and arguments"
                 )
 
     def _on_rollout_start(self) -> None:
@@ -306,8 +306,8 @@ def _base_of(env: VecEnv) -> VecEnv:
 def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
     """Wrap an evaluation environment in the same VecEnv wrappers as the training environment.
 
-    A new VecNormalize has the settings of the training environment's, but leaves rewards as they are and does not
-    update its statistics.
+    A new VecNormalize has the settings of the VecNormalize around the training environment, but leaves rewards as they
+    are and does not update its statistics.
 
     :param env: the evaluation environment, without VecEnv wrappers
     :param training_env: the training environment

@@ -53,7 +53,7 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterable[Path] = ()) -> None:
     """Remove everything that was appended to files since their lengths were noted.
 
-    All files are checked and opened before the first one is cut, so that an error leaves everything as it was.
+    All files are checked and opened before the first file is cut, so an error leaves all files unchanged.
 
     :param folder: the folder that holds the files
     :param lengths: the result of :func:`file_lengths`
@@ -224,7 +224,7 @@ class ResumedFiles:
     lines: list[str]
 
     def continue_event_files(self, model: BaseAlgorithm) -> None:
-        """Make the model log into the run's event folder instead of the new one that SB3 has just created.
+        """Make the model log into the run's event folder instead of the new folder that SB3 has just created.
 
         SB3 numbers its log folders (``VisualTD3_1``, ``VisualTD3_2``), so a resumed run would be split over two
         folders. A logger that the user has set is kept. The new folder is also kept if event files have to be copied
@@ -323,7 +323,7 @@ class ResumedFiles:
 def find_run_files(
     run_dir: Path, state: Any, tensorboard_log: str | None, logger_dir: str | None = None, is_lenient: bool = False
 ) -> ResumedFiles:
-    """Find the log files of a run that is to be resumed, before anything is changed.
+    """Find the log files of a run that will be resumed, without changing any file.
 
     :param run_dir: folder of the run
     :param state: the result of :func:`run_files_state`, read from a file that may have any content

@@ -75,7 +75,8 @@ class AtomicCheckpointCallback(CheckpointCallback):
     """
 
     state_class: ClassVar[type] = CheckpointCallback
-    """The class under whose name a snapshot saves the counters, so that either class can resume the other."""
+    """A snapshot saves the counters under the name of this class, so this callback and SB3's can resume each other's
+    runs."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -231,7 +232,7 @@ class RetryingFile:
 
 
 def first_waiting() -> RetryingFile | None:
-    """Try again to write all log files, and return one that is still incomplete; None if all are complete."""
+    """Try again to write all log files, and return an incomplete log file; None if all are complete."""
     for file in list(_open_files):
         file.flush()
         if file.is_waiting:

@@ -61,7 +61,7 @@ class HealthJudge(Protocol):
 
 
 class SnapshotCallback(BaseCallback):
-    """Saves the whole training every ``save_freq`` steps, so that a killed run continues as if nothing had happened.
+    """Saves the whole training every ``save_freq`` steps, so a killed run can continue as if it had not been killed.
 
     A snapshot in ``RUN_DIR/snapshots`` holds weights and optimizers (in Stable-Baselines3's own ``model.zip``, which
     ``load()`` accepts as well), the replay buffer, VecNormalize, every random state, counters, the state of all
@@ -70,7 +70,7 @@ class SnapshotCallback(BaseCallback):
     begins a new episode, and a message says so. A snapshot contains data and never code, is complete or absent, and
     adds only new data to the disk.
 
-    Put this callback last in the list, so that the other callbacks have processed a step before it is saved. The first
+    Put this callback last in the list: the other callbacks must have processed a step before it is saved. The first
     snapshot is taken before the first step, and the last one when all steps are made. A finished script that is called
     again loads the final model and trains nothing. If a later snapshot cannot be written, for example because the disk
     is full, a message says so, the last good snapshot stays, and training continues.
@@ -217,8 +217,8 @@ class SnapshotCallback(BaseCallback):
         later = [type(callback).__name__ for callback in all_callbacks[all_callbacks.index(self) + 1 :]]
         if set(later) - {"ProgressBarCallback"}:
             raise ValueError(
-                f"SnapshotCallback is followed by {', '.join(later)}: put it last in the list of callbacks, so that "
-                "the other callbacks have processed a step before it is saved"
+                f"SnapshotCallback is followed by {', '.join(later)}: put it last in the list of callbacks, because "
+                "the other callbacks must have processed a step before it is saved"
             )
         self._root = root
         self._judges = [callback for callback in all_callbacks if isinstance(callback, HealthJudge)]
@@ -392,7 +392,7 @@ class SnapshotCallback(BaseCallback):
             return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Mark the snapshots that were taken after the problem began as unhealthy.
+        """Mark as unhealthy all snapshots that were taken after a problem began.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         """

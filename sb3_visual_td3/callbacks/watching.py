@@ -76,9 +76,9 @@ class HealthWatch:
         return self._model._n_updates
 
     def set_readers(self, *readers: Reader) -> None:
-        """Set the readers; what no reader needs is not measured.
+        """Set the kinds of readers; measurements that no reader needs are not made.
 
-        :param readers: kinds of readers
+        :param readers: one kind for each callback that reads the measurements
         """
         self.readers = list(readers)
         reads_points = "points" in readers

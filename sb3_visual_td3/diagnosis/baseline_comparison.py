@@ -67,10 +67,10 @@ class Comparison(NamedTuple):
 
 
 def evaluation_spread(values: FloatArray) -> float:
-    """Estimate the standard deviation of one evaluation, not inflated by a trend.
+    """Estimate the standard deviation of one evaluation without the effect of a trend.
 
     The second difference of three neighbours cancels a steady trend and has six times the variance of one value; the
-    median over the curve cancels single jumps, such as the first one of a fast learner.
+    median over the curve cancels single jumps, such as the first jump of a fast learner.
 
     :param values: ``(n,)``, finite, ``n >= 3``
     """

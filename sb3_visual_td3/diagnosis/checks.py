@@ -211,12 +211,12 @@ def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Me
 
 
 def episode_length_holds(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the late median length of the episodes is at least ``threshold`` times the early one."""
+    """Pass if the late median length of the episodes is at least ``threshold`` times the early median."""
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=False)
 
 
 def episode_length_rises(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the late median of the lengths exceeds ``threshold`` times the early one, or is near the longest."""
+    """Pass if the late median length exceeds ``threshold`` times the early median, or is near the longest length."""
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=True)
 
 

@@ -135,7 +135,7 @@ def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
 def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     """Return the built-in criteria, with the changes and additions of a file.
 
-    :param path: a YAML or JSON file of the same form as the built-in one; None for the built-in criteria alone
+    :param path: a YAML or JSON file of the same form as the built-in file; None returns only the built-in criteria
     :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not such a mapping, too large or
         nested too deeply; the message names the key and the file
     :raises OSError: if ``path`` is not a regular file or cannot be read
@@ -202,9 +202,9 @@ class _Run:
     :param encoder_is_shared: whether actor and critic share one encoder
     :param has_no_encoder: whether the policy sees no images
     :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize
-    :param has_no_bound: whether the returns are undiscounted, so that the rewards do not bound Q
+    :param has_no_bound: whether the returns are undiscounted; the rewards then do not bound Q
     :param frozen: the groups that are not trained
-    :param length: length of the run in environment steps, from any tag that shows it; None if none does
+    :param length: length of the run in environment steps, from any tag that shows it; None if no tag shows it
     :param judged_length: length of the run in environment steps, read only from the tags that a GO needs. Other tags
         must not decide whether a criterion applies: leaving them out of the log would then excuse the same failure.
     :param last_step: the last environment step of any known tag
@@ -233,7 +233,7 @@ class _Run:
 
     @classmethod
     def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
-        """Read the properties from the flags that the run logged, and its length from its tags."""
+        """Read the properties of a run from the flags and tags that it logged."""
         flags = cls(
             encoder_is_shared=data.flag(tags.ENCODER_IS_SHARED) is True,
             has_no_encoder=data.flag(tags.HAS_ENCODER) is False,
@@ -332,7 +332,7 @@ class _Run:
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def excuses(self, criterion: Criterion) -> bool:
-        """Return whether the criterion never applies to a run of this kind, whatever the run logged."""
+        """Return whether the criterion never applies to this kind of run."""
         # A criterion without tags (all_finite) reads whatever was logged and always applies.
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder or ACTOR_CNN.name in self.frozen
@@ -410,7 +410,7 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
 
 
 def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
-    """Turn a pass into unknown if one of its tags ends long before the run: the rest is not logged."""
+    """Turn a pass into unknown if a tag of the criterion ends long before the run does."""
     # The tags of a group that was frozen during training are expected to end early.
     frozen = {tag for group, of_group in _OF_TRAINING.items() if _ends_frozen(data, group) for tag in of_group}
     ended = [
@@ -426,7 +426,7 @@ def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], 
 
 
 def _ends_frozen(data: SeriesSet, group: str) -> bool:
-    """Return whether a group is frozen at the end of the run, so that its tags are expected to end early."""
+    """Return whether a group is frozen at the end of the run; its tags are then expected to end early."""
     frozen = data[tags.GROUP_FROZEN[group]].finite
     return len(frozen) > 0 and bool(frozen.values[-1] == 1.0)
 

@@ -21,7 +21,8 @@ _OF_CRITICS = (*_EVERY_KIND, "q_within_returns", "critic_error")
 _OWN_SCALE = {
     Family.OFF_POLICY: _OF_CRITICS,
     Family.VALUE_BASED: _OF_CRITICS,
-    # The entropy of a discrete policy and the spread of a continuous one are the same check here: a run has one.
+    # The entropy of a discrete policy and the spread of a continuous policy count as the same check here, because a run
+    # has only one of them.
     Family.ON_POLICY: (*_EVERY_KIND, "policy_spread", "explained_variance", "policy_steps"),
     Family.UNKNOWN: _EVERY_KIND,
 }
@@ -45,7 +46,7 @@ class RunEvidence(NamedTuple):
         return f"{self.level} ({self.n_made} of {self.n_possible} checks could be made from these tags)"
 
     def is_below(self, required: EvidenceLevel) -> bool:
-        """Return whether this level is below a required one."""
+        """Return whether this level is below a required level."""
         return EVIDENCE_LEVELS.index(self.level) < EVIDENCE_LEVELS.index(required)
 
 

@@ -85,7 +85,7 @@ class Diagnosis:
     :param remedy: the first thing to do
     :param first_step: environment step at which it first showed; None if the data do not show it
     :param role: cause, blind spot or consequence
-    :param explained_by: ids of the diagnoses that turn this one into a consequence when they are found as well
+    :param explained_by: ids of the diagnoses that turn this diagnosis into a consequence if they are found too
     :param consequence_of: id of the cause, for a consequence
     :param value: the figure that the rule compared; NaN if it combined several figures
     :param threshold: the number with which it was compared; NaN if the rule combined several figures
@@ -104,7 +104,7 @@ class Diagnosis:
     threshold: float = float("nan")
 
     def as_consequence_of(self, cause: Diagnosis) -> Diagnosis:
-        """Return this diagnosis as a consequence of another one, with a remedy that names the cause first."""
+        """Return this diagnosis as a consequence of another diagnosis, with a remedy that names the cause first."""
         remedy = f"A consequence of {cause.id}: remedy that first. If this one remains afterwards: {self.remedy}"
         return replace(self, role="consequence", consequence_of=cause.id, remedy=remedy)
 
@@ -127,7 +127,7 @@ class SettingChange:
     :param unless_set: propose the change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
     :param envs: propose the change for these environments only; empty: for all
-    :param default: the value that these environments use if the settings do not name one
+    :param default: the value that these environments use if the settings contain no value
     """
 
     key: str

@@ -65,7 +65,7 @@ class LiveWindow:
         self._points: dict[str, list[tuple[int, float]]] = {}
 
     def append(self, points: Points) -> None:
-        """Add new points, and drop those that are too old.
+        """Add new points, and drop points that are too old.
 
         The window is emptied if the number of updates goes back, because a snapshot was restored.
 
@@ -114,7 +114,7 @@ class LiveWindow:
 
 
 def judge(data: SeriesSet) -> tuple[Finding, ...]:
-    """Run the live rules over a window.
+    """Apply the live rules to a window of series.
 
     :param data: the series of a window, or any other series
     :return: the findings; the cause to fix first comes first

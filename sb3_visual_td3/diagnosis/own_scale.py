@@ -97,7 +97,7 @@ class NotMade(NamedTuple):
 
 
 Found = Sign | NotMade | None
-"""The result of a check; None if it found nothing wrong."""
+"""The result of a check; None if the check found no sign of a failure."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Stability:
 
     :param answer: the overall answer.
     :param checks: ids of the checks that the logged tags allowed.
-    :param signs: the signs against stability, the clear ones first.
+    :param signs: the signs against stability, clear signs first.
     """
 
     answer: Answer
@@ -241,7 +241,7 @@ class ReturnScale(NamedTuple):
 def return_scale(data: SeriesSet) -> ReturnScale | None:
     """Return the limits for Q that follow from the logged returns and lengths; None without returns.
 
-    Q at a state is a discounted part of the return of an episode through it, so |Q| stays within the largest |return|
+    Q of a state is the discounted rest of the return of an episode. |Q| therefore stays within the largest |return|,
     unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon of the discount are an
     exception: SB3 continues their value beyond the cut, up to ``horizon / length`` times.
     """
@@ -317,7 +317,8 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
     """Return the Q values of the policy's actions, or else those of replayed pairs, or else minus the actor's loss.
 
-    SAC's actor loss is ``alpha log pi - Q``; the difference to Q is within the allowance for the entropy.
+    SAC's actor loss is ``alpha log pi - Q``. It differs from minus Q by an entropy term, for which
+    :func:`q_within_returns` allows.
     """
     q_values = find_q_values(data.names())
     if q_values:
@@ -336,7 +337,7 @@ def critic_loss(data: SeriesSet) -> Series | None:
 
 
 def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
-    """Return SAC's entropy coefficient at the steps of another series; 0 where none is logged."""
+    """Return SAC's entropy coefficient at the steps of another series; 0 if no coefficient is logged."""
     names = []
     for name in data.names():
         words = set(words_of(name))

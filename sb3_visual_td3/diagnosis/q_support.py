@@ -18,7 +18,7 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 REPLAY_Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN)
 FLOOR = 1.0
-"""Q values below one count as one: the values of an untrained critic do not show the scale."""
+"""A |Q| below 1 counts as 1, because the values of an untrained critic do not show the scale."""
 
 UNSUPPORTED = 10.0
 """The Q values do not support a loss of more than this many times the largest replayed Q. A healthy loss is about as
@@ -36,7 +36,7 @@ class QSupport(NamedTuple):
     :ivar ratio: magnitude of the loss, divided by the scale of Q
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| on replayed pairs, at least 1
-    :ivar first_unsupported_step: the step from which the loss was unsupported; None if it never was
+    :ivar first_unsupported_step: the step from which the loss was unsupported; None if the loss was always supported
     :ivar estimated: whether the scale of Q was estimated from the critic's loss. Such an estimate can show that a loss
         is not supported, but not that it is supported.
     """
@@ -65,7 +65,7 @@ def actor_loss_support(data: SeriesSet) -> QSupport | None:
     loss = data[tags.ACTOR_LOSS].finite
     if len(loss) == 0:
         return None
-    # A median, because the loss of single updates is noisy and the last one may be an outlier.
+    # The median is used because the loss of single updates is noisy, and the last loss may be an outlier.
     last = float(np.median(loss.values[-max(3, len(loss) // 10) :]))
     q_series = [data[tag].finite for tag in REPLAY_Q_TAGS if len(data[tag].finite)]
     if not q_series:

@@ -1,4 +1,4 @@
-"""Answers "is it learning?" from the curve of returns that a run logged, whatever code trained it.
+"""Answer "is it learning?" from the curve of returns that a run logged.
 
 :func:`judge_curve` judges the shape of one curve. :func:`judge_learning` combines the curves of one run.
 
@@ -467,7 +467,7 @@ def _has_hole(series: Series) -> bool:
 
 
 def _without_repeats(series: Series) -> Series:
-    """Drop points that repeat the previous one in step and value, which happens if a file is read twice."""
+    """Drop each point that equals the previous point in step and value, which happens if a file is read twice."""
     if len(series) == 0:
         return series
     is_new = (series.steps[1:] != series.steps[:-1]) | (series.values[1:] != series.values[:-1])
@@ -621,7 +621,7 @@ def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
 
 
 def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
-    """Combine the curves of a run, and return the one that represents it."""
+    """Combine the curves of a run, and return the curve that represents the run."""
     answers = {curve.learning for curve in curves}
     # If no curve decides, a fall takes precedence over a level, and many points over few.
     speaks = max(curves, key=lambda curve: (curve.state is CurveState.COLLAPSED, curve.n_points))
@@ -657,7 +657,7 @@ def counts_episodes(tag: ReturnTag, series: Series) -> bool:
 
     Training episodes end at irregular environment steps. Regular, narrow intervals between points therefore mean one
     point per episode, or one per fixed number of episodes. Points may be missing, so only two of five intervals have to
-    equal the smallest one.
+    equal the smallest interval.
     """
     if is_standard(tag.name):
         return _by_episode(tag.name)
@@ -701,7 +701,7 @@ def _by_episode(name: str) -> bool:
 
 
 def _covers(series: Series, begin: int | None, end: int | None) -> bool:
-    """Return whether a series reaches from the start to the end of its run; True if these are not known.
+    """Return whether a series reaches from the start to the end of its run; True if start and end are not known.
 
     The series may miss a fifth of the run at either end, or as much as its own longest pause between points.
     """

@@ -1,7 +1,7 @@
 """Recognises the kind of algorithm behind a run by the tags that it logged, because not every check fits every kind.
 
 A PPO run, for example, has no Q values to log. A criterion that cannot apply to a kind of run is "not applicable", not
-"unknown". Only names are read, never values, so that the result does not depend on how the run went.
+"unknown". Only names are read, never values, so the result does not depend on the success of the run.
 """
 
 from __future__ import annotations

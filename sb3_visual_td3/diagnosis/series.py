@@ -1,6 +1,6 @@
 """Define series: the values of one logged tag over steps. Series are the only input of criteria and rules.
 
-Event files, live windows and tests are all converted to series, so that a rule judges them in the same way.
+Event files, live windows and tests are all converted to series, so a rule judges them in the same way.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Series:
 
     @property
     def offsets(self) -> FloatArray:
-        """Return the distance of each step from the first one, ``(n,) float64``.
+        """Return the distance of each step from the first step, ``(n,) float64``.
 
         Doubles are exact for integers up to 2^53 only. Subtracting the steps as unsigned integers first keeps small
         differences between large steps exact.
@@ -125,11 +125,11 @@ class Series:
         return float(values.max()) if values.size else float("nan")
 
     def mean(self) -> float:
-        """Return the mean of the finite values; NaN if there is none."""
+        """Return the mean of the finite values; NaN without a finite value."""
         return self._of_scaled(np.mean)
 
     def std(self) -> float:
-        """Return the population standard deviation of the finite values; NaN without one."""
+        """Return the population standard deviation of the finite values; NaN without a finite value."""
         return self._of_scaled(np.std)
 
     def _of_scaled(self, statistic: Callable[[FloatArray], np.floating]) -> float:
@@ -145,7 +145,7 @@ class Series:
             return float(statistic(values / largest)) * largest
 
     def median(self) -> float:
-        """Return the median of the finite values; NaN without one."""
+        """Return the median of the finite values; NaN without a finite value."""
         values = self.finite.values
         return float(np.median(values)) if values.size else float("nan")
 
@@ -172,7 +172,7 @@ class SeriesSet:
         return name in self.series and len(self.series[str(name)]) > 0
 
     def __getitem__(self, name: str) -> Series:
-        """Return the series of a tag; an empty one if the run did not log it."""
+        """Return the series of a tag; an empty series if the run did not log the tag."""
         return self.series.get(name) or Series(name, np.empty(0, np.int64), np.empty(0))
 
     def names(self) -> list[str]:
@@ -224,7 +224,7 @@ class SeriesSet:
 
 
 def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet], Result]:
-    """Decorate a function of a run so that it computes its result once for each run.
+    """Decorate a function of a run; its result is then computed only once for each run.
 
     A dozen rules and criteria need the same results for a run. The results are stored with the series, so they are
     freed together with them.
@@ -253,7 +253,7 @@ def aligned(first: Series, second: Series) -> tuple[Series, Series]:
 
     :param first: any series
     :param second: any other series
-    :return: two series with the same steps; empty ones without a common step
+    :return: two series with the same steps; both are empty if there is no common step
     """
     a, b = _last_per_step(first.finite), _last_per_step(second.finite)
     _, in_a, in_b = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)

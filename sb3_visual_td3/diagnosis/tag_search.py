@@ -1,4 +1,4 @@
-"""Finds the tags that hold returns, lengths, losses and Q values by their names, whatever program logged them.
+"""Find the tags that hold returns, lengths, losses and Q values, by the words in their names.
 
 SB3, CleanRL and training code of your own use different names for the same quantity. Names are compared word by word;
 case, separators and folders do not matter.
@@ -43,7 +43,7 @@ class ReturnTag(NamedTuple):
     :param name: the tag.
     :param source: "evaluation" if the policy acts without exploration, otherwise "training".
     :param rank: quality of the evidence; smaller is better.
-    :param averaged_over: episodes behind one point, as far as the name shows it.
+    :param averaged_over: number of episodes behind one point, if the name shows it.
     """
 
     name: str
@@ -81,8 +81,8 @@ def return_tag(name: str) -> ReturnTag | None:
     """Interpret a tag's name; return None if it does not name the return of an episode.
 
     Case, separators and folders do not matter: ``Episode/Reward``, ``charts/episodic_return``, ``ep_r`` and
-    ``avg_reward`` are returns. Every word after the last slash has to be known, so that ``reward_step``,
-    ``reward_normalized``, ``train/reward_max`` and the terms of a reward, such as ``Reward/speed``, are not.
+    ``avg_reward`` are returns. Every word after the last slash has to be known. Therefore ``reward_step``,
+    ``reward_normalized``, ``train/reward_max`` and the terms of a reward, such as ``Reward/speed``, are not returns.
     """
     folder, _, leaf = name.rpartition("/")
     words = words_of(leaf)
@@ -146,7 +146,7 @@ _NOT_Q = frozenset(["loss", "target", "gap", "bound", "std", "min", "max", "norm
 
 
 def find_q_values(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags that hold Q values, those of the policy's own actions before those of replayed pairs."""
+    """Return the tags that hold Q values; tags for the policy's own actions come before tags for replayed pairs."""
     found = [name for name in names if _Q_WORDS & set(words_of(name)) and not _NOT_Q & set(words_of(name))]
     return tuple(sorted(found, key=lambda name: ("policy" not in words_of(name), name)))
 
@@ -169,9 +169,9 @@ def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
 # ---- Names that SB3 writes
 
 STANDARD_PREFIXES = ("rollout/", "train/", "eval/", "time/")
-"""Prefixes of what SB3's logger writes; all of it shares one axis of environment steps."""
+"""Prefixes of the names that SB3's logger writes, all with environment steps as x-axis."""
 
 
 def is_standard(name: str) -> bool:
-    """Return whether SB3 writes this name, on its one axis of environment steps."""
+    """Return whether SB3 writes this name, with environment steps as x-axis."""
     return name.startswith(STANDARD_PREFIXES) or name in {"charts/episodic_return", "charts/episodic_length"}

@@ -74,7 +74,7 @@ def recent(series: Series, at_least: int = 3) -> Series:
     In a live window of 200 updates, a quarter is about the last fifty updates.
 
     :param series: the points of one tag
-    :param at_least: return this many points where the series has them, even if they are more than a quarter
+    :param at_least: return this many points if the series has them, even if they are more than a quarter
     """
     # -(-n // 4) rounds n / 4 up.
     n_points = max(at_least, -(-len(series) // 4))
@@ -158,12 +158,12 @@ def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
 
 
 def moving_medians(values: FloatArray, window: int) -> tuple[StepArray, FloatArray]:
-    """Return the medians of windows that move by a quarter of their width, the last one at the end of the values.
+    """Return the medians of windows that move by a quarter of their width; the last window ends with the values.
 
     A window of a tenth of the values gives no more than about forty medians, however many values there are.
 
     :param values: ``(n,)``
-    :param window: values in a window; with fewer values than that, there is one window of all of them
+    :param window: number of values in a window; if there are fewer values, a single window holds all of them
     :return: the index at which each window begins, and the medians
     """
     window = min(window, values.size)

@@ -79,10 +79,10 @@ class CriterionResult:
 
 
 def decide(results: Iterable[CriterionResult]) -> Verdict:
-    """Return NO-GO if a blocking criterion fails, INSUFFICIENT if one is unknown, otherwise GO.
+    """Return NO-GO if a blocking criterion fails, INSUFFICIENT if a blocking criterion is unknown, otherwise GO.
 
     :param results: results of all criteria
-    :return: INSUFFICIENT also if not a single blocking criterion passed, because nothing then supports a GO
+    :return: the verdict; INSUFFICIENT also if no blocking criterion passed, because the data then do not support a GO
     """
     blocking = {r.status for r in results if r.blocking}
     if Status.FAIL in blocking:

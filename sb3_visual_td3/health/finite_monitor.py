@@ -43,10 +43,10 @@ class FiniteMonitor:
                 self._seen.append((tags.GRADIENT_NORM[group], update.n_updates, quantities.gradient_norm(some)))
 
     def after_clipping(self, update: NetworkUpdate) -> None:
-        """Do nothing."""
+        """Do nothing, because :meth:`after_backward` already has all numbers."""
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """Do nothing."""
+        """Do nothing, because :meth:`after_backward` already has all numbers."""
 
     def first(self) -> NotFinite | None:
         """Return the first non-finite number since the last call, in one transfer; None if all are finite."""
@@ -61,7 +61,7 @@ class FiniteMonitor:
 
 
 def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Return the vectors (biases) that have a gradient; if there is none, the smallest weight that has one."""
+    """Return the vectors (biases) that have a gradient; without such vectors, the smallest weight with a gradient."""
     moved = [weight for weight in weights if weight.grad is not None]
     vectors = [weight for weight in moved if weight.dim() == 1]
     if vectors or not moved:

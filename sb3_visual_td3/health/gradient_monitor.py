@@ -213,7 +213,7 @@ class GradientMonitor:
         return points
 
     def read(self) -> dict[str, float]:
-        """Return the measures of the window and start the next one.
+        """Return the measures of the current window of updates, and start the next window.
 
         :return: tag to value: means over the sampled updates, the smallest and the largest reward, and the bound on |Q|
             over the whole run, if there is one; empty if there was no update since the last read

@@ -46,7 +46,7 @@ def is_frozen(parameters: Iterable[th.Tensor]) -> bool:
 def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
     """Return the L2 norm of all gradients together.
 
-    :param parameters: parameters; those without a gradient count as zero
+    :param parameters: parameters; a parameter without a gradient counts as zero
     :return: a scalar >= 0; not finite if a gradient is not finite
     """
     parameters = list(parameters)

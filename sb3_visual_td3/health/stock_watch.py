@@ -21,7 +21,7 @@ Groups = dict[str, list[th.Tensor]]
 
 
 def stepped_groups(actor: nn.Module, critic: nn.Module) -> dict[Network, Groups]:
-    """Sort the weights that each optimizer moves into groups.
+    """Return the weights that each optimizer trains, by group.
 
     An encoder that Stable-Baselines3 shares (``share_features_extractor``) is trained by the actor's loss only, so it
     belongs to the actor. TD3 also lists it in the critic's optimizer, where it never has a gradient.

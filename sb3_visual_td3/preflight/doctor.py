@@ -57,7 +57,7 @@ def doctor(
     n_steps = to_integer("n_steps", n_steps, 20)
     env = model.get_env()
     if env is None:
-        raise ValueError(f"this {type(model).__name__} has no environment: give it one with set_env(env)")
+        raise ValueError(f"this {type(model).__name__} has no environment: call model.set_env(env) first")
     examination = Examination(subject=name or type(model).__name__)
     begin = time.perf_counter()
     n_parts = _N_PARTS + (len(PROBES) if probes else 0)

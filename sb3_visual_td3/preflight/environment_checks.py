@@ -218,7 +218,7 @@ def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, exami
 
 
 def _continued(rollout: Rollout) -> NDArray[np.bool_]:
-    """Return whether each observation belongs to the same episode as the previous one, ``(steps, n_envs)``."""
+    """Return whether each observation is in the same episode as the previous observation, ``(steps, n_envs)``."""
     return ~np.stack(rollout.dones)
 
 
@@ -554,7 +554,7 @@ def _check_each_action(
     others: Sequence[NDArray[Any]],
     examination: Examination,
 ) -> None:
-    """Replace one dimension of the actions at a time, and check whether anything changes."""
+    """Replace one dimension of the actions at a time, and check whether observations or rewards change."""
     shape = actions[0].shape[1:]
     without: list[str] = []
     for index in np.ndindex(shape):

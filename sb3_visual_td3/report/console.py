@@ -46,7 +46,7 @@ def progress(is_worth_it: bool) -> Iterator[BeginPart]:
     """Show a progress bar for each part of the work, on stderr and only if that is a terminal.
 
     :param is_worth_it: whether the work takes long enough for a progress bar
-    :return: the function that starts a part
+    :return: the function that starts a part of the work
     """
     if not (is_worth_it and sys.stderr.isatty()):
         yield no_progress

@@ -168,7 +168,7 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return for each tag with points on both sides of a record whether it goes back there.
+    """Return whether the steps of each tag go back at a record, for tags with points on both sides.
 
     If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0 again.
     """
@@ -331,10 +331,10 @@ class RunReader:
         return is_changed
 
     def data(self, is_growing: bool = False) -> RunData:
-        """Return the run read so far; if the files hold several runs, one after the other, return the last of these.
+        """Return the run read so far; if the files hold several successive runs, return the last run.
 
-        Runs that were trained at the same time in one folder are returned together, because no run of them is the last
-        one.
+        Runs that were trained at the same time in one folder are returned together, because none of these runs is the
+        last.
 
         :param is_growing: whether the run still writes; an incomplete last record is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
@@ -472,7 +472,7 @@ class _Run:
         if self.n_repeated:
             lines.append(
                 f"{self.n_repeated:,} points repeat steps of another file, and the clocks do not show which file is "
-                "the later one: all are kept"
+                "later: all points are kept"
             )
         lines += self.notes_at_end
         files = tuple(dict.fromkeys(self.files))

@@ -1,4 +1,4 @@
-"""Compare a run's hyperparameters with those of Spinning Up, Stable-Baselines3 and the TD3 authors.
+"""Compare a run's hyperparameters with the values of Spinning Up, Stable-Baselines3 and the TD3 authors.
 
 The same parameter has many notations: ``tau`` 0.005 is ``polyak`` 0.995, and 50 updates every 50 steps are one update
 per step. The first half of the module converts each notation to one number in Stable-Baselines3's units; the second
@@ -68,7 +68,7 @@ class Reading:
 
 
 _LEAST_SIMILARITY = 0.8
-"""Least similarity, from 0 to 1, from which a known name is proposed for an unknown one."""
+"""Least similarity, from 0 to 1, from which a known name is proposed for an unknown name."""
 
 
 @dataclass(frozen=True)

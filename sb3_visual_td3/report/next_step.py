@@ -470,7 +470,7 @@ def _made_no_update(analysis: Analysis) -> bool:
 
 
 def _count(value: object) -> int | None:
-    """Return a number of steps from a settings file, which may be written as ``1e6``; None for anything else."""
+    """Return a number of steps from a settings file, which may be written as ``1e6``; None for other values."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 1:
         return None
     return int(value)

@@ -1,4 +1,4 @@
-"""Summarise many runs in one table: verdict, first cause, best step, and the last return beside the best one.
+"""Summarise many runs in one table: verdict, first cause, best step, and the last and the best return.
 
 A folder of a project often holds dozens of runs. The table lists the runs that need attention first.
 """

@@ -369,7 +369,7 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
     if not fired:
         return None
     n_silent = len(alerts) - len(fired)
-    caption = "Each bar reaches from the first active point to the next inactive one. "
+    caption = "Each bar reaches from the first active point to the next inactive point.  "
     caption += f"{n_silent} other alerts were logged and never active." if n_silent else "No other alert was logged."
     begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
     # A margin for bars that start at the first step or end at the last step.
@@ -479,7 +479,7 @@ FIRST = "actor_loss"
 
 
 def plots(analysis: Analysis) -> tuple[Plot, ...]:
-    """Return the plots for which the run has data; the plot of the alerts follows the first one.
+    """Return the plots for which the run has data; the plot of the alerts comes second.
 
     If none of our callbacks ran, the returns come first, because most readers of such a page look for returns.
     """

@@ -170,7 +170,7 @@ class _Run:
         return "learning_rate", parameter
 
     def _has_own_rate(self, parameter: Parameter) -> bool:
-        """Return whether the group has its own learning rate, different from the common one."""
+        """Return whether the group has its own learning rate, different from the common rate."""
         # VisualTD3 states every group's rate in run.json. Only a rate that differs from learning_rate was set
         # separately.
         common = as_number(self.settings.value("learning_rate"))

@@ -20,7 +20,7 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag whose step differs from that of the run at the same time by more than this factor has a different unit."""
+"""A tag has a different unit if its step and the step of the run at the same time differ by more than this factor."""
 IN_ORDER = 0.9
 """Fraction of the records that must be in order for a file to count as written during training. Other files were
 written afterwards, one tag after another."""
@@ -35,7 +35,8 @@ def axis_of(series: SeriesSet) -> str:
     For other training code, only the names and the spacing of points show the unit.
 
     :param series: everything that the run logged
-    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` where nothing shows it
+    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` if the unit is not
+        known
     """
     names = series.names()
     # The signs are tried from the surest to the weakest: known names, then the spacing of returns, then words in other

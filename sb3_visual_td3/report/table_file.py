@@ -307,7 +307,7 @@ def _columns(path: Path, text: str) -> Table:
     if len(runs) > 1:
         raise TableError(f"holds {len(runs)} runs, and was left out; export each run into a separate file")
     if not points:
-        raise TableError("holds no number outside its step column")
+        raise TableError("holds no number outside its step column, and was left out")
     return Table(
         {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
         axis,

@@ -173,7 +173,7 @@ def test_a_lower_rate_reaches_every_group_and_schedules_continue_below_it(tmp_pa
     model = visual_td3(tmp_path, learning_rate="lin_1e-3", critic_lr=4e-4)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.25), notes])
     (action,) = actions_in(tmp_path)
-    assert "learning rates times 0.25, now 0.25 times the given ones (action 1 of 3)" in action["meaning"]
+    assert "learning rates multiplied by 0.25, now 0.25 times the given rates (action 1 of 3)" in action["meaning"]
     at = action["step"]
     assert rates_at(notes, at - 1) == [4e-4]
     assert rates_at(notes, at) == rates_at(notes, 319) == [1e-4]

@@ -32,7 +32,8 @@ CURE = Cure(
             key="pre_tanh_penalty",
             at_least=0.005,
             times=4,
-            reason="keeps the activations where the tanh passes a gradient; 5e-3 is our preset's, measured",
+            reason="keeps the activations where the tanh passes a gradient; 5e-3 is our preset's value, from "
+            "measurements",
         ),
         SettingChange(
             key="policy_kwargs.trunk_dim",
@@ -51,8 +52,7 @@ SATURATED = 0.5
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 
 STILL_ALIVE = 0.7
-"""Upper limit of the confidence while the actor's head still gets a gradient, so that a live alert is only a
-warning."""
+"""Upper limit of the confidence while the actor's head still gets a gradient. A live alert is then only a warning."""
 
 
 WAS_ALIVE = 1e-3
@@ -116,7 +116,7 @@ def _by_gradients(data: SeriesSet) -> RuleResult | None:
         return None
     evidence = (
         Evidence.last_of(head, f"the head gets no gradient now; at first its norm was {rounded(first)}"),
-        Evidence.last_of(critic, "the critics still receive one"),
+        Evidence.last_of(critic, "the critics still receive a gradient"),
     )
     remedy = (
         "Consistent with a saturated tanh or, less likely, with dead units in the actor. To tell them apart, log: "

@@ -31,7 +31,7 @@ SURELY = 190
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for frames of one colour, then for frames that never differ from those before."""
+    """Look for frames of a single colour, then for frames that always equal the previous frame."""
     std, change = data[tags.FRAME_STD].finite, data[tags.FRAME_CHANGE].finite
     if len(std) >= MIN_POINTS and recent(std, MIN_POINTS).abs_max() < ONE_COLOUR:
         evidence = Evidence.last_of(std, "grey levels of deviation within a frame: it has one colour")

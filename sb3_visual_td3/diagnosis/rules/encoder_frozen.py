@@ -32,7 +32,7 @@ CURE = Cure(
 )
 
 FROZEN = 1e-6
-"""Gradient norm (or update ratio) of the encoder over that of its head. Learning rates within a run differ by far less
+"""Ratio of the encoder's gradient norm (or update ratio) to its head's. Learning rates within a run differ by far less
 than a million, so a smaller value means that the encoder does not move."""
 
 A_GRADIENT = 1e-5
@@ -45,7 +45,7 @@ DORMANT = 0.9
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare gradients and steps of each encoder with those of its head.
+    """Compare gradients and steps of each encoder with the gradients and steps of its head.
 
     An encoder with a learning rate of 0 or with frozen weights is not judged: that is intended.
     """

@@ -23,8 +23,9 @@ from sb3_visual_td3.diagnosis.trends import onset
 ID = "entropy_collapse"
 TITLE = "The policy stopped exploring before it had learned"
 REMEDY = (
-    "Raise ent_coef (0.01 is usual for discrete actions), lower the learning rate or the number of epochs, so that one "
-    "batch cannot make the policy certain, and normalise the rewards: a large reward makes large policy steps."
+    "Raise ent_coef; 0.01 is usual for discrete actions. Lower the learning rate or the number of epochs, because a "
+    "single batch must not make the policy certain. Normalise the rewards, because large rewards make large policy "
+    "steps."
 )
 IS_LIVE = False
 EXPLAINED_BY = ("non_finite", "learning_rate_too_high", "reward_scale")

@@ -45,7 +45,7 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the median length of the first and of the last third of the steps."""
+    """Compare the median length of the episodes in the first and in the last third of the steps."""
     lengths = data[tags.EPISODE_LENGTH].finite
     lengths = lengths.where(lengths.values < MAX_STEP)
     ends = episode_length_ends(lengths)

@@ -48,11 +48,12 @@ CURE = Cure(
 
 MIN_POINTS = 5
 MLP_IS_STILL = 0.02
-"""Median gradient of the actor's head over that of its encoder, below which the loss does not act through the head.
-With the leak it measured 0.02 to 0.1 at first and then 0, with a correct loss 1 to 10."""
+"""Ratio of the median gradients of the actor's head and its encoder. Below this ratio the loss does not act through the
+head. With the leak it measured 0.02 to 0.1 at first and then 0, with a correct loss 1 to 10."""
 
 ENCODER_IS_STILL = 1e-3
-"""Median gradient of the actor's encoder over that of the critic's head, below which it is too small to judge."""
+"""Ratio of the median gradients of the actor's encoder and the critic's head. Below this ratio the encoder's gradient
+is too small to judge."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -83,7 +84,7 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
         Evidence.last_of(
             encoder, f"the gradient of the actor's encoder is {rounded(1 / max(ratio, 1e-9))} times as large"
         ),
-        Evidence.last_of(head, "as that of the head, which stands between the encoder and the action"),
+        Evidence.last_of(head, "as the gradient of the head, which lies between the encoder and the action"),
     )
     # 0.76 lies just above the 0.75 from which a live alert is critical: the gradients alone suffice. The confidence
     # rises to 0.9 as the ratio falls by another three orders of magnitude. A ratio of 0 has no logarithm: 1e-9.

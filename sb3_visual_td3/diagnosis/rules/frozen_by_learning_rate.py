@@ -1,4 +1,4 @@
-"""A learning rate of 0, or one so small that no weight changes: nothing is learned.
+"""The learning rate is 0, or so small that no weight changes, so the policy does not learn.
 
 A typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong unit does this. If the
 run logged its learning rate, the rule reads it. Otherwise the optimizer's steps or the statistics of the weights show

@@ -76,7 +76,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     declines = curve.state is CurveState.DECLINING
     note = "the level at the end"
     if declines:
-        note = "the level at the end, below that of the start by more than the noise of the curve"
+        note = "the level at the end, which is below the first level by more than the noise of the curve"
     evidence = (
         Evidence(curve.tag, int(series.steps[0]), curve.start, "the level at the start"),
         Evidence(curve.tag, curve.last_step, curve.late, note),

@@ -59,8 +59,8 @@ CLEAR = own_scale.Q_CLEAR
 """Ratio of |Q| to the largest value that the returns allow, from which the confidence is high."""
 
 WEAK = own_scale.Q_NOTED
-"""The ratio from which the rule reports anything. The margin is wide because the log does not contain the discount, and
-0.99 is assumed."""
+"""The least ratio that the rule reports. The margin is wide because the log does not contain the discount, so 0.99 is
+assumed."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -39,7 +39,8 @@ CURE = Cure(
 )
 
 DOMINATES = 0.9
-"""Share of the largest term. It lies between the 0.4 to 0.7 of healthy runs and the 0.95 of the two imbalanced ones."""
+"""Share of the largest term. The value lies between the 0.4 to 0.7 of healthy runs and the 0.95 of the two imbalanced
+runs."""
 
 MIN_POINTS = 5
 MIN_TERMS = 2
@@ -64,7 +65,7 @@ which a cause explains other diagnoses."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the mean magnitudes of the logged terms over the later half."""
+    """Compare the mean magnitudes of the logged reward terms over the later half of the run."""
     terms = [series for name in data.names() if name.startswith(PREFIX) and len(series := data[name].finite)]
     if len(terms) < MIN_TERMS or max(map(len, terms)) < MIN_POINTS:
         return None

@@ -68,7 +68,7 @@ MIN_POINTS = 3
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the largest reward of the last points, its size before, and the critics' gradients.
+    """Check the largest rewards of the last points, their earlier size, and the critics' gradients.
 
     Without logged rewards, estimate their size from the critic's first losses and from returns and lengths. A run whose
     return shows learning is then not reported.

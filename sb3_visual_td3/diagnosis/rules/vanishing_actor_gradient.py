@@ -26,7 +26,8 @@ CURE = Cure(
             key="pre_tanh_penalty",
             at_least=0.005,
             times=4,
-            reason="keeps the activations where the tanh passes a gradient; 5e-3 is our preset's, measured",
+            reason="keeps the activations where the tanh passes a gradient; 5e-3 is our preset's value, from "
+            "measurements",
         ),
         SettingChange(
             key="policy_kwargs.trunk_dim",
@@ -65,7 +66,7 @@ def head_has_vanished(data: SeriesSet) -> bool | None:
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the last quarter of the head's norm with its own past and with the critic's."""
+    """Compare the last gradient norms of the actor's head with its earlier norms and with the critics' norms."""
     if not head_has_vanished(data):
         return None
     actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
@@ -75,7 +76,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     confidence = 0.8 if late <= 1e-7 else 0.65
     evidence = (
         Evidence.last_of(actor, f"median of the last quarter {rounded(late)}, the run's largest {rounded(peak)}"),
-        Evidence.last_of(critic, "the critics still receive one"),
+        Evidence.last_of(critic, "the critics still receive a gradient"),
     )
     first = onset(actor, (actor.values <= NEGLIGIBLE) | (actor.values <= VANISHED * peak))
     return RuleResult(confidence, evidence, first, value=late, threshold=max(NEGLIGIBLE, VANISHED * peak))

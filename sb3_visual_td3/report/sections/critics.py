@@ -195,7 +195,7 @@ def critics_section(found: Critics) -> Section | None:
 def _twins_sentence(found: Critics) -> list[Sentence]:
     twins = found.twins
     if twins is None:
-        return [("Whether the twins agree is not known: Q1 and Q2 were not both logged.",)]
+        return [("It is not known whether the two critics agree, because Q1 and Q2 were not both logged.",)]
     said = (
         f"Mean |Q1 - Q2| is {number(twins.mean_distance)} over {twins.n:,} common steps, "
         f"{percent(twins.part_of_scale)} of the largest |Q| ({rounded(twins.scale)}); at most "
@@ -210,7 +210,7 @@ def _bound_sentence(found: Critics) -> list[Sentence]:
     if use is None:
         return [
             (
-                "Whether Q lies beyond what the rewards allow is not known: ",
+                "It is not known whether Q lies beyond what the rewards allow:  ",
                 Code(tags.Q_BOUND),
                 " was not logged (GradientNormCallback writes it).",
             )

@@ -168,7 +168,7 @@ class Episodes:
 
     @property
     def trend(self) -> float | None:
-        """Return the late median length divided by the early one; None with too few episodes."""
+        """Return the late median length divided by the early median length; None with too few episodes."""
         return None if self.ends is None else self.ends.late / self.ends.early
 
     @property
@@ -278,7 +278,7 @@ def _length_sentence(found: Episodes) -> Sentence:
 
 def _trend_sentence(found: Episodes) -> list[Sentence]:
     if found.ends is None:
-        return [("Too few episodes to compare early with late ones.",)]
+        return [("There are too few episodes to compare early and late episodes.",)]
     early, late = number(found.ends.early), number(found.ends.late)
     said = f"The median length is {early} in the first part of the steps and {late} in the last, {factor(found.trend)}"
     if not found.has_collapsed:

@@ -114,7 +114,11 @@ def rewards_section(found: Rewards) -> Section:
 
 def _lead(found: Rewards) -> Sentence:
     if not found.terms:
-        return ("Unknown: no ", Code(PREFIX), " tag was logged. DrivingMetricsCallback writes one for each named term.")
+        return (
+            "Unknown: no ",
+            Code(PREFIX),
+            "  tag was logged. DrivingMetricsCallback writes a tag for each named term.",
+        )
     if found.dominating is not None:
         share = percent(found.dominating.share)
         return (

@@ -60,11 +60,13 @@ def test_beyond_the_bound_is_overestimation_and_flagged() -> None:
 def test_agreement_of_the_twins_is_never_called_the_absence_of_overestimation() -> None:
     section = told(critics(of(q1=[5.0, 6.0], q2=[5.0, 6.0])))
     assert TWINS_SAY_NOTHING in text(section)
-    assert "not known: train/q_bound was not logged" in text(section)
+    assert "is not known whether Q lies beyond what the rewards allow: train/q_bound was not logged" in text(section)
 
 
 def test_a_single_critic_is_not_called_in_agreement() -> None:
-    assert "not known: Q1 and Q2 were not both logged" in text(told(critics(of(q1=[5.0]))))
+    assert "not known whether the two critics agree, because Q1 and Q2 were not both logged" in text(
+        told(critics(of(q1=[5.0])))
+    )
 
 
 def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
