@@ -165,7 +165,7 @@ class Guard:
         return f"training stops; last healthy: {healthy.path}"
 
     def act_on(self, cause: Alert, n_updates: int) -> Alert | None:
-        """Act on a critical alert; a rollback is only decided here and waits for :meth:`carry_out`.
+        """Act on a critical alert; for a rollback, only decide it here and let :meth:`carry_out` do it.
 
         :param cause: the alert, or the first of several
         :param n_updates: gradient updates made so far

@@ -89,7 +89,7 @@ def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
     """Return why files cannot be cut back to their noted lengths.
 
     :param folder: the folder that holds the files
-    :param lengths: name in the folder to length in bytes
+    :param lengths: length in bytes by name in the folder
     :return: the reason for the first file that is missing or too short; None if all are complete
     """
     for name, n_bytes in lengths.items():
@@ -105,7 +105,7 @@ def copy_up_to(source: Path, lengths: Mapping[str, int], target: Path) -> None:
     """Copy files, up to their noted lengths, to another folder; the originals stay as they are.
 
     :param source: the folder that holds the files
-    :param lengths: name in the folder to length in bytes
+    :param lengths: length in bytes by name in the folder
     :param target: the folder to copy to, which has no files of these names
     :raises ValueError: if a file is missing or shorter than noted
     :raises OSError: if a file cannot be read or written
@@ -380,7 +380,7 @@ def _is_by_name(value: Any) -> bool:
 def _find_events(
     run_dir: Path, state: Mapping[str, Any], tensorboard_log: str | None, logger_dir: str | None
 ) -> Path | None:
-    """Return the first folder that holds all noted event files; None if none were noted."""
+    """Return the first folder that holds all noted event files; None if no files were noted."""
     if state["event_dir"] is None:
         return None
     noted = PurePath(state["event_dir"])

@@ -37,7 +37,7 @@ CLEAR_FALL = 1.5
 
 
 class Comparison(NamedTuple):
-    """Compare the evaluations of a run with those of untrained policies, its baselines.
+    """Hold the comparison of a run's evaluations with those of untrained policies, the baselines.
 
     :param tag: the evaluated quantity.
     :param n_points: number of evaluations.

@@ -482,6 +482,6 @@ def _checked(key: str, value: Any, where: str) -> Any:
 def _check_threshold(criterion: Criterion, where: str) -> None:
     check = CHECKS[criterion.kind]
     if criterion.threshold is None and check.needs_threshold:
-        raise ValueError(f"{where}: the kind {criterion.kind} needs a threshold")
+        raise ValueError(f"{where}: the kind {criterion.kind} needs a threshold: add a number")
     if len(criterion.tags) < check.n_tags:
         raise ValueError(f"{where}: the kind {criterion.kind} reads {check.n_tags} tags; got {list(criterion.tags)}")

@@ -17,7 +17,8 @@ def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
     """Return the L2 norm of all numbers together.
 
     :param tensors: at least one tensor, all on one device
-    :return: a scalar >= 0; not finite if one of the numbers is not finite, on a GPU also if the square of one is not
+    :return: a scalar >= 0; not finite if a number is not finite. On a GPU also not finite if the square of a number
+        overflows
     """
     # This gives the result of th.nn.utils.get_total_norm, bit for bit, but without sorting the tensors by device.
     norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(list(tensors))))

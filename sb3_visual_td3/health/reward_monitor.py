@@ -32,7 +32,7 @@ class RewardMonitor:
         self._points: dict[str, list[tuple[int, float]]] = {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
 
     def see(self, rewards: npt.NDArray[np.floating], n_updates: int) -> None:
-        """Add one step of the environments.
+        """Add the rewards of one step of the environments.
 
         :param rewards: ``(n_envs,)``, as the algorithm gets them (scaled if VecNormalize scales them)
         :param n_updates: gradient updates made so far, recorded with each point
@@ -45,7 +45,7 @@ class RewardMonitor:
             self._seen.clear()
 
     def read_points(self) -> Points:
-        """Return the points since the last call; a NaN among the rewards becomes both extremes of its point."""
+        """Return the points since the last call; if a reward was NaN, both extremes of its point are NaN."""
         points, self._points = self._points, {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
         return points
 

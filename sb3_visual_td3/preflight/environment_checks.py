@@ -148,9 +148,9 @@ def _check_part(key: str, space: spaces.Space[Any], value: NDArray[Any]) -> None
     if not isinstance(space, spaces.Box):
         return
     if value.shape != space.shape:
-        raise ValueError(f"{key} has the shape {value.shape}, but in observation_space {space.shape}")
+        raise ValueError(f"{key} has the shape {value.shape}, but observation_space has {space.shape}")
     if value.dtype != space.dtype:
-        raise ValueError(f"{key} has the dtype {value.dtype}, but in observation_space {space.dtype}")
+        raise ValueError(f"{key} has the dtype {value.dtype}, but observation_space has {space.dtype}")
     if np.isfinite(value).all() and not space.contains(value):
         raise ValueError(
             f"{key} has values from {value.min():g} to {value.max():g}, but observation_space allows "

@@ -189,7 +189,7 @@ class RunSections:
 class Analysis:
     """Hold one run with its verdict and everything that leads to the verdict.
 
-    :param name: name that distinguishes the run from the others of the report
+    :param name: name that distinguishes the run from other runs of the report
     :param data: content of the run's event files
     :param verdict: GO, NO-GO or INSUFFICIENT
     :param criteria: all criteria with their results
@@ -274,7 +274,7 @@ class Analysis:
 
     @property
     def cause(self) -> Diagnosis | None:
-        """Return the diagnosis to fix first; None if none has a confidence of at least 0.5.
+        """Return the diagnosis to fix first; None if no diagnosis has a confidence of at least 0.5.
 
         A run that is GO has no cause, because no diagnosis kept it from learning. A run that is too short to be judged
         has no cause either.
@@ -315,7 +315,7 @@ def analyse(
 
     :param data: content of the run's event files
     :param criteria: the criteria that ``load_criteria`` returned
-    :param name: name that distinguishes the run from the others of the report
+    :param name: name that distinguishes the run from other runs of the report
     :param manifest: the content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run, shown with the notes of the analysis
     :param settings: settings of the run, for properties that the event file does not show; the notes list the results
@@ -362,7 +362,7 @@ def verdict_on(
 
     :param series: the series of the run, under our names
     :param criteria: the criteria that ``load_criteria`` returned
-    :param settings: state properties that the event file does not show
+    :param settings: settings of the run, for properties that the event file does not show
     :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
     """
     answered, _ = answers(settings, series)

@@ -1,4 +1,4 @@
-"""Run Run ``visual-td3 report PATH...``: read the runs, judge them, write the reports, and print a summary."""
+"""Run ``visual-td3 report PATH...``: read the runs, judge them, write the reports, and print a summary."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ class _Job:
     def analyse(self, name: str, files: RunFiles, data: RunData, *, is_one_of_few: bool = True) -> Analysis:
         """Judge a run by its event files and the files in their folder: run.json and rl-zoo's settings.
 
-        :param name: name that distinguishes the run from the others
+        :param name: name that distinguishes the run from other runs
         :param files: the files of the run
         :param data: their content
         :param is_one_of_few: whether the report has so few runs that the earlier parts of each are judged too

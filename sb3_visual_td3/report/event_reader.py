@@ -430,7 +430,7 @@ class _Run:
     :param final: tags with a single point in a folder below the run's folder, such as the final figures of
         ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
-    :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is the later one
+    :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is later
     """
 
     series: dict[str, Series] = field(default_factory=dict)

@@ -224,11 +224,12 @@ class _Advice:
         if buffer is not None and not is_stated and buffer < length:
             long_buffer = min(length, LARGEST_BUFFER)
         told = [f"Start the long run, with {length:,} steps"]
-        told[0] += (
-            (" as the hyperparameter file states.") if is_stated else f" for example, {LONGER} times those of this run."
-        )
+        if is_stated:
+            told[0] += " as the hyperparameter file states."
+        else:
+            told[0] += f" for example, {LONGER} times as many as in this run."
         if long_buffer is not None:
-            what = "all of them" if long_buffer >= length else f"the last {long_buffer:,} of them"
+            what = "all these steps" if long_buffer >= length else f"the last {long_buffer:,} steps"
             told.append(f"The replay buffer then holds {what} (buffer_size {long_buffer:,}), if the memory allows.")
         rate = settings.value("learning_rate")
         for layer in settings.file_layers:

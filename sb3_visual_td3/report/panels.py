@@ -64,7 +64,7 @@ class Panel:
     :param log: whether the y-axis is logarithmic
     :param unit: title of the y-axis
     :param x_title: title of the x-axis
-    :param y_range: limits of the y-axis; None for automatic ones
+    :param y_range: limits of the y-axis; None for automatic limits
     :param requires: a tag without which the plot would have no meaning; the plot is then left out
     """
 

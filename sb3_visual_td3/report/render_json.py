@@ -19,7 +19,7 @@ FORMAT_VERSION = 2
 
 
 def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
-    """Return the text of report.json: the object of one run, or a comparison that holds one object per run.
+    """Return the text of report.json: an object for one run, or a comparison with an object for each run.
 
     :param analyses: the runs
     :param unreadable: one line for each run that could not be read

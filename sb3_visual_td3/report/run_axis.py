@@ -2,7 +2,7 @@
 
 SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
 mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
-its axis. For a point on a different axis, its place in the event file then decides whether it is cut.
+its axis. A point on a different axis is then kept or cut according to its place in the event file.
 """
 
 from __future__ import annotations

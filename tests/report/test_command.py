@@ -184,7 +184,7 @@ def test_plotly_is_in_the_page_or_once_beside_it(
 ) -> None:
     write_events(healthy(), tmp_path / "run")
     report(tmp_path / "run")
-    assert " MB, 4.8 MB of it plotly.js; --plotlyjs directory keeps that beside the page)" in capsys.readouterr().out
+    assert " MB, 4.8 MB of it plotly.js; --plotlyjs directory writes it beside the page)" in capsys.readouterr().out
     out = tmp_path / "out"
     assert not (out / "plotly.min.js").exists()
     assert (out / "report.html").stat().st_size > 4_000_000

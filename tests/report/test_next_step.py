@@ -103,7 +103,7 @@ def test_a_block_that_states_a_longer_run_is_run_as_it_is() -> None:
     step = next_step(analysed(healthy(), ZOO, config))
     assert only(step.snippets, "console").endswith("--gym-packages mycam")
     assert "500,000 steps as the hyperparameter file states" in step.text
-    assert "the last 200,000 of them" in step.text
+    assert "the last 200,000 steps" in step.text
     assert "stays at 0.0001" in step.text
 
 

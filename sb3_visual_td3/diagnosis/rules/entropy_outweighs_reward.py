@@ -1,9 +1,9 @@
 """SAC gains more from its entropy bonus than from its task, and therefore acts at random.
 
 SAC maximises the reward plus ``ent_coef`` times the entropy of its actions. One additional nat of entropy (a standard
-deviation 2.7 times as large) is worth ``ent_coef``. If that is more than the reward of a step, the best policy is a
-random one. There are two usual reasons: a fixed coefficient that was copied from a task with larger rewards, or rewards
-that are a thousand times too small. In the second case an automatic coefficient may still decrease enough.
+deviation 2.7 times as large) is worth ``ent_coef``. If ``ent_coef`` is more than the reward of a step, the best policy
+acts at random. There are two usual reasons: a fixed coefficient that was copied from a task with larger rewards, or
+rewards that are a thousand times too small. In the second case an automatic coefficient may still decrease enough.
 
 Source: Haarnoja et al. 2018, arXiv 1801.01290, section 4.1 and figure 3: the scale of the rewards is SAC's temperature,
 and with a small scale the policy stays nearly uniform.
