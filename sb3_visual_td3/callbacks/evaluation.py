@@ -162,6 +162,6 @@ class EvaluationCallback(EvalCallback):
             return
         warnings.warn(
             "the evaluation environment is not wrapped in a Monitor, so its wrappers may change the rewards and "
-            "lengths. Wrap it in Stable-Baselines3's Monitor first",
+            "lengths. Wrap it in Stable-Baselines3's Monitor",
             stacklevel=3,
         )

@@ -46,7 +46,7 @@ dot of 3 x 3 pixels has 9."""
 DEAD_SHARE = 0.95
 """The camera counts as dead if this fraction of frames has no contrast or equals the previous frame."""
 SHORT_EPISODE = 3
-"""Median length of episodes, in steps, up to which they are too short."""
+"""Episodes are too short if their median length is at most this many steps."""
 MIN_STEPS_WITHOUT_END = 200
 """Episodes count as endless if no episode ended in this many steps."""
 MIN_LIMIT = 10
@@ -494,7 +494,7 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
     address = getattr(env.unwrapped, "server_address", None) if env is not None else None
     failures = [info for infos in rollout.infos for info in infos if info.get("invalid_transition")]
     if address is None and not failures:
-        examination.skipped("invalid_steps", "the environment does not use a simulator outside this process")
+        examination.skipped("invalid_steps", "the environment is not known to use a simulator outside this process")
         return
     seconds = rollout.seconds / max(rollout.n_steps, 1)
     server = ":".join(map(str, address)) if isinstance(address, tuple) else str(address)
