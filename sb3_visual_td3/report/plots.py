@@ -369,7 +369,7 @@ def alert_strip(alerts: Mapping[str, Alert]) -> Plot | None:
     if not fired:
         return None
     n_silent = len(alerts) - len(fired)
-    caption = "Each bar reaches from the first active point to the next inactive point.  "
+    caption = "Each bar reaches from the first active point to the next inactive point. "
     caption += f"{n_silent} other alerts were logged and never active." if n_silent else "No other alert was logged."
     begin, end = min(a.logged[0] for a in alerts.values()), max(a.logged[1] for a in alerts.values())
     # A margin for bars that start at the first step or end at the last step.

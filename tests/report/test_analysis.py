@@ -52,7 +52,8 @@ def test_a_shared_encoder_known_from_settings_alone_is_judged_with_notes() -> No
     assert statuses(told)["actor_cnn_norm_mean"] == (Status.NOT_APPLICABLE, True)
     first, second = told.notes
     assert first.startswith(
-        "The event file does not show it, so the settings count: actor and critic share one encoder, says mine.yml."
+        "The event file does not show these properties, so the settings count: actor and critic share one encoder "
+        "(according to mine.yml)."
     )
     assert "actor_cnn_norm_mean, actor_cnn_norm_no_go" in first
     assert second == "From the event file alone the verdict would be INSUFFICIENT, not GO"
@@ -84,7 +85,7 @@ def test_normalised_rewards_known_from_settings_unblock_scale_dependent_criteria
     told = analysed(run, normalize={"norm_reward": True})
     assert told.verdict is Verdict.GO
     assert statuses(told)["critic_loss_mean"] == (Status.FAIL, False)
-    assert "the rewards are normalised, says mine.yml" in told.notes[0]
+    assert "the rewards are normalised (according to mine.yml)" in told.notes[0]
     assert "critic_loss_mean" in told.notes[0]
     assert told.notes[1] == "From the event file alone the verdict would be NO-GO, not GO"
 

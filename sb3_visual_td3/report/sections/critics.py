@@ -210,7 +210,7 @@ def _bound_sentence(found: Critics) -> list[Sentence]:
     if use is None:
         return [
             (
-                "It is not known whether Q lies beyond what the rewards allow:  ",
+                "It is not known whether Q lies beyond what the rewards allow: ",
                 Code(tags.Q_BOUND),
                 " was not logged (GradientNormCallback writes it).",
             )

@@ -260,7 +260,7 @@ def episodes_section(found: Episodes) -> Section | None:
         first, last = found.moving_mean
         said = (
             f", a moving mean, went from {number(first)} to {number(last)}. The lengths of single episodes were not "
-            "logged:  "
+            "logged: "
         )
         return Section("episodes", "Episodes", ((Code(_SB3_LENGTH), f"{said}DrivingMetricsCallback writes them."),))
     sentences: list[Sentence] = [_length_sentence(found), *_trend_sentence(found), *_incident_sentences(found)]

@@ -117,7 +117,7 @@ def _lead(found: Rewards) -> Sentence:
         return (
             "Unknown: no ",
             Code(PREFIX),
-            "  tag was logged. DrivingMetricsCallback writes a tag for each named term.",
+            " tag was logged. DrivingMetricsCallback writes a tag for each named term.",
         )
     if found.dominating is not None:
         share = percent(found.dominating.share)

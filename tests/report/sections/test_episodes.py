@@ -74,7 +74,7 @@ def test_episodes_that_grow_have_not_collapsed() -> None:
 def test_too_few_episodes_have_no_trend() -> None:
     found = episodes(of([10.0, 20.0]))
     assert (found.trend, found.has_collapsed) == (None, None)
-    assert "Too few episodes" in text(found)
+    assert "too few episodes" in text(found)
 
 
 def test_after_a_missing_episode_the_ends_are_unknown() -> None:
