@@ -99,7 +99,7 @@ def test_markdown_fits_into_a_pull_request_and_says_that_detail_is_left_out(
     text = render_markdown(analyses)
     assert len(text) <= MAX_CHARACTERS
     assert ("<details>" in text) is has_folded
-    assert ("Left out here" in text) is not has_folded
+    assert ("this text leaves out details" in text) is not has_folded
     assert ("## Criteria" in text) is has_criteria
     for analysis in analyses:
         assert f"# GO: {analysis.name}\n" in text

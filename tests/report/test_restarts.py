@@ -207,7 +207,7 @@ def test_side_by_side_runs_stay_together_while_they_are_watched(tmp_path: Path) 
     write(tmp_path, run(0, 800, 40, 2.0), 110.0)
     data = read(tmp_path)
     assert len(data.series["a"]) == 21 + 21
-    assert any("covers the same steps as other files of the same time" in note for note in data.notes)
+    assert any("covers the same steps as other files at the same time" in note for note in data.notes)
 
 
 def test_tags_of_an_earlier_run_are_not_judged_with_a_later_one(tmp_path: Path) -> None:

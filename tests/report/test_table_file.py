@@ -138,7 +138,7 @@ def test_csv_files_of_other_programs_are_read(tmp_path: Path, name: str, text: s
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("notes.csv", "a,b\n1,2\n", "names no step column"),
+        ("notes.csv", "a,b\n1,2\n", "expected a step column"),
         ("own.csv", "step,a\n", "holds no number"),
         ("two.csv", "Step,fox - r,owl - r\n1,2,3\n", "holds 2 runs"),
         ("monitor.csv", "a,b\n1,2\n", "no columns r and l"),
