@@ -301,7 +301,7 @@ def test_actions_are_limited_and_a_window_of_updates_apart(tmp_path, capsys):
     trained(model, tmp_path, callbacks, n_steps=2_000)
     first, second, last = actions_in(tmp_path)
     assert "(action 1 of 2)" in first["meaning"]
-    assert "now 0.25 times the given ones (action 2 of 2)" in second["meaning"]
+    assert "now 0.25 times the given rates (action 2 of 2)" in second["meaning"]
     assert last["meaning"].startswith("training stops: 2 actions have not cured it (max_actions=2). ")
     assert last["step"] == model.num_timesteps < 2_000
     assert WINDOW <= second["step"] - first["step"] <= WINDOW + 40
