@@ -146,7 +146,7 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
     try:
         return open_own(path, os.O_RDWR)
     except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error.strerror})") from error
+        raise ValueError(f"{path} cannot be written ({error.strerror}): make the file writable") from error
 
 
 # The state of the log files for a snapshot

@@ -144,7 +144,7 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
 
 
 def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return the records at which most tags go back, and the single tags that go back elsewhere."""
+    """Return the records at which the steps of most tags go back, and the tags whose steps go back elsewhere."""
     records: list[int] = []
     of_record: list[list[_Drop]] = []
     # Tags are logged at different records, so one restart appears as drops at slightly different places. Drops whose

@@ -73,7 +73,7 @@ def _by_rate(data: SeriesSet) -> RuleResult | None:
 
 
 def _rate_of(data: SeriesSet, network: Network) -> Series | None:
-    """Return the rate of the network's group that learns fastest; None if none was logged."""
+    """Return the largest logged learning rate among the groups of a network; None if no rate was logged."""
     groups = [data[tags.GROUP_LR[group.name]].finite for group in groups_of(network)]
     logged = [rate for rate in groups if len(rate)]
     if not logged:

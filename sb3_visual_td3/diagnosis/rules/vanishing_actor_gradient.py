@@ -51,7 +51,8 @@ MIN_POINTS = 5
 def head_has_vanished(data: SeriesSet) -> bool | None:
     """Return whether the actor's head no longer receives a gradient; None with too few points.
 
-    Its norm must be negligible compared with its own earlier norm, and with the norm of the critics' head.
+    The head's gradient norm must be negligible compared with its own earlier norm, and with the norm of the critics'
+    head.
     """
     actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite

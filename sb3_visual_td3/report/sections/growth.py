@@ -135,7 +135,7 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
-    """Return the growth over the later half, the growth per 1,000 steps, and the steps in which the magnitude doubles.
+    """Return the growth over the later half and per 1,000 steps, and the number of steps of one doubling.
 
     Values of 0 have no logarithm and are left out. Factors are for the span of the other values, without extrapolation.
     """
