@@ -153,7 +153,7 @@ class RunRecorderCallback(BaseCallback):
         return {"started": self._manifest.started}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Write the time at which a resumed run first started to ``run.json``; call this after training has started.
+        """Record in ``run.json`` when a resumed run first started; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """

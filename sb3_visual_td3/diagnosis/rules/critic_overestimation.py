@@ -114,10 +114,10 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
 
 
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
-    """Return whether a Q that is still below LARGE is beyond every return, and the critic's error grows with it.
+    """Return whether Q exceeds every logged return and the critic's error grows with Q.
 
-    The values of a critic that approaches correct values grow as well, but its error does not grow with their square,
-    and they stop at the scale of the returns.
+    The values of a critic that approaches correct values also grow, but they stop at the scale of the returns, and the
+    critic's squared error does not grow with their square.
     """
     scale, loss = own_scale.return_scale(data), data[tags.CRITIC_LOSS].finite
     if scale is None or len(loss) < MIN_POINTS:
