@@ -473,6 +473,9 @@ def _carla_emulator(arguments: list[str]) -> int:
     try:
         from sb3_visual_td3.envs.carla_emulator.command import run
     except ModuleNotFoundError as error:
+        if error.name == "resource":  # Windows has no such module
+            print("visual-td3 carla-emulator needs Linux", file=sys.stderr)
+            return BAD_USAGE
         if error.name != "msgpack":
             raise
         print(f"visual-td3 carla-emulator needs msgpack: {install_command('carla')}", file=sys.stderr)

@@ -81,6 +81,7 @@ except TrainingInterrupted:
 print(train(), "steps")
 assert main(["report", "run"]) == 3
 assert main(["demo", "--seconds", "1", "--record"]) == 0
+assert main(["carla-emulator"]) == main(["demo", "--carla", "2000"]) == 2
 """
 
 
@@ -96,3 +97,5 @@ def test_training_resuming_and_reporting_need_no_name_that_python_lacks_on_windo
     assert done.returncode == 0, done.stderr
     assert "interrupted\nresumed at step 40 " in done.stdout
     assert "60 steps" in done.stdout
+    assert "visual-td3 carla-emulator needs Linux\n" in done.stderr
+    assert "CarlaDriving-v0 needs Linux: it locks the ports of servers with flock\n" in done.stderr

@@ -8,7 +8,6 @@ messages only.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
@@ -19,6 +18,11 @@ from contextlib import closing
 from pathlib import Path
 
 from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:  # on Windows
+    raise ImportError("CarlaDriving-v0 needs Linux: it locks the ports of servers with flock") from error
 
 PORTS_PER_SERVER = 4
 """The distance between the RPC ports of two servers: CARLA uses three ports in a row, RPC, streams and secondary."""
