@@ -111,6 +111,21 @@ def test_cars_stop_at_red_lights_of_the_server():
     assert n_stopped > 50
 
 
+def test_what_stands_on_the_road_is_part_of_the_layout(env):
+    import carla
+
+    env.reset(seed=2)
+    world = env._backend._connection.world
+    (place,) = env.waypoints_m([12.0])
+    blueprint = world.get_blueprint_library().find("static.prop.container")
+    prop = world.spawn_actor(blueprint, carla.Transform(carla.Location(place[0], -place[1], 0.0)))
+    ends = [False, False]
+    while not any(ends):
+        _, _, *ends, info = env.step(Blind().act(env))
+    prop.destroy()
+    assert (info["termination"], info["collision"]) == ("collision", "layout")
+
+
 def test_start_and_goal_are_spawn_points_on_request(env):
     port = env._backend.server.address.port
     other = gym.make("CarlaDriving-v0", port=port, timeout_s=60.0, shares_server=True, spawn="points", **BUSY).unwrapped
