@@ -32,7 +32,7 @@ _WORDS = {
     "suite",
     "part",
 }
-_WHOLE = {"seed", "step", "steps", "frames", "episodes", "number"}
+_WHOLE = {"seed", "step", "steps", "samples", "updates", "frames", "episodes", "number"}
 
 
 def read(path: Path) -> list[Row]:

@@ -181,10 +181,10 @@ def run(name: str, chosen: RouteArm, seed: int, logs: Path) -> result_rows.Row:
     }
 
 
-def table(rows: Sequence[result_rows.Row]) -> str:
+def table(rows: Sequence[result_rows.Row], columns: Sequence[str] = COLUMNS) -> str:
     """Return the results as a Markdown table."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "| --- " * len(COLUMNS) + "|"]
-    lines += ["| " + " | ".join(f"{row[column]}" for column in COLUMNS) + " |" for row in rows]
+    lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
+    lines += ["| " + " | ".join(f"{row[column]}" for column in columns) + " |" for row in rows]
     return "\n".join(lines)
 
 
