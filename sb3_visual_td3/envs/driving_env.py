@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -56,11 +56,14 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
     :param observation: ``"camera"``, ``"camera+state"``, ``"camera+command"`` or ``"camera+state+command"``.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, weights, or a mapping with the weights that differ from
+        ``"balanced"``, such as ``{"accident": 1.0}``.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed with the highest reward, in m/s.
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"`` as an
         accident.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"``, or ``"truncated"``, so that an
+        algorithm learns as if the route went on. The observation does not show the distance to the goal.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is out of range.
@@ -76,10 +79,11 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         frame_skip: int = 2,
         maps: str | Sequence[str] = "train",
         observation: ObservationKind = "camera",
-        reward: str | RewardWeights = "balanced",
+        reward: str | RewardWeights | Mapping[str, float] = "balanced",
         reward_scale: float = 1.0,
         target_speed_mps: float = 30 / 3.6,
         idle_ending: Ending = "truncated",
+        goal_ending: Ending = "terminated",
         render_mode: str | None = None,
         render_view: PictureView = "front",
     ) -> None:
@@ -94,6 +98,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             target_speed_mps=target_speed_mps,
             step_s=step_s,
             idle_ending=idle_ending,
+            goal_ending=goal_ending,
             weights=reward_weights(reward),
             reward_scale=reward_scale,
         )

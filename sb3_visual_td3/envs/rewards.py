@@ -8,7 +8,7 @@ in ``DrivingTask``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from sb3_visual_td3.envs.arguments import coerce_quantity
@@ -54,18 +54,26 @@ REWARD_SETS: Mapping[str, RewardWeights] = MappingProxyType(
 learned to drive recklessly. ``balanced`` has the weights that the report of the run recommends."""
 
 
-def reward_weights(reward: str | RewardWeights) -> RewardWeights:
+def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardWeights:
     """Return the weights for the argument ``reward`` of an environment.
 
-    :param reward: a name in ``REWARD_SETS``, or weights, which are returned as they are.
+    :param reward: a name in ``REWARD_SETS``, or weights, which are returned as they are, or a mapping with the weights
+        that differ from ``"balanced"``, as a hyperparameter file can state it.
     :return: the weights.
-    :raises ValueError: if there is no set of this name.
+    :raises ValueError: if there is no set, or no weight, of this name.
     """
     if isinstance(reward, RewardWeights):
         return reward
+    if isinstance(reward, Mapping):
+        names = [weight.name for weight in fields(RewardWeights)]
+        unknown = [name for name in reward if name not in names]
+        if unknown:
+            raise ValueError(f"reward={dict(reward)!r}: got the weights {unknown}, expected some of {names}")
+        return replace(REWARD_SETS["balanced"], **reward)
     if not isinstance(reward, str) or reward not in REWARD_SETS:
         raise ValueError(
-            f"reward={reward!r}: expected one of {sorted(REWARD_SETS)} or a RewardWeights; choose from these"
+            f"reward={reward!r}: expected one of {sorted(REWARD_SETS)}, a RewardWeights, or a mapping of weights; "
+            "choose from these"
         )
     return REWARD_SETS[reward]
 

@@ -37,6 +37,10 @@ class TaskSettings:
     """Number of consecutive steps below ``idle_speed_mps`` that end the episode."""
     idle_ending: Ending = "truncated"
     """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
+    goal_ending: Ending = "terminated"
+    """``"truncated"`` lets an algorithm bootstrap at the goal, as if the route went on. The observation does not show
+    how far away the goal is: with ``"terminated"``, the value drops to zero at a time that the critic cannot foresee.
+    """
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
     """Fraction of the target speed that the mean speed along the lane must reach for a success. On a route to a goal,
@@ -53,6 +57,7 @@ class TaskSettings:
 
     def __post_init__(self) -> None:
         check_choice("idle_ending", self.idle_ending, get_args(Ending))
+        check_choice("goal_ending", self.goal_ending, get_args(Ending))
         coerce_count(self, "max_idle_steps", 1, 10_000_000)
         coerce_quantity(self, "target_speed_mps", 0.1, 100.0, "m/s")
         coerce_quantity(self, "step_s", 1e-4, 10.0, "s")
@@ -144,6 +149,7 @@ class DrivingTask:
         self.n_lane_invasions += len(self.marks_crossed)
         truncated = self.termination == "timeout"
         truncated |= self.termination == "idle" and self.settings.idle_ending == "truncated"
+        truncated |= self.termination == "goal" and self.settings.goal_ending == "truncated"
         terminated = self.termination != "" and not truncated
         is_accident = terminated and self.termination != "goal"
         # The terms compare with the step before: they are computed before the state and the action are replaced.

@@ -331,6 +331,7 @@ def test_an_invalid_action_is_refused(env, action):
         ("reward_scale", math.nan),
         ("render_view", "top"),
         ("idle_ending", "done"),
+        ("goal_ending", "done"),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name(name, value):

@@ -136,6 +136,12 @@ def test_unknown_weights_are_refused(reward):
         rewards.reward_weights(reward)
 
 
+def test_a_mapping_changes_some_weights_of_the_balanced_set():
+    assert rewards.reward_weights({"accident": 1.0}) == RewardWeights(accident=1.0)
+    with pytest.raises(ValueError, match=r"crash.*expected some of .*accident"):
+        rewards.reward_weights({"crash": 1.0})
+
+
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "much"])
 def test_a_weight_is_a_finite_number_of_zero_or_more(value):
     with pytest.raises(ValueError, match="smoothness"):

@@ -79,6 +79,16 @@ def test_fifty_idle_steps_in_a_row_are_an_accident_if_requested():
     assert last.reward_terms["safety"] == -10.0
 
 
+@pytest.mark.parametrize(("goal_ending", "is_terminated"), [("terminated", True), ("truncated", False)])
+def test_the_goal_ends_a_route_as_requested_and_is_never_an_accident(goal_ending, is_terminated):
+    task = begun_task(goal_ending=goal_ending)
+    outcome = task.advance(STEADY._replace(has_goal=True, distance_m=50.0, route_length_m=50.0), 0.0, 0.0)
+    assert (outcome.terminated, outcome.truncated) == (is_terminated, not is_terminated)
+    assert task.termination == "goal"
+    assert task.info("map")["is_success"]
+    assert outcome.reward_terms["safety"] == 0.0
+
+
 def test_a_mark_counts_once_until_the_body_is_back_inside():
     task = begun_task()
     # The body's edge lies 0.9 m from its centre, the mark's middle at 1.75 m, its far edge at 1.85 m.

@@ -90,11 +90,14 @@ class CarlaDrivingEnv(DrivingEnv):
     :param camera_position_m: position forward, right and up from the vehicle's origin, in metres.
     :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention, in degrees.
     :param camera_attributes: further attributes of CARLA's camera, such as ``{"motion_blur_intensity": "0.0"}``.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, weights, or a mapping with the weights that differ from
+        ``"balanced"``, such as ``{"accident": 1.0}``.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed that the reward favours, in m/s.
     :param idle_ending: whether standing still only ends the episode (``"truncated"``) or counts as an accident
         (``"terminated"``).
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"``, or ``"truncated"``, so that an
+        algorithm learns as if the route went on. The observation does not show the distance to the goal.
     :param timeout_s: longest wait for an answer, a tick or an image, in seconds.
     :param start_timeout_s: longest wait for a simulator that starts or loads a map, in seconds.
     :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is still starting.
@@ -142,10 +145,11 @@ class CarlaDrivingEnv(DrivingEnv):
         camera_position_m: tuple[float, float, float] = (CAMERA_AHEAD_M, 0.0, CAMERA_HEIGHT_M),
         camera_rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0),
         camera_attributes: Mapping[str, str] | None = None,
-        reward: str | RewardWeights = "balanced",
+        reward: str | RewardWeights | Mapping[str, float] = "balanced",
         reward_scale: float = 1.0,
         target_speed_mps: float = 30 / 3.6,
         idle_ending: Ending = "truncated",
+        goal_ending: Ending = "terminated",
         timeout_s: float = 10.0,
         start_timeout_s: float = 120.0,
         patience_s: float = 600.0,
@@ -194,6 +198,7 @@ class CarlaDrivingEnv(DrivingEnv):
             reward_scale=reward_scale,
             target_speed_mps=target_speed_mps,
             idle_ending=idle_ending,
+            goal_ending=goal_ending,
             render_mode=render_mode,
             render_view=render_view,
         )

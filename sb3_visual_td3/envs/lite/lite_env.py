@@ -105,11 +105,14 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which changes with every episode.
     :param noise_std: standard deviation of the camera's noise in grey levels, 0 to 100.
     :param blur: standard deviation of the camera's blur in pixels, 0 to 10.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, or weights.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, weights, or a mapping with the weights that differ from
+        ``"balanced"``, such as ``{"accident": 1.0}``.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed with the highest reward, in m/s.
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"`` as an
         accident.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"``, or ``"truncated"``, so that an
+        algorithm learns as if the route went on. The observation does not show the distance to the goal.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is out of range.
@@ -137,10 +140,11 @@ class LiteDrivingEnv(RestorableDrivingEnv):
         weather: Weather = "clear",
         noise_std: float = 0.0,
         blur: float = 0.0,
-        reward: str | RewardWeights = "balanced",
+        reward: str | RewardWeights | Mapping[str, float] = "balanced",
         reward_scale: float = 1.0,
         target_speed_mps: float = 30 / 3.6,
         idle_ending: Ending = "truncated",
+        goal_ending: Ending = "terminated",
         render_mode: str | None = None,
         render_view: PictureView = "front",
     ) -> None:
@@ -165,6 +169,7 @@ class LiteDrivingEnv(RestorableDrivingEnv):
             reward_scale=reward_scale,
             target_speed_mps=target_speed_mps,
             idle_ending=idle_ending,
+            goal_ending=goal_ending,
             render_mode=render_mode,
             render_view=render_view,
         )
