@@ -18,6 +18,8 @@ from sb3_visual_td3.envs.road.route_settings import RouteSettings
 LITE_ROUTES = "lite-routes"
 _N_LITE_ROUTES = 50
 """Number of routes on each of the two held-out districts."""
+_LITE_LENGTH_M, _LITE_TURNS = (200.0, 800.0), (0, 8)
+"""Ranges of these routes. They are stated, because a policy may have been trained on shorter routes."""
 _N_TOWN_ROUTES = 25
 """Number of routes of each task, as in CoRL 2017."""
 
@@ -88,8 +90,9 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
                 f"--suite {suite} --maps {' '.join(maps)}: expected no --maps, because this suite has "
                 "its own; drop --maps"
             )
+        ranges = {"route": "random", "route_length_m": _LITE_LENGTH_M, "route_turns": _LITE_TURNS}
         return [
-            SuitePart(name, {"maps": [name], "route": "random"}, n_routes or _N_LITE_ROUTES)
+            SuitePart(name, {"maps": [name], **ranges}, n_routes or _N_LITE_ROUTES)
             for name in ROUTE_MAP_GROUPS["held_out"]
         ]
     if suite in _TOWN_SUITES:

@@ -90,6 +90,7 @@ def test_evaluate_scores_a_suite(tmp_path, capsys):
         for name in ("policy", "random", "full brake")
     ]
     assert lengths[0] == lengths[1] == lengths[2], "all drivers drive the same routes"
+    assert min(lengths[0]) >= 200.0, "the suite's range, not that of the training"
     printed = capsys.readouterr().out
     assert "4 routes of lite-routes" in printed
     assert "routes of the policy" in printed
