@@ -25,6 +25,7 @@ BATCH_SIZE, STEPS_PER_UPDATE = 128, 2
 _OF_THE_ZOO = (
     "policy",
     "normalize",
+    "env_kwargs",
     "callback",
     "n_timesteps",
     "noise_type",

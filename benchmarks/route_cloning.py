@@ -31,9 +31,9 @@ from torch.nn import functional as F
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.callbacks.drives import mean_of
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
-from sb3_visual_td3.envs.road.maps import ROUTE_MAP_GROUPS
 
 RESULTS = Path(__file__).parent / "results" / "route_cloning.csv"
+_ARM = route_learning.arms(None)["visual"]
 BATCH_SIZE = 128
 LEARNING_RATE = 5e-4
 PUSH_STD = (0.5, 0.4)
@@ -61,7 +61,7 @@ def collect(n_samples: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarra
 
     :return: observations by key, ``(n_samples, ...)`` each, and actions ``(n_samples, 2)``
     """
-    env = gym.make(route_learning.ENV, maps="train")
+    env = gym.make(route_learning.ENV, maps="train", **route_learning.observed(_ARM.arm))
     driver, rng = PurePursuitDriver(), np.random.default_rng(seed)
     assert isinstance(env.observation_space, gym.spaces.Dict)
     observations = {
@@ -117,7 +117,7 @@ def run(seed: int, n_samples: int, n_updates: int) -> result_rows.Row:
     """Return the row of one run."""
     begin = time.perf_counter()
     observations, actions = collect(n_samples, seed)
-    model: Any = route_learning.learner(route_learning.arms(None)["visual"], seed)
+    model: Any = route_learning.learner(_ARM, seed)
     error = clone(model, observations, actions, n_updates)
     minutes = (time.perf_counter() - begin) / 60.0
 
@@ -127,10 +127,10 @@ def run(seed: int, n_samples: int, n_updates: int) -> result_rows.Row:
             actions: np.ndarray = model.predict(observations, deterministic=True)[0]
         return actions
 
-    held_out = ROUTE_MAP_GROUPS["held_out"]
-    drives = route_learning.examine(driver, held_out)
+    seen = route_learning.observed(_ARM.arm)
+    drives = route_learning.examine(driver, _ARM.test_maps, seen)
     told = mean_of(drives)
-    misled = mean_of(route_learning.examine(route_learning.ShuffledCommands(driver, seed), held_out))
+    misled = mean_of(route_learning.examine(route_learning.ShuffledCommands(driver, seed), _ARM.test_maps, seen))
     return {
         "seed": seed,
         "samples": n_samples,
@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds (default: 0)")
     parser.add_argument("--samples", type=int, default=12_000, help="steps of pure pursuit (default: %(default)s)")
-    parser.add_argument("--updates", type=int, default=2_000, help="updates of the network (default: %(default)s)")
+    parser.add_argument("--updates", type=int, default=1_500, help="updates of the network (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     settings = parser.parse_args()
     th.set_num_threads(1)

@@ -1,9 +1,10 @@
 """How well does a policy learn to drive random routes, and does it take the turn that it is told to?
 
 An arm is an algorithm on maps to train on, with the settings of its block for LiteRoutes-v0 in zoo_configs/. After the
-training, its policy drives 100 held-out routes without other cars, then the same routes with shuffled commands: at each
-junction one of *straight*, *left* and *right* is drawn, whatever the route is, and the distance stays. A policy that
-does not read its command drives as well as before.
+training, its policy drives 100 held-out routes of 200 to 800 m without other cars, then the same routes with shuffled
+commands: at each junction one of *straight*, *left* and *right* is drawn, whatever the route is, and the distance
+stays. A policy that does not read its command drives as well as before. Of the environment's settings in the block, the
+evaluation has only those of the observation.
 
     python benchmarks/route_learning.py                                  # VisualTD3 and stock TD3, seed 0
     python benchmarks/route_learning.py --arms 'Town01 to Town02' --towns PATH --seeds 0 1 2
@@ -39,6 +40,8 @@ from sb3_visual_td3.envs.road.maps import ROUTE_MAP_GROUPS
 
 ENV = "LiteRoutes-v0"
 RESULTS = Path(__file__).parent / "results" / "route_learning.csv"
+OBSERVED = ("observation", "image_size", "grayscale", "frame_stack")
+"""Arguments of the training environment that the evaluation must have too, because the policy was made for them."""
 N_ROUTES = 100
 N_ENVS = 25
 TEST_SEED = 10_000
@@ -87,9 +90,10 @@ def learner(chosen: RouteArm, seed: int) -> OffPolicyAlgorithm:
     """Return an arm's untrained model with its environment."""
     set_random_seed(seed)
     block = block_of(chosen.arm, ENV)
-    env = make_vec_env(ENV, 1, seed=seed, env_kwargs={"maps": list(chosen.train_maps)})
-    env = VecNormalize(env, **block["normalize"])  # type: ignore[assignment]
     arguments = constructor_arguments(block, action_dim=2)
+    env_kwargs = {**block.get("env_kwargs", {}), "maps": list(chosen.train_maps)}
+    env = make_vec_env(ENV, 1, seed=seed, env_kwargs=env_kwargs)
+    env = VecNormalize(env, gamma=arguments["gamma"], **block["normalize"])  # type: ignore[assignment]
     return chosen.arm.algorithm(block["policy"], env, seed=seed, device="cpu", **arguments)
 
 
@@ -141,13 +145,19 @@ class ShuffledCommands:
         return self._driver({**observations, "command": shuffled})
 
 
-def examine(driver: Driver, maps: Sequence[str]) -> list[Drive]:
+def observed(arm: Arm) -> dict[str, Any]:
+    """Return the arguments of an environment that an arm's policies can observe."""
+    env_kwargs = block_of(arm, ENV).get("env_kwargs", {})
+    return {name: value for name, value in env_kwargs.items() if name in OBSERVED}
+
+
+def examine(driver: Driver, maps: Sequence[str], env_kwargs: dict[str, Any]) -> list[Drive]:
     """Drive the held-out routes: the same ones for every driver, equally many on each map."""
     drives: list[Drive] = []
     per_map = N_ROUTES // len(maps)
     for name in maps:
         n_envs = min(N_ENVS, per_map)
-        env = make_vec_env(ENV, n_envs, env_kwargs={"maps": [name]})
+        env = make_vec_env(ENV, n_envs, env_kwargs={**env_kwargs, "maps": [name]})
         for first in range(0, per_map, n_envs):
             options = [{"route": first + number} for number in range(n_envs)]
             drives += drive_episodes(driver, env, TEST_SEED + first, options=options)
@@ -162,8 +172,9 @@ def run(name: str, chosen: RouteArm, seed: int, logs: Path) -> result_rows.Row:
     def driver(observations: Any) -> np.ndarray:
         return model.predict(observations, deterministic=True)[0]
 
-    drives = examine(driver, chosen.test_maps)
-    told, misled = mean_of(drives), mean_of(examine(ShuffledCommands(driver, seed), chosen.test_maps))
+    seen = observed(chosen.arm)
+    drives = examine(driver, chosen.test_maps, seen)
+    told, misled = mean_of(drives), mean_of(examine(ShuffledCommands(driver, seed), chosen.test_maps, seen))
     return {
         "arm": name,
         "seed": seed,
