@@ -14,7 +14,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from sb3_visual_td3.envs.backend import Control
-from sb3_visual_td3.envs.carla_emulator.protocol import ZERO, Transform, Vector, VehicleControl, velocity_along
+from sb3_visual_td3.envs.carla_emulator.protocol import (
+    ZERO,
+    AckermannControl,
+    Transform,
+    Vector,
+    VehicleControl,
+    velocity_along,
+)
 from sb3_visual_td3.envs.carla_emulator.vehicle_models import Handling, VehicleModel, handling_of, model_of
 from sb3_visual_td3.envs.lite.car_painter import PAINTS
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
@@ -91,6 +98,12 @@ class Actor:
         centre = [0.0, 0.0, self.extent_m[2]]  # relative to the actor's origin, which lies on the ground
         return [centre, list(self.extent_m), [0.0, 0.0, 0.0], self.id]
 
+    def world_box(self) -> list[Any]:
+        """Return the msgpack form of the bounding box in the world's axes."""
+        centre, half_sizes, _, number = self.bounding_box()
+        place = attached_transform(self.world_transform, Transform(*centre))
+        return [[place.x, place.y, place.z], half_sizes, [0.0, place.yaw, 0.0], number]
+
 
 def attached_transform(carrier: Transform, relative: Transform) -> Transform:
     """Return the world transform of an object that is rigidly attached to a level carrier.
@@ -126,6 +139,10 @@ class Walker(Actor):
     def extent_m(self) -> Vector:
         """Return half of the length, width and height."""
         return _WALKER_EXTENT_M
+
+    def bounding_box(self) -> list[Any]:
+        """Return the msgpack form of the bounding box, around the middle of the body."""
+        return [[0.0, 0.0, 0.0], list(self.extent_m), [0.0, 0.0, 0.0], self.id]
 
     @property
     def semantic_tags(self) -> bytes:
@@ -233,6 +250,8 @@ class Vehicle(Actor):
 
     motion: Motion = field(default_factory=lambda: Motion(0.0, 0.0, 0.0, 0.0, 0.0))
     control: VehicleControl = field(default_factory=VehicleControl)
+    ackermann: AckermannControl | None = None
+    """The steering angle and speed that its pedals follow; None if a client sets the pedals."""
     has_physics: bool = True
     constant_mps: float | None = None
     """The forward speed that the vehicle keeps regardless of its pedals; None if the pedals control the speed."""
@@ -244,6 +263,7 @@ class Vehicle(Actor):
 
     def __post_init__(self) -> None:
         self._requested_velocity: Vector | None = None
+        self._placed: tuple[Motion, float, Transform] | None = None
         self._is_reversing = False
         self.set_transform(self.transform)
         self.previous_motion = self.motion
@@ -272,12 +292,14 @@ class Vehicle(Actor):
     @property
     def pose(self) -> Pose:
         """Return position and heading in the embedded world's coordinates."""
-        return Pose(*self.motion[:3])
+        x, y, yaw, _, _ = self.motion
+        return Pose(x, y, yaw)
 
     @property
     def box(self) -> OrientedBox:
         """Return the rectangle that the vehicle occupies on the ground."""
-        return OrientedBox(*self.motion[:3], self.model.length_m, self.model.width_m)
+        x, y, yaw, _, _ = self.motion
+        return OrientedBox(x, y, yaw, self.model.length_m, self.model.width_m)
 
     @cached_property
     def colour(self) -> tuple[int, int, int]:
@@ -308,12 +330,20 @@ class Vehicle(Actor):
     @property
     def world_transform(self) -> Transform:
         """Return the transform in the world."""
-        return Transform.from_pose(self.pose, self.altitude_m)
+        # Each sensor on the vehicle asks for it. A motion is replaced, never changed.
+        altitude_m = self.altitude_m
+        if self._placed is None or self._placed[0] is not self.motion or self._placed[1] != altitude_m:
+            self._placed = (self.motion, altitude_m, Transform.from_pose(self.pose, altitude_m))
+        return self._placed[2]
 
     def set_transform(self, transform: Transform) -> None:
         """Teleport the vehicle and straighten its wheels; it keeps its speed."""
         self.transform = transform
         self.motion = Motion(*transform.pose, self.motion.speed_mps, 0.0)
+
+    def place(self, pose: Pose) -> None:
+        """Put the vehicle at a pose without a change of height; it keeps its speed."""
+        self.motion = Motion(pose.x_m, pose.y_m, pose.heading_rad, self.motion.speed_mps, 0.0)
 
     def set_velocity(self, velocity: Vector) -> None:
         """Set the velocity. With physics only the part along its heading counts: a car does not slide sideways."""
@@ -335,14 +365,17 @@ class Vehicle(Actor):
         """Simulate one tick of length ``dt_s``."""
         if self.has_physics:
             before, velocity_before = self.motion, self.velocity
-            self.transform = self.transform._replace(z=0.0)
+            if self.transform.z != 0.0:
+                self.transform = self.transform._replace(z=0.0)
+            if self.ackermann is not None:
+                self.control = self._pedals_for(self.ackermann, dt_s)
             self._drive_by_pedals(dt_s)
             signed_mps = self.motion.speed_mps
             if self._is_reversing:
                 signed_mps = -signed_mps
             self.velocity = velocity_along(self.pose, signed_mps)
-            x, y, z = ((now - then) / dt_s for now, then in zip(self.velocity, velocity_before, strict=True))
-            self.acceleration = (x, y, z)
+            (x, y, z), (x_before, y_before, z_before) = self.velocity, velocity_before
+            self.acceleration = ((x - x_before) / dt_s, (y - y_before) / dt_s, (z - z_before) / dt_s)
             self.previous_motion = before
         else:
             # The client moves the vehicle, so its velocity follows from its places in the last two ticks.
@@ -351,6 +384,22 @@ class Vehicle(Actor):
             self.acceleration = ZERO
             self.previous_motion = self.motion
         self.yaw_rate_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
+
+    def _pedals_for(self, wanted: AckermannControl, dt_s: float) -> VehicleControl:
+        """Return the pedals with which the vehicle reaches a speed in this tick, or comes as close as it can."""
+        settings, speed_mps = self.handling.settings, self.motion.speed_mps
+        is_reverse, target_mps = wanted.speed_mps < 0.0, abs(wanted.speed_mps)
+        if is_reverse != self._is_reversing and speed_mps > 0.0:
+            # It stops before it changes direction.
+            target_mps = 0.0
+        limit_mps2 = wanted.acceleration_mps2 or math.inf
+        acceleration_mps2 = max(-limit_mps2, min(limit_mps2, (target_mps - speed_mps) / dt_s))
+        # The drag of the embedded world's model, which the throttle works against.
+        push_mps2 = acceleration_mps2 + settings.drag_per_s * speed_mps
+        throttle = max(0.0, min(1.0, push_mps2 / settings.max_throttle_mps2))
+        brake = max(0.0, min(1.0, -push_mps2 / settings.max_brake_mps2))
+        steer = max(-1.0, min(1.0, wanted.steer_rad / settings.max_wheel_rad))
+        return VehicleControl(throttle, steer, brake, reverse=is_reverse)
 
     def _drive_by_pedals(self, dt_s: float) -> None:
         control, settings = self.control, self.handling.settings
@@ -422,24 +471,7 @@ class Collisions:
         :param solid: all actors with which something can collide, including all vehicles.
         :return: one event per ordered pair of actors.
         """
-        # Each box comes with the radius of a circle around it, because two boxes touch only if their circles do. With
-        # many vehicles, this test of all pairs takes the most time.
-        boxes: list[tuple[Actor, OrientedBox, float]] = []
-        for actor in solid:
-            box = actor.box
-            if box is not None and (not isinstance(actor, Vehicle) or actor.is_on_ground):
-                boxes.append((actor, box, 0.5 * math.hypot(box.length_m, box.width_m)))
-        touches: list[tuple[Vehicle, Actor]] = []
-        for vehicle, own, radius_m in boxes:
-            if not isinstance(vehicle, Vehicle) or not (vehicle.velocity[0] or vehicle.velocity[1]):
-                continue
-            own_x, own_y = own.x_m, own.y_m
-            for other, box, other_radius_m in boxes:
-                reach_m = radius_m + other_radius_m
-                dx, dy = box.x_m - own_x, box.y_m - own_y
-                if dx * dx + dy * dy <= reach_m * reach_m and other is not vehicle and boxes_overlap(own, box):
-                    touches.append((vehicle, other))
-
+        touches = _touches(solid)
         hits: dict[tuple[int, int], Hit] = {}
         for vehicle, other in touches:
             if not _approaches(vehicle, other):
@@ -462,6 +494,30 @@ class Collisions:
                     vehicle.stop()
         self._touching = {(vehicle.id, other.id) for vehicle, other in touches}
         return list(hits.values())
+
+
+def _touches(solid: Sequence[Actor]) -> list[tuple[Vehicle, Actor]]:
+    """Return each moving vehicle with each actor that it touches."""
+    touches: list[tuple[Vehicle, Actor]] = []
+    if len(solid) < 2:
+        return touches
+    # Each box comes with the radius of a circle around it, because two boxes touch only if their circles do. With many
+    # vehicles, this test of all pairs takes the most time.
+    boxes: list[tuple[Actor, OrientedBox, float]] = []
+    for actor in solid:
+        box = actor.box
+        if box is not None and (not isinstance(actor, Vehicle) or actor.is_on_ground):
+            boxes.append((actor, box, 0.5 * math.hypot(box.length_m, box.width_m)))
+    for vehicle, own, radius_m in boxes:
+        if not isinstance(vehicle, Vehicle) or not (vehicle.velocity[0] or vehicle.velocity[1]):
+            continue
+        own_x, own_y = own.x_m, own.y_m
+        for other, box, other_radius_m in boxes:
+            reach_m = radius_m + other_radius_m
+            dx, dy = box.x_m - own_x, box.y_m - own_y
+            if dx * dx + dy * dy <= reach_m * reach_m and other is not vehicle and boxes_overlap(own, box):
+                touches.append((vehicle, other))
+    return touches
 
 
 def _approaches(vehicle: Vehicle, other: Actor) -> bool:

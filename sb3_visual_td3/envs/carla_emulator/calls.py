@@ -17,6 +17,7 @@ from sb3_visual_td3.envs.carla_emulator.catalogue import blueprints_message
 from sb3_visual_td3.envs.carla_emulator.navigation import FOLDER as NAVIGATION_FOLDER
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     VOID,
+    AckermannControl,
     CallError,
     Transform,
     VehicleControl,
@@ -35,6 +36,9 @@ from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
 
 _MAX_SPEED_MPS = 1e4
 _MIN_GEAR, _MAX_GEAR = -1, 10
+# CARLA's defaults of carla.AckermannControllerSettings: gains of two PID controllers.
+_ACKERMANN_GAINS = (0.15, 0.0, 0.25, 0.01, 0.0, 0.01)
+_ANY_TAG = 255  # carla.CityObjectLabel.Any
 _MAX_LIGHT_STATE = 2**32 - 1  # rpc::VehicleLightState, a u32 of flags
 
 
@@ -82,6 +86,14 @@ class ActorCalls:
         """Return an actor's bounding box."""
         return self._sim.actor(actor_id).bounding_box()
 
+    def on_get_all_level_BBs(self, tag: int) -> list[Any]:  # noqa: N802  the name of the call
+        """Return the bounding boxes in the world of everything with a semantic tag; 255 means any."""
+        boxes = []
+        for actor in self._sim.actors.values():
+            if actor.semantic_tags and tag in (*actor.semantic_tags, _ANY_TAG):
+                boxes.append(actor.world_box())
+        return boxes
+
     def on_set_actor_transform(self, actor_id: int, transform: list[Any]) -> Any:
         """Teleport an actor."""
         self._sim.actor(actor_id).set_transform(Transform.from_message(transform))
@@ -120,7 +132,9 @@ class ActorCalls:
         CARLA's client does not check the values. They are clipped to their range, and NaN and infinity count as 0.
         """
         throttle, steer, brake, hand_brake, reverse, manual, gear = control[:7]
-        self._sim.vehicle(actor_id).control = VehicleControl(
+        vehicle = self._sim.vehicle(actor_id)
+        vehicle.ackermann = None
+        vehicle.control = VehicleControl(
             _clipped(throttle, 0.0, 1.0),
             _clipped(steer, -1.0, 1.0),
             _clipped(brake, 0.0, 1.0),
@@ -130,6 +144,20 @@ class ActorCalls:
             min(_MAX_GEAR, max(_MIN_GEAR, int(gear))),
         )
         return VOID
+
+    def on_apply_ackermann_control_to_vehicle(self, actor_id: int, control: list[Any]) -> Any:
+        """Make a vehicle keep a steering angle and a speed, until it gets another control."""
+        numbers = [checked_number(part, _MAX_SPEED_MPS) for part in control[:5]]
+        steer_rad, steer_rad_s, speed_mps, acceleration_mps2, jerk_mps3 = numbers
+        self._sim.vehicle(actor_id).ackermann = AckermannControl(
+            steer_rad, steer_rad_s, speed_mps, abs(acceleration_mps2), jerk_mps3
+        )
+        return VOID
+
+    def on_get_ackermann_controller_settings(self, actor_id: int) -> list[float]:
+        """Return CARLA's gains of the controllers for speed and acceleration. There are no such controllers here."""
+        self._sim.vehicle(actor_id)
+        return list(_ACKERMANN_GAINS)
 
     def on_apply_control_to_walker(self, actor_id: int, control: list[Any]) -> Any:
         """Make a walker walk in a direction at a speed. The command to jump is ignored."""
@@ -377,7 +405,12 @@ class WorldCalls:
 
     def on_get_imui_gravity(self) -> float:
         """Return the gravity that inertial sensors measure, in m/s^2."""
-        return 9.81
+        return self._sim.gravity_mps2
+
+    def on_set_imui_gravity(self, gravity_mps2: float) -> Any:
+        """Set the gravity that inertial sensors measure; nothing falls by it."""
+        self._sim.gravity_mps2 = checked_number(gravity_mps2, _MAX_SPEED_MPS, "a gravity in m/s^2")
+        return VOID
 
     def on_is_traffic_manager_running(self, *_: Any) -> bool:
         """Return False: no Traffic Manager is registered, because it runs in the client's process."""
@@ -425,7 +458,6 @@ class WorldCalls:
 _EMPTY_LISTS = (
     "query_lights_state",
     "get_environment_objects",
-    "get_all_level_BBs",
     "get_names_of_all_objects",
 )
 """Calls that return an empty list, because these maps have no such objects."""
@@ -434,6 +466,7 @@ _SILENT = ("query_lights_state",)
 _MAX_TOLD = 1000
 _IGNORED = (
     "update_lights_state",
+    "apply_ackermann_controller_settings",
     "enable_environment_objects",
     "load_map_layer",
     "unload_map_layer",
@@ -469,6 +502,7 @@ _NOT_VOID = {"set_episode_settings", "add_traffic_manager_running"}
 _SPAWN, _DESTROY = 0, 1
 _COMMANDS = {
     2: "apply_control_to_vehicle",
+    3: "apply_ackermann_control_to_vehicle",
     4: "apply_control_to_walker",
     5: "apply_physics_control",
     6: "set_actor_transform",
@@ -483,6 +517,10 @@ _COMMANDS = {
     21: "set_traffic_light_state",
 }
 """The call that each command of a batch stands for."""
+_REMARKS = {name: f"the call {name} is accepted and changes nothing" for name in _IGNORED}
+_REMARKS |= {name: f"the call {name} is accepted, but nothing is recorded" for name in _RECORDER}
+_REMARKS |= {name: f"the call {name} returns an empty list" for name in _EMPTY_LISTS if name not in _SILENT}
+"""What the console says when a client makes one of these calls for the first time."""
 Handler = Callable[..., Any]
 
 
@@ -512,8 +550,6 @@ class Calls:
         :param arguments: arguments of the call, as they came from the network.
         :return: the result to send back, and a line for the server's console, which is empty if all is well.
         """
-        is_void = name.startswith(_VOID_PREFIXES) and name not in _NOT_VOID
-        fail = void_failure if is_void else failure
         try:
             if name == "apply_batch":
                 # The one call whose result is a bare list, not wrapped as a value.
@@ -522,20 +558,17 @@ class Calls:
             if handler is None:
                 shown_name = shortened(name)
                 complaint = self._once(name, f"unknown call {shown_name} returns an error")
-                return fail(f"the emulator does not support the call {shown_name}"), complaint
+                return _failed(name, f"the emulator does not support the call {shown_name}"), complaint
             result = handler(*arguments)
         except CallError as error:
-            return fail(str(error)), ""
+            return _failed(name, str(error)), ""
         except Exception as error:
             # Arguments of a wrong shape can cause any exception. One client must not stop the server for all.
-            return fail(f"{name}: {shortened(error)}"), f"{name}{shortened(arguments)}: {shortened(error)}"
+            complaint = f"{name}{shortened(arguments)}: {shortened(error)}"
+            return _failed(name, f"{name}: {shortened(error)}"), complaint
         complaint = ""
-        if name in _IGNORED:
-            complaint = self._once(name, f"the call {name} is accepted and changes nothing")
-        elif name in _RECORDER:
-            complaint = self._once(name, f"the call {name} is accepted, but nothing is recorded")
-        elif name in _EMPTY_LISTS and name not in _SILENT:
-            complaint = self._once(name, f"the call {name} returns an empty list")
+        if name in _REMARKS:
+            complaint = self._once(name, _REMARKS[name])
         if result is VOID:
             return void(), complaint
         return value(result), complaint
@@ -592,6 +625,13 @@ class Calls:
             # carla.command.FutureActor stands in the field of the actor id: put the new actor there.
             self._command(index, [actor.id, *following[1:]])
         return actor.id
+
+
+def _failed(name: str, text: str) -> list[Any]:
+    """Return the result of a call that failed."""
+    if name.startswith(_VOID_PREFIXES) and name not in _NOT_VOID:
+        return void_failure(text)
+    return failure(text)
 
 
 def _methods_of(calls: object) -> Mapping[str, Handler]:

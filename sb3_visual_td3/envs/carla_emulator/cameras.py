@@ -21,12 +21,20 @@ from sb3_visual_td3.envs.carla_emulator.actors import Actor, Prop, Vehicle, Walk
 from sb3_visual_td3.envs.carla_emulator.free_camera import FAR_M, FreeCamera, axes_of, free_camera
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     DEPTH_SENSOR,
+    INSTANCE_SENSOR,
     RGB_SENSOR,
     SEMANTIC_SENSOR,
     Transform,
     image_body,
 )
-from sb3_visual_td3.envs.carla_emulator.roadside import RoadSign
+from sb3_visual_td3.envs.carla_emulator.roadside import (
+    PLATE_DEPTH_M,
+    PLATE_HIGH_M,
+    PLATE_LOW_M,
+    PLATE_WIDTH_M,
+    Roadside,
+    RoadSign,
+)
 from sb3_visual_td3.envs.lite.camera import (
     CAMERA_BANDS,
     PICTURE_BANDS,
@@ -44,11 +52,11 @@ from sb3_visual_td3.envs.lite.figure_painter import (
     LAMP_COLOURS,
     LAMP_SIZE_M,
     LAMPS,
+    NO_FIGURES,
     POLE_COLOUR,
     POLE_WIDTH_M,
     Figures,
     Person,
-    Post,
     lamp_low_m,
     paint_scene,
 )
@@ -82,6 +90,8 @@ class Block(NamedTuple):
     """The semantic tag."""
     is_solid: bool = True
     """False for a shadow, which only RGB cameras see."""
+    owner: int = 0
+    """The id of the actor."""
 
 
 class Face(NamedTuple):
@@ -125,8 +135,6 @@ def _blocks_of(actor: Actor) -> list[Block]:
     ]
 
 
-# Sizes of a sign's plate, in metres, and the colours of plates.
-_PLATE_WIDTH_M, _PLATE_LOW_M, _PLATE_HIGH_M = 0.7, 1.9, 2.6
 _PLATE_COLOURS = {"traffic.stop": (200, 30, 35), "traffic.yield": (240, 240, 235), "traffic.unknown": (50, 90, 180)}
 _SPEED_PLATE = (245, 240, 240)
 _PLATE_BACK = (150, 152, 155)
@@ -147,11 +155,11 @@ def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
     is_front = (transform.x - x) * math.cos(yaw) + (-transform.y - y) * math.sin(yaw) < 0.0
     if not sign.is_light:
         front = _PLATE_COLOURS.get(sign.type_id, _SPEED_PLATE)
-        plate = OrientedBox(x, y, yaw, 0.04, _PLATE_WIDTH_M)
+        plate = OrientedBox(x, y, yaw, PLATE_DEPTH_M, PLATE_WIDTH_M)
         colour = front if is_front else _PLATE_BACK
         return [
-            Block(pole, 0.0, _PLATE_HIGH_M, POLE_COLOUR, POLE_COLOUR, pole_tag),
-            Block(plate, _PLATE_LOW_M, _PLATE_HIGH_M, colour, colour, tag),
+            Block(pole, 0.0, PLATE_HIGH_M, POLE_COLOUR, POLE_COLOUR, pole_tag),
+            Block(plate, PLATE_LOW_M, PLATE_HIGH_M, colour, colour, tag),
         ]
     head = OrientedBox(x, y, yaw, HEAD_SIZE_M, HEAD_SIZE_M)
     blocks = [
@@ -187,6 +195,7 @@ def _visible_faces(actors: Sequence[Actor], transform: Transform, axes: NDArray[
         if distance > _MAX_DISTANCE_M:
             continue
         blocks = _blocks_of_sign(actor, transform) if isinstance(actor, RoadSign) else _blocks_of(actor)
+        blocks = [block._replace(owner=actor.id) for block in blocks]
         faces = [face for block in blocks for face in _faces_of(block, transform, axes, distance)]
         found.append((distance, faces))
     found.sort(key=lambda each: -each[0])
@@ -272,7 +281,7 @@ def _paint_face(
 ) -> None:
     """Fill a face with one value, in place.
 
-    :param picture: ``(height, width)`` or ``(height, width, 3)``.
+    :param picture: ``(height, width)`` or ``(height, width, n_channels)``.
     :param face: the face to fill.
     :param focal: the focal length in pixels.
     :param value: the value of each channel.
@@ -319,6 +328,7 @@ SENSOR_NUMBERS = {
     "sensor.camera.rgb": RGB_SENSOR,
     "sensor.camera.depth": DEPTH_SENSOR,
     "sensor.camera.semantic_segmentation": SEMANTIC_SENSOR,
+    "sensor.camera.instance_segmentation": INSTANCE_SENSOR,
 }
 """The number on the wire of each kind of camera."""
 # Larger images use the embedded world's finer drawing.
@@ -338,7 +348,7 @@ def image_message(
     sky: Sky | None,
     things: Sequence[Actor],
     tick: int,
-    signs: Sequence[RoadSign] = (),
+    roadside: Roadside | None = None,
 ) -> bytes:
     """Return the body of a camera's measurement.
 
@@ -347,7 +357,7 @@ def image_message(
     :param sky: the light and haze; None for a clear day.
     :param things: all vehicles and walkers.
     :param tick: the number of the tick, which seeds the rain.
-    :param signs: all traffic lights and signs.
+    :param roadside: the traffic lights and signs; None for none.
     """
     width = int(sensor.float_attribute("image_size_x", 800))
     height = int(sensor.float_attribute("image_size_y", 600))
@@ -363,11 +373,12 @@ def image_message(
             # Only the chase camera sees the vehicle that carries it.
             if isinstance(each, Vehicle) and each.is_on_ground and (each is not sensor.parent or is_chase_camera):
                 cars.append(each)
-        figures = figures_of(things, signs)
+        figures = _figures_of(things, roadside)
         pixels = _lite_image(_lite_camera(height, width, *mount), scene, sky, sensor.parent, cars, tick, figures)
     else:
         seen: list[Actor] = [each for each in things if each is not sensor.parent or _is_outside_carrier(sensor)]
-        seen += signs
+        if roadside is not None:
+            seen += roadside.actors.values()
         pixels = _free_image(kind, (height, width), sensor, scene, sky, seen, tick)
     return image_body(width, height, fov_deg, pixels.tobytes())
 
@@ -407,20 +418,16 @@ def _lite_camera(height: int, width: int, ahead_m: float, height_m: float) -> Ca
     return Camera(height, width, bands, ahead_m=ahead_m, height_m=height_m)
 
 
-def figures_of(things: Sequence[Actor], signs: Sequence[RoadSign]) -> Figures:
+def _figures_of(things: Sequence[Actor], roadside: Roadside | None) -> Figures:
     """Return what the embedded world's camera draws besides cars.
 
     :param things: vehicles and walkers.
-    :param signs: traffic lights and signs.
+    :param roadside: the traffic lights and signs; None for none.
     """
-    posts: list[Post] = []
-    bars: list[NDArray[np.float64]] = []
-    for sign in signs:
-        bars += sign.stop_bars
-        if sign.is_light and sign.signal is not None:
-            posts.append(Post(sign.signal.x_m, sign.signal.y_m, sign.signal.yaw_rad, sign.colour))
     people = [Person(*thing.box[:2]) for thing in things if isinstance(thing, Walker)]
-    return Figures(posts, people, bars)
+    if roadside is None:
+        return NO_FIGURES._replace(people=people)
+    return Figures(roadside.posts, people, roadside.stop_bars)
 
 
 def _lite_image(
@@ -480,13 +487,14 @@ def _free_image(
             if face.block.is_solid:
                 _carve_depth(depth, face, camera.focal)
         return _encoded_depth(depth)
-    if kind == SEMANTIC_SENSOR:
-        tags = camera.tags(scene, transform)
+    if kind in {SEMANTIC_SENSOR, INSTANCE_SENSOR}:
+        image = np.zeros((*size, 4), np.uint8)
+        image[..., 2], image[..., 3] = camera.tags(scene, transform), 255  # CARLA encodes the tag in the red channel
         for face in faces:
             if face.block.is_solid:
-                _paint_face(tags, face, camera.focal, (face.block.tag,), is_smooth=False)
-        image = np.zeros((*tags.shape, 4), np.uint8)
-        image[..., 2], image[..., 3] = tags, 255  # CARLA encodes the tag in the red channel
+                # In images of instances, green and blue are the lower and the higher byte of the actor's id.
+                higher, lower = divmod(face.block.owner % 2**16, 2**8) if kind == INSTANCE_SENSOR else (0, 0)
+                _paint_face(image, face, camera.focal, (higher, lower, face.block.tag, 255), is_smooth=False)
         return image
     if sky is not None and not isinstance(sensor.parent, Vehicle):
         sky = sky._replace(beam=0.0)  # no headlights

@@ -6,6 +6,7 @@ the sizes of vehicles; walkers all look alike, and so do most props.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError, checked_number, shortened
@@ -199,8 +200,39 @@ _LENS = _floats(
     lens_y_size="0.08",
 )
 _FILM = [
-    *_floats(gamma="2.2", motion_blur_intensity="0.45", shutter_speed="200.0"),
     Attribute("enable_postprocess_effects", _BOOL, "true"),
+    Attribute("exposure_mode", _STRING, "histogram", ("histogram", "manual")),
+    Attribute("blade_count", _INT, "5"),
+    *_floats(
+        gamma="2.2",
+        bloom_intensity="0.675",
+        lens_flare_intensity="0.1",
+        shutter_speed="200.0",
+        iso="100.0",
+        fstop="1.4",
+        min_fstop="1.2",
+        focal_distance="1000.0",
+        blur_amount="1.0",
+        blur_radius="0.0",
+        motion_blur_intensity="0.45",
+        motion_blur_max_distortion="0.35",
+        motion_blur_min_object_screen_size="0.1",
+        exposure_compensation="0.0",
+        exposure_min_bright="10.0",
+        exposure_max_bright="12.0",
+        exposure_speed_up="3.0",
+        exposure_speed_down="1.0",
+        calibration_constant="16.0",
+        temp="6500.0",
+        tint="0.0",
+        chromatic_aberration_intensity="0.0",
+        chromatic_aberration_offset="0.0",
+        slope="0.88",
+        toe="0.55",
+        shoulder="0.26",
+        black_clip="0.0",
+        white_clip="0.04",
+    ),
 ]
 
 
@@ -233,36 +265,54 @@ def _numbers(**values: float) -> tuple[Attribute, ...]:
     return tuple(attributes)
 
 
-# Ids and defaults are those of CARLA 0.9.16's blueprint library.
+def _each(firsts: Sequence[str], seconds: Sequence[str]) -> list[str]:
+    return [f"{first}_{second}" for first in firsts for second in seconds]
+
+
+_LIDAR = _numbers(
+    channels=32,
+    range=10.0,
+    points_per_second=56_000,
+    rotation_frequency=10.0,
+    upper_fov=10.0,
+    lower_fov=-30.0,
+    horizontal_fov=360.0,
+)
+# Ids and defaults are those of CARLA 0.9.16's blueprint library. Noise and dropped points are accepted and ignored.
 _ALL = (
     *(_vehicle(index, model) for index, model in enumerate(MODELS)),
-    *(_camera(kind) for kind in ("rgb", "depth", "semantic_segmentation")),
+    *(_camera(kind) for kind in ("rgb", "depth", "semantic_segmentation", "instance_segmentation")),
     _sensor("other.collision"),
     _sensor("other.lane_invasion"),
-    _sensor("other.gnss", _noise("lat_stddev", "lon_stddev", "alt_stddev")),
-    _sensor("other.imu", _noise("accel_stddev_x", "accel_stddev_y", "accel_stddev_z")),
+    _sensor("other.gnss", _noise(*_each(("lat", "lon", "alt"), ("stddev", "bias")))),
+    _sensor("other.imu", _noise(*_each(("accel_stddev", "gyro_stddev", "gyro_bias"), ("x", "y", "z")))),
     _sensor(
         "other.obstacle",
         (
             Attribute("distance", _FLOAT, "5.0"),
             Attribute("hit_radius", _FLOAT, "0.5"),
             Attribute("only_dynamics", _BOOL, "false"),
+            Attribute("debug_linetrace", _BOOL, "false"),
         ),
     ),
-    _sensor("other.radar", _numbers(horizontal_fov=30.0, vertical_fov=30.0, points_per_second=1500, range=100.0)),
+    _sensor(
+        "other.radar",
+        (*_noise(), *_numbers(horizontal_fov=30.0, vertical_fov=30.0, points_per_second=1500, range=100.0)),
+    ),
     _sensor(
         "lidar.ray_cast",
-        _numbers(
-            channels=32,
-            range=10.0,
-            points_per_second=56_000,
-            rotation_frequency=10.0,
-            upper_fov=10.0,
-            lower_fov=-30.0,
-            horizontal_fov=360.0,
-            atmosphere_attenuation_rate=0.004,
+        (
+            *_LIDAR,
+            *_noise("stddev"),
+            *_numbers(
+                atmosphere_attenuation_rate=0.004,
+                dropoff_general_rate=0.45,
+                dropoff_intensity_limit=0.8,
+                dropoff_zero_intensity=0.4,
+            ),
         ),
     ),
+    _sensor("lidar.ray_cast_semantic", _LIDAR),
     Blueprint("controller.ai.walker", "controller,ai,walker", (_role_name("front"),)),
     *(_walker(number) for number in range(1, N_WALKERS + 1)),
     *(_prop(name) for name in PROPS),
@@ -282,6 +332,8 @@ def blueprints_message() -> list[Any]:
             [each.id, each.type, each.value, list(each.recommended), each.modifiable, not each.modifiable]
             for each in blueprint.attributes
         ]
+        # Since 0.9.15 every blueprint has the name of its topic in ROS.
+        attributes.append(["ros_name", _STRING, blueprint.id, [blueprint.id], True, False])
         definitions.append([uid, blueprint.id, blueprint.tags, attributes])
     return definitions
 

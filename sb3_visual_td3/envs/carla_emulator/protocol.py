@@ -181,7 +181,8 @@ def void_failure(text: str) -> list[Any]:
 # Numbers of the sensors in the header of a measurement: their positions in 0.9.16's sensor/SensorRegistry.h. The client
 # picks the deserializer by this number, and crashes on one that it does not know.
 COLLISION_SENSOR, DEPTH_SENSOR, GNSS_SENSOR, IMU_SENSOR, OBSTACLE_SENSOR = 0, 1, 4, 5, 7
-RADAR_SENSOR, LIDAR_SENSOR, RGB_SENSOR, SEMANTIC_SENSOR, WORLD_SENSOR = 9, 11, 13, 14, 17
+RADAR_SENSOR, SEMANTIC_LIDAR_SENSOR, LIDAR_SENSOR = 9, 10, 11
+RGB_SENSOR, SEMANTIC_SENSOR, INSTANCE_SENSOR, WORLD_SENSOR = 13, 14, 15, 17
 
 # streaming/detail/Token.h, 24 bytes: u32 stream id, u16 port, u8 protocol (1: TCP), u8 address type (0: none, 1: IPv4,
 # 2: IPv6), 16 bytes address. With address type 0 the client connects to the host that it reached for calls.
@@ -198,7 +199,8 @@ _WORLD = struct.Struct("<Qdf3iI")
 # sensor/data/ActorDynamicState.h, 119 bytes an actor, packed without padding: u32 id, u8 state, 3 x f32 each of
 # location, rotation (pitch, yaw, roll), velocity in m/s, angular velocity in degrees/s and acceleration in m/s^2,
 # then a union of 54 bytes.
-_ACTOR = struct.Struct("<IB15f54s")
+TYPE_STATE_BYTES = 54
+_ACTOR = struct.Struct(f"<IB15f{TYPE_STATE_BYTES}s")
 _ACTIVE = 1
 # The union of a vehicle: f32 throttle, steer, brake, 3 x bool hand brake, reverse, manual gear shift, i32 gear,
 # f32 speed limit in km/h, u8 state of its traffic light, bool whether it has one, u32 its id, u8 failure state.
@@ -282,6 +284,21 @@ class VehicleControl(NamedTuple):
     gear: int = 0
 
 
+class AckermannControl(NamedTuple):
+    """A vehicle's steering angle and speed, in the order of ``carla.VehicleAckermannControl`` on the wire."""
+
+    steer_rad: float = 0.0
+    """Angle of the front wheels, positive to the right."""
+    steer_rad_s: float = 0.0
+    """How fast the wheels turn; 0 for as fast as they can. Ignored here: the wheels have their own lag."""
+    speed_mps: float = 0.0
+    """The speed to reach and keep; negative in reverse."""
+    acceleration_mps2: float = 0.0
+    """The acceleration and deceleration with which it is reached; 0 for as strong as possible."""
+    jerk_mps3: float = 0.0
+    """Ignored here."""
+
+
 def stream_token(stream_id: int, port: int) -> bytes:
     """Return the 24 bytes that contain the address at which a client subscribes to a stream.
 
@@ -342,7 +359,7 @@ def actor_state(
     :param acceleration: acceleration in m/s^2, in the world's axes.
     :param yaw_rate_deg_s: yaw rate in degrees/s, positive to the right, as CARLA's yaw.
     :param type_state: up to 54 bytes that depend on the kind of actor: :func:`vehicle_state` for vehicles,
-        ``Roadside.state_of`` for lights and signs, else nothing.
+        the states of lights and signs in :mod:`~sb3_visual_td3.envs.carla_emulator.roadside`, else nothing.
     """
     angular_velocity = (0.0, 0.0, yaw_rate_deg_s)
     return _ACTOR.pack(actor_id, _ACTIVE, *transform, *velocity, *angular_velocity, *acceleration, type_state)

@@ -16,8 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.carla_emulator.actors import Actor, Vehicle
-from sb3_visual_td3.envs.carla_emulator.protocol import VOID, CallError, Transform, Vector, checked_number, shortened
-from sb3_visual_td3.envs.lite.figure_painter import HEAD_HIGH_M, HEAD_LOW_M, HEAD_SIZE_M
+from sb3_visual_td3.envs.carla_emulator.protocol import (
+    TYPE_STATE_BYTES,
+    VOID,
+    CallError,
+    Transform,
+    Vector,
+    actor_state,
+    checked_number,
+    shortened,
+)
+from sb3_visual_td3.envs.lite.figure_painter import HEAD_HIGH_M, HEAD_LOW_M, HEAD_SIZE_M, Post
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph
 from sb3_visual_td3.envs.road.light_cycle import LightColour, LightCycles
 from sb3_visual_td3.envs.road.road_signs import SPEED_TYPE, STOP_TYPE, YIELD_TYPE, Signal
@@ -29,11 +38,17 @@ COLOURS: tuple[LightColour, ...] = ("red", "yellow", "green", "off", "unknown")
 # sensor/data/ActorDynamicState.h, the union of a traffic light: 32 bytes id in the map, f32 green, yellow, red and
 # elapsed time, u32 index of the pole in its group, bool whether it is frozen, u8 state. For a sign only the id is set.
 _LIGHT = struct.Struct("<32s4fI?B")
+_LIGHT_PADDING = bytes(TYPE_STATE_BYTES - _LIGHT.size)
 _SIGN = struct.Struct("<32s")
+PLATE_WIDTH_M, PLATE_LOW_M, PLATE_HIGH_M, PLATE_DEPTH_M = 0.7, 1.9, 2.6, 0.04
+"""Width, lower and upper edge, and thickness of a sign's plate."""
 _LIGHT_TAG, _SIGN_TAG = bytes([7]), bytes([8])  # carla.CityObjectLabel of 0.9.16
 _MAX_TIME_S = 1e6
 # A vehicle is at a light if its front is at most this far before the stop line, until its centre has passed the line.
 _AT_LIGHT_M = 8.0
+# Stop lines are looked up by squares of the ground. A square is larger than the longest vehicle's half and _AT_LIGHT_M
+# together, so that a vehicle is at no lights but those of its own square and of the eight around it.
+_SQUARE_M = 20.0
 # The trigger volume reaches this far before and behind the stop line, and over most of the lanes' width.
 _TRIGGER_HALF_M, _TRIGGER_WIDTH_SHARE = 1.0, 0.9
 _TRIGGER_HEIGHT_M = 1.0
@@ -53,8 +68,6 @@ class RoadSign(Actor):
     """The colour of a light."""
     trigger: tuple[Vector, Vector] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     """Centre and half sizes of the trigger volume in the actor's axes."""
-    stop_bars: Sequence[NDArray[np.float64]] = ()
-    """The stop lines of a light, by their two ends, ``(2, 2)``."""
 
     @property
     def is_light(self) -> bool:
@@ -74,9 +87,21 @@ class RoadSign(Actor):
         centre, half_sizes = self.trigger
         return [list(centre), list(half_sizes), [0.0, 0.0, 0.0], self.id]
 
+    def world_box(self) -> list[Any]:
+        """Return the msgpack form of the box around a light's head or a sign's plate, in the world's axes."""
+        half_width_m, low_m, high_m = 0.5 * PLATE_WIDTH_M, PLATE_LOW_M, PLATE_HIGH_M
+        if self.is_light:
+            half_width_m, low_m, high_m = 0.5 * HEAD_SIZE_M, HEAD_LOW_M, HEAD_HIGH_M
+        place = self.world_transform
+        # The actor's x axis points across the road, along the plate.
+        half_depth_m = half_width_m if self.is_light else 0.5 * PLATE_DEPTH_M
+        centre = [place.x, place.y, 0.5 * (low_m + high_m)]
+        half_sizes = [half_width_m, half_depth_m, 0.5 * (high_m - low_m)]
+        return [centre, half_sizes, [0.0, place.yaw, 0.0], self.id]
+
 
 class _Line(NamedTuple):
-    """Describe a stop line as an array row: middle, direction of the traffic, half width, and the light."""
+    """Describe a stop line: middle, direction of the traffic, half width, and the light."""
 
     x_m: float
     y_m: float
@@ -97,8 +122,20 @@ class Roadside:
         self.lights = LightCycles(graph.signs)
         self.actors: dict[int, RoadSign] = {}
         """The actors by the numbers of their signals."""
-        lines = list(_stop_lines(graph))
-        self._lines = np.array(lines, np.float64).reshape(-1, len(_Line._fields))
+        self.posts: list[Post] = []
+        """All lights in their present colours, for the embedded world's camera."""
+        self.stop_bars: list[NDArray[np.float64]] = []
+        """The stop lines of all lights, by their two ends, ``(2, 2)``."""
+        self._light_states: list[tuple[RoadSign, bytes, bytes, int]] = []
+        """For each light what never changes in its state: the first bytes, its id, and the index of its pole."""
+        self._sign_states: list[bytes] = []
+        self._lines_near: dict[tuple[int, int], list[_Line]] = {}
+        """For each square of the ground the stop lines in it and around it."""
+        for line in _stop_lines(graph):
+            column, row = _square_of(line.x_m, line.y_m)
+            for beside in range(column - 1, column + 2):
+                for above in range(row - 1, row + 2):
+                    self._lines_near.setdefault((beside, above), []).append(line)
         self._has_limits = any(not math.isnan(segment.speed_limit_mps) for segment in graph.segments)
         self._limits: dict[int, tuple[float, float, float]] = {}
         """For each vehicle the place where its speed limit was looked up, and the limit in km/h."""
@@ -114,11 +151,17 @@ class Roadside:
             description = [0, _type_id(signal), []]
             actor = RoadSign(next(ids), description, place, number=number, signal=signal)
             actor.trigger = self._trigger_of(signal, place)
+            self.actors[number] = actor
+            name = signal.id.encode()[:31]
+            state = actor_state(actor.id, place, type_state=_SIGN.pack(name))
             if signal.is_light:
                 segments = self.graph.segments
-                actor.stop_bars = [stop_bar_m(segments[stop.segment], stop.along_m) for stop in signal.stops]
-            self.actors[number] = actor
-        self._show()
+                self.stop_bars += [stop_bar_m(segments[stop.segment], stop.along_m) for stop in signal.stops]
+                pole = self.lights.group_of(number).index(number)
+                self._light_states.append((actor, state[:-TYPE_STATE_BYTES], name, pole))
+            else:
+                self._sign_states.append(state)
+        self.show()
         return list(self.actors.values())
 
     def advance(self, dt_s: float) -> None:
@@ -126,50 +169,44 @@ class Roadside:
 
         :param dt_s: duration in seconds.
         """
-        if self.actors:
-            self.lights.advance(dt_s)
-            self._show()
+        if self.lights.advance(dt_s):
+            self.show()
 
-    def state_of(self, actor: RoadSign) -> bytes:
-        """Return the part of an actor's state that only lights and signs have.
-
-        :param actor: the light or sign.
-        """
-        assert actor.signal is not None
-        name = actor.signal.id.encode()[:31]
-        if not actor.is_light:
-            return _SIGN.pack(name)
-        times = self.lights.times_of(actor.number)
-        group = self.lights.group_of(actor.number)
-        return _LIGHT.pack(
-            name,
-            times.green_s,
-            times.yellow_s,
-            times.red_s,
-            self.lights.elapsed_s(actor.number),
-            group.index(actor.number),
-            self.lights.is_frozen(actor.number),
-            COLOURS.index(actor.colour),
-        )
+    def states(self) -> list[bytes]:
+        """Return the 119 bytes of each light and sign in the world's state."""
+        states = list(self._sign_states)
+        for actor, beginning, name, pole in self._light_states:
+            number = actor.number
+            times = self.lights.times_of(number)
+            state = _LIGHT.pack(
+                name,
+                times.green_s,
+                times.yellow_s,
+                times.red_s,
+                self.lights.elapsed_s(number),
+                pole,
+                self.lights.is_frozen(number),
+                COLOURS.index(actor.colour),
+            )
+            states.append(beginning + state + _LIGHT_PADDING)
+        return states
 
     def light_at(self, vehicle: Vehicle) -> RoadSign | None:
         """Return the light that a vehicle waits at or approaches closely; None if there is none.
 
         :param vehicle: the vehicle.
         """
-        if not len(self._lines) or not vehicle.is_on_ground:
+        if not self._lines_near or not vehicle.is_on_ground:
             return None
         x, y, yaw = vehicle.pose
-        dx, dy = self._lines[:, 0] - x, self._lines[:, 1] - y
-        cos, sin = self._lines[:, 2], self._lines[:, 3]
-        ahead, aside = dx * cos + dy * sin, np.abs(dy * cos - dx * sin)
-        is_near = (ahead > 0.0) & (ahead < vehicle.extent_m[0] + _AT_LIGHT_M) & (aside < self._lines[:, 4])
-        is_near &= math.cos(yaw) * cos + math.sin(yaw) * sin > 0.5  # drives in the direction of the lane
-        found = np.flatnonzero(is_near)
-        if not len(found):
-            return None
-        nearest = found[int(np.argmin(ahead[found]))]
-        return self.actors[int(self._lines[nearest, 5])]
+        found, reach_m = None, vehicle.extent_m[0] + _AT_LIGHT_M
+        for line in self._lines_near.get(_square_of(x, y), ()):
+            dx, dy = line.x_m - x, line.y_m - y
+            ahead_m, aside_m = dx * line.cos + dy * line.sin, abs(dy * line.cos - dx * line.sin)
+            is_along_lane = math.cos(yaw) * line.cos + math.sin(yaw) * line.sin > 0.5
+            if 0.0 < ahead_m < reach_m and aside_m < line.half_width_m and is_along_lane:
+                found, reach_m = self.actors[line.light], ahead_m
+        return found
 
     def speed_limit_kmh(self, vehicle: Vehicle, default_kmh: float) -> float:
         """Return the speed limit of the road on which a vehicle is, or was last.
@@ -199,9 +236,15 @@ class Roadside:
         """
         self._limits.pop(vehicle.id, None)
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Give the actors of the lights their present colours, after a change."""
+        self.posts = []
         for number, colour in self.lights.colours.items():
-            self.actors[number].colour = colour
+            actor = self.actors[number]
+            actor.colour = colour
+            signal = actor.signal
+            assert signal is not None
+            self.posts.append(Post(signal.x_m, signal.y_m, signal.yaw_rad, colour))
 
     def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
         """Return the trigger volume of a signal: a box over its stop lines, in the axes of its actor."""
@@ -228,6 +271,10 @@ def _type_id(signal: Signal) -> str:
     if signal.type == SPEED_TYPE:
         return f"traffic.speed_limit.{signal.value:.0f}"
     return "traffic.unknown"
+
+
+def _square_of(x_m: float, y_m: float) -> tuple[int, int]:
+    return math.floor(x_m / _SQUARE_M), math.floor(y_m / _SQUARE_M)
 
 
 def _stop_lines(graph: LaneGraph) -> Iterator[_Line]:
@@ -258,7 +305,7 @@ class LightCalls:
         if not isinstance(state, int) or not 0 <= state < len(COLOURS):
             raise CallError(f"{shortened(state)} is not a state of a traffic light")
         roadside.lights.set_colour(light.number, COLOURS[state])
-        light.colour = COLOURS[state]
+        roadside.show()
         return VOID
 
     def on_set_traffic_light_green_time(self, actor_id: int, seconds: float) -> Any:
@@ -294,14 +341,14 @@ class LightCalls:
         """Restart the cycle of a light's junction."""
         roadside, light = self._light(actor_id)
         roadside.lights.reset(light.number)
-        roadside.advance(0.0)
+        roadside.show()
         return VOID
 
     def on_reset_all_traffic_lights(self, *_: Any) -> Any:
         """Restart all cycles."""
         roadside = self._find()
         roadside.lights.reset()
-        roadside.advance(0.0)
+        roadside.show()
         return VOID
 
     def on_get_group_traffic_lights(self, actor_id: int) -> list[int]:
@@ -312,10 +359,7 @@ class LightCalls:
     def on_get_light_boxes(self, actor_id: int) -> Sequence[Any]:
         """Return the bounding boxes of a light's lamps, in the world's axes: one for the whole head."""
         _, light = self._light(actor_id)
-        place = light.world_transform
-        centre = [place.x, place.y, HEAD_LOW_M + 0.5 * (HEAD_HIGH_M - HEAD_LOW_M)]
-        half_sizes = [0.5 * HEAD_SIZE_M, 0.5 * HEAD_SIZE_M, 0.5 * (HEAD_HIGH_M - HEAD_LOW_M)]
-        return [[centre, half_sizes, [0.0, place.yaw, 0.0], light.id]]
+        return [light.world_box()]
 
     def _light(self, actor_id: int) -> tuple[Roadside, RoadSign]:
         roadside = self._find()

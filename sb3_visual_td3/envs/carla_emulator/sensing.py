@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.carla_emulator import cameras
 from sb3_visual_td3.envs.carla_emulator.actors import Actor, Hit
-from sb3_visual_td3.envs.carla_emulator.free_camera import axes_of
+from sb3_visual_td3.envs.carla_emulator.free_camera import ROAD, TERRAIN, axes_of
 from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
     GNSS_SENSOR,
@@ -23,16 +23,18 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     LIDAR_SENSOR,
     OBSTACLE_SENSOR,
     RADAR_SENSOR,
+    SEMANTIC_LIDAR_SENSOR,
     Transform,
     packed,
 )
-from sb3_visual_td3.envs.carla_emulator.roadside import RoadSign
+from sb3_visual_td3.envs.carla_emulator.roadside import Roadside
 from sb3_visual_td3.envs.lite.weather import Sky
+from sb3_visual_td3.envs.road.ground import PAVED_LEVEL, Ground
 from sb3_visual_td3.envs.road.maps import Scene
 
 _COLLISION, _OBSTACLE = "sensor.other.collision", "sensor.other.obstacle"
 _GNSS, _IMU = "sensor.other.gnss", "sensor.other.imu"
-_LIDAR, _RADAR = "sensor.lidar.ray_cast", "sensor.other.radar"
+_LIDAR, _SEMANTIC_LIDAR, _RADAR = "sensor.lidar.ray_cast", "sensor.lidar.ray_cast_semantic", "sensor.other.radar"
 _SENSOR_NUMBERS = {
     _COLLISION: COLLISION_SENSOR,
     **cameras.SENSOR_NUMBERS,
@@ -40,6 +42,7 @@ _SENSOR_NUMBERS = {
     _IMU: IMU_SENSOR,
     _OBSTACLE: OBSTACLE_SENSOR,
     _LIDAR: LIDAR_SENSOR,
+    _SEMANTIC_LIDAR: SEMANTIC_LIDAR_SENSOR,
     _RADAR: RADAR_SENSOR,
 }
 
@@ -58,8 +61,10 @@ class WorldView(NamedTuple):
     """The length of the tick."""
     tick: int
     """The number of the tick. It seeds random values, so that the same tick gives the same measurements."""
-    signs: Sequence[RoadSign] = ()
+    roadside: Roadside
     """All traffic lights and signs, which only cameras see."""
+    gravity_mps2: float
+    """The gravity that inertial sensors measure."""
 
 
 def sensor_number_of(type_id: str) -> int | None:
@@ -78,13 +83,15 @@ def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor],
     others = [thing for thing in view.things if thing is not sensor.parent]
     body: bytes | None = None
     if sensor.type_id in cameras.SENSOR_NUMBERS:
-        body = cameras.image_message(sensor, view.scene, view.sky, view.things, view.tick, view.signs)
+        body = cameras.image_message(sensor, view.scene, view.sky, view.things, view.tick, view.roadside)
     elif sensor.type_id == _GNSS:
         body = packed(list(geolocation(sensor.world_transform)))
     elif sensor.type_id == _IMU:
-        body = packed(_imu_message(sensor))
+        body = packed(_imu_message(sensor, view.gravity_mps2))
     elif sensor.type_id == _LIDAR:
         body = _lidar(sensor, others, view.step_s, view.tick)
+    elif sensor.type_id == _SEMANTIC_LIDAR:
+        body = _semantic_lidar(sensor, others, view.scene.ground, view.step_s, view.tick)
     elif sensor.type_id == _RADAR:
         body = _radar(sensor, others, view.step_s, view.tick)
     else:
@@ -98,7 +105,8 @@ def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor],
 _EARTH_RADIUS_M = 6_378_137.0  # WGS 84's equatorial radius
 # The projection's scale factor. CARLA 0.9.16's client assumes it for every map, and ignores the map's geoReference.
 _SCALE = 0.9996
-_GRAVITY_MPS2 = 9.81
+GRAVITY_MPS2 = 9.81
+"""The gravity that inertial sensors measure by default."""
 
 
 def geolocation(transform: Transform) -> tuple[float, float, float]:
@@ -116,7 +124,7 @@ def geolocation(transform: Transform) -> tuple[float, float, float]:
     return math.degrees(latitude), math.degrees(longitude), transform.z
 
 
-def _imu_message(sensor: Actor) -> list[object]:
+def _imu_message(sensor: Actor, gravity_mps2: float) -> list[object]:
     """Return acceleration in m/s^2 and turn rates in rad/s, both in the sensor's axes, and the compass in radians.
 
     The compass is 0 in the north, which is CARLA's -y. A level sensor at rest measures gravity as an acceleration
@@ -130,7 +138,7 @@ def _imu_message(sensor: Actor) -> list[object]:
         yaw_rate_rad_s = -sensor.parent.yaw_rate_rad_s  # CARLA's yaw rate is positive to the right
     forward, right = x * math.cos(yaw) + y * math.sin(yaw), y * math.cos(yaw) - x * math.sin(yaw)
     compass = (yaw + 0.5 * math.pi) % (2.0 * math.pi)
-    return [[forward, right, z + _GRAVITY_MPS2], [0.0, 0.0, yaw_rate_rad_s], compass]
+    return [[forward, right, z + gravity_mps2], [0.0, 0.0, yaw_rate_rad_s], compass]
 
 
 # Things farther away than this are not tested against rays.
@@ -215,11 +223,85 @@ def _distance_to_box(
     return np.where((enter <= leave) & (enter > 0.0), enter, np.inf)
 
 
-def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
-    """Return the body of a rotating lidar's measurement.
+class _Scan(NamedTuple):
+    """What a rotating lidar sees in one tick, channel by channel."""
 
-    Layout (sensor/data/SemanticLidarData.h, LidarData.h): f32 horizontal angle in radians, u32 number of channels, a
-    u32 number of points for each channel, then the points as 4 x f32 x, y, z, intensity, channel by channel.
+    header: bytes
+    """The beginning of the measurement's body: see ``_scan``."""
+    rays: NDArray[np.float64]
+    """Unit vectors of the rays that hit something, in the sensor's axes, ``(n_points, 3)``."""
+    distances_m: NDArray[np.float64]
+    """How far they travel, ``(n_points,)``."""
+    hit_index: NDArray[np.intp]
+    """The index of the thing that each of them hits, ``(n_points,)``; -1 for the ground."""
+
+
+def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
+    """Return the body of a lidar's measurement, whose points are 4 x f32 x, y, z, intensity (LidarData.h)."""
+    scan = _scan(sensor, things, step_s, tick)
+    points = np.empty((len(scan.rays), 4), np.float32)
+    points[:, :3] = scan.rays * scan.distances_m[:, None]
+    # CARLA's intensity: exp(-attenuation * distance).
+    attenuation_rate = sensor.float_attribute("atmosphere_attenuation_rate", 0.004)
+    points[:, 3] = np.exp(-attenuation_rate * scan.distances_m)
+    return scan.header + points.tobytes()
+
+
+# sensor/data/SemanticLidarData.h: the place, the cosine of the angle between ray and surface, actor and semantic tag.
+_SEMANTIC_POINT = np.dtype([("place", "<3f4"), ("cos_angle", "<f4"), ("actor", "<u4"), ("tag", "<u4")])
+
+
+def _semantic_lidar(sensor: Actor, things: Sequence[Actor], ground: Ground, step_s: float, tick: int) -> bytes:
+    """Return the body of a semantic lidar's measurement: as a lidar's, with ``_SEMANTIC_POINT`` for each point."""
+    scan = _scan(sensor, things, step_s, tick)
+    points = np.zeros(len(scan.rays), _SEMANTIC_POINT)
+    points["place"] = scan.rays * scan.distances_m[:, None]
+    transform = sensor.world_transform
+    rays = scan.rays @ axes_of(transform)  # in the world's axes
+    places = (transform.x, transform.y, transform.z) + rays * scan.distances_m[:, None]
+    points["cos_angle"] = np.abs(rays[:, 2])  # the ground and the tops of things are level
+    points["tag"] = np.where(_is_paved(ground, places), ROAD, TERRAIN)
+    for index, thing in enumerate(things):
+        is_hit = scan.hit_index == index
+        if is_hit.any():
+            points["actor"][is_hit], points["tag"][is_hit] = thing.id, thing.semantic_tags[0]
+            points["cos_angle"][is_hit] = _cos_at_box(rays[is_hit], places[is_hit], thing)
+    return scan.header + points.tobytes()
+
+
+def _is_paved(ground: Ground, places: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which places in CARLA's coordinates, ``(n_places, 3)``, are on a road."""
+    # The y axis of the embedded world points the other way.
+    homogeneous = np.stack([places[:, 0], -places[:, 1], np.ones(len(places))])
+    columns, rows = (ground.from_world(PAVED_LEVEL) @ homogeneous)[:2].round().astype(int)
+    height, width = ground.paved.shape
+    is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    is_paved = ground.paved[rows.clip(0, height - 1), columns.clip(0, width - 1)] > 127
+    return np.asarray(is_inside & is_paved)
+
+
+def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: Actor) -> NDArray[np.float64]:
+    """Return the cosine of the angle between rays and the sides of a thing's box at which they end.
+
+    :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
+    :param places: where they end, ``(n_rays, 3)``.
+    :param thing: the thing that they hit.
+    """
+    box = thing.box
+    assert box is not None
+    cos, sin = math.cos(-box.yaw_rad), math.sin(-box.yaw_rad)
+    to_box = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    half = np.array([0.5 * box.length_m, 0.5 * box.width_m, thing.extent_m[2]])
+    inside = (places - (box.x_m, -box.y_m, thing.extent_m[2])) @ to_box.T
+    side = np.argmax(np.abs(inside) / half, axis=1)
+    return np.asarray(np.abs((rays @ to_box.T)[np.arange(len(rays)), side]))
+
+
+def _scan(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> _Scan:
+    """Turn a lidar for one tick.
+
+    The body of a measurement begins (sensor/data/SemanticLidarData.h) with f32 horizontal angle in radians, u32 number
+    of channels, and a u32 number of points for each channel. The points follow, channel by channel.
     """
     n_channels = int(sensor.float_attribute("channels", 32))
     points_per_second = sensor.float_attribute("points_per_second", 56_000)
@@ -236,15 +318,10 @@ def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> 
     rays = _directions(azimuth, elevation)
     echo = _cast_rays(rays, sensor.world_transform, things)
     is_seen = echo.distances_m <= sensor.float_attribute("range", 10.0)
-    points = np.empty((int(is_seen.sum()), 4), np.float32)
-    points[:, :3] = rays[is_seen] * echo.distances_m[is_seen, None]
-    # CARLA's intensity: exp(-attenuation * distance).
-    attenuation_rate = sensor.float_attribute("atmosphere_attenuation_rate", 0.004)
-    points[:, 3] = np.exp(-attenuation_rate * echo.distances_m[is_seen])
     n_by_channel = is_seen.reshape(n_channels, -1).sum(axis=1).astype(np.uint32)
     angle = np.array([math.radians(start_deg % 360.0)], np.float32).tobytes()
     header: bytes = angle + np.uint32(n_channels).tobytes() + n_by_channel.tobytes()
-    return header + points.tobytes()
+    return _Scan(header, rays[is_seen], echo.distances_m[is_seen], echo.hit_index[is_seen])
 
 
 def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:

@@ -99,7 +99,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
         foreign = [each for each in vehicles if not each.is_server_traffic and each.is_on_ground]
         self.advance(dt_s, map(_road_user, foreign))
         for car in self.cars:
-            car.vehicle.set_transform(Transform.from_pose(self.pose_of(car)))
+            car.vehicle.place(self.pose_of(car))
 
     def halt(self, vehicle: Vehicle) -> None:
         """Stop a traffic car after a collision; other vehicles are ignored."""

@@ -28,7 +28,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
 )
 from sb3_visual_td3.envs.carla_emulator.roadside import COLOURS as LIGHT_COLOURS
 from sb3_visual_td3.envs.carla_emulator.roadside import Roadside, RoadSign
-from sb3_visual_td3.envs.carla_emulator.sensing import WorldView, measurement, sensor_number_of
+from sb3_visual_td3.envs.carla_emulator.sensing import GRAVITY_MPS2, WorldView, measurement, sensor_number_of
 from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
 from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic
 from sb3_visual_td3.envs.carla_emulator.streaming import StreamServer
@@ -46,9 +46,9 @@ _FULL_DAYLIGHT_SUN_DEG = 15.0
 # In CARLA a vehicle stands on springs and is never exactly level. CARLA's BasicAgent (``is_within_distance`` in
 # agents/tools/misc.py) relies on that: it ignores a light that lies at an angle of exactly 0 degrees.
 _PITCH_DEG = 0.05
+# Nor is its origin exactly on the ground: some environments take a height of 0 as a failed spawn.
+_RIDE_HEIGHT_M = 0.002
 _RAIN_SEED = 0
-# A tuple, because the union Vehicle | Walker | Prop would be built again for each actor of each tick.
-_SOLID = (Vehicle, Walker, Prop)
 
 
 def sky_of(weather: Sequence[float]) -> Sky | None:
@@ -121,8 +121,13 @@ class Simulation:
         self.is_synchronous = False
         self.step_s: float | None = None
         self.has_cameras_off = False
+        self.gravity_mps2 = GRAVITY_MPS2
+        """What inertial sensors measure."""
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
+        # Those that a tick goes through: vehicles, walkers and props, and sensors that the server measures.
+        self._solid: dict[int, Vehicle | Walker | Prop] = {}
+        self._sensors: dict[int, Actor] = {}
         self.complaints: list[str] = []
         """Lines for the console, which the server prints and removes after each tick."""
         # Ids are never reused, as in CARLA: a handle from an earlier episode must not reach another actor.
@@ -145,22 +150,32 @@ class Simulation:
         # new episode id in the stream makes the client drop its actors.
         self._streams.keep(WORLD_STREAM, None)
         self.episode_id += 1
-        self.actors = {}
+        self.actors, self._solid, self._sensors = {}, {}, {}
         self._collisions = Collisions()
-        self.weather: Sequence[float] = CLEAR_NOON
+        self.weather = CLEAR_NOON
         if reset_settings:
             self.is_synchronous, self.step_s, self.has_cameras_off = False, None, False
         above_first_spawn_point = self.map.spawn_points[0]._replace(z=20.0, pitch=-30.0)
         self.spectator = self._add(Actor(next(self._ids), [0, "spectator", []], above_first_spawn_point))
         self.roadside = Roadside(self.map.graph)
         for sign in self.roadside.spawn(self._ids):
-            self._add(sign)
+            self.actors[sign.id] = sign
         self._traffic.is_closed = self._is_red
         self._traffic.spawn(self.map.graph, self.map.spawn_points[0], self._spawn_vehicle)
 
     def _is_red(self, segment: int) -> bool:
         """Return whether vehicles must stop at a light at the end of a lane."""
         return self.roadside.lights.stop_ahead_m(segment) is not None
+
+    @property
+    def weather(self) -> Sequence[float]:
+        """Return the weather: 14 parameters in the order of ``CLEAR_NOON``."""
+        return self._weather
+
+    @weather.setter
+    def weather(self, parameters: Sequence[float]) -> None:
+        self._weather = parameters
+        self._sky = sky_of(parameters)
 
     @property
     def navigation_file(self) -> bytes:
@@ -175,7 +190,7 @@ class Simulation:
     @property
     def vehicles(self) -> list[Vehicle]:
         """Return all vehicles, including the cars of the traffic."""
-        return [actor for actor in self.actors.values() if isinstance(actor, Vehicle)]
+        return [actor for actor in self._solid.values() if isinstance(actor, Vehicle)]
 
     def actor(self, actor_id: int) -> Actor:
         """Return an actor.
@@ -245,11 +260,15 @@ class Simulation:
             for other in self.vehicles:
                 if other.is_on_ground and boxes_overlap(vehicle.box, other.box):
                     raise CallError(_SPAWN_COLLISION)
-        self.actors[vehicle.id] = vehicle
+        self._add(vehicle)
         return vehicle
 
     def _add(self, actor: Actor) -> Actor:
         self.actors[actor.id] = actor
+        if isinstance(actor, Vehicle | Walker | Prop):
+            self._solid[actor.id] = actor
+        elif actor.stream_id is not None:
+            self._sensors[actor.id] = actor
         return actor
 
     def destroy(self, actor_id: int) -> bool:
@@ -265,6 +284,8 @@ class Simulation:
             if other.parent is actor:
                 other.transform, other.parent = other.world_transform, None
         del self.actors[actor_id]
+        self._solid.pop(actor_id, None)
+        self._sensors.pop(actor_id, None)
         if isinstance(actor, Vehicle):
             self._traffic.remove(actor)
             self.roadside.forget(actor)
@@ -299,7 +320,7 @@ class Simulation:
         vehicles = self.vehicles
         self.roadside.advance(step_s)
         self._traffic.drive(step_s, vehicles)
-        solid = [actor for actor in self.actors.values() if isinstance(actor, _SOLID)]
+        solid = list(self._solid.values())
         for actor in solid:
             if not isinstance(actor, Prop):
                 actor.drive(step_s)
@@ -314,12 +335,12 @@ class Simulation:
         # The client subscribes asynchronously, and may tick before its subscription has arrived. It then gets this
         # frame first, instead of waiting for the frame until its timeout.
         self._streams.keep(WORLD_STREAM, state)
-        signs = list(self.roadside.actors.values())
-        self._measure(WorldView(self.map.scene, sky_of(self.weather), solid, hits, step_s, self.n_ticks, signs))
+        view = WorldView(self.map.scene, self._sky, solid, hits, step_s, self.n_ticks, self.roadside, self.gravity_mps2)
+        self._measure(view)
         return self.frame
 
     def _measure(self, view: WorldView) -> None:
-        for sensor in tuple(self.actors.values()):
+        for sensor in tuple(self._sensors.values()):
             # Without a subscriber nothing is drawn, because rendering takes the most time.
             if sensor.stream_id is None or not self._streams.has_subscriber(sensor.stream_id):
                 continue
@@ -340,6 +361,7 @@ class Simulation:
                 self.complaints.append(f"stopped {sensor.type_id} {sensor.id}: {shortened(error)}")
                 self._streams.end(sensor.stream_id)
                 sensor.stream_id = None
+                del self._sensors[sensor.id]
                 continue
             if body is None:
                 continue
@@ -359,16 +381,16 @@ class Simulation:
         self._streams.send(sensor.stream_id, header + body)
 
     def _world_state(self, step_s: float) -> bytes:
-        states = []
+        states = self.roadside.states()
         for actor in self.actors.values():
+            if isinstance(actor, RoadSign):
+                continue
             type_state, place = b"", actor.world_transform
             if isinstance(actor, Vehicle):
                 type_state = self._vehicle_state(actor)
                 x, y, z, pitch, yaw, roll = place
                 if z == 0.0:
-                    place = Transform(x, y, z, pitch + _PITCH_DEG, yaw, roll)
-            elif isinstance(actor, RoadSign):
-                type_state = self.roadside.state_of(actor)
+                    place = Transform(x, y, _RIDE_HEIGHT_M, pitch + _PITCH_DEG, yaw, roll)
             # CARLA's yaw is positive to the right.
             yaw_rate_deg_s = -math.degrees(actor.yaw_rate_rad_s)
             states.append(actor_state(actor.id, place, actor.velocity, actor.acceleration, yaw_rate_deg_s, type_state))

@@ -28,6 +28,8 @@ class _Subscriber:
         """The number of the stream; None until the client has sent it."""
         self.backlog = bytearray()
         """Bytes that could not be sent yet, because the client reads too slowly."""
+        self.is_waiting = False
+        """Whether the selector tells when the socket can be written to."""
 
 
 class StreamServer:
@@ -139,10 +141,12 @@ class StreamServer:
             self._drop(subscriber)
             return
         subscriber.backlog += data[n_sent:]
-        events = selectors.EVENT_READ
-        if subscriber.backlog:
-            events |= selectors.EVENT_WRITE
-        if self._selector.get_key(subscriber.connection).events != events:
+        must_wait = bool(subscriber.backlog)
+        if must_wait != subscriber.is_waiting:
+            subscriber.is_waiting = must_wait
+            events = selectors.EVENT_READ
+            if must_wait:
+                events |= selectors.EVENT_WRITE
             self._selector.modify(subscriber.connection, events, self._event_handler(subscriber))
 
     def _drop(self, subscriber: _Subscriber) -> None:

@@ -127,6 +127,8 @@ class _Painter:
 
     def __init__(self, frame: NDArray[np.uint8], pose: tuple[float, float, float], lens: Lens, sky: Sky | None) -> None:
         self._frame, self._pose, self._lens, self._sky = frame, pose, lens, sky
+        self._cos, self._sin = math.cos(pose[2]), math.sin(pose[2])
+        self._focal_px = lens.focal_px
 
     def draw_post(self, post: Post) -> None:
         """Draw a traffic light, whose lamps face the traffic that it stops."""
@@ -159,6 +161,8 @@ class _Painter:
         (left_x, left_y), (right_x, right_y) = bar.tolist()
         if math.dist((left_x, left_y), self._pose[:2]) > _FARTHEST_M:
             return
+        if self._is_out_of_view(self._place(left_x, left_y), self._place(right_x, right_y)):
+            return
         # The line is painted backwards along the lane, towards the traffic that it stops.
         length_m = max(1e-9, math.hypot(left_x - right_x, left_y - right_y))
         back_x = -_BAR_DEPTH_M * (left_y - right_y) / length_m
@@ -178,8 +182,19 @@ class _Painter:
     def _place(self, x_m: float, y_m: float) -> tuple[float, float]:
         """Return the distance of a place ahead and to the left of the camera."""
         dx, dy = x_m - self._pose[0], y_m - self._pose[1]
-        cos, sin = math.cos(self._pose[2]), math.sin(self._pose[2])
-        return dx * cos + dy * sin - self._lens.ahead_m, dy * cos - dx * sin
+        return dx * self._cos + dy * self._sin - self._lens.ahead_m, dy * self._cos - dx * self._sin
+
+    def _is_out_of_view(self, left_end: tuple[float, float], right_end: tuple[float, float]) -> bool:
+        """Return whether a stop line is behind the camera or beside the picture, with a margin for its depth."""
+        margin_m = 2.0 * _BAR_DEPTH_M
+        if max(left_end[0], right_end[0]) < -margin_m:
+            return True
+        # The picture is 90 degrees wide: its edges are at |left| = forward. One pixel is forward / focal wide.
+        edge = 1.0 + 2.0 / self._focal_px
+        for side in (1.0, -1.0):
+            if all(side * left > edge * max(0.0, forward) + margin_m for forward, left in (left_end, right_end)):
+                return True
+        return False
 
     def _is_in_view(self, forward_m: float, left_m: float) -> bool:
         return 0.3 < forward_m < _FARTHEST_M and abs(left_m) < forward_m + 1.0
@@ -196,7 +211,7 @@ class _Painter:
         shines: bool = False,
     ) -> None:
         """Fill an upright rectangle that faces the camera and is at least one pixel wide."""
-        half_width_m = max(half_width_m, 0.5 * forward_m / self._lens.focal_px)
+        half_width_m = max(half_width_m, 0.5 * forward_m / self._focal_px)
         low_m, high_m = low_m - self._lens.height_m, high_m - self._lens.height_m
         left_end_m, right_end_m = left_m + half_width_m, left_m - half_width_m
         corners = [
@@ -214,11 +229,12 @@ class _Painter:
         kept = clip_to_near_plane(corners)
         if len(kept) < 3:
             return
-        lens, unit = self._lens, 2.0**_SUBPIXEL_BITS
+        unit, focal_px = 2.0**_SUBPIXEL_BITS, self._focal_px
+        middle_column, middle_row = self._lens.width / 2.0 - 0.5, self._lens.height // 2 - 0.5
         pixels = []
         for depth, left, up in kept:
-            column = lens.width / 2.0 - 0.5 - lens.focal_px * left / depth
-            row = lens.height // 2 - 0.5 - lens.focal_px * up / depth
+            column = middle_column - focal_px * left / depth
+            row = middle_row - focal_px * up / depth
             pixels.append((round(column * unit), round(row * unit)))
         gain, veil = 1.0, 0.0
         if self._sky is not None and not shines:

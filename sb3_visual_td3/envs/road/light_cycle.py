@@ -44,6 +44,7 @@ class _Cycle:
     def __init__(self, stages: tuple[tuple[int, ...], ...]) -> None:
         self.stages = stages
         self.times = [StageTimes() for _ in stages]
+        self.is_frozen = False
         self.reset()
 
     def reset(self) -> None:
@@ -85,7 +86,6 @@ class LightCycles:
             for stage, lights in enumerate(cycle.stages):
                 for light in lights:
                     self._cycle_of[light] = (cycle, stage)
-        self._frozen: set[int] = set()
         self.colours: dict[int, LightColour] = {number: "red" for number, _ in lights_of(signs)}
         """The colour of each light, by the number of its signal."""
         # For each lane the place of each stop line and its light; several lights can stop one lane.
@@ -97,14 +97,18 @@ class LightCycles:
             cycle.advance(index * offset_s)
             self._show(cycle)
 
-    def advance(self, dt_s: float) -> None:
+    def advance(self, dt_s: float) -> bool:
         """Advance the cycles of all junctions that are not frozen.
 
         :param dt_s: duration in seconds.
+        :return: whether a light has changed its colour.
         """
-        for index, cycle in enumerate(self._cycles):
-            if index not in self._frozen and cycle.advance(dt_s):
+        has_changed = False
+        for cycle in self._cycles:
+            if not cycle.is_frozen and cycle.advance(dt_s):
                 self._show(cycle)
+                has_changed = True
+        return has_changed
 
     def stop_ahead_m(self, segment: int, along_m: float = 0.0) -> float | None:
         """Return where a vehicle on a lane must stop, or None if it may pass every light of the lane.
@@ -170,7 +174,7 @@ class LightCycles:
 
         :param light: number of the light.
         """
-        return light in self._cycle_of and self._cycles.index(self._cycle_of[light][0]) in self._frozen
+        return light in self._cycle_of and self._cycle_of[light][0].is_frozen
 
     def freeze(self, is_frozen: bool, light: int | None = None) -> None:
         """Freeze the light cycles, or continue them.
@@ -178,27 +182,15 @@ class LightCycles:
         :param is_frozen: True to freeze the cycles, False to continue them.
         :param light: a light of the junction to freeze or to continue; None for all junctions.
         """
-        chosen = range(len(self._cycles))
-        if light is not None:
-            if light not in self._cycle_of:
-                return
-            first = self._cycles.index(self._cycle_of[light][0])
-            chosen = range(first, first + 1)
-        if is_frozen:
-            self._frozen.update(chosen)
-        else:
-            self._frozen.difference_update(chosen)
+        for cycle in self._cycles_of(light):
+            cycle.is_frozen = is_frozen
 
     def reset(self, light: int | None = None) -> None:
         """Restart the light cycles.
 
         :param light: a light of the junction to restart; None for all junctions.
         """
-        if light is None:
-            cycles = self._cycles
-        else:
-            cycles = [self._cycle_of[light][0]] if light in self._cycle_of else []
-        for cycle in cycles:
+        for cycle in self._cycles_of(light):
             cycle.reset()
             self._show(cycle)
 
@@ -215,6 +207,14 @@ class LightCycles:
         for cycle, (stage, colour, elapsed_s) in zip(self._cycles, state["cycles"], strict=True):
             cycle.stage, cycle.colour, cycle.elapsed_s = stage, colour, elapsed_s
         self.colours = dict(state["colours"])
+
+    def _cycles_of(self, light: int | None) -> list[_Cycle]:
+        """Return the cycle of a light's junction, or all cycles for None; an empty list if the light has no cycle."""
+        if light is None:
+            return self._cycles
+        if light not in self._cycle_of:
+            return []
+        return [self._cycle_of[light][0]]
 
     def _show(self, cycle: _Cycle) -> None:
         """Set the colours of a junction's lights from its cycle."""

@@ -86,6 +86,26 @@ def test_every_blueprint_attribute_has_six_fields():
 
 
 @pytest.mark.parametrize(
+    ("type_id", "names"),
+    [
+        # Attributes that CARLA's leaderboard and its examples set; the client refuses to set an unknown one.
+        ("sensor.camera.rgb", "lens_circle_multiplier lens_circle_falloff chromatic_aberration_intensity"),
+        ("sensor.camera.rgb", "chromatic_aberration_offset exposure_mode iso fstop bloom_intensity white_clip"),
+        ("sensor.lidar.ray_cast", "dropoff_general_rate dropoff_intensity_limit dropoff_zero_intensity noise_stddev"),
+        ("sensor.other.radar", "horizontal_fov vertical_fov points_per_second range noise_seed"),
+        ("sensor.other.gnss", "noise_alt_stddev noise_lat_stddev noise_lon_stddev noise_alt_bias noise_lon_bias"),
+        ("sensor.other.imu", "noise_accel_stddev_x noise_gyro_stddev_z noise_gyro_bias_y noise_seed"),
+        ("vehicle.tesla.model3", "color role_name ros_name"),
+    ],
+)
+def test_blueprints_have_the_attributes_that_scripts_set(type_id, names):
+    attributes = next(definition[3] for definition in blueprints_message() if definition[1] == type_id)
+    ids = [each[0] for each in attributes]
+    assert set(names.split()) <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("die@500", Fault("die", 500)),

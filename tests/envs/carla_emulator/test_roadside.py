@@ -13,7 +13,7 @@ from sb3_visual_td3.envs.carla_emulator import cameras
 from sb3_visual_td3.envs.carla_emulator.calls import ActorCalls
 from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform
-from sb3_visual_td3.envs.carla_emulator.roadside import LightCalls, RoadSign
+from sb3_visual_td3.envs.carla_emulator.roadside import COLOURS, LightCalls, RoadSign, _stop_lines
 from sb3_visual_td3.envs.carla_emulator.served_maps import MapLibrary
 from sb3_visual_td3.envs.carla_emulator.server_traffic import ServerTraffic
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
@@ -136,6 +136,54 @@ def test_a_vehicle_is_at_the_light_of_its_lane_only(sim):
     assert sim.roadside.light_at(car) is None, "it is on the lane of the oncoming traffic"
 
 
+def test_the_light_of_a_vehicle_is_the_nearest_of_all_stop_lines(sim):
+    lines = list(_stop_lines(sim.map.graph))
+    # The longest vehicle reaches its light first.
+    bus = sim.spawn([0, "vehicle.mitsubishi.fusorosa", []], sim.map.spawn_points[0])
+    rng = np.random.default_rng(0)
+    n_at_light = 0
+    for line in lines * 20:
+        ahead_m, aside_m = rng.uniform(-4.0, 18.0), rng.normal(0.0, 2.0)
+        x = line.x_m - ahead_m * line.cos - aside_m * line.sin
+        y = line.y_m - ahead_m * line.sin + aside_m * line.cos
+        yaw = math.atan2(line.sin, line.cos) + rng.normal(0.0, 0.3)
+        bus.set_transform(Transform.from_pose(Pose(x, y, yaw)))
+        expected, nearest_m = None, bus.extent_m[0] + 8.0
+        for other in lines:
+            dx, dy = other.x_m - x, other.y_m - y
+            ahead_m = dx * other.cos + dy * other.sin
+            is_in_lane = abs(dy * other.cos - dx * other.sin) < other.half_width_m
+            if 0.0 < ahead_m < nearest_m and is_in_lane and math.cos(yaw) * other.cos + math.sin(yaw) * other.sin > 0.5:
+                expected, nearest_m = sim.roadside.actors[other.light], ahead_m
+        assert sim.roadside.light_at(bus) is expected
+        n_at_light += expected is not None
+    assert 0.1 < n_at_light / (20 * len(lines)) < 0.9
+
+
+def test_boxes_of_a_tag_are_in_the_world(sim):
+    car = sim.spawn([0, "vehicle.tesla.model3", []], Transform(20.0, 30.0, 0.5, 0.0, 90.0))
+    sim.spawn([0, "vehicle.carlamotors.firetruck", []], sim.map.spawn_points[9])
+    walker = sim.spawn([0, "walker.pedestrian.0001", []], Transform(5.0, 6.0, 1.0))
+    sim.spawn([0, "sensor.other.gnss", []], Transform(), car.id)
+    boxes_of = ActorCalls(sim).on_get_all_level_BBs
+
+    [[centre, half_sizes, rotation, number]] = boxes_of(14)  # cars
+    assert centre == pytest.approx([20.0, 30.0, car.extent_m[2]])
+    assert half_sizes == pytest.approx(car.extent_m)
+    assert (rotation[1], number) == (pytest.approx(90.0), car.id)
+    [[centre, half_sizes, _, number]] = boxes_of(12)  # pedestrians
+    assert centre == pytest.approx([5.0, 6.0, 0.93])
+    assert (half_sizes[2], number) == (pytest.approx(0.93), walker.id)
+    lights = {box[3]: box for box in boxes_of(7)}
+    assert lights.keys() == {light.id for light in lights_of(sim)}
+    for light in lights_of(sim):
+        (x, y, z), half_sizes, _, _ = lights[light.id]
+        assert (x, y) == pytest.approx(light.transform[:2])
+        assert 2.0 < z - half_sizes[2] < z + half_sizes[2] < 4.0
+    assert len(boxes_of(255)) == 3 + len(sim.roadside.actors), "any tag; sensors have none"
+    assert boxes_of(3) == [], "no buildings"
+
+
 def test_only_lights_can_be_set(sim):
     calls = LightCalls(lambda: sim.roadside)
     light = lights_of(sim)[0]
@@ -194,15 +242,16 @@ def test_cameras_draw_lights(sim, kind, mount):
     size = [["image_size_x", 1, "200"], ["image_size_y", 1, "200"]]
     sensor = sim.spawn([0, f"sensor.camera.{kind}", size], Transform(*mount), car.id)
 
-    def image(signs):
-        body = cameras.image_message(sensor, sim.map.scene, None, [car], 1, signs)
+    def image(roadside):
+        body = cameras.image_message(sensor, sim.map.scene, None, [car], 1, roadside)
         return np.frombuffer(body[12:], np.uint8).reshape(200, 200, 4)
 
-    light.colour = "red"
-    red, without = image([light]), image([])
+    calls = LightCalls(lambda: sim.roadside)
+    calls.on_set_traffic_light_state(light.id, COLOURS.index("red"))
+    red, without = image(sim.roadside), image(None)
     assert (red != without).any()
-    light.colour = "green"
-    green = image([light])
+    calls.on_set_traffic_light_state(light.id, COLOURS.index("green"))
+    green = image(sim.roadside)
     if kind == "rgb":
         changed = (red.astype(int) - green)[np.abs(red.astype(int) - green).max(axis=2) > 60]
         assert len(changed) > 4

@@ -91,6 +91,8 @@ def test_vehicle_on_the_ground_is_not_exactly_level(client):
     pitch_deg = actors_of(message[4])[car][3]
     assert 0.01 < pitch_deg < 0.1
     assert np.float32(np.cos(np.radians(pitch_deg))) < 1.0
+    height_m = actors_of(message[4])[car][2]
+    assert 0.0 < height_m < 0.01, "some environments take a height of 0 as a failed spawn"
 
 
 def test_sensor_tick_sets_the_interval(client):

@@ -4,6 +4,7 @@ import math
 import struct
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -212,6 +213,33 @@ def test_controls_are_clipped_to_their_range(sim):
     assert vehicle.control[:3] == (1.0, -1.0, 0.0)
     with pytest.raises(CallError, match="is not a vehicle"):
         calls.on_apply_control_to_vehicle(sim.spectator.id, [0.0] * 3 + [False] * 3 + [0])
+
+
+def test_ackermann_control_reaches_a_speed_and_keeps_it(sim):
+    vehicle, calls = car(sim), ActorCalls(sim)
+    sim.step_s = 0.05
+    calls.on_apply_ackermann_control_to_vehicle(vehicle.id, [0.0, 0.0, 5.0, 2.0, 0.0])
+    speeds = []
+    for _ in range(100):
+        sim.tick()
+        speeds.append(vehicle.motion.speed_mps)
+    assert np.diff(speeds[:40]) == pytest.approx(0.1), "it accelerates at 2 m/s^2"
+    assert speeds[50:] == pytest.approx([5.0] * 50)
+    assert 0.0 < vehicle.control.throttle < 1.0
+
+    calls.on_apply_ackermann_control_to_vehicle(vehicle.id, [0.1, 0.0, -2.0, 0.0, 0.0])
+    for _ in range(60):
+        sim.tick()
+    assert vehicle.control.reverse
+    assert vehicle.motion.speed_mps == pytest.approx(2.0)
+    assert vehicle.motion.wheel_rad == pytest.approx(-0.1, abs=1e-3), "to the right"
+
+    calls.on_apply_control_to_vehicle(vehicle.id, [0.0, 0.0, 1.0, False, False, False, 0])
+    for _ in range(20):
+        sim.tick()
+    assert vehicle.motion.speed_mps == 0.0
+    with pytest.raises(CallError):
+        calls.on_apply_ackermann_control_to_vehicle(vehicle.id, [0.0, 0.0, math.nan, 0.0, 0.0])
 
 
 def test_physics_control_has_the_positions_of_the_wheels(sim):

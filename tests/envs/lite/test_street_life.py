@@ -9,6 +9,8 @@ import pytest
 
 import sb3_visual_td3  # noqa: F401  registers the environments
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
+from sb3_visual_td3.envs.lite import figure_painter
+from sb3_visual_td3.envs.lite.car_painter import Lens
 from sb3_visual_td3.envs.lite.figure_painter import Figures, Person, Post, paint_scene
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
 from sb3_visual_td3.envs.road.collision import OrientedBox
@@ -148,6 +150,29 @@ def test_lamps_are_seen_from_the_front_only_and_shine():
     assert pictures["red"][..., 0].max() > 200
     assert pictures["green"][..., 0].max() < 150
     assert pictures["green"][..., 1].max() > 190
+
+
+@pytest.mark.parametrize("side", [24, 84, 400])
+def test_a_stop_line_that_is_passed_over_is_not_in_the_picture(side, monkeypatch):
+    """The test of the view saves time and changes no pixel."""
+    lens = Lens(side, side, 2.0, 1.5)
+    rng = np.random.default_rng(side)
+    n_seen = 0
+    for _ in range(400):
+        middle, across = rng.uniform(-30.0, 30.0, 2), rng.normal(0.0, 1.5, 2)
+        figures = Figures(stop_bars=[np.array([middle + across, middle - across])])
+        pose = (0.0, 0.0, rng.uniform(-3.0, 3.0))
+        pictures = []
+        for is_tested in (True, False):
+            picture = np.zeros((side, side, 3), np.uint8)
+            with monkeypatch.context() as patch:
+                if not is_tested:
+                    patch.setattr(figure_painter._Painter, "_is_out_of_view", lambda *_: False)
+                paint_scene(picture, [], [], figures, pose, lens)
+            pictures.append(picture)
+        np.testing.assert_array_equal(*pictures)
+        n_seen += bool(pictures[1].any())
+    assert 50 < n_seen < 300
 
 
 def test_the_nearer_thing_covers_the_farther_one():
