@@ -8,7 +8,7 @@ the server's processor time, so that the client and other processes on the machi
     python benchmarks/emulator_speed.py --before CHECKOUT train_0 streets_0
 
 With ``--before`` the server of another checkout of the project is measured in turn with this one, case by case. The
-fastest round counts. The table is written to benchmarks/results/emulator_speed.csv, or to ``--output``.
+median of the rounds counts. The table is written to benchmarks/results/emulator_speed.csv, or to ``--output``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import csv
 import os
 import queue
+import statistics
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,13 +166,13 @@ def measure(
         for case in CASES:
             if case.cars != n_cars:
                 continue
-            rates = dict.fromkeys(servers, 0.0)
+            rates: dict[str, list[float]] = {title: [] for title in servers}
             for _ in range(settings.rounds):
                 for title, server in servers.items():
-                    rates[title] = max(rates[title], server.ticks_per_second(case, settings.seconds))
+                    rates[title].append(server.ticks_per_second(case, settings.seconds))
             cars = " ".join(str(number) for number in sorted({server.n_cars for server in servers.values()}))
             row = {"map": name, **case._asdict(), "cars": cars}
-            yield row | {title: round(rate, 1) for title, rate in rates.items()}
+            yield row | {title: round(statistics.median(of_rounds), 1) for title, of_rounds in rates.items()}
         for server in servers.values():
             server.emulator.stop()
 
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument(
         "--before", type=Path, metavar="CHECKOUT", help="another checkout of the project to compare with"
     )
-    parser.add_argument("--rounds", type=int, default=1, help="rounds; the fastest counts (default: 1)")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds; their median counts (default: 1)")
     parser.add_argument("--seconds", type=float, default=1.0, help="processor time of each measurement (default: 1)")
     parser.add_argument("--cars", type=int, default=100, help="leave out cases with more cars (default: 100)")
     parser.add_argument("--output", type=Path, default=RESULTS)
