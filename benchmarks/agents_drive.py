@@ -4,6 +4,10 @@ The agent is not part of CARLA's Python package: pass the folder that contains `
 in a CARLA installation. It needs ``shapely`` and ``networkx``. Each route leads from one random spawn point to another.
 
     python benchmarks/agents_drive.py --agents CARLA/PythonAPI/carla --towns OpenDrive Town01 Town02
+    python benchmarks/agents_drive.py --agents CARLA/PythonAPI/carla --towns OpenDrive --cars 20 Town01 Town02
+
+With ``--cars``, the server drives other cars, and the car steers as CARLA's (``--carla-steering``). The steering of the
+embedded world's car is too weak for this agent: in turns it swings into the opposite lane.
 
 A route is completed if the agent says so, or the car comes within 5 m of the goal: the agent aims at its last waypoint
 until it is within 1 m of it, and circles around it if it has missed it, as it does after a sharp turn.
@@ -37,6 +41,7 @@ MAX_TICKS = 8000
 STANDING_MPS, MOVING_MPS = 0.1, 1.0
 AT_LINE_M = 20.0
 ARRIVED_M = 5.0
+CLEAR_M = 15.0
 
 
 class StopLine(NamedTuple):
@@ -187,6 +192,17 @@ class Drive:
         self.world.tick()
 
 
+def _free_places(
+    world: carla.World, points: list[carla.Transform], rng: random.Random
+) -> tuple[carla.Transform, carla.Transform]:
+    """Return a random start near which no other car is, and a random goal."""
+    while True:
+        start, goal = rng.sample(points, 2)
+        others = world.get_actors().filter("vehicle.*")
+        if all(other.get_location().distance(start.location) > CLEAR_M for other in others):
+            return start, goal
+
+
 def drive_town(town: str, folder: str, agent_class: Any, settings: argparse.Namespace) -> dict[str, Any]:
     """Drive the routes of one town and return a row of the table.
 
@@ -195,7 +211,10 @@ def drive_town(town: str, folder: str, agent_class: Any, settings: argparse.Name
     :param agent_class: CARLA's ``BasicAgent``.
     :param settings: number of routes, seed and speed.
     """
-    with EmulatorProcess(town, "--maps", folder, "--quiet") as emulator:
+    arguments = ["--maps", folder, "--cars", str(settings.cars), "--quiet"]
+    if settings.cars:
+        arguments.append("--carla-steering")
+    with EmulatorProcess(town, *arguments) as emulator:
         client = carla.Client(emulator.host, emulator.port)
         client.set_timeout(TIMEOUT_S)
         world = client.get_world()
@@ -204,12 +223,12 @@ def drive_town(town: str, folder: str, agent_class: Any, settings: argparse.Name
         points = world.get_map().get_spawn_points()
         rng = random.Random(settings.seed)
         drive = Drive(world, agent_class, settings.speed_kmh)
-        drive.measure_braking(points[0], brake=0.5)
+        drive.measure_braking(_free_places(world, points, rng)[0], brake=0.5)
         for number in range(settings.routes):
-            start, goal = rng.sample(points, 2)
+            start, goal = _free_places(world, points, rng)
             drive.drive(start, goal.location)
             print(town, number + 1, drive.counts, f"{drive.distance_m / 1000:.2f} km", flush=True)
-    return {"town": town, **drive.counts, "km": round(drive.distance_m / 1000, 2)}
+    return {"town": town, "cars": settings.cars, **drive.counts, "km": round(drive.distance_m / 1000, 2)}
 
 
 def main() -> None:
@@ -219,6 +238,7 @@ def main() -> None:
     parser.add_argument("--agents", required=True, help="the folder that contains CARLA's package agents")
     parser.add_argument("--towns", required=True, help="folder of OpenDRIVE files")
     parser.add_argument("--routes", type=int, default=20, help="routes on each town (default: 20)")
+    parser.add_argument("--cars", type=int, default=0, help="other cars, which the server drives (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the routes (default: 0)")
     parser.add_argument("--speed-kmh", type=float, default=30.0, help="speed of the agent (default: 30)")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -231,7 +251,8 @@ def main() -> None:
         rows = [dict(row) for row in csv.DictReader(settings.output.open())]
     for town in settings.names:
         row = drive_town(town, str(Path(settings.towns).resolve()), BasicAgent, settings)
-        rows = [each for each in rows if each["town"] != town] + [row]
+        is_same = [(each["town"], str(each["cars"])) == (town, str(settings.cars)) for each in rows]
+        rows = [each for each, same in zip(rows, is_same, strict=True) if not same] + [row]
         print(row, flush=True)
         with settings.output.open("w", newline="") as file:
             writer = csv.DictWriter(file, row)

@@ -258,6 +258,8 @@ class Vehicle(Actor):
     lights: int = 0
     physics: list[Any] | None = None
     """The engine and wheels that a client has set. They are stored for reading back and change nothing."""
+    steers_like_carla: bool = False
+    """Whether a ``vehicle.tesla.model3`` steers like the other vehicles, and not like the embedded world's car."""
     is_server_traffic: bool = False
     """Whether the emulator's own traffic drives the vehicle."""
 
@@ -282,7 +284,7 @@ class Vehicle(Actor):
     @cached_property
     def handling(self) -> Handling:
         """Return how the vehicle drives."""
-        return handling_of(self.model)
+        return handling_of(self.model, steers_like_carla=self.steers_like_carla)
 
     @property
     def semantic_tags(self) -> bytes:

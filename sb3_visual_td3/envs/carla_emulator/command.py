@@ -121,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="put traffic lights at some junctions of the built-in maps; --seed selects the junctions",
     )
+    add(
+        "--carla-steering",
+        action="store_true",
+        help="steer vehicle.tesla.model3 as tightly as the other vehicles, and not like the car of LiteDriving-v0",
+    )
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 100")
     add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
@@ -195,6 +200,7 @@ def _checked(settings: argparse.Namespace) -> EmulatorSettings:
         faults=tuple(parse_fault(text) for text in settings.fault),
         n_cars=check_count("--cars", settings.cars, 0, MAX_SERVER_CARS),
         seed=seed,
+        has_carla_steering=settings.carla_steering,
         is_quiet=settings.quiet,
     )
 

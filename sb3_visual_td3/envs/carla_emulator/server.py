@@ -54,6 +54,8 @@ class EmulatorSettings:
     """Number of cars that the server drives itself."""
     seed: int = 0
     """The seed of the cars that the server drives."""
+    has_carla_steering: bool = False
+    """Whether ``vehicle.tesla.model3`` steers like the other vehicles, and not like the embedded world's car."""
     is_quiet: bool = False
     """Whether to print nothing about unknown calls."""
 
@@ -171,7 +173,13 @@ class EmulatorServer:
         self._streams = StreamServer(self._selector, stream_listener, stream_acceptor.accept)
         traffic = ServerTraffic(settings.n_cars, settings.seed)
         self._simulation = Simulation(
-            settings.map_name, self._streams, self.stream_port, settings.faults, traffic, settings.maps
+            settings.map_name,
+            self._streams,
+            self.stream_port,
+            settings.faults,
+            traffic,
+            settings.maps,
+            has_carla_steering=settings.has_carla_steering,
         )
         self._calls = Calls(self._simulation, self._streams, self.stream_port)
         self._selector.register(call_listener, selectors.EVENT_READ, lambda _: self._accept(call_acceptor.accept))

@@ -93,6 +93,7 @@ class Simulation:
     :param faults: faults to inject, with the tick of each.
     :param traffic: the cars that the server drives; None for no cars.
     :param maps: the maps that can be loaded; None for the built-in maps.
+    :param has_carla_steering: whether ``vehicle.tesla.model3`` steers like the other vehicles.
     :raises CallError: if the first map cannot be loaded.
     """
 
@@ -104,7 +105,10 @@ class Simulation:
         faults: Sequence[Fault] = (),
         traffic: ServerTraffic | None = None,
         maps: MapLibrary | None = None,
+        *,
+        has_carla_steering: bool = False,
     ) -> None:
+        self._has_carla_steering = has_carla_steering
         self._streams, self._stream_port = streams, stream_port
         self.maps = MapLibrary() if maps is None else maps
         self._planned_faults = tuple(faults)
@@ -255,7 +259,7 @@ class Simulation:
         return self._add(Actor(actor_id, description, transform, parent, stream_id, self._stream_port, self.seconds))
 
     def _spawn_vehicle(self, description: list[Any], transform: Transform, parent: Actor | None = None) -> Vehicle:
-        vehicle = Vehicle(next(self._ids), description, transform, parent)
+        vehicle = Vehicle(next(self._ids), description, transform, parent, steers_like_carla=self._has_carla_steering)
         if transform.z < _SPAWN_CLEARANCE_M:
             for other in self.vehicles:
                 if other.is_on_ground and boxes_overlap(vehicle.box, other.box):

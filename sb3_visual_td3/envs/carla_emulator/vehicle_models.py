@@ -1,7 +1,9 @@
 """Describe the vehicles of CARLA 0.9.16's blueprint library: size, kind, and how each of them drives.
 
 The sizes are the sizes of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed are estimates from size
-and kind. ``vehicle.tesla.model3`` drives like the embedded world's car, so that a policy drives alike in both worlds.
+and kind. Vehicles turn as tightly as CARLA's, to which CARLA's agents and many environments are tuned. Only
+``vehicle.tesla.model3`` steers like the embedded world's car, so that a policy drives alike in both worlds, unless the
+server is told otherwise.
 """
 
 from __future__ import annotations
@@ -15,9 +17,8 @@ BaseType = Literal["car", "truck", "van", "bus", "motorcycle", "bicycle"]
 _LITE = VehicleSettings()
 _REFERENCE_MASS_KG = 1_500.0
 """Mass of the embedded world's car."""
-_TURNING_RADIUS_M = _LITE.wheelbase_m / math.tan(_LITE.max_wheel_rad)
-"""All vehicles can turn within this radius: longer vehicles turn their wheels further, so that they get around
-corners."""
+_MAX_WHEEL_RAD = math.radians(60.0)
+"""CARLA's vehicles turn their wheels by up to 70 degrees at rest, and less at speed."""
 _TOP_SPEED_MPS: dict[BaseType, float] = {
     "car": _LITE.max_throttle_mps2 / _LITE.drag_per_s,
     "van": 10.0,
@@ -26,8 +27,16 @@ _TOP_SPEED_MPS: dict[BaseType, float] = {
     "motorcycle": 12.0,
     "bicycle": 6.0,
 }
-_LATERAL_MPS2: dict[BaseType, float] = {"truck": 4.5, "bus": 4.5, "van": 5.5, "bicycle": 4.0}
-"""Largest lateral acceleration, which depends on tyres and height; all other kinds have the embedded world's value."""
+_LATERAL_MPS2: dict[BaseType, float] = {
+    "car": 11.0,
+    "van": 9.0,
+    "truck": 7.0,
+    "bus": 7.0,
+    "motorcycle": 11.0,
+    "bicycle": 5.0,
+}
+"""Largest lateral acceleration, which depends on tyres and height. With that of a car, CARLA's agents stay in their
+lane when they turn at 30 km/h; on a real road, it is about 8 m/s^2."""
 # Tags with which semantic cameras of 0.9.16 show vehicles.
 _TAGS: dict[BaseType, int] = {"car": 14, "van": 14, "truck": 15, "bus": 16, "motorcycle": 18, "bicycle": 19}
 
@@ -77,10 +86,12 @@ class Handling(NamedTuple):
     mass_kg: float
 
 
-def _handling_of(model: VehicleModel) -> Handling:
+def _handling_of(model: VehicleModel, steers_like_carla: bool) -> Handling:
     reference = _BY_NAME[_REFERENCE]
     if model.name == _REFERENCE:
         dynamics = {}
+        if steers_like_carla:
+            dynamics = {"max_wheel_rad": _MAX_WHEEL_RAD, "max_lateral_mps2": _LATERAL_MPS2[model.base_type]}
         mass_kg = _REFERENCE_MASS_KG
     else:
         wheelbase_m = _LITE.wheelbase_m * model.length_m / reference.length_m
@@ -91,10 +102,10 @@ def _handling_of(model: VehicleModel) -> Handling:
         throttle_mps2 = _LITE.max_throttle_mps2 * min(1.0, math.sqrt(_REFERENCE_MASS_KG / mass_kg))
         dynamics = {
             "wheelbase_m": wheelbase_m,
-            "max_wheel_rad": math.atan(wheelbase_m / _TURNING_RADIUS_M),
+            "max_wheel_rad": _MAX_WHEEL_RAD,
             "max_throttle_mps2": throttle_mps2,
             "drag_per_s": throttle_mps2 / _TOP_SPEED_MPS[model.base_type],
-            "max_lateral_mps2": _LATERAL_MPS2.get(model.base_type, _LITE.max_lateral_mps2),
+            "max_lateral_mps2": _LATERAL_MPS2[model.base_type],
         }
     return Handling(VehicleSettings(length_m=model.length_m, width_m=model.width_m, **dynamics), mass_kg)
 
@@ -145,7 +156,7 @@ MODELS = (
 )
 _BY_NAME = {model.name: model for model in MODELS}
 _PREFIX = "vehicle."
-_HANDLING: dict[str, Handling] = {}
+_HANDLING: dict[tuple[str, bool], Handling] = {}
 
 
 def model_of(type_id: str) -> VehicleModel:
@@ -157,8 +168,13 @@ def model_of(type_id: str) -> VehicleModel:
     return _BY_NAME.get(type_id.removeprefix(_PREFIX), _BY_NAME[_REFERENCE])
 
 
-def handling_of(model: VehicleModel) -> Handling:
-    """Return how a kind of vehicle drives; cached."""
-    if model.name not in _HANDLING:
-        _HANDLING[model.name] = _handling_of(model)
-    return _HANDLING[model.name]
+def handling_of(model: VehicleModel, *, steers_like_carla: bool = False) -> Handling:
+    """Return how a kind of vehicle drives; cached.
+
+    :param model: the kind of vehicle.
+    :param steers_like_carla: whether ``vehicle.tesla.model3`` steers like the other vehicles.
+    """
+    key = (model.name, steers_like_carla)
+    if key not in _HANDLING:
+        _HANDLING[key] = _handling_of(model, steers_like_carla)
+    return _HANDLING[key]
