@@ -178,8 +178,8 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
 def is_stock(policy_class: type) -> bool:
     """Return whether a policy class inherits from Stable-Baselines3's policies but not from this package's.
 
-    A subclass of Stable-Baselines3's ``TD3Policy`` may build any actor, critic and optimizers. VisualTD3 requires no
-    more of such a class than TD3 does, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy`
+    A subclass of Stable-Baselines3's ``TD3Policy`` may build any actor, critic and optimizers. VisualTD3 has the same
+    requirements for such a class as TD3, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy`
     supports every argument of VisualTD3, and must keep the methods that its updates call.
 
     :param policy_class: the policy class

@@ -322,8 +322,8 @@ class VisualTD3Policy(TD3Policy):
     def pictures(self) -> dict[str, spaces.Box]:
         """Return the spaces of the pictures that the policy sees, by key.
 
-        Random shifts and the camera's health measures use it too, so that they agree with the encoders on what a
-        picture is.
+        Random shifts and the camera's health measures use this property too, so they treat the same entries as pictures
+        as the encoders do.
         """
         is_flat = issubclass(self.features_extractor_class, FlattenExtractor)  # reads numbers, not pictures
         return pictures_in(self.observation_space, is_scaled=not self.normalize_images and not is_flat)
