@@ -259,7 +259,7 @@ class LiteWorld:
             motion[:3], motion.speed_mps, self._lane, distance_m=self._distance_m, has_collided=self._has_collided
         )
         # On the closed route the state of the vehicle contains no data about other cars.
-        if not self._street.is_on and not (self.has_routes and self._traffic.cars):
+        if not self._street.is_on and not (self._traffic.cars and self.has_routes):
             return state
         collided_with: CollidedWith = ""
         if self._has_collided:
