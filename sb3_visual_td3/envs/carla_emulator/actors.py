@@ -251,7 +251,7 @@ class Vehicle(Actor):
     motion: Motion = field(default_factory=lambda: Motion(0.0, 0.0, 0.0, 0.0, 0.0))
     control: VehicleControl = field(default_factory=VehicleControl)
     ackermann: AckermannControl | None = None
-    """The steering angle and speed that its pedals follow; None if a client sets the pedals."""
+    """The steering angle and speed that the vehicle's controls follow; None if a client sets the controls."""
     has_physics: bool = True
     constant_mps: float | None = None
     """The forward speed that the vehicle keeps regardless of its pedals; None if the pedals control the speed."""
@@ -332,7 +332,7 @@ class Vehicle(Actor):
     @property
     def world_transform(self) -> Transform:
         """Return the transform in the world."""
-        # Each sensor on the vehicle asks for it. A motion is replaced, never changed.
+        # The result is cached, because each sensor on the vehicle reads it. A motion is replaced, never changed.
         altitude_m = self.altitude_m
         if self._placed is None or self._placed[0] is not self.motion or self._placed[1] != altitude_m:
             self._placed = (self.motion, altitude_m, Transform.from_pose(self.pose, altitude_m))
@@ -392,11 +392,11 @@ class Vehicle(Actor):
         settings, speed_mps = self.handling.settings, self.motion.speed_mps
         is_reverse, target_mps = wanted.speed_mps < 0.0, abs(wanted.speed_mps)
         if is_reverse != self._is_reversing and speed_mps > 0.0:
-            # It stops before it changes direction.
+            # The vehicle stops before it changes direction.
             target_mps = 0.0
         limit_mps2 = wanted.acceleration_mps2 or math.inf
         acceleration_mps2 = max(-limit_mps2, min(limit_mps2, (target_mps - speed_mps) / dt_s))
-        # The drag of the embedded world's model, which the throttle works against.
+        # The throttle must compensate the drag of the embedded world's model.
         push_mps2 = acceleration_mps2 + settings.drag_per_s * speed_mps
         throttle = max(0.0, min(1.0, push_mps2 / settings.max_throttle_mps2))
         brake = max(0.0, min(1.0, -push_mps2 / settings.max_brake_mps2))

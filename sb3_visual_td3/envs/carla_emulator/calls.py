@@ -87,7 +87,7 @@ class ActorCalls:
         return self._sim.actor(actor_id).bounding_box()
 
     def on_get_all_level_BBs(self, tag: int) -> list[Any]:  # noqa: N802  the name of the call
-        """Return the bounding boxes in the world of everything with a semantic tag; 255 means any."""
+        """Return the bounding boxes, in the world, of everything with a semantic tag; 255 stands for any tag."""
         boxes = []
         for actor in self._sim.actors.values():
             if actor.semantic_tags and tag in (*actor.semantic_tags, _ANY_TAG):
@@ -408,7 +408,7 @@ class WorldCalls:
         return self._sim.gravity_mps2
 
     def on_set_imui_gravity(self, gravity_mps2: float) -> Any:
-        """Set the gravity that inertial sensors measure; nothing falls by it."""
+        """Set the gravity that inertial sensors measure. It has no other effect."""
         self._sim.gravity_mps2 = checked_number(gravity_mps2, _MAX_SPEED_MPS, "a gravity in m/s^2")
         return VOID
 

@@ -285,16 +285,16 @@ class VehicleControl(NamedTuple):
 
 
 class AckermannControl(NamedTuple):
-    """A vehicle's steering angle and speed, in the order of ``carla.VehicleAckermannControl`` on the wire."""
+    """Hold a vehicle's steering angle and speed, in the order of ``carla.VehicleAckermannControl`` on the wire."""
 
     steer_rad: float = 0.0
     """Angle of the front wheels, positive to the right."""
     steer_rad_s: float = 0.0
-    """How fast the wheels turn; 0 for as fast as they can. Ignored here: the wheels have their own lag."""
+    """Steering speed of the wheels; 0 for the largest. It is ignored here, because the wheels have their own lag."""
     speed_mps: float = 0.0
     """The speed to reach and keep; negative in reverse."""
     acceleration_mps2: float = 0.0
-    """The acceleration and deceleration with which it is reached; 0 for as strong as possible."""
+    """The acceleration and deceleration with which the speed is reached; 0 for the largest."""
     jerk_mps3: float = 0.0
     """Ignored here."""
 

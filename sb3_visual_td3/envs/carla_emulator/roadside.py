@@ -47,7 +47,7 @@ _MAX_TIME_S = 1e6
 # A vehicle is at a light if its front is at most this far before the stop line, until its centre has passed the line.
 _AT_LIGHT_M = 8.0
 # Stop lines are looked up by squares of the ground. A square is larger than the longest vehicle's half and _AT_LIGHT_M
-# together, so that a vehicle is at no lights but those of its own square and of the eight around it.
+# together, so that only lights of the vehicle's own square and of the eight squares around it need to be checked.
 _SQUARE_M = 20.0
 # The trigger volume reaches this far before and behind the stop line, and over most of the lanes' width.
 _TRIGGER_HALF_M, _TRIGGER_WIDTH_SHARE = 1.0, 0.9
@@ -127,7 +127,7 @@ class Roadside:
         self.stop_bars: list[NDArray[np.float64]] = []
         """The stop lines of all lights, by their two ends, ``(2, 2)``."""
         self._light_states: list[tuple[RoadSign, bytes, bytes, int]] = []
-        """For each light what never changes in its state: the first bytes, its id, and the index of its pole."""
+        """For each light, the constant part of its state: the first bytes, its id, and the index of its pole."""
         self._sign_states: list[bytes] = []
         self._lines_near: dict[tuple[int, int], list[_Line]] = {}
         """For each square of the ground the stop lines in it and around it."""
@@ -237,7 +237,7 @@ class Roadside:
         self._limits.pop(vehicle.id, None)
 
     def show(self) -> None:
-        """Give the actors of the lights their present colours, after a change."""
+        """Set the colours of the lights' actors after a change."""
         self.posts = []
         for number, colour in self.lights.colours.items():
             actor = self.actors[number]

@@ -224,16 +224,16 @@ def _distance_to_box(
 
 
 class _Scan(NamedTuple):
-    """What a rotating lidar sees in one tick, channel by channel."""
+    """Hold what a rotating lidar measures in one tick, channel by channel."""
 
     header: bytes
     """The beginning of the measurement's body: see ``_scan``."""
     rays: NDArray[np.float64]
     """Unit vectors of the rays that hit something, in the sensor's axes, ``(n_points, 3)``."""
     distances_m: NDArray[np.float64]
-    """How far they travel, ``(n_points,)``."""
+    """Lengths of the rays in metres, ``(n_points,)``."""
     hit_index: NDArray[np.intp]
-    """The index of the thing that each of them hits, ``(n_points,)``; -1 for the ground."""
+    """The index of the thing that each ray hits, ``(n_points,)``; -1 for the ground."""
 
 
 def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
@@ -252,7 +252,7 @@ _SEMANTIC_POINT = np.dtype([("place", "<3f4"), ("cos_angle", "<f4"), ("actor", "
 
 
 def _semantic_lidar(sensor: Actor, things: Sequence[Actor], ground: Ground, step_s: float, tick: int) -> bytes:
-    """Return the body of a semantic lidar's measurement: as a lidar's, with ``_SEMANTIC_POINT`` for each point."""
+    """Return the body of a semantic lidar's measurement, whose points are ``_SEMANTIC_POINT``."""
     scan = _scan(sensor, things, step_s, tick)
     points = np.zeros(len(scan.rays), _SEMANTIC_POINT)
     points["place"] = scan.rays * scan.distances_m[:, None]
@@ -284,8 +284,8 @@ def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: A
     """Return the cosine of the angle between rays and the sides of a thing's box at which they end.
 
     :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
-    :param places: where they end, ``(n_rays, 3)``.
-    :param thing: the thing that they hit.
+    :param places: the points at which the rays end, ``(n_rays, 3)``.
+    :param thing: the thing that the rays hit.
     """
     box = thing.box
     assert box is not None

@@ -29,7 +29,7 @@ class _Subscriber:
         self.backlog = bytearray()
         """Bytes that could not be sent yet, because the client reads too slowly."""
         self.is_waiting = False
-        """Whether the selector tells when the socket can be written to."""
+        """Whether the selector also watches for the moment when the socket can be written to."""
 
 
 class StreamServer:

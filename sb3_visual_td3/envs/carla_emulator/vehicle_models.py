@@ -2,8 +2,8 @@
 
 The sizes are the sizes of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed are estimates from size
 and kind. Vehicles turn as tightly as CARLA's, to which CARLA's agents and many environments are tuned. Only
-``vehicle.tesla.model3`` steers like the embedded world's car, so that a policy drives alike in both worlds, unless the
-server is told otherwise.
+``vehicle.tesla.model3`` steers like the embedded world's car, so that a policy drives alike in both worlds; the
+server's ``--carla-steering`` changes this.
 """
 
 from __future__ import annotations
