@@ -67,7 +67,8 @@ def inert(text: str) -> str:
 
     :param text: text of a cell
     """
-    return _STARTS_A_FORMULA.sub(r"\1'\2", text)
+    # Python 3.10's csv module can neither write nor read a NUL.
+    return _STARTS_A_FORMULA.sub(r"\1'\2", text).replace("\0", "\N{SYMBOL FOR NULL}")
 
 
 def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
