@@ -161,7 +161,10 @@ class SnapshotCallback(BaseCallback):
             refuse_links(self._folder)
         # The lock keeps other processes from training this run.
         self._lock = RunLock(self._folder / SNAPSHOTS / "lock")
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except OSError as error:
+            raise SnapshotError(f"{store.folder} cannot be written ({error.strerror}): check disk and rights") from error
         self._snapshot = self._find(store)
         if self._snapshot is not None:
             self._check(self._snapshot, off_policy)

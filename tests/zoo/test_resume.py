@@ -129,7 +129,7 @@ def test_a_rollback_without_snapshots_is_an_error_before_training(tmp_path, caps
     alerts = {"sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback": {"on_critical": "rollback"}}
     assert train(tmp_path, hyperparams=with_params(callback=[alerts])) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]
-    assert "add SnapshotCallback(run_dir=...) as the last" in line
+    assert "Add SnapshotCallback(run_dir=...) as the last" in line
 
 
 def test_a_schedule_that_is_code_is_an_error_before_training(tmp_path, capsys):

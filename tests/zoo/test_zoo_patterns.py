@@ -285,7 +285,7 @@ def test_every_command_that_makes_an_environment_takes_gym_packages(command, lef
         (["evaluate", "--maps", "train"], "ZooPattern-v0 has no maps"),
         (["push-to-hub", "-orga", "me", "--no-render"], "hub cannot be reached"),
         (["validate", "-conf", "nowhere.yml"], "nowhere.yml"),
-        (["sweep", "--seeds", "1", "--num-cpus", "10000"], "each run needs CPU 10000"),
+        (["sweep", "--seeds", "1", "--num-cpus", "10000"], "each run needs 10000 CPU"),
     ],
 )
 def test_commands_that_need_more_than_an_environment_find_it_too(command, words, own_env, monkeypatch, capsys):
