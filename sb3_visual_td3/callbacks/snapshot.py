@@ -164,7 +164,9 @@ class SnapshotCallback(BaseCallback):
         try:
             self._lock.acquire()
         except OSError as error:
-            raise SnapshotError(f"{store.folder} cannot be written ({error.strerror}): check disk and rights") from error
+            raise SnapshotError(
+                f"{store.folder} cannot be written: {error.strerror}. Make room, or change its rights"
+            ) from error
         self._snapshot = self._find(store)
         if self._snapshot is not None:
             self._check(self._snapshot, off_policy)
