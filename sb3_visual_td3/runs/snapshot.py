@@ -195,13 +195,22 @@ def _marked_array(value: NDArray[Any], path: TreePath, arrays: list[NamedArray])
 def _float_from_bits(bits: str) -> float:
     try:
         number: float = struct.unpack(">d", bytes.fromhex(bits))[0]
-    except struct.error as error:
-        raise ValueError(f"$float is {bits!r}: expected 16 hexadecimal digits") from error
+    except (ValueError, struct.error) as error:  # not hexadecimal, or not eight bytes
+        raise ValueError(
+            f"a saved number is {{'$float': {bits!r}}}: expected 16 hexadecimal digits. The snapshot is damaged; "
+            "resume from another one"
+        ) from error
     return number
 
 
 def _int_from_hex(digits: str) -> int:
-    return int(digits, 16)
+    try:
+        return int(digits, 16)
+    except ValueError as error:
+        raise ValueError(
+            f"a saved number is {{'$int': {digits!r}}}: expected hexadecimal digits. The snapshot is damaged; "
+            "resume from another one"
+        ) from error
 
 
 _FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": _float_from_bits}
@@ -418,7 +427,10 @@ class SnapshotRecord:
         arrays = tuple(_checked_array(array, files[SMALL_ARRAYS_NAME].n_bytes) for array in read["arrays"])
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):
-            raise ValueError("has wrong types: expected state as an object, and created and all versions as text")
+            raise ValueError(
+                "has wrong types: expected 'state' to be an object, and 'created' and every key and value of "
+                "'versions' to be text"
+            )
         return cls(
             step=_count(read["step"]),
             serial=_count(read["serial"]),

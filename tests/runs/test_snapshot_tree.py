@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import OrderedDict, deque
 from enum import IntEnum
@@ -130,14 +131,25 @@ def test_a_list_that_holds_itself_is_refused() -> None:
         {"$array": True},
         {"$array": "0"},
         {"$code": "x"},
-        {"$int": "seven"},
         {"$int": 7},
-        {"$float": "00"},
-        {"$float": "xyz"},
         {"$dict": []},
         {"$int": "0x1", "a": 2},
     ],
 )
 def test_an_unknown_marker_is_refused(plain: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(ValueError, match=r"is not a marker of this version"):
         join({"a": [plain]}, [np.zeros(1)])
+
+
+@pytest.mark.parametrize(
+    ("plain", "expected"),
+    [
+        ({"$float": "00"}, "16 hexadecimal digits"),
+        ({"$float": "xyz"}, "16 hexadecimal digits"),
+        ({"$int": "seven"}, "hexadecimal digits"),
+    ],
+)
+def test_a_number_with_wrong_digits_is_named_as_damage(plain: dict[str, Any], expected: str) -> None:
+    said = re.escape(f"a saved number is {plain!r}: expected {expected}. The snapshot is damaged")
+    with pytest.raises(ValueError, match=said):
+        join({"a": [plain]}, [])
