@@ -14,7 +14,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags as names
 from sb3_visual_td3.diagnosis.numerals import counted, rounded
-from sb3_visual_td3.diagnosis.q_support import UNSUPPORTED, actor_loss_support
+from sb3_visual_td3.diagnosis.q_support import FLOOR, UNSUPPORTED, actor_loss_support, scale_value
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned, ended_not_finite
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, later_half_change
@@ -150,7 +150,7 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
     support = actor_loss_support(data)
     if support is None:
         return _unknown(*_missing(data, tags))
-    detail = f"the loss ends near {rounded(support.loss)}; {support.scale_in_words} is {rounded(support.q_scale)}"
+    detail = f"the loss ends near {rounded(support.loss)}; {support.scale_in_words} is {support.value_in_words}"
     # A scale that is estimated from the critic's loss is an upper limit. A loss beyond this limit fails; a loss within
     # it proves nothing.
     if support.estimated and support.ratio <= threshold:
@@ -348,14 +348,14 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
         return _unknown(*missing)
     # The median of |gap|, not |median|: a gap that swings between both signs must not cancel.
     gap = data[tags[0]].finite
-    scale = max(1.0, data[tags[1]].abs_max())
+    scale = max(FLOOR, data[tags[1]].abs_max())
     value = float(np.median(np.abs(gap.tail(LAST_QUARTER).values))) / scale
     return _judged(
         value <= threshold,
         value,
         len(gap),
         min_points,
-        f"median of the last quarter over the largest |Q| (at least 1), {rounded(scale)}",
+        f"median of the last quarter, divided by the largest |Q|, which is {scale_value(scale)}",
     )
 
 

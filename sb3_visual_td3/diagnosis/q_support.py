@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, once_per_run
 from sb3_visual_td3.diagnosis.trends import onset
 
@@ -48,11 +49,26 @@ class QSupport(NamedTuple):
     estimated: bool = False
 
     @property
+    def value_in_words(self) -> str:
+        """Return the value of the scale, as part of a sentence."""
+        return scale_value(self.q_scale)
+
+    @property
     def scale_in_words(self) -> str:
         """Return a phrase that names the scale, as part of a sentence."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
-        return "the largest |Q| on replayed pairs (counted as 1 at least)"
+        return "the largest |Q| on replayed pairs"
+
+
+def scale_value(scale: float) -> str:
+    """Return a scale of Q in words, with a note if a smaller |Q| may have been measured.
+
+    :param scale: the largest |Q|, at least :data:`FLOOR`
+    """
+    if scale == FLOOR:
+        return f"{rounded(scale)} (a smaller one is taken as {rounded(FLOOR)})"
+    return rounded(scale)
 
 
 @once_per_run

@@ -11,7 +11,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.checks import within_bound
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded, signed
-from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support
+from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support, scale_value
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.report.document import (
     Code,
@@ -107,7 +107,7 @@ class Critics:
     :param values: statistics of the Q values
     :param losses: statistics of the losses
     :param twins: the distance of the two critics; None if their tags have no common step
-    :param bound_use: each Q value with its bound
+    :param bound_use: per tag, the largest ratio of its Q values to their bound
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
     :param support: the actor's loss compared with the Q values; None if one of the two was not logged
     """
@@ -198,8 +198,8 @@ def _twins_sentence(found: Critics) -> list[Sentence]:
         return [("It is not known whether the two critics agree, because Q1 and Q2 were not both logged.",)]
     said = (
         f"Mean |Q1 - Q2| is {number(twins.mean_distance)} over {twins.n:,} common steps, "
-        f"{percent(twins.part_of_scale)} of the largest |Q| ({rounded(twins.scale)}); at most "
-        f"{number(twins.max_distance)}, at {twins.max_step:,}. {TWINS_SAY_NOTHING}"
+        f"{percent(twins.part_of_scale)} of the largest |Q|, which is {scale_value(twins.scale)}; the largest "
+        f"distance is {number(twins.max_distance)}, at step {twins.max_step:,}. {TWINS_SAY_NOTHING}"
     )
     return [(said,)]
 
@@ -240,8 +240,10 @@ def _support_sentence(found: Critics) -> list[Sentence]:
     support = found.support
     if support is None:
         return []
-    against = f"{support.scale_in_words}, {rounded(support.q_scale)}"
-    said = f" ends near {rounded(support.loss)}: {factor(support.ratio)} {against}."
+    said = (
+        f" ends near {rounded(support.loss)}. That is {factor(support.ratio)} {support.scale_in_words}, which is "
+        f"{support.value_in_words}."
+    )
     if support.first_unsupported_step is not None:
         said += (
             f" The critics have not supported it since step {support.first_unsupported_step:,}: Q values on replayed "

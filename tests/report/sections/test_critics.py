@@ -39,9 +39,12 @@ def test_the_distance_of_the_twins_is_as_computed_by_hand() -> None:
 
 
 def test_small_q_values_are_held_against_one() -> None:
-    twins = critics(of(q1=[0.1], q2=[0.2])).twins
-    assert twins is not None
-    assert twins.scale == 1.0
+    found = critics(of(q1=[0.1], q2=[0.2]))
+    assert found.twins is not None
+    assert found.twins.scale == 1.0
+    said = "10 % of the largest |Q|, which is 1 (a smaller one is taken as 1); the largest distance is 0.1, at step "
+    assert said in text(told(found))
+    assert "of the largest |Q|, which is 2; " in text(told(critics(of(q1=[1.0], q2=[2.0]))))
 
 
 def test_the_use_of_the_bound_is_the_largest_part_of_the_bound_of_its_step() -> None:
