@@ -422,7 +422,7 @@ def _nearest_factor(wanted: float) -> float:
 
 def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> str:
     """Return the table of the range in which each threshold may lie, in Markdown."""
-    lines = ["| threshold | value | may be | first worse below | first worse above | left out, chosen anew, wrong |"]
+    lines = ["| threshold | value | may be | first worse below | first worse above | left out, chosen again, wrong |"]
     lines.append("| --- " * 6 + "|")
     for module, names in THRESHOLDS.items():
         for name in names:

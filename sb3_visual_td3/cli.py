@@ -135,8 +135,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder that holds the event files, if the run was trained with -tb; logging continues in a new subfolder "
-        "(default: event files outside RUN_DIR are copied to RUN_DIR/tb)",
+        help="folder that holds the run's event files, for a run trained with -tb; logging continues in a new "
+        "subfolder of it. Without this flag, event files outside RUN_DIR are copied to RUN_DIR/tb, and logging "
+        "continues there",
     )
     parser.add_argument(
         "--without-logs",

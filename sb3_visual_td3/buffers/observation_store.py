@@ -298,7 +298,8 @@ class PairStore:
         """Return the stored observations, without a copy.
 
         :param n_rows: number of rows in use
-        :return: one array before and one after the transitions; both grow at their end, which keeps snapshots small
+        :return: ``before`` and ``after``: the observations before and after each transition. New rows are appended,
+            which keeps snapshots small
         """
         return {"before": self._pairs[BEFORE, :n_rows], "after": self._pairs[AFTER, :n_rows]}
 

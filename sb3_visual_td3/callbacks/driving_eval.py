@@ -59,8 +59,8 @@ class DrivingEvalCallback(EvaluationCallback):
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. A policy that
     stands still survives every episode, so distance and speed are logged. A random driver and a full-brake driver start
-    from the same places; their distances and the return of the random driver are logged too. The differences to
-    EvalCallback:
+    from the same places; their distances and the return of the random driver are logged too. The differences
+    from EvalCallback:
 
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - Every evaluation starts from the same places.

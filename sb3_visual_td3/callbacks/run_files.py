@@ -290,7 +290,10 @@ class ResumedFiles:
         return False
 
     def _cut_text(self, name: str, content: bytes, step: int, logger: Logger) -> None:
-        """Cut a text file; if it was overwritten after the snapshot, write the snapshot's copy to a second file."""
+        """Cut a text file back to its content at the snapshot.
+
+        If it was overwritten since, leave it, and write the content that the snapshot kept to a second file.
+        """
         path = Path(os.path.abspath(self.run_dir / name))
         try:
             folders = [self.run_dir]

@@ -392,8 +392,8 @@ class _Noise(NamedTuple):
         """Return whether the rise from the start to a level shows learning: it must be large, and not chance.
 
         A rise is large if it exceeds the spread of single episodes. Some returns vary widely by nature, for example if
-        a crash can end any episode. In such tasks a smaller rise also counts, if the level becomes a multiple of its
-        start and the rise exceeds chance by a larger margin.
+        a crash can end any episode. In such tasks a smaller rise also counts, if it is large compared with both the
+        start and the level, and exceeds chance by a larger margin than is required otherwise.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -403,7 +403,7 @@ class _Noise(NamedTuple):
         return self.is_large_rise(start, level, SURE_WANDER)
 
     def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
-        """Return whether the level becomes a multiple of its start, beyond the wander of the curve."""
+        """Return whether the rise is large compared with both the start and the level, and exceeds chance."""
         gain = level - start
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
@@ -487,7 +487,10 @@ class _Experience(NamedTuple):
     n_steps: float
 
     def new_episodes(self, averaged_over: int) -> float:
-        """Return how many episodes of a point are not in the previous point, which are few for moving means."""
+        """Return over how many episodes a point averages that the previous point did not.
+
+        For a moving mean these are few.
+        """
         between = averaged_over if self.episodes_between is None else self.episodes_between
         return min(max(between, 1.0), averaged_over)
 

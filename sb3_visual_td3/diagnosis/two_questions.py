@@ -74,9 +74,9 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
 
 @once_per_run
 def environment_steps(data: SeriesSet) -> int | None:
-    """Return the last environment step of the tags that are known to count environment steps; None without such a tag.
+    """Return the last step of the tags whose x-axis is known to count environment steps; None if there is no such tag.
 
-    The x-axis of other names may count episodes or updates.
+    The x-axis of other tags may count episodes or updates.
     """
     known = [name for name in data.names() if is_on_steps(name) or name.startswith(STANDARD_PREFIXES)]
     by_episode = {name for name, tag in TAGS.items() if tag.x_axis == "episode"}

@@ -97,8 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("no-go", "insufficient"),
         default="insufficient",
         help=(
-            "verdicts that give an exit code other than 0. no-go: only NO-GO exits with 1, and INSUFFICIENT exits with "
-            "0. insufficient (default): INSUFFICIENT exits with 3"
+            "which verdicts exit with a code other than 0. no-go: NO-GO with 1. insufficient (default): NO-GO with 1 "
+            "and INSUFFICIENT with 3"
         ),
     )
     parser.add_argument(

@@ -184,7 +184,10 @@ class _Run:
         return False
 
     def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
-        """Return the name and the value in the file that the user edits, which is rl-zoo's file if there is one."""
+        """Return how a setting is named and what value it has in the file that the user edits.
+
+        That is rl-zoo's file, if there is one. The result is ``(None, None)`` if no file sets it.
+        """
         names: tuple[str, ...] = (key,)
         if key == "learning_rate":
             names = _COMMON_RATE

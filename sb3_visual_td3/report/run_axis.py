@@ -1,8 +1,10 @@
-"""Find the unit that the steps of a run count, and the place of points with a different unit on that axis.
+"""Find out what the x-axis of a run counts, and where points that count something else lie on it.
+
+The x-axis counts environment steps, episodes, epochs or updates.
 
 SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
 mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
-its axis. A point on a different axis is then kept or cut according to its place in the event file.
+its axis. A point that counts another unit is then kept or cut according to its place in the event file.
 """
 
 from __future__ import annotations

@@ -453,13 +453,13 @@ def _arrays(path: Path) -> Iterator[tuple[str, FloatArray]]:
                 continue
             # A zip file of a few bytes can hold an array of gigabytes.
             if info.file_size > MAX_TABLE_BYTES:
-                raise ValueError(f"{name} is larger than {MAX_TABLE_BYTES >> 20} MB")
+                raise ValueError(f"the array {name!r} is larger than {MAX_TABLE_BYTES >> 20} MB")
             with archive.open(info) as member:
                 content = member.read(MAX_TABLE_BYTES + 1)
-            yield name, _array(content[:MAX_TABLE_BYTES])
+            yield name, _array(name, content[:MAX_TABLE_BYTES])
 
 
-def _array(content: bytes) -> FloatArray:
+def _array(name: str, content: bytes) -> FloatArray:
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     read_header: Any = np.lib.format.read_array_header_1_0
@@ -467,10 +467,10 @@ def _array(content: bytes) -> FloatArray:
         read_header = np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(stream)
     if dtype.hasobject or dtype.kind not in "biuf":
-        raise ValueError(f"its values are of type {dtype}, not numbers")
+        raise ValueError(f"the values of the array {name!r} are of type {dtype}, not numbers")
     # NumPy reserves memory for the shape before it reads: a shape that is larger than the file is refused.
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > len(content):
-        raise ValueError("it is shorter than its header states")
+        raise ValueError(f"the array {name!r} is shorter than its header states")
     stream.seek(0)
     array = np.lib.format.read_array(stream, allow_pickle=False)
     return np.asarray(array, dtype=np.float64)

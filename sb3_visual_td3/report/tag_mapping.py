@@ -64,11 +64,11 @@ class Target:
         return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
 
     def read(self, series: Series) -> Series:
-        """Return a series of other code under our name.
+        """Convert a series that other code logged: give it our tag, and multiply its values by ``scale``.
 
         If our tag counts episodes, the k-th point (from 0) becomes episode k.
 
-        :param series: the points under the name of the other code
+        :param series: the series as the other code logged it
         """
         steps = np.arange(len(series)) if self.counts_episodes else series.steps
         # A value near the largest double becomes infinite when it is multiplied, which the criteria then report.
@@ -168,12 +168,15 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
             sources.setdefault(target.tag, []).append(theirs)
     for ours, theirs_of in sources.items():
         # One of our tags that the run logged also collides, unless the file maps it to another name.
-        both = theirs_of
         if ours in logged and ours not in chosen:
-            both = [*theirs_of, ours]
-        if len(both) > 1:
             raise UnreadableRunError(
-                f"{path}: {' and '.join(both)} were both logged, and {name} maps both to {ours}. Remove one of them"
+                f"{path}: the run logged {ours} itself, and {name} also maps {' and '.join(theirs_of)} to it. "
+                f"Remove {' and '.join(theirs_of)} from {name}"
+            )
+        if len(theirs_of) > 1:
+            raise UnreadableRunError(
+                f"{path}: the run logged {' and '.join(theirs_of)}, and with {name} all of them would become {ours}. "
+                f"In {name}, keep only one of them"
             )
 
 

@@ -195,9 +195,13 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
     callback.n_calls, callback.num_timesteps = record["n_calls"], record["num_timesteps"]
     known = _attributes_of(callback)
     for name, value in record["attributes"].items():
+        now = "missing"
+        if name in known:
+            now = f"of type {type(getattr(callback, name)).__name__}"
         if name not in known or not _is_alike(getattr(callback, name), value):
             raise ValueError(
-                f"the saved {name}={value!r} does not fit the attribute of {record['class']}: use the same callback"
+                f"the snapshot has {name}={value!r} for {record['class']}, but this attribute is now {now}: use the "
+                "version of the callback with which the snapshot was written"
             )
         setattr(callback, name, value)
     holder = _state_holder(callback)

@@ -87,9 +87,9 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
 def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
     """Return the keys of the pictures that VecNormalize scales.
 
-    For a Dict, VecNormalize replaces the space of each scaled picture by a Box within its own limits. It does so in the
-    Dict object that the inner environment also holds. So the space no longer shows that there was a picture, and this
-    function looks at the dtype of the environment's observations.
+    In a Dict, VecNormalize replaces the space of each scaled picture by a float Box from -clip_obs to clip_obs. It
+    changes the Dict object itself, which the inner environment holds too. That environment's space then no longer shows
+    that the entry was a picture, so this function looks at the dtype of the environment's observations instead.
     """
     found = set()
     replaced = parts_of(normalizer.observation_space)
@@ -269,7 +269,7 @@ def _check_ours(policy: VisualTD3Policy, network: str) -> None:
             )
     if network == "actor" and policy.encoder_is_shared and not policy.actor.borrows_encoder:
         raise ValueError(
-            f"{type(policy).__name__}.make_actor gives the actor the critic's encoder as its own: under "
-            "encoder='shared' pass borrows_encoder=features_extractor is not None to VisualActor, or use "
-            "policy_kwargs={'encoder': 'separate'}"
+            f"{type(policy).__name__}.make_actor gives the actor an encoder that it treats as its own, although "
+            "encoder='shared': create it with VisualActor(..., borrows_encoder=(features_extractor is not None)), or "
+            "use policy_kwargs={'encoder': 'separate'}"
         )

@@ -49,9 +49,10 @@ class Convolutions(BaseFeaturesExtractor):
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
             if min(height, width) < 1:
                 _, *size = _channels_first(observation_space.shape, channels_last)
+                smallest = _smallest_size(layers)
                 raise ValueError(
-                    f"images of {size[0]} x {size[1]} pixels are too small for {type(self).__name__}: expected "
-                    "larger ones. Render or resize them larger"
+                    f"images of {size[0]} x {size[1]} pixels are too small for {type(self).__name__}: expected at "
+                    f"least {smallest} x {smallest}. Render or resize them larger"
                 )
         super().__init__(observation_space, features_dim=n_channels * height * width)
         self.offset = offset
@@ -65,6 +66,14 @@ class Convolutions(BaseFeaturesExtractor):
         images = observations + self.offset if self.offset else observations
         features: th.Tensor = self.cnn(images.contiguous(memory_format=th.channels_last))
         return features
+
+
+def _smallest_size(layers: Sequence[tuple[int, int, int]]) -> int:
+    """Return the smallest width of an image, in pixels, of which the layers leave at least one pixel."""
+    size = 1
+    for _, kernel, stride in reversed(layers):
+        size = (size - 1) * stride + kernel
+    return size
 
 
 def _channels_first(shape: tuple[int, ...], channels_last: bool) -> tuple[int, ...]:
@@ -257,8 +266,8 @@ def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> 
     """Return the features extractor class for an ``encoder_arch``.
 
     :param encoder_arch: ``"nature"``, ``"drq"`` or the user's features extractor class
-    :param trunk_dim: width of the trunk. With a trunk ``"nature"`` is the convolutions only; with None it is
-        Stable-Baselines3's NatureCNN with its dense layer of 512
+    :param trunk_dim: width of the trunk, or None for no trunk. ``"nature"`` means only the convolutions if there is a
+        trunk, and Stable-Baselines3's NatureCNN, with its dense layer of 512, if there is none
     :return: the class
     :raises ValueError: if the name is unknown
     """

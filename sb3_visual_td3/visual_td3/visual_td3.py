@@ -561,10 +561,11 @@ class VisualTD3(TD3):
             self._record_losses()
 
     def _log_refused(self, error: NonFiniteUpdateError) -> None:
-        """Write why the training ends to the log, which would otherwise end with the last healthy values.
+        """Log the value that was not finite, before the training ends.
 
-        If the loss is finite, the gradient is not. Which group's gradient is unknown on a GPU, so the norms of all
-        groups of the network are written as NaN.
+        Without this, the log would end with healthy values. An update is refused because its loss or a gradient is not
+        finite. If the loss is finite, it was a gradient. On a GPU it is unknown which group's gradient it was, so the
+        norms of all groups of the network are written as NaN.
         """
         network, loss = error.update.network, error.update.values["loss"].item()
         self._record_losses()

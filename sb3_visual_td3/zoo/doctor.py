@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -96,7 +97,10 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:
     try:
         _examine(settings, flags, examinations)
         if not examinations:
-            raise UsageError("nothing was examined: see 'visual-td3 doctor --help'")
+            raise UsageError(
+                f"nothing was examined, because 'visual-td3 train {shlex.join(flags)}' starts no training run: leave "
+                "out the flag that prevents it (see 'visual-td3 doctor --help')"
+            )
         (examination,) = examinations
         print_examination(examination)
         _write(settings, examination)

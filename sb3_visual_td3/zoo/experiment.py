@@ -573,7 +573,9 @@ def _check_starts_nothing(value: Any, where: str) -> None:
 
 
 def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log: str | None = None) -> list[str]:
-    """Return a run's command line for rl-zoo, without the environment's arguments, which rl-zoo would evaluate.
+    """Return a run's command line for rl-zoo.
+
+    It leaves out the environment's arguments, because rl-zoo would run them as Python code.
 
     :param experiment: a description that has been checked
     :param conf_file: the file that holds the hyperparameters, see :func:`hyperparameter_file`

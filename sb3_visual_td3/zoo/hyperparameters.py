@@ -112,7 +112,9 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
     settings: Mapping[str, Any] = normalize if isinstance(normalize, Mapping) else {}
     for key, value in settings.items():
         if key not in _NORMALIZE:
-            raise ValueError(f"{where}: normalize has no {str(key)[:80]!r}, expected one of {', '.join(_NORMALIZE)}")
+            raise ValueError(
+                f"{where}: normalize has the key {str(key)[:80]!r}, expected one of {', '.join(_NORMALIZE)}"
+            )
         if key in {"norm_obs", "norm_reward", "training"} and not isinstance(value, bool):
             raise ValueError(f"{where}: {key} of normalize is {str(value)[:80]}, expected true or false")
 

@@ -123,7 +123,10 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
         snapshot = _store(run_dir).newest()
     except NoSnapshotError as error:
         if kept is None:
-            raise NoSnapshotError(f"{error}, and no file describes how the run was started: train it again") from error
+            raise NoSnapshotError(
+                f"{run_dir} cannot be continued: it has no snapshot, and no file describes how it was started. Train "
+                "it again"
+            ) from error
         print(f"{run_dir} was killed before its first snapshot: it starts again")
         return kept, True
     experiment: Mapping[str, Any] | None = snapshot.state.get("experiment")

@@ -92,7 +92,7 @@ def test_a_heading_that_claims_more_than_the_file_holds_is_refused(tmp_path: Pat
     np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
     with zipfile.ZipFile(tmp_path / "evaluations.npz", "w") as archive:
         archive.writestr("timesteps.npy", stream.getvalue())
-    with pytest.raises(TableError, match="shorter than its header states"):
+    with pytest.raises(TableError, match="the array 'timesteps' is shorter than its header states"):
         read_table(tmp_path / "evaluations.npz")
 
 
@@ -102,7 +102,7 @@ def test_a_table_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(TableError, match="not a text file of up to"):
         read_table(tmp_path / "progress.csv")
     evaluations(tmp_path / "evaluations.npz", timesteps=np.arange(500), results=np.zeros((500, 1)))
-    with pytest.raises(TableError, match="timesteps is larger"):
+    with pytest.raises(TableError, match="the array 'timesteps' is larger"):
         read_table(tmp_path / "evaluations.npz")
 
 

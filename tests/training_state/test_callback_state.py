@@ -371,3 +371,15 @@ def test_a_progress_bar_that_has_not_started_is_left_alone():
 )
 def test_a_saved_value_must_be_of_the_same_kind_as_the_current_one(here, there, fits):
     assert callback_state._is_alike(here, there) == fits
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "now"), [("n_rounds", 3, "missing"), ("best_mean_reward", "high", "of type float")]
+)
+def test_a_saved_attribute_that_does_not_fit_is_named_with_what_is_there_now(name, value, now):
+    callback = EvalCallback(DummyVecEnv([VectorEnv]))
+    record = {"class": "EvalCallback", "n_calls": 0, "num_timesteps": 0, "attributes": {name: value}}
+    with pytest.raises(
+        ValueError, match=f"has {name}={value!r} for EvalCallback, but this attribute is now {now}: use"
+    ):
+        callback_state._set_one(callback, record, None)

@@ -36,7 +36,10 @@ def test_a_name_or_a_class_finds_an_encoder():
 @pytest.mark.parametrize(
     ("space", "words"),
     [
-        (spaces.Box(0, 255, (4, 30, 30), np.uint8), "30 x 30 pixels are too small"),
+        (
+            spaces.Box(0, 255, (4, 30, 30), np.uint8),
+            "30 x 30 .* too small for NatureConvolutions: expected at least 36 x 36",
+        ),
         (spaces.Box(-1, 1, (4,), np.float32), "channel-first"),
         (spaces.Discrete(3), "channel-first"),
     ],

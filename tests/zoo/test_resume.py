@@ -105,7 +105,7 @@ def test_a_run_without_a_snapshot_is_one_line(tmp_path, capsys):
     (tmp_path / "snapshots").mkdir()
     assert main(["resume", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "there is no snapshot" in line
+    assert f"{tmp_path} cannot be continued: it has no snapshot" in line
 
 
 def with_params(**changed):

@@ -279,7 +279,7 @@ class CarlaDrivingEnv(DrivingEnv):
         return not (self._was_simulator_seen or self._has_driven or self._backend.server.is_shared)
 
     def _is_refusal(self, failure: SimulatorLostError) -> bool:
-        """Return whether a server that is alive, but has never worked, has refused a call.
+        """Return whether the failure is a refusal by a live server: it answers, but no reset has succeeded on it yet.
 
         A timeout does not count: a server that is still loading its map answers the version call and nothing else.
 
@@ -341,7 +341,7 @@ class CarlaDrivingEnv(DrivingEnv):
 
     def _record_failure(self, failure: SimulatorLostError, where: str, *, restart: bool) -> None:
         self.n_simulator_failures += 1
-        _LOG.warning("CARLA failed in %s() (failure %d): %s", where, self.n_simulator_failures, failure)
+        _LOG.warning("simulator failure %d, in %s(): %s", self.n_simulator_failures, where, failure)
         self._backend.lose(restart=restart)
 
     def _final_message(self, failure: SimulatorLostError) -> str:

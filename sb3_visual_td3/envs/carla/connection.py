@@ -53,7 +53,7 @@ def lost_on_error(doing: str) -> Iterator[None]:
     except (SimulatorLostError, SimulatorUnusableError):  # these are RuntimeErrors too, but already specific
         raise
     except RuntimeError as error:
-        raise SimulatorLostError(f"{doing}: {in_one_line(error)}") from error
+        raise SimulatorLostError(f"CARLA failed while {doing}: {in_one_line(error)}") from error
 
 
 class Connection:

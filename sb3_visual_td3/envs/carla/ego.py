@@ -303,7 +303,10 @@ class Ego:
             return _COLOURS.get(str(light.get_state()), "unknown")
 
     def collided_with(self) -> CollidedWith:
-        """Return what the vehicle has hit since it was placed and since the last call; ``""`` if it has hit nothing."""
+        """Return what the vehicle has hit since the last call, or since it was placed if that is later.
+
+        :return: the kind of what it has hit; ``""`` if it has hit nothing.
+        """
         return self._collisions.collided_with_after(self._start_frame)
 
     def close(self) -> None:

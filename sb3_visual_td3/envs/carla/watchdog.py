@@ -111,7 +111,7 @@ class Guard:
         return is_gone
 
     def dismiss(self) -> None:
-        """End the guard without ending the group."""
+        """End the guard process, but leave the process group that it watches alone."""
         with contextlib.suppress(OSError):
             os.write(self._writing, b".")
         with contextlib.suppress(OSError):

@@ -282,7 +282,9 @@ class WorldCalls:
     def on_get_sensor_token(self, stream_id: int) -> list[Any]:
         """Return the token of a stream. The client requests it before each subscription."""
         if not isinstance(stream_id, int) or not 0 <= stream_id <= _MAX_STREAM_ID:
-            raise CallError(f"{shortened(stream_id)}: expected the number of a stream")
+            raise CallError(
+                f"{shortened(stream_id)}: expected the number of a stream, an integer from 0 to {_MAX_STREAM_ID}"
+            )
         return [stream_token(stream_id, self._stream_port)]
 
     def on_get_episode_settings(self) -> list[Any]:

@@ -237,7 +237,7 @@ class _Scan(NamedTuple):
 
 
 def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
-    """Return the body of a lidar's measurement, whose points are 4 x f32 x, y, z, intensity (LidarData.h)."""
+    """Return the body of a lidar's measurement, whose points are four f32 each: x, y, z and intensity (LidarData.h)."""
     scan = _scan(sensor, things, step_s, tick)
     points = np.empty((len(scan.rays), 4), np.float32)
     points[:, :3] = scan.rays * scan.distances_m[:, None]

@@ -128,7 +128,7 @@ class Acceptor:
         return connection
 
     def close(self) -> None:
-        """Release the reserved descriptor."""
+        """Release the file descriptor kept in reserve."""
         if self._reserve is not None:
             self._reserve.close()
 

@@ -87,7 +87,7 @@ class LiteDrivingEnv(RestorableDrivingEnv):
         ``carla``). Each episode takes one of them at random.
     :param n_cars: number of other cars, 0 to 20. On the closed route they drive in both directions. On routes to a goal
         they drive on the whole map and choose their way at junctions; a short map has fewer cars.
-    :param traffic_lights: True for traffic lights: the lights of a map file, or lights at junctions of a named map.
+    :param traffic_lights: True for traffic lights: the lights of a map file, or lights at junctions of a built-in map.
         Only colour frames (``grayscale=False``) show the policy which lamp is on.
     :param n_walkers: number of pedestrians who cross the route, 0 to 50.
     :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"`` draws a

@@ -219,9 +219,11 @@ class LiteWorld:
         :raises ValueError: if there is no such map, or the settings of traffic, lights or pedestrians differ.
         """
         if ("street" in state) != self._street.is_on:
+            with_or_without = "with" if "street" in state else "without"
             raise ValueError(
-                f"a state with street={state.get('street')!r}: expected traffic_lights={self._street.has_lights}, "
-                f"n_walkers={self._street.n_walkers}; make the env with the settings of the saved env"
+                f"the state was saved {with_or_without} traffic lights or pedestrians, but this env has "
+                f"traffic_lights={self._street.has_lights}, n_walkers={self._street.n_walkers}: make the env with the "
+                "settings of the saved env"
             )
         n_cars = self._traffic.settings.n_cars
         # On a short map there may be fewer cars than in the settings, so the state of a route's traffic contains the
@@ -229,8 +231,8 @@ class LiteWorld:
         n_saved = state["traffic"]["n_cars"] if "traffic" in state else len(state["cars"])
         if n_saved != n_cars:
             raise ValueError(
-                f"a state with {n_saved} cars: expected n_cars={n_cars}; "
-                "make the env with the settings of the saved env"
+                f"the state was saved with n_cars={n_saved}, but this env has n_cars={n_cars}: make the env with the "
+                "settings of the saved env"
             )
         # States of earlier versions have only the closed route.
         self._enter(state["map_name"], state["scene_seed"], state.get("route_seed"))

@@ -1,8 +1,8 @@
-"""Build the lane graph of a map, from an OpenDRIVE document or from the roads of a named map (``network``).
+"""Build the lane graph of a map, from an OpenDRIVE document or from the roads of a built-in map (``network``).
 
 CARLA's client reads OpenDRIVE (in a separate process, see ``opendrive_reading``), because it supports every geometry of
-the standard, and routes then lie on the same lanes as in CARLA. The roads of the named maps are lines and arcs and need
-no client.
+the standard, and routes then lie on the same lanes as in CARLA. The roads of the built-in maps are lines and arcs and
+need no client.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _are_alike(one: Sequence[LaneMark], two: Sequence[LaneMark]) -> bool:
 
 
 def graph_from_network(network: RoadNetwork) -> LaneGraph:
-    """Return the lane graph of the roads of a named map.
+    """Return the lane graph of the roads of a built-in map.
 
     :param network: the roads.
     :return: the graph, with the same keys as the graph of the network's OpenDRIVE document.

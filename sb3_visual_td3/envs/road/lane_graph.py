@@ -1,6 +1,6 @@
 """Represent the lanes of a map as a graph: which lane follows which, and between which lanes a car may change.
 
-Routes are searched on this graph. ``graph_reading`` builds it from an OpenDRIVE map or from a named map, and
+Routes are searched on this graph. ``graph_reading`` builds it from an OpenDRIVE map or from a built-in map, and
 ``graph_cache`` keeps it on disk.
 """
 

@@ -1,4 +1,4 @@
-"""Build the named maps. Each map consists of roads, a route on these roads, the ground, and a panorama."""
+"""Build the built-in maps. Each map consists of roads, a route on these roads, the ground, and a panorama."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Describe roads, lanes and junctions, and build the two ring layouts of the named maps.
+"""Describe roads, lanes and junctions, and build the two ring layouts of the built-in maps.
 
 The terms come from OpenDRIVE 1.4 (reference line, predecessor, successor, contact, connecting road), so that a network
 can be written to a file without conversion.
@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.road.shapes import LoopShape, Piece, Pose, joints, samp
 Paint = Literal["solid", "broken", "none"]
 End = Literal["start", "end"]
 LANE_WIDTH_M = 3.5
-"""Width of every lane of the named maps, in metres."""
+"""Width of every lane of the built-in maps, in metres."""
 
 
 class Neighbour(NamedTuple):

@@ -28,14 +28,16 @@ def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[La
 
     OpenDRIVE's axes are right-handed, as in this package. CARLA's client negates y when it reads the document.
 
-    :param scene: a named map.
+    :param scene: a built-in map.
     :param signs: traffic lights to write with the roads.
     :param lanes: the lanes of the map's graph, to which the lights' stop lines refer.
     :return: the XML document.
     :raises ValueError: if the map was read from a file, and therefore was not built from roads.
     """
     if scene.network is None:
-        raise ValueError(f"map {scene.name!r} was not built from roads and cannot be exported; choose a named map")
+        raise ValueError(
+            f"map {scene.name!r} was read from a file and cannot be exported; choose a built-in map, such as train_0"
+        )
     root = ElementTree.Element("OpenDRIVE")
     header = _add(root, "header", revMajor=1, revMinor=4, name=scene.name, version="1.00", vendor="sb3_visual_td3")
     for name, value in zip(("north", "south", "east", "west"), _bounds_m(scene.network), strict=True):

@@ -1,6 +1,6 @@
 """Describe the traffic lights, signs and crosswalks of a map, which are part of its lane graph.
 
-``sign_reading`` reads them from a map file, or places traffic lights on a named map.
+``sign_reading`` reads them from a map file, or places traffic lights on a built-in map.
 """
 
 from __future__ import annotations

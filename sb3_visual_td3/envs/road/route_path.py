@@ -361,7 +361,7 @@ def _n_points_of(length_m: float) -> int:
 
 
 def _columns(row: LaneSegment) -> NDArray[np.float64]:
-    """Return x, y, width and outer lines of a segment, ``(n, 5)``."""
+    """Return a segment's x, y, width and offsets of the road's left and right outer line at each point, ``(n, 5)``."""
     return np.column_stack([row.points_m, row.width_m, row.left_line_m, row.right_line_m])
 
 

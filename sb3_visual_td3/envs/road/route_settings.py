@@ -108,11 +108,11 @@ class RoutePlanner:
 
 
 def check_range(name: str, value: object) -> tuple[object, object]:
-    """Return the two ends of a range.
+    """Check that a range is a pair, and return its two ends.
 
     :param name: the user's name for the range, for messages.
     :param value: the range to check.
-    :return: both ends, not checked yet.
+    :return: both ends; the caller checks that they are numbers within limits.
     :raises ValueError: if the value is not a pair.
     """
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:

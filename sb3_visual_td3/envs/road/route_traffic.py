@@ -95,7 +95,7 @@ class RouteTraffic:
         """What can make the ego vehicle slow down or stop now."""
 
     def enter(self, graph: LaneGraph, path: RoutePath) -> None:
-        """Prepare an episode without cars.
+        """Prepare a map and the ego vehicle's route, and remove all cars; ``reset`` places new ones.
 
         :param graph: the lanes of the map.
         :param path: the route of the ego vehicle.

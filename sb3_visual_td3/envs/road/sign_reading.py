@@ -1,4 +1,4 @@
-"""Read the signs of a map file, or place traffic lights on a named map.
+"""Read the signs of a map file, or place traffic lights on a built-in map.
 
 A file contains signs as OpenDRIVE signals, controllers and objects. ``lane_survey`` reports what CARLA's client
 provides; controllers and speed limits are read from the text of the file.
@@ -26,7 +26,7 @@ _STRAIGHT_RAD = 0.6
 _BEYOND_M = 6.0
 """Where no road leads straight on, the pole stands this far beyond the middle of the lanes that lead away."""
 _LIT_SHARE = 0.75
-"""Share of the named maps' junctions that get traffic lights."""
+"""Share of the built-in maps' junctions that get traffic lights."""
 _MIN_ARMS = 3
 """A junction with fewer lanes that lead into it needs no lights."""
 
@@ -165,7 +165,7 @@ def speed_limits_mps(text: str) -> dict[int, float]:
     return limits
 
 
-# Place lights on named maps
+# Place lights on built-in maps
 
 
 def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:

@@ -27,7 +27,7 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 
 MAX_WALKERS = 50
 LIGHTS_SEED = 0
-"""Seed of the traffic lights of the named maps: they are the same in all episodes and in the emulator without a
+"""Seed of the traffic lights of the built-in maps: they are the same in all episodes and in the emulator without a
 ``--seed``."""
 _ON_LINE_M = 1.5
 """A stop line whose middle is closer than this to the driven line lies on the driven line."""
@@ -96,7 +96,7 @@ class StreetLife:
     """Simulate the lights and pedestrians of one episode at a time.
 
     :param traffic_lights: whether there are traffic lights: the lights of the map file, or lights at junctions of a
-        named map.
+        built-in map.
     :param n_walkers: number of pedestrians who cross the driven line, 0 to 50; a short line has fewer.
     :param are_lights_remote: whether the lights of the map are simulated elsewhere; their colours are then set by
         ``show``.

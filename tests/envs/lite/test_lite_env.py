@@ -87,7 +87,7 @@ def test_a_state_of_another_format_or_shape_is_refused(change):
 def test_a_state_with_other_traffic_is_refused():
     env = LiteDrivingEnv(n_cars=2)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="2 cars: expected n_cars=0"):
+    with pytest.raises(ValueError, match="saved with n_cars=2, but this env has n_cars=0"):
         LiteDrivingEnv().set_state(env.get_state())
 
 

@@ -223,9 +223,9 @@ def test_the_same_seed_gives_the_same_episode_and_a_saved_one_continues_bit_for_
         first, second = one.step(action), three.step(action)
         assert first[1:] == second[1:]
         np.testing.assert_array_equal(first[0]["camera"], second[0]["camera"])
-    with pytest.raises(ValueError, match="a state with 8 cars: expected n_cars=0"):
+    with pytest.raises(ValueError, match="saved with n_cars=8, but this env has n_cars=0"):
         LiteRoutesEnv(**{**kwargs, "n_cars": 0}).set_state(one.get_state())
-    with pytest.raises(ValueError, match="a state with 0 cars: expected n_cars=8"):
+    with pytest.raises(ValueError, match="saved with n_cars=0, but this env has n_cars=8"):
         one.set_state(reset(LiteRoutesEnv(**{**kwargs, "n_cars": 0})).get_state())
 
 

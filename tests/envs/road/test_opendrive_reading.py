@@ -102,7 +102,7 @@ carla = pytest.mark.carla
 
 @pytest.fixture
 def file_of(tmp_path):
-    """Write a named map as a file, changed by a function of its root element."""
+    """Write a built-in map as a file, changed by a function of its root element."""
 
     def write(name, change=lambda root: None):
         root = ElementTree.fromstring(to_opendrive(load_map(name)).encode())

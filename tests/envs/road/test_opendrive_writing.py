@@ -75,7 +75,7 @@ def test_the_same_map_gives_the_same_text():
 
 
 def test_a_map_without_roads_cannot_be_exported():
-    with pytest.raises(ValueError, match="built from roads"):
+    with pytest.raises(ValueError, match="was read from a file and cannot be exported; choose a built-in map"):
         to_opendrive(load_map("train_0")._replace(network=None))
 
 
