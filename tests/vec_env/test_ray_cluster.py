@@ -114,7 +114,7 @@ def test_without_room_elsewhere_a_deadline_lets_the_others_continue(cluster):
 
 
 def test_an_unreachable_cluster_is_named():
-    with pytest.raises(ValueError, match=r"address='127.0.0.1:1': no Ray can be joined there"):
+    with pytest.raises(ValueError, match=r"address='127.0.0.1:1': no running Ray found there"):
         RayVecEnv([CountEnv], address="127.0.0.1:1")
     assert not pytest.importorskip("ray").is_initialized()
 
