@@ -67,5 +67,5 @@ def test_each_call_has_its_own_process_and_result(ray_runs, tmp_path):
 
 @pytest.mark.ray
 def test_a_request_beyond_the_cluster_is_refused(ray_runs):
-    with pytest.raises(ValueError, match="each run needs GPU 64, but the whole cluster has 0"):
+    with pytest.raises(ValueError, match="each run needs 64 GPU, but the whole cluster has 0"):
         list(run_tasks(work, [("a", "")], num_gpus=64))
