@@ -85,7 +85,7 @@ def report_of(run_dir: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("algo", ["visual_td3", "sac"])
+@pytest.mark.parametrize("algo", ["visual_td3", pytest.param("sac", marks=pytest.mark.slow)])
 def test_a_short_run_of_the_zoo_stores_what_the_policy_sees_and_is_too_short(folder: Path, algo: str) -> None:
     conf_file = folder / ("mine.yml" if algo == "visual_td3" else "mine_sac.yml")
     conf_file.write_text(re.sub(r"learning_starts: \d+", "learning_starts: 20", conf_file.read_text()))

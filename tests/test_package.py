@@ -85,6 +85,7 @@ assert main(["carla-emulator"]) == main(["demo", "--carla", "2000"]) == 2
 """
 
 
+@pytest.mark.slow
 def test_training_resuming_and_reporting_need_no_name_that_python_lacks_on_windows(tmp_path):
     """Leave out the modules, flags and signals that Python lacks on Windows; other packages are imported before."""
     done = subprocess.run(

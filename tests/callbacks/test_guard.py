@@ -220,7 +220,7 @@ def test_a_second_factor_replaces_the_first():
         assert model.lr_schedule(1.0) == 0.7 * factor
 
 
-@pytest.mark.parametrize("make", [visual_td3, sac, pixels])
+@pytest.mark.parametrize("make", [visual_td3, sac, pytest.param(pixels, marks=pytest.mark.slow)])
 def test_a_rollback_restores_the_weights_bit_for_bit_and_training_continues(tmp_path, make):
     notes, alerts = Notes(), guard("rollback")
     model = make(tmp_path)
@@ -334,7 +334,7 @@ def test_without_a_healthy_snapshot_the_guard_stops_with_a_message(tmp_path):
     assert model.num_timesteps == action["step"] < 320
 
 
-@pytest.mark.parametrize("make", [visual_td3, sac])
+@pytest.mark.parametrize("make", [visual_td3, pytest.param(sac, marks=pytest.mark.slow)])
 def test_the_guard_does_not_change_a_healthy_run(tmp_path, make):
     plain = make().learn(300)
     guarded = make(tmp_path)
@@ -345,7 +345,7 @@ def test_the_guard_does_not_change_a_healthy_run(tmp_path, make):
     assert {value for _, value in scalars_in(tmp_path)[tags.GUARD_ACTIONS]} == {0.0}
 
 
-@pytest.mark.parametrize("make", [visual_td3, sac])
+@pytest.mark.parametrize("make", [visual_td3, pytest.param(sac, marks=pytest.mark.slow)])
 def test_a_run_resumed_after_an_action_continues_bit_for_bit(tmp_path, make):
     """It is killed within the quiet window too; what is broken once more in step 400 is acted on once more."""
 

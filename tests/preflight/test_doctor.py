@@ -90,6 +90,7 @@ def test_an_observation_that_is_not_finite_is_named_first():
     assert ids(examine(model))[0] == "non_finite_observation"
 
 
+@pytest.mark.slow
 def test_a_slow_environment_is_named(monkeypatch):
     monkeypatch.setattr("sb3_visual_td3.preflight.environment_checks.LONG_ROLLOUT_S", 1.0)
     monkeypatch.setattr("sb3_visual_td3.preflight.environment_checks.PAIRED_S", 0.5)

@@ -276,6 +276,7 @@ def test_a_record_beyond_the_limit_is_left_out_with_a_note_and_the_rest_is_read(
     assert any("cut off" in note for note in notes(tmp_path))
 
 
+@pytest.mark.slow
 def test_ten_thousand_tags(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = points_of(healthy()) + [(f"layer/{i}/weights", 5000, float(i)) for i in range(10_000)]
     append(tmp_path / "run" / NAME, scalars(points))

@@ -49,6 +49,7 @@ def test_a_journal_to_read_must_exist(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_worker_that_was_killed_while_writing_is_removed(tmp_path, monkeypatch):
     """With a relative path Optuna would wait for its own lock forever."""
     monkeypatch.chdir(tmp_path)

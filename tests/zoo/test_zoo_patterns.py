@@ -216,6 +216,7 @@ def console_script(folder, *arguments):
     return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_installed_command_finds_a_module_of_the_current_folder(in_folder):
     Path("zoo_pattern_parts.py").write_text("STEPS = 5\n")
     Path("zoo_pattern_env.py").write_text(SHORT_ENV.replace("n_steps == 5", "n_steps == STEPS", 1) + FROM_BESIDE)
@@ -285,7 +286,9 @@ def test_every_command_that_makes_an_environment_takes_gym_packages(command, lef
         (["evaluate", "--maps", "train"], "ZooPattern-v0 has no maps"),
         (["push-to-hub", "-orga", "me", "--no-render"], "hub cannot be reached"),
         (["validate", "-conf", "nowhere.yml"], "nowhere.yml"),
-        (["sweep", "--seeds", "1", "--num-cpus", "10000"], "each run needs 10000 CPU"),
+        pytest.param(
+            ["sweep", "--seeds", "1", "--num-cpus", "10000"], "each run needs 10000 CPU", marks=pytest.mark.ray
+        ),
     ],
 )
 def test_commands_that_need_more_than_an_environment_find_it_too(command, words, own_env, monkeypatch, capsys):

@@ -75,6 +75,7 @@ def test_command_ends_when_watchdog_and_guard_are_killed_together(watched):
     wait_until(lambda: not is_alive(shell))
 
 
+@pytest.mark.slow
 def test_guard_ends_with_a_stopped_simulator(watched):
     process, shell, guard, simulator = watched
     process.send_signal(signal.SIGTERM)
@@ -82,6 +83,7 @@ def test_guard_ends_with_a_stopped_simulator(watched):
     assert process.wait() == 0
 
 
+@pytest.mark.slow
 def test_end_of_the_parent_is_noticed_while_its_fork_holds_the_pipe():
     code = (
         "import os, subprocess, sys, time\n"

@@ -102,6 +102,7 @@ def test_cars_obey_the_lights_of_the_map():
     assert_nothing_touches(sim)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("carla") is None, reason="CARLA's client is not installed")
 @pytest.mark.parametrize(("town", "n_cars"), [("Town01", 100), ("Town02", 50), ("Town07", 60)])
 def test_many_cars_drive_in_a_town_at_ten_ticks_a_second_with_a_camera(town, n_cars):
