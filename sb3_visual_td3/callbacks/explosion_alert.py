@@ -194,7 +194,10 @@ class ExplosionAlertCallback(BaseCallback):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether no critical alert is active and the guard does not treat the training as unhealthy."""
+        """Return whether the training is healthy.
+
+        It is healthy if no critical alert is active and the guard, which acts on alerts, also counts it as healthy.
+        """
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
     @property

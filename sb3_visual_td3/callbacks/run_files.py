@@ -248,7 +248,7 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return whether event files are copied to the new folder instead of being cut in place."""
+        """Return whether event files are copied to the new folder, rather than truncated where they are."""
         assert self.event_dir is not None
         return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 
@@ -372,7 +372,10 @@ def _check_state(state: Any) -> None:
     check_lengths(state["event_files"])
     for name, text in state["texts"].items():
         if np.asarray(text).dtype != np.uint8 or np.asarray(text).ndim != 1 or "\0" in name:
-            raise ValueError(f"the snapshot's copy of {name!r} is not the text of a file: use another snapshot")
+            raise ValueError(
+                f"the snapshot's copy of {name!r} is damaged: expected a file's bytes (a one-dimensional uint8 array) "
+                "under a valid name; use another snapshot"
+            )
 
 
 def _is_by_name(value: Any) -> bool:

@@ -114,7 +114,10 @@ class HealthWatch:
         return {**self.monitor.read(), **self._camera.read()}
 
     def read_points(self) -> list[Points]:
-        """Return the single measurements since the last call, of updates, rewards, the camera and settings."""
+        """Return each measurement of the updates, the rewards and the camera since the last call, not averaged.
+
+        The current learning rates, whether each group is frozen, and whether the encoder is shared are added.
+        """
         if "means" not in self.readers:
             self.monitor.read()
             self._camera.read()

@@ -487,9 +487,9 @@ class _Experience(NamedTuple):
     n_steps: float
 
     def new_episodes(self, averaged_over: int) -> float:
-        """Return over how many episodes a point averages that the previous point did not.
+        """Return how many of the episodes in a point's mean are not in the previous point's mean.
 
-        For a moving mean these are few.
+        A moving mean has few new episodes per point.
         """
         between = averaged_over if self.episodes_between is None else self.episodes_between
         return min(max(between, 1.0), averaged_over)

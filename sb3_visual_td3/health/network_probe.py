@@ -153,7 +153,10 @@ class NetworkProbe:
         return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the small weights of the target networks at the last call, as plain data."""
+        """Return the target networks' small weight tensors from the last measurement, as plain data.
+
+        Small weight tensors are, for example, biases and output layers.
+        """
         return {name: small.cpu().numpy() for name, small in self._small_before.items()}
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:

@@ -53,7 +53,7 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
     """Show a black or a white picture, and end the episode after one action in [-1, 1].
 
     :ivar shows_both: whether the picture is white in half of the episodes
-    :ivar tests: the part that is broken if the answer is wrong
+    :ivar tests: the part of the learner that may be broken if the trained model gives a wrong value or action
     """
 
     observation_space = spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)

@@ -219,14 +219,14 @@ class RunData:
 
     :param path: the folder or the file that was requested
     :param series: all scalars, by tag
-    :param files: the files, in the order of their clocks
+    :param files: the files, in the order of the wall-clock times in them; files of subfolders and tables come last
     :param n_points: number of scalar points that were kept
     :param notes: remarks on points that the reader left out and on its decisions
     :param axis: unit of the steps, if the tags or the table show it
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
-    :param elsewhere: for each tag on a different axis, a series whose values are the positions of its points on the
-        run's axis
+    :param elsewhere: for each tag that is logged over another axis (such as episodes): the step on the run's axis for
+        each of the tag's points, as the values of a series
     """
 
     path: Path
@@ -286,7 +286,7 @@ def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None)
 
 
 def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> tuple[RunData, ...]:
-    """Read the files of a folder once; return every run that they hold, in the order of their clocks.
+    """Read the files of a folder once; return every run that they hold, in the order of the wall-clock times.
 
     :param path: the folder or the file that was requested
     :param files: the files of the folder
@@ -342,7 +342,7 @@ class RunReader:
         return self._combined(is_growing, are_apart=False)[-1]
 
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
-        """Return every run that the files hold, in the order of their clocks.
+        """Return every run that the files hold, in the order of the wall-clock times in the files.
 
         A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
         of the earlier file from the first repeated step onwards. A file that starts at the first steps again holds
@@ -355,8 +355,9 @@ class RunReader:
         return self._combined(is_growing, are_apart=True)
 
     def _combined(self, is_growing: bool, *, are_apart: bool) -> tuple[RunData, ...]:
-        # Files are sorted by clock, because names need not sort by time; the name decides between files with the same
-        # clock. Files in folders below come last, because they belong to the run and never begin a new run.
+        # Files are sorted by the earliest wall-clock time in them, because names need not sort by time; the name
+        # decides between files with the same time. Files in folders below come last, because they belong to the run and
+        # never begin a new run.
         files = sorted(self._files.values(), key=lambda f: (self._is_below(f), f.first_wall_time, f.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
         notes += [note for table in self._tables.values() for note in table.notes()]
@@ -388,7 +389,10 @@ class RunReader:
         return file.path.parent != self.path and self.path in file.path.parents
 
     def _add_tables(self, runs: list[_Run]) -> None:
-        """Add tags that only the tables hold to the last run; without event files, the tables are a run."""
+        """Add to the last run the tags that are in tables (CSV and npz files) only.
+
+        Without event files, the tables form a run.
+        """
         # progress.csv comes first, because it holds the same values as SB3's event files. The other tables are less
         # direct.
         order = {PROGRESS: 0, EVALUATIONS: 1}
@@ -426,7 +430,8 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
     :param axis: unit that the steps count, if a table states it
-    :param elsewhere: for each tag whose steps count another unit, the positions of its points on the run's axis
+    :param elsewhere: for each tag that is logged over another axis (such as episodes): the step on the run's axis for
+        each of the tag's points, as the values of a series
     :param final: tags with a single point in a folder below the run's folder, such as the final figures of
         ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
@@ -449,7 +454,7 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _elsewhere(self) -> dict[str, Series]:
-        """Return the positions of points whose tag has a different unit; final figures are placed at the end."""
+        """Return ``elsewhere`` with the final figures added, which are placed at the run's last step."""
         _, last = span(self.series, self.elsewhere.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}
@@ -500,7 +505,7 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    :param runs: the runs of the earlier files, in the order of their clocks
+    :param runs: the runs of the earlier files, in the order of the wall-clock times in them
     :param file: the next file
     :param are_apart: whether runs that were trained at the same time are separated
     """

@@ -432,7 +432,10 @@ def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...]
 def reference_sources() -> str:
     """Return the sources of the references' values, in one line."""
     table = reference_table()
-    return "; ".join(f"{title}: {table.sources[identifier]}" for identifier, title in table.titles.items()) + "."
+    sentences = ["The reference values come from these sources."]
+    for identifier, title in table.titles.items():
+        sentences.append(f"{title}: {table.sources[identifier]}.")
+    return " ".join(sentences)
 
 
 def _ours(row: ComparedParameter) -> str:

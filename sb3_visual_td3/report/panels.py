@@ -81,7 +81,10 @@ class Panel:
 
     @property
     def has_alerts(self) -> bool:
-        """Return whether the x-axis counts environment steps, like the alerts."""
+        """Return whether alerts can be drawn in this plot.
+
+        Alerts are at environment steps, so the x-axis must count these, not episodes.
+        """
         return self.x_title != EPISODE_AXIS
 
 

@@ -162,7 +162,10 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 
 
 def _log_floor(series: Sequence[Series]) -> float:
-    """Return the value drawn for 0 on a log axis: a decade below the smallest, at most eight below the largest."""
+    """Return where 0 is drawn on a log axis: a decade below the smallest positive magnitude.
+
+    It is at least ``min(1e-4, largest / 1e8)``, where ``largest`` is the largest magnitude.
+    """
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
     # Close to the smallest double, a division below would underflow to 0.
     positive = magnitudes[magnitudes > 1e-300]

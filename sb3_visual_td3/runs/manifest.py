@@ -277,8 +277,8 @@ def _check(content: Mapping[str, Any], name: str) -> None:
     unknown = sorted(content.keys() - _TYPES.keys())
     if unknown:
         raise ValueError(
-            f"{name}: unknown keys {', '.join(unknown)[:MAX_SHOWN_CHARACTERS]}; expected only those of "
-            "RunRecorderCallback"
+            f"{name}: unknown keys {', '.join(unknown)[:MAX_SHOWN_CHARACTERS]}; expected only keys that "
+            "RunRecorderCallback writes. Remove them, or keep your own data in another file"
         )
     missing = [key for key in ("algo", "env_id") if key not in content]
     if missing:

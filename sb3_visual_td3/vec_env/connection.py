@@ -157,14 +157,17 @@ class ActorConnection(Connection):
         self.is_left = False
 
     def leave(self) -> None:
-        """Make the actor return to Ray's calls after a pending step."""
+        """Let the Ray actor that holds the environment answer Ray calls again, after a pending step."""
         if not self.is_left:
             self.is_left = True
             with suppress(ConnectionLostError):
                 self.send(None)
 
     def close(self) -> None:
-        """Close the connection, even during a step; the actor then returns to Ray's calls."""
+        """Close the connection, even during a step.
+
+        The Ray actor that holds the environment then answers Ray calls again.
+        """
         self.leave()
         super().close()
 

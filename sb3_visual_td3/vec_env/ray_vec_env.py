@@ -219,7 +219,8 @@ class RayVecEnv(VecEnv):
 
         :param waiting: the environments with a pending request
         :param timeout_s: longest wait in seconds; the smallest ``patience_s`` of the environments limits it too
-        :param n: number of answers to wait for; if connections are open, the wait ends with the first answer
+        :param n: number of answers to wait for, if all requests were sent as Ray calls; if one was sent through a
+            direct connection, the wait ends with the first answer
         :return: the environments whose answer can be collected
         """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))

@@ -124,11 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--carla-steering",
         action="store_true",
-        help="steer vehicle.tesla.model3 as tightly as the other vehicles, and not like the car of LiteDriving-v0",
+        help="give vehicle.tesla.model3 CARLA's steering, like the emulator's other vehicles (default: it steers like "
+        "the car of LiteDriving-v0)",
     )
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 100")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the cars that the server drives (default: 0)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the server's cars and of the junctions that --traffic-lights selects (default: 0)",
+    )
     add("--quiet", action="store_true", help="do not report calls that the emulator does not support")
     add(
         "--end-with", type=int, metavar="PID", help="id of the parent process; the emulator ends when that process ends"

@@ -30,7 +30,7 @@ LIGHTS_SEED = 0
 """Seed of the traffic lights of the built-in maps: they are the same in all episodes and in the emulator without a
 ``--seed``."""
 _ON_LINE_M = 1.5
-"""A stop line whose middle is closer than this to the driven line lies on the driven line."""
+"""A stop line whose middle is closer than this to the vehicle's route lies on the route."""
 _CLOSED = ("red", "yellow")
 _BEHIND_M = 3.0
 """A stop line still counts as ahead until the vehicle has passed it by this much."""
@@ -51,14 +51,14 @@ _TRIES = 200
 
 @dataclass
 class Walker:
-    """Hold the state of a pedestrian who crosses the driven line at one place, back and forth."""
+    """Hold the state of a pedestrian who crosses the vehicle's route at one place, back and forth."""
 
     along_m: float
-    """Place along the line."""
+    """Distance along the route."""
     index: int
-    """Index of the line's point at this place."""
+    """Index of the route's point at this place."""
     lateral_m: float
-    """Offset from the line, positive to the left."""
+    """Offset from the route, positive to the left."""
     right_m: float
     left_m: float
     """Offset at which the pedestrian stands on either side."""
@@ -86,7 +86,7 @@ class PostedLight(NamedTuple):
 
 
 class _LineStop(NamedTuple):
-    """Describe a stop line on the driven line."""
+    """Hold a stop line that lies on the vehicle's route: its distance along the route and the number of its light."""
 
     along_m: float
     light: int
@@ -97,7 +97,7 @@ class StreetLife:
 
     :param traffic_lights: whether there are traffic lights: the lights of the map file, or lights at junctions of a
         built-in map.
-    :param n_walkers: number of pedestrians who cross the driven line, 0 to 50; a short line has fewer.
+    :param n_walkers: number of pedestrians who cross the vehicle's route, 0 to 50; a short route has fewer.
     :param are_lights_remote: whether the lights of the map are simulated elsewhere; their colours are then set by
         ``show``.
     :raises ValueError: if an argument is out of range.
