@@ -245,6 +245,7 @@ def test_an_evaluation_by_id_does_not_warn(lite_model):
         model.learn(5, callback=short_evaluation())
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_its_evaluations(tmp_path):
     def script(folder, kill_at=None):
         settings = {"buffer_size": 100, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}

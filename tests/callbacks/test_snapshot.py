@@ -244,6 +244,7 @@ def test_a_resumed_snapshot_is_not_saved_again(tmp_path):
     assert folder.stat().st_ino == before
 
 
+@pytest.mark.slow
 def test_files_that_the_script_overwrites_are_kept_beside_the_new_ones(tmp_path, capsys):
     """Before training starts, make_vec_env() overwrites Monitor's file and configure() overwrites the CSV log."""
 

@@ -248,6 +248,7 @@ def test_neither_torch_nor_tensorflow_is_imported(tmp_path: Path) -> None:
 FINITE_OR_NOT = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.dictionaries(

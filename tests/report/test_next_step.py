@@ -144,6 +144,7 @@ def test_the_lines_for_the_hyperparameter_file_name_callbacks_that_fit_and_can_b
     assert "--eval-freq 10000" in only(step.snippets, "console")
 
 
+@pytest.mark.slow
 def test_the_lines_for_a_script_run_and_supply_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     env = Layer("run.json", {"algo": "SAC", "env_id": "Pendulum-v1"})
