@@ -69,7 +69,7 @@ class Convolutions(BaseFeaturesExtractor):
 
 
 def _smallest_size(layers: Sequence[tuple[int, int, int]]) -> int:
-    """Return the smallest width of an image, in pixels, of which the layers leave at least one pixel."""
+    """Return the smallest image width in pixels for which the last layer's output is at least one pixel wide."""
     size = 1
     for _, kernel, stride in reversed(layers):
         size = (size - 1) * stride + kernel
@@ -157,7 +157,7 @@ class CombinedEncoder(CombinedExtractor):
 def _encoder_of(
     picture: spaces.Box, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool, key: str
 ) -> BaseFeaturesExtractor:
-    """Return the encoder of one entry of a Dict; for NatureCNN, the class that fits the order of the entry's axes."""
+    """Build the encoder of one entry of a Dict; for NatureCNN, use the class that fits the order of the axes."""
     if image_encoder is NatureCNN and normalized_image and channels_are_last(picture):
         image_encoder = ChannelsLastNatureCNN
     try:
@@ -198,13 +198,13 @@ class PictureTrunk(nn.Module):
         self.trunk = Trunk(len(self.pictures), trunk_dim)
 
     def forward(self, features: th.Tensor) -> th.Tensor:
-        """Return ``(batch, trunk_dim + vectors)``, the trunk's output and the vectors, of ``(batch, features)``."""
+        """Return ``(batch, trunk_dim + vectors)``: the trunk's output, followed by the unchanged vectors."""
         pictures: th.Tensor = self.trunk(features[:, self.pictures])
         return th.cat([pictures, features[:, self.vectors].to(pictures.dtype)], dim=1)
 
 
 def _picture_columns(features_extractor: nn.Module) -> list[bool]:
-    """Return for each feature whether it comes from a picture; an empty list if that is unknown for this extractor."""
+    """Return whether each feature comes from a picture; return an empty list for an unknown class of extractor."""
     if not isinstance(features_extractor, CombinedExtractor):
         return []
     space = features_extractor._observation_space

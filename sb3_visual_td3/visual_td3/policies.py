@@ -1,7 +1,8 @@
 """Define TD3's policies with trunks, LayerNorm heads, and an encoder that only the critic trains.
 
-They split the forward pass in two: ``encode`` turns observations into features, ``act`` and ``score`` work on features.
-So the critic can score an action on features of its own, and a shared encoder runs once.
+The policies split the forward pass in two: ``encode`` turns observations into features, and ``act`` and ``score`` work
+on features. The critic can therefore score actions on the features of its own encoder, and an encoder that actor and
+critic share runs only once.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
     """Return the output ``(batch, outputs)`` of a head.
 
     Under autocast the last layer computes in float32, because bfloat16 has only about three significant digits. The
-    layer's output is an action or a Q-value, and the losses depend on small differences of it.
+    layer's output is an action or a Q-value, and the losses depend on small differences between such outputs.
     """
     assert isinstance(layers, nn.Sequential)
     if not th.is_autocast_enabled(features.device.type):
@@ -83,9 +84,9 @@ class VisualActor(Actor):
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the head; None for no trunk
     :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the head
-    :param borrows_encoder: True if the features extractor belongs to the critic. It is still a submodule, so that the
-        actor is complete when it is traced, exported or saved. But it is not among this module's ``parameters()``, and
-        no gradient flows into it from here
+    :param borrows_encoder: True if the features extractor belongs to the critic. The extractor is still a submodule of
+        the actor, so the actor is complete when it is traced, exported or saved. But the actor's ``parameters()`` do
+        not include the extractor, and the actor passes no gradient into it
     """
 
     def __init__(
@@ -127,10 +128,10 @@ class VisualActor(Actor):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name the actor's own weights, which ``parameters()`` returns, without those of a borrowed encoder.
+        """Return the actor's weights and their names, without the weights of an encoder that belongs to the critic.
 
-        ``remove_duplicate=False`` includes the borrowed ones, because torch.export uses it to find all weights that the
-        module needs.
+        ``nn.Module.parameters()`` uses this method. With ``remove_duplicate=False`` the critic's encoder is included,
+        because torch.export uses this argument to find all weights that the module needs.
 
         :param prefix: see ``nn.Module``
         :param recurse: see ``nn.Module``
@@ -266,8 +267,9 @@ class VisualTD3Policy(TD3Policy):
         critic's loss only, whose features the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
     :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
-    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk, for
-        few but important numbers, such as a command, that many features of pictures would outweigh
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk. This
+        is meant for a few important numbers, such as a command to turn left, which would have little effect among
+        thousands of features of pictures
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     :param kwargs: further arguments of the policy, by name
     :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, or if ``"shared"`` is requested and there is no
@@ -279,9 +281,9 @@ class VisualTD3Policy(TD3Policy):
     critic: VisualCritic
     critic_target: VisualCritic
     averaged_actor: VisualActor | None
-    """The average of the actor and its encoder, which ``predict`` uses; None if the actor itself is deployed."""
+    """Average of the actor over its updates, which ``predict`` uses; None if ``predict`` uses the actor itself."""
     may_average: bool = True
-    """False drops an average that comes with loaded weights."""
+    """False ignores an average of the actor that loaded weights contain."""
 
     def __init__(
         self,
@@ -322,8 +324,8 @@ class VisualTD3Policy(TD3Policy):
     def pictures(self) -> dict[str, spaces.Box]:
         """Return the spaces of the pictures that the policy sees, by key.
 
-        Random shifts and the camera's health measures use this property too, so they treat the same entries as pictures
-        as the encoders do.
+        The encoders, random shifts and the camera's health measures all use this property, so they agree on which
+        entries are pictures.
         """
         is_flat = issubclass(self.features_extractor_class, FlattenExtractor)  # reads numbers, not pictures
         return pictures_in(self.observation_space, is_scaled=not self.normalize_images and not is_flat)
@@ -387,12 +389,12 @@ class VisualTD3Policy(TD3Policy):
         self.critic_target.set_training_mode(False)
 
     def keep_average(self) -> None:
-        """Add an average of the actor, which begins with the actor's present weights."""
+        """Add an average of the actor's weights over its updates; the average begins with the present weights."""
         self.averaged_actor = averaged_copy(self.actor)
 
     @contextmanager
     def without_average(self) -> Iterator[None]:
-        """Make ``predict`` use the actor that learns, within the context."""
+        """Make ``predict`` use the actor that is trained, not its average, until this context ends."""
         self._uses_average = False
         try:
             yield
@@ -400,7 +402,7 @@ class VisualTD3Policy(TD3Policy):
             self._uses_average = True
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """Return ``(batch, action_dim)`` actions in [-1, 1] of the policy that is deployed."""
+        """Return ``(batch, action_dim)`` actions in [-1, 1], from the average of the actor if there is one."""
         if self.averaged_actor is not None and self._uses_average:
             actions: th.Tensor = self.averaged_actor(observation)
             return actions
@@ -441,10 +443,12 @@ class VisualTD3Policy(TD3Policy):
         return super().load_state_dict(state, strict, assign)
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Add or remove the average in saved weights, of this or an earlier version, to fit this policy.
+        """Make saved weights fit this policy: add or remove the average of the actor, as this policy requires.
+
+        The weights may have been saved by an earlier version.
 
         :param state_dict: weights by name
-        :return: weights by name; an average that was not saved begins as the saved actor
+        :return: weights by name; an average that was not saved begins with the weights of the saved actor
         """
         return completed_state(state_dict, self.averaged_actor is not None, self.encoder_is_shared)
 
@@ -459,13 +463,13 @@ class VisualTD3Policy(TD3Policy):
             super().set_training_mode(mode)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
-        """Build an actor, with a new encoder or with the critic's, if that is given."""
+        """Build an actor with the given encoder, which is the critic's, or with a new encoder if None is given."""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
         kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualCritic:
-        """Build the critics, with a new encoder or with the given one."""
+        """Build the critics with the given encoder, or with a new encoder if None is given."""
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
         kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
         return VisualCritic(**kwargs).to(self.device)

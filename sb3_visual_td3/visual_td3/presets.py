@@ -60,7 +60,7 @@ class Settings:
 
 
 def _parse(name: str, value: Any) -> Any:
-    """Return a setting as Python's own number, if it is one of the settings that are numbers."""
+    """Convert the value of a numeric setting to a Python number, and return other settings unchanged."""
     parsed = value
     if name == "random_shift":
         parsed = to_integer(name, value, 0, "an integer >= 0 (pixels)")
@@ -79,7 +79,8 @@ def _parse(name: str, value: Any) -> Any:
 
 
 ADAPTIVE_FACTOR = 0.3
-"""DreamerV3's ratio of gradient to weights (Hafner et al. 2023)."""
+"""Default of ``max_grad_norm`` with ``grad_clip="adaptive"``: the largest ratio of a gradient's norm to its weights'
+norm, from DreamerV3 (Hafner et al. 2023)."""
 
 PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
     {
@@ -117,7 +118,7 @@ class Resolved(NamedTuple):
 
 
 class Description(dict[str, Resolved]):
-    """Map names to the settings in force; a dict that prints as a table with the columns setting, value and from."""
+    """Map each setting's name to its value and origin; this dict prints as a table (setting, value, from)."""
 
     def __str__(self) -> str:
         rows = [("setting", "value", "from")]
