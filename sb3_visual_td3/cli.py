@@ -307,7 +307,8 @@ def _report(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(
         prog="visual-td3 report",
-        description="Judge training runs by their TensorBoard event files: a verdict, its cause, and what to do first.",
+        description="Judge training runs by their TensorBoard event files: write a verdict, its cause, and the first "
+        "thing to do.",
         epilog=VERDICT_EXIT_CODES,
     )
     add_arguments(parser)

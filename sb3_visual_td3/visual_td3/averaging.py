@@ -1,6 +1,6 @@
-"""Average the policy's weights exponentially over its updates; the average is deployed.
+"""Keep an exponential average of the actor's weights over its updates; ``predict`` uses this average.
 
-TD3's latest policy fluctuates, because each update follows the gradient of a few hundred transitions. A policy that
+TD3's policy fluctuates, because each update follows the gradient of a few hundred transitions. A policy that
 drives every held-out map may fail on one of them a thousand updates later. The exponential average of the weights
 changes slowly, and these fluctuations cancel out. Averaging does not influence the training: the actor that explores
 and learns is the same, bit for bit, with or without an average.
@@ -52,12 +52,12 @@ def averaged_copy(actor: nn.Module) -> Any:
 
 @th.no_grad()
 def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates: int) -> None:
-    """Move the average towards the actor.
+    """Move the average of an actor's weights towards the actor's present weights.
 
     :param average: the copy that :func:`averaged_copy` returned
     :param actor: the actor, after its update
-    :param decay: the weight that the average keeps in one update, in (0, 1)
-    :param n_updates: number of updates so far, this one included; the first one replaces the average
+    :param decay: the factor of the old average in one update, in (0, 1)
+    :param n_updates: number of updates so far, including this one; the first update replaces the average
     """
     # With the step (1 - d) / (1 - d^t), the policies have the coefficients in the module's docstring.
     step = (1.0 - decay) / (1.0 - decay**n_updates)

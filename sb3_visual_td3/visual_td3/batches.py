@@ -125,7 +125,7 @@ def batch_of(
     :param gamma: discount of a step, used if the buffer returns no discounts
     :param pad: largest random shift of images, in pixels
     :param pictures: the spaces of the images among the observations, by key
-    :param prepare: function that converts the observations for all networks; None leaves that to each network
+    :param prepare: function that converts the observations once for all networks; None lets each network convert them
     :return: the batch
     """
     shifted, next_shifted = (augmented(each, pad, pictures) for each in (data.observations, data.next_observations))

@@ -66,13 +66,13 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
 
     :param space: the observation space of the policy
     :param normalizer: the VecNormalize around the environment; None if there is none
-    :raises InvalidSettingError: for stacks with an axis of their own, and for pixels that VecNormalize scales
+    :raises InvalidSettingError: if stacked frames have a separate axis, or if VecNormalize scales the pixels
     """
     for key, part in parts_of(space).items():
         if isinstance(part, spaces.Box) and len(part.shape) == 4 and part.dtype == np.uint8:
             raise InvalidSettingError(
-                f"{key} is {part.shape}: a stack of images with an axis of its own. Put the frames into the channels: "
-                "stack with VecFrameStack, or make the frames grey and without a channel axis "
+                f"{key} is {part.shape}: a stack of images with a separate axis for the frames. Expected the frames in "
+                "the channels: stack with VecFrameStack, or make the frames grey and without a channel axis "
                 "(GrayscaleObservation(keep_dim=False)) before FrameStackObservation"
             )
     if normalizer is not None and normalizer.norm_obs:
@@ -251,8 +251,8 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
         if own_rates:
             warnings.warn(
                 f"{name} gives the {network}'s optimizer the learning rate {', '.join(map(str, own_rates))}. As in "
-                f"Stable-Baselines3, learning_rate={first_rate} replaces it at the first update. To keep it, "
-                f"pass {network}_lr={own_rates[0]} and inherit the policy class from {_OURS}.VisualTD3Policy",
+                f"Stable-Baselines3, the first update replaces this rate by learning_rate={first_rate}. To keep the "
+                f"rate, pass {network}_lr={own_rates[0]} and inherit the policy class from {_OURS}.VisualTD3Policy",
                 stacklevel=2,
             )
 

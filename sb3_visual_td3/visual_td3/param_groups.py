@@ -203,7 +203,8 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
         network = GROUP_OF_NAME[groups[0]].network
         if any(set(groups) & set(unit.groups) for unit in units[network]):
             raise ValueError(
-                f"max_grad_norm: {name!r} contains a group that another key contains, too: expected each group once"
+                f"max_grad_norm: {name!r} contains a group that another key contains too. Expected each group in one "
+                "key only: remove one of the keys"
             )
         units[network].append(ClippedUnit(groups, max_norm))
     return units

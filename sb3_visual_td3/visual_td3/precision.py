@@ -1,7 +1,7 @@
 """Speed up updates: bfloat16 arithmetic, images converted once for all networks, and memory that is kept for reuse.
 
-Everything here computes what Stable-Baselines3 computes, in a different order or dtype. It is off where updates must
-equal Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
+The functions here compute what Stable-Baselines3 computes, in a different order or dtype. They are not used if updates
+must equal Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def blocks_of(images: th.Tensor) -> th.Tensor:
 def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> th.Tensor:
     """Apply a layer to blocks of pixels.
 
-    :param convolution: a layer for which :func:`can_see_blocks` holds
+    :param convolution: a layer for which :func:`can_see_blocks` returns True
     :param blocks: output of :func:`blocks_of`, converted to a floating dtype
     :param scale: factor on the pixels. The weights are multiplied by it instead: pixels stay integers, and bfloat16
         represents integers up to 255 exactly
@@ -213,7 +213,7 @@ class Preparation:
 
 
 def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tensor:
-    """Do what a features extractor does, for observations that were prepared.
+    """Return the features that an extractor computes from observations that :class:`Preparation` has converted.
 
     This function runs NatureCNN and our convolutions layer by layer instead of calling their ``forward``. In this way
     the first layer can read blocks, and gradients keep the channels-last layout. For 256 images of 4 x 84 x 84 in

@@ -24,7 +24,7 @@ from sb3_visual_td3.common.types import NetworkUpdate
 class NonFiniteUpdateError(ValueError):
     """Report that an update was skipped, because its loss or its gradient is not finite.
 
-    :param update: the update
+    :param update: the update that was skipped
     :param n_steps: environment steps so far
     """
 

@@ -1,8 +1,8 @@
 """Define VisualTD3: Stable-Baselines3's TD3, extended to learn from pixels without divergence.
 
-The class reads like ``stable_baselines3/td3/td3.py``: set-up, then :meth:`VisualTD3.train` and what it calls, from the
-batch to the target networks, then the loop around it, and saving and loading. A comment gives the reason for each
-difference from Stable-Baselines3.
+The methods are in the order of ``stable_baselines3/td3/td3.py``: the set-up, :meth:`VisualTD3.train` and the methods
+that it calls, the loop that collects steps and calls ``train``, and saving and loading. A comment gives the reason for
+each difference from Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
 
 
 class VisualTD3(TD3):
-    """Learn from pixels with TD3, with one encoder that the critic trains, and learning rates and clipping by group.
+    """Train TD3 from pixels, with separate learning rates and gradient clipping for encoders and heads.
 
     It is a drop-in replacement: every argument of :class:`stable_baselines3.TD3` keeps its name, position and meaning.
     With ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
@@ -121,7 +121,7 @@ class VisualTD3(TD3):
     critic_target: policies.VisualCritic
     policy: policies.VisualTD3Policy
     observers: list[UpdateObserver]
-    """Objects that watch every gradient update; callbacks add theirs."""
+    """Objects that are called at every gradient update; callbacks add their own observers to this list."""
     lr_scale: float = 1.0
     """Factor on the learning rate of every group. It stays in force until it is changed, and is saved with the
     model."""
@@ -280,7 +280,7 @@ class VisualTD3(TD3):
         self.policy_kwargs = dict(self.settings.policy_kwargs)
 
     def _check_observations(self) -> None:
-        """Refuse observations that our encoders cannot read; a stock policy decides for itself."""
+        """Refuse observations that our encoders cannot read; observations of a stock policy are not checked."""
         # Without normalize_images the policy takes pixels that are scaled already, as Stable-Baselines3's does.
         scales_pixels = self.policy_kwargs.get("normalize_images", True)
         if self.policy_class is not policies.VisualMlpPolicy and not self._is_stock_policy and scales_pixels:
@@ -288,7 +288,7 @@ class VisualTD3(TD3):
         checks.check_normalizer(self.observation_space, self._vec_normalize_env)
 
     def _setup_lr_schedule(self) -> None:
-        """Parse ``learning_rate``, which may be a string as the groups' own rates may be."""
+        """Parse ``learning_rate``, which may be a string such as ``"lin_3e-4"``."""
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
@@ -323,7 +323,7 @@ class VisualTD3(TD3):
 
     @property
     def _is_stock(self) -> bool:
-        """Return whether training matches Stable-Baselines3 in everything, its faults included."""
+        """Return whether training equals Stable-Baselines3's in every detail, including its faults."""
         return bool(self._resolved["preset"].value == "td3")
 
     # ---- training
@@ -332,7 +332,7 @@ class VisualTD3(TD3):
         """Update the critics ``gradient_steps`` times, and actor and targets once every ``policy_delay`` updates.
 
         :param gradient_steps: number of updates
-        :param batch_size: transitions in each
+        :param batch_size: number of transitions in each update
         :raises ValueError: if a loss or its gradient is not finite and no callback handles that; the weights are then
             as before. Under the preset ``"td3"`` updates are not checked, as in Stable-Baselines3
         """
@@ -369,7 +369,7 @@ class VisualTD3(TD3):
         return batch_of(replay_data, self.gamma, self.settings.random_shift, self._pictures, self._prepare)
 
     def update_critic(self, batch: Batch) -> th.Tensor:
-        """Move the critics, and a shared encoder, towards their target.
+        """Make one gradient step of the critics, and of a shared encoder, towards the TD targets.
 
         :param batch: the transitions
         :return: the sum of the critics' losses, a scalar
@@ -427,7 +427,9 @@ class VisualTD3(TD3):
         return self._target_range.clamp(target_q_values, batch.rewards, batch.discounts)
 
     def update_actor(self, batch: Batch) -> th.Tensor:
-        """Move the actor towards actions that the critics, on features of their own, score higher.
+        """Make one gradient step of the actor towards actions with higher Q-values.
+
+        The critics compute the Q-values from the features of their own encoder.
 
         :param batch: the transitions
         :return: the loss without the penalty, a scalar
@@ -474,7 +476,7 @@ class VisualTD3(TD3):
         return actor_loss.detach()
 
     def soft_update(self) -> None:
-        """Move the target networks; a shared encoder moves once, with the critics that own it."""
+        """Move the target networks towards the trained ones; a shared encoder is moved once, as part of the critics."""
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
         polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         # Copy running stats, see https://github.com/DLR-RM/stable-baselines3/issues/996
@@ -482,7 +484,7 @@ class VisualTD3(TD3):
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
     def _update_average(self) -> None:
-        """Move the policy that is deployed; Stable-Baselines3 deploys the actor itself."""
+        """Move the average of the actor, which ``predict`` uses, towards the actor."""
         if self.settings.policy_average:
             assert self.policy.averaged_actor is not None
             update_average(self.policy.averaged_actor, self.actor, self.settings.policy_average, self._n_updates)
@@ -494,12 +496,12 @@ class VisualTD3(TD3):
         values: dict[str, th.Tensor],
         replayed: th.Tensor | dict[str, th.Tensor] | None = None,
     ) -> None:
-        """Step the optimizer of one network, and show the observers each stage.
+        """Step the optimizer of one network, and call the observers at each stage.
 
         In addition to Stable-Baselines3's ``zero_grad``, ``backward`` and ``step``, this method clips gradients by
         group. It skips the step if the loss or its gradient is not finite.
 
-        :param network: the network whose weights move
+        :param network: the network to update
         :param loss: a scalar
         :param values: the update's tensors by name, for the observers
         :param replayed: the observations as the replay buffer gave them, for the observers
@@ -683,9 +685,10 @@ class VisualTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the actions of a training step with the actor that learns, not with its average.
+        """Choose the actions of a training step with the actor itself, not with its average.
 
-        Learning needs data of the policy that it improves. The parameters are those of Stable-Baselines3's method.
+        The replay buffer should hold transitions of the actor that is trained. The parameters are those of
+        Stable-Baselines3's method.
         """
         if self._is_stock_policy:
             return super()._sample_action(learning_starts, action_noise, n_envs)
@@ -693,9 +696,11 @@ class VisualTD3(TD3):
             return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _finish_step(self, step: dict[str, Any]) -> None:
-        """Do what Stable-Baselines3 does after the callback; if that fails, the next ``learn()`` begins with a reset.
+        """Store the step at which a callback stopped the training, as Stable-Baselines3's loop stores other steps.
 
-        :param step: the local variables of the loop in ``collect_rollouts``, as the callback was shown them
+        If this is impossible, the next ``learn()`` begins with a reset.
+
+        :param step: the local variables of the loop in ``collect_rollouts``, from ``callback.locals``
         """
         is_complete = {"infos", "dones", "rewards", "new_obs", "buffer_actions", "replay_buffer"} <= step.keys()
         if not is_complete or not _is_finite(step["new_obs"]) or not _is_finite(step["rewards"]):
@@ -719,7 +724,7 @@ class VisualTD3(TD3):
             self.action_noise.reset()
 
     def _on_step(self) -> None:
-        """Set the size of the exploration noise; Stable-Baselines3 calls this after every step."""
+        """Set the standard deviation of scheduled noise; Stable-Baselines3 calls this method after every step."""
         if self._noise_schedule is not None:
             set_sigma(self.action_noise, self._noise_schedule(self._current_progress_remaining))
 
@@ -841,7 +846,8 @@ class VisualTD3(TD3):
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Restore the learned state that is not in the weights: the range of rewards seen.
 
-        Updates that are owed and ``lr_scale`` stay as they are: a rollback undoes learning, not progress.
+        ``lr_scale`` and the number of updates that are still due stay as they are, because a rollback does not change
+        how far the training has come.
 
         :param state: the state that an earlier :meth:`get_state` returned
         """
@@ -888,7 +894,7 @@ class VisualTD3(TD3):
         :param kwargs: arguments of the model to change. They also apply to what is derived from them, such as ``gamma``
             and ``n_steps`` in the replay buffer
         :return: the model
-        :raises ValueError: if there is no such argument, or the saved weights do not fit it
+        :raises ValueError: if an argument does not exist, or if the saved weights do not fit the changed arguments
         """
         given = {**kwargs, REQUESTED_AT_LOAD: kwargs}
         # Stable-Baselines3 would compare them with the policy_kwargs in force, to which the preset has added its own.

@@ -1,4 +1,4 @@
-"""List rl-zoo's commands, extended by our algorithm, with the function that runs each and the extra that it needs.
+"""Define the subcommands of ``visual-td3`` that run rl-zoo's commands, extended by our algorithm.
 
 Large libraries are imported only when a command runs, so that ``visual-td3 --help`` is fast. To add one of rl-zoo's
 commands, add an entry to :data:`ZOO_COMMANDS`. Commands of our own are in :mod:`sb3_visual_td3.cli`.
@@ -65,7 +65,7 @@ def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
     """Run one of rl-zoo's commands as its own command line would.
 
     :param name: a key of :data:`ZOO_COMMANDS`
-    :param arguments: rl-zoo's flags; None for those of the process
+    :param arguments: rl-zoo's flags; None for ``sys.argv[1:]``
     :return: the exit code
     """
     from sb3_visual_td3.zoo.mistakes import answer, need_extra
@@ -303,7 +303,8 @@ def figures_kept(command: str) -> Iterator[None]:
                 plt.close(number)
         if not plt.get_fignums():
             raise UsageError(
-                "nothing to plot: no run with enough episodes or evaluations was found for -a, -e and -f (and -w)"
+                "nothing to plot: no run with enough episodes or evaluations was found for the flags -a, -e and -f "
+                "(and -w). Check them, or train longer"
             )
         if has_window:
             show(*args, **kwargs)

@@ -51,20 +51,20 @@ class ExaminedExperiment(VisualExperimentManager):
             raise UsageError("-optimize: the doctor examines one set of hyperparameters; leave the flag out")
 
     def create_log_folder(self) -> None:
-        """Create nothing: there is no run."""
+        """Create no folder, because the doctor starts no run."""
 
     def create_callbacks(self) -> None:
-        """Create no callbacks: nothing is trained."""
+        """Create no callbacks, because the doctor does not train."""
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        """Save nothing: there is no run."""
+        """Save no configuration, because the doctor starts no run."""
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:  # noqa: ARG002
         """Create the environments as for a training run, without monitor files."""
         return super().create_envs(n_envs, eval_env, no_log=True)
 
     def learn(self, model: BaseAlgorithm) -> None:
-        """Examine the model.
+        """Examine the model instead of training it.
 
         :param model: the model that would be trained
         """
@@ -83,7 +83,7 @@ class ExaminedExperiment(VisualExperimentManager):
         self._examinations.append(examination)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        """Save nothing: nothing was trained."""
+        """Save no model, because the doctor does not train."""
 
 
 def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:

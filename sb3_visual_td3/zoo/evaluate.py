@@ -45,14 +45,15 @@ from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
 from sb3_visual_td3.zoo.suites import SuitePart, suite_parts
 
 Interval = dict[str, float]
-"""``mean``, and ``low`` and ``high`` of the 95 % interval."""
+"""A mean and the limits of its 95 % interval, under the keys ``mean``, ``low`` and ``high``."""
 Table = dict[str, dict[str, dict[str, Interval]]]
-"""An interval for each driver, map (and ``all``), and quantity, in this order of keys."""
+"""Intervals in nested dicts: ``table[driver][map][quantity]``. The map ``"all"`` stands for all maps together."""
 Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]]]
 """Episodes by driver and map."""
 
 POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
-"""The policy that the model deploys, its actor without the average over the updates, and the best model of the run."""
+"""Labels of the run's models: the chosen model with its average, the same model's actor without the average, and the
+best model."""
 DRIVERS = (POLICY, "random", "full brake")
 PLAYERS = (POLICY, "random")
 """The players in an environment without maps. With ``--compare``, the run's other policies follow the first player."""
@@ -69,7 +70,8 @@ _N_RESAMPLES = 2_000
 _PERCENTILES = (2.5, 97.5)
 
 Quantity = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Reduces episodes ``(..., episode, field of Drive or Episode)`` to ``(...)``."""
+"""A function that reduces an array of episodes, ``(..., episode, field of Drive or Episode)``, to one quantity,
+``(...)``."""
 
 
 def _mean(field: str, kind: type[Drive | Episode] = Drive) -> Quantity:
@@ -83,7 +85,7 @@ def _std(field: str, kind: type[Drive | Episode]) -> Quantity:
 
 
 def _per_km(field: str) -> Quantity:
-    """Return a count per kilometre, over all kilometres driven; NaN if nothing was driven."""
+    """Return a quantity: the sum of a count over all episodes, per kilometre driven; NaN if nothing was driven."""
     column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -299,7 +301,10 @@ def run(settings: argparse.Namespace) -> int:
     try:
         # The folder is checked first, because the evaluation may take an hour.
         if settings.output is not None and not settings.output.resolve().parent.is_dir():
-            raise ValueError(f"--output {settings.output}: there is no folder {settings.output.resolve().parent}")
+            raise ValueError(
+                f"--output {settings.output}: there is no folder {settings.output.resolve().parent}; create it, or "
+                "choose another folder"
+            )
         import_packages(settings.gym_packages)
         saved = _find_saved_run(settings)
         check_environment(saved.env_id, settings.gym_packages)
@@ -396,7 +401,10 @@ def _models_of(saved: SavedRun, settings: argparse.Namespace) -> dict[str, BaseA
     if best.is_file() and best.resolve() != saved.model_path.resolve():
         models[BEST] = saved._replace(model_path=best).load(settings.device)
     if len(models) == 1:
-        print(f"--compare: {saved.run_dir} has no {BEST_MODEL} and no averaged policy to compare with", file=sys.stderr)
+        print(
+            f"--compare has no effect: {saved.run_dir} has no {BEST_MODEL} and no averaged policy to compare with",
+            file=sys.stderr,
+        )
     return models
 
 

@@ -1,4 +1,4 @@
-"""Describe how a run was started as plain data, with which rl-zoo can start the same run again from a snapshot.
+"""Describe as plain data how a run was started, so that rl-zoo can continue the run from a snapshot.
 
 A description may come from a stranger, and must not execute the stranger's code. Two rules ensure this:
 
@@ -101,7 +101,8 @@ _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 _NAMED: Mapping[str, Kind] = {"callback": CALLBACK, "env_wrapper": WRAPPER, "vec_env_wrapper": VEC_WRAPPER}
-"""Hyperparameters that rl-zoo imports: a dotted path, or a list of them, each alone or with its arguments."""
+"""Hyperparameters that rl-zoo imports. A value is a dotted path, a mapping of a path to its arguments, or a list of
+these."""
 
 
 def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> type:
@@ -439,7 +440,7 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
 def _check_is_data(value: Any, where: str, depth: int = 0) -> None:
     """Check that a value is plain JSON data, with text that can be printed and written to a file."""
     if depth > MAX_DEPTH:
-        raise ValueError(f"{where} is nested more than {MAX_DEPTH} deep: expected settings")
+        raise ValueError(f"{where} is nested more than {MAX_DEPTH} levels deep: expected at most {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check_is_data(key, where, depth + 1)

@@ -46,7 +46,9 @@ def run(settings: argparse.Namespace) -> int:
         if path.suffix not in SUFFIXES:
             raise UsageError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
         if not path.resolve().parent.is_dir():
-            raise UsageError(f"--output {path}: there is no folder {path.resolve().parent}")
+            raise UsageError(
+                f"--output {path}: there is no folder {path.resolve().parent}; create it, or choose another folder"
+            )
         import_packages(settings.gym_packages)
         saved = _find(settings)
         check_environment(saved.env_id, settings.gym_packages)
@@ -88,8 +90,8 @@ def _normalizer(saved: SavedRun) -> VecNormalize | None:
 def example_inputs(model: BaseAlgorithm, actor: ExportableActor) -> tuple[th.Tensor, ...]:
     """Return a batch of two observations, as one tensor for each input of the actor.
 
-    :param model: the model, which has the shapes
-    :param actor: the exported actor, which has the order of the inputs
+    :param model: the model, whose observation space gives the shapes
+    :param actor: the exported actor, whose ``input_names`` give the order of the inputs
     :return: the tensors, ``(2, ...)``
     """
     parts = parts_of(model.observation_space)

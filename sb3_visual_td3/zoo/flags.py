@@ -162,7 +162,7 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
 
 
 def _bare_name(env_id: str) -> str:
-    """Return an id in lower case, without namespace and version."""
+    """Return an environment's id in lower case, without namespace and version."""
     return re.sub(r"-v\d+$", "", env_id.rsplit("/", maxsplit=1)[-1]).lower()
 
 

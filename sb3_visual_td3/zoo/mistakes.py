@@ -39,10 +39,11 @@ _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "v
 """The libraries of an extra that rl-zoo's commands import."""
 _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
-"""Clients with which releases of huggingface_hub use the network."""
+"""Network clients that releases of huggingface_hub use."""
 
 _ALWAYS: tuple[type[Exception], ...] = (UsageError, OSError, UnicodeError, SyntaxError, OverflowError)
-"""Always a mistake: errors of the user's files, of the network and of the user's code, and numbers beyond a float."""
+"""Exceptions that are always a mistake of the user: faults of the user's files and code, of the network, and numbers
+that no float can hold."""
 _IF_RAISED: tuple[type[Exception], ...] = (
     ValueError,
     ImportError,
@@ -129,7 +130,7 @@ def _package(module: str) -> str:
 
 
 def _owner(error: Exception) -> str:
-    """Return the module that raised an exception, or that called the standard library, if this raised it."""
+    """Return the module that raised an exception, or the caller of the standard library if the library raised it."""
     owner, frame = "", error.__traceback__
     while frame is not None:
         # A script of rl-zoo runs as __main__, and its spec has the real name.
@@ -203,6 +204,6 @@ def need_extra(extra: str) -> None:
     remedy = f"install the libraries of the extra {extra}, {install_command(extra)}"
     for module in _MODULES[extra]:
         if importlib.util.find_spec(module) is None:
-            raise ImportError(f"this needs {module}, which is not installed: {remedy}")
+            raise ImportError(f"this command needs {module}, which is not installed: {remedy}")
     if extra == "plots" and int((version := importlib.metadata.version("pandas")).split(".")[0]) >= _TOO_NEW_PANDAS:
-        raise ImportError(f"this needs pandas below {_TOO_NEW_PANDAS}, and {version} is installed: {remedy}")
+        raise ImportError(f"this command needs pandas < {_TOO_NEW_PANDAS}, and {version} is installed: {remedy}")

@@ -249,7 +249,7 @@ class ContinuedModel:
         return self._model.env
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
-        """Make more steps.
+        """Continue the training of the loaded model.
 
         :param total_timesteps: number of steps beyond those that the model has made
         :param kwargs: passed to the model's own ``learn``
@@ -487,7 +487,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             raise
 
     def create_log_folder(self) -> None:
-        """Create RUN_DIR and report it; a search has none."""
+        """Create RUN_DIR and record its path in the result; a search has no RUN_DIR."""
         if self.optimize_hyperparameters:
             return
         run_dir = Path(self.save_path)
@@ -497,9 +497,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._result.run_dir = run_dir
 
     def create_callbacks(self) -> None:
-        """Create the callbacks, and pass them RUN_DIR and what they need of the run.
+        """Create the callbacks, and give them RUN_DIR and the settings of the run.
 
-        When rl-zoo calls this, the list holds the hyperparameter file's callbacks; the method of rl-zoo adds its own.
+        When rl-zoo calls this method, ``self.callbacks`` holds the callbacks of the hyperparameter file. rl-zoo's own
+        method then adds its callbacks to the list.
         """
         self._refuse_parallel_training()
         if self.optimize_hyperparameters:  # each trial makes its own callbacks
@@ -530,7 +531,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
-        """Pass to the SnapshotCallback RUN_DIR, how the run was started, and the run to continue."""
+        """Give the SnapshotCallback RUN_DIR and a description of the run, and set whether it restores a snapshot."""
         callback.run_dir = self.save_path
         callback.experiment = self._options.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
         callback.resume = self._options.resumed_run_dir is not None

@@ -231,14 +231,16 @@ def hide_retries() -> None:
 
 
 def run_load_from_hub() -> None:
-    """Run rl_zoo3's download."""
+    """Run rl_zoo3's script that downloads an agent from the Hugging Face hub."""
     hide_retries()
     with hub_errors():
         run_script_of_zoo("rl_zoo3.load_from_hub")
 
 
 def run_push_to_hub(algo: str) -> None:
-    """Run rl_zoo3's upload; the agent's page names our commands, because rl_zoo3's do not know the algorithm.
+    """Run rl_zoo3's script that uploads an agent to the Hugging Face hub.
+
+    The agent's page shows our commands, because rl_zoo3's own commands do not accept the algorithm.
 
     :param algo: name of our algorithm
     """

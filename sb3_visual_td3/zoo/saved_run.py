@@ -175,7 +175,7 @@ def _remedy(run_dir: Path) -> str:
 
 
 def is_complete_zip(path: Path) -> bool:
-    """Return whether a zip file exists and is complete, so that every part matches its checksum.
+    """Return whether a zip file exists and is complete, with the right checksum for every part.
 
     :param path: path of the file
     """

@@ -230,7 +230,7 @@ class Worker:
             ) from error
 
     def _why_surplus(self, trial: optuna.Trial) -> str | None:
-        """Return why a trial is surplus, because another worker has begun the last trial; None if it is needed.
+        """Return the reason why a trial is not needed; None if it is needed.
 
         Two workers may begin a trial at the same moment, because storages have no transaction for checking and
         beginning. The worker with the lower trial number then continues.

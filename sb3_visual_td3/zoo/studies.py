@@ -198,7 +198,7 @@ class WorkerMonitor:
 
 
 def trial_id_of(study: optuna.Study, storage: BaseStorage, number: int) -> int:
-    """Return the storage's id of a trial.
+    """Return the id that the storage has given to a trial; the id may differ from the trial's number in its study.
 
     :param study: the study
     :param storage: storage of the study

@@ -17,9 +17,10 @@ from sb3_visual_td3.envs.road.route_settings import RouteSettings
 
 LITE_ROUTES = "lite-routes"
 _N_LITE_ROUTES = 50
-"""Number of routes on each of the two held-out districts."""
+"""Number of routes of ``lite-routes`` on each of the two held-out districts."""
 _LITE_LENGTH_M, _LITE_TURNS = (200.0, 800.0), (0, 8)
-"""Ranges of these routes. They are stated, because a policy may have been trained on shorter routes."""
+"""Ranges of the length and the number of turns of the routes of ``lite-routes``. They override the ranges of the
+training, which may have had shorter routes."""
 _N_TOWN_ROUTES = 25
 """Number of routes of each task, as in CoRL 2017."""
 

@@ -33,7 +33,7 @@ DEFAULTS = ("--algo", ALGO, "--env", DEFAULT_ENV)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as ``python -m rl_zoo3.train`` does, by default ``visual_td3`` on ``LiteDriving-v0``.
 
-    :param arguments: rl-zoo's flags; None for those of the process
+    :param arguments: rl-zoo's flags; None for ``sys.argv[1:]``
     :return: the exit code
     """
     return train_and_report_errors(sys.argv[1:] if arguments is None else arguments, "train")[0]

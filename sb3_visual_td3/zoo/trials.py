@@ -47,9 +47,9 @@ _MODEL_ARGUMENTS = (
     "target_q_clamp",
     "critic_loss",
 )
-"""Drawn as they are passed to VisualTD3."""
+"""Hyperparameters whose drawn values VisualTD3 takes unchanged."""
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
-"""Drawn as they are passed to the policy."""
+"""Hyperparameters whose drawn values the policy takes unchanged."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
 """Hyperparameters of a file that are removed when others are drawn, because the noise is drawn as a schedule, and a
 shared encoder has no learning rate of the actor."""
@@ -196,7 +196,7 @@ class TrialHealthCallback(ExplosionAlertCallback):
         self.not_finite = self.not_finite or next(iter(words), None)
 
     def verdict(self) -> tuple[str, str] | None:
-        """Return the first diagnosis of a run that is NO-GO, and its meaning; None if no rule is sure."""
+        """Return the first diagnosis of a run that is NO-GO, and its meaning; None if no diagnosis is certain."""
         if self.not_finite is not None:
             return "non_finite", self.not_finite
         found = no_go(judge(self.window.data))
