@@ -73,7 +73,8 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
     if frame_stack > 1 and set(stacks.values()) == {1}:
         channels = ", ".join(f"{key} has {camera.shape[0]} channels" for key, camera in cameras.items())
         raise ValueError(
-            f"frame_stack={frame_stack}: {channels}, expected a multiple of {frame_stack}. Use 1 if it is unknown"
+            f"frame_stack={frame_stack}: {channels}, expected a multiple of {frame_stack}. Use 1 if the "
+            "depth of the stack is unknown"
         )
     return stacks
 

@@ -124,7 +124,7 @@ Reserved memory that is never written costs nothing, because the system provides
 
 
 class FrameStore:
-    """Store frames by number, in one large block, and in further smaller blocks when that is full.
+    """Store frames by number, in one large block, and in further smaller blocks when the large block is full.
 
     Numbers of released frames are used again. Memory is written in the order of the numbers, so the operating system
     provides it only as the buffer fills.

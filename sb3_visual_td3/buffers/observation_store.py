@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Continuity(NamedTuple):
-    """Say for each environment how a step relates to the stored steps; both fields are ``(n_envs,)``.
+    """Hold the relation of a step to the stored steps, for each environment; both fields are ``(n_envs,)``.
 
     ``continues``: the step's observation equals the next observation of the previous step. ``shifts``: the step's next
     observation is its observation shifted by one frame.

@@ -42,7 +42,7 @@ def doctor(
     Print the result, or read its ``findings``.
 
     The environment is reset and stepped with random actions. The model's weights, optimizers, replay buffer and the
-    global random states stay as they are, and the environment gets the seed again that the model gave it.
+    global random states stay as they are. Afterwards the environment is seeded again with the model's seed.
 
     :param model: a model that has been created and not yet trained
     :param n_timesteps: environment steps of the planned run, >= 1

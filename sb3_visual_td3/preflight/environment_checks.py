@@ -52,7 +52,8 @@ MIN_STEPS_WITHOUT_END = 200
 MIN_LIMIT = 10
 """Three episodes that all have the largest length indicate a time limit, if that length is at least this many steps."""
 MIN_LIMIT_OF_TWO = 50
-"""The same length for two episodes: the longer they are, the less likely they have equal lengths by chance."""
+"""Two episodes that both have the largest length indicate a time limit, if that length is at least this many steps. The
+number is larger than for three episodes, because two equal lengths are more often a coincidence."""
 SPARSE_SHARE = 0.01
 """Rewards are sparse if the reward differs from the most frequent reward in less than this fraction of the steps."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2
@@ -192,7 +193,7 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
 
 
 def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
-    """Return the factor that converts a picture's values to grey levels up to 255, judged by the values."""
+    """Return the factor that converts pixels to grey levels up to 255; float pixels are scaled by their maximum."""
     if np.issubdtype(picture.dtype, np.integer):
         return 1.0
     return 255.0 / max(float(np.abs(frames).max()), 1e-12)

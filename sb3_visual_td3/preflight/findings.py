@@ -78,7 +78,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "problem",
         "Render a new frame at every step, and return a copy of it. A simulator that is not ticked between two reads "
         "returns the old frame.",
-        "a picture that never changes cannot tell the policy what its actions do",
+        "a picture that never changes shows no effect of an action",
         "the camera is read before the simulator's tick, or the first frame is cached",
     ),
     "scaled_pixels": Entry(
@@ -285,7 +285,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "problem",
         "Use tau > 0 and call polyak_update for every target network.",
         "Lillicrap et al. 2015 (DDPG): targets slowly track the learned networks",
-        "`soft_update()` is overridden and forgets the targets",
+        "`soft_update()` is overridden and does not update the targets",
     ),
     "cannot_fit_batch": Entry(
         "The critic cannot fit a single batch",
@@ -299,7 +299,7 @@ CATALOGUE: Mapping[str, Entry] = {
         f"probe_{name}": Entry(
             f"The algorithm fails the probe with {what}",
             "problem",
-            "Check the part that the evidence names. The probe is a test case for this part that takes seconds.",
+            "Check the part that the evidence names. Repeat the probe after each change: it takes seconds.",
             "Andy Jones, Debugging Reinforcement Learning Systems: probe environments",
             example,
         )

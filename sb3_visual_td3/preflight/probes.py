@@ -94,7 +94,7 @@ class ConstantReward(Probe):
     tests = "the critic's loss and its optimizer"
 
     def reward(self, action: float) -> float:
-        """Return 1."""
+        """Return the reward, which is 1 for every action."""
         del action
         return 1.0
 
@@ -109,7 +109,7 @@ class PictureReward(Probe):
     tests = "the critic's encoder, or the pictures in the replay buffer"
 
     def reward(self, action: float) -> float:
-        """Return 1 or -1."""
+        """Return 1 for a white picture and -1 for a black picture."""
         del action
         return 1.0 if self._brightness == WHITE else -1.0
 
@@ -129,7 +129,7 @@ class ActionReward(Probe):
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
 
     def reward(self, action: float) -> float:
-        """Return 1 minus the distance to 0."""
+        """Return 1 minus the distance of the action from 0."""
         return 1.0 - abs(action)
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
@@ -143,7 +143,7 @@ class ActionGivenPicture(Probe):
     tests = "the actor's encoder"
 
     def reward(self, action: float) -> float:
-        """Return 1 minus the distance to the right action."""
+        """Return 1 minus the distance from the action that is best for the picture."""
         return 1.0 - abs(action - (0.5 if self._brightness == WHITE else -0.5))
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
@@ -165,7 +165,7 @@ class DelayedReward(Probe):
         return super().step(action)
 
     def reward(self, action: float) -> float:
-        """Return 1."""
+        """Return the reward, which is 1 for every action."""
         del action
         return 1.0
 

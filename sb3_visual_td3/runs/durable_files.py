@@ -28,7 +28,7 @@ from sb3_visual_td3.common.input_files import open_regular
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 BINARY = getattr(os, "O_BINARY", 0)
-"""Flag of :func:`os.open` for a file of bytes; 0 where all files are."""
+"""Flag of :func:`os.open` that opens a file as bytes, not as text; 0 on systems that do not distinguish the two."""
 _IS_WINDOWS = os.name == "nt"
 _READ_BYTES = 1 << 20
 _TEMPORARY = ".new-"
@@ -240,7 +240,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def cut_own(handle: int, path: Path, n_bytes: int) -> None:
-    """Cut a file of the run to a length, without changing a copy that shares it by a hard link.
+    """Truncate a file of the run, and leave the file unchanged for another run that shares it by a hard link.
 
     :param handle: handle from :func:`open_own`, open for reading and writing
     :param path: path of the same file

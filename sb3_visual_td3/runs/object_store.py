@@ -23,8 +23,8 @@ from sb3_visual_td3.runs.snapshot import SnapshotError, is_digest
 
 CHUNK_BYTES = 512 << 10
 """Size of a chunk in bytes. New transitions are written as whole chunks, and the first and the last chunk hold old data
-as well. With 512 KiB, writing 5 % of a 40 MB buffer anew writes 6 to 8 % of it. Smaller chunks would save bytes but
-take more time, because each file is synced, in 0.3 ms on a fast disk and several ms on a slow disk."""
+as well. With 512 KiB, a snapshot writes 6 to 8 % of a 40 MB buffer if 5 % of the buffer is new. Smaller chunks would
+save bytes but take more time, because each file is synced, in 0.3 ms on a fast disk and several ms on a slow disk."""
 LARGE_CHUNK_BYTES = 4 << 20
 LARGE_ARRAY_BYTES = 1 << 30
 """Arrays of this size in bytes and above get large chunks: 7 GB are then 1,750 files instead of 14,000. An array that

@@ -312,7 +312,7 @@ def is_digest(name: object) -> bool:
 class ArrayRecord(NamedTuple):
     """Name the place of an array: at ``offset`` in the file of small arrays, or in chunks if ``offset`` is None.
 
-    ``path`` is the array's place in the state; it only serves people who read the file.
+    ``path`` is the array's place in the state; it is information for people who read the file.
     """
 
     path: str
@@ -389,8 +389,8 @@ class SnapshotRecord:
 
         :param content: bytes of the file
         :return: the record
-        :raises ValueError: if the content is not a valid record; the message, such as "is damaged (...)", is to follow
-            the file's name
+        :raises ValueError: if the content is not a valid record; the message begins with a verb, such as
+            "is damaged (...)", because the caller writes the file's name before it
         """
         try:
             read = json.loads(content.decode("utf-8", "surrogatepass"))

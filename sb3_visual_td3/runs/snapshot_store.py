@@ -70,7 +70,7 @@ from sb3_visual_td3.runs.snapshot import (
 _NAME = re.compile(r"step_([0-9]{9,})")
 _NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
 _NUMBER = "~"
-"""Separates a number from such a name, if a folder that cannot be removed has the name itself."""
+"""Separates the name of a temporary folder from a number, if a folder of this name exists and cannot be removed."""
 
 
 class FoundSnapshot(NamedTuple):

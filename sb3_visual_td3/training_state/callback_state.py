@@ -22,7 +22,7 @@ from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 EnvState = Callable[[VecEnv], Any]
 SetEnvState = Callable[[VecEnv, Any], object]
 Key = tuple[str, int]
-"""Import path of a callback's class, and the callback's number among those of that class."""
+"""Key of a callback: the import path of its class, and its number among the callbacks of this class."""
 
 _SB3 = {
     "CallbackList": (),

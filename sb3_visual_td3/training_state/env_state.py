@@ -161,7 +161,10 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
     for name in counted:
         # get_attr() reads the outermost wrapper that has the attribute, and cannot reach the others.
         if any(attributes.count(attribute) > 1 for attribute in COUNTERS[name]):
-            return f"two wrappers around {names[-1]} count the same as {name}: only the outer one can be read"
+            return (
+                f"two wrappers around {names[-1]} have the same counters as {name}, and only the counters of the outer "
+                "wrapper can be read: remove one of the wrappers"
+            )
     missing = [attribute for attribute in attributes if not has_attr(base, attribute)]
     if missing:
         # COUNTERS uses class names, so a user's wrapper with the name of a gymnasium wrapper is taken for it.
@@ -180,7 +183,7 @@ def _why_not_through(wrapper: str) -> str | None:
     classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
     if not classes:
         # It was created in a worker process, and this process cannot see which class defines get_state().
-        return f"{wrapper} is a wrapper that this process does not know: import it here"
+        return f"the wrapper {wrapper} is not imported in this process: import its class before the training"
     if all(class_has_state(cls) for cls in classes):
         # The outermost wrapper with both methods must return the state of everything inside it.
         return None

@@ -91,7 +91,7 @@ def _differences(there: Any, here: Any, name: str) -> list[str]:
         return [line for k in keys for line in _differences(there.get(k), here.get(k), f"{prefix}{k}")]
     if there == here:
         return []
-    return [f"{name} was {_shown(there)}, is {_shown(here)}"]
+    return [f"{name} was {_shown(there)} in the snapshot, is {_shown(here)} now"]
 
 
 def _shown(value: Any) -> str:

@@ -209,7 +209,8 @@ def _differences(model: OffPolicyAlgorithm, name: str, saved: Mapping[str, Any])
     lines = []
     for key in dict.fromkeys([*here, *there]):
         if here.get(key) != there.get(key):
-            lines.append(f"{name}.{key} is {there.get(key, 'missing')} there, {here.get(key, 'missing')} here")
+            in_file, in_model = there.get(key, "missing"), here.get(key, "missing")
+            lines.append(f"{name}.{key} is {in_file} in the file, {in_model} in the model")
     return lines
 
 
@@ -221,13 +222,14 @@ def _differences_of_optimizers(name: str, optimizer: th.optim.Optimizer, saved: 
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     indices = [index for group in saved["param_groups"] for index in group["params"]]
     if len(indices) != len(weights):
-        return [f"{name} is for {len(indices)} weights there, {len(weights)} here"]
+        return [f"{name} is for {len(indices)} weights in the file, {len(weights)} in the model"]
     lines = []
     for index, weight in zip(indices, weights, strict=True):
         for key, value in saved["state"].get(index, {}).items():
             # Adam's moments have the shape of their weight, and its step counter has no dimensions.
             if isinstance(value, th.Tensor) and value.ndim and value.shape != weight.shape:
-                lines.append(f"{name}: {key} is {tuple(value.shape)} there, {tuple(weight.shape)} here")
+                shape = tuple(value.shape)
+                lines.append(f"{name}: {key} is {shape} in the file, {tuple(weight.shape)} in the model")
     return lines
 
 
@@ -235,7 +237,7 @@ def _difference_of_tensors(model: OffPolicyAlgorithm, name: str, saved: th.Tenso
     here = recursive_getattr(model, name)
     if here.shape == saved.shape:
         return []
-    return [f"{name} is {tuple(saved.shape)} there, {tuple(here.shape)} here"]
+    return [f"{name} is {tuple(saved.shape)} in the file, {tuple(here.shape)} in the model"]
 
 
 _COUNTERS = (
@@ -342,7 +344,7 @@ def _counter(name: str, value: Any) -> Any:
 
 
 def _begin_with(model: OffPolicyAlgorithm, observation: VecEnvObs) -> None:
-    """Do what Stable-Baselines3's ``_setup_learn`` does after it has reset the environment."""
+    """Store the first observation of new episodes in a model, as Stable-Baselines3's ``_setup_learn`` does."""
     model._last_obs = observation  # type: ignore[assignment]
     model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
     if model._vec_normalize_env is not None:

@@ -72,7 +72,7 @@ def as_plain(value: Any, name: str) -> Any:
 
 
 def as_given(state: Any) -> Any:
-    """Undo :func:`as_plain`, except for tuples, which stay lists.
+    """Convert the result of :func:`as_plain` back to the original value; a tuple comes back as a list.
 
     :param state: plain data, as it was read from a snapshot
     :return: the value; its arrays are copies, so that the caller may change them

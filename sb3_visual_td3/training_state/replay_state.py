@@ -44,7 +44,8 @@ def check_replay(buffer: object) -> None:
         reason = f"it holds {', '.join(unknown)}, which Stable-Baselines3's ReplayBuffer does not have"
     if reason:
         raise ValueError(
-            f"SnapshotCallback cannot save {type(buffer).__name__}: {reason}. Give it get_state() and set_state()"
+            f"SnapshotCallback cannot save {type(buffer).__name__}: {reason}. Add get_state() and "
+            "set_state() to this class"
         )
 
 
@@ -81,8 +82,8 @@ def end_segment(buffer: ReplayBuffer) -> None:
     """End the newest episode in a buffer, because the next transition belongs to another episode.
 
     Call this if the environments were reset instead of restored. Otherwise an n-step return would continue into the new
-    episode. So would a next observation that is stored only as the observation of the next row. After this call, the
-    last transition bootstraps from its own next observation.
+    episode. If the buffer reads next observations from the following row, the last next observation would come from the
+    new episode too. After this call, the last transition bootstraps from its own next observation.
 
     :param buffer: replay buffer of the model; of a user's class, ``end_segment()`` is called if it exists
     """

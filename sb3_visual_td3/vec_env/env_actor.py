@@ -19,7 +19,7 @@ from sb3_visual_td3.vec_env.connection import Address, ConnectionLostError, List
 
 
 class SearchPaths(NamedTuple):
-    """Keep the learner's working folder and ``sys.path``, with which an actor on its machine finds the same modules."""
+    """Hold the learner's working folder and ``sys.path``, so that an actor on the same machine finds its modules."""
 
     folder: str
     paths: Sequence[str]

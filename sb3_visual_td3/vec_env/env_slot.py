@@ -274,7 +274,7 @@ class EnvSlot:
         """Fetch an answer that has arrived; a dead actor is restarted, and the answer then stays pending.
 
         :raises EnvLostError: if the actor dies repeatedly
-        :raises Exception: what the environment has raised
+        :raises Exception: the exception that the environment has raised
         """
         if self.connection is not None and self.connection.poll():
             self._collect_from_connection(self.connection)
@@ -386,7 +386,7 @@ class EnvSlot:
 
     def extend_patience(self, reason: str) -> None:
         """Wait for another ``patience_s`` for a restarted environment that does not answer; the others continue."""
-        _LOG.warning("environment %d is still missing: %s", self.index, reason)
+        _LOG.warning("environment %d still does not answer: %s", self.index, reason)
         self._gives_up_at = time.monotonic() + self._patience_s
 
     def _restart_seed(self) -> int | None:

@@ -38,7 +38,9 @@ def need_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(f"this needs Ray, which cannot be imported ({error}): {install_command('ray')}") from error
+        raise ImportError(
+            f"Ray cannot be imported ({error}), but RayVecEnv and 'visual-td3 sweep' need it: {install_command('ray')}"
+        ) from error
     return ray
 
 

@@ -336,9 +336,9 @@ def _learn_again(folder, model, total=50, **kwargs):
     ("again", "message"),
     [
         (lambda: TD3("MlpPolicy", DummyVecEnv([WideEnv]), **SMALL), r"observation_space: the snapshot has Box\(3,"),
-        (lambda: vector_td3(learning_rate=3e-4), r"learning_rate was 0.001, is 0.0003"),
+        (lambda: vector_td3(learning_rate=3e-4), r"learning_rate was 0.001 in the snapshot, is 0.0003"),
         (lambda: vector_td3(policy_kwargs={"net_arch": [8]}), "policy_kwargs"),
-        (lambda: vector_td3(buffer_size=61), "buffer_size was 60, is 61"),
+        (lambda: vector_td3(buffer_size=61), "buffer_size was 60 in the snapshot, is 61"),
         (lambda: SAC("MlpPolicy", DummyVecEnv([StatefulEnv]), **SMALL), "algorithm was"),
     ],
 )

@@ -87,7 +87,7 @@ def in_a_box(env):
         (lambda: Doubled(Momentum(StatefulEnv())), "Doubled may have state of the episode"),
         (
             lambda: TimeLimit(TimeLimit(StatefulEnv(), 5), 6),
-            r"two wrappers around .* count the same as \w*TimeLimit",
+            r"two wrappers around .* have the same counters as \w*TimeLimit",
         ),
     ],
 )
@@ -109,7 +109,9 @@ def test_a_wrapper_known_only_to_the_worker_process_is_named():
         return Local(StatefulEnv())
 
     venv = VEC_ENVS["elsewhere"]([make])
-    assert why_not_exact(venv) == "Local is a wrapper that this process does not know: import it here"
+    assert (
+        why_not_exact(venv) == "the wrapper Local is not imported in this process: import its class before the training"
+    )
     venv.close()
 
 

@@ -74,17 +74,18 @@ def test_every_difference_is_named_at_once():
     with pytest.raises(ValueError, match="create the model with the same settings, or start a new run") as error:
         check_settings(there, other)
     for line in (
-        "learning_rate was 0.0001, is 0.0003",
-        "batch_size was 4, is 8",
-        "policy_kwargs.net_arch was [8], is [9]",
-        "policy_kwargs.activation_fn was 'torch.nn.modules.activation.Tanh', is 'torch.nn.modules.activation.ReLU'",
+        "learning_rate was 0.0001 in the snapshot, is 0.0003",
+        "batch_size was 4 in the snapshot, is 8",
+        "policy_kwargs.net_arch was [8] in the snapshot, is [9]",
+        "policy_kwargs.activation_fn was 'torch.nn.modules.activation.Tanh' in the snapshot, "
+        "is 'torch.nn.modules.activation.ReLU'",
     ):
         assert line in str(error.value)
     assert str(error.value).count(" was ") == 4
 
 
 def test_another_algorithm_is_a_difference():
-    with pytest.raises(ValueError, match=r"algorithm was 'stable_baselines3.td3.td3.TD3', is '.*SAC'"):
+    with pytest.raises(ValueError, match=r"algorithm was 'stable_baselines3.td3.td3.TD3' in the snapshot, is '.*SAC'"):
         check_settings(recorded(td3()), SAC("MlpPolicy", StatefulEnv(), **SMALL))
 
 
@@ -112,13 +113,17 @@ def test_schedules_are_described(schedule, described):
 
 def test_two_schedules_of_one_class_differ_by_their_attributes():
     with pytest.raises(
-        ValueError, match=r"learning_rate.end was 0.0, is 0.1; learning_rate.end_fraction was 1, is 0.5"
+        ValueError,
+        match=r"learning_rate.end was 0.0 in the snapshot, is 0.1 now; "
+        r"learning_rate.end_fraction was 1 in the snapshot, is 0.5",
     ):
         check_settings(
             recorded(td3(learning_rate=LinearSchedule(1e-3, 0.0, 1))),
             td3(learning_rate=LinearSchedule(1e-3, 0.1, 0.5)),
         )
-    with pytest.raises(ValueError, match=r"learning_rate was LinearSchedule\(start=0.001, .*\), is 0.001"):
+    with pytest.raises(
+        ValueError, match=r"learning_rate was LinearSchedule\(start=0.001, .*\) in the snapshot, is 0.001"
+    ):
         check_settings(recorded(td3(learning_rate=LinearSchedule(1e-3, 0.0, 1))), td3(learning_rate=1e-3))
 
 
@@ -167,7 +172,7 @@ def test_noise_is_the_same_before_and_after_learn_vectorizes_it():
     there = recorded(model)
     model.action_noise = VectorizedActionNoise(noise, 3)
     check_settings(there, model)
-    with pytest.raises(ValueError, match=r"action_noise._sigma was \[0.1, 0.1\], is \[0.2, 0.2\]"):
+    with pytest.raises(ValueError, match=r"action_noise._sigma was \[0.1, 0.1\] in the snapshot, is \[0.2, 0.2\]"):
         check_settings(there, td3(action_noise=NormalActionNoise(np.zeros(2), 0.2 * np.ones(2))))
 
 
@@ -175,5 +180,7 @@ def test_a_buffer_class_and_its_arguments_count():
     model = td3()
     model.replay_buffer_class, model.replay_buffer_kwargs = HerReplayBuffer, {"goal_selection_strategy": "future"}
     assert recorded(model)["replay_buffer_class"] == "stable_baselines3.her.her_replay_buffer.HerReplayBuffer"
-    with pytest.raises(ValueError, match=r"replay_buffer_kwargs.goal_selection_strategy was 'future', is None"):
+    with pytest.raises(
+        ValueError, match=r"replay_buffer_kwargs.goal_selection_strategy was 'future' in the snapshot, is None"
+    ):
         check_settings(recorded(model), td3())

@@ -133,10 +133,13 @@ def test_a_damaged_zip_is_named_and_changes_nothing(place, tmp_path):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: sac(net_arch=[9]), r"policy\.actor\.latent_pi\.0\.weight is \(9, 3\) there, \(8, 3\) here"),
+        (
+            lambda: sac(net_arch=[9]),
+            r"policy\.actor\.latent_pi\.0\.weight is \(9, 3\) in the file, \(8, 3\) in the model",
+        ),
         (
             lambda: sac(net_arch=[8, 8]),
-            r"policy\.critic\.qf0\.2\.weight is \(8, 8\) there, \(1, 8\) here; .*; and 15 more",
+            r"policy\.critic\.qf0\.2\.weight is \(8, 8\) in the file, \(1, 8\) in the model; .*; and 15 more",
         ),
         (
             lambda: sac(ent_coef=0.3),
