@@ -53,12 +53,12 @@ _OF_THE_ACTORS_ENCODER = tuple(
         tags.PARAM_STD,
     )
 )
-"""A run that logged one of these tags has an encoder of the actor, whatever the settings say."""
+"""If a run logged one of these tags, its actor has its own encoder, whatever the settings say."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold a property of the run that a setting states because the event file does not show it.
+    """Hold a property of the run that the event file does not show and a setting states.
 
     :param tag: the 0/1 tag that would have shown the property
     :param meaning: the property in words
@@ -106,15 +106,15 @@ def effect(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on the results that the settings changed: criteria, diagnoses, and the verdict.
+    """Return notes on which criteria, diagnoses and verdict the settings of a run have changed.
 
     Settings are more often wrong than an event file, so a reader must see which results depend on them.
 
     :param given: the properties that the settings state
     :param series: series of the event file alone
     :param criteria: all criteria
-    :param results: results of the criteria, with these properties
-    :param diagnoses: diagnoses with these properties
+    :param results: results of the criteria, judged with these properties
+    :param diagnoses: diagnoses of the run, made with these properties
     """
     if not given:
         return ()
@@ -136,7 +136,7 @@ def effect(
 
 @dataclass(frozen=True)
 class RunSections:
-    """Hold the figures of every section, which can be computed from any series and are empty without data."""
+    """Hold the figures of all sections of a report; the figures of a section without data are empty."""
 
     growth: Growth
     norms: Norms
@@ -172,7 +172,7 @@ class RunSections:
             )
 
     def as_document(self) -> tuple[Section, ...]:
-        """Return the sections between the plots and the list of metrics, without those that have no data."""
+        """Return the sections between the plots and the list of metrics; a section without data is left out."""
         sections = (
             growth_section(self.growth),
             norms_section(self.norms),
@@ -229,7 +229,7 @@ class Analysis:
 
     @property
     def stable(self) -> Answered:
-        """Return the answer to "is it stable?" from all blocking criteria of that question."""
+        """Return the answer to "is it stable?", from all blocking criteria that belong to this question."""
         # The criterion of --require-evidence belongs to neither question.
         return answer_of((r for r in self.criteria if r.id != "evidence"), about_learning=False)
 
@@ -260,7 +260,7 @@ class Analysis:
 
     @cached_property
     def sections(self) -> RunSections:
-        """Return the figures below the verdict, computed on first access."""
+        """Return the figures that the report shows below the verdict; they are computed on first access."""
         return RunSections.of(self.series, self.criteria, self.diagnoses)
 
     @property
@@ -269,7 +269,7 @@ class Analysis:
         return self.sections.alerts
 
     def blocking(self, status: Status) -> tuple[CriterionResult, ...]:
-        """Return the blocking criteria with a status."""
+        """Return the results of the blocking criteria that have the given status."""
         return tuple(r for r in self.criteria if r.blocking and r.status is status)
 
     @property
@@ -319,7 +319,7 @@ def analyse(
     :param manifest: the content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run, shown with the notes of the analysis
     :param settings: settings of the run, for properties that the event file does not show; the notes list the results
-        that they changed
+        that the settings changed
     :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
     :param until: the step of ``--until``; the later points are left out of ``data`` already
     :param over_time: the verdicts on the run's earlier parts
@@ -360,7 +360,7 @@ def verdict_on(
 ) -> Verdict:
     """Return the verdict that :func:`analyse` gives on a run, without computing the rest of a report.
 
-    :param series: the series of the run, under our names
+    :param series: the series of the run, under the names in ``common/tags.py``
     :param criteria: the criteria that ``load_criteria`` returned
     :param settings: settings of the run, for properties that the event file does not show
     :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
@@ -378,7 +378,7 @@ def _with_flags(series: SeriesSet, answered: Sequence[Answer]) -> SeriesSet:
 def _with_evidence(
     results: tuple[CriterionResult, ...], series: SeriesSet, required: EvidenceLevel
 ) -> tuple[CriterionResult, ...]:
-    """Return the results; if a GO has less evidence than required, add a criterion that prevents it."""
+    """Return the results; if a GO has less evidence than required, add a criterion that prevents the GO."""
     if decide(results) is not Verdict.GO:
         return results
     evidence = evidence_of(series, results, ask(series))

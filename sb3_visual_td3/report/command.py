@@ -56,7 +56,7 @@ MAX_REASONS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments to a parser."""
+    """Add the arguments of ``visual-td3 report`` to a parser."""
     parser.add_argument(
         "paths",
         nargs="+",
@@ -140,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command.
+    """Run ``visual-td3 report``.
 
     :param args: the parsed arguments of :func:`add_arguments`
     :return: 0 GO, 1 NO-GO, 2 unreadable input or bad usage, 3 INSUFFICIENT, 4 internal error
@@ -180,7 +180,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         analyses, is_unreadable, written = job.do_once()
         if args.write_tags is not None:
             written = [*written, job.write_tags(args.write_tags)]
-    # The program that reads our stdout, such as head, may have ended. The reports are written nevertheless, and the
+    # The program that reads stdout, such as head, may have ended. The reports are written nevertheless, and the
     # exit code is that of the verdict.
     with suppress(BrokenPipeError):
         if len(analyses) <= MAX_SUMMARIES:
@@ -197,7 +197,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
 
 
 def _listed(path: Path, plotlyjs: str) -> str:
-    """Return the line that lists a written file; for a large page, the line says that plotly.js is in it."""
+    """Return the line that names a written file; if the file is a page that contains plotly.js, the line says so."""
     line = f"  {path.resolve()}"
     n_bytes = path.stat().st_size
     if path.suffix == ".html" and plotlyjs == "inline" and n_bytes > _PLOTLY_BYTES:
@@ -237,7 +237,7 @@ def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
 
 @dataclass(frozen=True)
 class _Job:
-    """Do the work of one call of the command with its arguments."""
+    """Find the runs, judge them and write the reports for one call of ``visual-td3 report``."""
 
     paths: tuple[Path, ...]
     output: Path | None
@@ -253,7 +253,7 @@ class _Job:
         """Read the runs, judge them and write the reports once.
 
         An unreadable or empty folder below a requested path is listed and does not change the exit code. A requested
-        path that holds nothing to judge changes it.
+        path that holds nothing to judge changes the exit code.
 
         :return: the analyses, whether one of the given paths cannot be read, and the paths of the reports
         """
@@ -269,13 +269,13 @@ class _Job:
         return analyses, is_unreadable or is_refused or self.has_unreadable_path(analyses), written
 
     def write_tags(self, path: Path) -> Path:
-        """Write a file for --tags with the names of the first run, and return its path."""
+        """Write a file for --tags with the tags that the first run logged, and return the path of the file."""
         for name, files in self.find().runs:
             with suppress(UnreadableRunError, OSError):
                 data = self._read(files, lambda _: None)[0]
                 path.write_text(visible(mapping_to_start_from(data, name)), encoding="utf-8")
                 return path
-        raise ValueError(f"--write-tags {path}: no run could be read")
+        raise ValueError(f"--write-tags {path}: no run could be read; expected a PATH that holds a readable run")
 
     def has_unreadable_path(self, analyses: Sequence[Analysis]) -> bool:
         """Return whether one of the given paths holds nothing that could be judged."""
@@ -284,7 +284,7 @@ class _Job:
         return not all(any(path == run or path in run.parents for run in judged) for path in paths)
 
     def find(self) -> FoundRuns:
-        """Find the runs below all paths, each run once even if two paths contain it."""
+        """Find the runs below all requested paths; return each run once, even if two of the paths contain it."""
         # Runs are identified by their resolved path, so a run below two of the paths, or behind a link, is judged once.
         found: dict[Path, tuple[str, RunFiles]] = {}
         waiting, problems = [], []
@@ -362,7 +362,7 @@ class _Job:
     def _analyse_all(
         self, runs: Sequence[tuple[str, RunFiles]], unreadable: list[str], n_bytes: int, begin: BeginPart
     ) -> tuple[list[Analysis], bool]:
-        """Return the analyses, and whether there was a run that could be read but not judged."""
+        """Judge all runs; return the analyses, and whether a run could be read but not judged."""
         analyses: list[Analysis] = []
         is_refused = False
         read: Sequence[RunData]
@@ -390,7 +390,7 @@ class _Job:
         return analyses, is_refused
 
     def _read(self, files: RunFiles, on_bytes: OnBytes) -> Sequence[RunData]:
-        """Read every run of a folder."""
+        """Read the files of a folder, and return every run that they hold."""
         # A folder with a run.json holds one run: if steps seem to start again, the run was resumed from a very early
         # checkpoint.
         if find_manifest(files.path)[0] is not None:
@@ -425,7 +425,7 @@ def _name(path: Path, files: RunFiles, *, n_runs: int) -> str:
 
 
 def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str], plotlyjs: str) -> dict[str, str]:
-    """Return the files of a format as a mapping of file name to text."""
+    """Return the report files of a format, as a mapping from file name to content."""
     if form == "csv":
         return {"report.csv": report_csv(analyses), "series.csv": series_csv(analyses)}
     if form == "html" and plotlyjs == "directory":
@@ -438,7 +438,7 @@ def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]
 
 
 def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
-    """Return the renderer of a format; Plotly and jinja2 are imported only for the page, because they take a second."""
+    """Return the renderer of a format; only for HTML import Plotly and jinja2, because the import takes a second."""
     if form == "html":
         from sb3_visual_td3.report.render_html import render_html
 

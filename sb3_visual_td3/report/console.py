@@ -43,7 +43,7 @@ def one_line(error: object) -> str:
 
 @contextmanager
 def progress(is_worth_it: bool) -> Iterator[BeginPart]:
-    """Show a progress bar for each part of the work, on stderr and only if that is a terminal.
+    """Show a progress bar for each part of the work on stderr, if stderr is a terminal.
 
     :param is_worth_it: whether the work takes long enough for a progress bar
     :return: the function that starts a part of the work
@@ -65,7 +65,7 @@ def progress(is_worth_it: bool) -> Iterator[BeginPart]:
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """Show a status line that is overwritten in place, on stderr and only if that is a terminal.
+    """Show a status line that is overwritten in place on stderr, if stderr is a terminal.
 
     :return: the function that takes the text of the line
     """

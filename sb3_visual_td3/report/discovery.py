@@ -29,7 +29,7 @@ MAX_LEVELS_BELOW = 64
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Hold the files of one run: event files, then tables, each sorted by name."""
+    """Hold the files of one run: its event files and its tables, such as progress.csv; both are sorted by name."""
 
     path: Path
     files: tuple[Path, ...]
@@ -79,7 +79,7 @@ def _is_log_table(path: Path) -> bool:
 
 
 def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path, ...]]) -> tuple[RunFiles, ...]:
-    """Return the runs, each with the files of the folders that belong to it."""
+    """Return the runs, each with the files of all folders that belong to the run."""
     files: dict[Path, list[Path]] = {}
     for folder, found in events.items():
         above = _nearest(folder, files)
@@ -112,7 +112,7 @@ def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path
 
 
 def _nearest(folder: Path, runs: Iterable[Path]) -> Path | None:
-    """Return the nearest folder above a folder that is a run."""
+    """Return the nearest parent of a folder that is a run; None if no parent is a run."""
     known = set(runs)
     return next((above for above in folder.parents if above in known), None)
 
@@ -123,7 +123,7 @@ def _only_one_below(folder: Path, runs: Iterable[Path]) -> Path | None:
 
 
 def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
-    """Return whether the event files of a folder are a part of the run above it.
+    """Return whether the event files of a folder belong to the run in a folder above.
 
     ``SummaryWriter.add_scalars("loss", {"critic": ...})`` writes the tag "loss" into the folder "loss_critic".
     ``add_hparams`` writes settings, and each final figure once, into a folder whose name is a time.
@@ -152,7 +152,8 @@ def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
     """Return the folder in which rl-zoo keeps a run's settings.
 
     rl-zoo's RUN_DIR holds one run, so RUN_DIR/ENV/config.yml belongs to every event file below it. RUN_DIR is the
-    folder of the run or a folder above it. Its name starts with the id of the environment, or it holds a monitor file.
+    folder of the run or a folder above it. The name of RUN_DIR starts with the id of the environment, or RUN_DIR holds
+    a monitor file.
 
     :param run: folder or file of the run
     :return: the folder, if there is one, and a note if the settings are ambiguous or unreadable
@@ -197,8 +198,8 @@ def _possible_envs(run_dir: Path) -> list[Path]:
 def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
     """Return the run.json that belongs to a run.
 
-    The file lies in the run's folder or in a folder above. A run.json above counts only if its ``event_dir`` points to
-    this run.
+    The file lies in the run's folder or in a folder above. A run.json in a folder above counts only if its
+    ``event_dir`` points to this run.
 
     :param run: folder or file of the run
     :return: the manifest, if there is one, and a note if a run.json could not be read

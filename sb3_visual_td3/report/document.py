@@ -90,7 +90,7 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"a row of {len(row)} cells in a table of {len(self.columns)} columns: {row}")
+                raise ValueError(f"a row has {len(row)} cells: {row}; expected {len(self.columns)} cells")
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ class Section:
 
 
 def columns(first: str, *numbers: str) -> tuple[Column, ...]:
-    """Return a column of text, followed by columns of numbers."""
+    """Describe the columns of a table: a first column of text, followed by columns of numbers."""
     return (Column(first), *number_columns(*numbers))
 
 
 def number_columns(*headings: str) -> tuple[Column, ...]:
-    """Return columns of numbers."""
+    """Describe columns of a table that hold numbers."""
     return tuple(Column(heading, is_number=True) for heading in headings)
 
 
@@ -132,7 +132,7 @@ MAX_ROWS = 12
 
 
 def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
-    """Return about a dozen evenly spaced points of a series, with both ends and the largest magnitude.
+    """Return about a dozen evenly spaced points of a series, with its first, last and largest point.
 
     :param series: finite, not empty
     :param n_rows: number of points, not counting the point of the largest magnitude
@@ -143,7 +143,7 @@ def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
 
 
 def evenly(n: int, n_rows: int = MAX_ROWS) -> StepArray:
-    """Return the indices of at most ``n_rows`` of ``n`` rows, evenly spaced, with both ends."""
+    """Return at most ``n_rows`` evenly spaced indices of ``n`` rows, with the first and the last index."""
     return np.unique(np.linspace(0, n - 1, min(n_rows, n)).round().astype(np.int64))
 
 

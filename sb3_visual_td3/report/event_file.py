@@ -220,8 +220,8 @@ def _masked(checksum: int) -> int:
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""Seconds. With two writing threads, the wall time goes back by less than this; if it goes back further, the clock was
-changed."""
+"""Seconds. With two writing threads, the wall-clock time goes back by less than this. If it goes back further, the
+machine's clock was changed."""
 
 MAX_SCALAR_BYTES = 1 << 16
 """A value of more bytes in a long record is an image or a text. It is skipped without being parsed."""
@@ -251,15 +251,15 @@ class Track:
     values: FloatArray
 
     def where(self, mask: BoolArray) -> Track:
-        """Return the points that a ``(n,) bool`` mask selects."""
+        """Return the points of the tag that a ``(n,) bool`` mask selects."""
         return Track(self.order[mask], self.steps[mask], self.values[mask])
 
     def goes_back_at(self, record: int) -> bool | None:
         """Return whether the steps go back at a record.
 
         :param record: number of the record
-        :return: whether the first point from this record on has a smaller step than the point before it; None unless
-            there are points on both sides
+        :return: whether the first point from this record on has a smaller step than the point before it; None
+            unless the tag has points both before and after the record
         """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:
@@ -338,7 +338,7 @@ class EventFile:
         return self._n_whole > n_before or (is_other and had_points)
 
     def _is_continued(self) -> bool:
-        """Return whether the last record that was read is still at the same place."""
+        """Return whether the last record that was read is still at the same place in the file."""
         if not self._n_whole:
             return True
         with open_regular(self.path) as stream:
@@ -347,7 +347,7 @@ class EventFile:
 
     @property
     def clock_is_known(self) -> bool:
-        """Return whether the points have a usable wall time."""
+        """Return whether the points of the file have usable wall-clock times."""
         return math.isfinite(self.first_wall_time)
 
     def notes(self, is_growing: bool = False) -> list[str]:
@@ -368,7 +368,9 @@ class EventFile:
         if self._n_too_long:
             notes.append(f"{name}: {self._n_too_long:,} records of more than {MAX_RECORD_BYTES >> 20} MB were left out")
         if self.clock_went_back_s > CLOCK_TOLERANCE_S:
-            notes.append(f"{name}: the clock goes back by {self.clock_went_back_s:,.0f} s; points are ordered by step")
+            notes.append(
+                f"{name}: the wall-clock time goes back by {self.clock_went_back_s:,.0f} s; points are ordered by step"
+            )
         return notes
 
     @property
@@ -511,7 +513,7 @@ def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
             for inner, inner_kind, at, to in _fields(record, begin, end):
                 if (inner, inner_kind) == (1, _BYTES) and to <= at + MAX_SCALAR_BYTES:
                     if len(places) >= 2 * MAX_VALUES:
-                        raise DecodeError(f"more than {MAX_VALUES} values in one event")
+                        raise DecodeError(f"an event holds more than {MAX_VALUES} values; expected at most this number")
                     places.append(at)
                     places.append(to)
     parse = summary_pb2.Summary.Value.FromString
@@ -523,7 +525,7 @@ _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 
 
 def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the number, the wire type, the start and the end of each field of a message."""
+    """Yield the number, the wire type, the start and the end of each field of a protobuf message."""
     while at < end:
         key, at = _varint(data, at, end)
         begin, kind = at, key & 7
@@ -535,14 +537,14 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif kind in (_FIXED_64, _FIXED_32):
             at += 8 if kind == _FIXED_64 else 4
         else:
-            raise DecodeError(f"unexpected wire type {kind}")
+            raise DecodeError(f"a field of wire type {kind}; expected 0, 1, 2 or 5")
         if at > end or not key >> 3:
             raise DecodeError("a field is longer than its message")
         yield key >> 3, kind, begin, at
 
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
-    """Return the integer that is stored at a place, with seven bits in each byte, and the place after it."""
+    """Decode a varint of protobuf that begins at byte ``at``; return the integer and the byte after its last byte."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= end:

@@ -32,7 +32,7 @@ from sb3_visual_td3.report.table_file import (
 )
 
 NEW_RUN_FRACTION = 0.05
-"""If the steps go back to the first 5 % of the previous run, a new run begins; a resumed run continues at a later
+"""If the steps go back to the first 5 % of the previous run, a new run begins. A resumed run continues at a later
 step."""
 MAX_RESTARTS = 20
 """If the steps go back more often than this, several programs write into one file, and its points are only sorted by
@@ -58,7 +58,7 @@ class _Drop(NamedTuple):
 
 
 class InFile(NamedTuple):
-    """Hold one run in a file.
+    """Hold the points of one run that an event file contains.
 
     :ivar tracks: the points of the run, by tag
     :ivar notes: remarks on the decisions about these points
@@ -144,7 +144,7 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
 
 
 def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return the records at which the steps of most tags go back, and the tags whose steps go back elsewhere."""
+    """Return the records at which the steps of most tags go back, and tags whose steps go back at other records."""
     records: list[int] = []
     of_record: list[list[_Drop]] = []
     # Tags are logged at different records, so one restart appears as drops at slightly different places. Drops whose
@@ -168,7 +168,7 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return whether the steps of each tag go back at a record, for tags with points on both sides.
+    """Return, for each tag with points before and after a record, whether its steps go back at that record.
 
     If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0 again.
     """
@@ -184,7 +184,7 @@ def _may_count_steps(tag: str) -> bool:
 
 
 def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
-    """Return the last step before a record, the first step at or after it, and whether a new run begins there."""
+    """Return the last step before a record, the first step from the record on, and whether a new run begins there."""
     both = {tag: track for tag, track in tracks.items() if track.goes_back_at(record) is not None}
     chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
     before = np.concatenate([track.steps[track.order < record] for track in chosen])
@@ -195,7 +195,7 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
 
 
 def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Return a tag's points without earlier points at or after the step at which the run was resumed."""
+    """Drop the points of a tag that the run logged before it was resumed, and whose steps it then repeated."""
     is_later = track.order >= record
     cuts = []
     if is_later.any():
@@ -225,8 +225,8 @@ class RunData:
     :param axis: unit of the steps, if the tags or the table show it
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
-    :param elsewhere: for each tag that is logged over another axis (such as episodes): the step on the run's axis for
-        each of the tag's points, as the values of a series
+    :param elsewhere: positions of the points of tags that count another unit than the run, such as episodes: for each
+        such tag a series whose steps are those of the tag, and whose values are steps of the run
     """
 
     path: Path
@@ -333,8 +333,7 @@ class RunReader:
     def data(self, is_growing: bool = False) -> RunData:
         """Return the run read so far; if the files hold several successive runs, return the last run.
 
-        Runs that were trained at the same time in one folder are returned together, because none of these runs is the
-        last.
+        Runs that were trained at the same time in one folder have no order, so they are returned as a single run.
 
         :param is_growing: whether the run still writes; an incomplete last record is then not noted
         :raises UnreadableRunError: if the files do not hold a single scalar
@@ -389,7 +388,7 @@ class RunReader:
         return file.path.parent != self.path and self.path in file.path.parents
 
     def _add_tables(self, runs: list[_Run]) -> None:
-        """Add to the last run the tags that are in tables (CSV and npz files) only.
+        """Add to the last run the tags that are only in its tables, such as progress.csv and evaluations.npz.
 
         Without event files, the tables form a run.
         """
@@ -430,12 +429,12 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
     :param axis: unit that the steps count, if a table states it
-    :param elsewhere: for each tag that is logged over another axis (such as episodes): the step on the run's axis for
-        each of the tag's points, as the values of a series
+    :param elsewhere: positions of the points of tags that count another unit than the run, such as episodes: for each
+        such tag a series whose steps are those of the tag, and whose values are steps of the run
     :param final: tags with a single point in a folder below the run's folder, such as the final figures of
         ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
-    :param n_repeated: points that repeat steps of another file, if the clocks do not show which file is later
+    :param n_repeated: points that repeat steps of another file, if the wall-clock times do not show which file is later
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -450,11 +449,11 @@ class _Run:
     n_repeated: int = 0
 
     def known_axis(self) -> str:
-        """Return the unit that the steps count."""
+        """Return the unit that the steps of the run count, such as episodes; "steps" if the unit is not known."""
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _elsewhere(self) -> dict[str, Series]:
-        """Return ``elsewhere`` with the final figures added, which are placed at the run's last step."""
+        """Return ``elsewhere`` together with the positions of the final figures, which are at the run's last step."""
         _, last = span(self.series, self.elsewhere.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}
@@ -476,8 +475,8 @@ class _Run:
             )
         if self.n_repeated:
             lines.append(
-                f"{self.n_repeated:,} points repeat steps of another file, and the clocks do not show which file is "
-                "later: all points are kept"
+                f"{self.n_repeated:,} points repeat steps of another file, and the wall-clock times do not show which "
+                "file is later: all points are kept"
             )
         lines += self.notes_at_end
         files = tuple(dict.fromkeys(self.files))
@@ -518,8 +517,8 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     for number, (part, notes) in enumerate(parts):
         new = {tag: Series(tag, track.steps, track.values) for tag, track in part.items()}
         elsewhere = steps_elsewhere(part)
-        # A file is the later one if its clock starts after the clocks of all earlier files have ended. A clock that is
-        # missing or constant does not make a file the later one.
+        # A file is the later one if its first wall-clock time comes after the last one of all earlier files. Wall-clock
+        # times that are missing or constant do not make a file the later one.
         is_later = file.clock_is_known and all(file.first_wall_time > run.end for run in runs)
         is_another = number > 0 or (bool(runs) and _is_another_run(runs[-1].series, new, is_later=is_later))
         is_beside = is_another and number == 0 and not is_later
@@ -560,9 +559,10 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
 
     :param old: points of the previous run, by tag
     :param new: points of the file, by tag
-    :param is_later: whether the clock of the file starts after the previous run has ended. A later file that starts at
-        the first steps again is another run, and a later file that starts at later steps continues the previous run.
-        Two files of the same time that cover the same steps are two runs that were trained at the same time.
+    :param is_later: whether the file was begun after the previous run had ended, according to its wall-clock times. A
+        later file that starts at the first steps again is another run, and a later file that starts at later steps
+        continues the previous run. Two files of the same time that cover the same steps are two runs that were trained
+        at the same time.
     """
     shared = [tag for tag in new if tag in old]
     # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0

@@ -118,7 +118,7 @@ class ReferenceTable:
 
 @cache
 def reference_table() -> ReferenceTable:
-    """Return the reference values; the file is read only once."""
+    """Return the reference values from hyperparam_reference.yml, which is read only once."""
     name = "hyperparam_reference.yml"
     content = parse_mapping(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"), name)
     known = content["references"]
@@ -168,7 +168,7 @@ def _reference(value: Any, source: str) -> Reading:
 
 
 def as_number(value: Any) -> tuple[float, bool] | None:
-    """Return a setting as a number, and whether the number is only the start of a schedule; None for other settings.
+    """Return a setting as a number, and whether it is only the start of a schedule; None if it is not a number.
 
     Schedules are read as strings (``"lin_1e-4"``) and in the form in which run.json writes schedule objects.
 
@@ -255,7 +255,7 @@ def _updates(settings: RunSettings, n_layers: int | None) -> Iterator[Reading]:
 
 
 def _spinning_up_updates(values: Mapping[str, Any], source: str) -> Iterator[Reading]:
-    """Convert Spinning Up's notation: a round has as many updates as steps, unless the settings state a number."""
+    """Convert Spinning Up's settings to updates per step: one update per step, unless they state another number."""
     every = as_number(values["update_every"])
     if every is None or every[0] <= 0:
         return
@@ -266,7 +266,7 @@ def _spinning_up_updates(values: Mapping[str, Any], source: str) -> Iterator[Rea
 
 
 def _sb3_updates(settings: RunSettings, source: str) -> Iterator[Reading]:
-    """Convert Stable-Baselines3's notation: gradient_steps updates after every train_freq steps of each environment."""
+    """Convert SB3's train_freq (in steps of each environment) and gradient_steps to updates per environment step."""
     frequency, each = settings.value("train_freq"), as_number(settings.value("gradient_steps"))
     steps, unit = frequency, "step"
     if isinstance(frequency, list) and len(frequency) == 2:
@@ -288,7 +288,7 @@ def _rounds(each: float, every: float, source: str) -> Reading:
 
 
 def logged(series: SeriesSet) -> dict[str, Reading]:
-    """Return the values that the event file shows, by parameter.
+    """Return the hyperparameters that the event file shows, such as learning rates, by parameter.
 
     Learning rates and noise are taken at their first points. The rate of updates follows from the logged count of
     updates between the first and the last point.
@@ -420,7 +420,7 @@ def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[Compa
 
 
 def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return headings and cells: the run's value with its source, then each reference with the comparison."""
+    """Return the comparison as headings and rows: the run's value with its source, then each reference."""
     titles = reference_table().titles
     headings = ("Hyperparameter", "This run", "From", *titles.values())
     return headings, tuple(
@@ -461,7 +461,7 @@ def contradictions(rows: Sequence[ComparedParameter]) -> tuple[str, ...]:
 
 
 def agreement(ours: Reading | None, reference: Reading | None, parameter: Parameter) -> Against:
-    """Compare a run's value with a reference's value.
+    """Compare the run's value of a hyperparameter with the value of a reference.
 
     :param ours: the run's value; None if the value is not known
     :param reference: None if the reference does not have the parameter

@@ -68,9 +68,9 @@ class NextStep(NamedTuple):
 
 
 def _key_value(key: str, value: Any) -> str | None:
-    """Format a pair for rl-zoo's flags, as ``tau:0.01`` or ``"normalize:{'norm_reward': True}"``, for a shell.
+    """Format a key and its value for rl-zoo's flags, such as ``tau:0.01``, and quote them for a shell.
 
-    :return: None if the value has characters that a shell would interpret
+    :return: the pair; None if the value has characters that a shell would interpret
     """
     plain = f"{key}:{value}"
     if _PLAIN.fullmatch(plain):
@@ -136,7 +136,7 @@ class _Advice:
     :param analysis: the run
     :param by_zoo: whether rl-zoo trained the run, so its settings come from flags and a hyperparameter file
     :param env: id of the environment; None if the id is not known
-    :param drives: whether it is a driving environment
+    :param drives: whether the environment is a driving environment
     """
 
     analysis: Analysis
@@ -163,7 +163,7 @@ class _Advice:
 
     @property
     def stated_length(self) -> int | None:
-        """Return the number of steps that the block of the hyperparameter file states; None without such a block."""
+        """Return n_timesteps from the run's rl-zoo hyperparameter file; None if the file does not state it."""
         for layer in self.analysis.settings.given:
             if layer.source.endswith(ZOO_CONFIG):
                 length = _count(layer.values.get("n_timesteps"))
@@ -172,9 +172,9 @@ class _Advice:
         return None
 
     def command(self, name: str, *flags: str, hyperparams: Mapping[str, Any] | None = None) -> str | None:
-        """Return the command line of the run with other flags at its end; None if a name has special characters.
+        """Return a command line with the run's settings and with flags at its end; None if it has unsafe characters.
 
-        :param name: name of the command
+        :param name: name of the command, such as ``train``
         :param flags: flags at the end
         :param hyperparams: changed hyperparameters, in addition to those on the command line of the run
         """
@@ -310,7 +310,7 @@ class _Advice:
         return NextStep(f"{why}The run is over: start one of {told}.", snippets)
 
     def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
-        """Return our callbacks that did not run, that fit this kind of run, and that would answer a criterion."""
+        """Return this package's callbacks that did not run, fit this kind of run, and would answer a criterion."""
         analysis = self.analysis
         ran = callbacks_that_ran(analysis.series)
         wanted = {
@@ -338,7 +338,7 @@ class _Advice:
         return [name for name in _PATH_OF if name in wanted and name in fit and name not in ran]
 
     def _what_ran_and_did_not_write(self, unknown: Sequence[CriterionResult]) -> list[str]:
-        """Return a sentence for each of our callbacks that ran but wrote no tag that a criterion reads."""
+        """Return a sentence for each callback of this package that ran but wrote no tag that a criterion reads."""
         analysis = self.analysis
         ran = callbacks_that_ran(analysis.series)
         silent: dict[str, str] = {}
@@ -353,7 +353,7 @@ class _Advice:
         ]
 
     def _what_shows_learning(self) -> tuple[str, bool]:
-        """Return advice on how to find out whether the run learns, and whether it needs evaluations that it lacks."""
+        """Return advice on how to find out whether the run learns, and whether the advice is to add evaluations."""
         analysis = self.analysis
         curve = analysis.curve
         if curve is None and _is_of_sb3(analysis):
@@ -408,7 +408,7 @@ class _Advice:
         return snippets
 
     def _for_a_script(self, callbacks: Sequence[str], needs_evaluation: bool) -> list[Snippet]:
-        """Return the callbacks for a script that calls SB3's ``learn``."""
+        """Return the lines that add callbacks to a script that calls SB3's ``learn``."""
         named = [*callbacks]
         calls = [f"{name}()" for name in callbacks if name != _DRIVING_EVAL]
         eval_freq = _code(self._eval_freq())
@@ -425,7 +425,7 @@ class _Advice:
         return [Snippet("Add to the script:", "python", text)]
 
     def _for_own_code(self) -> list[Snippet]:
-        """Return what code that does not use SB3 should log, as calls of TensorBoard's SummaryWriter."""
+        """Return calls of TensorBoard's SummaryWriter with which training code without SB3 logs what is missing."""
         lines = [
             'writer.add_scalar("charts/episodic_return", episode_return, global_step)  # at the end of each episode',
             'writer.add_scalar("eval/mean_reward", mean_return, global_step)  # of some episodes without exploration',
@@ -446,7 +446,7 @@ class _Advice:
         return [
             Snippet(what, "python", "\n".join(lines)),
             Snippet(
-                "Or map the names that the run has to ours. The first command writes a file with guesses, which you "
+                "Or map the run's names to this package's. The first command writes a file with guesses, which you "
                 "correct; the second uses it:",
                 "console",
                 "visual-td3 report RUN --write-tags tags.yml && visual-td3 report RUN --tags tags.yml",
@@ -478,13 +478,13 @@ def _count(value: object) -> int | None:
 
 
 def _round(number: int) -> int:
-    """Round to two significant digits."""
+    """Round a number of steps to two significant digits."""
     scale: int = 10 ** max(len(str(number)) - 2, 0)
     return round(number / scale) * scale
 
 
 def _code(number: int) -> str:
-    """Write a number as Python code: 100_000."""
+    """Write a number as Python code, such as 100_000."""
     return f"{number:_}"
 
 

@@ -1,7 +1,7 @@
 """Judge a run at each twentieth of its steps, to find out when a failure became visible.
 
-A failing run is rarely stopped at once. The verdict over time shows which part of the run came after the report's
-verdict was NO-GO for good, and whether early verdicts were reliable.
+A failing run is rarely stopped at once. The verdict over time shows how much of the run was trained after the verdict
+had become NO-GO for good, and whether early verdicts were reliable.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class VerdictOverTime:
 def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
     """Judge a run at each twentieth of its steps.
 
-    :param data: the run, under the names that its own code uses
+    :param data: the run, with the tags that its own code logged
     :param judge: function that returns the verdict on a run
     :return: None for a run that has made no step
     """

@@ -45,8 +45,8 @@ class BestPolicy(NamedTuple):
     """Compare the best policy of a run with its last policy, by the return curve.
 
     :ivar step: step near which the best level was reached
-    :ivar last: level of the last tenth
-    :ivar best: best level
+    :ivar last: level of the return over the last tenth of the points
+    :ivar best: best level of the return
     :ivar is_on_steps: whether the step is an environment step; otherwise it is an episode
     """
 
@@ -56,11 +56,11 @@ class BestPolicy(NamedTuple):
     is_on_steps: bool = True
 
     def when(self) -> str:
-        """Return the step of the best level as text, with a label if the step is an episode."""
+        """Return the step of the best policy as text, with the word "episode" if the step is an episode."""
         return number(self.step) if self.is_on_steps else f"episode {number(self.step)}"
 
     def in_words(self) -> str:
-        """Return the last and the best level as text."""
+        """Return the last and the best level of the return as text, such as "90 / 120"."""
         return f"{number(self.last)} / {number(self.best)}"
 
 

@@ -162,7 +162,7 @@ PANELS = (
     ),
     Panel(
         "policy",
-        "Is the policy alive?",
+        "Saturation and spread of the actions",
         "Fraction of actions at the ends of their range, and the smallest spread of an action over a batch.",
         (
             Line(tags.ACTION_SATURATION, "saturated actions", ORANGE),

@@ -127,7 +127,7 @@ def in_pairs(plots: Sequence[Plot]) -> tuple[Plot, ...]:
 
 
 def curves(lines: Sequence[tuple[Line, Series]], *, log: bool) -> list[Figure]:
-    """Return the traces of some lines.
+    """Return the plotly traces that draw some lines.
 
     :param lines: each line with its finite values, of which there is at least one
     :param log: whether the y-axis is logarithmic
@@ -191,7 +191,7 @@ def thresholds(panel: Panel, limits: dict[str, float | None]) -> tuple[list[Figu
 
 
 def labels_beyond(panel: Panel, limits: dict[str, float | None]) -> list[Figure]:
-    """Return labels at the upper edge for thresholds that lie far above the curves of a panel."""
+    """Return labels at the upper edge of a plot, for thresholds that lie far above its curves."""
     texts = []
     for mark in panel.marks:
         limit = limits.get(mark.criterion)
@@ -248,7 +248,7 @@ def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
 
 
 def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
-    """Join stretches that overlap or nearly touch, to draw at most a given number.
+    """Join stretches of alerts that overlap or nearly touch, to limit the number of stretches in a plot.
 
     :param stretches: stretches of one or several alerts
     :param at_most: largest number of stretches to keep apart; if there are more, gaps shorter than the fraction 1 /
@@ -449,7 +449,7 @@ OVERLAYS = (
 
 
 def overlays(analyses: Sequence[Analysis]) -> tuple[Plot, ...]:
-    """Return a plot of each quantity of which at least two of the runs logged more than a single point."""
+    """Return a plot for each quantity of which at least two runs logged more than a single point."""
     found = (_overlay_plot(panel, analyses) for panel in OVERLAYS)
     return in_pairs([plot for plot in found if plot is not None])
 
@@ -484,7 +484,7 @@ FIRST = "actor_loss"
 def plots(analysis: Analysis) -> tuple[Plot, ...]:
     """Return the plots for which the run has data; the plot of the alerts comes second.
 
-    If none of our callbacks ran, the returns come first, because most readers of such a page look for returns.
+    If no callback of this package ran, the returns come first, because most readers of such a page look for returns.
     """
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     panels = [*PANELS, reward_panel(terms)]
@@ -521,7 +521,7 @@ class Limits(NamedTuple):
 
 
 def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Limits:
-    """Return the thresholds that are worth showing with some curves.
+    """Return the thresholds of a panel that are worth showing beside its curves.
 
     A critic loss near 5 would look flat under a line at 200. A threshold that does not block is therefore left out if
     it lies far from the curves, or if the plot cannot show that it differs from 0.

@@ -38,7 +38,7 @@ _GROUP_LR = "group_lr"
 _COMMON_RATE = ("learning_rate", "lr")
 _SCHEDULES = ("lin_", "cos_")
 _READ_AS = {"learning_starts": "first_update"}
-"""Keys of a change whose value stands under another parameter of the reference table."""
+"""The keys of changes that have another name in the reference table, with that name."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class _Run:
         return Change(key, old, new, f"{proposed.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
 
     def _needs(self, key: str) -> str:
-        """Return further requirements of a change, as text at the end of its reason."""
+        """Return what a change requires in addition, as text to append to its reason; "" if it requires nothing."""
         if key in own_arguments() and self.settings.algo != "visual_td3":
             return "; an argument of VisualTD3 (--algo visual_td3)"
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
@@ -159,7 +159,7 @@ class _Run:
         return setting is not None and bool(setting.value)
 
     def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
-        """Return the key to write, and its parameter in the reference table, if there is one."""
+        """Return the key to write for a change, and its parameter in the reference table, if there is one."""
         table = reference_table().parameters
         if key != _GROUP_LR:
             return key, table.get(_READ_AS.get(key, key))
@@ -170,7 +170,7 @@ class _Run:
         return "learning_rate", parameter
 
     def _has_own_rate(self, parameter: Parameter) -> bool:
-        """Return whether the group has its own learning rate, different from the common rate."""
+        """Return whether a parameter group has its own learning rate, different from the common rate."""
         # VisualTD3 states every group's rate in run.json. Only a rate that differs from learning_rate was set
         # separately.
         common = as_number(self.settings.value("learning_rate"))
@@ -201,7 +201,7 @@ class _Run:
         return None, None
 
     def _in_force(self, key: str, parameter: Parameter | None) -> Any:
-        """Return the value that the run used, in the units of the key; None if it is not known."""
+        """Return the value of a setting that the run used, in the units of ``key``; None if it is not known."""
         for layer in self.settings.given:
             value = layer.value_or_group(key)
             if value is not None or key in layer.values:
@@ -253,7 +253,7 @@ class _Run:
 
 
 def _group_of(diagnosis: Diagnosis) -> str:
-    """Return the parameter group that the evidence names first; without one, the critics' heads."""
+    """Return the parameter group that the evidence of a diagnosis names first; critic_mlp if it names none."""
     by_tag = {by_group[group]: group for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO) for group in GROUP_NAMES}
     return next((by_tag[e.tag] for e in diagnosis.evidence if e.tag in by_tag), CRITIC_MLP.name)
 
@@ -279,12 +279,12 @@ _WORDS_OF_YAML = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...]:
     """Return the recommended changes as the lines of a diff.
 
-    A line with - shows one of the run's own settings. A change without such a line has a setting whose value is unknown
-    or a default.
+    A line with - shows one of the run's own settings. A change without such a line concerns a setting that has its
+    default, or whose value is not known.
 
     :param changes: the recommended changes
     :param settings: settings of the run
-    :return: no lines if there is nothing to change
+    :return: the lines; empty if there is nothing to change
     """
     if not changes:
         return ()
@@ -310,7 +310,7 @@ def _line(change: Change, key: str = "", indent: str = "") -> list[str]:
 
 
 def _group(parent: str, changes: Sequence[Change], settings: RunSettings) -> list[str]:
-    """Return the lines of the changes within one mapping, such as policy_kwargs."""
+    """Return the diff lines of the changes within one mapping, such as policy_kwargs."""
     file = next((layer for layer in settings.file_layers if _mentions(layer, parent)), None)
     own_lines = [line for c in changes for line in _line(c, c.key.removeprefix(f"{parent}."), "  ")]
     if file is None:
@@ -390,7 +390,7 @@ def _text(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    """Return an escape that YAML reads as the character, and that Markdown and HTML do not interpret."""
+    """Return an escape sequence that YAML reads as a character, and that Markdown and HTML do not interpret."""
     code = ord(character)
     if character in "<>&`" or not 0x20 <= code < 0x7F:
         return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

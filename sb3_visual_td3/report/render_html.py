@@ -33,8 +33,8 @@ from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import logged_section, missing_section
 
 MAX_CHARACTERS = 4000
-"""Largest number of characters of one cell or sentence. Our own texts have at most a tenth of this; a longer name from
-a log is cut."""
+"""Largest number of characters of one cell or sentence. This package's texts have at most a tenth of this;
+a longer name from a log is cut."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -96,7 +96,7 @@ def _environment() -> jinja2.Environment:
 def _harmless(value: object) -> object:
     """Remove control characters from a text that a template shows, and limit its length.
 
-    jinja2 calls this for every expression. Our own markup stays as it is.
+    jinja2 calls this for every expression. Markup of this package stays as it is.
     """
     if not isinstance(value, str) or isinstance(value, Markup):
         return value

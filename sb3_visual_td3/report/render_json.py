@@ -37,7 +37,7 @@ def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
 
 
 def run_object(analysis: Analysis) -> dict[str, Any]:
-    """Return one run as the object of report.json, as documented for the format."""
+    """Return the object that describes one run in report.json."""
     return {
         "format_version": FORMAT_VERSION,
         "verdict": analysis.verdict.value,
@@ -156,7 +156,7 @@ def _settings(analysis: Analysis) -> dict[str, Any]:
 
 
 def run_figures(analysis: Analysis) -> dict[str, Any]:
-    """Return the figures of the sections by name, which are not part of the stable format."""
+    """Return the figures of all sections by name; they are not part of the stable format of report.json."""
     sections = analysis.sections
     return {
         "availability": asdict(sections.availability)["kinds"],

@@ -245,7 +245,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Escape text of a log, which must not end a table cell or start markup; spaces at both ends stay.
+    """Escape text of a log, so it can neither end a table cell nor start markup; spaces at both ends stay.
 
     :param text: any text
     """

@@ -27,8 +27,8 @@ IN_ORDER = 0.9
 """Fraction of the records that must be in order for a file to count as written during training. Other files were
 written afterwards, one tag after another."""
 MIN_POINTS_BESIDE = 3
-"""If more points than this of one tag lie all before or all after those of the other tags, they were not written during
-training."""
+"""If more points than this of one tag all precede or all follow the points of the other tags, they were not written
+during training."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -61,7 +61,7 @@ def axis_of(series: SeriesSet) -> str:
 
 
 class _Clock(NamedTuple):
-    """Hold the step that a run had reached at each record of a file.
+    """Hold the step that a run had reached at each record of an event file.
 
     :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
     :ivar reached: ``(n,) int64``, the largest step on the axis of the run so far
@@ -74,7 +74,7 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the clock from the tags on the axis of the run, each of which must have a point."""
+        """Read the steps from tags that count the unit of the run; each of these tags must have a point."""
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]
@@ -83,9 +83,9 @@ class _Clock(NamedTuple):
         return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
 
     def runs_with(self, track: Track) -> bool:
-        """Return whether a tag has the unit of the run, by comparing steps that were written at the same time.
+        """Return whether a tag counts the unit of the run, by comparing steps that were written at the same time.
 
-        The steps are compared at the last record of the tag or the run, whichever ends first. The last steps of both
+        The steps are compared at the last record of the tag or the run, whichever ends first. The last step of each
         would mislead, because a tag may end long before the run.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
@@ -112,14 +112,17 @@ class _Clock(NamedTuple):
 
 
 def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Return the position on the run's axis of each point whose tag has a different unit.
+    """Return where the points of tags that count another unit, such as episodes, lie on the run's axis.
 
-    The run's axis counts environment steps if a known tag does. Otherwise it counts episodes if our own tags do, or
-    else the unit of the tag with the best return. Where the file does not show the positions, the points are spread
-    evenly over the run.
+    The run's axis counts environment steps if one of the tags is known to count them. Without such a tag it counts
+    episodes, if a tag of ``common/tags.py`` counts these. Otherwise it counts the unit of the tag with the returns.
+
+    A point lies at the step that the run had reached when the point was written. If the order of the file does not show
+    this step, the points of the tag are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
-    :return: for each tag with a different axis a series whose values are steps of the run's axis
+    :return: for each tag that counts another unit, a series with the tag's own steps; its values are the positions on
+        the run's axis
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -160,7 +163,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return the points of a tag on the run's axis, in the form in which :func:`steps_elsewhere` returns other tags."""
+    """Return a tag that counts the unit of the run, in the form of :func:`steps_elsewhere`: values equal steps."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 

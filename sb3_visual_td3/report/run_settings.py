@@ -1,4 +1,4 @@
-"""Read the settings of a run: their values, the files that state them, and the defaults of all others.
+"""Read the settings of a run: their values, the files that state them, and the defaults of all other settings.
 
 Settings come from the file given with --hyperparams, from run.json, and from rl-zoo's args.yml and config.yml, in this
 order.
@@ -80,7 +80,7 @@ class Layer:
         return cls(source, values, code)
 
     def value_or_group(self, name: str) -> Any:
-        """Return the value of a name, or the mapping of the values below it; None if neither exists."""
+        """Return the value of a name, or the mapping of all values below that name; None if neither exists."""
         if name in self.values:
             return self.values[name]
         prefix = f"{name}."
@@ -101,11 +101,11 @@ class RunSettings:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Return the layers of all sources, the defaults last."""
+        """Return the settings of each source in order of precedence, and the defaults last."""
         return (*self.given, self.defaults)
 
     def get(self, name: str) -> Setting | None:
-        """Return a setting from the first source that has it; None if no source has it."""
+        """Return the value of a setting together with the first source that has it; None if no source has it."""
         return next((Setting(layer.values[name], layer.source) for layer in self.layers if name in layer.values), None)
 
     def value(self, name: str) -> Any:
@@ -115,7 +115,7 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the layer of the file that a user edits, rl-zoo's config.yml; without it, return all layers."""
+        """Return the settings in the file that a user edits, rl-zoo's config.yml; without it, those of every source."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 
@@ -172,7 +172,7 @@ def read_given_settings(path: Path) -> Layer:
     """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
 
     :param path: path of the file
-    :raises ValueError: if the file is of another kind; the message names it
+    :raises ValueError: if the file is of another kind; the message names the file
     :raises OSError: if the file cannot be read
     """
     content = read_mapping(path)
@@ -242,7 +242,7 @@ def _zoo_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defaults(given: RunSettings) -> Layer:
-    """Return the defaults of the algorithm, where it is SB3's TD3 or VisualTD3; otherwise an empty layer."""
+    """Return the defaults of SB3's TD3 or of VisualTD3, if the run used one of them; otherwise return no settings."""
     if given.algo not in ("td3", "visual_td3"):
         return Layer("default")
     known = _known_defaults()

@@ -69,7 +69,7 @@ _AXIS_OF_COLUMN = {
     **dict.fromkeys(["episode", "episodes"], "episodes"),
     **dict.fromkeys(["epoch", "epochs"], "epochs"),
 }
-# MLflow exports have a column "key"; TensorBoard's and our own tables with one row per point have a column "tag".
+# MLflow exports have a column "key". TensorBoard's tables and series.csv, with one row per point, have a column "tag".
 _NAME_COLUMNS = ("metric", "key", "tag", "name")
 _RUN_COLUMNS = ("run", "run_id", "run id")
 _NO_SERIES = frozenset(["wall time", "wall_time", "_runtime", "_timestamp", "timestamp", "time", "date", "datetime"])
@@ -98,7 +98,7 @@ def is_sb3_table(name: str) -> bool:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether the name of a file is the name of a table."""
+    """Return whether the name of a file shows that it is a table, such as progress.csv or evaluations.npz."""
     return path.suffix.lower() in {".csv", ".npz"}
 
 
@@ -320,7 +320,7 @@ _Points = dict[str, tuple[list[int], list[float]]]
 def _long_points(
     rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, default_name: str, runs: set[str]
 ) -> _Points:
-    """Read a table with one row for each point: exports of MLflow and TensorBoard, and our own series.csv."""
+    """Read a table with one row for each point: exports of MLflow and TensorBoard, and series.csv."""
     points: _Points = {}
     at_name, at_run = _find_column(heading, _NAME_COLUMNS), _find_column(heading, _RUN_COLUMNS)
     at_value = _find_column(heading, ("value",))
@@ -338,7 +338,7 @@ def _long_points(
 
 
 def _wide_points(rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, runs: set[str]) -> _Points:
-    """Read a table with one row for each step: SB3's progress.csv, exports of Weights & Biases, most other tables."""
+    """Read a table with one row for each step, such as SB3's progress.csv and exports of Weights & Biases."""
     points: _Points = {}
     names = _metric_names(heading, at_step, runs)
     for row in rows:
@@ -381,7 +381,7 @@ def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[
 
 
 def _name_in_file_name(path: Path) -> str:
-    """Return the tag of a table that TensorBoard exported: ``run-RUN-tag-rollout_ep_rew_mean.csv``."""
+    """Return the tag in the name of a file that TensorBoard exported: ``run-RUN-tag-rollout_ep_rew_mean.csv``."""
     name = path.stem.rpartition("-tag-")[2]
     for known in (_EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN, *tags.TAGS):
         if known.replace("/", "_") == name:

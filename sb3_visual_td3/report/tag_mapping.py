@@ -1,4 +1,4 @@
-"""Rename the tags of other libraries to ours, by a small mapping that is built in or given with --tags."""
+"""Rename the tags of other libraries to those of this package, by a mapping that is built in or given with --tags."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS
 
 HELP = (
     "YAML file that maps the tags in the event files to the names of this package, one per line: 'THEIRS: OURS', for "
-    "example 'Loss/qf1: train/critic_1_loss'. If theirs has another sign or factor, write 'THEIRS: {tag: OURS, scale: "
-    "-1}'. If ours counts episodes (train/episode_length), their k-th point is episode k. The tags of CleanRL and "
-    "Stable-Baselines3 need no such file. --write-tags writes a file to start from"
+    "example 'Loss/qf1: train/critic_1_loss'. If THEIRS has another sign or factor, write 'THEIRS: {tag: OURS, scale: "
+    "-1}'. If OURS counts episodes (such as train/episode_length), point k of THEIRS is episode k. The tags of "
+    "CleanRL and Stable-Baselines3 need no such file. --write-tags writes a file to start from"
 )
 WRITE_HELP = (
-    "write a file for --tags to this path. It lists every name that the run logged, with a guess of the name in this "
-    "package if there is one. Correct the file, and give it with --tags. If PATH holds several runs, the names are "
+    "write a file for --tags to this path. It lists every name that the run logged, with a guess of the name that "
+    "this package uses for it. Correct the file, and give it with --tags. If PATH holds several runs, the names are "
     "those of the first"
 )
 
@@ -51,8 +51,8 @@ WRITE_HELP = (
 class Target:
     """Name the tag of this package that corresponds to a tag of other code.
 
-    :param tag: our name
-    :param scale: factor from their value to ours
+    :param tag: the tag of this package
+    :param scale: factor that converts a value of the other code to a value of this package
     """
 
     tag: str
@@ -60,13 +60,13 @@ class Target:
 
     @property
     def counts_episodes(self) -> bool:
-        """Return whether the x-axis of our tag is the number of the episode."""
+        """Return whether the x-axis of this package's tag is the number of the episode."""
         return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
 
     def read(self, series: Series) -> Series:
-        """Convert a series that other code logged: give it our tag, and multiply its values by ``scale``.
+        """Convert a series that other code logged: rename it to ``tag``, and multiply its values by ``scale``.
 
-        If our tag counts episodes, the k-th point (from 0) becomes episode k.
+        If ``tag`` counts episodes, the k-th point (from 0) becomes episode k.
 
         :param series: the series as the other code logged it
         """
@@ -90,9 +90,9 @@ class TagMapping:
     """Hold the mapping of one library or project.
 
     :param name: name of the library, or of the file
-    :param targets: our tags by tag of the other code, which may correspond to several of ours
+    :param targets: tags of this package, by the tag of the other code. A tag may correspond to several
     :param recognised_by: a built-in mapping is used only for a run that logged all these tags
-    :param keep_out: tags that seem to correspond to one of ours but do not, with the reason
+    :param keep_out: tags that seem to correspond to a tag of this package but do not, with the reason
     """
 
     name: str
@@ -134,11 +134,11 @@ def built_in_mappings() -> tuple[TagMapping, ...]:
 
 
 def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
-    """Return a run with the tags of other code under our names, and notes on the renamed tags.
+    """Return a run in which tags of other code have this package's names, and notes on the renamed tags.
 
     :param data: content of the run's event files
-    :param given: the mapping of --tags. The built-in mappings apply to all other tags, and never replace one of our
-        tags.
+    :param given: the mapping of --tags. The built-in mappings apply to all other tags, and never replace a tag of this
+        package.
     :raises UnreadableRunError: if two tags of the run would get the same name
     """
     logged = set(data.series.names())
@@ -156,7 +156,7 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 
 def _not_there_yet(targets: Targets, series: SeriesSet) -> Targets:
-    # A built-in mapping never replaces one of our tags that the run logged itself, or that --tags filled.
+    # A built-in mapping never replaces a tag of this package that the run logged itself, or that --tags filled.
     new = {theirs: tuple(t for t in each if t.tag not in series) for theirs, each in targets.items()}
     return {theirs: each for theirs, each in new.items() if each and theirs in series}
 
@@ -167,7 +167,7 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
         for target in targets:
             sources.setdefault(target.tag, []).append(theirs)
     for ours, theirs_of in sources.items():
-        # One of our tags that the run logged also collides, unless the file maps it to another name.
+        # A tag of this package that the run logged also collides, unless the file maps it to another name.
         if ours in logged and ours not in chosen:
             raise UnreadableRunError(
                 f"{path}: the run logged {ours} itself, and {name} also maps {' and '.join(theirs_of)} to it. "
@@ -211,13 +211,13 @@ def _targets(content: Mapping[str, Any], name: str) -> dict[str, tuple[Target, .
 def _target(entry: Any, where: str) -> Target:
     keys = {"tag": entry} if isinstance(entry, str) else entry
     if not isinstance(keys, dict) or not isinstance(keys.get("tag"), str) or not keys.keys() <= {"tag", "scale"}:
-        raise ValueError(f"{where}: expected one of our tags, or {{tag: OURS, scale: FACTOR}}; got {shown(entry)}")
+        raise ValueError(f"{where} is {shown(entry)}; expected a tag of this package, or {{tag: OURS, scale: FACTOR}}")
     tag, scale = keys["tag"], keys.get("scale", 1.0)
     # The names of the alerts of single rules are not in the table, because they follow from the rules.
     known = [*tags.TAGS, *tags.OF_SB3.values(), *map(tags.alert_of_rule, LIVE_RULES)]
     if tag not in known:
         near = difflib.get_close_matches(tag, known, n=1, cutoff=0.0)
-        raise ValueError(f"{where}: {tag!r} is not one of our tags; the nearest is {near[0]!r}")
+        raise ValueError(f"{where}: {tag!r} is not a tag of this package; the nearest is {near[0]!r}")
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale) or scale == 0:
         raise ValueError(f"{where}: scale is {shown(scale)}; expected a finite number that is not 0")
     return Target(tag, float(scale))
@@ -240,9 +240,9 @@ _RETURN_WORDS = frozenset(["return", "returns", "reward", "rewards", "rew", "sco
 
 
 def mapping_to_start_from(data: RunData, name: str) -> str:
-    """Return the text of a file for --tags: every name of the run, with a guess of our name if there is one.
+    """Return the text of a file for --tags: every name of the run, with a guess of this package's name for it.
 
-    :param data: the run, under the names that its own code uses
+    :param data: the run, with the tags that its own code logged
     :param name: name of the run, for the heading
     """
     guesses = _guesses(data)
@@ -267,7 +267,7 @@ def mapping_to_start_from(data: RunData, name: str) -> str:
 
 
 def _guesses(data: RunData) -> dict[str, str]:
-    """Guess our name for each name of other code; each of our names is used at most once."""
+    """Guess this package's name for each name of other code; no two names get the same guess."""
     known = {theirs for mapping in built_in_mappings() for theirs in mapping.targets}
     logged = data.series.names()
     names = [
@@ -300,7 +300,7 @@ def _guesses(data: RunData) -> dict[str, str]:
         if found is not None and found.source == "evaluation":
             guess(theirs, tags.EVAL_REWARD)
         elif found is None and words & _RETURN_WORDS and words & EPISODE_WORDS:
-            # A return over episodes becomes our tag with one point per episode. A return over environment steps becomes
+            # A return over episodes becomes the tag with one point per episode. A return over environment steps becomes
             # the tag that SB3 logs.
             guess(theirs, tags.OF_SB3["ep_rew_mean"] if counts_steps else tags.EPISODE_REWARD)
         elif find_lengths([theirs]) is not None and not words & EVALUATION_WORDS:

@@ -1,4 +1,4 @@
-"""Implement ``--watch``: judge runs that still train again whenever they have logged new points."""
+"""Implement ``--watch``: follow runs while they train, and judge a run again when it has logged new points."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ONGOING = Ending(None, is_over=False)
 
 
 class Job(Protocol):
-    """Describe the work of the report command on its runs, for a single check or for repeated checks."""
+    """Define what the watch needs from the report command: find runs, judge them and write the reports."""
 
     def find(self) -> FoundRuns:
         """Find the runs below the requested paths."""
@@ -223,7 +223,7 @@ def watch(
                 show(watched.in_one_line())
                 # A slow check of many runs must leave time on the processor for training runs on the same machine.
                 wait(max(interval_s, time.monotonic() - began))
-    except (KeyboardInterrupt, BrokenPipeError):  # a broken pipe: the program that reads our stdout has ended
+    except (KeyboardInterrupt, BrokenPipeError):  # a broken pipe: the program that reads stdout has ended
         return watched
 
 
@@ -243,7 +243,7 @@ def split_command(text: str) -> tuple[str, ...]:
 
 
 def change_variables(name: str, path: Path, analysis: Analysis | None, before: str) -> dict[str, str]:
-    """Return the environment variables that describe a change to the command of --on-change.
+    """Return the environment variables in which the command of --on-change finds what has changed.
 
     :param name: name of the run
     :param path: folder or file of the run

@@ -48,7 +48,7 @@ def verdict_sentence(analysis: Analysis) -> str:
 
 
 def answers_line(analysis: Analysis) -> str:
-    """Return the answers to both questions, the shape of the return curve, and the evidence level, in one line."""
+    """Return one line: whether the run is stable and learns, the shape of its return curve, and the evidence level."""
     learning = f"Learning: {analysis.learning}"
     curve = analysis.curve
     if curve is not None:
@@ -90,7 +90,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
 
 
 def _lost_since_peak(analysis: Analysis) -> float | None:
-    """Return the fraction of its gain over the start that the run has lost again; None if the curve never rose."""
+    """Return which fraction of its gain in return the run has lost again; None if the return never rose."""
     comparison, curve = analysis.questions.comparison, analysis.curve
     if comparison is not None and comparison.peak > comparison.baseline:
         return (comparison.peak - comparison.late) / (comparison.peak - comparison.baseline)
@@ -192,8 +192,8 @@ def length_in_words(analysis: Analysis) -> str:
     steps, curve = analysis.series.n_steps, analysis.curve
     if steps is None:
         return "unknown length"
-    # Episodes or epochs are not environment steps, and a reader would take them for that. Code of one's own may log its
-    # returns over episodes and its losses over updates: the largest step of all tags is then no number of episodes.
+    # Episodes or epochs are not environment steps, and a reader would take them for that. Other code may log its
+    # returns over episodes and its losses over updates: the largest step of all tags does not count episodes then.
     if analysis.data.axis == "episodes" and curve is not None and curve.last_step is not None:
         if curve_unit(analysis, curve) == "episode" and curve.last_step < steps:
             # With the lengths of the episodes, their sum is the number of environment steps.

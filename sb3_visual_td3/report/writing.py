@@ -42,7 +42,7 @@ def report_csv(analyses: Sequence[Analysis]) -> str:
 
 
 def series_csv(analyses: Sequence[Analysis]) -> str:
-    """Return series.csv: one row for each point of each run, under our names, sorted by tag and step."""
+    """Return series.csv: one row for each point of each run, sorted by tag (named as in common/tags.py) and step."""
     rows = (
         (run, name, step, value)
         for analysis in analyses
@@ -80,10 +80,11 @@ def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders to try to write to, in order.
+    """Return the folders for the reports, in the order in which to try them.
 
-    If --output names no folder, the reports of a single run go into the folder of the run, if that holds a run.json.
-    Any other folder may hold data of another program and is not changed: the reports then go into the current folder.
+    If --output names no folder, the reports of a single run go into the folder of the run, if this folder holds a
+    run.json. Any other folder may hold data of another program and is not changed: the reports then go into the current
+    folder.
 
     :param output: the folder of --output
     :param paths: the paths that were requested

@@ -126,7 +126,7 @@ def test_a_clock_that_jumps_within_a_file_is_a_note_and_no_other_verdict(judge: 
     for i, part in enumerate((points[:third], points[third : 2 * third], points[2 * third :])):
         append(tmp_path / "run" / NAME, scalars(part, start_time=[1e9, 5.0, 2e9][i]))
     assert judge(tmp_path / "run") == 1
-    assert any("the clock goes back by 999,999,99" in note for note in notes(tmp_path))
+    assert any("the wall-clock time goes back by 999,999,99" in note for note in notes(tmp_path))
     assert written(tmp_path)["run"]["n_points"] == len(points)  # type: ignore[index]
 
 

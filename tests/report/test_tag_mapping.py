@@ -197,11 +197,11 @@ def test_two_names_for_one_tag_are_allowed_if_a_run_logs_only_one(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("a: train/q1_valeu", "'train/q1_valeu' is not one of our tags; the nearest is 'train/q1_value'"),
+        ("a: train/q1_valeu", "'train/q1_valeu' is not a tag of this package; the nearest is 'train/q1_value'"),
         ("a: {tag: train/q1_value, scale: 0}", "expected a finite number that is not 0"),
         ("a: {tag: train/q1_value, scale: .inf}", "expected a finite number"),
-        ("a: {tag: train/q1_value, factor: 2}", "expected one of our tags"),
-        ("a: 3", "expected one of our tags"),
+        ("a: {tag: train/q1_value, factor: 2}", "expected a tag of this package"),
+        ("a: 3", "expected a tag of this package"),
         ("- a", "expected a mapping"),
         ("a: b: c", "not valid YAML"),
         ("rollout/ep_len_mean: train/episode_length", "running mean over up to 100 episodes"),

@@ -59,7 +59,7 @@ class Alert:
 
     @classmethod
     def of(cls, series: Series) -> Alert:
-        """Count the active points of a series that is not empty."""
+        """Count the points of an alert, and those that are active (1); the series must have at least one point."""
         is_active = series.values == 1.0
         active = series.steps[is_active]
         first = last = None

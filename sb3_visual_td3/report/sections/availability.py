@@ -95,7 +95,7 @@ class Availability:
 
 
 def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> Availability:
-    """Sort the logged tags, and the known tags that were not logged, by kind.
+    """Group the logged tags by kind, and also the known tags that were not logged.
 
     :param data: the series of the run
     :param criteria: the judged criteria, some of which need missing tags

@@ -75,7 +75,7 @@ class Twins:
     :param max_distance: largest |Q1 - Q2|
     :param max_step: step of the largest distance
     :param mean_difference: mean of Q1 - Q2, with its sign
-    :param scale: the largest |Q| of the pair, at least 1
+    :param scale: the largest |Q| of both critics, at least 1
     :param rows: about a dozen of the common steps
     """
 
@@ -121,7 +121,7 @@ class Critics:
 
     @property
     def largest_bound_use(self) -> BoundUse | None:
-        """Return the Q value with the largest ratio to its bound; None if no bound was logged."""
+        """Return the largest ratio of a Q value to its bound, with the value's tag; None if no bound was logged."""
         return max(self.bound_use, key=lambda use: use.part, default=None)
 
 

@@ -97,7 +97,7 @@ class Growth:
 
 
 def growth(data: SeriesSet) -> Growth:
-    """Compute the growth of losses, norms and Q over the run."""
+    """Compute the growth of losses, gradient norms and Q values over the run."""
     found = (timeline(data[tag]) for tag in TIMELINE_TAGS)
     return Growth(tuple(one for one in found if one is not None))
 
