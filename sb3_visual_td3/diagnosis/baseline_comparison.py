@@ -1,7 +1,8 @@
-"""Compares the evaluations of a run with untrained policies: random actions and, in driving environments, full braking.
+"""Compare the evaluations of a run with untrained policies: random actions and, in driving environments, full braking.
 
-A return curve shows learning only if it began before the policy had learned. A run of five or ten evaluations may have
-learned before the first one. The distance from a random policy then shows more than the shape of the curve.
+A return curve shows learning only if it began before the policy had learned. In a run of five or ten evaluations, the
+policy may have learned before the first evaluation. The distance from a random policy then shows more than the shape of
+the curve.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def compare_with_baselines(data: SeriesSet) -> Comparison | None:
 
 
 def _has_jumped(values: FloatArray) -> bool:
-    """Return whether the last evaluation is far above all earlier ones, compared with the range of these.
+    """Return whether the last evaluation is far above all earlier evaluations, compared with their range.
 
     A policy that has just begun to learn shows such a jump. Only later evaluations show whether it keeps the new level.
 

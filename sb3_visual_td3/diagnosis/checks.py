@@ -28,6 +28,7 @@ LAST_QUARTER = 0.25
 class Measurement(NamedTuple):
     """Hold the result of a check.
 
+    :ivar status: the result: pass, fail or unknown
     :ivar value: the figure that was compared with the threshold; None without a measurement
     :ivar detail: the figures behind the status, in words
     """
@@ -66,7 +67,7 @@ class Check:
 
 
 def _judged(holds: bool, value: float, n_points: int, min_points: int, detail: str) -> Measurement:
-    """Return a failure or a pass; with too few points, a pass becomes unknown."""
+    """Return a pass or a failure as a measurement; with too few points, a pass becomes unknown."""
     if not holds:
         return Measurement(Status.FAIL, value, detail)
     if n_points < min_points:
@@ -83,12 +84,12 @@ def _missing(data: SeriesSet, tags: Tags) -> list[str]:
 
 
 def mean_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the mean is strictly below the threshold."""
+    """Pass if the mean of the tag is strictly below the threshold."""
     return _mean(data, tags, threshold, min_points, strict=True)
 
 
 def mean_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the mean is not above the threshold."""
+    """Pass if the mean of the tag is at most the threshold."""
     return _mean(data, tags, threshold, min_points, strict=False)
 
 
@@ -131,7 +132,7 @@ def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_poi
 
 
 def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if at most ``threshold`` points are 1.
+    """Pass if at most ``threshold`` points of an alert are 1, which means that it was active.
 
     An alert also logs points with a 0, where it checked and found nothing; these do not count. The hand-written report
     on the CARLA run that started this project counted all points, and overstated 17 activations as 22.
@@ -172,7 +173,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
     later = loss.tail(0.5)
     growth, whole = growth_factor(later), growth_factor(loss)
     if not np.isfinite(growth):
-        # A loss of 0 has no logarithm and hence no growth factor, and is not a failure.
+        # A loss of 0 has no logarithm, so it has no growth factor. It is not a failure.
         if loss.abs_max() == 0.0:
             return _judged(True, 1.0, len(loss), min_points, "the loss is 0 throughout")
         return Measurement(Status.UNKNOWN, None, f"too few points in the later half to show a trend: {len(later)}")
@@ -363,8 +364,8 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     """Pass if no rule finds a cause with a confidence of ``threshold`` or more, and all of ``tags`` are logged.
 
     A cause counts only if the tag of its strongest evidence is one of ``tags``. Optional tags, such as the length of
-    episodes, have criteria of their own. If they counted here too, the same run could get another verdict only because
-    it logged more.
+    episodes, have criteria of their own. If they counted here too, a run could get another verdict only because it
+    logged more tags.
     """
     # Consequences and blind spots do not count, because their cause counts with its own confidence.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]

@@ -152,7 +152,7 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    Some criteria need the tags of one of our callbacks. If that callback ran, such a criterion blocks a GO, and a
+    Some criteria need the tags of a callback of this package. If that callback ran, such a criterion blocks a GO, and a
     missing tag makes it unknown. If the callback did not run, the criterion does not apply.
 
     :param criteria: the criteria that :func:`load_criteria` returned
@@ -209,11 +209,11 @@ class _Run:
         must not decide whether a criterion applies: leaving them out of the log would then excuse the same failure.
     :param last_step: the last environment step of any known tag
     :param kind: the kind of algorithm
-    :param callbacks: which of our callbacks ran
+    :param callbacks: the callbacks of this package that ran
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param early: why it is too early to call a criterion failed; None if it is not too early
     :param logged: the names that the run logged
-    :param is_watched_from_outside: whether our callback watched a stock algorithm, which shows no targets and rewards
+    :param is_watched_from_outside: whether a callback watched a stock algorithm, which shows no targets and rewards
     """
 
     encoder_is_shared: bool
@@ -305,7 +305,7 @@ class _Run:
         return callback is not None and self.kind.family is Family.OFF_POLICY
 
     def why_without(self, callback: str) -> str:
-        """Return why a criterion does not apply where a callback did not run, in words."""
+        """Return, in words, why a criterion does not apply to a run in which a callback did not run."""
         if callback in {_METRICS, _EVALUATION}:
             return "for runs in a driving environment"
         if self.kind.family in {Family.ON_POLICY, Family.VALUE_BASED}:
@@ -349,7 +349,7 @@ class _Run:
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
         if criterion.kind == "within_bound" and self._bound_is_hidden:
-            return "a stock algorithm shows no rewards to our callback, so no bound is known"
+            return "a stock algorithm shows no rewards to callbacks, so no bound is known"
         if self.has_no_encoder:
             return "the policy has no encoder"
         if self.encoder_is_shared:
@@ -440,7 +440,9 @@ def _entries(content: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str,
         raise ValueError(f"{name}: format_version is {version}; expected {FORMAT_VERSION}")
     criteria = content.get("criteria") or {}
     if not isinstance(criteria, dict) or not all(isinstance(entry, dict) for entry in criteria.values()):
-        raise ValueError(f"{name}: 'criteria' must map each criterion's id to its keys")
+        raise ValueError(
+            f"{name}: criteria is {shown(criteria)}; expected a mapping from each criterion's id to its keys"
+        )
     return criteria
 
 
@@ -454,7 +456,7 @@ def _merge(known: Mapping[str, Criterion], entries: Mapping[str, Mapping[str, An
         else:
             missing = sorted(_REQUIRED - values.keys())
             if missing:
-                raise ValueError(f"{where}: missing {', '.join(missing)} (it is not one of the built-in criteria)")
+                raise ValueError(f"{where}: not a built-in criterion, and these keys are missing: {', '.join(missing)}")
             merged[identifier] = Criterion(id=str(identifier), **values)
         _check_threshold(merged[identifier], where)
     return merged
@@ -484,4 +486,4 @@ def _check_threshold(criterion: Criterion, where: str) -> None:
     if criterion.threshold is None and check.needs_threshold:
         raise ValueError(f"{where}: the kind {criterion.kind} needs a threshold: add a number")
     if len(criterion.tags) < check.n_tags:
-        raise ValueError(f"{where}: the kind {criterion.kind} reads {check.n_tags} tags; got {list(criterion.tags)}")
+        raise ValueError(f"{where}: tags is {list(criterion.tags)}; {criterion.kind} needs {check.n_tags} or more")

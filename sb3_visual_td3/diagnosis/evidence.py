@@ -31,9 +31,10 @@ _OWN_SCALE = {
 class RunEvidence(NamedTuple):
     """State how much of a run could be checked.
 
-    :param level: "full" if our callbacks ran and every criterion could be answered. For algorithms that our callbacks
-        do not support, "full" if every check for that kind of algorithm could be made. "standard" if the returns of
-        training and evaluation were logged and all checks for the run's kind could be made; otherwise "thin".
+    :param level: "full" if callbacks of this package ran and every criterion could be answered. For algorithms that
+        these callbacks do not support, "full" if every check for that kind of algorithm could be made. "standard" if
+        the returns of training and evaluation were logged and all checks for the run's kind could be made; otherwise
+        "thin".
     :param n_made: number of checks that could be made.
     :param n_possible: number of checks that exist for this kind of run.
     """
@@ -79,7 +80,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     is_known = answers.kind.family is not Family.UNKNOWN
     is_standard = is_known and has_evaluation and has_training and made >= wanted
     if answers.kind.family in {Family.ON_POLICY, Family.VALUE_BASED}:
-        # Our callbacks do not fit these algorithms, so nothing is missing without them.
+        # The callbacks of this package do not fit these algorithms, so nothing is missing without them.
         is_full = is_standard
     else:
         is_full = has_evaluation and _is_answered_by_callbacks(data, asked)
@@ -92,7 +93,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
 
 
 def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult]) -> bool:
-    """Return whether our callbacks ran, and their tags answer every criterion that can block a GO."""
+    """Return whether callbacks of this package ran, and their tags answer every criterion that can block a GO."""
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False
     is_answered = all(r.status is not Status.UNKNOWN for r in asked if r.blocking)

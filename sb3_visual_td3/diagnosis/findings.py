@@ -31,18 +31,18 @@ class Evidence:
 
     @classmethod
     def last_of(cls, series: Series, note: str) -> Evidence:
-        """Return the last point of a series that is not empty, as evidence."""
+        """Return the last point of a series as evidence; the series must not be empty."""
         return cls(series.name, int(series.steps[-1]), float(series.values[-1]), note)
 
     @classmethod
     def largest_of(cls, series: Series, note: str) -> Evidence:
-        """Return the largest point of a series that is not empty, as evidence."""
+        """Return the largest point of a series as evidence; the series must not be empty."""
         at = int(series.values.argmax())
         return cls(series.name, int(series.steps[at]), float(series.values[at]), note)
 
     @classmethod
     def near(cls, series: Series, step: int | None, note: str) -> Evidence:
-        """Return the last point at or before a step (None: the last of all) of a series that is not empty."""
+        """Return the last point at or before a step as evidence; if the step is None, return the last point of all."""
         if step is None:
             return cls.last_of(series, note)
         at = max(int(np.searchsorted(series.steps, step, side="right")) - 1, 0)
@@ -55,7 +55,7 @@ class RuleResult:
 
     :param confidence: confidence in the finding; :meth:`Rule.diagnose` limits it to [0, 0.98]
     :param evidence: the points that support it, the strongest first
-    :param first_step: environment step at which it first showed; None if the data do not show it
+    :param first_step: environment step at which the finding first showed; None if the data do not show this
     :param value: the figure that the rule compared; NaN if it combined several
     :param threshold: the number with which it was compared; NaN if the rule combined several figures
     :param role: cause or blind spot
@@ -76,14 +76,14 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Name a problem of a run that its series support: a cause, a blind spot or a consequence.
+    """Describe a problem that the logged series of a run show: a cause, a blind spot or a consequence.
 
     :param id: the id of the rule
     :param title: the problem in a few words
     :param confidence: confidence in [0, 1]
     :param evidence: the points that support it, the strongest first
     :param remedy: the first thing to do
-    :param first_step: environment step at which it first showed; None if the data do not show it
+    :param first_step: environment step at which the problem first showed; None if the data do not show this
     :param role: cause, blind spot or consequence
     :param explained_by: ids of the diagnoses that turn this diagnosis into a consequence if they are found too
     :param consequence_of: id of the cause, for a consequence
@@ -105,7 +105,7 @@ class Diagnosis:
 
     def as_consequence_of(self, cause: Diagnosis) -> Diagnosis:
         """Return this diagnosis as a consequence of another diagnosis, with a remedy that names the cause first."""
-        remedy = f"A consequence of {cause.id}: remedy that first. If this one remains afterwards: {self.remedy}"
+        remedy = f"A consequence of {cause.id}: remedy that first. If this problem remains afterwards: {self.remedy}"
         return replace(self, role="consequence", consequence_of=cause.id, remedy=remedy)
 
 
@@ -117,10 +117,10 @@ class SettingChange:
         the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it, otherwise
         ``learning_rate``
     :param reason: why, and where the number comes from
-    :param to: the new value; a mapping is merged into the run's own
+    :param to: the new value; a mapping is merged into the run's own mapping
     :param fill: keys of that mapping that are added only if the run's own mapping lacks them
-    :param at_least: the new value if the run's own is smaller
-    :param at_most: the new value if the run's own is larger
+    :param at_least: the new value if the run's own value is smaller
+    :param at_most: the new value if the run's own value is larger
     :param times: factor on the run's own value if ``at_least`` or ``at_most`` holds already, or is not given
     :param of_steps: with ``at_least``: a fraction of the run's length, which replaces ``at_least`` if it is larger
     :param most: upper limit of ``of_steps``, in steps
@@ -169,7 +169,7 @@ class Rule:
     :param title: the problem in a few words
     :param remedy: the first thing to do
     :param is_live: whether the rule is also applied while training runs, to a window of the last updates
-    :param explained_by: ids of the diagnoses of which it may be a mere consequence
+    :param explained_by: ids of the diagnoses of which this diagnosis may be a mere consequence
     :param cure: the changes of settings that it proposes
     :param find: ``diagnose`` of the module: a pure function over the series of a run, or of a window of it; it returns
         None if nothing is wrong

@@ -1,11 +1,11 @@
-"""Answers "is it stable?" in the run's own scale, from the tags that its kind of algorithm logs anyway.
+"""Answer "is it stable?" in the run's own scale, from the tags that its kind of algorithm logs anyway.
 
 A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if they return 100. Every check here
 therefore compares a series with the returns that the same run logged, or with its own early part. No check needs a tag
-that only our own callbacks write.
+that only the callbacks of this package write.
 
-One sign alone rarely proves that a training run is unstable. A sign that proves it is *clear*; two signs of different
-kinds together also count as clear. A single unclear sign makes the answer "unknown".
+One sign alone rarely proves that a training run is unstable. A sign that does prove it is called *clear*. Two unclear
+signs of different kinds count as a clear one, and a single unclear sign makes the answer "unknown".
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ class Sign:
 
 
 class NotMade(NamedTuple):
-    """Name a check that the logged tags do not allow.
+    """Record that a check could not be made with the logged tags.
 
-    :param missing: the tags or facts that it would need, in words.
+    :param missing: the tags or facts that the check needs, in words.
     """
 
     missing: str
@@ -117,6 +117,8 @@ class Stability:
 def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown") -> Stability:
     """Answer "is it stable?" for one run.
 
+    :param data: the series of the run.
+    :param kind: the kind of algorithm, which decides what Q and the losses mean.
     :param learning: whether the return shows that the run learns; some signs count only if it does not.
     """
     checks: list[tuple[str, Callable[[SeriesSet, RunKind, Answer], Found]]] = [
@@ -331,7 +333,7 @@ def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
 
 
 def critic_loss(data: SeriesSet) -> Series | None:
-    """Return the critic's loss; if several are logged, the first by name."""
+    """Return the series of the critic's loss; if several are logged, return the one whose name sorts first."""
     losses = find_critic_losses(data.names())
     return data[losses[0]].finite if losses else None
 
@@ -357,8 +359,8 @@ def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
 def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     """Look for a standard deviation of the actions that grows to a multiple of its first level.
 
-    A growing deviation turns the actions into noise that is cut off at the ends of their range. An entropy bonus drives
-    a policy there, or a loss that finds no better mean. A deviation that shrinks is normal.
+    A growing deviation turns the actions into noise that is cut off at the ends of their range. The usual causes are an
+    entropy bonus, and a loss that finds no better mean. A deviation that shrinks is normal.
     """
     series = named(data, {"std"}, must_not=RETURN_OR_OTHER)
     if series is None:
@@ -470,7 +472,7 @@ def _ends(series: Series) -> tuple[float, float]:
 
 
 def _worst_window(series: Series, ratios: FloatArray) -> tuple[float, int]:
-    """Return the largest median over a twentieth of the points, and the step at its end."""
+    """Return the largest median over a twentieth of the points, and the last step of that twentieth."""
     window = max(3, ratios.size // 20)
     begins, medians = moving_medians(ratios, window)
     worst = int(np.argmax(medians))

@@ -50,19 +50,19 @@ class QSupport(NamedTuple):
 
     @property
     def value_in_words(self) -> str:
-        """Return the value of the scale, as part of a sentence."""
+        """Return the value of ``q_scale`` as text, with a note if it is the smallest accepted value."""
         return scale_value(self.q_scale)
 
     @property
     def scale_in_words(self) -> str:
-        """Return a phrase that names the scale, as part of a sentence."""
+        """Return what ``q_scale`` is, in words: the largest |Q| on replayed pairs, or an estimate of it."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
         return "the largest |Q| on replayed pairs"
 
 
 def scale_value(scale: float) -> str:
-    """Return a scale of Q in words, with a note if a smaller |Q| may have been measured.
+    """Return a scale of Q as text, with a note if the measured |Q| may have been smaller.
 
     :param scale: the largest |Q|, at least :data:`FLOOR`
     """

@@ -90,7 +90,7 @@ EPISODE_AXIS_SPACING = 100
 
 
 class CurveState(Enum):
-    """Name the shape of a return curve."""
+    """Define the possible shapes of a return curve."""
 
     IMPROVING = "improving"
     PLATEAU = "plateau after improving"
@@ -168,7 +168,7 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
     sigma^2 / W``.
 
     :param values: ``(n,)``, finite, ``n >= 2``.
-    :param averaged_over: episodes behind one point, ``W``.
+    :param averaged_over: number of episodes that one point averages, ``W``.
     :param episodes_between: episodes between two points, ``k``; None: ``W``.
     """
     steps = np.abs(np.diff(values))
@@ -237,7 +237,7 @@ def judge_curve(
     """Judge the shape of one return curve against its own noise.
 
     :param series: returns by step, in any scale; points that are not finite are left out.
-    :param averaged_over: episodes behind one point.
+    :param averaged_over: number of episodes that one point averages.
     :param lengths: episode lengths in environment steps, from which the number of episodes between two points follows.
     :param on_steps: True if the x-axis counts environment steps, False if it counts episodes.
     :param is_complete: whether the series covers the run from start to end; a partial series never gives the answer
@@ -446,7 +446,7 @@ def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, in
 
 
 def _last_beat_first_half(values: FloatArray) -> bool:
-    """Return whether both of the last two points beat the whole first half.
+    """Return whether the last two points both exceed every point of the first half.
 
     Five to nine points are too few to estimate noise. In one of ten curves of five points, the last two are the best by
     chance, so the gain must also be large.
@@ -455,7 +455,7 @@ def _last_beat_first_half(values: FloatArray) -> bool:
 
 
 def _has_hole(series: Series) -> bool:
-    """Return whether a part of the curve is missing: one pause between points lasts a fifth of the span, unlike others.
+    """Return whether a part of the curve is missing: one pause takes a fifth of the span, and most are far shorter.
 
     With fewer than ten points, pauses of a fifth are normal, so only a pause of half of the span counts.
     """
@@ -475,7 +475,7 @@ def _without_repeats(series: Series) -> Series:
 
 
 class _Experience(NamedTuple):
-    """Hold the amount of experience behind a curve. An unknown amount counts as enough.
+    """Hold the number of episodes and steps from which a curve was made; an unknown number counts as enough.
 
     :param episodes_between: episodes between two points; None where it is not known.
     :param n_episodes: episodes of the run.
@@ -499,10 +499,10 @@ class _Experience(NamedTuple):
         return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
 
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
-        """Return the standard error of the rise over the last third of a curve, for a spread of 1.
+        """Return the standard error of the rise over the last third of a curve, in units of the spread of one episode.
 
-        Only the episodes count that are in one of the two levels alone. If two means over ``D`` episodes differ in
-        ``m`` episodes, their difference has the variance ``2 m / D^2``; for medians, times pi / 2.
+        An episode contributes only if it is in one of the two levels and not in the other. If two means over ``D``
+        episodes differ in ``m`` episodes, their difference has the variance ``2 m / D^2``; for medians, times pi / 2.
         """
         in_level = self.episodes_in(window, averaged_over)
         points_between = max(n_points // 3 - window, 1)
@@ -681,10 +681,10 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
 
 
 def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None, int | None]:
-    """Return the first and the last step of the lengths of the same episodes, for a return that other code logged.
+    """Return the first and the last step of the episode lengths that were logged together with a series of returns.
 
-    The unit of such an axis is unknown. Lengths that were written at the same steps have the same unit, and show
-    whether the beginning or the end of the returns is missing.
+    The x-axis of returns that other code logged has an unknown unit. Lengths that were written at the same steps have
+    the same unit, and show whether the beginning or the end of the returns is missing.
     """
     if lengths is None or len(series) == 0 or len(lengths) == 0:
         return None, None
@@ -699,7 +699,7 @@ def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None
 
 
 def _by_episode(name: str) -> bool:
-    """Return whether this is one of our own tags whose x-axis counts episodes."""
+    """Return whether ``common/tags.py`` has this name, with episodes as its x-axis."""
     return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 

@@ -1,4 +1,4 @@
-"""Recognises the kind of algorithm behind a run by the tags that it logged, because not every check fits every kind.
+"""Recognise the kind of algorithm behind a run by the tags that it logged, because not every check fits every kind.
 
 A PPO run, for example, has no Q values to log. A criterion that cannot apply to a kind of run is "not applicable", not
 "unknown". Only names are read, never values, so the result does not depend on the success of the run.
@@ -15,7 +15,7 @@ from sb3_visual_td3.diagnosis.tag_search import find_actor_losses, find_critic_l
 
 
 class Family(Enum):
-    """Name the family of an algorithm, which decides which checks apply."""
+    """Define the families of algorithms; the family of a run decides which checks apply."""
 
     OFF_POLICY = "off-policy actor-critic"
     ON_POLICY = "on-policy"
@@ -87,8 +87,8 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no name identifies it.
 
-    "actor_loss" with "critic_loss" is what SB3's TD3 and DDPG log, under ``train/``; other implementations of A2C and
-    PPO use the same words, but they also log an entropy or a "value" loss, and no Q.
+    SB3's TD3 and DDPG log "actor_loss" and "critic_loss" under ``train/``. Other implementations of A2C and PPO use the
+    same words, but they also log an entropy or a "value" loss, and no Q.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

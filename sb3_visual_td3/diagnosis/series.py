@@ -273,8 +273,8 @@ def _last_per_step(series: Series) -> Series:
 def ended_not_finite(data: SeriesSet) -> int | None:
     """Return the step at which ExplosionAlertCallback ended the training because of a NaN or infinity.
 
-    The callback ends it before the number reaches a logged mean, so all other tags end with finite values. After a
-    rollback the alert is 0 again, and the training continues from healthy weights.
+    The callback ends the training before the value reaches a logged mean, so all other tags end with finite values.
+    After a rollback the alert is 0 again, and the training continues from healthy weights.
 
     :return: an environment step; None if the alert was not on at the end
     """

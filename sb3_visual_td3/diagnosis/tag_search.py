@@ -43,7 +43,7 @@ class ReturnTag(NamedTuple):
     :param name: the tag.
     :param source: "evaluation" if the policy acts without exploration, otherwise "training".
     :param rank: quality of the evidence; smaller is better.
-    :param averaged_over: number of episodes behind one point, if the name shows it.
+    :param averaged_over: number of episodes that one point averages, if the name shows it.
     """
 
     name: str

@@ -60,7 +60,7 @@ def growth_factor(series: Series) -> float:
 
 
 def later_half_change(series: Series) -> float:
-    """Return the robust change (slope times span) over the later half of the steps; NaN with too few points."""
+    """Return the robust change of a series over the later half of its steps, slope times span; NaN if too short."""
     half = series.finite.tail(0.5)
     if len(half) == 0:
         return float("nan")
@@ -84,6 +84,8 @@ def recent(series: Series, at_least: int = 3) -> Series:
 class Ends(NamedTuple):
     """Hold a quantity in the early and in the late part of a run.
 
+    :ivar early: value of the quantity in the early part
+    :ivar late: value of the quantity in the late part
     :ivar late_begins_at: the first step of the late part, on the series' own x-axis
     """
 

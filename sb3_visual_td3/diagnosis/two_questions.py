@@ -1,4 +1,4 @@
-"""Answers two questions about a run, "is it stable?" and "is it learning?", and derives one verdict from them."""
+"""Answer two questions about a run, "is it stable?" and "is it learning?", and derives one verdict from them."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Answers(NamedTuple):
 
 @once_per_run
 def ask(data: SeriesSet) -> Answers:
-    """Answer both questions about a run.
+    """Answer "is it stable?" and "is it learning?" for one run.
 
-    :param data: everything that the run logged, under the names that its own code uses.
+    :param data: everything that the run logged, with the tags of its own code.
     """
     kind = recognise(data.names())
     comparison = compare_with_baselines(data)
@@ -103,7 +103,7 @@ def too_early(data: SeriesSet) -> str | None:
 
 
 def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | None) -> Learning:
-    """Combine the shape of the return curves with the comparison with untrained policies."""
+    """Combine what the return curves and the comparison with untrained policies say about learning."""
     if comparison is None:
         return learning
     answer = _combined_answer(learning, comparison, n_steps)

@@ -9,7 +9,7 @@ from typing import Literal
 
 
 class Status(str, Enum):
-    """Name the result of one criterion."""
+    """Define the possible results of a criterion."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -18,7 +18,7 @@ class Status(str, Enum):
 
 
 class Verdict(str, Enum):
-    """Name the result of all criteria of a run: whether a long run with the same settings is worth its cost."""
+    """Define the possible verdicts on a run: whether a long run with the same settings is worth its cost."""
 
     GO = "GO"
     NO_GO = "NO-GO"
@@ -26,7 +26,7 @@ class Verdict(str, Enum):
 
 
 class ExitCode(IntEnum):
-    """Name the exit codes of every command that gives a verdict."""
+    """Define the exit codes of every command that gives a verdict."""
 
     GO = 0
     NO_GO = 1

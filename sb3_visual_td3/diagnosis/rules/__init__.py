@@ -40,9 +40,11 @@ def _discover() -> dict[str, Rule]:
                 find=module.diagnose,
             )
         except AttributeError as error:
-            raise TypeError(f"{module.__name__} is not a complete rule: {error}") from error
+            raise TypeError(f"{module.__name__} is not a complete rule: {error}; define it in the module") from error
         if rule.id != module_info.name:
-            raise TypeError(f"{module.__name__} has ID={rule.id!r}; expected the name of its file")
+            raise TypeError(
+                f"{module.__name__} has ID={rule.id!r}; expected the name of its file, {module_info.name!r}"
+            )
         rules[rule.id] = rule
     check_explanations(rules)
     return rules
@@ -57,7 +59,7 @@ def check_explanations(rules: Mapping[str, Rule]) -> None:
     for rule in rules.values():
         unknown = sorted(set(rule.explained_by) - rules.keys())
         if unknown:
-            raise ValueError(f"EXPLAINED_BY of {rule.id} names {unknown}, for which there is no rule")
+            raise ValueError(f"EXPLAINED_BY of {rule.id} names {unknown}, which are not rules; expected ids of rules")
 
 
 RULES: dict[str, Rule] = _discover()

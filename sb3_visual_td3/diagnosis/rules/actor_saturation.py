@@ -32,7 +32,7 @@ CURE = Cure(
             key="pre_tanh_penalty",
             at_least=0.005,
             times=4,
-            reason="keeps the activations where the tanh passes a gradient; 5e-3 is our preset's value, from "
+            reason="keeps the activations where the tanh passes a gradient; 5e-3 is the visual preset's value, from "
             "measurements",
         ),
         SettingChange(

@@ -1,4 +1,4 @@
-"""The actor's gradients are clipped on nearly every update: a safeguard has become a part of the optimizer.
+"""The actor's gradients are clipped on nearly every update, although clipping is a safeguard for rare outliers.
 
 The critic's encoder is not judged: healthy encoders measured norms of 80 to 630, and a limit of 10 always clips these.
 """

@@ -23,8 +23,9 @@ ONE_COLOUR = 1.0
 """Standard deviation within a frame, in grey levels. Below one level there is nothing to see."""
 
 MIN_POINTS = 6
-"""Fewer points without a change prove nothing, because a car may stand still; in our environments it may for up to
-fifty steps. A live window has a point every ten updates, an event file has one every hundred steps."""
+"""Fewer points without a change prove nothing, because a car may stand still; in the driving environments of this
+package it may do so for up to fifty steps. A live window has a point every ten updates, an event file has one every
+hundred steps."""
 
 SURELY = 190
 """A car at rest cannot explain this many steps without any change; a live window holds 200 updates."""

@@ -90,7 +90,7 @@ def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
 
 
 def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> RuleResult | None:
-    """Compare the statistics of the weights, for a run that logged neither gradients nor steps of the encoder."""
+    """Look for an encoder whose weights stay the same while its head changes, if no gradients or steps were logged."""
     if any(tag[cnn] in data for tag in (tags.GRADIENT_NORM, tags.UPDATE_RATIO)):
         return None
     encoder, head = data[tags.PARAM_STD[cnn]].finite, data[tags.PARAM_STD[mlp]].finite

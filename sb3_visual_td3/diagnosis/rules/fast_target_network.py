@@ -2,7 +2,7 @@
 
 Let a target move by the fraction ``tau`` per update. After ``u`` updates the critic then looks about ``1 + tau u``
 steps ahead, because dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0. The first logged Q
-therefore shows how fast the targets move, without a tag of our callbacks. Stock TD3 on Pendulum-v1 was measured after
+therefore shows how fast the targets move, without a tag of a callback. Stock TD3 on Pendulum-v1 was measured after
 600 updates: Q is the reward of 2 steps with tau = 0.005, and of 50 steps, the whole horizon, with tau = 1.
 
 A large first step of the optimizer or a reward that grows has the same effect, so the diagnosis names these causes too.

@@ -33,7 +33,10 @@ CURE = Cure(
             reason="DrQ-v2's value; the factor for smaller rates is a guess",
         ),
         SettingChange(
-            key="max_grad_norm", to=10.0, unless_set=True, reason="a safeguard, not a cure; the value is our preset's"
+            key="max_grad_norm",
+            to=10.0,
+            unless_set=True,
+            reason="a safeguard, not a cure; the value of the visual preset",
         ),
     )
 )

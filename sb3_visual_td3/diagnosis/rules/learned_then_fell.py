@@ -53,7 +53,7 @@ MIN_STEPS = 10_000.0
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for a return curve that collapsed after learning, evaluation before training.
+    """Look for a return curve that collapsed after learning; evaluation curves are checked before training curves.
 
     The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below 0.75, from
     which a diagnosis alone blocks a GO, because the curve shows that the policy fell and not why.

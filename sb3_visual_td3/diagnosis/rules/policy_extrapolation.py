@@ -73,7 +73,7 @@ def _beyond_bound(data: SeriesSet) -> RuleResult | None:
         return None
     evidence = (
         Evidence.last_of(policy_q, f"{rounded(value / limit)} times what the rewards allow"),
-        Evidence.last_of(q1, "Q on replayed pairs stays within it"),
+        Evidence.last_of(q1, "Q on replayed pairs stays within what the rewards allow"),
     )
     whole = data[tags.POLICY_Q_VALUE].finite
     return RuleResult(0.85, evidence, onset(whole, np.abs(whole.values) > limit), value=value / limit, threshold=1.0)

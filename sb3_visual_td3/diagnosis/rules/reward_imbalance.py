@@ -32,7 +32,7 @@ CURE = Cure(
                 "CarlaDriving-v0",
             ),
             default="balanced",
-            reason="our environments' weights, with which no term dominates the sum",
+            reason="the default weights of these environments, with which no term dominates the sum",
         ),
     ),
     code=("The weights of the terms belong to the environment, not to the algorithm's settings."),

@@ -47,8 +47,8 @@ CURE = Cure(
 )
 
 LARGE = 1_000.0
-"""Largest |reward| of a point. A guess: the CARLA run that started this project had 20 to 130, our environments have
-10."""
+"""Largest |reward| of a point. A guess: the CARLA run that started this project had 20 to 130, the driving environments
+of this package have 10."""
 
 LARGE_AFTER_A_JUMP = 100.0
 """Largest |reward| of a point that counts after a jump. Also a guess."""
@@ -130,7 +130,7 @@ def _from_first_losses(data: SeriesSet) -> tuple[float, Evidence] | None:
     error = math.sqrt(max(float(np.median(first)), 0.0) / 2.0)
     if error < LARGE or float(np.median(first_q)) > NEAR_ZERO * error:
         return None
-    note = f"the critic's error is about {rounded(error)} while Q is still near 0: so large are the rewards"
+    note = f"the critic's error is about {rounded(error)} while Q is near 0, so this is the size of the rewards"
     return error, Evidence(loss.name, int(loss.steps[0]), float(loss.values[0]), note)
 
 

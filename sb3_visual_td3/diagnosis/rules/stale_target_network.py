@@ -82,7 +82,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     evidence = [Evidence.last_of(still, f"not one of its weights has changed over {len(still)} points")]
     distance = data[tags.TARGET_DISTANCE["critic"]].finite
     if len(distance):
-        evidence.append(Evidence.last_of(distance, "distance of the critics from it by now"))
+        evidence.append(Evidence.last_of(distance, "the distance of the critics from their target networks at the end"))
     first = onset(moved, moved.values == 0.0)
     return RuleResult(0.9, evidence, first, value=0.0, threshold=0.0)
 
