@@ -27,7 +27,7 @@ ACTION = "action"
 
 
 class Alert(NamedTuple):
-    """Record that a rule began to find a problem, or that the guard acted because of such a problem.
+    """Describe one alert: a rule began to find a problem, or the guard acted because of such a problem.
 
     :ivar step: environment steps at the time
     :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``

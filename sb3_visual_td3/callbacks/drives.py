@@ -67,7 +67,7 @@ Result = TypeVar("Result", Episode, Drive)
 
 
 class _Tally(Generic[Result]):
-    """Sum up the figures of one episode in progress."""
+    """Sum up the figures of the evaluation episode that an environment is playing."""
 
     def __init__(self) -> None:
         self.clear()
@@ -78,7 +78,7 @@ class _Tally(Generic[Result]):
         self.length = 0
 
     def step(self, reward: float, is_done: bool, info: dict[str, Any]) -> Result | None:
-        """Add one step of the environment.
+        """Add one step of the environment to the sums of the episode.
 
         :param reward: reward of the step
         :param is_done: whether the episode has ended
@@ -101,7 +101,7 @@ class _Tally(Generic[Result]):
         return result
 
     def add(self, info: dict[str, Any], is_done: bool) -> None:
-        """Add the figures of one step from its ``info``."""
+        """Add the figures of one step, such as its collisions, from the ``info`` of the step."""
 
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
         """Return the result of the episode that has just ended; subclasses implement this.
@@ -202,7 +202,7 @@ def drive_episodes(
     render: bool = False,
     options: Sequence[dict[str, Any]] | None = None,
 ) -> list[Drive]:
-    """Drive a number of episodes, the same number in each environment as far as possible.
+    """Drive a number of episodes, spread over the environments as evenly as possible.
 
     An episode in which the simulator fails does not count and is driven again.
 
@@ -285,7 +285,7 @@ def random_driver(env: VecEnv, seed: int) -> Driver:
 
 
 def trained_policy(model: BaseAlgorithm, deterministic: bool = True) -> Policy:
-    """Return the policy of a model, which may be recurrent.
+    """Return the policy of a model as a function; the policy may be recurrent.
 
     :param model: the model
     :param deterministic: whether the policy acts without randomness

@@ -25,11 +25,11 @@ _LEND, _SHARE = "lend_server", "share_server"
 
 @contextmanager
 def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
-    """Let the evaluation use the server of the first training environment, and cut that environment's episode short.
+    """Use the first training environment's server for the evaluation, and end the episode of that environment early.
 
     A CARLA server runs one world, and a second server per training would double the GPU memory. The next step of that
-    training environment ends its episode with ``info["invalid_transition"]``. Our buffers do not store such a step, and
-    a new episode begins. For environments without a server, nothing happens.
+    training environment ends its episode with ``info["invalid_transition"]``. The replay buffers of this package do not
+    store such a step, and a new episode begins. For environments without a server, nothing happens.
 
     :param training_env: the training environments, which must not be stepped meanwhile
     :param eval_env: the evaluation environment
@@ -51,11 +51,13 @@ def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
 
 
 BestBy = Literal["distance", "reward"]
-_KWARGS_WITHOUT_ID = "eval_env_kwargs is only used with the id of an environment, such as eval_env='LiteDriving-v0'"
+_KWARGS_WITHOUT_ID = (
+    "eval_env_kwargs was given, but eval_env is not the id of an environment: give an id, or leave eval_env_kwargs out"
+)
 
 
 class DrivingEvalCallback(EvaluationCallback):
-    """Evaluates the policy every ``eval_freq`` steps and at the end of training, on separate environments.
+    """Evaluate the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. A policy that
     stands still survives every episode, so distance and speed are logged. A random driver and a full-brake driver start
@@ -147,7 +149,7 @@ class DrivingEvalCallback(EvaluationCallback):
         n_eval_episodes: int | None = None,
         eval_env_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Change arguments before training; None leaves an argument as it is.
+        """Change arguments of the constructor before training starts; None leaves an argument as it is.
 
         ``visual-td3 train`` applies its flags ``--eval-freq`` and ``--eval-episodes`` in this way.
 
@@ -170,7 +172,7 @@ class DrivingEvalCallback(EvaluationCallback):
         self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
 
     def _remake(self, n_envs: int, kwargs: dict[str, Any] | None = None) -> None:
-        """Create the evaluation environments again.
+        """Create the evaluation environments again, in another number or with other arguments.
 
         :param n_envs: number of environments
         :param kwargs: arguments of the environments; None leaves them as they are
@@ -222,9 +224,9 @@ class DrivingEvalCallback(EvaluationCallback):
                 sync_envs_normalization(self.training_env, self.eval_env)
             except (AttributeError, AssertionError) as error:
                 raise ValueError(
-                    f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: "
-                    "VecNormalize needs the same wrappers around both environments. Wrap the evaluation environment "
-                    "like the training environment, or give the id of an environment"
+                    f"the training environment is {self.training_env}, but the evaluation environment is "
+                    f"{self.eval_env}: VecNormalize needs the same wrappers around both environments. Wrap the "
+                    "evaluation environment like the training environment, or give the id of an environment"
                 ) from error
 
     def _policy(self) -> Driver:
@@ -256,7 +258,7 @@ class DrivingEvalCallback(EvaluationCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved record; call this after training has started.
+        """Restore the results of earlier evaluations; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """

@@ -24,7 +24,7 @@ _OF_EPISODE = {
 
 
 class DrivingMetricsCallback(BaseCallback):
-    """Logs one point per episode, and speed, rewards and reward terms every ``log_freq`` steps.
+    """Log one point per episode, and log speed, rewards and reward terms every ``log_freq`` steps.
 
     The callback reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``,
     ``is_success``, ``speed_kmh``, ``reward_terms``) and the ``episode`` entry of the Monitor wrapper. If a key is
@@ -76,7 +76,7 @@ class DrivingMetricsCallback(BaseCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue in the middle of saved episodes; call this after training has started.
+        """Restore the sums of the current episodes and reward terms; call this after training has started.
 
         :param state: the state returned by ``get_state``
         :raises ValueError: if the number of environments differs

@@ -69,7 +69,7 @@ def checked_signals(names: Iterable[str]) -> tuple[str, ...]:
 
 
 class EndingSignals:
-    """Handles signals while a training runs.
+    """End a training run with a snapshot when the process receives a signal.
 
     :param names: names from :func:`checked_signals`
     :param model: the model that is trained
@@ -86,7 +86,7 @@ class EndingSignals:
         """Name of the signal that was received; None before the first one."""
 
     def install(self, envs: Iterable[VecEnv]) -> None:
-        """Handle the signals from now on.
+        """Install the signal handlers.
 
         Python handles signals only in the main thread, so nothing is installed in another thread.
 
@@ -146,7 +146,7 @@ class EndingSignals:
         raise TrainingInterrupted(self.received)
 
     def begin_snapshot(self) -> None:
-        """Stop the timer, because the rollout has ended and the snapshot is about to be taken."""
+        """Stop the timer that would end the training without a snapshot; call this when the rollout has ended."""
         if self._alarm_before is not None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -155,7 +155,7 @@ class _IgnoredOnArrival:
     """Make the process that unpickles this object ignore a signal.
 
     SubprocVecEnv can only send pickled messages to its workers, and has no message for signals. Unpickling this object
-    calls the standard library's ``signal.signal``, so the worker need not import our package.
+    calls the standard library's ``signal.signal``, so the worker need not import this package.
     """
 
     def __init__(self, number: int) -> None:

@@ -23,13 +23,13 @@ SERVER_ADDRESS = "server_address"
 def needs_server(env: VecEnv) -> bool:
     """Return whether the environments drive on a simulator server, which only one environment can use at a time.
 
-    :param env: such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which does not
+    :param env: the environments, such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which needs none
     """
     return env.has_attr(SERVER_ADDRESS)
 
 
 def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
-    """Check the counts of an evaluation callback.
+    """Check that the numbers of steps and episodes of an evaluation callback are integers >= 1.
 
     :param eval_freq: environment steps between two evaluations
     :param n_eval_episodes: number of episodes of each evaluation
@@ -40,7 +40,7 @@ def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
 
 
 class EvaluationCallback(EvalCallback):
-    """Evaluates every ``eval_freq`` environment steps and at the end, and writes its files atomically.
+    """Evaluate the policy every ``eval_freq`` environment steps and at the end, and write files atomically.
 
     It keeps the interface of Stable-Baselines3's EvalCallback. A subclass implements ``evaluate``.
 

@@ -1,7 +1,7 @@
 """Write scalars to the run's event file, and define the layout of TensorBoard's "Custom Scalars" page.
 
-Stable-Baselines3's logger writes all values together, every few episodes. Our callbacks write at their own steps, and
-some use the number of the episode as x-axis, so they write to the event file directly.
+Stable-Baselines3's logger writes all values together, every few episodes. The callbacks of this package write at their
+own steps, and some use the number of the episode as x-axis, so they write to the event file directly.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def custom_scalars(names: Collection[str] | None = None) -> dict[str, dict[str, 
     """Return the layout of the "Custom Scalars" page, with a regular expression for each line of a chart.
 
     TensorBoard matches at the start of a name, so each expression ends with ``$``: otherwise ``critic_cnn_norm`` would
-    also match ``critic_cnn_norm_clipped``. Reward terms of your own environment appear in the same chart as ours.
+    also match ``critic_cnn_norm_clipped``. Reward terms of your own environment appear in the same chart as those of
+    the driving environments.
 
     :param names: the names to show; a chart or a group without any of them is left out. None shows every name
     :return: the argument of ``SummaryWriter.add_custom_scalars``
@@ -193,7 +194,7 @@ _have_the_dashboard: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class EventWriter:
-    """Writes scalars into the event files of a logger, at steps of the caller's choice.
+    """Write scalars into the event files of a logger, at steps of the caller's choice.
 
     The first writer of an event file also writes the layout of the "Custom Scalars" page into it.
 
@@ -219,7 +220,7 @@ class EventWriter:
         return cls(callback.logger, names_in_reach(callback.model, callbacks_in(root)))
 
     def write(self, scalars: Mapping[str, float], step: int) -> None:
-        """Write one point of each scalar.
+        """Write one point of each scalar into the event files.
 
         :param scalars: value by logged name; every name must be in ``common/tags.py``
         :param step: environment steps so far; for names with episodes as x-axis in ``common/tags.py``, the number of

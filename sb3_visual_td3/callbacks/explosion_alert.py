@@ -37,7 +37,7 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 
 class ZeroedWeights:
-    """Sets all weights of a policy to zero until they are restored, which makes its next action finite.
+    """Set all weights of a policy to zero until they are restored, which makes its next action finite.
 
     Stable-Baselines3 can end a training run only after a step. With NaN weights, the environment would receive a NaN in
     that last step, and policies with a distribution (SAC) would raise an error.
@@ -61,7 +61,7 @@ class ZeroedWeights:
 
 
 class Broken(NamedTuple):
-    """Describe a non-finite value in a step.
+    """Describe a non-finite action, observation or reward in a step of the environments.
 
     :ivar words: description of the non-finite value, as part of a sentence
     :ivar by_weights: whether the cause is a policy whose own weights are not finite
@@ -122,7 +122,7 @@ def _is_finite(part: Any) -> bool:
 
 
 class ExplosionAlertCallback(BaseCallback):
-    """Judges the latest updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
+    """Judge the latest updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
 
     Gradient norms before clipping are compared with ``warning`` and ``critical``. The rules detect problems that need
     no threshold from you: a feature leak, a dead policy, Q-values beyond what the rewards allow, clipping on nearly
@@ -255,7 +255,7 @@ class ExplosionAlertCallback(BaseCallback):
         unwatch(self.model, self._watch, "points")
 
     def get_state(self) -> dict[str, Any]:
-        """Return the window so far, the active alerts, and the state of the guard."""
+        """Return the measurements of the latest updates, the active alerts, and the state of the guard."""
         return {
             "last_checked": self._last_checked,
             "active": [list(alert) for alert in sorted(self._active)],
@@ -267,7 +267,7 @@ class ExplosionAlertCallback(BaseCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue with a saved window; call this after training has started.
+        """Restore what ``get_state`` returned; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """

@@ -18,11 +18,11 @@ from sb3_visual_td3.health.quantities import is_frozen
 
 
 class GradientNormCallback(BaseCallback):
-    """Logs gradient norms before clipping, losses, Q-values and the agent's state.
+    """Log gradient norms before clipping, losses, Q-values and the agent's state.
 
     VisualTD3 shows its gradients before clipping. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and
     CrossQ are watched from outside: their norms are measured when the optimizer uses the gradients, after any clipping
-    of the algorithm's own, and ``gradients/seen_by_optimizer`` is 1.
+    by the algorithm, and ``gradients/seen_by_optimizer`` is 1.
 
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file
@@ -58,11 +58,11 @@ class GradientNormCallback(BaseCallback):
         unwatch(self.model, self._watch, "means")
 
     def get_state(self) -> dict[str, Any]:
-        """Return the measurements since the last point."""
+        """Return the measurements since the last logged point."""
         return {"last_logged": self._last_logged, "watch": self._watch.get_state()}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from saved measurements; call this after training has started.
+        """Restore the measurements since the last logged point; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """

@@ -54,7 +54,7 @@ OnCritical = Literal["warn", "stop", "reduce_lr", "rollback"]
 
 
 class Guard:
-    """Acts when a critical alert begins.
+    """Act when a critical alert begins: stop the training, lower the learning rates, or roll back.
 
     - ``"warn"``: the guard does nothing.
     - ``"stop"``: the guard ends the training.
@@ -219,7 +219,7 @@ class Guard:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state, with its factor on the learning rates.
+        """Restore the saved state, and apply its factor on the learning rates to the model.
 
         :param state: the state returned by ``get_state``
         """

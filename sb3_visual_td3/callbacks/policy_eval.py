@@ -44,7 +44,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 class PolicyEvalCallback(EvaluationCallback):
-    """Evaluates the policy in any environment, and compares it with a random policy and with its best evaluation.
+    """Evaluate the policy in any environment, and compare it with a random policy and with its best evaluation.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback`: ``best_model.zip``,
     ``evaluations.npz`` and ``eval/mean_reward`` are the same. The differences:
@@ -108,7 +108,10 @@ class PolicyEvalCallback(EvaluationCallback):
             kwargs = dict(eval_env_kwargs or {})
             eval_env = make_vec_env(eval_env, 1, seed, env_kwargs=kwargs)
         elif eval_env_kwargs is not None:
-            raise ValueError("eval_env_kwargs is only used with the id of an environment, such as 'CarRacing-v3'")
+            raise ValueError(
+                "eval_env_kwargs was given, but eval_env is not the id of an environment: give an id, or leave "
+                "eval_env_kwargs out"
+            )
         super().__init__(
             eval_env,
             callback_on_new_best,
@@ -203,7 +206,7 @@ class PolicyEvalCallback(EvaluationCallback):
             )
 
     def _first_seed(self) -> int:
-        """Return a seed of the first episode with which no episode begins like one of a training environment."""
+        """Return the seed of the first evaluation episode, with which no episode has a seed of the training."""
         first = self.model.seed
         if first is None:
             return self.seed
@@ -221,8 +224,8 @@ class PolicyEvalCallback(EvaluationCallback):
         own = unwrap_vec_normalize(self.eval_env)
         if own is None and trained.norm_obs:
             raise ValueError(
-                f"the training environment is {self.training_env}, the evaluation environment {self.eval_env}: wrap "
-                "the evaluation environment in VecNormalize too, or give the id of an environment"
+                f"the training environment is {self.training_env}, but the evaluation environment is {self.eval_env}: "
+                "wrap the evaluation environment in VecNormalize too, or give the id of an environment"
             )
         if own is not None:
             if trained.norm_obs:
@@ -281,7 +284,7 @@ class PolicyEvalCallback(EvaluationCallback):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved record; call this after training has started.
+        """Restore the results of earlier evaluations; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """

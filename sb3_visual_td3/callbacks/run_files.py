@@ -38,7 +38,7 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 
     :param folder: the folder that holds them
     :param files: the files, flushed by their writers; missing files and links are left out
-    :return: length in bytes by name, sorted by name; names are relative to the folder, so it may be moved later
+    :return: length in bytes by name, sorted by name; names are relative to the folder, so the folder may be moved later
     :raises ValueError: if a file is outside the folder
     """
     found = {}
@@ -117,7 +117,7 @@ def copy_up_to(source: Path, lengths: Mapping[str, int], target: Path) -> None:
 def _name_of(file: Path, folder: Path) -> str:
     path = Path(os.path.abspath(file))
     if not _is_in(path, folder):
-        raise ValueError(f"{file} is not in {os.path.abspath(folder)}: it is not a file of this run")
+        raise ValueError(f"{file} is not a file of this run: expected a file in {os.path.abspath(folder)}")
     return path.relative_to(os.path.abspath(folder)).as_posix()
 
 
@@ -125,7 +125,7 @@ def _path_of(name: str, folder: Path) -> Path:
     pure = PurePosixPath(name)
     path = Path(os.path.abspath(folder)) / pure
     if ".." in pure.parts or "\0" in name or not path.is_relative_to(os.path.abspath(folder)):
-        raise ValueError(f"{name!r} is not in {os.path.abspath(folder)}: it is not a file of this run")
+        raise ValueError(f"{name!r} is not a file of this run: expected a file in {os.path.abspath(folder)}")
     return path
 
 
@@ -300,7 +300,7 @@ class ResumedFiles:
             if logger.dir:
                 folders.append(Path(logger.dir))
             if PurePath(name).is_absolute() or not any(_is_in(path, folder) for folder in folders):
-                raise ValueError(f"{name!r} is not in {self.run_dir}: it is not a log of this run")
+                raise ValueError(f"{name!r} is not a log of this run: expected a file in {self.run_dir}")
             if not any(fnmatch(path.name, pattern) for pattern in _TEXTS):
                 raise ValueError(f"{name!r} is not a log of a run: expected one of {', '.join(_TEXTS)}")
             if path.is_file() and _starts_with(path, content):

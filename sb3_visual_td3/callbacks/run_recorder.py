@@ -50,7 +50,7 @@ _STOCK_HYPERPARAMS = (
 
 
 class RunRecorderCallback(BaseCallback):
-    """Writes ``run.json`` when training starts, and again when it ends.
+    """Write ``run.json`` when training starts, and again when it ends.
 
     ``end`` is ``"finished"`` if all steps were made, ``"stopped"`` if a callback ended the training early,
     ``"interrupted"`` after Ctrl-C or a signal, and ``"crashed"`` after another exception. Stable-Baselines3 does not

@@ -32,7 +32,7 @@ dropped."""
 
 
 class Saver:
-    """Writes files atomically, and prints one message for each file that cannot be written."""
+    """Write files atomically, and print one message for each file that cannot be written."""
 
     def __init__(self) -> None:
         self._failed: set[Path] = set()
@@ -69,7 +69,7 @@ def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
 
 
 class AtomicCheckpointCallback(CheckpointCallback):
-    """Saves checkpoints as Stable-Baselines3's CheckpointCallback does, but atomically.
+    """Save checkpoints as Stable-Baselines3's CheckpointCallback does, but atomically.
 
     A full disk does not end the training.
     """
@@ -95,7 +95,7 @@ class AtomicCheckpointCallback(CheckpointCallback):
 
 
 class AtomicEvalCallback(EvalCallback):
-    """Evaluates the policy as Stable-Baselines3's EvalCallback does, but writes its files atomically.
+    """Evaluate the policy as Stable-Baselines3's EvalCallback does, but write its files atomically.
 
     A full disk does not end the training. During an evaluation, the record is kept in memory and no model is saved.
     Both files are written afterwards.
@@ -156,7 +156,7 @@ _open_files: weakref.WeakSet[RetryingFile] = weakref.WeakSet()
 
 
 class RetryingFile:
-    """Appends to a log file; while the disk is full, it keeps content in memory and tries again with each write.
+    """Append to a log file; while the disk is full, keep the content in memory and try again at each write.
 
     :param path: path of the log file
     :param what: name of the file in messages, such as "the event file"
@@ -232,7 +232,7 @@ class RetryingFile:
 
 
 def first_waiting() -> RetryingFile | None:
-    """Try again to write all log files, and return an incomplete log file; None if all are complete."""
+    """Try again to write all log files; return the first that is still incomplete, or None if all are complete."""
     for file in list(_open_files):
         file.flush()
         if file.is_waiting:

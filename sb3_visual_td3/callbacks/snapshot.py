@@ -45,7 +45,7 @@ MODEL = "model.zip"
 
 @runtime_checkable
 class HealthJudge(Protocol):
-    """Describe a callback that judges whether the training is healthy, such as ExplosionAlertCallback."""
+    """Define what SnapshotCallback needs from a callback that judges the health of the training."""
 
     @property
     def is_healthy(self) -> bool:
@@ -61,7 +61,7 @@ class HealthJudge(Protocol):
 
 
 class SnapshotCallback(BaseCallback):
-    """Saves the whole training every ``save_freq`` steps, so a killed run can continue as if it had not been killed.
+    """Save the whole training every ``save_freq`` steps, so a killed run can continue as if it had not been killed.
 
     A snapshot in ``RUN_DIR/snapshots`` holds weights and optimizers (in Stable-Baselines3's own ``model.zip``, which
     ``load()`` accepts as well), the replay buffer, VecNormalize, every random state, counters, the state of all
@@ -166,7 +166,8 @@ class SnapshotCallback(BaseCallback):
             self._lock.acquire()
         except OSError as error:
             raise SnapshotError(
-                f"{store.folder} cannot be written: {error.strerror}. Make room, or change its rights"
+                f"{store.folder} cannot be written: {error.strerror}. Free some space on the disk, or change the "
+                "permissions of the folder"
             ) from error
         self._snapshot = self._find(store)
         if self._snapshot is not None:
@@ -320,7 +321,7 @@ class SnapshotCallback(BaseCallback):
         raise TrainingInterrupted(signal_name)
 
     def _end_late(self, signal_name: str) -> None:
-        """Print where the training will continue, and end the parts that must end before the process exits.
+        """Print where the training will continue, record the end of the run in run.json, and release the run.
 
         :param signal_name: name of the received signal
         """
@@ -412,7 +413,7 @@ class SnapshotCallback(BaseCallback):
             )
 
     def go_back_to(self, snapshot: Snapshot) -> None:
-        """Restore the learned state from a snapshot; everything else continues.
+        """Restore what the model has learned, such as its weights, from a snapshot; everything else continues.
 
         :param snapshot: result of :meth:`newest_healthy`
         """

@@ -76,7 +76,7 @@ class HealthWatch:
         return self._model._n_updates
 
     def set_readers(self, *readers: Reader) -> None:
-        """Set the kinds of readers; measurements that no reader needs are not made.
+        """Set which kinds of callbacks read the measurements; a measurement that none of them needs is not made.
 
         :param readers: one kind for each callback that reads the measurements
         """
@@ -91,7 +91,7 @@ class HealthWatch:
             self.model.observers.remove(self.finite)
 
     def reattach(self) -> None:
-        """Watch the model's current networks, in case they have replaced the networks that were watched so far."""
+        """Watch the model's current networks, which may have replaced the networks that were watched so far."""
         if isinstance(self.model, StockWatch):
             self.model.attach()
 
@@ -147,7 +147,7 @@ class HealthWatch:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from saved measurements.
+        """Restore the measurements that ``get_state`` returned.
 
         :param state: the state returned by ``get_state``
         """
@@ -172,7 +172,7 @@ _watches: weakref.WeakKeyDictionary[BaseAlgorithm, dict[int, HealthWatch]] = wea
 
 
 def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch:
-    """Return the watch of a model, created if necessary, with one more reader.
+    """Return the HealthWatch of a model for one more reader; create the HealthWatch if the model has none.
 
     :param model: any off-policy algorithm
     :param sample_freq: gradient updates between two measurements
@@ -193,7 +193,7 @@ def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch
 
 
 def unwatch(model: BaseAlgorithm, found: HealthWatch, reader: Reader) -> None:
-    """Remove a reader; without readers the watch is detached.
+    """Remove a reader from the HealthWatch of a model, and detach the HealthWatch if no reader is left.
 
     :param model: the watched model
     :param found: watch of the model, from :func:`watch`

@@ -176,7 +176,7 @@ class _BoundedLoader(PlainLoader):
     n_nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose one node of the document.
+        """Compose one node of a YAML document, and refuse a document with too many nodes.
 
         :param parent: the node that holds it
         :param index: position of the node in its parent
@@ -232,7 +232,7 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
 
 
 def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    """Return a copy of a mapping that holds plain values only, within the limits.
+    """Return a copy of a mapping with plain values only; refuse a mapping with too many values or levels.
 
     :param content: the result of a parser, such as a YAML loader
     :param name: name of the file, for error messages
@@ -244,11 +244,11 @@ def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
 
 
 def plain_value(content: Any, name: str) -> Any:
-    """Return a copy of a value that holds plain values only, within the limits.
+    """Return a copy of a value with plain values only; refuse a value with too many parts or levels.
 
     :param content: the result of a parser, such as a YAML loader
     :param name: name of the file and the key, for error messages
-    :return: None, a boolean, a number, text, or lists and mappings of these
+    :return: None, a boolean, a number, text, or lists and mappings of these; any other value becomes text
     :raises ValueError: if there are too many values or they are nested too deeply; the message names the key
     """
     n_values = 0

@@ -88,7 +88,7 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
         path: Sequence[str] | None = None,  # noqa: ARG002 - the signature is that of the import system
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the spec for an old module; None for every other name."""
+        """Return the import spec for the old name of a moved module; None for every other name."""
         package, _, name = fullname.partition(".")
         if package != _PACKAGE or name not in MOVED_MODULES:
             return None

@@ -33,7 +33,7 @@ def is_picture(space: spaces.Space[Any], is_scaled: bool = False) -> bool:
 
     :param space: space of an observation, or of one entry of a Dict
     :param is_scaled: whether the environment has scaled its pictures already (``normalize_images=False``). Then every
-        Box with three axes counts as a picture, because dtype and bounds do not show it
+        Box with three axes counts as a picture, because dtype and bounds then no longer distinguish pictures
     :return: True for a Box with three axes; unless ``is_scaled``, it must also be ``uint8`` with bounds 0 and 255
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:

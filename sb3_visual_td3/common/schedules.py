@@ -21,7 +21,7 @@ ScheduleLike: TypeAlias = float | str | Schedule
 
 @dataclass(frozen=True)
 class Constant:
-    """Return the same value at any progress."""
+    """Return the same value at any progress of the training."""
 
     value: float
 
@@ -32,7 +32,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """Change linearly from ``start`` to ``end``, and then stay at ``end``.
+    """Follow a straight line from ``start`` to ``end``, and then stay at ``end``.
 
     The last rollout may exceed the planned steps; the remaining progress is then negative.
     """

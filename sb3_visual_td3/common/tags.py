@@ -41,7 +41,7 @@ TAGS: dict[str, Tag] = {}
 
 
 def _tag(name: str, unit: str, meaning: str, owner: str, x_axis: XAxis = "step") -> str:
-    assert name not in TAGS, f"{name} is twice in the table"
+    assert name not in TAGS, f"{name} is twice in the table: remove one of the two entries"
     TAGS[name] = Tag(name, unit, meaning, owner, x_axis)
     return name
 

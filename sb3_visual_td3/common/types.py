@@ -106,7 +106,7 @@ class HasState(Protocol):
         """
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state.
+        """Restore a saved state, from which the object then continues.
 
         :param state: the state returned by ``get_state``; an array may be a
             :class:`~sb3_visual_td3.common.saved_state.StoredArray`, which is still on disk
@@ -172,7 +172,7 @@ class GuardedModel(Protocol):
     """Factor on every learning rate. Schedules continue, multiplied by this factor."""
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learned state beyond weights and optimizers; counters and ``lr_scale`` continue.
+        """Restore the learned state other than weights and optimizers; counters and ``lr_scale`` stay as they are.
 
         :param state: an earlier result of ``get_state``
         """

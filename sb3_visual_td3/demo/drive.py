@@ -79,7 +79,7 @@ class ExportedPolicy:
 
 
 def run(settings: argparse.Namespace) -> int:
-    """Drive, and show or film the drive.
+    """Let the policy drive, and show the drive in a window or write it as a film.
 
     :param settings: the parsed arguments
     :return: the exit code
@@ -101,7 +101,7 @@ def run(settings: argparse.Namespace) -> int:
 
 
 def _film_path(settings: argparse.Namespace) -> Path | None:
-    """Return the path of the film to write, or None for a window, and print which of them it is."""
+    """Return the path of the film to write, or None for a window, and print the choice."""
     film: Path = settings.output or Path("demo.gif")
     if film.suffix not in FILM_SUFFIXES:
         raise UsageError(f"--output {film}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
@@ -189,7 +189,7 @@ def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, n_steps: int, seed: in
 
 
 def with_inset(picture: Picture, seen: Picture) -> Picture:
-    """Return a picture with the newest frame that the policy saw in its lower left corner.
+    """Draw the newest frame that the policy saw into the lower left corner of a picture.
 
     :param picture: ``(height, width, 3) uint8``; it is changed
     :param seen: ``(height, width) uint8``

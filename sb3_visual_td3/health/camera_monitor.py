@@ -73,7 +73,7 @@ class CameraMonitor:
         self._unread: dict[str, list[float]] = {}
 
     def see(self, observations: Observed, n_updates: int) -> None:
-        """Add the observations of one step of the environments.
+        """Measure the images among the observations of one step of the environments.
 
         :param observations: the observations, ``(n_envs, channels, height, width)`` or a dict that contains such
             images; other parts are ignored

@@ -24,7 +24,7 @@ class NotFinite(NamedTuple):
 
 
 class FiniteMonitor:
-    """Observe a few numbers of every update: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
+    """Find the first non-finite number, as an :class:`~sb3_visual_td3.common.types.UpdateObserver` of every update.
 
     The observed numbers are the loss, if the algorithm shows it, and the norm of the gradients of each group's biases.
     A non-finite number anywhere in the backward pass reaches the biases of the layers before it, so these numbers are
@@ -35,7 +35,7 @@ class FiniteMonitor:
         self._seen: list[tuple[str, int, th.Tensor]] = []
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Keep the update's numbers on the device."""
+        """Keep the loss and the norms of the bias gradients of the update, which stay on the device."""
         if "loss" in update.values:
             self._seen.append((_LOSS[update.network], update.n_updates, update.values["loss"]))
         for group, weights in update.groups.items():
@@ -49,7 +49,7 @@ class FiniteMonitor:
         """Do nothing, because :meth:`after_backward` already has all numbers."""
 
     def first(self) -> NotFinite | None:
-        """Return the first non-finite number since the last call, in one transfer; None if all are finite."""
+        """Return the first non-finite number since the last call, in one device transfer; None if all are finite."""
         seen, self._seen = self._seen, []
         if not seen:
             return None

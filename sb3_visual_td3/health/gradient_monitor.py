@@ -1,4 +1,4 @@
-"""Accumulate measures of the updates on the device, and return them in one transfer.
+"""Accumulate measures of the gradient updates on the device, and return them in one transfer to the CPU.
 
 GradientNormCallback and the live rules read their values from :class:`GradientMonitor`. The functions that compute the
 values are in :mod:`~sb3_visual_td3.health.quantities` and :mod:`~sb3_visual_td3.health.network_probe`.
@@ -25,12 +25,12 @@ costs less."""
 
 
 class GradientMonitor:
-    """Measure a model's updates: an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
+    """Measure a model's gradient updates, as an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
     Norms, losses and values are taken from one update in ``sample_freq``, rewards from every update. Between two reads
     everything stays on the device, so the program never waits for the GPU.
 
-    :param sample_freq: one update in this many is measured, >= 1
+    :param sample_freq: updates between two measurements, >= 1
     :param keep_points: True also keeps the values of single updates, until :meth:`read_points` returns them
     :raises ValueError: if ``sample_freq`` is below 1
     """
@@ -197,7 +197,7 @@ class GradientMonitor:
             self._points.append((tag, self._sampled_now, value.detach().double()))
 
     def read_points(self) -> Points:
-        """Return the values of single updates since the last call, in one transfer.
+        """Return the values of single updates since the last call, in one transfer from the device.
 
         :meth:`read` and this method do not affect each other.
 
@@ -234,7 +234,7 @@ class GradientMonitor:
         return {**found, tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the window so far and the values kept over the whole run; call this between two updates.
+        """Return the measurements of the current window and those of the whole run; call this between two updates.
 
         :return: plain data: numbers, each with the dtype of its tensor
         """
@@ -260,7 +260,7 @@ class GradientMonitor:
         }
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
-        """Continue the window of another monitor, bit for bit.
+        """Restore the measurements that :meth:`get_state` of another monitor returned, bit for bit.
 
         :param state: the state that :meth:`get_state` returned
         :param device: the device of the model that is observed

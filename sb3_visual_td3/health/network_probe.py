@@ -57,7 +57,7 @@ def activations_of(module: nn.Module, forward: Callable[[], object]) -> list[th.
     random numbers.
 
     :param module: the module to observe
-    :param forward: runs the module
+    :param forward: function that runs the module
     :return: one tensor for each activation module, in the order of their calls
     """
     seen: list[th.Tensor] = []
@@ -160,7 +160,7 @@ class NetworkProbe:
         return {name: small.cpu().numpy() for name, small in self._small_before.items()}
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
-        """Continue from where ``get_state`` was called.
+        """Restore the weights that ``get_state`` returned, with which the next measurement is compared.
 
         :param state: the state that ``get_state`` returned
         :param device: the device of the networks

@@ -14,7 +14,7 @@ SATURATED = 0.98
 
 
 def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
-    """Return the L2 norm of all numbers together.
+    """Return the L2 norm of all numbers in some tensors together.
 
     :param tensors: at least one tensor, all on one device
     :return: a scalar >= 0; not finite if a number is not finite. On a GPU also not finite if the square of a number
@@ -45,7 +45,7 @@ def is_frozen(parameters: Iterable[th.Tensor]) -> bool:
 
 
 def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
-    """Return the L2 norm of all gradients together.
+    """Return the L2 norm of the gradients of some parameters together.
 
     :param parameters: parameters; a parameter without a gradient counts as zero
     :return: a scalar >= 0; not finite if a gradient is not finite
@@ -58,13 +58,13 @@ def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
 
 
 def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:
-    """Return a copy of all gradients as one vector."""
+    """Return a copy of the gradients of some parameters as one vector."""
     gradients = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
     return th.cat(gradients) if gradients else th.zeros(0)
 
 
 def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
-    """Return whether any gradient has changed.
+    """Return whether any gradient of some parameters differs from an earlier copy.
 
     :param before: result of an earlier :func:`gradients_of` for the same parameters
     :param parameters: the parameters

@@ -97,7 +97,7 @@ class ForwardTaps:
         self._handles.clear()
 
     def critic_values(self) -> dict[str, th.Tensor]:
-        """Return the Q-values in the critic's loss, and drop them.
+        """Return the Q-values that the critic's latest loss used, and drop the references to them.
 
         :return: ``q_values`` (batch, n_critics), means over quantiles; empty if there are none
         """
@@ -110,7 +110,7 @@ class ForwardTaps:
         return {"q_values": q_values}
 
     def actor_values(self) -> dict[str, th.Tensor]:
-        """Return the tensors in the actor's loss, and drop them.
+        """Return the tensors that the actor's latest loss used, and drop the references to them.
 
         :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim); for a
             policy with a distribution, ``pre_tanh`` and ``actions`` are those of its mean
@@ -161,7 +161,7 @@ class StockWatch:
     observers do not get them.
 
     :param model: the algorithm; its networks are neither copied nor changed
-    :raises ValueError: if it has no actor and critic with an optimizer each
+    :raises ValueError: if it lacks an actor or a critic with its own optimizer
     """
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
@@ -186,7 +186,7 @@ class StockWatch:
         Call it again after loading or a rollback, which may replace the networks. If nothing was replaced, it does
         nothing; no update is ever shown twice.
 
-        :raises ValueError: if the model has no actor and critic with an optimizer each
+        :raises ValueError: if the model lacks an actor or a critic with its own optimizer
         """
         if self.is_attached:
             return
@@ -250,7 +250,7 @@ class StockWatch:
         for network in (actor, critic):
             if not isinstance(getattr(network, "optimizer", None), th.optim.Optimizer):
                 raise ValueError(
-                    f"{type(self._model).__name__} has no actor and critic with an optimizer each, so its updates "
+                    f"{type(self._model).__name__} lacks an actor or a critic with its own optimizer, so its updates "
                     "cannot be watched: expected Stable-Baselines3's TD3, SAC or DDPG, or sb3-contrib's TQC or CrossQ"
                 )
         assert isinstance(actor, nn.Module)
@@ -294,7 +294,7 @@ def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
     :param observers: the observers
     :return: the watch: its ``detach()`` removes the hooks, and its ``attach()`` adds hooks to networks that have been
         replaced
-    :raises ValueError: if the algorithm has no actor and critic with an optimizer each
+    :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
     """
     watch = StockWatch(model)
     watch.observers.extend(observers)

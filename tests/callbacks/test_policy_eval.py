@@ -287,7 +287,7 @@ def test_an_environment_that_cannot_be_evaluated_on_is_named_before_training(env
 def test_invalid_arguments_are_refused(kwargs):
     with pytest.raises(ValueError, match="expected integers >= 1"):
         evaluation(**kwargs)
-    with pytest.raises(ValueError, match="only used with the id"):
+    with pytest.raises(ValueError, match="eval_env_kwargs was given"):
         evaluation(make_vec_env(PointEnv, 1), eval_env_kwargs={})
 
 

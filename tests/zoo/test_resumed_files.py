@@ -76,7 +76,7 @@ def test_a_text_file_outside_the_run_is_rejected(killed, tmp_path, capsys, name)
 
     run_dir = rewritten(killed, tmp_path, change)
     assert main(["resume", str(run_dir)]) == 2
-    assert "it is not a log of this run" in one_line(capsys)
+    assert "is not a log of this run" in one_line(capsys)
     assert contents(victim) == {"monitor.csv": b"another's"}
     assert main(["resume", str(run_dir), "--without-logs"]) == 0
     assert contents(victim) == {"monitor.csv": b"another's"}
