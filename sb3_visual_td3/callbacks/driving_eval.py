@@ -218,7 +218,7 @@ class DrivingEvalCallback(EvaluationCallback):
         )
 
     def _sync_normalization(self) -> None:
-        """Copy the statistics of VecNormalize to the user's environment; environments created here have no wrapper."""
+        """Copy the statistics of VecNormalize to the user's environment; other environments have no wrapper."""
         if self._make_env is None and self.model.get_vec_normalize_env() is not None:
             try:
                 sync_envs_normalization(self.training_env, self.eval_env)

@@ -292,7 +292,8 @@ class ResumedFiles:
     def _cut_text(self, name: str, content: bytes, step: int, logger: Logger) -> None:
         """Cut a text file back to its content at the snapshot.
 
-        If it was overwritten since, leave it, and write the content that the snapshot kept to a second file.
+        If the file was overwritten since the snapshot, leave it as it is, and write the content of the snapshot to a
+        second file.
         """
         path = Path(os.path.abspath(self.run_dir / name))
         try:

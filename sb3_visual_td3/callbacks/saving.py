@@ -243,9 +243,9 @@ def first_waiting() -> RetryingFile | None:
 def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
     """Replace the files of TensorBoard's writers by files that retry.
 
-    On a full disk, TensorBoard's writer thread ends with an error and never writes again. It offers no way to give it a
-    file, so a private attribute is replaced (tensorboard 2.20, torch 2.9). If another version does not have that
-    attribute, its writer stays as it is.
+    On a full disk, TensorBoard's writer thread ends with an error and never writes again. The writer has no argument
+    for a file, so a private attribute is replaced (tensorboard 2.20, torch 2.9). A writer without this attribute, in
+    another version, stays as it is.
 
     :param logger: logger of the model
     :return: the files

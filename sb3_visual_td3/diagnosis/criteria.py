@@ -233,7 +233,7 @@ class _Run:
 
     @classmethod
     def of(cls, criteria: Sequence[Criterion], data: SeriesSet) -> _Run:
-        """Read the properties of a run from the flags and tags that it logged."""
+        """Read the properties of a run from the tags that it logged."""
         flags = cls(
             encoder_is_shared=data.flag(tags.ENCODER_IS_SHARED) is True,
             has_no_encoder=data.flag(tags.HAS_ENCODER) is False,

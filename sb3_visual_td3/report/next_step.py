@@ -425,7 +425,7 @@ class _Advice:
         return [Snippet("Add to the script:", "python", text)]
 
     def _for_own_code(self) -> list[Snippet]:
-        """Return calls of TensorBoard's SummaryWriter with which training code without SB3 logs what is missing."""
+        """Return the SummaryWriter calls that log what is missing, for training code that does not use SB3."""
         lines = [
             'writer.add_scalar("charts/episodic_return", episode_return, global_step)  # at the end of each episode',
             'writer.add_scalar("eval/mean_reward", mean_return, global_step)  # of some episodes without exploration',

@@ -200,7 +200,7 @@ class _Episode(NamedTuple):
 
 
 def _episodes(texts: Sequence[str]) -> dict[str, Series]:
-    """Return the series that SB3's logger would have written for these episodes.
+    """Return the series that SB3's logger would have written for the episodes of some monitor files.
 
     ``rollout/ep_rew_mean`` is the mean of the last 100 episodes (SB3's ``stats_window_size``). The x-axis is the number
     of environment steps of all environments together: the sum of the lengths in the order in which episodes ended.

@@ -116,8 +116,8 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
     """Return whether Q exceeds every logged return and the critic's error grows with Q.
 
-    The values of a critic that approaches correct values also grow, but they stop at the scale of the returns, and the
-    critic's squared error does not grow with their square.
+    The Q values of a healthy critic also grow, but they stop at the scale of the returns. The squared error of a
+    healthy critic does not grow with the square of its Q values.
     """
     scale, loss = own_scale.return_scale(data), data[tags.CRITIC_LOSS].finite
     if scale is None or len(loss) < MIN_POINTS:

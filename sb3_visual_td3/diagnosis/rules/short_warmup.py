@@ -3,8 +3,8 @@
 The step of the first update follows from the count of updates: with one update per step, a run with 98 updates at step
 100 began at step 2.
 
-How many transitions are enough is a guess: Stable-Baselines3 takes 100, DrQ-v2 4,000 frames, Spinning Up 1,000, the TD3
-authors 25,000.
+How many transitions are enough is a guess. The defaults are 100 in Stable-Baselines3, 1,000 in Spinning Up, 4,000
+frames in DrQ-v2, and 25,000 in the code of the TD3 authors.
 
 Source: Nikishin et al. 2022, "The Primacy Bias in Deep Reinforcement Learning", arXiv 2205.07802: agents that overfit
 to their first transitions do not recover later.
