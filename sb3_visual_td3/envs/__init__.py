@@ -1,6 +1,7 @@
-"""Register the driving environments, which have the same task and the same reward in every world.
+"""Register the driving environments ``LiteDriving-v0``, ``LiteRoutes-v0`` and ``CarlaDriving-v0`` with gymnasium.
 
-Importing this package is cheap: the worlds and OpenCV are imported only when an environment is made.
+The environments use different simulators; task and reward are the same. Importing this package is cheap: the simulators
+and OpenCV are imported only when an environment is made.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ CARLA_DRIVING_ID = "CarlaDriving-v0"
 
 
 class RegisteredLimit(int):
-    """Mark a number of steps as the registered limit, in contrast to ``gym.make(..., max_episode_steps=N)``.
+    """Distinguish the registered ``max_episode_steps`` from a limit that the user passes to ``gym.make``.
 
-    On a route to a goal, the route's own time limit replaces the registered limit. A limit that the user passes to
-    ``gym.make`` stays, even if it is the same number.
+    On a route to a goal, the route's own time limit replaces the registered limit. The user's limit stays, even if it
+    is the same number.
     """
 
 

@@ -91,7 +91,7 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:
-    """Raise unless ``value`` is one of ``choices``.
+    """Raise a ValueError unless ``value`` is one of ``choices``.
 
     :param name: the user's name for the value, for the error message.
     :param value: the value to check.
@@ -107,7 +107,7 @@ def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: 
     """Return the names of the maps that the argument ``maps`` of an environment selects.
 
     :param maps: the name of a group, the name of one map, the path of a map file, or a sequence of names and paths.
-    :param groups: the available maps, by group.
+    :param groups: the names of the available maps, by group.
     :param file_suffix: the suffix of map files that the world can read; None if the world reads no map files.
     :return: names and paths, in the order given.
     :raises ValueError: if ``maps`` is empty, contains a name twice or an unknown name, or a file does not exist.

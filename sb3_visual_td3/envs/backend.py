@@ -1,4 +1,6 @@
-"""Define the interface between the driving task and a world, such as lite or CARLA. All quantities are in SI units.
+"""Define the interface between the driving task and a world, which is a simulator with one vehicle to drive.
+
+There are two worlds: ``envs.lite``, which is part of this package, and CARLA. All quantities are in SI units.
 
 Coordinates are right-handed: x and y in metres, yaw counter-clockwise from x, offsets positive to the LEFT. Only the
 steering of an action is positive to the RIGHT, as in CARLA.
@@ -90,9 +92,9 @@ class VehicleState(NamedTuple):
     """Signed distance along the lane since the reset."""
     lane_width_m: float
     road_left_m: float
-    """Offset of the road's outer line on the left (positive)."""
+    """Offset of the road's left outer line from the centre of the vehicle's lane, positive."""
     road_right_m: float
-    """Offset of the road's outer line on the right (negative)."""
+    """Offset of the road's right outer line from the centre of the vehicle's lane, negative."""
     marks: tuple[LaneMark, ...]
     """All marks of the road at this place; empty within a junction."""
     route_length_m: float
@@ -100,7 +102,7 @@ class VehicleState(NamedTuple):
     has_collided: bool = False
     """True if the vehicle has collided since the reset."""
     has_goal: bool = False
-    """True on a route from a start to a goal, False on a closed one. ``distance_m`` reaches ``route_length_m`` at the
+    """True on a route from a start to a goal, False on a closed route. ``distance_m`` reaches ``route_length_m`` at the
     goal."""
     command: Command = "follow"
     """The next command on a route. It is given 50 m before the place where it applies and stays until it is carried
@@ -122,7 +124,7 @@ class VehicleState(NamedTuple):
 
 
 class Backend(Protocol):
-    """Define what a world with one vehicle and one camera provides."""
+    """Define the methods of a world: a simulator with one vehicle to drive and one camera."""
 
     @property
     def map_groups(self) -> Mapping[str, Sequence[str]]:
@@ -157,14 +159,14 @@ class Backend(Protocol):
 
     @property
     def has_routes(self) -> bool:
-        """Return True if an episode is a route from a start to a goal, which needs a ``Start.route_seed``."""
+        """Return True if each episode follows a route to a goal, which ``Start.route_seed`` selects."""
 
     @property
     def state(self) -> VehicleState:
         """Return the current state of the vehicle."""
 
     def reset(self, start: Start) -> VehicleState:
-        """Place the vehicle; the same ``start`` and the same controls give the same episode."""
+        """Begin an episode at ``start``; the same start and the same controls give the same episode."""
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
         """Hold ``control`` for ``n_ticks`` ticks and return the resulting state."""
@@ -182,7 +184,7 @@ class Backend(Protocol):
         """
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at each distance ``ahead_m`` along the lane, ahead of the vehicle."""
+        """Return (x, y) in metres of the lane's centre at the distances ``ahead_m`` ahead of the vehicle."""
 
     def close(self) -> None:
         """Release the world's resources."""

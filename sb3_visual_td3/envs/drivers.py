@@ -1,8 +1,7 @@
-"""Drive without learning, by pure pursuit, as an upper bound for a policy's distance and return.
+"""Drive by pure pursuit, without learning; the results are an upper bound for a policy's distance and return.
 
-The driver acts on the state of the environment, not on its pixels. The drivers for the lower bound ignore the
-observation (random actions, full brake). They are in ``callbacks.drives``, because an evaluation compares every policy
-with them.
+The driver uses the vehicle's exact state, not the camera. The drivers for the lower bound ignore the observation
+(random actions, full brake). They are in ``callbacks.drives``, because each evaluation compares the policy with them.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.observation import to_vehicle_frame
 
 _PREVIEW_M = tuple(2.5 * number for number in range(11))
-"""Distances of the points from which bends are recognised."""
+"""Distances ahead of the vehicle of the points from which the driver recognises bends."""
 _BEND_MPS2 = 4.0
 """Lateral acceleration in a bend above which the driver slows down."""
 _BRAKING_MPS2 = 2.0
@@ -32,7 +31,7 @@ margin."""
 
 
 class PurePursuitDriver:
-    """Steer along the arc to a point of the lane some metres ahead, and hold the target speed.
+    """Steer towards a point of the lane some metres ahead, along a circular arc, and hold the target speed.
 
     On a route to a goal the driver slows down for bends, because the turns at a junction are too sharp for the target
     speed. Closed lanes are driven at the target speed throughout.
@@ -40,8 +39,8 @@ class PurePursuitDriver:
     Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2: the curvature of the
     arc is twice the point's sideways distance divided by the square of its distance.
 
-    :param near_m: distance in metres from the vehicle to the point to which it steers, at standstill.
-    :param ahead_s: time in seconds; the point moves farther ahead by the distance that the vehicle drives in this time.
+    :param near_m: distance to this point when the vehicle stands still, in metres.
+    :param ahead_s: factor on the speed, in seconds: the distance to the point is ``near_m + ahead_s * speed``.
     :param wheelbase_m: wheelbase of the vehicle in metres, from axle to axle.
     :param max_wheel_rad: steering angle of the wheels at full lock, in radians.
     """
@@ -92,7 +91,7 @@ class PurePursuitDriver:
 
     @staticmethod
     def _bend_speed_mps(env: DrivingEnv) -> float:
-        """Return the speed from which the vehicle can still slow down for the bends within 25 m."""
+        """Return the highest speed, in m/s, from which the vehicle can still slow down for the bends within 25 m."""
         points = env.waypoints_m(_PREVIEW_M)
         slowest_mps = math.inf
         for ahead_m, (one, two, three) in zip(

@@ -1,4 +1,4 @@
-"""Provide the gymnasium environment, which connects a world (``backend.Backend``) with ``task.DrivingTask``."""
+"""Define the gymnasium environment, which connects a simulator (``backend.Backend``) with ``task.DrivingTask``."""
 
 from __future__ import annotations
 
@@ -50,20 +50,21 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     Action: ``(2,) float32`` in [-1, 1]: steer (+1 is full right) and pedal (above 0 throttle, below 0 brake).
 
-    :param backend: the world to drive in.
+    :param backend: the simulator to drive in.
     :param frame_stack: number of camera frames in an observation, 1 to 16.
-    :param frame_skip: ticks of the world per step, 1 to 100.
+    :param frame_skip: ticks of the simulator per step, 1 to 100.
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
     :param observation: ``"camera"``, ``"camera+state"``, ``"camera+command"`` or ``"camera+state+command"``.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, weights, or a mapping with the weights that differ from
-        ``"balanced"``, such as ``{"accident": 1.0}``.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
+        from ``"balanced"``, such as ``{"accident": 1.0}``.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed with the highest reward, in m/s.
-    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"`` as an
-        accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"``, or ``"truncated"``, so that an
-        algorithm learns as if the route went on. The observation does not show the distance to the goal.
+    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
+        counts as an accident.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. After
+        ``"truncated"`` an algorithm bootstraps as if the route continued, because the observation does not show the
+        distance to the goal.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is out of range.
@@ -127,7 +128,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     @property
     def has_routes(self) -> bool:
-        """Return whether an episode is a route from a start to a goal."""
+        """Return whether each episode follows a route from a start to a goal."""
         return self._backend.has_routes
 
     @property
@@ -136,7 +137,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return self._backend.state
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at each distance ``ahead_m`` along the lane, ahead of the vehicle."""
+        """Return (x, y) in metres of the lane's centre at the distances ``ahead_m`` ahead of the vehicle."""
         return self._backend.waypoints_m(ahead_m)
 
     def reset(
@@ -192,7 +193,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return None  # a window is updated by step() and reset()
 
     def close(self) -> None:
-        """Release the world's resources and close the window."""
+        """Release the simulator's resources and close the window."""
         self._backend.close()
         if self._window is not None:
             self._window.close()
@@ -277,7 +278,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 def _observation_space(
     observation: ObservationKind, frame_stack: int, frame_shape: tuple[int, ...]
 ) -> gym.spaces.Space[Any]:
-    """Return the space of ``frame_stack`` camera frames, with the state and the command that ``observation`` names."""
+    """Return the observation space: camera frames, and state and command if ``observation`` names them."""
     n_channels_per_frame = 1 if len(frame_shape) == 2 else frame_shape[0]
     n_channels = frame_stack * n_channels_per_frame
     camera = gym.spaces.Box(0, 255, (n_channels, *frame_shape[-2:]), np.uint8)
@@ -292,7 +293,7 @@ def _observation_space(
 
 
 _warned: set[str] = set()
-"""Warnings that were given in this process, so that several environments do not repeat them."""
+"""Warnings that this process has already logged, so that further environments do not repeat them."""
 
 
 def _check_command(observation: ObservationKind, has_routes: bool) -> None:

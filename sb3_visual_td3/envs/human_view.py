@@ -31,7 +31,7 @@ _BAR_PX = 60
 ROUTE_AHEAD_M = tuple(float(metres) for metres in range(0, 61, 2))
 """Distances of the points at which the route ahead is drawn."""
 _NEAREST_M = 1.0
-"""Points that are nearer to the camera, or behind it, are not drawn."""
+"""Points of the route that are nearer to the camera than this, or behind it, are not drawn."""
 
 
 def draw_route(
@@ -63,10 +63,10 @@ def draw_route(
 def draw_hud(
     picture: NDArray[np.uint8], info: Mapping[str, Any], reward_terms: Mapping[str, float], control: Control
 ) -> NDArray[np.uint8]:
-    """Draw speed, place, reward terms and controls onto ``picture``, in place.
+    """Draw speed, distance, map, reward terms and controls onto ``picture``, in place.
 
     :param picture: ``(height, width, 3) uint8`` RGB.
-    :param info: the info of the step.
+    :param info: the ``info`` that the environment returned with the step.
     :param reward_terms: weighted terms of the step by name; empty before the first step.
     :param control: the driver's controls.
     :return: ``picture``.
@@ -88,7 +88,7 @@ def draw_hud(
 
 
 def _draw_command(picture: NDArray[np.uint8], info: Mapping[str, Any]) -> None:
-    """Draw the command, the distance to it, and how much of the route is left, in a third line of text."""
+    """Draw a line of text with the command, the distance to its place, and the distance to the goal."""
     command = info["command"].replace("_", " ")
     left_m = (1.0 - info["route_completion"]) * info["route_length_m"]
     picture[3 * _LINE_PX - 6 : 4 * _LINE_PX - 6, :330] //= 2
@@ -118,7 +118,7 @@ def _draw_controls(picture: NDArray[np.uint8], control: Control) -> None:
 
 
 def _colour_of_sign(value: float) -> tuple[int, int, int]:
-    """Return green for gains and throttle, red for costs and brake."""
+    """Return the colour of a bar: green for a positive value, red for a negative one."""
     return _GREEN if value >= 0 else _RED
 
 
@@ -152,7 +152,7 @@ class Window:
         self._screen: Any = None
 
     def show(self, picture: NDArray[np.uint8], fps: float) -> None:
-        """Show a picture, and wait as long as needed to show at most ``fps`` pictures a second.
+        """Show a picture, and wait if necessary, so that at most ``fps`` pictures are shown per second.
 
         :param picture: ``(height, width, 3) uint8`` RGB.
         :param fps: pictures per second.

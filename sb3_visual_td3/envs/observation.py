@@ -15,7 +15,7 @@ WAYPOINTS_AHEAD_M = (5.0, 10.0, 15.0, 20.0)
 """Distances of the waypoints ahead of the vehicle, along the lane."""
 STATE_SIZE = 3 + 2 * len(WAYPOINTS_AHEAD_M)
 STATE_LIMIT = 2.0
-"""All entries are clipped to [-2, 2]; in ordinary driving they stay within [-1, 1]."""
+"""All entries of the state vector are clipped to [-2, 2]; in ordinary driving they stay within [-1, 1]."""
 
 # Each entry is divided by a typical largest value, so that all inputs of the network have about the same range.
 SPEED_UNIT_MPS = 15.0
@@ -37,7 +37,7 @@ def command_vector(state: VehicleState) -> NDArray[np.float32]:
     entry   meaning
     ======  ==========================================================================================
     0 to 5  1 for the command, otherwise 0: follow, straight, left, right, change left, change right
-    6       distance to the place where it applies, 1 for 50 m or more; 0 while it is carried out
+    6       distance to where the command applies, 1 for 50 m or more; 0 while it is carried out
     ======  ==========================================================================================
 
     The commands are those of conditional imitation learning (Codevilla et al. 2018, "End-to-end driving via conditional
@@ -54,7 +54,7 @@ def command_vector(state: VehicleState) -> NDArray[np.float32]:
 
 
 def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
-    """Return what a driver could read from instruments and a map, ``(11,) float32`` in [-2, 2].
+    """Return speed, position in the lane and the next points of the lane, ``(11,) float32`` in [-2, 2].
 
     =======  =========================================================  ==========
     entry    meaning                                                    1 means
@@ -88,7 +88,7 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
 
 
 def to_vehicle_frame(state: VehicleState, x_m: float, y_m: float) -> tuple[float, float]:
-    """Return how far a place of the world lies ahead of the vehicle's centre and to its left, in metres.
+    """Convert a place from world coordinates to distances ahead of the vehicle's centre and to its left, in metres.
 
     :param state: the current state of the vehicle.
     :param x_m: x of the place in the world, in metres.

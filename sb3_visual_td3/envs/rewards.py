@@ -14,7 +14,7 @@ from types import MappingProxyType
 from sb3_visual_td3.envs.arguments import coerce_quantity
 
 FULL_GATE_FRACTION = 0.3
-"""The speed gate opens fully at this fraction of the target speed."""
+"""Fraction of the target speed at which ``speed_gate`` reaches 1."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardW
     :param reward: a name in ``REWARD_SETS``, or weights, which are returned as they are, or a mapping with the weights
         that differ from ``"balanced"``, as a hyperparameter file can state it.
     :return: the weights.
-    :raises ValueError: if there is no set, or no weight, of this name.
+    :raises ValueError: if no set of weights, or no weight, has this name.
     """
     if isinstance(reward, RewardWeights):
         return reward
@@ -79,7 +79,7 @@ def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardW
 
 
 def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
-    """Return the speed gate, the factor on reward terms that would otherwise reward a vehicle at standstill.
+    """Return the factor for reward terms that would otherwise reward a vehicle at standstill.
 
     Without this factor the policy learns to stand still: a parked car stays in the middle of its lane and its controls
     do not move.
@@ -94,9 +94,9 @@ def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
 
 
 def progress_term(distance_m: float, step_s: float, target_speed_mps: float) -> float:
-    """Return the reward for progress along the lane, triangular around the target speed.
+    """Return the reward for progress along the lane: it rises up to the target speed and falls beyond it.
 
-    The falling side beyond the target speed keeps the policy from driving as fast as the car can.
+    If it did not fall, the policy would learn to drive as fast as the car can.
 
     :param distance_m: signed distance along the lane in this step.
     :param step_s: length of the step in seconds, > 0.
@@ -106,7 +106,7 @@ def progress_term(distance_m: float, step_s: float, target_speed_mps: float) -> 
     """
     _check_target(target_speed_mps)
     if not step_s > 0.0:
-        raise ValueError(f"step_s={step_s!r}: expected a positive number of seconds")
+        raise ValueError(f"step_s={step_s!r}: expected a positive number of seconds; pass the length of one step")
     ratio = distance_m / (step_s * target_speed_mps)
     if ratio > 1.0:
         ratio = 2.0 - ratio
@@ -138,7 +138,7 @@ def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float
     """
     _check_gate(gate)
     if not lane_width_m > 0.0:
-        raise ValueError(f"lane_width_m={lane_width_m!r}: expected a positive number of metres")
+        raise ValueError(f"lane_width_m={lane_width_m!r}: expected a positive number of metres; pass the lane's width")
     return gate * max(-1.0, 1.0 - 2.0 * abs(lateral_offset_m) / lane_width_m)
 
 
@@ -166,7 +166,7 @@ def safety_term(
 ) -> float:
     """Return the cost of accidents, crossed marks and red lights; unlike the other terms it is weighted already.
 
-    :param is_accident: True if the step terminated the episode.
+    :param is_accident: True if the step ended the episode with an accident.
     :param n_lane_invasions: number of lane marks that were crossed in this step, >= 0.
     :param weights: the costs.
     :param n_red_lights: number of red lights that were run in this step.
@@ -175,7 +175,7 @@ def safety_term(
     :raises ValueError: if ``n_lane_invasions`` is negative.
     """
     if n_lane_invasions < 0:
-        raise ValueError(f"n_lane_invasions={n_lane_invasions}: expected 0 or more")
+        raise ValueError(f"n_lane_invasions={n_lane_invasions}: expected 0 or more; pass the number of crossed marks")
     # Subtracted from 0.0, because a clean step would otherwise have the reward -0.0.
     cost = 0.0 - weights.accident * is_accident - weights.lane_invasion * n_lane_invasions
     return cost - weights.red_light * n_red_lights - weights.walker * has_hit_walker
@@ -183,9 +183,9 @@ def safety_term(
 
 def _check_target(target_speed_mps: float) -> None:
     if not target_speed_mps > 0.0:
-        raise ValueError(f"target_speed_mps={target_speed_mps!r}: expected a positive speed in m/s")
+        raise ValueError(f"target_speed_mps={target_speed_mps!r}: expected a positive speed in m/s; set one above 0")
 
 
 def _check_gate(gate: float) -> None:
     if not 0.0 <= gate <= 1.0:
-        raise ValueError(f"gate={gate!r}: expected a number in [0, 1], as speed_gate returns it")
+        raise ValueError(f"gate={gate!r}: expected a number in [0, 1]; pass the result of speed_gate")

@@ -84,7 +84,7 @@ class Outcome(NamedTuple):
 
 
 def wheel_reach_m(heading_error_rad: float, body: BodySize) -> float:
-    """Return the distance across the lane from the vehicle's centre to its outermost wheel, on either side.
+    """Return how far the outermost wheels are from the vehicle's centre, measured across the lane.
 
     :param heading_error_rad: the vehicle's yaw minus the direction of the lane.
     :param body: the vehicle's outer size.
@@ -160,7 +160,7 @@ class DrivingTask:
 
     @property
     def max_steps(self) -> int | None:
-        """Return the number of steps that the route allows; None on a closed route, which has no end.
+        """Return the time limit of a route to a goal, in steps; None on a closed route, which has no end.
 
         Steps in which the vehicle waits at a red light, for a pedestrian, or behind other cars do not count.
         """
@@ -243,7 +243,7 @@ class DrivingTask:
         self.marks_crossed = list(saved["marks_crossed"])
 
     def _has_reason_to_wait(self, state: VehicleState) -> bool:
-        """Return whether a standing vehicle waits for a light, a pedestrian or other cars, but not for too long."""
+        """Return whether the vehicle waits for a light, a pedestrian or a car, and its waiting time is not used up."""
         is_near = state.stop_ahead_m < _WAIT_AHEAD_M or state.vehicle_ahead_m < _WAIT_AHEAD_M
         return is_near and self._n_standing * self.settings.step_s < self.settings.max_wait_s
 
@@ -276,7 +276,7 @@ class DrivingTask:
         return next((name for name, holds in endings if holds), "")
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
-        """Return for each mark how many metres the outermost wheel is beyond it; negative before the mark."""
+        """Return how many metres the outermost wheel is beyond each lane mark; negative for a wheel before it."""
         reach_m = wheel_reach_m(state.heading_error_rad, self.body)
         left_m, right_m = state.lateral_offset_m + reach_m, state.lateral_offset_m - reach_m
         overhangs_m = []
@@ -287,7 +287,7 @@ class DrivingTask:
         return overhangs_m
 
     def _are_across(self, state: VehicleState) -> list[bool]:
-        """Return for each mark whether a wheel is beyond its far edge."""
+        """Return for each lane mark whether a wheel is completely across the mark."""
         return [overhang_m > self.settings.mark_half_width_m for overhang_m in self._overhangs_m(state)]
 
     def _find_crossed_marks(self, state: VehicleState) -> list[MarkKind]:

@@ -60,11 +60,11 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 
 
 def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> str:
-    """Return the name of a weather after checking it.
+    """Return the name of a weather, or raise if there is no such weather.
 
     :param weather: the user's value: a name of LiteDriving-v0's weathers, ``"random"``, or one of CARLA's presets.
-    :param presets: the presets of CARLA's client; None before the client is imported, when every capitalised name
-        passes.
+    :param presets: names of the presets of CARLA's client; None before the client is imported: then every capitalised
+        name is accepted.
     :raises ValueError: if there is no such weather.
     """
     if isinstance(weather, str):
@@ -79,10 +79,10 @@ def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> st
 
 
 def weather_of_scene(weather: str, scene_seed: int) -> str:
-    """Return the weather of one episode.
+    """Return the weather of one episode, which is drawn at random if the environment's weather is ``"random"``.
 
-    :param weather: the environment's weather; ``"random"`` draws clear, rain or night.
-    :param scene_seed: seed of the draw.
+    :param weather: the environment's weather; ``"random"`` chooses clear, rain or night.
+    :param scene_seed: seed of the choice.
     """
     if weather != "random":
         return weather
@@ -101,7 +101,7 @@ _TRAFFIC_STEP_S = 0.1
 
 
 class Scenery(NamedTuple):
-    """Hold the weather, the other cars, where episodes start, whether traffic lights count, and the pedestrians."""
+    """Hold the settings of the scene: weather, other cars, starting places, traffic lights and pedestrians."""
 
     weather: str
     traffic: TrafficSettings
@@ -122,8 +122,8 @@ class CarlaBackend:
     :param server: address of the simulator, or the command that starts it.
     :param tick_s: length of a tick in seconds.
     :param vehicle: the vehicle's blueprint and role.
-    :param mount: the policy's camera.
-    :param scenery: weather, other cars, where episodes start.
+    :param mount: position and image format of the policy's camera.
+    :param scenery: weather, other cars, starting places, traffic lights and pedestrians.
     :param maps: the names of all maps that episodes may use.
     :param routes: the routes to drive; the closed route by default.
     """
@@ -312,7 +312,7 @@ class CarlaBackend:
         self._ego = self._connection = None
 
     def share(self, address: Address) -> None:
-        """Use a server on which another environment drives while this environment pauses.
+        """Use the server of another environment. The two environments take turns: one drives while the other pauses.
 
         :param address: the server's address.
         """
@@ -396,7 +396,7 @@ class CarlaBackend:
         return read_graph(self._opendrive, f"map {connection.map_name}")
 
     def _places(self, graph: LaneGraph) -> list[LanePlace] | None:
-        """Return the places at which random routes may start and end; None if they may start and end anywhere."""
+        """Return the places at which random routes may start and end; None if any place is permitted."""
         return places_on(graph, self._spawn_points) if self._scenery.spawn == "points" else None
 
     def _start_index(self, position: float) -> int:
@@ -442,7 +442,7 @@ class CarlaBackend:
         self._cars.show(connection)
 
     def _is_closed(self, segment: int) -> bool:
-        """Return whether other cars must stop at a light of the server at the end of a lane."""
+        """Return whether a traffic light of the server is red or yellow for other cars at the end of a lane."""
         _, ego = self._connected()
         for light, name in self._street.lights_at(segment):
             self._street.show(light, ego.light_colour(name))
@@ -495,7 +495,7 @@ class CarlaBackend:
         return state
 
     def _read_lights(self) -> None:
-        """Read the colours of the lights of the next stop lines."""
+        """Read from the server the colours of the traffic lights that the vehicle reaches next."""
         if self._street.is_on:
             _, ego = self._connected()
             for light, name in self._street.lights_ahead(self._lane, _LIGHTS_AHEAD_M).items():
@@ -504,6 +504,6 @@ class CarlaBackend:
 
 @atexit.register
 def _close_all() -> None:
-    """Close all open backends at exit: with a listening sensor, CARLA's client may abort the process."""
+    """Close all open backends at exit, because CARLA's client may abort the process if a sensor still listens."""
     for backend in tuple(_open):
         backend.close()

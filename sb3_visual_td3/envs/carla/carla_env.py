@@ -90,14 +90,15 @@ class CarlaDrivingEnv(DrivingEnv):
     :param camera_position_m: position forward, right and up from the vehicle's origin, in metres.
     :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention, in degrees.
     :param camera_attributes: further attributes of CARLA's camera, such as ``{"motion_blur_intensity": "0.0"}``.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, weights, or a mapping with the weights that differ from
-        ``"balanced"``, such as ``{"accident": 1.0}``.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
+        from ``"balanced"``, such as ``{"accident": 1.0}``.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
-    :param target_speed_mps: the speed that the reward favours, in m/s.
-    :param idle_ending: whether standing still only ends the episode (``"truncated"``) or counts as an accident
-        (``"terminated"``).
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"``, or ``"truncated"``, so that an
-        algorithm learns as if the route went on. The observation does not show the distance to the goal.
+    :param target_speed_mps: the speed with the highest reward, in m/s.
+    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
+        counts as an accident.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. After
+        ``"truncated"`` an algorithm bootstraps as if the route continued, because the observation does not show the
+        distance to the goal.
     :param timeout_s: longest wait for an answer, a tick or an image, in seconds.
     :param start_timeout_s: longest wait for a simulator that starts or loads a map, in seconds.
     :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is still starting.
@@ -211,9 +212,9 @@ class CarlaDrivingEnv(DrivingEnv):
         self._is_driving = False
         """Whether an episode is running."""
         self._was_simulator_seen = False
-        """Whether there was ever a simulator, working or not."""
+        """Whether this environment has ever found or started a simulator, even one that failed later."""
         self._failure_reason = ""
-        """The failure between two steps, which the next step reports."""
+        """Reason of a failure between two steps, which the next step reports; empty if there was none."""
         if seed is not None:
             self._np_random_seed = check_count("seed", seed, 0, 2**63)
             self._np_random = np.random.default_rng(seed)
@@ -232,7 +233,7 @@ class CarlaDrivingEnv(DrivingEnv):
         self._backend.share(Address(host, port))
 
     def lend_server(self) -> None:
-        """Leave the server to another environment. The next step ends the episode, as if the simulator had failed."""
+        """Leave the server to another environment. The next step here ends the episode, as after a failure."""
         self._backend.withdraw()
 
     def reset(
@@ -273,13 +274,13 @@ class CarlaDrivingEnv(DrivingEnv):
                 return result
 
     def _is_hopeless(self, failure: SimulatorLostError) -> bool:
-        """Return whether there has never been a simulator, so that the port or the command is probably wrong."""
+        """Return whether no simulator was ever found, so that the port or the command is probably wrong."""
         if not isinstance(failure, SimulatorAbsentError):
             self._was_simulator_seen = True
         return not (self._was_simulator_seen or self._has_driven or self._backend.server.is_shared)
 
     def _is_refusal(self, failure: SimulatorLostError) -> bool:
-        """Return whether the failure is a refusal by a live server: it answers, but no reset has succeeded on it yet.
+        """Return whether a running server refused a request: it answers, but no reset has succeeded on it yet.
 
         A timeout does not count: a server that is still loading its map answers the version call and nothing else.
 
@@ -311,7 +312,7 @@ class CarlaDrivingEnv(DrivingEnv):
             return self._invalid_step(str(failure))
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return the picture for people; the last picture if the simulator has failed.
+        """Return a picture of the scene for people; the previous picture if the simulator has failed.
 
         After a failure of the simulator, the next step ends the episode.
 
@@ -347,7 +348,10 @@ class CarlaDrivingEnv(DrivingEnv):
     def _final_message(self, failure: SimulatorLostError) -> str:
         if not self._has_driven:
             return str(failure)
-        return f"the simulator did not come back within patience_s={self._patience_s:g} s: {failure}"
+        return (
+            f"the simulator did not come back within patience_s={self._patience_s:g} s; restart it, or increase "
+            f"patience_s. The last error was: {failure}"
+        )
 
 
 def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -368,7 +372,7 @@ def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str,
 
 
 def _pauses(patience_s: float) -> Iterator[float]:
-    """Yield the pause before each further attempt: 0.1 s, doubling up to 5 s, until ``patience_s`` has passed."""
+    """Yield the pause before each attempt, in seconds: 0.1, doubling up to 5, until ``patience_s`` has passed."""
     end_s, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
     while time.monotonic() < end_s:
         yield min(pause_s, max(0.0, end_s - time.monotonic()))

@@ -43,7 +43,7 @@ def client_library() -> Any:
 
 @contextlib.contextmanager
 def lost_on_error(doing: str) -> Iterator[None]:
-    """Turn every error of CARLA's client into a ``SimulatorLostError``.
+    """Convert every error that CARLA's client raises within this ``with`` block to a ``SimulatorLostError``.
 
     :param doing: the client's current activity, for the message, such as ``"loading Town01"``.
     :raises SimulatorLostError: if the block raises a RuntimeError.
@@ -59,7 +59,7 @@ def lost_on_error(doing: str) -> Iterator[None]:
 class Connection:
     """Hold a client and its world in synchronous mode: the world ticks only when this client requests it.
 
-    :param address: a server that is known to answer.
+    :param address: address of a server that has answered a probe.
     :param tick_s: length of a tick in seconds.
     :param timeout_s: longest wait for an answer or a tick, in seconds.
     :param load_timeout_s: longest wait for a map to load, in seconds.
@@ -107,7 +107,9 @@ class Connection:
             available = self.client.get_available_maps()
             known = sorted({map_name_of(name) for name in available})
             if not known:
-                raise SimulatorLostError("the server lists no maps: it is still starting")
+                raise SimulatorLostError(
+                    "the server lists no maps: it is still starting; increase patience_s if this persists"
+                )
             if map_name not in known:
                 raise SimulatorUnusableError(f"there is no map {map_name!r} on this server: choose from {known}")
             self.client.set_timeout(self._load_timeout_s)
@@ -188,7 +190,8 @@ class Connection:
         frame = self.tick()
         if frame != expected:
             raise SimulatorLostError(
-                f"frame {frame} came after frame {expected - 1}: another client ticks this server; stop that client"
+                f"frame {frame} came after frame {expected - 1}: another client ticks this server; "
+                "stop the other client"
             )
         return frame
 
@@ -203,7 +206,9 @@ class Connection:
             library = self.world.get_blueprint_library()
             found = [each for each in library if each.id == blueprint_id]
         if not library:
-            raise SimulatorLostError("the server has no blueprints: it is still starting")
+            raise SimulatorLostError(
+                "the server has no blueprints: it is still starting; increase patience_s if this persists"
+            )
         if not found:
             kind = blueprint_id.split(".", maxsplit=1)[0]
             known = sorted(each.id for each in library if each.id.startswith(kind))
@@ -211,7 +216,9 @@ class Connection:
         return found[0]
 
     def remove_actors_of(self, role_names: Sequence[str]) -> None:
-        """Destroy actors that an earlier run, or another environment on this server, has left, and their sensors.
+        """Destroy the actors that have one of these roles, and the sensors that are attached to them.
+
+        An earlier run or another environment may have left such actors on the server.
 
         :param role_names: the roles of these actors.
         :raises SimulatorLostError: if the server fails.
@@ -237,7 +244,8 @@ class Connection:
         """Remove this environment's actors and restore the world's settings; never raises.
 
         :param role_names: the roles of this environment's actors.
-        :param as_found: whether to restore the settings; False if another client continues to use a shared server.
+        :param as_found: whether to restore the world's settings; False if another client continues to use a shared
+            server.
         """
         with contextlib.suppress(RuntimeError):
             self.remove_actors_of(role_names)

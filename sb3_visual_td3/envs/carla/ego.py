@@ -96,7 +96,7 @@ class CameraFeed:
 
 
 class CollisionFeed:
-    """Receive the events of a collision sensor.
+    """Receive and store the events of a collision sensor.
 
     :param sensor: CARLA's sensor, to which nothing else listens.
     """
@@ -108,7 +108,7 @@ class CollisionFeed:
         sensor.listen(lambda event: put((event.frame, str(event.other_actor.type_id))))
 
     def collided_with_after(self, frame: int) -> CollidedWith:
-        """Return with what the vehicle has collided in a frame later than ``frame``, and drop all events.
+        """Return what the vehicle has collided with in frames after ``frame``, and clear the stored events.
 
         :param frame: number of a frame.
         :return: the kind of the other actor, or of the first other actor if there are several; ``""`` without a
@@ -153,11 +153,11 @@ class Reading(NamedTuple):
 
 
 class Ego:
-    """Control the driven vehicle, its cameras and its collision sensor.
+    """Control the vehicle that the policy drives, its cameras and its collision sensor.
 
     :param connection: the connection to the server.
     :param vehicle: the vehicle's blueprint and role.
-    :param mount: the policy's camera.
+    :param mount: position and image format of the policy's camera.
     :param picture_view: the view of a second camera, for people; None for no second camera.
     :param timeout_s: longest wait for an image, in seconds.
     :raises SimulatorLostError: if the server fails.
@@ -174,7 +174,8 @@ class Ego:
     ) -> None:
         self._carla, self._connection, self._timeout_s = client_library(), connection, timeout_s
         self._lights: dict[str, Any] = {}
-        """The traffic lights that have been read, by their ids in the map."""
+        """CARLA's traffic lights that have been read, by their ids in the map; None for a light that the server does
+        not have."""
         blueprint = connection.blueprint(vehicle.blueprint)
         blueprint.set_attribute("role_name", vehicle.role_name)
         with lost_on_error("spawning the vehicle"):
@@ -280,7 +281,9 @@ class Ego:
             snapshot = self._connection.world.get_snapshot()
             own = snapshot.find(self._vehicle.id) if snapshot.frame == frame else None
         if own is None:
-            raise SimulatorLostError(f"the vehicle is missing in frame {frame}: another client has destroyed it")
+            raise SimulatorLostError(
+                f"the vehicle is missing in frame {frame}: another client has destroyed it; stop the other client"
+            )
         transform, velocity = own.get_transform(), own.get_velocity()
         pose = from_carla(transform.location.x, transform.location.y, transform.rotation.yaw)
         image = self._camera.take(frame, deadline_s)
@@ -303,9 +306,9 @@ class Ego:
             return _COLOURS.get(str(light.get_state()), "unknown")
 
     def collided_with(self) -> CollidedWith:
-        """Return what the vehicle has hit since the last call, or since it was placed if that is later.
+        """Return what the vehicle has hit since the last call; collisions before the last ``place`` do not count.
 
-        :return: the kind of what it has hit; ``""`` if it has hit nothing.
+        :return: the kind of object, such as ``"vehicle"``; ``""`` if the vehicle has hit nothing.
         """
         return self._collisions.collided_with_after(self._start_frame)
 
@@ -324,9 +327,9 @@ class Ego:
                 actor.destroy()
 
     def abandon(self) -> None:
-        """Stop the sensors without calling the server, which does not answer any more; never raises.
+        """Stop the sensors without a call to the server, which does not answer any more; never raises.
 
-        Each ``destroy()`` would wait for its full timeout.
+        The actors are not destroyed: each ``destroy()`` would wait for its full timeout.
         """
         for feed in (self._camera, self._pictures, self._collisions):
             if feed is not None:
@@ -342,7 +345,8 @@ class Ego:
             if vehicle is not None:
                 return vehicle
         raise SimulatorLostError(
-            f"the server refused to spawn a vehicle at each of the map's {len(points)} spawn points"
+            f"the server refused to spawn a vehicle at any of the map's {len(points)} spawn points; remove other actors "
+            "from the map, or restart the server"
         )
 
     def _listen_to_camera(self, size: tuple[int, int], fov_deg: float, transform: Any, attributes: Any) -> CameraFeed:

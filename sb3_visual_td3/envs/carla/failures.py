@@ -1,8 +1,8 @@
-"""Define the errors of a simulator by whether another attempt may help.
+"""Define the errors of a simulator; each class says whether another attempt may help.
 
 CARLA's client raises a plain RuntimeError for everything: a timeout, a dead server, a refused spawn, a wrong map name.
-The environment must distinguish more. After ``SimulatorLostError`` it ends the episode and reconnects.
-``SimulatorUnusableError`` stops the run, and its message says what the user should change.
+This package raises one of the classes below instead. After ``SimulatorLostError`` the environment ends the episode and
+reconnects. ``SimulatorUnusableError`` stops the run, and its message says what the user should change.
 """
 
 from __future__ import annotations

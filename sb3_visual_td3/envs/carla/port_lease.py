@@ -49,7 +49,7 @@ class PortLease:
         self._lock, self._path, self._pid = lock, path, os.getpid()
 
     def is_free(self) -> bool:
-        """Return whether nothing listens on the server's ports, so that a server can be started on them."""
+        """Return whether a server can be started on the leased ports, because nothing listens on them."""
         return _is_range_free(self.port)
 
     def release(self) -> None:
@@ -74,7 +74,7 @@ class PortLease:
 
 
 def lease_running(host: str, ports: Iterable[int]) -> PortLease:
-    """Lease the first of several running servers that no other environment uses.
+    """Lease one of several running servers: the first that no other environment uses.
 
     :param host: the machine on which the servers run.
     :param ports: RPC ports of the servers.
@@ -121,11 +121,12 @@ def lease_free(first_port: int) -> PortLease:
 
 
 def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
-    """Lease a port if it is not leased.
+    """Lease a port unless another environment has leased it.
 
     :param host: the machine on which the server runs.
     :param port: RPC port of the server.
-    :return: the lease and an empty string; or None and the id of the process that holds the lease.
+    :return: the lease and an empty string; or, if the port is leased already, None and the id of the process that holds
+        the lease.
     :raises SimulatorUnusableError: if there is no folder, or no file, that is safe to use.
     """
     host_name = "127.0.0.1" if host == "localhost" else host.replace("/", "_")

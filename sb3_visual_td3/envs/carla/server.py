@@ -1,4 +1,4 @@
-"""Join or start the simulator of an environment, probe it before the client connects, and end it when unused.
+"""Find or start the simulator of an environment, probe it before CARLA's client connects, and end it after use.
 
 CARLA's client is not robust when it connects. If the port belongs to a program that is not CARLA, the client aborts the
 whole process. If nothing listens, it waits for its full timeout. If the version differs, it only prints a warning and
@@ -57,7 +57,7 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
     :param host: name or address.
     :param port: the server's RPC port.
     :param timeout_s: longest wait for the response in seconds, above 0.
-    :raises SimulatorAbsentError: if nothing listens on the port, or not yet.
+    :raises SimulatorAbsentError: if nothing listens on the port; a starting server may listen later.
     :raises SimulatorLostError: if the connection is closed or reset before the response, as by a server that dies or is
         still starting, or if no response comes in time.
     :raises SimulatorUnusableError: if the host is unknown, or the program on the port does not speak CARLA's protocol.
@@ -119,7 +119,7 @@ def wait_for_server(
     :param port: the server's RPC port.
     :param timeout_s: longest wait in seconds, above 0.
     :param is_starting: whether the server may still be starting. Otherwise one probe decides.
-    :param check: called before each further probe; raises an error to end the wait early.
+    :param check: function that is called before each further probe; it raises an error to end the wait early.
     :return: the version.
     :raises SimulatorLostError: as :func:`server_version`, after ``timeout_s``.
     :raises SimulatorUnusableError: as :func:`server_version`, or if the versions of client and server differ.
@@ -152,18 +152,19 @@ def client_version() -> str:
 
 
 _reported: set[str] = set()
-"""Client versions that the log has named in this process."""
+"""Client versions about which this process has already logged a warning."""
 
 
 def check_version(version: str, host: str, port: int) -> None:
-    """Raise an error if the server's version is not the client's. A suffix such as ``-dirty`` is ignored.
+    """Raise an error if server and client have different versions. A suffix such as ``-dirty`` is ignored.
 
     The layout of messages differs between versions, and CARLA's client misreads the messages of another version.
 
     :param version: the server's version.
     :param host: name or address, for the message.
     :param port: the server's RPC port, for the message.
-    :raises SimulatorUnusableError: if the first three numbers differ, or the client's version is not supported.
+    :raises SimulatorUnusableError: if the first three numbers of the versions differ, or the client's version is not
+        supported.
     """
     client = _numbers(client_version())
     if client not in SUPPORTED_VERSIONS:
@@ -293,7 +294,7 @@ class Simulator:
         try:
             self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            # The watchdog hangs. Its guard ends the simulator when the watchdog is killed.
+            # The watchdog hangs. The process that it forked (``Guard``) ends the simulator when the watchdog is killed.
             self._process.kill()
             self._process.wait()
         self._output.close()
@@ -316,7 +317,7 @@ class Server:
         self.settings = settings
         self._lease: PortLease | None = None
         self._shared_address: Address | None = None
-        """The address of another environment's server, which this object uses too."""
+        """The address of another environment's server if this object uses that server, otherwise None."""
         self._simulator: Simulator | None = None
         self._has_answered = False
 

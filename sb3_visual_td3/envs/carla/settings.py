@@ -38,7 +38,7 @@ def launch_command(command: str, port: int) -> list[str]:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Hold the address or the command of the simulator, and the timeouts.
+    """Hold the address of the simulator or the command that starts it, and the timeouts.
 
     :raises ValueError: if a value is out of range.
     """

@@ -102,9 +102,9 @@ _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2
 
 
 class OtherCars:
-    """Spawn the other cars of one world once, and place and move them in each episode.
+    """Hold CARLA's vehicles for the other cars: spawned once for each loaded map, and moved in each episode.
 
-    :param traffic: the model of the cars, on the closed route or on routes to a goal.
+    :param traffic: the model that computes where the cars are, on the closed route or on routes to a goal.
     """
 
     def __init__(self, traffic: Traffic | RouteTraffic) -> None:
@@ -138,7 +138,7 @@ class OtherCars:
                 self._ids.append(car.id)
 
     def show(self, connection: Connection) -> None:
-        """Put each car at its place in the traffic model. The next tick shows the new positions.
+        """Move each of CARLA's vehicles to the place of its car in the traffic model, from the next tick onwards.
 
         :param connection: the connection to the server.
         :raises SimulatorLostError: if the server fails.
@@ -163,6 +163,6 @@ class OtherCars:
 
 
 def _high_above(number: int) -> Any:
-    """Return a place in the air for a car that is not on the road."""
+    """Return a place high above the map, where a car that is not on the road blocks nothing."""
     carla = client_library()
     return carla.Transform(carla.Location(x=10.0 * number, y=0.0, z=_SPAWN_HEIGHT_M))

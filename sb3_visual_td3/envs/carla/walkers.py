@@ -42,7 +42,9 @@ class Walkers:
             self._ids = []
             known = list(connection.world.get_blueprint_library().filter("walker.pedestrian.*"))
             if not known:
-                raise SimulatorLostError("the server has no walkers: it is still starting")
+                raise SimulatorLostError(
+                    "the server has no walkers: it is still starting; increase patience_s if this persists"
+                )
             known.sort(key=lambda blueprint: str(blueprint.id))
             commands = []
             for number, motion in enumerate(street.walker_motions()):
@@ -58,7 +60,7 @@ class Walkers:
         self.walk(connection, street)
 
     def walk(self, connection: Connection, street: StreetLife) -> None:
-        """Make each walker move like its pedestrian during the next ticks.
+        """Make each of CARLA's walkers move like its pedestrian in ``street`` during the next ticks.
 
         :param connection: the connection to the server.
         :param street: the pedestrians.
@@ -84,7 +86,7 @@ class Walkers:
 
 
 def _control_of(motion: WalkerMotion) -> Any:
-    """Return CARLA's control for a pedestrian."""
+    """Return the ``carla.WalkerControl`` for the motion of a pedestrian."""
     carla = client_library()
     _, _, yaw_deg = to_carla(motion.pose)
     direction = carla.Vector3D(x=math.cos(math.radians(yaw_deg)), y=math.sin(math.radians(yaw_deg)))

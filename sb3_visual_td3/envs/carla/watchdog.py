@@ -7,9 +7,9 @@ fast and stays small. Its standard input is a pipe whose other end the parent ho
 does so for a killed process), or the parent is gone, the watchdog ends the command's whole process group.
 
 The watchdog itself may be killed, by a user or by the system when memory runs out. Two mechanisms handle this case. A
-guard, which is a second process, ends the group when the watchdog disappears. As long as there is no guard, Linux's
-parent-death signal ends the command. Only if watchdog and guard are killed in the same instant can children of a
-wrapper script survive.
+second process (:class:`Guard`) ends the group when the watchdog disappears. Until this second process runs, Linux's
+parent-death signal ends the command. Children of a wrapper script can survive only if both processes are killed at the
+same moment.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _die_with(watchdog: int) -> None:
 
 
 class Guard:
-    """End a process group from a forked process when the watchdog disappears.
+    """Fork a process that ends a process group when the watchdog disappears.
 
     The parent-death signal is not enough: CarlaUE4.sh is a shell script, and the signal would end the shell but not the
     simulator.
@@ -101,7 +101,7 @@ class Guard:
             os._exit(0)
 
     def is_gone(self) -> bool:
-        """Return whether the guard has ended, which only happens if it was killed."""
+        """Return whether the forked process has ended, which only happens if it was killed."""
         try:
             is_gone = os.waitpid(self._pid, os.WNOHANG)[0] == self._pid
         except ChildProcessError:
@@ -111,7 +111,7 @@ class Guard:
         return is_gone
 
     def dismiss(self) -> None:
-        """End the guard process, but leave the process group that it watches alone."""
+        """End the forked process, and do not end the process group."""
         with contextlib.suppress(OSError):
             os.write(self._writing, b".")
         with contextlib.suppress(OSError):

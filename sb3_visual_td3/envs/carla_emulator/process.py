@@ -123,7 +123,9 @@ class EmulatorProcess:
         found = _READY.search(line)
         if found is None:
             self.kill()
-            raise RuntimeError(f"the emulator did not listen within {self._timeout_s:g} s; its output was {line!r}")
+            raise RuntimeError(
+                f"the emulator did not listen within {self._timeout_s:g} s; increase timeout_s. Its output was {line!r}"
+            )
         self.port = int(found[2])
 
     def kill(self) -> None:

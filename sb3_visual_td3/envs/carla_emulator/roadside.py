@@ -303,7 +303,7 @@ class LightCalls:
         """Set the colour of a light until its cycle changes it."""
         roadside, light = self._light(actor_id)
         if not isinstance(state, int) or not 0 <= state < len(COLOURS):
-            raise CallError(f"{shortened(state)} is not a state of a traffic light")
+            raise CallError(f"{shortened(state)}: expected a traffic light state, 0 to {len(COLOURS) - 1}")
         roadside.lights.set_colour(light.number, COLOURS[state])
         roadside.show()
         return VOID

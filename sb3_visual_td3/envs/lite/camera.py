@@ -47,14 +47,14 @@ PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
 
 
 class _Strip(NamedTuple):
-    """Hold a band together with its precomputed geometry."""
+    """Hold the precomputed geometry of a ``Band``, a group of rows below the horizon."""
 
     first_row: int
     last_row: int
     level: int
     samples: int
     to_vehicle: NDArray[np.float64]
-    """3x3 matrix from (column, row) samples of the strip to homogeneous (forward, left) metres from the vehicle."""
+    """3x3 matrix that maps (column, row) of a sample to (forward, left) on the ground, homogeneous, in metres."""
 
 
 class Camera:
@@ -128,13 +128,13 @@ class Camera:
         return frame
 
     def paved(self, scene: Scene, x_m: float, y_m: float, yaw_rad: float, level: int) -> NDArray[np.uint8]:
-        """Return where the picture of ``draw`` shows the road.
+        """Return a mask of the road in the picture that ``draw`` returns.
 
         :param scene: the map to draw.
         :param x_m: x of the vehicle's centre in the world, in metres.
         :param y_m: y of the vehicle's centre in the world, in metres.
         :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
-        :param level: the level of the ground raster whose resolution ``Ground.paved`` has.
+        :param level: the level of the ground raster that has the resolution of ``Ground.paved``.
         :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, and values in between at the edge of the road.
         """
         mask = np.zeros((self._height, self._width), np.uint8)
@@ -145,7 +145,13 @@ class Camera:
         return mask
 
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
-        """Draw one strip into ``rows``, ``(n_rows, width) uint8``; ``matrix`` maps its samples to texels."""
+        """Draw the ground in one strip into ``rows``, ``(n_rows, width) uint8``, in place.
+
+        :param rows: the rows of the picture.
+        :param strip: the strip, which covers these rows.
+        :param ground: the ground raster.
+        :param matrix: 3x3 matrix that maps the strip's samples to texels, which are pixels of the raster.
+        """
         size = (self._width, rows.shape[0] * strip.samples)  # OpenCV's order: width, height
         samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
         cv2.warpPerspective(
@@ -161,7 +167,7 @@ class Camera:
             cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
 
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
-        """Return the strips of the bands, with their rows and their homographies."""
+        """Return one strip for each band, with its rows and its homography to the ground."""
         strips, first = [], self._horizon
         for band in bands:
             is_last = band is bands[-1]
@@ -201,7 +207,7 @@ class Camera:
         return np.asarray(forward_left @ right_down)
 
     def _to_texels(self, scene: Scene) -> NDArray[np.float64]:
-        """Return for each strip the matrix from the world to the texels of its level, ``(n_strips, 3, 3)``, cached."""
+        """Return the matrices that map the world to texels (pixels of the raster), ``(n_strips, 3, 3)``, cached."""
         if scene.name not in self._from_world:
             self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])
         return self._from_world[scene.name]
@@ -233,7 +239,7 @@ _GREYS = np.arange(256)
 
 
 def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
-    """Return ``(256, 3) uint8``: for each grey value, a colour of this hue that converts to the same grey."""
+    """Return a colour of one hue for each grey value, ``(256, 3) uint8``; it converts back to this value."""
     hue = np.array([red, green, blue])
     hue /= hue @ _LUMINANCE  # hue @ luminance is now 1, so grey * hue has the luminance grey
     return np.asarray(np.clip(np.rint(_GREYS[:, None] * hue), 0, 255), np.uint8)

@@ -22,7 +22,7 @@ PAINTS = ((225, 75, 60), (80, 135, 220), (225, 225, 220), (16, 18, 22), (215, 17
 """Red, green and blue of each paint; each stands out from asphalt, also in grey."""
 CAR_HEIGHT_M = 1.45
 MAX_DISTANCE_M = 90.0
-"""Distance from which cars are not drawn."""
+"""Cars at this distance or farther away are not drawn."""
 _SMALLEST_PX = 1.0
 """A car that is lower than this in the picture is not drawn."""
 _NEAR_M = 0.25
@@ -36,7 +36,7 @@ _REAR_LIGHT, _HEAD_LIGHT = (255, 70, 55), (255, 250, 225)
 _WINDOW_PX = 4.0
 """A plain box of at least this height has a window on the end towards the camera."""
 _DARK = 0.5
-"""Lights are on below this ambient light."""
+"""Cars have their lights on if the ambient light is less than this."""
 _SIDES = ((0, 1), (1, 2), (2, 3), (3, 0))
 """Corners of the front, the left, the rear and the right side; corner 0 is front right, then counter-clockwise."""
 _SHADES = (0.92, 0.78, 0.85, 0.70)
@@ -212,7 +212,7 @@ class _CarPainter:
             self._fill(corners, colour, 1.0, shines=True)
 
     def _at(self, along_m: float, across_m: float, up_m: float) -> Point:
-        """Return a point of the car relative to the camera, by a rotation and a translation."""
+        """Return where a point of the car lies relative to the camera."""
         return (
             self._forward_m + along_m * self._cos_turn - across_m * self._sin_turn,
             self._left_m + along_m * self._sin_turn + across_m * self._cos_turn,
@@ -228,7 +228,7 @@ class _CarPainter:
         paint: Colour,
         shade: float,
     ) -> None:
-        """Fill the upright rectangle above the line between two points (along, across) of the car."""
+        """Fill the upright rectangle over two points of the car, (along, across), from ``low_m`` to ``high_m``."""
         depth1_m, left1_m, bottom_m = self._at(*one, low_m)
         depth2_m, left2_m, _ = self._at(*two, low_m)
         top_m = bottom_m + high_m - low_m
@@ -254,7 +254,7 @@ class _CarPainter:
         self._fill_pixels(pixels, paint, shade * self._gain, self._veil)
 
     def _fill(self, corners: Sequence[Point], colour: Colour, shade: float, *, shines: bool = False) -> None:
-        """Fill a convex polygon; with ``shines`` its colour does not depend on the light."""
+        """Fill a convex polygon; if ``shines`` is True, its colour does not depend on the light."""
         if self._may_cross_near_plane:
             corners = clip_to_near_plane(corners)
             if len(corners) < 3:
@@ -270,7 +270,7 @@ class _CarPainter:
             self._fill_pixels(pixels, colour, shade * self._gain, self._veil)
 
     def _fill_pixels(self, pixels: list[tuple[int, int]], colour: Colour, gain: float, veil: float) -> None:
-        """Fill a polygon in fixed-point pixels with ``gain * colour + veil``, in grey or in colour."""
+        """Fill a polygon, whose corners are fixed-point pixels, with ``gain * colour + veil``, in grey or in colour."""
         red, green, blue = colour
         if self._frame.ndim == 3:
             value: Any = (red * gain + veil, green * gain + veil, blue * gain + veil)

@@ -26,7 +26,7 @@ LAMP_SIZE_M = 0.3
 POLE_COLOUR, HEAD_COLOUR, DARK_LAMP = (95, 98, 100), (28, 30, 32), (60, 60, 60)
 LAMP_COLOURS: dict[LightColour, Colour] = {"red": (255, 40, 30), "yellow": (255, 190, 30), "green": (40, 235, 90)}
 LAMPS: tuple[LightColour, ...] = ("red", "yellow", "green")
-"""From top to bottom."""
+"""Colours of the lamps of a traffic light, from top to bottom."""
 CLOTHES = ((150, 90, 60), (70, 110, 160), (170, 60, 80), (90, 130, 80))
 _SKIN = (215, 170, 140)
 PERSON_HEIGHT_M, PERSON_WIDTH_M = 1.75, 0.45
@@ -56,7 +56,7 @@ class Person(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Hold everything besides cars that stands on or beside the road."""
+    """Hold the traffic lights, pedestrians and stop lines to draw."""
 
     posts: Sequence[Post] = ()
     people: Sequence[Person] = ()
@@ -68,7 +68,7 @@ NO_FIGURES = Figures()
 
 
 def lamp_low_m(lamp: LightColour) -> float:
-    """Return the height of the lower edge of a lamp above the ground.
+    """Return the height of the lower edge of a lamp above the ground, in metres.
 
     :param lamp: colour of the lamp.
     """
@@ -180,7 +180,7 @@ class _Painter:
         self._fill(corners, _BAR_COLOUR, middle_m, 0.0)
 
     def _place(self, x_m: float, y_m: float) -> tuple[float, float]:
-        """Return the distance of a place ahead and to the left of the camera."""
+        """Return how far a place lies ahead of the camera and to its left, in metres."""
         dx, dy = x_m - self._pose[0], y_m - self._pose[1]
         return dx * self._cos + dy * self._sin - self._lens.ahead_m, dy * self._cos - dx * self._sin
 

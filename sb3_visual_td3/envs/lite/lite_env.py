@@ -1,4 +1,7 @@
-"""Define ``LiteDriving-v0`` and ``LiteRoutes-v0``: the driving task in the embedded world, whose state can be saved."""
+"""Define ``LiteDriving-v0`` and ``LiteRoutes-v0``: the driving task in the embedded world.
+
+The embedded world is a small simulator in the process of the environment. Its state can be saved and restored.
+"""
 
 from __future__ import annotations
 
@@ -76,12 +79,12 @@ class RestorableDrivingEnv(DrivingEnv):
 
 
 class LiteDrivingEnv(RestorableDrivingEnv):
-    """Drive in the embedded world, which is simulated in the process of the environment.
+    """Drive in the embedded world, a small simulator in the process of the environment; no CARLA is needed.
 
     ``DrivingEnv`` describes observations and actions.
 
     :param frame_stack: number of camera frames in an observation, 1 to 16.
-    :param frame_skip: ticks of the world per step, 1 to 100.
+    :param frame_skip: ticks of the simulator per step, 1 to 100.
     :param dt_s: length of a tick, 0.001 to 0.2 s.
     :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
@@ -105,14 +108,15 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which changes with every episode.
     :param noise_std: standard deviation of the camera's noise in grey levels, 0 to 100.
     :param blur: standard deviation of the camera's blur in pixels, 0 to 10.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, weights, or a mapping with the weights that differ from
-        ``"balanced"``, such as ``{"accident": 1.0}``.
+    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
+        from ``"balanced"``, such as ``{"accident": 1.0}``.
     :param reward_scale: factor on the reward and on each of its terms, above 0.
     :param target_speed_mps: the speed with the highest reward, in m/s.
-    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"`` as an
-        accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"``, or ``"truncated"``, so that an
-        algorithm learns as if the route went on. The observation does not show the distance to the goal.
+    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
+        counts as an accident.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. After
+        ``"truncated"`` an algorithm bootstraps as if the route continued, because the observation does not show the
+        distance to the goal.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is out of range.
@@ -177,7 +181,7 @@ class LiteDrivingEnv(RestorableDrivingEnv):
 
 
 class LiteRoutesEnv(LiteDrivingEnv):
-    """Drive random routes with commands in districts of streets; a ``LiteDrivingEnv`` with other defaults.
+    """Drive random routes to a goal in districts of streets; the same as ``LiteDrivingEnv`` with other defaults.
 
     :param maps: as in ``LiteDrivingEnv``; ``"train"`` and ``"held_out"`` are districts of streets.
     :param route: as in ``LiteDrivingEnv``.

@@ -64,7 +64,7 @@ class CameraSettings:
 
 
 class View:
-    """Draw one episode at a time; the same place, cars and tick always give the same picture.
+    """Draw what the camera sees in an episode; the same place, cars and tick always give the same picture.
 
     :param settings: settings of the camera's frames.
     """
@@ -91,7 +91,7 @@ class View:
 
         :param pose: pose of the vehicle that carries the camera.
         :param cars: the other cars.
-        :param tick: number of the tick since the reset; rain and noise differ from tick to tick.
+        :param tick: number of ticks since the reset; rain and noise differ from tick to tick.
         :param figures: traffic lights and pedestrians.
         :return: a new ``uint8`` array of the shape ``CameraSettings.frame_shape``.
         """
@@ -121,7 +121,7 @@ class View:
         :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
         :param pose: pose of the vehicle that carries the camera.
         :param cars: the cars to draw.
-        :param tick: number of the tick since the reset.
+        :param tick: number of ticks since the reset.
         :param figures: traffic lights and pedestrians.
         :return: ``(height, width, 3) uint8``, RGB, a new array.
         """

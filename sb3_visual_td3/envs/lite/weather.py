@@ -22,8 +22,8 @@ _HALF_BEAM = 0.45
 _BEAM_M = 18.0
 """Distance at which the brightness of the headlights falls to 1 / e; a simple model, not a measured beam."""
 _GAIN_UNIT = 128.0
-"""Value that stands for a gain of 1.0: the gains of a picture are stored as ``uint8``, so that OpenCV multiplies them
-in one pass."""
+"""Stored value for a gain of 1.0. The gains of a picture are stored as ``uint8``, so that OpenCV multiplies them in one
+pass."""
 _STREAK_GREY = 40
 """Brightness that a streak of rain adds."""
 
@@ -47,11 +47,11 @@ class Sky(NamedTuple):
     """Seed of the rain."""
 
     def gain_and_veil(self, distance_m: float, side: float) -> tuple[float, float]:
-        """Return gain and veil for a grey value at one place.
+        """Return the gain and the veil of the weather at one place: it changes ``grey`` to ``gain * grey + veil``.
 
         :param distance_m: metres from the camera, >= 0.
         :param side: tangent of the angle to the side, either sign.
-        :return: gain and veil; the weather changes ``grey`` to ``gain * grey + veil``.
+        :return: gain and veil.
         """
         lit = self.beam * math.exp(-distance_m / _BEAM_M - (side / _HALF_BEAM) ** 2)
         clear = math.exp(-self.haze_per_m * distance_m)
@@ -60,7 +60,7 @@ class Sky(NamedTuple):
     def gains_and_veils(
         self, distances_m: NDArray[np.float32], sides: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return ``gain_and_veil`` for many places.
+        """Return the gains and the veils of the weather at many places: ``gain_and_veil`` for arrays.
 
         :param distances_m: ``(height, width) float32``: metres from the camera.
         :param sides: ``(height, width) float32``: tangent of the angle to the side.
@@ -72,11 +72,11 @@ class Sky(NamedTuple):
 
 
 def choose_sky(weather: str, scene_seed: int) -> Sky | None:
-    """Draw the light of an episode.
+    """Choose the light and the rain of an episode at random, within the limits of its weather.
 
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``: rain, night, or a day of any brightness.
-    :param scene_seed: seed of the light.
-    :return: the light; ``None`` on a clear day, which needs no filter.
+    :param scene_seed: seed of the choice.
+    :return: light and rain; ``None`` on a clear day, which needs no filter.
     """
     if weather == "clear":
         return None

@@ -35,7 +35,7 @@ _EGO_PAINT = 1
 
 
 class LiteWorld:
-    """Implement ``envs.backend.RestorableBackend`` in the process of the environment.
+    """Simulate a car on a map in the process of the environment; implements ``envs.backend.RestorableBackend``.
 
     The world is deterministic: everything that varies between episodes follows from the ``Start`` of the episode.
 
@@ -79,7 +79,7 @@ class LiteWorld:
 
     @property
     def has_routes(self) -> bool:
-        """Return whether an episode is a route from a start to a goal."""
+        """Return whether each episode follows a route from a start to a goal."""
         return self._planner.settings.has_goals
 
     @property
@@ -112,7 +112,7 @@ class LiteWorld:
 
     @property
     def cars(self) -> list[OrientedBox]:
-        """Return the boxes of the other cars."""
+        """Return the other cars as rectangles on the ground."""
         return list(self._traffic.boxes)
 
     def reset(self, start: Start) -> VehicleState:
@@ -188,7 +188,7 @@ class LiteWorld:
         )
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at each distance ``ahead_m`` along the lane, ahead of the car."""
+        """Return (x, y) in metres of the lane's centre at the distances ``ahead_m`` ahead of the car."""
         return self._track.waypoints_from(self._lane, ahead_m)
 
     def get_state(self) -> dict[str, Any]:
@@ -282,7 +282,7 @@ class LiteWorld:
         return state
 
     def _enter(self, map_name: str, scene_seed: int, route_seed: int | None) -> None:
-        """Load a map, plan the route, and prepare the view of an episode on it."""
+        """Load a map, plan a route on it, and prepare traffic, lights, pedestrians and camera for an episode."""
         if self.has_routes != (route_seed is not None):
             raise ValueError(
                 f"route_seed={route_seed!r}: expected a number for routes to a goal and None on the closed route; make "
@@ -336,7 +336,7 @@ class LiteWorld:
         self._has_collided = self._traffic.hits(*motion[:3])
 
     def _advance_street(self, n_ticks: int, before: LanePosition) -> None:
-        """Advance lights and pedestrians, and test for a collision with a pedestrian."""
+        """Advance lights and pedestrians, count red lights that the car runs, and test for a hit pedestrian."""
         motion, body = self._motion, self._vehicle.body
         box = OrientedBox(*motion[:3], body.length_m, body.width_m)
         self._street.advance(n_ticks * self._tick_s, before, self._lane, box, motion.speed_mps)
