@@ -345,8 +345,8 @@ class Ego:
             if vehicle is not None:
                 return vehicle
         raise SimulatorLostError(
-            f"the server refused to spawn a vehicle at any of the map's {len(points)} spawn points; remove other actors "
-            "from the map, or restart the server"
+            f"the server refused to spawn a vehicle at any of the map's {len(points)} spawn points; remove other "
+            "actors from the map, or restart the server"
         )
 
     def _listen_to_camera(self, size: tuple[int, int], fov_deg: float, transform: Any, attributes: Any) -> CameraFeed:

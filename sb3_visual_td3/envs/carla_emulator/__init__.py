@@ -1,4 +1,4 @@
-"""Serve the embedded world in CARLA 0.9.16's network protocol.
+"""Emulate a CARLA 0.9.16 server: serve this package's own simulator (the embedded world) in CARLA's network protocol.
 
 CARLA's own client, and scripts that use the client, run with this server without Unreal and without a GPU. The files,
 from the network inwards: ``protocol`` packs bytes, ``server`` and ``streaming`` hold the connections, ``calls`` answers

@@ -128,7 +128,7 @@ _STATIC_TAG = bytes([20])
 
 @dataclass(eq=False)
 class Walker(Actor):
-    """Simulate a pedestrian, who walks in the direction of the last command or is placed by a client in each tick."""
+    """Simulate a pedestrian: it walks as the client last commanded, or the client places it in each tick."""
 
     def __post_init__(self) -> None:
         self._is_placed = self._was_placed = False
@@ -283,7 +283,7 @@ class Vehicle(Actor):
 
     @cached_property
     def handling(self) -> Handling:
-        """Return how the vehicle drives."""
+        """Return the vehicle's mass and its limits of steering, acceleration and speed."""
         return handling_of(self.model, steers_like_carla=self.steers_like_carla)
 
     @property
@@ -388,7 +388,7 @@ class Vehicle(Actor):
         self.yaw_rate_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
 
     def _pedals_for(self, wanted: AckermannControl, dt_s: float) -> VehicleControl:
-        """Return the pedals with which the vehicle reaches a speed in this tick, or comes as close as it can."""
+        """Return the pedals that bring the vehicle to the wanted speed in this tick, or as close to it as possible."""
         settings, speed_mps = self.handling.settings, self.motion.speed_mps
         is_reverse, target_mps = wanted.speed_mps < 0.0, abs(wanted.speed_mps)
         if is_reverse != self._is_reversing and speed_mps > 0.0:
@@ -434,7 +434,16 @@ class Vehicle(Actor):
 
 
 def _advance_in_reverse(motion: Motion, pedals: Control, dt_s: float, settings: VehicleSettings) -> Motion:
-    """Drive backwards with a model that only drives ahead, by turning the car around and mirroring its steering."""
+    """Return the motion after the car has driven backwards for one tick.
+
+    The model only drives forwards. The car is therefore turned around, driven with mirrored steering, and turned back.
+
+    :param motion: the motion before the tick.
+    :param pedals: the car's controls.
+    :param dt_s: length of the tick in seconds.
+    :param settings: size and limits of the car.
+    :return: the motion after the tick.
+    """
     mirrored = motion._replace(yaw_rad=motion.yaw_rad + math.pi, wheel_rad=-motion.wheel_rad)
     after = advance(mirrored, pedals._replace(steer=-pedals.steer), dt_s, settings)
     return after._replace(yaw_rad=after.yaw_rad - math.pi, wheel_rad=-after.wheel_rad)
@@ -499,7 +508,7 @@ class Collisions:
 
 
 def _touches(solid: Sequence[Actor]) -> list[tuple[Vehicle, Actor]]:
-    """Return each moving vehicle with each actor that it touches."""
+    """Return all pairs of a moving vehicle and an actor that it touches."""
     touches: list[tuple[Vehicle, Actor]] = []
     if len(solid) < 2:
         return touches

@@ -52,7 +52,7 @@ class ActorCalls:
         self._sim = simulation
 
     def on_get_actors_by_id(self, actor_ids: list[int]) -> list[Any]:
-        """Return the requested actors that exist."""
+        """Return those of the requested actors that exist."""
         return [self._sim.actor_message(self._sim.actors[each]) for each in actor_ids if each in self._sim.actors]
 
     def on_get_spectator(self) -> list[Any]:
@@ -155,7 +155,7 @@ class ActorCalls:
         return VOID
 
     def on_get_ackermann_controller_settings(self, actor_id: int) -> list[float]:
-        """Return CARLA's gains of the controllers for speed and acceleration. There are no such controllers here."""
+        """Return CARLA's default gains for Ackermann control; the emulator's controllers have no gains."""
         self._sim.vehicle(actor_id)
         return list(_ACKERMANN_GAINS)
 
@@ -347,7 +347,7 @@ class WorldCalls:
         return VOID
 
     def on_copy_opendrive_to_file(self, text: str, *_: Any) -> Any:
-        """Make a map of an OpenDRIVE document, which the client loads by the name ``OpenDriveMap`` afterwards.
+        """Make an OpenDRIVE document available as the map ``OpenDriveMap``, which the client then loads.
 
         The parameters for generating walls and meshes are ignored.
         """
@@ -373,7 +373,7 @@ class WorldCalls:
         return VOID
 
     def on_project_point(self, location: list[float], direction: list[float], search_m: float) -> list[Any]:
-        """Return where a ray meets the ground: an optional labelled point.
+        """Return the point at which a ray meets the ground, as an optional ``carla.LabelledPoint``.
 
         :param location: starting point of the ray.
         :param direction: direction of the ray, of any length.
@@ -389,18 +389,19 @@ class WorldCalls:
         return [True, self._labelled_point(point)]
 
     def on_cast_ray(self, start: list[float], end: list[float]) -> list[Any]:
-        """Return the labelled points that a ray passes: at most one, on the ground."""
+        """Return the points (``carla.LabelledPoint``) at which a ray meets the ground: one or none."""
         if not min(start[2], end[2]) <= 0.0 < max(start[2], end[2]):
             return []
         fraction = start[2] / (start[2] - end[2])
         return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
     def on_get_required_files(self, folder: str = "", *_: Any) -> list[str]:
-        """Return the name of the file that the client needs to move walkers. Other folders need no files."""
+        """Return the names of the files that the client needs from a folder: the navigation file for walkers, or
+        none."""
         return [self._sim.navigation_name] if folder == NAVIGATION_FOLDER else []
 
     def on_request_file(self, name: str) -> bytes:
-        """Return a file that the client does not have yet."""
+        """Return the content of the navigation file; other files do not exist."""
         if name != self._sim.navigation_name:
             raise CallError(f"there is no file {shortened(name)} on this server")
         return self._sim.navigation_file
@@ -419,7 +420,7 @@ class WorldCalls:
         return False
 
     def on_add_traffic_manager_running(self, *_: Any) -> bool:
-        """Accept that a client has started a Traffic Manager."""
+        """Accept the message that a client has started a Traffic Manager; it changes nothing."""
         return True
 
     def on_emulator_fault(self, kind: str, amount: float | None = None) -> str:
@@ -464,7 +465,7 @@ _EMPTY_LISTS = (
 )
 """Calls that return an empty list, because these maps have no such objects."""
 _SILENT = ("query_lights_state",)
-"""Calls that the client makes by itself; the console does not mention them."""
+"""Calls that the client makes by itself; the console does not report them."""
 _MAX_TOLD = 1000
 _IGNORED = (
     "update_lights_state",
@@ -493,7 +494,7 @@ _RECORDER = (
     "show_recorder_actors_blocked",
     "replay_file",
 )
-"""Calls of the recorder, which return a text. Nothing is recorded, and no file is written."""
+"""Calls of CARLA's recorder. Each returns a text; nothing is recorded, and no file is written."""
 _NOT_RECORDED = "The emulator records nothing"
 # The error of a call that returns nothing is packed differently. The emulator recognises such a call by its name: by
 # these prefixes, with two exceptions.
@@ -518,16 +519,16 @@ _COMMANDS = {
     19: "set_actor_location",
     21: "set_traffic_light_state",
 }
-"""The call that each command of a batch stands for."""
+"""The call to which each command of a batch is equivalent, by the command's index."""
 _REMARKS = {name: f"the call {name} is accepted and changes nothing" for name in _IGNORED}
 _REMARKS |= {name: f"the call {name} is accepted, but nothing is recorded" for name in _RECORDER}
 _REMARKS |= {name: f"the call {name} returns an empty list" for name in _EMPTY_LISTS if name not in _SILENT}
-"""What the console says when a client makes one of these calls for the first time."""
+"""The line that the console prints when a client makes one of these calls for the first time."""
 Handler = Callable[..., Any]
 
 
 class Calls:
-    """Answer the calls of clients from one simulation.
+    """Execute the calls of clients on one simulation, and pack their results.
 
     :param simulation: the world.
     :param streams: the stream server.
@@ -540,7 +541,7 @@ class Calls:
         self._handlers |= {name: lambda *_: VOID for name in _IGNORED}
         self._handlers |= {name: lambda *_: _NOT_RECORDED for name in _RECORDER}
         self._told: set[str] = set()
-        """Calls without support that the console has named; each is named once."""
+        """Names of the unsupported calls that the console has already reported; each is reported once."""
         self._handlers |= _methods_of(WorldCalls(simulation, streams, stream_port))
         self._handlers |= _methods_of(ActorCalls(simulation))
         self._handlers |= _methods_of(LightCalls(lambda: simulation.roadside))
@@ -576,7 +577,7 @@ class Calls:
         return value(result), complaint
 
     def _once(self, name: str, line: str) -> str:
-        """Return a line for the console the first time that a call without support is made, and then nothing."""
+        """Return ``line`` for the first unsupported call of this name, and an empty text for further calls."""
         if name in self._told:
             return ""
         # Clients that send ever new names must not fill the memory.
@@ -599,7 +600,7 @@ class Calls:
         return results
 
     def _command(self, index: int, fields: list[Any]) -> int:
-        """Execute one command of a batch and return the actor that it concerns."""
+        """Execute one command of a batch and return the id of the actor to which it applies."""
         if index == _SPAWN:
             return self._spawn(fields)
         actor_id = int(fields[0])

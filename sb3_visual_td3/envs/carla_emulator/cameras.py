@@ -229,7 +229,7 @@ def _clipped_face(
     block: Block,
     distance_m: float,
 ) -> Iterator[Face]:
-    """Yield the part of a face ahead of the camera, if there is one; behind the camera the projection is undefined."""
+    """Yield the part of a face that is ahead of the camera, if any; the projection is undefined behind the camera."""
     kept = clip_to_near_plane([(float(depth), float(left), float(up)) for depth, left, up in corners])
     if len(kept) >= 3:
         yield Face(np.array(kept), colour, shade, block, distance_m)
@@ -293,7 +293,7 @@ def _paint_face(
 
 
 def _carve_depth(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
-    """Write the depth of a face into a depth image, in place, where the face is nearer than the depth so far.
+    """Write the depth of a face into a depth image, in place, where the face is nearer than what is drawn there.
 
     :param depth_m: ``(height, width)``.
     :param face: the face, which is flat.
@@ -330,7 +330,7 @@ SENSOR_NUMBERS = {
     "sensor.camera.semantic_segmentation": SEMANTIC_SENSOR,
     "sensor.camera.instance_segmentation": INSTANCE_SENSOR,
 }
-"""The number on the wire of each kind of camera."""
+"""The number by which CARLA's protocol identifies each kind of camera."""
 # Larger images use the embedded world's finer drawing.
 _MAX_SMALL_HEIGHT = 128
 # Ahead and up, in metres: the mounts of the embedded world's own cameras.
@@ -384,7 +384,7 @@ def image_message(
 
 
 def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple[float, float] | None:
-    """Return the sensor's mount (ahead, up); None if a camera of the embedded world cannot have the same pose."""
+    """Return how far ahead and up the sensor is mounted; None if no camera of the embedded world has this pose."""
     x, y, z, *angles = sensor.transform
     is_level = y == 0.0 and not any(angles) and fov_deg == 90.0 and height % 2 == width % 2 == 0
     if not isinstance(sensor.parent, Vehicle) or not sensor.parent.is_on_ground or not is_level:
@@ -396,7 +396,7 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
 
 
 def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
-    """Return whether the embedded world's camera can draw a thing, or the thing is too far away to be seen."""
+    """Return whether the embedded world's camera can draw an actor, or the actor is too far away to be seen."""
     if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
         return True
     box, here = thing.box, sensor.world_transform
@@ -419,7 +419,7 @@ def _lite_camera(height: int, width: int, ahead_m: float, height_m: float) -> Ca
 
 
 def _figures_of(things: Sequence[Actor], roadside: Roadside | None) -> Figures:
-    """Return what the embedded world's camera draws besides cars.
+    """Return the pedestrians, traffic lights and stop lines for the embedded world's camera.
 
     :param things: vehicles and walkers.
     :param roadside: the traffic lights and signs; None for none.
@@ -468,7 +468,7 @@ def _free_image(
 ) -> NDArray[np.uint8]:
     """Return the image of a camera with any transform, ``(height, width, 4) uint8``, BGRA.
 
-    :param kind: the sensor's number on the wire.
+    :param kind: the number by which CARLA's protocol identifies the kind of camera.
     :param size: height and width.
     :param sensor: the camera.
     :param scene: the map.

@@ -220,10 +220,10 @@ def _library(folder: str | None, lights_seed: int | None) -> MapLibrary:
 
 
 def _first_map(name: str | None, maps: MapLibrary) -> str:
-    """Return the short name of the first map; if it is a file, add it to the library.
+    """Return the short name of the map to start with; if ``name`` is a file, add the file to the library.
 
     :param name: the argument of ``--map``.
-    :param maps: the library.
+    :param maps: the library of all maps that can be loaded.
     :raises ValueError: if there is no such map.
     """
     if name is None:

@@ -137,14 +137,14 @@ class ActiveFaults:
                 self.version = _WRONG_VERSION
 
     def delay_tick(self) -> None:
-        """Sleep as long as a hang or a slow tick lasts. The server's single thread answers nothing meanwhile."""
+        """Sleep for the duration of a hang or a slow tick. Meanwhile the server's single thread answers no call."""
         pause_s = max(self.hang_s, self.slow_s)
         self.hang_s = 0.0
         if pause_s:
             time.sleep(pause_s)
 
     def drops_image(self) -> bool:
-        """Return whether this image is dropped, and count it."""
+        """Return whether to drop the next image, and reduce the number of images that are still to be dropped."""
         if self.images_to_drop <= 0:
             return False
         self.images_to_drop -= 1
@@ -164,7 +164,7 @@ class ActiveFaults:
         return image[: len(image) // 8 * 4]
 
     def refuses_spawn(self) -> bool:
-        """Return whether this spawn is refused, and count it."""
+        """Return whether to refuse the next spawn, and reduce the number of spawns that are still to be refused."""
         if self.spawns_to_refuse <= 0:
             return False
         self.spawns_to_refuse -= 1

@@ -48,9 +48,10 @@ class _Strip(NamedTuple):
 
 
 class FreeCamera:
-    """Draw from one height and angle. The position and the heading may change from frame to frame.
+    """Draw the ground and the horizon for a camera with a fixed height, pitch and roll.
 
-    All per-pixel geometry depends on height, pitch and roll only, and is computed once.
+    Position and heading may change from frame to frame. The geometry of the pixels does not depend on them, and is
+    computed once.
 
     :param height: height of the picture in pixels.
     :param width: width of the picture in pixels.
@@ -104,7 +105,7 @@ class FreeCamera:
         return picture
 
     def paved(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
-        """Return a mask of the road in the picture.
+        """Return a mask of the picture that shows where the road is.
 
         :param scene: the map.
         :param transform: the camera's position and heading.
@@ -151,7 +152,7 @@ class FreeCamera:
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
     def _lay_out(self) -> list[_Strip]:
-        """Choose for each sample the level of the ground whose texels are about as large as the sample's footprint."""
+        """Choose for each sample the level of the ground raster whose texels are about as large as the sample."""
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = np.where(up < 0.0, self._up_m / -up, np.inf)
@@ -211,7 +212,7 @@ class FreeCamera:
         return np.asarray(drawn, np.uint8)
 
     def _panorama(self, panorama: NDArray[np.uint8], transform: Transform, interpolation: int) -> NDArray[np.uint8]:
-        """Draw the panorama, which the heading shifts sideways: ``(height, width) uint8``."""
+        """Draw the panorama as seen in the camera's direction, ``(height, width) uint8``."""
         shift = np.float32(transform.pose.heading_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
         columns = (self._sky_columns + shift) % np.float32(PANORAMA_COLUMNS)
         drawn = cv2.remap(panorama, columns, self._sky_rows, interpolation, borderMode=cv2.BORDER_WRAP)

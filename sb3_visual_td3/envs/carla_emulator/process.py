@@ -84,7 +84,7 @@ _STOP_TIMEOUT_S = 60.0
 
 
 class EmulatorProcess:
-    """Run an emulator while the context is entered: ``with EmulatorProcess("train_0") as emulator: emulator.port``.
+    """Run an emulator in its own process during a ``with`` block: ``with EmulatorProcess("train_0") as emulator:``.
 
     :param map_name: the first map.
     :param arguments: further arguments of ``visual-td3 carla-emulator``.
@@ -106,7 +106,7 @@ class EmulatorProcess:
 
     @property
     def control(self) -> EmulatorControl:
-        """Return an object that injects faults and reads the status."""
+        """Return the control of the running emulator, which injects faults and reads the status."""
         return EmulatorControl(self.port, self.host)
 
     def start(self) -> None:

@@ -57,11 +57,11 @@ _REPR.maxstring = _REPR.maxother = 60
 
 
 class CallError(Exception):
-    """Let a call fail with a text, which the client raises as a RuntimeError."""
+    """Make a call fail: the client raises a RuntimeError with this error's text."""
 
 
 class Call(NamedTuple):
-    """Hold a request as it was received."""
+    """Hold a request of a client as it was received."""
 
     call_id: int
     name: str
@@ -110,7 +110,7 @@ class CallReader:
 
 
 def shortened(thing: object) -> str:
-    """Return a description of anything in one short ASCII line, however large or deeply nested it is."""
+    """Return a description of any object in one short ASCII line, even if the object is large or deeply nested."""
     try:
         if isinstance(thing, Exception):
             text = f"{type(thing).__name__}: {thing}"
@@ -231,7 +231,7 @@ class Transform(NamedTuple):
 
     @classmethod
     def from_message(cls, message: Any) -> Transform:
-        """Read the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``.
+        """Return the transform that a message contains in the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``.
 
         :param message: the value in the message.
         :raises CallError: if the message has a different shape, or its numbers are not finite or too large.
@@ -255,12 +255,12 @@ class Transform(NamedTuple):
         return from_carla(self.x, self.y, self.yaw)
 
     def to_message(self) -> list[Any]:
-        """Return the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``."""
+        """Return the transform in its msgpack form ``[[x, y, z], [pitch, yaw, roll]]``."""
         return [[self.x, self.y, self.z], [self.pitch, self.yaw, self.roll]]
 
 
 def vector_from_message(message: Any, limit: float) -> Vector:
-    """Read the msgpack form ``[x, y, z]``.
+    """Return the vector that a message contains in the msgpack form ``[x, y, z]``.
 
     :param message: the value in the message. Further elements are ignored, as CARLA does.
     :param limit: the largest absolute value that is accepted.
@@ -399,6 +399,6 @@ def vehicle_state(
 
 
 def velocity_along(pose: Pose, speed_mps: float) -> Vector:
-    """Return the velocity, in CARLA's axes, of something that moves along its heading in the embedded world."""
+    """Return the velocity in CARLA's axes of an object that moves in the direction of its pose."""
     # CARLA's y axis points the other way.
     return speed_mps * math.cos(pose.heading_rad), -speed_mps * math.sin(pose.heading_rad), 0.0

@@ -101,7 +101,7 @@ class RoadSign(Actor):
 
 
 class _Line(NamedTuple):
-    """Describe a stop line: middle, direction of the traffic, half width, and the light."""
+    """Describe a stop line: its middle, the direction of the traffic, half its width, and its traffic light."""
 
     x_m: float
     y_m: float
@@ -130,7 +130,7 @@ class Roadside:
         """For each light, the constant part of its state: the first bytes, its id, and the index of its pole."""
         self._sign_states: list[bytes] = []
         self._lines_near: dict[tuple[int, int], list[_Line]] = {}
-        """For each square of the ground the stop lines in it and around it."""
+        """The stop lines in and around each square of the ground, by the square's column and row."""
         for line in _stop_lines(graph):
             column, row = _square_of(line.x_m, line.y_m)
             for beside in range(column - 1, column + 2):
@@ -192,7 +192,7 @@ class Roadside:
         return states
 
     def light_at(self, vehicle: Vehicle) -> RoadSign | None:
-        """Return the light that a vehicle waits at or approaches closely; None if there is none.
+        """Return the traffic light at which a vehicle waits, or to whose stop line it is close; None if there is none.
 
         :param vehicle: the vehicle.
         """
@@ -209,7 +209,7 @@ class Roadside:
         return found
 
     def speed_limit_kmh(self, vehicle: Vehicle, default_kmh: float) -> float:
-        """Return the speed limit of the road on which a vehicle is, or was last.
+        """Return the speed limit at a vehicle, in km/h; off the road, the limit of the last road that it was on.
 
         :param vehicle: the vehicle.
         :param default_kmh: the limit before the vehicle has been on a road with a limit, in km/h.
@@ -237,7 +237,7 @@ class Roadside:
         self._limits.pop(vehicle.id, None)
 
     def show(self) -> None:
-        """Set the colours of the lights' actors after a change."""
+        """Copy the colours from the light cycles to the actors of the traffic lights."""
         self.posts = []
         for number, colour in self.lights.colours.items():
             actor = self.actors[number]
@@ -293,7 +293,7 @@ def _stop_lines(graph: LaneGraph) -> Iterator[_Line]:
 class LightCalls:
     """Answer the calls about traffic lights.
 
-    :param find: function that returns the roadside of the current map.
+    :param find: function that returns the :class:`Roadside` of the current map.
     """
 
     def __init__(self, find: Callable[[], Roadside]) -> None:
@@ -309,19 +309,19 @@ class LightCalls:
         return VOID
 
     def on_set_traffic_light_green_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long the lights of this stage are green."""
+        """Set how long a light is green, together with all other lights of its stage of the cycle."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).green_s = _seconds(seconds)
         return VOID
 
     def on_set_traffic_light_yellow_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long the lights of this stage are yellow."""
+        """Set how long a light is yellow, together with all other lights of its stage of the cycle."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).yellow_s = _seconds(seconds)
         return VOID
 
     def on_set_traffic_light_red_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long all lights are red after this stage."""
+        """Set how long all lights of the junction are red after the stage of this light."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).red_s = _seconds(seconds)
         return VOID

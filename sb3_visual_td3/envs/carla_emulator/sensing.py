@@ -62,13 +62,13 @@ class WorldView(NamedTuple):
     tick: int
     """The number of the tick. It seeds random values, so that the same tick gives the same measurements."""
     roadside: Roadside
-    """All traffic lights and signs, which only cameras see."""
+    """All traffic lights and signs; cameras show them, other sensors do not."""
     gravity_mps2: float
     """The gravity that inertial sensors measure."""
 
 
 def sensor_number_of(type_id: str) -> int | None:
-    """Return the number of a sensor on the wire; None if the server measures nothing for this kind of actor."""
+    """Return the number by which CARLA's protocol identifies a kind of sensor; None if it has no measurements here."""
     return _SENSOR_NUMBERS.get(type_id)
 
 
@@ -146,16 +146,16 @@ _MAX_DISTANCE_M = 200.0
 
 
 class _Echo(NamedTuple):
-    """Hold the points at which rays end."""
+    """Hold the length of each ray and the vehicle or walker that it hits."""
 
     distances_m: NDArray[np.float64]
     """The length of each ray, ``(n_rays,)``; ``inf`` where it hits nothing."""
     hit_index: NDArray[np.intp]
-    """The index of the thing that each ray hits, ``(n_rays,)``; -1 for the ground and for nothing."""
+    """The index of the vehicle or walker that each ray hits, ``(n_rays,)``; -1 for the ground and for no hit."""
 
 
 def _obstacle_ahead(sensor: Actor, things: Sequence[Actor]) -> tuple[Actor, float] | None:
-    """Return the nearest thing ahead and its distance in metres; None if nothing is within the sensor's range."""
+    """Return the nearest vehicle or walker ahead and its distance in metres; None if none is in the sensor's range."""
     ahead = np.array([[1.0, 0.0, 0.0]])
     radius_m = sensor.float_attribute("hit_radius", 0.5)
     echo = _cast_rays(ahead, sensor.world_transform, things, grow_m=radius_m, has_ground=False)
@@ -172,7 +172,7 @@ def _cast_rays(
     grow_m: float = 0.0,
     has_ground: bool = True,
 ) -> _Echo:
-    """Return where rays end on the ground, which is flat at height 0, and on the boxes of things.
+    """Return where rays end on the ground, which is flat at height 0, and on the boxes of vehicles and walkers.
 
     :param directions: unit vectors forward, right and up in the sensor's axes, ``(n_rays, 3)``.
     :param transform: the sensor's transform in the world.
@@ -196,7 +196,7 @@ def _cast_rays(
 def _distance_to_box(
     rays: NDArray[np.float64], transform: Transform, thing: Actor, grow_m: float
 ) -> NDArray[np.float64]:
-    """Return the distance of each ray to its entry into a thing's box, by the slab method.
+    """Return the distance at which each ray enters the box of a vehicle or walker, by the slab method.
 
     Source: Kay, Kajiya 1986, "Ray tracing complex scenes".
 
@@ -233,7 +233,7 @@ class _Scan(NamedTuple):
     distances_m: NDArray[np.float64]
     """Lengths of the rays in metres, ``(n_points,)``."""
     hit_index: NDArray[np.intp]
-    """The index of the thing that each ray hits, ``(n_points,)``; -1 for the ground."""
+    """The index of the vehicle or walker that each ray hits, ``(n_points,)``; -1 for the ground."""
 
 
 def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
@@ -270,7 +270,7 @@ def _semantic_lidar(sensor: Actor, things: Sequence[Actor], ground: Ground, step
 
 
 def _is_paved(ground: Ground, places: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which places in CARLA's coordinates, ``(n_places, 3)``, are on a road."""
+    """Return for each place in CARLA's coordinates, ``(n_places, 3)``, whether it is on a road."""
     # The y axis of the embedded world points the other way.
     homogeneous = np.stack([places[:, 0], -places[:, 1], np.ones(len(places))])
     columns, rows = (ground.from_world(PAVED_LEVEL) @ homogeneous)[:2].round().astype(int)
@@ -281,11 +281,11 @@ def _is_paved(ground: Ground, places: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: Actor) -> NDArray[np.float64]:
-    """Return the cosine of the angle between rays and the sides of a thing's box at which they end.
+    """Return the cosine of the angle between each ray and the side of the box that it hits.
 
     :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
     :param places: the points at which the rays end, ``(n_rays, 3)``.
-    :param thing: the thing that the rays hit.
+    :param thing: the vehicle or walker to which the box belongs.
     """
     box = thing.box
     assert box is not None
@@ -298,7 +298,7 @@ def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: A
 
 
 def _scan(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> _Scan:
-    """Turn a lidar for one tick.
+    """Return the points that a lidar measures while it turns for one tick.
 
     The body of a measurement begins (sensor/data/SemanticLidarData.h) with f32 horizontal angle in radians, u32 number
     of channels, and a u32 number of points for each channel. The points follow, channel by channel.

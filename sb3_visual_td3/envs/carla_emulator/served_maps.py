@@ -50,7 +50,7 @@ _LAYERED_SUFFIX = "_Opt"
 
 @dataclass(frozen=True, eq=False)
 class ServedMap:
-    """Hold a map with everything that the emulator needs of it."""
+    """Hold a map: its name, its OpenDRIVE document, its lanes, and the scene that cameras draw."""
 
     name: str
     """Short name, such as ``"Town02"``."""
@@ -59,7 +59,7 @@ class ServedMap:
     graph: LaneGraph
     """All lanes."""
     scene: Scene
-    """What cameras draw."""
+    """The ground and the panorama, which cameras draw."""
 
     @cached_property
     def spawn_points(self) -> tuple[Transform, ...]:
@@ -97,7 +97,7 @@ class MapLibrary:
 
     @property
     def has_files(self) -> bool:
-        """Return whether maps of files are served."""
+        """Return whether the library contains maps that were read from files."""
         return bool(self._files)
 
     @property
@@ -108,7 +108,7 @@ class MapLibrary:
 
     @property
     def paths(self) -> list[str]:
-        """Return the names of all maps as CARLA writes them."""
+        """Return the names of all maps as CARLA writes them, such as ``/Game/Carla/Maps/Town02``."""
         return [_MAP_FOLDER + name for name in self.names]
 
     def add_file(self, path: str | os.PathLike[str]) -> str:

@@ -73,7 +73,7 @@ class Console:
         self._n_suppressed = 0
 
     def say(self, line: str) -> None:
-        """Print a line, unless too many were printed recently."""
+        """Print a line, unless too many lines were printed recently."""
         if self._is_quiet:
             return
         now_s = time.monotonic()
@@ -152,7 +152,7 @@ class Acceptor:
 
 
 class EmulatorServer:
-    """Listen as soon as the object is constructed, and answer calls while :meth:`serve` runs.
+    """Listen for clients from the construction onwards, and answer their calls while :meth:`serve` runs.
 
     :param settings: the settings.
     :raises OSError: if the port or the next port is in use.
@@ -260,7 +260,7 @@ class EmulatorServer:
 
 
 def _raise_open_file_limit() -> None:
-    """Allow this process as many connections as the system permits."""
+    """Raise the limit of open files, and thus of connections, to the maximum that the system permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MAX_OPEN_FILES
     if hard != resource.RLIM_INFINITY:

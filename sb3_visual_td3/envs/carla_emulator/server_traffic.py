@@ -24,7 +24,7 @@ _ROLE_NAME = "autopilot"
 
 @dataclass(eq=False, kw_only=True)
 class ServerCar(GraphCar):
-    """Hold a car of the traffic, which has the id of its vehicle."""
+    """Hold a car of the traffic model; its id is the id of its vehicle actor."""
 
     vehicle: Vehicle
 
@@ -49,7 +49,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
         """Spawn the cars on a new map.
 
         :param graph: the lanes of the map.
-        :param keep_free: a place near which no car starts.
+        :param keep_free: a place that stays free: no car starts near it.
         :param spawn_vehicle: function that creates a vehicle from a description and a transform.
         """
         traffic_map = TrafficMap(graph)
@@ -102,7 +102,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
             car.vehicle.place(self.pose_of(car))
 
     def halt(self, vehicle: Vehicle) -> None:
-        """Stop a traffic car after a collision; other vehicles are ignored."""
+        """Stop a car of the traffic after a collision; vehicles of clients are ignored."""
         for car in self.cars:
             if car.vehicle is vehicle:
                 car.speed_mps = 0.0

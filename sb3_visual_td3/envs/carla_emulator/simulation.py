@@ -52,7 +52,7 @@ _RAIN_SEED = 0
 
 
 def sky_of(weather: Sequence[float]) -> Sky | None:
-    """Return the embedded world's light and haze for a weather.
+    """Convert CARLA's weather parameters to the light and haze with which the embedded world draws.
 
     The factors map CARLA's percentages to the embedded world's presets: "rain" is 70 % precipitation, and "night" is a
     sun at -30 degrees.
@@ -126,7 +126,7 @@ class Simulation:
         self.step_s: float | None = None
         self.has_cameras_off = False
         self.gravity_mps2 = GRAVITY_MPS2
-        """What inertial sensors measure."""
+        """The gravity that inertial sensors measure, in m/s^2."""
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
         # Those that a tick goes through: vehicles, walkers and props, and sensors that the server measures.
@@ -142,8 +142,8 @@ class Simulation:
         """Start a new episode on a map; all actors are destroyed.
 
         :param map_name: short name of the map.
-        :param reset_settings: whether to return to asynchronous mode with a variable time step. This is CARLA's
-            default, and surprises many of CARLA's users.
+        :param reset_settings: whether to return to asynchronous mode with a variable time step, which is CARLA's
+            default.
         :raises CallError: if the map cannot be loaded; nothing has changed then.
         """
         self.map = self.maps.load(map_name)

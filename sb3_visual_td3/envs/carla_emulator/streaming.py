@@ -29,11 +29,11 @@ class _Subscriber:
         self.backlog = bytearray()
         """Bytes that could not be sent yet, because the client reads too slowly."""
         self.is_waiting = False
-        """Whether the selector also watches for the moment when the socket can be written to."""
+        """Whether the selector also reports when the socket can be written to."""
 
 
 class StreamServer:
-    """Accept subscribers and send to them without ever blocking on one.
+    """Accept subscribers and send measurements to them; a slow subscriber never blocks the server.
 
     :param selector: the server's selector. The data of each entry is a function that handles the entry's events.
     :param listener: a listening socket.
@@ -132,7 +132,7 @@ class StreamServer:
                     self._write(subscriber, self._kept[subscriber.stream_id])
 
     def _write(self, subscriber: _Subscriber, data: bytes) -> None:
-        """Send what the socket takes now and put the rest into the backlog."""
+        """Send as many bytes as the socket accepts now, and keep the others in the subscriber's backlog."""
         try:
             n_sent = subscriber.connection.send(data)
         except BlockingIOError:

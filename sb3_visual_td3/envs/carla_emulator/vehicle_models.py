@@ -1,9 +1,9 @@
 """Describe the vehicles of CARLA 0.9.16's blueprint library: size, kind, and how each of them drives.
 
 The sizes are the sizes of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed are estimates from size
-and kind. Vehicles turn as tightly as CARLA's, to which CARLA's agents and many environments are tuned. Only
-``vehicle.tesla.model3`` steers like the embedded world's car, so that a policy drives alike in both worlds; the
-server's ``--carla-steering`` changes this.
+and kind. Vehicles turn as tightly as CARLA's vehicles, because CARLA's agents and many environments are tuned to them.
+The exception is ``vehicle.tesla.model3``: it steers like the embedded world's car, so that a policy drives in the same
+way in both worlds. The server's option ``--carla-steering`` removes the exception.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _LATERAL_MPS2: dict[BaseType, float] = {
     "motorcycle": 11.0,
     "bicycle": 5.0,
 }
-"""Largest lateral acceleration, which depends on tyres and height. With that of a car, CARLA's agents stay in their
-lane when they turn at 30 km/h; on a real road, it is about 8 m/s^2."""
+"""Largest lateral acceleration, which depends on tyres and height. A real car reaches about 8 m/s^2; the larger value
+here keeps CARLA's agents in their lane when they turn at 30 km/h."""
 # Tags with which semantic cameras of 0.9.16 show vehicles.
 _TAGS: dict[BaseType, int] = {"car": 14, "van": 14, "truck": 15, "bus": 16, "motorcycle": 18, "bicycle": 19}
 
@@ -80,7 +80,7 @@ class VehicleModel(NamedTuple):
 
 
 class Handling(NamedTuple):
-    """Describe how a kind of vehicle drives."""
+    """Hold the mass of a kind of vehicle and its limits of steering, acceleration and speed."""
 
     settings: VehicleSettings
     mass_kg: float
@@ -160,7 +160,7 @@ _HANDLING: dict[tuple[str, bool], Handling] = {}
 
 
 def model_of(type_id: str) -> VehicleModel:
-    """Return the model of a blueprint.
+    """Return the size and kind of the vehicle with a blueprint id.
 
     :param type_id: id of the blueprint, such as ``"vehicle.tesla.model3"``; an unknown id gives the model of
         ``tesla.model3``.
@@ -169,7 +169,7 @@ def model_of(type_id: str) -> VehicleModel:
 
 
 def handling_of(model: VehicleModel, *, steers_like_carla: bool = False) -> Handling:
-    """Return how a kind of vehicle drives; cached.
+    """Return the handling of a kind of vehicle: its mass and its limits; cached.
 
     :param model: the kind of vehicle.
     :param steers_like_carla: whether ``vehicle.tesla.model3`` steers like the other vehicles.
