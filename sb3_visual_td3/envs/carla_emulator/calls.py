@@ -155,7 +155,7 @@ class ActorCalls:
         return VOID
 
     def on_get_ackermann_controller_settings(self, actor_id: int) -> list[float]:
-        """Return CARLA's default gains for Ackermann control; the emulator's controllers have no gains."""
+        """Return CARLA's default gains for Ackermann control; the emulator does not use them."""
         self._sim.vehicle(actor_id)
         return list(_ACKERMANN_GAINS)
 
@@ -396,8 +396,7 @@ class WorldCalls:
         return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
     def on_get_required_files(self, folder: str = "", *_: Any) -> list[str]:
-        """Return the names of the files that the client needs from a folder: the navigation file for walkers, or
-        none."""
+        """Return the name of the navigation file if the client asks for its folder, otherwise an empty list."""
         return [self._sim.navigation_name] if folder == NAVIGATION_FOLDER else []
 
     def on_request_file(self, name: str) -> bytes:

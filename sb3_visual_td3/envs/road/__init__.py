@@ -1,1 +1,1 @@
-"""Describe roads for all worlds: shapes, lanes, routes, the ground, other traffic, and OpenDRIVE."""
+"""Describe roads for all simulators: shapes, lanes, routes, the ground, other traffic, and OpenDRIVE."""

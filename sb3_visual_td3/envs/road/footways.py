@@ -1,4 +1,4 @@
-"""Find where pedestrians walk: strips beside the roads, and crossings between the strips.
+"""Find where pedestrians can walk on a map: strips beside the roads, and crossings between the strips.
 
 The strips are the map's lanes of type ``sidewalk``; a map without such lanes gets strips on the shoulders. The
 crossings are the map's crosswalks; a map without crosswalks gets crossings before junctions and in the middle of long
@@ -21,7 +21,7 @@ _STEP_M = 4.0
 _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
 """Distance of the strip on the shoulder from the road's outer line, and its width."""
 _CLEARANCE_M = 0.05
-"""A piece that comes closer than this to the edge of a lane is left out, because it would lie on the road."""
+"""A piece of a strip that is closer than this to the edge of a lane is left out, because it would lie on the road."""
 _NEAR_M = 5.0
 """Only lanes whose centre is closer than this to a piece are checked; no lane is wide enough to reach it from farther
 away."""
@@ -113,7 +113,7 @@ def footways_of(graph: LaneGraph) -> Footways:
 
 
 def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
-    """Return lane, offset of the centre and width of each strip."""
+    """Return the strips on which pedestrians walk: the lane beside each strip, its lateral offset, and its width."""
     has_pavements = any(segment.footway_m is not None for segment in graph.segments)
     for number, segment in enumerate(graph.segments):
         if segment.footway_m is not None:
@@ -127,7 +127,7 @@ def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
 
 
 def _add_strip(mesh: _Mesh, graph: LaneGraph, segment: LaneSegment, offset_m: float, width_m: float) -> Iterator[int]:
-    """Add the pieces of a strip beside a lane, and join each piece to the piece before it."""
+    """Add a strip beside a lane, piece by piece, join each piece to the one before it, and yield its index."""
     n_pieces = max(1, round(segment.length_m / _STEP_M))
     along = np.linspace(0.0, segment.length_m, n_pieces + 1)
     points = np.stack([np.interp(along, segment.along_m, segment.points_m[:, axis]) for axis in (0, 1)], axis=1)
@@ -162,7 +162,7 @@ def _is_convex(outline: NDArray[np.float64]) -> bool:
 
 
 def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
-    """Return whether the corners of a piece and its middle lie on no lane."""
+    """Return whether a piece lies beside the road: neither its corners nor its middle are on a lane."""
     for x_m, y_m in (*outline.tolist(), outline.mean(axis=0).tolist()):
         for gap_m, place in graph.places_near(x_m, y_m, _NEAR_M):
             segment = graph.segments[place.segment]
@@ -199,7 +199,7 @@ def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
 
 
 def _bridge_ends(mesh: _Mesh, graph: LaneGraph, strips: Sequence[Sequence[int]]) -> None:
-    """Join each remaining end to the nearest beginning by one more piece, unless this piece would lie on a lane."""
+    """Join each end of a strip that is still open to the nearest beginning by a new piece that lies on no lane."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
@@ -261,9 +261,9 @@ def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
 
 
 def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: float) -> int | None:
-    """Return the piece whose roadside edge is nearest to a point; None if there is no such piece within ``within_m``.
+    """Return the piece whose edge at the road is nearest to a point; None if no piece is within ``within_m``.
 
-    The result must face the piece ``own``; -1 accepts all pieces.
+    Only pieces that face the piece ``own`` are considered; -1 for ``own`` permits all pieces.
     """
     best, best_m = None, within_m
     for piece, beyond in enumerate(mesh.beyond):
@@ -279,7 +279,7 @@ def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: 
 
 
 def _quad_between(mesh: _Mesh, one: int, two: int) -> list[int] | None:
-    """Return the corners of the quadrangle between the roadsides of two pieces; None if it is not convex."""
+    """Return the corners of the crossing between two pieces, a quadrangle; None if it would not be convex."""
     corners = [mesh.quads[one][1], mesh.quads[one][0], mesh.quads[two][1], mesh.quads[two][0]]
     if len(set(corners)) < len(corners) or not _is_convex(np.array([mesh.corners[corner] for corner in corners])):
         return None

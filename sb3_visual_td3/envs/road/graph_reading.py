@@ -28,7 +28,7 @@ _MAX_GAP_M = 1.5
 """A lane is extended to the beginning of the next one over a gap of at most this length: surveyed points end up to
 0.5 m before the end of a lane."""
 _SAME_OFFSET_M = 0.1
-"""Marks that move sideways by less than this count as the same marks."""
+"""Road marks whose offset changes by less than this from point to point count as the same marks."""
 
 
 @lru_cache(maxsize=16)
@@ -50,11 +50,12 @@ def read_graph(text: str, source: str) -> LaneGraph:
 
 
 def graph_from_survey(answer: Mapping[str, Any], source: str, text: str) -> LaneGraph:
-    """Return the graph of a surveyed map.
+    """Return the lane graph of a map from the lanes that CARLA's client has read.
 
     :param answer: the result of ``lane_survey.survey_graph``.
     :param source: the name of the map, for messages.
-    :param text: the OpenDRIVE document, for what CARLA's client does not give: controllers and speed limits.
+    :param text: the OpenDRIVE document; controllers and speed limits are read from it, because CARLA's client does not
+        provide them.
     :return: the graph.
     :raises ValueError: if the map has no lanes.
     """
@@ -88,7 +89,7 @@ def graph_from_survey(answer: Mapping[str, Any], source: str, text: str) -> Lane
 
 
 def _joined_points(row: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-    """Return the points of a surveyed lane, ``(n, 2)`` with n >= 2, extended to the beginning of the next lane."""
+    """Return the points of a lane, ``(n, 2)`` with n >= 2, extended to the beginning of the next lane."""
     points = [np.array((x, y)) for x, y in zip(row["x_m"], row["y_m"], strict=True)]
     begins = [np.array((following["x_m"][0], following["y_m"][0])) for following in after]
     gaps_m = [float(np.linalg.norm(begin - points[-1])) for begin in begins]
@@ -101,7 +102,7 @@ def _joined_points(row: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -
 
 
 def _runs(at: Sequence[int], marks: Sequence[tuple[LaneMark, ...]]) -> tuple[MarkRun, ...]:
-    """Group consecutive points with the same marks into runs.
+    """Group consecutive points of a lane that have the same road marks into runs.
 
     :param at: indices of the points at which the marks were read.
     :param marks: the marks at each of these points.
@@ -148,7 +149,7 @@ def graph_from_network(network: RoadNetwork) -> LaneGraph:
 
 
 def _neighbour_ahead(road: Road, lane: int) -> Neighbour | None:
-    """Return the neighbour of a road at the end to which a lane leads."""
+    """Return the neighbour of a road at the end towards which traffic on a lane drives."""
     return road.successor if lane < 0 else road.predecessor
 
 
@@ -200,8 +201,8 @@ def _lane_beside(road: Road, lane: int, outward: int, number_of: Mapping[LaneKey
     :param outward: 1 for the lane farther from the reference line, to the right of the traffic; -1 for the lane nearer
         to the line.
     :param number_of: index of each lane in the graph.
-    :return: the index; ``NO_LANE`` if there is no such lane in the same direction, or if the mark between the two is
-        solid.
+    :return: the index; ``NO_LANE`` if there is no such lane in the same direction, or if the mark between the two lanes
+        is solid.
     """
     beside = lane + outward * (1 if lane > 0 else -1)
     border = lane if outward > 0 else beside

@@ -80,7 +80,7 @@ class JunctionAhead(NamedTuple):
 
 
 class Outlook(NamedTuple):
-    """Hold what can make a vehicle slow down or stop on its path."""
+    """Describe the next vehicle and the next junction ahead, which can make a vehicle slow down or stop."""
 
     vehicle_ahead_m: float = math.inf
     """Distance from the vehicle's centre to the rear of the next vehicle; infinite on an empty road."""
@@ -117,7 +117,7 @@ class _Line:
         self.limit_mps: list[float] = np.sqrt(squared).tolist()
 
     def index_at(self, along_m: float) -> int:
-        """Return the index of the point before a distance."""
+        """Return the index of the last point of the line before a distance along the lane."""
         last = len(self.along_m) - 2
         # Points are nearly evenly spaced, so the guess is wrong by a few points at most.
         index = min(last, max(0, int(along_m / max(self.length_m, 1e-6) * (last + 1))))
@@ -162,9 +162,9 @@ class TrafficMap:
 
     @cached_property
     def onward(self) -> tuple[tuple[int, ...], ...]:
-        """Return the lanes that may follow each lane, without lanes that lead only to dead ends.
+        """Return for each lane the lanes on which a car may continue, without lanes that lead only to dead ends.
 
-        If only such lanes follow a lane, all of them are permitted.
+        If all lanes that follow a lane lead only to dead ends, all of them are permitted.
         """
         lasting = set(range(len(self.graph.segments)))
         while True:
@@ -180,7 +180,7 @@ class TrafficMap:
 
     @cached_property
     def siblings(self) -> tuple[tuple[int, ...], ...]:
-        """Return, for each lane, the other lanes that begin where it begins."""
+        """Return for each lane the other lanes that begin at the same place."""
         found: list[set[int]] = [set() for _ in self.graph.segments]
         for segment in self.graph.segments:
             for after in segment.successors:
@@ -202,7 +202,7 @@ class TrafficMap:
         return self._conflicts[segment]
 
     def slots(self) -> list[tuple[int, float]]:
-        """Return places at which cars can start: lane and distance along it."""
+        """Return places at which cars can start: for each the lane, and the distance along the lane in metres."""
         found = []
         for index, segment in enumerate(self.graph.segments):
             if segment.junction == NO_JUNCTION and self.onward[index]:
@@ -236,7 +236,7 @@ class GraphCar:
     held: list[int] = field(default_factory=list)
     """Lanes of junctions that are reserved for the car."""
     left: list[tuple[int, float]] = field(default_factory=list)
-    """Reserved lanes that the car has left, and the distance that its centre has driven since."""
+    """Reserved lanes that the car has left, each with the distance that the car's centre has driven since then."""
 
 
 CarT = TypeVar("CarT", bound=GraphCar)
@@ -248,14 +248,15 @@ class GraphTraffic(Generic[CarT]):
     def __init__(self) -> None:
         self.cars: list[CarT] = []
         self.guest: GraphCar | None = None
-        """A vehicle that this model does not drive, for which ways through junctions are reserved as for a car."""
+        """A vehicle that this model does not drive. Ways through junctions are reserved for it in the same way as for
+        cars."""
         self.is_closed: Callable[[int], bool] = _never_closed
         """Function that returns whether vehicles must stop at the end of a lane, as at a red light."""
 
     def enter(self, map_: TrafficMap) -> None:
-        """Change to a map, and remove all cars.
+        """Remove all cars, and let cars drive on another map from now on.
 
-        :param map_: the map on which cars drive from now on.
+        :param map_: the map.
         """
         self._map = map_
         self.cars = []
@@ -281,7 +282,7 @@ class GraphTraffic(Generic[CarT]):
             self._move(car, acceleration, dt_s)
 
     def outlook(self, guest: GraphCar) -> Outlook:
-        """Return what can make a vehicle that this model does not drive slow down or stop.
+        """Return the next vehicle and the next junction ahead of a vehicle that this model does not drive.
 
         :param guest: the vehicle.
         """
@@ -313,7 +314,7 @@ class GraphTraffic(Generic[CarT]):
             reach_m += self._map.line(car.path[-1]).length_m
 
     def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
-        """Return the occupants of each lane, and for each lane the ids of occupants that are not cars of this model.
+        """Return the vehicles and pedestrians on each lane, and the ids of those that this model does not move.
 
         :param others: all vehicles and pedestrians that this model does not move.
         """

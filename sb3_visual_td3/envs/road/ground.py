@@ -20,7 +20,7 @@ and a finer raster has no visible effect."""
 N_LEVELS = 4
 """Number of levels of the raster, each half as fine as the one before; a camera draws distant rows from coarse ones."""
 PAVED_LEVEL = 2
-"""Level in whose resolution the mask of the road is stored."""
+"""Level of the raster that has the resolution of the mask of the road."""
 _MARGIN_M = 45.0
 """Width of the land around the road's bounding box."""
 _SHOULDER_M = 0.4
@@ -42,7 +42,7 @@ class Ground(NamedTuple):
     levels: tuple[NDArray[np.uint8], ...]
     """Grey ``(height, width) uint8`` rasters; each level has half the resolution of the one before."""
     paved: NDArray[np.uint8]
-    """255 where the ground is road, otherwise 0, in the resolution of level ``PAVED_LEVEL``."""
+    """Mask of the road: 255 on the road, otherwise 0; its resolution is that of level ``PAVED_LEVEL``."""
     x0_m: float
     y0_m: float
     """World coordinates of the outer corner of texel (0, 0) are (``x0_m``, ``y0_m``)."""
@@ -116,7 +116,7 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     """Paint the roads of a plan, their marks and the land around them.
 
     :param plan: the strips to paint.
-    :param rng: determines brightness and texture. The order of its draws is part of the result.
+    :param rng: random generator for brightness and texture. The order of its draws is part of the result.
     :return: a new raster.
     """
     points = np.concatenate([strip.line_m for strip in plan.paved])
@@ -172,14 +172,14 @@ def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, fl
 
 
 def _tiled(tile: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Return the tile repeated to ``(height, width)``."""
+    """Repeat a tile side by side until it covers ``(height, width)``, and return the result."""
     n_down, n_across = -(-height // _TILE), -(-width // _TILE)  # rounded up
     repeated = np.tile(tile, (n_down, n_across))
     return np.ascontiguousarray(repeated[:height, :width])
 
 
 def _halvings(raster: NDArray[np.uint8], n_levels: int) -> tuple[NDArray[np.uint8], ...]:
-    """Return the raster and its successive halvings, each a mean over 2 x 2 texels."""
+    """Return the raster at decreasing resolutions: each level halves the level before, by a mean over 2 x 2 texels."""
     levels = [raster]
     while len(levels) < n_levels:
         levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))

@@ -1,4 +1,4 @@
-"""Represent the lanes of a map as a graph: which lane follows which, and between which lanes a car may change.
+"""Represent the lanes of a map as a graph: its edges lead to lanes that follow and to lanes for a lane change.
 
 Routes are searched on this graph. ``graph_reading`` builds it from an OpenDRIVE map or from a built-in map, and
 ``graph_cache`` keeps it on disk.
@@ -92,7 +92,7 @@ class LaneSegment:
 
     @cached_property
     def headings_rad(self) -> tuple[float, float]:
-        """Return the directions in which the lane begins and ends, each over about 2 m."""
+        """Return the directions in which the lane begins and ends, each measured over about 2 m."""
         n = min(4, len(self.points_m) - 1)
         first, last = self.points_m[n] - self.points_m[0], self.points_m[-1] - self.points_m[-1 - n]
         return math.atan2(first[1], first[0]), math.atan2(last[1], last[0])
@@ -127,8 +127,8 @@ class LaneGraph:
     def digraph(self) -> networkx.DiGraph[int]:
         """Return the graph for a search; its nodes are indices of segments.
 
-        The attribute ``weight`` of an edge is the length of the segment that it leaves, or the cost of a lane change.
-        The attribute ``is_change`` is True for a lane change.
+        The attribute ``weight`` of an edge is the length of the segment at which the edge begins, or the cost of a lane
+        change. The attribute ``is_change`` is True for a lane change.
         """
         graph: networkx.DiGraph[int] = networkx.DiGraph()
         graph.add_nodes_from(range(len(self.segments)))
@@ -144,7 +144,7 @@ class LaneGraph:
 
     @cached_property
     def _bounds(self) -> NDArray[np.float64]:
-        """Return the least and greatest x and y of each segment, ``(n_segments, 2, 2)``."""
+        """Return the least and the greatest x and y of the points of each segment, ``(n_segments, 2, 2)``."""
         return np.stack([(each.points_m.min(axis=0), each.points_m.max(axis=0)) for each in self.segments])
 
     def places_near(self, x_m: float, y_m: float, within_m: float) -> list[tuple[float, LanePlace]]:
@@ -169,7 +169,7 @@ class LaneGraph:
         return sorted(found)
 
     def junction_ways(self, incoming: int) -> list[JunctionWay]:
-        """Return the ways through the junction in which a lane ends; cached.
+        """Return the ways through the junction to which a lane leads; cached.
 
         :param incoming: index of a segment outside of junctions.
         :return: the ways; empty if no junction follows.
@@ -183,7 +183,7 @@ class LaneGraph:
         return {}
 
     def _find_ways(self, incoming: int) -> list[JunctionWay]:
-        """Follow all successors of a lane until they leave the junction."""
+        """Return all ways through the junction after a lane, by following successors until they leave the junction."""
         ways = []
         open_paths: list[tuple[int, ...]] = [(first,) for first in self.segments[incoming].successors]
         while open_paths:
@@ -200,7 +200,7 @@ class LaneGraph:
         return ways
 
     def _turn_rad(self, enters_rad: float, path: tuple[int, ...]) -> float:
-        """Return the change of direction on a way, in (-pi, pi] for a way that is one bend."""
+        """Return the change of direction on a way in radians, positive to the left; it can exceed pi."""
         # The change is summed over the segments: a way around a roundabout turns by more than 180 degrees, and the
         # difference of two headings would have the wrong sign.
         turn_rad, heading_rad = 0.0, enters_rad

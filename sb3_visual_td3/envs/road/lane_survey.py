@@ -1,7 +1,7 @@
-"""Read an OpenDRIVE map with CARLA's client and print its lanes, with a route or as a graph, as JSON.
+"""Read an OpenDRIVE map with CARLA's client, and print JSON: a closed route and the lanes, or the lane graph.
 
 ``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
-aborts its process on some errors in a map. The file imports nothing of this package, so that it runs by its path alone.
+aborts its process on some errors in a map. The file imports nothing of this package, so that it can run as a script.
 Waypoints are in CARLA's coordinates; y and yaw change their sign in the output.
 """
 
@@ -103,7 +103,7 @@ def survey_graph(text: str) -> dict[str, Any]:
 
 
 def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
-    """Return a landmark as plain data: its pole, and the lanes that it concerns.
+    """Return a landmark (a traffic light or sign) as plain data: its pole, and the lanes that it controls.
 
     The client returns one landmark with the same id for each road that refers to a signal.
     """
@@ -146,7 +146,7 @@ def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
 
 
 def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]:
-    """Return a lane as plain data: some columns have a value for each point, others only for some of the points.
+    """Return a lane as plain data; some entries have one value per point, others only for every fourth point.
 
     :param key: numbers of the lane.
     :param lane: the lane's waypoints in driving order.
@@ -232,7 +232,7 @@ def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
 
 
 def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn: Turn) -> list[Key]:
-    """Return the loop that a car ends in, if it takes the same turn at every junction.
+    """Return the loop on which a car finally drives if it takes the same turn at every junction.
 
     :param start: the lane on which the car begins; it need not be part of the loop.
     :param after: the lanes that follow each lane.

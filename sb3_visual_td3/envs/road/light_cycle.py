@@ -111,7 +111,7 @@ class LightCycles:
         return has_changed
 
     def stop_ahead_m(self, segment: int, along_m: float = 0.0) -> float | None:
-        """Return where a vehicle on a lane must stop, or None if it may pass every light of the lane.
+        """Return the distance along a lane at which a vehicle must stop for a light; None if there is no such place.
 
         :param segment: number of the lane.
         :param along_m: distance of the vehicle's front from the beginning of the lane, in metres; stop lines behind the
@@ -127,7 +127,7 @@ class LightCycles:
         return min(closed_m, default=None)
 
     def lights_on(self, segment: int) -> list[tuple[float, int]]:
-        """Return the place of the stop line and the number of each light that stops a lane.
+        """Return the lights that control a lane: for each, the distance of its stop line in metres, and its number.
 
         :param segment: number of the lane.
         """
@@ -142,7 +142,7 @@ class LightCycles:
         self.colours[light] = colour
 
     def times_of(self, light: int) -> StageTimes:
-        """Return the durations of a light's stage; the caller may change them.
+        """Return the durations of the stage to which a light belongs; the caller may change them.
 
         :param light: number of the light.
         """
@@ -152,7 +152,7 @@ class LightCycles:
         return cycle.times[stage]
 
     def elapsed_s(self, light: int) -> float:
-        """Return for how many seconds a light's stage has had its present colour.
+        """Return the time since the stage of a light changed to its present colour, in seconds.
 
         :param light: number of the light.
         """
@@ -217,7 +217,7 @@ class LightCycles:
         return [self._cycle_of[light][0]]
 
     def _show(self, cycle: _Cycle) -> None:
-        """Set the colours of a junction's lights from its cycle."""
+        """Update ``colours`` of the lights of a junction from the junction's cycle."""
         for stage, lights in enumerate(cycle.stages):
             for light in lights:
                 self.colours[light] = cycle.colour if stage == cycle.stage else "red"

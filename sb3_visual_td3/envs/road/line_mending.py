@@ -1,4 +1,4 @@
-"""Mend centre lines of lanes that a car cannot follow.
+"""Repair the centre lines of lanes where they are too sharp for a car to follow.
 
 Some maps draw bends as a few straight chords. Beside each corner the inner lane then runs backwards for some decimetres
 and the outer lane jumps ahead. A vehicle on such a line seems to drive against the traffic.
@@ -28,7 +28,7 @@ def along_line_m(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the indices of the points that remain without repeated points and backward steps.
+    """Return the indices of the points that are left if repeated points and backward steps are removed.
 
     :param points_m: ``(n, 2)``, in driving order.
     :return: indices in ascending order; the first point is always kept.
@@ -56,7 +56,7 @@ def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
 
 
 def mended(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Round the corners of a line if any of its bends is too sharp for a car, and return the line.
+    """Return a line whose corners are rounded if any bend is too sharp for a car, otherwise the same line.
 
     :param points_m: ``(n, 2)``, in driving order, without backward steps.
     :return: ``(n, 2)``: the same points, or the points of the smoothed line. The ends do not move.
@@ -80,7 +80,7 @@ def mended(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _sharpest_per_m(points_m: NDArray[np.float64]) -> float:
-    """Return the largest curvature of a line, measured over about 2 m."""
+    """Return the largest curvature of a line in 1/m, measured over about 2 m."""
     along_m = along_line_m(points_m)
     even = np.arange(0.0, float(along_m[-1]), 1.0)
     if len(even) < 3:

@@ -69,7 +69,7 @@ ROUTE_MAP_GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class LiteMap(NamedTuple):
-    """Hold everything that a world needs of a map: the route, and what to draw."""
+    """Hold the parts of a map that a simulator needs: the closed route, and the ground and panorama to draw."""
 
     name: str
     track: Track
@@ -80,7 +80,7 @@ class LiteMap(NamedTuple):
 
 
 class Scene(Protocol):
-    """Define what a camera draws of a map."""
+    """Define the parts of a map that a camera draws: the ground and the panorama."""
 
     @property
     def name(self) -> str:

@@ -35,7 +35,7 @@ class Neighbour(NamedTuple):
 
 
 class Road(NamedTuple):
-    """Describe a road with right-hand traffic along a reference line, which separates the two directions.
+    """Describe a road with right-hand traffic; its reference line separates the two directions.
 
     Lanes are numbered as in OpenDRIVE. The lanes -1, -2, … lie to the right of the reference line and are driven along
     it. The lanes 1, 2, … lie to its left and are driven in the opposite direction.
@@ -69,7 +69,7 @@ class Road(NamedTuple):
         return (*range(self.n_left, 0, -1), *range(-1, -self.n_right - 1, -1))
 
     def mark(self, border: int) -> Paint:
-        """Return the mark on the far side of a lane, seen from the reference line.
+        """Return the road mark at the edge of a lane that is farther from the reference line.
 
         :param border: number of the lane; 0 for the mark on the reference line itself.
         :return: the mark.
@@ -125,11 +125,11 @@ class RoadNetwork(NamedTuple):
         return next(road for road in self.roads if road.id == number)
 
     def border_m(self, border: int) -> float:
-        """Return how many metres the far side of lane ``border`` lies to the left of the reference line."""
+        """Return the offset of a lane's outer edge from the reference line, in metres, positive to the left."""
         return border * self.lane_width_m
 
     def centre_m(self, lane: int) -> float:
-        """Return how many metres the middle of a lane lies to the left of the reference line."""
+        """Return the offset of a lane's middle from the reference line, in metres, positive to the left."""
         # Lane 1 lies between 0 and 1 widths, lane -1 between 0 and -1. The middle is half a lane nearer to the line
         # than the far side.
         return (lane - math.copysign(0.5, lane)) * self.lane_width_m
@@ -192,7 +192,7 @@ def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Jun
 
 
 def _path_between(into: Pose, out: Pose) -> Piece:
-    """Return the line straight across a crossing, or the quarter circle to an arm at its side."""
+    """Return the line or the quarter circle that leads across a crossing from one arm to another."""
     # Both gates face the middle, so the path leaves in the direction opposite to its second gate.
     turn_rad = math.remainder(out.heading_rad + math.pi - into.heading_rad, 2.0 * math.pi)
     if abs(turn_rad) < 1e-6:

@@ -51,7 +51,7 @@ SurveyedPoint = dict[str, Any]
 
 
 def check_opendrive(text: str, source: str) -> None:
-    """Raise unless the text has what a road map needs: a header, roads with a geometry, and lanes with a width.
+    """Raise an error unless a document is a road map: a header, roads with a geometry, and lanes with a width.
 
     :param text: the whole document.
     :param source: the name of the document's source, for the message.
@@ -81,7 +81,7 @@ def check_opendrive(text: str, source: str) -> None:
 
 
 def _check_road(road: ElementTree.Element, place: str) -> None:
-    """Check the side of the traffic, the length and the geometries of a road, and its lanes."""
+    """Raise an error unless a road has right-hand traffic, a length, and valid geometries and lanes."""
     if road.get("rule") == "LHT":
         raise _fault(place, "rule='LHT' (left-hand traffic)", "right-hand traffic", "mirror the map")
     if not _number(road, "length", place) > 0.0:
@@ -108,7 +108,7 @@ def _check_road(road: ElementTree.Element, place: str) -> None:
 
 
 def _check_lanes(road: ElementTree.Element, place: str) -> None:
-    """Check that each lane section of a road has a centre lane and that its numbers are valid."""
+    """Raise an error unless each lane section of a road has a centre lane and valid numbers."""
     sections = road.findall("lanes/laneSection")
     if not sections:
         raise _fault(place, "no <laneSection>", "at least one", "give the road lanes")
@@ -125,7 +125,7 @@ def _check_lanes(road: ElementTree.Element, place: str) -> None:
 
 
 def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> None:
-    """Check that links and junctions name roads and junctions of the same file; CARLA's client crashes otherwise."""
+    """Raise an error if a link names a road or junction that the file lacks; CARLA's client would crash on it."""
     junctions = {junction.get("id", "") for junction in root.findall("junction")}
     for entry in [*root.findall("road/link/predecessor"), *root.findall("road/link/successor")]:
         known = junctions if entry.get("elementType") == "junction" else roads
@@ -157,7 +157,7 @@ def _number(element: ElementTree.Element, name: str, place: str) -> float:
 
 
 def _fault(place: str, got: str, expected: str, remedy: str) -> ValueError:
-    """Return the error for a defect of a map: where it is, what is there, what was expected, and what to do."""
+    """Return the error for a defect of a map; its message says where and what it is, and how to repair it."""
     return ValueError(f"{place}: got {got}, expected {expected}; {remedy}")
 
 
@@ -184,7 +184,7 @@ def read_opendrive(path: str | PathLike[str]) -> str:
 
 @lru_cache(maxsize=16)
 def read_route(text: str, source: str) -> Track:
-    """Return the route that is driven on a map; cached, because all environments on a server use the same route.
+    """Return the closed route of a map; cached, because all environments on a server use the same route.
 
     :param text: the OpenDRIVE document.
     :param source: the name of the map, for messages.
@@ -196,7 +196,7 @@ def read_route(text: str, source: str) -> Track:
 
 
 def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
-    """Run ``lane_survey`` in a separate process and return its result.
+    """Read a map with CARLA's client, in a separate process that runs ``lane_survey``.
 
     :param text: the OpenDRIVE document.
     :param source: the name of the map, for messages.
@@ -232,7 +232,7 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
 
 
 def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = np.inf) -> Track:
-    """Return a surveyed route as a track.
+    """Return the closed route of a map as a ``Track``, from the points that ``lane_survey`` found.
 
     :param route: the points of the route, as ``lane_survey`` writes them.
     :param source: the name of the map, for messages.
@@ -281,7 +281,7 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
 
 
 def _has_backward_steps(points_m: NDArray[np.float64]) -> bool:
-    """Return whether a line turns by more than 90 degrees between two steps of some length."""
+    """Return whether a line turns by more than 90 degrees between two steps; steps of less than 5 cm do not count."""
     steps = np.diff(points_m, axis=0)
     steps = steps[np.linalg.norm(steps, axis=1) > 0.05]
     return bool((np.einsum("ij,ij->i", steps[:-1], steps[1:]) < 0.0).any())

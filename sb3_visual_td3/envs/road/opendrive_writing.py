@@ -126,9 +126,13 @@ def _add_signals(
 
 
 def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, float, float]:
-    """Return s and t of a point on a road, the road's direction there, and how far the point is beyond the road's ends.
+    """Locate a point relative to a road, in OpenDRIVE's road coordinates s (along) and t (to the left).
 
-    The order is: distance beyond the ends (0 beside the road), s, t, all in metres, and direction in radians.
+    :param road: the road.
+    :param x_m: x of the point in metres.
+    :param y_m: y of the point in metres.
+    :return: distance of the point beyond the road's ends (0 beside the road), s and t, all in metres, and the road's
+        direction in radians.
     """
     along_m = road.length_m
     # A few steps along the line are needed to find the place in bends.
@@ -142,7 +146,7 @@ def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, flo
 
 
 def _stages_at(junction: Junction, signs: RoadSigns, lanes: Sequence[LaneSegment]) -> Sequence[tuple[int, ...]]:
-    """Return the stages of the cycle at a junction; none if it has no lights."""
+    """Return the stages of the light cycle at a junction; an empty sequence if the junction has no lights."""
     incoming = {path.incoming_road for path in junction.connections}
     for stages in signs.cycles:
         (stop, *_) = signs.signals[stages[0][0]].stops

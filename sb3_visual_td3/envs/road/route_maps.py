@@ -1,4 +1,4 @@
-"""Build maps to drive routes on; each has a lane graph, and everything that is drawn."""
+"""Build maps for routes to a goal; each map has a lane graph, the ground and the panorama."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
 
 
 def check_size(size_m: NDArray[np.float64], source: str) -> None:
-    """Raise if a map is too large to be painted.
+    """Raise an error if a map is too large to be painted.
 
     :param size_m: ``(2,)``: extent of the map along x and y, in metres.
     :param source: the name of the map's source, for the message.

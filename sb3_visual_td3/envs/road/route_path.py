@@ -1,4 +1,4 @@
-"""Represent the line of a route: a vehicle's position on the line, the command there, and the distance driven.
+"""Represent a route as a line, to look up a vehicle's position, the command there, and the distance driven.
 
 ``RoutePath`` has the same methods as ``track.Track``, which is for a closed lane, so a world can use either.
 """
@@ -216,7 +216,7 @@ def build_path(graph: LaneGraph, plan: RoutePlan) -> RoutePath:
 
 
 class _Builder:
-    """Join the lanes of a route to one line.
+    """Join the lanes of a route to one continuous line.
 
     :param graph: the lanes of the map.
     :param plan: the route.
@@ -257,11 +257,11 @@ class _Builder:
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
-        """Record from which point on the lanes of the next stretch are driven.
+        """Record at which point of the line each lane of the next stretch begins.
 
         :param lanes: the segments in driving order, as for ``_add_stretch``.
         :param begin: fraction of the segments' length at which the stretch begins.
-        :param end: fraction at which it ends.
+        :param end: fraction of the segments' length at which the stretch ends.
         """
         first_m = self._graph.segments[lanes[0]].length_m
         n = _n_points_of((end - begin) * first_m)
@@ -368,7 +368,7 @@ def _columns(row: LaneSegment) -> NDArray[np.float64]:
 def _sampled(
     along_m: NDArray[np.float64], columns: NDArray[np.float64], at: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return columns of a line at fractions of its length, ``(len(at), n_columns)``."""
+    """Interpolate columns of values along a line at fractions of its length, ``(len(at), n_columns)``."""
     places = at * along_m[-1]
     return np.stack([np.interp(places, along_m, column) for column in columns.T], axis=1)
 

@@ -171,7 +171,7 @@ def random_route(
     turns: tuple[int, int],
     source: str,
 ) -> RoutePlan:
-    """Draw a start and a goal whose shortest route has a length and a number of turns within the given ranges.
+    """Choose start and goal at random; the shortest route has a length and a number of turns in the given ranges.
 
     :param graph: the lanes of the map.
     :param seed: seed of the draws.
@@ -209,7 +209,7 @@ def random_route_between(
     turns: tuple[int, int],
     source: str,
 ) -> RoutePlan:
-    """Draw two of the places such that the length and the turns of the shortest route are within the given ranges.
+    """Choose two places at random whose shortest route has a length and a number of turns in the given ranges.
 
     :param graph: the lanes of the map.
     :param seed: seed of the draws.
@@ -354,7 +354,7 @@ def _extend(
 
 
 def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePlan:
-    """Return a route continued to a place along a way; the way begins with the route's last segment."""
+    """Return a route that is continued to a place along a way, which begins with the route's last segment."""
     return RoutePlan(plan.segments + tuple(way[1:]), plan.start_m, place.along_m)
 
 

@@ -35,7 +35,7 @@ class GivenRoute(NamedTuple):
 
 @dataclass(frozen=True)
 class RouteSettings:
-    """Hold the kind of routes, and the ranges of random routes.
+    """Hold the kind of routes to drive, with the ranges of random routes or the given routes.
 
     :param kind: ``"loop"``, ``"random"`` or ``"given"``.
     :param length_m: least and greatest length of a random route.
@@ -65,7 +65,7 @@ class RouteSettings:
 class RoutePlanner:
     """Plan the route of each episode.
 
-    :param settings: the kind of routes and their range.
+    :param settings: the kind of routes to plan, with their ranges or places.
     """
 
     def __init__(self, settings: RouteSettings) -> None:
@@ -75,11 +75,12 @@ class RoutePlanner:
     def path(
         self, graph: LaneGraph, map_name: str, route_seed: int, places: Sequence[LanePlace] | None = None
     ) -> RoutePath:
-        """Return the line of a route.
+        """Plan one route and return its line.
 
         :param graph: the lanes of the map.
         :param map_name: the name of the map.
-        :param route_seed: seed of a random route, or the number of a given route modulo the number of given routes.
+        :param route_seed: seed of a random route; for given routes the number of the route, which counts from 0 again
+            after the last route.
         :param places: where random routes may start and end; None for anywhere outside of junctions.
         :return: a new line.
         :raises ValueError: if the map has no such route.
@@ -166,7 +167,7 @@ def _place(name: str, place: object) -> RoutePlace:
 
 
 def check_given(settings: RouteSettings, maps: Sequence[str]) -> None:
-    """Raise if a map has no route, and log which towns of the routes are not among the maps.
+    """Raise an error if a map has no route, and log a warning if routes belong to towns that are not among the maps.
 
     :param settings: the routes.
     :param maps: the maps of the environment.

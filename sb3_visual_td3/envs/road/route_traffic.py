@@ -1,8 +1,8 @@
 """Drive the other cars on routes to a goal, and let them and the ego vehicle react to each other.
 
-``graph_traffic`` drives the cars. The ego vehicle takes part as a guest, which the model does not move. When it
-approaches a junction, its way through the junction is reserved if the way is free, and crossing traffic waits.
-Otherwise the ego vehicle must wait.
+``graph_traffic`` drives the cars. The ego vehicle is the model's ``guest``: the cars react to it, but the model does
+not move it. When it approaches a junction, its way through the junction is reserved if the way is free, and crossing
+traffic waits. Otherwise the ego vehicle must wait.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _WALKER_HALF_M = 0.2
 
 
 class SeededChoice:
-    """Choose at random, from a state that consists of two numbers.
+    """Choose ways at random; the state is small: the seed and the number of choices so far.
 
     :param seed: seed of all choices.
     :param n_chosen: number of choices that were made before.
@@ -54,7 +54,7 @@ class SeededChoice:
         self.n_chosen = n_chosen
 
     def __call__(self, ways: Sequence[int]) -> int:
-        """Return one of the ways."""
+        """Return one of the ways, chosen at random."""
         if len(ways) == 1:
             return ways[0]
         self.n_chosen += 1
@@ -92,7 +92,7 @@ class RouteTraffic:
         self.boxes: list[OrientedBox] = []
         self.paints: list[int] = []
         self.outlook = Outlook()
-        """What can make the ego vehicle slow down or stop now."""
+        """The next car and the next junction ahead of the ego vehicle."""
 
     def enter(self, graph: LaneGraph, path: RoutePath) -> None:
         """Prepare a map and the ego vehicle's route, and remove all cars; ``reset`` places new ones.
@@ -104,7 +104,7 @@ class RouteTraffic:
         self._path = path
         self._lane_starts_m = [lane.from_m for lane in path.lanes]
         self._way_ends_m: dict[int, float] = {}
-        """Distances along the route at which the lanes end that are reserved for the ego vehicle."""
+        """The lanes that are reserved for the ego vehicle, each with the distance along the route at which it ends."""
         if self.settings.n_cars:
             self._map = traffic_map(graph)
             self._traffic.enter(self._map)
@@ -197,7 +197,7 @@ class RouteTraffic:
         return {"n_cars": self.settings.n_cars, "cars": cars, "ego_waited_s": waited_s, "ego_reserved": reserved}
 
     def set_state(self, state: Mapping[str, Any], lane: LanePosition, speed_mps: float, scene_seed: int) -> None:
-        """Restore the cars from a state of ``get_state``; call ``enter`` with the same map and route before.
+        """Restore the cars from a state that ``get_state`` returned; call ``enter`` with the same map and route first.
 
         :param state: the result of ``get_state``.
         :param lane: the place of the ego vehicle on the route.
@@ -257,7 +257,7 @@ class RouteTraffic:
         self.cars.append(car)
 
     def _follow(self, lane: LanePosition, speed_mps: float) -> GraphCar:
-        """Move the guest of the traffic to the place of the ego vehicle, and return it."""
+        """Update the ego vehicle's place and speed in the traffic model, and return its entry there."""
         lanes = self._path.lanes
         index = max(0, bisect_right(self._lane_starts_m, lane.along_m) - 1)
         here = lanes[index]
@@ -279,7 +279,7 @@ class RouteTraffic:
         return guest
 
     def _note_reserved(self, lane: LanePosition) -> None:
-        """Record where the lanes end that are reserved for the ego vehicle."""
+        """Record for each lane that is reserved for the ego vehicle where it ends along the route."""
         guest = self._traffic.guest
         assert guest is not None
         lanes = self._path.lanes
@@ -301,5 +301,5 @@ class RouteTraffic:
 
 
 def _seed_of(scene_seed: int, number: int) -> list[int]:
-    """Return the seed of the ways of a car."""
+    """Return the seed with which a car chooses its way at junctions."""
     return [scene_seed, 8, number]

@@ -1,4 +1,4 @@
-"""Describe the shapes of roads as sequences of lines and arcs, and draw random closed loops.
+"""Describe the shapes of roads as sequences of lines and arcs, and generate random closed loops.
 
 Lines and arcs are the geometries that OpenDRIVE shares with real road design. A parallel to an arc is an arc too, so
 all lanes of a road are exact.
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
 
         :param start: the pose at which the piece begins.
         :param along_m: distance along the piece.
-        :return: the pose at this distance; the heading is not wrapped to [-pi, pi].
+        :return: the pose at this distance; the heading can be outside of [-pi, pi].
         """
         # An arc that turns by t = curvature * along has the radius along / t. Its chord is 2 radius sin(t / 2)
         # = along * sin(t / 2) / (t / 2) long and points in the mean direction, heading + t / 2. NumPy's sinc(x) is
@@ -99,7 +99,7 @@ def sample(start: Pose, pieces: Sequence[Piece], along_m: NDArray[np.float64]) -
     :param start: the pose at which the first piece begins.
     :param pieces: the pieces, joined end to end.
     :param along_m: ``(n,)``: distances from the start.
-    :return: ``(n, 3)``: x, y and heading, which is not wrapped.
+    :return: ``(n, 3)``: x, y and heading, which can be outside of [-pi, pi].
     """
     # (n,): the piece of each distance, then the pose at which that piece begins and the distance along that piece.
     begins_m = np.concatenate([[0.0], np.cumsum([piece.length_m for piece in pieces])])
@@ -168,7 +168,7 @@ def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]
 def random_loop(
     rng: np.random.Generator, *, is_clockwise: bool, min_radius_m: float, min_straight_m: float = 0.0
 ) -> LoopShape:
-    """Draw a closed road with bends to both sides, 450 to 800 m long, that keeps 30 m distance from itself.
+    """Generate a random closed road, 450 to 800 m long, with bends to both sides and 30 m between its parts.
 
     :param rng: generator of the loop's random values.
     :param is_clockwise: True for a loop with more right turns than left turns.
@@ -200,7 +200,7 @@ def keeps_apart(shape: LoopShape) -> bool:
 
 
 def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) -> LoopShape | None:
-    """Draw one loop; return None if it has too little room for its arcs, turns too little, or has a wrong length."""
+    """Generate one random loop; return None if its arcs do not fit, it turns too little, or its length is wrong."""
     corners = _random_corners(rng, is_clockwise)
     n = len(corners)
     edges = np.roll(corners, -1, axis=0) - corners
@@ -226,7 +226,7 @@ def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) 
 
 
 def _random_corners(rng: np.random.Generator, is_clockwise: bool) -> NDArray[np.float64]:
-    """Draw the corners of a polygon around the origin, ``(n, 2)``, with a perimeter of 450 to 800 m."""
+    """Generate the corners of a random polygon around the origin, ``(n, 2)``, with a perimeter of 450 to 800 m."""
     n = int(rng.integers(*_N_CORNERS))
     # Their directions from the origin are in order (each stays in its own sector), so the edges cannot cross.
     angles = 2.0 * np.pi * (np.arange(n) + rng.uniform(-0.25, 0.25, n)) / n

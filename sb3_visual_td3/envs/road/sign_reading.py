@@ -1,4 +1,4 @@
-"""Read the signs of a map file, or place traffic lights on a built-in map.
+"""Read the traffic lights and signs of a map file, or place traffic lights on a built-in map.
 
 A file contains signs as OpenDRIVE signals, controllers and objects. ``lane_survey`` reports what CARLA's client
 provides; controllers and speed limits are read from the text of the file.
@@ -35,7 +35,7 @@ _MIN_ARMS = 3
 
 
 def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], text: str) -> RoadSigns:
-    """Return the signs of a surveyed map.
+    """Return the lights, signs and crosswalks of a map from the data that CARLA's client has read.
 
     :param answer: the result of ``lane_survey.survey_graph``.
     :param segments: the lanes of the graph.
@@ -107,7 +107,7 @@ def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[in
 def _cycles_of(
     signals: Sequence[Signal], segments: Sequence[LaneSegment], text: str
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return the stages of each junction: one for each controller, and one for each light without a controller."""
+    """Return the stages of each junction's light cycle: one per controller, and one per light without a controller."""
     lights = {signal.id: number for number, signal in enumerate(signals) if signal.is_light}
     root = ElementTree.fromstring(text.encode())
     controlled: dict[str, tuple[int, ...]] = {}
@@ -135,7 +135,7 @@ def _cycles_of(
 
 
 def _junction_after(signal: Signal, segments: Sequence[LaneSegment], none: int) -> int:
-    """Return the number of the junction to which the lanes of a signal lead, or ``none``."""
+    """Return the number of the junction to which the lanes of a signal lead; ``none`` if they lead to no junction."""
     for stop in signal.stops:
         for after in segments[stop.segment].successors:
             if segments[after].junction >= 0:

@@ -1,4 +1,4 @@
-"""Simulate traffic lights and crossing pedestrians along the line that a vehicle drives.
+"""Simulate traffic lights and crossing pedestrians along the route that a vehicle drives.
 
 Lights and pedestrians depend only on the episode's seed and on the vehicle. The vehicle runs a red light when its
 centre passes the stop line while the light is red. A pedestrian at the roadside begins to cross only when the vehicle
@@ -33,7 +33,7 @@ _ON_LINE_M = 1.5
 """A stop line whose middle is closer than this to the vehicle's route lies on the route."""
 _CLOSED = ("red", "yellow")
 _BEHIND_M = 3.0
-"""A stop line still counts as ahead until the vehicle has passed it by this much."""
+"""A stop line counts as ahead until the vehicle has passed it by this distance."""
 _LIGHT_OFFSET_S = 4.0
 _WALKER_MPS = 1.4
 _WALKER_SIZE_M = 0.4
@@ -42,7 +42,8 @@ _ASIDE_M = 1.5
 _PAUSE_S = (4.0, 20.0)
 """Range of the time for which pedestrians stand before they cross again."""
 _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
-"""A pedestrian leaves the vehicle room for this reaction time and deceleration, and this many metres more."""
+"""A pedestrian crosses only if the vehicle could stop with this reaction time and deceleration, this many metres before
+the pedestrian."""
 _CLEAR_M = 25.0
 """No pedestrian stands closer than this to the place where the vehicle starts."""
 _BETWEEN_M = 12.0
@@ -56,12 +57,12 @@ class Walker:
     along_m: float
     """Distance along the route."""
     index: int
-    """Index of the route's point at this place."""
+    """Index of the route's point at this distance."""
     lateral_m: float
     """Offset from the route, positive to the left."""
     right_m: float
     left_m: float
-    """Offset at which the pedestrian stands on either side."""
+    """Offsets of the two places, right and left of the road, between which the pedestrian crosses."""
     direction: int
     """1 to the left, -1 to the right, 0 while standing."""
     pause_s: float
@@ -69,7 +70,7 @@ class Walker:
 
 
 class WalkerMotion(NamedTuple):
-    """Describe what a pedestrian does now."""
+    """Describe the current position, direction and speed of a pedestrian."""
 
     pose: Pose
     """Place and walking direction; a standing pedestrian faces the road."""
@@ -93,13 +94,13 @@ class _LineStop(NamedTuple):
 
 
 class StreetLife:
-    """Simulate the lights and pedestrians of one episode at a time.
+    """Simulate the traffic lights and the pedestrians of one episode at a time.
 
     :param traffic_lights: whether there are traffic lights: the lights of the map file, or lights at junctions of a
         built-in map.
     :param n_walkers: number of pedestrians who cross the vehicle's route, 0 to 50; a short route has fewer.
-    :param are_lights_remote: whether the lights of the map are simulated elsewhere; their colours are then set by
-        ``show``.
+    :param are_lights_remote: whether a CARLA server simulates the lights of the map; ``show`` then sets their colours
+        here.
     :raises ValueError: if an argument is out of range.
     """
 
@@ -122,10 +123,10 @@ class StreetLife:
         return self.has_lights or self.n_walkers > 0
 
     def enter(self, graph: LaneGraph, line: Track | RoutePath) -> None:
-        """Prepare a map and the line that the vehicle drives on it.
+        """Prepare a map and the route that the vehicle drives on it.
 
         :param graph: the lanes of the map.
-        :param line: the line that the vehicle drives.
+        :param line: the route that the vehicle drives, closed (``Track``) or to a goal (``RoutePath``).
         """
         self._line = line
         self._lap_m = line.length_m if isinstance(line, Track) else None
@@ -150,9 +151,9 @@ class StreetLife:
                     self._stops.append(_LineStop(index * line.spacing_m, number))
 
     def reset(self, lane: LanePosition, scene_seed: int) -> None:
-        """Begin an episode: set the lights' time and place the pedestrians.
+        """Begin an episode: start the light cycles at a random time, and place the pedestrians.
 
-        :param lane: the place of the vehicle on the line.
+        :param lane: the place of the vehicle on the route.
         :param scene_seed: seed of the episode.
         """
         rng = np.random.default_rng([scene_seed, 6])
@@ -172,8 +173,8 @@ class StreetLife:
         """Advance the lights and pedestrians, and check whether the vehicle ran a red light or hit a pedestrian.
 
         :param dt_s: duration in seconds.
-        :param before: place of the vehicle on the line before this time.
-        :param after: place of the vehicle on the line now.
+        :param before: place of the vehicle on the route before this time.
+        :param after: place of the vehicle on the route now.
         :param box: the rectangle of the vehicle now.
         :param mps: speed of the vehicle in m/s.
         """
@@ -192,7 +193,7 @@ class StreetLife:
     def stop_ahead_m(self, lane: LanePosition) -> float:
         """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if there is none.
 
-        :param lane: the place of the vehicle on the line.
+        :param lane: the place of the vehicle on the route.
         """
         nearest_m = math.inf
         if self._lights is not None:
@@ -209,9 +210,9 @@ class StreetLife:
         return nearest_m
 
     def lights_ahead(self, lane: LanePosition, within_m: float) -> dict[int, str]:
-        """Return the number and the map's id of each light that has a stop line ahead.
+        """Return the traffic lights whose stop lines are ahead: their ids in the map, by their numbers.
 
-        :param lane: the place of the vehicle on the line.
+        :param lane: the place of the vehicle on the route.
         :param within_m: largest distance to the stop line, in metres.
         """
         found: dict[int, str] = {}
@@ -222,7 +223,7 @@ class StreetLife:
         return found
 
     def show(self, light: int, colour: LightColour) -> None:
-        """Set the colour of a light that is simulated elsewhere.
+        """Set the colour of a light that a CARLA server simulates.
 
         :param light: number of the light.
         :param colour: the new colour.
@@ -231,7 +232,8 @@ class StreetLife:
             self._lights.set_colour(light, colour)
 
     def obstacles(self) -> list[tuple[int, float]]:
-        """Return a point's index and a lateral offset for each obstacle at which other cars must stop."""
+        """Return where other cars must stop: for each place, the index of a route point and the lateral offset in
+        metres."""
         found = self.walker_obstacles()
         if self._lights is not None:
             for stop in self._stops:
@@ -240,18 +242,18 @@ class StreetLife:
         return found
 
     def walker_obstacles(self) -> list[tuple[int, float]]:
-        """Return the index of a point of the line and the lateral offset of each pedestrian on the road."""
+        """Return for each pedestrian on the road the index of a route point and the lateral offset in metres."""
         return [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
 
     def is_closed(self, segment: int) -> bool:
-        """Return whether vehicles must stop at a light at the end of a lane.
+        """Return whether a red or yellow light stops vehicles at the end of a lane.
 
         :param segment: number of the lane.
         """
         return self._lights is not None and self._lights.stop_ahead_m(segment) is not None
 
     def lights_at(self, segment: int) -> list[tuple[int, str]]:
-        """Return the number and the map's id of each light that stops a lane.
+        """Return the number and the id in the map of each light that controls a lane.
 
         :param segment: number of the lane.
         """
@@ -261,7 +263,7 @@ class StreetLife:
         return [(light, signals[light].id) for _, light in self._lights.lights_on(segment)]
 
     def walker_motions(self) -> list[WalkerMotion]:
-        """Return what each pedestrian does now."""
+        """Return position, direction and speed of each pedestrian."""
         motions = []
         for walker in self.walkers:
             x_m, y_m, heading_rad = self._line.pose_at(walker.index, walker.lateral_m)
@@ -307,7 +309,7 @@ class StreetLife:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that ``get_state`` returned; call ``enter`` with the same map and line before.
+        """Restore a state that ``get_state`` returned; call ``enter`` with the same map and route first.
 
         :param state: the result of ``get_state``.
         :raises ValueError: if the state comes from a world with other settings.
@@ -323,13 +325,14 @@ class StreetLife:
         self.n_red_lights, self.has_hit_walker = state["n_red_lights"], state["has_hit_walker"]
 
     def _ahead_m(self, lane: LanePosition, along_m: float) -> float:
-        """Return how far ahead a place on the line is; on a closed line at most half a lap, negative behind."""
+        """Return how far ahead a place on the route is, negative behind; on a closed route at most half a lap."""
         if self._lap_m is None:
             return along_m - lane.along_m
         return math.remainder(along_m - lane.along_m, self._lap_m)
 
     def _drawn_walker(self, lane: LanePosition, rng: np.random.Generator) -> Walker | None:
-        """Return a pedestrian at a random place outside of junctions; None if the drawn place is unsuitable."""
+        """Return a pedestrian at a random place of the route; None if the place is in a junction or too close to
+        others."""
         line = self._line
         n_points = int(line.length_m / line.spacing_m)
         index = int(rng.integers(n_points))
@@ -374,7 +377,7 @@ class StreetLife:
 
 
 def _headings_rad(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the direction of a line at each point, ``(n,)``."""
+    """Return the direction of a line at each of its points in radians, ``(n,)``."""
     ahead = np.gradient(points_m, axis=0)
     headings: NDArray[np.float64] = np.arctan2(ahead[:, 1], ahead[:, 0])
     return headings

@@ -1,4 +1,4 @@
-"""Draw random districts: streets between crossings and T-junctions, on which routes have turns.
+"""Generate random districts: streets between crossings and T-junctions, so that routes contain turns.
 
 The streets follow a grid with uneven spacing. Some streets of the grid are left out, others wind, and the whole
 district is turned by a random angle.
@@ -50,7 +50,7 @@ class _Street(NamedTuple):
 
 
 def street_network(rng: np.random.Generator, n_columns: int, n_rows: int, *, is_clockwise: bool) -> RoadNetwork:
-    """Draw the roads of a random district.
+    """Generate the roads of a random district.
 
     :param rng: generator of the district's random values.
     :param n_columns: number of the grid's columns, 3 or more.
@@ -81,7 +81,7 @@ def street_network(rng: np.random.Generator, n_columns: int, n_rows: int, *, is_
 
 
 def _thinned(rng: np.random.Generator, n_columns: int, n_rows: int) -> networkx.Graph[Node]:
-    """Return a grid without some of its edges, in which every node can still be reached by two ways."""
+    """Return a grid from which some edges are removed; every node can still be reached by two ways."""
     grid = networkx.grid_2d_graph(n_columns, n_rows)
     edges = sorted(tuple(sorted(edge)) for edge in grid.edges)
     n_kept = math.ceil(_KEPT_SHARE * len(edges))
@@ -137,7 +137,7 @@ def _streets(grid: networkx.Graph[Node], ring: list[Node]) -> list[_Street]:
 
 
 def _line(rng: np.random.Generator, places: list[tuple[float, float]]) -> tuple[Pose, tuple[Piece, ...]]:
-    """Return start and pieces of a street between two junctions, ``REACH_M`` away from the middle of each."""
+    """Return start and pieces of a street between two junctions; it ends ``REACH_M`` before the middle of each."""
     pieces: list[Piece] = []
     headings = [math.atan2(two[1] - one[1], two[0] - one[0]) for one, two in itertools.pairwise(places)]
     cut_m = REACH_M

@@ -1,6 +1,6 @@
 """Represent the closed route: one lane, given by the points of its centre line.
 
-All worlds use it to locate a vehicle on its lane.
+All simulators use this class to locate a vehicle on its lane.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Track:
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def offset_line_m(self, offset_m: float) -> NDArray[np.float64]:
-        """Return the line ``offset_m`` to the left of the lane's centre, ``(n, 2)``, as many points as the lane has."""
+        """Return a parallel to the lane, ``offset_m`` to its left: ``(n, 2)``, with as many points as the lane."""
         left = np.stack([-np.sin(self.headings_rad), np.cos(self.headings_rad)], axis=1)
         return self.points_m + offset_m * left
 
@@ -224,7 +224,7 @@ def route_track(network: RoadNetwork) -> Track:
 
 
 def _marks_of(road: Road, network: RoadNetwork) -> tuple[LaneMark, ...]:
-    """Return the marks of a road, from right to left, as offsets from the route's lane."""
+    """Return the marks of a road, from right to left, with their offsets from the route's lane."""
     marks = []
     for border in range(-road.n_right, road.n_left + 1):
         paint = road.mark(border)

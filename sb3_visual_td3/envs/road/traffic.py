@@ -39,7 +39,7 @@ class IdmSettings:
 
     @cached_property
     def comfort_mps2(self) -> float:
-        """Return 2 sqrt(a b), a denominator in the model's desired gap."""
+        """Return 2 sqrt(a b), the denominator in the desired gap of ``idm_acceleration_mps2``."""
         return 2.0 * math.sqrt(self.acceleration_mps2 * self.braking_mps2)
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class LaneLine:
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
-        """Return the distance along this line at the track's point ``index``."""
+        """Return the distance along this line that belongs to the track's point ``index``, in metres."""
         return self._along_m[index]
 
     def pose_at(self, along_m: float) -> tuple[float, float, float]:
@@ -283,13 +283,13 @@ class Traffic:
         self._blocking_m = 0.5 * (track.lane_width_m + self._ego_body.width_m)
 
     def _gather(self) -> None:
-        """Update the public lists from the cars of each lane."""
+        """Update ``cars``, ``paints`` and ``boxes`` from the cars of each lane."""
         self.cars = [car for cars in self._lanes for car in cars]
         self.paints = [car.paint for car in self.cars]
         self._place_boxes()
 
     def _spread(self, lane: int, n_cars: int, ego_along_m: float, rng: np.random.Generator) -> list[Car]:
-        """Return new cars for one lane, in driving order from the end of the clear zone ahead of the ego vehicle."""
+        """Place new cars at random on one lane, none near the ego vehicle, and return them in driving order."""
         if not n_cars:
             return []
         # The lap without the clear zone is divided into equal slots. Each car gets a random place in its own slot, with
@@ -311,7 +311,7 @@ class Traffic:
         return cars
 
     def _accelerations(self, lane: int, line: LaneLine, cars: list[Car], ego: Ego) -> list[float]:
-        """Return the acceleration of each car of a lane, in m/s^2, if ``ego`` is the only other vehicle."""
+        """Return the acceleration of each car of a lane, in m/s^2, as it reacts to the car ahead and to ``ego``."""
         # If the ego vehicle is in this lane, it counts as one of the cars. Seen from the oncoming lane it drives in
         # reverse.
         is_blocked = abs(ego.lateral_offset_m - self._lane_offsets_m[lane]) < self._blocking_m
