@@ -232,8 +232,7 @@ class StreetLife:
             self._lights.set_colour(light, colour)
 
     def obstacles(self) -> list[tuple[int, float]]:
-        """Return where other cars must stop: for each place, the index of a route point and the lateral offset in
-        metres."""
+        """Return the places at which other cars must stop: index of a route point, and lateral offset in metres."""
         found = self.walker_obstacles()
         if self._lights is not None:
             for stop in self._stops:
@@ -331,8 +330,10 @@ class StreetLife:
         return math.remainder(along_m - lane.along_m, self._lap_m)
 
     def _drawn_walker(self, lane: LanePosition, rng: np.random.Generator) -> Walker | None:
-        """Return a pedestrian at a random place of the route; None if the place is in a junction or too close to
-        others."""
+        """Return a pedestrian at a random place of the route; None if the place is unsuitable.
+
+        A place in a junction, close ahead of the vehicle, or near another pedestrian is unsuitable.
+        """
         line = self._line
         n_points = int(line.length_m / line.spacing_m)
         index = int(rng.integers(n_points))
