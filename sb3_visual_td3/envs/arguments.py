@@ -11,7 +11,7 @@ from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
     """Return ``value`` as an int from ``minimum`` to ``maximum``; NumPy integers and ``8.0`` are accepted.
 
-    :param name: the user's name for the value, for the error message.
+    :param name: name of the argument, for the error message.
     :param value: the value to check.
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
@@ -32,7 +32,7 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
 def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
     """Return ``value`` as a float from ``minimum`` to ``maximum``; NumPy numbers are accepted.
 
-    :param name: the user's name for the value, for the error message.
+    :param name: name of the argument, for the error message.
     :param value: the value to check.
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
@@ -53,7 +53,7 @@ def coerce_count(settings: object, field: str, minimum: int, maximum: int, name:
     :param field: the name of the field.
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
-    :param name: the user's name for the field, for the error message; None takes the field's own name.
+    :param name: name of the argument, for the error message; None for the name of the field.
     :raises ValueError: if the field is not an integer or is out of range.
     """
     # A frozen dataclass refuses plain assignment, also in its own __post_init__.
@@ -70,7 +70,7 @@ def coerce_quantity(
     :param minimum: the smallest value that is accepted.
     :param maximum: the largest value that is accepted.
     :param unit: the unit of the value and of both limits, for the message.
-    :param name: the user's name for the field, for the error message; None takes the field's own name.
+    :param name: name of the argument, for the error message; None for the name of the field.
     :raises ValueError: if the field is not a finite number or is out of range.
     """
     number = check_quantity(name or field, getattr(settings, field), minimum, maximum, unit)
@@ -80,7 +80,7 @@ def coerce_quantity(
 def check_flag(name: str, value: object) -> bool:
     """Return ``value`` if it is True or False.
 
-    :param name: the user's name for the value, for the error message.
+    :param name: name of the argument, for the error message.
     :param value: the value to check.
     :return: the value as a Python bool.
     :raises ValueError: if the value is neither True nor False.
@@ -93,7 +93,7 @@ def check_flag(name: str, value: object) -> bool:
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:
     """Raise a ValueError unless ``value`` is one of ``choices``.
 
-    :param name: the user's name for the value, for the error message.
+    :param name: name of the argument, for the error message.
     :param value: the value to check.
     :param choices: the values that are accepted.
     :raises ValueError: if the value is not one of the choices.
@@ -108,7 +108,7 @@ def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: 
 
     :param maps: the name of a group, the name of one map, the path of a map file, or a sequence of names and paths.
     :param groups: the names of the available maps, by group.
-    :param file_suffix: the suffix of map files that the world can read; None if the world reads no map files.
+    :param file_suffix: the suffix of map files that the simulator can read; None if it reads no map files.
     :return: names and paths, in the order given.
     :raises ValueError: if ``maps`` is empty, contains a name twice or an unknown name, or a file does not exist.
     """

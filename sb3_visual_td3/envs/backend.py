@@ -142,7 +142,7 @@ class Backend(Protocol):
     def body(self) -> BodySize:
         """Return the vehicle's outer size.
 
-        It is exact only after a reset, because CARLA reports it with the vehicle.
+        The size is exact only after a reset, because CARLA reports it only after it has spawned the vehicle.
         """
 
     @property

@@ -1,7 +1,7 @@
 """Define the task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
 
-The task does not depend on pixels or physics. A world reports a ``VehicleState`` after each step; ``DrivingTask`` turns
-it into a reward, the end of the episode, and the info.
+The task does not depend on pixels or physics. The simulator reports a ``VehicleState`` after each step; ``DrivingTask``
+turns it into a reward, the end of the episode, and the info.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class DrivingTask:
         return is_near and self._n_standing * self.settings.step_s < self.settings.max_wait_s
 
     def _is_success(self) -> bool:
-        """Return whether the episode is a success, if it ends now."""
+        """Return whether the episode would be a success if it ended now."""
         if self._state.has_goal:
             return self.termination == "goal"
         # Distance along the lane, not survival: a policy that creeps until the time limit has not succeeded.
@@ -291,7 +291,7 @@ class DrivingTask:
         return [overhang_m > self.settings.mark_half_width_m for overhang_m in self._overhangs_m(state)]
 
     def _find_crossed_marks(self, state: VehicleState) -> list[MarkKind]:
-        """Return the kinds of the marks that were crossed in the step to ``state``."""
+        """Return the kinds of the lane marks that the vehicle crossed in the step to ``state``."""
         # Other marks begin here, for example after a junction. Marks that are already beneath the vehicle do not count
         # as crossed.
         if state.marks != self._state.marks:

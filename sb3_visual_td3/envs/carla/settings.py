@@ -158,7 +158,7 @@ class VehicleChoice:
     def __post_init__(self) -> None:
         for name in ("blueprint", "role_name"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a name")
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a text that is not empty; give a name")
         if not self.blueprint.startswith("vehicle."):
             raise ValueError(
                 f"blueprint={self.blueprint!r}: expected the id of a vehicle, such as 'vehicle.tesla.model3'"

@@ -75,7 +75,7 @@ def _index_on(track: Track, point: Pose) -> int | None:
 
 
 def places_on(graph: LaneGraph, points: Sequence[Pose]) -> list[LanePlace]:
-    """Return the places on lanes outside of junctions at which spawn points lie.
+    """Return the places on lanes at which spawn points lie; spawn points in junctions are left out.
 
     :param graph: the lanes of the map.
     :param points: the map's spawn points.

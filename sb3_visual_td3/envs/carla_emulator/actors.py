@@ -66,7 +66,7 @@ class Actor:
 
     @property
     def extent_m(self) -> Vector:
-        """Return half of the actor's length, width and height."""
+        """Return half of the actor's length, width and height, in metres."""
         return ZERO
 
     @property
@@ -81,7 +81,7 @@ class Actor:
 
     @property
     def world_transform(self) -> Transform:
-        """Return the transform in the world."""
+        """Return the actor's transform in world coordinates."""
         if self.parent is None:
             return self.transform
         return attached_transform(self.parent.world_transform, self.transform)
@@ -137,7 +137,7 @@ class Walker(Actor):
 
     @property
     def extent_m(self) -> Vector:
-        """Return half of the length, width and height."""
+        """Return half of the actor's length, width and height, in metres."""
         return _WALKER_EXTENT_M
 
     def bounding_box(self) -> list[Any]:
@@ -146,7 +146,7 @@ class Walker(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag of pedestrians."""
+        """Return the semantic tag of pedestrians, with which semantic cameras show the walker."""
         return _PEDESTRIAN_TAG
 
     @property
@@ -186,7 +186,7 @@ class Walker(Actor):
         self._is_placed = True
 
     def drive(self, dt_s: float) -> None:
-        """Simulate one tick of length ``dt_s``."""
+        """Move the actor for one tick of ``dt_s`` seconds."""
         if self._is_placed:
             self._is_placed = False
             self._was_placed = True
@@ -221,12 +221,12 @@ class Prop(Actor):
 
     @property
     def extent_m(self) -> Vector:
-        """Return half of the length, width and height."""
+        """Return half of the actor's length, width and height, in metres."""
         return _PROP_EXTENTS_M.get(self.type_id, _OTHER_PROP_EXTENT_M)
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag of static objects."""
+        """Return the semantic tag of static objects, with which semantic cameras show the prop."""
         return _STATIC_TAG
 
     @property
@@ -273,7 +273,7 @@ class Vehicle(Actor):
 
     @property
     def extent_m(self) -> Vector:
-        """Return half of the length, width and height."""
+        """Return half of the actor's length, width and height, in metres."""
         return self.model.extent_m
 
     @cached_property
@@ -288,7 +288,7 @@ class Vehicle(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag of this kind of vehicle."""
+        """Return the semantic tag of this kind of vehicle, with which semantic cameras show it."""
         return bytes([self.model.semantic_tag])
 
     @property
@@ -319,19 +319,19 @@ class Vehicle(Actor):
 
     @property
     def altitude_m(self) -> float:
-        """Return the height above the ground: 0 with physics, or if the vehicle was put less than 2 m high."""
+        """Return the height above the ground: 0 with physics, or if a client placed the vehicle below 2 m."""
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
         return self.transform.z
 
     @property
     def is_on_ground(self) -> bool:
-        """Return whether other actors can touch the vehicle and cameras see it."""
+        """Return whether the vehicle is low enough for other actors to touch it and for cameras to show it."""
         return self.altitude_m == 0.0
 
     @property
     def world_transform(self) -> Transform:
-        """Return the transform in the world."""
+        """Return the actor's transform in world coordinates."""
         # The result is cached, because each sensor on the vehicle reads it. A motion is replaced, never changed.
         altitude_m = self.altitude_m
         if self._placed is None or self._placed[0] is not self.motion or self._placed[1] != altitude_m:
@@ -358,13 +358,13 @@ class Vehicle(Actor):
         self.velocity = velocity_along(self.pose, speed)
 
     def set_physics(self, enabled: bool) -> None:
-        """Enable physics, or stop the vehicle and hold it where it is."""
+        """Enable physics, or disable it: the vehicle then stops and stays where it is."""
         self.has_physics, self._requested_velocity = enabled, None
         if not enabled:
             self.stop()
 
     def drive(self, dt_s: float) -> None:
-        """Simulate one tick of length ``dt_s``."""
+        """Move the actor for one tick of ``dt_s`` seconds."""
         if self.has_physics:
             before, velocity_before = self.motion, self.velocity
             if self.transform.z != 0.0:
@@ -468,8 +468,8 @@ class Hit(NamedTuple):
 class Collisions:
     """Find the collisions of each tick and stop the vehicles that cause them.
 
-    A vehicle that drives into another actor stops where it is. While it keeps pushing, each tick puts it back to its
-    place one tick before and sends an event. It can move away freely.
+    A vehicle that drives into another actor stops where it is. While it keeps pushing against the actor, each tick
+    moves it back to its place one tick before and sends an event. It can move away from the actor freely.
     """
 
     def __init__(self) -> None:

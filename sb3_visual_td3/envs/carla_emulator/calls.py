@@ -1,4 +1,4 @@
-"""Answer the calls of CARLA 0.9.16's protocol by their names.
+"""Execute the calls of CARLA 0.9.16's protocol, which clients make by name.
 
 :class:`WorldCalls` and :class:`ActorCalls` hold one method ``on_NAME`` for each call; :class:`Calls` finds the method
 and packs its result or its error. Arguments arrive unchecked from the network: a method checks what it uses, and
@@ -43,7 +43,7 @@ _MAX_LIGHT_STATE = 2**32 - 1  # rpc::VehicleLightState, a u32 of flags
 
 
 class ActorCalls:
-    """Answer the calls about actors.
+    """Execute the calls of CARLA's protocol that concern actors.
 
     :param simulation: the world.
     """
@@ -87,7 +87,7 @@ class ActorCalls:
         return self._sim.actor(actor_id).bounding_box()
 
     def on_get_all_level_BBs(self, tag: int) -> list[Any]:  # noqa: N802  the name of the call
-        """Return the bounding boxes, in the world, of everything with a semantic tag; 255 stands for any tag."""
+        """Return the bounding boxes of all objects that have a semantic tag; 255 stands for any tag."""
         boxes = []
         for actor in self._sim.actors.values():
             if actor.semantic_tags and tag in (*actor.semantic_tags, _ANY_TAG):
@@ -257,7 +257,7 @@ _ROAD_LABEL, _TERRAIN_LABEL = 1, 10
 
 
 class WorldCalls:
-    """Answer the calls about the world and about the server itself.
+    """Execute the calls of CARLA's protocol that concern the world and the server itself.
 
     ``client.get_world()`` makes these calls in this order: version, get_episode_info, get_sensor_token (of the world's
     stream), get_episode_settings, get_required_files and query_lights_state. In asynchronous mode it waits for one
@@ -546,11 +546,12 @@ class Calls:
         self._handlers |= _methods_of(LightCalls(lambda: simulation.roadside))
 
     def answer(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
-        """Execute a call.
+        """Execute the call of a client and pack its result.
 
         :param name: the call.
         :param arguments: arguments of the call, as they came from the network.
-        :return: the result to send back, and a line for the server's console, which is empty if all is well.
+        :return: the result to send back, and a line for the server's console, which is empty if there is nothing to
+            report.
         """
         try:
             if name == "apply_batch":

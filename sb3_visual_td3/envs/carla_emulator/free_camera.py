@@ -221,7 +221,7 @@ class FreeCamera:
 
 @lru_cache(maxsize=6)
 def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> FreeCamera:
-    """Return a camera from a cache, because its geometry is the same in every frame.
+    """Return a :class:`FreeCamera` from a cache, because the camera's geometry is the same in every frame.
 
     :param height: height of the picture in pixels.
     :param width: width of the picture in pixels.
@@ -237,7 +237,7 @@ def axes_of(transform: Transform) -> NDArray[np.float64]:
     """Return the forward, right and up axes of a rotated object as the rows of a 3x3 matrix, in CARLA's coordinates.
 
     The rotation order is Unreal's: yaw, then pitch (positive up), then roll (positive to the right). Source:
-    ``Transform::GetForwardVector`` and its siblings in ``LibCarla/source/carla/geom/Math.cpp``.
+    ``Transform::GetForwardVector`` and the functions beside it in ``LibCarla/source/carla/geom/Math.cpp``.
     """
     pitch, yaw, roll = (math.radians(angle) for angle in (transform.pitch, transform.yaw, transform.roll))
     cp, sp = math.cos(pitch), math.sin(pitch)

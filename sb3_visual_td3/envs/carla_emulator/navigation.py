@@ -1,9 +1,9 @@
 """Write the navigation file from which CARLA's client plans the routes of walkers.
 
-The client requests a file in the format of Recast and Detour, and moves walkers itself with Detour's crowd. The file is
-a set of tiles as the RecastDemo of recastnavigation saves it, with Detour's version 7 of a tile. The file written here
-has one tile without a bounding volume tree: the client then tests all polygons, which are some thousands at most.
-Detour's axes are x, up, y.
+The client requests a file in the format of Recast and Detour, and moves walkers itself with Detour's crowd. The file
+has the format in which RecastDemo, a program of the recastnavigation project, saves a set of tiles, in version 7 of
+Detour's tile format. The file written here has one tile without a bounding volume tree: the client then tests all
+polygons, which are some thousands at most. Detour's axes are x, up, y.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def navigation_file(footways: Footways) -> bytes:
 
 
 def navigation_name(map_name: str, content: bytes) -> str:
-    """Return the name under which the client stores the file; files with different contents have different names.
+    """Return the name under which the client stores the navigation file; it differs for files with different contents.
 
     :param map_name: short name of the map.
     :param content: the file.
@@ -76,7 +76,7 @@ def navigation_name(map_name: str, content: bytes) -> str:
 def _tile(
     footways: Footways, corners: np.ndarray[tuple[int, int], np.dtype[np.float64]], low: object, high: object
 ) -> bytes:
-    """Return the bytes of the file's only tile."""
+    """Return the bytes of the only tile of the navigation file."""
     n_quads = len(footways.quads)
     low_x, low_y = np.asarray(low).tolist()
     high_x, high_y = np.asarray(high).tolist()

@@ -273,7 +273,7 @@ def vector_from_message(message: Any, limit: float) -> Vector:
 
 
 class VehicleControl(NamedTuple):
-    """Hold the pedals, steering wheel and gear of a vehicle, in the order of ``carla.VehicleControl`` on the wire."""
+    """Hold the pedals, steering and gear of a vehicle, in the order of ``carla.VehicleControl`` in messages."""
 
     throttle: float = 0.0
     steer: float = 0.0
@@ -285,7 +285,7 @@ class VehicleControl(NamedTuple):
 
 
 class AckermannControl(NamedTuple):
-    """Hold a vehicle's steering angle and speed, in the order of ``carla.VehicleAckermannControl`` on the wire."""
+    """Hold the values of a ``carla.VehicleAckermannControl`` in the order in which messages contain them."""
 
     steer_rad: float = 0.0
     """Angle of the front wheels, positive to the right."""
@@ -320,7 +320,7 @@ def sensor_header(sensor: int, frame: int, seconds: float, transform: Transform)
 
 
 def image_body(width: int, height: int, fov_deg: float, pixels: bytes) -> bytes:
-    """Return the body of a camera's measurement.
+    """Return a camera's image as the body of a measurement message.
 
     :param width: width of the image in pixels.
     :param height: height of the image in pixels.
@@ -351,7 +351,7 @@ def actor_state(
     yaw_rate_deg_s: float = 0.0,
     type_state: bytes = b"",
 ) -> bytes:
-    """Return the 119 bytes of one actor in the world's state.
+    """Return the packed state of one actor, the 119 bytes that the message of the world's state contains for it.
 
     :param actor_id: number of the actor.
     :param transform: transform of the actor in the world.

@@ -76,7 +76,7 @@ class RoadSign(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag of lights or of signs."""
+        """Return the semantic tag of traffic lights or of signs, with which semantic cameras show the actor."""
         return _LIGHT_TAG if self.is_light else _SIGN_TAG
 
     def set_transform(self, transform: Transform) -> None:
@@ -173,7 +173,7 @@ class Roadside:
             self.show()
 
     def states(self) -> list[bytes]:
-        """Return the 119 bytes of each light and sign in the world's state."""
+        """Return the packed state of each light and sign, 119 bytes each, for the message of the world's state."""
         states = list(self._sign_states)
         for actor, beginning, name, pole in self._light_states:
             number = actor.number
@@ -291,7 +291,7 @@ def _stop_lines(graph: LaneGraph) -> Iterator[_Line]:
 
 
 class LightCalls:
-    """Answer the calls about traffic lights.
+    """Execute the calls of CARLA's protocol that concern traffic lights.
 
     :param find: function that returns the :class:`Roadside` of the current map.
     """

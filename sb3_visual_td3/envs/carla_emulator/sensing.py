@@ -48,7 +48,7 @@ _SENSOR_NUMBERS = {
 
 
 class WorldView(NamedTuple):
-    """Hold the world in one frame, as sensors see it."""
+    """Hold the state of the world in one frame, from which the measurements of sensors are computed."""
 
     scene: Scene
     sky: Sky | None
@@ -327,7 +327,8 @@ def _scan(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> _
 def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
     """Return the body of a radar's measurement: 4 x f32 velocity, azimuth, altitude and depth for each detection.
 
-    The velocity of the detected thing is measured relative to the sensor along the ray, positive away from the sensor.
+    The velocity is that of the detected object relative to the sensor, along the ray; it is positive away from the
+    sensor.
     """
     n_rays = max(1, round(sensor.float_attribute("points_per_second", 1500) * step_s))
     rng = np.random.default_rng([sensor.id, tick])

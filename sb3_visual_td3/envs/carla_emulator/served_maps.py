@@ -151,7 +151,7 @@ class MapLibrary:
         raise CallError(f"map not found: {shortened(name).strip(chr(39))}")
 
     def load(self, short_name: str) -> ServedMap:
-        """Return a map. The first time, this takes some seconds for a large town.
+        """Load a map, or return it if it is loaded already; the first load of a large town takes some seconds.
 
         :param short_name: a name that ``find`` returned.
         :raises CallError: if the map's file cannot be read, or no car can drive on the map.

@@ -1,7 +1,7 @@
 """Run the emulator's server: one thread and one loop that reads calls, answers them, and sends measurements.
 
-Calls and ticks run in the same thread, so that a client sees them in one order, and a fault that hangs a tick hangs the
-whole server, as in CARLA.
+Calls and ticks run in the same thread, so they never overlap. A fault that hangs a tick therefore hangs the whole
+server, as in CARLA.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MAX_CONSOLE_LINES, _CONSOLE_LINES_PER_S = 100.0, 10.0
 
 @dataclass(frozen=True)
 class EmulatorSettings:
-    """Hold the settings of a server."""
+    """Hold the settings of an emulator server."""
 
     port: int = 2000
     """The port for calls; streams use the next one. 0 takes any two neighbouring ports that are free."""

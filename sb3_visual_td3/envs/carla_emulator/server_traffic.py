@@ -36,7 +36,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
     """Drive the server's own cars on one map at a time.
 
     :param n_cars: number of cars, 0 to 100. On a short map there are only as many as fit.
-    :param seed: determines where the cars start, their desired speeds, and their ways at junctions.
+    :param seed: seed of the cars' starting places, their desired speeds, and their ways at junctions.
     :raises ValueError: if ``n_cars`` is out of range.
     """
 
@@ -89,7 +89,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
             self.cars.append(car)
 
     def drive(self, dt_s: float, vehicles: Sequence[Vehicle]) -> None:
-        """Drive for one tick.
+        """Move the server's cars for one tick.
 
         :param dt_s: the length of the tick in seconds.
         :param vehicles: all vehicles on the map.
@@ -108,7 +108,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
                 car.speed_mps = 0.0
 
     def remove(self, vehicle: Vehicle) -> None:
-        """Forget a car of the traffic that a client has destroyed."""
+        """Remove a car from the traffic, because a client has destroyed its vehicle."""
         self.cars = [car for car in self.cars if car.vehicle is not vehicle]
 
 

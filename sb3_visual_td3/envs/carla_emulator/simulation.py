@@ -85,7 +85,7 @@ _MAX_ATTACHMENT_DEPTH = 16
 
 
 class Simulation:
-    """Simulate one world, whose map can be changed.
+    """Simulate the emulated world: its actors, time, weather and traffic, on a map that clients can change.
 
     :param map_name: short name of the first map.
     :param streams: server of the streams to which measurements are sent.

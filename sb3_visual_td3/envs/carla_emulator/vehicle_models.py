@@ -42,7 +42,7 @@ _TAGS: dict[BaseType, int] = {"car": 14, "van": 14, "truck": 15, "bus": 16, "mot
 
 
 class VehicleModel(NamedTuple):
-    """Describe one kind of vehicle."""
+    """Describe a vehicle of CARLA's blueprint library: its size and its kind."""
 
     name: str
     """Id of the blueprint without the prefix ``vehicle.``."""
@@ -65,7 +65,7 @@ class VehicleModel(NamedTuple):
 
     @property
     def extent_m(self) -> tuple[float, float, float]:
-        """Return half of length, width and height."""
+        """Return half of the vehicle's length, width and height, in metres."""
         return 0.5 * self.length_m, 0.5 * self.width_m, 0.5 * self.height_m
 
     @property

@@ -34,7 +34,7 @@ class RestorableDrivingEnv(DrivingEnv):
     _backend: RestorableBackend
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything that the environment's future depends on.
+        """Return the complete state of the environment, from which ``set_state`` continues the episode.
 
         The number of elapsed steps is not part of the state, because gymnasium's ``TimeLimit`` wrapper counts the
         steps.

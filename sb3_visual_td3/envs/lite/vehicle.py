@@ -14,9 +14,9 @@ from sb3_visual_td3.envs.backend import BodySize, Control
 
 
 class Motion(NamedTuple):
-    """Hold place and motion of the car's centre.
+    """Hold position, heading and speed of the car's centre, and the angle of its front wheels.
 
-    ``wheel_rad``, the angle of the front wheels, is positive to the left, in contrast to the steering.
+    ``wheel_rad`` is positive to the left, in contrast to the steering of a ``Control``, which is positive to the right.
     """
 
     x_m: float

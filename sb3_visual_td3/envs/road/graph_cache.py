@@ -36,7 +36,7 @@ def cache_folder() -> Path | None:
 
 
 def cached_path(text: str) -> Path | None:
-    """Return the path of a map's stored graph; None if the cache is off.
+    """Return the path at which the cache stores the lane graph of a map; None if the cache is off.
 
     :param text: the OpenDRIVE document.
     :return: a path that depends on every byte of the document, and on the format of the graph.
@@ -49,7 +49,7 @@ def cached_path(text: str) -> Path | None:
 
 
 def load_graph(text: str) -> LaneGraph | None:
-    """Return the stored graph of a map.
+    """Return the lane graph of a map from the cache on disk, or None.
 
     :param text: the OpenDRIVE document.
     :return: the graph; None if the graph is not stored, or the file is damaged.
@@ -68,7 +68,7 @@ def load_graph(text: str) -> LaneGraph | None:
 
 
 def store_graph(text: str, graph: LaneGraph) -> None:
-    """Store the graph of a map. If the folder cannot be written, the function only logs a warning.
+    """Store the lane graph of a map in the cache on disk; if this fails, only log a warning.
 
     :param text: the OpenDRIVE document.
     :param graph: the graph.

@@ -56,14 +56,14 @@ class RoadUser(NamedTuple):
 
 
 class Occupant(NamedTuple):
-    """Describe a vehicle on a lane."""
+    """Describe a vehicle or pedestrian that occupies a place on a lane."""
 
     along_m: float
     half_length_m: float
     speed_mps: float
     """Speed in the direction of the lane."""
     owner: int
-    """Id of the vehicle."""
+    """Id of the vehicle or pedestrian."""
 
 
 class JunctionAhead(NamedTuple):
@@ -243,7 +243,7 @@ CarT = TypeVar("CarT", bound=GraphCar)
 
 
 class GraphTraffic(Generic[CarT]):
-    """Drive cars on one map at a time."""
+    """Drive cars along the lanes of a map, with reserved ways through junctions; one map at a time."""
 
     def __init__(self) -> None:
         self.cars: list[CarT] = []

@@ -20,7 +20,7 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 @dataclass
 class StageTimes:
-    """Hold the durations of one stage: green, yellow, and then red for all lights before the next stage."""
+    """Hold the durations of a stage of a light cycle: green, yellow, and red for all lights before the next stage."""
 
     green_s: float = GREEN_S
     yellow_s: float = YELLOW_S
@@ -209,7 +209,7 @@ class LightCycles:
         self.colours = dict(state["colours"])
 
     def _cycles_of(self, light: int | None) -> list[_Cycle]:
-        """Return the cycle of a light's junction, or all cycles for None; an empty list if the light has no cycle."""
+        """Return the light cycle of a light's junction in a list; all cycles for None, and no cycle if it has none."""
         if light is None:
             return self._cycles
         if light not in self._cycle_of:

@@ -20,7 +20,7 @@ _FINE_M = 0.25
 
 
 def along_line_m(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distance along a line at each of its points, ``(n,)``.
+    """Return for each point of a line its distance from the first point, measured along the line, ``(n,)``.
 
     :param points_m: ``(n, 2)``: x and y in metres.
     """

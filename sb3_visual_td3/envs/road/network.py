@@ -215,7 +215,7 @@ _JUNCTION_ID = 100
 def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> RoadNetwork:
     """Build a ring of four roads, whose route follows the rightmost lane.
 
-    The mark between the directions is broken on a road with two lanes and solid on a wider road.
+    The line between the two directions is broken on a road with two lanes and solid on a wider road.
 
     :param shape: the reference line.
     :param n_left: number of oncoming lanes, 1 or more.

@@ -146,7 +146,7 @@ def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> Non
 
 
 def _number(element: ElementTree.Element, name: str, place: str) -> float:
-    """Return an attribute as a finite number, or raise."""
+    """Return an attribute of an XML element as a finite number, or raise an error."""
     try:
         value = float(element.get(name, ""))
     except ValueError:
@@ -312,7 +312,7 @@ def places_of(points: Sequence[SurveyedPoint]) -> NDArray[np.float64]:
 
 
 class OpenDriveRoad(NamedTuple):
-    """Hold a road that was built from an OpenDRIVE file: its route, and what to draw."""
+    """Hold the closed route of an OpenDRIVE file, and the ground and the panorama to draw."""
 
     track: Track
     ground: Ground

@@ -213,18 +213,18 @@ def _add_junction(root: ElementTree.Element, junction: Junction) -> ElementTree.
 
 
 def _bounds_m(network: RoadNetwork) -> tuple[float, float, float, float]:
-    """Return the northern, southern, eastern and western limits of the reference lines' joints."""
+    """Return the north, south, east and west bounds of the points at which pieces of reference lines join."""
     poses = [pose for road in network.roads for pose in joints(road.start, road.pieces)]
     x, y = [pose.x_m for pose in poses], [pose.y_m for pose in poses]
     return max(y), min(y), max(x), min(x)
 
 
 def _add(parent: ElementTree.Element, tag: str, **attributes: str | float) -> ElementTree.Element:
-    """Append an element and return it."""
+    """Append an XML element to its parent, and return the element."""
     return ElementTree.SubElement(parent, tag, {name: _text(value) for name, value in attributes.items()})
 
 
 def _text(value: str | float) -> str:
-    """Return the text of an attribute."""
+    """Return a value as the text of an XML attribute."""
     # repr() of a float is the shortest text that reads back as the same float: nothing is lost in the file.
     return value if isinstance(value, str) else repr(value)

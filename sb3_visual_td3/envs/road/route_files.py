@@ -84,7 +84,7 @@ def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
 
 
 def _route(element: ElementTree.Element, source: str) -> GivenRoute:
-    """Return one route of a file."""
+    """Read one route from its XML element."""
     name = f"{source}, route {element.get('id')}"
     town = element.get("town")
     if not town:
@@ -97,7 +97,7 @@ def _route(element: ElementTree.Element, source: str) -> GivenRoute:
 
 
 def _place(element: ElementTree.Element, name: str) -> RoutePlace:
-    """Return a place in this package's coordinates."""
+    """Read a place of a route from an XML element, and convert it to this package's coordinates."""
     values = []
     for attribute in ("x", "y", "yaw"):
         try:
@@ -118,7 +118,7 @@ def _place(element: ElementTree.Element, name: str) -> RoutePlace:
 
 
 def _ignored(elements: Sequence[ElementTree.Element]) -> Counter[str]:
-    """Count the parts that are not simulated: weather, scenarios by type, and others."""
+    """Count the parts of a route file that are not simulated: weather, scenarios by type, and others."""
     counts: Counter[str] = Counter()
     for element in elements:
         for child in element:

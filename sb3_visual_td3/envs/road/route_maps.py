@@ -30,7 +30,7 @@ _LOG = logging.getLogger("sb3_visual_td3")
 
 
 class RouteMap(NamedTuple):
-    """Hold a map with all its lanes, and what to draw."""
+    """Hold the lane graph of a map, and the ground and the panorama to draw."""
 
     name: str
     """Name of the scene. It differs from the name of a ``LiteMap`` of the same file, which shows only the surroundings

@@ -41,13 +41,14 @@ class RouteLine(NamedTuple):
     left_line_m: NDArray[np.float64]
     right_line_m: NDArray[np.float64]
     marks: NDArray[np.intp]
-    """Index of the marks at each point in a list of different marks; 0 stands for no marks."""
+    """Which marks the road has at each point, as an index into the ``marks`` of ``RoutePath``; 0 stands for no
+    marks."""
     manoeuvre: NDArray[np.intp]
     """Number of the manoeuvre at each point; -1 where there is none."""
 
 
 class RouteLane(NamedTuple):
-    """Describe a lane on a route."""
+    """Describe one lane of a route, and where on the route a vehicle drives on this lane."""
 
     segment: int
     """Index of the lane in the lane graph."""
@@ -62,7 +63,7 @@ class RoutePath:
 
     :param line: the line, which begins at the start.
     :param n_to_goal: number of points of the line up to the goal.
-    :param marks: different marks; the first entry is empty.
+    :param marks: all combinations of road marks that occur on the route; the first entry has no marks.
     :param commands: the command of each manoeuvre.
     :param driven: for each lane up to the goal: its segment, the index of the line's first point on the lane, and the
         distance of this point from the lane's beginning.
@@ -106,7 +107,7 @@ class RoutePath:
         ]
 
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
-        """Return the pose at a distance to the side of a point of the route.
+        """Return the pose beside a point of the route, at a lateral offset.
 
         :param index: index of the point.
         :param lateral_offset_m: distance from the lane's centre, positive to the left.
@@ -176,7 +177,7 @@ class RoutePath:
         distance_m: float,
         has_collided: bool,
     ) -> VehicleState:
-        """Return the state of a vehicle on this route, as a world reports it to the task.
+        """Return the state of a vehicle relative to this route, in the form that the task needs.
 
         :param pose: x and y in metres and yaw in radians.
         :param speed_mps: speed of the vehicle in m/s.

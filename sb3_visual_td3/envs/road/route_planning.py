@@ -65,10 +65,10 @@ class Manoeuvre(NamedTuple):
 
 
 def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoeuvre]:
-    """Return the junctions on a route.
+    """Return the junctions on a route, each with its navigation command.
 
     The command follows from the change of direction: more than 30 degrees is a turn. If two ways from the same lane
-    would count as straight on, only the straighter way does.
+    turn by less, only the straighter way counts as straight on.
 
     :param graph: the lanes of the map.
     :param segments: the route.
@@ -115,7 +115,7 @@ def count_turns(graph: LaneGraph, segments: Sequence[int]) -> int:
 
 
 def is_change(graph: LaneGraph, one: int, two: int) -> bool:
-    """Return whether a step of a route is a lane change."""
+    """Return whether a route changes lanes from segment ``one`` to segment ``two``."""
     return bool(graph.digraph.edges[one, two]["is_change"])
 
 
@@ -333,7 +333,7 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Continue a route to each lane of the next place, and store the best routes in ``following``."""
+    """Continue a route to each lane of the next place; keep each result in ``following`` if it is the shortest yet."""
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)
     distances, paths = networkx.single_source_dijkstra(graph.digraph, here.segment)

@@ -75,14 +75,13 @@ class RoutePlanner:
     def path(
         self, graph: LaneGraph, map_name: str, route_seed: int, places: Sequence[LanePlace] | None = None
     ) -> RoutePath:
-        """Plan one route and return its line.
+        """Plan one route, and return it as a path to drive on.
 
         :param graph: the lanes of the map.
         :param map_name: the name of the map.
-        :param route_seed: seed of a random route; for given routes the number of the route, which counts from 0 again
-            after the last route.
+        :param route_seed: seed of a random route; for given routes the index of the route, modulo their number.
         :param places: where random routes may start and end; None for anywhere outside of junctions.
-        :return: a new line.
+        :return: a new path.
         :raises ValueError: if the map has no such route.
         """
         settings = self.settings
@@ -111,7 +110,7 @@ class RoutePlanner:
 def check_range(name: str, value: object) -> tuple[object, object]:
     """Check that a range is a pair, and return its two ends.
 
-    :param name: the user's name for the range, for messages.
+    :param name: name of the argument, for the error message.
     :param value: the range to check.
     :return: both ends; the caller checks that they are numbers within limits.
     :raises ValueError: if the value is not a pair.

@@ -95,7 +95,7 @@ class RouteTraffic:
         """The next car and the next junction ahead of the ego vehicle."""
 
     def enter(self, graph: LaneGraph, path: RoutePath) -> None:
-        """Prepare a map and the ego vehicle's route, and remove all cars; ``reset`` places new ones.
+        """Set the map and the ego vehicle's route, and remove all cars; ``reset`` places new cars.
 
         :param graph: the lanes of the map.
         :param path: the route of the ego vehicle.
@@ -175,7 +175,7 @@ class RouteTraffic:
         return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything that the cars' future depends on, as plain values."""
+        """Return the complete state of the cars as plain values, from which ``set_state`` continues."""
         cars = []
         for car in self.cars:
             cars.append(

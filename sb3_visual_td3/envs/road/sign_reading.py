@@ -81,7 +81,7 @@ def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], 
 
 
 def _along_near(segment: LaneSegment, x_m: float, y_m: float) -> float:
-    """Return the distance along a lane of its point that is closest to a place."""
+    """Return the point of a lane that is closest to a place, as a distance along the lane in metres."""
     gaps_m = np.hypot(segment.points_m[:, 0] - x_m, segment.points_m[:, 1] - y_m)
     return float(segment.along_m[int(np.argmin(gaps_m))])
 

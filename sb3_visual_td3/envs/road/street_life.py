@@ -123,7 +123,7 @@ class StreetLife:
         return self.has_lights or self.n_walkers > 0
 
     def enter(self, graph: LaneGraph, line: Track | RoutePath) -> None:
-        """Prepare a map and the route that the vehicle drives on it.
+        """Set the map and the route that the vehicle drives on it, and find the stop lines on this route.
 
         :param graph: the lanes of the map.
         :param line: the route that the vehicle drives, closed (``Track``) or to a goal (``RoutePath``).
@@ -280,7 +280,7 @@ class StreetLife:
         self.walkers = [self.walkers[number] for number in numbers]
 
     def walkers_on_road(self) -> list[tuple[float, float]]:
-        """Return x and y of each pedestrian who crosses."""
+        """Return x and y of each pedestrian who is crossing the road at this moment."""
         places = zip(self.walkers, self.walker_places(), strict=True)
         return [place for walker, place in places if walker.direction]
 

@@ -31,7 +31,7 @@ _SPACING_M = 0.5
 
 
 class LanePosition(NamedTuple):
-    """Describe a place relative to the lane."""
+    """Describe the position of a place relative to a lane or a route."""
 
     nearest: int
     """Index of the closest point of the centre line."""
@@ -102,7 +102,7 @@ class Track:
         return self.points_m + offset_m * left
 
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
-        """Return the pose at a distance to the side of a point of the lane.
+        """Return the pose beside a point of the lane, at a lateral offset.
 
         :param index: index of the point on the track.
         :param lateral_offset_m: distance from the lane's centre, positive to the left.
@@ -135,7 +135,7 @@ class Track:
         return LanePosition(index, index * self.spacing_m + ahead, left, heading + curvature * ahead)
 
     def waypoints_m(self, nearest: int, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at given distances beyond a point, rounded to whole points.
+        """Return the points of the lane's centre line that are closest to given distances ahead of one of its points.
 
         :param nearest: index of the point.
         :param ahead_m: distances along the lane.
@@ -145,7 +145,7 @@ class Track:
         return [self.pose_at(index, 0.0)[:2] for index in indices]
 
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return x and y of the lane's centre at given distances beyond a position, rounded to whole points.
+        """Return the points of the lane's centre line that are closest to given distances ahead of a position.
 
         :param lane: the position.
         :param ahead_m: distances along the lane.
@@ -168,7 +168,7 @@ class Track:
         distance_m: float,
         has_collided: bool,
     ) -> VehicleState:
-        """Return the state of a vehicle on this lane, as a world reports it to the task.
+        """Return the state of a vehicle relative to this lane, in the form that the task needs.
 
         :param pose: x and y in metres and yaw in radians.
         :param speed_mps: speed of the vehicle in m/s.
@@ -234,5 +234,5 @@ def _marks_of(road: Road, network: RoadNetwork) -> tuple[LaneMark, ...]:
 
 
 def _wrap(angle_rad: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return angles in [-pi, pi)."""
+    """Return angles wrapped to [-pi, pi)."""
     return (angle_rad + np.pi) % (2.0 * np.pi) - np.pi

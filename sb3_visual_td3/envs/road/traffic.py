@@ -108,7 +108,7 @@ class LaneLine:
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
-        """Return the distance along this line that belongs to the track's point ``index``, in metres."""
+        """Return the distance along this line beside the track's point ``index``, in metres."""
         return self._along_m[index]
 
     def pose_at(self, along_m: float) -> tuple[float, float, float]:
@@ -274,7 +274,7 @@ class Traffic:
         self._gather()
 
     def _enter(self, track: Track) -> None:
-        """Prepare the lanes of a track."""
+        """Set the track, and find the lanes on which cars drive."""
         self._lines: tuple[LaneLine, ...] = ()
         if self.settings.n_cars:
             self._lines = lane_lines(track)
