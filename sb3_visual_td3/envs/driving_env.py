@@ -297,7 +297,7 @@ _warned: set[str] = set()
 
 
 def _check_command(observation: ObservationKind, has_routes: bool) -> None:
-    """Raise if there is no command to observe, and warn if routes have commands that the policy does not observe.
+    """Check that an observed command exists, and warn if the policy does not observe the commands of its routes.
 
     :param observation: the kind of observation.
     :param has_routes: whether episodes are routes to a goal.

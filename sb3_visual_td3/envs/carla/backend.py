@@ -63,8 +63,8 @@ def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> st
     """Return the name of a weather, or raise if there is no such weather.
 
     :param weather: the user's value: a name of LiteDriving-v0's weathers, ``"random"``, or one of CARLA's presets.
-    :param presets: names of the presets of CARLA's client; None before the client is imported: then every capitalised
-        name is accepted.
+    :param presets: names of the presets of CARLA's client; None while the client is not imported, and every capitalised
+        name is then accepted.
     :raises ValueError: if there is no such weather.
     """
     if isinstance(weather, str):
@@ -392,7 +392,7 @@ class CarlaBackend:
         self._weather_set = ""
 
     def _graph(self, connection: Connection) -> LaneGraph:
-        """Return the lanes of the loaded map."""
+        """Return the lane graph of the loaded map."""
         return read_graph(self._opendrive, f"map {connection.map_name}")
 
     def _places(self, graph: LaneGraph) -> list[LanePlace] | None:

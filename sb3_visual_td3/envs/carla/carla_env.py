@@ -45,8 +45,8 @@ class CarlaDrivingEnv(DrivingEnv):
     The simulator may fail during a step: it hangs, dies or sends no image, or another client ticks it. Such a step
     returns the last observation with reward 0, ``truncated=True`` and ``info["invalid_transition"]=True``. VisualTD3
     does not store such a step; for other algorithms, use ``sb3_visual_td3.buffers.valid_transitions``. The next
-    ``reset()`` reconnects, restarts the simulator if there is a ``command``, and builds the world again. It tries for
-    up to ``patience_s``.
+    ``reset()`` reconnects, restarts the simulator if there is a ``command``, and builds the world again. ``reset()``
+    tries this for up to ``patience_s`` seconds.
 
     :param host: name or address of the machine that runs CARLA.
     :param port: the port of a running server; or a list of ports, of which each environment takes one for itself.

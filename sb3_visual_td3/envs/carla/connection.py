@@ -138,7 +138,7 @@ class Connection:
         return waypoint.transform.location.z, waypoint.transform.rotation.pitch
 
     def transform(self, pose: Pose, above_m: float = 0.0) -> Any:
-        """Return a pose on the road as CARLA's Transform.
+        """Return the ``carla.Transform`` of a pose on the road.
 
         :param pose: position and heading in the task's coordinates.
         :param above_m: height above the road.

@@ -144,7 +144,7 @@ def wait_for_server(
 
 
 def client_version() -> str:
-    """Return the version of CARLA's client that is installed, without loading it."""
+    """Return the version of the installed CARLA client, without importing the client."""
     try:
         return metadata.version("carla")
     except metadata.PackageNotFoundError:  # an egg of a CARLA installation on the path has no metadata

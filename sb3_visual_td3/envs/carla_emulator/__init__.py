@@ -2,8 +2,9 @@
 
 CARLA's own client, and scripts that use the client, run with this server without Unreal and without a GPU. The files,
 from the network inwards: ``protocol`` packs bytes, ``server`` and ``streaming`` hold the connections, ``calls`` answers
-calls, ``simulation`` holds the world of ``actors``, and ``sensing``, ``cameras`` and ``free_camera`` measure it.
-``catalogue`` lists maps and blueprints, ``command`` is the command line, and ``process`` runs the server from tests.
+calls, ``simulation`` holds the world of ``actors``, and ``sensing``, ``cameras`` and ``free_camera`` compute the
+measurements of sensors. ``catalogue`` lists the blueprints, ``served_maps`` provides the maps, ``command`` is the
+command line, and ``process`` runs the server from tests.
 
 The package never imports CARLA's client. Beyond this project it needs msgpack, which the extra ``carla`` installs.
 """

@@ -122,7 +122,7 @@ class ActorCalls:
         return VOID
 
     def on_disable_actor_constant_velocity(self, actor_id: int) -> Any:
-        """Let the pedals control a vehicle again."""
+        """End the constant velocity of a vehicle, so that its pedals control it again."""
         self._sim.vehicle(actor_id).constant_mps = None
         return VOID
 

@@ -163,7 +163,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 class _StoppedError(BaseException):
-    """Stop the server after a signal.
+    """Stop the server's loop after SIGINT or SIGTERM.
 
     The class is not an ``Exception``, so that the loop's handlers do not catch it.
     """

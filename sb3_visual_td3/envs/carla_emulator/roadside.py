@@ -352,7 +352,7 @@ class LightCalls:
         return VOID
 
     def on_get_group_traffic_lights(self, actor_id: int) -> list[int]:
-        """Return the lights of the same junction."""
+        """Return the ids of all traffic lights at the junction of a light."""
         roadside, light = self._light(actor_id)
         return [roadside.actors[number].id for number in roadside.lights.group_of(light.number)]
 

@@ -252,7 +252,7 @@ _SEMANTIC_POINT = np.dtype([("place", "<3f4"), ("cos_angle", "<f4"), ("actor", "
 
 
 def _semantic_lidar(sensor: Actor, things: Sequence[Actor], ground: Ground, step_s: float, tick: int) -> bytes:
-    """Return the body of a semantic lidar's measurement, whose points are ``_SEMANTIC_POINT``."""
+    """Return the body of a semantic lidar's measurement, whose points have the format ``_SEMANTIC_POINT``."""
     scan = _scan(sensor, things, step_s, tick)
     points = np.zeros(len(scan.rays), _SEMANTIC_POINT)
     points["place"] = scan.rays * scan.distances_m[:, None]

@@ -1,1 +1,1 @@
-"""Simulate the embedded world: a seeded road, a kinematic car, and a camera, in the process of the environment."""
+"""Simulate the embedded world, a small simulator in the process of the environment: roads, a car and its camera."""

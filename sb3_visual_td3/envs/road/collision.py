@@ -58,7 +58,7 @@ def any_overlap(one: OrientedBox, others: Iterable[OrientedBox]) -> bool:
 def _projections_overlap(
     dx_m: float, dy_m: float, own: OrientedBox, other: OrientedBox, cos_turn: float, sin_turn: float
 ) -> bool:
-    """Return whether two rectangles overlap if both are projected onto each axis of the rectangle ``own``."""
+    """Return whether the projections of two rectangles onto both axes of the rectangle ``own`` overlap."""
     # Distance of the centres along and across ``own``.
     along_m = abs(dx_m * math.cos(own.yaw_rad) + dy_m * math.sin(own.yaw_rad))
     across_m = abs(dy_m * math.cos(own.yaw_rad) - dx_m * math.sin(own.yaw_rad))

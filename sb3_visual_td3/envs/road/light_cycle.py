@@ -48,7 +48,7 @@ class _Cycle:
         self.reset()
 
     def reset(self) -> None:
-        """Begin with the first stage."""
+        """Restart the cycle with its first stage."""
         self.stage = 0
         self.colour: LightColour = "green"
         self.elapsed_s = 0.0

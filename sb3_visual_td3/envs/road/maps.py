@@ -88,11 +88,11 @@ class Scene(Protocol):
 
     @property
     def ground(self) -> Ground:
-        """Return the ground."""
+        """Return the ground of the map as a raster."""
 
     @property
     def panorama(self) -> NDArray[np.uint8]:
-        """Return the panorama."""
+        """Return the panorama, a picture of the surroundings in all directions."""
 
 
 @cache

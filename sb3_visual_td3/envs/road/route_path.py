@@ -1,6 +1,7 @@
 """Represent a route as a line, to look up a vehicle's position, the command there, and the distance driven.
 
-``RoutePath`` has the same methods as ``track.Track``, which is for a closed lane, so a world can use either.
+``RoutePath`` has the same methods as ``track.Track``, which is for a closed lane. A simulator can therefore use either
+class.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ one lane width, the distance at which an episode ends with ``"off_route"``."""
 
 
 class RouteLine(NamedTuple):
-    """Hold a line as points, with one value per point in each column; the points need not be evenly spaced."""
+    """Hold the line of a route: width, outer lines, road marks and manoeuvre at each of its points.
+
+    The points need not be evenly spaced.
+    """
 
     points_m: NDArray[np.float64]
     """``(n, 2)``: x and y."""
@@ -231,7 +235,7 @@ class _Builder:
         self._lanes: list[tuple[int, int, float]] = []
 
     def build(self) -> RoutePath:
-        """Return the line of the route."""
+        """Build the line of the route from the lanes, and return it."""
         graph, plan = self._graph, self._plan
         manoeuvres = junction_manoeuvres(graph, plan.segments)
         at_position = {
@@ -316,7 +320,7 @@ class _Builder:
         self._parts.append(RouteLine(mixed[:, :2], mixed[:, 2], left_m, right_m, marks, numbers))
 
     def _mark_numbers(self, lane: int, along_m: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Return the numbers of the marks at distances along a lane."""
+        """Return which road marks a lane has at distances along it, as indices into the list of marks."""
         row = self._graph.segments[lane]
         firsts = [row.along_m[run.first] for run in row.marks]
         numbers = np.array([self._marks.setdefault(run.marks, len(self._marks)) for run in row.marks])

@@ -171,10 +171,10 @@ def random_route(
     turns: tuple[int, int],
     source: str,
 ) -> RoutePlan:
-    """Choose start and goal at random; the shortest route has a length and a number of turns in the given ranges.
+    """Choose a random start and goal whose shortest route has a length and a number of turns in given ranges.
 
     :param graph: the lanes of the map.
-    :param seed: seed of the draws.
+    :param seed: seed of the choice.
     :param length_m: least and greatest length of the route.
     :param turns: least and greatest number of junctions at which the route turns left or right.
     :param source: the name of the map, for messages.
@@ -209,10 +209,10 @@ def random_route_between(
     turns: tuple[int, int],
     source: str,
 ) -> RoutePlan:
-    """Choose two places at random whose shortest route has a length and a number of turns in the given ranges.
+    """Choose at random two places whose shortest route has a length and a number of turns in given ranges.
 
     :param graph: the lanes of the map.
-    :param seed: seed of the draws.
+    :param seed: seed of the choice.
     :param places: the places at which a route may start and end, outside of junctions.
     :param length_m: least and greatest length of the route.
     :param turns: least and greatest number of junctions at which the route turns left or right.

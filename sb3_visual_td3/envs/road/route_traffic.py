@@ -73,7 +73,7 @@ class RouteCar(GraphCar):
 
 
 class RouteTraffic:
-    """Drive the cars of one episode at a time.
+    """Drive the other cars on routes to a goal, one episode at a time.
 
     :param settings: number, size and speeds of the cars; a short map has fewer.
     :param ego_body: outer size of the ego vehicle.

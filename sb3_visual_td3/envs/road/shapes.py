@@ -22,12 +22,12 @@ class Pose(NamedTuple):
     heading_rad: float
 
     def beside(self, left_m: float) -> Pose:
-        """Return the pose ``left_m`` to the left of this pose, facing the same way."""
+        """Return the pose ``left_m`` to the left of this pose, with the same heading."""
         x_m = self.x_m - left_m * math.sin(self.heading_rad)
         return Pose(x_m, self.y_m + left_m * math.cos(self.heading_rad), self.heading_rad)
 
     def reversed(self) -> Pose:
-        """Return the same place, facing the other way."""
+        """Return the pose at the same place with the opposite heading."""
         return Pose(self.x_m, self.y_m, math.remainder(self.heading_rad + math.pi, 2.0 * math.pi))
 
 

@@ -119,7 +119,7 @@ class StreetLife:
 
     @property
     def is_on(self) -> bool:
-        """Return whether there is anything to simulate."""
+        """Return whether there are traffic lights or pedestrians to simulate."""
         return self.has_lights or self.n_walkers > 0
 
     def enter(self, graph: LaneGraph, line: Track | RoutePath) -> None:
@@ -355,7 +355,7 @@ class StreetLife:
         return Walker(along_m, index, (right_m, left_m)[side], right_m, left_m, 0, 0.5 * pause_s)
 
     def _walk(self, walker: Walker, number: int, dt_s: float, lane: LanePosition, mps: float) -> None:
-        """Move a pedestrian: wait at the roadside, look for the vehicle, and cross."""
+        """Move a pedestrian, who waits at the roadside and crosses when the vehicle is far enough away."""
         if walker.direction == 0:
             walker.pause_s -= dt_s
             ahead_m = self._ahead_m(lane, walker.along_m)

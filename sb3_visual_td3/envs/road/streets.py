@@ -97,7 +97,7 @@ def _thinned(rng: np.random.Generator, n_columns: int, n_rows: int) -> networkx.
 
 
 def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
-    """Return the nodes of the longest cycle, which begins at a junction."""
+    """Return the nodes of the longest cycle of the grid, beginning at a junction."""
     # networkx does not guarantee the order of its results, so of equally long cycles the one with the smallest nodes is
     # taken.
     ring = min(map(_in_order, networkx.simple_cycles(grid)), key=lambda cycle: (-len(cycle), cycle))

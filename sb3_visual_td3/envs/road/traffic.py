@@ -168,7 +168,7 @@ class TrafficSettings:
 
 @dataclass(slots=True)
 class Car:
-    """Hold the state of one of the other cars."""
+    """Hold the state of a car of the traffic."""
 
     lane: int
     """0 is the ego vehicle's lane, 1 the oncoming lane."""
@@ -190,7 +190,7 @@ class Ego(NamedTuple):
 
 
 class Traffic:
-    """Drive the cars of one episode at a time.
+    """Drive the other cars on the closed route, one episode at a time.
 
     Cars never overtake, so the list of a lane's cars stays in driving order.
 
