@@ -79,7 +79,7 @@ class Outcome(NamedTuple):
 
     @property
     def reward(self) -> float:
-        """Return the sum of the weighted terms."""
+        """Return the reward of the step, which is the sum of the weighted terms."""
         return sum(self.reward_terms.values())
 
 

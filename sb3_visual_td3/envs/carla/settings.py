@@ -28,7 +28,7 @@ def launch_command(command: str, port: int) -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise ValueError(f"command={command!r}: {error}; write it as in a shell") from error
+        raise ValueError(f"command={command!r}: {error}; write the command as in a shell") from error
     if not words:
         raise ValueError(f"command={command!r}: expected the simulator's command, such as './CarlaUE4.sh'")
     if any("{port}" in word for word in words):

@@ -159,7 +159,9 @@ class OtherCars:
             responses = connection.client.apply_batch_sync(commands, False)
         errors = [response.error for response in responses if response.error]
         if errors:
-            raise SimulatorLostError(f"CARLA could not move the other cars: {errors[0]}")
+            raise SimulatorLostError(
+                f"CARLA could not move the other cars: {errors[0]}; restart CARLA if this persists"
+            )
 
 
 def _high_above(number: int) -> Any:

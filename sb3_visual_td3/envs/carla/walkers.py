@@ -82,7 +82,9 @@ class Walkers:
             responses = connection.client.apply_batch_sync(commands, False)
         errors = [response.error for response in responses if response.error]
         if errors:
-            raise SimulatorLostError(f"CARLA could not move the pedestrians: {errors[0]}")
+            raise SimulatorLostError(
+                f"CARLA could not move the pedestrians: {errors[0]}; restart CARLA if this persists"
+            )
 
 
 def _control_of(motion: WalkerMotion) -> Any:

@@ -1,7 +1,7 @@
 """List the blueprints of vehicles, walkers and sensors that the emulator offers to a client.
 
 The blueprints have CARLA's own names and attributes, so that scripts written for CARLA run. ``vehicle_models`` holds
-the sizes of vehicles; walkers all look alike, and so do most props.
+the sizes of vehicles; all walkers have one size, and most props have one size.
 """
 
 from __future__ import annotations

@@ -333,7 +333,7 @@ class LightCalls:
         return VOID
 
     def on_freeze_all_traffic_lights(self, is_frozen: bool) -> Any:
-        """Freeze all cycles, or continue them."""
+        """Freeze the cycles of all traffic lights, or continue them."""
         self._find().lights.freeze(bool(is_frozen))
         return VOID
 
@@ -345,7 +345,7 @@ class LightCalls:
         return VOID
 
     def on_reset_all_traffic_lights(self, *_: Any) -> Any:
-        """Restart all cycles."""
+        """Restart the cycles of all traffic lights."""
         roadside = self._find()
         roadside.lights.reset()
         roadside.show()
@@ -357,7 +357,7 @@ class LightCalls:
         return [roadside.actors[number].id for number in roadside.lights.group_of(light.number)]
 
     def on_get_light_boxes(self, actor_id: int) -> Sequence[Any]:
-        """Return the bounding boxes of a light's lamps, in the world's axes: one for the whole head."""
+        """Return one bounding box, in the world's axes, around all lamps of a traffic light."""
         _, light = self._light(actor_id)
         return [light.world_box()]
 

@@ -286,7 +286,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             if port:
                 raise
             # The system chose a port whose neighbour is in use: try another port.
-    raise OSError("found no free port whose successor is free too: the server needs both; free some ports")
+    raise OSError("found no two neighbouring free ports, for calls and for streams; stop other servers")
 
 
 def _listener(host: str, port: int) -> socket.socket:

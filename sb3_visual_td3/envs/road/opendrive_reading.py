@@ -83,7 +83,9 @@ def check_opendrive(text: str, source: str) -> None:
 def _check_road(road: ElementTree.Element, place: str) -> None:
     """Raise an error unless a road has right-hand traffic, a length, and valid geometries and lanes."""
     if road.get("rule") == "LHT":
-        raise _fault(place, "rule='LHT' (left-hand traffic)", "right-hand traffic", "mirror the map")
+        raise _fault(
+            place, "rule='LHT' (left-hand traffic)", "right-hand traffic", "give a map with right-hand traffic"
+        )
     if not _number(road, "length", place) > 0.0:
         raise _fault(place, f"length={road.get('length')!r}", "a length above 0 in metres", "fix or remove the road")
     plan_view = road.findall("planView/geometry")

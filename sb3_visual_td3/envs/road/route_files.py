@@ -25,7 +25,7 @@ _LOG = logging.getLogger("sb3_visual_td3")
 def route_settings(
     route: object, route_file: str | PathLike[str] | None, route_length_m: object, route_turns: object
 ) -> RouteSettings:
-    """Return the settings for the arguments of an environment.
+    """Return the :class:`RouteSettings` for the route arguments of an environment.
 
     :param route: ``"loop"``, ``"random"``, ``"file"``, or a sequence of ``(start, goal)``.
     :param route_file: the file, for ``"file"``.
