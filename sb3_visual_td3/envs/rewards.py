@@ -96,7 +96,7 @@ def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
 def progress_term(distance_m: float, step_s: float, target_speed_mps: float) -> float:
     """Return the reward for progress along the lane: it rises up to the target speed and falls beyond it.
 
-    If it did not fall, the policy would learn to drive as fast as the car can.
+    Without the decrease beyond the target speed, the policy would learn to drive as fast as the car can.
 
     :param distance_m: signed distance along the lane in this step.
     :param step_s: length of the step in seconds, > 0.

@@ -28,7 +28,7 @@ _MAX_TURN_RAD = math.radians(45.0)
 def check_spawn(spawn: object) -> SpawnPolicy:
     """Return where episodes start: ``"route"``, ``"points"``, or the index of one of the map's spawn points.
 
-    :param spawn: the user's value.
+    :param spawn: the argument ``spawn`` of the environment.
     :raises ValueError: if the value is something else.
     """
     if isinstance(spawn, str) and spawn in ("route", "points"):

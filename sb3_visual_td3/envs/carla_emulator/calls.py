@@ -365,7 +365,7 @@ class WorldCalls:
         return list(self._sim.weather)
 
     def on_set_weather_parameters(self, weather: list[float]) -> Any:
-        """Set the weather: 14 parameters."""
+        """Set the weather from its 14 parameters."""
         if not isinstance(weather, list) or len(weather) != _N_WEATHER_PARAMETERS:
             raise CallError(f"weather: expected {_N_WEATHER_PARAMETERS} numbers, got {shortened(weather)}")
         parameters = [checked_number(part, _MAX_WEATHER_PARAMETER, "a weather parameter") for part in weather]

@@ -75,7 +75,7 @@ def parse_fault(text: str) -> Fault:
 
 
 def check_fault(kind: object, amount: object = None) -> None:
-    """Raise an error if a fault is not possible.
+    """Raise an error if the kind or the amount of a fault is invalid.
 
     :param kind: one of ``KINDS``.
     :param amount: seconds from 0 to ``FOREVER_S``, or an integer number of images or spawns; None for the default.

@@ -290,13 +290,14 @@ class AckermannControl(NamedTuple):
     steer_rad: float = 0.0
     """Angle of the front wheels, positive to the right."""
     steer_rad_s: float = 0.0
-    """Steering speed of the wheels; 0 for the largest. It is ignored here, because the wheels have their own lag."""
+    """Steering speed of the wheels; 0 for the largest. The emulator ignores it, because the wheels follow the steering
+    with their own lag."""
     speed_mps: float = 0.0
     """The speed to reach and keep; negative in reverse."""
     acceleration_mps2: float = 0.0
     """The acceleration and deceleration with which the speed is reached; 0 for the largest."""
     jerk_mps3: float = 0.0
-    """Ignored here."""
+    """The change of the acceleration, which the emulator ignores."""
 
 
 def stream_token(stream_id: int, port: int) -> bytes:

@@ -57,7 +57,7 @@ class ServedMap:
     opendrive: str
     """The OpenDRIVE document that clients receive; for a file, its unchanged text."""
     graph: LaneGraph
-    """All lanes."""
+    """The lanes of the map and the links between them."""
     scene: Scene
     """The ground and the panorama, which cameras draw."""
 

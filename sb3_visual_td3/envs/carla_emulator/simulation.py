@@ -36,7 +36,7 @@ from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.collision import boxes_overlap
 
 CLEAR_NOON = (10.0, 0.0, 0.0, 10.0, 250.0, 60.0, 0.0, 0.75, 0.1, 0.0, 0.03, 0.03, 0.0331, 0.0)
-"""The initial weather: 14 parameters in the order of ``carla.WeatherParameters`` on the wire.
+"""The initial weather: 14 parameters in the order of ``carla.WeatherParameters``.
 
 Cloudiness, precipitation, deposits, wind, sun azimuth, sun altitude, fog density, fog distance, fog falloff, wetness,
 scattering intensity, Mie scattering, Rayleigh scattering, dust.

@@ -28,17 +28,17 @@ class CarlaPose(NamedTuple):
 
 
 def to_carla(pose: Pose) -> CarlaPose:
-    """Convert a place to CARLA's coordinates."""
+    """Convert a pose from this package's coordinates to CARLA's coordinates."""
     return CarlaPose(pose.x_m, -pose.y_m, -math.degrees(pose.heading_rad))
 
 
 def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
-    """Convert a place from CARLA's coordinates to this package's coordinates.
+    """Convert a pose from CARLA's coordinates to this package's coordinates.
 
     :param x_m: CARLA's x.
     :param y_m: CARLA's y, positive to the right.
     :param yaw_deg: CARLA's yaw in degrees, clockwise.
-    :return: the place in this package's coordinates; the heading is in [-pi, pi].
+    :return: the pose in this package's coordinates; the heading is in [-pi, pi].
     """
     return Pose(x_m, -y_m, -math.remainder(math.radians(yaw_deg), 2.0 * math.pi))
 

@@ -36,7 +36,7 @@ class MarkRun(NamedTuple):
     first: int
     """Index of the first point of the lane with these marks; the run ends where the next run begins."""
     marks: tuple[LaneMark, ...]
-    """From right to left, as offsets from the lane's centre."""
+    """The marks from right to left, with their offsets from the lane's centre."""
 
 
 class LanePlace(NamedTuple):
@@ -103,7 +103,7 @@ class JunctionWay(NamedTuple):
 
     segments: tuple[int, ...]
     turn_rad: float
-    """Positive to the left."""
+    """Change of direction on this way, positive to the left."""
 
 
 _MAX_WAY_SEGMENTS = 20

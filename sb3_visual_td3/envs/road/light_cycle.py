@@ -14,7 +14,7 @@ from sb3_visual_td3.envs.road.road_signs import RoadSigns, lights_of
 
 LightColour = Literal["red", "yellow", "green", "off", "unknown"]
 GREEN_S, YELLOW_S, RED_S = 10.0, 3.0, 2.0
-"""Defaults of CARLA's traffic lights."""
+"""Default durations of CARLA's traffic lights."""
 _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 

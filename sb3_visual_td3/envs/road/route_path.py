@@ -21,7 +21,7 @@ from sb3_visual_td3.envs.road.track import LanePosition
 
 SPACING_M = 0.5
 COMMAND_AHEAD_M = 50.0
-"""A command is given from this distance before its place."""
+"""A command is given when the place where it applies is closer than this."""
 CHANGE_M = 30.0
 """Length of a lane change where the road is long enough."""
 _BEYOND_M = 30.0

@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 
     length_m: float
     curvature_per_m: float
-    """Positive where it bends to the left."""
+    """Curvature of the piece, positive where it bends to the left."""
 
     def from_pose(self, start: Pose, along_m: float) -> Pose:
         """Return the pose at a distance along this piece.
