@@ -187,7 +187,7 @@ class Backend(Protocol):
         """Return (x, y) in metres of the lane's centre at the distances ``ahead_m`` ahead of the vehicle."""
 
     def close(self) -> None:
-        """Release the world's resources."""
+        """Release the resources of the simulator."""
 
 
 class RestorableBackend(Backend, Protocol):

@@ -60,7 +60,7 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 
 
 def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> str:
-    """Return the name of a weather, or raise if there is no such weather.
+    """Return the name of a weather, or raise an error if there is no such weather.
 
     :param weather: the user's value: a name of LiteDriving-v0's weathers, ``"random"``, or one of CARLA's presets.
     :param presets: names of the presets of CARLA's client; None while the client is not imported, and every capitalised
@@ -183,7 +183,7 @@ class CarlaBackend:
         return self._state
 
     def reset(self, start: Start) -> VehicleState:
-        """Start an episode; connect, load the map and spawn the actors first where needed.
+        """Start an episode; if necessary, first connect, load the map and spawn the actors.
 
         :param start: place and conditions of the episode's start.
         :raises SimulatorLostError: if the simulator fails; call :meth:`lose` and try again.
@@ -348,7 +348,7 @@ class CarlaBackend:
         return self._connection, self._ego
 
     def _prepare(self, map_name: str) -> None:
-        """Connect, load the map and spawn the actors, unless that has been done already."""
+        """Connect, load the map and spawn the actors; skip what has already been done."""
         if self._connection is not None and not self._connection.is_of_this_process:
             self._ego = self._connection = None  # a forked child cannot use its parent's client
         if self._connection is None:

@@ -64,7 +64,7 @@ class ServerSettings:
         if not isinstance(self.host, str) or not self.host:
             raise ValueError(f"host={self.host!r}: expected a name or an address, such as '127.0.0.1'")
         if not self.ports:
-            raise ValueError(f"port={self.port!r}: expected a port, or a list of ports")
+            raise ValueError(f"port={self.port!r}: expected a port, or a list of ports; give at least one")
         expected = f"a port from 1 to {_MAX_PORT}, or a list of ports"
         numbers = [to_integer("port", port, 1, expected) for port in self.ports]
         object.__setattr__(self, "port", tuple(check_count("port", port, 1, _MAX_PORT) for port in numbers))

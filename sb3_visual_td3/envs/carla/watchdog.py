@@ -64,7 +64,7 @@ def main(command: list[str]) -> int:
 
 
 def _die_with(watchdog: int) -> None:
-    """Ask the kernel to kill this process when the watchdog ends; the process then executes the command."""
+    """Make the kernel kill this child process when the watchdog ends; called before the child runs the command."""
     with contextlib.suppress(OSError, AttributeError):  # other systems than Linux do not have it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != watchdog:  # the watchdog ended before prctl took effect

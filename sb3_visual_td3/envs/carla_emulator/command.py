@@ -57,7 +57,7 @@ Flags of CARLA's launcher are accepted: -carla-rpc-port=N sets the port, the oth
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve until SIGINT or SIGTERM arrives.
+    """Run the emulator until SIGINT or SIGTERM arrives.
 
     :param arguments: the command line's arguments.
     :return: the exit code.

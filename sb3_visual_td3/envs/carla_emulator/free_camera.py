@@ -88,7 +88,7 @@ class FreeCamera:
         """The name of the last scene, and its panorama as semantic tags."""
 
     def grey(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
-        """Return the picture in grey, without vehicles and walkers.
+        """Return the ground and the horizon in grey, without vehicles and walkers.
 
         :param scene: the map.
         :param transform: the camera's position and heading.
@@ -121,7 +121,7 @@ class FreeCamera:
         return np.array(self._depth_m)
 
     def tags(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
-        """Return CARLA's semantic tags, without vehicles and walkers.
+        """Return the ground and the horizon as CARLA's semantic tags, without vehicles and walkers.
 
         :param scene: the map.
         :param transform: the camera's position and heading.

@@ -168,7 +168,7 @@ class EmulatorProcess:
 
 
 def _first_line(output: IO[str], timeout_s: float) -> str:
-    """Return the first line of a process; empty if none comes within ``timeout_s``."""
+    """Return the first line that a process prints; an empty text if it prints none within ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)

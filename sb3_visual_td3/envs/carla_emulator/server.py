@@ -191,7 +191,7 @@ class EmulatorServer:
         return self._simulation.map.name
 
     def serve(self) -> NoReturn:
-        """Serve until an exception is raised, such as by a signal handler."""
+        """Answer calls and send measurements until an exception is raised, for example by a signal handler."""
         while True:
             for key, events in self._selector.select(self._pause_s()):
                 try:

@@ -1,4 +1,4 @@
-"""Drive the emulator's own cars on any map, with the model in ``graph_traffic`` that all worlds share."""
+"""Drive the emulator's own cars on any map, with the model in ``graph_traffic`` that all simulators share."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class Simulation:
         return [actor for actor in self._solid.values() if isinstance(actor, Vehicle)]
 
     def actor(self, actor_id: int) -> Actor:
-        """Return an actor.
+        """Return the actor with this id.
 
         :param actor_id: number of the actor.
         :raises CallError: if the actor does not exist.
@@ -207,7 +207,7 @@ class Simulation:
         return self.actors[actor_id]
 
     def vehicle(self, actor_id: int) -> Vehicle:
-        """Return a vehicle.
+        """Return the vehicle with this id.
 
         :param actor_id: number of the actor.
         :raises CallError: if the actor does not exist or is not a vehicle.
@@ -218,7 +218,7 @@ class Simulation:
         return actor
 
     def walker(self, actor_id: int) -> Walker:
-        """Return a walker.
+        """Return the walker with this id.
 
         :param actor_id: number of the actor.
         :raises CallError: if the actor does not exist or is not a walker.

@@ -52,7 +52,7 @@ class Footways(NamedTuple):
 
 
 class _Mesh:
-    """Build a mesh from corners, quadrangles and joints."""
+    """Build the mesh of :class:`Footways`: add corners and quadrangles, and join neighbouring quadrangles."""
 
     def __init__(self) -> None:
         self.corners: list[tuple[float, float]] = []
@@ -84,7 +84,7 @@ _ROADSIDE, _AHEAD, _BEHIND = 0, 1, 3
 
 
 def footways_of(graph: LaneGraph) -> Footways:
-    """Return where pedestrians walk on a map.
+    """Return the strips and crossings on which pedestrians can walk on a map.
 
     :param graph: the lanes.
     :return: the mesh; empty if there is no room beside any road.

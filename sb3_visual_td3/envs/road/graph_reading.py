@@ -166,7 +166,7 @@ def _lane_ahead(lane: int, neighbour: Neighbour) -> int:
 def _own_segment(
     road: Road, key: LaneKey, network: RoadNetwork, successors: tuple[int, ...], number_of: Mapping[LaneKey, int]
 ) -> LaneSegment:
-    """Return the segment of one lane of a road of the network."""
+    """Return one lane of a road as a segment of the lane graph."""
     lane = key[2]
     side = math.copysign(1.0, -lane)  # 1 if the lane is driven along the reference line, otherwise -1
     points = road.line_m(network.centre_m(lane), _SPACING_M)

@@ -254,7 +254,7 @@ class GraphTraffic(Generic[CarT]):
         """Function that returns whether vehicles must stop at the end of a lane, as at a red light."""
 
     def enter(self, map_: TrafficMap) -> None:
-        """Remove all cars, and let cars drive on another map from now on.
+        """Switch to another map, and remove all cars.
 
         :param map_: the map.
         """
@@ -267,7 +267,7 @@ class GraphTraffic(Generic[CarT]):
         return self._map.line(car.path[0]).pose_at(car.along_m)
 
     def advance(self, dt_s: float, others: Iterable[RoadUser]) -> None:
-        """Drive all cars.
+        """Move all cars by one time step.
 
         :param dt_s: duration of the movement in seconds.
         :param others: all vehicles and pedestrians that this model does not move.

@@ -81,7 +81,7 @@ class LaneSegment:
 
     @cached_property
     def along_m(self) -> NDArray[np.float64]:
-        """Return the distance of each point from the first point along the lane, ``(n,)``."""
+        """Return for each point its distance from the first point, measured along the lane, ``(n,)``."""
         steps = np.linalg.norm(np.diff(self.points_m, axis=0), axis=1)
         return np.concatenate([[0.0], np.cumsum(steps)])
 

@@ -106,7 +106,7 @@ def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
 
 
 def _in_order(cycle: list[Node]) -> list[Node]:
-    """Return a cycle from its smallest node onwards, in the direction of the smaller neighbour."""
+    """Return the nodes of a cycle, beginning at the smallest node, in the direction of its smaller neighbour."""
     first = cycle.index(min(cycle))
     onward = cycle[first:] + cycle[:first]
     return min(onward, [onward[0], *reversed(onward[1:])])
