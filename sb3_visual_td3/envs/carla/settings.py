@@ -17,7 +17,7 @@ _MAX_PORT = 65_532
 
 
 def launch_command(command: str, port: int) -> list[str]:
-    """Return the words of the command that starts a simulator on a port.
+    """Return program and arguments of the command that starts a simulator on a port.
 
     :param command: the command as typed in a shell. ``{port}`` is replaced by the port; without it,
         ``-carla-rpc-port=PORT``, the flag of CARLA's launcher, is appended.

@@ -117,7 +117,7 @@ class OtherCars:
         return self.traffic.settings.n_cars
 
     def spawn(self, connection: Connection) -> None:
-        """Spawn the cars.
+        """Spawn CARLA's vehicles for the other cars, high above the map.
 
         :param connection: the connection to the server.
         :raises SimulatorLostError: if the server fails.

@@ -173,7 +173,7 @@ class ActorCalls:
         return VOID
 
     def on_set_vehicle_light_state(self, actor_id: int, state: list[int] | int) -> Any:
-        """Store which lights are on; cameras do not show them."""
+        """Store which of a vehicle's lights are on; cameras do not show these lights."""
         lights = state if isinstance(state, int) else state[0]
         if not isinstance(lights, int) or not 0 <= lights <= _MAX_LIGHT_STATE:
             raise CallError(f"{shortened(state)}: expected a vehicle light state, 0 to {_MAX_LIGHT_STATE}")
@@ -185,7 +185,7 @@ class ActorCalls:
         return [self._sim.vehicle(actor_id).lights]
 
     def on_get_vehicle_light_states(self) -> list[Any]:
-        """Return which lights are on, for all vehicles."""
+        """Return for each vehicle which of its lights are on."""
         return [[vehicle.id, vehicle.lights] for vehicle in self._sim.vehicles]
 
     def on_get_wheel_steer_angle(self, actor_id: int, wheel: int) -> float:

@@ -350,7 +350,7 @@ def image_message(
     tick: int,
     roadside: Roadside | None = None,
 ) -> bytes:
-    """Return the body of a camera's measurement.
+    """Draw the image of a camera, and return it as the body of a measurement message.
 
     :param sensor: the camera.
     :param scene: the map.

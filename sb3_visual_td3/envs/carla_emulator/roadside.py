@@ -1,7 +1,7 @@
 """Simulate traffic lights and signs of the emulated world: their actors, their states, and their effect on vehicles.
 
 The signals come from the map's lane graph, and the colours come from ``light_cycle``, which the embedded world uses
-too. Nothing collides with a pole.
+too. Vehicles do not collide with poles.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def sensor_number_of(type_id: str) -> int | None:
 
 
 def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor], list[Any]]) -> bytes | None:
-    """Return the body of a sensor's measurement.
+    """Compute what a sensor measures in a tick, and return it as the body of a measurement message.
 
     :param sensor: any sensor except a collision detector.
     :param view: the world in this tick.

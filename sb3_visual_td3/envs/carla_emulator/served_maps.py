@@ -138,7 +138,7 @@ class MapLibrary:
         self._loaded[GENERATED_MAP] = ServedMap(GENERATED_MAP, text, scene.graph, scene)
 
     def find(self, name: str) -> str:
-        """Return the short name of a map.
+        """Find a map by a name that a client uses, and return the map's short name.
 
         :param name: a short name, or a path such as ``/Game/Carla/Maps/Town02``. A name that ends in ``_Opt``, CARLA's
             layered variant of a town, finds the town if there is no map of this name.

@@ -1,7 +1,7 @@
 """Run the stream server: clients subscribe to a stream by its number and receive every measurement sent on it.
 
 A client connects to the stream port, sends the stream's number as a little-endian ``u32``, and only listens from then
-on. The server sends a ``u32`` size and the payload for each measurement. The genuine client opens one connection per
+on. The server sends a ``u32`` size and the payload for each measurement. CARLA's client opens one connection for each
 stream.
 """
 

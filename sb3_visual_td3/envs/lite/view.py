@@ -75,7 +75,7 @@ class View:
         self._is_perfect = settings.noise_std == settings.blur == 0.0
 
     def reset(self, scene: Scene, scene_seed: int) -> None:
-        """Begin an episode.
+        """Begin an episode on a map, with the weather and the noise that follow from a seed.
 
         :param scene: the map to draw.
         :param scene_seed: seed of the weather and the noise.

@@ -148,7 +148,7 @@ class LaneGraph:
         return np.stack([(each.points_m.min(axis=0), each.points_m.max(axis=0)) for each in self.segments])
 
     def places_near(self, x_m: float, y_m: float, within_m: float) -> list[tuple[float, LanePlace]]:
-        """Return for each lane near a point the place on the lane that is closest to the point, the nearest lane first.
+        """Find the lanes near a point, and return the closest place on each of them, the nearest lane first.
 
         :param x_m: x of the point in the world, in metres.
         :param y_m: y of the point in the world, in metres.

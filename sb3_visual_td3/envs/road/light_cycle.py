@@ -209,7 +209,7 @@ class LightCycles:
         self.colours = dict(state["colours"])
 
     def _cycles_of(self, light: int | None) -> list[_Cycle]:
-        """Return the light cycle of a light's junction in a list; all cycles for None, and no cycle if it has none."""
+        """Return a list with the cycle of a light's junction, if it has one; all cycles if ``light`` is None."""
         if light is None:
             return self._cycles
         if light not in self._cycle_of:

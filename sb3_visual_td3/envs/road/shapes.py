@@ -1,6 +1,6 @@
 """Describe the shapes of roads as sequences of lines and arcs, and generate random closed loops.
 
-Lines and arcs are the geometries that OpenDRIVE shares with real road design. A parallel to an arc is an arc too, so
+Real roads are designed with lines and arcs, and OpenDRIVE has both geometries. A parallel to an arc is an arc too, so
 all lanes of a road are exact.
 """
 
@@ -200,7 +200,7 @@ def keeps_apart(shape: LoopShape) -> bool:
 
 
 def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) -> LoopShape | None:
-    """Generate one random loop; return None if its arcs do not fit, it turns too little, or its length is wrong."""
+    """Generate one random loop; return None if its arcs do not fit, or its turns or its length are out of range."""
     corners = _random_corners(rng, is_clockwise)
     n = len(corners)
     edges = np.roll(corners, -1, axis=0) - corners
