@@ -85,8 +85,8 @@ class DrivingEvalCallback(EvaluationCallback):
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id; None selects LiteDriving-v0's
         held-out maps
     :param seed: seed of the starting places
-    :param best_by: figure by which models are compared, ``"distance"`` or ``"reward"``. As ``callback_on_new_best``,
-        Stable-Baselines3's StopTrainingOnRewardThreshold needs ``"reward"``
+    :param best_by: figure by which models are compared, ``"distance"`` or ``"reward"``. ``"reward"`` is required if
+        ``callback_on_new_best`` is Stable-Baselines3's StopTrainingOnRewardThreshold
     :raises ValueError: if a number is below 1, ``best_by`` is unknown, or ``eval_env_kwargs`` is given with an existing
         environment; when training starts, if ``info`` of the environment lacks a key, or the environment is not wrapped
         as the training environment
@@ -218,7 +218,7 @@ class DrivingEvalCallback(EvaluationCallback):
         )
 
     def _sync_normalization(self) -> None:
-        """Copy the statistics of VecNormalize to the user's environment; other environments have no wrapper."""
+        """Copy the statistics of VecNormalize to the evaluation environment, if the user gave an environment."""
         if self._make_env is None and self.model.get_vec_normalize_env() is not None:
             try:
                 sync_envs_normalization(self.training_env, self.eval_env)
@@ -230,7 +230,7 @@ class DrivingEvalCallback(EvaluationCallback):
                 ) from error
 
     def _policy(self) -> Driver:
-        """Return a driver that uses the policy, and that wraps and normalises observations as the training does."""
+        """Return a function from observations to the policy's actions, which prepares observations as in training."""
         self._sync_normalization()
         normalizer = self.model.get_vec_normalize_env()
         must_normalize = normalizer is not None and normalizer.norm_obs and self._make_env is not None

@@ -154,7 +154,7 @@ class PolicyEvalCallback(EvaluationCallback):
         if _base_of(self.eval_env) is _base_of(self.training_env):
             raise ValueError(
                 "the evaluation environment is the training environment, and an evaluation would cut its episodes "
-                "short: give a separate environment, or the id of one"
+                "short: give a separate environment, or the id of an environment"
             )
         if needs_server(self.eval_env):
             raise ValueError(
@@ -206,7 +206,7 @@ class PolicyEvalCallback(EvaluationCallback):
             )
 
     def _first_seed(self) -> int:
-        """Return the seed of the first evaluation episode, with which no episode has a seed of the training."""
+        """Return the seed of the first evaluation episode, so that no evaluation episode has a seed of the training."""
         first = self.model.seed
         if first is None:
             return self.seed

@@ -346,7 +346,7 @@ class SnapshotCallback(BaseCallback):
         return True
 
     def _on_end_of_all(self) -> None:
-        """Take the last snapshot, then end all callbacks."""
+        """Take the last snapshot, and then call ``on_training_end`` of all callbacks."""
         del self._root.on_training_end
         is_complete = self.model.num_timesteps >= self.locals["total_timesteps"]
         if is_complete and not self._judge_has_ended_training() and self._last_saved != self.model.num_timesteps:

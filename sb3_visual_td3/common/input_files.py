@@ -137,7 +137,7 @@ def _literal_value(node: ast.expr) -> Any:
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Load plain data with PyYAML's safe loader, and the two tags that rl-zoo writes: OrderedDict and tuple."""
+    """Load plain data as PyYAML's safe loader does, and also the two tags that rl-zoo writes: OrderedDict and tuple."""
 
     def flatten_mapping(self, node: Any) -> None:
         """Refuse merge keys (``<<``), with which a short file can expand until memory is full.

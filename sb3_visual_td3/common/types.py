@@ -110,7 +110,7 @@ class HasState(Protocol):
 
         :param state: the state returned by ``get_state``; an array may be a
             :class:`~sb3_visual_td3.common.saved_state.StoredArray`, which is still on disk
-        :raises ValueError: if it is the state of an object with other settings
+        :raises ValueError: if the state is that of an object with other settings
         """
 
 

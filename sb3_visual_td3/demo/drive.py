@@ -106,7 +106,7 @@ def _film_path(settings: argparse.Namespace) -> Path | None:
     if film.suffix not in FILM_SUFFIXES:
         raise UsageError(f"--output {film}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
     if not film.resolve().parent.is_dir():
-        raise UsageError(f"--output {film}: there is no folder {film.resolve().parent}")
+        raise UsageError(f"--output {film}: there is no folder {film.resolve().parent}; create it first")
     if settings.record or settings.output is not None:
         return film
     if not has_display():

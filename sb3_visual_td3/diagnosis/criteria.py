@@ -206,7 +206,7 @@ class _Run:
     :param frozen: the groups that are not trained
     :param length: length of the run in environment steps, from any tag that shows it; None if no tag shows it
     :param judged_length: length of the run in environment steps, read only from the tags that a GO needs. Other tags
-        must not decide whether a criterion applies: leaving them out of the log would then excuse the same failure.
+        do not count, because leaving them out of the log would then excuse a failure.
     :param last_step: the last environment step of any known tag
     :param kind: the kind of algorithm
     :param callbacks: the callbacks of this package that ran
@@ -378,8 +378,8 @@ def _largest_reward(data: SeriesSet) -> float | None:
 def _has_no_bound(data: SeriesSet) -> bool:
     """Return whether the run logged that its returns are undiscounted.
 
-    Earlier versions logged an infinite bound instead of the flag. A bound may also be infinite because a reward was;
-    that reward fails a criterion of its own.
+    Earlier versions logged an infinite bound instead of the flag. A bound is also infinite if a reward is
+    infinite, which fails another criterion.
     """
     if data.flag(tags.RETURN_IS_UNDISCOUNTED) is not None:
         return data.flag(tags.RETURN_IS_UNDISCOUNTED) is True

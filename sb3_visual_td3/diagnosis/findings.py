@@ -56,8 +56,8 @@ class RuleResult:
     :param confidence: confidence in the finding; :meth:`Rule.diagnose` limits it to [0, 0.98]
     :param evidence: the points that support it, the strongest first
     :param first_step: environment step at which the finding first showed; None if the data do not show this
-    :param value: the figure that the rule compared; NaN if it combined several
-    :param threshold: the number with which it was compared; NaN if the rule combined several figures
+    :param value: the figure that the rule compared with a threshold; NaN if the rule combined several figures
+    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several figures
     :param role: cause or blind spot
     :param remedy: the first thing to do, if it differs from the rule's remedy
     :param explained_by: ids of the diagnoses of which this finding may be a mere consequence, if they differ from the
@@ -87,8 +87,8 @@ class Diagnosis:
     :param role: cause, blind spot or consequence
     :param explained_by: ids of the diagnoses that turn this diagnosis into a consequence if they are found too
     :param consequence_of: id of the cause, for a consequence
-    :param value: the figure that the rule compared; NaN if it combined several figures
-    :param threshold: the number with which it was compared; NaN if the rule combined several figures
+    :param value: the figure that the rule compared with a threshold; NaN if the rule combined several figures
+    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several figures
     """
 
     id: str
@@ -170,7 +170,7 @@ class Rule:
     :param remedy: the first thing to do
     :param is_live: whether the rule is also applied while training runs, to a window of the last updates
     :param explained_by: ids of the diagnoses of which this diagnosis may be a mere consequence
-    :param cure: the changes of settings that it proposes
+    :param cure: the changes of settings that the rule proposes
     :param find: ``diagnose`` of the module: a pure function over the series of a run, or of a window of it; it returns
         None if nothing is wrong
     """

@@ -264,8 +264,8 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Compare Q with the range of the returns; without Q values, minus the actor's loss stands for Q.
 
-    For SAC, Q may exceed the returns by the value of its entropy bonus. Means over a twentieth of the run count, not
-    single points.
+    For SAC, Q may exceed the returns by the value of its entropy bonus. The means over twentieths of the run are
+    compared, not single points.
     """
     scale = return_scale(data)
     q = q_series(data, kind)
@@ -381,7 +381,8 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first value.
 
     A low entropy counts against a run only together with another sign, because a solved task needs no exploration. For
-    a continuous policy, :func:`policy_spread` judges the standard deviation instead: its entropy may be negative.
+    a continuous policy, :func:`policy_spread` judges the standard deviation instead, because the entropy of a
+    continuous policy may be negative.
     """
     if named(data, {"std"}, must_not=RETURN_OR_OTHER) is not None:
         return NotMade("the entropy of a discrete policy")

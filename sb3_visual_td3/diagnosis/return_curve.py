@@ -423,7 +423,7 @@ def _n_first(n: int) -> int:
 
 
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
-    """Return the level at which a curve starts, and the number of points behind it.
+    """Return the level at which a curve starts, and the number of points from which it was computed.
 
     With ten to nineteen points, the start is a single point, and one unlucky point must not decide. The first point
     alone gives the level only if the rise from it is beyond doubt, because the policy had learned by the second point,
@@ -438,7 +438,7 @@ def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
 
 
 def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, int]:
-    """Return the best median over a window of points, and the step in its middle."""
+    """Return the best median over a window of points, and the step in the middle of that window."""
     begins, levels = moving_medians(values, window)
     best = int(np.argmax(levels))
     begin = int(begins[best])

@@ -202,8 +202,8 @@ class SeriesSet:
     def length_from(self, names: Iterable[str]) -> int | None:
         """Return the length of the run in environment steps, as the given tags show it.
 
-        The length is the largest last step among the known tags whose x-axis is the environment step, and the sum of
-        the episode lengths (whose x-axis is the episode). Tags outside the table in ``common/tags.py`` count only if
+        The length is the last step of all known tags whose x-axis counts environment steps. If the sum of the episode
+        lengths is larger, this sum is the length. Tags outside the table in ``common/tags.py`` count only if
         no known tag was logged, because their x-axis is unknown.
 
         :param names: the tags to read
@@ -276,7 +276,7 @@ def ended_not_finite(data: SeriesSet) -> int | None:
     The callback ends the training before the value reaches a logged mean, so all other tags end with finite values.
     After a rollback the alert is 0 again, and the training continues from healthy weights.
 
-    :return: an environment step; None if the alert was not on at the end
+    :return: an environment step; None if the alert was not active at the end
     """
     alert = data[tags.alert_of_rule("non_finite")].finite
     if len(alert) == 0 or alert.values[-1] == 0.0:

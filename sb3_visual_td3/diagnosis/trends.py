@@ -126,11 +126,11 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
 def onset(series: Series, mask: BoolArray) -> int | None:
     """Return the step from which a condition holds.
 
-    If it holds at the end of the series, this is the start of the last stretch in which it holds, otherwise the first
-    step at which it holds.
+    If the condition holds at the end of the series, this is the start of the last stretch in which it holds. Otherwise
+    this is the first step at which it holds.
 
     :param series: the points that the condition was evaluated on
-    :param mask: ``(n,) bool``, whether it holds at each point
+    :param mask: ``(n,) bool``, whether the condition holds at each point
     :return: the step; None if the condition never holds
     """
     if not mask.any():
@@ -160,7 +160,7 @@ def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
 
 
 def moving_medians(values: FloatArray, window: int) -> tuple[StepArray, FloatArray]:
-    """Return the medians of windows that move by a quarter of their width; the last window ends with the values.
+    """Return the medians of windows that move by a quarter of their width; the last window ends at the last value.
 
     A window of a tenth of the values gives no more than about forty medians, however many values there are.
 

@@ -1,4 +1,4 @@
-"""Answer two questions about a run, "is it stable?" and "is it learning?", and derives one verdict from them."""
+"""Answer two questions about a run, "is it stable?" and "is it learning?", and derive one verdict from the answers."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class CriterionResult:
     :param threshold: the threshold for the value; None for a kind that needs none
     :param source: origin of the criterion
     :param detail: the figures behind the status, in words
-    :param tags: the logged names that it reads
+    :param tags: the logged names that the criterion reads
     :param needs_callback: the callback that would log the missing tags; None if that callback ran, or could not run
     """
 

@@ -145,7 +145,7 @@ def images_in(observations: Observed) -> list[Images]:
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """Return functions that convert images to grey levels with the channels first, by key.
+    """Return, by key, a function for each image space that converts images to grey levels with the channels first.
 
     An image space without finite bounds has no grey levels and is left out.
     """

@@ -1,4 +1,4 @@
-"""Check every update for non-finite numbers, by a few numbers that any NaN or infinity would reach."""
+"""Check every update for NaN and infinity, by a few numbers that become non-finite if any other number is."""
 
 from __future__ import annotations
 

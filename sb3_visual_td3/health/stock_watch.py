@@ -161,7 +161,7 @@ class StockWatch:
     observers do not get them.
 
     :param model: the algorithm; its networks are neither copied nor changed
-    :raises ValueError: if it lacks an actor or a critic with its own optimizer
+    :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
     """
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:

@@ -353,7 +353,7 @@ class EventFile:
     def notes(self, is_growing: bool = False) -> list[str]:
         """Return notes on records that were left out and on unusual content.
 
-        :param is_growing: whether the run still writes; an incomplete last record is then normal
+        :param is_growing: whether the run still writes to the file; an incomplete last record is then normal
         """
         name, notes = self.path.name, []
         problem = self._problem
@@ -554,4 +554,4 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise DecodeError("an integer is cut off or too long")
+    raise DecodeError("an integer is cut off, or longer than 10 bytes")

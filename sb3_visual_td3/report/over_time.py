@@ -78,7 +78,7 @@ def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> Ver
 
     :param data: the run, with the tags that its own code logged
     :param judge: function that returns the verdict on a run
-    :return: None for a run that has made no step
+    :return: the verdicts; None for a run that has made no step
     """
     first, last = data.span
     begin = min(first, 0)

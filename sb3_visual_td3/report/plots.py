@@ -164,7 +164,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 def _log_floor(series: Sequence[Series]) -> float:
     """Return where 0 is drawn on a log axis: a decade below the smallest positive magnitude.
 
-    It is at least ``min(1e-4, largest / 1e8)``, where ``largest`` is the largest magnitude.
+    The result is at least ``min(1e-4, largest / 1e8)``, where ``largest`` is the largest magnitude.
     """
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
     # Close to the smallest double, a division below would underflow to 0.

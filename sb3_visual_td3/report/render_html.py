@@ -1,6 +1,6 @@
 """Render report.html: one self-contained page.
 
-The page loads nothing from a network, and its own content security policy forbids it. Text from a log is escaped by
+The page loads nothing from a network: its content security policy forbids connections. Text from a log is escaped by
 jinja2.
 """
 

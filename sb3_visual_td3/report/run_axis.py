@@ -34,7 +34,8 @@ during training."""
 def axis_of(series: SeriesSet) -> str:
     """Return the unit that the steps of a run count, if its tags show the unit.
 
-    For other training code, only the names and the spacing of points show the unit.
+    For training code other than SB3, CleanRL and this package, only the names of the tags and the spacing of the points
+    show the unit.
 
     :param series: everything that the run logged
     :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` if the unit is not

@@ -192,8 +192,8 @@ def run_settings(
 ) -> tuple[RunSettings, tuple[str, ...]]:
     """Combine all sources of a run's settings.
 
-    :param given: the content of the file of --hyperparams; it takes precedence over run.json, and run.json over
-        rl-zoo's files
+    :param given: the content of the file of --hyperparams, which takes precedence over run.json; run.json takes
+        precedence over rl-zoo's files
     :param manifest: the content of run.json
     :param zoo_folder: the folder of rl-zoo's config.yml and args.yml
     :return: the settings, and notes on files that could not be used

@@ -47,7 +47,7 @@ DORMANT = 0.9
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare gradients and steps of each encoder with the gradients and steps of its head.
 
-    An encoder with a learning rate of 0 or with frozen weights is not judged: that is intended.
+    An encoder with a learning rate of 0 or with frozen weights is not judged, because these settings are intended.
     """
     found = [d for network in reversed(NETWORKS) if (d := _judge(data, network)) is not None]
     return found[0] if found else None

@@ -140,5 +140,5 @@ def _unseen_on_policy(data: SeriesSet) -> list[tuple[str, str]]:
 
 
 def _counts_otherwise(data: SeriesSet) -> bool:
-    """Return whether no tag of the run is known to count environment steps: its axis may count episodes or updates."""
+    """Return whether no tag is known to count environment steps; the steps may then be episodes or updates."""
     return not any(name in tags.TAGS for name in data.names())
