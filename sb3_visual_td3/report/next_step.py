@@ -269,7 +269,7 @@ class _Advice:
             told.append(sentence)
         if "evidence" in ids:
             needs_evaluation |= not _is_evaluated(analysis)
-            told.append("For more evidence log the returns of training and of evaluation (Monitor and EvalCallback).")
+            told.append("For more evidence, log the returns of training and of evaluation (Monitor and EvalCallback).")
             if callbacks and not needs_evaluation:
                 told.pop()
         is_foreign = not _is_of_sb3(analysis)
@@ -368,7 +368,7 @@ class _Advice:
         comparison = analysis.questions.comparison
         if curve.n_points < MIN_POINTS or (comparison is not None and comparison.n_points < MIN_EVALUATIONS):
             return (
-                f"Log more returns: too few points for a curve ({curve.n_points}). Evaluate the policy more often.",
+                f"Log more returns: {curve.n_points} points are too few for a curve. Evaluate the policy more often.",
                 True,
             )
         if any(found.tag.startswith("eval/") for found in analysis.questions.learning.curves):

@@ -102,8 +102,8 @@ PANELS = (
     Panel(
         "actor_loss",
         "Actor loss against the Q values that support it",
-        "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q. Where the lines diverge, the actor "
-        "claims values that the critics do not confirm on replayed pairs.",
+        "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q. Where the lines diverge, "
+        "the loss implies values that the critics do not confirm on replayed pairs.",
         (
             Line(tags.ACTOR_LOSS, "|actor loss|", ORANGE, magnitude=True),
             Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True, dash="dash"),
@@ -234,7 +234,7 @@ def reward_panel(terms: tuple[str, ...]) -> Panel:
         Line(tag, tag.partition("/")[2], LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])
         for i, tag in enumerate(terms)
     )
-    caption = "Mean per step of each term, weighted as it enters the sum."
+    caption = "Mean per step of each term, multiplied by its weight in the reward."
     return Panel("reward_terms", "Reward terms", caption, tuple(lines), unit="reward")
 
 

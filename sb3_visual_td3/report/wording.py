@@ -84,7 +84,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
         told = f"the last returns are {lost:.0%} of the gain below the best returns"
         limit = f"{NOTED_FALL:.0%} count as a fall"
         if lost >= NOTED_FALL:
-            limit = "a fall, if it were more than their noise"
+            limit = "this would be a fall if it exceeded their noise"
         near.append(f"The policy keeps what it has learned: {told}; {limit} (learning)")
     return tuple(near)
 

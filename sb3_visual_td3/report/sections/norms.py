@@ -36,7 +36,7 @@ _TAKEN_IN_WORDS: dict[Taken, str] = {
     "have been clipped.",
     "after, by its look": (
         "The norms seem to have been taken after clipping: the norm of the actor's encoder is constant while its loss "
-        "diverges. They do not show the run's health, and neither do alerts or criteria that read them."
+        "diverges. These norms do not show the run's health. Alerts and criteria that read them do not show it either."
     ),
     "not said": "The log does not show whether the norms were taken before or after clipping.",
 }
