@@ -97,8 +97,8 @@ def _unsupported_loss(data: SeriesSet) -> RuleResult | None:
     support = actor_loss_support(data)
     if support is None or len(loss) < MIN_POINTS:
         return None
-    # A healthy loss is minus the value of the policy's actions, hence negative and of the order of Q. The signature is
-    # a loss ten times beyond every replayed Q that also grew tenfold; beyond a hundred times Q it may have stopped
+    # A healthy loss is minus the value of the policy's actions, so it is negative and of the order of Q. The signature
+    # is a loss ten times beyond every replayed Q that also grew tenfold; beyond a hundred times Q it may have stopped
     # growing.
     grows = growth_factor(loss) >= 10.0 or support.ratio > 10 * UNSUPPORTED
     if support.ratio <= UNSUPPORTED or support.loss >= 0 or not grows:

@@ -89,7 +89,7 @@ class Twins:
 
     @property
     def part_of_scale(self) -> float:
-        """Return the mean distance divided by the scale of Q."""
+        """Return the mean distance of the two critics, divided by the scale of their Q values."""
         return self.mean_distance / self.scale
 
 
