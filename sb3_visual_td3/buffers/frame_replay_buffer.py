@@ -398,7 +398,7 @@ class FrameReplayBuffer(ReplayBuffer):
     def _returns(
         self, rows: NDArray[Any], envs: NDArray[Any], env: VecNormalize | None
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
-        """Sum the rewards of each window.
+        """Sum the discounted rewards of each n-step window.
 
         :param rows: ``(batch,)`` first rows
         :param envs: ``(batch,)`` environments

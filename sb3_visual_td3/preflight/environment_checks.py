@@ -98,7 +98,7 @@ def check_environment(
 
 
 def _long_rollout(env: VecEnv, n_steps: int) -> Rollout:
-    """Play until some episodes have ended, or until the limit of steps or time is reached."""
+    """Play random actions until some episodes have ended, or until the limit of steps or time is reached."""
 
     def is_enough(rollout: Rollout) -> bool:
         if rollout.seconds > LONG_ROLLOUT_S:

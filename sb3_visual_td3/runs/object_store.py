@@ -208,7 +208,7 @@ class ObjectStore:
         self._known_good.add(digest)
 
     def begin(self) -> None:
-        """Prepare for a new snapshot: remove temporary files of a killed writer and forget what was added before.
+        """Prepare for a new snapshot: remove temporary files of a killed writer, and clear the list of added chunks.
 
         :raises SnapshotError: if a folder of the store is a link, because nothing outside the store may be written or
             removed

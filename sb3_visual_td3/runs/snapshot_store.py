@@ -99,7 +99,7 @@ def find_snapshots(folder: Path) -> list[FoundSnapshot]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise SnapshotError(f"{folder} cannot be read ({error.strerror})") from error
+        raise SnapshotError(f"{folder} cannot be read ({error.strerror}): give yourself access to it") from error
     found = []
     for name in names:
         # A replaced snapshot counts as long as no new snapshot has taken its name.
@@ -169,7 +169,7 @@ def tidy(folder: Path) -> None:
 
 
 def tidy_if_possible(folder: Path) -> None:
-    """Clean up after an error, and ignore further errors.
+    """Clean up the folder of snapshots after an error, and ignore further errors.
 
     Only the first error is reported, and the next save cleans up again.
 
@@ -373,7 +373,7 @@ class SnapshotStore:
         return None
 
     def mark_unhealthy(self, n_updates: int) -> None:
-        """Mark all snapshots that were taken after a problem began as unhealthy.
+        """Mark as unhealthy all snapshots that were taken after a problem began.
 
         :param n_updates: snapshots with more gradient updates than this are marked
         :raises OSError: if the operating system refuses; the remaining snapshots stay as they are

@@ -191,7 +191,10 @@ def _eval_env(callback: BaseCallback) -> VecEnv | None:
 
 def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: SetEnvState | None) -> None:
     if not all(type(record[name]) is int and record[name] >= 0 for name in ("n_calls", "num_timesteps")):
-        raise ValueError(f"the snapshot's counters of {record['class']} are wrong: expected integers >= 0")
+        raise ValueError(
+            f"the snapshot's counters of {record['class']} are wrong: expected integers >= 0. Resume from another "
+            "snapshot"
+        )
     callback.n_calls, callback.num_timesteps = record["n_calls"], record["num_timesteps"]
     known = _attributes_of(callback)
     for name, value in record["attributes"].items():

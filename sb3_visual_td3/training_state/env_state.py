@@ -93,7 +93,7 @@ _WITHOUT_STATE = frozenset(
 
 
 def sub_env_names(base: VecEnv) -> list[Names] | None:
-    """Return the wrappers around each environment.
+    """Return the class names of the wrappers around each environment.
 
     :param base: a VecEnv without its layers
     :return: class names for each environment; None if the VecEnv or a class's ``__str__`` does not show them

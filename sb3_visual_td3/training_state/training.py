@@ -64,9 +64,15 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
     given = as_given(state["values"])
     for name, value in given.items():
         if not isinstance(value, bool | int | float | str | np.generic | np.ndarray):
-            raise ValueError(f"the logged value {name} is {value!r}: expected a number or text")
+            raise ValueError(
+                f"the snapshot has {name}={value!r} as a logged value: expected a number or text. Resume from another "
+                "snapshot"
+            )
     if not all(type(count) is int for count in state["counts"].values()):
-        raise ValueError(f"the counts of the logged values are {state['counts']!r}: expected integers")
+        raise ValueError(
+            f"the snapshot has the counts {state['counts']!r} of logged values: expected integers. Resume from another "
+            "snapshot"
+        )
     excluded = {name: tuple(formats) for name, formats in state["excluded"].items()}
     replaced: list[tuple[dict[str, Any], Mapping[str, Any]]] = [
         (logger.name_to_value, given),

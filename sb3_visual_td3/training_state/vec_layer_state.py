@@ -113,7 +113,7 @@ def class_has_state(cls: type) -> bool:
 
 
 def layer_state(layer: VecEnv) -> Any:
-    """Read the state of a wrapper.
+    """Read the state of a VecEnv wrapper.
 
     :param layer: a VecEnv wrapper
     :return: plain data; None if the wrapper has no state
@@ -136,7 +136,7 @@ def layer_state(layer: VecEnv) -> Any:
 
 
 def set_layer_state(layer: VecEnv, state: Any) -> None:
-    """Set the state of a wrapper.
+    """Set the state of a VecEnv wrapper.
 
     :param layer: a wrapper of the same class and settings
     :param state: the state returned by :func:`layer_state`

@@ -309,7 +309,7 @@ class EnvSlot:
             self._drop_connection()
 
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
-        """Process an answer of Ray's call.
+        """Process the answer to a Ray call.
 
         :param answer: answer of the :class:`EnvActor`; None means that the actor has stopped serving the connection
         """

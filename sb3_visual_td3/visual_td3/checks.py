@@ -242,7 +242,7 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
         if not isinstance(module, nn.Module) or not isinstance(optimizer, th.optim.Optimizer):
             raise ValueError(
                 f"{name}.{network} is {type(module).__name__} with optimizer={optimizer!r}: expected a network whose "
-                "attribute optimizer is a torch optimizer, as TD3Policy._build makes it"
+                "attribute optimizer is a torch optimizer. Create the optimizer in _build, as TD3Policy does"
             )
         first_rate = lr_schedule(1.0)
         if isinstance(policy, VisualTD3Policy):
@@ -264,8 +264,8 @@ def _check_ours(policy: VisualTD3Policy, network: str) -> None:
         if not isinstance(module, kind):
             raise ValueError(
                 f"{type(policy).__name__}.{name} is a {type(module).__name__}: expected a {_OURS}.{kind.__name__}, "
-                "whose methods the updates call. Inherit the network from it, or inherit the policy class from "
-                "Stable-Baselines3's TD3Policy, which is trained as by Stable-Baselines3's TD3"
+                "whose methods the updates call. Let the network inherit from that class, or let the policy class "
+                "inherit from Stable-Baselines3's TD3Policy; VisualTD3 then trains it as TD3 does"
             )
     if network == "actor" and policy.encoder_is_shared and not policy.actor.borrows_encoder:
         raise ValueError(

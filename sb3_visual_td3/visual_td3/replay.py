@@ -159,7 +159,8 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
     elif n_steps > 1:
         raise ValueError(
             f"the file holds a {type(buffer).__name__}, which has no n-step returns: expected a replay buffer for "
-            f"n_steps={n_steps}, such as FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer"
+            f"n_steps={n_steps}, such as FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer. Load such a "
+            "buffer, or use n_steps=1"
         )
     return buffer
 

@@ -62,7 +62,7 @@ class ZooCommand(NamedTuple):
 
 
 def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run one of rl-zoo's commands as its own command line would.
+    """Run one of rl-zoo's commands, with the effects that it has when a user runs it in a shell.
 
     :param name: a key of :data:`ZOO_COMMANDS`
     :param arguments: rl-zoo's flags; None for ``sys.argv[1:]``
@@ -120,7 +120,7 @@ def _record_video() -> None:
 
 
 def _record_training() -> None:
-    """Film a run: its checkpoints, its last and its best model.
+    """Film a training run: its checkpoints, its last model and its best model.
 
     The film is RUN_DIR/videos/training.mp4 by default. rl-zoo first empties the folder of the film.
     """

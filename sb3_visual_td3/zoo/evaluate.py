@@ -183,7 +183,7 @@ def _intervals(
 
 
 def show(table: Table, title: str) -> None:
-    """Print the table, arranged to fit the width of the terminal.
+    """Print a table of driving results, arranged to fit the width of the terminal.
 
     A wide terminal shows one table with a row for each driver and map. A narrow one shows one table for each map, with
     a row for each quantity and a column for each driver.
@@ -209,7 +209,7 @@ def show(table: Table, title: str) -> None:
 
 
 def _has_scores(table: Table) -> bool:
-    """Return whether the episodes were routes to a goal, which have a driving score."""
+    """Return whether the episodes of a table led along routes to a goal, which have a driving score."""
     return any(SCORE in quantities for by_map in table.values() for quantities in by_map.values())
 
 
@@ -346,7 +346,7 @@ def run(settings: argparse.Namespace) -> int:
 def _evaluate(
     saved: SavedRun, has_maps: bool, n_envs: int, settings: argparse.Namespace
 ) -> tuple[list[SuitePart], Episodes, Table]:
-    """Return the maps or parts of the suite, the episodes, and a table; an environment without maps has no parts."""
+    """Play the episodes; return the maps or parts of the suite (an empty list without maps), the episodes, a table."""
     if settings.suite is not None:
         parts = suite_parts(settings.suite, settings.maps, settings.n_episodes)
         drives = _drive_all(saved, parts, n_envs, settings)
@@ -483,5 +483,5 @@ def _as_json(
 
 
 def _episode_as_json(episode: Drive | Episode) -> dict[str, float | None]:
-    """Return an episode by field; a field that the environment does not report is null, because JSON has no NaN."""
+    """Return an episode's fields for JSON; a field that the environment does not report (NaN) becomes null."""
     return {name: None if np.isnan(value) else value for name, value in episode._asdict().items()}

@@ -133,7 +133,10 @@ def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> t
     else:
         found = None
     if not (isinstance(found, type) and issubclass(found, kind.bases) and found not in kind.bases):
-        raise ValueError(f"{where} names {name}, which is not a {kind.noun} that a resumed run may use")
+        raise ValueError(
+            f"{where} names {name}: expected a {kind.noun} of a library that rl-zoo uses, or of a package that you "
+            "name with --allow"
+        )
     return found
 
 
@@ -141,7 +144,9 @@ def _look_up(module_name: str, class_name: str, where: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), class_name, None)
     except ImportError as error:
-        raise ValueError(f"{where} names {module_name}.{class_name}, which cannot be imported: {error}") from error
+        raise ValueError(
+            f"{where} names {module_name}.{class_name}, which cannot be imported: {error}. Install its package"
+        ) from error
 
 
 def check_package(name: Any, allowed: Collection[str]) -> None:
@@ -345,7 +350,7 @@ class Permission(NamedTuple):
 
 
 def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe how a run was started.
+    """Describe as plain data how a run was started.
 
     :param args: rl-zoo's parsed arguments, with the seed that was drawn
     :param hyperparams: the hyperparameters as read, before rl-zoo turns them into objects
@@ -609,7 +614,7 @@ def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
-    """Write the description of how a run was started to its new RUN_DIR.
+    """Write a file to a new RUN_DIR that describes how the run was started.
 
     :param run_dir: the folder of the run
     :param experiment: description of the run's start
@@ -618,7 +623,7 @@ def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
 
 
 def kept_experiment(run_dir: Path) -> Any:
-    """Read the description of how a run was started, even if the run has no snapshot yet.
+    """Read the file in RUN_DIR that describes how the run was started; it exists before the first snapshot.
 
     :param run_dir: the folder of the run
     :return: the content of the file that :func:`keep_experiment` writes, to be checked by :func:`check_experiment`;

@@ -196,7 +196,7 @@ def check_seed(seed: int | None) -> None:
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of a module or class for as long as the block runs.
+    """Replace an attribute of a module or class until the ``with`` block ends.
 
     :param owner: the module or class
     :param name: the attribute's name; the attribute need not exist
@@ -252,7 +252,7 @@ def usage_errors() -> Iterator[None]:
 
 @contextmanager
 def all_choices() -> Iterator[None]:
-    """Make rl-zoo's parser accept every name for ``--vec-env``, and our own flags ``--end-on`` and ``--no-doctor``."""
+    """Make rl-zoo's parser accept ``--vec-env ray``, and our own flags ``--end-on`` and ``--no-doctor``."""
     from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 
     add = argparse.ArgumentParser.add_argument
@@ -357,7 +357,7 @@ def read_plain_value(text: str) -> Any:
 
 
 class StorePlainPairs(argparse.Action):
-    """Store KEY:VALUE pairs as a dict of plain values, as an argparse action for commands without rl-zoo."""
+    """Store KEY:VALUE pairs as a dict, as an argparse action that never evaluates a value as Python code."""
 
     def __call__(
         self,
@@ -408,7 +408,7 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
 
 
 def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
-    """Distinguish failing code from text that happens to parse, such as ``held-out``, ``map.xml`` or ``lin(1e-3)``."""
+    """Return whether a text is meant as code; ``held-out``, ``map.xml`` and ``lin(1e-3)`` only look like code."""
     nodes = list(ast.walk(expression))
     used_names = {node.id for node in nodes if isinstance(node, ast.Name)}
     if not used_names:  # numbers alone, such as 1/0

@@ -423,7 +423,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read and check the hyperparameters, and keep them as they were read: rl-zoo turns them into objects."""
+        """Read and check the hyperparameters, and keep a copy of them, because rl-zoo turns the values into objects."""
         # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so this method loads the trial.
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None
@@ -587,7 +587,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.eval_freq = -1
 
     def _create_evaluation(self, eval_freq: int) -> EvalCallback:
-        """Create the evaluation of a run whose hyperparameters have none, with rl-zoo's arguments.
+        """Create the evaluation callback of a run whose hyperparameters name none, with rl-zoo's arguments.
 
         :param eval_freq: environment steps between two evaluations, as ``--eval-freq`` says
         """
@@ -662,7 +662,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return VecNormalize(env, **kwargs)
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
-        """Load the model of ``-i``; a checkpoint is loaded with its own replay buffer.
+        """Load the model that ``-i`` names; a checkpoint is loaded with its own replay buffer.
 
         Unlike rl-zoo's method, this one also loads a replay buffer that was filled with another number of environments.
         """
@@ -796,7 +796,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._result.has_started = True
 
     def hyperparameters_optimization(self) -> None:
-        """Search for hyperparameters."""
+        """Run the hyperparameter search that ``-optimize`` requests."""
         from sb3_visual_td3.zoo.search import optimize
 
         optimize(self, self._begin)

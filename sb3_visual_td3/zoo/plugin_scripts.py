@@ -112,7 +112,7 @@ def run_script_of_zoo(module: str) -> None:
 
 @contextmanager
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
-    """Replace a command that a script of rl_zoo3 runs in another process by ours.
+    """Make a script of rl_zoo3 run our command where it would run another command in a new process.
 
     A repeated call is not run again, because record_training calls its command once for each file of a checkpoint.
 

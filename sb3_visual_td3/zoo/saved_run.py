@@ -125,7 +125,8 @@ def read_args(path: Path) -> dict[str, Any]:
     """
     if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
         raise ValueError(
-            f"{path} is not a regular file, or is larger than {MAX_ARGS_BYTES:,} bytes: rl-zoo did not write it"
+            f"{path} is not a regular file, or is larger than {MAX_ARGS_BYTES:,} bytes: expected the file that rl-zoo "
+            "writes"
         )
     try:
         args = yaml.load(path.read_text(encoding="utf-8"), Loader=_ArgsLoader)

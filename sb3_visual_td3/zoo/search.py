@@ -99,9 +99,9 @@ class Budget(NamedTuple):
 
 
 class Worker:
-    """Run trials of a study.
+    """Run trials of an Optuna study until the budget is used up.
 
-    :param study: the study
+    :param study: the Optuna study
     :param storage: storage of the study
     :param objective: function that runs a trial and returns its mean reward
     :param budget: number of trials to run
@@ -132,7 +132,7 @@ class Worker:
         self._is_over = False
 
     def run(self, n_jobs: int = 1) -> None:
-        """Run trials until there are enough.
+        """Run trials until the budget is used up.
 
         :param n_jobs: number of trials that run at a time, each in a thread
         :raises SearchStoppedError: if several trials in a row fail
@@ -318,7 +318,7 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
 
 
 def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """Return a hyperparameter file for training with the hyperparameters of a trial.
+    """Return the text of a hyperparameter file, with which a run can train with the hyperparameters of a trial.
 
     :param env_id: id of the environment
     :param hyperparams: the hyperparameters of the file that the search began with

@@ -39,7 +39,7 @@ TRAIN_LOG = "train.log"
 
 
 class Done(NamedTuple):
-    """Hold the result of one task.
+    """Hold the result of one Ray task: a training run or a worker of a search.
 
     :ivar run_dir: the folder of the run; None if there is none
     :ivar problem: the failure in one line; empty if the task succeeded
@@ -206,7 +206,7 @@ _HEALTHY = "nothing critical"
 
 
 def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], report: Path, flags: Sequence[str]) -> None:
-    """Store one trial for each seed that was judged.
+    """Store one trial in the Optuna study for each seed whose run was judged.
 
     :param storage: the storage, as returned by :func:`storage_of`
     :param study_name: name of the study in it

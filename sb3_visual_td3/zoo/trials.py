@@ -68,7 +68,7 @@ def sample_visual_td3_params(
     n_envs: int,  # noqa: ARG001
     additional_args: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Draw hyperparameters; every combination is valid.
+    """Draw hyperparameters of VisualTD3 for a trial; every combination of values is valid.
 
     :param trial: the trial that draws them
     :param n_actions: not used; rl-zoo passes the number of dimensions of an action
@@ -171,7 +171,7 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
 
 
 def no_go(findings: tuple[Finding, ...]) -> Finding | None:
-    """Return the finding because of which a trial is pruned.
+    """Return the critical finding that ends a trial early; None if training may continue.
 
     An uncertain finding, or a finding without data, does not prune a trial, because a healthy trial must not be lost.
 
