@@ -242,8 +242,8 @@ class FrameReplayBuffer(ReplayBuffer):
 
         :param obs: ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict of arrays
         :param next_obs: observations after the step; where an episode ended, its last observation
-        :param action: ``(n_envs, action_dim)``
-        :param reward: ``(n_envs,)``
+        :param action: the actions, ``(n_envs, action_dim)``
+        :param reward: the rewards, ``(n_envs,)``
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
         :raises ValueError: if an array has a wrong shape, or ``infos`` a wrong length; nothing is stored then
@@ -400,8 +400,8 @@ class FrameReplayBuffer(ReplayBuffer):
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
         """Sum the discounted rewards of each n-step window.
 
-        :param rows: ``(batch,)`` first rows
-        :param envs: ``(batch,)`` environments
+        :param rows: ``(batch,)`` first row of each window
+        :param envs: ``(batch,)`` environment of each window
         :param env: the VecNormalize that scales rewards; None for none
         :return: ``(batch,)`` last row of each window, ``(batch, 1)`` returns, and ``(batch, 1)`` discounts of the
             bootstrap; the discounts are None for single steps, because the algorithm then uses its own gamma

@@ -87,7 +87,7 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
     :param is_last: arrays ``(size, n_envs)`` that are True where a window has to end
     :param newest: the row written last; the row after it in the ring is the oldest one, or empty
     :param n_steps: length of the longest window, >= 1
-    :return: the windows
+    :return: the rows of each window
     """
     size = len(is_last[0])
     steps = np.arange(n_steps)
@@ -179,7 +179,7 @@ class FrameStore:
         """Store a copy of a frame.
 
         :param frame: ``(channels, height, width)`` uint8
-        :return: its number
+        :return: the number of the frame
         :raises MemoryError: if there are more frames than expected and the machine has no memory for them
         """
         if self._free:

@@ -35,7 +35,7 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
     :param action_space: the action space
     :param device: the device of the samples
     :param n_envs: number of environments that write in parallel
-    :param optimize_memory_usage: not supported
+    :param optimize_memory_usage: must be False, because this buffer does not support it
     :param handle_timeout_termination: True lets a truncated episode bootstrap from its last observation
     :param n_steps: number of rewards to sum, >= 1
     :param gamma: discount of each step
@@ -69,8 +69,8 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
 
         :param obs: arrays ``(n_envs, *part)`` by key
         :param next_obs: observations after the step
-        :param action: ``(n_envs, action_dim)``
-        :param reward: ``(n_envs,)``
+        :param action: the actions, ``(n_envs, action_dim)``
+        :param reward: the rewards, ``(n_envs,)``
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
         :raises ValueError: if an observation or the actions have a different shape

@@ -97,8 +97,8 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
     :param name: the name of the values, for the error
     :param values: an array of ``shape``. Its first axis may be missing if its length is 1 (one environment), and so may
         its last axis (one number for each environment)
-    :param shape: ``(n_envs, *part)``
-    :param dtype: the stored dtype
+    :param shape: the stored shape of a step, ``(n_envs, *part)``
+    :param dtype: the dtype in which the values are stored
     :return: the values, copied only if they have a different dtype
     :raises ValueError: if the shape differs, or if integers are stored and the values are not integers of that
         dtype
@@ -167,9 +167,9 @@ def step_actions(
 
     :param action: ``(n_envs, action_dim)``, or ``(n_envs, *space.shape)`` for an action space with several axes
     :param space: the action space
-    :param shape: ``(n_envs, action_dim)``
-    :param dtype: the stored dtype
-    :return: ``(n_envs, action_dim)``
+    :param shape: the stored shape of a step, ``(n_envs, action_dim)``
+    :param dtype: the dtype in which the values are stored
+    :return: the actions, ``(n_envs, action_dim)``
     :raises ValueError: if the shape differs
     """
     array = np.asarray(action)
@@ -184,8 +184,8 @@ def step_outcomes(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return rewards and ends of episodes as float32.
 
-    :param reward: ``(n_envs,)``
-    :param done: ``(n_envs,)``
+    :param reward: the rewards, ``(n_envs,)``
+    :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
     :param infos: one dict for each environment
     :param n_envs: number of environments
     :return: rewards and dones, each ``(n_envs,)``
@@ -274,7 +274,7 @@ class PairStore:
         """Store a step of all environments.
 
         :param place: rows to which the step is written
-        :param obs: ``(n_envs, *observation)``
+        :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
         :return: whether the step continues the previous step; ``shifts`` is always True, because there is no stack
         """

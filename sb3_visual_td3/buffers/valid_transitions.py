@@ -44,11 +44,11 @@ def add_valid(
     of an affected environment ends with its last valid transition: see :func:`end_segments`.
 
     :param add: the buffer's own ``add``
-    :param buffer: the buffer
+    :param buffer: the buffer to store in
     :param obs: ``(n_envs, *observation)``, or a dict of arrays
     :param next_obs: observations after the step
-    :param action: ``(n_envs, action_dim)``
-    :param reward: ``(n_envs,)``
+    :param action: the actions, ``(n_envs, action_dim)``
+    :param reward: the rewards, ``(n_envs,)``
     :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
     :param infos: one dict for each environment
     """

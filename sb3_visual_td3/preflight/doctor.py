@@ -122,7 +122,7 @@ def quick_doctor(model: BaseAlgorithm, n_timesteps: int) -> Examination:
 def print_examination(examination: Examination, console: Console | None = None) -> None:
     """Print the findings with their evidence and remedy, and a table of the checks.
 
-    :param examination: the result
+    :param examination: the examination to show
     :param console: console to print to; None prints to stdout
     """
     console = console or Console()
@@ -159,7 +159,7 @@ def _counted(n: int, word: str) -> str:
 def write_page(examination: Examination, path: Path, write: Callable[[Path, bytes], None]) -> None:
     """Write the result as an HTML page in the style of the report.
 
-    :param examination: the result
+    :param examination: the examination to show
     :param path: path of the HTML file
     :param write: function that writes bytes to a file
     """

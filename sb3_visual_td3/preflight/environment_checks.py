@@ -75,8 +75,8 @@ def check_environment(
     """Run all checks of an environment.
 
     :param env: the environments that the model trains on; call this inside ``with`` :func:`~.rollouts.unobserved`
-    :param examination: collects the results
-    :param gamma: the model's discount
+    :param examination: object that collects the results of the checks
+    :param gamma: the model's discount per step, in [0, 1]
     :param n_timesteps: environment steps of the planned run
     :param n_steps: largest number of steps of the longest rollout
     :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
@@ -167,7 +167,7 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
 
     :param rollout: steps with random actions
     :param space: the space of the observations that the learner gets
-    :param examination: collects the results
+    :param examination: object that collects the results of the checks
     """
     values_by_key = rollout.parts()
     is_finite = all(
@@ -331,7 +331,7 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
 
     :param rollout: steps with random actions
     :param time_limit: the limit of an episode's steps, if it is known
-    :param examination: collects the results
+    :param examination: object that collects the results of the checks
     """
     episodes = rollout.episodes()
     lengths = [length for length, _ in episodes]
@@ -377,9 +377,9 @@ def check_rewards(rollout: Rollout, gamma: float, are_normalized: bool, examinat
     """Check that rewards are finite, that they vary, and that networks can learn returns of their size.
 
     :param rollout: steps with random actions and the unscaled rewards of the environment
-    :param gamma: the discount
+    :param gamma: discount per step, in [0, 1]
     :param are_normalized: whether VecNormalize scales the rewards before the learner sees them
-    :param examination: collects the results
+    :param examination: object that collects the results of the checks
     """
     rewards = rollout.all_rewards()
     n_bad = int((~np.isfinite(rewards)).sum())
@@ -446,7 +446,7 @@ def discounted_return(rollout: Rollout, gamma: float) -> float:
     """Return the size of a discounted return in a rollout; 0 without a finite reward.
 
     :param rollout: steps with random actions
-    :param gamma: the discount
+    :param gamma: discount per step, in [0, 1]
     """
     rewards = rollout.all_rewards()
     rewards = rewards[np.isfinite(rewards)]
@@ -490,7 +490,7 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
 
     :param rollout: steps with random actions
     :param env: the environment; None if it runs in another process
-    :param examination: collects the results
+    :param examination: object that collects the results of the checks
     """
     address = getattr(env.unwrapped, "server_address", None) if env is not None else None
     failures = [info for infos in rollout.infos for info in infos if info.get("invalid_transition")]

@@ -378,7 +378,7 @@ class Examination:
 
         :param check_id: the id, a key of :data:`CATALOGUE`
         :param evidence: one sentence with the figures
-        :param value: the measured value
+        :param value: the value that the check measured
         :param severity: severity of the finding; None takes the severity in the catalogue
         :param remedy: remedy of the finding; None takes the remedy in the catalogue
         """

@@ -49,7 +49,7 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
 
     :param model: a model with the networks ``actor``, ``critic`` and ``critic_target``, as TD3, DDPG, SAC and TQC have
     :param rollout: transitions to learn from
-    :param examination: collects the results
+    :param examination: object that collects the results of the checks
     :param progress: function called with the name of each part
     """
     names = ("saturated_at_start", "group_without_gradient", "target_frozen", "leaking_features", "cannot_fit_batch")

@@ -123,7 +123,7 @@ def unobserved(env: VecEnv) -> Iterator[None]:
 
     Environments in other processes have Monitors of their own, which still write episodes.
 
-    :param env: the environments
+    :param env: the vectorized environments
     """
     normalizers = [each for each in _wrappers_of(env) if isinstance(each, VecNormalize)]
     monitors = list(_monitors_of(env))
@@ -182,7 +182,7 @@ def roll_out(
 ) -> Rollout:
     """Reset the environments and play actions.
 
-    :param env: the environments
+    :param env: the vectorized environments
     :param actions: ``(n_envs, *action_shape)`` for each step
     :param seed: seed of the reset; None resets without a seed
     :param is_enough: function called after each step; True ends the rollout before all actions are played

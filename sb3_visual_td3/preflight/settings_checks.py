@@ -47,7 +47,7 @@ def check_settings(
     """Run all checks of a model's settings.
 
     :param model: the model, trained or not
-    :param examination: collects the results
+    :param examination: object that collects the results of the checks
     :param n_timesteps: environment steps of the planned run
     :param episode_length: usual length of an episode in steps; None if it is not known
     """
@@ -134,8 +134,8 @@ def _check_normalized_pictures(model: BaseAlgorithm, examination: Examination) -
 def check_target_clamp(model: BaseAlgorithm, examination: Examination, expected_return: float) -> None:
     """Compare a fixed ``target_q_clamp`` of VisualTD3 with the returns of a random policy.
 
-    :param model: the model
-    :param examination: collects the results
+    :param model: the model to check
+    :param examination: object that collects the results of the checks
     :param expected_return: size of a discounted return, >= 0
     """
     clamp = getattr(getattr(model, "settings", None), "target_q_clamp", False)

@@ -58,7 +58,7 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
     Its name is durable only after :func:`sync_folder`.
 
     :param path: path of the file, which must not exist yet
-    :param parts: content in order
+    :param parts: the parts of the content, in order
     :raises OSError: if the operating system refuses; the incomplete file is left for the caller to remove
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)

@@ -219,7 +219,7 @@ class RunManifest:
         """Read a file and check it, so that users of the manifest can rely on its types.
 
         :param path: path of the file
-        :return: its content
+        :return: the content of the file
         :raises ValueError: if it is not a JSON object, is too large or too deep, has an unknown format_version, an
             unknown or missing key, or a value of the wrong type; the message names the file and the key
         :raises OSError: if it is not a regular file or cannot be read

@@ -337,7 +337,7 @@ class ArrayRecord(NamedTuple):
 class SnapshotRecord:
     """Hold the content of ``snapshot.json``.
 
-    :param step: environment steps
+    :param step: environment steps at which the snapshot was taken
     :param serial: a number one higher than that of any earlier snapshot. It shows which snapshot is the newest, because
         clocks can be wrong, and a run resumed from an older snapshot counts the same steps again
     :param created: ISO 8601 time with its UTC offset
@@ -485,7 +485,7 @@ def read_record(folder: Path) -> SnapshotRecord:
     """Read the record of a snapshot, which lists its parts; the parts themselves are not checked.
 
     :param folder: folder of the snapshot
-    :return: its record
+    :return: the record of the snapshot
     :raises SnapshotError: if the record is missing, damaged, foreign or cannot be read
     """
     try:
@@ -518,7 +518,7 @@ class Snapshot:
     """Hold a loaded snapshot, which was complete when it was loaded.
 
     :param path: folder of the snapshot
-    :param step: environment steps
+    :param step: environment steps at which the snapshot was taken
     :param created: ISO 8601 time with its UTC offset
     :param versions: versions by package name, as saved
     :param state: the state as saved; small arrays are ndarrays, large arrays are

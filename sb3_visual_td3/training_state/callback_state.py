@@ -72,7 +72,7 @@ def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> di
 
     :param root: the callback of ``learn()``, which holds the others
     :param env_state: function that reads the state of an evaluation's environments; None leaves this state out
-    :return: plain data
+    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     records = []
     for (path, number), callback in _numbered(root).items():

@@ -426,7 +426,7 @@ def evaluation_state(env: VecEnv) -> dict[str, Any]:
     been reset yet.
 
     :param env: the evaluation environment, with its layers
-    :return: plain data
+    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     base = env.unwrapped
     names = sub_env_names(base)

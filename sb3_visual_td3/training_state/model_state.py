@@ -260,7 +260,7 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
     them, as VisualTD3's does with ``overlap=True``.
 
     :param model: a model at the start of a rollout
-    :return: plain data
+    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     extras = None
     if isinstance(model, HasState):

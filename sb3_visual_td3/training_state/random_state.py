@@ -21,7 +21,7 @@ _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 def random_state() -> dict[str, Any]:
     """Read the global generators of Python, NumPy and torch, and of every CUDA device if CUDA is in use.
 
-    :return: plain data
+    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     version, words, gauss_next = random.getstate()
     # Reading the CUDA states would initialise CUDA, which costs seconds and memory even if nothing uses it.
@@ -99,7 +99,7 @@ def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
     A model samples its first ``learning_starts`` actions from its action space.
 
     :param space: any space of gymnasium
-    :return: plain data
+    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     return {
         "generator": generator_state(getattr(space, "_np_random", None)),

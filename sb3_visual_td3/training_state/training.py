@@ -43,7 +43,7 @@ def logger_state(logger: Logger) -> dict[str, Any]:
     videos are left out.
 
     :param logger: logger of the model
-    :return: plain data
+    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     pending: Mapping[str, Any] = logger.name_to_value
     values = plain_part({name: value for name, value in pending.items() if not isinstance(value, list | tuple | dict)})

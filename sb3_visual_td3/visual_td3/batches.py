@@ -121,7 +121,7 @@ def batch_of(
 ) -> Batch:
     """Make the batch of an update from a sample of a replay buffer.
 
-    :param data: the sample
+    :param data: transitions that the replay buffer has sampled
     :param gamma: discount of a step, used if the buffer returns no discounts
     :param pad: largest random shift of images, in pixels
     :param pictures: the spaces of the images among the observations, by key

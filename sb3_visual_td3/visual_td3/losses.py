@@ -22,7 +22,7 @@ def smoothed_actions(actions: th.Tensor, noise: th.Tensor, noise_clip: float) ->
 
     :param actions: ``(batch, action_dim)`` actions of the target policy in [-1, 1]
     :param noise: ``(batch, action_dim)`` unclipped noise
-    :param noise_clip: limit of |noise|
+    :param noise_clip: largest magnitude of the noise, >= 0
     :return: ``(batch, action_dim)`` actions in [-1, 1]
     """
     return (actions + noise.clamp(-noise_clip, noise_clip)).clamp(-1, 1)
@@ -36,8 +36,8 @@ def td_target(
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param dones: ``(batch, 1)``, 1 where the episode terminated (not where it was truncated)
     :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps
-    :param next_q_values: ``(batch, n_critics)``
-    :return: ``(batch, 1)``
+    :param next_q_values: ``(batch, n_critics)`` values of the target critics in the next state
+    :return: ``(batch, 1)`` targets
     """
     smallest, _ = th.min(next_q_values, dim=1, keepdim=True)
     return rewards + (1 - dones) * discounts * smallest
@@ -49,7 +49,7 @@ def critic_losses(
     """Return the loss of each critic.
 
     :param q_values: one ``(batch, 1)`` tensor per critic
-    :param target_q_values: ``(batch, 1)``
+    :param target_q_values: ``(batch, 1)`` targets from :func:`td_target`
     :param kind: ``"mse"`` for the squared error, ``"huber"`` for Huber's loss with delta 1 (MR.Q, Fujimoto et al. 2025)
     :return: one scalar per critic
     """
@@ -75,7 +75,7 @@ def actor_loss(q_values: Sequence[th.Tensor], objective: ActorObjective = "q1") 
 def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
     """Return the mean squared activation before the policy's tanh, whose gradient vanishes for large activations.
 
-    :param pre_tanh: ``(batch, action_dim)``
+    :param pre_tanh: ``(batch, action_dim)`` outputs of the actor before the tanh
     :return: a scalar >= 0
 
     Source: Fujimoto et al. 2025, "Towards General-Purpose Model-Free Reinforcement Learning" (MR.Q).
@@ -134,10 +134,10 @@ class TargetRange:
     def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
         """Widen the range by a batch's rewards, and clamp the batch's targets to it.
 
-        :param targets: ``(batch, 1)``
+        :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
         :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps
-        :return: ``(batch, 1)``
+        :return: ``(batch, 1)`` clamped targets
         """
         if self.limit is False:
             return targets

@@ -493,7 +493,7 @@ def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]
     so other pictures with channels last need an extractor that transposes them.
 
     :param space: the observation space
-    :param kwargs: the policy's arguments
+    :param kwargs: the policy's arguments by name
     :return: the arguments of the policy that have to be replaced
     """
     extractor = kwargs.get("features_extractor_class", FlattenExtractor)

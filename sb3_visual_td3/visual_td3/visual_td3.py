@@ -92,7 +92,7 @@ class VisualTD3(TD3):
     :param pre_tanh_penalty: weight of the mean squared activation before the policy's tanh
     :param target_q_clamp: True keeps targets within the returns that the rewards sampled so far allow; a number keeps
         them within +- that number
-    :param critic_loss: ``"mse"`` or ``"huber"``
+    :param critic_loss: loss of the critics: ``"mse"`` (squared error) or ``"huber"``
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as
         ``"lin_0.5_0.1"``; not used if an ``action_noise`` is given
     :param precision: arithmetic of the networks while they learn: ``"fp32"``, ``"bf16"``, or ``"auto"``, which is
@@ -331,7 +331,7 @@ class VisualTD3(TD3):
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Update the critics ``gradient_steps`` times, and actor and targets once every ``policy_delay`` updates.
 
-        :param gradient_steps: number of updates
+        :param gradient_steps: number of updates of the critics
         :param batch_size: number of transitions in each update
         :raises ValueError: if a loss or its gradient is not finite and no callback handles that; the weights are then
             as before. Under the preset ``"td3"`` updates are not checked, as in Stable-Baselines3
@@ -371,7 +371,7 @@ class VisualTD3(TD3):
     def update_critic(self, batch: Batch) -> th.Tensor:
         """Make one gradient step of the critics, and of a shared encoder, towards the TD targets.
 
-        :param batch: the transitions
+        :param batch: the transitions of this update
         :return: the sum of the critics' losses, a scalar
         """
         target_q_values = self._target_q_values(batch)
@@ -431,7 +431,7 @@ class VisualTD3(TD3):
 
         The critics compute the Q-values from the features of their own encoder.
 
-        :param batch: the transitions
+        :param batch: the transitions of this update
         :return: the loss without the penalty, a scalar
         """
         if self._is_stock_policy:
@@ -502,7 +502,7 @@ class VisualTD3(TD3):
         group. It skips the step if the loss or its gradient is not finite.
 
         :param network: the network to update
-        :param loss: a scalar
+        :param loss: the network's loss, a scalar
         :param values: the update's tensors by name, for the observers
         :param replayed: the observations as the replay buffer gave them, for the observers
         """
@@ -823,7 +823,7 @@ class VisualTD3(TD3):
         A pending transition is stored first. This changes no result, because no update samples the replay buffer before
         the transition would have been stored anyway.
 
-        :return: plain data
+        :return: plain data: numbers, strings and arrays, in lists and dicts
         """
         self._record_losses()
         if self.replay_buffer is not None:

@@ -286,7 +286,7 @@ def figures_kept(command: str) -> Iterator[None]:
 
     A figure without data is neither shown nor written.
 
-    :param command: our subcommand
+    :param command: name of the subcommand of ``visual-td3``
     """
     from matplotlib import pyplot as plt
 

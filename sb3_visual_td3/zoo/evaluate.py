@@ -145,7 +145,7 @@ def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
     """Summarise episodes by driver and map, and over all maps.
 
     :param drives: episodes by driver and map; each list has at least one episode
-    :return: the table
+    :return: mean and 95 % interval of each quantity, by driver and map
     """
     table: Table = {}
     for driver, by_map in drives.items():
@@ -158,7 +158,7 @@ def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) 
     """Summarise episodes in an environment without maps.
 
     :param episodes: episodes by player, all under the key :data:`ALL_MAPS`
-    :return: the table
+    :return: mean and 95 % interval of each quantity, by driver and map
     """
     return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
 
@@ -294,7 +294,7 @@ def _cell(interval: Interval | None, number: str) -> str:
 def run(settings: argparse.Namespace) -> int:
     """Evaluate an agent, print the table and write the JSON file.
 
-    :param settings: the parsed arguments
+    :param settings: the parsed arguments of ``visual-td3 evaluate``
     :return: the exit code
     """
     register()

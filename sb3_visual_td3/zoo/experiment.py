@@ -354,7 +354,7 @@ def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]
 
     :param args: rl-zoo's parsed arguments, with the seed that was drawn
     :param hyperparams: the hyperparameters as read, before rl-zoo turns them into objects
-    :return: plain data
+    :return: plain data: numbers and strings, in lists and dicts
     :raises ValueError: if a hyperparameter is Python code or an object that cannot be written as plain data
     """
     described = {name: getattr(args, name) for name in (*_TYPES, *_MAPPING_FLAGS)}
@@ -586,7 +586,7 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
     :param experiment: a description that has been checked
     :param conf_file: the file that holds the hyperparameters, see :func:`hyperparameter_file`
     :param tensorboard_log: folder of the event files; None for RUN_DIR/tb
-    :return: the flags
+    :return: the words of the command line
     """
     arguments = ["--conf-file", conf_file]
     for name in _TYPES:

@@ -37,7 +37,7 @@ SUFFIXES = (".onnx", ".pt")
 def run(settings: argparse.Namespace) -> int:
     """Export the policy of a run, and print what the file expects and returns.
 
-    :param settings: the parsed arguments
+    :param settings: the parsed arguments of ``visual-td3 export``
     :return: the exit code
     """
     register()

@@ -93,7 +93,7 @@ def add_packages_argument(parser: argparse.ArgumentParser) -> None:
 def packages_in(arguments: Sequence[str]) -> list[str]:
     """Return the modules that ``--gym-packages`` names on a command line.
 
-    :param arguments: the command line
+    :param arguments: the words of the command line
     :return: the dotted names; empty if the flag is not there
     """
     parser = argparse.ArgumentParser(add_help=False)
@@ -169,7 +169,7 @@ def _bare_name(env_id: str) -> str:
 def check_env_flags(arguments: Sequence[str], default_env: str) -> None:
     """Import the packages that a command line of rl-zoo names, and check its environment.
 
-    :param arguments: the command line
+    :param arguments: the words of the command line
     :param default_env: the environment if the command line names none
     :raises UsageError: if a module or the environment does not exist
     """

@@ -51,7 +51,7 @@ _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None:
     """Check that the model's numeric arguments are numbers.
 
-    :param block: the hyperparameters
+    :param block: the hyperparameters by name
     :param algorithm: class of the model, whose annotations show which arguments are numbers
     :param where: name of the block in error messages
     :raises ValueError: if a value is text, a mapping or a list, or not finite
@@ -94,7 +94,7 @@ def _as_number(text: str) -> str:
 def check_structure(block: Mapping[str, Any], where: str) -> None:
     """Check the hyperparameters that must be names or mappings.
 
-    :param block: the hyperparameters
+    :param block: the hyperparameters by name
     :param where: name of the block in error messages
     :raises ValueError: if a hyperparameter has a different type, or ``normalize`` has an unknown key
     """

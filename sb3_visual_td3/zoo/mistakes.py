@@ -147,8 +147,8 @@ def _owner(error: Exception) -> str:
 def answer(command: str, error: Exception) -> int:
     """Print the exception that ended a command: one line for a mistake, the traceback for a bug.
 
-    :param command: our subcommand
-    :param error: the exception
+    :param command: name of the subcommand of ``visual-td3``
+    :param error: the exception that ended the command
     :return: the exit code
     """
     if is_mistake(error):
@@ -159,8 +159,8 @@ def answer(command: str, error: Exception) -> int:
 def complain(command: str, error: Exception) -> int:
     """Print a mistake as one line on stderr.
 
-    :param command: our subcommand
-    :param error: the exception
+    :param command: name of the subcommand of ``visual-td3``
+    :param error: the exception that ended the command
     :return: the exit code
     :raises BrokenPipeError: if the program that reads our output has ended, so that nothing can be printed
     """
@@ -187,8 +187,8 @@ def complain(command: str, error: Exception) -> int:
 def save_failed(command: str, error: Exception) -> int:
     """Print that the final model of a training run could not be saved.
 
-    :param command: our subcommand
-    :param error: the exception
+    :param command: name of the subcommand of ``visual-td3``
+    :param error: the exception that ended the command
     :return: the exit code
     """
     print(f"visual-td3 {command}: {in_one_line(error)}", file=sys.stderr)

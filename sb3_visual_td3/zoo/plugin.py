@@ -287,7 +287,7 @@ class Learner:
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
         """Train the model, and keep the exception that ends its training.
 
-        :param total_timesteps: number of steps
+        :param total_timesteps: number of environment steps
         :param kwargs: passed to the model's own ``learn``
         :return: the model
         """

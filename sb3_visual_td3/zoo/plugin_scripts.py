@@ -60,7 +60,7 @@ class ModelToWatch:
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
     """Return rl_zoo3's algorithms, and ours as :class:`ModelToWatch`.
 
-    :param algo: name of our algorithm
+    :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     :return: classes by name
     """
     return ChainMap({algo: ModelToWatch()}, cast(dict[str, Any], ALGOS))
@@ -70,7 +70,7 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
 def watching(algo: str) -> Iterator[None]:
     """Make rl_zoo3's scripts load models of our algorithm, and make the environment as it was in training.
 
-    :param algo: name of our algorithm
+    :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """
     create = rl_zoo3.utils.create_test_env
 
@@ -93,7 +93,7 @@ def run_watching(module: str, algo: str) -> None:
     """Run a script of rl_zoo3 that loads a model.
 
     :param module: dotted name of the script
-    :param algo: name of our algorithm
+    :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """
     with watching(algo):
         run_script_of_zoo(module)
@@ -242,7 +242,7 @@ def run_push_to_hub(algo: str) -> None:
 
     The agent's page shows our commands, because rl_zoo3's own commands do not accept the algorithm.
 
-    :param algo: name of our algorithm
+    :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """
     from huggingface_hub import repocard
 
@@ -286,7 +286,7 @@ def card_of_run(run_dir: Path) -> str:
     """Return the part of an agent's page with the verdict on its training and its scores.
 
     :param run_dir: folder of the run, which holds report.json if ``visual-td3 report`` has judged the run
-    :return: Markdown
+    :return: the part of the page, in Markdown
     """
     lines = ["## The training", ""]
     report = run_dir / "report.json"

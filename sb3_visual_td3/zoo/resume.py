@@ -41,7 +41,7 @@ from sb3_visual_td3.zoo.train import train_and_report_errors
 def run(settings: argparse.Namespace) -> int:
     """Continue a run.
 
-    :param settings: the parsed arguments
+    :param settings: the parsed arguments of ``visual-td3 resume``
     :return: the exit code
     """
     run_dir: Path = settings.run_dir

@@ -147,7 +147,7 @@ def read_args(path: Path) -> dict[str, Any]:
 def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any) -> SavedRun:
     """Find a run by its algorithm, environment and number, as rl-zoo does.
 
-    :param folder: the log folder
+    :param folder: the log folder, such as ``logs``
     :param algo: name of the algorithm
     :param env_id: id of the environment
     :param exp_id: number of the run; 0 is the latest

@@ -264,7 +264,7 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
     """Print the best trial, and write the report to the same place as rl-zoo does.
 
     :param manager: rl-zoo's experiment manager, which has the folder
-    :param study: the study
+    :param study: the Optuna study
     :param is_ours: whether the trials train VisualTD3; then the best trial is also written as a hyperparameter file
     :return: path of the report without its ending
     """
@@ -323,7 +323,7 @@ def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str,
     :param env_id: id of the environment
     :param hyperparams: the hyperparameters of the file that the search began with
     :param params: hyperparameters that the trial has drawn
-    :return: YAML
+    :return: the text, in YAML
     :raises ValueError: if the file's ``policy_kwargs`` are Python code
     :raises yaml.YAMLError: if the file's hyperparameters hold more than plain data
     """

@@ -138,7 +138,7 @@ class Heartbeat:
 class WorkerMonitor:
     """Fail the trials of dead workers, and queue their parameters again.
 
-    :param study: the study
+    :param study: the Optuna study
     :param storage: storage of the study
     :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
     :param clock: a clock in seconds that never goes back
@@ -200,7 +200,7 @@ class WorkerMonitor:
 def trial_id_of(study: optuna.Study, storage: BaseStorage, number: int) -> int:
     """Return the id that the storage has given to a trial; the id may differ from the trial's number in its study.
 
-    :param study: the study
+    :param study: the Optuna study
     :param storage: storage of the study
     :param number: number of the trial
     """
@@ -211,7 +211,7 @@ def trial_id_of(study: optuna.Study, storage: BaseStorage, number: int) -> int:
 def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) -> bool:
     """Mark a trial as failed.
 
-    :param study: the study
+    :param study: the Optuna study
     :param storage: storage of the study
     :param number: number of the trial
     :param reason: stored as the trial's user attribute ``fail_reason``
@@ -228,7 +228,7 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
     """Queue the parameters of a trial that could not be finished.
 
-    :param study: the study
+    :param study: the Optuna study
     :param trial: the trial; it may have drawn only some of its parameters
     :return: whether the parameters were queued; parameters with which several workers have died are not
     """
@@ -347,7 +347,7 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
 def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """Check that the trials of a study can be compared with those of this search.
 
-    :param study: the study
+    :param study: the Optuna study
     :param identity: properties that its trials must share; keys that the study has not stored are not compared
     :raises ValueError: if a value differs, or the study minimises its value
     """

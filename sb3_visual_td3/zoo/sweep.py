@@ -65,7 +65,7 @@ class Sweep(NamedTuple):
 def run(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
     """Run a sweep; errors are printed to stderr.
 
-    :param settings: the parsed arguments
+    :param settings: the parsed arguments of ``visual-td3 sweep``
     :param flags: flags that are passed to ``visual-td3 train``
     :return: the result of the sweep
     """
@@ -81,7 +81,7 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
 def complain(text: str) -> int:
     """Print a usage error to stderr.
 
-    :param text: the message
+    :param text: what is wrong and how to correct it
     :return: the exit code
     """
     print(f"visual-td3 sweep: {text}", file=sys.stderr)
@@ -91,7 +91,7 @@ def complain(text: str) -> int:
 def storage_of(settings: argparse.Namespace) -> str:
     """Return the storage for the trials; the path of a file is absolute, because workers run in other folders.
 
-    :param settings: the parsed arguments
+    :param settings: the parsed arguments of ``visual-td3 sweep``
     """
     if settings.storage is None:
         return str((Path(settings.log_folder) / JOURNAL_NAME).absolute())

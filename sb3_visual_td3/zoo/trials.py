@@ -115,7 +115,7 @@ def sample_visual_td3_params(
 def convert_visual_td3_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a trial's drawn values to the hyperparameters that it trained with.
 
-    :param sampled_params: ``trial.params``
+    :param sampled_params: the drawn values by name, from Optuna's ``trial.params``
     :return: arguments of VisualTD3, plain data
     :raises ValueError: if values are missing, because the trial ended while it drew them
     """
