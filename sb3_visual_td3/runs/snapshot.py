@@ -61,7 +61,8 @@ def describing_errors(what: str) -> Iterator[None]:
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
         reason = in_one_line(error)
         raise SnapshotError(
-            f"{what}: this version did not write its state ({type(error).__name__}: {reason})"
+            f"{what}: this version cannot read its state ({type(error).__name__}: {reason}); use the "
+            "version that wrote it"
         ) from error
 
 

@@ -523,7 +523,7 @@ def _written_by(write: FileWriter, path: Path) -> FileDigest:
         # torch raises a RuntimeError if the disk is full.
         raise SnapshotError(f"{path.name}: {type(error).__name__}: {error}") from error
     if not path.is_file():
-        raise SnapshotError(f"{path.name}: its writer did not create a file of this name")
+        raise SnapshotError(f"{path.name}: the function that should write this file did not create it")
     sync_file(path)
     return digest_of(path)
 

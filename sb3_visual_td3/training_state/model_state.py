@@ -337,9 +337,9 @@ def _counter(name: str, value: Any) -> Any:
     # The remaining progress falls below 0 if the last rollout is longer than the rest of the training.
     is_too_small = is_number(value) and value < 0 and name != "_current_progress_remaining"
     if name not in _COUNTERS or not is_number(value) or is_too_small:
-        raise ValueError(f"the counter {name} is {value!r}: expected a number >= 0")
+        raise ValueError(f"the counter {name} is {value!r}: expected a number >= 0. Resume from another snapshot")
     if name not in _FRACTIONS and not float(value).is_integer():
-        raise ValueError(f"the counter {name} is {value!r}: expected an integer")
+        raise ValueError(f"the counter {name} is {value!r}: expected an integer. Resume from another snapshot")
     return value
 
 

@@ -172,7 +172,9 @@ def set_training_state(
     set_logger_state(model.logger, state["logger"])
     messages += set_callbacks_state(root, state["callbacks"], set_evaluation_state)
     if type(state["n_threads"]) is not int:
-        raise ValueError(f"n_threads is {state['n_threads']!r}: expected an integer")
+        raise ValueError(
+            f"the snapshot has n_threads={state['n_threads']!r}: expected an integer. Resume from another snapshot"
+        )
     if state["n_threads"] != th.get_num_threads():
         messages.append(
             f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, which rounds differently: "

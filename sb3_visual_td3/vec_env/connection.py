@@ -116,7 +116,7 @@ class Connection:
             for buffer in buffers:
                 self._connection.recv_bytes_into(buffer)
         except (OSError, EOFError) as error:
-            raise ConnectionLostError(str(error) or "closed by the other side") from error
+            raise ConnectionLostError(str(error) or "the other side has closed the connection") from error
         return pickle.loads(packed, buffers=buffers)
 
     def poll(self, timeout_s: float = 0.0) -> bool:

@@ -447,7 +447,9 @@ class EnvSlot:
         try:
             answer = self._ray.get(answer_ref, timeout=self._patience_s)
         except self._ray.exceptions.GetTimeoutError as error:
-            raise EnvLostError(f"environment {self.index}: {self._silence}") from error
+            raise EnvLostError(
+                f"environment {self.index}: {self._silence}; check its machine, or raise patience_s"
+            ) from error
         except self._ray.exceptions.RayTaskError as error:
             # Ray wraps the environment's exception. The learner should see the original, as with SubprocVecEnv.
             cause = getattr(error, "cause", None)

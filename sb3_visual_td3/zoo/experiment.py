@@ -638,4 +638,6 @@ def kept_experiment(run_dir: Path) -> Any:
             raise ValueError(f"larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a description")
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): the run cannot be started again from it") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}), so the run cannot be started again: train a new run"
+        ) from error

@@ -123,7 +123,7 @@ def import_packages(packages: Sequence[str]) -> None:
             )
             if not is_itself_missing:
                 raise ImportError(
-                    f"{PACKAGES_FLAG} {package}: the module needs {error.name}, which is not installed"
+                    f"{PACKAGES_FLAG} {package}: the module needs {error.name}, which is not installed: install it"
                 ) from error
             name = Path(package).stem
             is_path = name != package and (package.endswith(".py") or os.sep in package)

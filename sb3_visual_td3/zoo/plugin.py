@@ -462,7 +462,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         try:
             processed = super()._preprocess_hyperparams(hyperparams)
         except ArithmeticError as error:  # rl-zoo evaluates code in the file, such as 1/0
-            raise ValueError(f"{where}: {' or '.join(code)} cannot be evaluated: {error}") from error
+            raise ValueError(f"{where}: {' or '.join(code)} cannot be evaluated: {error}; correct its code") from error
         if self._eval_env_kwargs_args is None:
             self.eval_env_kwargs = self.env_kwargs
         return processed

@@ -246,7 +246,7 @@ def torch_on_a_full_disk(path: Path) -> None:
     ("writer", "message"),
     [
         (torch_on_a_full_disk, "model.zip: RuntimeError: PytorchStreamWriter failed"),
-        (lambda path: None, "model.zip: its writer did not create a file of this name"),
+        (lambda path: None, "model.zip: the function that should write this file did not create it"),
     ],
 )
 def test_a_file_that_its_writer_could_not_write_is_named(

@@ -125,7 +125,7 @@ def test_a_connection_closed_by_the_other_side_is_lost(ends):
     theirs.close()
     theirs.close()
     assert ours.poll()
-    with pytest.raises(ConnectionLostError, match="closed by the other side"):
+    with pytest.raises(ConnectionLostError, match="the other side has closed the connection"):
         ours.receive()
     with pytest.raises(ConnectionLostError):
         send_forever(ours)  # the first message goes into a buffer, and comes back as a refusal
