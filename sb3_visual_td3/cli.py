@@ -108,9 +108,10 @@ def _resume(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 resume",
         description="Continue a run that was killed, from its newest valid snapshot.",
-        epilog="If the simulator can save its state (LiteDriving-v0), the result is bit for bit that of a run that was "
-        "never killed. Otherwise (CARLA) the run continues with a new episode, and a message says so. A run without a "
-        "snapshot starts again. If a run was killed while it saved its final model, only this model is saved. "
+        epilog="If the simulator can save its state (LiteDriving-v0), the resumed run gives the same results as a "
+        "run that was never killed, bit for bit. Otherwise (CARLA) the run continues with a new episode, and a message "
+        "says so. A run without a snapshot starts again. If a run was killed while it saved its final model, only this "
+        "model is saved. "
         f"{EXIT_CODES}",
     )
     parser.add_argument(
@@ -189,7 +190,7 @@ def _sweep(arguments: list[str]) -> int:
         "-f",
         "--log-folder",
         default="logs",
-        help="folder for the runs; on a cluster, one that all machines share (default: logs)",
+        help="folder for the runs; on a cluster, all machines must share it (default: logs)",
     )
     parser.add_argument(
         "--storage",
@@ -507,9 +508,9 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
+    """Run a subcommand of ``visual-td3``.
 
-    :param arguments: command-line arguments; None for those of the process
+    :param arguments: command-line arguments; None for ``sys.argv[1:]``
     :return: the exit code; 141, as shells report SIGPIPE, if the program that reads stdout ended first
     """
     try:

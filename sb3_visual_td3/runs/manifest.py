@@ -113,7 +113,7 @@ def _memory_gb() -> float | None:
 def command_line(arguments: Sequence[str] | None = None) -> list[str]:
     """Return the command line of this process, with user and password in addresses replaced by ``***``.
 
-    :param arguments: the command line to use; None for that of this process
+    :param arguments: the words of a command line; None for ``sys.orig_argv``
     :return: the words of the command line
     """
     words = sys.orig_argv if arguments is None else arguments

@@ -251,7 +251,7 @@ class Health(NamedTuple):
 
 
 def health_label(health: Health | None) -> str:
-    """Return the word for a health in a list of snapshots: "healthy", "unhealthy" or "not judged"."""
+    """Return the word that describes a snapshot's health to the user: "healthy", "unhealthy" or "not judged"."""
     if health is None:
         return "not judged"
     return "healthy" if health.is_healthy else "unhealthy"
@@ -265,7 +265,7 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
     that is certain to be healthy; the snapshot that becomes certain next; and the newest healthy snapshot, if an
     unhealthy one follows it.
 
-    :param healths: health of all snapshots, oldest first; None for those that were not judged
+    :param healths: health of all snapshots, oldest first; None for a snapshot that was not judged
     :return: indices of the snapshots to keep
     """
     healthy = [(place, health) for place, health in enumerate(healths) if health is not None and health.is_healthy]
@@ -301,7 +301,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def is_file_name(name: object) -> bool:
-    """Return whether a name is a valid file name within the snapshot's folder, other than that of the record."""
+    """Return whether a name is a valid file name within the snapshot's folder, and is not the name of the record."""
     return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None and name != RECORD_NAME
 
 

@@ -54,8 +54,8 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     **{f"stable_baselines3.common.callbacks.{name}": attributes for name, attributes in _SB3.items()},
     **{f"rl_zoo3.callbacks.{name}": attributes for name, attributes in _ZOO.items()},
 }
-"""Attributes that change while a callback of Stable-Baselines3 or rl-zoo works, by class. A subclass also has those of
-its parents. A class that is not listed is reported to the user by :func:`unknown_callbacks`."""
+"""Attributes that change while a callback of Stable-Baselines3 or rl-zoo works, by class. A subclass also has the
+attributes of its parents. A class that is not listed is reported to the user by :func:`unknown_callbacks`."""
 
 
 def callbacks_in(root: BaseCallback) -> list[BaseCallback]:

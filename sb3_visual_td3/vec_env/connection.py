@@ -78,7 +78,7 @@ class Connection:
         """Send a value.
 
         :param value: any value that pickle or cloudpickle can serialise
-        :raises ConnectionLostError: if the other side is gone
+        :raises ConnectionLostError: if the other side has closed the connection or cannot be reached
         """
         large: list[memoryview] = []
 
@@ -107,7 +107,7 @@ class Connection:
         """Wait for the next value from the other side.
 
         :return: the value; its arrays are writeable
-        :raises ConnectionLostError: if the other side is gone
+        :raises ConnectionLostError: if the other side has closed the connection or cannot be reached
         """
         try:
             sizes, packed = pickle.loads(self._connection.recv_bytes())
@@ -138,8 +138,8 @@ AnyConnection = TypeVar("AnyConnection", bound=Connection)
 class ActorConnection(Connection):
     """Step an :class:`EnvActor` over a connection; this is the learner's side.
 
-    While the connection is open, the actor does not answer Ray's calls. The learner calls :meth:`leave` before it makes
-    one.
+    While the connection is open, the actor does not answer Ray's calls. Before the learner makes a Ray call, it calls
+    :meth:`leave`.
 
     :param actor: Ray's handle of an :class:`EnvActor` whose ``listen`` has been called
     :param address: the address that ``listen`` returned

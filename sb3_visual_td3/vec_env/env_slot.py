@@ -228,7 +228,7 @@ class EnvSlot:
             connection.close()
 
     def ask_step(self, action: Any) -> None:
-        """Send an action, unless the environment is late or being restarted."""
+        """Send an action, unless an earlier answer is still missing or the environment is being restarted."""
         if not self.is_free:
             return  # the action is dropped: the environment still makes an earlier step
         if self.connection is None:

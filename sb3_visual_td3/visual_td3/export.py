@@ -90,7 +90,7 @@ def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = Non
         torch.onnx.export(actor, (torch.zeros(1, 4, 84, 84, dtype=torch.uint8),), "actor.onnx", dynamo=False)
 
     :param model: a VisualTD3, or Stable-Baselines3's TD3 or DDPG
-    :param normalizer: the VecNormalize that scaled observations in training; None takes that of the model's environment
+    :param normalizer: the VecNormalize that scaled observations in training; None takes the model's own
     :return: the module
     :raises ValueError: if the model has no deterministic actor for a Box of actions
     """

@@ -844,7 +844,7 @@ class VisualTD3(TD3):
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learned state that is not in the weights: the range of rewards seen.
+        """Restore the learned state that is not in the weights: the range of the rewards sampled so far.
 
         ``lr_scale`` and the number of updates that are still due stay as they are, because a rollback does not change
         how far the training has come.
@@ -902,15 +902,15 @@ class VisualTD3(TD3):
         return super().load(path, env, device, custom_objects, print_system_info, force_reset, **given)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Continue in another environment, also with another number of environments.
+        """Continue the training in another environment, also with another number of parallel environments.
 
         The replay buffer is rearranged for the new number. Under ``preset="td3"`` the number must stay the same, as in
         Stable-Baselines3.
 
         :param env: the environment
         :param force_reset: True begins the training with a reset; with another number of environments it always does
-        :raises ValueError: if its spaces differ, if the observations to store are not those that the policy sees, or if
-            the replay buffer cannot be rearranged
+        :raises ValueError: if the environment has other spaces, if the replay buffer would store other observations
+            than the policy sees, or if the replay buffer cannot be rearranged
         """
         env = self._wrap_env(env, self.verbose)
         checks.check_normalizer(self.observation_space, unwrap_vec_normalize(env))

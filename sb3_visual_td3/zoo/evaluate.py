@@ -136,7 +136,7 @@ _EXPLANATION = (
     "speed (the default; an environment may be set to another fraction)."
 )
 _ROUTE_EXPLANATION = (
-    f"{_INTERVAL} success: the vehicle reached the goal. driving score: that of CARLA's leaderboard 2.1, the mean of "
+    f"{_INTERVAL} success: the vehicle reached the goal. driving score: as in CARLA's leaderboard 2.1, the mean of "
     "completion in percent / (1 + penalties of the infractions)."
 )
 

@@ -215,7 +215,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Make rl_zoo3 read these arguments instead of those of the process.
+    """Make rl_zoo3 read these arguments instead of the process's own ``sys.argv``.
 
     :param command: our subcommand, which ``--help`` shows as the program's name
     :param arguments: flags of the subcommand

@@ -159,9 +159,9 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
 
 
 VEC_ENVS: Mapping[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv, "ray": RayVecEnv}
-"""Classes by their names in ``--vec-env``."""
+"""Classes of VecEnvs by the names that ``--vec-env`` accepts."""
 STOCK_VEC_ENVS = ("dummy", "subproc")
-"""Names that rl-zoo knows."""
+"""Names that rl-zoo's own ``--vec-env`` accepts."""
 KEY = "vec_env_kwargs"
 _PLACE_KEYS = {"town", "maps"}
 """Arguments of driving environments that say where to drive."""

@@ -251,7 +251,7 @@ class ContinuedModel:
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
         """Continue the training of the loaded model.
 
-        :param total_timesteps: number of steps beyond those that the model has made
+        :param total_timesteps: number of further environment steps
         :param kwargs: passed to the model's own ``learn``
         :return: the model
         """

@@ -5,7 +5,8 @@ rl_zoo3 (now 2.9) has removed these obstacles:
 
 - enjoy, record_video and push_to_hub have hard-coded lists of off-policy algorithms
 - record_video and push_to_hub do not read ``env_kwargs`` of the hyperparameter file
-- benchmark calls ``python enjoy.py`` in the current folder, and record_training ``python -m rl_zoo3.record_video``
+- benchmark calls ``python enjoy.py`` in the current folder
+- record_training calls ``python -m rl_zoo3.record_video``, which does not accept our algorithm
 - the scripts for the hub import names of older releases of huggingface_hub and huggingface_sb3
 """
 
@@ -75,7 +76,7 @@ def watching(algo: str) -> Iterator[None]:
     create = rl_zoo3.utils.create_test_env
 
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
-        """Make the environment with its arguments in training, which the command line may override."""
+        """Make the environment with the arguments that it had in training; the command line may override them."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
         kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
         return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
@@ -173,7 +174,7 @@ def run_benchmark() -> None:
 
 
 def run_record_training() -> None:
-    """Run rl_zoo3's record_training; our record-video command films the parts of its film.
+    """Run rl_zoo3's script record_training, which calls our record-video command for each part of the film.
 
     :raises ValueError: if the film's folder holds other files, because rl_zoo3 would delete them, or if no film was
         made

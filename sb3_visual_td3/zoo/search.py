@@ -374,7 +374,7 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
 
 
 def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the hyperparameters of a file by those of a trial, except for those of the command line.
+    """Replace hyperparameters of a file by the values of a trial; hyperparameters of the command line stay.
 
     :param manager: rl-zoo's experiment manager, which has ``--storage`` and ``--study-name``
     :param trial_id: number of the trial
