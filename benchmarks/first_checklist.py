@@ -56,30 +56,30 @@ def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, 
     clipped = max(m["mean"] for tag, m in metrics.items() if tag.endswith("_clip_fraction"))
     yield (
         "Implement gradient clipping (max_norm=1.0) for actor CNN",
-        f"`max_grad_norm={{'actor_cnn': 1.0}}` is there. It is no cure: actor loss {loss(FIRST_RUN)} without and "
-        f"{loss('leak, clip 1, cnn 1e-5, raw')} with it. Here the limit is {settings['max_grad_norm']:g}, "
-        f"and {clipped:.0%} of the gradients were clipped",
+        f"`max_grad_norm={{'actor_cnn': 1.0}}` does this. It does not cure the leak: the actor loss is "
+        f"{loss(FIRST_RUN)} without clipping and {loss('leak, clip 1, cnn 1e-5, raw')} with it. In this run the "
+        f"limit is {settings['max_grad_norm']:g}, and {clipped:.0%} of the gradients were clipped",
     )
     yield (
         "Increase actor CNN LR to 1e-4",
-        f"It makes the leak worse: {loss('leak, no clip, cnn 1e-4, raw')}, clipped "
-        f"{loss('leak, clip 1, cnn 1e-4, raw')}. Here the encoder is shared, and learns at "
-        f"`{settings['critic_cnn_lr']}` from the critics' loss alone",
+        f"It makes the leak worse: the actor loss is {loss('leak, no clip, cnn 1e-4, raw')}, and with clipping "
+        f"{loss('leak, clip 1, cnn 1e-4, raw')}. In this run the encoder is shared, and only the critics' loss trains "
+        f"it, with the learning rate `{settings['critic_cnn_lr']}`",
     )
     yield (
         "Add reward normalization wrapper",
-        f"VecNormalize: rewards between {metrics[tags.REWARD_MIN]['min']:.2f} and "
-        f"{metrics[tags.REWARD_MAX]['max']:.2f}. No cure of the leak either: "
-        f"{loss('leak, clip 1, cnn 1e-4, normalised')} with all three",
+        f"VecNormalize does this: the rewards are between {metrics[tags.REWARD_MIN]['min']:.2f} and "
+        f"{metrics[tags.REWARD_MAX]['max']:.2f}. It does not cure the leak either: with all three changes, the actor "
+        f"loss is {loss('leak, clip 1, cnn 1e-4, normalised')}",
     )
     yield (
         "Update hyperparameters (buffer size, start_steps)",
-        f"buffer {settings['buffer_size']:,}, random steps {settings['learning_starts']:,}; "
-        f"the fill was {metrics[tags.BUFFER_UTILIZATION]['last']:.0%} at the end",
+        f"`buffer_size` {settings['buffer_size']:,}, `learning_starts` {settings['learning_starts']:,}; at the end the "
+        f"buffer was filled to {metrics[tags.BUFFER_UTILIZATION]['last']:.0%}",
     )
     terms = {term: abs(metrics[tag]["mean"]) for term, tag in tags.REWARD_TERM.items() if tag in metrics}
     share = terms["progress"] / sum(terms.values())
-    yield ("Rebalance reward components", f"progress is {share:.0%} of what the terms add up to in size")
+    yield ("Rebalance reward components", f"progress is {share:.0%} of the sum of the terms' magnitudes")
 
 
 def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -92,8 +92,9 @@ def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str,
     encoder = metrics[tags.GRADIENT_NORM["critic_cnn"]]
     yield (
         "Verify actor CNN gradients < 10K mean",
-        f"The actor has no encoder of its own; the shared one's norm: mean {encoder['mean']:.2f}, largest "
-        f"{encoder['max']:.2f}. With an encoder of its own and the right loss: mean {separate:.2g}",
+        f"The actor has no encoder of its own. The gradient norm of the shared encoder has the mean "
+        f"{encoder['mean']:.2f} and the maximum {encoder['max']:.2f}. With separate encoders and the right loss, the "
+        f"mean for the actor's encoder is {separate:.2g}",
     )
     yield ("Generate updated validation report", f"{report['verdict']}: [the report](validation_report.md)")
 
