@@ -18,7 +18,7 @@ class IndexableParts(dict[str, np.ndarray]):
     """Hold arrays of the same length by key, and index them like one array: ``parts[rows, columns]``."""
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the array of a key, or for a numpy index the indexed part of every array, by key."""
+        """Return one array for a key; for a NumPy index, return the indexed part of every array, by key."""
         if isinstance(index, str):
             return super().__getitem__(index)
         return {key: array[index] for key, array in self.items()}

@@ -63,7 +63,7 @@ class ObservationStore(Protocol):
         """Return the size of the full store in bytes."""
 
     def allocate(self) -> None:
-        """Allocate the memory."""
+        """Allocate memory for all observations that the store can hold."""
 
     def clear(self) -> None:
         """Drop everything and keep the memory."""
@@ -264,7 +264,7 @@ class PairStore:
         return 2 * int(np.prod(self.shape)) * self.dtype.itemsize
 
     def allocate(self) -> None:
-        """Allocate the memory."""
+        """Allocate memory for all observations that the store can hold."""
         self._pairs = np.zeros((2, *self.shape), self.dtype)
 
     def clear(self) -> None:
@@ -348,7 +348,7 @@ class StackStore:
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 
     def allocate(self) -> None:
-        """Allocate the memory."""
+        """Allocate memory for all observations that the store can hold."""
         self.ids = np.zeros((self.shape[0], *self.ids.shape[1:]), np.int32)
         self.frames.allocate()
 

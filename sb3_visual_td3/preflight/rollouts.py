@@ -211,7 +211,7 @@ def roll_out(
 def _with_terminal_observations(
     observations: Observations, dones: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]
 ) -> Observations:
-    """Return the observations after the steps; where an episode ended, its terminal observation."""
+    """Return the observations after a step, with the terminal observation of each episode that ended."""
     if not np.any(dones):
         return observations
     replaced = copied(observations)

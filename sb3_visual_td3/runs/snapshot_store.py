@@ -91,7 +91,7 @@ def find_snapshots(folder: Path) -> list[FoundSnapshot]:
     """Find the snapshots in a folder by reading their records.
 
     :param folder: folder of all snapshots
-    :return: the snapshots, by step
+    :return: the snapshots, ordered by step
     :raises SnapshotError: if the folder cannot be read
     """
     try:

@@ -95,7 +95,7 @@ _WITHOUT_STATE = frozenset(
 def sub_env_names(base: VecEnv) -> list[Names] | None:
     """Return the class names of the wrappers around each environment.
 
-    :param base: a VecEnv without its layers
+    :param base: the innermost VecEnv, without VecEnv wrappers
     :return: class names for each environment; None if the VecEnv or a class's ``__str__`` does not show them
     """
     if isinstance(base, DummyVecEnv):
@@ -142,7 +142,7 @@ def parse_names(text: str) -> Names | None:
 def why_not_resumable(base: VecEnv, names: list[Names] | None) -> str | None:
     """Return why environments cannot continue in the middle of an episode.
 
-    :param base: a VecEnv without its layers
+    :param base: the innermost VecEnv, without VecEnv wrappers
     :param names: class names from :func:`sub_env_names`
     :return: the reason in one line; None if they can continue
     """
@@ -202,7 +202,7 @@ def has_attr(base: VecEnv, name: str) -> bool:
 
     An AttributeError ends a worker process, so call this before an attribute is read.
 
-    :param base: a VecEnv without its layers
+    :param base: the innermost VecEnv, without VecEnv wrappers
     :param name: name of the attribute
     """
     try:
@@ -221,7 +221,7 @@ _START_TIME = "t_start"
 def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[dict[str, Any]]:
     """Read the state of each environment and of its wrappers.
 
-    :param base: a VecEnv without its layers
+    :param base: the innermost VecEnv, without VecEnv wrappers
     :param names: class names from :func:`sub_env_names`
     :param owns_states: whether the environments have ``get_state()``; otherwise only their random generators are read,
         which outlast an episode
@@ -259,7 +259,7 @@ def set_sub_env_states(
 ) -> None:
     """Set the state of each environment and of its wrappers.
 
-    :param base: a VecEnv without its layers
+    :param base: the innermost VecEnv, without VecEnv wrappers
     :param names: class names from :func:`sub_env_names`, equal to those of the state
     :param states: the states returned by :func:`sub_env_states`
     :param to_be_reset: whether a reset follows, so that the environments' own states are not needed
@@ -330,7 +330,7 @@ def _explaining_dead_workers() -> Iterator[None]:
 def max_episode_steps(base: VecEnv, names: list[Names]) -> list[int | None]:
     """Return the time limit of each environment.
 
-    :param base: a VecEnv without its layers
+    :param base: the innermost VecEnv, without VecEnv wrappers
     :param names: class names from :func:`sub_env_names`
     :return: steps of the outermost TimeLimit of each environment; None for one without a limit
     """
@@ -351,7 +351,7 @@ _ADVICE = "create the environment with the same settings"
 def why_not_exact(env: VecEnv) -> str | None:
     """Return why an environment cannot continue in the middle of its episodes.
 
-    :param env: the training environment, with its layers
+    :param env: the training environment, with its VecEnv wrappers
     :return: the reason in one line, such as ``CarRacing has no get_state()/set_state()``; None if it can continue
     """
     base = env.unwrapped
@@ -363,7 +363,7 @@ def why_not_exact(env: VecEnv) -> str | None:
 def env_state(env: VecEnv) -> dict[str, Any]:
     """Read the state of an environment.
 
-    :param env: the training environment, with its layers
+    :param env: the training environment, with its VecEnv wrappers
     :return: plain data; ``why_not_exact`` is the reason why episodes cannot be continued, or None
     """
     base = env.unwrapped
@@ -425,7 +425,7 @@ def evaluation_state(env: VecEnv) -> dict[str, Any]:
     Every evaluation begins with a reset, so the state of an episode is not needed. The environment may not even have
     been reset yet.
 
-    :param env: the evaluation environment, with its layers
+    :param env: the evaluation environment, with its VecEnv wrappers
     :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     base = env.unwrapped

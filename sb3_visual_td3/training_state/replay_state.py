@@ -85,7 +85,7 @@ def end_segment(buffer: ReplayBuffer) -> None:
     episode. If the buffer reads next observations from the following row, the last next observation would come from the
     new episode too. After this call, the last transition bootstraps from its own next observation.
 
-    :param buffer: replay buffer of the model; of a user's class, ``end_segment()`` is called if it exists
+    :param buffer: replay buffer of the model; if its class has a method ``end_segment()``, that method is called
     """
     if isinstance(buffer, EndsSegments):
         buffer.end_segment()

@@ -1,4 +1,4 @@
-"""Represent one environment of the vector in the learner: its actor, its connection and its pending request.
+"""Represent one environment of a RayVecEnv in the learner's process: its actor, its connection and its pending request.
 
 A slot remains when its actor dies, because its process, its machine or the network failed. The slot then starts another
 actor and answers the pending step with an invalid transition. So the learner never waits for a dead process.

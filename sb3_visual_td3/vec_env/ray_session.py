@@ -183,7 +183,8 @@ def run_tasks(
 ) -> Iterator[tuple[int, Any]]:
     """Call a function as Ray tasks, such as whole training runs, as many at a time as fit into the cluster.
 
-    Each call runs in a process of its own, in this process's working folder if that machine has it.
+    Each call runs in a process of its own. Its working folder is the folder of this process, if the machine of the call
+    has a folder with this path.
 
     :param function: function to call, pickled by value if it cannot be imported
     :param arguments: the positional arguments of each call

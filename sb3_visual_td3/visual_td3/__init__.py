@@ -1,4 +1,4 @@
-"""Implement the algorithm: TD3 from pixels."""
+"""Implement VisualTD3, which is TD3 for observations with images."""
 
 from sb3_visual_td3.visual_td3.policies import VisualCnnPolicy, VisualMlpPolicy, VisualMultiInputPolicy
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3

@@ -156,6 +156,6 @@ class TargetRange:
         return th.where(has_limit, targets.clamp(self.lower, self.upper), targets)
 
     def _widen(self, lower: th.Tensor, upper: th.Tensor) -> None:
-        """Extend the range by the limits of one batch; fmin and fmax ignore a NaN among its rewards."""
+        """Extend the range to include the limits of one batch; fmin and fmax ignore a NaN among the rewards."""
         self.lower = th.fmin(self.lower.to(lower.device), lower)
         self.upper = th.fmax(self.upper.to(upper.device), upper)

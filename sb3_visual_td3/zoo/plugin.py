@@ -830,7 +830,7 @@ def _find_config(config: str) -> str:
 
 
 def default_config(algo: str, env_id: str) -> str | None:
-    """Return our hyperparameter file for an algorithm.
+    """Return the path of our hyperparameter file for an algorithm and an environment.
 
     :param algo: the name of the algorithm
     :param env_id: the id of the environment

@@ -102,7 +102,7 @@ class SavedRun(NamedTuple):
 
 
 class _ArgsLoader(PlainLoader):
-    """Load rl-zoo's args.yml: plain containers and values; names of classes become text."""
+    """Load rl-zoo's args.yml as plain values; the name of a class or function becomes text."""
 
 
 def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:

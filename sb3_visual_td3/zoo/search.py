@@ -341,7 +341,7 @@ def _write_plots(study: optuna.Study, path: Path) -> None:
 
 
 def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna.Study:
-    """Search hyperparameters as the command line says, and write the report.
+    """Run the hyperparameter search that the command line requests, and write the report.
 
     :param manager: rl-zoo's experiment manager, set up
     :param on_start: function that is called before the first trial, when usage errors are no longer possible

@@ -136,7 +136,7 @@ class Heartbeat:
 
 
 class WorkerMonitor:
-    """Fail the trials of dead workers, and queue their parameters again.
+    """Mark the trials of dead workers as failed, and queue their parameters again.
 
     :param study: the Optuna study
     :param storage: storage of the study
@@ -159,7 +159,7 @@ class WorkerMonitor:
         self._last_change: dict[int, tuple[int | None, float]] = {}
 
     def fail_abandoned_trials(self) -> list[int]:
-        """Fail the trials of dead workers.
+        """Mark the trials of dead workers as failed.
 
         A trial without a heartbeat, such as one of stock rl-zoo's workers, is never failed.
 
