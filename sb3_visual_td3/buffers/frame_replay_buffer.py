@@ -37,7 +37,7 @@ from sb3_visual_td3.common.saved_state import fill, require_same_settings
 
 
 def holds_frames(space: spaces.Space[Any]) -> bool:
-    """Return whether a FrameReplayBuffer can hold these observations."""
+    """Return whether a FrameReplayBuffer can hold the observations of a space."""
     try:
         return bool(frame_stacks_of(space, 1))
     except ValueError:
@@ -420,7 +420,7 @@ class FrameReplayBuffer(ReplayBuffer):
         return windows.last_rows, returns, self.gamma**n_taken
 
     def taken(self, moment: Moment, index: Any) -> Any:
-        """Return a copy of observations.
+        """Return a copy of the stored observations at an index.
 
         :param moment: ``BEFORE`` or ``AFTER`` the transitions
         :param index: an index like numpy's into ``(buffer_size, n_envs)``

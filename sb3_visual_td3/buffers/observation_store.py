@@ -66,7 +66,7 @@ class ObservationStore(Protocol):
         """Allocate memory for all observations that the store can hold."""
 
     def clear(self) -> None:
-        """Drop everything and keep the memory."""
+        """Drop all observations and keep the allocated memory."""
 
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
         """Store a step of all environments, both arrays ``(n_envs, *observation)``.
@@ -353,7 +353,7 @@ class StackStore:
         self.frames.allocate()
 
     def clear(self) -> None:
-        """Drop everything and keep the memory."""
+        """Drop all observations and keep the allocated memory."""
         self.ids[:] = BLACK
         self.frames.clear()
 

@@ -120,7 +120,7 @@ def quick_doctor(model: BaseAlgorithm, n_timesteps: int) -> Examination:
 
 
 def print_examination(examination: Examination, console: Console | None = None) -> None:
-    """Print the findings with their evidence and remedy, and a table of the checks.
+    """Print the findings of an examination with their evidence and remedy, and a table of the checks.
 
     :param examination: the examination to show
     :param console: console to print to; None prints to stdout
@@ -141,7 +141,7 @@ def print_examination(examination: Examination, console: Console | None = None) 
 
 
 def summary(examination: Examination) -> str:
-    """Return the last line of the printed examination."""
+    """Return the last line of a printed examination, which counts the problems and warnings."""
     n_problems = sum(finding.severity == "problem" for finding in examination.findings)
     n_warnings = len(examination.findings) - n_problems
     n_skipped = sum(check.status == "skipped" for check in examination.checks.values())
@@ -157,7 +157,7 @@ def _counted(n: int, word: str) -> str:
 
 
 def write_page(examination: Examination, path: Path, write: Callable[[Path, bytes], None]) -> None:
-    """Write the result as an HTML page in the style of the report.
+    """Write an examination as an HTML page in the style of the report.
 
     :param examination: the examination to show
     :param path: path of the HTML file

@@ -180,7 +180,7 @@ def roll_out(
     seed: int | None = None,
     is_enough: Callable[[Rollout], bool] = lambda rollout: False,  # noqa: ARG005
 ) -> Rollout:
-    """Reset the environments and play actions.
+    """Reset the environments, play the given actions, and record the steps.
 
     :param env: the vectorized environments
     :param actions: ``(n_envs, *action_shape)`` for each step

@@ -175,7 +175,7 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
 
 
 def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the content of each ``.pth`` entry; the keys are the names without the suffix."""
+    """Return the content of each ``.pth`` entry of a model's zip file, by the entry's name without its suffix."""
     read = {}
     try:
         with zipfile.ZipFile(zip_path) as archive:
@@ -328,7 +328,7 @@ def set_model_state(
 
 
 def _counter(name: str, value: Any) -> Any:
-    """Check a counter of a state, and return it.
+    """Check a counter of a model's saved state, and return it.
 
     :param name: name of the counter
     :param value: value of the counter in the state

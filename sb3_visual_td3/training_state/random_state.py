@@ -19,7 +19,7 @@ _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def random_state() -> dict[str, Any]:
-    """Read the global generators of Python, NumPy and torch, and of every CUDA device if CUDA is in use.
+    """Read the global random generators of Python, NumPy and torch, and of every CUDA device if CUDA is in use.
 
     :return: plain data: numbers, strings and arrays, in lists and dicts
     """
@@ -35,7 +35,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Set the global generators.
+    """Set the global random generators of Python, NumPy, torch and the CUDA devices.
 
     Call this last when a training run is restored, because creating and loading objects may draw numbers. The states of
     CUDA devices that do not exist here are skipped.
@@ -57,7 +57,7 @@ def _as_byte_tensor(state: Any) -> th.Tensor:
 
 
 def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | None:
-    """Read the state of a generator.
+    """Read the state of a NumPy random generator.
 
     :param generator: the generator; None if its owner has not been seeded yet
     :return: plain data; None if there is no generator
@@ -71,7 +71,7 @@ def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | N
 def restored_generator(
     generator: np.random.Generator | None, state: Mapping[str, Any] | None
 ) -> np.random.Generator | None:
-    """Return a generator in a saved state.
+    """Return a NumPy random generator in a saved state.
 
     :param generator: the current generator. If it is of the saved kind, it is changed in place, because several objects
         may share it
@@ -94,7 +94,7 @@ def restored_generator(
 
 
 def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
-    """Read the generators of a space and of its parts, without seeding new ones.
+    """Read the random generators of a gymnasium space and of its parts, without creating generators.
 
     A model samples its first ``learning_starts`` actions from its action space.
 
@@ -108,7 +108,7 @@ def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -> None:
-    """Set the generators of a space and of its parts.
+    """Set the random generators of a gymnasium space and of its parts.
 
     :param space: a space of the same structure
     :param state: the state returned by :func:`space_random_state`

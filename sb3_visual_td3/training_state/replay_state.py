@@ -30,7 +30,7 @@ _KNOWN = {
 
 
 def check_replay(buffer: object) -> None:
-    """Refuse a buffer that cannot be saved, before training begins.
+    """Refuse a replay buffer that cannot be saved, before training begins.
 
     :param buffer: replay buffer of the model
     :raises ValueError: if the buffer has no ``get_state()``, and holds more than Stable-Baselines3's buffers do
@@ -50,7 +50,7 @@ def check_replay(buffer: object) -> None:
 
 
 def replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
-    """Return the content of a buffer, without a copy.
+    """Return the content of a replay buffer, without a copy.
 
     :param buffer: a buffer that :func:`check_replay` accepts
     :return: plain data, with views of the used part of the arrays
@@ -62,7 +62,7 @@ def replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
 
 
 def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
-    """Replace the content of a buffer.
+    """Replace the content of a replay buffer by a saved state.
 
     :param buffer: a buffer with the same settings
     :param state: the state returned by :func:`replay_state`; arrays on disk are read directly into the buffer
@@ -79,7 +79,7 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
 
 
 def end_segment(buffer: ReplayBuffer) -> None:
-    """End the newest episode in a buffer, because the next transition belongs to another episode.
+    """End the newest episode in a replay buffer, because the next transition belongs to another episode.
 
     Call this if the environments were reset instead of restored. Otherwise an n-step return would continue into the new
     episode. If the buffer reads next observations from the following row, the last next observation would come from the

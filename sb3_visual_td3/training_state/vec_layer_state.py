@@ -69,7 +69,7 @@ def layers_of(env: VecEnv) -> list[VecEnvWrapper]:
 
 
 def describe_layer(layer: VecEnvWrapper) -> str:
-    """Return the class of a wrapper and those settings that influence the results.
+    """Return the class of a VecEnv wrapper and the settings that influence the results.
 
     :param layer: a VecEnv wrapper
     :return: a description such as ``VecFrameStack(n_stack=4)``

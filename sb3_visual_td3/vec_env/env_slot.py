@@ -347,7 +347,7 @@ class EnvSlot:
         self._is_behind = False
 
     def take(self) -> Reply:
-        """Return the reply and clear it; if the environment is late and has no reply, return an invalid step."""
+        """Return the reply and clear it; if the answer to the step is still missing, return an invalid step."""
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply
@@ -443,7 +443,7 @@ class EnvSlot:
                 return
 
     def _fetch(self, answer_ref: Any) -> Any:
-        """Return an answer of Ray, or raise the environment's exception."""
+        """Return the answer to a Ray call, or raise the environment's exception."""
         try:
             answer = self._ray.get(answer_ref, timeout=self._patience_s)
         except self._ray.exceptions.GetTimeoutError as error:
