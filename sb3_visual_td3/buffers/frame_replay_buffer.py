@@ -184,7 +184,7 @@ class FrameReplayBuffer(ReplayBuffer):
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the full buffer in bytes, if episodes are long."""
+        """Return the size of the full buffer in bytes, for long episodes; short episodes need more."""
         n_transitions = self.buffer_size * self.n_envs
         columns = n_transitions * (self.actions.itemsize * self.action_dim + self.rewards.itemsize + 3)
         return columns + sum(store.n_bytes for store in self._stores.values())

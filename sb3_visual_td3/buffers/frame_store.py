@@ -102,7 +102,7 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
 
 
 def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
-    """Find the frames that only a replaced transition used.
+    """Return the ids of the frames that only a replaced transition used.
 
     A stack takes its frames from the transition before it or stores new ones. So if the successor of a transition does
     not use a frame, no later transition does either, and there is no need to count references.

@@ -1,4 +1,4 @@
-"""Compute n-step returns for Dict observations; Stable-Baselines3 does so for Box observations only."""
+"""Compute n-step returns for Dict observations; Stable-Baselines3 computes them for Box observations only."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ AFTER: Moment = 1
 class Place(NamedTuple):
     """Name the rows to which a step of all environments is written.
 
-    ``row`` is its row and ``previous`` the row of the step before it (None for the first step). ``replaces`` is True if
-    the row still holds the oldest step, which is replaced.
+    ``row`` is the row of this step, and ``previous`` is the row of the step before it (None for the first step).
+    ``replaces`` is True if the row still holds the oldest step, which is replaced.
     """
 
     row: int
@@ -224,7 +224,7 @@ class ObservationView:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Return a copy of the indexed part."""
+        """Return a copy of the observations at an index."""
         if not isinstance(index, tuple):
             return self._store.take(self._moment, index)
         if any(part is Ellipsis or part is None for part in index):
@@ -343,7 +343,7 @@ class StackStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the full store in bytes, if episodes are long."""
+        """Return the size of the full store in bytes, for long episodes; short episodes need more."""
         size, n_envs = self.shape[:2]
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 

@@ -1,4 +1,4 @@
-"""Keep steps in which a simulator failed out of replay buffers.
+"""Prevent replay buffers from storing steps in which a simulator failed.
 
 An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode. The step repeats
 the last observation and its reward is not real, so an algorithm cannot learn from it. VisualTD3 never stores such a

@@ -180,8 +180,8 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder that holds symbolic links or special files.
 
-    A run may come from another person. Resuming it cuts, empties and overwrites files in its folder. Through a link
-    this would destroy a file elsewhere, and reading a FIFO would wait without end.
+    A run may come from another person. Resuming a run truncates and overwrites files in its folder. If such a file were
+    a link, a file elsewhere would be destroyed. Reading a FIFO would wait without end.
 
     :param folder: folder of the run; it may be a link itself, because the user has named it
     :raises ValueError: if there is a link, a pipe, a socket or a device anywhere below the folder, or if the folder
@@ -209,7 +209,7 @@ def refuse_links(folder: Path) -> None:
 
 
 def break_hard_links(folder: Path, but: Path) -> None:
-    """Replace every file that has hard links, and so may belong to another run too, with a copy.
+    """Replace each file that has hard links by a copy, because it may belong to another run too.
 
     ``cp -al`` copies a run by hard links. Appending to such a file would also change the file of the original run.
 

@@ -1,4 +1,4 @@
-"""Store the large arrays of a run's snapshots in chunks, each once under its digest.
+"""Store the large arrays of a run's snapshots in chunks; equal chunks are stored only once.
 
 Two snapshots of one run share most of their replay buffer. The name of a chunk is the SHA-256 of its content. So the
 second snapshot finds the unchanged chunks on the disk and writes only the new ones, as git does with its objects.

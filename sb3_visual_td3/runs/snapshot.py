@@ -369,7 +369,7 @@ class SnapshotRecord:
         return sum(self.chunks.values()) + sum(file.n_bytes for file in self.files.values())
 
     def to_bytes(self) -> bytes:
-        """Return the content of the file, with its own digest as the last key."""
+        """Return the content of ``snapshot.json``, with its own digest as the last key."""
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -386,7 +386,7 @@ class SnapshotRecord:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> SnapshotRecord:
-        """Parse the content of the file, and check all of it.
+        """Parse the content of ``snapshot.json``, and check all of it.
 
         :param content: bytes of the file
         :return: the record

@@ -1,4 +1,4 @@
-"""Read and restore the state of callbacks: counters, best rewards, open windows and evaluation environments.
+"""Read and restore the state of callbacks, such as counters, best rewards and evaluation environments.
 
 Stable-Baselines3 does not save the state of callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists the
 attributes that change during a training run. Our callbacks, and the user's, return and restore their state with

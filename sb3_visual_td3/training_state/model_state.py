@@ -48,7 +48,7 @@ from sb3_visual_td3.training_state.random_state import (
 
 
 def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
-    """Read the state of an action noise with its ``get_state``, or else its numbers, arrays and generators.
+    """Read the state of an action noise: the result of its ``get_state``, or its numbers, arrays and generators.
 
     :param noise: action noise of the model; None if it has none
     :return: plain data; None without noise

@@ -235,7 +235,7 @@ def wait_for_messages(connections: Sequence[AnyConnection], timeout_s: float) ->
 
 
 def _read_key(sock: socket.socket) -> bytes:
-    """Return the key that a client sends; shorter than expected if the client is too slow or closes the connection."""
+    """Return the key that a client sends, or a part of it if the client is too slow or closes the connection."""
     sock.settimeout(_KEY_TIMEOUT_S)
     received = b""
     try:

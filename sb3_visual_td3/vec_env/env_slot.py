@@ -132,7 +132,7 @@ class EnvSlot:
     """Manage one environment: its actor, the connection to it, the pending request and the last reply.
 
     Steps use the connection if there is one (:meth:`open_connection`). All other requests are Ray's calls. The actor
-    closes the connection for them, and a new one is opened before the next step.
+    closes the connection for such a request, and a new connection is opened before the next step.
 
     :param index: index of the environment in the vector
     :param make_env: a pickled function that makes the environment
@@ -385,7 +385,10 @@ class EnvSlot:
             self._ask(Pending.RESTART, self._actor.reset.remote(self._restart_seed(), {}))
 
     def extend_patience(self, reason: str) -> None:
-        """Wait for another ``patience_s`` for a restarted environment that does not answer; the others continue."""
+        """Wait for another ``patience_s`` for a restarted environment that does not answer.
+
+        The other environments continue.
+        """
         _LOG.warning("environment %d still does not answer: %s", self.index, reason)
         self._gives_up_at = time.monotonic() + self._patience_s
 
@@ -431,7 +434,7 @@ class EnvSlot:
         return str(node), int(pid)
 
     def _drain_connection(self, answer_ref: Any) -> None:
-        """Read the answer to a pending step from a connection that has been left.
+        """Read the answer to a pending step from a connection that is no longer used for steps.
 
         An answer that is larger than the system's socket buffers blocks the actor until it is read. Only then can the
         actor answer the next call.

@@ -109,7 +109,7 @@ class RaySession:
 
 
 def _start(ray: Any) -> None:
-    """Start Ray on this machine, invisible to other machines."""
+    """Start Ray on this machine in such a way that other machines cannot connect to it."""
     with bound_to_loopback():
         ray.init(
             address="local",
@@ -219,7 +219,7 @@ def _check_room(ray: Any, needs: Mapping[str, float]) -> None:
 
 
 def _results(ray: Any, tasks: list[Any]) -> Iterator[tuple[int, Any]]:
-    """Yield the index and the result of each task as it ends; cancel the remaining ones if the caller stops."""
+    """Yield the index and the result of each task as it ends; cancel the remaining tasks if the caller stops."""
     pending = {task: index for index, task in enumerate(tasks)}
     tasks.clear()  # Ray keeps a result in memory as long as there is a reference to its task
     try:

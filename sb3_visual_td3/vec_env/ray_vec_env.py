@@ -44,7 +44,7 @@ class RayVecEnv(VecEnv):
     on the same machine. Steps use a network connection between the learner and each actor, which is as fast as
     SubprocVecEnv's pipes. All other requests use Ray's calls, and so do steps if no connection can be opened.
 
-    If the process, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
+    If an actor, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
     has set. The episode is truncated by a step with the last observation, the reward 0,
     ``info["invalid_transition"]=True`` and ``info["simulator_failure"]``. VisualTD3 does not store such a step; for
     other algorithms the buffers in ``sb3_visual_td3.buffers.valid_transitions`` drop it. An exception of the
@@ -56,7 +56,7 @@ class RayVecEnv(VecEnv):
 
     :param env_fns: functions that make the environments; pickled by value if they cannot be imported
     :param num_cpus: processors for each environment; ignored if this process starts Ray
-    :param num_gpus: share of a GPU for each environment: with 0.5, two of them share one
+    :param num_gpus: share of a GPU for each environment: with 0.5, two environments share a GPU
     :param resources: further resources of the cluster, such as ``{"carla": 1}``
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
     :param address: address of the cluster; see :class:`RaySession`. None for ``RAY_ADDRESS``, or this machine
@@ -191,7 +191,7 @@ class RayVecEnv(VecEnv):
         return _stacked(observations, self.observation_space)
 
     def _gather(self, deadline_s: float | None) -> None:
-        """Wait for all answers, or until the deadline and the first answer.
+        """Wait for all answers until the deadline; after the deadline, wait only until one answer has arrived.
 
         :param deadline_s: seconds after the actions were sent; None waits for all answers
         """
@@ -215,7 +215,7 @@ class RayVecEnv(VecEnv):
                 return
 
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
-        """Wait for answers.
+        """Wait for answers, and return the environments that have answered.
 
         :param waiting: the environments with a pending request
         :param timeout_s: longest wait in seconds; the smallest ``patience_s`` of the environments limits it too

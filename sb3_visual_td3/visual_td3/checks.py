@@ -33,7 +33,7 @@ def check_action_space(space: spaces.Space[Any]) -> None:
     """Refuse actions that cannot be scaled to [-1, 1] and back. Stable-Baselines3 refuses spaces other than a Box.
 
     :param space: the action space
-    :raises InvalidSettingError: if the actions are integers, or the range of one is empty or infinite
+    :raises InvalidSettingError: if the actions are integers, or if the range of a dimension is empty or infinite
     """
     if not isinstance(space, spaces.Box):
         return
@@ -126,7 +126,7 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
     """Refuse a VecNormalize whose observations have a different shape than those that the policy sees.
 
     The replay buffer stores unscaled observations and scales them when they are sampled. VecNormalize provides and
-    scales them in the shape of its inner environment.
+    scales these observations in the shape of its inner environment.
 
     :param space: the observation space of the policy
     :param normalizer: the VecNormalize around the environment; None if there is none
@@ -189,7 +189,7 @@ def is_stock(policy_class: type) -> bool:
 
 
 def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that a stock policy class does not support, before it is built.
+    """Refuse arguments that a stock policy class does not support, before the policy is built.
 
     :param policy_class: the class, after Stable-Baselines3's own classes have been replaced by ours
     :param arguments: the model's arguments by name

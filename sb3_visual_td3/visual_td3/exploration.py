@@ -54,7 +54,7 @@ def noise_for_n_envs(noise: ActionNoise | None, n_envs: int) -> ActionNoise | No
 
     :param noise: the model's action noise; None if it has none
     :param n_envs: number of environments
-    :return: ``noise`` itself if it fits, otherwise one made from the same base noise
+    :return: ``noise`` itself if it fits, otherwise a noise that is made from the same base noise
     """
     if not isinstance(noise, VectorizedActionNoise) or noise.n_envs == n_envs:
         return noise

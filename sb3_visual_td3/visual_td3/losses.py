@@ -84,7 +84,7 @@ def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
 
 
 def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th.Tensor, th.Tensor]:
-    """Return the smallest and the largest return that rewards of this range allow.
+    """Return the smallest and the largest return that is possible with the rewards of a batch.
 
     If every step brings the reward r, the return is r / (1 - discount), the fixed point of v = r + discount * v. So a
     sequence of rewards between two extremes has a return between the fixed points of these extremes. An episode may end
@@ -124,7 +124,7 @@ class TargetRange:
         self.lower, self.upper = th.tensor(float(state["lower"])), th.tensor(float(state["upper"]))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return plain numbers, because a model saved on a GPU must load on a machine without one."""
+        """Return plain numbers, because a model saved on a GPU must load on a machine without a GPU."""
         return {"limit": self.limit, **self.get_state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

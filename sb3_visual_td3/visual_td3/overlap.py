@@ -92,7 +92,7 @@ class OverlappedEnv(VecEnvWrapper):
         return self.venv.step_wait()
 
     def reset(self) -> VecEnvObs:
-        """Return the first observations."""
+        """Reset the environments and return the first observations."""
         return self.venv.reset()
 
 

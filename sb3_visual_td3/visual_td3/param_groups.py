@@ -157,7 +157,7 @@ def group_schedules(requested: Mapping[str, ScheduleLike | None], present: Itera
 
 
 def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
-    """Return the norms to clip to as plain numbers.
+    """Convert the values of ``max_grad_norm`` to Python floats, and check them.
 
     :param max_grad_norm: None, one norm, or norms by name
     :return: the same norms as Python floats
@@ -264,7 +264,7 @@ class ParameterGroups:
         return [weight for weights in groups for weight in weights if weight.requires_grad]
 
     def learning_rates(self, default: Schedule, progress_remaining: float, scale: float = 1.0) -> dict[str, float]:
-        """Return the learning rate of each group at this moment.
+        """Return the learning rate of each group at one point of the training.
 
         :param default: the model's own schedule, for groups without a rate of their own
         :param progress_remaining: 1 at the start, 0 at the end of training

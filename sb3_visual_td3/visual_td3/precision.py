@@ -102,7 +102,7 @@ PIXEL_MAX = 255.0
 
 
 def can_see_blocks(convolution: nn.Module, height: int, width: int) -> bool:
-    """Return whether :func:`convolve_blocks` can apply this layer to images of this size."""
+    """Return whether :func:`convolve_blocks` can apply a layer to images of a size."""
     if not isinstance(convolution, nn.Conv2d):
         return False
     is_plain = convolution.padding == (0, 0) and convolution.dilation == (1, 1) and convolution.groups == 1
@@ -113,7 +113,7 @@ def can_see_blocks(convolution: nn.Module, height: int, width: int) -> bool:
 
 
 def blocks_of(images: th.Tensor) -> th.Tensor:
-    """Move each block's pixels into the channels.
+    """Rearrange images so that the pixels of each block become channels.
 
     :param images: ``(batch, channels, height, width)`` uint8, height and width multiples of ``SIDE``
     :return: ``(batch, channels * SIDE * SIDE, height / SIDE, width / SIDE)`` uint8, channels last in memory; channels
@@ -129,7 +129,7 @@ def blocks_of(images: th.Tensor) -> th.Tensor:
 
 
 def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> th.Tensor:
-    """Apply a layer to blocks of pixels.
+    """Apply a convolution to images that :func:`blocks_of` has rearranged.
 
     :param convolution: a layer for which :func:`can_see_blocks` returns True
     :param blocks: output of :func:`blocks_of`, converted to a floating dtype

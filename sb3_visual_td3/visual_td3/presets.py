@@ -194,7 +194,7 @@ def _resolved_policy_kwargs(
 
 
 def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
-    """Return the settings in force.
+    """Return the settings in force as a :class:`Settings` object.
 
     :param resolved: the result of :func:`resolve`
     :return: the settings

@@ -59,7 +59,7 @@ def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[Non
 
 
 def _default_class(model: OffPolicyAlgorithm, preset: PresetName) -> type[ReplayBuffer]:
-    """Return the class for a model that was given none."""
+    """Return the default class of a model's replay buffer."""
     if preset == "visual" and holds_frames(model.observation_space):
         return FrameReplayBuffer
     if isinstance(model.observation_space, spaces.Dict):

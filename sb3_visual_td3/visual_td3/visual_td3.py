@@ -65,8 +65,8 @@ SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
 class VisualTD3(TD3):
     """Train TD3 from pixels, with separate learning rates and gradient clipping for encoders and heads.
 
-    It is a drop-in replacement: every argument of :class:`stable_baselines3.TD3` keeps its name, position and meaning.
-    With ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
+    VisualTD3 replaces :class:`stable_baselines3.TD3`: every argument of TD3 keeps its name, position and meaning. With
+    ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
 
     The actor's loss reaches the actor's weights through the action alone, because the critic scores its own features of
     the observation. If it scored the actor's features, the actor's encoder could raise Q without acting better, and Q

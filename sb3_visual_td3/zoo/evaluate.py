@@ -185,8 +185,8 @@ def _intervals(
 def show(table: Table, title: str) -> None:
     """Print a table of driving results, arranged to fit the width of the terminal.
 
-    A wide terminal shows one table with a row for each driver and map. A narrow one shows one table for each map, with
-    a row for each quantity and a column for each driver.
+    A wide terminal shows one table with a row for each driver and map. A narrow terminal shows one table for each map,
+    with a row for each quantity and a column for each driver.
 
     :param table: the table to show
     :param title: the line to print above the table

@@ -398,7 +398,7 @@ def _plain_leaf(value: Any, where: str) -> Any:
 
 
 def check_experiment(experiment: Any, permission: Permission) -> None:
-    """Refuse a description that could run, import or write something that is neither known nor permitted.
+    """Refuse the description of a run if it could execute, import or write something that is not permitted.
 
     Only modules of known or permitted packages are imported here.
 

@@ -84,7 +84,7 @@ def is_mistake(error: Exception) -> bool:
 
     :param error: the exception that ended a command before its work began
     :return: True for a :class:`UsageError` or another exception class of ours, for an exception from a ``raise``
-        statement that reports a mistake, and for the exceptions of the tables above
+        statement that reports a mistake, and for the exceptions that the tables of this module list
     """
     is_ours = type(error).__module__.partition(".")[0] == _OURS
     if is_ours or isinstance(error, _ALWAYS) or _is_of_the_network(error):

@@ -161,7 +161,7 @@ class WorkerMonitor:
     def fail_abandoned_trials(self) -> list[int]:
         """Mark the trials of dead workers as failed.
 
-        A trial without a heartbeat, such as one of stock rl-zoo's workers, is never failed.
+        A trial without a heartbeat, such as one of stock rl-zoo's workers, is never marked.
 
         :return: the numbers of the trials that seem to be still running
         """
@@ -215,7 +215,7 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
     :param storage: storage of the study
     :param number: number of the trial
     :param reason: stored as the trial's user attribute ``fail_reason``
-    :return: whether this call has failed the trial; if several workers try, only one of them has
+    :return: whether this call has marked the trial; if several workers try, only one of them succeeds
     """
     trial_id = trial_id_of(study, storage, number)
     try:
@@ -230,7 +230,7 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
 
     :param study: the Optuna study
     :param trial: the trial; it may have drawn only some of its parameters
-    :return: whether the parameters were queued; parameters with which several workers have died are not
+    :return: whether the parameters were queued; parameters with which several workers have died are not queued
     """
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     n_retries = trial.user_attrs.get(N_RETRIES, 0)
