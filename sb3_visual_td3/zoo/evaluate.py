@@ -158,7 +158,7 @@ def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) 
     """Summarise episodes in an environment without maps.
 
     :param episodes: episodes by player, all under the key :data:`ALL_MAPS`
-    :return: mean and 95 % interval of each quantity, by driver and map
+    :return: mean and 95 % interval of each quantity, by player
     """
     return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
 
