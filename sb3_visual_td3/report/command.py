@@ -115,15 +115,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_step,
         metavar="STEP",
         help="judge only the points of the runs up to this step. Steps are environment steps, or episodes in a run "
-        "that logs nothing else",
+        "that logs only over episodes",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
         help="keep judging runs while they train: print each change of a verdict, and keep the reports up to date. "
-        "The watch ends, with the exit code of the last verdict, on Ctrl-C, or when every run has finished or "
-        "was stopped by a callback (see its run.json). Runs that crashed or were interrupted can be resumed, so "
-        "the watch waits for them",
+        "The watch ends on Ctrl-C, or when every run has finished or was stopped by a callback, according to its "
+        "run.json. The exit code is that of the last verdict. Runs that crashed or were interrupted can be resumed, "
+        "so the watch waits for them",
     )
     parser.add_argument(
         "--interval",
@@ -135,7 +135,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-change",
         metavar="CMD",
         help="with --watch: program and arguments to run, without a shell, when the verdict or cause of a run changes; "
-        "the environment variables VISUAL_TD3_RUN, _PATH, _VERDICT, _CAUSE, _STEP and _BEFORE describe the run",
+        "the environment variables VISUAL_TD3_RUN, VISUAL_TD3_PATH, VISUAL_TD3_VERDICT, VISUAL_TD3_CAUSE, "
+        "VISUAL_TD3_STEP and VISUAL_TD3_BEFORE (verdict and cause before) describe the run",
     )
 
 

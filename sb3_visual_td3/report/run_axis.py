@@ -137,9 +137,9 @@ def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
     others = {name: track for name, track in tracks.items() if name not in on_axis}
     if not others:
         return {}
-    # This takes two passes. The tags whose axis is known give a first clock, which shows which other tags have the same
-    # unit. All tags with this unit give the second clock. It has points at more records, so it places the remaining
-    # tags more exactly.
+    # This takes two passes. A first _Clock from the tags whose axis is known shows which other tags have the same unit.
+    # A second _Clock from all tags with this unit has points at more records, so it places the remaining tags more
+    # exactly.
     clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
     elsewhere = {name for name, track in others.items() if _is_on_episodes(name) or not clock.runs_with(track)}
     if not elsewhere:
