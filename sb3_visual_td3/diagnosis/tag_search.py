@@ -124,7 +124,7 @@ def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
 
 
 def find_lengths(names: Iterable[str]) -> str | None:
-    """Return the tag that holds the length of episodes in steps, training before evaluation; None if there is none."""
+    """Return the tag with the length of training episodes in steps, or else of evaluation episodes, or else None."""
     best: tuple[int, str] | None = None
     for name in names:
         known = set(words_of(name))

@@ -1,7 +1,7 @@
 """Measure robust trends of a series: slopes, growth and levels that single outliers do not change.
 
 Training curves are noisy and have spikes. A median tolerates outliers in up to half of the points, and a Theil-Sen
-slope in up to 29 %. A least-squares fit follows even a single outlier.
+slope tolerates outliers in up to 29 % of the points. A least-squares fit follows even a single outlier.
 """
 
 from __future__ import annotations
