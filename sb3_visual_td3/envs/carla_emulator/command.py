@@ -110,7 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)")
     add("--allow-remote", action="store_true", help="permit a --host that other machines can reach")
-    add("--map", help="the first map: a name, or an OpenDRIVE file (default: the first of --maps, otherwise train_0)")
+    add(
+        "--map",
+        help="the map to start with: a name, or an OpenDRIVE file (default: the first of --maps, otherwise train_0)",
+    )
     add(
         "--maps",
         metavar="FOLDER",

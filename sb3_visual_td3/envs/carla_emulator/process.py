@@ -86,7 +86,7 @@ _STOP_TIMEOUT_S = 60.0
 class EmulatorProcess:
     """Run an emulator in its own process during a ``with`` block: ``with EmulatorProcess("train_0") as emulator:``.
 
-    :param map_name: the first map.
+    :param map_name: the map to start with.
     :param arguments: further arguments of ``visual-td3 carla-emulator``.
     :param port: the port for calls; 0 for any free port.
     :param timeout_s: longest wait until the emulator listens, in seconds.

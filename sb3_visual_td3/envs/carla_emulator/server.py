@@ -156,7 +156,7 @@ class EmulatorServer:
 
     :param settings: the settings.
     :raises OSError: if the port or the next port is in use.
-    :raises CallError: if the first map cannot be loaded.
+    :raises CallError: if the map to start with cannot be loaded.
     """
 
     def __init__(self, settings: EmulatorSettings) -> None:

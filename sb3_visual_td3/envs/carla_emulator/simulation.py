@@ -87,14 +87,14 @@ _MAX_ATTACHMENT_DEPTH = 16
 class Simulation:
     """Simulate the emulated world: its actors, time, weather and traffic, on a map that clients can change.
 
-    :param map_name: short name of the first map.
+    :param map_name: short name of the map to start with.
     :param streams: server of the streams to which measurements are sent.
     :param stream_port: the port of that stream server, for tokens.
     :param faults: faults to inject, with the tick of each.
     :param traffic: the cars that the server drives; None for no cars.
     :param maps: the maps that can be loaded; None for the built-in maps.
     :param has_carla_steering: whether ``vehicle.tesla.model3`` steers like the other vehicles.
-    :raises CallError: if the first map cannot be loaded.
+    :raises CallError: if the map to start with cannot be loaded.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ def _check_lanes(road: ElementTree.Element, place: str) -> None:
     for section in sections:
         _number(section, "s", place)
         if section.find("center/lane") is None:
-            raise _fault(place, "a lane section without a centre lane", "<center> with lane 0", "add it")
+            raise _fault(place, "a lane section without a centre lane", "<center> with lane 0", "add the centre lane")
         for lane in [*section.findall("left/lane"), *section.findall("right/lane")]:
             if not _number(lane, "id", place).is_integer():
                 raise _fault(place, f"lane id={lane.get('id')!r}", "an integer", "number the lanes")
