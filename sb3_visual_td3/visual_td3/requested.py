@@ -1,4 +1,4 @@
-"""Keep the arguments that the user requested apart from the values that are derived from them.
+"""Distinguish the arguments that the user requested from the values that are derived from them.
 
 Setting a model up replaces arguments by derived values: ``replay_buffer_class=None`` becomes a class, ``gamma`` and
 ``n_steps`` are passed on to the replay buffer, ``noise_schedule`` becomes an action noise. Stable-Baselines3 saves a

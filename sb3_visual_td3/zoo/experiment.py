@@ -243,7 +243,7 @@ def read_code(code: str) -> Any:
     :raises ValueError: if the setting is any other code
     """
     if len(code) > MAX_CHARACTERS:
-        raise ValueError(f"a setting of {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
+        raise ValueError(f"it has {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
     try:
         return _node_as_data(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
@@ -635,7 +635,7 @@ def kept_experiment(run_dir: Path) -> Any:
         return None
     try:
         if path.stat().st_size > MAX_EXPERIMENT_BYTES:
-            raise ValueError(f"larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a description")
+            raise ValueError(f"it is larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a description")
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(
