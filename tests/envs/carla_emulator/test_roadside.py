@@ -191,7 +191,7 @@ def test_only_lights_can_be_set(sim):
     assert light.colour == "yellow"
     with pytest.raises(CallError, match="not a traffic light"):
         calls.on_set_traffic_light_state(sim.spectator.id, 1)
-    with pytest.raises(CallError, match="not a state"):
+    with pytest.raises(CallError, match="expected a traffic light state"):
         calls.on_set_traffic_light_state(light.id, 9)
     with pytest.raises(CallError):
         calls.on_set_traffic_light_green_time(light.id, float("nan"))
