@@ -71,10 +71,14 @@ class EnvActor:
         # exception.
         if self._env is None:
             self._paths.apply()
-            make_env = cloudpickle.loads(self._make_env)
-            from stable_baselines3.common.vec_env.patch_gym import _patch_env
+            env = cloudpickle.loads(self._make_env)()
+            if not isinstance(env, gym.Env):
+                # An environment of the old gym. Imported only for it: Stable-Baselines3 imports torch, which takes more
+                # than a second of processor time and 200 MB in each actor.
+                from stable_baselines3.common.vec_env.patch_gym import _patch_env
 
-            self._env = _patch_env(make_env())
+                env = _patch_env(env)
+            self._env = env
         return self._env
 
     def where(self) -> tuple[str, int]:

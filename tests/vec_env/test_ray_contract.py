@@ -1,5 +1,6 @@
 """What Stable-Baselines3 expects of a VecEnv, and that every number is SubprocVecEnv's."""
 
+import sys
 from functools import partial
 
 import gymnasium as gym
@@ -192,6 +193,18 @@ def test_an_exception_of_an_environment_is_raised_at_the_learner(direct, make_ve
     with pytest.raises(AttributeError, match="wings"):
         env.get_attr("wings")
     assert env.n_rebuilds == 0
+
+
+def test_an_environment_without_torch_runs_without_torch(make_vec):
+    class ModulesEnv(CountEnv):
+        def has(self, name):
+            return name in sys.modules
+
+    env = make_vec([ModulesEnv])
+    env.reset()
+    env.step(np.zeros((1, 1), np.float32))
+    assert env.env_method("has", "gymnasium") == [True]
+    assert env.env_method("has", "torch") == [False]
 
 
 def test_a_local_environment_class_can_be_sent(make_vec):
