@@ -40,10 +40,11 @@ validate: $(VENV)/installed ## train 5,000 steps on the embedded simulator and j
 test: $(VENV)/installed-dev ## the tests that need nothing but Python, in some minutes
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "not slow and not browser and not carla and not gpu and not ray"
 
-# What Ray starts is as many processes as there are cores: its tests have the machine to themselves.
+# What Ray starts is as many processes as there are cores: its tests have the machine to themselves. They are all in two
+# folders; the other tests are not even collected.
 test-slow: $(VENV)/installed-slow ## the rest: long runs, CARLA's client, Ray, and pages in Debian's chromium
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m "(slow or browser or carla) and not ray"
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m ray tests/vec_env tests/zoo
 
 docs: $(VENV)/installed-docs ## the documentation: docs/_build/html/index.html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -n -E -q docs docs/_build/html

@@ -91,3 +91,30 @@ def make_model():
         return VisualTD3(policy, env if env is not None else ImageEnv(), **{**settings, **kwargs})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kept_sessions():
+    """Keep the open session of Ray, at most one, from test to test: Ray takes seconds to start."""
+    sessions = []
+    yield sessions
+    for session in sessions:
+        session.close()
+
+
+@pytest.fixture
+def ray_runs(kept_sessions):
+    """Start Ray as RayVecEnv and the sweep start it, unless it runs since an earlier test."""
+    pytest.importorskip("ray")
+    from sb3_visual_td3.vec_env.ray_session import RaySession
+
+    if not kept_sessions:
+        kept_sessions.append(RaySession())
+    return kept_sessions[0]
+
+
+@pytest.fixture
+def no_ray(kept_sessions):
+    """End the Ray of earlier tests."""
+    while kept_sessions:
+        kept_sessions.pop().close()

@@ -50,6 +50,14 @@ def test_a_workflow_may_only_read_and_has_a_time_limit(path):
     assert all(0 < job["timeout-minutes"] <= 90 for job in workflow["jobs"].values())
 
 
+def test_make_looks_for_the_tests_of_ray_where_they_are():
+    (folders,) = re.findall(r"pytest -m ray (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    marked = [path for path in (ROOT / "tests").rglob("test_*.py") if re.search(r"mark\.ray\b", path.read_text())]
+    assert marked
+    for path in marked:
+        assert any(path.is_relative_to(ROOT / folder) for folder in folders.split())
+
+
 def test_every_supported_python_version_is_tested():
     matrix = load(".github/workflows/tests.yml")["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python-version"] == supported_versions()

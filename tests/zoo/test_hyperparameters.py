@@ -33,7 +33,9 @@ def run(tmp_path, *flags, **changes):
 
 
 @pytest.mark.ray
-def test_ray_trains_what_subproc_trains_with_the_arguments_of_the_file_and_ends_with_the_run(tmp_path, monkeypatch):
+def test_ray_trains_what_subproc_trains_with_the_arguments_of_the_file_and_ends_with_the_run(
+    tmp_path, monkeypatch, no_ray
+):
     ray = pytest.importorskip("ray")
     made = []
 

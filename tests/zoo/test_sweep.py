@@ -39,7 +39,7 @@ def trials_of(storage, name):
 
 
 @pytest.mark.ray
-def test_seeds_are_trained_judged_and_stored(tmp_path, monkeypatch, capsys):
+def test_seeds_are_trained_judged_and_stored(tmp_path, monkeypatch, capsys, no_ray):
     monkeypatch.chdir(tmp_path)
     conf = write_conf(tmp_path, CALM)
     assert main(["sweep", "--seeds", "3", "1", "--conf-file", conf, "--eval-freq", "-1"]) == 3  # too short to judge
@@ -56,7 +56,7 @@ def test_seeds_are_trained_judged_and_stored(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.ray
-def test_a_critical_run_is_stopped_and_a_mistake_is_printed_once_for_each_seed(tmp_path, monkeypatch, capsys):
+def test_a_critical_run_is_stopped_and_a_mistake_is_printed_once_for_each_seed(tmp_path, monkeypatch, capsys, ray_runs):
     monkeypatch.chdir(tmp_path)
     conf = write_conf(tmp_path, {**CALM, "n_timesteps": 2_000, "callback": [*CALM["callback"][:2], ALARMED]})
     main(["sweep", "--seeds", "0", "--conf-file", conf, "--eval-freq", "-1"])
@@ -78,7 +78,7 @@ def test_a_missing_environment_is_reported_once_before_ray_starts(tmp_path, monk
 
 
 @pytest.mark.ray
-def test_workers_search_on_one_storage(tmp_path, monkeypatch, capsys):
+def test_workers_search_on_one_storage(tmp_path, monkeypatch, capsys, ray_runs):
     pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     flags = ["--n-trials", "2", "--workers", "2", "--study-name", "mine", "--n-evaluations", "1"]

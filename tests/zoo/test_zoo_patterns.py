@@ -291,9 +291,9 @@ def test_every_command_that_makes_an_environment_takes_gym_packages(command, lef
         ),
     ],
 )
-def test_commands_that_need_more_than_an_environment_find_it_too(command, words, own_env, monkeypatch, capsys):
+def test_commands_that_need_more_than_an_environment_find_it_too(command, words, own_env, monkeypatch, capsys, request):
     if command[0] == "sweep":
-        pytest.importorskip("ray")
+        request.getfixturevalue("ray_runs")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert visual_td3([*command, *own_env]) == 2
     assert "--env ZooPattern-v0: no environment of this name is registered" in capsys.readouterr().err
