@@ -10,8 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SHORTER = {"01_quickstart.ipynb": ("N_TIMESTEPS = 4_000", "N_TIMESTEPS = 1_500")}
-"""What the longest trains here; `make notebooks` trains it all."""
+SHORTER = {
+    "01_quickstart.ipynb": [("N_TIMESTEPS = 4_000", "N_TIMESTEPS = 1_100")],
+    "02_anatomy_of_an_explosion.ipynb": [("LEARNING_STARTS = 2_100, 300", "LEARNING_STARTS = 500, 300")],
+    # The bare log is only said to be insufficient. The policy of the other one is dead after some hundred steps.
+    "03_reading_a_run.ipynb": [("bare.learn(2_100", "bare.learn(400"), ("    2_100,", "    900,")],
+}
+"""Shorter trainings of the notebooks that train for minutes; `make notebooks` trains for as long as they say."""
 
 
 @pytest.mark.slow
@@ -23,9 +28,8 @@ def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     copy = tmp_path / "notebooks" / notebook.name
     copy.parent.mkdir()
     text = notebook.read_text(encoding="utf-8")
-    if notebook.name in SHORTER:
-        long, short = SHORTER[notebook.name]
-        assert long in text
+    for long, short in SHORTER.get(notebook.name, []):
+        assert text.count(long) == 1
         text = text.replace(long, short)
     copy.write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=3600", "-q", "-p", "no:cacheprovider"]

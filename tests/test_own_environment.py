@@ -111,6 +111,7 @@ def test_a_reward_that_is_noise_is_no_go(folder: Path, algo: str, way: str) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.minutes(1)
 @pytest.mark.parametrize(("algo", "way"), [("visual_td3", "zoo"), ("sac", "script")])
 def test_a_run_that_has_learned_is_go_with_full_evidence(folder: Path, algo: str, way: str) -> None:
     code, run_dir = validate(folder, algo) if way == "zoo" else by_script(folder, f"{algo}.py")

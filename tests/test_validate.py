@@ -26,7 +26,7 @@ def test_a_default_run_learns_to_drive_and_is_a_go(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.minutes(2)
+@pytest.mark.minutes(1)
 def test_a_dead_policy_is_no_go_and_is_named_as_the_cause(tmp_path):
     """Stock TD3 on pixels with a learning rate made for vectors dies within some hundred updates."""
     (tmp_path / "stock.yml").write_text(STOCK)
@@ -44,7 +44,9 @@ STOCK = """
 LiteDriving-v0:
   policy: CnnPolicy
   preset: td3
+  env_kwargs: {image_size: 48}
   n_timesteps: 2100
+  train_freq: 4
   learning_rate: 1.0e-3
   learning_starts: 300
   batch_size: 32
@@ -57,5 +59,6 @@ LiteDriving-v0:
     - sb3_visual_td3.callbacks.gradient_norm.GradientNormCallback
     - sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback
     - sb3_visual_td3.callbacks.driving_metrics.DrivingMetricsCallback
-    - sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback: {eval_freq: 1000}
+    - sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback:
+        {eval_freq: 1000, eval_env_kwargs: {maps: held_out, image_size: 48}}
 """

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
@@ -121,7 +122,7 @@ def test_losses_after_two_hundred_bf16_updates_are_those_of_float32(policy_kwarg
     lost = {}
     buffer = None
     for name, arm in {"plain": {"preset": "td3"}, "bf16": {"precision": "bf16", **ALL_OFF}}.items():
-        model = VisualTD3("CnnPolicy", "LiteDriving-v0", **arm, **kwargs)
+        model = VisualTD3("CnnPolicy", gym.make("LiteDriving-v0", image_size=48), **arm, **kwargs)
         model.learn(1_000)
         buffer = model.replay_buffer = buffer or model.replay_buffer
         th.manual_seed(0)
