@@ -8,7 +8,9 @@ left the junction, and cars on crossing ways wait.
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -103,6 +105,7 @@ class _Line:
         headings = np.unwrap(np.arctan2(ahead[:, 1], ahead[:, 0]))
         self.length_m = segment.length_m
         self.along_m: list[float] = segment.along_m.tolist()
+        self._last_index = len(self.along_m) - 2
         self._rows: list[tuple[float, float, float]] = list(
             zip(points[:, 0].tolist(), points[:, 1].tolist(), headings.tolist(), strict=True)
         )
@@ -118,13 +121,11 @@ class _Line:
 
     def index_at(self, along_m: float) -> int:
         """Return the index of the last point of the line before a distance along the lane."""
-        last = len(self.along_m) - 2
-        # Points are nearly evenly spaced, so the guess is wrong by a few points at most.
-        index = min(last, max(0, int(along_m / max(self.length_m, 1e-6) * (last + 1))))
-        while index < last and self.along_m[index + 1] <= along_m:
-            index += 1
-        while index > 0 and self.along_m[index] > along_m:
-            index -= 1
+        index = bisect_right(self.along_m, along_m) - 1
+        if index < 0:
+            return 0
+        if index > self._last_index:
+            return self._last_index
         return index
 
     def pose_at(self, along_m: float) -> Pose:
@@ -132,10 +133,16 @@ class _Line:
         index = self.index_at(along_m)
         x, y, heading = self._rows[index]
         next_x, next_y, next_heading = self._rows[index + 1]
-        step_m = self.along_m[index + 1] - self.along_m[index]
+        begin_m = self.along_m[index]
+        step_m = self.along_m[index + 1] - begin_m
         part = 0.0
         if step_m > 0.0:
-            part = min(1.0, max(0.0, (along_m - self.along_m[index]) / step_m))
+            part = (along_m - begin_m) / step_m
+            # This function runs for each car in each step, and comparisons are faster than min() and max().
+            if part < 0.0:
+                part = 0.0
+            elif part > 1.0:
+                part = 1.0
         return Pose(x + part * (next_x - x), y + part * (next_y - y), heading + part * (next_heading - heading))
 
 
@@ -218,6 +225,38 @@ def traffic_map(graph: LaneGraph) -> TrafficMap:
     return TrafficMap(graph)
 
 
+class _Plan:
+    """Hold the centre lines of a path and its next junction, so that they are not looked up in each step.
+
+    A plan is valid as long as its list of lanes keeps its length. Lanes are appended to the list, which makes it
+    longer; when a lane is removed from its beginning, the plan is discarded.
+
+    :param path: the lanes.
+    :param map_: the map.
+    """
+
+    def __init__(self, path: list[int], map_: TrafficMap) -> None:
+        self.path, self.n_lanes = path, len(path)
+        self.lines = [map_.line(segment) for segment in path]
+        in_junction = [map_.in_junction(segment) for segment in path]
+        self.ends_in_junction = in_junction[-1]
+        self.enters_junction = [False]
+        """For each lane, whether a junction begins with it."""
+        for before, now in itertools.pairwise(in_junction):
+            self.enters_junction.append(now and not before)
+        self.first_entry: int | None = None
+        """Position on the path of the next junction's first lane; None if there is no junction on the path."""
+        if True in self.enters_junction:
+            self.first_entry = self.enters_junction.index(True)
+            end = self.first_entry
+            while end < len(path) and in_junction[end]:
+                end += 1
+            self.way = path[self.first_entry : end]
+            """The lanes of the way through the next junction."""
+            self.after = path[end] if end < len(path) else None
+            """The lane after the next junction; None if the path ends before."""
+
+
 @dataclass(eq=False)
 class GraphCar:
     """Hold the state of a car that drives along the lanes of a map."""
@@ -237,6 +276,8 @@ class GraphCar:
     """Lanes of junctions that are reserved for the car."""
     left: list[tuple[int, float]] = field(default_factory=list)
     """Reserved lanes that the car has left, each with the distance that the car's centre has driven since then."""
+    plan: _Plan | None = field(default=None, repr=False)
+    """What the model has looked up about the path; None if it must be looked up again."""
 
 
 CarT = TypeVar("CarT", bound=GraphCar)
@@ -303,15 +344,24 @@ class GraphTraffic(Generic[CarT]):
 
     def _extend_path(self, car: GraphCar) -> None:
         """Choose lanes until the path is as long as the car looks ahead, and does not end in a junction."""
-        reach_m = self._map.line(car.path[0]).length_m - car.along_m
-        for segment in car.path[1:]:
-            reach_m += self._map.line(segment).length_m
-        while reach_m < _SIGHT_M or self._map.in_junction(car.path[-1]):
+        plan = self._plan_of(car)
+        reach_m = -car.along_m
+        for line in plan.lines:
+            reach_m += line.length_m
+        while reach_m < _SIGHT_M or plan.ends_in_junction:
             ways = self._map.onward[car.path[-1]]
             if not ways:
                 return
             car.path.append(car.choose(ways))
-            reach_m += self._map.line(car.path[-1]).length_m
+            plan = self._plan_of(car)
+            reach_m += plan.lines[-1].length_m
+
+    def _plan_of(self, car: GraphCar) -> _Plan:
+        """Return the plan of a car's path; cached."""
+        plan = car.plan
+        if plan is None or plan.path is not car.path or plan.n_lanes != len(car.path):
+            plan = car.plan = _Plan(car.path, self._map)
+        return plan
 
     def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
         """Return the vehicles and pedestrians on each lane, and the ids of those that this model does not move.
@@ -338,20 +388,13 @@ class GraphTraffic(Generic[CarT]):
 
     def _way_ahead(self, car: GraphCar) -> JunctionAhead | None:
         """Return the way through the next junction on a car's path; None if there is no junction on it."""
-        distance_m = self._map.line(car.path[0]).length_m - car.along_m
-        for position in range(1, len(car.path)):
-            segment = car.path[position]
-            if self._map.in_junction(segment) and not self._map.in_junction(car.path[position - 1]):
-                way = []
-                after = None
-                for following in car.path[position:]:
-                    if not self._map.in_junction(following):
-                        after = following
-                        break
-                    way.append(following)
-                return JunctionAhead(distance_m, car.path[position - 1], way, after)
-            distance_m += self._map.line(segment).length_m
-        return None
+        plan = self._plan_of(car)
+        if plan.first_entry is None:
+            return None
+        distance_m = -car.along_m
+        for line in plan.lines[: plan.first_entry]:
+            distance_m += line.length_m
+        return JunctionAhead(distance_m, car.path[plan.first_entry - 1], plan.way, plan.after)
 
     def _reserve(self) -> None:
         """Reserve ways through junctions for approaching cars; the car that has waited longest comes first."""
@@ -389,13 +432,14 @@ class GraphTraffic(Generic[CarT]):
 
     def _is_first(self, car: GraphCar) -> bool:
         """Return whether no other vehicle is between a car and the next junction on its path."""
+        plan = self._plan_of(car)
         begin_m = -car.along_m
-        for position, segment in enumerate(car.path):
-            if position and self._map.in_junction(segment) and not self._map.in_junction(car.path[position - 1]):
+        for segment, line, is_entry in zip(car.path, plan.lines, plan.enters_junction, strict=True):
+            if is_entry:
                 return True
             if self._nearest_ahead(segment, begin_m, car.id, begin_m > 0.0) is not None:
                 return False
-            begin_m += self._map.line(segment).length_m
+            begin_m += line.length_m
         return True
 
     def _is_free(self, car: GraphCar, ahead: JunctionAhead, reserved: dict[int, set[int]]) -> bool:
@@ -431,23 +475,23 @@ class GraphTraffic(Generic[CarT]):
     # Movement
 
     def _acceleration_mps2(self, car: GraphCar) -> float:
-        line = self._map.line(car.path[0])
+        plan = self._plan_of(car)
+        line = plan.lines[0]
         desired_mps = min(car.desired_mps, line.limit_mps[line.index_at(car.along_m)])
         gap_m, leader_mps = math.inf, 0.0
         begin_m = -car.along_m  # where the lane begins, from the car's centre
         own_id = car.id
-        for position, segment in enumerate(car.path):
+        for position, line in enumerate(plan.lines):
             if begin_m > _SIGHT_M:
                 break
-            line = self._map.line(segment)
+            segment = car.path[position]
             if position:
                 entry_mps = line.limit_mps[0]
                 if entry_mps < car.desired_mps:
                     # A bend at the beginning of a lane also limits the speed on the lanes before it.
                     reserve = 2.0 * _IDM.acceleration_mps2 * max(0.0, begin_m)
                     desired_mps = min(desired_mps, math.sqrt(entry_mps**2 + reserve))
-                is_entry = self._map.in_junction(segment) and not self._map.in_junction(car.path[position - 1])
-                if is_entry and segment not in car.held:
+                if plan.enters_junction[position] and segment not in car.held:
                     stop_m = begin_m - car.half_length_m
                     if stop_m < gap_m:
                         gap_m, leader_mps = stop_m, 0.0
@@ -490,16 +534,21 @@ class GraphTraffic(Generic[CarT]):
         car.speed_mps = speed_mps
         car.waited_s = car.waited_s + dt_s if speed_mps < 0.1 else 0.0
         car.along_m += moved_m
-        car.left = [(segment, since_m + moved_m) for segment, since_m in car.left]
-        while len(car.path) > 1 and car.along_m >= self._map.line(car.path[0]).length_m:
-            car.along_m -= self._map.line(car.path[0]).length_m
+        if car.left:
+            car.left = [(segment, since_m + moved_m) for segment, since_m in car.left]
+        length_m = self._map.line(car.path[0]).length_m
+        while len(car.path) > 1 and car.along_m >= length_m:
+            car.along_m -= length_m
             car.left.append((car.path.pop(0), car.along_m))
-        free_after_m = car.half_length_m + WAY_CLEARANCE_M
-        for segment, since_m in car.left:
-            if since_m > free_after_m and segment in car.held:
-                car.held.remove(segment)
-        car.left = [(segment, since_m) for segment, since_m in car.left if since_m <= free_after_m]
-        car.along_m = min(car.along_m, self._map.line(car.path[0]).length_m)
+            car.plan = None
+            length_m = self._map.line(car.path[0]).length_m
+        if car.left:
+            free_after_m = car.half_length_m + WAY_CLEARANCE_M
+            for segment, since_m in car.left:
+                if since_m > free_after_m and segment in car.held:
+                    car.held.remove(segment)
+            car.left = [(segment, since_m) for segment, since_m in car.left if since_m <= free_after_m]
+        car.along_m = min(car.along_m, length_m)
 
 
 def _braking_m(car: GraphCar) -> float:

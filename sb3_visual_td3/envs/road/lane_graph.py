@@ -110,6 +110,19 @@ _MAX_WAY_SEGMENTS = 20
 """Limit of the segments of a way through a junction, so that the search also ends where segments form a ring."""
 
 
+_SQUARE_M = 16.0
+"""Side of the squares of the ground for which the points of nearby lanes are gathered."""
+
+
+class _Square(NamedTuple):
+    """Hold the points of lanes near a square of the ground."""
+
+    x_m: NDArray[np.float64]
+    y_m: NDArray[np.float64]
+    parts: list[tuple[int, int, int, int]]
+    """For each lane its index, the index of its first point here, and the range of its points in ``x_m``."""
+
+
 @dataclass(frozen=True, eq=False)
 class LaneGraph:
     """Hold all lanes of a map and the links between them.
@@ -147,6 +160,16 @@ class LaneGraph:
         """Return the least and the greatest x and y of the points of each segment, ``(n_segments, 2, 2)``."""
         return np.stack([(each.points_m.min(axis=0), each.points_m.max(axis=0)) for each in self.segments])
 
+    @cached_property
+    def _extent(self) -> tuple[float, float, float, float]:
+        """Return the least x, the least y, the greatest x and the greatest y of all lanes."""
+        least, greatest = self._bounds[:, 0].min(axis=0), self._bounds[:, 1].max(axis=0)
+        return float(least[0]), float(least[1]), float(greatest[0]), float(greatest[1])
+
+    @cached_property
+    def _squares(self) -> dict[tuple[float, float, float], _Square]:
+        return {}
+
     def places_near(self, x_m: float, y_m: float, within_m: float) -> list[tuple[float, LanePlace]]:
         """Find the lanes near a point, and return the closest place on each of them, the nearest lane first.
 
@@ -155,18 +178,50 @@ class LaneGraph:
         :param within_m: largest distance from the lane's centre.
         :return: for each lane the distance from its centre in metres, and the place.
         """
-        # (n_segments, 2): whether the point is within the lane's extent along x and y. Only the few lanes that remain
-        # are measured.
-        place, bounds = np.array((x_m, y_m)), self._bounds
-        is_within = (place >= bounds[:, 0] - within_m) & (place <= bounds[:, 1] + within_m)
+        left_m, low_m, right_m, high_m = self._extent
+        if not (left_m - within_m <= x_m <= right_m + within_m and low_m - within_m <= y_m <= high_m + within_m):
+            return []
+        # The lanes' points around a square of the ground are gathered once: vehicles ask for places in every step, and
+        # only a few of a map's points are near.
+        key = (x_m // _SQUARE_M, y_m // _SQUARE_M, within_m)
+        square = self._squares.get(key)
+        if square is None:
+            square = self._squares[key] = self._square(*key)
+        distances = np.hypot(square.x_m - x_m, square.y_m - y_m)
         found = []
-        for index in np.flatnonzero(is_within.all(axis=1)).tolist():
-            segment = self.segments[index]
-            distances = np.hypot(segment.points_m[:, 0] - x_m, segment.points_m[:, 1] - y_m)
-            closest = int(np.argmin(distances))
-            if distances[closest] <= within_m:
-                found.append((float(distances[closest]), LanePlace(index, float(segment.along_m[closest]))))
-        return sorted(found)
+        for segment, first, begin, end in square.parts:
+            closest = int(distances[begin:end].argmin())
+            distance_m = float(distances[begin + closest])
+            if distance_m <= within_m:
+                along_m = float(self.segments[segment].along_m[first + closest])
+                found.append((distance_m, LanePlace(segment, along_m)))
+        found.sort()
+        return found
+
+    def _square(self, column: float, row: float, within_m: float) -> _Square:
+        """Return the points of all lanes that are near a square of the ground.
+
+        :param column: x of the square in multiples of its side.
+        :param row: y of the square in multiples of its side.
+        :param within_m: largest distance from the square along x and y.
+        """
+        # (2,): the corners of the square and its surroundings.
+        low = _SQUARE_M * np.array((column, row)) - within_m
+        high = _SQUARE_M * np.array((column + 1.0, row + 1.0)) + within_m
+        is_near = (low <= self._bounds[:, 1]) & (high >= self._bounds[:, 0])
+        parts, points = [], [np.empty((0, 2))]
+        n_points = 0
+        for index in np.flatnonzero(is_near.all(axis=1)).tolist():
+            all_points = self.segments[index].points_m
+            inside = np.flatnonzero(((all_points >= low) & (all_points <= high)).all(axis=1))
+            if inside.size:
+                # A lane may leave the surroundings of the square and return: the points between are kept too.
+                first, end = int(inside[0]), int(inside[-1]) + 1
+                parts.append((index, first, n_points, n_points + end - first))
+                points.append(all_points[first:end])
+                n_points += end - first
+        x_m, y_m = np.concatenate(points).T
+        return _Square(np.ascontiguousarray(x_m), np.ascontiguousarray(y_m), parts)
 
     def junction_ways(self, incoming: int) -> list[JunctionWay]:
         """Return the ways through the junction to which a lane leads; cached.

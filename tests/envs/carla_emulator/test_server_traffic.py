@@ -82,6 +82,17 @@ def test_cars_never_touch_and_none_waits_forever(name, n_cars):
     assert min(travelled.values()) > 60.0  # in one minute
 
 
+@pytest.mark.parametrize("name", ["streets_0", "junction_1"])
+def test_cars_drive_alike_if_their_plans_are_made_in_every_tick(name):
+    sims = [world(name, 12)[0] for _ in range(2)]
+    for _ in range(400):
+        for car in sims[1]._traffic.cars:
+            car.plan = None
+        for sim in sims:
+            sim.tick()
+        assert poses(sims[0]) == poses(sims[1])
+
+
 def test_cars_obey_the_lights_of_the_map():
     traffic = ServerTraffic(15, 3)
     sim = Simulation("streets_0", Streams(), 2001, traffic=traffic, maps=MapLibrary(lights_seed=0))

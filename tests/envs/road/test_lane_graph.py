@@ -87,6 +87,36 @@ def test_a_place_is_found_on_every_lane_that_comes_close():
     assert both == {(0, 0, -1), (0, 0, 1)}
 
 
+def places_of_all_lanes(graph, x, y, within_m):
+    """Return the places near a point from all points of all lanes."""
+    found = []
+    for index, segment in enumerate(graph.segments):
+        distances = np.hypot(segment.points_m[:, 0] - x, segment.points_m[:, 1] - y)
+        closest = int(distances.argmin())
+        if distances[closest] <= within_m:
+            found.append((distances[closest], (index, segment.along_m[closest])))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("name", ["junction_0", "streets_0", "three_lanes_0"])
+def test_places_near_a_point_are_those_of_all_points_of_all_lanes(name):
+    graph = graph_of(name)
+    corners = np.concatenate([segment.points_m for segment in graph.segments])
+    rng = np.random.default_rng(0)
+    n_found = 0
+    for x, y in rng.uniform(corners.min(axis=0) - 20.0, corners.max(axis=0) + 20.0, (400, 2)).tolist():
+        for within_m in (1.0, 2.2, 8.0, 30.0):
+            expected = places_of_all_lanes(graph, x, y, within_m)
+            assert graph.places_near(x, y, within_m) == expected
+            n_found += len(expected)
+    assert n_found > 400
+    # Far from the map there is nothing, and nothing is stored about it.
+    n_stored = len(graph._squares)
+    for far in (1e6, -1e6, math.inf, math.nan):
+        assert graph.places_near(far, 0.0, 5.0) == graph.places_near(0.0, far, 5.0) == []
+    assert len(graph._squares) == n_stored
+
+
 def test_arrays_give_the_same_graph_back():
     graph = graph_of("junction_0")
     again = graph_from_arrays(graph.to_arrays())
