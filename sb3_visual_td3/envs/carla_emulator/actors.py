@@ -7,6 +7,7 @@ right-handed coordinates (y to the left).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,17 @@ from sb3_visual_td3.envs.road.collision import OrientedBox, boxes_overlap
 from sb3_visual_td3.envs.road.shapes import Pose
 
 
+class StoredState(NamedTuple):
+    """Hold an actor's bytes in the world's state of the last tick, and the values from which they were packed."""
+
+    place: Transform
+    velocity: Vector
+    acceleration: Vector
+    yaw_rate_rad_s: float
+    type_state: bytes
+    packed: bytes
+
+
 @dataclass(eq=False)
 class Actor:
     """Hold an actor that does not move by itself: the spectator or a sensor."""
@@ -44,6 +56,9 @@ class Actor:
     stream_port: int = 0
     next_measurement_s: float = 0.0
     """The simulated time of a sensor's next measurement."""
+
+    last_state: StoredState | None = field(default=None, init=False, repr=False)
+    """The state of the last tick; None if the actor was moving."""
 
     velocity = ZERO
     acceleration = ZERO
@@ -266,6 +281,8 @@ class Vehicle(Actor):
     def __post_init__(self) -> None:
         self._requested_velocity: Vector | None = None
         self._placed: tuple[Motion, float, Transform] | None = None
+        # Motion, control, constant speed and length of a tick that changed nothing.
+        self._at_rest: tuple[Motion, VehicleControl, float | None, float] | None = None
         self._is_reversing = False
         self.set_transform(self.transform)
         self.previous_motion = self.motion
@@ -324,6 +341,11 @@ class Vehicle(Actor):
             return 0.0
         return self.transform.z
 
+    @cached_property
+    def radius_m(self) -> float:
+        """Return the radius of the circle around the rectangle that the vehicle occupies on the ground."""
+        return 0.5 * math.hypot(self.model.length_m, self.model.width_m)
+
     @property
     def is_on_ground(self) -> bool:
         """Return whether the vehicle is low enough for other actors to touch it and for cameras to show it."""
@@ -365,6 +387,9 @@ class Vehicle(Actor):
 
     def drive(self, dt_s: float) -> None:
         """Move the actor for one tick of ``dt_s`` seconds."""
+        if self._rests(dt_s):
+            self.acceleration = ZERO
+            return
         if self.has_physics:
             before, velocity_before = self.motion, self.velocity
             if self.transform.z != 0.0:
@@ -379,6 +404,11 @@ class Vehicle(Actor):
             (x, y, z), (x_before, y_before, z_before) = self.velocity, velocity_before
             self.acceleration = ((x - x_before) / dt_s, (y - y_before) / dt_s, (z - z_before) / dt_s)
             self.previous_motion = before
+            if self.motion == before and self.velocity == velocity_before and self.ackermann is None:
+                # The next tick would compute the same values. The old object is kept, because the transform is cached
+                # by it.
+                self.motion = before
+                self._at_rest = (before, self.control, self.constant_mps, dt_s)
         else:
             # The client moves the vehicle, so its velocity follows from its places in the last two ticks.
             before = self.previous_motion
@@ -386,6 +416,15 @@ class Vehicle(Actor):
             self.acceleration = ZERO
             self.previous_motion = self.motion
         self.yaw_rate_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
+
+    def _rests(self, dt_s: float) -> bool:
+        """Return whether the last tick changed nothing, and nothing that could move the vehicle has changed since."""
+        if self._at_rest is None or not self.has_physics or self.ackermann is not None:
+            return False
+        motion, control, constant_mps, last_dt_s = self._at_rest
+        # Motions and controls are replaced, never changed.
+        is_same = self.motion is motion and self.control is control
+        return is_same and self.constant_mps == constant_mps and dt_s == last_dt_s
 
     def _pedals_for(self, wanted: AckermannControl, dt_s: float) -> VehicleControl:
         """Return the pedals that bring the vehicle to the wanted speed in this tick, or as close to it as possible."""
@@ -509,25 +548,41 @@ class Collisions:
 
 def _touches(solid: Sequence[Actor]) -> list[tuple[Vehicle, Actor]]:
     """Return all pairs of a moving vehicle and an actor that it touches."""
-    touches: list[tuple[Vehicle, Actor]] = []
-    if len(solid) < 2:
-        return touches
-    # Each box comes with the radius of a circle around it, because two boxes touch only if their circles do. With many
-    # vehicles, this test of all pairs takes the most time.
-    boxes: list[tuple[Actor, OrientedBox, float]] = []
-    for actor in solid:
+    if not any(isinstance(actor, Vehicle) and (actor.velocity[0] or actor.velocity[1]) for actor in solid):
+        return []
+    # Two rectangles touch only if the circles around them do. The circles are sorted by their left ends, and each is
+    # compared with those that begin before it ends: comparing all pairs takes the most time with many vehicles.
+    circles: list[tuple[float, float, float, float, int]] = []  # left end, x, y, radius, index of the actor
+    for index, actor in enumerate(solid):
+        if isinstance(actor, Vehicle):
+            if actor.is_on_ground:
+                x_m, y_m, _, _, _ = actor.motion
+                circles.append((x_m - actor.radius_m, x_m, y_m, actor.radius_m, index))
+            continue
         box = actor.box
-        if box is not None and (not isinstance(actor, Vehicle) or actor.is_on_ground):
-            boxes.append((actor, box, 0.5 * math.hypot(box.length_m, box.width_m)))
-    for vehicle, own, radius_m in boxes:
+        if box is not None:
+            radius_m = 0.5 * math.hypot(box.length_m, box.width_m)
+            circles.append((box.x_m - radius_m, box.x_m, box.y_m, radius_m, index))
+    circles.sort()
+    close: list[tuple[int, int]] = []
+    for number, (_, x_m, y_m, radius_m, index) in enumerate(circles, start=1):
+        right_m = x_m + radius_m
+        for left_m, other_x_m, other_y_m, other_radius_m, other_index in itertools.islice(circles, number, None):
+            if left_m > right_m:
+                break
+            reach_m = radius_m + other_radius_m
+            dx, dy = other_x_m - x_m, other_y_m - y_m
+            if dx * dx + dy * dy <= reach_m * reach_m:
+                close += [(index, other_index), (other_index, index)]
+    touches: list[tuple[Vehicle, Actor]] = []
+    for index, other_index in sorted(close):
+        vehicle, other = solid[index], solid[other_index]
         if not isinstance(vehicle, Vehicle) or not (vehicle.velocity[0] or vehicle.velocity[1]):
             continue
-        own_x, own_y = own.x_m, own.y_m
-        for other, box, other_radius_m in boxes:
-            reach_m = radius_m + other_radius_m
-            dx, dy = box.x_m - own_x, box.y_m - own_y
-            if dx * dx + dy * dy <= reach_m * reach_m and other is not vehicle and boxes_overlap(own, box):
-                touches.append((vehicle, other))
+        box = other.box
+        assert box is not None
+        if boxes_overlap(vehicle.box, box):
+            touches.append((vehicle, other))
     return touches
 
 

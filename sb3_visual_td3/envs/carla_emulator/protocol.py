@@ -36,11 +36,12 @@ import math
 import reprlib
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgpack
 
-from sb3_visual_td3.envs.road.carla_coordinates import from_carla, to_carla
+from sb3_visual_td3.envs.road.carla_coordinates import from_carla
 from sb3_visual_td3.envs.road.shapes import Pose
 
 VOID = object()
@@ -246,8 +247,9 @@ class Transform(NamedTuple):
     @classmethod
     def from_pose(cls, pose: Pose, z: float = 0.0) -> Transform:
         """Return the transform of a level object at a pose of the embedded world, ``z`` metres above the ground."""
-        x, y, yaw = to_carla(pose)
-        return cls(x, y, z, 0.0, yaw, 0.0)
+        # The formula of ``to_carla`` without its tuple, because each vehicle needs a transform in each tick.
+        x, y, heading_rad = pose
+        return cls(x, -y, z, 0.0, -math.degrees(heading_rad), 0.0)
 
     @property
     def pose(self) -> Pose:
@@ -346,7 +348,7 @@ def world_body(episode_id: int, platform_s: float, delta_s: float, actors: list[
 
 def actor_state(
     actor_id: int,
-    transform: Transform,
+    transform: tuple[float, float, float, float, float, float],
     velocity: Vector = ZERO,
     acceleration: Vector = ZERO,
     yaw_rate_deg_s: float = 0.0,
@@ -355,7 +357,7 @@ def actor_state(
     """Return the packed state of one actor, the 119 bytes that the message of the world's state contains for it.
 
     :param actor_id: number of the actor.
-    :param transform: transform of the actor in the world.
+    :param transform: transform of the actor in the world, in the order of :class:`Transform`.
     :param velocity: velocity in m/s, in the world's axes.
     :param acceleration: acceleration in m/s^2, in the world's axes.
     :param yaw_rate_deg_s: yaw rate in degrees/s, positive to the right, as CARLA's yaw.
@@ -366,6 +368,7 @@ def actor_state(
     return _ACTOR.pack(actor_id, _ACTIVE, *transform, *velocity, *angular_velocity, *acceleration, type_state)
 
 
+@lru_cache(maxsize=256)
 def vehicle_state(
     control: VehicleControl,
     speed_limit_kmh: float = SPEED_LIMIT_KMH,

@@ -198,14 +198,18 @@ class Roadside:
         """
         if not self._lines_near or not vehicle.is_on_ground:
             return None
-        x, y, yaw = vehicle.pose
+        x, y, yaw, _, _ = vehicle.motion
+        lines = self._lines_near.get(_square_of(x, y))
+        if lines is None:
+            return None
         found, reach_m = None, vehicle.extent_m[0] + _AT_LIGHT_M
-        for line in self._lines_near.get(_square_of(x, y), ()):
+        for line in lines:
             dx, dy = line.x_m - x, line.y_m - y
             ahead_m, aside_m = dx * line.cos + dy * line.sin, abs(dy * line.cos - dx * line.sin)
-            is_along_lane = math.cos(yaw) * line.cos + math.sin(yaw) * line.sin > 0.5
-            if 0.0 < ahead_m < reach_m and aside_m < line.half_width_m and is_along_lane:
-                found, reach_m = self.actors[line.light], ahead_m
+            if 0.0 < ahead_m < reach_m and aside_m < line.half_width_m:
+                is_along_lane = math.cos(yaw) * line.cos + math.sin(yaw) * line.sin > 0.5
+                if is_along_lane:
+                    found, reach_m = self.actors[line.light], ahead_m
         return found
 
     def speed_limit_kmh(self, vehicle: Vehicle, default_kmh: float) -> float:
@@ -216,7 +220,7 @@ class Roadside:
         """
         if not self._has_limits:
             return default_kmh
-        x, y, _ = vehicle.pose
+        x, y, _, _, _ = vehicle.motion
         before = self._limits.get(vehicle.id)
         if before is not None and abs(before[0] - x) + abs(before[1] - y) < _LIMIT_STEP_M:
             return before[2]

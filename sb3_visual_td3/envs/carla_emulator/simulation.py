@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_visual_td3.envs.carla_emulator.actors import Actor, Collisions, Hit, Prop, Vehicle, Walker
+from sb3_visual_td3.envs.carla_emulator.actors import Actor, Collisions, Hit, Prop, StoredState, Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.catalogue import check_description
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
 from sb3_visual_td3.envs.carla_emulator.navigation import navigation_name
@@ -16,6 +16,7 @@ from sb3_visual_td3.envs.carla_emulator.protocol import (
     COLLISION_SENSOR,
     SPEED_LIMIT_KMH,
     WORLD_SENSOR,
+    ZERO,
     CallError,
     Transform,
     actor_state,
@@ -129,7 +130,9 @@ class Simulation:
         """The gravity that inertial sensors measure, in m/s^2."""
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
-        # Those that a tick goes through: vehicles, walkers and props, and sensors that the server measures.
+        # Those that a tick goes through: all but the map's lights and signs; vehicles, walkers and props; and sensors
+        # that the server measures.
+        self._reported: dict[int, Actor] = {}
         self._solid: dict[int, Vehicle | Walker | Prop] = {}
         self._sensors: dict[int, Actor] = {}
         self.complaints: list[str] = []
@@ -154,7 +157,7 @@ class Simulation:
         # new episode id in the stream makes the client drop its actors.
         self._streams.keep(WORLD_STREAM, None)
         self.episode_id += 1
-        self.actors, self._solid, self._sensors = {}, {}, {}
+        self.actors, self._reported, self._solid, self._sensors = {}, {}, {}, {}
         self._collisions = Collisions()
         self.weather = CLEAR_NOON
         if reset_settings:
@@ -268,7 +271,7 @@ class Simulation:
         return vehicle
 
     def _add(self, actor: Actor) -> Actor:
-        self.actors[actor.id] = actor
+        self.actors[actor.id] = self._reported[actor.id] = actor
         if isinstance(actor, Vehicle | Walker | Prop):
             self._solid[actor.id] = actor
         elif actor.stream_id is not None:
@@ -287,7 +290,7 @@ class Simulation:
         for other in self.actors.values():
             if other.parent is actor:
                 other.transform, other.parent = other.world_transform, None
-        del self.actors[actor_id]
+        del self.actors[actor_id], self._reported[actor_id]
         self._solid.pop(actor_id, None)
         self._sensors.pop(actor_id, None)
         if isinstance(actor, Vehicle):
@@ -386,20 +389,40 @@ class Simulation:
 
     def _world_state(self, step_s: float) -> bytes:
         states = self.roadside.states()
-        for actor in self.actors.values():
-            if isinstance(actor, RoadSign):
-                continue
-            type_state, place = b"", actor.world_transform
-            if isinstance(actor, Vehicle):
-                type_state = self._vehicle_state(actor)
-                x, y, z, pitch, yaw, roll = place
-                if z == 0.0:
-                    place = Transform(x, y, _RIDE_HEIGHT_M, pitch + _PITCH_DEG, yaw, roll)
-            # CARLA's yaw is positive to the right.
-            yaw_rate_deg_s = -math.degrees(actor.yaw_rate_rad_s)
-            states.append(actor_state(actor.id, place, actor.velocity, actor.acceleration, yaw_rate_deg_s, type_state))
+        for actor in self._reported.values():
+            states.append(self._state_of(actor))
         header = sensor_header(WORLD_SENSOR, self.frame, self.seconds, Transform())
         return header + world_body(self.episode_id, time.time(), step_s, states)
+
+    def _state_of(self, actor: Actor) -> bytes:
+        """Return the 119 bytes of an actor in the world's state."""
+        type_state, place = b"", actor.world_transform
+        if isinstance(actor, Vehicle):
+            type_state = self._vehicle_state(actor)
+        last = actor.last_state
+        # An actor at rest keeps its objects, and comparing them is faster than packing the state again.
+        if (
+            last is not None
+            and place is last.place
+            and type_state is last.type_state
+            and actor.velocity is last.velocity
+            and actor.acceleration is last.acceleration
+            and actor.yaw_rate_rad_s == last.yaw_rate_rad_s
+        ):
+            return last.packed
+        shown: tuple[float, float, float, float, float, float] = place
+        if isinstance(actor, Vehicle) and place.z == 0.0:
+            x, y, _, pitch, yaw, roll = place
+            shown = (x, y, _RIDE_HEIGHT_M, pitch + _PITCH_DEG, yaw, roll)
+        # CARLA's yaw is positive to the right.
+        yaw_rate_deg_s = -math.degrees(actor.yaw_rate_rad_s)
+        state = actor_state(actor.id, shown, actor.velocity, actor.acceleration, yaw_rate_deg_s, type_state)
+        actor.last_state = None
+        if actor.velocity == ZERO:
+            actor.last_state = StoredState(
+                place, actor.velocity, actor.acceleration, actor.yaw_rate_rad_s, type_state, state
+            )
+        return state
 
     def _vehicle_state(self, vehicle: Vehicle) -> bytes:
         limit_kmh = self.roadside.speed_limit_kmh(vehicle, SPEED_LIMIT_KMH)

@@ -6,16 +6,18 @@ import struct
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sb3_visual_td3.envs.backend import Control
+from sb3_visual_td3.envs.carla_emulator.actors import Prop, Vehicle, Walker, _touches
 from sb3_visual_td3.envs.carla_emulator.calls import ActorCalls
-from sb3_visual_td3.envs.carla_emulator.protocol import CallError, Transform, VehicleControl
+from sb3_visual_td3.envs.carla_emulator.protocol import AckermannControl, CallError, Transform, VehicleControl
 from sb3_visual_td3.envs.carla_emulator.sensing import geolocation
 from sb3_visual_td3.envs.carla_emulator.simulation import Simulation
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
+from sb3_visual_td3.envs.road.collision import boxes_overlap
 
 
 class Streams:
@@ -281,3 +283,122 @@ def test_new_walker_appears_in_a_frame_before_an_asynchronous_client_leads_it(si
     sim.is_synchronous = True
     calls.on_spawn_actor(walker, [[9.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
     assert sim.frame == 1
+
+
+class NeverAtRest(Vehicle):
+    """A vehicle whose motion is computed in every tick."""
+
+    def _rests(self, dt_s):
+        return False
+
+
+def nothing(vehicle):
+    pass
+
+
+def steer_to(command):
+    return lambda vehicle: setattr(vehicle, "ackermann", command)
+
+
+changes = st.one_of(
+    st.builds(lambda control: lambda each: setattr(each, "control", control), controls),
+    st.builds(lambda speed: lambda each: setattr(each, "constant_mps", speed), st.sampled_from([None, 0.0, 2.0])),
+    st.builds(lambda x: lambda each: each.set_transform(Transform(x, 3.0, 0.4, 0.0, 20.0)), st.floats(-5.0, 5.0)),
+    st.builds(lambda x: lambda each: each.set_velocity((x, 0.0, 0.0)), st.sampled_from([0.0, 4.0])),
+    st.builds(lambda enabled: lambda each: each.set_physics(enabled), st.booleans()),
+    st.builds(steer_to, st.sampled_from([None, AckermannControl(0.1, 0.0, 3.0)])),
+    st.just(lambda each: each.stop()),
+    st.just(lambda each: each.stop_at_previous_motion()),
+    st.just(lambda each: setattr(each, "control", VehicleControl(brake=1.0))),
+    st.builds(lambda: nothing),
+)
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@example([(nothing, 2, 0.05), (steer_to(AckermannControl(0.1, 0.0, 3.0)), 2, 0.05)])
+@example([(nothing, 2, 0.05), (steer_to(AckermannControl(0.1)), 2, 0.05), (steer_to(None), 2, 0.1)])
+@given(st.lists(st.tuples(changes, st.sampled_from([1, 2, 30]), st.sampled_from([0.05, 0.05, 0.1])), max_size=12))
+def test_vehicle_at_rest_answers_every_change_like_one_that_is_computed_in_every_tick(steps):
+    twins = [kind(1, [0, "vehicle.tesla.model3", []], Transform(0.0, 0.0, 0.5)) for kind in (Vehicle, NeverAtRest)]
+    for change, n_ticks, dt_s in steps:
+        for twin in twins:
+            change(twin)
+        for _ in range(n_ticks):
+            for twin in twins:
+                twin.drive(dt_s)
+            one, two = ((t.motion, t.velocity, t.acceleration, t.yaw_rate_rad_s, t.world_transform) for t in twins)
+            assert repr(one) == repr(two)
+
+
+def test_vehicle_that_stands_keeps_its_motion_and_its_state(sim):
+    parked = car(sim)
+    for _ in range(3):
+        sim.tick()
+    motion, state = parked.motion, parked.last_state
+    sim.tick()
+    assert parked.motion is motion
+    assert parked.last_state is state
+    parked.control = VehicleControl(throttle=1.0)
+    sim.tick()
+    assert parked.motion.speed_mps > 0.0
+    assert parked.last_state is None
+
+
+def test_state_of_an_actor_at_rest_changes_with_everything_that_it_shows(sim, monkeypatch):
+    walker = sim.spawn([0, "walker.pedestrian.0001", []], Transform(30.0, 30.0))
+    parked = car(sim)
+
+    def states():
+        """Return the states of the walker and the car after a tick."""
+        sim.tick()
+        last = [payload for number, payload in sim._streams.sent if number == 1][-1]
+        return last[-238:-119], last[-119:]
+
+    for _ in range(3):
+        at_rest = states()
+    assert states() == at_rest
+    walker.set_transform(Transform(31.0, 30.0, 0.93))
+    assert [now == before for now, before in zip(states(), at_rest, strict=True)] == [False, True]
+    parked.control = VehicleControl(brake=0.5)
+    for _ in range(3):
+        braking = states()[1]
+    assert braking != at_rest[1]
+    monkeypatch.setattr(sim.roadside, "speed_limit_kmh", lambda vehicle, default_kmh: 12.0)
+    slower = states()[1]
+    assert slower != braking
+    parked.set_transform(Transform(0.0, 7.0))
+    assert states()[1][:17] != slower[:17]
+
+
+def naive_touches(solid):
+    """Return which moving vehicle touches which actor, from all pairs."""
+    touches = []
+    for vehicle in solid:
+        if not isinstance(vehicle, Vehicle) or not vehicle.is_on_ground or not any(vehicle.velocity):
+            continue
+        for other in solid:
+            is_there = other.box is not None and (not isinstance(other, Vehicle) or other.is_on_ground)
+            if other is not vehicle and is_there and boxes_overlap(vehicle.box, other.box):
+                touches.append((vehicle.id, other.id))
+    return touches
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_touches_are_those_of_all_pairs(seed):
+    rng = np.random.default_rng(seed)
+    solid = []
+    for number in range(60):
+        place = Transform(
+            *rng.uniform(-25.0, 25.0, 2), float(rng.choice([0.0, 0.0, 0.0, 3.0])), 0.0, rng.uniform(0, 360)
+        )
+        kind = rng.choice(
+            ["vehicle.tesla.model3", "vehicle.carlamotors.firetruck", "walker.pedestrian.0001", "static.prop.container"]
+        )
+        actor = {"v": Vehicle, "w": Walker, "s": Prop}[kind[0]](number, [0, str(kind), []], place)
+        if isinstance(actor, Vehicle):
+            actor.has_physics = place.z == 0.0
+            actor.velocity = (float(rng.choice([0.0, 2.0])), 0.0, 0.0)
+        solid.append(actor)
+    found = [(vehicle.id, other.id) for vehicle, other in _touches(solid)]
+    assert found == naive_touches(solid)
+    assert found
