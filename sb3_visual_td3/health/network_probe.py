@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,20 +138,21 @@ class NetworkProbe:
         return found
 
     def dormancy(self, observations: Observations) -> dict[str, th.Tensor]:
-        """Measure the dormant units of the critic's encoder.
+        """Measure the dormant units of the critic's encoder, or of the actor's if the critic reads no pictures.
 
         :param observations: a batch as the replay buffer gave it
-        :return: the dormant fraction by tag; empty if the encoder has no non-linearity
+        :return: the dormant fraction by tag; empty if no encoder has a non-linearity
         """
-        critic = getattr(self._model(), "critic", None)
-        if not isinstance(critic, BaseModel):
-            return {}
-        extractor = critic.features_extractor
         some = _first(observations, self._n_images)
-        activations = activations_of(extractor, lambda: critic.extract_features(some, extractor))  # type: ignore[arg-type]
-        if not activations:
-            return {}
-        return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)}
+        for name in ("critic", "actor"):
+            network = getattr(self._model(), name, None)
+            if not isinstance(network, BaseModel):
+                continue
+            extractor = network.features_extractor
+            activations = activations_of(extractor, partial(network.extract_features, some, extractor))  # type: ignore[arg-type]
+            if activations:
+                return {tags.ENCODER_DORMANT_FRACTION: dormant_fraction(activations)}
+        return {}
 
     def get_state(self) -> dict[str, Any]:
         """Return the target networks' small weight tensors from the last measurement, as plain data.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,14 @@ class ExportableActor(nn.Module):
 
     Call it with one tensor for each part of the observation, in the order of :attr:`input_names`: images
     ``(batch, channels, height, width)`` uint8 as the policy sees them (channels first), vectors ``(batch, size)``
-    float32. It returns ``(batch, *action_shape)`` float32 within the bounds of the environment's actions.
+    float32. Parts that the policy's actor does not read (``actor_keys``) are left out. It returns
+    ``(batch, *action_shape)`` float32 within the bounds of the environment's actions.
 
     :param actor: the network, which is used without a copy
     :param observation_space: the policy's observation space
     :param action_space: the environment's action space
     :param normalizer: the VecNormalize that scales observations before the policy sees them; None for none
+    :param keys: the keys of a Dict observation that the actor reads; None for all
     """
 
     def __init__(
@@ -35,10 +38,11 @@ class ExportableActor(nn.Module):
         observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         normalizer: VecNormalize | None = None,
+        keys: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.actor = actor
-        self.input_names = list(parts_of(observation_space))
+        self.input_names = [name for name in parts_of(observation_space) if keys is None or name in keys]
         self._is_dict = isinstance(observation_space, spaces.Dict)
         self._action_shape = tuple(action_space.shape)
         self.low: th.Tensor
@@ -112,5 +116,6 @@ def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = Non
             actor.optimizer = optimizer
     if isinstance(alone, VisualActor):
         alone.borrows_encoder = False  # the copy has an encoder of its own
-    module = ExportableActor(alone, model.observation_space, model.action_space, normalizer)
+    keys = getattr(model.policy, "actor_keys", None)
+    module = ExportableActor(alone, model.observation_space, model.action_space, normalizer, keys)
     return module.cpu().eval().requires_grad_(False)

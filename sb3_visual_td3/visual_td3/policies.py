@@ -7,7 +7,7 @@ critic share runs only once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -271,9 +271,14 @@ class VisualTD3Policy(TD3Policy):
         is meant for a few important numbers, such as a command to turn left, which would have little effect among
         thousands of features of pictures
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
+    :param actor_keys: keys of the Dict observation that the actor reads; None for all
+    :param critic_keys: keys of the Dict observation that the critics read; None for all. The critics are needed for
+        training only, so they may read what a deployed policy cannot know, such as positions in a simulator (Pinto et
+        al. 2018, "Asymmetric actor critic for image-based robot learning"). Both arguments need
+        ``encoder="separate"``. A network that reads no picture has no trunk
     :param kwargs: further arguments of the policy, by name
-    :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, or if ``"shared"`` is requested and there is no
-        encoder
+    :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, if ``"shared"`` is requested and there is no
+        encoder, or if ``actor_keys`` or ``critic_keys`` do not fit the observation space
     """
 
     actor: VisualActor
@@ -296,10 +301,14 @@ class VisualTD3Policy(TD3Policy):
         trunk_dim: int | None = None,
         layer_norm: bool = False,
         vectors_skip_trunk: bool = False,
+        actor_keys: Sequence[str] | None = None,
+        critic_keys: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         if encoder not in ("separate", "shared"):
             raise ValueError(f"encoder={encoder!r}: expected 'separate' or 'shared'")
+        for name, keys in (("actor_keys", actor_keys), ("critic_keys", critic_keys)):
+            _check_keys(name, keys, observation_space, encoder)
         if trunk_dim is not None:
             trunk_dim = to_integer("trunk_dim", trunk_dim, 1, "an integer >= 1, or None for no trunk")
         if encoder_arch is not None:
@@ -316,6 +325,8 @@ class VisualTD3Policy(TD3Policy):
         self.trunk_dim = trunk_dim
         self.layer_norm = layer_norm
         self.vectors_skip_trunk = vectors_skip_trunk
+        self.actor_keys = actor_keys
+        self.critic_keys = critic_keys
         super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
         self.averaged_actor = None
         self._uses_average = True
@@ -464,15 +475,34 @@ class VisualTD3Policy(TD3Policy):
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
         """Build an actor with the given encoder, which is the critic's, or with a new encoder if None is given."""
-        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
+        kwargs = self._network_kwargs(self.actor_kwargs, features_extractor, self.actor_keys)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualCritic:
         """Build the critics with the given encoder, or with a new encoder if None is given."""
-        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
-        kwargs.update(trunk_dim=self.trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=self.vectors_skip_trunk)
+        kwargs = self._network_kwargs(self.critic_kwargs, features_extractor, self.critic_keys)
         return VisualCritic(**kwargs).to(self.device)
+
+    def _network_kwargs(
+        self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None, keys: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """Return the arguments of an actor or of the critics.
+
+        :param kwargs: the arguments that Stable-Baselines3's network takes
+        :param features_extractor: the features extractor; None for a new one
+        :param keys: keys of the observation that the network reads; None for all
+        :return: the arguments of our network
+        """
+        trunk_dim, skip = self.trunk_dim, self.vectors_skip_trunk
+        if keys is not None:
+            assert isinstance(self.observation_space, spaces.Dict)
+            parts = spaces.Dict({key: self.observation_space[key] for key in keys})
+            features_extractor = self.features_extractor_class(parts, **self.features_extractor_kwargs)
+            if not self.pictures.keys() & set(keys):
+                trunk_dim, skip = None, False
+        kwargs = self._update_features_extractor(kwargs, features_extractor)
+        kwargs.update(trunk_dim=trunk_dim, layer_norm=self.layer_norm, vectors_skip_trunk=skip)
+        return kwargs
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -482,8 +512,32 @@ class VisualTD3Policy(TD3Policy):
             trunk_dim=self.trunk_dim,
             layer_norm=self.layer_norm,
             vectors_skip_trunk=self.vectors_skip_trunk,
+            actor_keys=self.actor_keys,
+            critic_keys=self.critic_keys,
         )
         return data
+
+
+def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any], encoder: Encoder) -> None:
+    """Refuse keys that a network cannot read.
+
+    :param name: ``"actor_keys"`` or ``"critic_keys"``
+    :param keys: the keys of the observation; None for all, which every network can read
+    :param space: the observation space
+    :param encoder: ``"separate"`` or ``"shared"``
+    :raises ValueError: if the observation is not a Dict, if a key is not in it, or if the networks share an encoder
+    """
+    if keys is None:
+        return
+    if not isinstance(space, spaces.Dict):
+        raise ValueError(f"{name}={keys!r}: expected a Dict observation, got {space}; drop {name}")
+    if isinstance(keys, str) or not keys or not set(keys) <= space.spaces.keys():
+        raise ValueError(f"{name}={keys!r}: expected a list of one or more of {list(space.spaces)}")
+    if encoder == "shared":
+        raise ValueError(
+            f"{name}={keys!r}, encoder='shared': networks that share an encoder read the same observations; set "
+            "encoder='separate' in policy_kwargs"
+        )
 
 
 def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, Literal
@@ -153,7 +153,8 @@ class Preparation:
 
     :param space: the observation space
     :param pictures: the pictures in it, by key
-    :param extractor: a features extractor that will read the result; for an unknown class, images stay contiguous
+    :param extractors: the features extractors of critic and actor, which will read the result; for an unknown class,
+        images stay contiguous
     :param normalize_images: True if pixels are scaled to [0, 1]
     :param dtype: the dtype of the images; everything else becomes float32
     """
@@ -162,13 +163,13 @@ class Preparation:
         self,
         space: spaces.Space[Any],
         pictures: Mapping[str, spaces.Box],
-        extractor: BaseFeaturesExtractor,
+        extractors: Sequence[BaseFeaturesExtractor],
         normalize_images: bool,
         dtype: th.dtype,
     ) -> None:
         self._space = space
         self._pictures = pictures
-        self._extractor = extractor
+        self._extractors = extractors
         self._normalize_images = normalize_images
         self._dtype = dtype
 
@@ -176,12 +177,13 @@ class Preparation:
         """Return the observations with images in [0, 1], or as blocks of integers where that is faster."""
         if not isinstance(observations, Mapping):
             picture = self._pictures.get(THE_ONLY_PART)
-            return Prepared(self._part(observations, self._space, picture, self._extractor))
+            return Prepared(self._part(observations, self._space, picture, self._extractors[0]))
         assert isinstance(self._space, spaces.Dict)
         parts = {}
         for key, value in observations.items():
-            reader = _reader_of(key, self._extractor)
-            parts[key] = self._part(value, self._space[key], self._pictures.get(key), reader)
+            reader = _reader_of(key, self._extractors)
+            if reader is not None:
+                parts[key] = self._part(value, self._space[key], self._pictures.get(key), reader)
         return Prepared(parts)
 
     def _part(
@@ -265,9 +267,12 @@ def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
     return type(extractor).forward is kind.forward
 
 
-def _reader_of(key: str, extractor: nn.Module) -> nn.Module:
-    """Return the part of a features extractor that reads one entry of a Dict."""
-    if not _does_the_same(extractor, CombinedExtractor):
-        return extractor
-    assert isinstance(extractor.extractors, nn.ModuleDict)
-    return extractor.extractors[key]
+def _reader_of(key: str, extractors: Sequence[nn.Module]) -> nn.Module | None:
+    """Return the part of the first features extractor that reads an entry of a Dict; None if no extractor reads it."""
+    for extractor in extractors:
+        if not _does_the_same(extractor, CombinedExtractor):
+            return extractor
+        assert isinstance(extractor.extractors, nn.ModuleDict)
+        if key in extractor.extractors:
+            return extractor.extractors[key]
+    return None

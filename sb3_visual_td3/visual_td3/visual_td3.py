@@ -301,7 +301,7 @@ class VisualTD3(TD3):
         self._prepare = Preparation(
             self.observation_space,
             self._pictures,
-            self.critic.features_extractor,
+            (self.critic.features_extractor, self.actor.features_extractor),
             self.policy.normalize_images,
             self._arithmetic.dtype,
         )

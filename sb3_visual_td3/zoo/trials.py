@@ -163,8 +163,18 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
     if "encoder" in sampled["policy_kwargs"]:
         # Stable-Baselines3's share_features_extractor and our shared encoder exclude each other.
         policy_kwargs.pop("share_features_extractor", None)
-    kept = {name: value for name, value in hyperparams.items() if name not in _REPLACED}
-    return {**kept, **sampled, "policy_kwargs": policy_kwargs}
+    merged = {name: value for name, value in hyperparams.items() if name not in _REPLACED}
+    merged |= sampled
+    if "actor_keys" in given or "critic_keys" in given:
+        # The networks read different observations, so they cannot share an encoder. One of them may read no picture
+        # and have no encoder to set a rate for, so the rate that was drawn becomes that of all remaining groups.
+        policy_kwargs["encoder"] = "separate"
+        merged.pop("actor_cnn_lr", None)
+        if "critic_cnn_lr" in merged:
+            merged["learning_rate"] = merged.pop("critic_cnn_lr")
+    if policy_kwargs.get("vectors_skip_trunk") and policy_kwargs.get("trunk_dim", 0) is None:
+        policy_kwargs["vectors_skip_trunk"] = False  # there is no trunk to skip
+    return {**merged, "policy_kwargs": policy_kwargs}
 
 
 # ---- how a trial trains, and when it is pruned

@@ -136,6 +136,21 @@ def test_drawn_values_replace_those_of_the_file():
     assert of_file == before
 
 
+def test_networks_that_read_different_observations_keep_their_encoders():
+    of_file = {"policy_kwargs": {"encoder": "separate", "critic_keys": ["state"], "vectors_skip_trunk": True}}
+    drawn = {"critic_cnn_lr": 2e-4, "critic_lr": 1e-3, "policy_kwargs": {"encoder": "shared", "trunk_dim": None}}
+    assert with_sampled(of_file, drawn) == {
+        "learning_rate": 2e-4,
+        "critic_lr": 1e-3,
+        "policy_kwargs": {
+            "encoder": "separate",
+            "critic_keys": ["state"],
+            "trunk_dim": None,
+            "vectors_skip_trunk": False,
+        },
+    }
+
+
 def test_python_code_in_the_file_is_not_merged():
     with pytest.raises(ValueError, match="YAML mapping"):
         with_sampled({"policy_kwargs": "dict(net_arch=[8])"}, {"policy_kwargs": {}})
