@@ -89,13 +89,12 @@ def collect(n_samples: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarra
 
 
 def clone(model: VisualTD3, observations: dict[str, np.ndarray], actions: np.ndarray, n_updates: int) -> float:
-    """Fit the actor, and the encoder that it shares with the critic, to the actions.
+    """Fit the actor with its encoder to the actions.
 
     :return: the mean squared error of the last tenth of the updates
     """
     policy = model.policy
-    weights = [*policy.critic.features_extractor.parameters(), *policy.actor.parameters()]
-    optimizer = th.optim.Adam(weights, LEARNING_RATE)
+    optimizer = th.optim.Adam(policy.actor.parameters(), LEARNING_RATE)
     rng = np.random.default_rng(model.seed)
     errors = []
     policy.set_training_mode(True)
@@ -103,7 +102,7 @@ def clone(model: VisualTD3, observations: dict[str, np.ndarray], actions: np.nda
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1.0 - update / n_updates)
         chosen = rng.integers(len(actions), size=BATCH_SIZE)
         batch = {key: th.as_tensor(values[chosen]) for key, values in observations.items()}
-        predicted = policy.actor.act(policy.critic.encode(batch))
+        predicted = policy.actor(batch)
         loss = F.mse_loss(predicted, th.as_tensor(actions[chosen]))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
