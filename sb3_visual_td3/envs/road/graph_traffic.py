@@ -57,6 +57,15 @@ class RoadUser(NamedTuple):
     """Largest distance between its own centre and the centre of a lane that it blocks."""
 
 
+class _Blocked(NamedTuple):
+    """Hold the places on lanes that a vehicle or pedestrian blocks at a pose."""
+
+    pose: Pose
+    reach_m: float
+    places: list[tuple[int, float, float]]
+    """For each lane its index, the distance along it, and the cosine of the angle between the pose and the lane."""
+
+
 class Occupant(NamedTuple):
     """Describe a vehicle or pedestrian that occupies a place on a lane."""
 
@@ -244,17 +253,17 @@ class _Plan:
         """For each lane, whether a junction begins with it."""
         for before, now in itertools.pairwise(in_junction):
             self.enters_junction.append(now and not before)
-        self.first_entry: int | None = None
-        """Position on the path of the next junction's first lane; None if there is no junction on the path."""
+        self.way: list[int] = []
+        """The lanes of the way through the next junction; empty if there is no junction on the path."""
+        self.after: int | None = None
+        """The lane after the next junction; None if the path ends before."""
         if True in self.enters_junction:
-            self.first_entry = self.enters_junction.index(True)
-            end = self.first_entry
+            first = end = self.enters_junction.index(True)
             while end < len(path) and in_junction[end]:
                 end += 1
-            self.way = path[self.first_entry : end]
-            """The lanes of the way through the next junction."""
-            self.after = path[end] if end < len(path) else None
-            """The lane after the next junction; None if the path ends before."""
+            self.before, self.approach, self.way = path[first - 1], self.lines[:first], path[first:end]
+            if end < len(path):
+                self.after = path[end]
 
 
 @dataclass(eq=False)
@@ -300,6 +309,8 @@ class GraphTraffic(Generic[CarT]):
         :param map_: the map.
         """
         self._map = map_
+        self._known: dict[int, _Blocked] = {}
+        """The places that the vehicles and pedestrians of the last step block, by their ids."""
         self.cars = []
         self.guest = None
 
@@ -373,28 +384,41 @@ class GraphTraffic(Generic[CarT]):
             mine = Occupant(car.along_m, car.half_length_m, car.speed_mps, car.id)
             on_lane.setdefault(car.path[0], []).append(mine)
         foreign_lanes: dict[int, set[int]] = {}
+        known, self._known = self._known, {}
         for other in others:
-            x, y, yaw = other.pose
-            for _, place in self._map.graph.places_near(x, y, other.reach_m):
-                turn_rad = yaw - self._map.line(place.segment).pose_at(place.along_m).heading_rad
+            last = known.get(other.id)
+            # Many vehicles stand, and the lanes that they block are searched only once.
+            if last is None or last.pose != other.pose or last.reach_m != other.reach_m:
+                last = self._blocked_by(other)
+            self._known[other.id] = last
+            for segment, along_m, cos in last.places:
                 # A vehicle at an angle to the lane blocks less of the lane than its length, but at least its width.
-                half_m = max(abs(math.cos(turn_rad)) * other.half_length_m, other.half_width_m)
-                found = Occupant(place.along_m, half_m, other.speed_mps * math.cos(turn_rad), other.id)
-                on_lane.setdefault(place.segment, []).append(found)
-                foreign_lanes.setdefault(place.segment, set()).add(other.id)
+                half_m = max(abs(cos) * other.half_length_m, other.half_width_m)
+                found = Occupant(along_m, half_m, other.speed_mps * cos, other.id)
+                on_lane.setdefault(segment, []).append(found)
+                foreign_lanes.setdefault(segment, set()).add(other.id)
         return on_lane, foreign_lanes
+
+    def _blocked_by(self, other: RoadUser) -> _Blocked:
+        """Return the places on lanes that a vehicle or pedestrian blocks."""
+        x, y, yaw = other.pose
+        places = []
+        for _, place in self._map.graph.places_near(x, y, other.reach_m):
+            turn_rad = yaw - self._map.line(place.segment).pose_at(place.along_m).heading_rad
+            places.append((place.segment, place.along_m, math.cos(turn_rad)))
+        return _Blocked(other.pose, other.reach_m, places)
 
     # Junctions
 
     def _way_ahead(self, car: GraphCar) -> JunctionAhead | None:
         """Return the way through the next junction on a car's path; None if there is no junction on it."""
         plan = self._plan_of(car)
-        if plan.first_entry is None:
+        if not plan.way:
             return None
         distance_m = -car.along_m
-        for line in plan.lines[: plan.first_entry]:
+        for line in plan.approach:
             distance_m += line.length_m
-        return JunctionAhead(distance_m, car.path[plan.first_entry - 1], plan.way, plan.after)
+        return JunctionAhead(distance_m, plan.before, plan.way, plan.after)
 
     def _reserve(self) -> None:
         """Reserve ways through junctions for approaching cars; the car that has waited longest comes first."""
