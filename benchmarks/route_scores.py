@@ -3,7 +3,8 @@
     python benchmarks/route_scores.py                                     # pure pursuit on lite-routes
     python benchmarks/route_scores.py --suites town01-train town02-test --towns PATH
     python benchmarks/route_scores.py --suites town01-train --towns PATH --cars 8 --walkers 4 --lights --routes 20
-    python benchmarks/route_scores.py --model MODEL.zip --name VisualTD3  # a policy of VisualTD3 instead
+    python benchmarks/route_scores.py --model MODEL.zip --name VisualTD3  # a policy of route_learning.py instead
+    python benchmarks/route_scores.py --model MODEL.zip --name 'SB3 TD3' --algo td3
     python benchmarks/route_scores.py --table                             # print the results and run nothing
 
 Results are rows of benchmarks/results/route_scores.csv, one for each driver and part of a suite. Rows that are there
@@ -20,9 +21,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import result_rows
+import route_learning
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.callbacks.drives import Drive, drive_episodes
 from sb3_visual_td3.callbacks.driving_score import INFRACTIONS
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
@@ -44,9 +45,22 @@ COLUMNS = (
 _TOWNS = {"town01-train": "Town01.xodr", "town02-test": "Town02.xodr"}
 
 
-def drive(part: SuitePart, driver_of: Callable[[gym.Env[Any, Any]], Callable[[Any], np.ndarray]]) -> list[Drive]:
-    """Drive the routes of a part, one after another."""
-    env = make_vec_env("LiteRoutes-v0", 1, env_kwargs=part.env_kwargs)
+_ARMS = {"visual_td3": "visual", "td3": "SB3 TD3"}
+"""The arm of route_learning.py for each algorithm."""
+
+
+def drive(
+    part: SuitePart,
+    driver_of: Callable[[gym.Env[Any, Any]], Callable[[Any], np.ndarray]],
+    observed: dict[str, Any],
+) -> list[Drive]:
+    """Drive the routes of a part, one after another.
+
+    :param part: the part of a suite
+    :param driver_of: returns the driver of an environment
+    :param observed: arguments of the environment that decide what the driver observes
+    """
+    env = make_vec_env(route_learning.ENV, 1, env_kwargs={**part.env_kwargs, **observed})
     driver = driver_of(env.envs[0])  # type: ignore[attr-defined]
     drives = []
     for number in range(part.n_routes):
@@ -92,7 +106,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", nargs="+", default=["lite-routes"], help="suites to drive (default: lite-routes)")
     parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for their suites")
-    parser.add_argument("--model", type=Path, help="model of VisualTD3 to drive with (default: pure pursuit)")
+    parser.add_argument("--model", type=Path, help="model to drive with (default: pure pursuit)")
+    parser.add_argument(
+        "--algo", choices=_ARMS, default="visual_td3", help="the model's algorithm (default: visual_td3)"
+    )
     parser.add_argument("--name", default="pure pursuit", help="name of the driver in the table (default: %(default)s)")
     parser.add_argument("--cars", type=int, default=0, help="number of other cars (default: %(default)s)")
     parser.add_argument("--walkers", type=int, default=0, help="number of pedestrians (default: %(default)s)")
@@ -101,8 +118,11 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the results and run nothing")
     settings = parser.parse_args()
     driver_of = pure_pursuit
+    observed: dict[str, Any] = {}
     if settings.model is not None:
-        model = VisualTD3.load(settings.model, device="cpu", buffer_size=1)
+        arm: Any = route_learning.arms(None)[_ARMS[settings.algo]].arm
+        observed = route_learning.observed(arm)
+        model = arm.algorithm.load(settings.model, device="cpu", buffer_size=1)
         driver_of = lambda _: lambda observations: model.predict(observations, deterministic=True)[0]  # noqa: E731
     done = {(row["driver"], row["part"]) for row in result_rows.read(RESULTS)}
     for suite in [] if settings.table else settings.suites:
@@ -114,7 +134,7 @@ def main() -> None:
         for each in suite_parts(suite, maps, settings.routes):
             part = busier(each, settings.cars, settings.walkers, settings.lights)
             if (settings.name, part.label) not in done:
-                row = row_of(settings.name, suite, part, drive(part, driver_of))
+                row = row_of(settings.name, suite, part, drive(part, driver_of, observed))
                 result_rows.add(row, RESULTS, COLUMNS)
     rows = result_rows.read(RESULTS)
     print("| " + " | ".join(COLUMNS) + " |")
