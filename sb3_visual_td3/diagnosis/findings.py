@@ -21,7 +21,8 @@ class Evidence:
     :param tag: the logged name
     :param step: step on the tag's own x-axis; None if the value describes the whole run
     :param value: value of the point
-    :param note: what the value means, in words that follow the tag and the value in a sentence
+    :param note: what the value means. It is written after the tag and the value, as in "``train/learning_rate`` at 500
+        is 0.1: the logged rate; 1e-4 to 1e-3 is usual for Adam"
     """
 
     tag: str

@@ -51,8 +51,9 @@ Observed = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 class CameraMonitor:
     """Measure standard deviation and change of the frames that the environment returns.
 
-    The change is measured at every step, the deviation at one step in ``sample_freq``. The change to the first frame of
-    an episode counts too: a frozen camera stays frozen across resets, while a reset moves a car that stands still.
+    The change is measured at every step, the deviation at one step in ``sample_freq``. The change from the last frame
+    of an episode to the first frame of the next episode counts too, because it tells two cases apart. If the car stands
+    still, the frames change at the reset; if the camera is frozen, they do not.
 
     :param sample_freq: number of steps between two points
     :param pictures: the image spaces among the observations by key, from

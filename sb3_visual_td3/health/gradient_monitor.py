@@ -63,7 +63,13 @@ class GradientMonitor:
         """Critic updates seen since the last read."""
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Measure the norms before clipping, and keep the rewards of every critic update."""
+        """Measure the norms of the gradients before they are clipped, and collect the rewards of the batch.
+
+        The norms are measured in one update in ``sample_freq``. The rewards are collected in every critic update,
+        because the extremes of all rewards are logged.
+
+        :param update: the update in progress
+        """
         if update.network == "critic":
             self.n_updates += 1
             if "rewards" in update.values:

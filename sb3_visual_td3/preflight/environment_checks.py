@@ -264,7 +264,11 @@ def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examinat
 
 
 def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
-    """Look for channels that reappear at another index at the next step, and check that this index is correct."""
+    """Check that a stack of frames has its oldest frame first.
+
+    At every step a stack moves its frames by one place. So a picture is a stack if its channels show at the next step
+    what other channels showed before.
+    """
     n_channels = frames.shape[2]
     continued = _continued(rollout)
     if n_channels < 2 or not continued.any():

@@ -70,7 +70,7 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
             )
     if not all(type(count) is int for count in state["counts"].values()):
         raise ValueError(
-            f"the snapshot has the counts {state['counts']!r} of logged values: expected integers. Resume from another "
+            f"the snapshot's counts of logged values are {state['counts']!r}: expected integers. Resume from another "
             "snapshot"
         )
     excluded = {name: tuple(formats) for name, formats in state["excluded"].items()}

@@ -35,7 +35,7 @@ class NonFiniteUpdateError(ValueError):
 
 
 class _Watched(NamedTuple):
-    """Hold an update and a number on the device that is finite if and only if the update is finite."""
+    """Hold an update, and a tensor on the device: one number, which is finite if and only if the update is finite."""
 
     number: th.Tensor
     update: NetworkUpdate

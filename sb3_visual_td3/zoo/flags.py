@@ -85,8 +85,8 @@ def add_packages_argument(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="MODULE",
-        help="modules that register environments of your own: installed packages, or files of the current folder "
-        "without .py, such as my_envs",
+        help="modules that register environments of your own: installed packages, or files in the current folder. "
+        "Write a file's name without .py: my_envs for my_envs.py",
     )
 
 

@@ -139,10 +139,10 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
 
 
 def _clear_first_attempt(run_dir: Path) -> None:
-    """Remove the logs of a run that was killed before its first snapshot, because it logs everything again.
+    """Clear the logs of a run without snapshots, because it starts again and logs everything again.
 
-    If the run has completed episodes, someone has removed its snapshots. Then the logs are moved to a subfolder of
-    RUN_DIR instead.
+    Logs without a completed episode are removed: the run was killed before its first snapshot. Logs with completed
+    episodes are moved to a subfolder of RUN_DIR: the run probably had snapshots, and someone removed them.
 
     :param run_dir: the folder of the run
     :raises ValueError: if another process trains the run

@@ -1,1 +1,1 @@
-"""Simulate the embedded world, a small simulator in the process of the environment: roads, a car and its camera."""
+"""Implement the embedded world: a small simulator of roads, a car and its camera, inside the Python process."""

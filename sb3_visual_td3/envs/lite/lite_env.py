@@ -1,6 +1,6 @@
 """Define ``LiteDriving-v0`` and ``LiteRoutes-v0``: the driving task in the embedded world.
 
-The embedded world is a small simulator in the process of the environment. Its state can be saved and restored.
+The embedded world is a small simulator inside the Python process. Its state can be saved and restored.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class RestorableDrivingEnv(DrivingEnv):
 
 
 class LiteDrivingEnv(RestorableDrivingEnv):
-    """Drive in the embedded world, a small simulator in the process of the environment; no CARLA is needed.
+    """Drive in the embedded world, a small simulator inside the Python process; no CARLA is needed.
 
     ``DrivingEnv`` describes observations and actions.
 

@@ -35,7 +35,7 @@ _EGO_PAINT = 1
 
 
 class LiteWorld:
-    """Simulate a car on a map in the process of the environment; implements ``envs.backend.RestorableBackend``.
+    """Simulate a car on a map, inside the Python process; implements ``envs.backend.RestorableBackend``.
 
     The world is deterministic: everything that varies between episodes follows from the ``Start`` of the episode.
 
@@ -285,8 +285,8 @@ class LiteWorld:
         """Load a map, plan a route on it, and prepare traffic, lights, pedestrians and camera for an episode."""
         if self.has_routes != (route_seed is not None):
             raise ValueError(
-                f"route_seed={route_seed!r}: expected a number for routes to a goal and None on the closed route; make "
-                "the env with the settings of the saved env"
+                f"route_seed={route_seed!r} does not fit this env: an env with routes to a goal needs a number, an env "
+                "with the closed route needs None; make the env with the settings of the saved env"
             )
         self._map_name, self._scene_seed, self._route_seed = map_name, scene_seed, route_seed
         if route_seed is None:

@@ -207,7 +207,7 @@ APPROACH_M = 8.0
 SIDE_ROAD_M = 42.0
 """Length of a side road."""
 _CLEARANCE_M = 14.0
-"""Smallest distance of a side road from the loop."""
+"""The distance of a side road from the loop must not be smaller than this; its first 14 m are not checked."""
 _JUNCTION_ID = 100
 """Number of the junction; the connecting roads are numbered from 101, beyond all other roads."""
 
@@ -238,7 +238,8 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
 def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | None:
     """Build a ring of two-lane roads with a crossing in the middle of its longest line.
 
-    :param shape: the reference line; its first line should be at least ``2 * (REACH_M + APPROACH_M)`` long.
+    :param shape: the reference line. Its first piece is its longest line, which should be at least ``2 * (REACH_M +
+        APPROACH_M)`` long.
     :param sides: the side roads: 1 for a side road to the left, -1 for a side road to the right, or both numbers.
     :return: the network; ``None`` if there is no room for the crossing or a side road.
     """
@@ -301,8 +302,9 @@ def _side_road(middle: Pose, side: int, number: int) -> Road:
 
 
 def _is_clear(side_road: Road, shape: LoopShape) -> bool:
-    """Return whether a side road keeps the smallest distance from the loop, except where it begins."""
-    # (n_line, n_around): distances of points every metre on the side road, without its first 14 m, from the loop's.
+    """Return whether a side road is at least ``_CLEARANCE_M`` away from the loop; its first metres are not checked."""
+    # (n_line, n_around): distance of each point of the side road, without its first 14 m, from each point of the loop.
+    # The points are 1 m apart.
     around = sample(shape.start, shape.pieces, np.arange(0.0, total_length_m(shape.pieces), 1.0))[:, :2]
     line = side_road.line_m(0.0, 1.0)
     line = line[round(_CLEARANCE_M) :]
