@@ -185,7 +185,7 @@ def test_an_allowed_package_provides_only_classes_of_the_right_kind(killed, own_
     change = callback("own_module.function")
     run_dir = rewritten(killed, tmp_path, lambda state: change(state["experiment"]))
     assert main(["resume", str(run_dir), "--allow", "own_module"]) == 2
-    assert "which is not a callback class" in capsys.readouterr().err
+    assert "callback names own_module.function: expected a callback class" in capsys.readouterr().err
 
 
 def test_a_trusted_run_writes_outside_its_folder(killed, tmp_path, capsys):
