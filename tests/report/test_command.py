@@ -188,7 +188,7 @@ def test_plotly_is_in_the_page_or_once_beside_it(
     out = tmp_path / "out"
     assert not (out / "plotly.min.js").exists()
     assert (out / "report.html").stat().st_size > 4_000_000
-    assert "--plotlyjs directory, visual-td3 report keeps plotly.js in a file beside" in (out / "report.html").read_text()
+    assert "--plotlyjs directory, visual-td3 report keeps plotly.js in a file" in (out / "report.html").read_text()
     report(tmp_path / "run", "--plotlyjs", "directory")
     assert "--plotlyjs" not in capsys.readouterr().out
     assert (out / "report.html").stat().st_size < 1_500_000
