@@ -110,8 +110,8 @@ def _resume(arguments: list[str]) -> int:
         description="Continue a run that was killed, from its newest valid snapshot.",
         epilog="If the simulator can save its state (LiteDriving-v0), the resumed run gives the same results as a "
         "run that was never killed, bit for bit. Otherwise (CARLA) the run continues with a new episode, and a message "
-        "says so. A run without a snapshot starts again. If a run was killed while it saved its final model, only this "
-        "model is saved. "
+        "says so. A run without a snapshot starts again. A run that was killed while it saved its final model needs no "
+        "more training: the command only saves the model. "
         f"{EXIT_CODES}",
     )
     parser.add_argument(

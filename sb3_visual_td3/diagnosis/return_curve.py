@@ -183,9 +183,11 @@ def block_wander(values: FloatArray) -> float:
     """Estimate how much the level of the curve wanders from block to block.
 
     Second differences of the block medians cancel a steady trend, and the median over the blocks cancels single jumps.
-    The remainder contains every correlation that is longer than a block.
+    Slow noise, such as the drift of the policy, is not cancelled: it moves whole blocks up or down, and so it raises
+    the result.
 
     :param values: ``(n,)``, finite, ``n >= 5``.
+    :return: standard deviation of the level of a block.
     """
     n_blocks = min(N_BLOCKS, max(values.size // 2, MIN_POINTS))
     levels = block_medians(values, n_blocks)

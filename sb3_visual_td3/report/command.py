@@ -114,8 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--until",
         type=_step,
         metavar="STEP",
-        help="judge only the points of the runs up to this step. Steps are environment steps, or episodes in a run "
-        "that logs only over episodes",
+        help="judge only what the runs logged up to this step. A step is usually an environment step. In a run that "
+        "does not count environment steps, it is what the run counts instead, such as an episode",
     )
     parser.add_argument(
         "--watch",

@@ -239,7 +239,7 @@ def _results(ray: Any, tasks: list[Any]) -> Iterator[tuple[int, Any]]:
 
 
 def _call(paths: SearchPaths, packed: bytes) -> Any:
-    """Call a pickled function; this runs in the process of a Ray task."""
+    """Call a pickled function; this runs in a Ray task's process."""
     paths.apply()
     function, arguments = cloudpickle.loads(packed)
     return function(*arguments)

@@ -49,7 +49,7 @@ _CRITIC_OF = {"actor": "critic", "actor_target": "critic_target"}
 
 
 def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Prepared) -> th.Tensor:
-    """Return ``(batch, features)`` of the network's features extractor."""
+    """Return the output ``(batch, features)`` of the network's features extractor."""
     if not isinstance(observations, Prepared):
         return network.extract_features(observations, network.features_extractor)
     return encode_prepared(network.features_extractor, observations.observations)
@@ -228,7 +228,7 @@ class VisualCritic(ContinuousCritic):
         self.trunk = trunk_for(features_extractor, features_dim, trunk_dim, vectors_skip_trunk)
 
     def encode(self, observations: PyTorchObs | Prepared) -> th.Tensor:
-        """Return ``(batch, features)`` of the critic's own encoder."""
+        """Return the output ``(batch, features)`` of the critic's own encoder."""
         # With share_features_extractor, Stable-Baselines3 trains the encoder by the actor's loss only.
         with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
             return features_of(self, observations)

@@ -166,8 +166,8 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
             if model.replay_buffer_kwargs.get(name, at_load[name]) != at_load[name]:
                 raise ValueError(
                     f"load() was given {name}={at_load[name]!r}, but the model was made with "
-                    f"replay_buffer_kwargs={requested['replay_buffer_kwargs']!r}: give replay_buffer_kwargs to load() "
-                    "too"
+                    f"replay_buffer_kwargs={requested['replay_buffer_kwargs']!r}, which sets another {name} for the "
+                    "replay buffer: give replay_buffer_kwargs to load() too"
                 )
     if "stats_window_size" in at_load:
         # Stable-Baselines3 stores the size as _stats_window_size. The saved windows have the old size, so they are

@@ -63,10 +63,10 @@ norm."""
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the fraction of saturated actions over the last quarter with a threshold.
 
-    If that fraction was not logged, look for an actor's head whose gradient has vanished.
+    Three other signs raise the confidence: large activations before the tanh, an action that no longer varies, and a
+    vanished gradient of the actor's head.
 
-    Three further signs raise the confidence: large activations before the tanh, an action that no longer varies, and a
-    head without a gradient.
+    If the fraction was not logged, the gradients of the actor's head and of the critics decide instead.
     """
     saturation = data[tags.ACTION_SATURATION].finite
     if tags.ACTION_SATURATION not in data:

@@ -1,7 +1,7 @@
 """Updates began when the replay buffer was nearly empty: the networks overfit to the first few transitions.
 
-The step of the first update follows from the count of updates: with one update per step, a run with 98 updates at step
-100 began at step 2.
+The step of the first update follows from the count of updates. For example, if 98 updates had been made by step 100,
+and every step makes one update, the updates began at step 2.
 
 How many transitions are enough is a guess. The defaults are 100 in Stable-Baselines3, 1,000 in Spinning Up, 4,000
 frames in DrQ-v2, and 25,000 in the code of the TD3 authors.

@@ -55,8 +55,8 @@ _RAIN_SEED = 0
 def sky_of(weather: Sequence[float]) -> Sky | None:
     """Convert CARLA's weather parameters to the light and haze with which the embedded world draws.
 
-    The factors map CARLA's percentages to the embedded world's presets: "rain" is 70 % precipitation, and "night" is a
-    sun at -30 degrees.
+    ``CarlaDriving-v0`` sets 70 % precipitation for ``weather="rain"``, and a sun at -30 degrees for
+    ``weather="night"``. For these values the result is nearly the sky that the embedded world has for the same name.
 
     :param weather: CARLA's 14 parameters, in the order of ``CLEAR_NOON``.
     :return: the sky; None for a clear day, which is drawn without a filter.
