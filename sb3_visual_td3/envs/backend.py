@@ -35,7 +35,7 @@ CHASE_HEIGHT_M = 3.4
 
 
 class Control(NamedTuple):
-    """Hold the driver's controls during a tick: steer in [-1, 1], +1 full right; throttle and brake in [0, 1]."""
+    """Describe the driver's controls during a tick: steer in [-1, 1], +1 full right; throttle and brake in [0, 1]."""
 
     steer: float
     throttle: float
@@ -169,7 +169,7 @@ class Backend(Protocol):
         """Begin an episode at ``start``; the same start and the same controls give the same episode."""
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
-        """Hold ``control`` for ``n_ticks`` ticks and return the resulting state."""
+        """Apply ``control`` during ``n_ticks`` ticks and return the resulting state."""
 
     def camera_frame(self) -> NDArray[np.uint8]:
         """Return the camera's view as a new ``uint8`` array of ``frame_shape``; a second call returns the same view."""

@@ -58,13 +58,13 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     :param observation: ``"camera"``, ``"camera+state"``, ``"camera+command"`` or ``"camera+state+command"``.
     :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
         from ``"balanced"``, such as ``{"accident": 1.0}``.
-    :param reward_scale: factor on the reward and on each of its terms, above 0.
+    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied.
     :param target_speed_mps: the speed with the highest reward, in m/s.
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
         counts as an accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. After
-        ``"truncated"`` an algorithm bootstraps as if the route continued, because the observation does not show the
-        distance to the goal.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. With
+        ``"truncated"`` an algorithm bootstraps at the goal as if the route continued: the camera does not show where
+        the goal is, so a critic cannot predict that the value drops to zero there.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is out of range.
@@ -165,7 +165,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return self._observation(), self._task.info(self._map_name)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Hold ``action``, clipped to the action space, for ``frame_skip`` ticks.
+        """Apply ``action``, clipped to the action space, during ``frame_skip`` ticks.
 
         On a closed route, gymnasium's ``TimeLimit`` wrapper limits the steps of an episode. A route to a goal has its
         own time limit, which grows with the length of the route.
@@ -222,12 +222,12 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return check_count("options['route']", options["route"], 0, 2**63 - 1)
 
     def _draw_start(self, route_seed: int | None) -> Start:
-        """Draw the start of an episode from the environment's random stream.
+        """Choose the start of an episode at random, from the environment's random stream.
 
-        :param route_seed: the number or the seed of the route; None draws a seed at random.
+        :param route_seed: the number or the seed of the route; None chooses a seed at random.
         """
         rng = self.np_random
-        # The order of these draws is part of the results: another order would give other episodes for the same seed.
+        # The order of these random choices must stay: another order would give other episodes for the same seed.
         start = Start(
             map_name=self.maps[int(rng.integers(len(self.maps)))],
             position=float(rng.random()),
@@ -235,7 +235,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             heading_error_rad=float(rng.uniform(-MAX_START_HEADING_RAD, MAX_START_HEADING_RAD)),
             speed_mps=float(rng.uniform(0.0, self._task.settings.target_speed_mps)),
         )
-        # For the same reason a scene seed is drawn only where it changes the scene: worlds without traffic and weather
+        # For the same reason a scene seed is chosen only where it changes the scene: worlds without traffic and weather
         # keep the episodes of earlier versions.
         if self._backend.has_varying_scenes:
             start = start._replace(scene_seed=int(rng.integers(2**32)))

@@ -88,7 +88,7 @@ def draw_hud(
 
 
 def _draw_command(picture: NDArray[np.uint8], info: Mapping[str, Any]) -> None:
-    """Draw a line of text with the command, the distance to its place, and the distance to the goal."""
+    """Draw a line of text with the command, the distance to where it applies, and the distance to the goal."""
     command = info["command"].replace("_", " ")
     left_m = (1.0 - info["route_completion"]) * info["route_length_m"]
     picture[3 * _LINE_PX - 6 : 4 * _LINE_PX - 6, :330] //= 2

@@ -38,8 +38,8 @@ class TaskSettings:
     idle_ending: Ending = "truncated"
     """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
     goal_ending: Ending = "terminated"
-    """``"truncated"`` lets an algorithm bootstrap at the goal, as if the route went on. The observation does not show
-    how far away the goal is: with ``"terminated"``, the value drops to zero at a time that the critic cannot foresee.
+    """``"truncated"`` lets an algorithm bootstrap at the goal, as if the route went on. The camera does not show how
+    far away the goal is: with ``"terminated"``, the value drops to zero at a time that the critic cannot foresee.
     """
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
@@ -166,7 +166,7 @@ class DrivingTask:
         """
         if not self._state.has_goal:
             return None
-        # The slowest mean speed that the limit allows is also required for a success on a closed route.
+        # The limit follows from the mean speed that a success on a closed route requires.
         slowest_mps = max(0.1, self.settings.success_speed_fraction * self.settings.target_speed_mps)
         limit_s = self.settings.spare_s + self._state.route_length_m / slowest_mps
         return math.ceil(limit_s / self.settings.step_s)

@@ -79,7 +79,7 @@ def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> st
 
 
 def weather_of_scene(weather: str, scene_seed: int) -> str:
-    """Return the weather of one episode, which is drawn at random if the environment's weather is ``"random"``.
+    """Return the weather of one episode, which is chosen at random if the environment's weather is ``"random"``.
 
     :param weather: the environment's weather; ``"random"`` chooses clear, rain or night.
     :param scene_seed: seed of the choice.

@@ -51,12 +51,13 @@ class CarlaDrivingEnv(DrivingEnv):
     :param host: name or address of the machine that runs CARLA.
     :param port: the port of a running server; or a list of ports, of which each environment takes one for itself.
     :param command: the command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``. ``{port}`` in
-        the command stands for the port; without it, ``-carla-rpc-port=PORT`` is appended. Each environment starts its
-        own simulator, on the first free port from ``port`` on. ``None`` joins a running server.
+        the command stands for the port. If the command has no ``{port}``, ``-carla-rpc-port=PORT`` is appended. Each
+        environment starts its own simulator, on the first free port from ``port`` on. ``None`` connects to a running
+        server.
     :param town: the map, such as ``"Town01"``; ``None`` for the map that the server has loaded.
     :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps. Each episode
-        draws one of them.
-    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (draws one of these for every episode), or one of
+        takes one of them at random.
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (one of these three for each episode), or one of
         CARLA's presets, such as ``"WetCloudySunset"``.
     :param route: as in ``LiteDriving-v0``: ``"loop"``, ``"random"``, ``"file"`` or a list of ``(start, goal)``.
         A place is ``(x, y)`` or ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
@@ -92,13 +93,13 @@ class CarlaDrivingEnv(DrivingEnv):
     :param camera_attributes: further attributes of CARLA's camera, such as ``{"motion_blur_intensity": "0.0"}``.
     :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
         from ``"balanced"``, such as ``{"accident": 1.0}``.
-    :param reward_scale: factor on the reward and on each of its terms, above 0.
+    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied.
     :param target_speed_mps: the speed with the highest reward, in m/s.
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
         counts as an accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. After
-        ``"truncated"`` an algorithm bootstraps as if the route continued, because the observation does not show the
-        distance to the goal.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. With
+        ``"truncated"`` an algorithm bootstraps at the goal as if the route continued: the camera does not show where
+        the goal is, so a critic cannot predict that the value drops to zero there.
     :param timeout_s: longest wait for an answer, a tick or an image, in seconds.
     :param start_timeout_s: longest wait for a simulator that starts or loads a map, in seconds.
     :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is still starting.
@@ -282,7 +283,8 @@ class CarlaDrivingEnv(DrivingEnv):
     def _is_refusal(self, failure: SimulatorLostError) -> bool:
         """Return whether a running server refused a request: it answers, but no reset has succeeded on it yet.
 
-        A timeout does not count: a server that is still loading its map answers the version call and nothing else.
+        A timeout does not count as a refusal: while a server loads its map, it answers only the version call, and other
+        calls time out.
 
         :param failure: the error.
         """

@@ -115,8 +115,8 @@ def lease_free(first_port: int) -> PortLease:
             return lease
         lease.release()
     raise SimulatorUnusableError(
-        f"no free port from {first_port} upwards for another CARLA server (tried {MAX_SERVERS}); stop some servers, or "
-        "give another first port"
+        f"no free port from {first_port} upwards for another CARLA server (tried {MAX_SERVERS} ports); stop some "
+        "servers, or give another first port"
     )
 
 

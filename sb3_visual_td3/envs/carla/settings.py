@@ -19,8 +19,8 @@ _MAX_PORT = 65_532
 def launch_command(command: str, port: int) -> list[str]:
     """Return program and arguments of the command that starts a simulator on a port.
 
-    :param command: the command as typed in a shell. ``{port}`` is replaced by the port; without it,
-        ``-carla-rpc-port=PORT``, the flag of CARLA's launcher, is appended.
+    :param command: the command as typed in a shell. ``{port}`` is replaced by the port. If the command has no
+        ``{port}``, the flag of CARLA's launcher, ``-carla-rpc-port=PORT``, is appended.
     :param port: the RPC port.
     :return: the program and its arguments.
     :raises ValueError: if the command is empty or its quotes do not match.
@@ -48,7 +48,7 @@ class ServerSettings:
     """The port of a running server, or a list of ports, of which each environment takes one that no other environment
     uses. With ``command``: the first port to try."""
     command: str | None = None
-    """The command that starts the simulator; None joins a running simulator."""
+    """The command that starts the simulator; None connects to a running simulator."""
     timeout_s: float = 10.0
     """How long to wait for an answer, a tick or an image."""
     start_timeout_s: float = 120.0
@@ -77,7 +77,8 @@ class ServerSettings:
                 )
         elif self.restart_every is not None:
             raise ValueError(
-                "restart_every without a command: expected the command that starts the simulator; set command"
+                "restart_every without a command: an environment restarts only a simulator that it starts itself; set "
+                "command, or leave restart_every out"
             )
         coerce_quantity(self, "timeout_s", 0.01, 3600.0, "s")
         coerce_quantity(self, "start_timeout_s", 0.1, 3600.0, "s")

@@ -370,7 +370,7 @@ class Vehicle(Actor):
         self.motion = Motion(pose.x_m, pose.y_m, pose.heading_rad, self.motion.speed_mps, 0.0)
 
     def set_velocity(self, velocity: Vector) -> None:
-        """Set the velocity. With physics only the part along its heading counts: a car does not slide sideways."""
+        """Set the velocity; with physics only its part along the heading counts, because cars do not slide sideways."""
         if not self.has_physics:
             self._requested_velocity = velocity
             return
@@ -380,7 +380,7 @@ class Vehicle(Actor):
         self.velocity = velocity_along(self.pose, speed)
 
     def set_physics(self, enabled: bool) -> None:
-        """Enable physics, or disable it: the vehicle then stops and stays where it is."""
+        """Enable or disable physics. Without physics the vehicle stops and stays where it is."""
         self.has_physics, self._requested_velocity = enabled, None
         if not enabled:
             self.stop()

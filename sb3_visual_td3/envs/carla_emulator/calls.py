@@ -117,7 +117,7 @@ class ActorCalls:
         return VOID
 
     def on_enable_actor_constant_velocity(self, actor_id: int, velocity: list[float]) -> Any:
-        """Make a vehicle keep the forward part of a velocity, which is given in the vehicle's axes."""
+        """Make a vehicle drive at a constant speed: the forward part of a velocity in the vehicle's axes."""
         self._sim.vehicle(actor_id).constant_mps = max(0.0, checked_number(velocity[0], _MAX_SPEED_MPS))
         return VOID
 
@@ -577,7 +577,7 @@ class Calls:
         return value(result), complaint
 
     def _once(self, name: str, line: str) -> str:
-        """Return ``line`` for the first unsupported call of this name, and an empty text for further calls."""
+        """Return ``line`` for the first unsupported call of this name, and an empty text for each later call."""
         if name in self._told:
             return ""
         # Clients that send ever new names must not fill the memory.

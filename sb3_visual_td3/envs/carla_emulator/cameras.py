@@ -107,7 +107,7 @@ class Face(NamedTuple):
 
 
 def _blocks_of(actor: Actor) -> list[Block]:
-    """Return the shape of an actor, from the ground upwards; an empty list if cameras do not see it."""
+    """Return the blocks that form an actor's shape, the lowest first; an empty list if cameras do not see it."""
     box = actor.box
     if box is None:
         return []

@@ -92,7 +92,7 @@ def check_fault(kind: object, amount: object = None) -> None:
     # Written so that NaN fails both comparisons.
     if kind in _TAKE_SECONDS:
         if not 0.0 <= number <= FOREVER_S:
-            raise ValueError(f"fault {kind}={amount!r}: expected seconds, 0 to {FOREVER_S:g}")
+            raise ValueError(f"fault {kind}={amount!r}: expected a number of seconds from 0 to {FOREVER_S:g}")
     elif not 0.0 <= number <= _MAX_COUNT or not number.is_integer():
         raise ValueError(f"fault {kind}={amount!r}: expected an integer number of images or spawns, 0 to {_MAX_COUNT}")
 
@@ -151,7 +151,7 @@ class ActiveFaults:
         return True
 
     def truncate(self, image: bytes) -> bytes:
-        """Return the part of an image that is sent: all of it, or about half of it.
+        """Return all of an image, or about half of it while images are to be truncated.
 
         The cut falls between two pixels of four bytes. A cut inside a pixel would end the client's process instead of
         delivering an image with too little data.

@@ -172,9 +172,9 @@ class FreeCamera:
     def _to_world(self, transform: Transform, oversampling: int, first_row: int) -> NDArray[np.float64]:
         """Return the homography from samples (column, row, 1) to homogeneous metres on the ground.
 
-        A sample with the image coordinates u and v has the ray ``axis + u * right - v * up``. Divided by its descent
-        and multiplied by the camera's height, the ray ends on the ground. In homogeneous coordinates the descent is the
-        third coordinate, so the map is linear in (1, u, v).
+        A sample with the image coordinates u and v has the ray ``axis + u * right - v * up``. The downward part of this
+        ray is called its descent. Divided by its descent and multiplied by the camera's height, the ray ends on the
+        ground. In homogeneous coordinates the descent is the third coordinate, so the map is linear in (1, u, v).
 
         :param transform: the camera's position and heading.
         :param oversampling: samples per pixel along each axis.

@@ -1,7 +1,7 @@
 """Run the emulator in a separate process, for tests and notebooks: start it, inject faults, and stop it.
 
 A thread in the client's process would not work: the client holds Python's global interpreter lock while it waits for
-the server.
+the server, so the thread could not run and answer.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class CallReader:
         )
 
     def read(self, received: bytes) -> Iterator[Call]:
-        """Return the requests that are complete, and keep the rest for the next call.
+        """Return the requests that are complete, and store the bytes of an incomplete request until more bytes arrive.
 
         :param received: the bytes that came in.
         :return: the requests, in the order of their arrival.
@@ -334,7 +334,7 @@ def image_body(width: int, height: int, fov_deg: float, pixels: bytes) -> bytes:
 
 
 def world_body(episode_id: int, platform_s: float, delta_s: float, actors: list[bytes]) -> bytes:
-    """Return the body of the world's state in one frame, from which the client builds its WorldSnapshot.
+    """Return the body of the message with the world's state in a frame; the client makes its WorldSnapshot from it.
 
     :param episode_id: the number of the episode. A change invalidates the client's actors.
     :param platform_s: the time of the server's clock in seconds.

@@ -313,13 +313,13 @@ class LightCalls:
         return VOID
 
     def on_set_traffic_light_green_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long a light is green, together with all other lights of its stage of the cycle."""
+        """Set how long a light is green. The time also applies to the other lights of its stage of the cycle."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).green_s = _seconds(seconds)
         return VOID
 
     def on_set_traffic_light_yellow_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long a light is yellow, together with all other lights of its stage of the cycle."""
+        """Set how long a light is yellow. The time also applies to the other lights of its stage of the cycle."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).yellow_s = _seconds(seconds)
         return VOID
@@ -370,7 +370,7 @@ class LightCalls:
         for light in roadside.actors.values():
             if light.id == actor_id and light.is_light:
                 return roadside, light
-        raise CallError(f"unable to find actor {shortened(actor_id)}: it is not a traffic light")
+        raise CallError(f"actor {shortened(actor_id)} does not exist or is not a traffic light")
 
 
 def _seconds(number: float) -> float:

@@ -70,7 +70,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
             except CallError:  # where lanes overlap, another car already stands here
                 continue
             vehicle.is_server_traffic = True
-            # The traffic moves this vehicle, and not the vehicle model.
+            # The traffic model moves this vehicle, so the physics of the vehicle is off.
             vehicle.set_physics(False)
             desired_mps = rng.uniform(_MIN_DESIRED_MPS, _MAX_DESIRED_MPS)
             # Each car has its own generator, so that its way does not depend on the order in which cars reach

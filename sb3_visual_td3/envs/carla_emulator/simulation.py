@@ -130,8 +130,8 @@ class Simulation:
         """The gravity that inertial sensors measure, in m/s^2."""
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
-        # Those that a tick goes through: all but the map's lights and signs; vehicles, walkers and props; and sensors
-        # that the server measures.
+        # Three groups of these actors, over which each tick loops: all except the map's lights and signs; vehicles,
+        # walkers and props; and the sensors whose measurements the server computes.
         self._reported: dict[int, Actor] = {}
         self._solid: dict[int, Vehicle | Walker | Prop] = {}
         self._sensors: dict[int, Actor] = {}
@@ -395,12 +395,12 @@ class Simulation:
         return header + world_body(self.episode_id, time.time(), step_s, states)
 
     def _state_of(self, actor: Actor) -> bytes:
-        """Return the 119 bytes of an actor in the world's state."""
+        """Return an actor's state as the 119 bytes that the message of the world's state contains for it."""
         type_state, place = b"", actor.world_transform
         if isinstance(actor, Vehicle):
             type_state = self._vehicle_state(actor)
         last = actor.last_state
-        # An actor at rest keeps its objects, and comparing them is faster than packing the state again.
+        # An actor at rest keeps the same Python objects, and comparing them is faster than packing its state again.
         if (
             last is not None
             and place is last.place

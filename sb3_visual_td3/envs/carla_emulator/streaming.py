@@ -132,7 +132,7 @@ class StreamServer:
                     self._write(subscriber, self._kept[subscriber.stream_id])
 
     def _write(self, subscriber: _Subscriber, data: bytes) -> None:
-        """Send as many bytes as the socket accepts now, and keep the others in the subscriber's backlog."""
+        """Send as many bytes as the socket accepts now, and store the others in the subscriber's backlog."""
         try:
             n_sent = subscriber.connection.send(data)
         except BlockingIOError:

@@ -58,7 +58,7 @@ class VehicleModel(NamedTuple):
 
     @property
     def n_wheels(self) -> int:
-        """Return the number of wheels that the blueprint names."""
+        """Return the vehicle's number of wheels, which is an attribute of its blueprint."""
         if self.base_type in {"motorcycle", "bicycle"}:
             return 2
         return 6 if self.name == "carlamotors.european_hgv" else 4

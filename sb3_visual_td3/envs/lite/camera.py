@@ -22,8 +22,8 @@ from sb3_visual_td3.envs.road.maps import Scene
 
 _TURN_RAD = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-"""Flags of OpenCV's warp. The map is inverse, because the matrices here lead from pixels of the picture to texels of
-the ground."""
+"""Flags of OpenCV's warp. ``WARP_INVERSE_MAP`` tells OpenCV that the matrices here lead from the pixels of the picture
+to the texels of the ground, not the other way."""
 
 
 class Band(NamedTuple):
@@ -239,7 +239,7 @@ _GREYS = np.arange(256)
 
 
 def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
-    """Return a colour of one hue for each grey value, ``(256, 3) uint8``; it converts back to this value."""
+    """Return a colour of one hue for each grey value, ``(256, 3) uint8``; as grey, the colour has this value again."""
     hue = np.array([red, green, blue])
     hue /= hue @ _LUMINANCE  # hue @ luminance is now 1, so grey * hue has the luminance grey
     return np.asarray(np.clip(np.rint(_GREYS[:, None] * hue), 0, 255), np.uint8)

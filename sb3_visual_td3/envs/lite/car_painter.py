@@ -254,7 +254,7 @@ class _CarPainter:
         self._fill_pixels(pixels, paint, shade * self._gain, self._veil)
 
     def _fill(self, corners: Sequence[Point], colour: Colour, shade: float, *, shines: bool = False) -> None:
-        """Fill a convex polygon; if ``shines`` is True, its colour does not depend on the light."""
+        """Fill a convex polygon. With ``shines=True`` the light of the scene does not change its colour."""
         if self._may_cross_near_plane:
             corners = clip_to_near_plane(corners)
             if len(corners) < 3:

@@ -93,10 +93,10 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param traffic_lights: True for traffic lights: the lights of a map file, or lights at junctions of a built-in map.
         Only colour frames (``grayscale=False``) show the policy which lamp is on.
     :param n_walkers: number of pedestrians who cross the route, 0 to 50.
-    :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"`` draws a
-        start and a goal in each episode; ``"file"`` takes the routes of ``route_file``; a list gives the routes as
-        ``(start, goal)``, each ``(x, y)`` or ``(x, y, heading_rad)`` in the map's coordinates. Each episode draws one
-        of the given routes.
+    :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"`` chooses a
+        start and a goal at random in each episode; ``"file"`` takes the routes of ``route_file``; a list gives the
+        routes as ``(start, goal)``, each ``(x, y)`` or ``(x, y, heading_rad)`` in the map's coordinates. Each episode
+        takes one of the given routes at random.
     :param route_file: an XML file of routes in the format of CARLA's leaderboard (1.0, 2.0 or 2.1), for
         ``route="file"``.
     :param route_length_m: least and greatest length of a random route, in metres.
@@ -110,13 +110,13 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param blur: standard deviation of the camera's blur in pixels, 0 to 10.
     :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
         from ``"balanced"``, such as ``{"accident": 1.0}``.
-    :param reward_scale: factor on the reward and on each of its terms, above 0.
+    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied.
     :param target_speed_mps: the speed with the highest reward, in m/s.
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
         counts as an accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. After
-        ``"truncated"`` an algorithm bootstraps as if the route continued, because the observation does not show the
-        distance to the goal.
+    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. With
+        ``"truncated"`` an algorithm bootstraps at the goal as if the route continued: the camera does not show where
+        the goal is, so a critic cannot predict that the value drops to zero there.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
     :raises ValueError: if an argument is out of range.

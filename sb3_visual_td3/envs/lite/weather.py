@@ -32,15 +32,15 @@ class Sky(NamedTuple):
     """Describe the light and the rain of one episode."""
 
     ambient: float
-    """Factor on all grey values, 1 on a clear day."""
+    """Number by which all grey values are multiplied, 1 on a clear day."""
     beam: float
-    """Largest factor that the car's own headlights add."""
+    """Largest value that the car's own headlights add to ``ambient``."""
     haze_per_m: float
     """Extinction coefficient of the air: the part of the light that the air absorbs per metre."""
     haze_grey: float
     """Grey value of the haze itself, [0, 255]."""
     sky_ambient: float
-    """Factor on all grey values above the horizon."""
+    """Number by which all grey values above the horizon are multiplied."""
     streaks: float
     """Number of streaks of rain in a picture, divided by the square root of its number of pixels."""
     seed: int

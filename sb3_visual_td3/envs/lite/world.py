@@ -142,7 +142,7 @@ class LiteWorld:
         return self.state
 
     def step(self, control: Control, n_ticks: int) -> VehicleState:
-        """Hold ``control`` for ``n_ticks`` ticks, or until the car collides.
+        """Apply ``control`` during ``n_ticks`` ticks, or until the car collides.
 
         :param control: the driver's controls.
         :param n_ticks: number of ticks.

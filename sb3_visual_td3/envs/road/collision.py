@@ -20,8 +20,8 @@ class OrientedBox(NamedTuple):
 def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
     """Return whether two rectangles share a point; touching edges count.
 
-    Two convex shapes are disjoint exactly if one of their edges has a normal onto which the projections of the two
-    shapes are disjoint (separating axis theorem). The sides of two rectangles have four such directions.
+    Both rectangles are projected onto the directions of their sides, two for each rectangle. They share a point exactly
+    if their projections overlap in all four directions (separating axis theorem for convex shapes).
 
     Source: Gottschalk, Lin, Manocha 1996, "OBBTree", section 5, in the plane.
 
@@ -31,7 +31,7 @@ def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
     """
     dx_m, dy_m = two.x_m - one.x_m, two.y_m - one.y_m
     turn_rad = two.yaw_rad - one.yaw_rad
-    # Only absolute values matter, and they are the same seen from either rectangle.
+    # Only the absolute values are needed. They are the same for the turn from ``two`` to ``one``.
     cos_turn, sin_turn = abs(math.cos(turn_rad)), abs(math.sin(turn_rad))
     return _projections_overlap(dx_m, dy_m, one, two, cos_turn, sin_turn) and _projections_overlap(
         dx_m, dy_m, two, one, cos_turn, sin_turn
@@ -46,8 +46,8 @@ def any_overlap(one: OrientedBox, others: Iterable[OrientedBox]) -> bool:
     :return: True if the rectangle shares a point with one of the others.
     """
     for other in others:
-        # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch. The sum of length
-        # and width is an upper bound of a diagonal that is faster to compute.
+        # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch. Length plus width
+        # is used in place of the diagonal: it is at least as large, and faster to compute.
         reach_m = 0.5 * (one.length_m + one.width_m + other.length_m + other.width_m)
         dx_m, dy_m = other.x_m - one.x_m, other.y_m - one.y_m
         if dx_m * dx_m + dy_m * dy_m <= reach_m * reach_m and boxes_overlap(one, other):
@@ -62,9 +62,9 @@ def _projections_overlap(
     # Distance of the centres along and across ``own``.
     along_m = abs(dx_m * math.cos(own.yaw_rad) + dy_m * math.sin(own.yaw_rad))
     across_m = abs(dy_m * math.cos(own.yaw_rad) - dx_m * math.sin(own.yaw_rad))
-    # On each axis the projection of ``own`` is one of its sides, and the projection of ``other`` is the sum of its
-    # projected sides. The projections overlap if the distance of the centres is at most the sum of their half lengths.
-    # Both sides of this inequality are doubled here.
+    # On each axis the projection of ``own`` is as long as one of its sides, and the projection of ``other`` is as long
+    # as the sum of its projected sides. The projections overlap if the distance of the centres is at most half the sum
+    # of these two lengths. Both sides of this inequality are doubled here.
     return (
         2.0 * along_m <= own.length_m + other.length_m * cos_turn + other.width_m * sin_turn
         and 2.0 * across_m <= own.width_m + other.length_m * sin_turn + other.width_m * cos_turn

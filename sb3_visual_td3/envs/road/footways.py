@@ -23,8 +23,8 @@ _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
 _CLEARANCE_M = 0.05
 """A piece of a strip that is closer than this to the edge of a lane is left out, because it would lie on the road."""
 _NEAR_M = 5.0
-"""Only lanes whose centre is closer than this to a piece are checked; no lane is wide enough to reach it from farther
-away."""
+"""Only lanes whose centre is closer than this to a piece are checked, because no lane is wide enough to reach the piece
+from farther away."""
 _JOIN_M = 1.5
 """Ends of strips that are closer to each other than this are merged."""
 _BRIDGE_M = 15.0
@@ -113,7 +113,7 @@ def footways_of(graph: LaneGraph) -> Footways:
 
 
 def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
-    """Return the strips on which pedestrians walk: the lane beside each strip, its lateral offset, and its width."""
+    """Return the strips on which pedestrians walk, each as the lane beside it, its lateral offset, and its width."""
     has_pavements = any(segment.footway_m is not None for segment in graph.segments)
     for number, segment in enumerate(graph.segments):
         if segment.footway_m is not None:
@@ -127,7 +127,7 @@ def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
 
 
 def _add_strip(mesh: _Mesh, graph: LaneGraph, segment: LaneSegment, offset_m: float, width_m: float) -> Iterator[int]:
-    """Add a strip beside a lane, piece by piece, join each piece to the one before it, and yield its index."""
+    """Add a strip beside a lane, piece by piece, join each piece to the one before it, and yield the pieces."""
     n_pieces = max(1, round(segment.length_m / _STEP_M))
     along = np.linspace(0.0, segment.length_m, n_pieces + 1)
     points = np.stack([np.interp(along, segment.along_m, segment.points_m[:, axis]) for axis in (0, 1)], axis=1)
@@ -172,7 +172,7 @@ def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
 
 
 def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
-    """Join the end of each strip, or part of a strip, to the nearest beginning of another strip."""
+    """Join each open end of a strip to the nearest open beginning; a gap in a strip also has an end and a beginning."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
@@ -199,7 +199,7 @@ def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
 
 
 def _bridge_ends(mesh: _Mesh, graph: LaneGraph, strips: Sequence[Sequence[int]]) -> None:
-    """Join each end of a strip that is still open to the nearest beginning by a new piece that lies on no lane."""
+    """Join each end that is still open to the nearest open beginning by a new piece, which lies on no lane."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
@@ -235,7 +235,7 @@ def _crossing_pieces(graph: LaneGraph, number: int, pieces: Sequence[int]) -> li
 
 
 def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
-    """Add a crossing from a piece to the piece on the other side of the road, unless one of them has a crossing."""
+    """Add a crossing between a piece and the opposite piece across the road, unless one of the two already has one."""
     if mesh.beyond[piece][_ROADSIDE] >= 0:
         return
     here = mesh.side_middle(piece, _ROADSIDE)

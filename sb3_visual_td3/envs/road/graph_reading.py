@@ -128,7 +128,7 @@ def graph_from_network(network: RoadNetwork) -> LaneGraph:
     """Return the lane graph of the roads of a built-in map.
 
     :param network: the roads.
-    :return: the graph, with the same keys as the graph of the network's OpenDRIVE document.
+    :return: the graph. Its lanes have the same keys as in the graph that is read from the network's OpenDRIVE document.
     """
     lanes = sorted((road.id, 0, lane) for road in network.roads for lane in road.lanes)
     number_of = {key: number for number, key in enumerate(lanes)}

@@ -1,4 +1,4 @@
-"""Drive cars along the lanes of any map: they keep lane and distance, and choose their way at junctions.
+"""Drive cars along the lanes of any map: they stay in lane, keep their distance, and choose their way at junctions.
 
 The embedded world, the CARLA backend and the emulator share this model. A car drives along a path of lanes, which is
 extended at random at each junction. It follows the car ahead by the intelligent driver model and slows down for bends.
@@ -31,7 +31,7 @@ _LATERAL_MPS2 = 2.0
 """Lateral acceleration at which a calm driver takes a bend."""
 _SLOWEST_BEND_MPS = 2.5
 _CONFLICT_M = 2.6
-"""Ways through a junction whose centre lines come closer than this are not driven at the same time."""
+"""Two ways through a junction are not driven at the same time if their centre lines come closer than this."""
 _ROOM_AFTER_M = 8.0
 """A car enters a junction only if the lane after the junction has this much room, so that the car does not stop in the
 junction."""
@@ -58,7 +58,7 @@ class RoadUser(NamedTuple):
 
 
 class _Blocked(NamedTuple):
-    """Hold the places on lanes that a vehicle or pedestrian blocks at a pose."""
+    """Hold the places on lanes that a vehicle or pedestrian blocks while it is at one pose."""
 
     pose: Pose
     reach_m: float
@@ -237,8 +237,8 @@ def traffic_map(graph: LaneGraph) -> TrafficMap:
 class _Plan:
     """Hold the centre lines of a path and its next junction, so that they are not looked up in each step.
 
-    A plan is valid as long as its list of lanes keeps its length. Lanes are appended to the list, which makes it
-    longer; when a lane is removed from its beginning, the plan is discarded.
+    A plan that no longer fits its list of lanes is replaced. If lanes were appended to the list, ``_plan_of`` notices
+    its new length. If a lane is removed from the beginning of the list, ``_move`` discards the plan.
 
     :param path: the lanes.
     :param map_: the map.
@@ -368,7 +368,7 @@ class GraphTraffic(Generic[CarT]):
             reach_m += plan.lines[-1].length_m
 
     def _plan_of(self, car: GraphCar) -> _Plan:
-        """Return the plan of a car's path; cached."""
+        """Return the lines and the next junction of a car's path; they are looked up again only if the path changes."""
         plan = car.plan
         if plan is None or plan.path is not car.path or plan.n_lanes != len(car.path):
             plan = car.plan = _Plan(car.path, self._map)
@@ -442,8 +442,8 @@ class GraphTraffic(Generic[CarT]):
                 continue
             if not self._reaches(car, ahead) or self.is_closed(ahead.before):
                 continue
-            # A car that is not the first would block the car ahead of it, and the two would wait for each other
-            # forever.
+            # Only the first car of a lane may reserve a way. Otherwise the car ahead of it would wait for the reserved
+            # way, and the car with the reservation would wait behind that car, forever.
             if self._is_first(car) and self._is_free(car, ahead, reserved):
                 car.held += way
                 for segment in way:

@@ -37,7 +37,7 @@ _SUBPIXEL_BITS = 4
 
 
 class Ground(NamedTuple):
-    """Hold the ground around the roads as a raster; rows count along y, columns along x."""
+    """Hold the ground, including the roads, as a raster; its rows run along y, its columns along x."""
 
     levels: tuple[NDArray[np.uint8], ...]
     """Grey ``(height, width) uint8`` rasters; each level has half the resolution of the one before."""
@@ -47,7 +47,7 @@ class Ground(NamedTuple):
     y0_m: float
     """World coordinates of the outer corner of texel (0, 0) are (``x0_m``, ``y0_m``)."""
     grey: int
-    """Mean grey of the land, which stands for everything outside the raster."""
+    """Mean grey of the land, with which everything outside the raster is drawn."""
 
     def from_world(self, level: int) -> NDArray[np.float64]:
         """Return the 3x3 matrix from homogeneous metres of the world to texels of ``level``."""
@@ -95,8 +95,8 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
 
     :param line_m: ``(n, 2)``, evenly spaced points of the mark.
     :param kind: paint of the mark: solid or broken.
-    :param length_m: length of the road in metres, which determines the number of dashes. Neighbouring lines therefore
-        have equally many dashes in a bend, although the lines differ in length.
+    :param length_m: length of the road in metres, from which the number of dashes follows. All marks of the road
+        therefore have equally many dashes, although in a bend the marks differ in length.
     :return: the strips; empty for the paint ``"none"``.
     """
     if kind == "none":
@@ -104,8 +104,9 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     if kind == "solid":
         return [Strip(line_m, _MARK_M)]
     n_dashes = max(1, round(length_m / _DASH_PERIOD_M))
-    # (n_dashes, _DASH_POINTS): each dash spans the middle half of its period, first in periods, then as an index into
-    # the line. Interpolating x and y there gives (n_dashes, _DASH_POINTS, 2).
+    # (n_dashes, _DASH_POINTS): points along each dash, which spans the middle half of its period: first counted in
+    # periods, then as an index into the points of the line. Interpolating x and y at these indices gives (n_dashes,
+    # _DASH_POINTS, 2).
     periods = np.arange(n_dashes)[:, None] + np.linspace(0.25, 0.75, _DASH_POINTS)
     at = periods * (len(line_m) - 1) / n_dashes
     dashes = np.stack([np.interp(at, np.arange(len(line_m)), axis) for axis in line_m.T], axis=2)
@@ -116,7 +117,8 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     """Paint the roads of a plan, their marks and the land around them.
 
     :param plan: the strips to paint.
-    :param rng: random generator for brightness and texture. The order of its draws is part of the result.
+    :param rng: random generator for brightness and texture. The result depends on the order in which its values are
+        used.
     :return: a new raster.
     """
     points = np.concatenate([strip.line_m for strip in plan.paved])
@@ -196,7 +198,7 @@ def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
     The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation, as
     in a camera's picture: the last row is the horizon, and the first row is 45 degrees above the horizon.
 
-    :param rng: generator of the panorama's random values. The order of its draws is part of the result.
+    :param rng: generator of the panorama's random values. The result depends on the order in which they are used.
     :return: ``(240, 2048) uint8``.
     """
     panorama = np.linspace(rng.uniform(195, 215), rng.uniform(160, 180), PANORAMA_ROWS)[:, None] + _clouds(rng)

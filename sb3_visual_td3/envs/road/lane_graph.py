@@ -1,7 +1,7 @@
-"""Represent the lanes of a map as a graph: its edges lead to lanes that follow and to lanes for a lane change.
+"""Represent the lanes of a map as a graph: edges lead to the lanes that follow a lane, and to lanes beside it.
 
 Routes are searched on this graph. ``graph_reading`` builds it from an OpenDRIVE map or from a built-in map, and
-``graph_cache`` keeps it on disk.
+``graph_cache`` stores it on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ LaneKey = tuple[int, int, int]
 NO_JUNCTION = -1
 NO_LANE = -1
 CHANGE_COST_M = 50.0
-"""Cost of a lane change in a search, in metres of road: a route changes lanes only if the way around is longer."""
+"""Cost of a lane change in a search, in metres of road. A route changes lanes only if the change shortens it by more
+than this."""
 MIN_CHANGE_M = 20.0
 """Length of the shortest segment on which a route changes lanes."""
 
@@ -62,8 +63,8 @@ class LaneSegment:
     :param left: index of the segment to the left to which a car may change, or ``NO_LANE``.
     :param right: index of the segment to the right to which a car may change, or ``NO_LANE``.
     :param speed_limit_mps: speed limit of the road; NaN if the map has none.
-    :param footway_m: centre and width of the pavement at the right of the road, as an offset from the lane's centre,
-        negative; None if there is none.
+    :param footway_m: the pavement at the right of the road: the offset of its middle from the lane's centre, negative,
+        and its width; None if there is no pavement.
     """
 
     key: LaneKey
@@ -107,7 +108,7 @@ class JunctionWay(NamedTuple):
 
 
 _MAX_WAY_SEGMENTS = 20
-"""Limit of the segments of a way through a junction, so that the search also ends where segments form a ring."""
+"""Largest number of segments of a way through a junction, so that the search also ends where segments form a ring."""
 
 
 _SQUARE_M = 16.0
@@ -115,7 +116,7 @@ _SQUARE_M = 16.0
 
 
 class _Square(NamedTuple):
-    """Hold the points of lanes near a square of the ground."""
+    """Hold those points of all lanes that lie near one square of the ground."""
 
     x_m: NDArray[np.float64]
     y_m: NDArray[np.float64]

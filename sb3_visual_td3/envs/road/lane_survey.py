@@ -20,7 +20,7 @@ this distance they miss a bend by about a millimetre."""
 ROUTE_ONLY = "--route-only"
 GRAPH = "--graph"
 _STRIDE = 4
-"""Marks, neighbours and outer lines are read at every fourth point, 2 m apart: they take most of the time."""
+"""Marks, neighbours and outer lines are read at every fourth point only, every 2 m, because reading them is slow."""
 _MAX_STARTS = 500
 """Number of lanes from which a loop is searched, which bounds the time on the map of a large town."""
 _SEGMENT_STEP_M = 2.0
@@ -174,7 +174,7 @@ def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]
 
 
 def _footway(waypoint: Any) -> tuple[float, float] | None:
-    """Return offset and width of the pavement at the right of the road, seen from the outermost lane."""
+    """Return the offset of the pavement on the right from the outermost lane's centre, and the pavement's width."""
     offset_m, lane = -0.5 * waypoint.lane_width, waypoint
     for _ in range(_MAX_LANES):
         lane = lane.get_right_lane()
@@ -232,7 +232,7 @@ def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
 
 
 def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn: Turn) -> list[Key]:
-    """Return the loop on which a car finally drives if it takes the same turn at every junction.
+    """Return the loop on which a car ends up if it takes the same turn at every junction.
 
     :param start: the lane on which the car begins; it need not be part of the loop.
     :param after: the lanes that follow each lane.
@@ -305,7 +305,7 @@ def _point(waypoint: Any) -> dict[str, Any]:
 
 
 def _lanes_beside(waypoint: Any, side: str) -> list[Any]:
-    """Return the lanes for cars on one side, the nearest first, in either direction."""
+    """Return the lanes on one side of a waypoint's lane, the nearest first: lanes for cars, in either direction."""
     lanes: list[Any] = []
     lane = waypoint
     while len(lanes) < _MAX_LANES:

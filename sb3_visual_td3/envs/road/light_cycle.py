@@ -74,8 +74,8 @@ class LightCycles:
     """Simulate the states of all traffic lights of a map.
 
     :param signs: the lights and the stages of the junctions.
-    :param offset_s: time in seconds by which the cycle of each junction is ahead of the junction before it, so that the
-        junctions do not switch at the same moment.
+    :param offset_s: time in seconds by which the cycle of each junction is ahead of the cycle of the previous junction,
+        so that the junctions do not switch at the same moment.
     """
 
     def __init__(self, signs: RoadSigns, offset_s: float = 0.0) -> None:
@@ -116,7 +116,7 @@ class LightCycles:
         :param segment: number of the lane.
         :param along_m: distance of the vehicle's front from the beginning of the lane, in metres; stop lines behind the
             front do not count.
-        :return: distance of the nearest stop line whose light is red or yellow from the beginning of the lane, in
+        :return: distance from the beginning of the lane to the nearest stop line whose light is red or yellow, in
             metres.
         """
         closed_m = [

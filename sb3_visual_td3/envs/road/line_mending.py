@@ -48,7 +48,8 @@ def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
         length = math.hypot(dx, dy)
         if length < _REPEATED_M:
             continue
-        # A step that turns by more than about 80 degrees is a backward step; beside a corner a lane turns by much more.
+        # A step that turns by more than about 80 degrees counts as a backward step; real backward steps turn by far
+        # more.
         if direction is not None and dx * direction[0] + dy * direction[1] < 0.2 * length:
             continue
         kept.append(index)

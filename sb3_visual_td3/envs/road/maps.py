@@ -142,7 +142,8 @@ def build_network(plan: MapPlan) -> RoadNetwork:
     if not plan.sides:
         shape = random_loop(rng, is_clockwise=is_clockwise, min_radius_m=min_radius_m)
         return loop_network(shape, n_left=plan.n_left, n_right=plan.n_right)
-    # Room for the crossing and for a straight approach on either side. Loops are drawn until the side roads fit.
+    # Room for the crossing and for a straight approach on either side. Random loops are generated until the side roads
+    # fit.
     straight_m = 2.0 * (REACH_M + APPROACH_M)
     while True:
         shape = random_loop(rng, is_clockwise=is_clockwise, min_radius_m=min_radius_m, min_straight_m=straight_m)

@@ -30,8 +30,8 @@ class Neighbour(NamedTuple):
     contact: End | None = None
     """The end of the other road that touches this one; ``None`` for a junction."""
     lane: int | None = None
-    """The lane of the other road that a road within a junction connects to; ``None`` if each lane continues with the
-    same number."""
+    """For a road within a junction: the lane of the other road to which it leads, or from which it comes. ``None`` if
+    each lane continues with the same number."""
 
 
 class Road(NamedTuple):
@@ -69,7 +69,7 @@ class Road(NamedTuple):
         return (*range(self.n_left, 0, -1), *range(-1, -self.n_right - 1, -1))
 
     def mark(self, border: int) -> Paint:
-        """Return the road mark at the edge of a lane that is farther from the reference line.
+        """Return the road mark at a lane's outer edge, which is the edge farther from the reference line.
 
         :param border: number of the lane; 0 for the mark on the reference line itself.
         :return: the mark.
@@ -85,7 +85,7 @@ class Road(NamedTuple):
         """Return evenly spaced points on a parallel to the reference line, both ends included.
 
         :param left_m: distance of the parallel to the left of the reference line.
-        :param spacing_m: approximate distance of the points, along the reference line.
+        :param spacing_m: approximate distance between neighbouring points, measured along the reference line.
         :return: ``(n, 2)``: x and y.
         """
         n = max(2, round(self.length_m / spacing_m) + 1)
@@ -193,7 +193,7 @@ def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Jun
 
 def _path_between(into: Pose, out: Pose) -> Piece:
     """Return the line or the quarter circle that leads across a crossing from one arm to another."""
-    # Both gates face the middle, so the path leaves in the direction opposite to its second gate.
+    # Both poses face the middle of the crossing, so the path leaves in the direction opposite to ``out``.
     turn_rad = math.remainder(out.heading_rad + math.pi - into.heading_rad, 2.0 * math.pi)
     if abs(turn_rad) < 1e-6:
         return Piece(2.0 * REACH_M, 0.0)
@@ -207,7 +207,8 @@ APPROACH_M = 8.0
 SIDE_ROAD_M = 42.0
 """Length of a side road."""
 _CLEARANCE_M = 14.0
-"""The distance of a side road from the loop must not be smaller than this; its first 14 m are not checked."""
+"""Smallest permitted distance between a side road and the loop. The side road's first 14 m, where it leaves the loop,
+are not checked."""
 _JUNCTION_ID = 100
 """Number of the junction; the connecting roads are numbered from 101, beyond all other roads."""
 
@@ -270,8 +271,9 @@ def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
         if road.id != ids[-1]:
             successor = Neighbour("road", road.id + 1, "start")
         linked.append(road._replace(predecessor=predecessor, successor=successor))
-    # Two arms are the ends of the ring, the other arms are the side roads. A gate faces the middle; a road that begins
-    # at the crossing leads away from it, so its start is turned around.
+    # Two arms are the ends of the ring, the other arms are the side roads. The pose of an arm faces the middle of the
+    # crossing. A road that begins at the crossing leads away from the middle, so the pose of its start is turned
+    # around.
     arms = [Arm(ids[-1], "end", ring[-1].end), Arm(ids[0], "start", ring[0].start.reversed())]
     arms += [Arm(road.id, "start", road.start.reversed()) for road in side_roads]
     # The route enters by the first arm and leaves by the second arm, so the first connecting road closes the route.

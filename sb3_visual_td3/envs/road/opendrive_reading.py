@@ -244,8 +244,8 @@ def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = 
     """
     length_m = 0.0
     if route:
-        # Lanes that consist of chords run backwards beside each corner and are mended. Other routes keep all of their
-        # points.
+        # Where a map draws a bend as straight chords, the points of a lane step backwards at each corner on the inside
+        # of the bend (see ``line_mending``). Such a route is mended; any other route keeps all of its points.
         is_mended = _has_backward_steps(places_of(route))
         if is_mended:
             route = [route[index] for index in forward_points(places_of(route))]
@@ -358,7 +358,8 @@ def _plan_of(lanes: Sequence[Sequence[SurveyedPoint]], track: Track) -> GroundPl
                 continue
             part = lane[run[0] : run[-1] + 1]
             paved.append(Strip(places[run], median(point["width_m"] for point in part) + 2.0 * _SHOULDER_M))
-            # A lane is either in a junction, which has no marks, or not; its ends belong to the lanes before and after.
+            # The middle point tells whether the lane is in a junction and therefore has no marks. The end points do
+            # not, because they can belong to the lanes before and after.
             if not part[len(part) // 2]["in_junction"]:
                 marks += _marks_beside(part, places[run])
     return GroundPlan(tuple(paved), tuple(marks))

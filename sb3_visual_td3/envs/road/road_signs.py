@@ -50,7 +50,7 @@ class RoadSigns(NamedTuple):
 
     signals: tuple[Signal, ...] = ()
     cycles: tuple[tuple[tuple[int, ...], ...], ...] = ()
-    """For each junction the stages of its cycle, and for each stage the indices of the lights that are green in it."""
+    """For each junction the stages of its light cycle; a stage is the indices of the lights that are green in it."""
     crosswalks: tuple[tuple[tuple[float, float], ...], ...] = ()
     """For each crosswalk, x and y of its corners, in order around the crosswalk."""
 

@@ -33,8 +33,8 @@ class RouteMap(NamedTuple):
     """Hold the lane graph of a map, and the ground and the panorama to draw."""
 
     name: str
-    """Name of the scene. It differs from the name of a ``LiteMap`` of the same file, which shows only the surroundings
-    of its route."""
+    """Name of the scene. A ``LiteMap`` of the same file shows only the surroundings of its route. It has another name,
+    because cameras use the name as a key of their cache."""
     graph: LaneGraph
     ground: Ground
     panorama: NDArray[np.uint8]

@@ -29,8 +29,8 @@ _BEYOND_M = 30.0
 _MIN_WIDTH_M = 2.0
 """Smallest lane width of a route. A lane that opens or closes has the width 0 at one of its ends."""
 _JUNCTION_SIDE = 1.5
-"""Within a junction there is no outer line: the road ends this many lane widths from the route. This is farther than
-one lane width, the distance at which an episode ends with ``"off_route"``."""
+"""Within a junction the road has no outer lines, so it counts as ending this many lane widths from the route. This is
+farther than one lane width, the distance at which an episode ends with ``"off_route"``."""
 
 
 class RouteLine(NamedTuple):
@@ -88,7 +88,8 @@ class RoutePath:
         even = np.linspace(0.0, float(along_m[-1]), n)
         self.spacing_m = float(even[1])
         self.points_m = np.stack([np.interp(even, along_m, points_m[:, axis]) for axis in (0, 1)], axis=1)
-        # (n,): the last kept point before each evenly spaced point, for columns that cannot be interpolated.
+        # (n,): the line's last point before each evenly spaced point, without the removed backward steps; for columns
+        # that cannot be interpolated.
         before = kept[np.searchsorted(along_m, even + 1e-9, side="right") - 1]
         last_before_goal = int(np.searchsorted(kept, n_to_goal - 1, side="right")) - 1
         self.length_m = float(along_m[last_before_goal])
@@ -103,7 +104,7 @@ class RoutePath:
             for width, left, right, number in zip(*(lane.tolist() for lane in lanes), line.marks[before], strict=True)
         ]
         self._commands = _commands_ahead(line.manoeuvre[before], commands, even, self.length_m)
-        # A point that was not kept lies before the next kept point.
+        # If the first point of a lane was removed as a backward step, the next point that was kept takes its place.
         firsts = np.minimum(np.searchsorted(kept, [point for _, point, _ in driven]), len(kept) - 1)
         self.lanes = [
             RouteLane(segment, from_m, place_m)
@@ -150,8 +151,8 @@ class RoutePath:
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the route at given distances beyond a position.
 
-        Unlike the waypoints of ``Track``, these are interpolated. They move with the vehicle and not in steps of half a
-        metre, so that two worlds with slightly different numbers drive the same line.
+        Unlike the waypoints of ``Track``, these are interpolated. They move continuously with the vehicle, not in steps
+        of half a metre. A rounding difference between two worlds therefore never moves a waypoint by half a metre.
 
         :param lane: the position.
         :param ahead_m: distances along the route.
@@ -211,7 +212,7 @@ class RoutePath:
 
 
 def build_path(graph: LaneGraph, plan: RoutePlan) -> RoutePath:
-    """Return the line of a route.
+    """Build the path of a planned route: join its lanes to one line that a vehicle can follow.
 
     :param graph: the lanes of the map.
     :param plan: the route.
@@ -276,7 +277,7 @@ class _Builder:
             self._lanes.append((lane, self._n_points() + int(share * n), place_m))
 
     def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
-        """Add one lane, or neighbouring lanes between which the car changes.
+        """Add a stretch of the route to the line: one lane, or neighbouring lanes between which the car changes.
 
         :param lanes: the segments in driving order.
         :param begin: fraction of the segments' length at which the stretch begins.

@@ -30,7 +30,7 @@ _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
 """A given place is assigned to lanes whose centre is within the first distance, or else within the second distance."""
 _OFFSET_COST = 3.0
-"""Cost in a search of each metre between a given place and the centre of a lane, in metres of road."""
+"""Cost that a search adds for each metre between a given place and the centre of a lane, in metres of road."""
 _MAX_STARTS = 10
 
 
@@ -38,7 +38,7 @@ class RoutePlan(NamedTuple):
     """Hold the lanes of a route in driving order."""
 
     segments: tuple[int, ...]
-    """Indices of segments; a segment beside the segment before it stands for a lane change."""
+    """Indices of segments. If a segment lies beside the previous segment, the route changes lanes there."""
     start_m: float
     """Distance of the start from the beginning of the first segment."""
     goal_m: float
@@ -246,7 +246,7 @@ def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str
 def _routes_from(
     graph: LaneGraph, start: LanePlace, length_m: tuple[float, float], turns: tuple[int, int]
 ) -> list[tuple[RoutePlan, float]]:
-    """Return the shortest routes from a place to all lanes on which a goal at a permitted distance lies.
+    """Return the shortest route from a place to each lane on which there is a goal at a permitted distance.
 
     :param graph: the lanes of the map.
     :param start: the place.
@@ -354,7 +354,7 @@ def _extend(
 
 
 def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePlan:
-    """Return a route that is continued to a place along a way, which begins with the route's last segment."""
+    """Return a route continued to a place, along a way that begins with the route's last segment."""
     return RoutePlan(plan.segments + tuple(way[1:]), plan.start_m, place.along_m)
 
 

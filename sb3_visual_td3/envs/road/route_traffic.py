@@ -1,4 +1,4 @@
-"""Drive the other cars on routes to a goal, and let them and the ego vehicle react to each other.
+"""Drive the other cars while the ego vehicle follows a route to a goal; cars and ego vehicle react to each other.
 
 ``graph_traffic`` drives the cars. The ego vehicle is the model's ``guest``: the cars react to it, but the model does
 not move it. When it approaches a junction, its way through the junction is reserved if the way is free, and crossing
@@ -43,7 +43,7 @@ _WALKER_HALF_M = 0.2
 
 
 class SeededChoice:
-    """Choose ways at random; the state is small: the seed and the number of choices so far.
+    """Choose a car's ways at junctions at random. The state to save is small: the seed and the number of choices.
 
     :param seed: seed of all choices.
     :param n_chosen: number of choices that were made before.
@@ -73,7 +73,7 @@ class RouteCar(GraphCar):
 
 
 class RouteTraffic:
-    """Drive the other cars on routes to a goal, one episode at a time.
+    """Drive the other cars around an ego vehicle that follows a route to a goal, one episode at a time.
 
     :param settings: number, size and speeds of the cars; a short map has fewer.
     :param ego_body: outer size of the ego vehicle.
@@ -257,7 +257,7 @@ class RouteTraffic:
         self.cars.append(car)
 
     def _follow(self, lane: LanePosition, speed_mps: float) -> GraphCar:
-        """Update the ego vehicle's place and speed in the traffic model, and return its entry there."""
+        """Update the ego vehicle's place and speed in the traffic model, and return the model's object for it."""
         lanes = self._path.lanes
         index = max(0, bisect_right(self._lane_starts_m, lane.along_m) - 1)
         here = lanes[index]
@@ -279,7 +279,7 @@ class RouteTraffic:
         return guest
 
     def _note_reserved(self, lane: LanePosition) -> None:
-        """Record for each lane that is reserved for the ego vehicle where it ends along the route."""
+        """Record, for each lane that is reserved for the ego vehicle, at what distance along the route it ends."""
         guest = self._traffic.guest
         assert guest is not None
         lanes = self._path.lanes

@@ -1,7 +1,7 @@
 """Describe the shapes of roads as sequences of lines and arcs, and generate random closed loops.
 
 Real roads are designed with lines and arcs, and OpenDRIVE has both geometries. A parallel to an arc is an arc too, so
-all lanes of a road are exact.
+the lanes of a road also consist of lines and arcs and need no approximation.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ _MIN_LINE_M = 3.0
 _N_CORNERS = (8, 13)
 """Range of the number of corners, the upper end excluded."""
 _MIN_TURNING_RAD = 3.2 * np.pi
-"""Smallest sum of all turns, regardless of direction. A loop that bends to one side only turns by 2 pi."""
+"""Smallest sum of the sizes of all turns. Bends to one side alone add up to 2 pi, so a loop must have bends to both."""
 _CHECK_SPACING_M = 2.0
 
 
@@ -168,7 +168,7 @@ def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]
 def random_loop(
     rng: np.random.Generator, *, is_clockwise: bool, min_radius_m: float, min_straight_m: float = 0.0
 ) -> LoopShape:
-    """Generate a random closed road, 450 to 800 m long, with bends to both sides and 30 m between its parts.
+    """Generate a random closed road, 450 to 800 m long, with bends to both sides and at least 30 m between its parts.
 
     :param rng: generator of the loop's random values.
     :param is_clockwise: True for a loop with more right turns than left turns.
@@ -195,7 +195,8 @@ def keeps_apart(shape: LoopShape) -> bool:
     gaps = np.linalg.norm(points[:, None] - points[None], axis=2)
     apart_m = np.abs(along_m[:, None] - along_m[None])
     apart_m = np.minimum(apart_m, length_m - apart_m)
-    # Points are neighbours up to twice the length of a U-turn of diameter MIN_GAP_M, which is pi / 2 * MIN_GAP_M.
+    # A U-turn of diameter MIN_GAP_M is pi / 2 * MIN_GAP_M long. Two points count as neighbours if they are at most
+    # twice this length apart along the loop.
     return bool(gaps[apart_m > np.pi * MIN_GAP_M].min() >= MIN_GAP_M)
 
 

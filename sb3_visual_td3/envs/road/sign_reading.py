@@ -176,7 +176,7 @@ def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
 
     :param graph: the lanes.
     :param seed: determines which junctions have lights.
-    :return: the signs; if the graph already has lights, the signs of the graph.
+    :return: the signs with the new lights; the graph's own signs if they already contain lights.
     """
     if any(signal.is_light for signal in graph.signs.signals):
         return graph.signs

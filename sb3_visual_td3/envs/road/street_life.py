@@ -210,7 +210,7 @@ class StreetLife:
         return nearest_m
 
     def lights_ahead(self, lane: LanePosition, within_m: float) -> dict[int, str]:
-        """Return the traffic lights whose stop lines are ahead: their ids in the map, by their numbers.
+        """Return the traffic lights whose stop lines are ahead, as a dictionary from number to id in the map.
 
         :param lane: the place of the vehicle on the route.
         :param within_m: largest distance to the stop line, in metres.
@@ -315,8 +315,8 @@ class StreetLife:
         """
         if (state["lights"] is None) != (self._lights is None):
             raise ValueError(
-                f"a state {'without' if state['lights'] is None else 'with'} traffic lights: expected "
-                f"traffic_lights={self.has_lights}; make the env with the settings of the saved env"
+                f"the state was saved {'without' if state['lights'] is None else 'with'} traffic lights, but this env "
+                f"has traffic_lights={self.has_lights}: make the env with the settings of the saved env"
             )
         if self._lights is not None:
             self._lights.set_state(state["lights"])

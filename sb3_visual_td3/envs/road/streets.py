@@ -31,7 +31,8 @@ _SPACING_M = (72.0, 110.0)
 _CORNER_M = (17.0, 28.0)
 """Range of the radius of a street's corner."""
 _KEPT_SHARE = 0.85
-"""Share of the grid's streets that are kept. More are kept where otherwise there would be no crossing or a dead end."""
+"""Share of the grid's streets that are kept. More are kept if removing them would create a dead end, or remove the last
+crossing."""
 _WINDING_SHARE = 0.6
 _WINDING_M = (28.0, 50.0)
 """Range of the radius of a winding street."""
@@ -44,7 +45,7 @@ _FIRST_JUNCTION, _FIRST_PATH = 100, 1000
 
 
 class _Street(NamedTuple):
-    """Describe a street between two junctions; nodes in between are corners, or lie on a straight line."""
+    """Describe a street between two junctions; the grid's nodes in between are corners or lie on a straight line."""
 
     nodes: tuple[Node, ...]
 
@@ -81,7 +82,7 @@ def street_network(rng: np.random.Generator, n_columns: int, n_rows: int, *, is_
 
 
 def _thinned(rng: np.random.Generator, n_columns: int, n_rows: int) -> networkx.Graph[Node]:
-    """Return a grid from which some edges are removed; every node can still be reached by two ways."""
+    """Return a grid from which some edges are removed; every node can still be reached from two sides."""
     grid = networkx.grid_2d_graph(n_columns, n_rows)
     edges = sorted(tuple(sorted(edge)) for edge in grid.edges)
     n_kept = math.ceil(_KEPT_SHARE * len(edges))
@@ -162,8 +163,8 @@ def _straight_or_winding(rng: np.random.Generator, length_m: float) -> list[Piec
     is_winding = rng.random() < _WINDING_SHARE
     radius_m, angle_rad = float(rng.uniform(*_WINDING_M)), float(rng.uniform(*_WINDING_RAD))
     side = 1.0 if rng.random() < 0.5 else -1.0
-    # Three arcs: away by the angle, back by twice the angle, and straight again. Along the line they take four times
-    # the radius times its sine.
+    # Three arcs: away by the angle, back by twice the angle, and straight again. Together they replace a part of the
+    # line that is 4 * radius * sin(angle) long.
     taken_m = 4.0 * radius_m * math.sin(angle_rad)
     line = Piece(0.5 * (length_m - taken_m), 0.0)
     if not is_winding or line.length_m < _STRAIGHT_M:
@@ -180,7 +181,8 @@ def _joined(grid: networkx.Graph[Node], streets: list[_Street], roads: list[Road
     arms: dict[Node, list[Arm]] = {node: [] for node in crossings}
     linked = []
     for street, road in zip(streets, roads, strict=True):
-        # A gate faces the middle of its junction: the start of a road, which leads away from it, is turned around.
+        # The pose of an arm faces the middle of its junction. A road leads away from its start, so that pose is turned
+        # around.
         arms[street.nodes[0]].append(Arm(road.id, "start", road.start.reversed()))
         arms[street.nodes[-1]].append(Arm(road.id, "end", joints(road.start, road.pieces)[-1]))
         ends = [Neighbour("junction", number_of[node]) for node in (street.nodes[0], street.nodes[-1])]

@@ -1,4 +1,4 @@
-"""Drive other cars on a closed route: they keep their lane and their distance (intelligent driver model).
+"""Drive other cars on a closed route: they stay in lane, and keep their distance by the intelligent driver model.
 
 The embedded world and the CARLA backend share this model, so that a policy meets the same traffic in both worlds.
 ``graph_traffic`` drives cars on the lanes of a whole map, with the same intelligent driver model.
@@ -108,7 +108,7 @@ class LaneLine:
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
-        """Return the distance along this line beside the track's point ``index``, in metres."""
+        """Return how far along this line the place beside the track's point ``index`` lies, in metres."""
         return self._along_m[index]
 
     def pose_at(self, along_m: float) -> tuple[float, float, float]:
@@ -230,10 +230,10 @@ class Traffic:
         """Move all cars.
 
         :param dt_s: duration of the movement in seconds.
-        :param egos: the other vehicles on the road, at least one, which this model does not move.
+        :param egos: the vehicles on the road that this model does not move, at least one.
         """
         # All accelerations of a lane are computed before its first car moves. With several ego vehicles, a car brakes
-        # as strongly as the strictest of them requires.
+        # for the one that requires the strongest braking.
         for lane, (line, cars) in enumerate(zip(self._lines, self._lanes, strict=True)):
             accelerations = self._accelerations(lane, line, cars, egos[0])
             for ego in egos[1:]:
