@@ -42,7 +42,7 @@ from sb3_visual_td3.zoo.flags import (
 
 VERDICT_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
 VERDICTS = (0, 1, 3)
-"""Exit codes of a report that was written."""
+"""Exit codes that stand for a verdict: the report was written."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 READER_IS_GONE = 141
@@ -248,8 +248,8 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--compare",
         action="store_true",
-        help="also evaluate the run's best model, and its last actor (by default VisualTD3 drives with an average of "
-        "the recent actors)",
+        help="also evaluate two other policies of the run: its best model, and the last actor (by default VisualTD3 "
+        "drives with an average of the recent actors)",
     )
     parser.add_argument(
         "--load-checkpoint",
@@ -320,9 +320,9 @@ def _export(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 export",
         description="Write the policy of a trained agent as one file that needs neither this package nor "
-        "Stable-Baselines3: an ONNX file or TorchScript. It maps raw observations to the environment's actions. It is "
-        "the policy that 'evaluate' measures: the average of the recent actors, including its encoder, the action "
-        "bounds and VecNormalize's scales.",
+        "Stable-Baselines3: an ONNX file or TorchScript. It maps raw observations to the environment's actions. The "
+        "file holds the policy that 'evaluate' measures (the average of the recent actors), with its encoder, the "
+        "action bounds and VecNormalize's scales.",
     )
     _add_run_arguments(parser)
     parser.add_argument("--load-best", action="store_true", help="export the best model instead of the last one")

@@ -89,7 +89,7 @@ class FrameReplayBuffer(ReplayBuffer):
     uint8. Each transition adds one new frame and shares its other frames with the transition before it. A frame is
     shared only if it *equals* the stored one. So samples hold the stacks bit for bit as the environment returned them,
     including terminal observations and the padding after a reset. One million transitions of 4 x 84 x 84 take 7.1 GB,
-    where Stable-Baselines3 takes 56.5 GB. Each episode adds one frame, so episodes of 10 steps take 10 % more.
+    where Stable-Baselines3 takes 56.5 GB. Each episode adds one more frame, so episodes of 10 steps take 10 % more.
 
     Every argument of :class:`stable_baselines3.common.buffers.ReplayBuffer` keeps its name, position and meaning, and
     the same seed samples the same transitions. In a Dict, each uint8 image in [0, 255] is a stack if ``frame_stack``
@@ -98,10 +98,10 @@ class FrameReplayBuffer(ReplayBuffer):
 
     With ``n_steps`` above 1, rewards are summed over a window. A window ends with the episode, at the newest
     transition, or where the data do not continue. The data do not continue if an observation differs from the next
-    observation stored before it (after a second ``learn()``, in another environment, or after a dropped transition).
-    They also do not continue if a next observation is not the stack shifted by one frame. The last transition of a
-    window bootstraps from its own next observation. For an environment that stacks frames in a different way (such as
-    every second one) use ``frame_stack=1``.
+    observation of the previous transition (after a second ``learn()``, in another environment, or after a
+    dropped transition). They also do not continue if a next observation is not the stack shifted by one frame. The last
+    transition of a window bootstraps from its own next observation. For an environment that stacks frames in a
+    different way (such as every second one) use ``frame_stack=1``.
 
     Memory is allocated when the first transition is added, and used as transitions arrive.
 
@@ -110,10 +110,12 @@ class FrameReplayBuffer(ReplayBuffer):
     :param action_space: the action space
     :param device: the device of the samples
     :param n_envs: number of environments that write in parallel
-    :param optimize_memory_usage: has no effect, because this buffer always saves memory, and handles truncation too
+    :param optimize_memory_usage: has no effect, because this buffer always saves memory. Unlike Stable-Baselines3's
+        buffer with this option, it handles truncation
     :param handle_timeout_termination: True lets a truncated episode (``info["TimeLimit.truncated"]``) bootstrap from
         its last observation
-    :param frame_stack: number of frames in an observation; 1 if unknown: then only whole observations are shared
+    :param frame_stack: number of frames in an observation; 1 if it is unknown, so that only whole observations are
+        shared
     :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
     :param gamma: discount of each step, used if ``n_steps`` is above 1
     :raises ValueError: if an argument is out of range, if ``frame_stack`` does not divide the channels, if there is no
@@ -121,7 +123,8 @@ class FrameReplayBuffer(ReplayBuffer):
 
     Adding the first transition raises a MemoryError if the machine cannot hold ``buffer_size`` transitions.
 
-    Source: Mnih et al. 2015 (DQN) keep frames once; Sutton 1988 and Hessel et al. 2018 (Rainbow) for n-step returns.
+    Source: Mnih et al. 2015 (DQN) for storing each frame once; Sutton 1988 and Hessel et al. 2018 (Rainbow) for n-step
+    returns.
     """
 
     actions: NDArray[Any]
@@ -332,7 +335,8 @@ class FrameReplayBuffer(ReplayBuffer):
     def _use_saved_stores(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
         """Store a part of the observations as frames if the saved state holds it as frames.
 
-        Earlier versions stored every uint8 array with three axes as frames, including masks and other grids.
+        Earlier versions stored every uint8 array with three axes as frames, including masks and other grids. Such
+        states can still be loaded.
         """
         for key, kept in stores.items():
             store = self._stores[key]

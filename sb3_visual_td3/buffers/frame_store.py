@@ -1,7 +1,7 @@
 """Store each camera frame once, find n-step windows over transitions, and check the free memory.
 
 :class:`FrameStore` assigns a number to each frame. Transitions refer to frames by number
-    (:class:`~sb3_visual_td3.buffers.observation_store.StackStore`), and a number is reused when no transition needs it.
+(:class:`~sb3_visual_td3.buffers.observation_store.StackStore`), and a number is reused when no transition needs it.
 """
 
 from __future__ import annotations

@@ -320,8 +320,8 @@ def _same(one: Frames, other: Frames) -> bool:
 class StackStore:
     """Store stacks of frames before and after each transition, each frame once.
 
-    A transition holds the numbers of its frames, so any stack can be rebuilt, with any padding after a reset. A frame
-    is shared if it *equals* a frame of the previous transition; the ends of episodes make no difference.
+    A transition holds the numbers of its frames, so any stack can be rebuilt, including the padding after a reset. A
+    frame is shared if it *equals* a frame of the previous transition; the ends of episodes make no difference.
 
     :param shape: ``(channels, height, width)`` of a stack
     :param frame_stack: number of frames in a stack, oldest first; it divides the channels

@@ -23,8 +23,9 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     """Return a replay buffer with the same transitions for another number of environments.
 
     The transitions of each environment keep their order. They are concatenated, environment by environment and oldest
-    first, and cut into as many equal streams as there are environments now. If that leaves a remainder, the oldest
-    transitions are dropped. n-step windows end where two environments were joined, and at the newest transition.
+    first, and cut into as many equal streams as there are environments now. If the transitions cannot be divided
+    evenly, the oldest ones are dropped. n-step windows end where two environments were joined, and at the newest
+    transition.
 
     :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
     :param n_envs: the new number of environments

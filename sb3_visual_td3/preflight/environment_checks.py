@@ -110,7 +110,7 @@ def _long_rollout(env: VecEnv, n_steps: int) -> Rollout:
 
 
 def _check_spaces(env: VecEnv, examination: Examination) -> None:
-    """Run Stable-Baselines3's checker on the environment itself, because a VecEnv casts the returned values."""
+    """Run Stable-Baselines3's checker on the environment itself; a VecEnv casts values and so hides a wrong dtype."""
     inner = gym_env_of(env)
     if inner is None:
         examination.skipped("space_mismatch", "the environment runs in another process")
@@ -378,7 +378,7 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
 
 
 def check_rewards(rollout: Rollout, gamma: float, are_normalized: bool, examination: Examination) -> None:
-    """Check that rewards are finite, that they vary, and that networks can learn returns of their size.
+    """Check that rewards are finite and vary, and that the returns have a size that networks can learn.
 
     :param rollout: steps with random actions and the unscaled rewards of the environment
     :param gamma: discount per step, in [0, 1]
@@ -535,7 +535,10 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
         examination.found("seed_ignored", "two resets with the same seed return different observations", 0)
     elif not is_repeated:
         # A simulator outside this process may give slightly different results each time.
-        evidence = f"with the same seed and the same actions, observations or rewards differ from step {step or 1} on"
+        evidence = (
+            f"two rollouts with the same seed and actions have different observations or rewards from step {step or 1} "
+            "on"
+        )
         examination.found("seed_ignored", evidence, step, severity="warning")
     else:
         examination.passed("seed_ignored")

@@ -239,7 +239,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "Choose gamma such that 1 / (1 - gamma) is the number of steps over which an action has consequences: 0.98 to "
         "0.99 for most control tasks.",
         _MARGIN,
-        "gamma 0.1, or gamma 1 in a task that a time limit cuts",
+        "gamma 0.1, or gamma 1 in a task whose episodes end at a time limit",
     ),
     "tau": Entry(
         "Target networks follow too fast or not at all",
@@ -267,7 +267,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "leaking_features": Entry(
         "The actor's loss reaches the actor on a path other than its action",
         "problem",
-        "Let the critic encode the observation itself, without gradient, in the actor's loss. Otherwise the actor's "
+        "In the actor's loss, let the critic use its own encoder, without gradient. Otherwise the actor's "
         "encoder learns to raise Q without better actions, and its features grow without bound.",
         "the CARLA run that started this project; Yarats et al. 2019 (SAC-AE)",
         "`critic.q1(actor.features_extractor(obs), action)` in the actor's loss",

@@ -99,7 +99,7 @@ class ConstantReward(Probe):
         return 1.0
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the value of the black picture with 1."""
+        """Compare the value of the black picture with the right value, 1."""
         return {"value": (answer.value(BLACK), 1.0)}
 
 
@@ -114,7 +114,7 @@ class PictureReward(Probe):
         return 1.0 if self._brightness == WHITE else -1.0
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the values of both pictures with 1 and -1."""
+        """Compare the values of the white and the black picture with the right values, 1 and -1."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), -1.0)}
 
 
@@ -133,7 +133,7 @@ class ActionReward(Probe):
         return 1.0 - abs(action)
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the actions on both pictures with 0."""
+        """Compare the actions on both pictures with the best action, 0."""
         return {"action on white": (answer.action(WHITE), 0.0), "action on black": (answer.action(BLACK), 0.0)}
 
 

@@ -119,7 +119,7 @@ def _monitors_of(env: VecEnv) -> Iterator[Monitor]:
 
 @contextmanager
 def unobserved(env: VecEnv) -> Iterator[None]:
-    """Keep steps from having side effects: VecNormalize keeps its statistics, and Monitor writes no episode.
+    """Keep steps from having side effects: VecNormalize does not update its statistics, Monitor writes no episode.
 
     Environments in other processes have Monitors of their own, which still write episodes.
 

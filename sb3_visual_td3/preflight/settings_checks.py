@@ -37,7 +37,8 @@ HIGH_NOISE, LOW_NOISE = 1.0, 0.01
 """Limits for the standard deviation of the noise on actions in [-1, 1]. Above the first, most actions are at their
 limits; below the second, the policy hardly explores."""
 MEMORY_SHARE, CLOSE_SHARE = 1.0, 0.8
-"""Fractions of the available memory from which a buffer does not fit, and from which it hardly fits."""
+"""A buffer that needs more than the first fraction of the available memory does not fit; above the second, it hardly
+fits."""
 _GIB = 1024.0**3
 
 
@@ -171,7 +172,7 @@ def _check_buffer(model: OffPolicyAlgorithm, examination: Examination, n_timeste
     # A buffer larger than the run is never filled, and memory that was never written is not used.
     needed = int(needed * min(1.0, n_timesteps / max(model.buffer_size, 1)))
     share = needed / max(available, 1)
-    evidence = f"the full buffer needs {needed / _GIB:.1f} GiB, and {available / _GIB:.1f} GiB are available"
+    evidence = f"the buffer needs up to {needed / _GIB:.1f} GiB, and {available / _GIB:.1f} GiB are available"
     value = {"needed_gib": round(needed / _GIB, 2), "available_gib": round(available / _GIB, 2)}
     if share > MEMORY_SHARE:
         examination.found("buffer_memory", evidence, value)

@@ -240,7 +240,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def cut_own(handle: int, path: Path, n_bytes: int) -> None:
-    """Truncate a file of the run, and leave the file unchanged for another run that shares it by a hard link.
+    """Truncate a file of the run; if another run shares it by a hard link, the other run keeps the whole file.
 
     :param handle: handle from :func:`open_own`, open for reading and writing
     :param path: path of the same file

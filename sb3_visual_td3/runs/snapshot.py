@@ -1,8 +1,8 @@
 """Define a snapshot's format: the state as JSON and arrays, the health of the training, and ``snapshot.json``.
 
-This is the lowest of three layers. :mod:`~sb3_visual_td3.runs.object_store` keeps large arrays in chunks, and
-:mod:`~sb3_visual_td3.runs.snapshot_store` keeps the folders of a run's snapshots. This module does not read or write
-    large files.
+This is the lowest of three layers. :mod:`~sb3_visual_td3.runs.object_store` stores large arrays in chunks, and
+:mod:`~sb3_visual_td3.runs.snapshot_store` manages the folders of a run's snapshots. This module does not read or write
+large files.
 
 A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasState`). :func:`split` separates a state
 into JSON and arrays, and :func:`join` rebuilds it. A snapshot holds only data: unlike a pickle, a file from another
@@ -258,7 +258,7 @@ def health_label(health: Health | None) -> str:
 
 
 def to_spare(healths: Sequence[Health | None]) -> set[int]:
-    """Choose the snapshots to keep at any age, so that a rollback always finds a healthy snapshot.
+    """Choose the snapshots to keep whatever their age, so that a rollback always finds a healthy snapshot.
 
     An alert may begin up to ``n_in_doubt`` updates after the problem that it reports. So a snapshot is certain to be
     healthy only after that many further updates without an alert. Two or three snapshots are kept: the newest snapshot
@@ -487,7 +487,7 @@ def read_record(folder: Path) -> SnapshotRecord:
 
     :param folder: folder of the snapshot
     :return: the record of the snapshot
-    :raises SnapshotError: if the record is missing, damaged, foreign or cannot be read
+    :raises SnapshotError: if the record is missing, damaged, of another format, or cannot be read
     """
     try:
         with open_regular(folder / RECORD_NAME) as stream:

@@ -360,7 +360,7 @@ class SnapshotStore:
     def newest_healthy(self, n_updates: int) -> Snapshot | None:
         """Load the newest healthy snapshot, for a rollback.
 
-        Its large arrays are not checked, because a rollback keeps the replay buffer.
+        Its large arrays are not checked: they belong to the replay buffer, which a rollback does not restore.
 
         :param n_updates: largest accepted number of gradient updates
         :return: the snapshot; None if there is no healthy snapshot, or all of them are damaged

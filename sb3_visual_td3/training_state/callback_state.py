@@ -229,7 +229,7 @@ def _is_alike(here: Any, there: Any) -> bool:
 
 
 def _move_bar(callback: ProgressBarCallback) -> None:
-    """Move a progress bar to the current step; earlier steps do not count for its speed."""
+    """Move a progress bar to the current step, and leave earlier steps out of the speed that it shows."""
     bar = getattr(callback, "pbar", None)
     if bar is not None:
         n_before = callback.locals["total_timesteps"] - bar.total

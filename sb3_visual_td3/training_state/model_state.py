@@ -293,7 +293,7 @@ def set_model_state(
     :param state: the state returned by :func:`model_state`
     :param first_observation: the first observation, returned by
         :func:`~sb3_visual_td3.training_state.env_state.set_env_state`. Unless it is None, new episodes begin with this
-            observation, and the action noise is reset as at the start of any episode
+        observation, and the action noise is reset as at the start of any episode
     :raises ValueError: if it is the state of another model
     """
     counters = {name: _counter(name, value) for name, value in as_given(state["counters"]).items()}

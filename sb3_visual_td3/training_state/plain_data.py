@@ -105,7 +105,7 @@ def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value of a state is a finite number of Python or NumPy; a bool does not count."""
+    """Return whether a value of a state is a finite number of Python or NumPy, and not a bool."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     return bool(abs(value) < INF)

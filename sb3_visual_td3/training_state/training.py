@@ -1,8 +1,8 @@
 """Read and restore a whole training run: model, replay buffer, environments, callbacks, logger and random numbers.
 
 :class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads the state with :func:`training_state` and restores it
-    with :func:`set_training_state`. If ExplosionAlertCallback rolls training back, :func:`go_back` restores only what
-    was learned.
+with :func:`set_training_state`. If ExplosionAlertCallback rolls training back, :func:`go_back` restores only what
+was learned.
 """
 
 from __future__ import annotations

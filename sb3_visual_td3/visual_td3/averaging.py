@@ -5,9 +5,9 @@ drives every held-out map may fail on one of them a thousand updates later. The 
 changes slowly, and these fluctuations cancel out. Averaging does not influence the training: the actor that explores
 and learns is the same, bit for bit, with or without an average.
 
-The average is corrected for its start, as in Adam: the random initial weights do not count. After ``t`` updates with
-decay ``d`` the coefficients of the last policies are ``(1 - d) d^k / (1 - d^t)`` for ``k = 0, 1, ..., t - 1``, which
-sum to one.
+The average is corrected for its start, as in Adam, so the random initial weights have no part in it. After ``t``
+updates with decay ``d``, the weights of ``k`` updates ago have the coefficient ``(1 - d) d^k / (1 - d^t)``. The
+coefficients for ``k = 0, 1, ..., t - 1`` sum to one.
 
 Source: Polyak and Juditsky 1992; Kingma and Ba 2015 (Adam) for the correction. Measured in benchmarks/stability.py.
 """

@@ -17,7 +17,7 @@ from sb3_visual_td3.common.pictures import THE_ONLY_PART, channels_are_last
 
 
 def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
-    """Shift every image by its own random integer number of pixels, repeating the edge.
+    """Shift every image by a random number of whole pixels, drawn for each image, and repeat the edge.
 
     All channels of one image (a frame stack) move together. The shifts are drawn from torch's global generator.
 

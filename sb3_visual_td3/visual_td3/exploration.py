@@ -10,7 +10,7 @@ class ScheduledActionNoise(ActionNoise):
     """Draw Gaussian noise for every action dimension; the training loop sets the standard deviation.
 
     :param action_dim: number of action dimensions, or the shape of an action, such as ``(2, 3)`` for a ``Box(-1, 1, (2,
-        3))``. Saved models and snapshots contain this parameter's name
+        3))``. Saved models and snapshots contain this parameter's name, so it must not change
     :param sigma: standard deviation to start with, in units of the scaled action in [-1, 1]
     """
 

@@ -31,7 +31,7 @@ def smoothed_actions(actions: th.Tensor, noise: th.Tensor, noise_clip: float) ->
 def td_target(
     rewards: th.Tensor, dones: th.Tensor, discounts: th.Tensor | float, next_q_values: th.Tensor
 ) -> th.Tensor:
-    """Return the targets, which bootstrap from the smallest critic (clipped double Q-learning).
+    """Return the targets, which bootstrap from the smallest of the critics' values (clipped double Q-learning).
 
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param dones: ``(batch, 1)``, 1 where the episode terminated (not where it was truncated)

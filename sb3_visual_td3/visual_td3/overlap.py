@@ -97,7 +97,7 @@ class OverlappedEnv(VecEnvWrapper):
 
 
 class PendingTransition:
-    """Replace the replay buffer in the loop, and keep each transition until the next action has been sent.
+    """Receive transitions instead of the replay buffer, and hold each one back until the next action has been sent.
 
     Storing takes time during which the simulator would wait for its next action.
     """
@@ -106,11 +106,11 @@ class PendingTransition:
         self._arguments: tuple[Any, ...] | None = None
 
     def add(self, *arguments: Any) -> None:
-        """Keep a transition; the arguments are those of a replay buffer's ``add``."""
+        """Hold a transition back; the arguments are those of a replay buffer's ``add``."""
         self._arguments = arguments
 
     def store_in(self, replay_buffer: ReplayBuffer) -> None:
-        """Store the transition that is kept, if there is one and it is valid."""
+        """Store the transition that was held back, if there is one and it is valid."""
         arguments, self._arguments = self._arguments, None
         if arguments is not None:
             ValidTransitions(replay_buffer).add(*arguments)

@@ -23,8 +23,8 @@ Groups = dict[str, list[nn.Parameter]]
 MaxGradNorm = float | Mapping[str, float] | None
 GradClip = Literal["norm", "adaptive"]
 SMALLEST_WEIGHT_NORM = 1e-3
-"""Smallest weight norm for adaptive clipping; smaller norms count as this. Otherwise weights that start at zero could
-not change."""
+"""Smallest weight norm for adaptive clipping; smaller norms are replaced by this one. Otherwise weights that start at
+zero could not change."""
 
 
 class ClippedUnit(NamedTuple):
@@ -57,7 +57,7 @@ def named_groups(policy: TD3Policy, network: Network) -> Groups:
 
 
 def group_optimizers(policy: TD3Policy) -> None:
-    """Give both optimizers one parameter group per named group.
+    """Divide the weights in both optimizers into our groups, so that each group can have its own learning rate.
 
     Adam treats every weight by itself, so its arithmetic stays the same. Optimizers that the user's policy class has
     made are regrouped as well; grouping them twice does no harm.

@@ -250,7 +250,7 @@ class VisualCritic(ContinuousCritic):
         return self.score(self.encode(obs), actions)
 
     def q1_forward(self, obs: PyTorchObs, actions: th.Tensor) -> th.Tensor:
-        """Return ``(batch, 1)`` Q1(s, a), without a gradient into the encoder."""
+        """Return the first critic's Q-values ``(batch, 1)``, without a gradient into the encoder."""
         with th.no_grad():
             features = self.encode(obs)
         return self.score(features, actions, first_only=True)[0]

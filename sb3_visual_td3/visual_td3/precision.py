@@ -29,7 +29,7 @@ Precision = Literal["fp32", "bf16", "auto"]
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_KEPT = 2**28
-"""Largest block in bytes that glibc keeps. An update's temporaries have tens of megabytes; replay buffers have more."""
+"""Largest freed block in bytes that glibc keeps. An update's temporaries are tens of megabytes, replay buffers more."""
 _PAD = 2**26
 
 
@@ -72,7 +72,8 @@ class Arithmetic:
 
     :param precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 where the machine has it in hardware
     :param device: the device of the networks
-    :param is_stock: True if float32 must be Stable-Baselines3's bit for bit, with the same layouts in the same order
+    :param is_stock: True if results in float32 must equal Stable-Baselines3's bit for bit, which needs the same memory
+        layouts and the same order of operations
     """
 
     def __init__(self, precision: Precision, device: th.device, is_stock: bool) -> None:
@@ -102,7 +103,7 @@ PIXEL_MAX = 255.0
 
 
 def can_see_blocks(convolution: nn.Module, height: int, width: int) -> bool:
-    """Return whether :func:`convolve_blocks` can apply a layer to images of a size."""
+    """Return whether :func:`convolve_blocks` can apply a layer to images of a given size."""
     if not isinstance(convolution, nn.Conv2d):
         return False
     is_plain = convolution.padding == (0, 0) and convolution.dilation == (1, 1) and convolution.groups == 1
@@ -263,7 +264,7 @@ def _convolve(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:
 
 
 def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
-    """Return whether an extractor computes what ``kind`` does; a subclass with its own ``forward`` may not."""
+    """Return whether an extractor computes the same as class ``kind``; a subclass with its own ``forward`` may not."""
     return type(extractor).forward is kind.forward
 
 

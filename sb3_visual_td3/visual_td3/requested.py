@@ -59,7 +59,7 @@ def restore_requested(model: TD3) -> frozenset[str] | None:
     the arguments of ``load()`` have replaced.
 
     :param model: the model, whose attributes are changed
-    :return: the names of ``load()``'s arguments; None for a new model, which was given all of them
+    :return: the names of ``load()``'s arguments; None for a new model
     :raises ValueError: if a number is out of range, or if ``load()`` was given an argument that does not exist or
         contradicts what was chosen when the model was made
     """

@@ -31,7 +31,7 @@ LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
 train``."""
 _PLOT_DEFAULTS = ("-a", ALGO, "-e", DEFAULT_ENV, "-f", "logs")
 EPISODE_WINDOW = 100
-"""Number of episodes that plot-train averages by default in rl-zoo; it draws no curve for a run with fewer."""
+"""Number of episodes over which rl-zoo's plot-train averages by default; it draws no curve for a run with fewer."""
 _BACKENDS_WITHOUT_WINDOW = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 """Backends of matplotlib that show nothing on a screen."""
 
@@ -62,7 +62,7 @@ class ZooCommand(NamedTuple):
 
 
 def run_zoo_command(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run one of rl-zoo's commands, with the effects that it has when a user runs it in a shell.
+    """Run one of rl-zoo's commands as if a user had typed it in a shell.
 
     :param name: a key of :data:`ZOO_COMMANDS`
     :param arguments: rl-zoo's flags; None for ``sys.argv[1:]``
@@ -98,7 +98,7 @@ def _enjoy() -> None:
 
 
 def _check_display(arguments: Sequence[str]) -> None:
-    """Check that there is a display, before everything is imported and the environment is made.
+    """Check that there is a display, before slow imports and the making of the environment.
 
     :param arguments: the flags of enjoy
     :raises UsageError: if there is no display
@@ -188,7 +188,7 @@ def _plot_train() -> None:
 
 
 def _window_flag(arguments: Sequence[str]) -> list[str]:
-    """Choose how many episodes plot-train averages.
+    """Choose over how many episodes plot-train averages.
 
     :param arguments: the flags, defaults first
     :return: a flag with a smaller window if the user gave none and a run has fewer episodes than rl-zoo's window;
@@ -254,7 +254,7 @@ def _load_alone(package: str, file: str) -> ModuleType:
 
 
 def _plot_from_file() -> None:
-    """Plot the file that ``all-plots -o`` has written, including the results of a single run."""
+    """Plot the file that ``all-plots -o`` has written, even if it holds the results of one run only."""
     load = pickle.load
 
     def load_results(file: Any, *args: Any, **kwargs: Any) -> Any:

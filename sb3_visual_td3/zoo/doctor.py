@@ -31,7 +31,7 @@ from sb3_visual_td3.zoo.plugin import VisualExperimentManager, register
 from sb3_visual_td3.zoo.train import DEFAULTS
 
 NO_PROBLEM, A_PROBLEM = 0, 1
-"""Exit codes of an examination that was made."""
+"""Exit codes of the command after it has examined the training run."""
 
 
 class ExaminedExperiment(VisualExperimentManager):

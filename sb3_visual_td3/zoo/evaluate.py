@@ -52,8 +52,8 @@ Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]
 """Episodes by driver and map."""
 
 POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
-"""Labels of the run's models: the chosen model with its average, the same model's actor without the average, and the
-best model."""
+"""Labels of the run's policies: the chosen model's average of recent actors, the same model's last actor, and the best
+model."""
 DRIVERS = (POLICY, "random", "full brake")
 PLAYERS = (POLICY, "random")
 """The players in an environment without maps. With ``--compare``, the run's other policies follow the first player."""
@@ -346,7 +346,7 @@ def run(settings: argparse.Namespace) -> int:
 def _evaluate(
     saved: SavedRun, has_maps: bool, n_envs: int, settings: argparse.Namespace
 ) -> tuple[list[SuitePart], Episodes, Table]:
-    """Play the episodes; return the maps or parts of the suite (an empty list without maps), the episodes, a table."""
+    """Play the episodes; return the maps or suite parts (an empty list without maps), the episodes and a table."""
     if settings.suite is not None:
         parts = suite_parts(settings.suite, settings.maps, settings.n_episodes)
         drives = _drive_all(saved, parts, n_envs, settings)

@@ -208,7 +208,7 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
 
 
 def check_env_id(env_id: Any, where: str) -> None:
-    """Check that an environment is registered under this id, because making another id may import a module.
+    """Check that an environment is registered under this id, because any other id may make gymnasium import a module.
 
     :param env_id: the id, as for gymnasium's ``make``; "module:Env-v0" would import the module
     :param where: the setting that names the id, for error messages
@@ -316,7 +316,7 @@ _TYPES: Mapping[str, type] = {
     "progress": bool,
     "gym_packages": list,
 }
-"""rl-zoo's flags, other than mappings, and the type of each."""
+"""rl-zoo's flags whose values are not mappings, each with the type of its value."""
 _MONITOR_KWARGS = {"allow_early_resets", "reset_keywords", "info_keywords", "override_existing"}
 _STARTS_SOMETHING = {
     "command": "a command that starts a simulator",
@@ -614,7 +614,7 @@ def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
-    """Write a file to a new RUN_DIR that describes how the run was started.
+    """Write down in a file of a new RUN_DIR how the run was started.
 
     :param run_dir: the folder of the run
     :param experiment: description of the run's start

@@ -71,8 +71,8 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
 }
 """Packages that receive the user's input before we can check it, and the exceptions that they raise for wrong input.
 
-A type counts only if the traceback ends in the package itself. If our code or the user's code raised it, it is a
-bug."""
+An exception of such a type is a mistake only if the traceback ends in the package itself. If our code or the user's
+code raised it, it is a bug."""
 _OURS = "sb3_visual_td3"
 _MADE_OF_SETTINGS = tuple(f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env"))
 """Our packages whose constructors receive the values of a hyperparameter file unchecked."""
@@ -107,8 +107,8 @@ def is_mistake(error: Exception) -> bool:
 def is_of_a_type(error: Exception) -> bool:
     """Return whether our constructor failed because a hyperparameter has a wrong type.
 
-    Constructors check values, and the types that are most often wrong. A value of another wrong type fails where it is
-    first used.
+    Our constructors check the values of hyperparameters, and those types that are often wrong. Any other value of a
+    wrong type fails where it is first used.
 
     :param error: the exception that ended the set-up of an experiment
     """

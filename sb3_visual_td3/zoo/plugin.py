@@ -209,7 +209,7 @@ class CompanionFiles(NamedTuple):
 
 
 def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
-    """Return where the replay buffer and VecNormalize of a saved model are.
+    """Return the paths of the files of a saved model's replay buffer and VecNormalize.
 
     :param model_path: the model's zip file: the last or the best model of a run, or a checkpoint, which has its own
         companions
@@ -371,11 +371,13 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - a misspelt hyperparameter is reported before anything is created; a run that cannot be set up leaves no RUN_DIR
     - ``--vec-env ray`` steps environments in Ray actors, and ``vec_env_kwargs`` of the hyperparameter file are read
     - callbacks that write to RUN_DIR are given its path
-    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys its
-      flags; without one, PolicyEvalCallback evaluates, more often in a short run if ``--eval-freq`` is not given
+    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys
+      rl-zoo's flags for it; without one, PolicyEvalCallback evaluates, more often in a short run if ``--eval-freq`` is
+      not given
     - a stock off-policy algorithm can train with normalized rewards below a frame stack or with channels-last images
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
-    - ``--trial-id 0`` is trial 0; checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
+    - ``--trial-id 0`` is trial 0, not "no trial"
+    - checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
     - a terminal shows a progress bar
     - a SnapshotCallback gets a description of how the run was started; a resumed run continues in its own folder
     - files are written atomically; run.json says how the run ended, ``finished`` only after everything else is saved
@@ -680,7 +682,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return cast(BaseAlgorithm, model)
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        """Save the configuration, each file atomically; a resumed run keeps its configuration."""
+        """Save the configuration, each file atomically; a resumed run does not save it again."""
         if self._options.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
             return
         # rl-zoo writes to ``params_path``. This is a temporary folder here, from which the complete files are moved.
@@ -822,7 +824,7 @@ def _describe_crash(error: BaseException) -> str:
 
 
 def _find_config(config: str) -> str:
-    """Return the path of a hyperparameter file, which may be the bare name of one of our files."""
+    """Return the path of the file that ``--conf-file`` names; the flag may give only the name of one of our files."""
     resource = CONFIGS.joinpath(config)
     if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
         return config

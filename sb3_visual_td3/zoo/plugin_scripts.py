@@ -91,7 +91,7 @@ def watching(algo: str) -> Iterator[None]:
 
 
 def run_watching(module: str, algo: str) -> None:
-    """Run a script of rl_zoo3 that loads a model.
+    """Run a script of rl_zoo3 that loads a model, so that it can also load models of our algorithm.
 
     :param module: dotted name of the script
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
@@ -188,7 +188,7 @@ def run_record_training() -> None:
             for each in folder.iterdir():
                 if each.suffix not in _FILM_SUFFIXES:
                     raise ValueError(
-                        f"{folder} holds {each.name}: expected an empty folder, because rl-zoo deletes its files. "
+                        f"{folder} holds {each.name}: expected an empty folder, because rl-zoo empties the folder. "
                         "Choose another folder with -o"
                     )
         films.append(folder / "training.mp4")

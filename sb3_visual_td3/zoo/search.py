@@ -89,7 +89,8 @@ class Budget(NamedTuple):
         :param n_own: number of trials that the worker has begun
         :param n_finished: number of finished trials of all workers
         :param n_running: number of trials that living workers are running
-        :return: ``"run"`` to begin a trial, ``"wait"`` for running trials that may be enough, or ``"stop"``
+        :return: ``"run"`` to begin a trial; ``"wait"`` while trials that are running may still complete the total; or
+            ``"stop"``
         """
         if self.max_total_trials is None:
             return "run" if n_own < self.n_trials else "stop"

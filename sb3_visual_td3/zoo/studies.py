@@ -31,8 +31,8 @@ BEAT_S = 30.0
 GRACE_S = 300.0
 """Seconds without a heartbeat after which a worker on another machine is considered dead."""
 MAX_RETRIES = 3
-"""How often the parameters of a trial whose worker died are queued again: the parameters themselves may be the
-cause."""
+"""How often at most the parameters of a trial whose worker died are queued again. Without a limit, parameters that kill
+their worker would be tried forever."""
 
 WORKER = "visual_td3:worker"
 """System attribute of a trial that says which process runs it."""
@@ -93,7 +93,7 @@ def has_ended(worker: Mapping[str, Any]) -> bool | None:
 
 
 class Heartbeat:
-    """Mark a trial repeatedly as running in this process.
+    """Mark a trial repeatedly as running in this process, which shows other workers that this process is alive.
 
     :param storage: the storage of the study
     :param trial_id: the storage's id of the trial

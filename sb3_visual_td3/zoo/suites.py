@@ -104,7 +104,7 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
 
 
 def _town_parts(suite: str, maps: Sequence[str] | None, n_routes: int) -> list[SuitePart]:
-    """Return one part of a town's suite for each task, such as *navigation*."""
+    """Return the parts of a town's suite: one part for each task, such as *navigation*."""
     town, tasks = _TOWN_SUITES[suite]
     if maps is None or len(maps) != 1 or Path(maps[0]).stem != town:
         given = "nothing" if maps is None else " ".join(maps)
@@ -123,7 +123,7 @@ def _town_parts(suite: str, maps: Sequence[str] | None, n_routes: int) -> list[S
 
 
 def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> list[SuitePart]:
-    """Return one part of a suite for each map that has routes in a route file."""
+    """Return the parts of a suite that a route file defines: one part for each map."""
     settings = RouteSettings("given", given=read_route_file(path))
     if maps is None:
         towns = ", ".join(sorted({str(route.town) for route in settings.given}))

@@ -201,7 +201,8 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
 
 _VALUES = (tags.EVAL_REWARD, tags.EPISODE_REWARD)
-"""Names whose last value is a training run's value in the study; the first name that the run has logged counts."""
+"""Names of logged values, the preferred one first. The value of a training run in the study is the last value under the
+first of these names that the run has logged."""
 _HEALTHY = "nothing critical"
 
 
