@@ -34,9 +34,9 @@ PENALTIES: Mapping[Infraction, float] = MappingProxyType(
         "red_light": 0.4,
     }
 )
-"""Penalty that each infraction adds to the denominator of the score. Other infractions have no penalty: ``off_route``,
-``blocked`` and ``timeout`` end the route, which lowers its completion, and the leaderboard does not count crossed lane
-marks."""
+"""Penalty of each kind of infraction; :func:`infraction_penalty` shows its effect on the score. Other infractions have
+no penalty: ``off_route``, ``blocked`` and ``timeout`` end the route, which lowers its completion, and the leaderboard
+does not count crossed lane marks."""
 
 _INFRACTION_OF_ENDING: Mapping[str, Infraction] = MappingProxyType(
     {

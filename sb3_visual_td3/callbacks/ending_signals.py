@@ -29,7 +29,7 @@ snapshot that begins at the last moment also has to be written."""
 DEFAULT_SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
-"""Signals that cannot be handled, or that have a different meaning."""
+"""Signals that cannot be handled, or that mean something else than a request to end the process."""
 
 
 class TrainingInterrupted(SystemExit):

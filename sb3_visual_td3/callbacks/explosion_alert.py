@@ -63,7 +63,7 @@ class ZeroedWeights:
 class Broken(NamedTuple):
     """Describe a non-finite action, observation or reward in a step of the environments.
 
-    :ivar words: description of the non-finite value, as part of a sentence
+    :ivar words: description of the non-finite value, such as "the observation holds nan"
     :ivar by_weights: whether the cause is a policy whose own weights are not finite
     """
 
@@ -78,7 +78,8 @@ def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
 
     :param locals_: local variables of ``collect_rollouts``: ``actions``, ``new_obs`` (an array or a dict of arrays) and
         ``rewards``
-    :return: the first part that is not finite, causes before effects; None if all parts are finite
+    :return: action, observation or reward: the first of these that is not finite, because it may have made the others
+        non-finite; None if all are finite
     """
     actions, observations, rewards = locals_["actions"], locals_["new_obs"], locals_["rewards"]
     if not _is_finite(actions):

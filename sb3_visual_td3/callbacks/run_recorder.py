@@ -52,7 +52,7 @@ _STOCK_HYPERPARAMS = (
 class RunRecorderCallback(BaseCallback):
     """Write ``run.json`` when training starts, and again when it ends.
 
-    ``end`` is ``"finished"`` if all steps were made, ``"stopped"`` if a callback ended the training early,
+    The entry ``end`` is ``"finished"`` if all steps were made, ``"stopped"`` if a callback ended the training early,
     ``"interrupted"`` after Ctrl-C or a signal, and ``"crashed"`` after another exception. Stable-Baselines3 does not
     inform callbacks of exceptions. ``"interrupted"`` and ``"crashed"`` are therefore written when the process exits, or
     by ``visual-td3 train``, which catches the exception. Only a finished run has the key ``finished``.

@@ -97,8 +97,8 @@ class AtomicCheckpointCallback(CheckpointCallback):
 class AtomicEvalCallback(EvalCallback):
     """Evaluate the policy as Stable-Baselines3's EvalCallback does, but write its files atomically.
 
-    A full disk does not end the training. During an evaluation, the record is kept in memory and no model is saved.
-    Both files are written afterwards.
+    A full disk does not end the training. EvalCallback writes ``evaluations.npz`` and ``best_model.zip`` during an
+    evaluation. Here, the results stay in memory until the evaluation has ended, and both files are written then.
     """
 
     state_class: ClassVar[type] = EvalCallback

@@ -112,7 +112,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
 def python_literal(code: str) -> Any:
     """Return the value of a Python literal, or of ``dict(a=1)`` with such values, without executing it.
 
-    rl-zoo's hyperparameter files hold such text and rl-zoo calls ``eval`` on it.
+    rl-zoo's hyperparameter files hold such text. rl-zoo calls ``eval`` on it, which would execute any code in the text.
 
     :param code: the text, such as ``"dict(net_arch=[400, 300])"``
     :return: numbers, strings, lists, tuples and mappings of these

@@ -1,7 +1,7 @@
 """Return the pip command that installs a missing library.
 
-This package need not be on a package index, so ``pip install sb3-visual-td3[extra]`` may fail. The libraries of an
-extra are on the index, and the metadata of the installed package lists them.
+``pip install sb3-visual-td3[extra]`` fails if no package index offers sb3-visual-td3. The libraries of an extra are on
+the index in any case, and the metadata of the installed package lists them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def libraries_of(extra: str) -> list[str]:
     """Return the requirements of an extra, such as ``["moviepy", "pygame-ce"]``.
 
     :param extra: name of the extra
-    :return: the requirements without their conditions; the extra's own name if the package is not installed
+    :return: the requirements without their conditions; ``[".[EXTRA]"]`` if sb3-visual-td3 is not installed, which
+        stands for the extra of the clone in the current folder
     """
     try:
         requirements = metadata.requires(DISTRIBUTION) or []

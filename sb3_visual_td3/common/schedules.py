@@ -82,8 +82,8 @@ def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
         number in a string, or a callable of the progress remaining
     :param name: name of the argument, for the error message
     :return: a schedule that can be pickled; a callable is returned as it is
-    :raises InvalidSettingError: if the value is anything else, negative or not finite. Of a callable only the first
-        value is checked
+    :raises InvalidSettingError: if the value is anything else, negative or not finite. Of a callable, only the
+        value at the start of training is checked
     """
     if callable(value):
         # Only the start is checked, because a callable may be undefined for other values until training reaches them.

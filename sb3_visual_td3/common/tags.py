@@ -5,8 +5,8 @@ and the report show the meanings of this table. The x-axis is environment steps 
 ``"episode"``.
 
 39 of the names come from the CARLA run that started this project. They keep their spelling, so that its event files and
-its scripts still work. Two families of names are open: terms of the user's reward (see :func:`reward_term`) and alerts
-of the live rules (see :func:`alert_of_rule`).
+its scripts still work. Two families of names are not in the table, because they depend on the environment and
+on the rules: terms of the reward (see :func:`reward_term`) and alerts of the live rules (see :func:`alert_of_rule`).
 """
 
 from __future__ import annotations
@@ -318,8 +318,8 @@ OF_SB3 = {
     "std": "train/std",
     "value_loss": "train/value_loss",
 }
-"""Names that the report reads and that only Stable-Baselines3 writes, by their last part. A --tags file may map to
-them."""
+"""Names that the report reads and that only Stable-Baselines3 writes. The key of each is its part after the slash. A
+--tags file may map other names to them."""
 EVAL_LENGTH_OF_SB3 = "eval/mean_ep_length"
 """SB3's name for the mean episode length of an evaluation. Only SB3's EvalCallback writes it."""
 EVAL_DISTANCE = _tag("eval/mean_distance_m", "m", "Mean distance driven along the lane per evaluation episode.", _EVAL)

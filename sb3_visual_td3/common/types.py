@@ -36,8 +36,9 @@ class NetworkUpdate(NamedTuple):
           (batch, 1), which is Q1(s, pi(s))
     :ivar observations: the batch's observations from the replay buffer, not a copy; None if the algorithm does not
         provide them
-    :ivar seen_by_optimizer: whether the gradients are read only when the optimizer uses them, after any clipping by the
-        algorithm. This is so for Stable-Baselines3's own algorithms, which do not call observers themselves
+    :ivar seen_by_optimizer: False if observers see the gradients before clipping; True if they see them only as the
+        optimizer uses them, after any clipping by the algorithm. It is True for Stable-Baselines3's own algorithms,
+        which do not call observers themselves
     """
 
     network: Network

@@ -28,12 +28,12 @@ from sb3_visual_td3.envs.human_view import Window
 from sb3_visual_td3.runs.durable_files import atomic_write
 
 OBSERVATION_SHAPE = (4, 84, 84)
-"""What the policy of this package sees: four grey frames, the newest last."""
+"""Shape of the observations of the policy that comes with this package: four grey frames, the newest last."""
 STEPS_PER_SECOND = 10
 """Decisions per second of the driving environments with their default settings."""
 FILM_SUFFIXES = (".gif", ".mp4")
 _INSET_PX = 168
-"""Height and width of the policy's own picture in the corner."""
+"""Height and width of the small picture in the corner, which shows what the policy sees."""
 _GIF_WIDTH, _GIF_HEIGHT = 400, 300
 _STEPS_PER_GIF_PICTURE = 2
 _N_COLOURS = 64

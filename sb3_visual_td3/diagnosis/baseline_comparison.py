@@ -30,7 +30,7 @@ than random actions by chance. A trained policy must exceed that level too; if i
 MIN_EVALUATIONS = 3
 """With fewer evaluations than this the comparison gives no answer."""
 LATE = 4
-"""The least number of last evaluations from which the noise of the late level is estimated; half of all, if larger."""
+"""The noise of the late level is estimated from the last half of the evaluations, and from at least this many."""
 CLEARLY_ABOVE = 2.0
 """Distance above the best baseline, in standard deviations of one evaluation, from which a policy counts as better."""
 CLEAR_FALL = 1.5

@@ -162,9 +162,9 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
 def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Fail if the actor's loss grows over the later half and the Q values do not support it.
 
-    A hundredfold growth over the whole run also counts, because a loss that has diverged may slow down. Without Q
-    values, the result for a growing loss is unknown: a healthy loss grows too, from 0 to minus the value of a policy
-    that learns.
+    A loss that has grown a hundredfold over the whole run fails as well, even if it no longer grows in the later half,
+    unless the Q values support it. Without Q values, the result for a growing loss is unknown: a healthy loss grows
+    too, from 0 to minus the value of a policy that learns.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:

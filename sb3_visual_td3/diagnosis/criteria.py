@@ -39,7 +39,7 @@ _OF_TRAINING = {
     )
     for group in GROUP_NAMES
 }
-"""The tags that a group logs only while it is trained; a frozen group does not have them."""
+"""By group: the tags that are logged only while the group is trained, and are missing if it is frozen."""
 _HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX])
 """Values that a stock algorithm keeps in local variables of its update, so that no callback can log them
 (health/stock_watch.py)."""
@@ -366,8 +366,8 @@ _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
 """Kinds of checks that do not depend on the scale of rewards. They also block a GO of runs that other code logged, if
 all their tags are there."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
-"""Kinds of checks that need no minimum length of the run here: they test the length themselves, or it does not matter,
-as for NaN."""
+"""Kinds of checks that this module makes on a run of any length. They test the length themselves, or it does not
+matter: a NaN, for example, is a failure at any step."""
 
 
 def _largest_reward(data: SeriesSet) -> float | None:

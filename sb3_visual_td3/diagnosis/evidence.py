@@ -56,7 +56,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
 
     :param data: the series of the run
     :param results: results of all criteria
-    :param answers: answers of the run to both questions
+    :param answers: answers of the run to "is it stable?" and "is it learning?"
     """
     # These two criteria answer the two questions as a whole. The single checks behind the answers are counted below.
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]

@@ -114,12 +114,12 @@ class Diagnosis:
 class SettingChange:
     """Describe one change of a hyperparameter that a cure proposes, under its name in VisualTD3 and rl-zoo.
 
-    :param key: the setting; ``policy_kwargs.NAME`` is one key of that mapping, and ``group_lr`` the learning rate of
-        the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it, otherwise
-        ``learning_rate``
+    :param key: the setting; ``policy_kwargs.NAME`` is the key NAME of the mapping policy_kwargs. ``group_lr`` is the
+        learning rate of the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it,
+        otherwise ``learning_rate``
     :param reason: why, and where the number comes from
     :param to: the new value; a mapping is merged into the run's own mapping
-    :param fill: keys of that mapping that are added only if the run's own mapping lacks them
+    :param fill: keys that are merged into the run's own mapping as well, but only if that mapping lacks them
     :param at_least: the new value if the run's own value is smaller
     :param at_most: the new value if the run's own value is larger
     :param times: factor on the run's own value if ``at_least`` or ``at_most`` holds already, or is not given
@@ -128,7 +128,7 @@ class SettingChange:
     :param unless_set: propose the change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
     :param envs: propose the change for these environments only; empty: for all
-    :param default: the value that these environments use if the settings contain no value
+    :param default: the value that the environments in ``envs`` use if the settings contain no value
     """
 
     key: str

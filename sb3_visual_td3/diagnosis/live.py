@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 
 class LiveWindow:
-    """Keep the points of the last updates, by tag.
+    """Store the points of the last updates, by tag.
 
     :param n_updates: length of the window in updates, >= 1
     :raises ValueError: if ``n_updates`` is below 1
@@ -67,7 +67,7 @@ class LiveWindow:
     def append(self, points: Points) -> None:
         """Add new points, and drop points that are too old.
 
-        The window is emptied if the number of updates goes back, because a snapshot was restored.
+        If the number of updates is smaller than before, a snapshot was restored. The window is then emptied first.
 
         :param points: tag to pairs of update and value
         """

@@ -35,23 +35,24 @@ HORIZON = 100.0
 """Steps that a discount of 0.99 looks ahead, 1 / (1 - 0.99). Nearly all public runs have that discount or a smaller
 one; event files do not contain it."""
 LONGEST_STRETCH = 10.0
-"""Factor by which Q may exceed an episode's return where a time limit of a few steps cuts the episodes."""
+"""Largest factor by which Q may exceed an episode's return, however soon a time limit cuts the episodes."""
 ENTROPY_BONUS = 10.0
 """Nats of entropy per step that SAC's Q may contain: SAC aims at one nat per dimension of the action."""
 NORMALISED_Q = 50.0
-"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this is not compared with the
-returns."""
+"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this value is not compared with
+the returns."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Q divided by the limit that follows from the returns: from these values on a weak sign, a clear sign, and a failure
-even if the return rises. The largest ratio of public runs that learned was 0.35; a diverged run had 2.4 to 3.6."""
+"""Three thresholds for Q divided by the limit that follows from the returns. A ratio above the first is a weak sign,
+above the second a clear sign, and above the third a failure even if the return rises. The largest ratio of public runs
+that learned was 0.35; a diverged run had 2.4 to 3.6."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
-"""Root of the critic's loss divided by the scale of returns: from these values on a weak and a clear sign. Runs that
-learned stay below 0.013 over any twentieth of the run, diverged runs reach 0.09 to 0.15. Beyond 1 the critic errs by
-more than the return of a whole episode."""
+"""Two thresholds for the root of the critic's loss divided by the scale of returns. A ratio above the first is a weak
+sign, above the second a clear sign. Runs that learned stay below 0.013 over any twentieth of the run, diverged runs
+reach 0.09 to 0.15. Beyond 1 the critic errs by more than the return of a whole episode."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
-"""Growth of the standard deviation of the policy's actions: from these factors on a weak and a clear sign. Only the
-loss limits this deviation."""
+"""Two thresholds for the factor by which the standard deviation of the policy's actions grows. A factor above the first
+is a weak sign, above the second a clear sign. Nothing but the loss limits this deviation."""
 ENTROPY_LEFT = 0.1
 """A policy hardly explores if its entropy is below this fraction of its first entropy."""
 EXPLAINED_NOTED = 0.05
@@ -74,7 +75,8 @@ class Sign:
     :param value: the figure that was compared.
     :param threshold: the limit for the figure.
     :param words: the sign in words, with its figures.
-    :param is_failure: whether the sign counts against a run that learns; otherwise it only supports other signs.
+    :param is_failure: whether this sign alone makes the answer "unknown" for a run that learns. Other weak signs do so
+        only if there are two of them.
     """
 
     id: str
@@ -243,9 +245,10 @@ class ReturnScale(NamedTuple):
 def return_scale(data: SeriesSet) -> ReturnScale | None:
     """Return the limits for Q that follow from the logged returns and lengths; None without returns.
 
-    Q of a state is the discounted rest of the return of an episode. |Q| therefore stays within the largest |return|,
-    unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon of the discount are an
-    exception: SB3 continues their value beyond the cut, up to ``horizon / length`` times.
+    Q of a state is the discounted sum of the rewards from this state to the end of the episode. |Q| therefore stays
+    within the largest |return|, unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon
+    of the discount are an exception: SB3's critics also count the rewards that would follow the cut, so Q may be up
+    to ``horizon / length`` times as large.
     """
     values = [np.abs(data[tag.name].finite.values) for tag in find_returns(data.names())]
     returns = np.concatenate(values) if values else np.empty(0)

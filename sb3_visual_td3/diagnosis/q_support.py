@@ -28,7 +28,7 @@ value."""
 
 Q_PER_TD_ERROR = 1000.0
 """Without a logged Q, the scale of Q is estimated as this many temporal-difference errors. The guess is on the safe
-side: only a loss of more than 10,000 such errors then counts as unsupported."""
+side: a loss counts as unsupported only above ten times this scale, which is 10,000 such errors."""
 
 
 class QSupport(NamedTuple):

@@ -82,11 +82,12 @@ SHORT_EPISODE = 3.0
 """Episodes with fewer steps count as ended at once. A policy can gain return merely by learning to end them so
 early."""
 STILL_COSTS = 0.5
-"""Share of an episode's first cost above which longer episodes alone explain the rise of the return."""
+"""If an episode still costs more than this part of what the first episodes cost, longer episodes alone explain the rise
+of the return."""
 LONG_EPISODE = 1000.0
 """Steps of an episode where no length is logged: the time limit of most benchmark tasks."""
 EPISODE_AXIS_SPACING = 100
-"""Regularly spaced training episodes at most this far apart are counted in episodes, not in environment steps."""
+"""If the points of a training return are regularly spaced and at most this far apart, its x-axis counts episodes."""
 
 
 class CurveState(Enum):
@@ -410,7 +411,10 @@ class _Noise(NamedTuple):
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
     def is_no_gain(self, start: float, level: float) -> bool:
-        """Return whether nothing was learned: the gain is below the spread, and it is small or within chance."""
+        """Return whether nothing was learned.
+
+        The gain must be below the spread. In addition, it must be either small or within chance.
+        """
         gain = level - start
         if gain >= NO_GAIN * self.spread:
             return False
@@ -503,7 +507,7 @@ class _Experience(NamedTuple):
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
         """Return the standard error of the rise over the last third of a curve, in units of the spread of one episode.
 
-        An episode contributes only if it is in one of the two levels and not in the other. If two means over ``D``
+        The rise is the difference of two means. An episode that is in both means cancels. If two means over ``D``
         episodes differ in ``m`` episodes, their difference has the variance ``2 m / D^2``; for medians, times pi / 2.
         """
         in_level = self.episodes_in(window, averaged_over)

@@ -28,7 +28,7 @@ class RunKind(NamedTuple):
 
     :param family: family of the algorithm, such as off-policy.
     :param algorithms: the algorithms that log such tags, in words; empty where the family is unknown.
-    :param evidence: the tags that decided.
+    :param evidence: the tags that show the family.
     :param has_entropy_bonus: whether Q values contain a bonus for entropy, as in SAC.
     """
 

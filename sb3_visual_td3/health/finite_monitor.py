@@ -1,4 +1,7 @@
-"""Check every update for NaN and infinity, by a few numbers that become non-finite if any other number is."""
+"""Check every update for NaN and infinity.
+
+Only a few numbers are checked. They are chosen so that a NaN or an infinity anywhere in the backward pass reaches them.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class FiniteMonitor:
         self._seen: list[tuple[str, int, th.Tensor]] = []
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Keep the loss and the norms of the bias gradients of the update, which stay on the device."""
+        """Record the loss and the norms of the bias gradients on the device, until :meth:`first` checks them."""
         if "loss" in update.values:
             self._seen.append((_LOSS[update.network], update.n_updates, update.values["loss"]))
         for group, weights in update.groups.items():
@@ -61,7 +64,10 @@ class FiniteMonitor:
 
 
 def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Return the vectors (biases) that have a gradient; without such vectors, the smallest weight with a gradient."""
+    """Choose the parameters of a group whose gradients are checked.
+
+    :return: the vectors (biases) that have a gradient; if there are none, the smallest weight that has a gradient
+    """
     moved = [weight for weight in weights if weight.grad is not None]
     vectors = [weight for weight in moved if weight.dim() == 1]
     if vectors or not moved:

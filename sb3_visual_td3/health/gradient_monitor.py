@@ -41,7 +41,7 @@ class GradientMonitor:
         self.sample_freq = sample_freq
         self.keep_points = keep_points
         self.probe: NetworkProbe | None = None
-        """Measures the networks themselves; set by a callback."""
+        """Measures the networks themselves, such as their dormant units. A callback sets this probe."""
         self._points: list[tuple[str, int, th.Tensor]] = []
         self._extremes_since_point: dict[str, th.Tensor] = {}
         self._sampled_now = 0
@@ -299,7 +299,7 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def exists(tag: str, value: float) -> bool:
-    """Return whether a value can be logged; a bound or ratio that is infinite does not exist."""
+    """Return whether a value is logged; an infinite bound or ratio is not, because it means that there is none."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 

@@ -40,7 +40,7 @@ def _scaled_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
 
 
 def is_frozen(parameters: Iterable[th.Tensor]) -> bool:
-    """Return whether all of these weights are frozen (``requires_grad`` is False)."""
+    """Return whether all given weights are frozen (``requires_grad`` is False)."""
     return not any(parameter.requires_grad for parameter in parameters)
 
 
@@ -101,7 +101,7 @@ def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.
 
 
 def action_saturation(actions: th.Tensor) -> th.Tensor:
-    """Return the fraction of actions at the end of their range.
+    """Return the fraction of saturated actions: those with an absolute value above :data:`SATURATED`.
 
     :param actions: ``(batch, action_dim)`` in [-1, 1]
     :return: a scalar in [0, 1]

@@ -1,7 +1,7 @@
-"""Keep the smallest and the largest of the rewards that the environment returns.
+"""Record the smallest and the largest of the rewards that the environment returns.
 
-The batches that a large replay buffer samples contain few new rewards. They would show a reward of the wrong scale far
-too late.
+A batch from a large replay buffer contains few new rewards, so the batches would show a reward of the wrong scale far
+too late. The rewards are therefore recorded as soon as the environment returns them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sb3_visual_td3.common.types import Points
 
 
 class RewardMonitor:
-    """Keep the smallest and the largest reward of every few steps, for the live rules.
+    """Record the smallest and the largest reward of every ``sample_freq`` steps, for the live rules.
 
     :param sample_freq: number of steps between two points
     :raises ValueError: if ``sample_freq`` is below 1

@@ -127,7 +127,9 @@ def effect(
     ]
     changed += sorted({d.id for d in diagnose(series)} ^ {d.id for d in diagnoses})
     consequence = f"This changes the result of {', '.join(changed)}." if changed else "This changes no result."
-    notes = [f"The event file does not show these properties, so the settings count: {said}. {consequence}"]
+    notes = [
+        f"The event file does not show these properties, so they are taken from the settings: {said}. {consequence}"
+    ]
     verdict, without = decide(results), decide(alone)
     if verdict is not without:
         notes.append(f"From the event file alone the verdict would be {without.value}, not {verdict.value}")

@@ -97,8 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("no-go", "insufficient"),
         default="insufficient",
         help=(
-            "which verdicts exit with a code other than 0. no-go: NO-GO with 1. insufficient (default): NO-GO with 1 "
-            "and INSUFFICIENT with 3"
+            "for which verdicts the exit code is not 0. no-go: only for NO-GO (1). insufficient (default): for "
+            "NO-GO (1) and for INSUFFICIENT (3)"
         ),
     )
     parser.add_argument(

@@ -1,8 +1,8 @@
 """Read one TensorBoard event file: its records with their checksums, and the scalars in them.
 
-A record is its length (8 bytes), the masked CRC-32C of the length (4 bytes), the data, and the masked CRC-32C of the
-data (4 bytes). The data are an ``Event`` in protobuf's format. TensorBoard's own reader is slower and keeps 10,000
-points of a tag by default; a report needs every point, and a note on everything that could not be read.
+A record consists of its length (8 bytes), the masked CRC-32C of the length (4 bytes), the data, and the masked CRC-32C
+of the data (4 bytes). The data are an ``Event`` in protobuf's format. TensorBoard's own reader is slower and keeps
+10,000 points of a tag by default; a report needs every point, and a note on everything that could not be read.
 
 Source: the TFRecord format, https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -162,7 +162,7 @@ class _Frames(NamedTuple):
     """Hold the complete records at the start of a buffer.
 
     :ivar records: data of each record
-    :ivar n_bytes: size of these records in bytes, frames included
+    :ivar n_bytes: size of these records in bytes, with their lengths and checksums
     :ivar is_damaged: whether the next record is damaged, whatever bytes follow
     :ivar n_missing: bytes that are still missing from the next record
     """

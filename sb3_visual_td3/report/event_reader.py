@@ -87,7 +87,8 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     if len(found) > MAX_RESTARTS:
         note = (
             f"{name}: the steps go back {len(found):,} times, so several runs seem to write into this file at the same "
-            "time. Their points are judged together, ordered by step: give each run its own folder"
+            "time. Their points are judged together, ordered by step. To have them judged separately, "
+            "log each run to its own folder"
         )
         return [InFile(tracks, [note])]
     # Each restart, from the first to the last, removes some of the points that remain after the earlier restarts.
@@ -123,7 +124,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
 
 
 def _drops(tag: str, track: Track) -> Iterator[_Drop]:
-    """Yield the places where a tag covers the same steps again; single late points do not count."""
+    """Yield the places where a tag covers the same steps again; a single point out of order is no such place."""
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
     if not 0 < places.size <= _MAX_DROPS:
@@ -376,7 +377,7 @@ class RunReader:
             if len(runs) > 1 and last.files[0] != runs[-2].files[-1]:
                 last.notes_at_end.append(
                     f"the folder seems to hold several runs: the steps start again in {last.files[0].name}. Only the "
-                    "last run is judged: give each run its own folder"
+                    "last run is judged. To have every run judged, log each to its own folder"
                 )
             return (last.data(self.path, 1, 1, every, notes),)
         return tuple(
@@ -529,7 +530,7 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
         if is_beside:
             run.notes_at_end.append(
                 f"the folder seems to hold several runs: {file.path.name} covers the same steps as other files at the "
-                "same time. They are judged together: give each run its own folder"
+                "same time. They are judged together. To have them judged separately, log each run to its own folder"
             )
         run.files.append(file.path)
         run.notes += notes

@@ -367,8 +367,8 @@ Agreement = Literal[
 ]
 _EQUAL = 1e-5
 _CONTRADICTS = 0.05
-"""Relative difference from which a logged value contradicts the settings. The number of updates is known only at logged
-points, which need not be the steps of the updates."""
+"""Relative difference from which a logged value contradicts the settings. It leaves room for the number of updates,
+which is known only at logged points: these may lie between two updates."""
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,10 @@ MAX_POINTS = 2000
 
 
 def thinned(series: Series, max_points: int = MAX_POINTS) -> Series:
-    """Reduce a series to the points that a screen can show: smallest and largest of each bucket, and both ends.
+    """Reduce a series to the number of points that a screen can show.
 
-    Unlike taking every n-th point or a mean, this keeps every peak.
+    The series is divided into buckets of consecutive points. The smallest and the largest point of each bucket and both
+    ends of the series are kept. Unlike taking every n-th point or a mean, this keeps every peak.
 
     :param series: without NaN
     :param max_points: the most points to keep
@@ -75,7 +76,8 @@ _LEGEND_ROW = 18
 LEAST_PART = 0.02
 """A threshold below this fraction of the largest value lies on the zero line of a linear axis."""
 MAX_BANDS = 100
-"""Largest number of bands of one kind in a plot. With more stretches, stretches that nearly touch are drawn as one."""
+"""Largest number of alert bands of one kind in a plot. If an alert was active more often, bands that nearly touch are
+drawn as one."""
 
 _LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}

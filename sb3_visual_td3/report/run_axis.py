@@ -164,7 +164,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return a tag that counts the unit of the run, in the form of :func:`steps_elsewhere`: values equal steps."""
+    """Return a tag that counts the unit of the run in the form of :func:`steps_elsewhere`: its values are its steps."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 

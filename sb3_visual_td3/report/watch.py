@@ -206,7 +206,7 @@ def watch(
     """Check the runs repeatedly, until every run is finished or stopped, or the user presses Ctrl-C.
 
     :param job: the work to do at each check: find, judge and write the runs
-    :param interval_s: seconds between two checks; a pause is never shorter than the check before it
+    :param interval_s: seconds between two checks; if a check takes longer, the next pause lasts as long as the check
     :param status: function that opens a status line
     :param wait: function that waits for a number of seconds
     :param on_change: program and arguments that are run when the verdict or the cause of a run changes

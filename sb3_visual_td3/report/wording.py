@@ -81,7 +81,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
             near.append(f"{r.title}: {number(r.value)}, {distance:.0%} above {number(r.threshold)} ({r.id})")
     lost = _lost_since_peak(analysis)
     if lost is not None and lost > _NEAR * NOTED_FALL:
-        told = f"the last returns are {lost:.0%} of the gain below the best returns"
+        told = f"the last returns are below the best returns by {lost:.0%} of the gain"
         limit = f"{NOTED_FALL:.0%} count as a fall"
         if lost >= NOTED_FALL:
             limit = "this would be a fall if it exceeded their noise"

@@ -20,7 +20,7 @@ from sb3_visual_td3.runs.manifest import FILE_NAME
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
 """Matches a sign that starts a formula, at the start of a text or after a character that a spreadsheet may read as a
-separator. Full-width signs count as well."""
+separator. Full-width forms of the signs match as well."""
 
 
 def report_csv(analyses: Sequence[Analysis]) -> str:

@@ -52,8 +52,8 @@ def test_a_shared_encoder_known_from_settings_alone_is_judged_with_notes() -> No
     assert statuses(told)["actor_cnn_norm_mean"] == (Status.NOT_APPLICABLE, True)
     first, second = told.notes
     assert first.startswith(
-        "The event file does not show these properties, so the settings count: actor and critic share one encoder "
-        "(according to mine.yml)."
+        "The event file does not show these properties, so they are taken from the settings: actor and critic "
+        "share one encoder (according to mine.yml)."
     )
     assert "actor_cnn_norm_mean, actor_cnn_norm_no_go" in first
     assert second == "From the event file alone the verdict would be INSUFFICIENT, not GO"

@@ -1,8 +1,9 @@
 """The policy is dead: its actions sit at the ends of their range, where the tanh passes no gradient.
 
-Dead policies measured a saturation of 0.92 to 1.0, a largest |u| before the tanh of 13 to 16, and actor gradients of
-0 after about 750 updates, while the critic's loss and gradients looked normal. Saturation alone does not prove that
-a policy is dead: one healthy policy drove with 79 % of its actions at the ends, and its head still got a gradient.
+In the dead policies that were measured, 92 to 100 % of the actions were saturated, the largest |u| before the tanh was
+13 to 16, and the gradients of the actor were 0 after about 750 updates, while the critic's loss and gradients looked
+normal. Saturation alone does not prove that a policy is dead: one healthy policy drove with 79 % of its actions at the
+ends, and its head still got a gradient.
 
 If the saturation was not logged, the gradients of a dead policy suggest it: the head of the actor got a gradient at
 first and gets none later, while the critics still learn. If the head has no gradient from the first update onwards, the

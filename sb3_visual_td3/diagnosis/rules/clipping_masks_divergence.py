@@ -36,7 +36,7 @@ GROWS = 3.0
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for an encoder norm that stays constant while the actor's loss grows beyond what the Q values support."""
+    """Look for an encoder's constant gradient norm while the actor's loss grows beyond what the Q values support."""
     support = actor_loss_support(data)
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     loss = data[tags.ACTOR_LOSS].finite

@@ -1,8 +1,8 @@
 """The learning rate is 0, or so small that no weight changes, so the policy does not learn.
 
-A typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong unit does this. If the
-run logged its learning rate, the rule reads it. Otherwise the optimizer's steps or the statistics of the weights show
-the problem: gradients arrive, but the weights do not change.
+Possible causes are a typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong
+unit. If the run logged its learning rate, the rule reads it. Otherwise the optimizer's steps or the statistics of the
+weights show the problem: gradients arrive, but the weights do not change.
 """
 
 from __future__ import annotations

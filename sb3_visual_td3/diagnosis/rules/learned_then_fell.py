@@ -18,8 +18,8 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 ID = "learned_then_fell"
 TITLE = "The policy learned, and then lost what it had learned"
 REMEDY = (
-    "Restore the best checkpoint instead of the last one (EvalCallback and DrivingEvalCallback keep best_model.zip), "
-    "and end the next run there, or lower the learning rate towards the end."
+    "Restore the best checkpoint instead of the last one (EvalCallback and DrivingEvalCallback save it as "
+    "best_model.zip), and end the next run at the step of that checkpoint, or lower the learning rate towards the end."
 )
 IS_LIVE = False
 # Each of these causes can make a good policy bad. The first one that was found counts.

@@ -58,7 +58,7 @@ CURE = Cure(
 )
 
 FEWEST_STEPS = 10_000.0
-"""A shorter run has not had enough time to learn, if its length is known."""
+"""A run that is known to be shorter has not had enough time to learn."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -3,7 +3,7 @@
 The actor moves towards actions that the critic overrates, and no transition in the buffer corrects the critic there. A
 small positive gap is healthy, because the policy is better than the mixture of older policies in the buffer.
 
-Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error; the bound is the same as in
+Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error. The limit that the rewards set is that of
 critic_overestimation.
 """
 
@@ -93,7 +93,9 @@ def _gap_of_loss(data: SeriesSet) -> RuleResult | None:
     found = _wide_gap(data, Series(tags.ACTOR_LOSS, loss.steps, -loss.values - q1.values))
     if found is None:
         return None
-    evidence = Evidence.last_of(loss, f"minus this loss, the policy's value, exceeds Q by {rounded(found.value)} |Q|")
+    evidence = Evidence.last_of(
+        loss, f"minus this loss, the policy's value, exceeds Q by {rounded(found.value)} times |Q|"
+    )
     return replace(found, evidence=(evidence, Evidence.last_of(q1, "Q on replayed pairs at the same time")))
 
 

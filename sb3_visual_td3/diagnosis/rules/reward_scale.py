@@ -51,7 +51,7 @@ LARGE = 1_000.0
 of this package have 10."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""Largest |reward| of a point that counts after a jump. Also a guess."""
+"""The limit that replaces LARGE if the rewards have jumped (see JUMPED). Also a guess."""
 
 JUMPED = 100.0
 """Ratio of the last largest |reward| to the median of the earlier half. The first accident among rewards of 1 is a jump

@@ -1,7 +1,7 @@
 """Updates began when the replay buffer was nearly empty: the networks overfit to the first few transitions.
 
-The step of the first update follows from the count of updates. For example, if 98 updates had been made by step 100,
-and every step makes one update, the updates began at step 2.
+The step of the first update follows from the number of updates that was logged. For example, if a run makes one update
+per step and has made 98 updates at step 100, its updates began after step 2.
 
 How many transitions are enough is a guess. The defaults are 100 in Stable-Baselines3, 1,000 in Spinning Up, 4,000
 frames in DrQ-v2, and 25,000 in the code of the TD3 authors.
@@ -47,7 +47,7 @@ A_BATCH = 32.0
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Estimate the step of the first update from the first points of the count of updates."""
+    """Estimate the step of the first update from the first two logged numbers of updates."""
     updates = data[tags.TOTAL_ITERATIONS].finite
     begun = _first_update(updates)
     if begun is None or begun > SHORT:

@@ -39,8 +39,8 @@ CURE = Cure(
 )
 
 VANISHED = 1e-3
-"""Ratio of the head's last median norm to its largest norm, and to the norm of the critic's head. Healthy heads
-measured norms of 0.07 to 1.1."""
+"""The gradient of the head has vanished if its last median norm is below this fraction of its largest norm, and also of
+the norm of the critic's head. Healthy heads measured norms of 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
 """A norm below this value always counts as 0."""
