@@ -149,7 +149,7 @@ class ExplosionAlertCallback(BaseCallback):
     :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run that the event files belong to
     :param verbose: verbosity level; 0 prints nothing
     :param on_critical: action when a critical alert begins
-    :param lr_factor: factor on the learning rates for an action, above 0 and below 1
+    :param lr_factor: factor by which an action multiplies the learning rates, above 0 and below 1
     :param max_actions: number of actions after which the next critical alert ends the training
     :raises ValueError: if an argument is out of range; when training starts, if the updates of the model cannot be
         watched, or if a rollback is requested without a SnapshotCallback
@@ -307,7 +307,7 @@ class ExplosionAlertCallback(BaseCallback):
         """Judge the latest updates, report what is new, and let the guard act.
 
         :param broken: a non-finite value in this step, which ends the training
-        :param can_act: whether training continues afterwards
+        :param can_act: whether the guard may act, because training continues afterwards
         """
         self._last_checked = self.num_timesteps
         # The first source holds the gradient updates, the other sources hold camera and settings.

@@ -217,7 +217,7 @@ class PolicyEvalCallback(EvaluationCallback):
         return self.seed
 
     def _sync_normalization(self) -> None:
-        """Copy the statistics of VecNormalize, to normalise the observations of the policy as in training."""
+        """Copy VecNormalize's statistics, so that evaluations normalise observations as the training does."""
         trained = self.model.get_vec_normalize_env()
         if trained is None:
             return

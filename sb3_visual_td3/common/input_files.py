@@ -3,7 +3,7 @@
 Hyperparameter files, criteria, tag mappings and ``run.json`` may come from another person. Three rules protect the
 user:
 
-- Only regular files are opened. Opening a FIFO would wait for a writer without end, and a device may never end.
+- Only regular files are opened. Opening a FIFO may wait forever for a writer, and reading a device may never end.
 - Only plain values are read from YAML, JSON and Python literals. No tag and no expression is executed.
 - Size, number of values and depth are limited, because a few lines of YAML can expand to billions of values.
 """

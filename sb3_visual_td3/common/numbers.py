@@ -1,8 +1,8 @@
 """Convert numbers that users write, and decide for all settings what counts as an integer or a number.
 
 Settings are Python numbers, NumPy scalars, floats with an integer value (``1e6``), or text: YAML reads ``1e6`` without
-a dot as text. A value that is exact becomes a plain ``int`` or ``float``. Any other value is refused at once by an
-error that names the setting.
+a dot as text. A value that can be converted without loss becomes an ``int`` or ``float``. Any other value is refused at
+once by an error that names the setting.
 """
 
 from __future__ import annotations

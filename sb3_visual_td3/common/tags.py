@@ -346,7 +346,7 @@ EVAL_RANDOM_REWARD = _tag(
 EVAL_UNTRAINED_REWARD = _tag(
     "eval/untrained_reward",
     "reward",
-    "Mean return of the policy before its first update over the evaluation episodes.",
+    "Mean return that the policy reached over the evaluation episodes before its first update.",
     _POLICY_EVAL,
 )
 EVAL_BEST_REWARD = _tag("eval/best_reward", "reward", "Mean return of the best evaluation so far.", _POLICY_EVAL)

@@ -1,8 +1,8 @@
 """Let an exported policy drive, and show the drive in a window or write it as a film.
 
-The policy is an ONNX file of ``visual-td3 export``. OpenCV, which the package needs anyway, computes its actions.
-Neither torch nor Stable-Baselines3 is imported, so the first picture appears after a second or two. The arguments are
-parsed in :mod:`sb3_visual_td3.cli`.
+The policy is an ONNX file that ``visual-td3 export`` has written. OpenCV, which the package needs anyway, computes its
+actions. Neither torch nor Stable-Baselines3 is imported, so the first picture appears after a second or two. The
+arguments are parsed in :mod:`sb3_visual_td3.cli`.
 """
 
 from __future__ import annotations

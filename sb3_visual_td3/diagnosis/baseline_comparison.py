@@ -34,7 +34,7 @@ LATE = 4
 CLEARLY_ABOVE = 2.0
 """Distance above the best baseline, in standard deviations of one evaluation, from which a policy counts as better."""
 CLEAR_FALL = 1.5
-"""Fall from the best evaluation, in standard deviations of one evaluation, that counts as a loss."""
+"""Fall from the best evaluation, in standard deviations of one evaluation, from which the best level counts as lost."""
 
 
 class Comparison(NamedTuple):

@@ -235,7 +235,9 @@ def _episode_lengths(
     # Episodes that always reach their time limit cannot grow, so a length within 5 % of the longest episode passes.
     if at_ceiling_passes:
         holds = ratio > threshold or ends.late >= 0.95 * lengths.abs_max()
-    detail = f"median {rounded(ends.early)} steps early, {rounded(ends.late)} late, of {len(lengths)} episodes"
+    detail = (
+        f"median length {rounded(ends.early)} steps at first, {rounded(ends.late)} late, of {len(lengths)} episodes"
+    )
     return _judged(holds, ratio, len(lengths), min(min_points, 4), detail)
 
 
@@ -343,7 +345,10 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 
 
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the median |gap| (first tag) of the last quarter is at most ``threshold`` times the largest |Q|."""
+    """Pass if the median of |gap| over the last quarter is at most ``threshold`` times the largest |Q|.
+
+    The gap is the first of the tags.
+    """
     missing = _missing(data, tags[:2])
     if missing:
         return _unknown(*missing)

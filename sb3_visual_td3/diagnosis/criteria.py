@@ -298,7 +298,7 @@ class _Run:
         return self.early
 
     def could_run(self, callback: str | None) -> bool:
-        """Return whether a callback that did not run supports the run's algorithm."""
+        """Return whether a callback that did not run could have run, because it supports the run's algorithm."""
         drives = bool(self.callbacks & {_METRICS, _EVALUATION})
         if callback in {_METRICS, _EVALUATION}:
             return drives

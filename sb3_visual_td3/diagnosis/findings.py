@@ -106,7 +106,7 @@ class Diagnosis:
 
     def as_consequence_of(self, cause: Diagnosis) -> Diagnosis:
         """Return this diagnosis as a consequence of another diagnosis, with a remedy that names the cause first."""
-        remedy = f"A consequence of {cause.id}: remedy that first. If this problem remains afterwards: {self.remedy}"
+        remedy = f"A consequence of {cause.id}: fix {cause.id} first. If this problem remains afterwards: {self.remedy}"
         return replace(self, role="consequence", consequence_of=cause.id, remedy=remedy)
 
 
@@ -208,5 +208,5 @@ class Rule:
 
 
 def bounded(confidence: float) -> float:
-    """Limit a confidence to [0, 0.98], rounded to three digits: no rule is ever certain."""
+    """Limit a confidence to [0, 0.98], because no rule is ever certain, and round it to three digits."""
     return round(min(max(confidence, 0.0), 0.98), 3)

@@ -171,8 +171,8 @@ _LOSS_WORDS = {"loss", "losses", "q", "q1", "q2", "qf1", "qf2", "kl", "entropy",
 def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for losses, Q values and other tags that end as NaN or infinity.
 
-    Weights that are NaN stay NaN. A loss that becomes finite again was a mean over no values, so only the end counts.
-    ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
+    Weights that are NaN stay NaN. So if a loss becomes finite again, its NaN was only a mean over no values, and only
+    the end counts. ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
     """
     ended = ended_not_finite(data)
     if ended is not None:

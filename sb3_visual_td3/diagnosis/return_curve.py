@@ -170,7 +170,7 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
 
     :param values: ``(n,)``, finite, ``n >= 2``.
     :param averaged_over: number of episodes that one point averages, ``W``.
-    :param episodes_between: episodes between two points, ``k``; None: ``W``.
+    :param episodes_between: episodes between two points, ``k``; None stands for ``W``.
     """
     steps = np.abs(np.diff(values))
     of_points = float(np.quantile(steps, 0.6827)) / math.sqrt(2.0)

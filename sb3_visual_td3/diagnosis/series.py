@@ -30,7 +30,7 @@ class Series:
     """Hold the points of one tag, sorted by step.
 
     :param name: the tag
-    :param steps: ``(n,) int64``, in any order; several points may share a step and then keep their order
+    :param steps: ``(n,) int64``, in any order; the points are sorted here. Points that share a step keep their order
     :param values: ``(n,) float64``; NaN and infinities are kept
     :raises ValueError: if steps and values differ in length or are not one-dimensional
     """

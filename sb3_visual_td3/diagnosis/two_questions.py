@@ -22,7 +22,7 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 
 EvidenceLevel = Literal["full", "standard", "thin"]
 EVIDENCE_LEVELS: tuple[EvidenceLevel, ...] = ("thin", "standard", "full")
-"""How much of a run could be checked, in ascending order."""
+"""The evidence levels, which say how much of a run could be checked, in ascending order."""
 
 EARLY_STEPS = 2_000
 """Below this number of environment steps it is too early for a verdict, except for values that are not finite."""

@@ -179,7 +179,7 @@ def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
 
 
 def _copies_of_trained(online: object, target: nn.Module) -> list[th.Tensor]:
-    """Return the weights of a target copy whose originals are trained."""
+    """Return those weights of a target network whose originals are trained."""
     copies = _weights(target)
     originals = list(online.parameters()) if isinstance(online, nn.Module) else []
     if len(originals) != len(copies):

@@ -507,7 +507,9 @@ def _equal_ratio(ours: Reading, reference: Reading, every: float, there: str) ->
     # project counted only the updates of one round, so the first notation looked like 50 times more.
     factor = number(max(ours.every, every) / min(ours.every, every))
     more = "more" if ours.every < every else "fewer"
-    return Against(there, "other_notation", f"same ratio, not {factor} times {more}: {reference.written} there")
+    return Against(
+        there, "other_notation", f"same ratio: {reference.written} there, which is not {factor} times {more}"
+    )
 
 
 def _apart(ours: Reading, value: float, reference: float, there: str, parameter: Parameter) -> Against:

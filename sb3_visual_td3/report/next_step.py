@@ -307,7 +307,7 @@ class _Advice:
             flags.append(f"--eval-freq {max(length // _EVALUATIONS, 1)}")
         command = self.command("train", *flags)
         snippets = () if command is None else (Snippet("The command:", "console", command),)
-        return NextStep(f"{why}The run is over: start one of {told}.", snippets)
+        return NextStep(f"{why}The run is over: start a new run of {told}.", snippets)
 
     def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
         """Return this package's callbacks that did not run, fit this kind of run, and would answer a criterion."""

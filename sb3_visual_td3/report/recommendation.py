@@ -45,7 +45,8 @@ _READ_AS = {"learning_starts": "first_update"}
 class Change:
     """Describe one recommended line of the hyperparameter file.
 
-    :param key: name of the setting in VisualTD3 or rl-zoo; ``policy_kwargs.NAME`` is one key of that mapping
+    :param key: name of the setting in VisualTD3 or rl-zoo; ``policy_kwargs.NAME`` is the key NAME of
+        the mapping policy_kwargs
     :param old: the run's own value; None if the value is not known, or not set
     :param new: the recommended value
     :param reason: why, and where the number comes from

@@ -68,7 +68,7 @@ def test_causes_come_before_surer_consequences() -> None:
         ("blind", "blind_spot"),
         ("explosion", "consequence"),
     ]
-    assert ranked[2].remedy.startswith("A consequence of leak: remedy that first.")
+    assert ranked[2].remedy.startswith("A consequence of leak: fix leak first.")
 
 
 def test_an_unsure_cause_explains_nothing() -> None:

@@ -55,7 +55,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     part = late / float(sizes[0])
     evidence = (
         Evidence(series.name, int(series.steps[0]), float(series.values[0]), "at the start"),
-        Evidence.last_of(series, f"{rounded(100 * part)} % of it are left at the end"),
+        Evidence.last_of(series, f"{rounded(100 * part)} % of the value at the start"),
     )
     # A return that does not rise raises the confidence; without a logged return, a solved task would look the same.
     return RuleResult(

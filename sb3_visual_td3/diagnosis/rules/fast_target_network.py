@@ -93,8 +93,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         ),
     )
     remedy = (
-        "Consistent with targets that follow at once (tau near 1), then a learning rate that is too high, then "
-        "rewards of a different scale than the logged returns. To tell them apart, log: "
+        "Consistent with targets that follow at once (tau near 1) or, less likely, with a learning rate that is too "
+        "high, or with rewards of a different scale than the logged returns. To tell them apart, log: "
         f"{tags.TARGET_DISTANCE['critic']}. {REMEDY}"
     )
     confidence = 0.62 if learning == "no" else 0.5

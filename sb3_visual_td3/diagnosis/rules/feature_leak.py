@@ -82,9 +82,9 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
     first = onset(head, head.values <= MLP_IS_STILL * encoder.values)
     evidence = (
         Evidence.last_of(
-            encoder, f"the gradient of the actor's encoder is {rounded(1 / max(ratio, 1e-9))} times as large"
+            encoder, f"{rounded(1 / max(ratio, 1e-9))} times as large as the gradient of the actor's head"
         ),
-        Evidence.last_of(head, "as the gradient of the head, which lies between the encoder and the action"),
+        Evidence.last_of(head, "the gradient of the head, which lies between the encoder and the action"),
     )
     # 0.76 lies just above the 0.75 from which a live alert is critical: the gradients alone suffice. The confidence
     # rises to 0.9 as the ratio falls by another three orders of magnitude. A ratio of 0 has no logarithm: 1e-9.

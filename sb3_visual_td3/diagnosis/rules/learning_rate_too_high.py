@@ -1,8 +1,8 @@
 """Single steps are as large as the weights that they change: the optimizer replaces the network.
 
-With Adam, the ratio of the first steps of a new network to its weights follows from the learning rate. Measured, as the
-mean of the first 25 updates: 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2, 0.4 to 0.7 for 0.1, and 3
-to 7 for 1.
+With Adam, the ratio of the first steps of a new network to its weights follows from the learning rate. Its mean over
+the first 25 updates was 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2, 0.4 to 0.7 for 0.1, and 3 to 7
+for 1.
 
 If no steps were measured, the logged learning rate itself counts: 1e-4 to 1e-3 is usual for Adam, and from 0.05 on few
 networks learn anything. A run whose return shows learning is not reported for its rate.
@@ -66,7 +66,7 @@ DOUBTFUL_RATE = 0.01
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Check the ratio of steps to weights of all four groups, and report the group with the most certain sign.
 
-    Without such ratios, check the logged learning rates of a network.
+    If no such ratio was logged, check the logged learning rates of each network instead.
     """
     ratios = [series for tag in tags.UPDATE_RATIO.values() if len(series := data[tag].finite)]
     found = [d for series in ratios if (d := _judge(data, series)) is not None]

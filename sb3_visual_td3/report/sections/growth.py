@@ -137,7 +137,8 @@ def _ratio(value: float, reference: float) -> float | None:
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
     """Return the growth over the later half and per 1,000 steps, and the number of steps of one doubling.
 
-    Values of 0 have no logarithm and are left out. Factors are for the span of the other values, without extrapolation.
+    Values of 0 have no logarithm and are left out. Each factor describes only the span of the other values, and is not
+    extrapolated beyond it.
     """
     # Both slopes use the same points without zeros, so the two figures are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
