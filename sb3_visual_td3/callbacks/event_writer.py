@@ -47,7 +47,7 @@ DASHBOARD: Mapping[str, Charts] = {
         "norms before clipping": tuple(tags.GRADIENT_NORM.values()),
         **_CLIPPING,
         "fraction of updates clipped": tuple(tags.CLIP_FRACTION.values()),
-        "norm of a step over norm of the weights": tuple(tags.UPDATE_RATIO.values()),
+        "norm of a step divided by norm of the weights": tuple(tags.UPDATE_RATIO.values()),
         "norms measured by the optimizer (1: yes)": (tags.SEEN_BY_OPTIMIZER,),
     },
     "Alerts": {

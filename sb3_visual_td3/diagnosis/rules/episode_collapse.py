@@ -25,7 +25,7 @@ CURE = Cure(
 )
 
 COLLAPSED = 0.4
-"""Median length in the last third of the steps over that in the first third. The criterion
+"""Median length in the last third of the steps, divided by that in the first third. The criterion
 episode_length_not_decreasing fails below 0.5 already; the rule waits for a clearer fall, because short runs of healthy
 policies dip before they learn."""
 

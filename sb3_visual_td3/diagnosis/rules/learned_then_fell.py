@@ -49,7 +49,8 @@ CURE = Cure(
 )
 
 MIN_STEPS = 10_000.0
-"""A shorter run that ends below its best level has not failed yet: early policies swing."""
+"""A shorter run that ends below its best level has not failed yet: the return of an early policy goes up
+and down."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

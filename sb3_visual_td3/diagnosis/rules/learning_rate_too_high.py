@@ -111,7 +111,9 @@ def _judge(data: SeriesSet, ratio: Series) -> RuleResult | None:
     else:
         return None
     evidence = [
-        Evidence.largest_of(ratio, f"of the weights' norm in one step; the median is {rounded(ratio.median())}")
+        Evidence.largest_of(
+            ratio, f"the norm of one step, divided by the norm of the weights; the median is {rounded(ratio.median())}"
+        )
     ]
     group = next(g for g, tag in tags.UPDATE_RATIO.items() if tag == ratio.name)
     rate = data[tags.GROUP_LR[group]].finite

@@ -41,7 +41,7 @@ CURE = Cure(
 
 MIN_POINTS = 5
 GAP = 0.5
-"""Median gap over the largest replayed |Q|; the criterion q_gap_small has the same value. Healthy runs measured
+"""Median gap divided by the largest replayed |Q|; the criterion q_gap_small has the same value. Healthy runs measured
 0.05."""
 
 EXPLAINED_BY = (

@@ -81,8 +81,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         return None
     others = max((term for term in terms if term is not largest), key=lambda term: sizes[term.name])
     evidence = (
-        Evidence.last_of(largest, f"{share:.0%} of the terms' magnitudes, later half"),
-        Evidence.last_of(others, f"the next, {rounded(100 * sizes[others.name] / total)} %"),
+        Evidence.last_of(largest, f"{share:.0%} of the sum of the terms' magnitudes, over the later half of the run"),
+        Evidence.last_of(others, f"the second largest term, {rounded(100 * sizes[others.name] / total)} % of the sum"),
     )
     # A dominating bonus is a flaw of the weights. A dominating penalty may just mean that the policy fails.
     is_penalty = largest.tail(0.5).mean() < 0

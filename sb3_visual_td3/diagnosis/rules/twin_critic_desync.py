@@ -50,7 +50,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     if part <= DISAGREES:
         return None
     evidence = (
-        Evidence.last_of(q1, f"{rounded(part)} of the scale of Q apart, mean of the last quarter"),
+        Evidence.last_of(q1, f"the two critics differ by {rounded(part)} of the scale of Q, mean of the last quarter"),
         Evidence.last_of(q2, "the other critic at the same step"),
     )
     confidence = 0.5 + 0.4 * min(1.0, (part - DISAGREES) / 0.7)
