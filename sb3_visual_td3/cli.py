@@ -446,8 +446,8 @@ def _doctor(arguments: list[str]) -> int:
         description="Examine a training run before it starts: the environment (images, actions, rewards, episodes, "
         "seeds, speed), the settings, and the learner (gradients, targets, one batch). It takes about a minute, and "
         "no file is written unless you ask for one.",
-        epilog="All other flags are those of 'visual-td3 train', so that you can examine a command line without "
-        "changing it. Exit codes: 0 no problem, 1 a problem, 2 bad usage, 4 internal error.",
+        epilog="All other flags are those of 'visual-td3 train': to examine a training command, replace 'train' by "
+        "'doctor' and keep its flags. Exit codes: 0 no problem, 1 a problem, 2 bad usage, 4 internal error.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -88,8 +88,8 @@ class DrivingEvalCallback(EvaluationCallback):
     :param best_by: figure by which models are compared, ``"distance"`` or ``"reward"``. ``"reward"`` is required if
         ``callback_on_new_best`` is Stable-Baselines3's StopTrainingOnRewardThreshold
     :raises ValueError: if a number is below 1, ``best_by`` is unknown, or ``eval_env_kwargs`` is given with an existing
-        environment; when training starts, if ``info`` of the environment lacks a key, or the environment is not wrapped
-        as the training environment
+        environment. The start of the training raises it if the environment's ``info`` lacks a key, or if training uses
+        VecNormalize and an existing evaluation environment does not have the same wrappers
     """
 
     def __init__(

@@ -90,7 +90,7 @@ class CameraMonitor:
             self._changes.clear()
 
     def _images_in(self, observations: Observed) -> list[Images]:
-        """Return the images among the observations as ``(n, channels, height, width)`` in grey levels."""
+        """Return the images among the observations, ``(n, channels, height, width)``, with values scaled to a range of 255."""
         if self._grey_levels is None:
             return images_in(observations)
         by_key = observations if isinstance(observations, Mapping) else {THE_ONLY_PART: observations}
@@ -146,9 +146,9 @@ def images_in(observations: Observed) -> list[Images]:
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """Return, by key, a function for each image space that converts images to grey levels with the channels first.
+    """Return, by key, a function for each image space that scales images to a range of 255 and moves channels first.
 
-    An image space without finite bounds has no grey levels and is left out.
+    An image space without finite bounds cannot be scaled and is left out.
     """
     found: dict[str, Callable[[Images], Images]] = {}
     for key, picture in pictures.items():

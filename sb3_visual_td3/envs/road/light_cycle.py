@@ -142,7 +142,10 @@ class LightCycles:
         self.colours[light] = colour
 
     def times_of(self, light: int) -> StageTimes:
-        """Return the durations of the stage to which a light belongs; the caller may change them.
+        """Return the durations of the stage to which a light belongs.
+
+        Changing them changes the cycle, for all lights of the stage. A light without a cycle has the default durations,
+        and changing these has no effect.
 
         :param light: number of the light.
         """
