@@ -90,7 +90,7 @@ class CameraMonitor:
             self._changes.clear()
 
     def _images_in(self, observations: Observed) -> list[Images]:
-        """Return the images among the observations, ``(n, channels, height, width)``, with values scaled to a range of 255."""
+        """Return the images, ``(n, channels, height, width)``, with pixel values scaled to a range of 255."""
         if self._grey_levels is None:
             return images_in(observations)
         by_key = observations if isinstance(observations, Mapping) else {THE_ONLY_PART: observations}
