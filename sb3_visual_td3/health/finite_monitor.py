@@ -66,7 +66,7 @@ class FiniteMonitor:
 def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
     """Choose the parameters of a group whose gradients are checked.
 
-    :return: the vectors (biases) that have a gradient; if there are none, the smallest weight that has a gradient
+    :return: the vectors (biases) that have a gradient; without such a vector, the smallest weight that has a gradient
     """
     moved = [weight for weight in weights if weight.grad is not None]
     vectors = [weight for weight in moved if weight.dim() == 1]

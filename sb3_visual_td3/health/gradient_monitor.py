@@ -299,15 +299,14 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def exists(tag: str, value: float) -> bool:
-    """Return whether a value is logged; an infinite bound or ratio is not, because it means that there is none."""
+    """Return whether a value is logged; an infinite bound or ratio is not, because it means that no bound exists."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 
 def _as_many(discounts: th.Tensor, rewards: th.Tensor) -> th.Tensor:
     """Return one discount for each reward, on the device of the rewards."""
-    if (
-        discounts.device != rewards.device
-    ):  # The discount was made from a Python number, so reading it needs no transfer from the device.
+    if discounts.device != rewards.device:
+        # The discount was made from a Python number, so reading it needs no transfer from the device.
         return th.full_like(rewards, float(discounts))
     return discounts.expand_as(rewards)
 

@@ -77,11 +77,11 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
         return picture(self._brightness), self.reward(float(action[0])), True, False, {}
 
     def reward(self, action: float) -> float:
-        """Return the reward of an action."""
+        """Return the reward of an action; subclasses implement this."""
         raise NotImplementedError
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the learned and the right value of each quantity, by name.
+        """Return the learned and the right value of each quantity, by name; subclasses implement this.
 
         :param answer: the trained model's values and actions
         """

@@ -192,7 +192,7 @@ class Roadside:
         return states
 
     def light_at(self, vehicle: Vehicle) -> RoadSign | None:
-        """Return the traffic light at which a vehicle waits, or to whose stop line it is close; None if there is none.
+        """Return the traffic light at which a vehicle waits, or to whose stop line it is close; None without a light.
 
         :param vehicle: the vehicle.
         """

@@ -37,7 +37,7 @@ class StreamServer:
 
     :param selector: the server's selector. The data of each entry is a function that handles the entry's events.
     :param listener: a listening socket.
-    :param accept: function that returns the next connection, or None if there is none.
+    :param accept: function that returns the next connection, or None if no client is waiting.
     """
 
     def __init__(
