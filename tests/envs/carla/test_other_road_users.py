@@ -127,6 +127,7 @@ def test_what_stands_on_the_road_is_part_of_the_layout(env):
 
 
 def test_start_and_goal_are_spawn_points_on_request(env):
+    env.reset(seed=1)  # an environment has no server before its first reset
     port = env._backend.server.address.port
     other = gym.make("CarlaDriving-v0", port=port, timeout_s=60.0, shares_server=True, spawn="points", **BUSY).unwrapped
     try:
