@@ -23,11 +23,11 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 NON_FINITE = non_finite.ID
 ACTION = "action"
-"""Level of an entry about an action of the guard. The other levels are ``warning`` and ``critical``."""
+"""Level of an entry about an action of ``callbacks/guard.py``. The other levels are ``warning`` and ``critical``."""
 
 
 class Alert(NamedTuple):
-    """Describe one alert: a rule began to find a problem, or the guard acted because of such a problem.
+    """Describe one alert: a rule began to find a problem, or an action followed from a problem, such as a rollback.
 
     :ivar step: environment steps at the time
     :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``

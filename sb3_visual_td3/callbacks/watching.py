@@ -43,8 +43,8 @@ def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
 class HealthWatch:
     """Hold the monitors of one training run: of its updates, networks, camera and rewards.
 
-    A reader gets either the means over the measurements since its last read, or the single measurements. Measurements
-    that no reader needs are not kept.
+    Callbacks read from it: either the means over the measurements since their last read, or the single measurements.
+    Measurements that no callback needs are not kept.
 
     :param model: any off-policy algorithm; VisualTD3 shows its updates itself, other algorithms are watched by hooks
     :param sample_freq: updates, or environment steps, between two measurements
@@ -172,12 +172,12 @@ _watches: weakref.WeakKeyDictionary[BaseAlgorithm, dict[int, HealthWatch]] = wea
 
 
 def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch:
-    """Return the HealthWatch of a model for one more reader; create the HealthWatch if the model has none.
+    """Return the HealthWatch of a model for one more callback; create the HealthWatch if the model has none.
 
     :param model: any off-policy algorithm
     :param sample_freq: gradient updates between two measurements
-    :param reader: kind of the new reader
-    :return: the watch, shared by all readers with this ``sample_freq``
+    :param reader: what the callback will read: ``"means"``, or ``"points"``, which are single measurements
+    :return: the HealthWatch, shared by all callbacks with this ``sample_freq``
     :raises ValueError: if the model's updates cannot be watched
     """
     of_model = _watches.setdefault(model, {})

@@ -177,11 +177,14 @@ ALERT_CRITICAL = _tag(
     _ALERTS,
 )
 ALERTS = "alerts/"
-"""Prefix of the names of all alerts. Each live rule of ``diagnosis/rules`` has one."""
+"""Prefix of the names of all alerts. Each rule of ``diagnosis/rules`` that also runs during training has an alert."""
 
 
 def alert_of_rule(rule_id: str) -> str:
-    """Return the tag of a live rule, which is 1 while the last updates show the rule's diagnosis and 0 otherwise."""
+    """Return the tag of the alert of a rule that also runs during training.
+
+    The tag is 1 while the rule finds its problem in the latest updates, and 0 otherwise.
+    """
     return ALERTS + rule_id
 
 

@@ -160,11 +160,11 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
 
 
 def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Fail if the actor's loss grows over the later half and the Q values do not support it.
+    """Fail if the actor's loss grows over the later half of the run and becomes far larger than the Q values.
 
-    A loss that has grown a hundredfold over the whole run fails as well, even if it no longer grows in the later half,
-    unless the Q values support it. Without Q values, the result for a growing loss is unknown: a healthy loss grows
-    too, from 0 to minus the value of a policy that learns.
+    A loss that has grown a hundredfold over the whole run and is far larger than the Q values fails as well, even if it
+    no longer grows in the later half. Without Q values, the result for a growing loss is unknown: a healthy loss grows
+    too, because it is minus the value of the policy, which is 0 at first and becomes larger as the policy learns.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:
@@ -190,7 +190,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 
 
 def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if no jump and no decline in the later half of the run exceeds ``threshold`` times the largest |Q|."""
+    """Pass if Q does not jump or fall by more than ``threshold`` times the largest |Q| in the later half of the run."""
     missing = _missing(data, tags)
     if missing:
         return _unknown(*missing)
@@ -217,7 +217,10 @@ def episode_length_holds(data: SeriesSet, tags: Tags, threshold: float, min_poin
 
 
 def episode_length_rises(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the late median length exceeds ``threshold`` times the early median, or is near the longest length."""
+    """Pass if episodes get longer, or last about as long as the longest episode.
+
+    They get longer if the late median length exceeds ``threshold`` times the early median.
+    """
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=True)
 
 

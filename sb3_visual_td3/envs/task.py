@@ -276,7 +276,7 @@ class DrivingTask:
         return next((name for name, holds in endings if holds), "")
 
     def _overhangs_m(self, state: VehicleState) -> list[float]:
-        """Return how many metres the outermost wheel is beyond each lane mark; negative for a wheel before it."""
+        """Return for each lane mark how far the outermost wheel is beyond it; negative if no wheel has reached it."""
         reach_m = wheel_reach_m(state.heading_error_rad, self.body)
         left_m, right_m = state.lateral_offset_m + reach_m, state.lateral_offset_m - reach_m
         overhangs_m = []

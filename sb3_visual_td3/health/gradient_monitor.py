@@ -299,7 +299,7 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def exists(tag: str, value: float) -> bool:
-    """Return whether a value is logged; an infinite bound or ratio is not, because it means that no bound exists."""
+    """Return whether to log a value. An infinite bound or ratio is not logged: it means that there is no bound."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 

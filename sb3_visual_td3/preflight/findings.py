@@ -377,7 +377,7 @@ class Examination:
         """Record that a check has failed.
 
         :param check_id: the id, a key of :data:`CATALOGUE`
-        :param evidence: one sentence with the figures
+        :param evidence: one sentence with the measured numbers
         :param value: the value that the check measured
         :param severity: severity of the finding; None takes the severity in the catalogue
         :param remedy: remedy of the finding; None takes the remedy in the catalogue

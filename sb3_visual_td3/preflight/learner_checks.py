@@ -277,7 +277,7 @@ def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examin
 
 
 def _actor_gradient(model: OffPolicyAlgorithm, rollout: Rollout, is_cut: bool) -> float:
-    """Return the norm of the actor's gradient over some updates, with or without the path through the action."""
+    """Return the norm of the actor's gradients over some updates; ``is_cut`` blocks the gradient through the action."""
     twin: Any = copy_of(model, rollout)
     # Penalties and the entropy bonus depend only on the actor, so they are left out.
     if hasattr(twin, "settings"):

@@ -143,7 +143,7 @@ class ActionGivenPicture(Probe):
     tests = "the actor's encoder"
 
     def reward(self, action: float) -> float:
-        """Return 1 minus the distance from the action that is best for the picture."""
+        """Return 1 minus the distance of the action from the best action, which depends on the picture."""
         return 1.0 - abs(action - (0.5 if self._brightness == WHITE else -0.5))
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:

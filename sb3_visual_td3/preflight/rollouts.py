@@ -211,7 +211,7 @@ def roll_out(
 def _with_terminal_observations(
     observations: Observations, dones: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]
 ) -> Observations:
-    """Return the observations after a step, with the terminal observation of each episode that ended."""
+    """Return the observations after a step; where an episode ended, this is its terminal observation."""
     if not np.any(dones):
         return observations
     replaced = copied(observations)

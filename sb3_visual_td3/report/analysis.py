@@ -1,4 +1,4 @@
-"""Judge a run, and collect its verdict, causes and all figures in one object that every renderer reads."""
+"""Judge a run, and collect its verdict, causes and all numbers in one object that every renderer reads."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def effect(
 
 @dataclass(frozen=True)
 class RunSections:
-    """Hold the figures of all sections of a report; the figures of a section without data are empty."""
+    """Hold the numbers of all sections of a report; the numbers of a section without data are empty."""
 
     growth: Growth
     norms: Norms
@@ -153,7 +153,7 @@ class RunSections:
     def of(
         cls, data: SeriesSet, criteria: Sequence[CriterionResult] = (), diagnoses: Sequence[Diagnosis] = ()
     ) -> RunSections:
-        """Compute the figures of all sections.
+        """Compute the numbers of all sections.
 
         :param data: the series of the run
         :param criteria: the judged criteria, some of which need missing tags
@@ -262,7 +262,7 @@ class Analysis:
 
     @cached_property
     def sections(self) -> RunSections:
-        """Return the figures that the report shows below the verdict; they are computed on first access."""
+        """Return the numbers that the report shows below the verdict; they are computed on first access."""
         return RunSections.of(self.series, self.criteria, self.diagnoses)
 
     @property
@@ -373,7 +373,7 @@ def verdict_on(
 
 
 def _with_flags(series: SeriesSet, answered: Sequence[Answer]) -> SeriesSet:
-    # The flags from settings are kept apart from the series, so that the figures show only what was logged.
+    # The flags from settings are kept apart from the series, so that the numbers show only what was logged.
     return replace(series, known_flags={answer.tag: True for answer in answered})
 
 

@@ -432,7 +432,7 @@ class _Run:
     :param axis: unit that the steps count, if a table states it
     :param elsewhere: positions of the points of tags that count another unit than the run, such as episodes: for each
         such tag a series whose steps are those of the tag, and whose values are steps of the run
-    :param final: tags with a single point in a folder below the run's folder, such as the final figures of
+    :param final: tags with a single point in a folder below the run's folder, such as the final values of
         ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats
     :param n_repeated: points that repeat steps of another file, if the wall-clock times do not show which file is later
@@ -454,7 +454,7 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _elsewhere(self) -> dict[str, Series]:
-        """Return ``elsewhere`` together with the positions of the final figures, which are at the run's last step."""
+        """Return ``elsewhere``, extended by the tags in ``final``, whose points lie at the last step of the run."""
         _, last = span(self.series, self.elsewhere.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}

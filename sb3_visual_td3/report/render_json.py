@@ -156,7 +156,7 @@ def _settings(analysis: Analysis) -> dict[str, Any]:
 
 
 def run_figures(analysis: Analysis) -> dict[str, Any]:
-    """Return the figures of all sections by name; they are not part of the stable format of report.json."""
+    """Return the numbers of all sections by name; they are not part of the stable format of report.json."""
     sections = analysis.sections
     return {
         "availability": asdict(sections.availability)["kinds"],

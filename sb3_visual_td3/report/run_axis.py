@@ -66,7 +66,7 @@ class _Clock(NamedTuple):
 
     :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
     :ivar reached: ``(n,) int64``, the largest step on the axis of the run so far
-    :ivar is_in_order: whether the file was written during training
+    :ivar is_in_order: whether the steps of the records increase, which shows that the file was written during training
     """
 
     records: StepArray

@@ -77,7 +77,7 @@ _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_
 
 
 class TableError(ValueError):
-    """Raised when a table cannot be read; the message continues a sentence that begins with the file's name."""
+    """Raised when a table cannot be read; callers write the name of the file before the message."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
 
 
 def _means_of_the_last(values: FloatArray, n: int) -> FloatArray:
-    """Return the mean of each value and up to ``n - 1`` values before it, ``(len(values),)``."""
+    """Return a moving mean: at each value, the mean of this value and of up to ``n - 1`` values before it."""
     with np.errstate(over="ignore", invalid="ignore"):
         first = np.cumsum(values[:n]) / np.arange(1, min(n, len(values)) + 1)
         if len(values) <= n:

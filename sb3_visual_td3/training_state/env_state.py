@@ -397,8 +397,9 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
 
     :param env: an environment with the same settings, which has been reset
     :param state: the state returned by :func:`env_state`
-    :return: None if the episodes continue. Otherwise the first observation of the new episodes. It must replace the
-        model's last observation, which a VecNormalize without the saved statistics has scaled
+    :return: None if the episodes continue; otherwise the first observation of the new episodes. The caller must store
+        it as the model's last observation. The observation that the model still holds is out of date: it is from the
+        earlier reset, and VecNormalize did not yet have the saved statistics when it scaled this observation
     :raises ValueError: if the environment has other settings; nothing has changed then
     """
     check_env(env, state)

@@ -71,7 +71,7 @@ class Connection:
         self._connection = mp_connection.Connection(sock.detach())
 
     def fileno(self) -> int:
-        """Return the file descriptor, with which several connections can be waited on."""
+        """Return the socket's file descriptor, so that one call can wait for several connections."""
         return self._connection.fileno()
 
     def send(self, value: Any) -> None:

@@ -336,7 +336,7 @@ class RayVecEnv(VecEnv):
 
     @property
     def places(self) -> list[tuple[str, int]]:
-        """Return Ray's id of the machine and the process id of each environment."""
+        """Return where each environment runs: Ray's id of its machine, and its process id."""
         return [slot.where() for slot in self._slots]
 
     @property

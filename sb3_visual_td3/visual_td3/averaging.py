@@ -83,7 +83,7 @@ def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shar
 
     :param state: a policy's saved weights by name
     :param has_average: whether the policy that is loaded has an average
-    :param encoder_is_shared: whether its actor borrows the critic's encoder
+    :param encoder_is_shared: whether the actor of this policy borrows the critic's encoder
     :return: the weights by name; they include an average if the policy that is loaded has one, and otherwise no average
     """
     if not has_average:

@@ -102,14 +102,14 @@ def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
 
 
 def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
-    """Return whether a space is the Box with which VecNormalize replaces the space of a picture."""
+    """Return whether a space is the Box from ``-limit`` to ``limit`` that VecNormalize puts in place of a picture's."""
     if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
         return False
     return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))
 
 
 def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
-    """Return whether the environment's observations under this key are bytes; True if that is unknown."""
+    """Return whether the environment's observations under this key have the dtype uint8; True if that is unknown."""
     env = normalizer.unwrapped
     # DummyVecEnv allocated arrays for observations before VecNormalize changed the space that both of them hold.
     arrays = getattr(env, "buf_obs", None)

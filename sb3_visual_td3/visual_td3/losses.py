@@ -156,7 +156,7 @@ class TargetRange:
         return th.where(has_limit, targets.clamp(self.lower, self.upper), targets)
 
     def _widen(self, lower: th.Tensor, upper: th.Tensor) -> None:
-        """Extend the range to include the limits of one batch."""
+        """Extend the range of allowed targets to include the limits that follow from one batch."""
         # A NaN reward makes a limit NaN. fmin and fmax ignore it.
         self.lower = th.fmin(self.lower.to(lower.device), lower)
         self.upper = th.fmax(self.upper.to(upper.device), upper)

@@ -40,7 +40,7 @@ def named_groups(policy: TD3Policy, network: Network) -> Groups:
     :param policy: the policy that holds the network
     :param network: ``"actor"`` or ``"critic"``
     :return: weights by group name, the encoder first. A group without weights is absent: MlpPolicy has no encoders,
-        and a shared encoder is the critic's
+        and the weights of an encoder that both networks share are in the critic's groups only
     """
     module: nn.Module = getattr(policy, network)
     encoder = getattr(module, "features_extractor", None)

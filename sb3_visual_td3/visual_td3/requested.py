@@ -53,10 +53,10 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 
 
 def restore_requested(model: TD3) -> frozenset[str] | None:
-    """Restore the requested arguments and convert numbers to Python's own, as the first step of ``_setup_model``.
+    """Restore the arguments as the user requested them, as the first step of ``_setup_model``.
 
-    In a new model the attributes are the arguments. In a loaded model they are the saved values, except for those that
-    the arguments of ``load()`` have replaced.
+    In a new model, the attributes are these arguments. In a loaded model, the attributes are the saved values, except
+    for those that the arguments of ``load()`` have replaced. Numbers are converted to Python's ``int`` and ``float``.
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model

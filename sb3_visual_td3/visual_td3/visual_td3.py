@@ -685,7 +685,7 @@ class VisualTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the actions of a training step with the actor itself, not with its average.
+        """Choose the actions of a training step with the latest actor, not with the moving average of its weights.
 
         The replay buffer should hold transitions of the actor that is trained. The parameters are those of
         Stable-Baselines3's method.
@@ -930,7 +930,7 @@ class VisualTD3(TD3):
         truncate_last_traj: bool = True,
         any_n_envs: bool = False,
     ) -> None:
-        """Load a replay buffer from a pickle file, as Stable-Baselines3 does; n_steps and gamma stay the model's.
+        """Load a replay buffer from a pickle file, as Stable-Baselines3 does; the model keeps its n_steps and gamma.
 
         :param path: path of the file
         :param truncate_last_traj: True ends HerReplayBuffer's last episode where the file ends

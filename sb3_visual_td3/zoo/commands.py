@@ -218,7 +218,7 @@ def _window_flag(arguments: Sequence[str]) -> list[str]:
 
 
 def _count_episodes(run: Path) -> int:
-    """Return the number of episodes of a run, without the two header lines of each monitor file."""
+    """Return the number of episodes of a run: the lines of its monitor files without the two header lines of each."""
     n_episodes = 0
     for path in run.glob("*.monitor.csv"):
         with open(path, encoding="utf-8", errors="replace") as file:

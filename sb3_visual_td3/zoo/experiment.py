@@ -157,7 +157,7 @@ def check_package(name: Any, allowed: Collection[str]) -> None:
     :raises ValueError: if the package may not be imported
     """
     if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
-        raise ValueError(f"gym_packages names {shown(name)}: expected the name of a package")
+        raise ValueError(f"gym_packages names {shown(name)}: expected the name of a package, such as my_envs")
     if name not in ALLOWED_PACKAGES and not any(f"{name}.".startswith(f"{each}.") for each in allowed):
         package = name.partition(".")[0]
         raise ValueError(

@@ -374,7 +374,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys
       rl-zoo's flags for it; without one, PolicyEvalCallback evaluates, more often in a short run if ``--eval-freq`` is
       not given
-    - a stock off-policy algorithm can train with normalized rewards below a frame stack or with channels-last images
+    - a stock off-policy algorithm can train with normalized rewards also if frames are stacked or images are
+      channels-last
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
     - ``--trial-id 0`` is trial 0, not "no trial"
     - checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``

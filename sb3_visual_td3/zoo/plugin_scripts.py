@@ -43,7 +43,7 @@ _FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
 
 
 class ModelToWatch:
-    """Load models of our algorithm without memory for a replay buffer, for scripts that only watch a model."""
+    """Load models of our algorithm with a replay buffer of one transition, for scripts that do not train the model."""
 
     __name__ = VisualTD3.__name__
 
@@ -69,7 +69,7 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Make rl_zoo3's scripts load models of our algorithm, and make the environment as it was in training.
+    """Make rl_zoo3's scripts load models of our algorithm and create the environment as it was in training.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """

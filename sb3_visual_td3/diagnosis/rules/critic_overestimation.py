@@ -60,7 +60,7 @@ exceeds every logged return and the critic's error grows with it."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the Q values with the logged bound; without a bound, look for exponential growth."""
+    """Compare the Q values with the bound that the rewards set; if no bound was logged, look for exponential growth."""
     found = [d for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN) if (d := _judge(data, data[tag].finite))]
     return max(found, key=lambda d: d.confidence, default=None)
 

@@ -55,7 +55,7 @@ MIN_POINTS = 10
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look at the noise, epsilon or deviation of the policy, in a run whose return does not show learning."""
+    """Look at the noise, the epsilon or the policy's standard deviation in a run that does not seem to learn."""
     learning = judge_learning(data).answer
     if learning == "yes":
         return None

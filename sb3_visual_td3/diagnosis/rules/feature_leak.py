@@ -57,9 +57,9 @@ is too small to judge."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for a loss that the replayed Q values do not support, or for gradients that bypass the action.
+    """Look for an actor's loss that is far larger than the replayed Q values, or for gradients that bypass the action.
 
-    A shared encoder cannot leak, because the actor reads detached features.
+    If actor and critic share one encoder, there is no leak, because the actor then reads detached features.
     """
     if data.flag(tags.ENCODER_IS_SHARED):
         return None

@@ -56,8 +56,8 @@ EXPLAINED_BY = (
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the value of the policy's actions with the limit that the rewards set, or with the replayed Q values.
 
-    If that value is not logged, minus the actor's loss stands for it. SAC's loss also contains the entropy, so it is
-    not used.
+    If the value of the policy's actions is not logged, minus the actor's loss is used instead, except for SAC, whose
+    loss also contains the entropy.
     """
     return _beyond_bound(data) or _wide_gap(data, data[tags.Q_GAP].finite) or _gap_of_loss(data)
 

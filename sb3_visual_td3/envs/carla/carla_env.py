@@ -226,7 +226,7 @@ class CarlaDrivingEnv(DrivingEnv):
         return self._backend.server.address
 
     def share_server(self, host: str, port: int) -> None:
-        """Drive on the server of another environment while the other environment pauses; see ``shares_server``.
+        """Drive on the server that another environment uses, while that environment pauses; see ``shares_server``.
 
         :param host: the server's host.
         :param port: the server's RPC port.

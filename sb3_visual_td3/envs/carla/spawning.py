@@ -102,7 +102,7 @@ _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2
 
 
 class OtherCars:
-    """Hold CARLA's vehicles for the other cars: spawned once for each loaded map, and moved in each episode.
+    """Hold one vehicle in CARLA for each of the other cars: spawned once per loaded map, and moved in each episode.
 
     :param traffic: the model that computes where the cars are, on the closed route or on routes to a goal.
     """
@@ -117,7 +117,7 @@ class OtherCars:
         return self.traffic.settings.n_cars
 
     def spawn(self, connection: Connection) -> None:
-        """Spawn CARLA's vehicles for the other cars, high above the map.
+        """Spawn one vehicle in CARLA for each of the other cars, high above the map, where it blocks nothing.
 
         :param connection: the connection to the server.
         :raises SimulatorLostError: if the server fails.

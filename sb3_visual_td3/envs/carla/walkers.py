@@ -60,10 +60,10 @@ class Walkers:
         self.walk(connection, street)
 
     def walk(self, connection: Connection, street: StreetLife) -> None:
-        """Make each of CARLA's walkers move like its pedestrian in ``street`` during the next ticks.
+        """Make each walker in CARLA move during the next ticks like the simulated pedestrian that it stands for.
 
         :param connection: the connection to the server.
-        :param street: the pedestrians.
+        :param street: the simulation of the pedestrians.
         :raises SimulatorLostError: if the server fails.
         """
         carla = client_library()

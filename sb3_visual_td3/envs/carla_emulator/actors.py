@@ -336,7 +336,7 @@ class Vehicle(Actor):
 
     @property
     def altitude_m(self) -> float:
-        """Return the height above the ground: 0 with physics, or if a client placed the vehicle below 2 m."""
+        """Return the height above the ground: 0 if physics is on, or if a client placed the vehicle below 2 m."""
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
         return self.transform.z

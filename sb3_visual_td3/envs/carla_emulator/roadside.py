@@ -76,7 +76,7 @@ class RoadSign(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of traffic lights or of signs, with which semantic cameras show the actor."""
+        """Return the tag that semantic segmentation cameras show for this actor: of traffic lights, or of signs."""
         return _LIGHT_TAG if self.is_light else _SIGN_TAG
 
     def set_transform(self, transform: Transform) -> None:

@@ -1,8 +1,8 @@
-"""Provide the emulator's maps: files of a folder, a map that a client generates, and the built-in maps.
+"""Provide the emulator's maps: the map files of a folder, a map that a client generates, and the built-in maps.
 
-Maps have CARLA's own names, so that scripts written for CARLA run. The built-in maps are the maps of the embedded
-world. A file of the folder takes precedence over a built-in map with the same name. Without a file, the name of a town
-stands for a built-in map.
+The built-in maps are the maps of the embedded world. A file of the folder takes precedence over a built-in map with the
+same name. Scripts written for CARLA load its towns by name, such as Town01. For a town without a file, the emulator
+serves one of the built-in maps under the name of the town.
 """
 
 from __future__ import annotations

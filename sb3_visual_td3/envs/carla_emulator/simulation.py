@@ -191,7 +191,7 @@ class Simulation:
 
     @property
     def navigation_name(self) -> str:
-        """Return the name of the navigation file."""
+        """Return the name under which clients store the navigation file of this map."""
         return navigation_name(self.map.name, self.map.navigation_file)
 
     @property

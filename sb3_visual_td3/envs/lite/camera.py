@@ -47,7 +47,7 @@ PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
 
 
 class _Strip(NamedTuple):
-    """Hold the precomputed geometry of a ``Band``, a group of rows below the horizon."""
+    """Hold the precomputed geometry of a ``Band``, a group of picture rows below the horizon."""
 
     first_row: int
     last_row: int

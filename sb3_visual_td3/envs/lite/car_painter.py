@@ -270,7 +270,13 @@ class _CarPainter:
             self._fill_pixels(pixels, colour, shade * self._gain, self._veil)
 
     def _fill_pixels(self, pixels: list[tuple[int, int]], colour: Colour, gain: float, veil: float) -> None:
-        """Fill a polygon, whose corners are fixed-point pixels, with ``gain * colour + veil``, in grey or in colour."""
+        """Fill a polygon with ``gain * colour + veil``, in grey or in colour; ``veil`` is the grey that haze adds.
+
+        :param pixels: the corners, in fixed-point pixels.
+        :param colour: the colour before the effect of the weather.
+        :param gain: factor on the colour.
+        :param veil: number added to each channel.
+        """
         red, green, blue = colour
         if self._frame.ndim == 3:
             value: Any = (red * gain + veil, green * gain + veil, blue * gain + veil)

@@ -141,7 +141,7 @@ class View:
         tick: int,
         figures: Figures,
     ) -> None:
-        """Add light, cars, figures and rain to ``frame``, in place and in this order."""
+        """Apply the light to ``frame``, then draw cars, traffic lights and pedestrians, then rain; all in place."""
         # The filter applies the light for the distance of the ground. Cars are drawn afterwards with the light for
         # their own distance. Rain falls in front of everything.
         if weather is not None:
@@ -154,7 +154,7 @@ class View:
             weather.draw_rain(frame, tick)
 
     def _add_blur_and_noise(self, frame: NDArray[np.uint8], tick: int) -> NDArray[np.uint8]:
-        """Return the frame with the blur and the noise of the settings."""
+        """Return the frame with the blur and the noise that the camera's settings ask for."""
         if self._settings.blur:
             frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), self._settings.blur), dtype=np.uint8)
         if self._settings.noise_std:

@@ -1,8 +1,8 @@
-"""Find where pedestrians can walk on a map: strips beside the roads, and crossings between the strips.
+"""Find where pedestrians can walk on a map: walkways beside the roads, and crossings between the walkways.
 
-The strips are the map's lanes of type ``sidewalk``; a map without such lanes gets strips on the shoulders. The
-crossings are the map's crosswalks; a map without crosswalks gets crossings before junctions and in the middle of long
-roads. A strip consists of pieces of about 4 m.
+The walkways are the map's lanes of type ``sidewalk``; a map without such lanes gets walkways on the shoulders of its
+roads. The crossings are the map's crosswalks; a map without crosswalks gets crossings before junctions and in the
+middle of long roads. A walkway consists of pieces of about 4 m, which are quadrangles.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegment
 
 _STEP_M = 4.0
-"""Approximate length of a piece of a strip."""
+"""Approximate length of a piece of a walkway."""
 _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
-"""Distance of the strip on the shoulder from the road's outer line, and its width."""
+"""Distance of a walkway on the shoulder from the road's outer line, and its width."""
 _CLEARANCE_M = 0.05
-"""A piece of a strip that is closer than this to the edge of a lane is left out, because it would lie on the road."""
+"""A piece of a walkway that is closer than this to the edge of a lane is left out, because it would lie on the road."""
 _NEAR_M = 5.0
 """Only lanes whose centre is closer than this to a piece are checked, because no lane is wide enough to reach the piece
 from farther away."""
 _JOIN_M = 1.5
-"""Ends of strips that are closer to each other than this are merged."""
+"""Ends of walkways that are closer to each other than this are merged."""
 _BRIDGE_M = 15.0
-"""Ends of strips that are closer to each other than this, as at the corner of a junction, are joined by one more
+"""Ends of walkways that are closer to each other than this, as at the corner of a junction, are joined by one more
 piece."""
 _MAX_CROSSING_M = 30.0
 _CROSSWALK_REACH_M = 6.0
-"""The ends of a crosswalk lie at most this far from the strips that it joins."""
+"""The ends of a crosswalk lie at most this far from the walkways that it joins."""
 _LONG_ROAD_M = 60.0
 _MIN_AREA_M2 = 0.5
 
@@ -43,7 +43,7 @@ class Footways(NamedTuple):
     corners_m: NDArray[np.float64]
     """``(n_corners, 2)``: x and y."""
     quads: NDArray[np.int64]
-    """``(n_quads, 4)``: indices of corners, clockwise. The first two corners of a strip's piece lie at the road."""
+    """``(n_quads, 4)``: indices of corners, clockwise. The first two corners of a walkway's piece lie at the road."""
     beyond: NDArray[np.int64]
     """``(n_quads, 4)``: index of the neighbour beyond each side (from corner ``i`` to ``i + 1``); -1 if there is no
     neighbour."""
@@ -113,7 +113,7 @@ def footways_of(graph: LaneGraph) -> Footways:
 
 
 def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
-    """Return the strips on which pedestrians walk, each as the lane beside it, its lateral offset, and its width."""
+    """Yield each walkway as the index of the lane beside it, its lateral offset from the lane, and its width."""
     has_pavements = any(segment.footway_m is not None for segment in graph.segments)
     for number, segment in enumerate(graph.segments):
         if segment.footway_m is not None:
@@ -127,7 +127,7 @@ def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
 
 
 def _add_strip(mesh: _Mesh, graph: LaneGraph, segment: LaneSegment, offset_m: float, width_m: float) -> Iterator[int]:
-    """Add a strip beside a lane, piece by piece, join each piece to the one before it, and yield the pieces."""
+    """Add a walkway beside a lane to the mesh: join each piece to the one before it, and yield the piece's index."""
     n_pieces = max(1, round(segment.length_m / _STEP_M))
     along = np.linspace(0.0, segment.length_m, n_pieces + 1)
     points = np.stack([np.interp(along, segment.along_m, segment.points_m[:, axis]) for axis in (0, 1)], axis=1)
@@ -172,7 +172,7 @@ def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
 
 
 def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
-    """Join each open end of a strip to the nearest open beginning; a gap in a strip also has an end and a beginning."""
+    """Join each open end of a walkway to the nearest open beginning; a gap also has an end and a beginning."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
@@ -222,7 +222,7 @@ def _bridge_ends(mesh: _Mesh, graph: LaneGraph, strips: Sequence[Sequence[int]])
 
 
 def _crossing_pieces(graph: LaneGraph, number: int, pieces: Sequence[int]) -> list[int]:
-    """Return the pieces of a strip at which a crossing begins: before a junction, and in the middle of a long road."""
+    """Return the pieces of a walkway where a crossing begins: before a junction, and in the middle of a long road."""
     segment = graph.segments[number]
     if segment.junction != NO_JUNCTION:
         return []
@@ -235,7 +235,7 @@ def _crossing_pieces(graph: LaneGraph, number: int, pieces: Sequence[int]) -> li
 
 
 def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
-    """Add a crossing between a piece and the opposite piece across the road, unless one of the two already has one."""
+    """Add a crossing from a piece of a walkway to the opposite piece across the road, unless one has a crossing."""
     if mesh.beyond[piece][_ROADSIDE] >= 0:
         return
     here = mesh.side_middle(piece, _ROADSIDE)
@@ -246,7 +246,7 @@ def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
 
 
 def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
-    """Add a crossing where the map has a crosswalk: between the pieces nearest to its two ends."""
+    """Add a crossing where the map has a crosswalk: between the walkway pieces nearest to the crosswalk's ends."""
     middle = corners.mean(axis=0)
     # The crosswalk's long axis is the direction in which its corners spread most.
     _, _, axes = np.linalg.svd(corners - middle)

@@ -45,7 +45,7 @@ WAY_CLEARANCE_M = 0.5
 
 
 class RoadUser(NamedTuple):
-    """Describe a vehicle or a pedestrian that this model does not move."""
+    """Describe a vehicle or a pedestrian that the traffic model does not move, such as the ego vehicle."""
 
     id: int
     pose: Pose
@@ -322,7 +322,7 @@ class GraphTraffic(Generic[CarT]):
         """Move all cars by one time step.
 
         :param dt_s: duration of the movement in seconds.
-        :param others: all vehicles and pedestrians that this model does not move.
+        :param others: all vehicles and pedestrians that the traffic model does not move.
         """
         for car in self.cars:
             self._extend_path(car)
@@ -377,7 +377,7 @@ class GraphTraffic(Generic[CarT]):
     def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
         """Return the vehicles and pedestrians on each lane, and the ids of those that this model does not move.
 
-        :param others: all vehicles and pedestrians that this model does not move.
+        :param others: all vehicles and pedestrians that the traffic model does not move.
         """
         on_lane: dict[int, list[Occupant]] = {}
         for car in self.cars:
@@ -493,7 +493,7 @@ class GraphTraffic(Generic[CarT]):
         return first_m > n_ahead * _ROOM_AFTER_M or (is_moving and n_ahead == 1)
 
     def _is_taken(self, segment: int, own_id: int) -> bool:
-        """Return whether a vehicle or pedestrian that this model does not move is on a lane."""
+        """Return whether a vehicle or pedestrian that the traffic model does not move is on a lane."""
         return any(owner != own_id for owner in self._foreign_lanes.get(segment, ()))
 
     # Movement

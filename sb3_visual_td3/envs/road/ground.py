@@ -59,7 +59,7 @@ class Ground(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """Describe a line that is painted ``width_m`` wide: a paved strip or a mark."""
+    """Describe a line that is painted ``width_m`` wide: the asphalt of a road, or a mark."""
 
     line_m: NDArray[np.float64]
     """``(n, 2)``: x and y; a closed line repeats its first point."""
@@ -74,11 +74,11 @@ class GroundPlan(NamedTuple):
 
 
 def ground_plan(network: RoadNetwork) -> GroundPlan:
-    """Return the strips to paint for the roads of a network."""
+    """Return what to paint on the ground for the roads of a network: asphalt and marks."""
     paved, marks = [], []
     for road in network.roads:
         left_m, right_m = network.border_m(road.n_left), network.border_m(-road.n_right)
-        # The paved strip runs along the road's middle, which is not the reference line if one side has more lanes.
+        # The asphalt runs along the road's middle, which is not the reference line if one side has more lanes.
         middle = road.line_m(0.5 * (left_m + right_m), _LINE_SPACING_M)
         paved.append(Strip(middle, left_m - right_m + 2.0 * _SHOULDER_M))
         for border in range(-road.n_right, road.n_left + 1):
@@ -88,7 +88,7 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
 
 
 def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
-    """Return the strips of one mark: one for a solid mark, one per dash for a broken mark.
+    """Return the lines to paint for one road mark: one line for a solid mark, one per dash for a broken mark.
 
     Each period of a dash and a gap has the dash in its middle, so that dashes continue evenly from one road to the
     next.
@@ -97,7 +97,7 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     :param kind: paint of the mark: solid or broken.
     :param length_m: length of the road in metres, from which the number of dashes follows. All marks of the road
         therefore have equally many dashes, although in a bend the marks differ in length.
-    :return: the strips; empty for the paint ``"none"``.
+    :return: the lines; empty for the paint ``"none"``.
     """
     if kind == "none":
         return []
@@ -116,7 +116,7 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
 def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     """Paint the roads of a plan, their marks and the land around them.
 
-    :param plan: the strips to paint.
+    :param plan: the asphalt and the marks to paint.
     :param rng: random generator for brightness and texture. The result depends on the order in which its values are
         used.
     :return: a new raster.

@@ -105,7 +105,7 @@ def extent_m(graph: LaneGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def lane_plan(graph: LaneGraph) -> GroundPlan:
-    """Return the strips to paint for all lanes of a graph.
+    """Return what to paint on the ground for the lanes of a graph.
 
     :param graph: the lanes.
     :return: asphalt for each lane, and the marks on both sides of each lane. Within junctions, marks are painted only
@@ -126,7 +126,7 @@ def lane_plan(graph: LaneGraph) -> GroundPlan:
 
 
 def _marks_at(segment: LaneSegment, first: int, end: int, side: float) -> list[Strip]:
-    """Return the strips of the mark on one side of a lane, between two of its points; ``side`` is 1 on the left."""
+    """Return the painted lines of a lane's mark between two points of the lane; ``side`` is 1 on the left, -1 right."""
     width_m = segment.width_m[first:end]
     run = next(run for run in segment.marks if run.first == first)
     near = [mark for mark in run.marks if abs(mark.offset_m - side * 0.5 * width_m[0]) < _SAME_PLACE_M]

@@ -300,8 +300,8 @@ def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> 
         best = following
         if not any(best):
             raise ValueError(
-                f"{name}: got no way to ({place.x_m:g}, {place.y_m:g}) along the lanes, expected one; move this place, "
-                "or check on which side of the road it lies"
+                f"{name}: no lanes lead to ({place.x_m:g}, {place.y_m:g}) from the place before it: expected places "
+                "that lanes connect; move this place, or check on which side of the road it lies"
             )
     return min(reached for reached in best if reached is not None)[1]
 

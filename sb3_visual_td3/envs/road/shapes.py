@@ -187,7 +187,7 @@ def random_loop(
 
 
 def keeps_apart(shape: LoopShape) -> bool:
-    """Return whether stretches of the loop that are not neighbours are at least ``MIN_GAP_M`` apart."""
+    """Return whether parts of the loop that do not follow each other are at least ``MIN_GAP_M`` apart."""
     length_m = total_length_m(shape.pieces)
     along_m = np.arange(0.0, length_m, _CHECK_SPACING_M)
     points = sample(shape.start, shape.pieces, along_m)[:, :2]

@@ -99,8 +99,8 @@ class StreetLife:
     :param traffic_lights: whether there are traffic lights: the lights of the map file, or lights at junctions of a
         built-in map.
     :param n_walkers: number of pedestrians who cross the vehicle's route, 0 to 50; a short route has fewer.
-    :param are_lights_remote: whether a CARLA server simulates the lights of the map; ``show`` then sets their colours
-        here.
+    :param are_lights_remote: whether a CARLA server simulates the lights of the map. The caller then passes their
+        colours to ``show``.
     :raises ValueError: if an argument is out of range.
     """
 

@@ -1,4 +1,4 @@
-"""Compute the figures of the critics: Q values, the distance of the two critics, and Q compared with its bound."""
+"""Compute the numbers about the critics: Q values, the distance of the two critics, and Q compared with its bound."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class BoundUse(NamedTuple):
 
 @dataclass(frozen=True)
 class Critics:
-    """Hold the figures of the critics.
+    """Hold the numbers about the critics.
 
     :param values: statistics of the Q values
     :param losses: statistics of the losses
@@ -126,7 +126,7 @@ class Critics:
 
 
 def critics(data: SeriesSet) -> Critics:
-    """Compute the figures of the critics."""
+    """Compute the numbers about the critics."""
     return Critics(
         values=_quantities(data, Q_TAGS),
         losses=_quantities(data, LOSS_TAGS),

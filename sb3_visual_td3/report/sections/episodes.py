@@ -1,4 +1,4 @@
-"""Compute the figures of a run's episodes and evaluations: lengths, returns and incidents."""
+"""Compute the numbers about a run's episodes and evaluations: lengths, returns and incidents."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Incidents(NamedTuple):
 
 @dataclass(frozen=True)
 class Episodes:
-    """Hold the figures of the episodes.
+    """Hold the numbers about the episodes.
 
     :param n: number of episodes
     :param n_steps: sum of the lengths
@@ -178,7 +178,7 @@ class Episodes:
 
 
 def episodes(data: SeriesSet) -> Episodes:
-    """Compute the figures of the episodes, whose tags have one point per episode."""
+    """Compute the numbers about the episodes, whose tags have one point per episode."""
     length, reward = data[tags.EPISODE_LENGTH].finite, data[tags.EPISODE_REWARD].finite
     collisions, invasions = data[tags.EPISODE_COLLISIONS].finite, data[tags.EPISODE_LANE_INVASIONS].finite
     # An episode of length 0 would divide by 0.

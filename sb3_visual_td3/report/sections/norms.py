@@ -110,7 +110,7 @@ class NormRatio:
 
 @dataclass(frozen=True)
 class Norms:
-    """Hold the figures of the gradients.
+    """Hold the numbers about the gradients.
 
     :param taken: whether the norms were taken before or after clipping
     :param head_has_vanished: whether the actor's head receives no gradient at the end although the critics do; None if

@@ -48,7 +48,7 @@ class RewardTerm:
 
 @dataclass(frozen=True)
 class Rewards:
-    """Hold the figures of the reward.
+    """Hold the numbers about the reward.
 
     :param terms: terms that were logged, the largest share first
     :param critic_range: smallest and largest reward that the critic was trained on; None if these were not logged
