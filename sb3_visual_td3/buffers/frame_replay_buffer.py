@@ -274,11 +274,12 @@ class FrameReplayBuffer(ReplayBuffer):
         self.full = self.full or self.pos == 0
 
     def _add_observations(self, place: Place, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write the parts of the observations; a segment continues only if every part continues.
+        """Write the observations of a step, and mark where n-step windows have to end.
 
-        Two checks decide where an n-step window has to end. The observation of this step must equal the next
-        observation of the previous step; otherwise the previous step ends a segment. And within this step, the next
-        observation must be the observation shifted by one frame; otherwise this step ends a segment.
+        No window may reach beyond the end of a segment, a sequence of transitions that follow one another. Two checks
+        find these ends. The observation of this step must equal the next observation of the previous step; otherwise
+        the previous step ends a segment. And within this step, the next observation must be the observation shifted by
+        one frame; otherwise this step ends a segment. Of a Dict, every entry must pass both checks.
         """
         continues, shifts = np.ones(self.n_envs, bool), np.ones(self.n_envs, bool)
         for key, store in self._stores.items():

@@ -276,7 +276,8 @@ class PairStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the previous step; ``shifts`` is always True, because there is no stack
+        :return: ``continues`` says for each environment whether the step follows the previous step. ``shifts`` is
+            always True, because only stacks of frames can fail to shift
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)

@@ -37,11 +37,12 @@ def add_valid(
     done: NDArray[Any],
     infos: list[dict[str, Any]],
 ) -> None:
-    """Store one transition of each environment, except for invalid ones.
+    """Store one transition of each environment, except for those in which the simulator failed.
 
-    A buffer stores the steps of all environments at once. If only some of them are invalid, each invalid step is
-    replaced by a copy of a valid step of another environment. If all are invalid, nothing is stored. The stored episode
-    of an affected environment ends with its last valid transition: see :func:`end_segments`.
+    Such a transition is invalid: its info has ``invalid_transition=True``. A buffer stores the steps of all
+    environments at once. If only some of them are invalid, each invalid step is replaced by a copy of a valid step of
+    another environment. If all are invalid, nothing is stored. The stored episode of an affected environment ends with
+    its last valid transition: see :func:`end_segments`.
 
     :param add: the buffer's own ``add``
     :param buffer: the buffer to store in
@@ -113,10 +114,10 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
 
 
 class _KeepsOutInvalid(ReplayBuffer):
-    """Keep invalid transitions out of a replay buffer, as a mixin."""
+    """Keep transitions in which the simulator failed out of a replay buffer, as a mixin."""
 
     def add(self, *arguments: Any) -> None:
-        """Store one transition of each environment, except for those marked as invalid."""
+        """Store one transition of each environment, except for those in which the simulator failed."""
         add_valid(super().add, self, *arguments)
 
 
@@ -133,7 +134,7 @@ class ValidNStepReplayBuffer(_KeepsOutInvalid, NStepReplayBuffer):
 
 
 class ValidTransitions:
-    """Wrap a replay buffer of any class, and pass on to it all transitions except invalid ones.
+    """Wrap a replay buffer of any class, and pass on all transitions except those in which the simulator failed.
 
     :param buffer: any replay buffer
     """

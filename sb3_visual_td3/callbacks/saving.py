@@ -220,7 +220,7 @@ class RetryingFile:
             self._has_reported = True
 
     def close(self) -> None:
-        """Write the content in memory, and close the file."""
+        """Write the content that is still in memory to the file, and close the file."""
         if self._handle < 0:
             return
         self.flush()

@@ -562,7 +562,14 @@ def _check_each_action(
     others: Sequence[NDArray[Any]],
     examination: Examination,
 ) -> None:
-    """Replace one dimension of the actions at a time, and check whether observations or rewards change."""
+    """Repeat a rollout with other values in one dimension of the actions, and check whether the results differ.
+
+    :param env: the environments
+    :param first: the rollout with the unchanged actions
+    :param actions: the actions of that rollout
+    :param others: actions that provide the other values
+    :param examination: object that collects the results of the checks
+    """
     shape = actions[0].shape[1:]
     without: list[str] = []
     for index in np.ndindex(shape):

@@ -187,11 +187,11 @@ class GradientRecorder:
         return before_step
 
     def norm(self, network: str) -> float:
-        """Return the norm of all gradients of a network's optimizer."""
+        """Return the norm of the recorded gradients of all weights in a network's optimizer."""
         return math.sqrt(sum(self.squares[network].values()))
 
     def of_weights(self, weights: list[nn.Parameter]) -> float:
-        """Return the norm of the gradients of some weights, whichever optimizer holds them."""
+        """Return the norm of the recorded gradients of some weights, whichever optimizer holds them."""
         total = 0.0
         for squares in self.squares.values():
             total += sum(squares.get(id(weight), 0.0) for weight in weights)

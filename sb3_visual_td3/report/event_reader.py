@@ -196,7 +196,7 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
 
 
 def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Drop the points of a tag that the run logged before it was resumed, and whose steps it then repeated."""
+    """Drop the older points of a tag at the steps that a run repeated after it was resumed."""
     is_later = track.order >= record
     cuts = []
     if is_later.any():

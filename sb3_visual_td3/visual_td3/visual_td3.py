@@ -363,7 +363,7 @@ class VisualTD3(TD3):
         self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
-        """Sample the replay buffer, and shift and convert the images for all networks at once."""
+        """Sample a batch from the replay buffer; shift its images randomly and convert them once for all networks."""
         assert self.replay_buffer is not None
         replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
         return batch_of(replay_data, self.gamma, self.settings.random_shift, self._pictures, self._prepare)

@@ -366,7 +366,7 @@ class StorePlainPairs(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Store the pairs; a text that is not a pair is a usage error."""
+        """Store the KEY:VALUE pairs of a flag; a text that is not such a pair is a usage error."""
         pairs: dict[str, Any] = {}
         for pair in values or ():
             key, colon, text = pair.partition(":")

@@ -142,7 +142,7 @@ _STOP_PAUSE_S = 0.2
 
 
 class Reading(NamedTuple):
-    """Hold the vehicle's motion and camera images in one frame."""
+    """Hold the vehicle's motion and camera images in one frame of the simulation."""
 
     pose: Pose
     speed_mps: float

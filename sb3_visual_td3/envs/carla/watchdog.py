@@ -111,7 +111,7 @@ class Guard:
         return is_gone
 
     def dismiss(self) -> None:
-        """End the forked process without ending the process group."""
+        """End the forked process, without letting it end the process group."""
         with contextlib.suppress(OSError):
             os.write(self._writing, b".")
         with contextlib.suppress(OSError):

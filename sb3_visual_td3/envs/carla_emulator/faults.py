@@ -99,7 +99,7 @@ def check_fault(kind: object, amount: object = None) -> None:
 
 @dataclass
 class ActiveFaults:
-    """Hold the faults that are active now. The counters decrease with each affected image or spawn."""
+    """Hold the faults that are active now, and how many more images and spawns they will affect."""
 
     hang_s: float = 0.0
     images_to_drop: int = 0

@@ -44,7 +44,7 @@ _MAX_CORNERS = 0xFFFF
 def navigation_file(footways: Footways) -> bytes:
     """Return the navigation file of a map.
 
-    :param footways: the strips and crossings on which pedestrians walk.
+    :param footways: the walkways and crossings on which pedestrians walk.
     :return: the file; a set without tiles if there are no footways, or more footways than one of Detour's tiles can
         hold.
     """

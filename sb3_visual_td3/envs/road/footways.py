@@ -79,12 +79,12 @@ class _Mesh:
         return np.array((0.5 * (x1 + x2), 0.5 * (y1 + y2)))
 
 
-# Sides of a strip's piece, in the order of its corners.
+# Sides of a walkway's piece, in the order of its corners.
 _ROADSIDE, _AHEAD, _BEHIND = 0, 1, 3
 
 
 def footways_of(graph: LaneGraph) -> Footways:
-    """Return the strips and crossings on which pedestrians can walk on a map.
+    """Return the walkways and crossings on which pedestrians can walk on a map.
 
     :param graph: the lanes.
     :return: the mesh; empty if there is no room beside any road.

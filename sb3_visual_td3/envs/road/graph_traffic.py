@@ -298,8 +298,8 @@ class GraphTraffic(Generic[CarT]):
     def __init__(self) -> None:
         self.cars: list[CarT] = []
         self.guest: GraphCar | None = None
-        """A vehicle that this model does not drive. Ways through junctions are reserved for it in the same way as for
-        cars."""
+        """A vehicle that the traffic model does not drive, although it reserves ways through junctions for this vehicle
+        too."""
         self.is_closed: Callable[[int], bool] = _never_closed
         """Function that returns whether vehicles must stop at the end of a lane, as at a red light."""
 
@@ -334,7 +334,7 @@ class GraphTraffic(Generic[CarT]):
             self._move(car, acceleration, dt_s)
 
     def outlook(self, guest: GraphCar) -> Outlook:
-        """Return the next vehicle and the next junction ahead of a vehicle that this model does not drive.
+        """Return the next vehicle and the next junction ahead of a vehicle that the traffic model does not drive.
 
         :param guest: the vehicle.
         """

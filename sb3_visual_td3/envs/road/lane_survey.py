@@ -131,7 +131,7 @@ def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
 def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
     """Return the corners of each crosswalk.
 
-    The client returns one list for all crosswalks, in which each crosswalk ends with its first corner.
+    The client returns one list for all crosswalks, in which each crosswalk repeats its first corner at its end.
     """
     found: list[list[tuple[float, float]]] = []
     open_outline: list[tuple[float, float]] = []

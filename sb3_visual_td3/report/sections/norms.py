@@ -1,4 +1,4 @@
-"""Compare the gradient norms of the four groups, and find out whether they were taken before clipping."""
+"""Compare the gradient norms of encoders and heads, and find out whether the norms were taken before clipping."""
 
 from __future__ import annotations
 

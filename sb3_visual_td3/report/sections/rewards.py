@@ -1,4 +1,4 @@
-"""Compute the share of each named term of the reward."""
+"""Compute how large each named term of the reward is in comparison with the other terms."""
 
 from __future__ import annotations
 
