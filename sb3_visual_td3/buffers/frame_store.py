@@ -70,7 +70,7 @@ Flags = NDArray[np.bool_]
 class Windows(NamedTuple):
     """Hold n-step windows: each sampled transition and the transitions that follow it.
 
-    ``rows`` ``(batch, n_steps)`` are rows of the ring. ``is_within`` ``(batch, n_steps)`` is True for the rows that
+    ``rows`` ``(batch, n_steps)`` are rows of the buffer. ``is_within`` ``(batch, n_steps)`` is True for the rows that
     belong to the window, which may end early. ``last_rows`` ``(batch,)`` are the last rows of the windows.
     """
 

@@ -299,8 +299,8 @@ class PairStore:
         """Return the stored observations, without a copy.
 
         :param n_rows: number of rows in use
-        :return: ``before`` and ``after``: the observations before and after each transition. New rows are appended,
-            which keeps snapshots small
+        :return: ``before`` and ``after``: the observations before and after each transition. A row stays at its place
+            until it is overwritten, so snapshots can share unchanged rows
         """
         return {"before": self._pairs[BEFORE, :n_rows], "after": self._pairs[AFTER, :n_rows]}
 
@@ -344,7 +344,7 @@ class StackStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the full store in bytes, for long episodes; short episodes need more."""
+        """Return the bytes that the full store takes if episodes are long; with short episodes it takes more."""
         size, n_envs = self.shape[:2]
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 

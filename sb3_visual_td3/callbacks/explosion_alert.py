@@ -151,8 +151,8 @@ class ExplosionAlertCallback(BaseCallback):
     :param on_critical: action when a critical alert begins
     :param lr_factor: factor by which an action multiplies the learning rates, above 0 and below 1
     :param max_actions: number of actions after which the next critical alert ends the training
-    :raises ValueError: if an argument is out of range; when training starts, if the updates of the model cannot be
-        watched, or if a rollback is requested without a SnapshotCallback
+    :raises ValueError: if an argument is out of range, if the updates of the model cannot be watched, or if a rollback
+        is requested without a SnapshotCallback (the last two are raised when training starts)
     """
 
     def __init__(

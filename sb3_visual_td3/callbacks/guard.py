@@ -219,7 +219,7 @@ class Guard:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the saved state, and apply its factor on the learning rates to the model.
+        """Restore the saved state, and multiply the model's learning rates by the saved factor.
 
         :param state: the state returned by ``get_state``
         """

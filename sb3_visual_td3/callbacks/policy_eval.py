@@ -206,7 +206,7 @@ class PolicyEvalCallback(EvaluationCallback):
             )
 
     def _first_seed(self) -> int:
-        """Return the seed of the first evaluation episode, so that no evaluation episode has a seed of the training."""
+        """Return a seed for the first evaluation episode such that no evaluation episode has a seed of the training."""
         first = self.model.seed
         if first is None:
             return self.seed

@@ -102,8 +102,9 @@ class SnapshotCallback(BaseCallback):
     :param signals: names of the signals that end the training, such as ``["SIGTERM", "SIGUSR1"]``. None means no signal
         in a script, and these two under ``visual-td3 train`` and ``resume``
     :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or ``resume`` is set without
-        ``run_dir``; before training starts, if the model or its replay buffer cannot be saved, if the snapshots in the
-        folder belong to another run, or if the model has other settings than the model in the snapshot
+        ``run_dir``. ``learn()`` also raises it before training starts, if the model or its replay buffer cannot be
+        saved, if the snapshots in the folder belong to another run, or if the model has other settings than the model
+        in the snapshot
     """
 
     experiment: Mapping[str, Any] | None = None

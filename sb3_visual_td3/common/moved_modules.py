@@ -80,7 +80,7 @@ def present_class_path(path: str) -> str:
 
 
 class _MovedModuleFinder(MetaPathFinder, Loader):
-    """Import the new module in place of the old one, with a warning."""
+    """Import a moved module when code imports its old name, and warn that the name has changed."""
 
     def find_spec(
         self,

@@ -6,7 +6,7 @@ and the report show the meanings of this table. The x-axis is environment steps 
 
 39 of the names come from the CARLA run that started this project. They keep their spelling, so that its event files and
 its scripts still work. Two families of names are not in the table, because they depend on the environment and
-on the rules: terms of the reward (see :func:`reward_term`) and alerts of the live rules (see :func:`alert_of_rule`).
+on the rules: terms of the reward (see :func:`reward_term`) and alerts of the rules (see :func:`alert_of_rule`).
 """
 
 from __future__ import annotations

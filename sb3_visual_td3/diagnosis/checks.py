@@ -164,7 +164,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 
     A loss that has grown a hundredfold over the whole run and is far larger than the Q values fails as well, even if it
     no longer grows in the later half. Without Q values, the result for a growing loss is unknown: a healthy loss grows
-    too, because it is minus the value of the policy, which is 0 at first and becomes larger as the policy learns.
+    too, because its magnitude is the value of the policy, which is near 0 at first and rises as the policy learns.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:

@@ -34,8 +34,8 @@ class Finding(NamedTuple):
     :ivar n_updates: the newest update in the window
     :ivar since: the update at which the problem first showed in the window; None if the window does not show this
     :ivar tag: the logged name of the strongest evidence
-    :ivar value: the figure that the rule compared with ``threshold``; otherwise the value of the strongest evidence
-    :ivar threshold: the number with which ``value`` was compared; NaN if the rule combined several figures
+    :ivar value: the number that the rule compared with ``threshold``; otherwise the value of the strongest evidence
+    :ivar threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
     :ivar meaning: title and strongest evidence, in one line
     :ivar remedy: the first thing to do
     """
@@ -114,7 +114,7 @@ class LiveWindow:
 
 
 def judge(data: SeriesSet) -> tuple[Finding, ...]:
-    """Apply the live rules to a window of series.
+    """Apply the rules that run during training to a window of series.
 
     :param data: the series of a window, or any other series
     :return: the findings; the cause to fix first comes first

@@ -1,6 +1,6 @@
 """Format numbers as text: with thousands separators, few digits, as factors and as percentages.
 
-The report, the live alerts and the documentation use these functions, so a number looks the same everywhere.
+The report, the alerts during training and the documentation use these functions, so a number looks the same everywhere.
 """
 
 from __future__ import annotations

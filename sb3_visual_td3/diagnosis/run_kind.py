@@ -65,7 +65,7 @@ _MARKS: Sequence[_Mark] = [
 
 
 def recognise(names: Iterable[str]) -> RunKind:
-    """Return the kind of algorithm behind a run.
+    """Return the kind of algorithm that made a run.
 
     :param names: tags of the run, in the names of SB3, sb3-contrib, CleanRL, this package or any other code.
     """

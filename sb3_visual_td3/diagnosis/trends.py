@@ -71,7 +71,7 @@ def later_half_change(series: Series) -> float:
 def recent(series: Series, at_least: int = 3) -> Series:
     """Return the last quarter of the points.
 
-    In a live window of 200 updates, a quarter is about the last fifty updates.
+    During training, a rule sees a window of 200 updates, and a quarter is about the last fifty updates.
 
     :param series: the points of one tag
     :param at_least: return this many points if the series has them, even if they are more than a quarter

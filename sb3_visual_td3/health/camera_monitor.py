@@ -116,7 +116,7 @@ class CameraMonitor:
         return {tag: sum(values) / len(values) for tag, values in unread.items()}
 
     def read_points(self) -> Points:
-        """Return every point since the last call, not averaged, for the live rules."""
+        """Return every point since the last call, not averaged, for the alerts during training."""
         points, self._points = self._points, {}
         return points
 

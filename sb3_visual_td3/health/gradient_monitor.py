@@ -1,7 +1,7 @@
 """Accumulate measures of the gradient updates on the device, and return them in one transfer to the CPU.
 
-GradientNormCallback and the live rules read their values from :class:`GradientMonitor`. The functions that compute the
-values are in :mod:`~sb3_visual_td3.health.quantities` and :mod:`~sb3_visual_td3.health.network_probe`.
+GradientNormCallback and ExplosionAlertCallback read their values from :class:`GradientMonitor`. The functions that
+compute the values are in :mod:`~sb3_visual_td3.health.quantities` and :mod:`~sb3_visual_td3.health.network_probe`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from sb3_visual_td3.common.types import Points
 
 
 class RewardMonitor:
-    """Record the smallest and the largest reward of every ``sample_freq`` steps, for the live rules.
+    """Record the smallest and the largest reward of every ``sample_freq`` steps, for the alerts during training.
 
     :param sample_freq: number of steps between two points
     :raises ValueError: if ``sample_freq`` is below 1

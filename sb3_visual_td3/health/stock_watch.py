@@ -291,7 +291,7 @@ def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
     """Show observers every update of a stock algorithm from now on.
 
     :param model: the algorithm
-    :param observers: the observers
+    :param observers: objects whose methods are called at each update
     :return: the watch: its ``detach()`` removes the hooks, and its ``attach()`` adds hooks to networks that have been
         replaced
     :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer

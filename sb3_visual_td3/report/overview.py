@@ -124,7 +124,7 @@ class Comparison(NamedTuple):
 
 
 def comparison(analyses: Sequence[Analysis]) -> Comparison:
-    """Return one row for each run, in the order of the console's table, without columns that are empty for every run.
+    """Return the table that compares runs, one row for each, without the columns that are empty for every run.
 
     :param analyses: the runs in the order of the report
     """

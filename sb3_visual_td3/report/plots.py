@@ -238,7 +238,7 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 
 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
-    """Return the marks of alerts in a plot: bands for the two gradient alerts, a strip at the bottom for all others."""
+    """Return the marks of alerts in a plot: a band for each gradient alert, and one thin band for all other alerts."""
     bands: list[Figure] = []
     others: list[Stretch] = []
     for alert in alerts:
@@ -281,7 +281,7 @@ def _band(stretch: Stretch, style: BandStyle) -> Figure:
 
 
 def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure], list[Figure]]:
-    """Return the line and the label of the step at which the likely cause first showed.
+    """Return the shapes that mark in a plot where the likely cause first showed: a vertical line and its label.
 
     :param cause: the first diagnosis of the run; None for no line
     :param last_step: last step of the run; a label near the end is placed to the left of its line

@@ -67,7 +67,7 @@ def answers_line(analysis: Analysis) -> str:
 
 
 def near_misses(analysis: Analysis) -> tuple[str, ...]:
-    """Return a line for each blocking criterion that a run with a GO passed only narrowly, with the distance."""
+    """Return a line for each blocking criterion that a GO run passed only narrowly, with the distance to its limit."""
     if analysis.verdict is not Verdict.GO:
         return ()
     near = []

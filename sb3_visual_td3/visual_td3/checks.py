@@ -102,7 +102,7 @@ def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
 
 
 def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
-    """Return whether a space is the Box from ``-limit`` to ``limit`` that VecNormalize puts in place of a picture's."""
+    """Return whether a space is the Box from ``-limit`` to ``limit`` by which VecNormalize replaces an image space."""
     if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
         return False
     return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))

@@ -264,7 +264,7 @@ def _convolve(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:
 
 
 def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
-    """Return whether an extractor computes the same as class ``kind``; a subclass with its own ``forward`` may not."""
+    """Return whether an extractor computes the same as class ``kind``: it must not have a ``forward`` of its own."""
     return type(extractor).forward is kind.forward
 
 

@@ -209,7 +209,7 @@ def show(table: Table, title: str) -> None:
 
 
 def _has_scores(table: Table) -> bool:
-    """Return whether the episodes of a table led along routes to a goal, which have a driving score."""
+    """Return whether the episodes of a table have driving scores, as they do on routes to a goal."""
     return any(SCORE in quantities for by_map in table.values() for quantities in by_map.values())
 
 

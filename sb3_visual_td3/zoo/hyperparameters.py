@@ -187,7 +187,7 @@ def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str, Any]:
-    """Read ``vec_env_kwargs``, and check them against the arguments of the class.
+    """Read ``vec_env_kwargs``, and check that they are arguments of the VecEnv class.
 
     :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, a mapping as text, or None
     :param vec_env_class: the class that ``--vec-env`` names

@@ -39,7 +39,7 @@ from sb3_visual_td3.zoo.train import train_and_report_errors
 
 
 def run(settings: argparse.Namespace) -> int:
-    """Continue a run.
+    """Execute ``visual-td3 resume``: continue a training run, or list its snapshots.
 
     :param settings: the parsed arguments of ``visual-td3 resume``
     :return: the exit code

@@ -1,4 +1,4 @@
-"""Open Optuna studies that several workers share, and detect workers that have died by their heartbeats.
+"""Open Optuna studies that several workers share, and use heartbeats to detect workers that have died.
 
 Optuna's JournalStorage has no heartbeat, and a database's heartbeat needs minutes to show that a process was killed. So
 each trial stores its machine, its process, and a counter that increases while it runs. On the same machine the process

@@ -185,7 +185,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
 
     An uncertain finding, or a finding without data, does not prune a trial, because a healthy trial must not be lost.
 
-    :param findings: findings of the live rules; the cause to fix first comes first
+    :param findings: findings of the rules during training; the cause to fix first comes first
     :return: the first finding if any is critical; None if training may continue
     """
     if any(finding.level == "critical" for finding in findings):

@@ -75,7 +75,7 @@ class VehicleModel(NamedTuple):
 
     @property
     def semantic_tag(self) -> int:
-        """Return the tag with which semantic cameras show the vehicle."""
+        """Return the tag that semantic segmentation cameras show for the vehicle."""
         return _TAGS[self.base_type]
 
 

@@ -235,7 +235,7 @@ def _crossing_pieces(graph: LaneGraph, number: int, pieces: Sequence[int]) -> li
 
 
 def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
-    """Add a crossing from a piece of a walkway to the opposite piece across the road, unless one has a crossing."""
+    """Add a crossing from a walkway's piece to the piece across the road, unless one of them has a crossing."""
     if mesh.beyond[piece][_ROADSIDE] >= 0:
         return
     here = mesh.side_middle(piece, _ROADSIDE)
@@ -279,7 +279,7 @@ def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: 
 
 
 def _quad_between(mesh: _Mesh, one: int, two: int) -> list[int] | None:
-    """Return the corners of the crossing between two pieces, a quadrangle; None if it would not be convex."""
+    """Return the four corners of a crossing between two walkway pieces; None if the quadrangle is not convex."""
     corners = [mesh.quads[one][1], mesh.quads[one][0], mesh.quads[two][1], mesh.quads[two][0]]
     if len(set(corners)) < len(corners) or not _is_convex(np.array([mesh.corners[corner] for corner in corners])):
         return None

@@ -57,7 +57,8 @@ class GroupNorm:
     :param mean_clipped: mean norm after clipping; None if it was not logged
     :param clip_fraction: fraction of clipped updates, mean over the last quarter of the steps; None if it was not
         logged
-    :param update_ratio: median ratio of a step's norm to the norm of the weights; None if it was not logged
+    :param update_ratio: median ratio of the norm of an optimizer step to the norm of the weights; None if it was not
+        logged
     """
 
     group: str
