@@ -238,7 +238,7 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 
 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
-    """Return the marks of alerts in a plot: a band for each gradient alert, and one thin band for all other alerts."""
+    """Return the bands that show in a plot when alerts were active; all but the gradient alerts share a thin band."""
     bands: list[Figure] = []
     others: list[Stretch] = []
     for alert in alerts:
