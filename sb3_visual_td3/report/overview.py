@@ -73,7 +73,7 @@ def best_policy(analysis: Analysis) -> BestPolicy | None:
 
 
 def worst_first(analyses: Sequence[Analysis]) -> list[Analysis]:
-    """Return the runs in the order of the table: by verdict, then by cause, then by name."""
+    """Return the runs in the order of the comparison table: by verdict, then by cause, then by name."""
     return sorted(
         analyses,
         key=lambda each: (WORST_FIRST.index(each.verdict), "" if each.cause is None else each.cause.id, each.name),
@@ -81,7 +81,7 @@ def worst_first(analyses: Sequence[Analysis]) -> list[Analysis]:
 
 
 def overview_lines(analyses: Sequence[Analysis]) -> list[str]:
-    """Return the table as lines for the console.
+    """Return the comparison table as lines for the console.
 
     :param analyses: two runs or more
     """
@@ -106,7 +106,7 @@ def _row(analysis: Analysis) -> tuple[str, ...]:
 
 
 class ComparedRun(NamedTuple):
-    """Hold one row of the table in the page and in report.md.
+    """Hold one row of the comparison table in the page and in report.md.
 
     :ivar place: index of the run in the report, from 0
     :ivar cells: one for each heading of the table
@@ -117,7 +117,7 @@ class ComparedRun(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Hold the table of the page and of report.md, with the worst run first."""
+    """Hold the comparison table of the page and of report.md: one row for each run, the worst run first."""
 
     headings: tuple[str, ...]
     runs: tuple[ComparedRun, ...]
