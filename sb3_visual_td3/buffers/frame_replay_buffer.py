@@ -374,8 +374,8 @@ class FrameReplayBuffer(ReplayBuffer):
         """Sample transitions with replacement, with the same random draws as Stable-Baselines3.
 
         :param batch_size: number of transitions
-        :param env: the VecNormalize that scales observations and rewards; None for none
-        :return: ``ReplayBufferSamples``, or ``DictReplayBufferSamples`` for a Dict
+        :param env: the VecNormalize that scales observations and rewards; None leaves them unscaled
+        :return: ``ReplayBufferSamples``, or ``DictReplayBufferSamples`` for a Dict observation space
         """
         # Not ReplayBuffer.sample, whose optimize_memory_usage leaves out the newest row.
         return BaseBuffer.sample(self, batch_size, env)
@@ -407,7 +407,7 @@ class FrameReplayBuffer(ReplayBuffer):
 
         :param rows: ``(batch,)`` first row of each window
         :param envs: ``(batch,)`` environment of each window
-        :param env: the VecNormalize that scales rewards; None for none
+        :param env: the VecNormalize that scales rewards; None leaves them unscaled
         :return: ``(batch,)`` last row of each window, ``(batch, 1)`` returns, and ``(batch, 1)`` discounts of the
             bootstrap; the discounts are None for single steps, because the algorithm then uses its own gamma
         """

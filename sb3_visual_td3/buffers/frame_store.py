@@ -201,7 +201,7 @@ class FrameStore:
         self._blocks.append(np.empty((self._n_more, *self.frame_shape), np.uint8))
 
     def let_go(self, numbers: Iterable[int]) -> None:
-        """Release frames, so that their numbers are used again; the black frame stays."""
+        """Release frames, so that their numbers are used again; the black frame, which pads stacks, always stays."""
         self._free.extend(number for number in numbers if number != BLACK)
 
     def take(self, numbers: Ids) -> Frames:
@@ -243,7 +243,7 @@ class FrameStore:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore frames, one block after the other; the memory for the expected frames must be allocated.
+        """Restore frames, one block after the other, into a store for which ``allocate`` has been called.
 
         :param state: the state that :meth:`get_state` of a store with the same arguments returned
         :raises MemoryError: if there are more frames than expected and the machine has no memory for them

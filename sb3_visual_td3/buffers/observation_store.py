@@ -424,7 +424,7 @@ class StackStore:
         return frames.reshape(*ids.shape[:-1], *self.shape[2:])
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """Return the numbers of the frames and the frames, without a copy.
+        """Return the stored frames, and for each observation the numbers of its frames, without a copy.
 
         :param n_rows: number of rows in use
         :return: plain data and views of arrays

@@ -193,11 +193,11 @@ def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch
 
 
 def unwatch(model: BaseAlgorithm, found: HealthWatch, reader: Reader) -> None:
-    """Remove a reader from the HealthWatch of a model, and detach the HealthWatch if no reader is left.
+    """Stop reading from the HealthWatch of a model, and detach the HealthWatch if nothing else reads from it.
 
     :param model: the watched model
-    :param found: watch of the model, from :func:`watch`
-    :param reader: kind of the reader to remove
+    :param found: the HealthWatch, as :func:`watch` returned it
+    :param reader: the ``reader`` that was given to :func:`watch`
     """
     found.set_readers(*(other for other in found.readers if other != reader))
     of_model = _watches.get(model, {})

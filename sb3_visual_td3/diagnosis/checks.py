@@ -56,11 +56,12 @@ class Check:
     n_tags: int = 1
 
     def __call__(self, data: SeriesSet, tags: Tags, threshold: float | None, min_points: int) -> Measurement:
-        """Run the check.
+        """Run the check on the series of a run.
 
         :param data: the series of a run
         :param tags: the logged names that the criterion reads
-        :param threshold: None only if the check needs none, which the loader of the criteria has verified
+        :param threshold: number with which the check compares its measurement; None only for a check that needs no
+            threshold, which the loader of the criteria has verified
         :param min_points: the fewest points with which the criterion may pass
         """
         return self.function(data, tags, 0.0 if threshold is None else threshold, min_points)
@@ -147,7 +148,7 @@ def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_point
 
 
 def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the actor's last losses are at most ``threshold`` times the largest Q on replayed state-action pairs."""
+    """Pass if the actor's last losses are at most ``threshold`` times as large as the largest |Q| on replayed pairs."""
     support = actor_loss_support(data)
     if support is None:
         return _unknown(*_missing(data, tags))

@@ -456,7 +456,10 @@ def _merge(known: Mapping[str, Criterion], entries: Mapping[str, Mapping[str, An
         else:
             missing = sorted(_REQUIRED - values.keys())
             if missing:
-                raise ValueError(f"{where}: not a built-in criterion, and these keys are missing: {', '.join(missing)}")
+                raise ValueError(
+                    f"{where}: there is no built-in criterion with this id, and for a new criterion these keys are "
+                    f"missing: {', '.join(missing)}; add them, or correct the id"
+                )
             merged[identifier] = Criterion(id=str(identifier), **values)
         _check_threshold(merged[identifier], where)
     return merged

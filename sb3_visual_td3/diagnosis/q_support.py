@@ -50,7 +50,7 @@ class QSupport(NamedTuple):
 
     @property
     def value_in_words(self) -> str:
-        """Return the value of ``q_scale`` as text, with a note if it is the smallest accepted value."""
+        """Return ``q_scale`` as text, with a note if the measured |Q| may have been smaller."""
         return scale_value(self.q_scale)
 
     @property

@@ -291,7 +291,7 @@ class DrivingTask:
         return [overhang_m > self.settings.mark_half_width_m for overhang_m in self._overhangs_m(state)]
 
     def _find_crossed_marks(self, state: VehicleState) -> list[MarkKind]:
-        """Return the kinds of the lane marks that the vehicle crossed in the step to ``state``."""
+        """Return the kinds of the lane marks that the vehicle crossed in the step that led to ``state``."""
         # Other marks begin here, for example after a junction. Marks that are already beneath the vehicle do not count
         # as crossed.
         if state.marks != self._state.marks:

@@ -111,12 +111,12 @@ class CameraMonitor:
         self._unread.setdefault(tag, []).append(value)
 
     def read(self) -> dict[str, float]:
-        """Return the means since the last call, by tag; empty without images."""
+        """Return the means of the measurements since the last call, by tag; empty without images."""
         unread, self._unread = self._unread, {}
         return {tag: sum(values) / len(values) for tag, values in unread.items()}
 
     def read_points(self) -> Points:
-        """Return every point since the last call, not averaged, for the alerts during training."""
+        """Return each single measurement since the last call, for the alerts in training; ``read`` returns means."""
         points, self._points = self._points, {}
         return points
 
@@ -146,7 +146,7 @@ def images_in(observations: Observed) -> list[Images]:
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """Return, by key, a function for each image space that scales images to a range of 255 and moves channels first.
+    """Return a function for each image space, by key; it scales images to a range of 255 and moves channels first.
 
     An image space without finite bounds cannot be scaled and is left out.
     """

@@ -64,7 +64,7 @@ class FiniteMonitor:
 
 
 def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Choose the parameters of a group whose gradients are checked.
+    """Choose, among the parameters of one group, those whose gradients are checked.
 
     :return: the vectors (biases) that have a gradient; without such a vector, the smallest weight that has a gradient
     """

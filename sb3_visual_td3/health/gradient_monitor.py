@@ -110,7 +110,7 @@ class GradientMonitor:
             self._weights[group] = [parameter.detach().clone() for parameter in parameters]
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """Measure the size of the step and the tensors of the update."""
+        """Measure how far the step has moved the weights, and the losses, Q values and actions of the update."""
         if not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():

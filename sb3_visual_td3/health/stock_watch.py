@@ -91,7 +91,7 @@ class ForwardTaps:
             self._handles.append(q_network.register_forward_hook(self._keeping_q_values(index)))
 
     def remove(self) -> None:
-        """Remove the hooks."""
+        """Remove the hooks that record Q-values and actions from the actor and the critic."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -316,7 +316,7 @@ def _batch(model: OffPolicyAlgorithm, rollout: Rollout) -> tuple[Observations, N
 
 
 def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
-    """Train a copy of the critic on one batch, whose targets depend on the actions and on the observations."""
+    """Check that a copy of the critic can fit one batch, whose targets depend on both actions and observations."""
     critic: Any = copy.deepcopy(model.critic)  # type: ignore[attr-defined]
     weights = [weight for weight in critic.parameters() if weight.requires_grad]
     if not weights:

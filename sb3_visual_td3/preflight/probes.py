@@ -189,13 +189,13 @@ class Answer:
         self._model = model
 
     def action(self, brightness: int) -> float:
-        """Return the policy's action on a picture."""
+        """Return the policy's action on a picture of this brightness."""
         actions, _ = self._model.predict(picture(brightness)[None], deterministic=True)
         return float(actions[0, 0])
 
     @th.no_grad()
     def value(self, brightness: int) -> float:
-        """Return the critics' mean value of a picture and the policy's action."""
+        """Return the mean of the critics' values for the policy's action on a picture of this brightness."""
         model: Any = self._model
         # Stable-Baselines3's algorithms get pictures with the channels first.
         tensor = th.as_tensor(picture(brightness).transpose(2, 0, 1)[None].copy(), device=model.device)

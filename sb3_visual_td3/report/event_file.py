@@ -62,7 +62,7 @@ class DamagedRecordError(ValueError):
 
     @property
     def is_cut_off(self) -> bool:
-        """Return whether the file only ends too early; if it still grows, the rest of the record will follow."""
+        """Return whether the file ends within a record; if the file is still being written, the rest will follow."""
         return self.reason == CUT_OFF
 
 

@@ -124,7 +124,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
 
 
 def _drops(tag: str, track: Track) -> Iterator[_Drop]:
-    """Yield the places where a tag covers the same steps again; a single point out of order is no such place."""
+    """Yield the places where a tag covers the same steps again; a single point out of order does not count."""
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
     if not 0 < places.size <= _MAX_DROPS:

@@ -288,10 +288,10 @@ def _rounds(each: float, every: float, source: str) -> Reading:
 
 
 def logged(series: SeriesSet) -> dict[str, Reading]:
-    """Return the hyperparameters that the event file shows, such as learning rates, by parameter.
+    """Return the hyperparameters that the event file shows, such as learning rates, by name.
 
-    Learning rates and noise are taken at their first points. The rate of updates follows from the logged count of
-    updates between the first and the last point.
+    For learning rates and noise, the first point counts. The number of updates per step follows from the logged count
+    of updates at the first and at the last point.
     """
     # A group without its own tag has SB3's common learning rate.
     rates = {f"{group.removesuffix('_mlp')}_lr": series[tag] for group, tag in tags.GROUP_LR.items()}

@@ -475,7 +475,7 @@ def _colour(i: int) -> str:
 
 
 def _dash(i: int) -> str:
-    """Return a dash that, together with the colour, is unique among two dozen runs."""
+    """Return the dash pattern of a run's curve; each of two dozen runs has its own pair of colour and pattern."""
     # Shifting the dash after each round of colours avoids repeating a pair of colour and dash too early.
     return DASHES[(i + i // len(LINE_COLOURS)) % len(DASHES)]
 

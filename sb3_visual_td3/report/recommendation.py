@@ -260,10 +260,11 @@ def _group_of(diagnosis: Diagnosis) -> str:
 
 
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
-    """Scale a schedule such as ``"lin_3e-4_1e-5"``; for another kind of schedule, return the new start.
+    """Multiply a schedule such as ``"lin_3e-4_1e-5"`` by a factor, at its start and at its end.
 
     :param schedule: the schedule as the settings state it
-    :param factor: factor by which every number is multiplied
+    :param factor: the factor
+    :return: the new schedule. If only the start of the schedule is known, the new start; if that is unknown, None
     """
     # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5; the factor applies to both ends.
     shape, *ends = schedule.split("_")

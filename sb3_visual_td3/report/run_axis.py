@@ -75,7 +75,7 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the steps from tags that count the unit of the run; each of these tags must have a point."""
+        """Read the steps of the run from tags whose steps lie on its x-axis; each of these tags must have a point."""
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]
@@ -84,7 +84,7 @@ class _Clock(NamedTuple):
         return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
 
     def runs_with(self, track: Track) -> bool:
-        """Return whether a tag counts the unit of the run, by comparing steps that were written at the same time.
+        """Return whether a tag's steps count the same as the run's x-axis, by comparing steps written at the same time.
 
         The steps are compared at the last record of the tag or the run, whichever ends first. The last step of each
         would mislead, because a tag may end long before the run.

@@ -92,7 +92,8 @@ class Layer:
 class RunSettings:
     """Hold the known settings of a run.
 
-    :param given: one layer for each source, in order of precedence
+    :param given: the settings that each source states, such as run.json. If several sources state a setting, the first
+        of them counts
     :param defaults: the values of all settings that no source states; empty if the algorithm is not known
     """
 

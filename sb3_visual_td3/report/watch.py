@@ -78,7 +78,7 @@ class _Watched:
     :param reader: reader of the run's event files
     :param analysis: result of the last check; None if the run's files hold no point yet
     :param said: the last verdict and cause that were printed
-    :param ending: the end of the run
+    :param ending: how the run ended, if it has
     """
 
     reader: RunReader

@@ -452,7 +452,7 @@ def _encode(content: Mapping[str, Any]) -> bytes:
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r}: expected an integer >= 0")
+        raise ValueError(f"a size or count is {value!r}: expected an integer >= 0")
     return value
 
 

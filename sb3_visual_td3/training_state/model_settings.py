@@ -1,4 +1,4 @@
-"""Compare the arguments of models, because a snapshot may be restored only into an equal model.
+"""Compare a model's arguments with those in a snapshot, which may be restored only into an equal model.
 
 With another batch size or learning rate, a restored training would continue without an error but give other results.
 """
@@ -141,7 +141,7 @@ def _described_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def _described_noise(noise: ActionNoise | None) -> dict[str, Any] | None:
-    """Return the class of a noise and, for SB3's own noises, their constants.
+    """Return the class of an action noise and, if the class is SB3's own, its constants, such as sigma.
 
     :param noise: the model's action noise; None if it has none
     """

@@ -166,7 +166,7 @@ class ActorConnection(Connection):
     def close(self) -> None:
         """Close the connection, even during a step.
 
-        The Ray actor that holds the environment then answers Ray calls again.
+        While it is open, the Ray actor that holds the environment answers no Ray calls. Afterwards, it does again.
         """
         self.leave()
         super().close()

@@ -225,7 +225,7 @@ def trunk_for(features_extractor: nn.Module, features_dim: int, trunk_dim: int |
     :param features_dim: number of features that it returns
     :param trunk_dim: width of the trunk; None for no trunk
     :param skip: True if vectors go to the heads without the trunk
-    :return: the trunk; the identity if there is none
+    :return: the trunk; for ``trunk_dim=None`` the identity
     """
     if trunk_dim is None:
         return nn.Identity()

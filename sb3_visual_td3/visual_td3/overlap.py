@@ -110,7 +110,7 @@ class PendingTransition:
         self._arguments = arguments
 
     def store_in(self, replay_buffer: ReplayBuffer) -> None:
-        """Store the transition that was held back, if there is one and it is valid."""
+        """Store the transition that was held back; do nothing if there is no such transition, or if it is invalid."""
         arguments, self._arguments = self._arguments, None
         if arguments is not None:
             ValidTransitions(replay_buffer).add(*arguments)
@@ -153,7 +153,7 @@ class OverlappedLoop:
             pending.store_in(model.replay_buffer)
 
     def store_pending(self, replay_buffer: ReplayBuffer) -> None:
-        """Store the pending transition, if there is one."""
+        """Store the transition that was held back during the last step, if there is one."""
         if self.pending is not None:
             self.pending.store_in(replay_buffer)
 

@@ -405,7 +405,7 @@ class VisualTD3Policy(TD3Policy):
 
     @contextmanager
     def without_average(self) -> Iterator[None]:
-        """Make ``predict`` use the actor that is trained, not its average, until this context ends."""
+        """Make ``predict`` use the actor itself, not the average of its weights, until this context ends."""
         self._uses_average = False
         try:
             yield

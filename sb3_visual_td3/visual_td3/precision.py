@@ -175,7 +175,11 @@ class Preparation:
         self._dtype = dtype
 
     def __call__(self, observations: Observations) -> Prepared:
-        """Return the observations with images in [0, 1], or as blocks of integers where that is faster."""
+        """Return the observations in the form that the features extractors take.
+
+        Images become numbers in [0, 1]. Where it is faster, they keep their values from 0 to 255 and are
+        rearranged in blocks.
+        """
         if not isinstance(observations, Mapping):
             picture = self._pictures.get(THE_ONLY_PART)
             return Prepared(self._part(observations, self._space, picture, self._extractors[0]))
@@ -269,7 +273,10 @@ def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def _reader_of(key: str, extractors: Sequence[nn.Module]) -> nn.Module | None:
-    """Return the part of the first features extractor that reads an entry of a Dict; None if no extractor reads it."""
+    """Return the first module that reads a given entry of a Dict observation; None if no extractor reads this entry.
+
+    CombinedExtractor has one module for each entry that it reads. Any other extractor reads all entries itself.
+    """
     for extractor in extractors:
         if not _does_the_same(extractor, CombinedExtractor):
             return extractor

@@ -88,7 +88,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 
 
 def _attribute(env: VecEnv) -> int | None:
-    """Return the attribute ``frame_stack`` if all environments have the same; None otherwise."""
+    """Return the attribute ``frame_stack`` if it has the same value in all environments; None otherwise."""
     try:
         # A SubprocVecEnv's worker dies from an AttributeError, so has_attr is called before get_attr.
         if not env.has_attr("frame_stack"):

@@ -484,7 +484,7 @@ class VisualTD3(TD3):
         polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
 
     def _update_average(self) -> None:
-        """Move the average of the actor, which ``predict`` uses, towards the actor."""
+        """Move the averaged copy of the actor, which ``predict`` uses, towards the actor's current weights."""
         if self.settings.policy_average:
             assert self.policy.averaged_actor is not None
             update_average(self.policy.averaged_actor, self.actor, self.settings.policy_average, self._n_updates)
@@ -696,9 +696,10 @@ class VisualTD3(TD3):
             return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _finish_step(self, step: dict[str, Any]) -> None:
-        """Store the step at which a callback stopped the training, as Stable-Baselines3's loop stores other steps.
+        """Store the step after which a callback stopped the training.
 
-        If this is impossible, the next ``learn()`` begins with a reset.
+        Stable-Baselines3's loop returns before it stores this step. If the step cannot be stored, the next ``learn()``
+        begins with a reset.
 
         :param step: the local variables of the loop in ``collect_rollouts``, from ``callback.locals``
         """

@@ -85,7 +85,7 @@ def _std(field: str, kind: type[Drive | Episode]) -> Quantity:
 
 
 def _per_km(field: str) -> Quantity:
-    """Return a quantity: the sum of a count over all episodes, per kilometre driven; NaN if nothing was driven."""
+    """Return a function that sums a count over all episodes, per kilometre driven; NaN if nothing was driven."""
     column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -209,12 +209,12 @@ class CompanionFiles(NamedTuple):
 
 
 def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
-    """Return the paths of the files of a saved model's replay buffer and VecNormalize.
+    """Return the paths of the files that belong to a saved model: its replay buffer and its VecNormalize.
 
     :param model_path: the model's zip file: the last or the best model of a run, or a checkpoint, which has its own
         companions
-    :param env_name: the environment's id as in the name of the run's folder
-    :return: the paths
+    :param env_name: the environment's id, as in the name of the run's folder
+    :return: the two paths
     """
     path = Path(model_path)
     of_run = CompanionFiles(path.parent / "replay_buffer.pkl", path.parent / env_name / "vecnormalize.pkl")
@@ -235,8 +235,9 @@ def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
 class ContinuedModel:
     """Wrap a loaded model whose ``learn`` makes n more steps (rl-zoo's ``-i``).
 
-    Counts of steps and updates continue. Schedules continue too: with 500 more steps after 1,000, they start at two
-    thirds. Without a replay buffer the model first collects transitions, as at the start of a run.
+    Counts of steps and updates continue. Schedules continue too: if 500 more steps follow 1,000 steps, schedules
+    go on at two thirds of their course. Without a replay buffer the model first collects transitions, as at the start
+    of a run.
 
     :param model: a model that has just been loaded
     """

@@ -55,7 +55,7 @@ class Sweep(NamedTuple):
     """Hold the result of a sweep.
 
     :ivar run_dirs: folders of the runs, by seed
-    :ivar code: the exit code before the report is written, which may change it
+    :ivar code: the exit code, as long as no report is written; the report may change it
     """
 
     run_dirs: dict[int, Path]

@@ -23,7 +23,8 @@ def _discover() -> dict[str, Rule]:
     """Import every module of this folder and collect its rule.
 
     :return: the rules by id, in alphabetical order
-    :raises TypeError: if a module lacks one of the names above, or ``ID`` is not the name of its file
+    :raises TypeError: if a module lacks a name that every rule defines, such as ``TITLE`` or ``diagnose``, or if its
+        ``ID`` is not the name of its file
     :raises ValueError: if ``EXPLAINED_BY`` names a diagnosis that has no rule
     """
     rules: dict[str, Rule] = {}
@@ -53,7 +54,7 @@ def _discover() -> dict[str, Rule]:
 def check_explanations(rules: Mapping[str, Rule]) -> None:
     """Check that every diagnosis named as an explanation has a rule.
 
-    :param rules: id of each rule to the rule
+    :param rules: the rules by id
     :raises ValueError: if a diagnosis in ``EXPLAINED_BY`` has no rule
     """
     for rule in rules.values():

@@ -51,7 +51,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _points_at_end(change: Series) -> int:
-    """Count the points at the end of a series that are 0."""
+    """Count the consecutive zeros at the end of a series."""
     n_points = 0
     for value in change.values[::-1]:
         if value != 0.0:

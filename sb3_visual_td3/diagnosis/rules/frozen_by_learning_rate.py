@@ -1,7 +1,7 @@
 """The learning rate is 0, or so small that no weight changes, so the policy does not learn.
 
 Possible causes are a typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong
-unit. If the run logged its learning rate, the rule reads it. Otherwise the optimizer's steps or the statistics of the
+unit. A logged learning rate shows the problem directly. Without it, the optimizer's steps or the statistics of the
 weights show the problem: gradients arrive, but the weights do not change.
 """
 
@@ -47,9 +47,10 @@ change."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Read the logged learning rates; if none is logged, compare gradients with steps and with the weights.
+    """Look for a learning rate of 0 or nearly 0, and then for weights that do not change although gradients arrive.
 
-    A rate of 0 for one group of a network is not reported if another group learns, because it is then intended.
+    A rate of 0 for one group of a network is not reported if another group of this network has a higher rate, because
+    it is then intended.
     """
     return _by_rate(data) or _by_steps(data)
 

@@ -122,7 +122,7 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
 
 
 def _still_end(moved: Series) -> Series:
-    """Return the points at the end of a series that are 0."""
+    """Return the consecutive zeros at the end of a series."""
     begin = len(moved)
     while begin and moved.values[begin - 1] == 0.0:
         begin -= 1

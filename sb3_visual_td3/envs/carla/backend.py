@@ -335,7 +335,7 @@ class CarlaBackend:
         self.server.close()
 
     def _place_ego(self, pose: Pose, speed_mps: float) -> Reading:
-        """Place the vehicle at rest for one tick, and release it with a speed for the next tick."""
+        """Place the vehicle at rest for one tick, and give it its initial speed for the next tick."""
         _, ego = self._connected()
         reading = ego.read(ego.place(pose))
         ego.collided_with()  # drop events from its former position
@@ -442,7 +442,7 @@ class CarlaBackend:
         self._cars.show(connection)
 
     def _is_closed(self, segment: int) -> bool:
-        """Return whether a traffic light of the server is red or yellow for other cars at the end of a lane."""
+        """Return whether other cars must stop at the end of a lane: the server's light there is red or yellow."""
         _, ego = self._connected()
         for light, name in self._street.lights_at(segment):
             self._street.show(light, ego.light_colour(name))

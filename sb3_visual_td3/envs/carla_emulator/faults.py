@@ -34,7 +34,7 @@ class Fault(NamedTuple):
 
     @property
     def is_active_from_start(self) -> bool:
-        """Return whether the fault is active from the server's start, because no tick is given."""
+        """Return whether the fault has no tick; it is then active from the start of the server."""
         return self.tick == 0
 
     def is_due(self, tick: int) -> bool:

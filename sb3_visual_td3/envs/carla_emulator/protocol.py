@@ -107,7 +107,9 @@ class CallReader:
                 case _ if message is VOID:
                     return
                 case _:
-                    raise ValueError(f"not a request: {shortened(message)}")
+                    raise ValueError(
+                        f"not a request: {shortened(message)}: expected [0, id, name, [[is_asynchronous], *arguments]]"
+                    )
 
 
 def shortened(thing: object) -> str:

@@ -83,7 +83,7 @@ class RoadSign(Actor):
         """Ignore the transform, because clients cannot move lights and signs."""
 
     def bounding_box(self) -> list[Any]:
-        """Return the msgpack form of the trigger volume, which CARLA's client takes from the bounding box."""
+        """Return the trigger volume in its msgpack form; CARLA's client reads it as the actor's bounding box."""
         centre, half_sizes = self.trigger
         return [list(centre), list(half_sizes), [0.0, 0.0, 0.0], self.id]
 
@@ -141,9 +141,9 @@ class Roadside:
         """For each vehicle the place where its speed limit was looked up, and the limit in km/h."""
 
     def spawn(self, ids: Iterator[int]) -> list[RoadSign]:
-        """Return a new actor for each signal.
+        """Create an actor for each traffic light and each sign of the map, and return these actors.
 
-        :param ids: numbers for the actors.
+        :param ids: iterator over the ids that the actors get.
         """
         for number, signal in enumerate(self.graph.signs.signals):
             # CARLA turns the pole by 90 degrees: the actor looks across the road, to the right of the traffic.

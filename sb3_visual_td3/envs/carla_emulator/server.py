@@ -220,7 +220,7 @@ class EmulatorServer:
         self._selector.close()
 
     def _pause_s(self) -> float | None:
-        """Return how long to wait for events: until the next tick, or without limit in synchronous mode."""
+        """Return how long to wait for events, in seconds: until the next tick; None (no limit) in synchronous mode."""
         if self._simulation.is_synchronous:
             return None
         return max(0.0, self._next_tick_s - time.monotonic())

@@ -54,15 +54,17 @@ class _Strip(NamedTuple):
     level: int
     samples: int
     to_vehicle: NDArray[np.float64]
-    """3x3 matrix that maps (column, row) of a sample to (forward, left) on the ground, homogeneous, in metres."""
+    """3x3 matrix that maps (column, row) of a sample to (forward, left) on the ground, homogeneous, in metres. A sample
+    is a pixel before ``samples`` rows are averaged to one row of the picture."""
 
 
 class Camera:
-    """Draw ``(height, width) uint8`` pictures, 90 degrees wide, with the horizon on the middle row.
+    """Draw the view ahead as ``(height, width) uint8`` pictures, 90 degrees wide, with the horizon on the middle row.
 
     :param height: height of the pictures in pixels, an even number.
     :param width: width of the pictures in pixels, an even number.
-    :param bands: groups of rows below the horizon, from the horizon downwards, with the raster level to draw them from.
+    :param bands: groups of rows below the horizon, from the horizon downwards. Rows near the horizon are drawn from a
+        coarser level of the ground raster.
     :param ahead_m: distance of the camera ahead of the vehicle's centre.
     :param height_m: height of the camera above the ground.
     """
@@ -145,12 +147,14 @@ class Camera:
         return mask
 
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
-        """Draw the ground in one strip into ``rows``, ``(n_rows, width) uint8``, in place.
+        """Draw the ground into some rows of the picture, in place.
 
-        :param rows: the rows of the picture.
-        :param strip: the strip, which covers these rows.
+        Far rows are drawn several times as high, and then averaged.
+
+        :param rows: ``(n_rows, width) uint8``: the rows to draw, a view of the picture.
+        :param strip: the geometry of these rows.
         :param ground: the ground raster.
-        :param matrix: 3x3 matrix that maps the strip's samples to texels, which are pixels of the raster.
+        :param matrix: 3x3 matrix that maps (column, row), before averaging, to a pixel of the ground raster.
         """
         size = (self._width, rows.shape[0] * strip.samples)  # OpenCV's order: width, height
         samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
@@ -167,7 +171,7 @@ class Camera:
             cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
 
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
-        """Return one strip for each band, with its rows and its homography to the ground."""
+        """Return the precomputed geometry of each band: its rows, and the matrix that maps them to the ground."""
         strips, first = [], self._horizon
         for band in bands:
             is_last = band is bands[-1]
@@ -177,7 +181,9 @@ class Camera:
         return strips
 
     def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
-        """Return the homography from the samples of a strip to the ground, in homogeneous metres from the vehicle.
+        """Return the matrix that maps pixels of some rows of the picture to places on the ground around the vehicle.
+
+        The matrix is a homography; it maps to homogeneous coordinates in metres, with the vehicle at the origin.
 
         A ray through the pixel ``right`` pixels to the right of the middle and ``down`` pixels below it has the
         direction (forward, right, down) = (focal, right, down). Scaled by ``height / down`` it has fallen by the
@@ -188,9 +194,9 @@ class Camera:
             left    = -height * right
             scale   = down
 
-        :param first_row: the first row of the strip in the picture.
-        :param samples: number of samples per row.
-        :return: ``(3, 3)``.
+        :param first_row: the first of these rows in the picture.
+        :param samples: number of rows that are drawn, and then averaged, for each row of the picture.
+        :return: ``(3, 3)``: from (column, row, 1) in the drawn rows, counted from the first, to (forward, left, scale).
         """
         # From (column, row) of a sample to (right, down, 1) in pixels. The centre of a pixel is half a pixel beyond its
         # index.

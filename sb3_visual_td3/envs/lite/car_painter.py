@@ -228,7 +228,10 @@ class _CarPainter:
         paint: Colour,
         shade: float,
     ) -> None:
-        """Fill the upright rectangle over two points of the car, (along, across), from ``low_m`` to ``high_m``."""
+        """Fill an upright rectangle of the car's body between two of its corners, from ``low_m`` to ``high_m``.
+
+        A corner is a point in the car's axes: metres ahead of the car's centre, and metres to the left of it.
+        """
         depth1_m, left1_m, bottom_m = self._at(*one, low_m)
         depth2_m, left2_m, _ = self._at(*two, low_m)
         top_m = bottom_m + high_m - low_m

@@ -256,7 +256,7 @@ class LaneGraph:
         return ways
 
     def _turn_rad(self, enters_rad: float, path: tuple[int, ...]) -> float:
-        """Return the change of direction on a way in radians, positive to the left; it can exceed pi."""
+        """Return by how many radians a way through a junction turns, positive to the left; it may turn more than pi."""
         # The change is summed over the segments: a way around a roundabout turns by more than 180 degrees, and the
         # difference of two headings would have the wrong sign.
         turn_rad, heading_rad = 0.0, enters_rad

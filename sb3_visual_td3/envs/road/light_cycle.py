@@ -1,7 +1,8 @@
 """Simulate the traffic lights of a map: which light is green, yellow or red, and where vehicles must stop.
 
-The embedded world and the CARLA emulator share this model. As in CARLA, the stages of a junction take turns. Each stage
-is green, then yellow, and then all lights of the junction are red for a moment.
+The embedded world and the CARLA emulator share this model. As in CARLA, the lights of a junction are divided into
+stages, which take turns: the lights of one stage are green, then yellow, and then all lights of the junction are red
+for a moment.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 @dataclass
 class StageTimes:
-    """Hold the durations of a stage of a light cycle: green, yellow, and red for all lights before the next stage."""
+    """Hold how long the lights of a stage are green and yellow, and how long all are red before the next stage."""
 
     green_s: float = GREEN_S
     yellow_s: float = YELLOW_S
@@ -155,7 +156,7 @@ class LightCycles:
         return cycle.times[stage]
 
     def elapsed_s(self, light: int) -> float:
-        """Return the time since the stage of a light changed to its present colour, in seconds.
+        """Return the seconds since the lights of a junction last changed; 0 for a light without a cycle.
 
         :param light: number of the light.
         """
@@ -164,7 +165,9 @@ class LightCycles:
         return self._cycle_of[light][0].elapsed_s
 
     def group_of(self, light: int) -> list[int]:
-        """Return all lights of the same junction, stage by stage.
+        """Return all lights of a light's junction, in the order in which they turn green.
+
+        A light without a cycle is returned alone.
 
         :param light: number of the light.
         """
@@ -173,7 +176,7 @@ class LightCycles:
         return [each for stage in self._cycle_of[light][0].stages for each in stage]
 
     def is_frozen(self, light: int) -> bool:
-        """Return whether a light's junction is frozen.
+        """Return whether the light cycle of a light's junction is frozen, so that no light there changes.
 
         :param light: number of the light.
         """

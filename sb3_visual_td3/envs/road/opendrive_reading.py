@@ -306,7 +306,7 @@ def _marks_of(route: Sequence[SurveyedPoint]) -> tuple[LaneMark, ...]:
 
 
 def places_of(points: Sequence[SurveyedPoint]) -> NDArray[np.float64]:
-    """Return x and y of the points that ``lane_survey`` has found, ``(n, 2)``."""
+    """Return x and y of points that ``lane_survey`` has read from a map, as an array ``(n, 2)``."""
     return np.array([(point["x_m"], point["y_m"]) for point in points])
 
 

@@ -152,9 +152,10 @@ class RoutePath:
         """Return x and y of the route at given distances beyond a position.
 
         Unlike the waypoints of ``Track``, these are interpolated. They move continuously with the vehicle, not in steps
-        of half a metre. A rounding difference between two worlds therefore never moves a waypoint by half a metre.
+        of half a metre. Positions in the embedded world and in CARLA differ by rounding; this never moves a waypoint by
+        half a metre.
 
-        :param lane: the position.
+        :param lane: the position on the route.
         :param ahead_m: distances along the route.
         :return: (x, y) for each distance; the last point for distances beyond the end.
         """

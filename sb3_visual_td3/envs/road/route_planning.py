@@ -129,12 +129,13 @@ def route_length_m(graph: LaneGraph, plan: RoutePlan) -> float:
 
 
 def stretches(graph: LaneGraph, plan: RoutePlan) -> list[list[int]]:
-    """Group the segments of a route into stretches of road.
+    """Group the segments of a route: segments that lie side by side form one stretch of road.
+
+    On a stretch of several segments, the vehicle changes lanes from each segment to the next.
 
     :param graph: the lanes of the map.
     :param plan: the route.
-    :return: for each stretch, the positions of its segments in the route. Several segments of a stretch lie side by
-        side, and the car changes from one to the next.
+    :return: for each stretch, the positions of its segments in ``plan.segments``.
     """
     groups = [[0]]
     for position, (one, two) in enumerate(itertools.pairwise(plan.segments), start=1):

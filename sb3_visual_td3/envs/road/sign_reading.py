@@ -107,7 +107,10 @@ def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[in
 def _cycles_of(
     signals: Sequence[Signal], segments: Sequence[LaneSegment], text: str
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return the stages of each junction's light cycle: one per controller, and one per light without a controller."""
+    """Return the light cycle of each junction: the groups of lights that are green together, in their order.
+
+    Each controller of the file has one group of lights, and each light without a controller is a group of its own.
+    """
     lights = {signal.id: number for number, signal in enumerate(signals) if signal.is_light}
     root = ElementTree.fromstring(text.encode())
     controlled: dict[str, tuple[int, ...]] = {}
@@ -135,7 +138,7 @@ def _cycles_of(
 
 
 def _junction_after(signal: Signal, segments: Sequence[LaneSegment], none: int) -> int:
-    """Return the number of the junction to which the lanes of a signal lead; ``none`` if they lead to no junction."""
+    """Return the number of the junction to which a signal's lanes lead, or the argument ``none`` without a junction."""
     for stop in signal.stops:
         for after in segments[stop.segment].successors:
             if segments[after].junction >= 0:

@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
 
 
 def kind_of(tag: str) -> str:
-    """Return the id of the kind that a tag belongs to."""
+    """Return the kind under which the report lists a tag, as an id such as ``"norms"`` or ``"alerts"``."""
     return next(kind for kind, (_, holds) in KINDS.items() if holds(tag))
 
 
