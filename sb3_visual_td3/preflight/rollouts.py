@@ -77,7 +77,7 @@ class Rollout:
         return rewards_are_same and self.first_difference(other) is None
 
     def first_difference(self, other: Rollout) -> int | None:
-        """Return the index of the first observation that differs, 0 for the reset; None if all are equal."""
+        """Return the step of the first observation that differs; 0 is the reset, None means that all are equal."""
         mine, others = self.parts(), other.parts()
         for step in range(min(len(self.observations), len(other.observations))):
             for key, values in mine.items():

@@ -357,7 +357,7 @@ def read_plain_value(text: str) -> Any:
 
 
 class StorePlainPairs(argparse.Action):
-    """Store KEY:VALUE pairs as a dict, as an argparse action that never evaluates a value as Python code."""
+    """Store KEY:VALUE pairs as a dict. This argparse action never evaluates a value as Python code."""
 
     def __call__(
         self,

@@ -138,7 +138,7 @@ class OtherCars:
                 self._ids.append(car.id)
 
     def show(self, connection: Connection) -> None:
-        """Move each of CARLA's vehicles to the place of its car in the traffic model, from the next tick onwards.
+        """Move each of CARLA's vehicles to the place of its car in the traffic model; the next tick shows the move.
 
         :param connection: the connection to the server.
         :raises SimulatorLostError: if the server fails.

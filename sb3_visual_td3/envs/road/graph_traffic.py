@@ -471,7 +471,7 @@ class GraphTraffic(Generic[CarT]):
 
         :param car: the car.
         :param ahead: the car's way through the junction.
-        :param reserved: the cars that have reserved each lane, by their ids.
+        :param reserved: for each reserved lane, the ids of the cars that have reserved it.
         """
         way, after = ahead.segments, ahead.after
         for segment in way:

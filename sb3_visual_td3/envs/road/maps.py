@@ -37,7 +37,7 @@ class MapPlan(NamedTuple):
     sides: tuple[int, ...] = ()
     """Side roads of the junction: 1 to the left, -1 to the right; empty for a map without a junction."""
     grid: tuple[int, int] | None = None
-    """Columns and rows of a district of streets; None for a map that is a ring."""
+    """Columns and rows of a district of streets; None for a map with one closed loop of road."""
 
 
 MAP_GROUPS: dict[str, tuple[str, ...]] = {
@@ -125,7 +125,9 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
 
 
 def build_network(plan: MapPlan) -> RoadNetwork:
-    """Build the roads of a plan. Bends of a ring have a radius of 14 m or more; turns at junctions are sharper.
+    """Build the roads of a map from its plan.
+
+    The bends of a closed loop of road have a radius of 14 m or more. Turns at junctions are sharper.
 
     :param plan: the plan of the roads to build.
     :return: a new network. The route of an even seed runs counter-clockwise and the route of an odd seed clockwise, so

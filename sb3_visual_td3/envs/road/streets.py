@@ -114,7 +114,7 @@ def _in_order(cycle: list[Node]) -> list[Node]:
 
 
 def _area(ring: list[Node]) -> float:
-    """Return the area within a ring of the grid, positive if it runs counter-clockwise."""
+    """Return the area within a closed ring of nodes, positive if the ring runs counter-clockwise."""
     return 0.5 * sum(x * next_y - next_x * y for (x, y), (next_x, next_y) in itertools.pairwise([*ring, ring[0]]))
 
 
