@@ -171,6 +171,7 @@ ARMS = {
     "learning rate 2e-4": _changed(learning_rate=2e-4),
     "gamma 0.95": LEARNING_ARMS["gamma 0.95"],
     "gamma 0.98": LEARNING_ARMS["gamma 0.98"],
+    "gamma 0.95, one update per step": _changed(gamma=0.95, train_freq=1),
 }
 
 
