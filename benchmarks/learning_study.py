@@ -104,9 +104,10 @@ def learner(arm: Arm, world: World, seed: int, device: str, tensorboard_log: str
     """Return an arm's untrained model, with its own environment."""
     set_random_seed(seed)
     env: VecEnv = make_vec_env(ENV, 1, seed=seed, env_kwargs={"n_cars": world.n_cars})
-    if block_of(arm)["normalize"]:
-        env = VecNormalize(env, **block_of(arm)["normalize"])
     settings = {**arguments_of(arm), "buffer_size": world.n_timesteps}  # keep every transition
+    if block_of(arm)["normalize"]:
+        # The zoo, too, gives VecNormalize the algorithm's discount.
+        env = VecNormalize(env, **{"gamma": settings.get("gamma", 0.99), **block_of(arm)["normalize"]})
     return arm.algorithm("CnnPolicy", env, seed=seed, device=device, tensorboard_log=tensorboard_log, **settings)
 
 
