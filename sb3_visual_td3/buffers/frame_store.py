@@ -178,7 +178,7 @@ class FrameStore:
     def put(self, frame: Frames) -> int:
         """Store a copy of a frame.
 
-        :param frame: ``(channels, height, width)`` uint8
+        :param frame: the frame, ``(channels, height, width)`` uint8
         :return: the number of the frame
         :raises MemoryError: if there are more frames than expected and the machine has no memory for them
         """

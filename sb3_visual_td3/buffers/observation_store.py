@@ -324,7 +324,7 @@ class StackStore:
     A transition holds the numbers of its frames, so any stack can be rebuilt, including the padding after a reset. A
     frame is shared if it *equals* a frame of the previous transition; the ends of episodes make no difference.
 
-    :param shape: ``(channels, height, width)`` of a stack
+    :param shape: shape of a stack, ``(channels, height, width)``
     :param frame_stack: number of frames in a stack, oldest first; it divides the channels
     :param size: number of steps to hold
     :param n_envs: number of environments that write in parallel
@@ -362,7 +362,7 @@ class StackStore:
         """Store a step of all environments.
 
         :param place: rows to which the step is written
-        :param obs: ``(n_envs, channels, height, width)`` uint8
+        :param obs: observations before the step, ``(n_envs, channels, height, width)`` uint8
         :param next_obs: observations after the step, before any reset
         :return: whether the step continues the previous step, and shifts the stack by one frame
         """

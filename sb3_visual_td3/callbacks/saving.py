@@ -174,7 +174,7 @@ class RetryingFile:
 
     @property
     def path(self) -> str:
-        """Return the path of the file."""
+        """Return the path of the log file."""
         return self._path
 
     @property

@@ -68,19 +68,19 @@ class Comparison(NamedTuple):
 
 
 def evaluation_spread(values: FloatArray) -> float:
-    """Estimate the standard deviation of one evaluation without the effect of a trend.
+    """Estimate the standard deviation of a single evaluation, without the effect of a trend over the run.
 
-    The second difference of three neighbours cancels a steady trend and has six times the variance of one value; the
+    The second difference of three neighbours cancels a steady trend and has six times the variance of one value. The
     median over the curve cancels single jumps, such as the first jump of a fast learner.
 
-    :param values: ``(n,)``, finite, ``n >= 3``
+    :param values: ``(n,)`` results of the evaluations, finite, ``n >= 3``
     """
     bends = values[:-2] - 2.0 * values[1:-1] + values[2:]
     return float(1.4826 * np.median(np.abs(bends)) / math.sqrt(6.0))
 
 
 def compare_with_baselines(data: SeriesSet) -> Comparison | None:
-    """Compare the evaluations with their baselines; None if no baseline was logged.
+    """Compare the evaluations with those of untrained policies, the baselines; None if no baseline was logged.
 
     :param data: the series of the run
     """
@@ -100,7 +100,7 @@ def _has_jumped(values: FloatArray) -> bool:
 
     A policy that has just begun to learn shows such a jump. Only later evaluations show whether it keeps the new level.
 
-    :param values: ``(n,)``, finite, ``n >= 3``
+    :param values: ``(n,)`` results of the evaluations, finite, ``n >= 3``
     """
     earlier = values[:-1]
     return bool(values[-1] - np.max(earlier) > CLEARLY_ABOVE * np.ptp(earlier))

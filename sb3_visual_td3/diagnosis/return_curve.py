@@ -205,7 +205,7 @@ def is_still_rising(values: FloatArray, error: float = 0.0) -> bool:
     Mann-Kendall assumes independent blocks. Points of a moving mean share most of their episodes, so 14 % of flat
     curves would appear to rise by chance. The rise must therefore also exceed its own standard error.
 
-    :param values: ``(n,)``, finite
+    :param values: ``(n,)`` values of the curve, finite
     :param error: standard error of the rise, from the first tenth of the points in the last third to the last tenth
     """
     window = max(2, values.size // 10)

@@ -164,7 +164,7 @@ def moving_medians(values: FloatArray, window: int) -> tuple[StepArray, FloatArr
 
     A window of a tenth of the values gives no more than about forty medians, however many values there are.
 
-    :param values: ``(n,)``
+    :param values: ``(n,)`` values, in the order of their steps
     :param window: number of values in a window; if there are fewer values, a single window holds all of them
     :return: the index at which each window begins, and the medians
     """

@@ -183,7 +183,7 @@ def roll_out(
     """Reset the environments, play the given actions, and record the steps.
 
     :param env: the vectorized environments
-    :param actions: ``(n_envs, *action_shape)`` for each step
+    :param actions: the actions of each step, ``(n_envs, *action_shape)``
     :param seed: seed of the reset; None resets without a seed
     :param is_enough: function called after each step; True ends the rollout before all actions are played
     :return: the recorded steps

@@ -116,7 +116,7 @@ class TargetRange:
         self.upper = th.zeros(())
 
     def get_state(self) -> dict[str, Any]:
-        """Return the range so far, as plain numbers."""
+        """Return the lower and the upper limit of the targets so far, as plain numbers."""
         return {"lower": float(self.lower), "upper": float(self.upper)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:

@@ -295,7 +295,7 @@ def _paint_face(
 def _carve_depth(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
     """Write the depth of a face into a depth image, in place, where the face is nearer than what is drawn there.
 
-    :param depth_m: ``(height, width)``.
+    :param depth_m: the depth image, ``(height, width)``, in metres.
     :param face: the face, which is flat.
     :param focal: the focal length in pixels.
     """

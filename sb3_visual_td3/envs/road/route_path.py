@@ -260,7 +260,7 @@ class _Builder:
         return RoutePath(line, n_to_goal, tuple(self._marks), self._commands, self._lanes)
 
     def _n_points(self) -> int:
-        """Return the number of points so far."""
+        """Return how many points the line of the route has so far."""
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
