@@ -242,13 +242,13 @@ class RunData:
 
     @property
     def span(self) -> tuple[int, int]:
-        """Return the first and the last step on the axis of the run."""
+        """Return the first and the last step of the run on its x-axis."""
         return span(self.series.series, self.elsewhere)
 
     def until(self, step: int) -> RunData:
         """Return the part of the run up to a step.
 
-        :param step: a step on the axis of the run
+        :param step: a step on the run's x-axis
         :return: the run itself if it has no later point; a run without any point if it has no earlier point
         """
         kept: dict[str, Series] = {}

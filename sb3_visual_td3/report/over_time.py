@@ -19,7 +19,7 @@ N_PARTS = 20
 class Prefix(NamedTuple):
     """Describe the beginning of a run, up to a step, and its verdict.
 
-    :ivar until: the step on the axis of the run; ``--until`` with this step gives the same verdict
+    :ivar until: the step on the run's x-axis; ``--until`` with this step gives the same verdict
     :ivar verdict: the verdict on the run up to this step; None before its first point
     """
 

@@ -4,7 +4,7 @@ The x-axis counts environment steps, episodes, epochs or updates.
 
 SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
 mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
-its axis. A point that counts another unit is then kept or cut according to its place in the event file.
+its x-axis. A point that counts something else is then kept or cut according to its place in the event file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag has a different unit if its step and the step of the run at the same time differ by more than this factor."""
+"""A tag counts something else if its step and the run's step at the same time differ by more than this factor."""
 IN_ORDER = 0.9
 """Fraction of the records that must be in order for a file to count as written during training. Other files were
 written afterwards, one tag after another."""
@@ -65,7 +65,7 @@ class _Clock(NamedTuple):
     """Hold the step that a run had reached at each record of an event file.
 
     :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
-    :ivar reached: ``(n,) int64``, the largest step on the axis of the run so far
+    :ivar reached: ``(n,) int64``, the largest step of the run up to each record
     :ivar is_in_order: whether the steps of the records increase, which shows that the file was written during training
     """
 
@@ -113,17 +113,17 @@ class _Clock(NamedTuple):
 
 
 def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Return where the points of tags that count another unit, such as episodes, lie on the run's axis.
+    """Find the places on the run's x-axis of points that count something else, such as episodes.
 
-    The run's axis counts environment steps if one of the tags is known to count them. Without such a tag it counts
-    episodes, if a tag of ``common/tags.py`` counts these. Otherwise it counts the unit of the tag with the returns.
+    The x-axis counts environment steps if one of the tags is known to count them. Without such a tag it counts
+    episodes, if a tag of ``common/tags.py`` counts these. Otherwise it counts whatever the tag with the returns counts.
 
     A point lies at the step that the run had reached when the point was written. If the order of the file does not show
     this step, the points of the tag are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
-    :return: for each tag that counts another unit, a series with the tag's own steps; its values are the positions on
-        the run's axis
+    :return: for each tag that counts something else, a series: its steps are the tag's own steps, and its values are
+        the places of these points on the x-axis
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -164,15 +164,15 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return a tag that counts the unit of the run in the form of :func:`steps_elsewhere`: its values are its steps."""
+    """Return a series in the form that :func:`steps_elsewhere` has, for a tag on the x-axis: its values are its steps."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 
 def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]:
-    """Return the first and the last step on the axis of a run; (0, 0) without a point.
+    """Return the first and the last step of a run on its x-axis; (0, 0) without a point.
 
     :param series: the points of the run, by tag
-    :param others: the tags with a different unit
+    :param others: the tags that count something else than the x-axis
     """
     left_out = set(others)
     of_axis = [each for name, each in series.items() if name not in left_out and len(each)]
