@@ -226,8 +226,8 @@ class RunData:
     :param axis: unit of the steps, if the tags or the table show it
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
-    :param elsewhere: positions of the points of tags that count another unit than the run, such as episodes: for each
-        such tag a series whose steps are those of the tag, and whose values are steps of the run
+    :param elsewhere: places of points that count something else than the run's x-axis, such as episodes: for each such
+        tag, a series whose steps are the tag's own, and whose values are steps on the x-axis
     """
 
     path: Path
@@ -429,9 +429,9 @@ class _Run:
     :param notes: remarks on the reader's decisions
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
-    :param axis: unit that the steps count, if a table states it
-    :param elsewhere: positions of the points of tags that count another unit than the run, such as episodes: for each
-        such tag a series whose steps are those of the tag, and whose values are steps of the run
+    :param axis: what the steps count, such as episodes, if a table states it
+    :param elsewhere: places of points that count something else than the run's x-axis, such as episodes: for each such
+        tag, a series whose steps are the tag's own, and whose values are steps on the x-axis
     :param final: tags with a single point in a folder below the run's folder, such as the final values of
         ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats

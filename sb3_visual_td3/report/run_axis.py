@@ -137,8 +137,8 @@ def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
     others = {name: track for name, track in tracks.items() if name not in on_axis}
     if not others:
         return {}
-    # This takes two passes. A first _Clock from the tags whose axis is known shows which other tags have the same unit.
-    # A second _Clock from all tags with this unit has points at more records, so it places the remaining tags more
+    # This takes two passes. A first _Clock from the tags whose axis is known shows which other tags count the same. A
+    # second _Clock from all tags that count the same has points at more records, so it places the remaining tags more
     # exactly.
     clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
     elsewhere = {name for name, track in others.items() if _is_on_episodes(name) or not clock.runs_with(track)}
@@ -164,7 +164,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return a series in the form that :func:`steps_elsewhere` has, for a tag on the x-axis: its values are its steps."""
+    """Return a tag on the x-axis in the form of the result of :func:`steps_elsewhere`: its values are its steps."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 
