@@ -117,7 +117,7 @@ class HasState(Protocol):
 
 @runtime_checkable
 class EndsSegments(Protocol):
-    """Define a replay buffer to which one can say that the next transition does not continue the last one."""
+    """Define a replay buffer that can be told that the next transition does not continue the last one."""
 
     def end_segment(self) -> None:
         """Treat the next transition as the start of an episode, even if the last transition did not end one."""

@@ -110,7 +110,7 @@ class GradientMonitor:
             self._weights[group] = [parameter.detach().clone() for parameter in parameters]
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """Measure how far the step has moved the weights, and the losses, Q values and actions of the update."""
+        """Measure the losses, Q values and actions of the update, and how far the step has moved the weights."""
         if not self._is_sampled(update):
             return
         for group, parameters in update.groups.items():

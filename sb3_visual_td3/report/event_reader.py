@@ -223,7 +223,7 @@ class RunData:
     :param files: the files, in the order of the wall-clock times in them; files of subfolders and tables come last
     :param n_points: number of scalar points that were kept
     :param notes: remarks on points that the reader left out and on its decisions
-    :param axis: unit of the steps, if the tags or the table show it
+    :param axis: what the steps count, such as episodes, if the tags or the table show it
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
     :param elsewhere: places of points that count something else than the run's x-axis, such as episodes: for each such

@@ -224,7 +224,7 @@ def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[
     :param base: the innermost VecEnv, without VecEnv wrappers
     :param names: class names from :func:`sub_env_names`
     :param owns_states: whether the environments have ``get_state()``; otherwise only their random generators are read,
-        so that the reset after a restore draws the same numbers
+        so that the reset after a restore draws the numbers that the saved environments would have drawn
     :return: plain data for each environment
     :raises ValueError: if an environment's ``get_state()`` returns something that is not plain data
     """

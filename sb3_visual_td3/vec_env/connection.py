@@ -166,7 +166,8 @@ class ActorConnection(Connection):
     def close(self) -> None:
         """Close the connection, even during a step.
 
-        While it is open, the Ray actor that holds the environment answers no Ray calls. Afterwards, it does again.
+        While the connection is open, the Ray actor that holds the environment answers no Ray calls. After that, it
+        answers them again.
         """
         self.leave()
         super().close()

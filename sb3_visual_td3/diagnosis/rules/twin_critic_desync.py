@@ -39,7 +39,7 @@ of the last quarter)."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the difference of the two critics' values, as a mean over the last quarter, with the scale of Q."""
+    """Compare the mean difference of the critics' values over the last quarter of the run with the scale of Q."""
     q1, q2 = aligned(data[tags.Q1_VALUE], data[tags.Q2_VALUE])
     if len(q1) < 5:
         return None

@@ -149,7 +149,7 @@ class Camera:
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
         """Draw the ground into some rows of the picture, in place.
 
-        Far rows are drawn several times as high, and then averaged.
+        A far row is drawn as several rows, which are then averaged.
 
         :param rows: ``(n_rows, width) uint8``: the rows to draw, a view of the picture.
         :param strip: the geometry of these rows.

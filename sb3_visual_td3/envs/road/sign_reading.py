@@ -138,7 +138,7 @@ def _cycles_of(
 
 
 def _junction_after(signal: Signal, segments: Sequence[LaneSegment], none: int) -> int:
-    """Return the number of the junction to which a signal's lanes lead, or the argument ``none`` without a junction."""
+    """Return the number of the junction to which a signal's lanes lead; without a junction, the value of ``none``."""
     for stop in signal.stops:
         for after in segments[stop.segment].successors:
             if segments[after].junction >= 0:
