@@ -102,7 +102,7 @@ def _first_not_finite(part: np.ndarray) -> Any:
 
 
 def replay_is_finite(replay_buffer: Any) -> bool:
-    """Return whether rewards, actions and observations in a replay buffer are finite, which is slow for a large buffer.
+    """Return whether rewards, actions and observations in a replay buffer are finite; slow for a large buffer.
 
     :param replay_buffer: any buffer; only its attributes that are arrays are checked
     :return: whether all values are finite; rows that have not been written yet are checked too

@@ -51,14 +51,15 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 
 
 def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterable[Path] = ()) -> None:
-    """Remove everything that was appended to files since their lengths were noted.
+    """Cut files back to the lengths that they had earlier, and so remove everything that was appended since.
 
     All files are checked and opened before the first file is cut, so an error leaves all files unchanged.
 
     :param folder: the folder that holds the files
     :param lengths: the result of :func:`file_lengths`
-    :param may_remove: files that the run may have created since; files among them without a noted length are removed
-    :raises ValueError: if a file is missing, shorter than noted, not a file, not writable, or outside the folder
+    :param may_remove: files that the run may have created since; those that are not in ``lengths`` are removed
+    :raises ValueError: if a file is missing, shorter than in ``lengths``, not a file, not writable, or outside the
+        folder
     """
     check_lengths(lengths)
     paths = {_path_of(name, folder): n_bytes for name, n_bytes in lengths.items()}
@@ -86,7 +87,7 @@ def check_lengths(lengths: Mapping[str, int]) -> None:
 
 
 def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
-    """Return why files cannot be cut back to their noted lengths.
+    """Return why files cannot be cut back to the lengths that they had at a snapshot.
 
     :param folder: the folder that holds the files
     :param lengths: length in bytes by name in the folder
@@ -102,12 +103,12 @@ def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
 
 
 def copy_up_to(source: Path, lengths: Mapping[str, int], target: Path) -> None:
-    """Copy files, up to their noted lengths, to another folder; the originals stay as they are.
+    """Copy files to another folder, up to the lengths that they had earlier; the originals stay as they are.
 
     :param source: the folder that holds the files
     :param lengths: length in bytes by name in the folder
     :param target: the folder to copy to, which has no files of these names
-    :raises ValueError: if a file is missing or shorter than noted
+    :raises ValueError: if a file is missing or shorter than in ``lengths``
     :raises OSError: if a file cannot be read or written
     """
     for name, n_bytes in lengths.items():
@@ -212,7 +213,7 @@ class ResumedFiles:
 
     :ivar run_dir: folder of the run
     :ivar state: the result of :func:`run_files_state`, with its types checked
-    :ivar event_dir: folder of the noted event files; None if no event files were noted, or if they are lost
+    :ivar event_dir: folder of the event files that the state names; None if it names none, or if they are lost
     :ivar is_lenient: whether the run may continue although some of its files are lost
     :ivar lines: messages for the user, one line each
     """
@@ -258,7 +259,7 @@ class ResumedFiles:
         :param logger: logger of the model, which has not written anything yet
         :param step: environment steps of the snapshot
         :return: whether event files were copied from another folder
-        :raises ValueError: if an event file does not fit its noted length; nothing is cut then
+        :raises ValueError: if an event file is missing, or shorter than it was at the snapshot; nothing is cut then
         :raises OSError: if a file cannot be read or written
         """
         is_copied = self._cut_event_files(logger)
@@ -278,7 +279,7 @@ class ResumedFiles:
             self.lines.append(f"event files are copied from {self.event_dir} to {log_dir} and continue there")
             return True
         if log_dir is not None or _is_in(self.event_dir, self.run_dir):
-            # The event file that this process has just opened has no noted length either, but must not be removed.
+            # The event file that this process has just opened is not in the state either, but must not be removed.
             own = {Path(_path_of_writer(writer)).resolve() for writer in _event_writers(logger)}
             later = [path for path in self.event_dir.glob(EVENT_FILES) if path.resolve() not in own]
             try:
@@ -387,7 +388,7 @@ def _is_by_name(value: Any) -> bool:
 def _find_events(
     run_dir: Path, state: Mapping[str, Any], tensorboard_log: str | None, logger_dir: str | None
 ) -> Path | None:
-    """Return the first folder that holds all noted event files; None if no files were noted."""
+    """Return the first folder that holds all event files of the state; None if the state names no folder."""
     if state["event_dir"] is None:
         return None
     noted = PurePath(state["event_dir"])

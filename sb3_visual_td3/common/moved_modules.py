@@ -95,7 +95,7 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Return the new module itself, so that its classes are identical under both names."""
+        """Return the new module itself, so that its classes are identical under the old and the new name."""
         new_name = f"{_PACKAGE}.{MOVED_MODULES[spec.name.partition('.')[2]]}"
         # Not a DeprecationWarning: Python shows that only to the author of the importing code, here rl-zoo or SB3.
         warnings.warn(f"{spec.name} has moved to {new_name}: use the new name", FutureWarning, stacklevel=2)

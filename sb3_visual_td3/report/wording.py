@@ -90,7 +90,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
 
 
 def _lost_since_peak(analysis: Analysis) -> float | None:
-    """Return which fraction of its gain in return the run has lost again; None if the return never rose."""
+    """Return the fraction of the gained return that the run has lost again; None if the return never rose."""
     comparison, curve = analysis.questions.comparison, analysis.curve
     if comparison is not None and comparison.peak > comparison.baseline:
         return (comparison.peak - comparison.late) / (comparison.peak - comparison.baseline)

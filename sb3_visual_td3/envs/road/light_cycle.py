@@ -156,7 +156,7 @@ class LightCycles:
         return cycle.times[stage]
 
     def elapsed_s(self, light: int) -> float:
-        """Return the seconds since a light of the same junction last changed; 0 for a light without a cycle.
+        """Return the seconds since the cycle of a light's junction last changed a colour; 0 without a cycle.
 
         :param light: number of the light.
         """

@@ -154,7 +154,7 @@ class Track:
         return self.waypoints_m(lane.nearest, ahead_m)
 
     def advance_m(self, before: LanePosition, after: LanePosition) -> float:
-        """Return the signed distance along the lane between two positions, less than half a lap apart."""
+        """Return the signed distance along the lane between two positions that are less than half a lap apart."""
         # The lane is closed, so the metres along it jump by a lap at its first point. ``remainder`` takes the shorter
         # way round, which is the way that was driven.
         return math.remainder(after.along_m - before.along_m, self.length_m)

@@ -38,7 +38,7 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Alert:
-    """Hold the numbers about one alert; a point of 0 is not an activation, because the check ran and found nothing.
+    """Hold the numbers about one alert; a point is 1 if the alert was active, and 0 if the check found nothing.
 
     :param tag: the logged name
     :param n_points: number of points
