@@ -127,7 +127,7 @@ def norm_rises_at(window: SeriesSet, group: str, warning: float) -> int | None:
 
     :param window: the measurements of the latest updates
     :param group: name of the group
-    :param warning: the threshold
+    :param warning: the threshold for the norm
     :return: number of the update; None if the norm is not above the threshold at the end
     """
     norm = window[tags.GRADIENT_NORM[group]]

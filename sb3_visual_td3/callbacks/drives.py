@@ -1,6 +1,6 @@
 """Play evaluation episodes and return their results, for policies and for baselines that do not learn.
 
-DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so their figures are
+DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so their numbers are
 comparable. A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
 """
 
@@ -49,7 +49,7 @@ class Drive(NamedTuple):
     route_completion: float = np.nan
     """Fraction of the route, 0 to 1; NaN if the environment has no route."""
     route_length_m: float = np.nan
-    """Length of the route in metres. This and the following figures are NaN unless the episode has a goal."""
+    """Length of the route in metres. This and the following numbers are NaN unless the episode has a goal."""
     driving_score: float = np.nan
     """Score of leaderboard 2.1, 0 to 100."""
     collision_vehicle: float = np.nan
@@ -67,7 +67,7 @@ Result = TypeVar("Result", Episode, Drive)
 
 
 class _Tally(Generic[Result]):
-    """Sum up the figures of the evaluation episode that an environment is playing."""
+    """Sum up what happens in the evaluation episode that an environment is playing."""
 
     def __init__(self) -> None:
         self.clear()
@@ -101,7 +101,7 @@ class _Tally(Generic[Result]):
         return result
 
     def add(self, info: dict[str, Any], is_done: bool) -> None:
-        """Add the figures of one step, such as its collisions, from the ``info`` of the step."""
+        """Add what happened in one step, such as collisions, from the ``info`` of the step."""
 
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
         """Return the result of the episode that has just ended; subclasses implement this.
@@ -267,7 +267,7 @@ def play_episodes(
 
 
 def mean_of(drives: Sequence[Drive]) -> Drive:
-    """Return the mean of each figure over several episodes."""
+    """Return the mean of each measured number over several episodes."""
     return Drive(*np.mean(drives, axis=0).tolist())
 
 

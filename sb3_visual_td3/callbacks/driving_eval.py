@@ -85,7 +85,7 @@ class DrivingEvalCallback(EvaluationCallback):
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id; None selects LiteDriving-v0's
         held-out maps
     :param seed: seed of the starting places
-    :param best_by: figure by which models are compared, ``"distance"`` or ``"reward"``. ``"reward"`` is required if
+    :param best_by: result by which models are compared, ``"distance"`` or ``"reward"``. ``"reward"`` is required if
         ``callback_on_new_best`` is Stable-Baselines3's StopTrainingOnRewardThreshold
     :raises ValueError: if a number is below 1, ``best_by`` is unknown, or ``eval_env_kwargs`` is given with an existing
         environment. The start of the training raises it if the environment's ``info`` lacks a key, or if training uses

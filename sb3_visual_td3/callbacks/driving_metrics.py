@@ -20,7 +20,7 @@ _OF_EPISODE = {
     "route_completion": tags.EPISODE_ROUTE_COMPLETION,
     "is_success": tags.EPISODE_SUCCESS,
 }
-"""Logged name of each figure that ``info`` reports at the end of an episode."""
+"""Logged name of each number that ``info`` reports at the end of an episode."""
 
 
 class DrivingMetricsCallback(BaseCallback):

@@ -72,7 +72,7 @@ class Guard:
     Training cannot continue with non-finite weights: ``"rollback"`` acts at once, and every other setting ends the
     training.
 
-    :param on_critical: the action
+    :param on_critical: what to do when a critical alert begins, one of the four names above
     :param lr_factor: factor on the learning rates, above 0 and below 1
     :param max_actions: number of actions in one training run, >= 1
     :raises ValueError: if an argument is out of range

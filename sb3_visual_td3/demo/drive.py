@@ -167,7 +167,7 @@ def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, n_steps: int, seed: in
     """Drive episode after episode, print a line for each, and yield a picture for each step.
 
     :param env: a driving environment that renders pictures
-    :param policy: the driver
+    :param policy: the policy that drives
     :param n_steps: number of steps
     :param seed: seed of the first episode
     :return: pictures ``(480, 640, 3) uint8``

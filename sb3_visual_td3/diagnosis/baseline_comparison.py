@@ -40,7 +40,7 @@ CLEAR_FALL = 1.5
 class Comparison(NamedTuple):
     """Hold the comparison of a run's evaluations with those of untrained policies, the baselines.
 
-    :param tag: the evaluated quantity.
+    :param tag: logged name of the quantity that the evaluations measured.
     :param n_points: number of evaluations.
     :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if the policy
         is not better than the baselines; otherwise unknown.

@@ -29,8 +29,8 @@ class Measurement(NamedTuple):
     """Hold the result of a check.
 
     :ivar status: the result: pass, fail or unknown
-    :ivar value: the figure that was compared with the threshold; None without a measurement
-    :ivar detail: the figures behind the status, in words
+    :ivar value: the number that was compared with the threshold; None without a measurement
+    :ivar detail: the measured numbers from which the status follows, in words
     """
 
     status: Status

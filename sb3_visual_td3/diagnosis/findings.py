@@ -57,8 +57,8 @@ class RuleResult:
     :param confidence: confidence in the finding; :meth:`Rule.diagnose` limits it to [0, 0.98]
     :param evidence: the points that support it, the strongest first
     :param first_step: environment step at which the finding first showed; None if the data do not show this
-    :param value: the figure that the rule compared with a threshold; NaN if the rule combined several figures
-    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several figures
+    :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers
+    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
     :param role: cause or blind spot
     :param remedy: the first thing to do, if it differs from the rule's remedy
     :param explained_by: ids of the diagnoses of which this finding may be a mere consequence, if they differ from the
@@ -88,8 +88,8 @@ class Diagnosis:
     :param role: cause, blind spot or consequence
     :param explained_by: ids of the diagnoses that turn this diagnosis into a consequence if they are found too
     :param consequence_of: id of the cause, for a consequence
-    :param value: the figure that the rule compared with a threshold; NaN if the rule combined several figures
-    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several figures
+    :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers
+    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
     """
 
     id: str

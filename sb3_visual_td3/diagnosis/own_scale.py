@@ -72,9 +72,9 @@ class Sign:
     :param is_clear: whether this sign alone proves that the training is unstable.
     :param tag: the series that shows it.
     :param step: the step at which the sign is strongest; None if the whole run shows it.
-    :param value: the figure that was compared.
-    :param threshold: the limit for the figure.
-    :param words: the sign in words, with its figures.
+    :param value: the number that was compared with the limit.
+    :param threshold: the limit for this number.
+    :param words: the sign in words, with its numbers.
     :param is_failure: whether this sign alone makes the answer "unknown" for a run that learns. Other weak signs do so
         only if there are two of them.
     """
@@ -106,7 +106,7 @@ Found = Sign | NotMade | None
 class Stability:
     """Hold the answer to "is it stable?" for one run.
 
-    :param answer: the overall answer.
+    :param answer: the answer for the whole run: yes, no or unknown.
     :param checks: ids of the checks that the logged tags allowed.
     :param signs: the signs against stability, clear signs first.
     """
@@ -265,7 +265,7 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
 
 
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
-    """Compare Q with the range of the returns; without Q values, minus the actor's loss stands for Q.
+    """Compare Q with the range of the returns; if Q is not logged, use minus the actor's loss instead.
 
     For SAC, Q may exceed the returns by the value of its entropy bonus. The means over twentieths of the run are
     compared, not single points.

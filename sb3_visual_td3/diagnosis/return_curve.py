@@ -602,8 +602,8 @@ def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
     of episodes, this is a whole number at every point. The mean of the episodes since the previous point then follows
     exactly.
 
-    :param series: the mean returns
-    :param lengths: the mean lengths
+    :param series: mean returns, such as ``rollout/ep_rew_mean``
+    :param lengths: mean episode lengths over the same episodes, such as ``rollout/ep_len_mean``
     :return: the series without the moving mean, if it can be undone, and the number of episodes in each point
     """
     means, mean_lengths = aligned(series, lengths)

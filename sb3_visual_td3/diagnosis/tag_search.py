@@ -40,7 +40,7 @@ def words_of(name: str) -> tuple[str, ...]:
 class ReturnTag(NamedTuple):
     """Describe a tag that holds returns.
 
-    :param name: the tag.
+    :param name: the logged name.
     :param source: "evaluation" if the policy acts without exploration, otherwise "training".
     :param rank: quality of the evidence; smaller is better.
     :param averaged_over: number of episodes that one point averages, if the name shows it.

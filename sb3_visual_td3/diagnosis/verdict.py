@@ -56,12 +56,12 @@ class CriterionResult:
 
     :param id: id of the criterion
     :param title: a sentence that is true if the criterion passes
-    :param status: the result
+    :param status: whether the criterion passed, failed or is unknown
     :param blocking: whether the criterion counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
     :param value: the measured value; None without a measurement
     :param threshold: the threshold for the value; None for a kind that needs none
     :param source: origin of the criterion
-    :param detail: the figures behind the status, in words
+    :param detail: the measured numbers from which the status follows, in words
     :param tags: the logged names that the criterion reads
     :param needs_callback: the callback that would log the missing tags; None if that callback ran, or could not run
     """

@@ -168,7 +168,7 @@ def safety_term(
 
     :param is_accident: True if the step ended the episode with an accident.
     :param n_lane_invasions: number of lane marks that were crossed in this step, >= 0.
-    :param weights: the costs.
+    :param weights: the cost of each event.
     :param n_red_lights: number of red lights that were run in this step.
     :param has_hit_walker: True if the accident is a collision with a pedestrian.
     :return: 0 for a clean step, otherwise minus the sum of the costs.

@@ -1,7 +1,7 @@
 """Measure the contrast of the camera's frames, and their change from step to step.
 
-The frames of a covered lens have no contrast, and those of a frozen camera do not change. Rewards and losses may not
-show either fault for a long time.
+The frames of a covered lens have no contrast, and those of a frozen camera do not change. It may take a
+long time until rewards and losses show one of these faults.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exa
     begin = time.perf_counter()
     twin.train(gradient_steps=N_UPDATES - 1, batch_size=BATCH_SIZE)
     seconds = (time.perf_counter() - begin) / (N_UPDATES - 1)
-    # The batch is smaller than in the run, where updates take longer: the figure is only a rough guide.
+    # The batch is smaller than in the run, where updates take longer: the number is only a rough guide.
     examination.passed("updates_per_second", {"batch_size": BATCH_SIZE, "updates_per_second": round(1 / seconds, 1)})
 
     norms, frozen = {}, []

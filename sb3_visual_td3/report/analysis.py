@@ -159,7 +159,7 @@ class RunSections:
         :param criteria: the judged criteria, some of which need missing tags
         :param diagnoses: the diagnoses, which show whether norms were taken after clipping
         """
-        # Sums and ratios of huge values overflow to infinity. Infinity is the right figure here, so no warning is
+        # Sums and ratios of huge values overflow to infinity. Infinity is the right number here, so no warning is
         # shown.
         with np.errstate(over="ignore", invalid="ignore"):
             return cls(

@@ -317,7 +317,7 @@ class _Job:
 
         :param name: name that distinguishes the run from other runs
         :param files: the files of the run
-        :param data: their content
+        :param data: the content of these files
         :param is_one_of_few: whether the report has so few runs that the earlier parts of each are judged too
         """
         manifest, note = find_manifest(files.path)

@@ -126,7 +126,7 @@ def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
     """Return whether the event files of a folder belong to the run in a folder above.
 
     ``SummaryWriter.add_scalars("loss", {"critic": ...})`` writes the tag "loss" into the folder "loss_critic".
-    ``add_hparams`` writes settings, and each final figure once, into a folder whose name is a time.
+    ``add_hparams`` writes settings, and each final value once, into a folder whose name is a time.
     """
     tag_sets = []
     for file in files:

@@ -74,7 +74,7 @@ class Column(NamedTuple):
 class Table:
     """Hold the rows of a table under their headings.
 
-    :param columns: the headings
+    :param columns: the headings of the columns
     :param rows: one cell for each column
     :param caption: text above the table
     :param folded: whether the table is folded until a reader opens it; folded tables are left out first if space is

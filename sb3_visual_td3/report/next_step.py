@@ -133,7 +133,7 @@ def _is_of_sb3(analysis: Analysis) -> bool:
 class _Advice:
     """Collect the facts about a run that decide which commands or code to suggest.
 
-    :param analysis: the run
+    :param analysis: the judged run
     :param by_zoo: whether rl-zoo trained the run, so its settings come from flags and a hyperparameter file
     :param env: id of the environment; None if the id is not known
     :param drives: whether the environment is a driving environment

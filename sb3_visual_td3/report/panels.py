@@ -57,10 +57,10 @@ class Panel:
     """Describe one plot, which appears if the run logged at least one of its lines.
 
     :param id: anchor in the page
-    :param title: heading
+    :param title: heading of the plot
     :param caption: text below the heading
-    :param lines: the curves
-    :param marks: the thresholds
+    :param lines: the curves to draw
+    :param marks: the thresholds to draw as lines
     :param log: whether the y-axis is logarithmic
     :param unit: title of the y-axis
     :param x_title: title of the x-axis

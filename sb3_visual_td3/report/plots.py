@@ -52,7 +52,7 @@ def thinned(series: Series, max_points: int = MAX_POINTS) -> Series:
     The series is divided into buckets of consecutive points. The smallest and the largest point of each bucket and both
     ends of the series are kept. Unlike taking every n-th point or a mean, this keeps every peak.
 
-    :param series: without NaN
+    :param series: a series without NaN
     :param max_points: the most points to keep
     """
     n = len(series)
@@ -180,7 +180,7 @@ def _log_floor(series: Sequence[Series]) -> float:
 def thresholds(panel: Panel, limits: dict[str, float | None]) -> tuple[list[Figure], list[Figure]]:
     """Return the lines and the labels of a panel's thresholds.
 
-    :param panel: the plot
+    :param panel: description of the plot
     :param limits: the threshold of each criterion
     """
     shapes, labels = [], []
@@ -308,10 +308,10 @@ def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure],
 def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequence[Figure]) -> Figure:
     """Return the axes, the legend and the marks of a plot.
 
-    :param panel: the plot
+    :param panel: description of the plot
     :param shapes: lines and bands
     :param labels: text in the plot
-    :param drawn: the curves
+    :param drawn: the curves that the plot shows
     """
     y_axis: Figure = {"title": {"text": harmless(panel.unit)}, "gridcolor": "#e6e8eb", "automargin": True}
     if panel.log:
@@ -335,7 +335,7 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
 def _decades(drawn: Sequence[Figure]) -> Figure:
     """Return a tick spacing for a log axis that gives at most about eight ticks.
 
-    :param drawn: the curves
+    :param drawn: the curves that the plot shows
     """
     positive = [y for curve in drawn for y in curve["y"] if y > 0]
     decades = 0.0
@@ -528,8 +528,8 @@ def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Lim
     A critic loss near 5 would look flat under a line at 200. A threshold that does not block is therefore left out if
     it lies far from the curves, or if the plot cannot show that it differs from 0.
 
-    :param panel: the plot
-    :param analysis: the run
+    :param panel: description of the plot
+    :param analysis: the judged run
     :param series: the finite values of the curves
     """
     largest = max((each.abs_max() for each in series), default=0.0)

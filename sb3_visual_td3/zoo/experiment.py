@@ -154,7 +154,7 @@ def check_package(name: Any, allowed: Collection[str]) -> None:
 
     :param name: name of the package or module
     :param allowed: packages that the user has allowed
-    :raises ValueError: if the package may not be imported
+    :raises ValueError: if importing the package is not permitted
     """
     if not isinstance(name, str) or not _PACKAGE.fullmatch(name):
         raise ValueError(f"gym_packages names {shown(name)}: expected the name of a package, such as my_envs")

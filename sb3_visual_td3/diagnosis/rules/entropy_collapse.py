@@ -1,8 +1,8 @@
 """A policy stops exploring before it has learned: its entropy, or the spread of its actions, is nearly gone.
 
-A solved task needs no exploration either, so the fall counts only if the return does not show that the run learns.
-The entropy of discrete actions is compared with its first value. The entropy of continuous actions can be negative, so
-ratios of it have no meaning; the standard deviation of the actions is compared instead.
+A policy that has solved its task also stops exploring, so the fall counts only if the return does not show that the run
+learns. The entropy of discrete actions is compared with its first value. The entropy of continuous actions can be
+negative, so ratios of it have no meaning; the standard deviation of the actions is compared instead.
 
 Source: Mnih et al. 2016, arXiv 1602.01783, section 4, on the entropy bonus against early convergence; Ahmed et al.
 2019, arXiv 1811.11214, on the effects of entropy in policy optimisation.

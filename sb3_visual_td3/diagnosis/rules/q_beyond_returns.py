@@ -2,7 +2,7 @@
 
 The value of a state is a discounted part of an episode's return, so the two have the same scale. A mean Q of several
 times the largest |return| is therefore wrong. This rule needs only the tags that Stable-Baselines3 logs: minus the
-actor's loss stands for Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged
+actor's loss serves as Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged
 the bound on Q, the rule critic_overestimation is more exact.
 
 Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The thresholds are those of

@@ -3,7 +3,7 @@
 With Adam, a network approaches a target of 1,000 no faster than a target of 1. But the squared error is a million times
 larger, and the critics' gradients are a thousand times larger.
 
-If the rewards themselves are not logged, two other figures show their size: the return of an episode divided by its
+If the rewards themselves are not logged, two other numbers show their size: the return of an episode divided by its
 length, and the critic's first losses. As long as Q is still near 0, the critic's error is the reward of one or a few
 steps.
 """

@@ -286,7 +286,7 @@ class CarlaDrivingEnv(DrivingEnv):
         A timeout does not count as a refusal: while a server loads its map, it answers only the version call, and other
         calls time out.
 
-        :param failure: the error.
+        :param failure: the error that the request raised.
         """
         if self._has_driven or self._backend.server.is_shared or _TIMEOUT_TEXT in str(failure):
             return False

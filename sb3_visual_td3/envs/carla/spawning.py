@@ -40,7 +40,7 @@ def check_spawn(spawn: object) -> SpawnPolicy:
 def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[int] | None:
     """Return the points of the track at which an episode may start.
 
-    :param track: the route.
+    :param track: the closed route on the map.
     :param points: the map's spawn points, in the map's order.
     :param spawn: the setting ``spawn`` as :func:`check_spawn` returns it.
     :return: indices of the track's points; None for any point.

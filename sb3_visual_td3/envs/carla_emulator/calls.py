@@ -45,7 +45,7 @@ _MAX_LIGHT_STATE = 2**32 - 1  # rpc::VehicleLightState, a u32 of flags
 class ActorCalls:
     """Execute the calls of CARLA's protocol that concern actors.
 
-    :param simulation: the world.
+    :param simulation: the emulated world.
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -263,7 +263,7 @@ class WorldCalls:
     stream), get_episode_settings, get_required_files and query_lights_state. In asynchronous mode it waits for one
     frame of the world's stream before get_required_files.
 
-    :param simulation: the world.
+    :param simulation: the emulated world.
     :param streams: the stream server, for the status.
     :param stream_port: port of the stream server, for tokens.
     """
@@ -529,7 +529,7 @@ Handler = Callable[..., Any]
 class Calls:
     """Execute the calls of clients on one simulation, and pack their results.
 
-    :param simulation: the world.
+    :param simulation: the emulated world.
     :param streams: the stream server.
     :param stream_port: port of the stream server.
     """
@@ -548,7 +548,7 @@ class Calls:
     def answer(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
         """Execute the call of a client and pack its result.
 
-        :param name: the call.
+        :param name: name of the call.
         :param arguments: arguments of the call, as they came from the network.
         :return: the result to send back, and a line for the server's console, which is empty if there is nothing to
             report.

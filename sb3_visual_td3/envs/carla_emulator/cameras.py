@@ -353,7 +353,7 @@ def image_message(
     """Draw the image of a camera, and return it as the body of a measurement message.
 
     :param sensor: the camera.
-    :param scene: the map.
+    :param scene: the map to draw.
     :param sky: the light and haze; None for a clear day.
     :param things: all vehicles and walkers.
     :param tick: the number of the tick, which seeds the rain.
@@ -471,7 +471,7 @@ def _free_image(
     :param kind: the number by which CARLA's protocol identifies the kind of camera.
     :param size: height and width.
     :param sensor: the camera.
-    :param scene: the map.
+    :param scene: the map to draw.
     :param sky: the light and haze; None for a clear day.
     :param things: the vehicles and walkers that the camera may see.
     :param tick: the number of the tick, which seeds the rain.

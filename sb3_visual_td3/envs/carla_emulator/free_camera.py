@@ -90,7 +90,7 @@ class FreeCamera:
     def grey(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
         """Return the ground and the horizon in grey, without vehicles and walkers.
 
-        :param scene: the map.
+        :param scene: the map to draw.
         :param transform: the camera's position and heading.
         :return: ``(height, width) uint8``.
         """
@@ -107,7 +107,7 @@ class FreeCamera:
     def paved(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
         """Return a mask of the picture that shows where the road is.
 
-        :param scene: the map.
+        :param scene: the map to draw.
         :param transform: the camera's position and heading.
         :return: ``(height, width) uint8``, 255 on the road and 0 elsewhere, with interpolated edges.
         """
@@ -123,7 +123,7 @@ class FreeCamera:
     def tags(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
         """Return the ground and the horizon as CARLA's semantic tags, without vehicles and walkers.
 
-        :param scene: the map.
+        :param scene: the map to draw.
         :param transform: the camera's position and heading.
         :return: ``(height, width) uint8``.
         """

@@ -68,7 +68,7 @@ def navigation_name(map_name: str, content: bytes) -> str:
     """Return the name under which the client stores the navigation file; it differs for files with different contents.
 
     :param map_name: short name of the map.
-    :param content: the file.
+    :param content: content of the navigation file.
     """
     return f"{FOLDER}/{map_name}-{hashlib.sha256(content).hexdigest()[:16]}.bin"
 

@@ -119,7 +119,7 @@ def choose_sky(weather: str, scene_seed: int) -> Sky | None:
 class WeatherFilter:
     """Apply the light of a ``Sky`` to the pictures of one camera.
 
-    :param sky: the light and the rain.
+    :param sky: the light, the haze and the rain.
     :param distances_m: ``(n_rows,)``: for each row below the horizon, the distance of the ground that it shows.
     :param sides: ``(width,)``: for each column, the tangent of the horizontal angle between its direction and straight
         ahead.

@@ -86,7 +86,7 @@ _ROADSIDE, _AHEAD, _BEHIND = 0, 1, 3
 def footways_of(graph: LaneGraph) -> Footways:
     """Return the walkways and crossings on which pedestrians can walk on a map.
 
-    :param graph: the lanes.
+    :param graph: the lanes of the map.
     :return: the mesh; empty if there is no room beside any road.
     """
     mesh = _Mesh()

@@ -127,7 +127,7 @@ def _are_alike(one: Sequence[LaneMark], two: Sequence[LaneMark]) -> bool:
 def graph_from_network(network: RoadNetwork) -> LaneGraph:
     """Return the lane graph of the roads of a built-in map.
 
-    :param network: the roads.
+    :param network: the roads of the map.
     :return: the graph. Its lanes have the same keys as in the graph that is read from the network's OpenDRIVE document.
     """
     lanes = sorted((road.id, 0, lane) for road in network.roads for lane in road.lanes)

@@ -240,8 +240,8 @@ class _Plan:
     A plan that no longer fits its list of lanes is replaced. If lanes were appended to the list, ``_plan_of`` notices
     its new length. If a lane is removed from the beginning of the list, ``_move`` discards the plan.
 
-    :param path: the lanes.
-    :param map_: the map.
+    :param path: the lanes along which a car drives, in driving order.
+    :param map_: the map with these lanes.
     """
 
     def __init__(self, path: list[int], map_: TrafficMap) -> None:
@@ -306,7 +306,7 @@ class GraphTraffic(Generic[CarT]):
     def enter(self, map_: TrafficMap) -> None:
         """Switch to another map, and remove all cars.
 
-        :param map_: the map.
+        :param map_: the new map.
         """
         self._map = map_
         self._known: dict[int, _Blocked] = {}

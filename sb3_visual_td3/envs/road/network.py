@@ -218,7 +218,7 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
 
     The line between the two directions is broken on a road with two lanes and solid on a wider road.
 
-    :param shape: the reference line.
+    :param shape: the closed reference line of the ring.
     :param n_left: number of oncoming lanes, 1 or more.
     :param n_right: number of lanes in the direction of the route, 1 or more.
     :return: the network.

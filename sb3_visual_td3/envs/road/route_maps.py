@@ -107,7 +107,7 @@ def extent_m(graph: LaneGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]
 def lane_plan(graph: LaneGraph) -> GroundPlan:
     """Return what to paint on the ground for the lanes of a graph.
 
-    :param graph: the lanes.
+    :param graph: the lanes of the map.
     :return: asphalt for each lane, and the marks on both sides of each lane. Within junctions, marks are painted only
         where the map has them.
     """

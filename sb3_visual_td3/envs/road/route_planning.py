@@ -71,7 +71,7 @@ def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoe
     turn by less, only the straighter way counts as straight on.
 
     :param graph: the lanes of the map.
-    :param segments: the route.
+    :param segments: the numbers of the route's lane segments, in driving order.
     :return: one manoeuvre for each junction, in driving order.
     """
     found = []
@@ -250,7 +250,7 @@ def _routes_from(
     """Return the shortest route from a place to each lane on which there is a goal at a permitted distance.
 
     :param graph: the lanes of the map.
-    :param start: the place.
+    :param start: the place where the routes begin.
     :param length_m: least and greatest length.
     :param turns: least and greatest number of turns.
     :return: each route with the nearest permitted goal, and the length of road beyond this goal, in metres, on which

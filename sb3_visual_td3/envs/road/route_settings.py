@@ -40,7 +40,7 @@ class RouteSettings:
     :param kind: ``"loop"``, ``"random"`` or ``"given"``.
     :param length_m: least and greatest length of a random route.
     :param turns: least and greatest number of turns of a random route.
-    :param given: the given routes.
+    :param given: the routes of the kind ``"given"``.
     """
 
     kind: str = "loop"
@@ -168,7 +168,7 @@ def _place(name: str, place: object) -> RoutePlace:
 def check_given(settings: RouteSettings, maps: Sequence[str]) -> None:
     """Raise an error if a map has no route, and log a warning if routes belong to towns that are not among the maps.
 
-    :param settings: the routes.
+    :param settings: settings with the given routes.
     :param maps: the maps of the environment.
     :raises ValueError: if there is a map without a route.
     """

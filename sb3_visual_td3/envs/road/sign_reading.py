@@ -177,7 +177,7 @@ def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
     Three of four junctions get lights. Each lane that leads into such a junction has its own light beyond the junction,
     and the lights are green one after the other.
 
-    :param graph: the lanes.
+    :param graph: the lanes of the map.
     :param seed: determines which junctions have lights.
     :return: the signs with the new lights; the graph's own signs if they already contain lights.
     """

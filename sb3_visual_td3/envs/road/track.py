@@ -147,7 +147,7 @@ class Track:
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return the points of the lane's centre line that are closest to given distances ahead of a position.
 
-        :param lane: the position.
+        :param lane: the position on the lane from which the distances are measured.
         :param ahead_m: distances along the lane.
         :return: (x, y) for each distance.
         """

@@ -37,7 +37,7 @@ _TAGS = (
 
 
 class EvaluationRow(NamedTuple):
-    """Hold one evaluation, with None for every figure that was not logged."""
+    """Hold one evaluation, with None for every number that was not logged."""
 
     step: int
     reward: float | None
@@ -94,7 +94,7 @@ _SB3_LENGTH = "rollout/ep_len_mean"
 
 
 class Episode(NamedTuple):
-    """Hold one episode, with None for every figure that was not logged.
+    """Hold one episode, with None for every number that was not logged.
 
     :ivar episode: number of the episode, from 0
     :ivar end_step: environment step at which the episode ended; None if an earlier episode was not logged

@@ -140,7 +140,7 @@ def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
     Values of 0 have no logarithm and are left out. Each factor describes only the span of the other values, and is not
     extrapolated beyond it.
     """
-    # Both slopes use the same points without zeros, so the two figures are comparable.
+    # Both slopes use the same points without zeros, so the two numbers are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
     later_slope, slope = log_slope(later), log_slope(whole)
     later_half = None if later_slope is None else _factor(later_slope * _span(later))
