@@ -279,7 +279,7 @@ class FrameReplayBuffer(ReplayBuffer):
         No window may reach beyond the end of a segment, a sequence of transitions that follow one another. Two checks
         find these ends. The observation of this step must equal the next observation of the previous step; otherwise
         the previous step ends a segment. And within this step, the next observation must be the observation shifted by
-        one frame; otherwise this step ends a segment. Of a Dict, every entry must pass both checks.
+        one frame; otherwise this step ends a segment. In a Dict, every entry must pass both checks.
         """
         continues, shifts = np.ones(self.n_envs, bool), np.ones(self.n_envs, bool)
         for key, store in self._stores.items():

@@ -1,7 +1,7 @@
 """The policy is dead: its actions sit at the ends of their range, where the tanh passes no gradient.
 
-In the dead policies that were measured, 92 to 100 % of the actions were saturated, the largest |u| before the tanh was
-13 to 16, and the gradients of the actor were 0 after about 750 updates, while the critic's loss and gradients looked
+In the dead policies that were measured, 92 to 100 % of the actions were saturated, and the largest input to the tanh
+was 13 to 16. The gradients of the actor were 0 after about 750 updates, while the critic's loss and gradients looked
 normal. Saturation alone does not prove that a policy is dead: one healthy policy drove with 79 % of its actions at the
 ends, and its head still got a gradient.
 
