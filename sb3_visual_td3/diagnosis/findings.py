@@ -11,7 +11,8 @@ import numpy as np
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 Role = Literal["cause", "blind_spot", "consequence"]
-"""A blind spot explains why a monitor saw nothing; a consequence follows from a cause that was also found."""
+"""A blind spot explains why the logged values do not show a problem; a consequence follows from a cause that was also
+found."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class RuleResult:
     :param first_step: environment step at which the finding first showed; None if the data do not show this
     :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers
     :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
-    :param role: cause or blind spot
+    :param role: cause, or blind spot (a reason why the logged values do not show a problem)
     :param remedy: the first thing to do, if it differs from the rule's remedy
     :param explained_by: ids of the diagnoses of which this finding may be a mere consequence, if they differ from the
         rule's
@@ -77,7 +78,7 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Describe a problem that the logged series of a run show: a cause, a blind spot or a consequence.
+    """Describe a problem that a rule has found in the logged series of a run.
 
     :param id: the id of the rule
     :param title: the problem in a few words
@@ -85,7 +86,7 @@ class Diagnosis:
     :param evidence: the points that support it, the strongest first
     :param remedy: the first thing to do
     :param first_step: environment step at which the problem first showed; None if the data do not show this
-    :param role: cause, blind spot or consequence
+    :param role: cause, blind spot (a reason why the logged values do not show a problem) or consequence
     :param explained_by: ids of the diagnoses that turn this diagnosis into a consequence if they are found too
     :param consequence_of: id of the cause, for a consequence
     :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers

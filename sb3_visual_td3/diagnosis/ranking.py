@@ -1,4 +1,4 @@
-"""Run the rules and order their diagnoses: causes first, then blind spots of the monitor, then consequences."""
+"""Run the rules and order their diagnoses: causes, then reasons why the logs hide a problem, then consequences."""
 
 from __future__ import annotations
 

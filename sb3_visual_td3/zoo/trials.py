@@ -194,7 +194,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
 
 
 class TrialHealthCallback(ExplosionAlertCallback):
-    """Watch the updates of a trial without writing or printing, and store non-finite values."""
+    """Watch the updates of a trial without writing or printing, and remember the first non-finite value."""
 
     def __init__(self) -> None:
         super().__init__(verbose=0)

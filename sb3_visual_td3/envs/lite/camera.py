@@ -245,7 +245,7 @@ _GREYS = np.arange(256)
 
 
 def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
-    """Return a colour of one hue for each grey value, ``(256, 3) uint8``; as grey, the colour has this value again."""
+    """Return for each grey value the colour of a given hue that has this grey value, ``(256, 3) uint8``."""
     hue = np.array([red, green, blue])
     hue /= hue @ _LUMINANCE  # hue @ luminance is now 1, so grey * hue has the luminance grey
     return np.asarray(np.clip(np.rint(_GREYS[:, None] * hue), 0, 255), np.uint8)
