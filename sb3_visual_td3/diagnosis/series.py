@@ -1,6 +1,7 @@
 """Define series: the values of one logged tag over steps. Series are the only input of criteria and rules.
 
-Event files, live windows and tests are all converted to series, so a rule judges them in the same way.
+Event files, the latest updates of a run in progress, and the data of tests are all converted to series, so a rule
+judges them in the same way.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return a tag on the x-axis in the form of the result of :func:`steps_elsewhere`: its values are its steps."""
+    """Return, in the form of :func:`steps_elsewhere`, a tag on the run's own axis: its values are its steps."""
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 
