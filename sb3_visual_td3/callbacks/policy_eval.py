@@ -62,8 +62,8 @@ class PolicyEvalCallback(EvaluationCallback):
     For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents, and
     shares the server of CARLA with the training.
 
-    :param eval_env: environment or VecEnv, wrapped as the training environment. If you give the id of an environment,
-        the callback creates it in the same VecEnv wrappers as the training environment
+    :param eval_env: environment or VecEnv with the wrappers of the training environment. If you give the id of an
+        environment, the callback creates it in the same VecEnv wrappers as the training environment
     :param callback_on_new_best: callback to trigger when there is a new best model
     :param callback_after_eval: callback to trigger after every evaluation
     :param n_eval_episodes: number of episodes of each evaluation
@@ -77,9 +77,9 @@ class PolicyEvalCallback(EvaluationCallback):
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
     :param seed: seed of the first evaluation episode; the other episodes use the seeds that follow. If the training
         environments use one of these seeds, the next seeds that they do not use are taken
-    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment; when
-        training starts, if the environment is the training environment, is not wrapped like it, or needs a simulator
-        server
+    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment. The start
+        of the training raises it if the evaluation environment is the training environment, does not have the same
+        wrappers, or needs a simulator server
     """
 
     # A snapshot that was taken with Stable-Baselines3's callback in this place can be resumed.

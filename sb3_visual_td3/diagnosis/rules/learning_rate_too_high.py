@@ -64,9 +64,9 @@ DOUBTFUL_RATE = 0.01
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the ratio of steps to weights of all four groups, and report the group with the most certain sign.
+    """Compare the norms of optimizer steps and weights in each parameter group; report the group with the surest sign.
 
-    If no such ratio was logged, check the logged learning rates of each network instead.
+    If no ratio of these norms was logged, check the logged learning rates of each network instead.
     """
     ratios = [series for tag in tags.UPDATE_RATIO.values() if len(series := data[tag].finite)]
     found = [d for series in ratios if (d := _judge(data, series)) is not None]
