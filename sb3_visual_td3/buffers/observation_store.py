@@ -79,7 +79,11 @@ class ObservationStore(Protocol):
         """
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
-        """Return a copy of observations, by an index like numpy's into ``(size, n_envs)``."""
+        """Return a copy of the observations at an index.
+
+        :param moment: ``BEFORE`` or ``AFTER`` the transition
+        :param index: indexes the axes ``(size, n_envs)`` as in NumPy
+        """
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
         """Return the first rows and everything that later steps depend on, as plain data and array views."""
@@ -292,7 +296,11 @@ class PairStore:
         return Continuity(continues, np.ones(n_envs, bool))
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
-        """Return a copy of observations, by an index like numpy's into ``(size, n_envs)``."""
+        """Return a copy of the observations at an index.
+
+        :param moment: ``BEFORE`` or ``AFTER`` the transition
+        :param index: indexes the axes ``(size, n_envs)`` as in NumPy
+        """
         return np.array(self._pairs[moment][index])
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
@@ -389,7 +397,11 @@ class StackStore:
         return continuity
 
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
-        """Return the frame numbers of a transition's observation, and whether it equals the stack ``known``."""
+        """Return the numbers of the frames in a transition's observation, and whether the stack is stored already.
+
+        :param stack: the observation
+        :param known: numbers of the frames in the previous transition's next observation; empty without one
+        """
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True
         return self._number_each(stack, known), False

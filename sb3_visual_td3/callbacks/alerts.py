@@ -80,7 +80,7 @@ def _json_number(value: float) -> float | str | None:
 def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical: float) -> list[Alert]:
     """Compare the largest gradient norms of a window with the two thresholds.
 
-    :param norms: norm before clipping by group
+    :param norms: for each group, the norm of its gradient before clipping
     :param step: environment steps so far
     :param warning: a norm above this value is a warning, unless the norm is critical
     :param critical: a norm above this value is critical, and so is NaN
@@ -110,7 +110,7 @@ def largest_norms(points: Points) -> dict[str, float]:
     """Return the largest gradient norm of each group; NaN counts as the largest.
 
     :param points: pairs (update, value) by logged name
-    :return: norm by group, for the groups that were measured
+    :return: the norm of each group that was measured
     """
     norms = {}
     for group, tag in tags.GRADIENT_NORM.items():

@@ -256,7 +256,7 @@ class ExplosionAlertCallback(BaseCallback):
         unwatch(self.model, self._watch, "points")
 
     def get_state(self) -> dict[str, Any]:
-        """Return the measurements of the latest updates, the active alerts, and the state of the guard."""
+        """Return the measurements of the latest updates, the active alerts, and the state of ``Guard``."""
         return {
             "last_checked": self._last_checked,
             "active": [list(alert) for alert in sorted(self._active)],

@@ -113,7 +113,7 @@ class Guard:
             )
 
     def begin(self, model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> None:
-        """Prepare for a new training, without earlier actions.
+        """Prepare for a new training run, and forget the actions of earlier training runs.
 
         :param model: the model to guard
         :param callbacks: all callbacks of the training

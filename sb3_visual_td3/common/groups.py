@@ -26,7 +26,10 @@ class Group:
 
     @property
     def short_name(self) -> str:
-        """Return the name in arguments and in tags about weights: ``"actor"`` for ``actor_mlp``, ``"actor_cnn"``."""
+        """Return the group's name in arguments and in tags about weights.
+
+        It is the name of the network (``"actor"``) for ``actor_mlp``, and ``"actor_cnn"`` for ``actor_cnn``.
+        """
         return self.name if self.is_encoder else self.network
 
     @property

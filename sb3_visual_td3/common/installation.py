@@ -26,8 +26,8 @@ def libraries_of(extra: str) -> list[str]:
     """Return the requirements of an extra, such as ``["moviepy", "pygame-ce"]``.
 
     :param extra: name of the extra
-    :return: the requirements without their conditions; ``[".[EXTRA]"]`` if sb3-visual-td3 is not installed, which
-        stands for the extra of the clone in the current folder
+    :return: the requirements without their conditions. If sb3-visual-td3 is not installed, ``[".[EXTRA]"]``, with which
+        pip installs the extra from the clone in the current folder
     """
     try:
         requirements = metadata.requires(DISTRIBUTION) or []

@@ -378,8 +378,8 @@ def _largest_reward(data: SeriesSet) -> float | None:
 def _has_no_bound(data: SeriesSet) -> bool:
     """Return whether the run logged that its returns are undiscounted.
 
-    Earlier versions logged an infinite bound instead of the flag. A bound is also infinite if a reward is
-    infinite, which fails another criterion.
+    Earlier versions did not log this. They logged an infinite bound on Q instead. The bound is also infinite if a
+    reward is infinite, but then another criterion fails.
     """
     if data.flag(tags.RETURN_IS_UNDISCOUNTED) is not None:
         return data.flag(tags.RETURN_IS_UNDISCOUNTED) is True
@@ -489,4 +489,6 @@ def _check_threshold(criterion: Criterion, where: str) -> None:
     if criterion.threshold is None and check.needs_threshold:
         raise ValueError(f"{where}: the kind {criterion.kind} needs a threshold: add a number")
     if len(criterion.tags) < check.n_tags:
-        raise ValueError(f"{where}: tags is {list(criterion.tags)}; {criterion.kind} needs {check.n_tags} or more")
+        raise ValueError(
+            f"{where}: tags is {list(criterion.tags)}; the kind {criterion.kind} needs {check.n_tags} or more tags"
+        )

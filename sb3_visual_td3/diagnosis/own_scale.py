@@ -214,8 +214,8 @@ def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 def rate_tags(names: Iterable[str]) -> list[str]:
     """Return the tags that hold the learning rate of a run.
 
-    The alert ``alerts/learning_rate_too_high`` is not a rate. The rates by group are left out: a rate of 0 for one
-    group is intended if other groups learn.
+    The tag ``alerts/learning_rate_too_high`` is left out, because it holds an alert and not a rate. The tags of
+    parameter groups are left out too, because a user may set the rate of one group to 0 while other groups learn.
     """
     others = set(tags.GROUP_LR.values())
     found = []
@@ -267,7 +267,7 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Compare Q with the range of the returns; if Q is not logged, use minus the actor's loss instead.
 
-    For SAC, Q may exceed the returns by the value of its entropy bonus. The means over twentieths of the run are
+    For SAC, Q may exceed the returns by the value of its entropy bonus. Medians over a twentieth of the points are
     compared, not single points.
     """
     scale = return_scale(data)
@@ -320,7 +320,9 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
-    """Return the Q values of the policy's actions, or else those of replayed pairs, or else minus the actor's loss.
+    """Return the Q values that a run logged, or else minus the actor's loss; None if neither was logged.
+
+    The Q values of the policy's actions are preferred to those of the actions in the replay buffer.
 
     SAC's actor loss is ``alpha log pi - Q``. It differs from minus Q by an entropy term, for which
     :func:`q_within_returns` allows.

@@ -32,14 +32,17 @@ side: a loss counts as unsupported only above ten times this scale, which is 10,
 
 
 class QSupport(NamedTuple):
-    """Compare the actor's loss at the end of a run with the largest replayed Q.
+    """Compare the actor's loss at the end of a run with the largest Q of state-action pairs in the replay buffer.
 
-    :ivar ratio: magnitude of the loss, divided by the scale of Q
+    The Q values support the loss if it is at most ``UNSUPPORTED`` times as large as they are.
+
+    :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
-    :ivar q_scale: the largest |Q| on replayed pairs, at least 1
-    :ivar first_unsupported_step: the step from which the loss was unsupported; None if the loss was always supported
-    :ivar estimated: whether the scale of Q was estimated from the critic's loss. Such an estimate can show that a loss
-        is not supported, but not that it is supported.
+    :ivar q_scale: the largest |Q| of state-action pairs in the replay buffer, at least 1
+    :ivar first_unsupported_step: the step from which the Q values did not support the loss; None if they always
+        supported it
+    :ivar estimated: whether ``q_scale`` was estimated from the critic's loss, because no Q was logged. Such an estimate
+        can show that a loss is not supported, but not that it is supported.
     """
 
     ratio: float

@@ -461,9 +461,11 @@ def _last_beat_first_half(values: FloatArray) -> bool:
 
 
 def _has_hole(series: Series) -> bool:
-    """Return whether a part of the curve is missing: one pause takes a fifth of the span, and most are far shorter.
+    """Return whether a part of the curve is missing.
 
-    With fewer than ten points, pauses of a fifth are normal, so only a pause of half of the span counts.
+    A part is missing if one gap between two points is longer than a fifth of the curve, and more than five times as
+    long as the median gap. With fewer than ten points, such gaps are normal, so only a gap of more than half of the
+    curve counts.
     """
     pauses = np.diff(series.offsets)
     longest, span = float(pauses.max()), float(pauses.sum())

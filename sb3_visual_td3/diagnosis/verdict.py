@@ -97,10 +97,13 @@ ABOUT_LEARNING = frozenset(["learning", "policy_drives"])
 
 
 def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Literal["yes", "no", "unknown"]:
-    """Return the answer of the blocking criteria to one of the two questions.
+    """Answer one of the two questions about a run: is it learning, or is it stable?
+
+    Only criteria that count for the verdict (``blocking``) are read.
 
     :param results: results of all criteria
     :param about_learning: True for "is it learning?", False for "is it stable?"
+    :return: "no" if a criterion failed, "unknown" if one is unknown or none passed, otherwise "yes"
     """
     asked = {r.status for r in results if r.blocking and (r.id in ABOUT_LEARNING) is about_learning}
     if Status.FAIL in asked:

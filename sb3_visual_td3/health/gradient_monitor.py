@@ -318,7 +318,7 @@ def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:
 
 
 def _numbers(tensors: dict[str, th.Tensor]) -> dict[str, Any]:
-    """Convert each scalar tensor to its value as a Python float, which is exact, and the name of its dtype."""
+    """Convert each scalar tensor to a list of its exact value as a Python float and the name of its dtype."""
     return {
         name: [number, str(tensors[name].dtype).removeprefix("torch.")] for name, number in _transfer(tensors).items()
     }

@@ -173,7 +173,10 @@ class NetworkProbe:
 
 
 def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Return the weights with at most ``SMALL`` numbers (biases, output layers), or the smallest weight."""
+    """Return the small tensors among some weights: those with at most ``SMALL`` numbers, such as biases.
+
+    If all tensors are larger, the one with the fewest numbers is returned.
+    """
     small = [weight for weight in weights if weight.numel() <= SMALL]
     return small or [min(weights, key=th.Tensor.numel)]
 

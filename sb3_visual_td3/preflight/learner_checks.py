@@ -77,7 +77,7 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
 
 @contextmanager
 def random_states_kept() -> Iterator[None]:
-    """Restore the global random states of Python, NumPy and torch at the end of the block."""
+    """Restore the global random states of Python, NumPy and torch at the end of a ``with`` block."""
     python, numpy, torch = random.getstate(), np.random.get_state(), th.get_rng_state()
     cuda = th.cuda.get_rng_state_all() if th.cuda.is_available() else []
     try:

@@ -58,7 +58,7 @@ _OF_THE_ACTORS_ENCODER = tuple(
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold a property of the run that the event file does not show and a setting states.
+    """Hold a property of the run that the event file does not show, but that a settings file states.
 
     :param tag: the 0/1 tag that would have shown the property
     :param meaning: the property in words
@@ -138,7 +138,7 @@ def effect(
 
 @dataclass(frozen=True)
 class RunSections:
-    """Hold the numbers of all sections of a report; the numbers of a section without data are empty."""
+    """Hold the numbers that the sections of a report show; a section without data has no numbers."""
 
     growth: Growth
     norms: Norms
@@ -153,11 +153,12 @@ class RunSections:
     def of(
         cls, data: SeriesSet, criteria: Sequence[CriterionResult] = (), diagnoses: Sequence[Diagnosis] = ()
     ) -> RunSections:
-        """Compute the numbers of all sections.
+        """Compute the numbers that the sections of a report show.
 
         :param data: the series of the run
-        :param criteria: the judged criteria, some of which need missing tags
-        :param diagnoses: the diagnoses, which show whether norms were taken after clipping
+        :param criteria: the results of the criteria, which name the tags that the run did not log
+        :param diagnoses: the diagnoses of the run; clipping_masks_divergence shows that the norms were taken after
+            clipping
         """
         # Sums and ratios of huge values overflow to infinity. Infinity is the right number here, so no warning is
         # shown.
@@ -271,7 +272,7 @@ class Analysis:
         return self.sections.alerts
 
     def blocking(self, status: Status) -> tuple[CriterionResult, ...]:
-        """Return the results of the blocking criteria that have the given status."""
+        """Return the criteria that count for the verdict on this run and have the given status."""
         return tuple(r for r in self.criteria if r.blocking and r.status is status)
 
     @property

@@ -112,7 +112,7 @@ def _grouped(events: dict[Path, tuple[Path, ...]], tables: dict[Path, tuple[Path
 
 
 def _nearest(folder: Path, runs: Iterable[Path]) -> Path | None:
-    """Return the nearest parent of a folder that is a run; None if no parent is a run."""
+    """Return the run that contains a folder: its nearest parent that is a run; None if no parent is a run."""
     known = set(runs)
     return next((above for above in folder.parents if above in known), None)
 

@@ -56,7 +56,7 @@ class VerdictOverTime:
 
     @property
     def part_after(self) -> float | None:
-        """Return the fraction of the run after ``no_go_from``, in [0, 1]; None without such a step."""
+        """Return the fraction of the run after ``no_go_from``, in [0, 1]; None if the run does not end as NO-GO."""
         if self.no_go_from is None:
             return None
         return (self.end - self.no_go_from) / (self.end - self.begin)
@@ -76,7 +76,7 @@ class VerdictOverTime:
 def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
     """Judge a run at each twentieth of its steps.
 
-    :param data: the run, with the tags that its own code logged
+    :param data: the run's points, under the names that its own code logged
     :param judge: function that returns the verdict on a run
     :return: the verdicts; None for a run that has made no step
     """

@@ -69,7 +69,7 @@ class Recommendation:
     """Hold the recommended changes for a run.
 
     :param changes: changes to the hyperparameter file
-    :param code: by id of the diagnosis, a sentence on the part of the cure that is not a hyperparameter
+    :param code: maps the id of a diagnosis to a sentence that says what to change apart from hyperparameters
     """
 
     changes: tuple[Change, ...] = ()

@@ -84,10 +84,13 @@ class _Clock(NamedTuple):
         return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
 
     def runs_with(self, track: Track) -> bool:
-        """Return whether a tag's steps count the same as the run's x-axis, by comparing steps written at the same time.
+        """Return whether the steps of a tag have the same unit as the steps of the run.
 
-        The steps are compared at the last record of the tag or the run, whichever ends first. The last step of each
-        would mislead, because a tag may end long before the run.
+        The unit is the same if the tag and the run had about the same step at the same record of the file. The record
+        compared is the last one of the tag or of the run, whichever ends first. To compare the last steps of both would
+        mislead, because a tag may end long before the run.
+
+        :param track: the points of the tag
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))

@@ -265,7 +265,11 @@ def own_arguments() -> frozenset[str]:
 
 
 def known_names() -> frozenset[str]:
-    """Return the names of the settings of SB3's TD3, VisualTD3 and a run, and of the groups of settings."""
+    """Return the names of all settings that the report knows.
+
+    These are the arguments of SB3's TD3 and of VisualTD3, the settings of a run (such as ``env_id``), and names such as
+    ``policy_kwargs`` that hold several settings.
+    """
     return own_arguments() | {*_known_defaults()["td3"], *_GROUPS, *_IDENTITY, "policy", "preset"}
 
 

@@ -362,9 +362,14 @@ def _add(points: _Points, name: str, step: int, value: float) -> None:
 
 
 def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[tuple[int, str]]:
-    """Return the index and the name of each column with values.
+    """Return the index and the metric's name of each column that holds a metric.
 
-    Weights & Biases exports a chart as ``RUN - METRIC``, ``RUN - METRIC__MIN`` and ``RUN - METRIC__MAX``.
+    A Weights & Biases export has three columns for a chart: ``RUN - METRIC``, ``RUN - METRIC__MIN`` and
+    ``RUN - METRIC__MAX``. Only the first of them is returned, as ``METRIC``.
+
+    :param heading: the names of the columns
+    :param at_step: index of the column with the steps
+    :param runs: the names of the runs in the column names are added to this set
     """
     found = []
     for at, column in enumerate(heading):

@@ -607,5 +607,5 @@ def _array(array: ArrayRecord, folder: Path, objects: ObjectStore) -> AnyArray:
         return ChunkedArray(array.shape, dtype, array.chunk_bytes, array.chunks, objects)
     read: NDArray[Any] = np.empty(array.shape, dtype)
     if not read_fully(folder / SMALL_ARRAYS_NAME, bytes_of(read), array.offset):
-        raise SnapshotError(f"{SMALL_ARRAYS_NAME} is damaged (it ends within {array.path})")
+        raise SnapshotError(f"{SMALL_ARRAYS_NAME} is damaged (it ends in the middle of the array {array.path})")
     return read

@@ -324,7 +324,7 @@ class RayVecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Return for each environment whether it is wrapped in this class."""
+        """Return for each environment whether it is wrapped in a given class."""
         return self._call("is_wrapped", wrapper_class, indices=indices)
 
     def _call(self, request: str, *arguments: Any, indices: VecEnvIndices = None) -> list[Any]:

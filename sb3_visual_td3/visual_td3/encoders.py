@@ -157,7 +157,10 @@ class CombinedEncoder(CombinedExtractor):
 def _encoder_of(
     picture: spaces.Box, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool, key: str
 ) -> BaseFeaturesExtractor:
-    """Build the encoder of one entry of a Dict; for NatureCNN, use the class that fits the order of the axes."""
+    """Build the encoder for one image of a Dict observation.
+
+    NatureCNN is replaced by :class:`ChannelsLastNatureCNN` if the image has its channels last.
+    """
     if image_encoder is NatureCNN and normalized_image and channels_are_last(picture):
         image_encoder = ChannelsLastNatureCNN
     try:

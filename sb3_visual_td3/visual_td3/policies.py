@@ -413,7 +413,12 @@ class VisualTD3Policy(TD3Policy):
             self._uses_average = True
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """Return ``(batch, action_dim)`` actions in [-1, 1], from the average of the actor if there is one."""
+        """Return the actions of the averaged actor, or those of the trained actor if there is no average.
+
+        :param observation: the observations
+        :param deterministic: has no effect, because the actors are deterministic
+        :return: actions ``(batch, action_dim)`` in [-1, 1]
+        """
         if self.averaged_actor is not None and self._uses_average:
             actions: th.Tensor = self.averaged_actor(observation)
             return actions

@@ -85,7 +85,7 @@ class Arithmetic:
         self.is_exact = is_stock and precision == "fp32"
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Return a context in which matrix products and convolutions use the dtype in force.
+        """Return a context in which matrix products and convolutions use ``self.dtype``: bfloat16 or float32.
 
         Weights stay in float32, as do losses, optimizers and the last layer of every head.
         """
@@ -230,7 +230,7 @@ def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tens
 
     :param extractor: the features extractor of actor or critic
     :param observations: observations that :class:`Preparation` returned
-    :return: ``(batch, features)``
+    :return: the features, ``(batch, features)``
     """
     if _does_the_same(extractor, CombinedExtractor):
         assert isinstance(observations, Mapping)

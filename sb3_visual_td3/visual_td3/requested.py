@@ -165,9 +165,9 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
         for name in at_load.keys() & {"gamma", "n_steps"}:
             if model.replay_buffer_kwargs.get(name, at_load[name]) != at_load[name]:
                 raise ValueError(
-                    f"load() was given {name}={at_load[name]!r}, but the model was made with "
-                    f"replay_buffer_kwargs={requested['replay_buffer_kwargs']!r}, which sets another {name} for the "
-                    "replay buffer: give replay_buffer_kwargs to load() too"
+                    f"load() was given {name}={at_load[name]!r}, but the saved model has "
+                    f"replay_buffer_kwargs={requested['replay_buffer_kwargs']!r}, so its replay buffer would keep "
+                    f"another {name}: expected the same {name} in both; give load() matching replay_buffer_kwargs too"
                 )
     if "stats_window_size" in at_load:
         # Stable-Baselines3 stores the size as _stats_window_size. The saved windows have the old size, so they are

@@ -292,7 +292,10 @@ class VisualTD3(TD3):
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
-        """Set up precision and fast updates, which are off if updates must equal Stable-Baselines3's bit for bit."""
+        """Set up the precision of the updates and the methods that make them faster.
+
+        The faster methods are off if updates must equal Stable-Baselines3's bit for bit.
+        """
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)
         self._prepare: Preparation | None = None
@@ -432,7 +435,7 @@ class VisualTD3(TD3):
         The critics compute the Q-values from the features of their own encoder.
 
         :param batch: the transitions of this update
-        :return: the loss without the penalty, a scalar
+        :return: the actor's loss without ``pre_tanh_penalty``, a scalar
         """
         if self._is_stock_policy:
             # As TD3, whose networks encode the observations themselves

@@ -1,7 +1,7 @@
 """Implement ``visual-td3 doctor``: examine environment, settings and learner of a training run before it starts.
 
-The command takes all flags of ``visual-td3 train``, so that a command line can be examined unchanged. The doctor's own
-arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` runs the checks.
+The command takes all flags of ``visual-td3 train``: to examine a training command, replace ``train`` by ``doctor``. The
+doctor's own arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` runs the checks.
 """
 
 from __future__ import annotations

@@ -235,11 +235,13 @@ def check_algorithm(algo: Any) -> None:
 
 
 def read_code(code: str) -> Any:
-    """Return the data that rl-zoo would get by evaluating a setting, without running code.
+    """Read a setting that is written as Python code, such as ``dict(a=1)``, as data; no code is run.
+
+    rl-zoo would call ``eval`` on the text.
 
     :param code: a literal, ``dict(a=1)``, or a class as it is named in rl-zoo's files, such as
         ``dict(activation_fn=nn.ReLU, net_arch=[64])`` or ``HerReplayBuffer``
-    :return: numbers, strings, lists and mappings of these, and marks for classes
+    :return: numbers, strings, lists and mappings of these; a class becomes ``{CLASS_MARK: its dotted path}``
     :raises ValueError: if the setting is any other code
     """
     if len(code) > MAX_CHARACTERS:
@@ -529,7 +531,13 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Check the environments and folders among the arguments of a class that is not the user's own."""
+    """Check the arguments of a class that a run's files name: its evaluation environment, and folders to write to.
+
+    :param path: dotted path of the class, such as a callback
+    :param kwargs: its arguments
+    :param permission: what the resumed run may do; without ``--trust`` it may write into RUN_DIR only
+    :raises ValueError: if an argument is invalid or not permitted
+    """
     if isinstance(kwargs.get("eval_env"), str):
         check_env_id(kwargs["eval_env"], f"eval_env of {path}")
     _check_keywords(kwargs.get("eval_env_kwargs"), f"eval_env_kwargs of {path}")

@@ -64,9 +64,10 @@ assumed."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare Q, or minus the actor's loss, with the largest returns, over twentieths of the run.
+    """Compare Q with the largest returns; if Q is not logged, minus the actor's loss is compared.
 
-    A run whose return shows learning is not reported, unless the ratio is extreme.
+    Medians of Q over a twentieth of the points are compared, not single points. A run whose return shows learning is
+    not reported, unless the ratio is extreme.
     """
     kind = recognise(data.names())
     if kind.family not in (Family.OFF_POLICY, Family.VALUE_BASED):

@@ -241,7 +241,7 @@ class Prop(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of static objects, with which semantic cameras show the prop."""
+        """Return the semantic tag of static objects, which semantic cameras draw in place of the prop."""
         return _STATIC_TAG
 
     @property
@@ -305,7 +305,7 @@ class Vehicle(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of this kind of vehicle, with which semantic cameras show it."""
+        """Return the semantic tag of this kind of vehicle, which semantic cameras draw in its place."""
         return bytes([self.model.semantic_tag])
 
     @property

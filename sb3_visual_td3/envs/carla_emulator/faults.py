@@ -50,7 +50,7 @@ class Fault(NamedTuple):
 
 
 def parse_fault(text: str) -> Fault:
-    """Parse a fault of the command line.
+    """Parse a fault that was given on the command line.
 
     :param text: ``KIND[=AMOUNT]``, ``KIND[=AMOUNT]@TICK`` or ``KIND[=AMOUNT]@every:N``.
     :raises ValueError: if the text has a different form, the kind is unknown, or the kind does not permit the amount or

@@ -152,7 +152,12 @@ class FreeCamera:
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
     def _lay_out(self) -> list[_Strip]:
-        """Choose for each sample the level of the ground raster whose texels are about as large as the sample."""
+        """Choose for each sample of the picture a ground raster whose pixels are about as large as the sample.
+
+        The ground is stored at several resolutions, like a mipmap. A sample is a part of a pixel of the picture.
+
+        :return: one strip for each resolution that is used.
+        """
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = np.where(up < 0.0, self._up_m / -up, np.inf)

@@ -23,16 +23,16 @@ from sb3_visual_td3.envs.road.maps import Scene
 _TURN_RAD = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 """Flags of OpenCV's warp. ``WARP_INVERSE_MAP`` tells OpenCV that the matrices here lead from the pixels of the picture
-to the texels of the ground, not the other way."""
+to the pixels of the ground raster, not the other way."""
 
 
 class Band(NamedTuple):
-    """Describe some rows below the horizon that are drawn from the same level of the ground raster."""
+    """Describe a group of picture rows below the horizon that are drawn from the ground raster in one resolution."""
 
     n_rows: int
     """Number of rows of the picture; the last band takes all remaining rows."""
     level: int
-    """Level of the ground raster: each level halves the resolution of the one before."""
+    """Resolution of the ground raster: 0 is the finest, and each level halves the resolution of the one before."""
     samples: int
     """Number of samples per row, which are averaged, because a row near the horizon covers many metres of road."""
 
@@ -101,7 +101,7 @@ class Camera:
         self._from_world: dict[str, NDArray[np.float64]] = {}
 
     def weather_filter(self, sky: Sky) -> WeatherFilter:
-        """Return a filter that applies the light of ``sky`` to this camera's pictures."""
+        """Return a filter that applies the light, haze and rain of ``sky`` to this camera's pictures."""
         # Rows are height * focal / down metres away (see ``_to_vehicle``).
         down = np.arange(self._height - self._horizon) + 0.5
         sides = (np.arange(self._width) + 0.5 - self._width / 2.0) / self._focal_px
@@ -122,7 +122,8 @@ class Camera:
         middle = (1.0 + yaw_rad / _TURN_RAD % 1.0) * self._n_sky_columns
         columns = (self._sky_columns + middle).astype(np.intp)
         np.take(self._sky(scene), columns, axis=1, out=frame[: self._horizon], mode="clip")
-        # All strips at once, (n_strips, 3, 3): samples -> metres from the vehicle -> metres of the world -> texels.
+        # All strips at once, (n_strips, 3, 3): samples -> metres from the vehicle -> metres of the world -> pixels of
+        # the ground raster.
         to_world = pose_matrix(x_m, y_m, yaw_rad)
         matrices = self._to_texels(scene) @ to_world @ self._to_vehicles
         for strip, matrix in zip(self._strips, matrices, strict=True):
@@ -213,7 +214,11 @@ class Camera:
         return np.asarray(forward_left @ right_down)
 
     def _to_texels(self, scene: Scene) -> NDArray[np.float64]:
-        """Return the matrices that map the world to texels (pixels of the raster), ``(n_strips, 3, 3)``, cached."""
+        """Return a matrix for each strip of the picture that maps the world to pixels of the ground raster, cached.
+
+        :param scene: the map.
+        :return: ``(n_strips, 3, 3)``.
+        """
         if scene.name not in self._from_world:
             self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])
         return self._from_world[scene.name]
@@ -245,7 +250,7 @@ _GREYS = np.arange(256)
 
 
 def _table(red: float, green: float, blue: float) -> NDArray[np.uint8]:
-    """Return for each grey value the colour of a given hue that has this grey value, ``(256, 3) uint8``."""
+    """Return a table of colours, ``(256, 3) uint8``: all have one hue, and colour ``i`` is as bright as grey ``i``."""
     hue = np.array([red, green, blue])
     hue /= hue @ _LUMINANCE  # hue @ luminance is now 1, so grey * hue has the luminance grey
     return np.asarray(np.clip(np.rint(_GREYS[:, None] * hue), 0, 255), np.uint8)

@@ -93,7 +93,7 @@ def paint_scene(
     :param figures: traffic lights, stop lines and pedestrians.
     :param pose: x, y and yaw of the vehicle that carries the camera.
     :param lens: the camera's projection.
-    :param sky: the light; ``None`` on a clear day.
+    :param sky: the light and haze; ``None`` on a clear day.
     """
     painter = _Painter(frame, pose, lens, sky)
     for bar in figures.stop_bars:

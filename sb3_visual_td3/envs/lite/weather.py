@@ -47,11 +47,11 @@ class Sky(NamedTuple):
     """Seed of the rain."""
 
     def gain_and_veil(self, distance_m: float, side: float) -> tuple[float, float]:
-        """Return the gain and the veil of the weather at one place: it changes ``grey`` to ``gain * grey + veil``.
+        """Return how the weather changes grey values at one place: ``grey`` becomes ``gain * grey + veil``.
 
         :param distance_m: metres from the camera, >= 0.
         :param side: tangent of the angle to the side, either sign.
-        :return: gain and veil.
+        :return: the gain, and the veil (the grey that haze adds).
         """
         lit = self.beam * math.exp(-distance_m / _BEAM_M - (side / _HALF_BEAM) ** 2)
         clear = math.exp(-self.haze_per_m * distance_m)
@@ -60,11 +60,11 @@ class Sky(NamedTuple):
     def gains_and_veils(
         self, distances_m: NDArray[np.float32], sides: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the gains and the veils of the weather at many places: ``gain_and_veil`` for arrays.
+        """Return how the weather changes grey values at many places: ``grey`` becomes ``gain * grey + veil``.
 
         :param distances_m: ``(height, width) float32``: metres from the camera.
         :param sides: ``(height, width) float32``: tangent of the angle to the side.
-        :return: gains and veils, new ``float32`` arrays of the same shape.
+        :return: the gains, and the veils (the grey that haze adds), new ``float32`` arrays of the same shape.
         """
         lit = np.float32(self.beam) * np.exp(-distances_m / np.float32(_BEAM_M) - (sides / np.float32(_HALF_BEAM)) ** 2)
         clear = np.exp(np.float32(-self.haze_per_m) * distances_m)
@@ -117,7 +117,7 @@ def choose_sky(weather: str, scene_seed: int) -> Sky | None:
 
 
 class WeatherFilter:
-    """Apply the light of a ``Sky`` to the pictures of one camera.
+    """Apply the light, haze and rain of a ``Sky`` to the pictures of one camera.
 
     :param sky: the light, the haze and the rain.
     :param distances_m: ``(n_rows,)``: for each row below the horizon, the distance of the ground that it shows.
@@ -146,7 +146,10 @@ class WeatherFilter:
         self._n_streaks = round(sky.streaks * math.sqrt(shape[0] * shape[1]))
 
     def apply(self, frame: NDArray[np.uint8]) -> None:
-        """Apply the light to ``frame``, ``(height, width) uint8`` or ``(height, width, 3) uint8``, in place."""
+        """Apply light and haze, but no rain, to ``frame`` in place.
+
+        :param frame: ``(height, width) uint8`` or ``(height, width, 3) uint8``.
+        """
         gain, veil = self._gain, self._veil
         if frame.ndim == 3:
             gain = np.asarray(cv2.merge([gain] * 3), np.uint8)

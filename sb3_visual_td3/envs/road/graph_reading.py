@@ -102,10 +102,11 @@ def _joined_points(row: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -
 
 
 def _runs(at: Sequence[int], marks: Sequence[tuple[LaneMark, ...]]) -> tuple[MarkRun, ...]:
-    """Group consecutive points of a lane that have the same road marks into runs.
+    """Divide a lane into parts along which the road marks do not change.
 
     :param at: indices of the points at which the marks were read.
     :param marks: the marks at each of these points.
+    :return: the first point and the marks of each part.
     """
     runs = [MarkRun(0, marks[0])]
     for first, here in zip(at[1:], marks[1:], strict=True):

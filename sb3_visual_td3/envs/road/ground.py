@@ -50,7 +50,11 @@ class Ground(NamedTuple):
     """Mean grey of the land, with which everything outside the raster is drawn."""
 
     def from_world(self, level: int) -> NDArray[np.float64]:
-        """Return the 3x3 matrix from homogeneous metres of the world to texels of ``level``."""
+        """Return the 3x3 matrix that maps metres of the world to pixels (texels) of a level of the raster.
+
+        :param level: index in ``levels``.
+        :return: the matrix, for homogeneous coordinates.
+        """
         # Half a texel is subtracted, because integer texel coordinates are centres, while x0 and y0 belong to a corner.
         texel_m = TEXEL_M * 2**level
         return np.array(
@@ -144,7 +148,14 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
 
 
 def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m: float) -> None:
-    """Paint a strip into ``raster``, in place, with a smooth edge."""
+    """Paint a line of a given width into ``raster``, in place, with smooth edges.
+
+    :param raster: the raster.
+    :param strip: the line, in metres of the world, and its width.
+    :param grey: the grey value to paint.
+    :param x0_m: x of the raster's outer corner in the world.
+    :param y0_m: y of the raster's outer corner in the world.
+    """
     texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5  # as Ground.from_world
     fixed = (texels * 2**_SUBPIXEL_BITS).round().astype(np.int32)
     cv2.polylines(raster, [fixed], False, grey, max(1, round(strip.width_m / TEXEL_M)), cv2.LINE_AA, _SUBPIXEL_BITS)

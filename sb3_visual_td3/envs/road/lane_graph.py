@@ -32,10 +32,10 @@ MIN_CHANGE_M = 20.0
 
 
 class MarkRun(NamedTuple):
-    """Describe the road markings along a part of a lane."""
+    """Describe the road markings along a part of a lane, on which they do not change."""
 
     first: int
-    """Index of the first point of the lane with these marks; the run ends where the next run begins."""
+    """Index of the lane's point at which the part begins; it ends where the next part begins."""
     marks: tuple[LaneMark, ...]
     """The marks from right to left, with their offsets from the lane's centre."""
 
@@ -56,9 +56,10 @@ class LaneSegment:
     :param junction: number of the junction that contains the lane; ``NO_JUNCTION`` outside of junctions.
     :param points_m: ``(n, 2) float64``, at least two points: x and y of the centre line.
     :param width_m: ``(n,)``: width of the lane.
-    :param left_line_m: ``(n,)``: offset of the road's outer line on the left, positive.
-    :param right_line_m: ``(n,)``: offset of the road's outer line on the right, negative.
-    :param marks: the marks of the road in one or more runs, the first of which begins at point 0.
+    :param left_line_m: ``(n,)``: offset from the lane's centre to the road's outer line on the left, positive.
+    :param right_line_m: ``(n,)``: offset from the lane's centre to the road's outer line on the right, negative.
+    :param marks: the marks of the road. Where they change along the lane, a new entry begins; the first entry begins at
+        point 0.
     :param successors: indices of the segments that follow.
     :param left: index of the segment to the left to which a car may change, or ``NO_LANE``.
     :param right: index of the segment to the right to which a car may change, or ``NO_LANE``.
@@ -158,7 +159,7 @@ class LaneGraph:
 
     @cached_property
     def _bounds(self) -> NDArray[np.float64]:
-        """Return the least and the greatest x and y of the points of each segment, ``(n_segments, 2, 2)``."""
+        """Return (least x, least y) and (greatest x, greatest y) of each segment's points, ``(n_segments, 2, 2)``."""
         return np.stack([(each.points_m.min(axis=0), each.points_m.max(axis=0)) for each in self.segments])
 
     @cached_property

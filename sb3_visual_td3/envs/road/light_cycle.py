@@ -21,7 +21,10 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 @dataclass
 class StageTimes:
-    """Hold how long the lights of a stage are green and yellow, and how long all are red before the next stage."""
+    """Hold how long a group of lights of a junction stays green and yellow, and how long all lights are red afterwards.
+
+    The groups, called stages, take turns.
+    """
 
     green_s: float = GREEN_S
     yellow_s: float = YELLOW_S

@@ -264,11 +264,11 @@ class _Builder:
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
-        """Record at which point of the line each lane of the next stretch begins.
+        """Record at which point of the line each lane of the next part of the route begins.
 
         :param lanes: the segments in driving order, as for ``_add_stretch``.
-        :param begin: fraction of the segments' length at which the stretch begins.
-        :param end: fraction of the segments' length at which the stretch ends.
+        :param begin: fraction of the segments' length at which the part begins.
+        :param end: fraction of the segments' length at which the part ends.
         """
         first_m = self._graph.segments[lanes[0]].length_m
         n = _n_points_of((end - begin) * first_m)
@@ -278,11 +278,11 @@ class _Builder:
             self._lanes.append((lane, self._n_points() + int(share * n), place_m))
 
     def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
-        """Add a stretch of the route to the line: one lane, or neighbouring lanes between which the car changes.
+        """Add a part of the route to the line: one lane, or neighbouring lanes between which the car changes.
 
         :param lanes: the segments in driving order.
-        :param begin: fraction of the segments' length at which the stretch begins.
-        :param end: fraction at which the stretch ends.
+        :param begin: fraction of the segments' length at which the part begins.
+        :param end: fraction of the segments' length at which the part ends.
         :param manoeuvre: number of the junction's manoeuvre; -1 outside of junctions.
         """
         rows = [self._graph.segments[lane] for lane in lanes]
@@ -291,7 +291,7 @@ class _Builder:
         at = np.linspace(begin, end, n)
         n_changes = len(lanes) - 1
         # (n,): the lane at each point, as a number from 0 to n_changes with fractions within a change. Each change has
-        # an equal part of the stretch and lies in its middle.
+        # an equal share of the route's part and lies in the middle of this share.
         progress = np.zeros(n)
         numbers = np.full(n, manoeuvre, np.intp)
         for change in range(n_changes):
@@ -363,7 +363,7 @@ class _Builder:
 
 
 def _n_points_of(length_m: float) -> int:
-    """Return the number of points on a stretch."""
+    """Return the number of points with which a part of a route is drawn, at most ``SPACING_M`` apart, at least 2."""
     return max(2, math.ceil(length_m / SPACING_M) + 1)
 
 

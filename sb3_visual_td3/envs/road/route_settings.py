@@ -54,10 +54,10 @@ class RouteSettings:
         return self.kind != "loop"
 
     def given_on(self, map_name: str) -> tuple[GivenRoute, ...]:
-        """Return the given routes on a map.
+        """Return those of the given routes that can be driven on a map.
 
-        :param map_name: a name, or the path of a file whose name without its suffix is the name of the town.
-        :return: the routes in the order given.
+        :param map_name: name of a map, or path of a map file such as ``maps/Town01.xodr``, which is the map Town01.
+        :return: the routes of this map and the routes for any map, in the order given.
         """
         return tuple(route for route in self.given if route.town in {None, map_name, Path(map_name).stem})
 

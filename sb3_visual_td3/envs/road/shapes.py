@@ -173,7 +173,7 @@ def random_loop(
     :param rng: generator of the loop's random values.
     :param is_clockwise: True for a loop with more right turns than left turns.
     :param min_radius_m: smallest radius of a bend, below 22 m.
-    :param min_straight_m: smallest length of the longest line.
+    :param min_straight_m: the longest straight line of the loop is at least this long.
     :return: the loop.
     :raises ValueError: if ``min_radius_m`` is 22 m or more.
     """

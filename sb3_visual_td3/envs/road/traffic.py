@@ -39,7 +39,7 @@ class IdmSettings:
 
     @cached_property
     def comfort_mps2(self) -> float:
-        """Return 2 sqrt(a b), the denominator in the desired gap of ``idm_acceleration_mps2``."""
+        """Return 2 sqrt(a b), a denominator in ``idm_acceleration_mps2``; a is the acceleration and b the braking."""
         return 2.0 * math.sqrt(self.acceleration_mps2 * self.braking_mps2)
 
     def __post_init__(self) -> None:

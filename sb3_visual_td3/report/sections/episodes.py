@@ -178,7 +178,7 @@ class Episodes:
 
 
 def episodes(data: SeriesSet) -> Episodes:
-    """Compute the numbers about the episodes, whose tags have one point per episode."""
+    """Compute the numbers of the report's section on episodes, from tags that have one point per episode."""
     length, reward = data[tags.EPISODE_LENGTH].finite, data[tags.EPISODE_REWARD].finite
     collisions, invasions = data[tags.EPISODE_COLLISIONS].finite, data[tags.EPISODE_LANE_INVASIONS].finite
     # An episode of length 0 would divide by 0.
