@@ -1,4 +1,4 @@
-"""Raise alerts while a run trains: for problems that the report's rules find, large norms and non-finite values.
+"""Raise alerts during training if a rule finds a problem, a gradient norm is large, or a value is not finite.
 
 The rules are those of ``diagnosis/rules``. The report applies them to a whole run, and this callback applies them to a
 window of the latest updates. A training run that fails is therefore noticed within minutes and not after days.

@@ -115,7 +115,7 @@ def return_tag(name: str) -> ReturnTag | None:
 
 
 def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
-    """Return the tags that hold returns, the best evidence first."""
+    """Return the tags that hold returns; those that show best how the policy develops come first."""
     found = [tag for tag in map(return_tag, names) if tag is not None]
     return tuple(sorted(found, key=lambda tag: (tag.rank, tag.name)))
 

@@ -158,7 +158,7 @@ class DelayedReward(Probe):
     shows_both = False
 
     def step(self, action: NDArray[np.float32]) -> tuple[Picture, float, bool, bool, dict[str, Any]]:
-        """Show the white picture first, then end the episode."""
+        """Show the white picture at the first step, and end the episode at the second step."""
         if self._brightness == BLACK:
             self._brightness = WHITE
             return picture(WHITE), 0.0, False, False, {}

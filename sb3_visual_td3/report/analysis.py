@@ -381,7 +381,7 @@ def _with_flags(series: SeriesSet, answered: Sequence[Answer]) -> SeriesSet:
 def _with_evidence(
     results: tuple[CriterionResult, ...], series: SeriesSet, required: EvidenceLevel
 ) -> tuple[CriterionResult, ...]:
-    """Return the results; if a GO has less evidence than required, add a criterion that prevents the GO."""
+    """Return the results of the criteria; if a GO has less evidence than required, add a result that prevents it."""
     if decide(results) is not Verdict.GO:
         return results
     evidence = evidence_of(series, results, ask(series))

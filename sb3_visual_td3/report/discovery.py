@@ -185,9 +185,10 @@ def _holds_settings(env: Path) -> bool:
 def _possible_envs(run_dir: Path) -> list[Path]:
     """Return the folders below a possible RUN_DIR in which rl-zoo may have kept the settings of a run.
 
-    The content of a folder is listed only if a monitor file shows that it is a RUN_DIR. Otherwise a folder above
-    hundreds of runs would be listed once for each of them. Without a monitor file, the folder's own name, such as
-    Pendulum-v1_3, shows the environment.
+    rl-zoo keeps them in RUN_DIR/ENV, a folder named after the environment. If a monitor file shows that ``run_dir`` is
+    a RUN_DIR, everything in it is returned. Otherwise the folder is not listed, because it may hold hundreds of runs
+    and would be listed once for each of them. ENV is then derived from the name of RUN_DIR: Pendulum-v1_3 may contain
+    Pendulum-v1.
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())

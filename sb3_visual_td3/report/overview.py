@@ -81,7 +81,7 @@ def worst_first(analyses: Sequence[Analysis]) -> list[Analysis]:
 
 
 def overview_lines(analyses: Sequence[Analysis]) -> list[str]:
-    """Return the comparison table as lines for the console.
+    """Return the table that compares several runs, as lines for the console.
 
     :param analyses: two runs or more
     """

@@ -318,12 +318,13 @@ class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc
 
 
 class StoredObservations(VecEnvWrapper):
-    """Let a stock off-policy algorithm store the observations that its policy sees, with rewards normalized.
+    """Let a stock off-policy algorithm store the observations that its policy sees, although VecNormalize is used.
 
-    Stable-Baselines3 (2.9) stores the observation that VecNormalize received. rl-zoo puts VecNormalize inside
-    VecFrameStack and VecTransposeImage, so this observation does not fit the replay buffer: "could not broadcast input
-    array from shape (1,64,64,1) into shape (1,1,64,64)". If VecNormalize does not scale observations, the outermost
-    layer returns the original ones, and this class provides them. VisualTD3 does not need it.
+    With VecNormalize, Stable-Baselines3 (2.9) stores the observation that VecNormalize received. rl-zoo puts
+    VecNormalize inside VecFrameStack and VecTransposeImage, so this observation is neither stacked nor transposed, and
+    does not fit the replay buffer: "could not broadcast input array from shape (1,64,64,1) into shape (1,1,64,64)".
+    This class makes the algorithm store the observation of the outermost layer instead. That is correct if VecNormalize
+    scales rewards only. VisualTD3 does not need this class.
 
     :param venv: the environments with all other layers around them; their VecNormalize has ``norm_obs=False``
     """

@@ -182,7 +182,11 @@ class WorkerMonitor:
         return running
 
     def _is_silent(self, number: int, beat: int | None) -> bool:
-        """Return whether the heartbeat has not changed for too long, by this process's own clock."""
+        """Return whether a worker's heartbeat has not changed for too long, by this process's own clock.
+
+        :param number: number of the worker's trial
+        :param beat: the latest heartbeat; None for a trial without a heartbeat
+        """
         now = self._clock()
         known = self._last_change.get(number)
         if known is None or known[0] != beat:

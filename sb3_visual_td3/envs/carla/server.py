@@ -346,7 +346,7 @@ class Server:
         self._shared_address = address
 
     def ensure(self) -> Address:
-        """Return the address of a server that answers, after starting the simulator if this object starts it.
+        """Return the address of a server that answers; a simulator that this object manages is started if necessary.
 
         :raises SimulatorLostError: if the simulator does not start or does not answer.
         :raises SimulatorUnusableError: if the simulator cannot be used as requested.

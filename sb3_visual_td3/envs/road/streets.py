@@ -45,7 +45,10 @@ _FIRST_JUNCTION, _FIRST_PATH = 100, 1000
 
 
 class _Street(NamedTuple):
-    """Describe a street between two junctions; the grid's nodes in between are corners or lie on a straight line."""
+    """Describe a street of a district, which follows a grid from one junction to the next.
+
+    It turns a corner or goes straight on at each node of the grid between the two junctions.
+    """
 
     nodes: tuple[Node, ...]
 
