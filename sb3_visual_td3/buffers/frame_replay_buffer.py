@@ -243,7 +243,8 @@ class FrameReplayBuffer(ReplayBuffer):
     ) -> None:
         """Store one transition of each environment.
 
-        :param obs: ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict of arrays
+        :param obs: observations before the step, ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict
+            of arrays
         :param next_obs: observations after the step; where an episode ended, its last observation
         :param action: the actions, ``(n_envs, action_dim)``
         :param reward: the rewards, ``(n_envs,)``

@@ -208,7 +208,7 @@ class FrameStore:
         """Copy frames into one array.
 
         :param numbers: numbers of frames, in any shape
-        :return: ``(*numbers.shape, channels, height, width)`` uint8
+        :return: the frames, ``(*numbers.shape, channels, height, width)`` uint8
         """
         flat = numbers.reshape(-1)
         found = np.empty((flat.size, *self.frame_shape), np.uint8)

@@ -428,8 +428,8 @@ class StackStore:
         """Rebuild stacks from their frames.
 
         :param moment: ``BEFORE`` or ``AFTER`` the transitions
-        :param index: an index like numpy's into ``(size, n_envs)``
-        :return: ``(..., channels, height, width)`` uint8, a copy
+        :param index: indexes the axes ``(size, n_envs)`` as in NumPy
+        :return: a copy of the stacks, ``(..., channels, height, width)`` uint8
         """
         ids = self.ids[:, :, moment][index]
         frames = self.frames.take(ids)

@@ -168,7 +168,7 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
     has the variance ``2 k sigma^2 / W^2``. Means without common episodes (``k >= W``) differ with the variance ``2
     sigma^2 / W``.
 
-    :param values: ``(n,)``, finite, ``n >= 2``.
+    :param values: the values of the curve, ``(n,)``, finite, with ``n >= 2``.
     :param averaged_over: number of episodes that one point averages, ``W``.
     :param episodes_between: episodes between two points, ``k``; None stands for ``W``.
     """
@@ -187,7 +187,7 @@ def block_wander(values: FloatArray) -> float:
     Slow noise, such as the drift of the policy, is not cancelled: it moves whole blocks up or down, and so it raises
     the result.
 
-    :param values: ``(n,)``, finite, ``n >= 5``.
+    :param values: the values of the curve, ``(n,)``, finite, with ``n >= 5``.
     :return: standard deviation of the level of a block.
     """
     n_blocks = min(N_BLOCKS, max(values.size // 2, MIN_POINTS))

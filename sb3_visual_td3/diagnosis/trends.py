@@ -146,9 +146,9 @@ def onset(series: Series, mask: BoolArray) -> int | None:
 def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
     """Return the medians of consecutive blocks of equal length; the first blocks may be one value longer.
 
-    :param values: ``(n,)``, ``n >= n_blocks``
+    :param values: the values, ``(n,)``, with ``n >= n_blocks``
     :param n_blocks: number of blocks
-    :return: ``(n_blocks,)``
+    :return: the medians, ``(n_blocks,)``
     """
     # Blocks of the same length become the rows of a table, and one call handles all rows. A call for each block takes a
     # hundred times as long.

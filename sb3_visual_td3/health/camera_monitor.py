@@ -24,7 +24,7 @@ def frame_std(frames: th.Tensor) -> th.Tensor:
 
     The deviation is computed within each frame, because the frames of a covered lens may still differ in brightness.
 
-    :param frames: ``(batch, channels, height, width)`` uint8
+    :param frames: the frames, ``(batch, channels, height, width)`` uint8
     :return: a scalar >= 0 in grey levels; 0 if every frame has a single colour
     """
     return frames.flatten(start_dim=2).float().std(dim=2, correction=0).mean()
@@ -35,7 +35,7 @@ def frame_change(frames: th.Tensor, previous: th.Tensor) -> th.Tensor:
 
     Frame stacks are compared as a whole, so each frame is compared with its successor, whatever the depth of the stack.
 
-    :param frames: ``(batch, channels, height, width)`` uint8
+    :param frames: the frames, ``(batch, channels, height, width)`` uint8
     :param previous: as many frames, from one step earlier
     :return: a scalar in [0, 255] grey levels; exactly 0 if no pixel changed
     """

@@ -103,7 +103,7 @@ def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.
 def action_saturation(actions: th.Tensor) -> th.Tensor:
     """Return the fraction of saturated actions: those with an absolute value above :data:`SATURATED`.
 
-    :param actions: ``(batch, action_dim)`` in [-1, 1]
+    :param actions: the actions, ``(batch, action_dim)`` in [-1, 1]
     :return: a scalar in [0, 1]
     """
     return (actions.abs() > SATURATED).float().mean()
@@ -112,7 +112,7 @@ def action_saturation(actions: th.Tensor) -> th.Tensor:
 def smallest_action_std(actions: th.Tensor) -> th.Tensor:
     """Return the standard deviation of the action dimension that varies least, to find a stuck but unsaturated action.
 
-    :param actions: ``(batch, action_dim)``
+    :param actions: the actions, ``(batch, action_dim)``
     :return: a scalar >= 0
     """
     return actions.std(dim=0, correction=0).min()

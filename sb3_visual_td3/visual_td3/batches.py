@@ -21,7 +21,7 @@ def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
 
     All channels of one image (a frame stack) move together. The shifts are drawn from torch's global generator.
 
-    :param images: ``(batch, channels, height, width)``, any dtype
+    :param images: the images, ``(batch, channels, height, width)``, of any dtype
     :param pad: largest shift in pixels, up or down and left or right; 0 returns the images unchanged
     :return: a tensor of the same shape and dtype
 
@@ -36,9 +36,10 @@ def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
 def shift_by(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tensor:
     """Shift image ``i``: its new pixel ``(y, x)`` is the old pixel ``(y + rows[i], x + columns[i])``.
 
-    :param images: ``(batch, channels, height, width)``
-    :param rows: ``(batch,)`` pixels; a positive number moves the picture up
-    :param columns: ``(batch,)`` pixels; a positive number moves the picture to the left
+    :param images: the images, ``(batch, channels, height, width)``
+    :param rows: vertical shift of each image in pixels, ``(batch,)``; a positive number moves the picture up
+    :param columns: horizontal shift of each image in pixels, ``(batch,)``; a positive number moves the picture to the
+        left
     :return: a tensor of the same shape and dtype, filled with copies of the edge where the image was moved away
     """
     if images.device.type == "cpu":

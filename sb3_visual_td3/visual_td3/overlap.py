@@ -73,7 +73,7 @@ class OverlappedEnv(VecEnvWrapper):
     def step(self, actions: np.ndarray) -> VecEnvStepReturn:
         """Send the actions, call ``work``, and fetch the reply, even if ``work`` raises an error.
 
-        :param actions: ``(n_envs, action_dim)`` float32, unscaled
+        :param actions: the actions, ``(n_envs, action_dim)`` float32, in the range of the environment
         :return: observations, rewards, dones and infos
         """
         self.step_async(actions)

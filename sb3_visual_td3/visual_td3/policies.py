@@ -237,7 +237,7 @@ class VisualCritic(ContinuousCritic):
         """Return the Q-values of actions.
 
         :param features: ``(batch, features)`` from :meth:`encode` of this critic, never of an actor
-        :param actions: ``(batch, action_dim)`` in [-1, 1]
+        :param actions: the actions, ``(batch, action_dim)`` in [-1, 1]
         :param first_only: True evaluates only the first critic
         :return: one ``(batch, 1)`` tensor per critic
         """

@@ -114,11 +114,11 @@ def can_see_blocks(convolution: nn.Module, height: int, width: int) -> bool:
 
 
 def blocks_of(images: th.Tensor) -> th.Tensor:
-    """Rearrange images so that the pixels of each block become channels.
+    """Rearrange images so that the pixels of each block of ``SIDE`` x ``SIDE`` pixels become channels.
 
-    :param images: ``(batch, channels, height, width)`` uint8, height and width multiples of ``SIDE``
-    :return: ``(batch, channels * SIDE * SIDE, height / SIDE, width / SIDE)`` uint8, channels last in memory; channels
-        are ordered by channel, row and column
+    :param images: the images, ``(batch, channels, height, width)`` uint8; height and width are multiples of ``SIDE``
+    :return: the blocks, ``(batch, channels * SIDE * SIDE, height / SIDE, width / SIDE)`` uint8, with the memory layout
+        channels_last. The new channels are ordered by old channel, row and column
     """
     batch, channels, height, width = images.shape
     # Four pixels of a row are moved as one 32-bit number:

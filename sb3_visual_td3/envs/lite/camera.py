@@ -217,7 +217,7 @@ class Camera:
         """Return a matrix for each strip of the picture that maps the world to pixels of the ground raster, cached.
 
         :param scene: the map.
-        :return: ``(n_strips, 3, 3)``.
+        :return: the matrices, ``(n_strips, 3, 3)``.
         """
         if scene.name not in self._from_world:
             self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])

@@ -97,7 +97,7 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     Each period of a dash and a gap has the dash in its middle, so that dashes continue evenly from one road to the
     next.
 
-    :param line_m: ``(n, 2)``, evenly spaced points of the mark.
+    :param line_m: evenly spaced points of the mark, ``(n, 2)``.
     :param kind: paint of the mark: solid or broken.
     :param length_m: length of the road in metres, from which the number of dashes follows. All marks of the road
         therefore have equally many dashes, although in a bend the marks differ in length.

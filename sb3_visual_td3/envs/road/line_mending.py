@@ -31,7 +31,7 @@ def along_line_m(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
 def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return the indices of the points that are left if repeated points and backward steps are removed.
 
-    :param points_m: ``(n, 2)``, in driving order.
+    :param points_m: the points, ``(n, 2)``, in driving order.
     :return: indices in ascending order; the first point is always kept.
     """
     # Usually there are only repeated points, where two lanes join.
