@@ -52,7 +52,7 @@ class ObservationStore(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return ``(size, n_envs, *observation)``."""
+        """Return the shape of all observations, ``(size, n_envs, *observation)``."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -216,7 +216,7 @@ class ObservationView:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return ``(size, n_envs, *observation)``."""
+        """Return the shape of all observations, ``(size, n_envs, *observation)``."""
         return self._store.shape
 
     @property

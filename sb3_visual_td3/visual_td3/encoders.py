@@ -60,7 +60,11 @@ class Convolutions(BaseFeaturesExtractor):
         self.cnn = nn.Sequential(*modules, nn.Flatten()).to(memory_format=th.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        """Return ``(batch, features_dim)`` non-negative features of ``(batch, channels, height, width)`` images."""
+        """Return the features of images, all of them non-negative.
+
+        :param observations: the images, ``(batch, channels, height, width)``
+        :return: the features, ``(batch, features_dim)``
+        """
         if self.channels_last:
             observations = observations.permute(0, 3, 1, 2)
         images = observations + self.offset if self.offset else observations
@@ -99,7 +103,11 @@ class ChannelsLastNatureCNN(NatureCNN):
         self._observation_space = observation_space
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        """Return ``(batch, features_dim)`` features of ``(batch, height, width, channels)`` images."""
+        """Return the features of images whose channels are last.
+
+        :param observations: the images, ``(batch, height, width, channels)``
+        :return: the features, ``(batch, features_dim)``
+        """
         return super().forward(observations.permute(0, 3, 1, 2))
 
 
@@ -201,7 +209,11 @@ class PictureTrunk(nn.Module):
         self.trunk = Trunk(len(self.pictures), trunk_dim)
 
     def forward(self, features: th.Tensor) -> th.Tensor:
-        """Return ``(batch, trunk_dim + vectors)``: the trunk's output, followed by the unchanged vectors."""
+        """Return the trunk's output for the pictures, followed by the unchanged vectors.
+
+        :param features: the features of all pictures and vectors, ``(batch, features)``
+        :return: ``(batch, trunk_dim + vectors)``
+        """
         pictures: th.Tensor = self.trunk(features[:, self.pictures])
         return th.cat([pictures, features[:, self.vectors].to(pictures.dtype)], dim=1)
 

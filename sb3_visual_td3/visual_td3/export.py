@@ -66,7 +66,7 @@ class ExportableActor(nn.Module):
             self._scales[key] = names
 
     def forward(self, *observations: th.Tensor) -> th.Tensor:
-        """Return ``(batch, *action_shape)`` actions in the environment's range."""
+        """Return the actions for a batch of observations, ``(batch, *action_shape)``, in the environment's range."""
         parts = {key: self._scaled(key, part) for key, part in zip(self.input_names, observations, strict=True)}
         scaled: th.Tensor = self.actor(parts if self._is_dict else parts[self.input_names[0]])
         scaled = scaled.reshape(-1, *self._action_shape)

@@ -152,15 +152,15 @@ class VisualActor(Actor):
             return features_of(self, observations)
 
     def pre_tanh(self, features: th.Tensor) -> th.Tensor:
-        """Return ``(batch, action_dim)`` activations before the squashing tanh."""
+        """Return the activations before the tanh that limits actions, ``(batch, action_dim)``."""
         return head(self.mu[:-1], self.trunk(features))
 
     def act(self, features: th.Tensor) -> th.Tensor:
-        """Return ``(batch, action_dim)`` actions in [-1, 1] for the encoder's features."""
+        """Return the actions for the encoder's features, ``(batch, action_dim)`` in [-1, 1]."""
         return th.tanh(self.pre_tanh(features))
 
     def forward(self, obs: PyTorchObs) -> th.Tensor:
-        """Return ``(batch, action_dim)`` actions in [-1, 1]."""
+        """Return the actions for a batch of observations, ``(batch, action_dim)`` in [-1, 1]."""
         return self.act(self.encode(obs))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

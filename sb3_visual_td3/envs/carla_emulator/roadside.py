@@ -313,19 +313,19 @@ class LightCalls:
         return VOID
 
     def on_set_traffic_light_green_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long a light is green. The time also applies to the other lights of its stage of the cycle."""
+        """Set how long a light is green. The time also applies to the lights that are green together with it."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).green_s = _seconds(seconds)
         return VOID
 
     def on_set_traffic_light_yellow_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long a light is yellow. The time also applies to the other lights of its stage of the cycle."""
+        """Set how long a light is yellow. The time also applies to the lights that are yellow together with it."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).yellow_s = _seconds(seconds)
         return VOID
 
     def on_set_traffic_light_red_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long all lights of the junction are red after the stage of this light."""
+        """Set how long all lights of the junction are red after this light was yellow."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).red_s = _seconds(seconds)
         return VOID

@@ -30,7 +30,7 @@ class Band(NamedTuple):
     """Describe a group of picture rows below the horizon that are drawn from the ground raster in one resolution."""
 
     n_rows: int
-    """Number of rows of the picture; the last band takes all remaining rows."""
+    """Number of rows of the picture; the last group takes all remaining rows."""
     level: int
     """Resolution of the ground raster: 0 is the finest, and each level halves the resolution of the one before."""
     samples: int
@@ -41,9 +41,9 @@ class Band(NamedTuple):
 # ``Camera._to_vehicle``), so far rows cover much more ground than near ones. If all rows were drawn from the finest
 # level, far marks would break into dots. Coarser levels prevent this, as mipmaps do in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
-"""Bands for small frames, from the horizon downwards."""
+"""Groups of rows for small frames, from the horizon downwards."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
-"""Bands for large pictures."""
+"""Groups of rows for large pictures."""
 
 
 class _Strip(NamedTuple):
@@ -172,7 +172,7 @@ class Camera:
             cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
 
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
-        """Return the precomputed geometry of each band: its rows, and the matrix that maps them to the ground."""
+        """Compute for each group of rows which rows it covers, and the homography from these rows to the ground."""
         strips, first = [], self._horizon
         for band in bands:
             is_last = band is bands[-1]

@@ -23,8 +23,8 @@ _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
 _CLEARANCE_M = 0.05
 """A piece of a walkway that is closer than this to the edge of a lane is left out, because it would lie on the road."""
 _NEAR_M = 5.0
-"""Only lanes whose centre is closer than this to a piece are checked, because no lane is wide enough to reach the piece
-from farther away."""
+"""To find out whether a piece of a walkway lies on a road, only lanes whose centre is closer than this are checked. No
+lane is wide enough to reach the piece from farther away."""
 _JOIN_M = 1.5
 """Ends of walkways that are closer to each other than this are merged."""
 _BRIDGE_M = 15.0
@@ -162,7 +162,7 @@ def _is_convex(outline: NDArray[np.float64]) -> bool:
 
 
 def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
-    """Return whether a piece lies beside the road: neither its corners nor its middle are on a lane."""
+    """Return whether a piece of a walkway lies beside the road: neither its corners nor its middle are on a lane."""
     for x_m, y_m in (*outline.tolist(), outline.mean(axis=0).tolist()):
         for gap_m, place in graph.places_near(x_m, y_m, _NEAR_M):
             segment = graph.segments[place.segment]
@@ -172,7 +172,11 @@ def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
 
 
 def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
-    """Join each open end of a walkway to the nearest open beginning; a gap also has an end and a beginning."""
+    """Join each walkway's open end to the nearest open beginning of a walkway, by moving the corners of the beginning.
+
+    An end is open if no piece follows it. Where a piece is missing within a walkway, there are an open end and an open
+    beginning too.
+    """
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]

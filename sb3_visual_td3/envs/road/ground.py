@@ -71,7 +71,7 @@ class Strip(NamedTuple):
 
 
 class GroundPlan(NamedTuple):
-    """Hold everything that is painted on the land."""
+    """Hold all lines that are painted on the land: the asphalt and the marks of the roads."""
 
     paved: tuple[Strip, ...]
     marks: tuple[Strip, ...]
@@ -92,7 +92,7 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
 
 
 def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
-    """Return the lines to paint for one road mark: one line for a solid mark, one per dash for a broken mark.
+    """Return the lines to paint for one road mark: one for a solid mark, one for each dash of a broken mark.
 
     Each period of a dash and a gap has the dash in its middle, so that dashes continue evenly from one road to the
     next.

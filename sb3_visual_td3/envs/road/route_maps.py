@@ -126,7 +126,13 @@ def lane_plan(graph: LaneGraph) -> GroundPlan:
 
 
 def _marks_at(segment: LaneSegment, first: int, end: int, side: float) -> list[Strip]:
-    """Return the painted lines of a lane's mark between two points of the lane; ``side`` is 1 on the left, -1 right."""
+    """Return the lines to paint for the road mark on one side of a part of a lane.
+
+    :param segment: the lane.
+    :param first: index of the lane's point at which the part begins.
+    :param end: index after the last point of the part.
+    :param side: 1 for the left side, -1 for the right side.
+    """
     width_m = segment.width_m[first:end]
     run = next(run for run in segment.marks if run.first == first)
     near = [mark for mark in run.marks if abs(mark.offset_m - side * 0.5 * width_m[0]) < _SAME_PLACE_M]

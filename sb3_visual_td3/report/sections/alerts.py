@@ -22,7 +22,7 @@ _SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
 
 
 class Stretch(NamedTuple):
-    """Describe consecutive active points of one alert.
+    """Describe a period in which one alert was active, by its consecutive active points.
 
     :ivar first_step: step of the first active point
     :ivar last_step: step of the last active point
@@ -70,7 +70,10 @@ class Alert:
 
     @property
     def longest(self) -> Stretch | None:
-        """Return the stretch with the most points, the first of several; None if the alert was never active."""
+        """Return the period with the most points in which the alert was active; None if it was never active.
+
+        If several periods are equally long, the first one is returned.
+        """
         return max(self.stretches, key=lambda stretch: stretch.n_points, default=None)
 
 

@@ -89,7 +89,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Availability:
-    """Hold the tags by kind; kinds without any tag are left out."""
+    """Hold the logged and the missing tags of a run by kind; kinds without any tag are left out."""
 
     kinds: tuple[Kind, ...]
 
@@ -98,7 +98,7 @@ def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> A
     """Group the logged tags by kind, and also the known tags that were not logged.
 
     :param data: the series of the run
-    :param criteria: the judged criteria, some of which need missing tags
+    :param criteria: the results of the criteria, which name the tags that the run did not log
     """
     logged: dict[str, list[Logged]] = {kind: [] for kind in KINDS}
     missing: dict[str, list[Missing]] = {kind: [] for kind in KINDS}
