@@ -129,7 +129,7 @@ class EvaluationCallback(EvalCallback):
         return self._on_event() and continues
 
     def _keep_record(self, rewards: list[float], lengths: list[int], successes: list[bool]) -> None:
-        """Add an evaluation to ``evaluations.npz`` in the format of Stable-Baselines3, which its readers expect.
+        """Add an evaluation to ``evaluations.npz``, in the format of the files that SB3's EvalCallback writes.
 
         :param rewards: return of each episode
         :param lengths: number of steps of each episode

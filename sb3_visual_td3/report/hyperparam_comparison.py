@@ -58,7 +58,7 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """Return the value as text, followed by the spelling of its source if that differs, as in ``0.001 (1e-3)``."""
+        """Return the value as text, such as ``0.001 (1e-3)``: in brackets as its source writes it, if that differs."""
         if self.is_off:
             return "none"
         if self.value is None or self.changes:

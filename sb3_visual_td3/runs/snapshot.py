@@ -541,7 +541,7 @@ class Snapshot:
     def file(self, name: str) -> Path:
         """Return the path of a file in the snapshot.
 
-        :param name: name as given to ``save``
+        :param name: the name that the file got when the snapshot was saved
         :return: its path
         :raises ValueError: if there is no file of that name
         """

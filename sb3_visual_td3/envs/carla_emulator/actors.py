@@ -496,7 +496,7 @@ def _velocity_between(before: Motion, after: Motion, dt_s: float) -> Vector:
 
 
 class Hit(NamedTuple):
-    """Describe a collision event for one of the two actors; the other actor gets its own event."""
+    """Describe a collision of two actors as an event for one of them; the other actor gets its own event."""
 
     actor: Actor
     other: Actor
