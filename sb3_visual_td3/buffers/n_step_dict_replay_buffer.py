@@ -67,11 +67,11 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
     ) -> None:
         """Store one transition of each environment, as DictReplayBuffer does, and check the shapes.
 
-        :param obs: arrays ``(n_envs, *part)`` by key
+        :param obs: observations before the step, arrays ``(n_envs, *part)`` by key
         :param next_obs: observations after the step
         :param action: the actions, ``(n_envs, action_dim)``
         :param reward: the rewards, ``(n_envs,)``
-        :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
+        :param done: the dones, ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
         :raises ValueError: if an observation or the actions have a different shape
         """

@@ -142,7 +142,7 @@ def step_parts(
 
     :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key; an observation that is an array has
         one part
-    :param obs: an array, or a dict of arrays
+    :param obs: observations before the step, an array or a dict of arrays
     :param next_obs: observations after the step
     :param is_dict: True if the observations are dicts
     :return: pairs of arrays, before and after, by key
@@ -169,7 +169,8 @@ def step_actions(
 ) -> NDArray[Any]:
     """Return actions in the stored shape and dtype.
 
-    :param action: ``(n_envs, action_dim)``, or ``(n_envs, *space.shape)`` for an action space with several axes
+    :param action: the actions, ``(n_envs, action_dim)``, or ``(n_envs, *space.shape)`` for an action space with several
+        axes
     :param space: the action space
     :param shape: the stored shape of a step, ``(n_envs, action_dim)``
     :param dtype: the dtype in which the values are stored
@@ -189,7 +190,7 @@ def step_outcomes(
     """Return rewards and ends of episodes as float32.
 
     :param reward: the rewards, ``(n_envs,)``
-    :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
+    :param done: the dones, ``(n_envs,)``, 1 where the episode ended or was truncated
     :param infos: one dict for each environment
     :param n_envs: number of environments
     :return: rewards and dones, each ``(n_envs,)``

@@ -63,7 +63,8 @@ class Guard:
     - ``"rollback"``: at the start of the next rollout, the guard goes back to the last healthy snapshot. It restores
       networks, target networks, optimizers and the range of rewards seen so far, and lowers the learning rates as well.
       Steps, updates, the log and the replay buffer continue. The buffer keeps the transitions of the broken policy,
-      because off-policy algorithms learn from transitions of any policy; ``max_actions`` limits their number.
+      because off-policy algorithms learn from transitions of any policy. ``max_actions`` limits the number of rollbacks
+      and thus the number of such transitions.
 
     After an action, the guard waits for ``WINDOW`` updates. One problem triggers several alerts, and only updates after
     the action show whether they are over. A critical alert that lasts longer, or begins later, triggers the next

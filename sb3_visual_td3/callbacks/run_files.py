@@ -1,9 +1,9 @@
 """Record the lengths of a run's log files in a snapshot, and cut the files back to these lengths for a resumed run.
 
 A killed run has logged steps after its last snapshot. The resumed run makes these steps again, so without a cut every
-curve would show them twice. Event files are long, so a snapshot records only their length. Of text files (Monitor CSVs,
-``progress.csv``, ``alerts.jsonl``), which are short, it records the content. This content is needed because a script
-that is called again overwrites some of these files before training starts.
+curve would show them twice. Event files are long, so a snapshot records only their length. Text files (Monitor CSVs,
+``progress.csv``, ``alerts.jsonl``) are short, so it records their content. This content is needed because a script that
+is called again overwrites some of these files before training starts.
 
 A run may come from another person. Nothing outside the run's own folder is therefore cut or removed, whatever names the
 snapshot contains, and links are not followed.

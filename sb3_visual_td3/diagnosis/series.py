@@ -203,9 +203,9 @@ class SeriesSet:
     def length_from(self, names: Iterable[str]) -> int | None:
         """Return the length of the run in environment steps, as the given tags show it.
 
-        The length is the last step of all known tags whose x-axis counts environment steps. If the sum of the episode
-        lengths is larger, this sum is the length. Tags outside the table in ``common/tags.py`` count only if
-        no known tag was logged, because their x-axis is unknown.
+        The length is the largest step of the known tags whose x-axis counts environment steps, or the sum of the
+        episode lengths if that is larger. Tags that are not in the table of ``common/tags.py`` count only if no known
+        tag was logged, because their x-axis is unknown.
 
         :param names: the tags to read
         :return: the length in environment steps; None if none of these tags shows it

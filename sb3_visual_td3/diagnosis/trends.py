@@ -102,7 +102,7 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     compared instead.
 
     :param lengths: one point per episode; the values are environment steps
-    :param min_episodes: the fewest episodes of a third
+    :param min_episodes: the fewest episodes that a third must hold
     :return: both medians; None if a half holds fewer than two episodes
     """
     finite = lengths.finite
@@ -126,8 +126,8 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
 def onset(series: Series, mask: BoolArray) -> int | None:
     """Return the step from which a condition holds.
 
-    If the condition holds at the end of the series, this is the start of the last stretch in which it holds. Otherwise
-    this is the first step at which it holds.
+    If the condition holds at the end of the series, this is the step since which it has held without interruption.
+    Otherwise this is the first step at which it holds.
 
     :param series: the points that the condition was evaluated on
     :param mask: ``(n,) bool``, whether the condition holds at each point

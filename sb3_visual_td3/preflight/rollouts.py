@@ -23,13 +23,14 @@ Observations = NDArray[Any] | dict[str, NDArray[Any]]
 class Rollout:
     """Hold the steps of a vectorized environment in order; each entry holds one step of all environments.
 
-    :ivar observations: one more than the number of steps, because the first observation is from ``reset()``
+    :ivar observations: the observation from ``reset()``, followed by the observation that each step returned; at the
+        end of an episode this is the first observation of the next episode
     :ivar next_observations: the observation after each step; at the end of an episode, its terminal observation and not
         the first observation of the next episode
-    :ivar actions: ``(n_envs, *action_shape)`` for each step
-    :ivar rewards: ``(n_envs,)`` for each step
-    :ivar dones: ``(n_envs,)`` for each step
-    :ivar infos: one dict for each environment, for each step
+    :ivar actions: the actions of each step, ``(n_envs, *action_shape)``
+    :ivar rewards: the rewards of each step, ``(n_envs,)``
+    :ivar dones: the dones of each step, ``(n_envs,)``
+    :ivar infos: the infos of each step, one dict for each environment
     :ivar seconds: duration of all steps in seconds
     """
 

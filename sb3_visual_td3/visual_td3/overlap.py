@@ -8,8 +8,8 @@ updates that are due after one rollout are made during the first step of the nex
                                 | updates 1         | updates 2         |
 
 The number of updates is the same. They sample the same replay buffer, because the running step is not in it yet. The
-one difference is that the action of the running step is chosen before the updates. Nothing runs beside the updates
-after the last step.
+one difference is that the action of the running step is chosen before the updates. During the updates after the last
+step, the simulator waits.
 """
 
 from __future__ import annotations

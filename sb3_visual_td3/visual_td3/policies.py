@@ -526,8 +526,8 @@ class VisualTD3Policy(TD3Policy):
 def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any], encoder: Encoder) -> None:
     """Refuse keys that a network cannot read.
 
-    :param name: ``"actor_keys"`` or ``"critic_keys"``
-    :param keys: the keys of the observation; None for all, which every network can read
+    :param name: the argument that lists the keys, ``"actor_keys"`` or ``"critic_keys"``
+    :param keys: the keys of the observation that the network is to read; None for all, which every network can read
     :param space: the observation space
     :param encoder: ``"separate"`` or ``"shared"``
     :raises ValueError: if the observation is not a Dict, if a key is not in it, or if the networks share an encoder

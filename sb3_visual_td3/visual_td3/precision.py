@@ -223,10 +223,10 @@ def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tens
     """Return the features that an extractor computes from observations that :class:`Preparation` has converted.
 
     This function runs NatureCNN and our convolutions layer by layer instead of calling their ``forward``. In this way
-    the first layer can read blocks, and gradients keep the channels-last layout. For 256 images of 4 x 84 x 84 in
-    bfloat16 on one CPU core, forward and backward pass take 44 ms instead of 54 ms (NatureCNN with its dense layer: 53
-    ms instead of 61 ms); in float32 the gain is about 1 %. For a subclass with its own ``forward``, that method is
-    called.
+    :func:`convolve_blocks` can compute the first layer, and gradients keep the channels-last layout. For 256 images of
+    4 x 84 x 84 in bfloat16 on one CPU core, forward and backward pass take 44 ms instead of 54 ms (NatureCNN with its
+    dense layer: 53 ms instead of 61 ms); in float32 the gain is about 1 %. If a subclass has its own ``forward``, this
+    function calls it.
 
     :param extractor: the features extractor of actor or critic
     :param observations: observations that :class:`Preparation` returned

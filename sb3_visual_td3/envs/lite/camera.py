@@ -233,7 +233,9 @@ class Camera:
 
 
 def pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
-    """Return the 3x3 matrix that maps (forward, left) from a vehicle to x and y of the world, homogeneous, in metres.
+    """Return the 3x3 matrix that converts places relative to a vehicle (forward, left) to world coordinates (x, y).
+
+    Both are homogeneous coordinates in metres.
 
     :param x_m: x of the vehicle's centre in the world, in metres.
     :param y_m: y of the vehicle's centre in the world, in metres.

@@ -237,10 +237,10 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
 
 
 def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | None:
-    """Build a ring of two-lane roads with a crossing in the middle of its longest line.
+    """Build a ring of two-lane roads with a crossing in the middle of its longest straight part.
 
-    :param shape: the reference line. Its first piece is its longest line, which should be at least ``2 * (REACH_M +
-        APPROACH_M)`` long.
+    :param shape: the reference line. Its first piece is the longest straight piece, which should be at least ``2 *
+        (REACH_M + APPROACH_M)`` long.
     :param sides: the side roads: 1 for a side road to the left, -1 for a side road to the right, or both numbers.
     :return: the network; ``None`` if there is no room for the crossing or a side road.
     """
@@ -248,7 +248,7 @@ def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | 
     half_m = 0.5 * line.length_m - REACH_M
     if half_m < APPROACH_M:
         return None
-    # The ring now begins behind the crossing and ends before it, with half of the first line at either end.
+    # The ring now begins behind the crossing and ends before it, with half of the first piece at either end.
     leave = shape.pieces[0].from_pose(shape.start, 0.5 * line.length_m + REACH_M)
     pieces = (Piece(half_m, 0.0), *shape.pieces[1:], Piece(half_m, 0.0))
     ring = _roads_along(leave, pieces, 1, 1)

@@ -28,7 +28,7 @@ def route_settings(
     """Return the :class:`RouteSettings` for the route arguments of an environment.
 
     :param route: ``"loop"``, ``"random"``, ``"file"``, or a sequence of ``(start, goal)``.
-    :param route_file: the file, for ``"file"``.
+    :param route_file: path of the file with the routes; only for ``route="file"``.
     :param route_length_m: least and greatest length of a random route.
     :param route_turns: least and greatest number of turns of a random route.
     :return: the settings.

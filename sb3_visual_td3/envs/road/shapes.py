@@ -132,7 +132,7 @@ _CHECK_SPACING_M = 2.0
 
 
 class LoopShape(NamedTuple):
-    """Describe a closed sequence of pieces in driving order; the first piece is the longest line."""
+    """Describe a closed road as a sequence of pieces in driving order; the first piece is the longest straight one."""
 
     start: Pose
     pieces: tuple[Piece, ...]
@@ -220,7 +220,8 @@ def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) 
         return None
     lines_m = lengths - radii * np.abs(np.tan(0.5 * turns))
     lines_m -= np.roll(radii * np.abs(np.tan(0.5 * turns)), -1)
-    # The corners are renumbered so that the longest line comes first, because crossings are built in its middle.
+    # The corners are renumbered so that the longest straight line comes first, because crossings are built in its
+    # middle.
     first = -int(np.argmax(lines_m))
     shape = rounded_polygon(np.roll(corners, first, axis=0), np.roll(radii, first))
     return shape if MIN_LENGTH_M <= total_length_m(shape.pieces) <= MAX_LENGTH_M else None

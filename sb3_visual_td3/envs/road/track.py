@@ -50,10 +50,12 @@ class Track:
 
     :param points_m: ``(n, 2) float64``: x and y; after the last point the lane continues at the first point.
     :param lane_width_m: width of the lane.
-    :param left_line_m: offset of the road's outer line on the left, beyond all other lanes; positive.
-    :param right_line_m: offset of the road's outer line on the right; negative.
+    :param left_line_m: offset from the lane's centre to the road's outer line on the left, beyond all other lanes;
+        positive.
+    :param right_line_m: offset from the lane's centre to the road's outer line on the right; negative.
     :param marks: all marks of the road outside of junctions, from right to left.
-    :param oncoming_lane_m: offset of the middle of the nearest oncoming lane; ``None`` on a one-way road.
+    :param oncoming_lane_m: offset from the lane's centre to the centre of the nearest oncoming lane; ``None`` on a
+        one-way road.
     :param in_junction: ``(n,) bool``: True where the lane leads through a junction and has no marks; ``None`` if the
         lane leads through no junction.
     """

@@ -76,7 +76,7 @@ class Twins:
     :param max_step: step of the largest distance
     :param mean_difference: mean of Q1 - Q2, with its sign
     :param scale: the largest |Q| of both critics, at least 1
-    :param rows: about a dozen of the common steps
+    :param rows: the values of both critics at about a dozen of the common steps
     """
 
     n: int
