@@ -1,6 +1,6 @@
 """Define FrameReplayBuffer, which stores each frame once and samples like Stable-Baselines3's replay buffer.
 
-FrameReplayBuffer holds the ring of transitions (actions, rewards, ends of episodes) and computes the n-step returns.
+FrameReplayBuffer holds the actions, rewards and ends of episodes in a ring buffer, and computes the n-step returns.
 The stores in :mod:`~sb3_visual_td3.buffers.observation_store` hold the observations, one store for each part.
 """
 

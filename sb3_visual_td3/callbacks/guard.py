@@ -1,6 +1,7 @@
 """Act on critical alerts: stop the training, lower the learning rates, or roll back to a healthy snapshot.
 
-:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` decides what is critical, and calls the guard.
+:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` decides which alerts are critical, and calls
+:class:`Guard`.
 """
 
 from __future__ import annotations

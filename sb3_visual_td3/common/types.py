@@ -81,10 +81,10 @@ class UpdateObserver(Protocol):
 
 @runtime_checkable
 class JudgesFiniteness(Protocol):
-    """Detect NaN and infinity, as an observer whose callback stops the training or rolls it back.
+    """Observe updates to find NaN and infinity; the observer's callback then stops the training or rolls it back.
 
-    While such an observer is attached, VisualTD3 skips an optimizer step that is not finite, instead of raising an
-    error.
+    While an observer with this interface is attached, VisualTD3 skips an optimizer step that is not finite. Without
+    one, it raises an error.
     """
 
     def first(self) -> Any:

@@ -78,7 +78,7 @@ def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tenso
 
 
 def _differs(old: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> bool:
-    """Return whether gradients differ, except where the old gradient is NaN.
+    """Return whether new gradients differ from old ones; places where the old gradient is NaN are ignored.
 
     NumPy is used because it is five times faster here than torch.
     """

@@ -145,7 +145,12 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
 
 
 def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return the records at which the steps of most tags go back, and tags whose steps go back at other records."""
+    """Return where the run was restarted within an event file, because the steps of most tags go back to lower steps.
+
+    :param drops: the places at which the steps of a tag go back
+    :param tracks: the points of the file, by tag
+    :return: the numbers of the records at which most tags go back, and the tags that go back at another record
+    """
     records: list[int] = []
     of_record: list[list[_Drop]] = []
     # Tags are logged at different records, so one restart appears as drops at slightly different places. Drops whose
@@ -600,7 +605,9 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add the points of a folder that PyTorch created to the last run, without replacing one of its tags.
+    """Add points to the last run from an event file below it, in a folder that PyTorch's SummaryWriter created.
+
+    A tag that the run already has is not replaced.
 
     :param runs: the runs so far
     :param file: an event file in a folder below that of the run

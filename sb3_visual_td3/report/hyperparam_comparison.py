@@ -420,7 +420,11 @@ def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[Compa
 
 
 def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return the comparison as headings and rows: the run's value with its source, then each reference."""
+    """Return the headings and the rows of a table that compares the hyperparameters of a run with reference values.
+
+    A row holds the name of a hyperparameter, the run's value, the source of this value, and one value for each
+    reference.
+    """
     titles = reference_table().titles
     headings = ("Hyperparameter", "This run", "From", *titles.values())
     return headings, tuple(
@@ -430,7 +434,7 @@ def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...]
 
 
 def reference_sources() -> str:
-    """Return the sources of the references' values, in one line."""
+    """Return the sources of the reference values of hyperparameters as text in one line."""
     table = reference_table()
     sentences = ["The reference values come from these sources."]
     for identifier, title in table.titles.items():

@@ -105,7 +105,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old content or the new one, never a part.
 
     :param path: path of the file; its folder must exist
-    :param content: text is written as UTF-8
+    :param content: bytes, or text, which is written as UTF-8
     :raises OSError: if the operating system refuses; the old file stays as it is
     """
     data = content.encode("utf-8") if isinstance(content, str) else content

@@ -236,7 +236,8 @@ class VisualCritic(ContinuousCritic):
     def score(self, features: th.Tensor, actions: th.Tensor, first_only: bool = False) -> tuple[th.Tensor, ...]:
         """Return the Q-values of actions.
 
-        :param features: ``(batch, features)`` from :meth:`encode` of this critic, never of an actor
+        :param features: the features, ``(batch, features)``, which :meth:`encode` of this critic (not of an actor)
+            returned
         :param actions: the actions, ``(batch, action_dim)`` in [-1, 1]
         :param first_only: True evaluates only the first critic
         :return: one ``(batch, 1)`` tensor per critic

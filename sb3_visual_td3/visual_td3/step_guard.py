@@ -56,7 +56,7 @@ class StepGuard:
         self._waiting: list[_Watched] = []
 
     def looks_at(self, is_judged: bool) -> bool:
-        """Return whether updates are checked.
+        """Return whether the guard checks updates before their optimizer step.
 
         :param is_judged: True if a callback handles non-finite numbers
         :return: True if :meth:`step` must be called instead of ``optimizer.step``

@@ -56,7 +56,8 @@ POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
 model."""
 DRIVERS = (POLICY, "random", "full brake")
 PLAYERS = (POLICY, "random")
-"""The players in an environment without maps. With ``--compare``, the run's other policies follow the first player."""
+"""Names of the policies that play in an environment without maps. With ``--compare``, the run's other policies follow
+the first one."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
@@ -157,8 +158,8 @@ def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
 def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) -> Table:
     """Summarise episodes in an environment without maps.
 
-    :param episodes: episodes by player, all under the key :data:`ALL_MAPS`
-    :return: mean and 95 % interval of each quantity, by player
+    :param episodes: the episodes of each policy, all under the key :data:`ALL_MAPS`
+    :return: mean and 95 % interval of each quantity, for each policy
     """
     return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
 
@@ -238,7 +239,7 @@ def show_routes(drives: Mapping[str, Sequence[Drive]]) -> None:
 
 
 def show_episodes(table: Table, title: str) -> None:
-    """Print the table of an environment without maps: a row for each quantity, a column for each player.
+    """Print the results in an environment without maps: a row for each quantity, a column for each policy.
 
     :param table: the table to show
     :param title: the line to print above the table

@@ -130,7 +130,7 @@ def _package(module: str) -> str:
 
 
 def _owner(error: Exception) -> str:
-    """Return the module that raised an exception, or the caller of the standard library if the library raised it."""
+    """Return the module that raised an exception; if it was the standard library, return the module that called it."""
     owner, frame = "", error.__traceback__
     while frame is not None:
         # A script of rl-zoo runs as __main__, and its spec has the real name.

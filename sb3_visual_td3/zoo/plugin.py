@@ -80,8 +80,7 @@ if TYPE_CHECKING:
 def _find_configs() -> Traversable:
     """Return the folder of our hyperparameter files.
 
-    An installed package contains the folder. In a clone it is beside the package, and Python imports the clone's
-    package if the current folder is the clone.
+    An installed package contains this folder as ``sb3_visual_td3/zoo_configs``. In a clone, it is beside the package.
     """
     try:
         return files("sb3_visual_td3.zoo_configs")
@@ -635,9 +634,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return env
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """Wrap the environments in VecNormalize if requested; a continued model uses its own statistics.
+        """Wrap the environments in VecNormalize if requested; a continued model gets the statistics saved with it.
 
-        rl-zoo would load the statistics of the run's end, but a checkpoint has its own.
+        rl-zoo would always load the statistics that were saved at the end of the run, even for an earlier checkpoint.
         """
         if not self.continue_training:
             return self._with_new_statistics(env, eval_env)

@@ -45,7 +45,7 @@ DORMANT = 0.9
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare gradients and steps of each encoder with the gradients and steps of its head.
+    """Compare each encoder's gradients and optimizer steps with those of the head behind it.
 
     An encoder with a learning rate of 0 or with frozen weights is not judged, because these settings are intended.
     """

@@ -72,7 +72,7 @@ class Actor:
 
     @cached_property
     def attributes(self) -> dict[str, str]:
-        """Return the attributes that the client has set."""
+        """Return the blueprint attributes that the client set when it spawned the actor, by name."""
         return {name: value for name, _, value in self.description[2]}
 
     def float_attribute(self, name: str, default: float) -> float:

@@ -216,7 +216,8 @@ _JUNCTION_ID = 100
 def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> RoadNetwork:
     """Build a ring of four roads, whose route follows the rightmost lane.
 
-    The line between the two directions is broken on a road with two lanes and solid on a wider road.
+    The mark between the two driving directions is a broken line if the road has two lanes, and a solid line if it has
+    more.
 
     :param shape: the closed reference line of the ring.
     :param n_left: number of oncoming lanes, 1 or more.

@@ -334,7 +334,13 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Continue a route to each lane of the next place; keep each result in ``following`` if it is the shortest yet."""
+    """Continue a route to each lane on which its next place may lie.
+
+    :param graph: the lanes of the map.
+    :param reached: cost of the route so far, and the route.
+    :param layer: the lanes on which the next place may lie, each with the cost of its distance from the place.
+    :param following: cheapest route to each of these lanes so far; entries are replaced by cheaper routes.
+    """
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)
     distances, paths = networkx.single_source_dijkstra(graph.digraph, here.segment)
