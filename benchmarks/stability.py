@@ -10,6 +10,7 @@ end each policy drives 100 episodes from other places.
 
     python benchmarks/stability.py                                  # the preset, ten seeds
     python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
+    python benchmarks/stability.py --seeds 10 11 --policies last 'average 0.999'   # measure two policies, in less time
     python benchmarks/stability.py --table                          # print the results and run nothing
     python benchmarks/stability.py --table --page benchmarks/README.md   # and write them into that page
 
@@ -55,7 +56,8 @@ DECAYS = (0.99, 0.995, 0.998, 0.999)
 """Of the averages, per update of the critics."""
 EVAL_FREQ, N_EVAL_EPISODES, EVAL_SEED = 1_000, 10, 1_000
 """As the zoo's block evaluates: how many steps apart, and how many episodes from which places."""
-ON_TRAINING_MAPS = "last on training maps"
+ON_TRAINING_MAPS, IN_TRAINING = "last on training maps", "best in training"
+POLICIES = ("last", "target", *(f"average {decay:g}" for decay in DECAYS), IN_TRAINING, ON_TRAINING_MAPS)
 
 
 class NoisyActorLoss(VisualTD3):
@@ -272,9 +274,9 @@ class Watcher(BaseCallback):
 
     model: VisualTD3
 
-    def __init__(self, key: Row, output: Path, eval_freq: int) -> None:
+    def __init__(self, key: Row, output: Path, eval_freq: int, policies: Sequence[str]) -> None:
         super().__init__()
-        self._key, self._output, self._eval_freq = key, output, eval_freq
+        self._key, self._output, self._eval_freq, self._measured = key, output, eval_freq, policies
         self._begin = time.process_time()
         self._checkpoint = Checkpoint()
         kwargs = [{"maps": maps, "n_cars": 0} for maps in ("held_out", "train")]
@@ -288,7 +290,7 @@ class Watcher(BaseCallback):
         """Return the weights of each policy that the run could deploy now, by name."""
         averages = {name: average.value for name, average in self._averages.averages.items()}
         own = {"last": weights_of(self.model.actor), "target": weights_of(self.model.actor_target)}
-        kept = {"best in training": self._checkpoint.value} if self._checkpoint.value else {}
+        kept = {IN_TRAINING: self._checkpoint.value} if self._checkpoint.value else {}
         return {**own, **averages, **kept}
 
     def _on_step(self) -> bool:
@@ -310,6 +312,8 @@ class Watcher(BaseCallback):
     def _measure(self, drive: Callable[[str], dict[str, Any]]) -> None:
         q1, policies = mean_q1(self.model), self.policies()
         for policy, weights in {**policies, ON_TRAINING_MAPS: policies["last"]}.items():
+            if policy not in self._measured:
+                continue
             with deployed(self.model, weights):
                 found = drive("train" if policy == ON_TRAINING_MAPS else "held_out")
             row = {
@@ -336,13 +340,15 @@ def mean_q1(model: VisualTD3) -> float:
     return float(model.critic.q1_forward(batch.observations, batch.actions).mean())
 
 
-def run(arm: str, seed: int, output: Path, n_timesteps: int, eval_freq: int) -> None:
-    """Make one run and add its rows to the results; rows of an interrupted run are replaced."""
+def run(
+    arm: str, seed: int, output: Path, n_timesteps: int, eval_freq: int, policies: Sequence[str] = POLICIES
+) -> None:
+    """Make one run and add the rows of some policies to the results; rows of an interrupted run are replaced."""
     key = {"arm": arm, "seed": seed}
     drop(key, output, COLUMNS)
     model = learner(ARMS[arm], replace(WORLDS[WORLD], n_timesteps=n_timesteps), seed, "cpu")
     assert isinstance(model, VisualTD3)
-    model.learn(n_timesteps, callback=Watcher(key, output, eval_freq))
+    model.learn(n_timesteps, callback=Watcher(key, output, eval_freq, policies))
 
 
 def main() -> None:
@@ -351,6 +357,14 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["visual"], choices=ARMS, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=list(range(10)), help="seeds of each arm's runs (default: 0 to 9)"
+    )
+    parser.add_argument(
+        "--policies",
+        nargs="+",
+        default=POLICIES,
+        choices=POLICIES,
+        metavar="POLICY",
+        help=f"policies of each run to measure: {', '.join(map(repr, POLICIES))} (default: all)",
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
@@ -362,7 +376,7 @@ def main() -> None:
         for arm in settings.arms:
             if (arm, seed) not in finished(read(settings.output)):
                 print(f"{arm}, seed {seed}", flush=True)
-                run(arm, seed, settings.output, WORLDS[WORLD].n_timesteps, EVAL_FREQ)
+                run(arm, seed, settings.output, WORLDS[WORLD].n_timesteps, EVAL_FREQ, settings.policies)
     lines = table(read(settings.output), list(ARMS))
     print(lines)
     if settings.page is not None:
