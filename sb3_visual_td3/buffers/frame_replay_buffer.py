@@ -187,7 +187,7 @@ class FrameReplayBuffer(ReplayBuffer):
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the full buffer in bytes, for long episodes; short episodes need more."""
+        """Return how many bytes the full buffer needs if episodes are long; with short episodes, it needs more."""
         n_transitions = self.buffer_size * self.n_envs
         columns = n_transitions * (self.actions.itemsize * self.action_dim + self.rewards.itemsize + 3)
         return columns + sum(store.n_bytes for store in self._stores.values())
@@ -444,5 +444,5 @@ class FrameReplayBuffer(ReplayBuffer):
         return self._tensor(found)
 
     def _tensor(self, array: NDArray[Any]) -> th.Tensor:
-        """Return a tensor on the device; it may share the memory of the array, which is already a copy."""
+        """Convert an array to a tensor on the device, on a CPU without a copy: the array is already a copy itself."""
         return self.to_torch(array, copy=False)

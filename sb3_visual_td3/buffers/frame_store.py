@@ -232,7 +232,8 @@ class FrameStore:
     def get_state(self) -> dict[str, Any]:
         """Return the frames, without a copy.
 
-        :return: the written part of the blocks, and the free numbers; the last of these is used next
+        :return: sizes and counters, the memory that has been written, and the numbers of released frames. The next
+            frame takes the last of these numbers
         """
         return {
             "n_main": self._n_main,

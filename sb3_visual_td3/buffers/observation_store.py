@@ -86,7 +86,10 @@ class ObservationStore(Protocol):
         """
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """Return the first rows and everything that later steps depend on, as plain data and array views."""
+        """Return everything that is stored, as plain data and array views.
+
+        :param n_rows: number of rows in use; only these rows are returned
+        """
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state; the memory must be allocated and empty."""

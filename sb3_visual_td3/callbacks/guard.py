@@ -212,7 +212,10 @@ class Guard:
         return self._lower_rates(cause, step, n_updates, f"back to the weights of {healthy.path}, ")
 
     def get_state(self) -> dict[str, Any]:
-        """Return the actions so far as plain data; call this between two rollouts, when no rollback is pending."""
+        """Return the state of the guard as plain data, such as how often it has acted on the training so far.
+
+        Call this between two rollouts, when no rollback is pending.
+        """
         return {
             "n_actions": self.n_actions,
             "quiet_until": self._quiet_until,
@@ -221,7 +224,7 @@ class Guard:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the saved state, and multiply the model's learning rates by the saved factor.
+        """Restore a saved state, and apply its factor to the learning rates of the model.
 
         :param state: the state returned by ``get_state``
         """

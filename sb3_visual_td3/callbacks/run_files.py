@@ -98,7 +98,7 @@ def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
         if not path.is_file():
             return f"{path} is missing; it had {n_bytes} bytes"
         if (n_there := path.stat().st_size) < n_bytes:
-            return f"{path} has {n_there} bytes, but had {n_bytes}: it was truncated or replaced"
+            return f"{path} has {n_there} bytes, but its recorded length is {n_bytes}: it was truncated or replaced"
     return None
 
 
@@ -143,7 +143,9 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
         raise ValueError(f"{path} is missing; it had {n_bytes} bytes: the run cannot be continued without it")
     n_there = path.stat().st_size
     if n_there < n_bytes:
-        raise ValueError(f"{path} has {n_there} bytes, but had {n_bytes}: it was truncated or replaced")
+        raise ValueError(
+            f"{path} has {n_there} bytes, but its recorded length is {n_bytes}: it was truncated or replaced"
+        )
     try:
         return open_own(path, os.O_RDWR)
     except OSError as error:

@@ -129,7 +129,7 @@ class AtomicEvalCallback(EvalCallback):
 
 
 def with_atomic_files(callback: BaseCallback) -> BaseCallback:
-    """Replace a CheckpointCallback or EvalCallback by its atomic version.
+    """Replace a CheckpointCallback or EvalCallback by a version that writes its files atomically.
 
     Other callbacks and subclasses of these two are returned unchanged, because they may write files of their own.
 

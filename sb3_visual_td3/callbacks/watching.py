@@ -31,7 +31,7 @@ Reader = Literal["means", "points"]
 
 
 def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
-    """Return the image spaces among a policy's observations by key, for stock policies as well.
+    """Return the image spaces among the observations of a policy, by key; this works for any off-policy algorithm.
 
     :param model: any off-policy algorithm
     """

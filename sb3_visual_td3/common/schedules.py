@@ -26,7 +26,7 @@ class Constant:
     value: float
 
     def __call__(self, progress_remaining: float) -> float:  # noqa: ARG002
-        """Return the value."""
+        """Return the value, whatever the progress is."""
         return self.value
 
 
@@ -41,7 +41,7 @@ class Linear:
     end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """Return the value at this point of the line."""
+        """Return the value of the schedule for a remaining progress (1 at the start of training, 0 at the end)."""
         return self.end + (self.start - self.end) * max(progress_remaining, 0.0)
 
 
@@ -56,7 +56,7 @@ class Cosine:
     end: float = 0.0
 
     def __call__(self, progress_remaining: float) -> float:
-        """Return the value at this point of the curve."""
+        """Return the value of the schedule for a remaining progress (1 at the start of training, 0 at the end)."""
         return self.end + (self.start - self.end) * 0.5 * (1.0 - math.cos(math.pi * max(progress_remaining, 0.0)))
 
 
@@ -68,7 +68,7 @@ class Scaled:
     factor: float
 
     def __call__(self, progress_remaining: float) -> float:
-        """Return the value of the scaled schedule."""
+        """Return the schedule's value, multiplied by the factor."""
         return self.schedule(progress_remaining) * self.factor
 
 

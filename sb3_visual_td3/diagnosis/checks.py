@@ -349,9 +349,10 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 
 
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the median of |gap| over the last quarter is at most ``threshold`` times the largest |Q|.
+    """Pass if a gap between Q values stays small, compared with the largest |Q|.
 
-    The gap is the first of the tags.
+    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q|. The first tag is that
+    of the gap, and the second tag is that of the Q values.
     """
     missing = _missing(data, tags[:2])
     if missing:

@@ -136,7 +136,7 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     """Return the built-in criteria, with the changes and additions of a file.
 
     :param path: a YAML or JSON file of the same form as the built-in file; None returns only the built-in criteria
-    :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not such a mapping, too large or
+    :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not a mapping, is too large or is
         nested too deeply; the message names the key and the file
     :raises OSError: if ``path`` is not a regular file or cannot be read
     """

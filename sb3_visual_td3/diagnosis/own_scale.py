@@ -5,7 +5,8 @@ therefore compares a series with the returns that the same run logged, or with i
 that only the callbacks of this package write.
 
 One sign alone rarely proves that a training run is unstable. A sign that does prove it is called *clear*. Two unclear
-signs of different kinds count as a clear one, and a single unclear sign makes the answer "unknown".
+signs count as a clear one, and a single unclear sign makes the answer "unknown". If the return shows learning, unclear
+signs count less: two of them make the answer "unknown", and so does a single one, except for a few kinds of sign.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class Sign:
     :param value: the number that was compared with the limit.
     :param threshold: the limit for this number.
     :param words: the sign in words, with its numbers.
-    :param is_failure: whether this sign alone makes the answer "unknown" for a run that learns. Other weak signs do so
-        only if there are two of them.
+    :param is_failure: matters only if the run learns and this is its only sign, and not a clear one: the answer is then
+        "unknown" if True, and "yes" if False.
     """
 
     id: str
@@ -287,11 +288,11 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
-    """Compare the root of the critic's loss with the scale of the returns.
+    """Compare the square root of the critic's loss with the scale of the returns.
 
     A critic has failed if its mean temporal-difference error is a tenth of a whole episode's return. The first tenth of
-    the run is left out, because an untrained critic is always wrong. If rewards were normalised, Q gives the scale
-    instead of the return.
+    the run is left out, because an untrained critic is always wrong. If rewards were normalised, the Q values give the
+    scale instead of the returns.
     """
     scale = return_scale(data)
     loss = critic_loss(data)

@@ -70,7 +70,7 @@ def scale_value(scale: float) -> str:
     :param scale: the largest |Q|, at least :data:`FLOOR`
     """
     if scale == FLOOR:
-        return f"{rounded(scale)} (a smaller one is taken as {rounded(FLOOR)})"
+        return f"{rounded(scale)} (values below {rounded(FLOOR)} count as {rounded(FLOOR)})"
     return rounded(scale)
 
 

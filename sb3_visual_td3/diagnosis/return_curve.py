@@ -406,7 +406,7 @@ class _Noise(NamedTuple):
         return self.is_large_rise(start, level, SURE_WANDER)
 
     def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
-        """Return whether the rise is large compared with both the start and the level, and exceeds chance."""
+        """Return whether the rise from ``start`` to ``level`` exceeds chance and is large compared with both."""
         gain = level - start
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
@@ -444,7 +444,7 @@ def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
 
 
 def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, int]:
-    """Return the best median over a window of points, and the step in the middle of that window."""
+    """Return the highest median over a window of points, and the step in the middle of that window."""
     begins, levels = moving_medians(values, window)
     best = int(np.argmax(levels))
     begin = int(begins[best])
@@ -518,9 +518,10 @@ class _Experience(NamedTuple):
         return math.sqrt(math.pi / 2.0 * 2.0 * exchanged) / in_level
 
     def is_enough_for_no(self, n_points: int, averaged_over: int) -> bool:
-        """Return whether the run was long enough for its return to rise if the policy learned.
+        """Return whether the run was so long that its return would have risen if the policy had learned.
 
-        A moving mean needs two windows, so that its first and its last point share no episode.
+        If each point is a mean over the last episodes, the run must have twice as many episodes as one mean, so that
+        the first and the last point share no episode.
         """
         n_episodes = MIN_EPISODES_FOR_NO
         if self.new_episodes(averaged_over) < averaged_over:

@@ -225,7 +225,7 @@ class SeriesSet:
 
 
 def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet], Result]:
-    """Decorate a function of a run; its result is then computed only once for each run.
+    """Decorate a function that takes the series of a run, so that its result is computed only once for each run.
 
     A dozen rules and criteria need the same results for a run. The results are stored with the series, so they are
     freed together with them.

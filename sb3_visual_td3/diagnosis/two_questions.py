@@ -47,7 +47,7 @@ class Answers(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Return the verdict that follows from both answers."""
+        """Return the verdict that follows from the answers to "is it stable?" and "is it learning?"."""
         return verdict_of(self.stability.answer, self.learning.answer)
 
 

@@ -227,7 +227,7 @@ class StockWatch:
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Return the learning rate in force by group name."""
+        """Return the current learning rate of each group of weights, by the name of the group."""
         optimizers: dict[Network, th.optim.Optimizer] = dict(zip(("actor", "critic"), self._optimizers(), strict=True))
         return {
             name: float(optimizers[network].param_groups[0]["lr"])

@@ -94,7 +94,7 @@ def doctor(
 
 @contextmanager
 def _spaces_kept(model: BaseAlgorithm) -> Iterator[None]:
-    """Restore the random state of the action space, which the warm-up actions of the training use."""
+    """Restore the random state of the action space after ``with``, so that the training draws the same actions."""
     generator = model.action_space.np_random.bit_generator
     state = generator.state
     try:

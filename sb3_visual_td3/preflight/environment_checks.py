@@ -78,7 +78,7 @@ def check_environment(
     :param examination: object that collects the results of the checks
     :param gamma: the model's discount per step, in [0, 1]
     :param n_timesteps: environment steps of the planned run
-    :param n_steps: largest number of steps of the longest rollout
+    :param n_steps: number of steps after which the longest rollout ends at the latest
     :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
     :param progress: function called with the name of each part
     :return: the longest rollout, for the checks of the learner
@@ -193,7 +193,10 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
 
 
 def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
-    """Return the factor that converts pixels to grey levels up to 255; float pixels are scaled by their maximum."""
+    """Return the factor that scales pixel values to the range of 0 to 255.
+
+    Integer pixels already have this range. For float pixels, the largest magnitude in ``frames`` becomes 255.
+    """
     if np.issubdtype(picture.dtype, np.integer):
         return 1.0
     return 255.0 / max(float(np.abs(frames).max()), 1e-12)
@@ -447,7 +450,7 @@ def _size_and_horizon(rollout: Rollout, rewards: NDArray[np.float64], gamma: flo
 
 
 def discounted_return(rollout: Rollout, gamma: float) -> float:
-    """Return the size of a discounted return in a rollout; 0 without a finite reward.
+    """Estimate how large a discounted return typically is, from the rewards of a rollout; 0 without a finite reward.
 
     :param rollout: steps with random actions
     :param gamma: discount per step, in [0, 1]
@@ -461,7 +464,7 @@ def discounted_return(rollout: Rollout, gamma: float) -> float:
 
 
 def _reward_terms(rollout: Rollout) -> dict[str, float]:
-    """Return each reward term's share of the sum of absolute values, if ``info`` has the terms."""
+    """Return each reward term's share of the sum of all terms' absolute values; empty if ``info`` has no terms."""
     sums: dict[str, float] = {}
     for infos in rollout.infos:
         for info in infos:

@@ -157,7 +157,7 @@ def gym_env_of(env: VecEnv) -> gym.Env[Any, Any] | None:
 
 
 def random_actions(env: VecEnv, n_steps: int, seed: int) -> list[NDArray[Any]]:
-    """Draw actions from a copy of the action space, which keeps the random state of the environment unchanged.
+    """Draw actions from a copy of the action space, so that the random state of the original does not change.
 
     :return: one array ``(n_envs, *action_shape)`` for each step
     """

@@ -137,7 +137,7 @@ def check_target_clamp(model: BaseAlgorithm, examination: Examination, expected_
 
     :param model: the model to check
     :param examination: object that collects the results of the checks
-    :param expected_return: size of a discounted return, >= 0
+    :param expected_return: typical magnitude of a discounted return of a random policy, >= 0
     """
     clamp = getattr(getattr(model, "settings", None), "target_q_clamp", False)
     if isinstance(clamp, bool):

@@ -439,7 +439,7 @@ def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]
 
 
 def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
-    """Return the renderer of a format; only for HTML import Plotly and jinja2, because the import takes a second."""
+    """Return the renderer of a format. Plotly and jinja2 are imported only for HTML, because this takes a second."""
     if form == "html":
         from sb3_visual_td3.report.render_html import render_html
 

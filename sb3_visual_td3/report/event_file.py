@@ -47,7 +47,7 @@ FRAME_BYTES = _HEADER.size + FOOTER_BYTES
 
 
 class DamagedRecordError(ValueError):
-    """Raised when a file ends within a record, or when a record is damaged; all records before it are intact.
+    """Report that a file ends within a record, or that a record is damaged; all records before it are intact.
 
     :param reason: ``"cut off"`` or ``"damaged"``
     :param n_whole: number of whole records before the damaged record

@@ -216,7 +216,7 @@ def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
 
 
 class UnreadableRunError(ValueError):
-    """Raised when a path holds nothing to judge; the message says why in one line."""
+    """Report that a path holds nothing to judge; the message says why in one line."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None)
     :param path: the folder or the file that was requested
     :param files: the run's files
     :param on_bytes: called with the number of bytes of each part, for a progress bar
-    :raises UnreadableRunError: if the files do not hold a single scalar
+    :raises UnreadableRunError: if the files hold no scalar at all
     :raises OSError: if a file cannot be read
     """
     reader = RunReader(path)
@@ -297,7 +297,7 @@ def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None
     :param path: the folder or the file that was requested
     :param files: the files of the folder
     :param on_bytes: called with the number of bytes of each part, for a progress bar
-    :raises UnreadableRunError: if the files do not hold a single scalar
+    :raises UnreadableRunError: if the files hold no scalar at all
     :raises OSError: if a file cannot be read
     """
     reader = RunReader(path)
@@ -341,8 +341,8 @@ class RunReader:
 
         Runs that were trained at the same time in one folder have no order, so they are returned as a single run.
 
-        :param is_growing: whether the run still writes; an incomplete last record is then not noted
-        :raises UnreadableRunError: if the files do not hold a single scalar
+        :param is_growing: whether the run still writes; an incomplete last record is then not mentioned in the notes
+        :raises UnreadableRunError: if the files hold no scalar at all
         """
         return self._combined(is_growing, are_apart=False)[-1]
 
@@ -354,8 +354,8 @@ class RunReader:
         another run, and so does a file that covers the same steps as another file at the same time. Tables add tags
         that the event files do not contain.
 
-        :param is_growing: whether the run still writes; an incomplete last record is then not noted
-        :raises UnreadableRunError: if the files do not hold a single scalar
+        :param is_growing: whether the run still writes; an incomplete last record is then not mentioned in the notes
+        :raises UnreadableRunError: if the files hold no scalar at all
         """
         return self._combined(is_growing, are_apart=True)
 

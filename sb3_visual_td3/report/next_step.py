@@ -207,7 +207,7 @@ class _Advice:
     # ---- after a GO
 
     def long_run(self) -> NextStep:
-        """Return the command of the long run, with its steps, buffer size and schedule."""
+        """Return the command that starts a longer run with the settings of this run and a suitable buffer size."""
         settings, n_steps = self.analysis.settings, self.n_steps
         if self.analysis.manifest is None and not self.by_zoo:
             return NextStep(

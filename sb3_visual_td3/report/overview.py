@@ -35,7 +35,7 @@ COMPARED = (
     "Metres driven, last",
     "Critical alerts",
 )
-"""Headings of the table in the page and in report.md."""
+"""Headings of the table that compares several runs, in report.html and report.md."""
 N_ALWAYS = 5
 """Number of columns that are always shown; other columns are shown only if a run has a value in them."""
 ABSENT = "-"
@@ -106,7 +106,7 @@ def _row(analysis: Analysis) -> tuple[str, ...]:
 
 
 class ComparedRun(NamedTuple):
-    """Hold one row of the comparison table in the page and in report.md.
+    """Hold one row of the table that compares several runs, in report.html and report.md.
 
     :ivar place: index of the run in the report, from 0
     :ivar cells: one for each heading of the table
@@ -117,7 +117,7 @@ class ComparedRun(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Hold the comparison table of the page and of report.md: one row for each run, the worst run first."""
+    """Hold the table that compares several runs in report.html and report.md: one row for each run, worst run first."""
 
     headings: tuple[str, ...]
     runs: tuple[ComparedRun, ...]

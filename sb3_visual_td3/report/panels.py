@@ -56,7 +56,7 @@ class Mark:
 class Panel:
     """Describe one plot, which appears if the run logged at least one of its lines.
 
-    :param id: anchor in the page
+    :param id: anchor of the plot in report.html
     :param title: heading of the plot
     :param caption: text below the heading
     :param lines: the curves to draw

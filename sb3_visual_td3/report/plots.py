@@ -1,4 +1,4 @@
-"""Build the plots of the page as plain dictionaries in plotly's format.
+"""Build the plots of report.html as plain dictionaries in plotly's format.
 
 plotly.js reads these dictionaries directly. The large plotly package therefore need not be imported, and tests can
 check every value.
@@ -85,7 +85,7 @@ _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "
 
 @dataclass(frozen=True)
 class Plot:
-    """Hold a figure with its heading and caption; a wide figure takes a whole row of the page."""
+    """Hold a figure with its heading and caption; a wide figure takes a whole row of report.html."""
 
     id: str
     title: str

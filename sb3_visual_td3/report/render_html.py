@@ -44,11 +44,12 @@ PLOTLY_FILE = "plotly.min.js"
 
 
 def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = (), *, plotly_beside: bool = False) -> str:
-    """Return the page: the verdict, its reasons, the first remedy, and the criteria, plots and metrics of each run.
+    """Return report.html: the verdict, its reasons, the first remedy, and the criteria, plots and metrics of each run.
 
     :param analyses: one run, or several, which are also compared
     :param unreadable: one line for each run that could not be read
-    :param plotly_beside: True if the page loads plotly.js from :data:`PLOTLY_FILE` beside it; False if it contains it
+    :param plotly_beside: True if the page loads plotly.js from the file :data:`PLOTLY_FILE` in its own folder; False if
+        the page itself contains plotly.js
     """
     environment = _environment()
     plotted = [plots(analysis) for analysis in analyses]

@@ -49,7 +49,7 @@ class _Detail(IntEnum):
 
 
 def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:
-    """Return the text of report.md, with as much detail as a pull request accepts.
+    """Return the text of report.md, with as much detail as fits into a comment on GitHub.
 
     :param analyses: one run, or several, which are also compared
     :param unreadable: one line for each run that could not be read

@@ -80,7 +80,13 @@ class Layer:
         return cls(source, values, code)
 
     def value_or_group(self, name: str) -> Any:
-        """Return the value of a name, or the mapping of all values below that name; None if neither exists."""
+        """Return the value of a setting, or a mapping of its parts.
+
+        For example, ``env_kwargs`` returns ``{"n_cars": 5}`` if the settings hold ``env_kwargs.n_cars``.
+
+        :param name: name of the setting
+        :return: the value or the mapping; None if the settings hold neither
+        """
         if name in self.values:
             return self.values[name]
         prefix = f"{name}."
@@ -116,7 +122,7 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the settings in the file that a user edits, rl-zoo's config.yml; without it, those of every source."""
+        """Return the settings in rl-zoo's config.yml, the file that users edit; without it, return all of ``given``."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 

@@ -77,7 +77,7 @@ _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_
 
 
 class TableError(ValueError):
-    """Raised when a table cannot be read; callers write the name of the file before the message."""
+    """Report that a table cannot be read; callers write the name of the file before the message."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Table:
     """Hold the content of one table.
 
     :param series: series by name
-    :param axis: unit that the steps count, in words
+    :param axis: what the steps count, in words, such as "environment steps"
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)

@@ -102,11 +102,11 @@ class TagMapping:
 
 
 def load_tag_mapping(path: Path) -> TagMapping:
-    """Read the file of --tags.
+    """Read the file that a user gives with ``--tags``.
 
     :param path: path of the file
-    :raises ValueError: if the file is not such a mapping, or maps to a tag that this package does not have; the message
-        names the nearest tag
+    :raises ValueError: if the file does not map tags of other code to tags of this package. If this package does not
+        have one of the tags, the message names the nearest tag
     :raises OSError: if the file cannot be read
     """
     lines = read_text(path).splitlines()

@@ -117,7 +117,7 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
-    """Return how to stop the first deciding criterion from blocking; None for a GO."""
+    """Return how a user can stop the first criterion that decided the verdict from blocking; None for a GO."""
     why = [r for r in reasons(analysis) if r.id != "evidence"]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):
         return None

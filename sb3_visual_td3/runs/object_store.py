@@ -118,7 +118,7 @@ _FOLDERS = "[0-9a-f][0-9a-f]"
 
 
 class StoredChunk(NamedTuple):
-    """Hold the name of a chunk and the number of bytes written for it, which is 0 if the chunk existed."""
+    """Hold the name of a chunk and the number of bytes written for it, which is 0 if the chunk already existed."""
 
     digest: str
     n_bytes_written: int

@@ -76,7 +76,10 @@ class RunLock:
         self.release()
 
     def _open(self) -> int:
-        """Open the lock file, and refuse any other file under this name."""
+        """Open the lock file, or create it.
+
+        :raises ValueError: if the path is a link, or a file that is not a lock
+        """
         try:
             handle = open_own(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:

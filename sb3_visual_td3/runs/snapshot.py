@@ -421,7 +421,7 @@ class SnapshotRecord:
         files: dict[str, FileDigest] = {}
         for name, file in read["files"].items():
             if not is_file_name(name) or not is_digest(file["sha256"]):
-                raise ValueError(f"files has the entry {name!r}: expected the name of a file with its SHA-256")
+                raise ValueError(f"'files' has the entry {name!r}: expected file names, each with a size and a SHA-256")
             files[name] = FileDigest(_count(file["n_bytes"]), file["sha256"])
         if SMALL_ARRAYS_NAME not in files:
             raise ValueError(f"has no digest of {SMALL_ARRAYS_NAME}")
@@ -457,7 +457,13 @@ def _count(value: Any) -> int:
 
 
 def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
-    """Return the place of an array; refuse it if it exceeds its file or its chunks do not match its size."""
+    """Return the record of an array.
+
+    :param read: the record, as it was read from the file
+    :param n_bytes_small: size in bytes of the file of small arrays
+    :return: the record, with checked types
+    :raises ValueError: if the array would end after the end of that file, or its chunks do not match its size
+    """
     dtype = np.dtype(cast("str", read["dtype"]))
     array = ArrayRecord(
         path=str(read["path"]),
@@ -471,7 +477,7 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
         raise ValueError(f"{array.path} is an array of {dtype}: expected numbers or booleans")
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
-            raise ValueError(f"{array.path} ends beyond the file that holds it")
+            raise ValueError(f"the array {array.path} would end after the end of {SMALL_ARRAYS_NAME}")
     elif (
         not 0 < array.chunk_bytes <= MAX_CHUNK_BYTES
         or array.chunk_bytes % dtype.itemsize

@@ -193,7 +193,7 @@ def remove(snapshot: Path) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    """Return the path, with a number appended if a folder of this name still exists."""
+    """Return the path itself if it does not exist yet, or the path with a number appended to its name."""
     if not os.path.lexists(path):
         return path
     names = (path.with_name(f"{path.name}{_NUMBER}{number}") for number in range(2, 1_000_000))

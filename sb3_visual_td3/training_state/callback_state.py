@@ -137,7 +137,10 @@ def unknown_callbacks(root: BaseCallback) -> list[str]:
 
 
 def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
-    """Return every callback once, by class and number; a callback comes before the callbacks that it holds."""
+    """Return every callback once, by its class and its number among the callbacks of this class.
+
+    A callback comes before the callbacks that it holds.
+    """
     # The order is that of Stable-Baselines3's calls: depth first, from left to right. So the stack is reversed.
     seen: dict[int, BaseCallback] = {}
     waiting = [root]

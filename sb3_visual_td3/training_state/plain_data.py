@@ -167,7 +167,11 @@ def observation_from(state: Mapping[str, Any] | None) -> Any:
 
 
 def _with_strides(array: NDArray[Any], strides: list[int]) -> NDArray[Any]:
-    """Return a copy with the given strides in items, or a contiguous copy if they have gaps or are negative."""
+    """Return a copy of an array with the given strides, or a contiguous copy if the strides leave gaps or are negative.
+
+    :param array: the array to copy
+    :param strides: number of items from one element to the next, for each axis
+    """
     # The number of items from the first to the last element in memory equals the size if there are no gaps.
     span = 1 + sum((size - 1) * stride for size, stride in zip(array.shape, strides, strict=True))
     if not array.ndim or span != array.size or min(strides) < 0:

@@ -157,7 +157,7 @@ class ActorConnection(Connection):
         self.is_left = False
 
     def leave(self) -> None:
-        """Let the Ray actor that holds the environment answer Ray calls again, after a pending step."""
+        """Let the Ray actor that holds the environment answer Ray calls again; a pending step is finished first."""
         if not self.is_left:
             self.is_left = True
             with suppress(ConnectionLostError):

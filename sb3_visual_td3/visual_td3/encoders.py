@@ -39,7 +39,10 @@ class Convolutions(BaseFeaturesExtractor):
         normalized_image: bool = False,
     ) -> None:
         if not isinstance(observation_space, spaces.Box) or not is_picture(observation_space, normalized_image):
-            raise ValueError(f"expected channel-first uint8 images, got {observation_space}")
+            raise ValueError(
+                f"observation space {observation_space}: expected a Box of channel-first uint8 images; choose another "
+                "encoder for other observations"
+            )
         channels_last = normalized_image and channels_are_last(observation_space)
         n_channels, height, width = _channels_first(observation_space.shape, channels_last)
         modules: list[nn.Module] = []
@@ -219,7 +222,7 @@ class PictureTrunk(nn.Module):
 
 
 def _picture_columns(features_extractor: nn.Module) -> list[bool]:
-    """Return whether each feature comes from a picture; return an empty list for an unknown class of extractor."""
+    """Return one bool for each feature: whether it comes from a picture. An unknown class of extractor gives ``[]``."""
     if not isinstance(features_extractor, CombinedExtractor):
         return []
     space = features_extractor._observation_space

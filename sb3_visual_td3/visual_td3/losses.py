@@ -132,7 +132,7 @@ class TargetRange:
         self.set_state(state)
 
     def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
-        """Widen the range by a batch's rewards, and clamp the batch's targets to it.
+        """Widen the range of possible returns by the rewards of a batch, and clamp the batch's targets to this range.
 
         :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them

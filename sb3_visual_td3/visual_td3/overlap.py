@@ -117,10 +117,11 @@ class PendingTransition:
 
 
 class OverlappedLoop:
-    """Run the collect-and-train loop of ``learn()`` with the updates made during the next rollout's first step.
+    """Run the collect-and-train loop of ``learn()``, and make the updates while the simulator computes the next step.
 
-    The loop keeps the work that remains to be done between two steps. It has no reference to the model, because the
-    model refers to the loop and could then not be freed.
+    Between two steps, this object holds the work for the next step: the number of updates to make, and the transition
+    to store. It has no reference to the model: the model refers to the loop, and references in both directions would
+    keep both in memory.
     """
 
     def __init__(self) -> None:

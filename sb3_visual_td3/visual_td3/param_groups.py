@@ -126,7 +126,10 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
 
 
 def fuse(optimizer: th.optim.Optimizer) -> None:
-    """Let an optimizer update all weights in one fused pass, if its class can; loading a state keeps this setting."""
+    """Turn on the fused implementation of an optimizer, if its class has one: it updates all weights in one pass.
+
+    The setting remains when a saved state is loaded.
+    """
     for param_group in optimizer.param_groups:
         if "fused" in param_group:
             param_group.update(fused=True, foreach=False)
@@ -183,7 +186,7 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
 
     :param max_grad_norm: None, one norm for each network, or norms by network or by group
     :param present: names of the groups that this model has
-    :return: the units of ``"actor"`` and of ``"critic"``
+    :return: for ``"actor"`` and for ``"critic"``, the groups that are clipped together, with their largest norm
     :raises ValueError: if a norm is not above 0, or a name is neither a network nor a group of this model
     """
     norms = parsed_norms(max_grad_norm)
@@ -241,7 +244,8 @@ class ParameterGroups:
     :param policy: the policy; its optimizers hold one parameter group for each named group, encoder first
     :param rates: learning rates by group name; None means the model's ``learning_rate``
     :param max_grad_norm: None, one norm for each network, or norms by network or by group
-    :param grad_clip: ``"norm"`` limits the norm; ``"adaptive"`` its ratio to the norm of each unit's weights
+    :param grad_clip: ``"norm"`` limits the norm of the gradients; ``"adaptive"`` limits the norm of each row's or
+        filter's gradient, relative to the norm of its weights
     :raises ValueError: if a rate or a norm is out of range, or names a group that this model does not have
     """
 
@@ -284,7 +288,7 @@ class ParameterGroups:
             param_group["lr"] = rates[name]
 
     def clip(self, network: Network) -> None:
-        """Scale the network's gradients down to the norms in force."""
+        """Scale the network's gradients down to their largest permitted norms."""
         for unit in self._units[network]:
             parameters = [parameter for group in unit.groups for parameter in self.parameters[group]]
             if self._grad_clip == "adaptive":

@@ -1,4 +1,4 @@
-"""Define the presets, which give values to arguments that are None, and resolve the values in force.
+"""Define the presets, which give values to arguments that are None, and decide which values a model uses.
 
 ``"td3"`` turns everything off that VisualTD3 adds to TD3; ``"visual"`` is the recommended set for pixels. Each value in
 ``PRESETS`` has its source in a comment.
@@ -111,7 +111,7 @@ def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
 
 
 class Resolved(NamedTuple):
-    """Hold a value in force and its origin: ``"argument"``, or the name of a preset."""
+    """Hold a value that the model uses and its origin: ``"argument"``, or the name of a preset."""
 
     value: Any
     origin: str
@@ -137,7 +137,7 @@ def resolve(
     arguments: Mapping[str, Any],
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Resolved]:
-    """Decide which values are in force: an explicit argument wins, None means the preset's value.
+    """Decide which values a model uses: an explicit argument wins, and None means the preset's value.
 
     ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
 
@@ -145,8 +145,8 @@ def resolve(
     :param default: the preset that None stands for
     :param arguments: arguments by the names of :class:`Settings`; other names are ignored
     :param given: for a loaded model, the ``policy_kwargs`` that the user gave when it was made; None for a new model.
-        ``arguments`` then holds the ``policy_kwargs`` in force. The preset adds nothing to them, because the saved
-        weights fit no other networks
+        ``arguments`` then holds the ``policy_kwargs`` that the model uses. The preset adds nothing to them, because
+        the saved weights fit no other networks
     :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """
@@ -194,7 +194,7 @@ def _resolved_policy_kwargs(
 
 
 def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
-    """Return the settings in force as a :class:`Settings` object.
+    """Return the settings that the model uses as a :class:`Settings` object.
 
     :param resolved: the result of :func:`resolve`
     :return: the settings

@@ -27,10 +27,10 @@ from sb3_visual_td3.visual_td3.requested import frame_stack_before
 
 @contextmanager
 def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[None]:
-    """Choose the replay buffer's class and arguments for a model that is set up within this context.
+    """Choose the class and the arguments of the replay buffer that a model creates inside the ``with`` block.
 
-    :param model: the model that is being set up; its attributes are changed if no class was given
-    :param preset: the preset in force
+    :param model: the model that is being set up; its attributes are changed if the user chose no class
+    :param preset: the preset that the model uses
     """
     buffer_size, n_step_kwargs = model.buffer_size, {"n_steps": model.n_steps, "gamma": model.gamma}
     derived: dict[str, int | float] = {}
@@ -166,10 +166,10 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
 
 
 def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, Resolved]:
-    """Describe the replay buffer and where the choice comes from.
+    """Describe the replay buffer of a model, and say where its class and its frame stack come from.
 
     :param model: a model that is set up
-    :param preset: the preset in force
+    :param preset: the preset that the model uses
     :return: ``replay_buffer_class``, whose origin is a preset, ``"n_steps"`` or ``"argument"``; and for a
         FrameReplayBuffer ``replay_buffer_kwargs.frame_stack``, whose origin is ``"environment"``, ``"unknown"`` or
         ``"argument"``

@@ -110,7 +110,11 @@ class StepGuard:
 
 
 def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
-    """Return a scalar that is finite if and only if the loss and the gradients of all vectors are finite."""
+    """Return a scalar that is finite if and only if the loss and the gradients of all biases are finite.
+
+    Other weights that are vectors, such as those of a LayerNorm, count too. A network without such weights is judged by
+    the gradient of its smallest weight tensor.
+    """
     gradients = [weight.grad for weight in trained if weight.grad is not None]
     if not gradients:
         return loss
@@ -123,7 +127,7 @@ def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
 
 
 def _can_skip(optimizer: th.optim.Optimizer) -> bool:
-    """Return whether an optimizer can skip a step on the device when its ``found_inf`` is set."""
+    """Return whether an optimizer is fused: it then skips a step on the device if its tensor ``found_inf`` is not 0."""
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
@@ -140,7 +144,7 @@ def _message(update: NetworkUpdate, n_steps: int) -> str:
 
 
 def _cause(update: NetworkUpdate) -> str:
-    """Return one or two sentences on the likely cause; numbers from the environment are checked first."""
+    """Return one or two sentences on the likely cause of a non-finite update; check the environment's numbers first."""
     given = {f"observations{key}": part for key, part in _parts(update.observations)}
     if "rewards" in update.values:
         given["rewards"] = update.values["rewards"]

@@ -126,7 +126,7 @@ class VisualTD3(TD3):
     """Factor on the learning rate of every group. It stays in force until it is changed, and is saved with the
     model."""
     _resolved: dict[str, Resolved]
-    """The value in force and its origin, by setting."""
+    """The value that the model uses and its origin, by setting."""
     _is_stock_policy: bool = False
     """True if the policy class inherits from Stable-Baselines3's classes and not from ours; it then trains as with
     TD3."""
@@ -271,7 +271,7 @@ class VisualTD3(TD3):
         self._setup_noise()
 
     def _resolve_settings(self) -> None:
-        """Decide which values are in force: the arguments given, or the preset's."""
+        """Decide which values the model uses: the given arguments, or the preset's values."""
         default = default_preset(self.observation_space)
         if self._is_stock_policy or self.policy_class is policies.VisualMlpPolicy:
             default = "td3"
@@ -781,7 +781,7 @@ class VisualTD3(TD3):
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Return the learning rate in force by group name."""
+        """Return the current learning rate of each group of weights, by the name of the group."""
         progress = self._current_progress_remaining
         return self._parameter_groups.learning_rates(self.lr_schedule, progress, self.lr_scale)
 
@@ -798,7 +798,7 @@ class VisualTD3(TD3):
         return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
 
     def describe(self) -> Description:
-        """Return the settings in force.
+        """Return the settings that the model uses, each with its origin.
 
         :return: a mapping from the name of each setting to its value and its origin, which is ``"argument"`` or the
             preset's name. It prints as a table

@@ -479,7 +479,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     @contextmanager
     def _cleanup_on_failure(self) -> Iterator[None]:
-        """Remove RUN_DIR, and the new folders above it, if the block fails before training has started."""
+        """Remove RUN_DIR and the new folders above it if the body of ``with`` raises before training has started."""
         try:
             yield
         except BaseException:

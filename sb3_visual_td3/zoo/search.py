@@ -214,7 +214,7 @@ class Worker:
             _print(f"trial {trial.number} finished with {value:.6g}; the best so far is {_best(self._study)}")
 
     def _store_result(self, trial: optuna.Trial, value: float | None, state: TrialState | None = None) -> None:
-        """Store a result, unless another worker took this worker for dead and has marked the trial as failed."""
+        """Store the result of a trial; do nothing if another worker took this one for dead and has ended the trial."""
         self._n_failures = 0
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._study.tell(trial, value, state, skip_if_finished=True)

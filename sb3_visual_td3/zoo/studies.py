@@ -293,7 +293,7 @@ def _database(address: str) -> RDBStorage:
             if n_tries == N_OPENINGS or not made_by_others:
                 raise
             time.sleep(0.2 * n_tries)
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("unreachable: the last try either returns or raises")
 
 
 def open_study(

@@ -84,7 +84,7 @@ def replaced_by_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (cut_short, "b.csv has 1 bytes, but had 3: it was truncated or replaced"),
+        (cut_short, "b.csv has 1 bytes, but its recorded length is 3: it was truncated or replaced"),
         (Path.unlink, "b.csv is missing; it had 3 bytes"),
         (replaced_by_folder, "b.csv is missing; it had 3 bytes"),
     ],

@@ -249,7 +249,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "chunk missing": (lambda f: own_chunk(f).unlink(), " is missing"),
     "a file outside": (
         set_key("files", "../../x", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json is not a record that this version wrote (ValueError: files has the entry '../../x'",
+        "snapshot.json is not a record that this version wrote (ValueError: 'files' has the entry '../../x'",
     ),
     "an absolute file": (
         set_key("files", "/etc/passwd", value={"n_bytes": 1, "sha256": "0" * 64}),

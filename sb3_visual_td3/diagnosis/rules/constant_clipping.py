@@ -37,7 +37,7 @@ MIN_POINTS = 5
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Judge the larger fraction of clipped updates of the actor's two groups (encoder and head)."""
+    """Judge how often the gradients of the actor's encoder and of its head were clipped; the larger fraction counts."""
     groups = [data[tags.CLIP_FRACTION[group]].finite for group in (ACTOR_CNN.name, ACTOR_MLP.name)]
     clipped = max((series for series in groups if len(series) >= MIN_POINTS), key=_level, default=None)
     if clipped is None or _level(clipped) < NEARLY_EVERY:

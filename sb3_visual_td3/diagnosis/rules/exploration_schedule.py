@@ -107,7 +107,7 @@ def _never_ends(data: SeriesSet, is_sure: bool) -> RuleResult | None:
 
 
 def _schedule(data: SeriesSet) -> Series | None:
-    """Return the noise of the actions, or the probability of a random action."""
+    """Return the first logged series that shows the noise of the actions or the probability of a random action."""
     for name in data.names():
         words = set(words_of(name))
         is_schedule = {"exploration", "rate"} <= words or "epsilon" in words or name == tags.EXPLORATION_NOISE

@@ -37,7 +37,10 @@ MIN_POINTS = own_scale.MIN_POINTS
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look at the KL of the last quarter; if no KL is logged, look for a standard deviation that never changes."""
+    """Look for a KL near 0 in the last quarter of its points.
+
+    If no KL was logged, look for a standard deviation of the actions that never changes.
+    """
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None
     kl = own_scale.named(data, {"kl"}, must_not={"loss", "target", "old", "coef", "max"})

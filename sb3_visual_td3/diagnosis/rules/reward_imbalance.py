@@ -1,9 +1,9 @@
 """One term makes up nearly all of the reward: the other terms hardly influence what the policy learns.
 
-The share of a term is its part of the mean |term| per step, over the later half of the run. On LiteDriving-v0 the
-largest share was 0.4 to 0.7 in healthy runs. With the reward weights of the CARLA run that started this project, the
-largest share on LiteDriving-v0 was 0.7; with a weight of 20 in place of 0.6 it was 0.95. In that CARLA run itself, its
-author measured a share of 0.95 for progress.
+The share of a term is its mean magnitude per step, divided by the sum of these means over all terms; the later half of
+the run counts. On LiteDriving-v0 the largest share was 0.4 to 0.7 in healthy runs. With the reward weights of the CARLA
+run that started this project, the largest share on LiteDriving-v0 was 0.7; when one weight was 20 instead of 0.6, it
+was 0.95. In that CARLA run itself, its author measured a share of 0.95 for progress.
 """
 
 from __future__ import annotations

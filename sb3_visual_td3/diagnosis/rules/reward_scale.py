@@ -68,10 +68,10 @@ MIN_POINTS = 3
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the largest rewards of the last points, their earlier size, and the critics' gradients.
+    """Check how large the rewards are now and were before, and how large the critics' gradients are.
 
-    Without logged rewards, estimate their size from the critic's first losses and from returns and lengths. A run whose
-    return shows learning is then not reported.
+    If no rewards were logged, estimate their size from the critic's first losses or from returns and lengths. A run
+    whose return shows learning is then not reported.
     """
     if tags.REWARD_MIN not in data and tags.REWARD_MAX not in data:
         return _estimated(data)

@@ -140,8 +140,9 @@ class Connection:
     def transform(self, pose: Pose, above_m: float = 0.0) -> Any:
         """Return the ``carla.Transform`` of a pose on the road.
 
-        :param pose: position and heading in the task's coordinates.
+        :param pose: position and heading in this package's coordinates.
         :param above_m: height above the road.
+        :return: the transform in CARLA's coordinates, with the pitch of the road.
         """
         x, y, yaw_deg = to_carla(pose)
         height_m, pitch_deg = self.ground(x, y)

@@ -55,7 +55,9 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
             on_route[number] = index
     if spawn == "points":
         if not on_route:
-            raise SimulatorUnusableError("spawn='points': no spawn point of this map lies on the route; use 'route'")
+            raise SimulatorUnusableError(
+                "spawn='points': no spawn point of this map lies on the route; use spawn='route'"
+            )
         return sorted(on_route.values())
     if spawn not in on_route:
         raise SimulatorUnusableError(

@@ -30,7 +30,7 @@ _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends, or until the parent ends.
+    """Run a command until it ends, or until the process that started this script ends.
 
     :param command: program and arguments.
     :return: the command's exit code.

@@ -396,7 +396,10 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
 
 
 def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
-    """Return whether the embedded world's camera can draw an actor, or the actor is too far away to be seen."""
+    """Return whether the embedded world's camera suffices for an actor: it can draw the actor, or need not do so.
+
+    It need not draw an actor that has no shape or is too far away to be seen.
+    """
     if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
         return True
     box, here = thing.box, sensor.world_transform

@@ -374,7 +374,10 @@ def check_description(description: Any) -> str:
         case [int(), str(type_id), [*attributes], *_] if len(attributes) <= _MAX_ATTRIBUTES:
             pass
         case _:
-            raise CallError(f"invalid actor description {shortened(description)}")
+            raise CallError(
+                f"invalid actor description {shortened(description)}: expected [uid, type_id, attributes], as CARLA's "
+                "client sends it"
+            )
     if type_id not in BLUEPRINTS:
         raise CallError(f"invalid actor description '{shortened(type_id).strip(chr(39))}'")
     n_pixels = 1.0

@@ -248,7 +248,11 @@ class Transform(NamedTuple):
 
     @classmethod
     def from_pose(cls, pose: Pose, z: float = 0.0) -> Transform:
-        """Return the transform of a level object at a pose of the embedded world, ``z`` metres above the ground."""
+        """Return the transform, without pitch and roll, of an object at a pose of the embedded world.
+
+        :param pose: position and heading in the embedded world's coordinates.
+        :param z: height above the ground in metres.
+        """
         # The formula of ``to_carla`` without its tuple, because each vehicle needs a transform in each tick.
         x, y, heading_rad = pose
         return cls(x, -y, z, 0.0, -math.degrees(heading_rad), 0.0)
@@ -277,7 +281,7 @@ def vector_from_message(message: Any, limit: float) -> Vector:
 
 
 class VehicleControl(NamedTuple):
-    """Hold the pedals, steering and gear of a vehicle, in the order of ``carla.VehicleControl`` in messages."""
+    """Hold the values of a ``carla.VehicleControl`` in the order in which messages contain them."""
 
     throttle: float = 0.0
     steer: float = 0.0

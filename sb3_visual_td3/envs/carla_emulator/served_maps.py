@@ -102,7 +102,7 @@ class MapLibrary:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the short names of all maps; the maps of files come first."""
+        """Return the short names of all maps; the maps that were read from files come first."""
         own = [name for name in (*MAP_NAMES, *TOWN_ALIASES) if name not in self._files]
         return (*self._files, *own)
 

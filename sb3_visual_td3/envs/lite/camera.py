@@ -224,7 +224,7 @@ class Camera:
         return self._from_world[scene.name]
 
     def _sky(self, scene: Scene) -> NDArray[np.uint8]:
-        """Return the panorama of ``scene`` in this camera's resolution, three copies side by side, cached."""
+        """Return the panorama of ``scene`` in this camera's resolution, repeated three times side by side; cached."""
         if scene.name not in self._skies:
             size = (self._n_sky_columns, self._horizon)
             sky = cv2.resize(scene.panorama, size, interpolation=cv2.INTER_AREA)

@@ -87,7 +87,7 @@ def footways_of(graph: LaneGraph) -> Footways:
     """Return the walkways and crossings on which pedestrians can walk on a map.
 
     :param graph: the lanes of the map.
-    :return: the mesh; empty if there is no room beside any road.
+    :return: a mesh of quadrangles; it is empty if there is no room beside any road.
     """
     mesh = _Mesh()
     strips = []

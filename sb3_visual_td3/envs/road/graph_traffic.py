@@ -293,7 +293,7 @@ CarT = TypeVar("CarT", bound=GraphCar)
 
 
 class GraphTraffic(Generic[CarT]):
-    """Drive cars along the lanes of a map, with reserved ways through junctions; one map at a time."""
+    """Drive cars along the lanes of a map; a car enters a junction only after reserving a way through the junction."""
 
     def __init__(self) -> None:
         self.cars: list[CarT] = []

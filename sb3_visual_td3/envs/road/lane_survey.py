@@ -320,7 +320,7 @@ def _lanes_beside(waypoint: Any, side: str) -> list[Any]:
 
 
 def _marks(waypoint: Any, left: list[Any], right: list[Any]) -> list[tuple[float, str]]:
-    """Return offset and kind of all painted marks of the road, from right to left."""
+    """Return the lateral offset in metres and the kind of each painted mark of the road, from right to left."""
     offset_m = -0.5 * waypoint.lane_width - sum(lane.lane_width for lane in right)
     marks: list[tuple[float, str]] = []
     for lane in [*reversed(right), waypoint, *left]:

@@ -266,9 +266,9 @@ class _Builder:
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
         """Record at which point of the line each lane of the next part of the route begins.
 
-        :param lanes: the segments in driving order, as for ``_add_stretch``.
-        :param begin: fraction of the segments' length at which the part begins.
-        :param end: fraction of the segments' length at which the part ends.
+        :param lanes: the lanes of this part, in driving order, as for ``_add_stretch``.
+        :param begin: fraction of the lanes' length at which the part begins.
+        :param end: fraction of the lanes' length at which the part ends.
         """
         first_m = self._graph.segments[lanes[0]].length_m
         n = _n_points_of((end - begin) * first_m)
@@ -278,11 +278,11 @@ class _Builder:
             self._lanes.append((lane, self._n_points() + int(share * n), place_m))
 
     def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
-        """Add a part of the route to the line: one lane, or neighbouring lanes between which the car changes.
+        """Add the next part of the route to the line: a lane, or neighbouring lanes between which the vehicle changes.
 
-        :param lanes: the segments in driving order.
-        :param begin: fraction of the segments' length at which the part begins.
-        :param end: fraction of the segments' length at which the part ends.
+        :param lanes: the lanes of this part, in driving order.
+        :param begin: fraction of the lanes' length at which the part begins.
+        :param end: fraction of the lanes' length at which the part ends.
         :param manoeuvre: number of the junction's manoeuvre; -1 outside of junctions.
         """
         rows = [self._graph.segments[lane] for lane in lanes]
@@ -368,14 +368,20 @@ def _n_points_of(length_m: float) -> int:
 
 
 def _columns(row: LaneSegment) -> NDArray[np.float64]:
-    """Return a segment's x, y, width and offsets of the road's left and right outer line at each point, ``(n, 5)``."""
+    """Return ``(n, 5)``: x, y, width, and offsets of the road's left and right outer line, at each point of a lane."""
     return np.column_stack([row.points_m, row.width_m, row.left_line_m, row.right_line_m])
 
 
 def _sampled(
     along_m: NDArray[np.float64], columns: NDArray[np.float64], at: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Interpolate columns of values along a line at fractions of its length, ``(len(at), n_columns)``."""
+    """Interpolate values along a line, at given fractions of its length.
+
+    :param along_m: ``(n,)``, distance of each point of the line from its start.
+    :param columns: ``(n, n_columns)``, values at the points.
+    :param at: fractions of the line's length, 0 to 1.
+    :return: ``(len(at), n_columns)``.
+    """
     places = at * along_m[-1]
     return np.stack([np.interp(places, along_m, column) for column in columns.T], axis=1)
 

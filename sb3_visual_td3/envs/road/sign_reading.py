@@ -40,7 +40,7 @@ def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], 
     :param answer: the result of ``lane_survey.survey_graph``.
     :param segments: the lanes of the graph.
     :param text: the OpenDRIVE document; the controllers are read from it, because CARLA's client does not provide them.
-    :return: the signs, in the order of their ids' first appearance.
+    :return: the signs, in the order in which their ids first appear in ``answer``.
     """
     number_of = {segment.key: number for number, segment in enumerate(segments)}
     before: dict[int, list[int]] = {}

@@ -122,7 +122,7 @@ def _area(ring: list[Node]) -> float:
 
 
 def _streets(grid: networkx.Graph[Node], ring: list[Node]) -> list[_Street]:
-    """Return all streets. The streets of the ring come first, in the order and the direction of the ring."""
+    """Return all streets; the streets of the closed route ``ring`` come first, in its order and direction."""
     around = list(itertools.pairwise([*ring, ring[0]]))
     streets: list[_Street] = []
     done: set[frozenset[Node]] = set()

@@ -147,10 +147,10 @@ class Track:
         return [self.pose_at(index, 0.0)[:2] for index in indices]
 
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return the points of the lane's centre line that are closest to given distances ahead of a position.
+        """Return points of the lane's centre line at given distances ahead of a position.
 
         :param lane: the position on the lane from which the distances are measured.
-        :param ahead_m: distances along the lane.
+        :param ahead_m: distances along the lane in metres, rounded to the spacing of the lane's points.
         :return: (x, y) for each distance.
         """
         return self.waypoints_m(lane.nearest, ahead_m)

@@ -94,7 +94,13 @@ class Twins:
 
 
 class BoundUse(NamedTuple):
-    """Hold the largest ratio of one tag's Q values to their bound; above 1, a value is wrong for any policy."""
+    """Hold how close the Q values of one tag came to their bound.
+
+    The bound is the largest Q value that the rewards allow. A value above it is wrong, whatever the policy does.
+
+    :ivar tag: the tag of the Q values
+    :ivar part: the largest ratio of a Q value to its bound; above 1 for a wrong value
+    """
 
     tag: str
     part: float

@@ -55,7 +55,7 @@ class Evaluations:
     """Hold the evaluations of a run.
 
     :param n: number of evaluations
-    :param rows: at most a dozen of the evaluations, with the first and the last
+    :param rows: at most a dozen of the evaluations, among them the first and the last
     """
 
     n: int

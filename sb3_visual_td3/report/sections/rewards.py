@@ -68,7 +68,7 @@ class Rewards:
 
 
 def rewards(data: SeriesSet) -> Rewards:
-    """Compute the share of each term that was logged."""
+    """Compute how much each logged reward term contributes to the reward."""
     series = [data[tag].finite for tag in data.names() if tag.startswith(PREFIX)]
     series = [term for term in series if len(term)]
     magnitudes = [float(np.abs(term.values).mean()) for term in series]

@@ -136,7 +136,7 @@ def test_spawn_points_off_or_against_the_route_are_excluded():
     assert starts_on(track, points, 3) == [40]
     with pytest.raises(SimulatorUnusableError, match=r"choose from \[1, 3\]"):
         starts_on(track, points, 0)
-    with pytest.raises(SimulatorUnusableError, match="use 'route'"):
+    with pytest.raises(SimulatorUnusableError, match="use spawn='route'"):
         starts_on(track, [beside], "points")
 
 
