@@ -257,7 +257,7 @@ def _evaluate(arguments: list[str]) -> int:
         metavar="STEP",
         help="load the checkpoint that was saved at this step, such as 100000",
     )
-    parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint")
+    parser.add_argument("--load-last-checkpoint", action="store_true", help="load the last checkpoint of the run")
     parser.add_argument(
         "-n",
         "--n-episodes",

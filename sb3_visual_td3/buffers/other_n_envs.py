@@ -93,9 +93,10 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 
 
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
-    """Return a new buffer with the transitions that an index ``(size, n_envs)`` selects.
+    """Return a new FrameReplayBuffer with the transitions that an index ``(size, n_envs)`` selects.
 
-    The transitions are added one by one, because a different order shares different frames.
+    The stored frames cannot be copied as they are: which transitions share a frame depends on their order. Therefore
+    the transitions are added step by step in the new order.
     """
     new = type(buffer)(
         buffer.buffer_size * buffer.n_envs,

@@ -71,7 +71,7 @@ def checked_signals(names: Iterable[str]) -> tuple[str, ...]:
 class EndingSignals:
     """End a training run with a snapshot when the process receives a signal.
 
-    :param names: names from :func:`checked_signals`
+    :param names: names of the signals, as :func:`checked_signals` returns them
     :param model: the model that is trained
     :param on_late: called with the name of the signal when the training ends without a new snapshot
     """

@@ -304,10 +304,12 @@ class ExplosionAlertCallback(BaseCallback):
         )
 
     def _check(self, broken: Broken | None = None, *, can_act: bool = True) -> None:
-        """Judge the latest updates, report what is new, and let the guard act.
+        """Judge the latest updates, announce alerts that have begun, and let the guard act on a critical alert.
 
-        :param broken: a non-finite value in this step, which ends the training
-        :param can_act: whether the guard may act, because training continues afterwards
+        The guard does what ``on_critical`` requests, such as ending the training or rolling the weights back.
+
+        :param broken: a non-finite value in this step, which ends the training; None if all values are finite
+        :param can_act: whether the guard may act; False if the training has already ended
         """
         self._last_checked = self.num_timesteps
         # The first source holds the gradient updates, the other sources hold camera and settings.
@@ -380,7 +382,7 @@ class ExplosionAlertCallback(BaseCallback):
                 self._forget_measurements()
 
     def _forget_measurements(self) -> None:
-        """Drop all measurements from before an action, because they do not describe the weights after it."""
+        """Drop all measurements so far, because they do not describe the weights that the guard has just changed."""
         self._watch.read_points()
         self._watch.finite.first()
         self.window.clear()

@@ -390,7 +390,11 @@ def _is_by_name(value: Any) -> bool:
 def _find_events(
     run_dir: Path, state: Mapping[str, Any], tensorboard_log: str | None, logger_dir: str | None
 ) -> Path | None:
-    """Return the first folder that holds all event files of the state; None if the state names no folder."""
+    """Find the folder that now holds the event files of a snapshot; return None if the snapshot names no such folder.
+
+    The folder may have been moved, so several places are tried: the folder that the snapshot names, the one of
+    ``--tensorboard-log``, and the logger's folder.
+    """
     if state["event_dir"] is None:
         return None
     noted = PurePath(state["event_dir"])

@@ -114,9 +114,10 @@ class HealthWatch:
         return {**self.monitor.read(), **self._camera.read()}
 
     def read_points(self) -> list[Points]:
-        """Return each measurement of the updates, the rewards and the camera since the last call, not averaged.
+        """Return all measurements of the updates, the rewards and the camera since the last call, not their means.
 
-        The current learning rates, whether each group is frozen, and whether the encoder is shared are added.
+        The result also holds the present learning rates, and two facts as 0 or 1: for each group of weights whether it
+        is frozen, and whether actor and critic share the encoder. Each value comes with the number of its update.
         """
         if "means" not in self.readers:
             self.monitor.read()

@@ -51,6 +51,6 @@ GROUP_OF_NAME = {group.name: group for group in GROUPS}
 
 
 def groups_of(network: Network) -> tuple[Group, Group]:
-    """Return the two groups of a network, the encoder first."""
+    """Return the two groups of weights of a network: its encoder, and the rest of the network."""
     encoder, rest = (group for group in GROUPS if group.network == network)
     return encoder, rest

@@ -479,7 +479,7 @@ def _ends(series: Series) -> tuple[float, float]:
 
 
 def _worst_window(series: Series, ratios: FloatArray) -> tuple[float, int]:
-    """Return the largest median over a twentieth of the points, and the last step of that twentieth."""
+    """Return the largest median of a window, which is a twentieth of the points, and the last step of that window."""
     window = max(3, ratios.size // 20)
     begins, medians = moving_medians(ratios, window)
     worst = int(np.argmax(medians))

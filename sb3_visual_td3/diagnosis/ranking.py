@@ -32,7 +32,9 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
 
 
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """Order diagnoses, and mark a diagnosis as a consequence if a confident other diagnosis explains it.
+    """Order diagnoses, and mark a diagnosis as a consequence if another diagnosis explains it.
+
+    The explaining diagnosis needs a confidence of at least :data:`EXPLAINS_FROM`.
 
     :param diagnoses: the diagnoses of the rules, in any order
     :return: the diagnoses with a confidence of at least :data:`MIN_CONFIDENCE`; the one to fix first comes first

@@ -370,12 +370,12 @@ def _gain_in_words(curve: ReturnCurve) -> str:
 
 
 class _Noise(NamedTuple):
-    """Hold the noise with which a change of levels is compared.
+    """Hold the noise of a return curve, with which a rise or fall of the curve is compared.
 
-    :param spread: standard deviation of one episode.
-    :param wander: standard deviation of the level of a block.
-    :param error: standard error of a difference of levels, if the points were independent.
-    :param n: points of the curve.
+    :param spread: standard deviation of the returns of single episodes.
+    :param wander: standard deviation of the median of a block of successive points, see :func:`block_wander`.
+    :param error: standard error of the difference of two levels, as if the points were independent.
+    :param n: number of points of the curve.
     """
 
     spread: float
@@ -411,9 +411,10 @@ class _Noise(NamedTuple):
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
     def is_no_gain(self, start: float, level: float) -> bool:
-        """Return whether nothing was learned.
+        """Return whether the change from the start to a level is no gain, so that nothing was learned.
 
-        The gain must be below the spread. In addition, it must be either small or within chance.
+        The change must be below the spread of single episodes. In addition, it must be small compared with the start
+        and the level, or not exceed chance.
         """
         gain = level - start
         if gain >= NO_GAIN * self.spread:

@@ -297,11 +297,14 @@ _warned: set[str] = set()
 
 
 def _check_command(observation: ObservationKind, has_routes: bool) -> None:
-    """Check that an observed command exists, and warn if the policy does not observe the commands of its routes.
+    """Raise an error if the observation has a navigation command but the route has none; warn in the opposite case.
+
+    The command says which way the route takes at the next junction. Only routes to a goal have commands; a policy that
+    does not observe them there cannot know the way.
 
     :param observation: the kind of observation.
-    :param has_routes: whether episodes are routes to a goal.
-    :raises ValueError: if the command is observed on a closed route.
+    :param has_routes: True if episodes are routes to a goal, False for a closed route.
+    :raises ValueError: if the observation contains the command on a closed route.
     """
     if "command" in observation and not has_routes:
         raise ValueError(

@@ -236,7 +236,10 @@ class StockWatch:
         }
 
     def describe(self) -> dict[str, tuple[Any, str]]:
-        """Return the settings of the algorithm that are plain values, each with the algorithm's name as its origin."""
+        """Return the settings of the model that are numbers, booleans or text, by name.
+
+        Each value comes with its origin for the report, which is the name of the algorithm's class.
+        """
         plain = (bool, int, float, str)
         origin = type(self._model).__name__
         return {

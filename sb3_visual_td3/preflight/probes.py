@@ -170,7 +170,7 @@ class DelayedReward(Probe):
         return 1.0
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the value of the first picture with the discounted reward of the second."""
+        """Compare the values of the white and the black picture with the right values, 1 and gamma."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 

@@ -71,13 +71,14 @@ class Answer:
 
 
 def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
-    """Read the properties of a run from its settings where the event file does not show them.
+    """Find properties of a run that only its settings show, because its event file lacks their tags.
 
-    Properties that do not hold, or are not known, are left out.
+    The properties are a shared encoder, normalised rewards and undiscounted returns.
 
     :param settings: settings of the run
     :param series: series of the event file alone
-    :return: the properties, and notes on settings that the event file contradicts
+    :return: the properties that the run has according to its settings, and notes on settings that the event file
+        contradicts
     """
     found, notes = [], []
     shared = settings.encoder_is_shared
@@ -202,7 +203,7 @@ class Analysis:
     :param manifest: the content of run.json, which is shown and does not change the verdict
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: properties that the event file does not show and the settings state
+    :param answers: properties that the settings state and the event file does not show
     :param hyperparams: the hyperparameters compared with well-known values; empty if no hyperparameter is known
     :param recommendation: the recommended changes; empty for a run that is GO
     :param until: the step of ``--until``, after which no point was read; None if the whole run was read

@@ -318,7 +318,9 @@ class _Job:
         :param name: name that distinguishes the run from other runs
         :param files: the files of the run
         :param data: the content of these files
-        :param is_one_of_few: whether the report has so few runs that the earlier parts of each are judged too
+        :param is_one_of_few: whether the report is on a few runs only; then the verdict at earlier steps is also
+            computed, which takes longer
+        :return: the verdict and everything that the report shows
         """
         manifest, note = find_manifest(files.path)
         if self.until is not None:

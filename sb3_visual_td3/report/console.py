@@ -23,7 +23,7 @@ def no_progress(_description: str, _total: float) -> Advance:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Write lines to stdout and flush it; a program that reads from the pipe gets them at once."""
+    """Write lines to stdout and flush it, so that another program that reads this output gets them at once."""
     for line in lines:
         sys.stdout.write(_written(line, sys.stdout) + "\n")
     sys.stdout.flush()

@@ -174,9 +174,10 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return, for each tag with points before and after a record, whether its steps go back at that record.
+    """Return for each tag whether its steps go back at a record of the event file, which may be a restart.
 
-    If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0 again.
+    Tags without points on both sides of the record have no vote. If some tags count steps, only these tags vote,
+    because a run that continues may count its episodes from 0 again.
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
@@ -190,7 +191,13 @@ def _may_count_steps(tag: str) -> bool:
 
 
 def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
-    """Return the last step before a record, the first step from the record on, and whether a new run begins there."""
+    """Return the steps on both sides of a record at which the steps go back, and whether a new run begins there.
+
+    :param tracks: the points of the file, by tag
+    :param record: number of the record in the event file
+    :return: the last step before the record, the first step from the record on, and True for a new run, False for a run
+        that was resumed from a checkpoint
+    """
     both = {tag: track for tag, track in tracks.items() if track.goes_back_at(record) is not None}
     chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
     before = np.concatenate([track.steps[track.order < record] for track in chosen])

@@ -468,8 +468,8 @@ def agreement(ours: Reading | None, reference: Reading | None, parameter: Parame
     """Compare the run's value of a hyperparameter with the value of a reference.
 
     :param ours: the run's value; None if the value is not known
-    :param reference: None if the reference does not have the parameter
-    :param parameter: the row, which defines how to compare
+    :param reference: the reference's value; None if the reference does not have the hyperparameter
+    :param parameter: the hyperparameter, with the rule for the comparison
     """
     if reference is None:
         return Against(None, "no_counterpart", "no counterpart")

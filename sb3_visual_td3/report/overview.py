@@ -56,7 +56,7 @@ class BestPolicy(NamedTuple):
     is_on_steps: bool = True
 
     def when(self) -> str:
-        """Return the step of the best policy as text, with the word "episode" if the step is an episode."""
+        """Return the step of the best policy as text, preceded by the word "episode" if the steps count episodes."""
         return number(self.step) if self.is_on_steps else f"episode {number(self.step)}"
 
     def in_words(self) -> str:

@@ -96,12 +96,14 @@ class Plot:
 
 @dataclass(frozen=True)
 class BandStyle:
-    """Describe the style of a band for an alert; the kinds differ in outline as well as in colour.
+    """Describe the look of the rectangles that show in a plot when an alert was active.
+
+    Warnings, critical alerts and other alerts differ in outline as well as in colour.
 
     :param fill: colour of the area
     :param outline: colour of the border
     :param dash: dash pattern of the border
-    :param top: upper end of the band, as a fraction of the plot's height
+    :param top: upper edge of the rectangle, as a fraction of the plot's height
     """
 
     fill: str
@@ -238,7 +240,13 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 
 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
-    """Return the bands that show in a plot when alerts were active; all but the gradient alerts share a thin band."""
+    """Return rectangles that show in a plot when alerts were active.
+
+    The rectangles of the two gradient alerts are as high as the plot, and those of all other alerts are low, at the
+    bottom of the plot.
+
+    :param alerts: the alerts of the run
+    """
     bands: list[Figure] = []
     others: list[Stretch] = []
     for alert in alerts:
@@ -250,11 +258,13 @@ def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
 
 
 def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
-    """Join stretches of alerts that overlap or nearly touch, to limit the number of stretches in a plot.
+    """Join periods in which an alert was active, to limit the number of rectangles in a plot.
 
-    :param stretches: stretches of one or several alerts
-    :param at_most: largest number of stretches to keep apart; if there are more, gaps shorter than the fraction 1 /
-        ``at_most`` of the span are closed
+    Periods that overlap or touch are always joined.
+
+    :param stretches: periods of one or several alerts
+    :param at_most: if there are more periods than this, periods are also joined across gaps of up to 1 / ``at_most`` of
+        the steps from the first period to the end of the last
     """
     ordered = sorted(stretches)
     if not ordered:

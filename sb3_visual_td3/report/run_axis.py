@@ -105,8 +105,8 @@ class _Clock(NamedTuple):
     def of_track(self, track: Track) -> FloatArray | None:
         """Return the step of the run at which each point of a tag was written; None if the file does not show it.
 
-        This is the step of the next record, because a point that is written after a record may belong to a later step
-        than that record.
+        An event file is a sequence of records. A point belongs to the step of the next record whose step is known, and
+        not of the last record before the point: the run may have continued since that record.
         """
         after = np.searchsorted(self.records, track.order)
         is_beside = bool((after == 0).all() or (after == self.records.size).all())
@@ -116,17 +116,17 @@ class _Clock(NamedTuple):
 
 
 def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Find the places on the run's x-axis of points that count something else, such as episodes.
+    """Find the position on the run's x-axis of each point whose own step counts another unit, such as episodes.
 
-    The x-axis counts environment steps if one of the tags is known to count them. Without such a tag it counts
-    episodes, if a tag of ``common/tags.py`` counts these. Otherwise it counts whatever the tag with the returns counts.
+    The run's axis counts environment steps if one of the tags is known to count them. Without such a tag it counts
+    episodes, if a tag of ``common/tags.py`` counts these. Otherwise it has the unit in which the returns are logged.
 
-    A point lies at the step that the run had reached when the point was written. If the order of the file does not show
-    this step, the points of the tag are spread over the run in proportion to their own steps.
+    The position of a point is the step that the run had reached when the point was written. If the order of the file
+    does not show this step, the points of the tag are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
-    :return: for each tag that counts something else, a series: its steps are the tag's own steps, and its values are
-        the places of these points on the x-axis
+    :return: for each tag that counts another unit, a series whose steps are the tag's own steps, and whose values are
+        the positions on the run's axis
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -167,7 +167,13 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return, in the form of :func:`steps_elsewhere`, a tag on the run's own axis: its values are its steps."""
+    """Return the positions of a tag's points on the run's axis, in the form that :func:`steps_elsewhere` returns.
+
+    This is for a tag that counts the unit of the run, so the positions are the tag's own steps.
+
+    :param series: the points of the tag
+    :return: a series with the same steps, whose values are these steps
+    """
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
 

@@ -36,7 +36,7 @@ _IMAGE_POLICIES = ("CnnPolicy", "MultiInputPolicy")
 
 @dataclass(frozen=True)
 class Setting:
-    """Hold one value and the source that states it."""
+    """Hold the value of one setting of a run, and the name of its source, such as ``run.json``."""
 
     value: Any
     source: str

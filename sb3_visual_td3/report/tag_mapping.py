@@ -87,12 +87,13 @@ Targets = Mapping[str, tuple[Target, ...]]
 
 @dataclass(frozen=True)
 class TagMapping:
-    """Hold the mapping of one library or project.
+    """Map the tags that another library or project logs to the tags of this package.
 
-    :param name: name of the library, or of the file
-    :param targets: tags of this package, by the tag of the other code. A tag may correspond to several
-    :param recognised_by: a built-in mapping is used only for a run that logged all these tags
-    :param keep_out: tags that seem to correspond to a tag of this package but do not, with the reason
+    :param name: name of the library, or of the file with the mapping
+    :param targets: the corresponding tags of this package, one or several for each tag of the other code
+    :param recognised_by: tags of the other code; a built-in mapping is used only for a run that logged all of them
+    :param keep_out: tags of the other code that seem to correspond to a tag of this package but do not, each with the
+        reason
     """
 
     name: str

@@ -59,9 +59,10 @@ def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
 
 
 def inert(text: str) -> str:
-    """Put an apostrophe before every sign that starts a formula in a spreadsheet.
+    """Escape text for a CSV cell, so that no spreadsheet evaluates the text as a formula.
 
-    Names of tags come from event files, which may be untrusted.
+    An apostrophe is put before every sign with which a formula starts, such as ``=``. Names of tags come from event
+    files, and a stranger's event file could hold a tag that is a formula.
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
 

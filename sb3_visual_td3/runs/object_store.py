@@ -175,7 +175,7 @@ class ObjectStore:
         return StoredChunk(digest, len(data))
 
     def sync(self) -> None:
-        """Wait until the names of all stored chunks are on the disk."""
+        """Wait until the folder entries of all stored chunks are on the disk, so a power failure loses no chunk."""
         if self._to_sync:
             for folder in sorted(self._to_sync):
                 sync_folder(folder)

@@ -132,7 +132,8 @@ def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
         if marker in _FROM_TEXT and isinstance(content, str):
             return _FROM_TEXT[marker](content)
     raise ValueError(
-        f"the mapping with the keys {', '.join(plain)} is not a marker of this version: use the version that wrote it"
+        f"a mapping of the snapshot has the keys {', '.join(plain)}, which is not a marker of this version: use the "
+        "version of sb3_visual_td3 that wrote the snapshot"
     )
 
 

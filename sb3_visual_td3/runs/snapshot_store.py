@@ -428,10 +428,11 @@ class SnapshotStore:
         return record_to_write, n_bytes_written
 
     def _put_arrays(self, named: Sequence[NamedArray]) -> tuple[list[ArrayRecord], list[NamedArray], int]:
-        """Store the large arrays as chunks.
+        """Write the large arrays of a state to disk as chunks, and set the small arrays aside for one common file.
 
         :param named: all arrays of the state
-        :return: the place of each array; the small arrays, which go into one file; and the number of bytes written
+        :return: for each array the record of where it is stored; the small arrays, which are not written yet; and the
+            number of bytes written
         """
         arrays: list[ArrayRecord] = []
         small: list[NamedArray] = []

@@ -156,7 +156,7 @@ def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
 
 
 def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) -> Table:
-    """Summarise episodes in an environment without maps.
+    """Summarise the episodes of each policy in an environment without maps.
 
     :param episodes: the episodes of each policy, all under the key :data:`ALL_MAPS`
     :return: mean and 95 % interval of each quantity, for each policy

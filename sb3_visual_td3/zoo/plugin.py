@@ -592,7 +592,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.eval_freq = -1
 
     def _create_evaluation(self, eval_freq: int) -> EvalCallback:
-        """Create the evaluation callback of a run whose hyperparameters name none, with rl-zoo's arguments.
+        """Create an evaluation callback with rl-zoo's arguments, for a run whose hyperparameters do not contain one.
 
         :param eval_freq: environment steps between two evaluations, as ``--eval-freq`` says
         """

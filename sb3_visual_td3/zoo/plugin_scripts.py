@@ -139,7 +139,10 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
 
 
 def run_benchmark() -> None:
-    """Run rl_zoo3's benchmark in any folder; our enjoy command plays the agents."""
+    """Run rl_zoo3's benchmark, and let it play the agents with our enjoy command.
+
+    rl_zoo3 itself would call ``python enjoy.py``, which works only in the folder of rl_zoo3's source code.
+    """
     hide_retries()
     find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
 

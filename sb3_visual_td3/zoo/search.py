@@ -74,10 +74,11 @@ class SearchStoppedError(RuntimeError):
 
 
 class Budget(NamedTuple):
-    """Count the trials that remain to run.
+    """Limit the number of trials of a hyperparameter search, for one worker or for all workers together.
 
-    :ivar n_trials: number of trials of this worker; ignored if there is a total
-    :ivar max_total_trials: number of finished trials of all workers together; None if each worker has its own number
+    :ivar n_trials: number of trials that this worker runs; ignored if ``max_total_trials`` is given
+    :ivar max_total_trials: number of finished trials, of all workers together, at which the search ends; None if
+        ``n_trials`` decides
     """
 
     n_trials: int
@@ -262,9 +263,9 @@ def _print(line: str) -> None:
 
 
 def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool) -> Path:
-    """Print the best trial, and write the report to the same place as rl-zoo does.
+    """Print the best trial of a search, and write a report on all trials to the files that rl-zoo would write.
 
-    :param manager: rl-zoo's experiment manager, which has the folder
+    :param manager: rl-zoo's experiment manager, which names the folder of the report
     :param study: the Optuna study
     :param is_ours: whether the trials train VisualTD3; then the best trial is also written as a hyperparameter file
     :return: path of the report without its ending

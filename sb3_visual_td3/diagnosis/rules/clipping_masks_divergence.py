@@ -36,7 +36,10 @@ GROWS = 3.0
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for an encoder's constant gradient norm while the actor's loss grows beyond what the Q values support."""
+    """Look for a growing actor loss while the gradient norm of the actor's encoder stays constant.
+
+    The loss must also exceed what the Q values support: the actor's loss is minus a Q value.
+    """
     support = actor_loss_support(data)
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     loss = data[tags.ACTOR_LOSS].finite

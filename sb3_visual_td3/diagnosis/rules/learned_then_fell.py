@@ -56,8 +56,8 @@ and down."""
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that collapsed after learning; evaluation curves are checked before training curves.
 
-    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. It stays below 0.75, from
-    which a diagnosis alone blocks a GO, because the curve shows that the policy fell and not why.
+    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. From a confidence of 0.75
+    on, a diagnosis alone blocks a GO. This rule stays below, because a curve shows that the policy fell, but not why.
     """
     n_steps = data.n_steps
     if n_steps is None or n_steps < MIN_STEPS:

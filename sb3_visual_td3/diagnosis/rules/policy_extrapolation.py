@@ -3,8 +3,8 @@
 The actor moves towards actions that the critic overrates, and no transition in the buffer corrects the critic there. A
 small positive gap is healthy, because the policy is better than the mixture of older policies in the buffer.
 
-Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error. The limit that the rewards set is that of
-critic_overestimation.
+Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error. The largest Q value that
+the rewards allow is computed as for critic_overestimation.
 """
 
 from __future__ import annotations

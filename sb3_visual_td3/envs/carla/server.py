@@ -378,7 +378,8 @@ class Server:
     def restart(self) -> None:
         """End the simulator if this object started it; the next :meth:`ensure` starts a new simulator.
 
-        With a command, a new simulator also replaces a shared server.
+        Another environment's server, which this object may use, keeps running. But if the settings have a command, this
+        object stops using that server, and the next :meth:`ensure` starts a simulator of its own.
         """
         if self.settings.command is not None:
             self._shared_address = None

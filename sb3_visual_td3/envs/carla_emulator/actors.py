@@ -31,7 +31,10 @@ from sb3_visual_td3.envs.road.shapes import Pose
 
 
 class StoredState(NamedTuple):
-    """Hold an actor's bytes in the world's state of the last tick, and the values from which they were packed."""
+    """Hold the bytes that describe an actor at rest in messages on the world's state, and the values packed in them.
+
+    The same bytes are sent again in each tick until one of the values changes.
+    """
 
     place: Transform
     velocity: Vector

@@ -38,7 +38,10 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Hold rows of the oversampled picture, with a mask of the pixels that are drawn from one level of the ground."""
+    """Hold rows of the oversampled picture, and a mask of those pixels that are drawn from the ground raster ``level``.
+
+    The ground is stored in several resolutions, which are called levels.
+    """
 
     level: int
     first_row: int
@@ -204,7 +207,15 @@ class FreeCamera:
         return np.asarray(pose_matrix(x, y, yaw) @ to_ground @ to_ray)
 
     def _warp(self, scene: Scene, transform: Transform, level: int, first_row: int, n_rows: int) -> NDArray[np.uint8]:
-        """Draw rows of the oversampled picture from one level of the ground: ``(n_rows, columns) uint8``."""
+        """Draw some rows of the oversampled picture, from the ground raster of one resolution.
+
+        :param scene: the map.
+        :param transform: the camera's position and heading.
+        :param level: index of the resolution; each level has half the resolution of the level before it.
+        :param first_row: the first row to draw.
+        :param n_rows: number of rows to draw.
+        :return: ``(n_rows, columns) uint8``.
+        """
         matrix = scene.ground.from_world(level) @ self._to_world(transform, _OVERSAMPLING, first_row)
         drawn = cv2.warpPerspective(
             scene.ground.levels[level],

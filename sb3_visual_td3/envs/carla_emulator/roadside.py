@@ -192,7 +192,7 @@ class Roadside:
         return states
 
     def light_at(self, vehicle: Vehicle) -> RoadSign | None:
-        """Return the traffic light at which a vehicle waits, or to whose stop line it is close; None without a light.
+        """Return the traffic light whose stop line is close ahead of a vehicle; None if there is no such light.
 
         :param vehicle: the vehicle.
         """
@@ -325,7 +325,7 @@ class LightCalls:
         return VOID
 
     def on_set_traffic_light_red_time(self, actor_id: int, seconds: float) -> Any:
-        """Set how long all lights of the junction are red after this light was yellow."""
+        """Set how long all lights of a junction are red after this light was yellow, before other lights turn green."""
         roadside, light = self._light(actor_id)
         roadside.lights.times_of(light.number).red_s = _seconds(seconds)
         return VOID

@@ -368,7 +368,7 @@ class GraphTraffic(Generic[CarT]):
             reach_m += plan.lines[-1].length_m
 
     def _plan_of(self, car: GraphCar) -> _Plan:
-        """Return the lines and the next junction of a car's path; they are looked up again only if the path changes."""
+        """Return the centre lines and the next junction of a car's path, from a cache while the path stays the same."""
         plan = car.plan
         if plan is None or plan.path is not car.path or plan.n_lanes != len(car.path):
             plan = car.plan = _Plan(car.path, self._map)

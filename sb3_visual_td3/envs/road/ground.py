@@ -18,7 +18,8 @@ TEXEL_M = 0.1
 """Side of a texel, which is a pixel of the raster. A mark is two texels wide: a coarser raster makes its edges uneven,
 and a finer raster has no visible effect."""
 N_LEVELS = 4
-"""Number of levels of the raster, each half as fine as the one before; a camera draws distant rows from coarse ones."""
+"""Number of resolutions in which the raster is stored, called levels. Each level has half the resolution of the one
+before; a camera draws distant rows from coarse levels."""
 PAVED_LEVEL = 2
 """Level of the raster that has the resolution of the mask of the road."""
 _MARGIN_M = 45.0
@@ -63,7 +64,7 @@ class Ground(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """Describe a line that is painted ``width_m`` wide: the asphalt of a road, or a mark."""
+    """Describe a line to paint ``width_m`` wide: the asphalt of a road, or a lane mark."""
 
     line_m: NDArray[np.float64]
     """``(n, 2)``: x and y; a closed line repeats its first point."""
@@ -71,14 +72,14 @@ class Strip(NamedTuple):
 
 
 class GroundPlan(NamedTuple):
-    """Hold all lines that are painted on the land: the asphalt and the marks of the roads."""
+    """Hold the lines to paint on the ground of a map: the asphalt of the roads, and the lane marks."""
 
     paved: tuple[Strip, ...]
     marks: tuple[Strip, ...]
 
 
 def ground_plan(network: RoadNetwork) -> GroundPlan:
-    """Return what to paint on the ground for the roads of a network: asphalt and marks."""
+    """Return the lines to paint for the roads of a network: their asphalt and their lane marks."""
     paved, marks = [], []
     for road in network.roads:
         left_m, right_m = network.border_m(road.n_left), network.border_m(-road.n_right)
@@ -92,7 +93,7 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
 
 
 def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
-    """Return the lines to paint for one road mark: one for a solid mark, one for each dash of a broken mark.
+    """Return the lines to paint for one lane mark: one for a solid mark, one per dash for a broken mark.
 
     Each period of a dash and a gap has the dash in its middle, so that dashes continue evenly from one road to the
     next.
@@ -101,7 +102,7 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     :param kind: paint of the mark: solid or broken.
     :param length_m: length of the road in metres, from which the number of dashes follows. All marks of the road
         therefore have equally many dashes, although in a bend the marks differ in length.
-    :return: the lines; empty for the paint ``"none"``.
+    :return: the lines to paint; empty for the paint ``"none"``.
     """
     if kind == "none":
         return []
@@ -192,7 +193,7 @@ def _tiled(tile: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8
 
 
 def _halvings(raster: NDArray[np.uint8], n_levels: int) -> tuple[NDArray[np.uint8], ...]:
-    """Return the raster at decreasing resolutions: each level halves the level before, by a mean over 2 x 2 texels."""
+    """Return the raster at decreasing resolutions: each level has half the resolution of the one before."""
     levels = [raster]
     while len(levels) < n_levels:
         levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))

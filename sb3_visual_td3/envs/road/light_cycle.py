@@ -21,9 +21,10 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 @dataclass
 class StageTimes:
-    """Hold how long a group of lights of a junction stays green and yellow, and how long all lights are red afterwards.
+    """Hold how long one stage of a junction's light cycle lasts, in seconds.
 
-    The groups, called stages, take turns.
+    A stage consists of the lights that are green at the same time. They are green, then yellow, and then all lights of
+    the junction are red until the next stage begins.
     """
 
     green_s: float = GREEN_S
@@ -42,7 +43,7 @@ class StageTimes:
 class _Cycle:
     """Run the light cycle of one junction.
 
-    :param stages: indices of the lights that are green in each stage.
+    :param stages: for each stage of the cycle, the indices of the lights that are green in it.
     """
 
     def __init__(self, stages: tuple[tuple[int, ...], ...]) -> None:
@@ -52,7 +53,7 @@ class _Cycle:
         self.reset()
 
     def reset(self) -> None:
-        """Restart the cycle with its first stage."""
+        """Restart the cycle: the lights of its first stage become green."""
         self.stage = 0
         self.colour: LightColour = "green"
         self.elapsed_s = 0.0
@@ -77,7 +78,7 @@ class _Cycle:
 class LightCycles:
     """Simulate the states of all traffic lights of a map.
 
-    :param signs: the lights and the stages of the junctions.
+    :param signs: the lights of the map, and for each junction the order in which groups of lights become green.
     :param offset_s: time in seconds by which the cycle of each junction is ahead of the cycle of the previous junction,
         so that the junctions do not switch at the same moment.
     """
@@ -146,10 +147,10 @@ class LightCycles:
         self.colours[light] = colour
 
     def times_of(self, light: int) -> StageTimes:
-        """Return the durations of the stage to which a light belongs.
+        """Return how long a light is green, yellow and red in the cycle of its junction.
 
-        Changing them changes the cycle, for all lights of the stage. A light without a cycle has the default durations,
-        and changing these has no effect.
+        Changing these durations changes the cycle, for all lights that are green at the same time. A light without a
+        cycle has the default durations, and changing these has no effect.
 
         :param light: number of the light.
         """

@@ -261,7 +261,11 @@ def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | 
 
 
 def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
-    """Link the roads of the ring to each other and to the crossing, and add the crossing's connecting roads."""
+    """Return the network of a ring road with one crossing, at which side roads branch off.
+
+    :param ring: the roads of the ring in driving order; the ring begins and ends at the crossing.
+    :param side_roads: the roads that branch off at the crossing.
+    """
     ids = [road.id for road in ring]  # 0, 1, …
     crossing = Neighbour("junction", _JUNCTION_ID)
     linked = []

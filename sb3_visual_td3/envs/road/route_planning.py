@@ -361,7 +361,13 @@ def _extend(
 
 
 def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePlan:
-    """Return a route continued to a place, along a way that begins with the route's last segment."""
+    """Extend a route to a new goal.
+
+    :param plan: the route.
+    :param way: the lanes to the new goal; the first of them is the last lane of the route.
+    :param place: the new goal.
+    :return: the longer route.
+    """
     return RoutePlan(plan.segments + tuple(way[1:]), plan.start_m, place.along_m)
 
 

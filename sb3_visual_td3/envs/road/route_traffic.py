@@ -114,7 +114,7 @@ class RouteTraffic:
         """Place the cars at random, none near the ego vehicle, and most of them near its route.
 
         :param ego: place and direction of the ego vehicle.
-        :param lane: place of the ego vehicle on the route.
+        :param lane: position of the ego vehicle on the route.
         :param speed_mps: speed of the ego vehicle in m/s.
         :param scene_seed: seed of the cars' places, speeds and ways.
         """
@@ -144,7 +144,7 @@ class RouteTraffic:
 
         :param dt_s: duration of the movement in seconds.
         :param ego: place and direction of the ego vehicle.
-        :param lane: place of the ego vehicle on the route.
+        :param lane: position of the ego vehicle on the route.
         :param speed_mps: speed of the ego vehicle in m/s.
         :param walkers: x and y of each pedestrian on the road.
         """
@@ -200,7 +200,7 @@ class RouteTraffic:
         """Restore the cars from a state that ``get_state`` returned; call ``enter`` with the same map and route first.
 
         :param state: the result of ``get_state``.
-        :param lane: the place of the ego vehicle on the route.
+        :param lane: the position of the ego vehicle on the route.
         :param speed_mps: speed of the ego vehicle in m/s.
         :param scene_seed: seed of the episode.
         """

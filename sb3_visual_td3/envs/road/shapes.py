@@ -132,7 +132,10 @@ _CHECK_SPACING_M = 2.0
 
 
 class LoopShape(NamedTuple):
-    """Describe a closed road as a sequence of pieces in driving order; the first piece is the longest straight one."""
+    """Describe the course of a closed road, as lines and arcs in driving order.
+
+    ``start`` is the pose at the beginning of the first piece, which is the longest line.
+    """
 
     start: Pose
     pieces: tuple[Piece, ...]

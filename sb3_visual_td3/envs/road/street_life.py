@@ -153,7 +153,7 @@ class StreetLife:
     def reset(self, lane: LanePosition, scene_seed: int) -> None:
         """Begin an episode: start the light cycles at a random time, and place the pedestrians.
 
-        :param lane: the place of the vehicle on the route.
+        :param lane: the position of the vehicle on the route.
         :param scene_seed: seed of the episode.
         """
         rng = np.random.default_rng([scene_seed, 6])
@@ -173,8 +173,8 @@ class StreetLife:
         """Advance the lights and pedestrians, and check whether the vehicle ran a red light or hit a pedestrian.
 
         :param dt_s: duration in seconds.
-        :param before: place of the vehicle on the route before this time.
-        :param after: place of the vehicle on the route now.
+        :param before: position of the vehicle on the route before this time.
+        :param after: position of the vehicle on the route now.
         :param box: the rectangle of the vehicle now.
         :param mps: speed of the vehicle in m/s.
         """
@@ -193,7 +193,7 @@ class StreetLife:
     def stop_ahead_m(self, lane: LanePosition) -> float:
         """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if there is none.
 
-        :param lane: the place of the vehicle on the route.
+        :param lane: the position of the vehicle on the route.
         """
         nearest_m = math.inf
         if self._lights is not None:
@@ -210,9 +210,9 @@ class StreetLife:
         return nearest_m
 
     def lights_ahead(self, lane: LanePosition, within_m: float) -> dict[int, str]:
-        """Return the traffic lights whose stop lines are ahead, as a dictionary from number to id in the map.
+        """Return the traffic lights whose stop lines are ahead: for the number of each light, its id in the map.
 
-        :param lane: the place of the vehicle on the route.
+        :param lane: the position of the vehicle on the route.
         :param within_m: largest distance to the stop line, in metres.
         """
         found: dict[int, str] = {}
@@ -232,7 +232,10 @@ class StreetLife:
             self._lights.set_colour(light, colour)
 
     def obstacles(self) -> list[tuple[int, float]]:
-        """Return the places at which other cars must stop: index of a route point, and lateral offset in metres."""
+        """Return the places at which other cars must stop: at pedestrians, and at lights that are red or yellow.
+
+        :return: for each place the index of a route point, and the lateral offset from it in metres.
+        """
         found = self.walker_obstacles()
         if self._lights is not None:
             for stop in self._stops:
@@ -252,7 +255,7 @@ class StreetLife:
         return self._lights is not None and self._lights.stop_ahead_m(segment) is not None
 
     def lights_at(self, segment: int) -> list[tuple[int, str]]:
-        """Return the number and the id in the map of each light that controls a lane.
+        """Return the lights that control a lane: for each, its number, and its id in the map.
 
         :param segment: number of the lane.
         """

@@ -141,7 +141,12 @@ def _streets(grid: networkx.Graph[Node], ring: list[Node]) -> list[_Street]:
 
 
 def _line(rng: np.random.Generator, places: list[tuple[float, float]]) -> tuple[Pose, tuple[Piece, ...]]:
-    """Return start and pieces of a street between two junctions; it ends ``REACH_M`` before the middle of each."""
+    """Lay a street from one junction to the next; both of its ends are ``REACH_M`` from the middle of a junction.
+
+    :param rng: generator of the random radii and bends.
+    :param places: x and y of the first junction, of the corners in between, and of the last junction.
+    :return: the pose at the start of the street, and its lines and arcs.
+    """
     pieces: list[Piece] = []
     headings = [math.atan2(two[1] - one[1], two[0] - one[0]) for one, two in itertools.pairwise(places)]
     cut_m = REACH_M

@@ -226,7 +226,7 @@ def route_track(network: RoadNetwork) -> Track:
 
 
 def _marks_of(road: Road, network: RoadNetwork) -> tuple[LaneMark, ...]:
-    """Return the marks of a road, from right to left, with their offsets from the route's lane."""
+    """Return the lines painted on a road, from right to left, with their offsets from the route's lane."""
     marks = []
     for border in range(-road.n_right, road.n_left + 1):
         paint = road.mark(border)

@@ -38,15 +38,17 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Alert:
-    """Hold the numbers about one alert; a point is 1 if the alert was active, and 0 if the check found nothing.
+    """Hold how often, and at which steps, one alert was active in a run.
+
+    The alert was active at points with the value 1. A point with the value 0 shows that the check found nothing.
 
     :param tag: the logged name
     :param n_points: number of points
     :param n_active: number of points that are 1
-    :param logged: first and last step of all points
+    :param logged: step of the first point and step of the last point, active or not
     :param first_step: step of the first active point; None if there is none
     :param last_step: step of the last active point; None if there is none
-    :param stretches: the active points, in groups of consecutive points
+    :param stretches: the periods in which the alert was active
     """
 
     tag: str

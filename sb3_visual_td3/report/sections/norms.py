@@ -73,7 +73,7 @@ class GroupNorm:
 
 
 class RatioRow(NamedTuple):
-    """Hold two norms at one step; the ratio is None if the denominator is 0."""
+    """Hold the norms of two groups at one step, and their ratio; the ratio is None if the denominator is 0."""
 
     step: int
     numerator: float
