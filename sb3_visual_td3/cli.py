@@ -333,7 +333,7 @@ def _export(arguments: list[str]) -> int:
         type=Path,
         default=Path("policy.onnx"),
         metavar="FILE",
-        help="file to write: .onnx (extra: export) or .pt for TorchScript (default: %(default)s)",
+        help="file to write: .onnx (needs the extra 'export') or .pt for TorchScript (default: %(default)s)",
     )
     settings = parser.parse_args(arguments)
 

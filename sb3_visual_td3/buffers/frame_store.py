@@ -80,7 +80,10 @@ class Windows(NamedTuple):
 
 
 def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_steps: int) -> Windows:
-    """Find each transition's window, up to the end of its episode or segment, the newest transition, or ``n_steps``.
+    """Find the n-step window of each transition: the transition and those that follow it, in the same environment.
+
+    A window ends after ``n_steps`` transitions, at the end of its episode or segment, or at the newest transition,
+    whichever comes first.
 
     :param rows: ``(batch,)`` first row of each window
     :param envs: ``(batch,)`` environment of each window
@@ -149,7 +152,7 @@ class FrameStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the expected frames and the black frame in bytes."""
+        """Return the size in bytes of all frames that the store is expected to hold, and of the black frame."""
         return (self.n_expected + 1) * self.frame_bytes
 
     def allocate(self) -> None:

@@ -48,7 +48,10 @@ class Continuity(NamedTuple):
 
 
 class ObservationStore(Protocol):
-    """Store one part of the observations before and after each transition."""
+    """Store one part of the observations: one key of a Dict observation, or a whole Box observation.
+
+    The store holds the observation before and after each transition.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,11 +72,11 @@ class ObservationStore(Protocol):
         """Drop all observations and keep the allocated memory."""
 
     def write(self, place: Place, obs: NDArray[Any], next_obs: NDArray[Any]) -> Continuity:
-        """Store a step of all environments, both arrays ``(n_envs, *observation)``.
+        """Store the observations before and after one step of all environments.
 
         :param place: rows to which the step is written
-        :param obs: observations before the step
-        :param next_obs: observations after the step
+        :param obs: ``(n_envs, *observation)``: observations before the step
+        :param next_obs: ``(n_envs, *observation)``: observations after the step
         :return: relation of the step to the stored steps
         :raises ValueError: if an array has a different shape, or holds values that the store's dtype cannot represent
         """
@@ -252,9 +255,11 @@ class ObservationView:
 
 
 class PairStore:
-    """Store observations that are not camera frames, such as vectors, before and after each transition.
+    """Store the observations before and after each transition, for observations that are not camera frames.
 
-    :param space: the space of the part
+    Such observations are vectors, for example.
+
+    :param space: the space of these observations
     :param size: number of steps to hold
     :param n_envs: number of environments that write in parallel
     """

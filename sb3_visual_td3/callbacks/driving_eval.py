@@ -59,10 +59,10 @@ _KWARGS_WITHOUT_ID = (
 class DrivingEvalCallback(EvaluationCallback):
     """Evaluate the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
-    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. A policy that
-    stands still survives every episode, so distance and speed are logged. A random driver and a full-brake driver start
-    from the same places; their distances and the return of the random driver are logged too. The differences
-    from EvalCallback:
+    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. Distance and speed
+    are logged too, because the length of episodes does not show driving: a policy that stands still survives every
+    episode. A random driver and a full-brake driver start from the same places. Their distances and the return of the
+    random driver are logged for comparison. The differences from EvalCallback:
 
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - Every evaluation starts from the same places.
@@ -88,8 +88,8 @@ class DrivingEvalCallback(EvaluationCallback):
     :param best_by: result by which models are compared, ``"distance"`` or ``"reward"``. ``"reward"`` is required if
         ``callback_on_new_best`` is Stable-Baselines3's StopTrainingOnRewardThreshold
     :raises ValueError: if a number is below 1, ``best_by`` is unknown, or ``eval_env_kwargs`` is given with an existing
-        environment. The start of the training raises it if the environment's ``info`` lacks a key, or if training uses
-        VecNormalize and an existing evaluation environment does not have the same wrappers
+        environment. It is also raised at the start of the training, if the environment's ``info`` lacks a key, or if
+        training uses VecNormalize and an existing evaluation environment does not have the same wrappers
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class DrivingEvalCallback(EvaluationCallback):
         self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
 
     def _remake(self, n_envs: int, kwargs: dict[str, Any] | None = None) -> None:
-        """Create the evaluation environments again, in another number or with other arguments.
+        """Create the evaluation environments again, to change how many there are or their arguments.
 
         :param n_envs: number of environments
         :param kwargs: arguments of the environments; None leaves them as they are

@@ -169,10 +169,10 @@ _shielded: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 def shield_workers(env: VecEnv, names: Sequence[str]) -> None:
-    """Make the worker processes of a SubprocVecEnv ignore signals; without effect for other environments.
+    """Make the worker processes of a SubprocVecEnv ignore signals; do nothing if the VecEnv is of another kind.
 
     :param env: the environments, with their wrappers
-    :param names: names of the signals
+    :param names: names of the signals to ignore, such as ``"SIGTERM"``
     """
     processes = env.unwrapped
     if not isinstance(processes, SubprocVecEnv) or processes.closed:

@@ -157,7 +157,7 @@ class EvaluationCallback(EvalCallback):
             self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
 
     def _warn_without_monitor(self) -> None:
-        """Warn if the evaluation environment has no Monitor: its wrappers may change rewards and lengths."""
+        """Warn if the evaluation environment has no Monitor: without one, wrappers may change the recorded rewards."""
         if not self.warn or is_vecenv_wrapped(self.eval_env, VecMonitor) or self.eval_env.env_is_wrapped(Monitor)[0]:
             return
         warnings.warn(

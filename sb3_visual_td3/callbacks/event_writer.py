@@ -131,7 +131,8 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
 
     :param model: the model that is trained
     :param callbacks: all callbacks of the training
-    :return: the names; for the driving callbacks, names that also depend on the environment's ``info`` are included
+    :return: the names. They include all names of the driving callbacks, even those that are written only if the
+        environment's ``info`` has the figure
     """
     callbacks = list(callbacks)
     classes = {cls.__name__ for callback in callbacks for cls in type(callback).__mro__}
@@ -212,7 +213,9 @@ class EventWriter:
 
     @classmethod
     def of(cls, callback: BaseCallback) -> EventWriter:
-        """Return the writer of a callback; its "Custom Scalars" page shows everything that the training run can log.
+        """Return a writer for a callback, into the event files of the callback's logger.
+
+        TensorBoard's "Custom Scalars" page then has a chart for everything that the training run can log.
 
         :param callback: a callback whose training has started
         """

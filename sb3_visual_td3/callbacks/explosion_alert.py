@@ -53,7 +53,7 @@ class ZeroedWeights:
                 tensor.zero_()
 
     def restore(self) -> None:
-        """Give the policy its own weights back; calling it again changes nothing."""
+        """Set the weights back to those that the policy had before they were zeroed; a second call changes nothing."""
         with th.no_grad():
             for tensor, kept in self._kept:
                 tensor.copy_(kept)

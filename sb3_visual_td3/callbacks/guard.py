@@ -22,7 +22,7 @@ from sb3_visual_td3.runs.snapshot import Snapshot
 
 
 def lr_scale_of(model: BaseAlgorithm) -> float:
-    """Return the factor on the learning rates of a model; 1 if no factor was ever set.
+    """Return the factor by which a model's learning rates were multiplied (:func:`set_lr_scale`); 1 if they were not.
 
     :param model: any model of Stable-Baselines3's kind
     """
@@ -102,7 +102,7 @@ class Guard:
         self._snapshots: SnapshotCallback | None = None
 
     def prepare(self, callbacks: Iterable[BaseCallback]) -> None:
-        """Find the SnapshotCallback, before training starts.
+        """Find the SnapshotCallback, whose snapshots a rollback restores; call this before training starts.
 
         :param callbacks: all callbacks of the training
         :raises ValueError: if a rollback is requested without a SnapshotCallback

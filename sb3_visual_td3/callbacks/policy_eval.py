@@ -52,9 +52,10 @@ class PolicyEvalCallback(EvaluationCallback):
     - Episodes begin with held-out seeds, which the training environments do not use. The seeds are the same in every
       evaluation, so two evaluations differ only because the policy differs.
     - Before the first step, a random policy and the untrained policy play the same episodes. Their returns are logged
-      as ``eval/random_reward`` and ``eval/untrained_reward``. In some environments doing nothing earns more than random
-      actions, so only a return above both shows learning. Each evaluation logs these two returns again, together with
-      the best evaluation (``eval/best_reward``) and its step (``eval/best_step``).
+      as ``eval/random_reward`` and ``eval/untrained_reward``. Only a return above both shows learning: an untrained
+      policy does almost nothing, and in some environments this earns more than random actions. Each evaluation logs
+      these two returns again, together with the best evaluation (``eval/best_reward``) and its step
+      (``eval/best_step``).
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
     - An episode in which the simulator failed (``info["invalid_transition"]``) is repeated.
     - Global random generators are left as they are: a run with this callback makes the same updates as without it.
@@ -62,8 +63,8 @@ class PolicyEvalCallback(EvaluationCallback):
     For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents, and
     shares the server of CARLA with the training.
 
-    :param eval_env: environment or VecEnv with the wrappers of the training environment. If you give the id of an
-        environment, the callback creates it in the same VecEnv wrappers as the training environment
+    :param eval_env: environment or VecEnv with the same wrappers as the training environment. If you give the id of an
+        environment, the callback creates the environment and adds these VecEnv wrappers
     :param callback_on_new_best: callback to trigger when there is a new best model
     :param callback_after_eval: callback to trigger after every evaluation
     :param n_eval_episodes: number of episodes of each evaluation
@@ -77,9 +78,10 @@ class PolicyEvalCallback(EvaluationCallback):
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
     :param seed: seed of the first evaluation episode; the other episodes use the seeds that follow. If the training
         environments use one of these seeds, the next seeds that they do not use are taken
-    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment. The start
-        of the training raises it if the evaluation environment is the training environment, does not have the same
-        wrappers, or needs a simulator server
+    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment. It is also
+        raised at the start of the training, if the environment is the training environment itself, if its spaces are
+        different, if only the training environment has a VecNormalize for observations, or if it needs a simulator
+        server
     """
 
     # A snapshot that was taken with Stable-Baselines3's callback in this place can be resumed.

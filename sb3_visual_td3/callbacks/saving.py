@@ -241,7 +241,7 @@ def first_waiting() -> RetryingFile | None:
 
 
 def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
-    """Replace the files of TensorBoard's writers by files that retry.
+    """Replace the files of TensorBoard's writers by files that repeat a failed write, such as on a full disk.
 
     On a full disk, TensorBoard's writer thread ends with an error and never writes again. The writer has no argument
     for a file, so a private attribute is replaced (tensorboard 2.20, torch 2.9). A writer without this attribute, in

@@ -1,7 +1,7 @@
 """Return the pip command that installs a missing library.
 
-``pip install sb3-visual-td3[extra]`` fails if no package index offers sb3-visual-td3. The libraries of an extra are on
-the index in any case, and the metadata of the installed package lists them.
+The command names the libraries of an extra, as the metadata of the installed package lists them. The shorter command
+``pip install sb3-visual-td3[extra]`` fails if no package index offers sb3-visual-td3.
 """
 
 from __future__ import annotations

@@ -105,7 +105,10 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the new module its own ``__spec__`` back; its code has already been executed."""
+        """Restore the new module's ``__spec__``, which the import system has overwritten with that of the old name.
+
+        The module's code is not executed here, because importing the new module has executed it.
+        """
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 

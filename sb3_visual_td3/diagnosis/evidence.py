@@ -47,7 +47,7 @@ class RunEvidence(NamedTuple):
         return f"{self.level} ({self.n_made} of {self.n_possible} checks could be made from these tags)"
 
     def is_below(self, required: EvidenceLevel) -> bool:
-        """Return whether this level is below a required level."""
+        """Return whether the run has less evidence than a required level, such as "standard"."""
         return EVIDENCE_LEVELS.index(self.level) < EVIDENCE_LEVELS.index(required)
 
 

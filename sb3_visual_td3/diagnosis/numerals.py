@@ -9,9 +9,9 @@ import math
 
 
 def number(value: float | int | None) -> str:
-    """Format a number with four digits or as a whole number.
+    """Format a number for a reader: large numbers with few or no decimals, others with four significant digits.
 
-    A small number never becomes 0: it is written in scientific notation.
+    A number below 0.001 is written in scientific notation, so that it does not become 0.
 
     :param value: any number; None becomes "-"
     :return: the text, such as "1,826,337", "0.05" or "1.2e-07"

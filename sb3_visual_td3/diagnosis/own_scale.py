@@ -266,10 +266,10 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
 
 
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
-    """Compare Q with the range of the returns; if Q is not logged, use minus the actor's loss instead.
+    """Check whether Q stays within the range that the run's returns allow.
 
-    For SAC, Q may exceed the returns by the value of its entropy bonus. Medians over a twentieth of the points are
-    compared, not single points.
+    If no Q values were logged, minus the actor's loss is used as Q. In SAC, Q may exceed the returns by the sum of the
+    entropy bonuses. Medians over a twentieth of the points are compared, not single points.
     """
     scale = return_scale(data)
     q = q_series(data, kind)

@@ -65,9 +65,9 @@ class QSupport(NamedTuple):
 
 
 def scale_value(scale: float) -> str:
-    """Return a scale of Q as text, with a note if the measured |Q| may have been smaller.
+    """Return a scale of Q as text; for a scale of 1, a note says that a smaller |Q| counts as 1 too.
 
-    :param scale: the largest |Q|, at least :data:`FLOOR`
+    :param scale: the largest |Q| of a run, or :data:`FLOOR` (1) if the largest |Q| is smaller
     """
     if scale == FLOOR:
         return f"{rounded(scale)} (values below {rounded(FLOOR)} count as {rounded(FLOOR)})"

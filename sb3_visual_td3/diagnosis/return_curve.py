@@ -384,9 +384,14 @@ class _Noise(NamedTuple):
     n: int
 
     def stands_out(self, change: float, times: float = WANDER) -> bool:
-        """Return whether a change exceeds chance: it must exceed the wander and the error of the levels.
+        """Return whether a change between two levels of the curve is more than chance.
 
-        With fewer than ten points the wander cannot be measured, and only the error counts.
+        It is, if it clearly exceeds two kinds of noise: the wander of the curve (see :func:`block_wander`), and the
+        standard error of the two levels. With fewer than ten points the wander cannot be measured, and only the error
+        counts.
+
+        :param change: size of the change, positive
+        :param times: the change must be more than this many times as large as the noise
         """
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
@@ -504,7 +509,11 @@ class _Experience(NamedTuple):
         return min(max(between, 1.0), averaged_over)
 
     def episodes_in(self, n_points: int, averaged_over: int) -> float:
-        """Return how many different episodes several consecutive points contain."""
+        """Return how many different episodes go into several consecutive points, each the mean of many episodes.
+
+        :param n_points: number of points
+        :param averaged_over: number of episodes in each point's mean
+        """
         return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
 
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:

@@ -131,7 +131,14 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
 
 
 def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
-    """Return the curve that shows the combined answer: the curve of returns, or else the compared evaluations."""
+    """Return the curve that represents the run in the report, in agreement with the combined answer.
+
+    It is the curve of the returns, unless only the evaluations show the answer, such as a collapse.
+
+    :param curve: the judged curve of the returns; None if the run logged no return
+    :param comparison: the comparison of the run's evaluations with untrained policies
+    :param answer: the combined answer to "is it learning?"
+    """
     if comparison.has_fallen:
         if curve is not None and curve.state is CurveState.COLLAPSED:
             return curve

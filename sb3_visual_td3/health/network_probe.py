@@ -1,4 +1,4 @@
-"""Measure the networks themselves, such as their dormant units and the distance of the target networks."""
+"""Measure properties of the networks, such as the share of dormant units and the distance of the target networks."""
 
 from __future__ import annotations
 

@@ -45,7 +45,10 @@ class RewardMonitor:
             self._seen.clear()
 
     def read_points(self) -> Points:
-        """Return the points since the last call; if a reward was NaN, both extremes of its point are NaN."""
+        """Return the points since the last call.
+
+        If one of the rewards of a point was NaN, the smallest and the largest reward of this point are both NaN.
+        """
         points, self._points = self._points, {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
         return points
 

@@ -97,9 +97,10 @@ class ForwardTaps:
         self._handles.clear()
 
     def critic_values(self) -> dict[str, th.Tensor]:
-        """Return the Q-values that the critic's latest loss used, and drop the references to them.
+        """Return the Q-values that the critic's latest loss used, and keep no reference to them here.
 
-        :return: ``q_values`` (batch, n_critics), means over quantiles; empty if there are none
+        :return: ``q_values`` (batch, n_critics), for quantile critics the means over the quantiles; empty if no critic
+            was called with a gradient
         """
         caught, self._q_values = self._q_values, {}
         if not caught:
@@ -110,7 +111,7 @@ class ForwardTaps:
         return {"q_values": q_values}
 
     def actor_values(self) -> dict[str, th.Tensor]:
-        """Return the tensors that the actor's latest loss used, and drop the references to them.
+        """Return the tensors that the actor's latest loss used, and keep no reference to them here.
 
         :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim); for a
             policy with a distribution, ``pre_tanh`` and ``actions`` are those of its mean
@@ -141,7 +142,7 @@ class ForwardTaps:
 
 
 def _last_linear(actor: nn.Module) -> nn.Module:
-    """Return the layer whose output the tanh squashes."""
+    """Return the actor's last layer before the tanh that limits actions to [-1, 1]; in SAC, the layer of the means."""
     mu = actor.mu
     assert isinstance(mu, nn.Module)
     # TD3's head ends with its tanh; in SAC the distribution applies the tanh. With gSDE, the head ends with a clipping
@@ -200,7 +201,7 @@ class StockWatch:
         self._watched = self._optimizers()
 
     def detach(self) -> None:
-        """Remove every hook; the observers stay for the next :meth:`attach`."""
+        """Remove every hook from the model; the list of observers stays as it is, for the next :meth:`attach`."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

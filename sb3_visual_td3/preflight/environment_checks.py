@@ -322,7 +322,11 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
 
 
 def _time_limit_of(env: VecEnv) -> int | None:
-    """Return the number of steps after which a wrapper or the registration ends an episode; None if unknown."""
+    """Return the time limit of an episode in steps, from its TimeLimit wrapper or its gymnasium registration.
+
+    :param env: the vectorized environments; only the first one is examined
+    :return: the number of steps; None if no limit is known
+    """
     inner = gym_env_of(env)
     while inner is not None:
         if isinstance(inner, gym.wrappers.TimeLimit):

@@ -367,7 +367,11 @@ def _check_precision(model: OffPolicyAlgorithm, rollout: Rollout, examination: E
 
 
 def _fit_targets(observations: Observations, actions: NDArray[Any]) -> th.Tensor:
-    """Return targets ``(batch,)`` of variance 1: the sum of the actions' dimensions, and the observation's mean."""
+    """Return artificial targets ``(batch,)``, which a critic should be able to fit because they follow from its inputs.
+
+    A target is the sum of the action's dimensions plus the mean of the observation, or of each of its parts. The
+    summands and the targets are normalised to a variance of 1.
+    """
     parts = list(observations.values()) if isinstance(observations, Mapping) else [observations]
     columns = [actions.reshape(len(actions), -1).sum(axis=1)]
     columns += [np.asarray(part, np.float64).reshape(len(part), -1).mean(axis=1) for part in parts]

@@ -81,9 +81,10 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
         raise NotImplementedError
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the learned and the right value of each quantity, by name; subclasses implement this.
+        """Return what the model has learned next to what is right, so that mistakes show; subclasses implement this.
 
         :param answer: the trained model's values and actions
+        :return: for each quantity, by name, the learned number and the right number
         """
         raise NotImplementedError
 
@@ -99,7 +100,7 @@ class ConstantReward(Probe):
         return 1.0
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the value of the black picture with the right value, 1."""
+        """Return the critic's value of the black picture, and the right value, 1."""
         return {"value": (answer.value(BLACK), 1.0)}
 
 
@@ -114,7 +115,7 @@ class PictureReward(Probe):
         return 1.0 if self._brightness == WHITE else -1.0
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the values of the white and the black picture with the right values, 1 and -1."""
+        """Return the critic's values of the white and the black picture, and the right values, 1 and -1."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), -1.0)}
 
 
@@ -133,7 +134,7 @@ class ActionReward(Probe):
         return 1.0 - abs(action)
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the actions on both pictures with the best action, 0."""
+        """Return the actor's actions on both pictures, and the best action, 0."""
         return {"action on white": (answer.action(WHITE), 0.0), "action on black": (answer.action(BLACK), 0.0)}
 
 
@@ -147,7 +148,7 @@ class ActionGivenPicture(Probe):
         return 1.0 - abs(action - (0.5 if self._brightness == WHITE else -0.5))
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the actions on both pictures with the best actions."""
+        """Return the actor's actions on both pictures, and the best actions, 0.5 on white and -0.5 on black."""
         return {"action on white": (answer.action(WHITE), 0.5), "action on black": (answer.action(BLACK), -0.5)}
 
 
@@ -170,7 +171,7 @@ class DelayedReward(Probe):
         return 1.0
 
     def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Compare the values of the white and the black picture with the right values, 1 and gamma."""
+        """Return the critic's values of both pictures, and the right values: 1 for white, the discount for black."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 

@@ -203,7 +203,7 @@ class Analysis:
     :param manifest: the content of run.json, which is shown and does not change the verdict
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: properties that the settings state and the event file does not show
+    :param answers: properties of the run that are missing in the event file and were taken from the settings instead
     :param hyperparams: the hyperparameters compared with well-known values; empty if no hyperparameter is known
     :param recommendation: the recommended changes; empty for a run that is GO
     :param until: the step of ``--until``, after which no point was read; None if the whole run was read

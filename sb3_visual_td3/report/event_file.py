@@ -269,10 +269,14 @@ class Track:
 
 @dataclass
 class Points:
-    """Collect the points of one tag in the order of the file; ``order`` counts the records that hold scalars.
+    """Collect the points of one tag in the order of the file.
 
     The points are stored in arrays of plain numbers, because a run may have millions of points: a list takes four times
     the memory.
+
+    :param order: number of each point's record, counted over the records of the file that hold scalars
+    :param steps: step of each point
+    :param values: value of each point
     """
 
     order: array[int] = field(default_factory=lambda: array("I"))

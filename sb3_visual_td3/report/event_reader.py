@@ -61,7 +61,7 @@ class InFile(NamedTuple):
     """Hold the points of one run that an event file contains.
 
     :ivar tracks: the points of the run, by tag
-    :ivar notes: remarks on the decisions about these points
+    :ivar notes: remarks for the report, on how the reader told runs apart and which points it left out
     """
 
     tracks: Mapping[str, Track]

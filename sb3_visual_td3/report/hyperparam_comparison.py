@@ -86,7 +86,7 @@ class Parameter:
 
     :param id: id of the row
     :param title: the parameter in words
-    :param names: the names that settings use for the parameter; the first name that a source has counts
+    :param names: the names that settings use for the parameter. If a source has several of them, the first one counts
     :param references: value by id of the reference; a reference without this parameter is left out
     :param none_if_null: names whose null value means that the parameter is switched off
     :param encoder: "actor" or "critic" if the row applies only to runs in which that network has its own encoder

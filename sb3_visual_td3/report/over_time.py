@@ -63,7 +63,10 @@ class VerdictOverTime:
 
     @property
     def changes(self) -> tuple[Prefix, ...]:
-        """Return the first prefix with a verdict, and each prefix whose verdict differs from the previous one."""
+        """Return the places where the verdict changes: the first prefix with a verdict, and each with a new verdict.
+
+        A prefix is the run up to a step. Its verdict is new if it differs from the verdict of the prefix before.
+        """
         found: list[Prefix] = []
         for prefix in self.prefixes:
             if prefix.verdict is None:

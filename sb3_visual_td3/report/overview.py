@@ -65,7 +65,11 @@ class BestPolicy(NamedTuple):
 
 
 def best_policy(analysis: Analysis) -> BestPolicy | None:
-    """Return the best policy of a run; None if no return was logged, or too few points."""
+    """Find the step of a run's best policy, and compare its return with that of the last policy.
+
+    :param analysis: the run
+    :return: the comparison; None if the run logged no return, or too few points of it
+    """
     curve = analysis.curve
     if curve is None or curve.peak_step is None:
         return None

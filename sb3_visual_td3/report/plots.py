@@ -535,8 +535,9 @@ class Limits(NamedTuple):
 def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Limits:
     """Return the thresholds of a panel that are worth showing beside its curves.
 
-    A critic loss near 5 would look flat under a line at 200. A threshold that does not block is therefore left out if
-    it lies far from the curves, or if the plot cannot show that it differs from 0.
+    A critic loss near 5 would look flat under a line at 200. Thresholds of blocking criteria, which decide the verdict,
+    appear as text if they lie far above the curves. Thresholds of other criteria are left out if they lie far above the
+    curves, or so close to 0 that the plot cannot show the difference.
 
     :param panel: description of the plot
     :param analysis: the judged run

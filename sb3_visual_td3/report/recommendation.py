@@ -185,9 +185,14 @@ class _Run:
         return False
 
     def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
-        """Return how a setting is named and what value it has in the file that the user edits.
+        """Return the name and the value of a setting in the file that the user edits to change it.
 
-        That is rl-zoo's file, if there is one. The result is ``(None, None)`` if no file sets it.
+        This file is rl-zoo's hyperparameter file, if the run has one.
+
+        :param key: the setting to change
+        :param parameter: the setting's row in the reference table, which lists further names of the setting; None if it
+            has no row
+        :return: name and value in the file; ``(None, None)`` if no file holds the setting
         """
         names: tuple[str, ...] = (key,)
         if key == "learning_rate":

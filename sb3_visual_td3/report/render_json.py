@@ -86,7 +86,7 @@ def _next_step(analysis: Analysis) -> dict[str, Any]:
 
 
 def _curve(analysis: Analysis) -> dict[str, Any] | None:
-    """Return the shape of the curve that represents the run; None if no return was logged."""
+    """Return the judgement of the run's return curve for report.json; None if no return was logged."""
     curve = analysis.curve
     if curve is None:
         return None

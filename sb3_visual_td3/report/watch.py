@@ -90,7 +90,7 @@ class _Watched:
 class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
-    :param job: the work to do at each check: find, judge and write the runs
+    :param job: the work to do at each check: find the runs, judge them and write the reports
     :param quiet_s: seconds without a change after which a finished run counts as complete. A run may log its last
         points, such as those of an evaluation, after run.json states that it has finished. A second check without new
         points also completes the run.
@@ -205,7 +205,7 @@ def watch(
 ) -> Watch:
     """Check the runs repeatedly, until every run is finished or stopped, or the user presses Ctrl-C.
 
-    :param job: the work to do at each check: find, judge and write the runs
+    :param job: the work to do at each check: find the runs, judge them and write the reports
     :param interval_s: seconds between two checks; if a check takes longer, the next pause lasts as long as the check
     :param status: function that opens a status line
     :param wait: function that waits for a number of seconds

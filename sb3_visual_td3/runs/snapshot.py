@@ -340,8 +340,9 @@ class SnapshotRecord:
     """Hold the content of ``snapshot.json``.
 
     :param step: environment steps at which the snapshot was taken
-    :param serial: a number one higher than that of any earlier snapshot. It shows which snapshot is the newest, because
-        clocks can be wrong, and a run resumed from an older snapshot counts the same steps again
+    :param serial: a number that is higher than the number of every earlier snapshot, so it shows which snapshot is the
+        newest. Times and steps do not show this: clocks can be wrong, and a run resumed from an older snapshot counts
+        the same steps again
     :param created: ISO 8601 time with its UTC offset
     :param versions: versions by package name
     :param state: the state without its arrays, as from :func:`split`

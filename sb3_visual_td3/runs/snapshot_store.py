@@ -276,8 +276,8 @@ class SnapshotStore:
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
         :param files: functions that write the files, by file name; each takes the path to write to
-        :param keep: number of newest snapshots to keep, including this one, in addition to those of
-            :func:`~sb3_visual_td3.runs.snapshot.to_spare`
+        :param keep: number of newest snapshots to keep, including this one. Older snapshots that a rollback may need
+            are kept too, see :func:`~sb3_visual_td3.runs.snapshot.to_spare`
         :param versions: versions by package name, stored with the snapshot
         :param health: health of the training; None if it is not judged
         :return: a summary of what was written

@@ -96,7 +96,8 @@ def restored_generator(
 def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
     """Read the random generators of a gymnasium space and of its parts, without creating generators.
 
-    A model samples its first ``learning_starts`` actions from its action space.
+    An action space's generator belongs to the state of a training run, because the model samples its first
+    ``learning_starts`` actions from this space.
 
     :param space: any space of gymnasium
     :return: plain data: numbers, strings and arrays, in lists and dicts
@@ -110,9 +111,9 @@ def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
 def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -> None:
     """Set the random generators of a gymnasium space and of its parts.
 
-    :param space: a space of the same structure
+    :param space: a space with the same parts as the space whose state was read
     :param state: the state returned by :func:`space_random_state`
-    :raises ValueError: if the space has a different structure
+    :raises ValueError: if the space has another number of parts
     """
     parts = _parts(space)
     if len(parts) != len(state["parts"]):

@@ -104,7 +104,7 @@ def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
 
 
 def require_same_training(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
-    """Refuse a model or environment with other settings than the saved one.
+    """Refuse to restore a training run into a model or environment whose settings differ from the saved ones.
 
     :param model: the model that is to be restored, with its environment
     :param state: the state returned by :func:`training_state`

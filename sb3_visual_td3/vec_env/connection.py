@@ -40,7 +40,7 @@ class ConnectionLostError(ConnectionError):
 
 
 class Address(NamedTuple):
-    """Name the address where a :class:`Listener` accepts a connection, and the key that a client sends first."""
+    """Hold the address where a :class:`Listener` accepts a connection, and the key that a client sends first."""
 
     host: str
     port: int

@@ -26,7 +26,7 @@ class SearchPaths(NamedTuple):
 
     @classmethod
     def of_this_process(cls) -> SearchPaths:
-        """Return the folder and the paths of the calling process."""
+        """Return the working folder and the import paths (``sys.path``) of the calling process."""
         # "" in sys.path means the working folder of the process that reads it, so it is replaced by the full path.
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 

@@ -113,7 +113,7 @@ class ActorOptions:
     runtime_env: Mapping[str, Any] | None = None
 
     def keywords(self) -> dict[str, Any]:
-        """Return the keyword arguments for Ray."""
+        """Return the keyword arguments with which Ray creates the actor, for Ray's ``options``."""
         known: dict[str, Any] = {
             "num_cpus": self.num_cpus,
             "num_gpus": self.num_gpus,
@@ -291,7 +291,7 @@ class EnvSlot:
             self.accept(answer)
 
     def _collect_from_connection(self, connection: ActorConnection) -> None:
-        """Read the answer to a step from the connection; a broken connection leaves it pending."""
+        """Read the answer to a step from the connection; if the connection is broken, the step stays pending."""
         try:
             observation, outcome = connection.receive()
         except ConnectionLostError:
@@ -461,9 +461,9 @@ class EnvSlot:
         return answer
 
     def begin_close(self) -> Any:
-        """Make the actor close its environment.
+        """Tell the Ray actor to close its environment, without waiting for it.
 
-        :return: Ray's reference, which must be ready before :meth:`kill`
+        :return: Ray's reference to the call. Wait until it is ready before you call :meth:`kill`
         """
         self._drop_connection()
         return self._actor.close.remote()

@@ -62,8 +62,8 @@ class RayVecEnv(VecEnv):
     :param address: address of the cluster; see :class:`RaySession`. None for ``RAY_ADDRESS``, or this machine
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
     :param direct: True if steps use connections to the actors. With False they use Ray's calls, and large observations
-        use its object store. Steps also use Ray's calls with ``ray://`` addresses, with encryption (``RAY_USE_TLS=1``),
-        and if the actors' ports cannot be reached
+        use Ray's object store. Steps always use Ray's calls with ``ray://`` addresses, with encryption
+        (``RAY_USE_TLS=1``), and if the actors' ports cannot be reached
     :param deadline_s: longest wait for all environments after the actions were sent, in seconds; None for no deadline
     :param patience_s: longest wait for one answer in seconds, after which the environment is restarted
     :raises ImportError: if Ray is not installed

@@ -284,8 +284,9 @@ def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> 
     """Return the features extractor class for an ``encoder_arch``.
 
     :param encoder_arch: ``"nature"``, ``"drq"`` or the user's features extractor class
-    :param trunk_dim: width of the trunk, or None for no trunk. ``"nature"`` means only the convolutions if there is a
-        trunk, and Stable-Baselines3's NatureCNN, with its dense layer of 512, if there is none
+    :param trunk_dim: width of the trunk, a dense layer between encoder and heads; None for no trunk. Without a trunk,
+        ``"nature"`` is Stable-Baselines3's NatureCNN, which ends with a dense layer of 512. With a trunk, it is
+        NatureCNN's convolutions only
     :return: the class
     :raises ValueError: if the name is unknown
     """

@@ -106,7 +106,7 @@ class PendingTransition:
         self._arguments: tuple[Any, ...] | None = None
 
     def add(self, *arguments: Any) -> None:
-        """Hold a transition back; the arguments are those of a replay buffer's ``add``."""
+        """Hold a transition back until :meth:`store_in`; the arguments are those of a replay buffer's ``add``."""
         self._arguments = arguments
 
     def store_in(self, replay_buffer: ReplayBuffer) -> None:

@@ -28,7 +28,11 @@ zero could not change."""
 
 
 class ClippedUnit(NamedTuple):
-    """Name groups whose gradients are scaled together to keep their joint norm within ``max_norm``."""
+    """List groups of weights whose gradients are clipped together, by their joint norm.
+
+    :ivar groups: names of the groups
+    :ivar max_norm: the largest joint norm. If the gradients exceed it, all of them are scaled by the same factor
+    """
 
     groups: tuple[str, ...]
     max_norm: float
@@ -57,10 +61,10 @@ def named_groups(policy: TD3Policy, network: Network) -> Groups:
 
 
 def group_optimizers(policy: TD3Policy) -> None:
-    """Divide the weights in both optimizers into our groups, so that each group can have its own learning rate.
+    """Divide the weights in the optimizers of actor and critics into groups, each with its own learning rate.
 
     Adam treats every weight by itself, so its arithmetic stays the same. Optimizers that the user's policy class has
-    made are regrouped as well; grouping them twice does no harm.
+    made are regrouped as well. A second call changes nothing.
 
     :param policy: the policy, with its networks and their optimizers
     :raises ValueError: if an optimizer does not hold the network's weights, or has groups with settings of their own

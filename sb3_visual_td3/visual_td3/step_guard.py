@@ -97,7 +97,9 @@ class StepGuard:
             raise NonFiniteUpdateError(update, n_steps)
 
     def raise_if_refused(self) -> None:
-        """Raise an error if an update since the last call was not finite. On a GPU, this is when the result is read.
+        """Raise an error if an update on a GPU was not finite; the updates since the last call are checked.
+
+        A GPU's results are read here, all at once, because reading them after every update would wait for the GPU.
 
         :raises NonFiniteUpdateError: if an update was not finite
         """

@@ -265,12 +265,12 @@ def _node_as_data(node: ast.expr) -> Any:
         return [_node_as_data(each) for each in node.elts]
     if isinstance(node, ast.Dict):
         if any(key is None for key in node.keys):
-            raise ValueError("it contains **: expected names and values written out")
+            raise ValueError("it contains '**', which is not evaluated: expected names and values written out")
         items = zip(node.keys, node.values, strict=True)
         return {ast.literal_eval(key): _node_as_data(value) for key, value in items if key}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if not all(keyword.arg for keyword in node.keywords):
-            raise ValueError("it contains **: expected names and values written out")
+            raise ValueError("it contains '**', which is not evaluated: expected names and values written out")
         return {str(keyword.arg): _node_as_data(keyword.value) for keyword in node.keywords}
     return ast.literal_eval(node)
 

@@ -536,7 +536,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
-        """Give the SnapshotCallback RUN_DIR and a description of the run, and set whether it restores a snapshot."""
+        """Set the attributes of the SnapshotCallback: the run's folder and description, and what it restores.
+
+        :param callback: the callback from the hyperparameter file, or the default one
+        """
         callback.run_dir = self.save_path
         callback.experiment = self._options.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
         callback.resume = self._options.resumed_run_dir is not None

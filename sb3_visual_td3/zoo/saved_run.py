@@ -70,7 +70,7 @@ class SavedRun(NamedTuple):
         return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the model, without memory for a replay buffer.
+        """Load the run's model, to watch or evaluate it; our algorithm gets no memory for a replay buffer.
 
         :param device: device of the networks, such as ``"cpu"``
         :return: the model
@@ -116,7 +116,7 @@ _ArgsLoader.add_multi_constructor("tag:yaml.org,2002:python/name:", _name_as_tex
 def read_args(path: Path) -> dict[str, Any]:
     """Read the command line that rl-zoo saves with a model, without executing anything in the file.
 
-    rl-zoo reads the file with PyYAML's unsafe loader, which executes the functions that tags name.
+    rl-zoo reads the file with PyYAML's unsafe loader, which executes every function that a YAML tag names.
 
     :param path: path of args.yml
     :return: values by flag; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping

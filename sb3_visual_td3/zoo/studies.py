@@ -357,7 +357,8 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
-            f"the study {study.study_name!r} does not maximise one value, as a search does: choose another --study-name"
+            f"the study {study.study_name!r} has other objectives than a search: expected a study that maximises one "
+            "value; choose another --study-name"
         )
     known = study.user_attrs
     other = {key: known[key] for key in identity if known.get(key, identity[key]) != identity[key]}

@@ -166,11 +166,11 @@ def _tasks(calls: Sequence[tuple[list[str], str]], settings: argparse.Namespace)
 
 
 def train_one(arguments: Sequence[str], folder: str) -> Done:
-    """Train, and write the output to ``folder``/train.log; each call has a process of its own.
+    """Run ``visual-td3 train`` once, in a Ray task, and write its output to ``folder``/train.log.
 
     :param arguments: arguments of ``visual-td3 train``
     :param folder: folder for the run and its output, created if needed
-    :return: the result
+    :return: the run's folder, the failure in one line, and the exit code
     """
     os.makedirs(folder, exist_ok=True)
     result = RunResult()

@@ -206,7 +206,10 @@ class TrialHealthCallback(ExplosionAlertCallback):
         self.not_finite = self.not_finite or next(iter(words), None)
 
     def verdict(self) -> tuple[str, str] | None:
-        """Return the first diagnosis of a run that is NO-GO, and its meaning; None if no diagnosis is certain."""
+        """Return the diagnosis for which the trial is pruned.
+
+        :return: id and meaning of the diagnosis; None if no diagnosis is certain enough, so that training continues
+        """
         if self.not_finite is not None:
             return "non_finite", self.not_finite
         found = no_go(judge(self.window.data))

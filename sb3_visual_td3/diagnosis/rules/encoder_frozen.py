@@ -90,7 +90,10 @@ def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
 
 
 def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> RuleResult | None:
-    """Look for an encoder whose weights stay the same while its head changes, if no gradients or steps were logged."""
+    """Look for an encoder whose weights stay the same while those of its head change.
+
+    This is a replacement for the other checks if the run logged neither gradient norms nor step sizes.
+    """
     if any(tag[cnn] in data for tag in (tags.GRADIENT_NORM, tags.UPDATE_RATIO)):
         return None
     encoder, head = data[tags.PARAM_STD[cnn]].finite, data[tags.PARAM_STD[mlp]].finite

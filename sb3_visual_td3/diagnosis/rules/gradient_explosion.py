@@ -52,7 +52,7 @@ AT_LEAST = 1_000.0
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the norms of all four groups, and report the largest that explodes."""
+    """Check the gradient norms of all four groups, and report the largest of those that explode."""
     exploded = [norm for tag in tags.GRADIENT_NORM.values() if _explodes(norm := data[tag].finite)]
     if not exploded:
         return None

@@ -140,5 +140,8 @@ def _unseen_on_policy(data: SeriesSet) -> list[tuple[str, str]]:
 
 
 def _counts_otherwise(data: SeriesSet) -> bool:
-    """Return whether no tag is known to count environment steps; the steps may then be episodes or updates."""
+    """Return whether the run's steps may be episodes or updates, because it logged no name in ``common/tags.py``.
+
+    The unit of the steps is known only for the names in that table.
+    """
     return not any(name in tags.TAGS for name in data.names())

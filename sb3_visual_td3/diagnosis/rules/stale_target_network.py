@@ -1,10 +1,10 @@
 """The critics learn towards target networks that never change.
 
-The rule reads a tag that shows directly whether a target moves. The distance of a target from its critic would not show
-it: in the first hundreds of updates, the distance grows in a healthy run almost as fast as with a target that never
-moves.
+The rule reads ``agent/critic_target_moved``, which shows directly whether the targets move. The distance of a target
+from its critic would not show it: in the first hundreds of updates, the distance grows in a healthy run almost as fast
+as with a target that never moves.
 
-If that tag was not logged, the Q values show a target that never moves. A critic whose targets never move learns the
+If this tag was not logged, the Q values show a target that never moves. A critic whose targets never move learns the
 reward of one step plus the value that an untrained network gives, about 0: it looks a single step ahead. The ratio of Q
 to the reward of a step is then about 1, and the critic's error is so small that nothing will change any more. With
 stock TD3 on Pendulum-v1 and 12,000 updates, this ratio was 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount

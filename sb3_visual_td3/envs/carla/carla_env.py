@@ -374,7 +374,12 @@ def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str,
 
 
 def _pauses(patience_s: float) -> Iterator[float]:
-    """Yield the pause before each attempt, in seconds: 0.1, doubling up to 5, until ``patience_s`` has passed."""
+    """Yield the pause before each new attempt of a reset, in seconds, until ``patience_s`` has passed.
+
+    The first pause is 0.1 s. Each further pause is twice as long, up to 5 s.
+
+    :param patience_s: seconds after which there are no more attempts.
+    """
     end_s, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
     while time.monotonic() < end_s:
         yield min(pause_s, max(0.0, end_s - time.monotonic()))

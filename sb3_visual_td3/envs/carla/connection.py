@@ -217,11 +217,11 @@ class Connection:
         return found[0]
 
     def remove_actors_of(self, role_names: Sequence[str]) -> None:
-        """Destroy the actors that have one of these roles, and the sensors that are attached to them.
+        """Destroy the actors that have one of the given roles, and the sensors that are attached to them.
 
         An earlier run or another environment may have left such actors on the server.
 
-        :param role_names: the roles of these actors.
+        :param role_names: the roles.
         :raises SimulatorLostError: if the server fails.
         """
         with lost_on_error("removing actors of an earlier run"):

@@ -519,10 +519,10 @@ class Collisions:
         """Pairs (id of the moving vehicle, id of the other actor) that touched in the last tick."""
 
     def resolve(self, solid: Sequence[Actor]) -> list[Hit]:
-        """Stop the vehicles that drive into something, and return the events of this tick.
+        """Stop the vehicles that drive into something, and return the collision events of this tick.
 
         :param solid: all actors with which something can collide, including all vehicles.
-        :return: one event per ordered pair of actors.
+        :return: for each collision two events, one for each of the two actors.
         """
         touches = _touches(solid)
         hits: dict[tuple[int, int], Hit] = {}

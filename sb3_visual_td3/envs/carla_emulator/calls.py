@@ -195,7 +195,7 @@ class ActorCalls:
         return -math.degrees(vehicle.motion.wheel_rad) if is_front_wheel else 0.0
 
     def on_apply_physics_control(self, actor_id: int, physics: list[Any]) -> Any:
-        """Store a vehicle's physics control, so that it can be read back; it changes nothing."""
+        """Store a vehicle's physics control, so that it can be read back; it has no effect on the driving."""
         if not isinstance(physics, list):
             raise CallError(f"{shortened(physics)}: expected the fields of a carla.VehiclePhysicsControl")
         self._sim.vehicle(actor_id).physics = physics

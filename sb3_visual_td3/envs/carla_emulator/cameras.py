@@ -95,7 +95,7 @@ class Block(NamedTuple):
 
 
 class Face(NamedTuple):
-    """Describe a side of a block that faces the camera."""
+    """Describe a visible side of a block, which is one of the boxes that form an actor's shape."""
 
     corners: NDArray[np.float64]
     """The corners as distances from the camera in metres: forward (the depth), left and up, ``(n_corners, 3)``."""

@@ -228,7 +228,13 @@ class FreeCamera:
         return np.asarray(drawn, np.uint8)
 
     def _panorama(self, panorama: NDArray[np.uint8], transform: Transform, interpolation: int) -> NDArray[np.uint8]:
-        """Draw the panorama as seen in the camera's direction, ``(height, width) uint8``."""
+        """Draw the panorama, the distant surroundings all around the map, as the camera sees it.
+
+        :param panorama: the picture of all directions, from ``build_panorama``, or a picture of the same size.
+        :param transform: the camera's position and heading; only the heading counts.
+        :param interpolation: OpenCV's flag for interpolation between pixels.
+        :return: ``(height, width) uint8``.
+        """
         shift = np.float32(transform.pose.heading_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
         columns = (self._sky_columns + shift) % np.float32(PANORAMA_COLUMNS)
         drawn = cv2.remap(panorama, columns, self._sky_rows, interpolation, borderMode=cv2.BORDER_WRAP)

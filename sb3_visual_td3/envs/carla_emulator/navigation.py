@@ -44,9 +44,9 @@ _MAX_CORNERS = 0xFFFF
 def navigation_file(footways: Footways) -> bytes:
     """Return the navigation file of a map.
 
-    :param footways: the walkways and crossings on which pedestrians walk.
-    :return: the file; a set without tiles if there are no footways, or more footways than one of Detour's tiles can
-        hold.
+    :param footways: the mesh on which pedestrians walk: walkways, and crossings between them.
+    :return: the content of the file. The file has one tile of Detour's format. It has no tile if the mesh is empty, or
+        is too large for one tile.
     """
     n_quads = len(footways.quads)
     if not n_quads or len(footways.corners_m) >= _MAX_CORNERS:

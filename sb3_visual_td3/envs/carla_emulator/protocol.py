@@ -270,7 +270,7 @@ class Transform(NamedTuple):
 def vector_from_message(message: Any, limit: float) -> Vector:
     """Return the vector that a message contains in the msgpack form ``[x, y, z]``.
 
-    :param message: the value in the message. Further elements are ignored, as CARLA does.
+    :param message: the value in the message. Further elements are ignored, as in CARLA.
     :param limit: the largest absolute value that is accepted.
     :raises CallError: if the message is not three finite numbers within the limit.
     """

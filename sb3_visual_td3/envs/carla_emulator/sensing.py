@@ -68,7 +68,10 @@ class WorldView(NamedTuple):
 
 
 def sensor_number_of(type_id: str) -> int | None:
-    """Return the number by which CARLA's protocol identifies a kind of sensor; None if it has no measurements here."""
+    """Return the number of a kind of sensor in CARLA's protocol; None if the server sends no measurements of this kind.
+
+    :param type_id: id of the sensor's blueprint, such as ``"sensor.other.imu"``.
+    """
     return _SENSOR_NUMBERS.get(type_id)
 
 
@@ -351,6 +354,11 @@ def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> 
 
 
 def _directions(azimuth: NDArray[np.float64], elevation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return unit vectors forward, right and up, ``(n, 3)``, for angles ``(n,)`` in radians to the right and up."""
+    """Return unit vectors in the directions that pairs of angles describe.
+
+    :param azimuth: ``(n,)``: angles to the right of the sensor's forward axis, in radians.
+    :param elevation: ``(n,)``: angles above the horizontal plane of the sensor, in radians.
+    :return: ``(n, 3)``: the components forward, right and up of each vector.
+    """
     horizontal = np.cos(elevation)
     return np.stack([horizontal * np.cos(azimuth), horizontal * np.sin(azimuth), np.sin(elevation)], axis=1)

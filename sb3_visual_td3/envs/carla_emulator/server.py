@@ -152,9 +152,9 @@ class Acceptor:
 
 
 class EmulatorServer:
-    """Listen for clients from the construction onwards, and answer their calls while :meth:`serve` runs.
+    """Serve CARLA's clients: the constructor opens the ports, and :meth:`serve` answers calls until the server ends.
 
-    :param settings: the settings.
+    :param settings: settings of the emulator, such as its port and its first map.
     :raises OSError: if the port or the next port is in use.
     :raises CallError: if the map to start with cannot be loaded.
     """

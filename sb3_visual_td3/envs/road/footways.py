@@ -265,9 +265,14 @@ def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
 
 
 def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: float) -> int | None:
-    """Return the piece whose edge at the road is nearest to a point; None if no piece is within ``within_m``.
+    """Return the piece of a walkway whose edge at the road is nearest to a point.
 
-    Only pieces that face the piece ``own`` are considered; -1 for ``own`` permits all pieces.
+    :param mesh: the mesh of walkways and crossings.
+    :param point: x and y of the point.
+    :param own: the piece from which a crossing is to lead across the road: only pieces opposite it are considered. -1
+        permits all pieces.
+    :param within_m: largest distance from the point.
+    :return: number of the piece; None if no piece is near enough.
     """
     best, best_m = None, within_m
     for piece, beyond in enumerate(mesh.beyond):

@@ -230,7 +230,7 @@ class TrafficMap:
 
 @lru_cache(maxsize=8)
 def traffic_map(graph: LaneGraph) -> TrafficMap:
-    """Return the traffic map of a lane graph; the same graph always gives the same object."""
+    """Return what the traffic needs to know about a map, cached: the same lane graph gives the same object."""
     return TrafficMap(graph)
 
 

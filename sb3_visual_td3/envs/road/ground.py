@@ -119,11 +119,11 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
 
 
 def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
-    """Paint the roads of a plan, their marks and the land around them.
+    """Paint the ground of a map: the roads, their marks and the land around them.
 
     :param plan: the asphalt and the marks to paint.
-    :param rng: random generator for brightness and texture. The result depends on the order in which its values are
-        used.
+    :param rng: random generator for brightness and texture. If the code took its values in another order, the same seed
+        would give another picture.
     :return: a new raster.
     """
     points = np.concatenate([strip.line_m for strip in plan.paved])
@@ -169,7 +169,7 @@ def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, fl
 
     :param rng: generator of the random values.
     :param grey: mean of the tile.
-    :param layers: (size of a cell in texels, standard deviation of the values) of each layer.
+    :param layers: (size of a grid cell in texels, the raster's pixels; standard deviation of the values) of each layer.
     :return: ``(1024, 1024) uint8``.
     """
     tile = np.full((_TILE, _TILE), grey, np.float32)
@@ -210,7 +210,8 @@ def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
     The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation, as
     in a camera's picture: the last row is the horizon, and the first row is 45 degrees above the horizon.
 
-    :param rng: generator of the panorama's random values. The result depends on the order in which they are used.
+    :param rng: generator of the panorama's random values. If the code took them in another order, the same seed would
+        give another picture.
     :return: ``(240, 2048) uint8``.
     """
     panorama = np.linspace(rng.uniform(195, 215), rng.uniform(160, 180), PANORAMA_ROWS)[:, None] + _clouds(rng)

@@ -140,10 +140,11 @@ class LaneGraph:
 
     @cached_property
     def digraph(self) -> networkx.DiGraph[int]:
-        """Return the graph for a search; its nodes are indices of segments.
+        """Return the lanes as a networkx graph, for the search of shortest routes; its nodes are indices of segments.
 
-        The attribute ``weight`` of an edge is the length of the segment at which the edge begins, or the cost of a lane
-        change. The attribute ``is_change`` is True for a lane change.
+        An edge leads to a segment that follows, or by a lane change to a segment beside. Its attribute ``weight`` is
+        the length of the segment at which the edge begins, or the cost of a lane change. Its attribute ``is_change`` is
+        True for a lane change.
         """
         graph: networkx.DiGraph[int] = networkx.DiGraph()
         graph.add_nodes_from(range(len(self.segments)))

@@ -151,12 +151,12 @@ class Arm(NamedTuple):
 
     @property
     def lane_in(self) -> int:
-        """Return the number of the lane that leads into the crossing."""
+        """Return the number of this road's lane that leads into the crossing."""
         return -1 if self.contact == "end" else 1
 
     @property
     def lane_out(self) -> int:
-        """Return the number of the lane that leads out of the crossing."""
+        """Return the number of this road's lane that leads out of the crossing."""
         return -self.lane_in
 
 

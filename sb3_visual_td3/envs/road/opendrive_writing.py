@@ -171,7 +171,7 @@ def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None
 
 
 def _add_lane(side: ElementTree.Element, lane: int, road: Road, width_m: float) -> None:
-    """Add a lane with its links, its constant width and the mark on its far side."""
+    """Add a lane with its links, its constant width, and the road mark on its side away from the reference line."""
     element = _add(side, "lane", id=lane, type="driving", level="false")
     # A road that ends at a junction has no lane link there: the junction's connections say where its lanes lead.
     link = _add(element, "link")
@@ -188,7 +188,7 @@ def _lane_beyond(neighbour: Neighbour, lane: int) -> int:
 
 
 def _add_mark(lane: ElementTree.Element, kind: Paint) -> None:
-    """Add the road mark of a lane."""
+    """Add the road mark that OpenDRIVE stores with a lane."""
     # OpenDRIVE forbids lane changes across a solid mark.
     change = "none" if kind == "solid" else "both"
     mark = _add(lane, "roadMark", sOffset=0.0, type=kind, weight="standard", color="standard", laneChange=change)

@@ -65,7 +65,7 @@ class RouteLane(NamedTuple):
 class RoutePath:
     """Represent a route by evenly spaced points in driving order, from its start to some metres beyond its goal.
 
-    :param line: the line, which begins at the start.
+    :param line: the points of the route's lanes, from the start of the route on, not yet evenly spaced.
     :param n_to_goal: number of points of the line up to the goal.
     :param marks: all combinations of road marks that occur on the route; the first entry has no marks.
     :param commands: the command of each manoeuvre.
@@ -358,7 +358,7 @@ class _Builder:
             )
 
     def _bend_rad(self, heading_rad: float, way: int) -> float:
-        """Return by how much the end of lane ``way`` turns away from ``heading_rad``, in radians, >= 0."""
+        """Return the angle between ``heading_rad`` and the direction at the end of lane ``way``, in radians, >= 0."""
         return abs(math.remainder(self._graph.segments[way].headings_rad[1] - heading_rad, 2.0 * math.pi))
 
 

@@ -247,14 +247,14 @@ def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str
 def _routes_from(
     graph: LaneGraph, start: LanePlace, length_m: tuple[float, float], turns: tuple[int, int]
 ) -> list[tuple[RoutePlan, float]]:
-    """Return the shortest route from a place to each lane on which there is a goal at a permitted distance.
+    """Return the shortest route from a place to each lane on which a route of the requested length can end.
 
     :param graph: the lanes of the map.
-    :param start: the place where the routes begin.
-    :param length_m: least and greatest length.
+    :param start: the place at which the routes start.
+    :param length_m: least and greatest length of a route, in metres.
     :param turns: least and greatest number of turns.
-    :return: each route with the nearest permitted goal, and the length of road beyond this goal, in metres, on which
-        goals are permitted too.
+    :return: for each such lane the route to the nearest possible goal on it, and the length of the lane beyond this
+        goal, in metres, on which the route may end too.
     """
     # The search is bounded by cost, and each lane change adds to the cost of a route but not to its length.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M

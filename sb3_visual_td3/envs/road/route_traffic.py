@@ -54,7 +54,11 @@ class SeededChoice:
         self.n_chosen = n_chosen
 
     def __call__(self, ways: Sequence[int]) -> int:
-        """Return one of the ways, chosen at random."""
+        """Choose one of a car's possible ways at random.
+
+        :param ways: the lanes on which the car can continue, at least one.
+        :return: one of these lanes.
+        """
         if len(ways) == 1:
             return ways[0]
         self.n_chosen += 1

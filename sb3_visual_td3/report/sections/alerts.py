@@ -61,7 +61,10 @@ class Alert:
 
     @classmethod
     def of(cls, series: Series) -> Alert:
-        """Count the points of an alert, and those that are active (1); the series must have at least one point."""
+        """Count all points of an alert and its active points, which have the value 1.
+
+        :param series: the points of the alert, at least one
+        """
         is_active = series.values == 1.0
         active = series.steps[is_active]
         first = last = None

@@ -74,7 +74,13 @@ class Missing:
 
 @dataclass(frozen=True)
 class Kind:
-    """Hold the tags of one kind."""
+    """Hold the logged and the missing tags of one kind, such as the kind of all gradient norms.
+
+    :param id: id of the kind, such as "norms"
+    :param title: heading of the kind in the report
+    :param logged: the tags of this kind that the run logged
+    :param missing: the known tags of this kind that the run did not log
+    """
 
     id: str
     title: str

@@ -52,7 +52,7 @@ class GrowthRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """Hold the growth of one tag.
+    """Hold how much the values of one tag have grown over the run, measured by their magnitude.
 
     :param tag: the logged name
     :param n_points: number of finite points
@@ -87,7 +87,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Growth:
-    """Hold the growth of all tags that were logged."""
+    """Hold the growth of losses, gradient norms and Q values: a timeline of each such tag that was logged."""
 
     timelines: tuple[Timeline, ...]
 

@@ -48,9 +48,9 @@ class RewardTerm:
 
 @dataclass(frozen=True)
 class Rewards:
-    """Hold the numbers about the reward.
+    """Hold the numbers about a run's rewards, for the section on rewards in the report.
 
-    :param terms: terms that were logged, the largest share first
+    :param terms: the logged terms of the reward, the term with the largest share first
     :param critic_range: smallest and largest reward that the critic was trained on; None if these were not logged
     :param is_normalized: whether VecNormalize scaled these rewards; None if that was not logged
     """
@@ -61,7 +61,7 @@ class Rewards:
 
     @property
     def dominating(self) -> RewardTerm | None:
-        """Return the term that dominates the reward; None without such a term, or if there is only one term."""
+        """Return the term that dominates the reward; None if no term does, or if there is only one term."""
         if len(self.terms) < 2 or (self.terms[0].share or 0.0) < DOMINATES:
             return None
         return self.terms[0]
