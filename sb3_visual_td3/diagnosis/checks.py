@@ -213,14 +213,14 @@ def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Me
 
 
 def episode_length_holds(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the late median length of the episodes is at least ``threshold`` times the early median."""
+    """Pass if the median length of late episodes is at least ``threshold`` times that of early episodes."""
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=False)
 
 
 def episode_length_rises(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if episodes get longer, or last about as long as the longest episode.
 
-    They get longer if the late median length exceeds ``threshold`` times the early median.
+    They get longer if the median length of late episodes exceeds ``threshold`` times that of early episodes.
     """
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=True)
 

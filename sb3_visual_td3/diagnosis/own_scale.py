@@ -442,7 +442,10 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
 
 
 def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for updates that replace the policy or do not change it, by the KL divergence of old and new policy."""
+    """Look for updates that change the policy far too much or not at all.
+
+    The measure is the logged KL divergence between the policies before and after an update.
+    """
     series = named(data, {"approx", "kl"}, must_not={"old"}) or named(data, {"kl", "divergence"})
     if series is None:
         return NotMade("the approximate KL")

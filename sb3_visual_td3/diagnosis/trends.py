@@ -60,7 +60,11 @@ def growth_factor(series: Series) -> float:
 
 
 def later_half_change(series: Series) -> float:
-    """Return the robust change of a series over the later half of its steps, slope times span; NaN if too short."""
+    """Return how much a series changes over the later half of its steps, as a robust slope times the number of steps.
+
+    :param series: the points of one tag
+    :return: the change, in the unit of the values; NaN without a finite point in the later half
+    """
     half = series.finite.tail(0.5)
     if len(half) == 0:
         return float("nan")

@@ -251,7 +251,7 @@ def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exa
 
 
 def _without_action_gradient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a critic's method that passes no gradient on to its actions, the second argument."""
+    """Return a replacement for a critic's method that passes no gradient on to the actions, its second argument."""
 
     @wraps(method)
     def detached(first: Any, actions: th.Tensor, *args: Any, **kwargs: Any) -> Any:

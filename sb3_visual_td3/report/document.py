@@ -115,7 +115,7 @@ def columns(first: str, *numbers: str) -> tuple[Column, ...]:
 
 
 def number_columns(*headings: str) -> tuple[Column, ...]:
-    """Describe columns of a table that hold numbers."""
+    """Return columns that hold numbers, for a table with these headings."""
     return tuple(Column(heading, is_number=True) for heading in headings)
 
 

@@ -76,7 +76,10 @@ class Target:
             return Series(self.tag, steps, series.values * self.scale)
 
     def in_words(self, theirs: str) -> str:
-        """Describe the mapping of one tag of other code, for a note."""
+        """Say in words under which tag of this package a tag of other code is read, for a note in the report.
+
+        :param theirs: the tag of other code
+        """
         factor = "" if self.scale == 1.0 else f" times {number(self.scale)}"
         episodes = " (point k as episode k)" if self.counts_episodes else ""
         return f"{theirs}{factor} as {self.tag}{episodes}"

@@ -56,7 +56,7 @@ ONGOING = Ending(None, is_over=False)
 
 
 class Job(Protocol):
-    """Define what the watch needs from the report command: find runs, judge them and write the reports."""
+    """Define what :class:`Watch` needs from the report command: find runs, judge them and write the reports."""
 
     def find(self) -> FoundRuns:
         """Find the runs below the requested paths."""

@@ -167,9 +167,9 @@ def check_package(name: Any, allowed: Collection[str]) -> None:
 
 
 def class_as_data(cls: type) -> dict[str, str] | None:
-    """Return a class of the kind :data:`PART` as plain data; None for any other class.
+    """Return the name of a class as plain data, for classes that a snapshot can name; None for any other class.
 
-    :param cls: the class
+    :param cls: the class, such as an activation function or an optimizer; :data:`PART` lists the permitted base classes
     :return: ``{"$class": "package.module.Class"}``
     """
     name = f"{cls.__module__}.{cls.__qualname__}"

@@ -322,7 +322,7 @@ class _Builder:
         self._parts.append(RouteLine(mixed[:, :2], mixed[:, 2], left_m, right_m, marks, numbers))
 
     def _mark_numbers(self, lane: int, along_m: NDArray[np.float64]) -> NDArray[np.intp]:
-        """Return which road marks a lane has at distances along it, as indices into the list of marks."""
+        """Return which road marks a lane has at given distances along it, as indices into the list of all marks."""
         row = self._graph.segments[lane]
         firsts = [row.along_m[run.first] for run in row.marks]
         numbers = np.array([self._marks.setdefault(run.marks, len(self._marks)) for run in row.marks])
