@@ -321,7 +321,7 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
-    """Return the Q values that a run logged, or else minus the actor's loss; None if neither was logged.
+    """Return the Q values that a run logged, or else minus the actor's loss of an off-policy algorithm, or else None.
 
     The Q values of the policy's actions are preferred to those of the actions in the replay buffer.
 
