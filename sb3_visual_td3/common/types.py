@@ -159,7 +159,7 @@ class WatchedModel(Protocol):
         """Return the current learning rate of each group, by name."""
 
     def describe(self) -> Mapping[str, tuple[Any, str]]:
-        """Return every setting that the algorithm uses as ``(value, source)``, by name."""
+        """Return the value and the source of every setting, ``(value, source)`` by name."""
 
 
 @runtime_checkable

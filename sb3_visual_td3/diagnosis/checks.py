@@ -148,7 +148,7 @@ def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_point
 
 
 def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the actor's last losses are at most ``threshold`` times as large as the largest |Q| on replayed pairs."""
+    """Pass if the actor's last losses are at most ``threshold`` times the largest |Q| of pairs in the replay buffer."""
     support = actor_loss_support(data)
     if support is None:
         return _unknown(*_missing(data, tags))

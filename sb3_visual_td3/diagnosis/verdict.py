@@ -79,10 +79,12 @@ class CriterionResult:
 
 
 def decide(results: Iterable[CriterionResult]) -> Verdict:
-    """Return NO-GO if a blocking criterion fails, INSUFFICIENT if a blocking criterion is unknown, otherwise GO.
+    """Return the verdict: NO-GO if a criterion failed, INSUFFICIENT if a criterion is unknown, otherwise GO.
+
+    Only criteria that count for the verdict (``blocking``) are read.
 
     :param results: results of all criteria
-    :return: the verdict; INSUFFICIENT also if no blocking criterion passed, because the data then do not support a GO
+    :return: the verdict; INSUFFICIENT also if none of these criteria passed, because the data then do not support a GO
     """
     blocking = {r.status for r in results if r.blocking}
     if Status.FAIL in blocking:

@@ -233,7 +233,7 @@ class Analysis:
 
     @property
     def stable(self) -> Answered:
-        """Return the answer to "is it stable?", from all blocking criteria that belong to this question."""
+        """Return the answer to "is it stable?", from all criteria that count for the verdict and ask this question."""
         # The criterion of --require-evidence belongs to neither question.
         return answer_of((r for r in self.criteria if r.id != "evidence"), about_learning=False)
 

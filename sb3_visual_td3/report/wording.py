@@ -67,7 +67,12 @@ def answers_line(analysis: Analysis) -> str:
 
 
 def near_misses(analysis: Analysis) -> tuple[str, ...]:
-    """Return a line for each blocking criterion that a GO run passed only narrowly, with the distance to its limit."""
+    """Return a line for each criterion that a GO run passed only narrowly, with the distance to its limit.
+
+    Only criteria that count for the verdict are listed.
+
+    :param analysis: the analysis of the run
+    """
     if analysis.verdict is not Verdict.GO:
         return ()
     near = []
@@ -117,7 +122,10 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
-    """Return how a user can stop the first criterion that decided the verdict from blocking; None for a GO."""
+    """Return how to make the verdict independent of the criterion that decided it; None for a GO.
+
+    :param analysis: the analysis of the run; if several criteria decided its verdict, the first one is taken
+    """
     why = [r for r in reasons(analysis) if r.id != "evidence"]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):
         return None

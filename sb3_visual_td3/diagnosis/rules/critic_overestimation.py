@@ -1,4 +1,4 @@
-"""The critics' values on replayed pairs are larger than the rewards allow.
+"""The critics' values of state-action pairs in the replay buffer are larger than the rewards allow.
 
 Source: with rewards in [r_min, r_max] and discount g, |Q| <= max|r| / (1 - g); overestimation in
 actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477.

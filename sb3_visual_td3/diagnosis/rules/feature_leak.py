@@ -57,7 +57,7 @@ is too small to judge."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for an actor's loss that is far larger than the replayed Q values, or for gradients that bypass the action.
+    """Look for an actor's loss far beyond the Q values in the replay buffer, or for gradients that bypass the action.
 
     If actor and critic share one encoder, there is no leak, because the actor then reads detached features.
     """

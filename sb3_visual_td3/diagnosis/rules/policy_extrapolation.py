@@ -54,7 +54,7 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the value of the policy's actions with the limit that the rewards set, or with the replayed Q values.
+    """Compare the value of the policy's actions with the limit that the rewards set, or with Q of replayed actions.
 
     If the value of the policy's actions is not logged, minus the actor's loss is used instead, except for SAC, whose
     loss also contains the entropy.
