@@ -25,7 +25,7 @@ AFTER: Moment = 1
 
 
 class Place(NamedTuple):
-    """Name the rows to which a step of all environments is written.
+    """Name the row of a replay buffer to which a step of all environments is written, and the row before it in time.
 
     ``row`` is the row of this step, and ``previous`` is the row of the step before it (None for the first step).
     ``replaces`` is True if the row still holds the oldest step, which is replaced.
@@ -37,10 +37,10 @@ class Place(NamedTuple):
 
 
 class Continuity(NamedTuple):
-    """Hold the relation of a step to the stored steps, for each environment; both fields are ``(n_envs,)``.
+    """Record for each environment which frames of a step are stored already.
 
-    ``continues``: the step's observation equals the next observation of the previous step. ``shifts``: the step's next
-    observation is its observation shifted by one frame.
+    ``continues``, ``(n_envs,)``: True if the step's observation equals the next observation of the previous step.
+    ``shifts``, ``(n_envs,)``: True if the step's next observation is its observation, shifted by one frame.
     """
 
     continues: Flags

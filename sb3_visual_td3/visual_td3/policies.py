@@ -472,7 +472,8 @@ class VisualTD3Policy(TD3Policy):
     def set_training_mode(self, mode: bool) -> None:
         """Put the networks into training or evaluation mode, unless they are in that mode.
 
-        Every ``predict`` sets evaluation mode, and visiting all modules takes as long as a convolution on one image.
+        Every ``predict`` calls this method to set evaluation mode. Visiting all modules each time would take as long as
+        a convolution on one image.
 
         :param mode: True for training mode
         """
