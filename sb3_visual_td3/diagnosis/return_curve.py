@@ -110,10 +110,10 @@ class ReturnCurve:
     :param state: the shape of the curve.
     :param learning: the answer to "is it learning?" from this curve alone.
     :param n_points: finite points of the series.
-    :param start: level of the first points.
-    :param late: level of the last tenth.
-    :param peak: best level over a tenth of the points.
-    :param peak_step: the step near which the best level was reached; None where the curve is too short.
+    :param start: median of the first points.
+    :param late: median of the last tenth of the points.
+    :param peak: highest median over a tenth of the points.
+    :param peak_step: the step in the middle of the points with the highest median; None where the curve is too short.
     :param first_step: the step of the first point; None where the curve is too short.
     :param last_step: the step of the last point; None where there is no point.
     :param gain: ``late - start`` in standard deviations of one episode; NaN where the curve is too short.
@@ -181,14 +181,14 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
 
 
 def block_wander(values: FloatArray) -> float:
-    """Estimate how much the level of the curve wanders from block to block.
+    """Estimate how much slow noise moves the medians of consecutive parts of a curve, called blocks.
 
     Second differences of the block medians cancel a steady trend, and the median over the blocks cancels single jumps.
     Slow noise, such as the drift of the policy, is not cancelled: it moves whole blocks up or down, and so it raises
     the result.
 
     :param values: the values of the curve, ``(n,)``, finite, with ``n >= 5``.
-    :return: standard deviation of the level of a block.
+    :return: standard deviation of the median of a block.
     """
     n_blocks = min(N_BLOCKS, max(values.size // 2, MIN_POINTS))
     levels = block_medians(values, n_blocks)
@@ -374,7 +374,8 @@ class _Noise(NamedTuple):
 
     :param spread: standard deviation of the returns of single episodes.
     :param wander: standard deviation of the median of a block of successive points, see :func:`block_wander`.
-    :param error: standard error of the difference of two levels, as if the points were independent.
+    :param error: standard error of the difference between the first and the last level (medians of the first and of the
+        last points), as if the points were independent.
     :param n: number of points of the curve.
     """
 
