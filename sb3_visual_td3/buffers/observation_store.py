@@ -409,7 +409,8 @@ class StackStore:
         """Return the numbers of the frames in a transition's observation, and whether the stack is stored already.
 
         :param stack: the observation
-        :param known: numbers of the frames in the previous transition's next observation; empty without one
+        :param known: numbers of the frames in the previous transition's next observation; empty if there is no previous
+            transition
         """
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True

@@ -242,7 +242,7 @@ def run_directory(logger: Logger) -> Path | None:
 
     :param logger: logger of the model
     :return: if the event files are below a folder ``tb/``, the folder that holds ``tb/``; otherwise the folder of the
-        event files; None without event files
+        event files; None if there are no event files
     """
     # Without tensorboard_log, Stable-Baselines3 creates a temporary folder, where files of the run would be lost.
     if logger.dir is None or not any(isinstance(out, TensorBoardOutputFormat) for out in logger.output_formats):

@@ -116,7 +116,7 @@ class RunRecorderCallback(BaseCallback):
         return "finished", None
 
     def record_end(self, end: RunEnd, reason: str | None = None) -> None:
-        """Write to ``run.json`` how the run ended; without effect if training has not started.
+        """Write to ``run.json`` how the run ended; do nothing if training has not started.
 
         :param end: kind of the end
         :param reason: cause of the end, in words; None for a finished run

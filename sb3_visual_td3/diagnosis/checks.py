@@ -29,7 +29,7 @@ class Measurement(NamedTuple):
     """Hold the result of a check.
 
     :ivar status: the result: pass, fail or unknown
-    :ivar value: the number that was compared with the threshold; None without a measurement
+    :ivar value: the number that was compared with the threshold; None if nothing could be measured
     :ivar detail: the measured numbers from which the status follows, in words
     """
 

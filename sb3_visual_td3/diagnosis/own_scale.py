@@ -244,7 +244,7 @@ class ReturnScale(NamedTuple):
 
 @once_per_run
 def return_scale(data: SeriesSet) -> ReturnScale | None:
-    """Return the limits for Q that follow from the logged returns and lengths; None without returns.
+    """Return the limits for Q that follow from the logged returns and lengths; None if too few returns were logged.
 
     Q of a state is the discounted sum of the rewards from this state to the end of the episode. |Q| therefore stays
     within the largest |return|, unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon

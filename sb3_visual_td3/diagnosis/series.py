@@ -121,16 +121,16 @@ class Series:
         return step - last > max(2.0 * longest, 0.05 * step)
 
     def abs_max(self) -> float:
-        """Return the largest finite magnitude; NaN without a finite value."""
+        """Return the largest finite magnitude; NaN if no value is finite."""
         values = np.abs(self.finite.values)
         return float(values.max()) if values.size else float("nan")
 
     def mean(self) -> float:
-        """Return the mean of the finite values; NaN without a finite value."""
+        """Return the mean of the finite values; NaN if no value is finite."""
         return self._of_scaled(np.mean)
 
     def std(self) -> float:
-        """Return the population standard deviation of the finite values; NaN without a finite value."""
+        """Return the population standard deviation of the finite values; NaN if no value is finite."""
         return self._of_scaled(np.std)
 
     def _of_scaled(self, statistic: Callable[[FloatArray], np.floating]) -> float:
@@ -146,7 +146,7 @@ class Series:
             return float(statistic(values / largest)) * largest
 
     def median(self) -> float:
-        """Return the median of the finite values; NaN without a finite value."""
+        """Return the median of the finite values; NaN if no value is finite."""
         values = self.finite.values
         return float(np.median(values)) if values.size else float("nan")
 

@@ -58,7 +58,7 @@ class CriterionResult:
     :param title: a sentence that is true if the criterion passes
     :param status: whether the criterion passed, failed or is unknown
     :param blocking: whether the criterion counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
-    :param value: the measured value; None without a measurement
+    :param value: the measured value; None if nothing could be measured
     :param threshold: the threshold for the value; None for a kind that needs none
     :param source: origin of the criterion
     :param detail: the measured numbers from which the status follows, in words

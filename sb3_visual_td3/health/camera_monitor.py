@@ -111,7 +111,7 @@ class CameraMonitor:
         self._unread.setdefault(tag, []).append(value)
 
     def read(self) -> dict[str, float]:
-        """Return the means of the measurements since the last call, by tag; empty without images."""
+        """Return the means of the measurements since the last call, by tag; empty if there was no image."""
         unread, self._unread = self._unread, {}
         return {tag: sum(values) / len(values) for tag, values in unread.items()}
 

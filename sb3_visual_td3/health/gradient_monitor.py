@@ -207,7 +207,7 @@ class GradientMonitor:
 
         :meth:`read` and this method do not affect each other.
 
-        :return: pairs (update, value) by tag; empty without ``keep_points``
+        :return: pairs (update, value) by tag; empty unless ``keep_points`` is set
         """
         if not self._points:
             return {}

@@ -178,7 +178,7 @@ def at_own_steps(series: Series) -> Series:
 
 
 def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]:
-    """Return the first and the last step of a run on its x-axis; (0, 0) without a point.
+    """Return the first and the last step of a run on its x-axis; (0, 0) if it has no point.
 
     :param series: the points of the run, by tag
     :param others: the tags that count something else than the x-axis

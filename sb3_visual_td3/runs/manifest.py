@@ -79,7 +79,7 @@ def _git(folder: str | Path, *arguments: str) -> str | None:
 def machine(gpu: str | None) -> dict[str, Any]:
     """Describe the machine.
 
-    :param gpu: name of the GPU, which only torch knows; None without a GPU
+    :param gpu: name of the GPU, which only torch knows; None if the machine has no GPU
     :return: a dict with ``cpu``, ``cores`` (the number that this process may use), ``memory_gb``, ``gpu``, ``platform``
         and ``python``
     """

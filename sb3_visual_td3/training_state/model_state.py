@@ -51,7 +51,7 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
     """Read the state of an action noise: the result of its ``get_state``, or its numbers, arrays and generators.
 
     :param noise: action noise of the model; None if it has none
-    :return: plain data; None without noise
+    :return: plain data; None if the model has no noise
     """
     if noise is None:
         return None

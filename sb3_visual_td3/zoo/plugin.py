@@ -811,7 +811,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
 
 def _requested_signals(args: argparse.Namespace) -> tuple[str, ...] | None:
-    """Return the signals of ``--end-on``; None without the flag."""
+    """Return the signals of ``--end-on``; None if the flag was not given."""
     names = getattr(args, "end_on", None)
     if names is None:
         return None

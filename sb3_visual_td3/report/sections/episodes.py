@@ -120,7 +120,7 @@ class Episode(NamedTuple):
 
 
 class Incidents(NamedTuple):
-    """Count collisions or lane invasions: in total, per episode, and per 1,000 steps (None without lengths)."""
+    """Count collisions or lane invasions: in total, per episode, and per 1,000 steps (None if no length is known)."""
 
     total: float
     per_episode: float
