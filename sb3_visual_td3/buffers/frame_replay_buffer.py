@@ -444,5 +444,8 @@ class FrameReplayBuffer(ReplayBuffer):
         return self._tensor(found)
 
     def _tensor(self, array: NDArray[Any]) -> th.Tensor:
-        """Convert an array to a tensor on the device, on a CPU without a copy: the array is already a copy itself."""
+        """Convert an array of samples to a tensor on the buffer's device.
+
+        On a CPU the tensor shares the memory of the array, which is already a copy of what the buffer stores.
+        """
         return self.to_torch(array, copy=False)

@@ -251,7 +251,12 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return whether event files are copied to the new folder, rather than truncated where they are."""
+        """Return whether the snapshot's event files are copied to the new log folder, not truncated where they are.
+
+        They are copied unless both folders lie in the run's folder.
+
+        :param new_dir: the log folder of the resumed training
+        """
         assert self.event_dir is not None
         return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 

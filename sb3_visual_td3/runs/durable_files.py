@@ -193,9 +193,7 @@ def refuse_links(folder: Path) -> None:
             with os.scandir(waiting.pop()) as entries:
                 found = list(entries)
         except OSError as error:
-            raise ValueError(
-                f"{error.filename} cannot be read ({error.strerror}): give yourself access to it"
-            ) from error
+            raise ValueError(f"{error.filename} cannot be read ({error.strerror}): change its permissions") from error
         for entry in found:
             if entry.is_symlink():
                 raise ValueError(

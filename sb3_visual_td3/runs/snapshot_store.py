@@ -99,7 +99,7 @@ def find_snapshots(folder: Path) -> list[FoundSnapshot]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise SnapshotError(f"{folder} cannot be read ({error.strerror}): give yourself access to it") from error
+        raise SnapshotError(f"{folder} cannot be read ({error.strerror}): change its permissions") from error
     found = []
     for name in names:
         # A replaced snapshot counts as long as no new snapshot has taken its name.

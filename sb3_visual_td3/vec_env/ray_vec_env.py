@@ -191,7 +191,9 @@ class RayVecEnv(VecEnv):
         return _stacked(observations, self.observation_space)
 
     def _gather(self, deadline_s: float | None) -> None:
-        """Wait for all answers until the deadline; after the deadline, wait only until one answer has arrived.
+        """Wait until all answers have arrived, or until the deadline.
+
+        If no answer at all has arrived by the deadline, wait for the first one.
 
         :param deadline_s: seconds after the actions were sent; None waits for all answers
         """

@@ -79,9 +79,9 @@ def group_optimizers(policy: TD3Policy) -> None:
         trained = {id(weight) for weights in groups for weight in weights if weight.requires_grad}
         if not trained <= held <= every:
             raise ValueError(
-                f"{type(policy).__name__}: the {network}'s optimizer holds {len(held)} weights, expected the "
-                f"{len(trained)} of the {network}. To freeze some, set requires_grad=False or use a rate of 0 "
-                f"({network}_lr, {network}_cnn_lr)"
+                f"{type(policy).__name__}: the {network}'s optimizer holds {len(held)} weights, expected all "
+                f"{len(trained)} weights of the {network} that train. To freeze weights, set requires_grad=False or "
+                f"use a rate of 0 ({network}_lr, {network}_cnn_lr)"
             )
         settings = [
             {key: param_group[key] for key in param_group if key not in ("params", "lr")}

@@ -188,7 +188,7 @@ def _plot_train() -> None:
 
 
 def _window_flag(arguments: Sequence[str]) -> list[str]:
-    """Choose over how many episodes plot-train averages.
+    """Choose the number of episodes over which ``plot-train`` averages.
 
     :param arguments: the flags, defaults first
     :return: a flag with a smaller window if the user gave none and a run has fewer episodes than rl-zoo's window;

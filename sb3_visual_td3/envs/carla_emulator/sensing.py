@@ -177,7 +177,7 @@ def _cast_rays(
 ) -> _Echo:
     """Return where rays end on the ground, which is flat at height 0, and on the boxes of vehicles and walkers.
 
-    :param directions: unit vectors forward, right and up in the sensor's axes, ``(n_rays, 3)``.
+    :param directions: ``(n_rays, 3)``: unit vectors, by their components forward, right and up in the sensor's axes.
     :param transform: the sensor's transform in the world.
     :param things: vehicles and walkers that the rays can hit.
     :param grow_m: margin in metres by which each box is enlarged on every side.
