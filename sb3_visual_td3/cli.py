@@ -268,7 +268,8 @@ def _evaluate(arguments: list[str]) -> int:
         "--seeds",
         type=int,
         nargs="+",
-        help="seeds of the start positions (default: 1000, or 1000000 in an environment without maps)",
+        help="one or more seeds of the episodes, such as 1000 2000 (default: the one seed 1000, or the one seed "
+        "1000000 in an environment without maps)",
     )
     parser.add_argument(
         "--maps",

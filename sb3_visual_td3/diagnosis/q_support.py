@@ -34,13 +34,15 @@ side: a loss counts as unsupported only above ten times this scale, which is 10,
 class QSupport(NamedTuple):
     """Compare the actor's loss at the end of a run with the largest Q of state-action pairs in the replay buffer.
 
-    The Q values support the loss if it is at most ``UNSUPPORTED`` times as large as they are.
+    The Q values support the loss if ``ratio`` is at most ``UNSUPPORTED``: the magnitude of the loss is then at most
+    that many times ``q_scale``.
 
     :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| of state-action pairs in the replay buffer, at least 1
-    :ivar first_unsupported_step: the step from which the Q values did not support the loss; None if they always
-        supported it
+    :ivar first_unsupported_step: the step from which the loss stayed unsupported until the end, or, if it did not, the
+        first step at which it was unsupported; None if it never was. At each step, the loss is compared with the
+        largest |Q| up to that step
     :ivar estimated: whether ``q_scale`` was estimated from the critic's loss, because no Q was logged. Such an estimate
         can show that a loss is not supported, but not that it is supported.
     """

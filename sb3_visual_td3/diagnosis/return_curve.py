@@ -243,8 +243,8 @@ def judge_curve(
     :param averaged_over: number of episodes that one point averages.
     :param lengths: episode lengths in environment steps, from which the number of episodes between two points follows.
     :param on_steps: True if the x-axis counts environment steps, False if it counts episodes.
-    :param is_complete: whether the series covers the run from start to end; a partial series never gives the answer
-        yes.
+    :param is_complete: whether the series covers the run from start to end. For a partial series, the result's
+        ``learning`` is never ``"yes"``: a rise then gives ``"unknown"``.
     """
     finite = _without_repeats(series.finite)
     n = len(finite)
@@ -461,8 +461,8 @@ def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, in
 def _last_beat_first_half(values: FloatArray) -> bool:
     """Return whether the last two points both exceed every point of the first half.
 
-    Five to nine points are too few to estimate noise. In one of ten curves of five points, the last two are the best by
-    chance, so the gain must also be large.
+    The test is meant for five to nine points, which are too few to estimate noise. One in six curves of five points
+    passes it by pure chance, so the caller also requires a gain of at least ``SURE_GAIN``.
     """
     return bool(values[-2:].min() > values[: values.size // 2].max())
 

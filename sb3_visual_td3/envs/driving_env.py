@@ -308,7 +308,7 @@ def _check_command(observation: ObservationKind, has_routes: bool) -> None:
     """
     if "command" in observation and not has_routes:
         raise ValueError(
-            f"observation={observation!r}: expected routes to a goal, because the closed route has no commands; set "
+            f"observation={observation!r} contains the command, which a closed route (route='loop') does not have: set "
             "route='random', or choose an observation without the command"
         )
     if has_routes and "command" not in observation and "command" not in _warned:

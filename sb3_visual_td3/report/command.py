@@ -224,7 +224,8 @@ def _check_combinations(args: argparse.Namespace) -> None:
         )
     if args.write_tags is not None and args.watch:
         raise ValueError(
-            "--write-tags writes the names of a run once, so it cannot be combined with --watch: leave --watch out"
+            "--write-tags writes a file with the tags of a run once, so it cannot be combined with --watch: leave one "
+            "of them out"
         )
     if args.write_tags is not None and args.write_tags.exists():
         raise ValueError(f"--write-tags {args.write_tags}: the file already exists; give another name, or remove it")

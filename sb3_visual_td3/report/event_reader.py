@@ -145,11 +145,13 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
 
 
 def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return where the run was restarted within an event file, because the steps of most tags go back to lower steps.
+    """Return where a run was restarted within an event file, and the tags that went back to lower steps elsewhere.
+
+    At a restart, the steps of most tags go back to lower steps (see :func:`_votes`).
 
     :param drops: the places at which the steps of a tag go back
     :param tracks: the points of the file, by tag
-    :return: the numbers of the records at which most tags go back, and the tags that go back at another record
+    :return: the numbers of the records at which a restart happened, and the tags whose steps go back at other records
     """
     records: list[int] = []
     of_record: list[list[_Drop]] = []

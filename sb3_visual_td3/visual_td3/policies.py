@@ -443,7 +443,10 @@ class VisualTD3Policy(TD3Policy):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load the result of :meth:`state_dict`; the actor uses the weights of a shared encoder too.
+        """Load the result of :meth:`state_dict`.
+
+        That result holds the weights of a shared encoder only once, under the critic. They are loaded into the critic
+        and into the actor, and those of ``critic_target`` also into ``actor_target``.
 
         :param state_dict: weights by name
         :param strict: see ``nn.Module``

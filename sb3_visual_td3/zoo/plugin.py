@@ -127,8 +127,9 @@ class SaveError(OSError):
 class RunOptions:
     """Hold the options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: signals that end a training run after a snapshot, if neither the command line nor the hyperparameter
-        file names any
+    :ivar signals: the default signals on which the SnapshotCallback saves a snapshot and ends the training.
+        ``--end-on``, and the callback's ``signals`` in the hyperparameter file, take precedence, even if they name no
+        signal
     :ivar stops_on_critical: whether a critical alert ends the training, even if the hyperparameter file says otherwise
     :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
     :ivar resumed_experiment: description of how that run was started, as plain data that has been checked

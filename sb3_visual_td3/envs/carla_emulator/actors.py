@@ -277,7 +277,7 @@ class Vehicle(Actor):
     physics: list[Any] | None = None
     """The engine and wheels that a client has set. They are stored for reading back and change nothing."""
     steers_like_carla: bool = False
-    """Whether a ``vehicle.tesla.model3`` steers like the other vehicles, and not like the embedded world's car."""
+    """Whether a ``vehicle.tesla.model3`` has CARLA's steering; if not, it steers like the embedded world's car."""
     is_server_traffic: bool = False
     """Whether the emulator's own traffic drives the vehicle."""
 

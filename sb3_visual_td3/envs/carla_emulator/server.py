@@ -55,7 +55,7 @@ class EmulatorSettings:
     seed: int = 0
     """The seed of the cars that the server drives."""
     has_carla_steering: bool = False
-    """Whether ``vehicle.tesla.model3`` steers like the other vehicles, and not like the embedded world's car."""
+    """Whether ``vehicle.tesla.model3`` has CARLA's steering; if not, it steers like the embedded world's car."""
     is_quiet: bool = False
     """Whether to print nothing about unknown calls."""
 

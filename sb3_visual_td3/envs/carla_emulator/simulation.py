@@ -94,7 +94,8 @@ class Simulation:
     :param faults: faults to inject, with the tick of each.
     :param traffic: the cars that the server drives; None for no cars.
     :param maps: the maps that can be loaded; None for the built-in maps.
-    :param has_carla_steering: whether ``vehicle.tesla.model3`` steers like the other vehicles.
+    :param has_carla_steering: True gives ``vehicle.tesla.model3`` CARLA's steering, which the other vehicles always
+        have; False gives it the steering of the embedded world's car.
     :raises CallError: if the map to start with cannot be loaded.
     """
 

@@ -172,7 +172,8 @@ def handling_of(model: VehicleModel, *, steers_like_carla: bool = False) -> Hand
     """Return the handling of a kind of vehicle: its mass and its limits; cached.
 
     :param model: the kind of vehicle.
-    :param steers_like_carla: whether ``vehicle.tesla.model3`` steers like the other vehicles.
+    :param steers_like_carla: True gives ``vehicle.tesla.model3`` CARLA's steering, which the other vehicles always
+        have; False gives it the steering of the embedded world's car.
     """
     key = (model.name, steers_like_carla)
     if key not in _HANDLING:

@@ -37,12 +37,13 @@ Turn = Literal["straight", "left", "right"]
 def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
     """Return the route and the lanes of a map.
 
-    The route is the longest loop that is found from any lane by going straight on, left, or right at every junction. It
-    is empty if there is no loop.
+    From each lane (of at most ``_MAX_STARTS``), three walks are tried: straight on at every junction, left at every
+    junction, and right at every junction. The route is the longest loop in which such a walk ends. It is empty if no
+    walk ends in a loop.
 
     :param text: the OpenDRIVE document.
-    :param with_lanes: False leaves out the lanes and takes the route's points every 0.1 m instead of 0.5 m, which is
-        much faster on the map of a town.
+    :param with_lanes: False leaves out the lanes, which is much faster on the map of a town. The points of the route
+        are then 0.1 m apart instead of 0.5 m.
     :return: ``{"route": [point, ...], "lanes": [[point, ...], ...]}``; :func:`_point` describes a point.
     """
     import carla
