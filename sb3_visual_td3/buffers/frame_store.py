@@ -107,8 +107,9 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
 def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
     """Return the ids of the frames that only a replaced transition used.
 
-    A stack takes its frames from the transition before it or stores new ones. So if the successor of a transition does
-    not use a frame, no later transition does either, and there is no need to count references.
+    The frame stack of a transition consists of frames of the transition before it, and of new frames. So if the
+    successor of a transition does not use a frame, no later transition does either, and there is no need to count
+    references.
 
     :param replaced: ids of the oldest transition, which is being replaced, in any shape
     :param successor: ids of the transition that is the oldest now, in any shape

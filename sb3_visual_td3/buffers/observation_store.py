@@ -63,7 +63,7 @@ class ObservationStore(Protocol):
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the full store in bytes."""
+        """Return the size in bytes that the store has when it is full."""
 
     def allocate(self) -> None:
         """Allocate memory for all observations that the store can hold."""
@@ -273,7 +273,7 @@ class PairStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of the full store in bytes."""
+        """Return the size in bytes that the store has when it is full."""
         return 2 * int(np.prod(self.shape)) * self.dtype.itemsize
 
     def allocate(self) -> None:
@@ -361,7 +361,7 @@ class StackStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the bytes that the full store takes if episodes are long; with short episodes it takes more."""
+        """Return the size in bytes of the full store if episodes are long; with short episodes the store is larger."""
         size, n_envs = self.shape[:2]
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 

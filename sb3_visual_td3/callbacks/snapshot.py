@@ -458,10 +458,12 @@ class SnapshotCallback(BaseCallback):
 
 
 def _changed_versions(then: Mapping[str, str]) -> list[str]:
-    """Return a message if a package has a different version than in a snapshot, which may change the numbers.
+    """Return a message if a package has a different version now than when a snapshot was taken.
 
-    :param then: package name to version; empty in snapshots of earlier versions
-    :return: a list of at most one line
+    Another version may change the results of the resumed run.
+
+    :param then: version of each package when the snapshot was taken; empty if the snapshot does not contain them
+    :return: a list with the message; an empty list if no version has changed
     """
     now = package_versions()
     changed = [

@@ -96,7 +96,7 @@ class HealthWatch:
             self.model.attach()
 
     def see(self, locals_: Mapping[str, Any], num_timesteps: int) -> None:
-        """Measure a step of the environments.
+        """Measure the images and the rewards of one step of the environments.
 
         :param locals_: local variables of Stable-Baselines3's ``collect_rollouts``
         :param num_timesteps: environment steps so far

@@ -357,7 +357,7 @@ class _Run:
         return "these weights are not trained"
 
     def needs(self, criterion: Criterion) -> bool:
-        """Return whether a run of this kind needs the criterion for a GO, whatever its length."""
+        """Return whether a run of this kind needs the criterion for a GO, however short the run is."""
         is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 

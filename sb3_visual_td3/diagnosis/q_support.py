@@ -60,7 +60,7 @@ class QSupport(NamedTuple):
 
     @property
     def scale_in_words(self) -> str:
-        """Return what ``q_scale`` is, in words: the largest |Q| on replayed pairs, or an estimate of it."""
+        """Return in words what ``q_scale`` is: the largest |Q| of replayed state-action pairs, or an estimate of it."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
         return "the largest |Q| on replayed pairs"

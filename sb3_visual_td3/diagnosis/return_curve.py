@@ -724,9 +724,9 @@ def _by_episode(name: str) -> bool:
 
 
 def _covers(series: Series, begin: int | None, end: int | None) -> bool:
-    """Return whether a series reaches from the start to the end of its run; True if start and end are not known.
+    """Return whether a series reaches from the start to the end of its run; True if the start or the end is not known.
 
-    The series may miss a fifth of the run at either end, or as much as its own longest pause between points.
+    At each end the series may miss a fifth of the run or, if that is longer, its own longest pause between two points.
     """
     if begin is None or end is None or len(series) == 0:
         return True

@@ -106,8 +106,8 @@ class Series:
     def ends_before(self, step: int) -> bool:
         """Return whether the points end long before a step.
 
-        "Long" is more than a twentieth of that step, and more than twice the longest pause between two points: a tag
-        that is logged rarely has not ended yet.
+        "Long" is more than a twentieth of that step, and also more than twice the longest pause between two points.
+        So a tag with long pauses counts as ended only after an even longer pause.
 
         :param step: usually the last step of the run
         """
@@ -166,7 +166,7 @@ class SeriesSet:
 
     @classmethod
     def of(cls, series: Iterable[Series]) -> SeriesSet:
-        """Build a set from single series, each under its own name."""
+        """Build a SeriesSet from single series; the name of each series becomes its tag."""
         return cls({s.name: s for s in series})
 
     def __contains__(self, name: object) -> bool:

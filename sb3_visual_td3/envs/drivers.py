@@ -34,12 +34,12 @@ class PurePursuitDriver:
     """Steer towards a point of the lane some metres ahead, along a circular arc, and hold the target speed.
 
     On a route to a goal the driver slows down for bends, because the turns at a junction are too sharp for the target
-    speed. Closed lanes are driven at the target speed throughout.
+    speed. On a closed route it does not slow down for bends.
 
     Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2: the curvature of the
     arc is twice the point's sideways distance divided by the square of its distance.
 
-    :param near_m: distance to this point when the vehicle stands still, in metres.
+    :param near_m: distance to the point ahead when the vehicle stands still, in metres.
     :param ahead_s: factor on the speed, in seconds: the distance to the point is ``near_m + ahead_s * speed``.
     :param wheelbase_m: wheelbase of the vehicle in metres, from axle to axle.
     :param max_wheel_rad: steering angle of the wheels at full lock, in radians.

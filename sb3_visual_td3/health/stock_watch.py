@@ -178,11 +178,11 @@ class StockWatch:
 
     @property
     def is_attached(self) -> bool:
-        """Return whether the hooks are on the model's current optimizers."""
+        """Return whether this object's hooks are on the optimizers that the model has now."""
         return bool(self._watched) and all(a is b for a, b in zip(self._watched, self._optimizers(), strict=True))
 
     def attach(self) -> None:
-        """Add the hooks to the model's networks and optimizers.
+        """Add hooks to the model's networks and optimizers.
 
         Call it again after loading or a rollback, which may replace the networks. If nothing was replaced, it does
         nothing; no update is ever shown twice.

@@ -115,7 +115,7 @@ def columns(first: str, *numbers: str) -> tuple[Column, ...]:
 
 
 def number_columns(*headings: str) -> tuple[Column, ...]:
-    """Return columns that hold numbers, for a table with these headings."""
+    """Describe columns of numbers: one column for each heading."""
     return tuple(Column(heading, is_number=True) for heading in headings)
 
 

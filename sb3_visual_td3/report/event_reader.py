@@ -240,8 +240,8 @@ class RunData:
     :param axis: what the steps count, such as episodes, if the tags or the table show it
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
-    :param elsewhere: places of points that count something else than the run's x-axis, such as episodes: for each such
-        tag, a series whose steps are the tag's own, and whose values are steps on the x-axis
+    :param elsewhere: for each tag whose steps count another unit than the run's x-axis, such as episodes: a series
+        whose steps are the tag's own steps, and whose values are their positions on the x-axis
     """
 
     path: Path
@@ -444,8 +444,8 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
     :param axis: what the steps count, such as episodes, if a table states it
-    :param elsewhere: places of points that count something else than the run's x-axis, such as episodes: for each such
-        tag, a series whose steps are the tag's own, and whose values are steps on the x-axis
+    :param elsewhere: for each tag whose steps count another unit than the run's x-axis, such as episodes: a series
+        whose steps are the tag's own steps, and whose values are their positions on the x-axis
     :param final: tags with a single point in a folder below the run's folder, such as the final values of
         ``add_hparams``
     :param n_replaced: points of an earlier file that a later file repeats

@@ -105,8 +105,8 @@ class _Clock(NamedTuple):
     def of_track(self, track: Track) -> FloatArray | None:
         """Return the step of the run at which each point of a tag was written; None if the file does not show it.
 
-        An event file is a sequence of records. A point belongs to the step of the next record whose step is known, and
-        not of the last record before the point: the run may have continued since that record.
+        An event file is a sequence of records. A point gets the step of the next record whose step is known. The step
+        of the last record before the point may be too early, because the run may have continued since then.
         """
         after = np.searchsorted(self.records, track.order)
         is_beside = bool((after == 0).all() or (after == self.records.size).all())
@@ -169,7 +169,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 def at_own_steps(series: Series) -> Series:
     """Return the positions of a tag's points on the run's axis, in the form that :func:`steps_elsewhere` returns.
 
-    This is for a tag that counts the unit of the run, so the positions are the tag's own steps.
+    This is for a tag whose steps already are steps of the run's axis, so the position of a point is its own step.
 
     :param series: the points of the tag
     :return: a series with the same steps, whose values are these steps

@@ -91,9 +91,9 @@ class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
     :param job: the work to do at each check: find the runs, judge them and write the reports
-    :param quiet_s: seconds without a change after which a finished run counts as complete. A run may log its last
-        points, such as those of an evaluation, after run.json states that it has finished. A second check without new
-        points also completes the run.
+    :param quiet_s: seconds without a change of its event files after which a finished run counts as complete. The
+        delay is needed because a run may log its last points, such as those of an evaluation, after run.json states
+        that it has finished. A check that finds nothing new ends the delay early.
     :param on_change: program and arguments that are run when the verdict or the cause of a run changes
     """
 

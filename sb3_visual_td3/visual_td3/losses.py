@@ -73,7 +73,9 @@ def actor_loss(q_values: Sequence[th.Tensor], objective: ActorObjective = "q1") 
 
 
 def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
-    """Return the mean squared activation before the policy's tanh, whose gradient vanishes for large activations.
+    """Return the mean squared input of the policy's tanh.
+
+    As a penalty it keeps these inputs small, because the tanh has almost no gradient far from 0.
 
     :param pre_tanh: ``(batch, action_dim)`` outputs of the actor before the tanh
     :return: a scalar >= 0

@@ -188,9 +188,10 @@ def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
 def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Network, list[ClippedUnit]]:
     """Find which gradients are clipped together, for each network.
 
-    :param max_grad_norm: None, one norm for each network, or norms by network or by group
+    :param max_grad_norm: None for no clipping; a number, which limits the norm of each network separately; or a dict
+        of such limits by network or by group
     :param present: names of the groups that this model has
-    :return: for ``"actor"`` and for ``"critic"``, the groups that are clipped together, with their largest norm
+    :return: for ``"actor"`` and for ``"critic"``, the groups that are clipped together, with the limit of their norm
     :raises ValueError: if a norm is not above 0, or a name is neither a network nor a group of this model
     """
     norms = parsed_norms(max_grad_norm)

@@ -194,7 +194,7 @@ def _resolved_policy_kwargs(
 
 
 def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
-    """Return the settings that the model uses as a :class:`Settings` object.
+    """Return a :class:`Settings` object with the settings that the model uses.
 
     :param resolved: the result of :func:`resolve`
     :return: the settings

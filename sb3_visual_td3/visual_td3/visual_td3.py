@@ -912,7 +912,8 @@ class VisualTD3(TD3):
         Stable-Baselines3.
 
         :param env: the environment
-        :param force_reset: True begins the training with a reset; with another number of environments it always does
+        :param force_reset: True resets the environment before training continues. If the number of environments
+            changes, the environment is reset in any case
         :raises ValueError: if the environment has other spaces, if the replay buffer would store other observations
             than the policy sees, or if the replay buffer cannot be rearranged
         """

@@ -341,7 +341,7 @@ _PATHS = (
 class Permission(NamedTuple):
     """Hold the permissions of a resumed run, in addition to those that every run has.
 
-    :ivar run_dir: the only folder that the run may write to
+    :ivar run_dir: the folder of the run; a run that is not trusted may write to no other folder
     :ivar packages: the user's own packages whose classes the run may name
     :ivar is_trusted: whether the run may start programs, load a saved model and write to other folders
     """

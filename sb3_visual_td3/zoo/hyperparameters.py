@@ -173,8 +173,8 @@ def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
     CarlaDriving-v0 takes either ``town`` or ``maps``, which mean the same. So ``town`` in a later layer also replaces
     ``maps`` of an earlier layer, and ``maps`` replaces ``town``.
 
-    :param layers: arguments by name, such as those of the hyperparameter file and then those of the command line; None
-        is empty
+    :param layers: arguments by name, such as those of the hyperparameter file and then those of the command line. A
+        layer may be None, which means no arguments
     :return: the arguments
     """
     merged: dict[str, Any] = {}

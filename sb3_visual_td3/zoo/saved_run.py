@@ -74,8 +74,8 @@ class SavedRun(NamedTuple):
 
         :param device: device of the networks, such as ``"cpu"``
         :return: the model
-        :raises ValueError: if the model's file is truncated; earlier versions leave such a file if they are killed
-            while they save it
+        :raises ValueError: if the model's file is truncated; earlier versions of this package left such a file if they
+            were killed while they saved it
         """
         if not is_complete_zip(self.model_path):
             raise ValueError(f"{self.model_path} is not a complete zip file: it is truncated; {_remedy(self.run_dir)}")

@@ -345,7 +345,7 @@ def _write_plots(study: optuna.Study, path: Path) -> None:
 def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna.Study:
     """Run the hyperparameter search that the command line requests, and write the report.
 
-    :param manager: rl-zoo's experiment manager, set up
+    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
     :param on_start: function that is called before the first trial, when usage errors are no longer possible
     :return: the study
     :raises ValueError: if the command line, the storage or the hyperparameter file is wrong

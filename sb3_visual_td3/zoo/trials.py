@@ -303,7 +303,7 @@ def callbacks_of_a_trial(specified: Any) -> list[Any]:
 def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
     """Find out which hyperparameters may be drawn, by building the model of the hyperparameter file.
 
-    :param manager: rl-zoo's experiment manager, set up
+    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
     :return: ``additional_args`` of :func:`sample_visual_td3_params`
     :raises ValueError: if the model cannot be built; then no trial could build one either
     """
@@ -330,7 +330,7 @@ def _build_model(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[s
 def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[str, Any]) -> float:
     """Train with hyperparameters that the trial draws.
 
-    :param manager: rl-zoo's experiment manager, set up; it is not changed
+    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``; it is not changed
     :param trial: the trial, which draws values, gets the evaluations, and stores verdict and diagnosis if the run is
         NO-GO
     :param facts: the result of :func:`sampler_facts`

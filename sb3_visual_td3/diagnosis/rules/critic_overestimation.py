@@ -114,10 +114,11 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
 
 
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
-    """Return whether Q exceeds every logged return and the critic's error grows with Q.
+    """Return whether Q ends beyond every logged return, and the critic's loss grows a hundredfold in the later half.
 
-    The Q values of a healthy critic also grow, but they stop at the scale of the returns. The squared error of a
-    healthy critic does not grow with the square of its Q values.
+    The Q values of a healthy critic may also grow tenfold, but they stop at the scale of the returns, and the
+    critic's error does not grow tenfold with them. Where the error grows tenfold, the loss grows a hundredfold, because
+    it is a squared error.
     """
     scale, loss = own_scale.return_scale(data), data[tags.CRITIC_LOSS].finite
     if scale is None or len(loss) < MIN_POINTS:

@@ -56,8 +56,11 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     """Estimate tau from the first logged Q, the rewards of the first episodes, and the number of updates by then.
 
     Only off-policy runs are judged. A run whose return shows learning is left out, and so is a run whose Q values could
-    come from normalised rewards. Event files of Stable-Baselines3 do not contain the number of updates. This number is
-    at most the number of environment steps since the last point that has a return but no Q.
+    come from normalised rewards.
+
+    Event files of Stable-Baselines3 do not contain the number of updates. Updates begin after the last point that has a
+    return but no Q, and usually there is at most one for each environment step. So the number of environment steps
+    since that point serves as the largest possible number of updates.
     """
     kind = recognise(data.names())
     returns, length_tag = find_returns(data.names()), find_lengths(data.names())

@@ -57,7 +57,7 @@ is too small to judge."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for an actor's loss far beyond the Q values in the replay buffer, or for gradients that bypass the action.
+    """Look for an actor's loss far beyond the Q of replayed state-action pairs, or gradients that bypass the action.
 
     If actor and critic share one encoder, there is no leak, because the actor then reads detached features.
     """
@@ -179,7 +179,7 @@ def _policy_q(data: SeriesSet, support: QSupport) -> tuple[float, list[Evidence]
 
 
 def norms_are_flat(data: SeriesSet) -> bool:
-    """Return whether the encoder's norm varies by less than a tenth over the later half of the run."""
+    """Return whether the gradient norm of the actor's encoder varies by less than a tenth in the run's later half."""
     later = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite.tail(0.5).values
     if later.size < 3 or not np.median(later) > 0:
         return False

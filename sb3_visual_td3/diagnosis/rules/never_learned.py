@@ -140,8 +140,8 @@ def _unseen_on_policy(data: SeriesSet) -> list[tuple[str, str]]:
 
 
 def _counts_otherwise(data: SeriesSet) -> bool:
-    """Return whether the run's steps may be episodes or updates, because it logged no name in ``common/tags.py``.
+    """Return whether the steps of the run may count episodes or updates instead of environment steps.
 
-    The unit of the steps is known only for the names in that table.
+    The unit of the steps is known only if the run logged one of the names in ``common/tags.py``.
     """
     return not any(name in tags.TAGS for name in data.names())

@@ -43,7 +43,7 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
     :param track: the closed route on the map.
     :param points: the map's spawn points, in the map's order.
     :param spawn: the setting ``spawn`` as :func:`check_spawn` returns it.
-    :return: indices of the track's points; None for any point.
+    :return: indices of these points; None if an episode may start at every point of the track.
     :raises SimulatorUnusableError: if the map has no such spawn point, or the spawn point does not lie on the route.
     """
     if spawn == "route":

@@ -31,9 +31,9 @@ from sb3_visual_td3.envs.road.shapes import Pose
 
 
 class StoredState(NamedTuple):
-    """Hold the bytes that describe an actor at rest in messages on the world's state, and the values packed in them.
+    """Hold the packed state of an actor at rest, and the values from which it was packed.
 
-    The same bytes are sent again in each tick until one of the values changes.
+    While none of these values changes, the same bytes are sent again in each tick.
     """
 
     place: Transform
@@ -244,7 +244,7 @@ class Prop(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of static objects, which semantic cameras draw in place of the prop."""
+        """Return the semantic tag of static objects, with which semantic cameras show the prop."""
         return _STATIC_TAG
 
     @property
@@ -308,7 +308,7 @@ class Vehicle(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of this kind of vehicle, which semantic cameras draw in its place."""
+        """Return the semantic tag of this kind of vehicle, with which semantic cameras show the vehicle."""
         return bytes([self.model.semantic_tag])
 
     @property

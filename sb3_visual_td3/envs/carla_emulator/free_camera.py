@@ -1,8 +1,8 @@
 """Draw the ground and the horizon for a camera at any height and angle: in colour, depth and CARLA's semantic tags.
 
-The embedded world's own camera is level and looks ahead, which makes it fast. Clients of CARLA also mount cameras that
-look down or sideways, or are rolled. :class:`FreeCamera` draws the ground by a homography, because the ground is a
-plane. It draws everything above the horizon from the map's panorama.
+The camera of ``envs.lite``, the simulator inside the emulator, is level and looks ahead, which makes it fast. Clients
+of CARLA also mount cameras that look down or sideways, or are rolled. :class:`FreeCamera` draws the ground by a
+homography, because the ground is a plane. It draws everything above the horizon from the map's panorama.
 """
 
 from __future__ import annotations

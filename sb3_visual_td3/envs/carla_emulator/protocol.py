@@ -248,9 +248,9 @@ class Transform(NamedTuple):
 
     @classmethod
     def from_pose(cls, pose: Pose, z: float = 0.0) -> Transform:
-        """Return the transform, without pitch and roll, of an object at a pose of the embedded world.
+        """Return CARLA's transform, without pitch and roll, for a pose in this package's coordinates.
 
-        :param pose: position and heading in the embedded world's coordinates.
+        :param pose: position and heading in this package's right-handed coordinates.
         :param z: height above the ground in metres.
         """
         # The formula of ``to_carla`` without its tuple, because each vehicle needs a transform in each tick.
@@ -259,7 +259,7 @@ class Transform(NamedTuple):
 
     @property
     def pose(self) -> Pose:
-        """Return the position on the ground and the heading, in the embedded world's right-handed coordinates."""
+        """Return the position on the ground and the heading, in this package's right-handed coordinates."""
         return from_carla(self.x, self.y, self.yaw)
 
     def to_message(self) -> list[Any]:

@@ -214,10 +214,12 @@ class Camera:
         return np.asarray(forward_left @ right_down)
 
     def _to_texels(self, scene: Scene) -> NDArray[np.float64]:
-        """Return a matrix for each strip of the picture that maps the world to pixels of the ground raster, cached.
+        """Return for each group of picture rows the matrix from the world to pixels of the ground raster; cached.
+
+        The matrices differ because the groups (see :class:`Band`) use different resolutions of the raster.
 
         :param scene: the map.
-        :return: the matrices, ``(n_strips, 3, 3)``.
+        :return: the matrices, ``(n_strips, 3, 3)``, one for each group of rows.
         """
         if scene.name not in self._from_world:
             self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])

@@ -147,9 +147,12 @@ def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
 
 
 def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]:
-    """Return a lane as plain data; some entries have one value per point, others only for every fourth point.
+    """Return a lane as plain data.
 
-    :param key: numbers of the lane.
+    Some entries, such as ``x_m``, have a value for each waypoint. Others, such as ``marks``, have a value only for
+    every fourth waypoint; ``surveyed`` holds the indices of these waypoints.
+
+    :param key: the numbers of the road, of its section and of the lane, which together identify the lane.
     :param lane: the lane's waypoints in driving order.
     :param successors: the lanes that follow.
     """

@@ -298,7 +298,11 @@ def _mended_loop(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _marks_of(route: Sequence[SurveyedPoint]) -> tuple[LaneMark, ...]:
-    """Return the most frequent sequence of marks on a route, from right to left, with the median of their offsets."""
+    """Return the road markings of a whole route, from right to left.
+
+    Each point of the route has a sequence of markings across the road. The most frequent sequence is returned, each
+    marking with the median of its offsets.
+    """
     usual = mode(tuple(kind for _, kind in point["marks"]) for point in route)
     like = [point["marks"] for point in route if tuple(kind for _, kind in point["marks"]) == usual]
     columns = zip(*like, strict=True)

@@ -334,12 +334,13 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Continue a route to each lane on which its next place may lie.
+    """Continue a route to each lane on which the next of its given places may lie.
 
     :param graph: the lanes of the map.
     :param reached: cost of the route so far, and the route.
-    :param layer: the lanes on which the next place may lie, each with the cost of its distance from the place.
-    :param following: cheapest route to each of these lanes so far; entries are replaced by cheaper routes.
+    :param layer: the lanes on which this place may lie, each with the cost of its distance from the place.
+    :param following: the cheapest route found so far to each of these lanes, with its cost, or None. Cheaper routes
+        replace these entries.
     """
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)

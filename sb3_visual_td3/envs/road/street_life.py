@@ -210,10 +210,12 @@ class StreetLife:
         return nearest_m
 
     def lights_ahead(self, lane: LanePosition, within_m: float) -> dict[int, str]:
-        """Return the traffic lights whose stop lines are ahead: for the number of each light, its id in the map.
+        """Return the traffic lights on the route whose stop lines are ahead of the vehicle.
 
         :param lane: the position of the vehicle on the route.
         :param within_m: largest distance to the stop line, in metres.
+        :return: ``{number: id}``: the number of each light among the signals of the lane graph, and the light's id in
+            the map.
         """
         found: dict[int, str] = {}
         if self._lights is not None:

@@ -114,7 +114,7 @@ class LaneLine:
     def pose_at(self, along_m: float) -> tuple[float, float, float]:
         """Return the pose at a distance along the line.
 
-        :param along_m: distance from the first point; any number of laps.
+        :param along_m: distance from the first point in metres; it may be longer than a lap.
         :return: x and y in metres and the direction in radians.
         """
         place = along_m % self.length_m / self._spacing_m
