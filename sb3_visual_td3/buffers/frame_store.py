@@ -153,7 +153,7 @@ class FrameStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size in bytes of all frames that the store is expected to hold, and of the black frame."""
+        """Return the size in bytes of the expected frames, and of the black frame that pads stacks after a reset."""
         return (self.n_expected + 1) * self.frame_bytes
 
     def allocate(self) -> None:

@@ -77,7 +77,7 @@ class ObservationStore(Protocol):
         :param place: rows to which the step is written
         :param obs: ``(n_envs, *observation)``: observations before the step
         :param next_obs: ``(n_envs, *observation)``: observations after the step
-        :return: relation of the step to the stored steps
+        :return: which of the step's frames were stored already
         :raises ValueError: if an array has a different shape, or holds values that the store's dtype cannot represent
         """
 

@@ -230,8 +230,8 @@ class ResumedFiles:
         """Make the model log into the run's event folder instead of the new folder that SB3 has just created.
 
         SB3 numbers its log folders (``VisualTD3_1``, ``VisualTD3_2``), so a resumed run would be split over two
-        folders. A logger that the user has set is kept. The new folder is also kept if event files have to be copied
-        there.
+        folders. Nothing is changed if the user has set the logger. The new folder is also kept if it or the run's event
+        folder lies outside of the run's folder, because the run's event files are then copied to the new folder.
 
         :param model: a model whose training is being set up
         """

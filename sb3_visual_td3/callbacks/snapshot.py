@@ -85,8 +85,8 @@ class SnapshotCallback(BaseCallback):
     RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or ended
     less than 200 updates before (the length of the alerts' window). It is also unhealthy if a later alert shows that
     the problem had begun by then. In addition to the last ``keep`` snapshots, two healthy snapshots are kept: the
-    newest one that is old enough that no later alert can mark it as unhealthy, and the one after it. If the newest
-    healthy snapshot is followed by an unhealthy one, it is kept too.
+    newest of those that are too old to be marked as unhealthy by a later alert, and the next healthy one after it. The
+    newest healthy snapshot is kept too if an unhealthy one follows it.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, and everything else as the first time::

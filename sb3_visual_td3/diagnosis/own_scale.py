@@ -6,7 +6,8 @@ that only the callbacks of this package write.
 
 One sign alone rarely proves that a training run is unstable. A sign that does prove it is called *clear*. Two unclear
 signs count as a clear one, and a single unclear sign makes the answer "unknown". If the return shows learning, unclear
-signs count less: two of them make the answer "unknown", and so does a single one, except for a few kinds of sign.
+signs count less. Two of them then make the answer "unknown". A single one makes it "unknown" or leaves it at "yes",
+depending on the kind of the sign (see ``Sign.is_failure``).
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ ENTROPY_LEFT = 0.1
 EXPLAINED_NOTED = 0.05
 """A value function that explains a smaller part of the variance of returns is no better than a constant."""
 KL_NOTED = 1.0
-"""Typical approximate KL per update; PPO aims at 0.01 to 0.05. Beyond 1 an update replaces the policy."""
+"""Threshold for the median of the approximate KL of an update. PPO aims at 0.01 to 0.05; beyond 1 an update replaces
+the policy."""
 KL_STOPPED = 1e-7
 MIN_POINTS = 10
 """A tag with fewer points is not judged, except for non-finite values."""

@@ -417,10 +417,10 @@ class _Noise(NamedTuple):
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
     def is_no_gain(self, start: float, level: float) -> bool:
-        """Return whether the change from the start to a level is no gain, so that nothing was learned.
+        """Return whether the rise from ``start`` to ``level`` is too small to show that anything was learned.
 
-        The change must be below the spread of single episodes. In addition, it must be small compared with the start
-        and the level, or not exceed chance.
+        A rise of at least the spread of single episodes is large enough. A smaller rise is large enough only if it is
+        large compared with the start and the level, and also exceeds chance. A decline always gives True.
         """
         gain = level - start
         if gain >= NO_GAIN * self.spread:
@@ -693,7 +693,7 @@ def counts_episodes(tag: ReturnTag, series: Series) -> bool:
 
 
 def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
-    """Return the first and the last environment step among SB3's tags."""
+    """Return the first and the last environment step at which one of SB3's tags was logged; None if none was logged."""
     shared = [data[name] for name in data.names() if name.startswith(STANDARD_PREFIXES) and not _by_episode(name)]
     if not shared:
         return None, None

@@ -59,7 +59,7 @@ class CriterionResult:
     :param status: whether the criterion passed, failed or is unknown
     :param blocking: whether the criterion counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
     :param value: the measured value; None if nothing could be measured
-    :param threshold: the threshold for the value; None for a kind that needs none
+    :param threshold: the threshold for the value; None for a kind of criterion that needs none
     :param source: origin of the criterion
     :param detail: the measured numbers from which the status follows, in words
     :param tags: the logged names that the criterion reads

@@ -30,7 +30,7 @@ def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
 
 
 def _scaled_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
-    """Return the norm as float64, even if the squares are too large for the tensors' own dtype."""
+    """Return the L2 norm of some tensors as float64, even if their squares are too large for their own dtype."""
     largest = th.stack([tensor.abs().max() for tensor in tensors if tensor.numel()]).max().double()
     if not largest.isfinite():
         return largest

@@ -151,9 +151,9 @@ def _refuse(error: OSError) -> None:
 def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
     """Return the folder in which rl-zoo keeps a run's settings.
 
-    rl-zoo's RUN_DIR holds one run, so RUN_DIR/ENV/config.yml belongs to every event file below it. RUN_DIR is the
-    folder of the run or a folder above it. The name of RUN_DIR starts with the id of the environment, or RUN_DIR holds
-    a monitor file.
+    rl-zoo writes the settings to RUN_DIR/ENV/config.yml. RUN_DIR holds one run, so these settings belong to every event
+    file below RUN_DIR. The folder of the run and the folders above it are searched: a folder may be RUN_DIR if it holds
+    a monitor file, or if its name starts with the id of the environment.
 
     :param run: folder or file of the run
     :return: the folder, if there is one, and a note if the settings are ambiguous or unreadable

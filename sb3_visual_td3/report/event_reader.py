@@ -597,11 +597,11 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
 
 
 def _starts_again(first: int, last: int, new: Series) -> bool:
-    """Return whether a series starts at the first steps of a run.
+    """Return whether a tag starts again at the first steps, as in a new run, and not at a checkpoint's step.
 
-    :param first: step of the first point of the previous run
-    :param last: step of the last point of the previous run
-    :param new: points of the later file
+    :param first: step of the tag's first point in the previous run
+    :param last: step of the tag's last point in the previous run
+    :param new: the tag's points in the later file
     """
     begins = int(new.steps[0])
     if begins - first <= NEW_RUN_FRACTION * (last - first):

@@ -228,12 +228,14 @@ def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> N
 
 
 def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
-    """Refuse networks and optimizers that the updates cannot train, after a policy has been built.
+    """Check that the updates can train the networks of a policy that has just been built.
+
+    A warning is issued if an optimizer has another learning rate than the model, because the first update replaces it.
 
     :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``
-    :raises ValueError: if a network has no optimizer, or if a subclass of our policies has networks of a different
-        class
+    :raises ValueError: if a network has no torch optimizer. For a subclass of VisualTD3Policy, also if a network is
+        neither a VisualActor nor a VisualCritic, or if the actor treats a shared encoder as its own
     """
     name = type(policy).__name__
     for network in NETWORKS:

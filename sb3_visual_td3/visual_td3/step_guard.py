@@ -46,8 +46,8 @@ class StepGuard:
     """Step optimizers, except if the loss or its gradient is not finite.
 
     :param device: the device of the networks
-    :param is_stock: True for Stable-Baselines3's updates, which never raise an error here. On a CPU a step is then
-        skipped only if a callback handles non-finite numbers by ending the training or rolling it back
+    :param is_stock: True for Stable-Baselines3's updates. The guard then never raises an error. It skips a step only
+        on a CPU, and only if a callback handles non-finite numbers by ending the training or rolling it back
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:

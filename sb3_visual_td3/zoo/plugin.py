@@ -351,7 +351,8 @@ class StoredObservations(VecEnvWrapper):
 def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
     """Make an environment's Monitor retry if the disk is full, and apply the wrapper of the hyperparameters.
 
-    It is passed to rl-zoo as the hyperparameters' wrapper, which rl-zoo applies right after the Monitor.
+    rl-zoo receives this function in place of the hyperparameters' wrapper, and calls it right after it has applied the
+    Monitor.
     """
     env = with_retrying_monitor(env)
     if wrapper is None:

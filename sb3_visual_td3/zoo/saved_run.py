@@ -106,7 +106,7 @@ class _ArgsLoader(PlainLoader):
 
 
 def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:
-    """Return the name of a class or function that ``-params policy_kwargs:...`` may have written to the file."""
+    """Return the name of a class or function in args.yml; ``-params policy_kwargs:...`` may have written it there."""
     return suffix
 
 

@@ -49,13 +49,16 @@ EARLY = 0.1
 """Fraction of the run. Exploration that ends before this point left no time to find anything."""
 
 STILL_RANDOM = 0.5
-"""Epsilon at the end from which most actions are still random."""
+"""If epsilon is at least this large at the end of a run, most actions are still random there."""
 
 MIN_POINTS = 10
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look at the noise, the epsilon or the policy's standard deviation in a run that does not seem to learn."""
+    """Look for exploration that turns into pure noise, ends too early or never ends, unless the run clearly learns.
+
+    A growing standard deviation of the policy, the noise of the actions and the epsilon show these faults.
+    """
     learning = judge_learning(data).answer
     if learning == "yes":
         return None

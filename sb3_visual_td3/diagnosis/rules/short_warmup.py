@@ -47,7 +47,10 @@ A_BATCH = 32.0
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Estimate the step of the first update from the first two logged numbers of updates."""
+    """Look for updates that began at most ``SHORT`` steps after the start of the run.
+
+    The step of the first update is not logged. It is estimated from the first two points of the number of updates.
+    """
     updates = data[tags.TOTAL_ITERATIONS].finite
     begun = _first_update(updates)
     if begun is None or begun > SHORT:

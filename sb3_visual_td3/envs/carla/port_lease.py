@@ -127,7 +127,8 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
     :param port: RPC port of the server.
     :return: the lease and an empty string; or, if the port is leased already, None and the id of the process that holds
         the lease.
-    :raises SimulatorUnusableError: if there is no folder, or no file, that is safe to use.
+    :raises SimulatorUnusableError: if no folder or no file can be used safely as the lock, for example because other
+        users own them.
     """
     host_name = "127.0.0.1" if host == "localhost" else host.replace("/", "_")
     name = f"carla-{host_name}-{port}.lock"

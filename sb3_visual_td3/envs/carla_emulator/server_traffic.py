@@ -121,7 +121,7 @@ def _road_user(vehicle: Vehicle) -> RoadUser:
 def _spread(slots: list[tuple[int, float]], n_cars: int, rng: random.Random) -> list[tuple[int, float]]:
     """Order the places at which cars can start, so that the first ``n_cars`` places are spread evenly over the map.
 
-    :param slots: all places: for each the lane, and the distance along the lane in metres.
+    :param slots: all places, each as the number of its lane and its distance along the lane in metres.
     :param n_cars: the number of cars.
     :param rng: generator of the random choices.
     :return: all places in the new order.

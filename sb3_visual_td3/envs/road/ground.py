@@ -122,8 +122,8 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     """Paint the ground of a map: the roads, their marks and the land around them.
 
     :param plan: the asphalt and the marks to paint.
-    :param rng: random generator for brightness and texture. If the code took its values in another order, the same seed
-        would give another picture.
+    :param rng: random generator for brightness and texture. The order in which this function draws its random numbers
+        must not change, because the same seed must give the same picture.
     :return: a new raster.
     """
     points = np.concatenate([strip.line_m for strip in plan.paved])

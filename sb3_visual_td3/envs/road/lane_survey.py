@@ -178,7 +178,13 @@ def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]
 
 
 def _footway(waypoint: Any) -> tuple[float, float] | None:
-    """Return the offset of the pavement on the right from the outermost lane's centre, and the pavement's width."""
+    """Return the place and the width of the pavement to the right of a lane; None for a lane without a pavement.
+
+    If another lane for vehicles lies to the right, the pavement belongs to that lane, and the result is None.
+
+    :param waypoint: a place on the lane.
+    :return: the offset of the pavement's middle from the lane's centre in metres, negative, and the pavement's width.
+    """
     offset_m, lane = -0.5 * waypoint.lane_width, waypoint
     for _ in range(_MAX_LANES):
         lane = lane.get_right_lane()

@@ -151,9 +151,9 @@ class RoutePath:
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the route at given distances beyond a position.
 
-        Unlike the waypoints of ``Track``, these are interpolated. They move continuously with the vehicle, not in steps
-        of half a metre. Positions in the embedded world and in CARLA differ by rounding; this never moves a waypoint by
-        half a metre.
+        The waypoints are interpolated, so they move continuously with the vehicle; those of ``Track`` move in steps of
+        half a metre. A vehicle's positions in the embedded world and in CARLA differ by rounding. With steps, such a
+        tiny difference could move a waypoint by half a metre; with interpolation it cannot.
 
         :param lane: the position on the route.
         :param ahead_m: distances along the route.

@@ -68,7 +68,7 @@ def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoe
     """Return the junctions on a route, each with its navigation command.
 
     The command follows from the change of direction: more than 30 degrees is a turn. If two ways from the same lane
-    turn by less, only the straighter way counts as straight on.
+    turn by less, the straighter way counts as straight on, and the other as a turn to its side.
 
     :param graph: the lanes of the map.
     :param segments: the numbers of the route's lane segments, in driving order.

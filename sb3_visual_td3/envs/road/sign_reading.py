@@ -138,7 +138,12 @@ def _cycles_of(
 
 
 def _junction_after(signal: Signal, segments: Sequence[LaneSegment], none: int) -> int:
-    """Return the number of the junction to which a signal's lanes lead; without a junction, the value of ``none``."""
+    """Return the number of the junction to which a signal's lanes lead.
+
+    :param signal: the signal, with the lanes for which it counts.
+    :param segments: all lanes of the map.
+    :param none: the number to return if the lanes lead to no junction.
+    """
     for stop in signal.stops:
         for after in segments[stop.segment].successors:
             if segments[after].junction >= 0:

@@ -135,10 +135,14 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
-    """Return the growth over the later half and per 1,000 steps, and the number of steps of one doubling.
+    """Return how fast a series grows: by which factor over its later half and per 1,000 steps, and how fast it doubles.
 
-    Values of 0 have no logarithm and are left out. Each factor describes only the span of the other values, and is not
-    extrapolated beyond it.
+    Values of 0 have no logarithm and are left out. Nothing is extrapolated beyond the first and the last of the other
+    values.
+
+    :param series: finite points of a tag
+    :return: growth factor over the later half, growth factor per 1,000 steps, and number of steps in which |x| doubles;
+        each is None if the points do not show it
     """
     # Both slopes use the same points without zeros, so the two numbers are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
