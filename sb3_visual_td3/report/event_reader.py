@@ -71,8 +71,8 @@ class InFile(NamedTuple):
 def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     """Return the runs in a file, in the order of the file.
 
-    If the steps of most tags go back to the start, a new run begins. If they go back to a later step, the run was
-    resumed, and its later points replace earlier ones with the same or a later step. If only some tags go back, all
+    If the steps of most tags go back to the start, a new run begins. If they go back less far, the run was resumed from
+    a checkpoint: its new points replace the old points from the checkpoint's step on. If only some tags go back, all
     points are kept.
 
     :param tracks: the points of the file, by tag

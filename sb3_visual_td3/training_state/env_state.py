@@ -283,7 +283,12 @@ def set_sub_env_states(
 
 
 def _counters(base: VecEnv, names: list[Names]) -> list[list[str]]:
-    """Return the wrapper attributes to save, as a list of names for each environment."""
+    """Return the names of the wrappers' attributes that are saved, such as Monitor's ``total_steps``.
+
+    :param base: the innermost VecEnv, without VecEnv wrappers
+    :param names: class names from :func:`sub_env_names`
+    :return: for each environment, the names of the attributes in :data:`COUNTERS` that it has
+    """
     wanted: list[list[str]] = []
     for around in names:
         # The last name is the environment itself, which has no counters of a wrapper.

@@ -272,7 +272,7 @@ def all_choices() -> Iterator[None]:
 
 @contextmanager
 def environments_found() -> Iterator[None]:
-    """Make rl_zoo3's commands accept ``--gym-packages``, and check the environment's id before they run."""
+    """Make rl_zoo3's commands accept ``--gym-packages``, and make them check the environment's id before they run."""
     parse: Callable[..., argparse.Namespace] = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
