@@ -221,7 +221,11 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
 
 
 def _is_alike(here: Any, there: Any) -> bool:
-    """Return whether a saved value has the same kind as the current one, such as a number or a list."""
+    """Return whether a saved value may replace an attribute: both are numbers, both are flags, or both are lists.
+
+    :param here: the attribute's current value; any saved value may replace None
+    :param there: the saved value
+    """
     if here is None:
         return True
     # In Python a bool is an int, but a saved number must not replace a flag.

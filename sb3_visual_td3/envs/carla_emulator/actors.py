@@ -159,7 +159,7 @@ class Walker(Actor):
         return _WALKER_EXTENT_M
 
     def bounding_box(self) -> list[Any]:
-        """Return the msgpack form of the bounding box, around the middle of the body."""
+        """Return the msgpack form of the bounding box, whose centre is the middle of the body."""
         return [[0.0, 0.0, 0.0], list(self.extent_m), [0.0, 0.0, 0.0], self.id]
 
     @property

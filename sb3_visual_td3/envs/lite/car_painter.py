@@ -257,7 +257,7 @@ class _CarPainter:
         self._fill_pixels(pixels, paint, shade * self._gain, self._veil)
 
     def _fill(self, corners: Sequence[Point], colour: Colour, shade: float, *, shines: bool = False) -> None:
-        """Fill a convex polygon; ``shines=True`` is for a lamp, whose colour neither the scene's light nor haze changes."""
+        """Fill a convex polygon; ``shines=True`` is for a lamp, whose colour does not depend on daylight and haze."""
         if self._may_cross_near_plane:
             corners = clip_to_near_plane(corners)
             if len(corners) < 3:

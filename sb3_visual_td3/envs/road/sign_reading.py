@@ -87,7 +87,7 @@ def _along_near(segment: LaneSegment, x_m: float, y_m: float) -> float:
 
 
 def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return the lanes outside of junctions that lead to lane ``number`` inside a junction."""
+    """Return the lanes before a junction from which a vehicle can reach lane ``number`` inside the junction."""
     found: set[int] = set()
     seen: set[int] = set()
     to_visit = [number]
