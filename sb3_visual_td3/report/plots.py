@@ -242,8 +242,8 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
     """Return rectangles that show in a plot when alerts were active.
 
-    The rectangles of the two gradient alerts are as high as the plot, and those of all other alerts are low, at the
-    bottom of the plot.
+    Rectangles for an alert on gradient norms (warning or critical) are as high as the plot. Rectangles for all other
+    alerts are low, at the bottom of the plot.
 
     :param alerts: the alerts of the run
     """

@@ -380,7 +380,7 @@ def _look_at(saved: SavedRun) -> tuple[bool, bool]:
 
 
 def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
-    """Return the names of the requested maps; the run's environment tells which maps form a group such as ``held_out``."""
+    """Return the names of the requested maps; the run's environment knows the maps of a group, such as ``held_out``."""
     maps: list[str] = []
     for each in requested:
         env = gym.make(saved.env_id, **env_kwargs_of(saved.env_kwargs(), {"maps": each}))

@@ -379,7 +379,7 @@ class StorePlainPairs(argparse.Action):
 def _run_code(text: str, where: str) -> tuple[bool, Any]:
     """Evaluate a text if it is code that rl_zoo3 can run.
 
-    :return: whether the text is such code, and its value
+    :return: whether the text is such code, and the value of the code; for other text the second item has no meaning
     """
     import rl_zoo3.utils
 
