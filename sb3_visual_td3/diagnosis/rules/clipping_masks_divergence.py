@@ -38,7 +38,7 @@ GROWS = 3.0
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a growing actor loss while the gradient norm of the actor's encoder stays constant.
 
-    In addition, the magnitude of the loss must be more than ``UNSUPPORTED`` times the largest |Q|. In a healthy run it is
+    In addition, the magnitude of the loss must be more than ``UNSUPPORTED`` times the largest |Q|. A healthy loss is
     about as large as Q, because the actor's loss is minus a Q value.
     """
     support = actor_loss_support(data)
