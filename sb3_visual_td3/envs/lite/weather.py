@@ -50,7 +50,7 @@ class Sky(NamedTuple):
         """Return how the weather changes grey values at one place: ``grey`` becomes ``gain * grey + veil``.
 
         :param distance_m: metres from the camera, >= 0.
-        :param side: tangent of the angle to the side, either sign.
+        :param side: tangent of the horizontal angle between the place and straight ahead, either sign.
         :return: the gain, and the veil (the grey that haze adds).
         """
         lit = self.beam * math.exp(-distance_m / _BEAM_M - (side / _HALF_BEAM) ** 2)
@@ -63,7 +63,7 @@ class Sky(NamedTuple):
         """Return how the weather changes grey values at many places: ``grey`` becomes ``gain * grey + veil``.
 
         :param distances_m: ``(height, width) float32``: metres from the camera.
-        :param sides: ``(height, width) float32``: tangent of the horizontal angle between each place and straight ahead.
+        :param sides: ``(height, width) float32``: tangent of the horizontal angle between the place and straight ahead.
         :return: the gains, and the veils (the grey that haze adds), new ``float32`` arrays of the same shape.
         """
         lit = np.float32(self.beam) * np.exp(-distances_m / np.float32(_BEAM_M) - (sides / np.float32(_HALF_BEAM)) ** 2)
