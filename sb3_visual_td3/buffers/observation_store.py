@@ -381,7 +381,8 @@ class StackStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, channels, height, width)`` uint8
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the previous step, and shifts the stack by one frame
+        :return: ``continues`` says for each environment whether the step follows the previous step; ``shifts`` says
+            whether the step shifts the stack by one frame
         """
         n_envs = self.shape[1]
         shape = (n_envs, self.frame_stack, *self.frames.frame_shape)
@@ -406,24 +407,31 @@ class StackStore:
         return continuity
 
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
-        """Return the numbers of the frames in a transition's observation, and whether the stack is stored already.
+        """Find the number that identifies each frame of a transition's observation, and store the frames that are new.
 
         :param stack: the observation
         :param known: numbers of the frames in the previous transition's next observation; empty if there is no previous
             transition
+        :return: the number of each frame, and whether the observation equals the previous transition's next observation
         """
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True
         return self._number_each(stack, known), False
 
     def _number_next(self, stack: Frames, following: Frames, ids: list[int]) -> tuple[list[int], bool]:
-        """Return the frame numbers of a next observation, and whether it is the previous stack shifted by one frame."""
+        """Find the number that identifies each frame of a transition's next observation, and store the new frames.
+
+        :param stack: the transition's observation
+        :param following: the transition's next observation
+        :param ids: numbers of the frames in ``stack``
+        :return: the number of each frame, and whether ``following`` is ``stack`` shifted by one frame
+        """
         if _same(stack[1:], following[:-1]):
             return [*ids[1:], self.frames.put(following[-1])], True
         return self._number_each(following, ids), False
 
     def _number_each(self, stack: Frames, known: Iterable[int]) -> list[int]:
-        """Return the numbers of the frames of a stack; a frame that is neither black nor known is stored."""
+        """Return the number that identifies each frame of a stack; store each frame that is neither black nor known."""
         ids: list[int] = []
         for frame in stack:
             for candidate in dict.fromkeys([*ids, BLACK, *known]):

@@ -261,7 +261,7 @@ class ResumedFiles:
         return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 
     def cut_back(self, logger: Logger, step: int) -> bool:
-        """Cut the run's log files back to the snapshot, and add messages for the user to ``lines``.
+        """Cut the run's log files back to the snapshot, and add messages for the user to ``self.lines``.
 
         :param logger: logger of the model, which has not written anything yet
         :param step: environment steps of the snapshot

@@ -268,7 +268,9 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
 
 
 def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Replace the file of an environment's Monitor by a file that retries instead of raising an error in a step.
+    """Replace the file of an environment's Monitor by a file that keeps what it cannot write, and tries again later.
+
+    Otherwise a full disk would raise an error in a step of the environment.
 
     :param env: an environment, with or without a Monitor
     :return: ``env`` itself

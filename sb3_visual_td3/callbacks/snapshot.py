@@ -390,7 +390,7 @@ class SnapshotCallback(BaseCallback):
     def newest_healthy(self, n_updates: int) -> Snapshot | None:
         """Return the newest healthy snapshot, for a rollback.
 
-        :param n_updates: largest accepted number of gradient updates
+        :param n_updates: snapshots with more gradient updates than this are not considered
         :return: the snapshot; None if there is no healthy one
         """
         assert self._store is not None

@@ -484,7 +484,10 @@ def _ends(series: Series) -> tuple[float, float]:
 
 
 def _worst_window(series: Series, ratios: FloatArray) -> tuple[float, int]:
-    """Return the largest median of a window, which is a twentieth of the points, and the last step of that window."""
+    """Return the largest median of ``ratios`` over a moving window, and the last step of the window that has it.
+
+    A window holds a twentieth of the points, and at least three.
+    """
     window = max(3, ratios.size // 20)
     begins, medians = moving_medians(ratios, window)
     worst = int(np.argmax(medians))

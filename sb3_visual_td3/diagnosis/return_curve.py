@@ -611,14 +611,15 @@ def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
     """Undo the moving mean of returns in a run that has not filled SB3's window of 100 episodes yet.
 
     Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides the returns of the last ones. For
-    example, the curve of a policy that has learned by episode 50 of 75 has just begun to rise. The mean length is over
-    the same episodes, so the step divided by the mean length is their number. With one environment that logs at the end
-    of episodes, this is a whole number at every point. The mean of the episodes since the previous point then follows
-    exactly.
+    example, if a policy has learned by episode 50 of 75, the curve of this mean has only begun to rise at episode 75.
+    The mean length is over the same episodes, so the step divided by the mean length is the number of episodes so far.
+    With one environment that logs at the end of episodes, this is a whole number at every point. The mean return of the
+    episodes since the previous point then follows exactly.
 
     :param series: mean returns, such as ``rollout/ep_rew_mean``
     :param lengths: mean episode lengths over the same episodes, such as ``rollout/ep_len_mean``
-    :return: the series without the moving mean, if it can be undone, and the number of episodes in each point
+    :return: a series with the mean return of only the new episodes at each point, and the median number of these
+        episodes. If the moving mean cannot be undone: the given series, and 100
     """
     means, mean_lengths = aligned(series, lengths)
     if len(means) < MIN_POINTS or len(means) < len(series.finite) or not (mean_lengths.values > 0.0).all():
@@ -748,8 +749,8 @@ def _ends_at_once(lengths: Series) -> bool:
 def _merely_lasts(curve: ReturnCurve, lengths: Series) -> bool:
     """Return whether the return rose only because episodes last longer, for example because a walker stands still.
 
-    Such a policy avoids the penalty for falling and earns nothing. Its return stays negative: the cost of an episode
-    has not even halved, while its length has at least doubled.
+    Such a policy avoids the penalty for falling and earns nothing. Its return stays negative: the magnitude of the
+    return has not even halved, while the length of the episodes has at least doubled.
     """
     finite = lengths.finite
     if len(finite) < MIN_POINTS or not curve.start < 0.0 or curve.late > STILL_COSTS * curve.start:

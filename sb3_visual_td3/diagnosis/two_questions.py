@@ -133,7 +133,8 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
 def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
     """Return the curve that represents the run in the report, in agreement with the combined answer.
 
-    It is the curve of the returns, unless only the evaluations show the answer, such as a collapse.
+    This is the curve of the returns, unless only the comparison with untrained policies shows that the run has learned
+    or collapsed, or no return was logged. Then a curve is made from the comparison.
 
     :param curve: the judged curve of the returns; None if the run logged no return
     :param comparison: the comparison of the run's evaluations with untrained policies

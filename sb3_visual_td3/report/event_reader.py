@@ -360,8 +360,8 @@ class RunReader:
 
         A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
         of the earlier file from the first repeated step onwards. A file that starts at the first steps again holds
-        another run, and so does a file that covers the same steps as another file at the same time. Tables add tags
-        that the event files do not contain.
+        another run, and so does a file that covers the same steps as another file at the same time. Tables, such as
+        progress.csv, add tags that the event files do not contain.
 
         :param is_growing: whether the run still writes; an incomplete last record is then not mentioned in the notes
         :raises UnreadableRunError: if the files hold no scalar at all
@@ -521,7 +521,7 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 
     :param runs: the runs of the earlier files, in the order of the wall-clock times in them
     :param file: the next file
-    :param are_apart: whether runs that were trained at the same time are separated
+    :param are_apart: True to keep runs that were trained at the same time separate, False to combine them
     """
     tracks: Mapping[str, Track] = file.tracks()
     if not tracks:

@@ -68,9 +68,10 @@ class NextStep(NamedTuple):
 
 
 def _key_value(key: str, value: Any) -> str | None:
-    """Format a key and its value for rl-zoo's flags, such as ``tau:0.01``, and quote them for a shell.
+    """Format a key and its value for rl-zoo's flags, such as ``tau:0.01``, in double quotes if a shell needs them.
 
-    :return: the pair; None if the value has characters that a shell would interpret
+    :return: the pair; None if it has characters that a shell interprets even within double quotes, or that cannot be
+        printed
     """
     plain = f"{key}:{value}"
     if _PLAIN.fullmatch(plain):

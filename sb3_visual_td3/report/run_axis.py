@@ -86,9 +86,9 @@ class _Clock(NamedTuple):
     def runs_with(self, track: Track) -> bool:
         """Return whether the steps of a tag have the same unit as the steps of the run.
 
-        The unit is the same if the tag and the run had about the same step at the same record of the file. The record
-        compared is the last one of the tag or of the run, whichever ends first. To compare the last steps of both would
-        mislead, because a tag may end long before the run.
+        The unit is the same if the tag and the run had reached about the same step at one record of the event file.
+        This record is the last record of the tag, or the last record of the run if that comes earlier. (The last step
+        of the tag is not compared with the last step of the run, because a tag may end long before the run.)
 
         :param track: the points of the tag
         """

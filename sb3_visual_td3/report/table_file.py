@@ -369,7 +369,7 @@ def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[
 
     :param heading: the names of the columns
     :param at_step: index of the column with the steps
-    :param runs: the names of the runs in the column names are added to this set
+    :param runs: a set to which this function adds the name of each run that it finds in the names of the columns
     """
     found = []
     for at, column in enumerate(heading):

@@ -48,10 +48,10 @@ class NoSnapshotError(SnapshotError):
 def describing_errors(what: str) -> Iterator[None]:
     """Convert every error about a snapshot's content into a SnapshotError with one line of text.
 
-    The digests prove that a snapshot is unchanged, but not that this version wrote it. A state with other types or
-    names may fail anywhere, with any exception.
+    The digests prove that a snapshot is unchanged, but not that this version of the package wrote it. A state with
+    other types or names may fail anywhere, with any exception.
 
-    :param what: start of the line
+    :param what: text with which the line begins, such as "PATH cannot be resumed"
     :raises SnapshotError: instead of any other error
     """
     try:

@@ -362,7 +362,7 @@ class SnapshotStore:
 
         Its large arrays are not checked: they belong to the replay buffer, which a rollback does not restore.
 
-        :param n_updates: largest accepted number of gradient updates
+        :param n_updates: snapshots with more gradient updates than this are not considered
         :return: the snapshot; None if there is no healthy snapshot, or all of them are damaged
         """
         for candidate in reversed(_oldest_first(find_snapshots(self.folder))):

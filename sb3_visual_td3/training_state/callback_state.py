@@ -122,10 +122,10 @@ def set_callbacks_state(
 
 
 def unknown_callbacks(root: BaseCallback) -> list[str]:
-    """Return the user's callbacks without ``get_state``, which may have more state than a snapshot saves.
+    """Name the user's callbacks that have no ``get_state``, so that a snapshot may not save all of their state.
 
     :param root: the callback of ``learn()``, which holds the others
-    :return: names of their classes; a snapshot saves only their ``n_calls`` and ``num_timesteps``
+    :return: names of the callbacks' classes; a snapshot saves only their ``n_calls`` and ``num_timesteps``
     """
     our_package = __name__.partition(".")[0]
     unknown = [

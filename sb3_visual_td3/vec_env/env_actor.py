@@ -31,7 +31,7 @@ class SearchPaths(NamedTuple):
         return cls(os.getcwd(), tuple(path or os.getcwd() for path in sys.path))
 
     def apply(self) -> None:
-        """Change to the learner's folder if it exists here, and put the learner's import paths first."""
+        """Change the working folder to the learner's if this machine has it; put the learner's import paths first."""
         with suppress(OSError):
             os.chdir(self.folder)
         sys.path[:] = [*self.paths, *(path for path in sys.path if path not in self.paths)]

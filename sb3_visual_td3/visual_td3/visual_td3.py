@@ -231,7 +231,10 @@ class VisualTD3(TD3):
     # ---- set-up
 
     def _setup_model(self) -> None:
-        """Resolve presets, schedules and groups. ``load()`` calls this too, after it has written the attributes."""
+        """Create the model from its settings: the preset, the networks, the schedules and the parameter groups.
+
+        ``load()`` calls this method too, after it has set the saved attributes.
+        """
         checks.check_action_space(self.action_space)
         requested_at_load = restore_requested(self)
         # A model that was saved with overlap may be loaded in any environment, for example to be watched.
@@ -292,9 +295,9 @@ class VisualTD3(TD3):
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
-        """Set up the precision of the updates and the methods that make them faster.
+        """Set up the precision of the updates, and what makes them faster, such as fused optimizers.
 
-        The faster methods are off if updates must equal Stable-Baselines3's bit for bit.
+        Nothing is made faster if updates must equal Stable-Baselines3's bit for bit.
         """
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)

@@ -115,7 +115,8 @@ def run_script_of_zoo(module: str) -> None:
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
     """Make a script of rl_zoo3 run our command where it would run another command in a new process.
 
-    A repeated call is not run again, because record_training calls its command once for each file of a checkpoint.
+    A call that was made before is not run again: a checkpoint consists of several files, and record_training makes the
+    same call for each of them.
 
     :param zoo_command: first words of rl_zoo3's command
     :param ours: name of our command

@@ -154,8 +154,8 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     :param which: flags that choose the model: ``load_best``, ``load_checkpoint``, ``load_last_checkpoint``, as in
         ``enjoy``
     :return: the run
-    :raises AssertionError: if there is no such folder
-    :raises ValueError: if it holds no such model
+    :raises AssertionError: if the log folder or the run's folder does not exist
+    :raises ValueError: if the run's folder does not hold the requested model
     """
     try:
         _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)

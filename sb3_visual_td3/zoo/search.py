@@ -138,7 +138,8 @@ class Worker:
 
         :param n_jobs: number of trials that run at a time, each in a thread
         :raises SearchStoppedError: if several trials in a row fail
-        :raises KeyboardInterrupt: if the user interrupts the search; the parameters of the trial are queued again
+        :raises KeyboardInterrupt: if the user interrupts the search; the parameters of the interrupted trial are
+            queued, so that a later trial uses them
         """
         if n_jobs == 1:
             self._run_trials()

@@ -246,9 +246,10 @@ class CarlaDrivingEnv(DrivingEnv):
         :param options: must be empty.
         :return: the first observation and the info.
         :raises ValueError: if ``options`` is not empty.
-        :raises SimulatorUnusableError: if the simulator cannot be used as requested, or does not come back within
-            ``patience_s``. If there has never been a simulator, this is raised at once: nothing listens on the port, or
-            the started program ends by itself or does not listen within ``start_timeout_s``.
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested, or if a simulator that has failed
+            does not come back within ``patience_s``. If this environment has never reached a simulator, it does not
+            wait for ``patience_s``, but raises this error as soon as nothing listens on the port, the program that it
+            has started ends by itself, or that program does not listen within ``start_timeout_s``.
         """
         # Keep the state of the random stream, so that a retry draws the same start: failures do not change the
         # episodes.
@@ -281,10 +282,10 @@ class CarlaDrivingEnv(DrivingEnv):
         return not (self._was_simulator_seen or self._has_driven or self._backend.server.is_shared)
 
     def _is_refusal(self, failure: SimulatorLostError) -> bool:
-        """Return whether a running server refused a request: it answers, but no reset has succeeded on it yet.
+        """Return whether a request failed on a server that answers, before any reset has succeeded.
 
-        A timeout does not count as a refusal: while a server loads its map, it answers only the version call, and other
-        calls time out.
+        Such a failure counts as a refusal, which the server would probably repeat. A timeout does not count: while a
+        server loads its map, it answers only the version call, and other calls time out.
 
         :param failure: the error that the request raised.
         """

@@ -49,7 +49,7 @@ class PortLease:
         self._lock, self._path, self._pid = lock, path, os.getpid()
 
     def is_free(self) -> bool:
-        """Return whether a server can be started on the leased ports, because nothing listens on them."""
+        """Return whether a server can be started on the leased ports, that is, whether nothing listens on them."""
         return _is_range_free(self.port)
 
     def release(self) -> None:

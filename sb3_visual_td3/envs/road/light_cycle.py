@@ -205,7 +205,11 @@ class LightCycles:
             self._show(cycle)
 
     def get_state(self) -> dict[str, Any]:
-        """Return stage, colour and elapsed time of each junction, and each light's colour, as plain values."""
+        """Return the state of all light cycles as plain values.
+
+        It consists of the stage of each junction's cycle, the colour of that stage, and the seconds since the stage
+        took this colour; and of the colour of each light.
+        """
         cycles = [[cycle.stage, cycle.colour, cycle.elapsed_s] for cycle in self._cycles]
         return {"cycles": cycles, "colours": [[light, colour] for light, colour in self.colours.items()]}
 
