@@ -110,8 +110,8 @@ class FrameReplayBuffer(ReplayBuffer):
     :param action_space: the action space
     :param device: the device of the samples
     :param n_envs: number of environments that write in parallel
-    :param optimize_memory_usage: has no effect, because this buffer always saves memory. Unlike Stable-Baselines3's
-        buffer with this option, it handles truncation
+    :param optimize_memory_usage: has no effect, because this buffer always saves memory. This buffer handles
+        truncation, while Stable-Baselines3's buffer with this option does not
     :param handle_timeout_termination: True lets a truncated episode (``info["TimeLimit.truncated"]``) bootstrap from
         its last observation
     :param frame_stack: number of frames in an observation; 1 if it is unknown, so that only whole observations are

@@ -128,7 +128,7 @@ class CompletesSavedWeights(Protocol):
     """Load the weights of an earlier version into a policy that has more weights."""
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Return saved weights, together with the weights that only this policy has.
+        """Make saved weights fit this policy, which may have more weights than the policy that was saved.
 
         :param state_dict: weights by name, as they were saved
         :return: weights by name, as this policy loads them

@@ -43,7 +43,8 @@ class ReturnTag(NamedTuple):
     :param name: the logged name.
     :param source: "evaluation" if the policy acts without exploration, otherwise "training".
     :param rank: quality of the evidence; smaller is better.
-    :param averaged_over: number of episodes that one point averages, if the name shows it.
+    :param averaged_over: number of episodes that one point probably averages: SB3's default if the name says that the
+        points are means, otherwise 1.
     """
 
     name: str

@@ -57,8 +57,8 @@ class OverlappedEnv(VecEnvWrapper):
     """Run the learner's updates within ``step``, while the simulator computes its reply.
 
     A step is pending only while :meth:`step` runs. All other code, such as Stable-Baselines3's loop and its callbacks,
-    may reset the environment and call its methods as usual. Everything runs in one thread, so ``work`` reads data that
-    nothing else changes: VecNormalize and VecFrameStack process a reply when it is fetched.
+    may reset the environment and call its methods as usual. Everything runs in one thread, so no other code changes
+    data while ``work`` runs: VecNormalize and VecFrameStack process the reply only when it is fetched afterwards.
 
     :param venv: the environment, with its wrappers
     :param work: function that is called while the simulator steps; it must not call the environment

@@ -170,7 +170,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
     :param arguments: arguments of ``visual-td3 train``
     :param folder: folder for the run and its output, created if needed
-    :return: the run's folder, the failure in one line, and the exit code
+    :return: the run's folder, the failure in one line (empty if the training succeeded), and the exit code
     """
     os.makedirs(folder, exist_ok=True)
     result = RunResult()

@@ -1,8 +1,8 @@
 """Collect the rules from this folder: every file is the rule of one cause, and a new file is a new rule.
 
 The module of a rule holds everything about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
-``IS_LIVE`` (whether the rule is also applied while training runs), ``EXPLAINED_BY`` (ids of the diagnoses of which it
-may be a mere consequence), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
+``IS_LIVE`` (whether the rule is also applied while training runs), ``EXPLAINED_BY`` (ids of other diagnoses that may
+have caused this one), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
 :class:`~sb3_visual_td3.diagnosis.findings.RuleResult`. Live alerts call ``diagnose`` with a window of the last updates,
 the report calls it with the whole run.
 

@@ -62,7 +62,7 @@ norm."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the fraction of saturated actions over the last quarter with a threshold.
+    """Compare the fraction of saturated actions over the last quarter of the run with a threshold.
 
     Three other signs raise the confidence: large activations before the tanh, an action that no longer varies, and a
     vanished gradient of the actor's head.

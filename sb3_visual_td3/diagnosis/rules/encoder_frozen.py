@@ -90,9 +90,9 @@ def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
 
 
 def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> RuleResult | None:
-    """Look for an encoder whose weights stay the same while those of its head change.
+    """Look for an encoder whose weights stay the same while the weights of the head after it change.
 
-    This is a replacement for the other checks if the run logged neither gradient norms nor step sizes.
+    This check is used only if the run logged neither gradient norms nor step sizes, which the other checks need.
     """
     if any(tag[cnn] in data for tag in (tags.GRADIENT_NORM, tags.UPDATE_RATIO)):
         return None

@@ -32,13 +32,17 @@ EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "learning_rate_too_high
 CURE = Cure(code="Lower ent_coef, or scale the rewards up: settings of SAC and TQC, not of VisualTD3.")
 
 OUTWEIGHS = 1.0
-"""Ratio of the worth of one nat of entropy to the mean |reward| of a step, over the last quarter of the run."""
+"""Ratio of the entropy coefficient, which is the worth of one nat of entropy, to the reward of a step. The coefficient
+is the median over the last quarter of the run, and the reward is the median |return| over the median episode length."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the entropy coefficient of the last quarter with the reward of a step, in a run that does not learn."""
+    """Compare the entropy coefficient over the last quarter of the run with the reward of a step.
+
+    Only a run that does not learn is examined.
+    """
     names = data.names()
     returns, length_tag = find_returns(names), find_lengths(names)
     if not recognise(names).has_entropy_bonus or not returns or length_tag is None:

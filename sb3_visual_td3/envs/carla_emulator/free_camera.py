@@ -38,9 +38,10 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Hold rows of the oversampled picture, and a mask of those pixels that are drawn from the ground raster ``level``.
+    """Hold a range of picture rows, and a mask of the pixels in them that are drawn from one image of the ground.
 
-    The ground is stored in several resolutions, which are called levels.
+    The picture is drawn at twice the camera's resolution. The ground is stored as several images of different
+    resolution; ``level`` is the index of one of them.
     """
 
     level: int
@@ -207,11 +208,11 @@ class FreeCamera:
         return np.asarray(pose_matrix(x, y, yaw) @ to_ground @ to_ray)
 
     def _warp(self, scene: Scene, transform: Transform, level: int, first_row: int, n_rows: int) -> NDArray[np.uint8]:
-        """Draw some rows of the oversampled picture, from the ground raster of one resolution.
+        """Draw some rows of the picture, at twice the camera's resolution, from one image of the ground.
 
         :param scene: the map.
         :param transform: the camera's position and heading.
-        :param level: index of the resolution; each level has half the resolution of the level before it.
+        :param level: index of the image of the ground; each image has half the resolution of the one before it.
         :param first_row: the first row to draw.
         :param n_rows: number of rows to draw.
         :return: ``(n_rows, columns) uint8``.

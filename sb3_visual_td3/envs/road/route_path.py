@@ -266,7 +266,7 @@ class _Builder:
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
         """Record at which point of the line each lane of the next part of the route begins.
 
-        :param lanes: the lanes of this part, in driving order, as for ``_add_stretch``.
+        :param lanes: the lanes of this part, in driving order.
         :param begin: fraction of the lanes' length at which the part begins.
         :param end: fraction of the lanes' length at which the part ends.
         """

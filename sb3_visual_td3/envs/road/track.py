@@ -137,10 +137,10 @@ class Track:
         return LanePosition(index, index * self.spacing_m + ahead, left, heading + curvature * ahead)
 
     def waypoints_m(self, nearest: int, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return the points of the lane's centre line that are closest to given distances ahead of one of its points.
+        """Return the points of the lane's centre line that lie ahead of one of these points by given distances.
 
-        :param nearest: index of the point.
-        :param ahead_m: distances along the lane.
+        :param nearest: index of the point from which the distances are measured.
+        :param ahead_m: distances along the lane in metres, rounded to the spacing of the points.
         :return: (x, y) for each distance.
         """
         indices = [(nearest + round(metres / self.spacing_m)) % len(self.points_m) for metres in ahead_m]
