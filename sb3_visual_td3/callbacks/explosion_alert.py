@@ -349,7 +349,9 @@ class ExplosionAlertCallback(BaseCallback):
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
     def _report(self, alerts: Sequence[Alert], *, is_fatal: bool = False) -> None:
-        """Announce the alerts that have begun, and mark the snapshots since their beginning as unhealthy.
+        """Announce the alerts that have begun; after a critical alert, also mark snapshots as unhealthy.
+
+        These are the snapshots that were taken since the problem began.
 
         :param alerts: the current alerts
         :param is_fatal: whether a non-finite value ends the training

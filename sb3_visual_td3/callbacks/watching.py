@@ -78,7 +78,7 @@ class HealthWatch:
     def set_readers(self, *readers: Reader) -> None:
         """Set which kinds of callbacks read the measurements; a measurement that none of them needs is not made.
 
-        :param readers: one kind for each callback that reads the measurements
+        :param readers: what each callback reads, ``"means"`` or ``"points"``; one entry for each callback
         """
         self.readers = list(readers)
         reads_points = "points" in readers

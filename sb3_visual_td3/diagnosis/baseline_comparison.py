@@ -25,7 +25,8 @@ BASELINES = (
 reward by standing still."""
 UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
 """Each evaluated quantity with the tag of the same policy before its first update. An untrained policy may be better
-than random actions by chance. A trained policy must exceed that level too; if it does not, the answer is unknown."""
+than random actions by chance. A trained policy must therefore exceed the untrained policy as well; otherwise the answer
+to "is it learning?" is "unknown"."""
 
 MIN_EVALUATIONS = 3
 """With fewer evaluations than this the comparison gives no answer."""

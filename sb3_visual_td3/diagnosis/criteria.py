@@ -298,7 +298,11 @@ class _Run:
         return self.early
 
     def could_run(self, callback: str | None) -> bool:
-        """Return whether a callback that did not run could have run, because it supports the run's algorithm."""
+        """Return whether a callback that did not run would have worked in this run; False for None.
+
+        A callback for driving environments would have worked if another callback for driving ran. All others need an
+        off-policy actor-critic algorithm.
+        """
         drives = bool(self.callbacks & {_METRICS, _EVALUATION})
         if callback in {_METRICS, _EVALUATION}:
             return drives
@@ -345,7 +349,7 @@ class _Run:
         return self.is_watched_from_outside and tags.Q_BOUND not in self.logged
 
     def excuse_of(self, criterion: Criterion) -> str:
-        """Return why the criterion does not apply, in words."""
+        """Return why a criterion does not apply, in words; call this only if :meth:`excuses` returns True for it."""
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
         if criterion.kind == "within_bound" and self._bound_is_hidden:
@@ -426,7 +430,7 @@ def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], 
 
 
 def _ends_frozen(data: SeriesSet, group: str) -> bool:
-    """Return whether a group is frozen at the end of the run; its tags are then expected to end early."""
+    """Return whether a parameter group is frozen at the end of the run; its tags are then expected to end early."""
     frozen = data[tags.GROUP_FROZEN[group]].finite
     return len(frozen) > 0 and bool(frozen.values[-1] == 1.0)
 

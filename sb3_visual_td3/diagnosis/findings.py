@@ -123,8 +123,9 @@ class SettingChange:
     :param fill: keys that are merged into the run's own mapping as well, but only if that mapping lacks them
     :param at_least: the new value if the run's own value is smaller
     :param at_most: the new value if the run's own value is larger
-    :param times: factor on the run's own value if ``at_least`` or ``at_most`` holds already, or is not given
-    :param of_steps: with ``at_least``: a fraction of the run's length, which replaces ``at_least`` if it is larger
+    :param times: factor on the run's own value if neither ``at_least`` nor ``at_most`` changes that value
+    :param of_steps: with ``at_least``: a fraction of the run's length. This number of steps replaces ``at_least`` if it
+        is larger
     :param most: upper limit of ``of_steps``, in steps
     :param unless_set: propose the change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards

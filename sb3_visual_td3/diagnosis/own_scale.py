@@ -78,8 +78,8 @@ class Sign:
     :param value: the number that was compared with the limit.
     :param threshold: the limit for this number.
     :param words: the sign in words, with its numbers.
-    :param is_failure: matters only if the run learns and this is its only sign, and not a clear one: the answer is then
-        "unknown" if True, and "yes" if False.
+    :param is_failure: whether this sign alone, without being a clear one, makes the stability of a run that learns
+        "unknown". If False, such a run still counts as stable, unless there is a second sign.
     """
 
     id: str

@@ -63,7 +63,8 @@ RISE = 1.645
 LARGE_FALL = 0.5
 """A run that ends with less than half of its gain has collapsed."""
 NOTED_FALL = 0.3
-"""A run that has lost this part of its gain has not kept what it learned; the answer is then neither yes nor no."""
+"""A run that has lost this part of its gain has not kept what it learned. The answer to "is it learning?" is then never
+yes."""
 
 MIN_POINTS = 5
 """Fewer points do not make a curve. SB3's EvalCallback leaves five on many public runs of a million steps."""
@@ -430,7 +431,10 @@ class _Noise(NamedTuple):
 
 
 def _n_first(n: int) -> int:
-    """Return the number of points that give the starting level: a twentieth, because fast learners rise early."""
+    """Return the number of points that give the starting level: a twentieth of all points, and at least one to three.
+
+    With more points, the level would already contain the rise of a fast learner.
+    """
     at_least = 1 + int(n >= 20) + int(n >= 40)
     return max(at_least, n // 20)
 
@@ -438,9 +442,10 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
-    With ten to nineteen points, the start is a single point, and one unlucky point must not decide. The first point
-    alone gives the level only if the rise from it is beyond doubt, because the policy had learned by the second point,
-    or if there is no rise at all. Otherwise the first three points give the level.
+    With ten to nineteen points, the start is a single point, and one unlucky point must not decide. If the rise from
+    this point is doubtful (1 to 5 times the noise), the first three points give the level instead. A smaller rise
+    counts as no rise. A larger rise is beyond doubt: the first point then gives the level alone, because the policy may
+    have learned before the second point.
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))

@@ -27,7 +27,7 @@ class RunKind(NamedTuple):
     """Describe the kind of algorithm behind a run.
 
     :param family: family of the algorithm, such as off-policy.
-    :param algorithms: the algorithms that log such tags, in words; empty where the family is unknown.
+    :param algorithms: the algorithms to which the tags point, in words; empty if the family is unknown.
     :param evidence: the tags that show the family.
     :param has_entropy_bonus: whether Q values contain a bonus for entropy, as in SAC.
     """

@@ -147,7 +147,7 @@ _NOT_Q = frozenset(["loss", "target", "gap", "bound", "std", "min", "max", "norm
 
 
 def find_q_values(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags that hold Q values, those of the policy's actions before those of the replay buffer's actions."""
+    """Return the tags that hold Q values; those of the policy's own actions come first."""
     found = [name for name in names if _Q_WORDS & set(words_of(name)) and not _NOT_Q & set(words_of(name))]
     return tuple(sorted(found, key=lambda name: ("policy" not in words_of(name), name)))
 

@@ -29,8 +29,8 @@ def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.T
     """Return the fraction of tau-dormant units, over all layers together.
 
     The score of unit i of a layer with H units is ``s_i = E|h_i| / (1/H sum_k E|h_k|)``, and the unit is tau-dormant if
-    ``s_i <= tau``. A unit of a convolution is a channel; the expectation is over positions too. In a layer without any
-    activity, every unit is dormant.
+    ``s_i <= tau``. The expectation E is over the batch. In a convolution, a unit is a channel, and E is also over the
+    positions in the image. In a layer without any activity, every unit is dormant.
 
     :param activations: one tensor per layer, ``(batch, units)`` or ``(batch, channels, height, width)``, after the
         non-linearity

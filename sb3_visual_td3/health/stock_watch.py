@@ -97,10 +97,10 @@ class ForwardTaps:
         self._handles.clear()
 
     def critic_values(self) -> dict[str, th.Tensor]:
-        """Return the Q-values that the critic's latest loss used, and keep no reference to them here.
+        """Return the Q-values that the critic's latest loss used, and drop this object's references to them.
 
-        :return: ``q_values`` (batch, n_critics), for quantile critics the means over the quantiles; empty if no critic
-            was called with a gradient
+        :return: a mapping with ``q_values`` (batch, n_critics), which are means over the quantiles if the critics
+            predict quantiles; an empty mapping if no critic was called with a gradient
         """
         caught, self._q_values = self._q_values, {}
         if not caught:
@@ -111,7 +111,7 @@ class ForwardTaps:
         return {"q_values": q_values}
 
     def actor_values(self) -> dict[str, th.Tensor]:
-        """Return the tensors that the actor's latest loss used, and keep no reference to them here.
+        """Return the tensors that the actor's latest loss used, and drop this object's references to them.
 
         :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim); for a
             policy with a distribution, ``pre_tanh`` and ``actions`` are those of its mean

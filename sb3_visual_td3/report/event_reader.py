@@ -263,7 +263,8 @@ class RunData:
         """Return the part of the run up to a step.
 
         :param step: a step on the run's x-axis
-        :return: the run itself if it has no later point; a run without any point if it has no earlier point
+        :return: the run with its points up to the step, that step included. This is the run itself if it has no later
+            point, and a run without any point if all its points are later
         """
         kept: dict[str, Series] = {}
         elsewhere: dict[str, Series] = {}
@@ -614,13 +615,13 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add points to the last run from an event file below it, in a folder that PyTorch's SummaryWriter created.
+    """Add the points of an event file to the last run; PyTorch's SummaryWriter wrote the file into a subfolder.
 
     A tag that the run already has is not replaced.
 
     :param runs: the runs so far
-    :param file: an event file in a folder below that of the run
-    :param inside: path of that folder, relative to the run
+    :param file: an event file in a subfolder of the run's folder
+    :param inside: path of that subfolder, relative to the run's folder
     """
     for tag, track in file.tracks().items():
         name = tag

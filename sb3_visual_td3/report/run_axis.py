@@ -75,7 +75,10 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the steps of the run from tags whose steps lie on its x-axis; each of these tags must have a point."""
+        """Read the steps of the run from the points of tags that have the same x-axis as the run.
+
+        :param tracks: the points of these tags, at least one point for each tag
+        """
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]

@@ -122,7 +122,10 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the settings in rl-zoo's config.yml, the file that users edit; without it, return all of ``given``."""
+        """Return the settings in rl-zoo's config.yml, the file that users edit; without it, those of all sources.
+
+        The defaults are left out.
+        """
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 

@@ -55,7 +55,7 @@ class EnvActor:
     copies into a batch anyway. Everything else is returned pickled.
 
     :param make_env: a pickled function that makes the environment
-    :param paths: the learner's search paths
+    :param paths: the learner's working folder and import paths
     """
 
     def __init__(self, make_env: bytes, paths: SearchPaths) -> None:

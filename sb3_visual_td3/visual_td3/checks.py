@@ -1,7 +1,7 @@
 """Check the spaces, the policy class and the networks from which a model is built.
 
-The checks run while a model is set up, and their messages say what to do. Otherwise a mistake would appear later in
-training, or the model would train on something that the user did not mean.
+The checks run while a model is set up, and their messages say what to do. Without the checks, a mistake would appear
+only later in training, or the model would train on something that the user did not mean.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def is_stock(policy_class: type) -> bool:
 
     A subclass of Stable-Baselines3's ``TD3Policy`` may build any actor, critic and optimizers. VisualTD3 has the same
     requirements for such a class as TD3, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy`
-    supports every argument of VisualTD3, and must keep the methods that its updates call.
+    supports every argument of VisualTD3, and must keep the methods that VisualTD3's updates call.
 
     :param policy_class: the policy class
     :return: True for a class with Stable-Baselines3's interface only

@@ -154,8 +154,8 @@ class Preparation:
 
     :param space: the observation space
     :param pictures: the pictures in it, by key
-    :param extractors: the features extractors of critic and actor, which will read the result; for an unknown class,
-        images stay contiguous
+    :param extractors: the features extractors of critic and actor, which will read the result. The memory layout of
+        images is changed only for extractors that compute the same as NatureCNN or as this package's encoders
     :param normalize_images: True if pixels are scaled to [0, 1]
     :param dtype: the dtype of the images; everything else becomes float32
     """
@@ -177,8 +177,8 @@ class Preparation:
     def __call__(self, observations: Observations) -> Prepared:
         """Return the observations in the form that the features extractors take.
 
-        Images become numbers in [0, 1]. Where it is faster, they keep their values from 0 to 255 and are
-        rearranged in blocks.
+        Images become numbers in [0, 1]. Where a convolution on blocks is faster (see :func:`blocks_of`), their pixels
+        are rearranged in blocks and keep the values from 0 to 255, and the first convolution scales them.
         """
         if not isinstance(observations, Mapping):
             picture = self._pictures.get(THE_ONLY_PART)

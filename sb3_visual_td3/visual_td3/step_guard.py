@@ -114,8 +114,8 @@ class StepGuard:
 def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
     """Return a scalar that is finite if and only if the loss and the gradients of all biases are finite.
 
-    Other weights that are vectors, such as those of a LayerNorm, count too. A network without such weights is judged by
-    the gradient of its smallest weight tensor.
+    Other weights that are vectors, such as those of a LayerNorm, are treated like biases. A network without biases and
+    vectors is judged by the gradient of its smallest weight tensor.
     """
     gradients = [weight.grad for weight in trained if weight.grad is not None]
     if not gradients:

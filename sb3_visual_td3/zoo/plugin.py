@@ -431,7 +431,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read and check the hyperparameters, and keep a copy of them, because rl-zoo turns the values into objects."""
+        """Read and check the hyperparameters, and keep a copy of the plain values, which rl-zoo turns into objects."""
         # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so this method loads the trial.
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None

@@ -334,7 +334,7 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
 
     :param storage: the storage that holds the study
     :param name: name of the study
-    :param identity: properties that its trials must share
+    :param identity: properties that the trials of this study must share
     :return: the study
     :raises ValueError: if the storage has no study with this name, or the study has a different identity
     """
@@ -352,8 +352,9 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """Check that the trials of a study can be compared with those of this search.
 
     :param study: the Optuna study
-    :param identity: properties that its trials must share; keys that the study has not stored are not compared
-    :raises ValueError: if a value differs, or the study minimises its value
+    :param identity: properties of this search, which the trials must share; keys that the study has not stored are not
+        compared
+    :raises ValueError: if the study has stored a different value for a key, or does not maximise exactly one objective
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(

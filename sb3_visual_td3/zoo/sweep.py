@@ -55,7 +55,8 @@ class Sweep(NamedTuple):
     """Hold the result of a sweep.
 
     :ivar run_dirs: folders of the runs, by seed
-    :ivar code: the exit code, as long as no report is written; the report may change it
+    :ivar code: the exit code of the training runs or of the search. If it is 0 and a report is written, the report's
+        exit code counts instead
     """
 
     run_dirs: dict[int, Path]

@@ -49,7 +49,8 @@ def train_and_report_errors(
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, which the printed line names
-    :param options: options in addition to the flags; by default a signal ends training after a snapshot
+    :param options: options in addition to the flags. By default, the signals in ``DEFAULT_SIGNALS`` save a snapshot and
+        end the training
     :return: the exit code, see :data:`~sb3_visual_td3.zoo.flags.EXIT_CODES`, and the result of the run
     """
     result = RunResult()

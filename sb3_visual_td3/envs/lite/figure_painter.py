@@ -185,7 +185,7 @@ class _Painter:
         return dx * self._cos + dy * self._sin - self._lens.ahead_m, dy * self._cos - dx * self._sin
 
     def _is_out_of_view(self, left_end: tuple[float, float], right_end: tuple[float, float]) -> bool:
-        """Return whether no part of a stop line can be seen, because it is behind the camera or beside the picture."""
+        """Return whether a stop line is out of view: the whole line is behind the camera or beside the picture."""
         margin_m = 2.0 * _BAR_DEPTH_M
         if max(left_end[0], right_end[0]) < -margin_m:
             return True

@@ -174,8 +174,8 @@ def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
 def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
     """Join each walkway's open end to the nearest open beginning of a walkway, by moving the corners of the beginning.
 
-    An end is open if no piece follows it. Where a piece is missing within a walkway, there are an open end and an open
-    beginning too.
+    An end is open if no piece follows it. If a piece is missing within a walkway, the piece before the gap has an open
+    end, and the piece behind the gap has an open beginning.
     """
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]

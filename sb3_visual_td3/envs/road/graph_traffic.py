@@ -298,8 +298,8 @@ class GraphTraffic(Generic[CarT]):
     def __init__(self) -> None:
         self.cars: list[CarT] = []
         self.guest: GraphCar | None = None
-        """A vehicle that the traffic model does not drive, although it reserves ways through junctions for this vehicle
-        too."""
+        """A vehicle that the traffic model does not drive, such as the ego vehicle. The model still reserves ways
+        through junctions for this vehicle."""
         self.is_closed: Callable[[int], bool] = _never_closed
         """Function that returns whether vehicles must stop at the end of a lane, as at a red light."""
 

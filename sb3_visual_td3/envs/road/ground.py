@@ -169,7 +169,8 @@ def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, fl
 
     :param rng: generator of the random values.
     :param grey: mean of the tile.
-    :param layers: (size of a grid cell in texels, the raster's pixels; standard deviation of the values) of each layer.
+    :param layers: for each layer, the size of a grid cell in pixels of the raster, and the standard deviation of the
+        random values.
     :return: ``(1024, 1024) uint8``.
     """
     tile = np.full((_TILE, _TILE), grey, np.float32)

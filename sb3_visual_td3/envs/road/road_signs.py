@@ -80,8 +80,9 @@ NO_SIGNS = RoadSigns()
 
 
 def lights_of(signs: RoadSigns) -> list[tuple[int, Signal]]:
-    """Return number and signal of each traffic light.
+    """Return the traffic lights among the signals of a map, each with its number.
 
-    :param signs: the signs of a map.
+    :param signs: the signs of the map.
+    :return: pairs of an index in ``signs.signals`` and the signal with this index.
     """
     return [(number, signal) for number, signal in enumerate(signs.signals) if signal.is_light]

@@ -233,7 +233,7 @@ class RouteTraffic:
         self.outlook = self._traffic.outlook(guest)
 
     def _order(self, places_m: np.ndarray[Any, np.dtype[np.float64]], rng: np.random.Generator) -> list[int]:
-        """Return the numbers of the starting places in random order, places near the route first.
+        """Return the numbers of the starting places in random order, but all places near the route before the others.
 
         :param places_m: ``(n, 2)``: x and y of the starting places.
         :param rng: generator of the order.

@@ -173,7 +173,7 @@ class StreetLife:
         """Advance the lights and pedestrians, and check whether the vehicle ran a red light or hit a pedestrian.
 
         :param dt_s: duration in seconds.
-        :param before: position of the vehicle on the route before this time.
+        :param before: position of the vehicle on the route ``dt_s`` ago.
         :param after: position of the vehicle on the route now.
         :param box: the rectangle of the vehicle now.
         :param mps: speed of the vehicle in m/s.
