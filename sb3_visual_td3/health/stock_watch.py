@@ -223,7 +223,7 @@ class StockWatch:
 
     @property
     def groups(self) -> Groups:
-        """Return the weights of both networks by group name."""
+        """Return the weights of actor and critic, by the name of their group."""
         return {name: weights for groups in self._groups.values() for name, weights in groups.items()}
 
     @property

@@ -231,7 +231,7 @@ class VisualTD3(TD3):
     # ---- set-up
 
     def _setup_model(self) -> None:
-        """Create the model from its settings: the preset, the networks, the schedules and the parameter groups.
+        """Create the model from its settings: resolve the preset, and build networks, schedules and parameter groups.
 
         ``load()`` calls this method too, after it has set the saved attributes.
         """

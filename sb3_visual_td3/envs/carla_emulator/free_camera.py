@@ -160,7 +160,7 @@ class FreeCamera:
 
         The ground is stored at several resolutions, like a mipmap. A sample is a part of a pixel of the picture.
 
-        :return: one strip for each resolution that is used.
+        :return: for each resolution that is used, the range of rows and the mask of the samples that are drawn from it.
         """
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):

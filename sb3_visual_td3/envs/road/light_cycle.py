@@ -207,8 +207,8 @@ class LightCycles:
     def get_state(self) -> dict[str, Any]:
         """Return the state of all light cycles as plain values.
 
-        It consists of the stage of each junction's cycle, the colour of that stage, and the seconds since the stage
-        took this colour; and of the colour of each light.
+        For each junction it holds the stage, which is the number of the group of lights whose turn it is; the colour of
+        these lights; and the seconds since they took this colour. In addition, it holds the colour of every light.
         """
         cycles = [[cycle.stage, cycle.colour, cycle.elapsed_s] for cycle in self._cycles]
         return {"cycles": cycles, "colours": [[light, colour] for light, colour in self.colours.items()]}
