@@ -40,9 +40,9 @@ class QSupport(NamedTuple):
     :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| of state-action pairs in the replay buffer, at least 1
-    :ivar first_unsupported_step: the step from which the loss stayed unsupported until the end, or, if it did not, the
-        first step at which it was unsupported; None if it never was. At each step, the loss is compared with the
-        largest |Q| up to that step
+    :ivar first_unsupported_step: if the Q values do not support the loss at the end, the step since which they have
+        not. Otherwise the first step at which they did not; None if there is no such step. At each step, the loss is
+        compared with the largest |Q| up to that step
     :ivar estimated: whether ``q_scale`` was estimated from the critic's loss, because no Q was logged. Such an estimate
         can show that a loss is not supported, but not that it is supported.
     """

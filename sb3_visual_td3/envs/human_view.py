@@ -125,7 +125,7 @@ def _colour_of_sign(value: float) -> tuple[int, int, int]:
 def _draw_bar(
     picture: NDArray[np.uint8], middle: int, top: int, value: float, colour: tuple[int, int, int], half_px: int
 ) -> None:
-    """Draw ``value``, clipped to [-1, 1], as a bar from ``middle``; 1 extends ``half_px`` to the right."""
+    """Draw ``value``, clipped to [-1, 1], as a bar from column ``middle``; 1 means ``half_px`` to the right."""
     end = middle + round(max(-1.0, min(1.0, value)) * half_px)
     picture[top : top + 8, min(middle, end) : max(middle, end) + 1] = colour
     picture[top - 2 : top + 10, middle] = _WHITE

@@ -224,7 +224,7 @@ def _check_combinations(args: argparse.Namespace) -> None:
         )
     if args.write_tags is not None and args.watch:
         raise ValueError(
-            "--write-tags writes a file with the tags of a run once, so it cannot be combined with --watch: leave one "
+            "--write-tags writes a file once, with the tags of a run, so it cannot be combined with --watch: leave one "
             "of them out"
         )
     if args.write_tags is not None and args.write_tags.exists():

@@ -48,7 +48,8 @@ class ZooCommand(NamedTuple):
     :ivar play: function that reads rl-zoo's flags from ``sys.argv`` and does the work
     :ivar defaults: flags that are put before the user's flags, which override them
     :ivar extra: the extra of this package that installs the command's libraries; None if it needs no extra
-    :ivar makes_environments: whether the command accepts ``--gym-packages``, and checks ``--env`` first
+    :ivar makes_environments: whether the command makes environments: it then accepts ``--gym-packages``, and checks
+        ``--env`` before it runs
     :ivar loads_models: whether the command needs our algorithm; a command that only reads logs starts faster without it
     """
 

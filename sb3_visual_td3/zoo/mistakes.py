@@ -105,10 +105,10 @@ def is_mistake(error: Exception) -> bool:
 
 
 def is_of_a_type(error: Exception) -> bool:
-    """Return whether our constructor failed because a hyperparameter has a wrong type.
+    """Return whether a constructor of this package failed because a hyperparameter has a wrong type.
 
-    Our constructors check the values of hyperparameters, and those types that are often wrong. Any other value of a
-    wrong type fails where it is first used.
+    The constructors check only the types that are often wrong. A value of any other wrong type raises a TypeError where
+    it is first used; this function recognises that TypeError.
 
     :param error: the exception that ended the set-up of an experiment
     """
@@ -130,7 +130,7 @@ def _package(module: str) -> str:
 
 
 def _owner(error: Exception) -> str:
-    """Return the module that raised an exception; if it was the standard library, return the module that called it."""
+    """Return the module that raised an exception; for the standard library, return the module that called it."""
     owner, frame = "", error.__traceback__
     while frame is not None:
         # A script of rl-zoo runs as __main__, and its spec has the real name.

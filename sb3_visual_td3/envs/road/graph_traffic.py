@@ -354,7 +354,10 @@ class GraphTraffic(Generic[CarT]):
         return Outlook(junction_m=junction_m)
 
     def _extend_path(self, car: GraphCar) -> None:
-        """Choose lanes until the path is as long as the car looks ahead, and does not end in a junction."""
+        """Append lanes to a car's path until the path covers the sight distance and ends outside of a junction.
+
+        If no lane follows, the path stays shorter.
+        """
         plan = self._plan_of(car)
         reach_m = -car.along_m
         for line in plan.lines:

@@ -37,9 +37,9 @@ Turn = Literal["straight", "left", "right"]
 def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
     """Return the route and the lanes of a map.
 
-    From each lane (of at most ``_MAX_STARTS``), three walks are tried: straight on at every junction, left at every
-    junction, and right at every junction. The route is the longest loop in which such a walk ends. It is empty if no
-    walk ends in a loop.
+    From each of at most 500 lanes (``_MAX_STARTS``), three walks are tried: straight on at every junction, left at
+    every junction, and right at every junction. The route is the longest loop in which such a walk ends. It is empty if
+    no walk ends in a loop.
 
     :param text: the OpenDRIVE document.
     :param with_lanes: False leaves out the lanes, which is much faster on the map of a town. The points of the route

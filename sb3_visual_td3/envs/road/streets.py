@@ -45,9 +45,9 @@ _FIRST_JUNCTION, _FIRST_PATH = 100, 1000
 
 
 class _Street(NamedTuple):
-    """Describe a street of a district, which follows a grid from one junction to the next.
+    """Describe a street of a district: a path along the lines of a grid, from one junction to the next.
 
-    It turns a corner or goes straight on at each node of the grid between the two junctions.
+    The street turns a corner or goes straight on at each node of the grid between the two junctions.
     """
 
     nodes: tuple[Node, ...]
