@@ -60,8 +60,8 @@ class Check:
 
         :param data: the series of a run
         :param tags: the logged names that the criterion reads
-        :param threshold: number with which the check compares its measurement; None only for a check that needs no
-            threshold, which the loader of the criteria has verified
+        :param threshold: number with which the check compares its measurement. It is None only for a check that needs
+            no threshold; the loader of the criteria ensures this
         :param min_points: the fewest points with which the criterion may pass
         """
         return self.function(data, tags, 0.0 if threshold is None else threshold, min_points)

@@ -324,7 +324,8 @@ def analyse(
     :param notes: remarks on the files of the run, shown with the notes of the analysis
     :param settings: settings of the run, for properties that the event file does not show; the notes list the results
         that the settings changed
-    :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
+    :param require_evidence: the level of evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``. With less
+        evidence, a run that would be GO is INSUFFICIENT
     :param until: the step of ``--until``; the later points are left out of ``data`` already
     :param over_time: the verdicts on the run's earlier parts
     """
@@ -367,7 +368,8 @@ def verdict_on(
     :param series: the series of the run, under the names in ``common/tags.py``
     :param criteria: the criteria that ``load_criteria`` returned
     :param settings: settings of the run, for properties that the event file does not show
-    :param require_evidence: with less evidence than this, a run that would be GO is INSUFFICIENT
+    :param require_evidence: the level of evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``. With less
+        evidence, a run that would be GO is INSUFFICIENT
     """
     answered, _ = answers(settings, series)
     results = judge(criteria, _with_flags(series, answered))

@@ -82,8 +82,11 @@ def end_segment(buffer: ReplayBuffer) -> None:
     """End the newest episode in a replay buffer, because the next transition belongs to another episode.
 
     Call this if the environments were reset instead of restored. Otherwise an n-step return would continue into the new
-    episode. If the buffer reads next observations from the following row, the last next observation would come from the
-    new episode too. After this call, the last transition bootstraps from its own next observation.
+    episode. And if the buffer reads next observations from the following row (``optimize_memory_usage``), the next
+    observation of the last transition would come from the new episode.
+
+    After this call, the last transition bootstraps from its own next observation. It counts as terminal instead with
+    ``optimize_memory_usage``, or in an n-step buffer without ``handle_timeout_termination``.
 
     :param buffer: replay buffer of the model; if its class has a method ``end_segment()``, that method is called
     """

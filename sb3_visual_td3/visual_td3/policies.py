@@ -275,7 +275,7 @@ class VisualTD3Policy(TD3Policy):
     :param actor_keys: keys of the Dict observation that the actor reads; None for all
     :param critic_keys: keys of the Dict observation that the critics read; None for all. The critics are needed for
         training only, so they may read what a deployed policy cannot know, such as positions in a simulator (Pinto et
-        al. 2018, "Asymmetric actor critic for image-based robot learning"). Both arguments need
+        al. 2018, "Asymmetric actor critic for image-based robot learning"). ``actor_keys`` and ``critic_keys`` need
         ``encoder="separate"``. A network that reads no picture has no trunk
     :param kwargs: further arguments of the policy, by name
     :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, if ``"shared"`` is requested and there is no

@@ -112,8 +112,9 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
     """Return how the run was started, and whether it has to start again.
 
     :param run_dir: the folder of the run
-    :return: the description from the newest readable snapshot, and whether the run starts again because it was killed
-        before its first snapshot
+    :return: the description of how the run was started, and whether it has to start again. It comes from the newest
+        readable snapshot. A run that was killed before its first snapshot has to start again, and the description then
+        comes from the file that the run wrote at its start
     :raises ValueError: if no file says how it was started
     """
     kept = kept_experiment(run_dir)

@@ -44,8 +44,8 @@ def train_and_report_errors(
 ) -> tuple[int, RunResult]:
     """Train, and print a usage error as one line on stderr.
 
-    An error after training has started is not a usage error. An exception that only wrong code raises, such as an
-    AttributeError, is printed with its traceback. Other exceptions are raised unchanged.
+    An error after training has started is not a usage error: an exception that only wrong code raises, such as an
+    AttributeError, is then printed with its traceback, and any other exception is raised unchanged.
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, which the printed line names

@@ -4,11 +4,11 @@ The rule reads ``agent/critic_target_moved``, which shows directly whether the t
 from its critic would not show it: in the first hundreds of updates, the distance grows in a healthy run almost as fast
 as with a target that never moves.
 
-If this tag was not logged, the Q values show a target that never moves. A critic whose targets never move learns the
-reward of one step plus the value that an untrained network gives, about 0: it looks a single step ahead. The ratio of Q
-to the reward of a step is then about 1, and the critic's error is so small that nothing will change any more. With
-stock TD3 on Pendulum-v1 and 12,000 updates, this ratio was 1.03 with tau = 0, and 11 to 15 in healthy runs. A discount
-near 0 has the same effect (a ratio of 1.01), so the diagnosis names both causes.
+If this tag was not logged, the rule recognises a target that never moves by the Q values. A critic whose targets never
+move learns the reward of one step plus the value that an untrained network gives, about 0: it looks a single step
+ahead. The ratio of Q to the reward of a step is then about 1, and the critic's error is so small that nothing will
+change any more. With stock TD3 on Pendulum-v1 and 12,000 updates, this ratio was 1.03 with tau = 0, and 11 to 15 in
+healthy runs. A discount near 0 has the same effect (a ratio of 1.01), so the diagnosis names both causes.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class LiteWorld:
 
         :param start: map, place, motion and seed.
         :return: the state of the car.
-        :raises ValueError: if there is no such map, or the map is too short for this number of cars.
+        :raises ValueError: if there is no such map, or the map is too short for the number of cars in the settings.
         """
         self._enter(start.map_name, start.scene_seed, start.route_seed)
         track = self._track
