@@ -148,10 +148,10 @@ def _probe(address: str) -> None:
 
 @contextmanager
 def bound_to_loopback() -> Iterator[None]:
-    """Make Ray bind the loopback address only, if it is started in this context.
+    """Make a Ray that is started in the body of ``with`` bind the loopback address only.
 
-    Ray reads the environment variable once, when it is imported, and keeps the value in a constant. Therefore this
-    function sets the variable and the constant, and restores them afterwards (Ray 2.60).
+    An environment variable decides on this. Ray (2.60) reads it once, when it is imported, and keeps the value in a
+    constant. So the variable and the constant are both set here, and restored afterwards.
     """
     from ray._private import ray_constants
 

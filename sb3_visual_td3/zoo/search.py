@@ -233,10 +233,10 @@ class Worker:
             ) from error
 
     def _why_surplus(self, trial: optuna.Trial) -> str | None:
-        """Return the reason why a trial is not needed; None if it is needed.
+        """Return the reason why a trial that has begun is not needed; None if it is needed.
 
-        Two workers may begin a trial at the same moment, because storages have no transaction for checking and
-        beginning. The worker with the lower trial number then continues.
+        Several workers may begin the last trial of a search, or queue the same trial again, at the same moment, because
+        storages have no transaction for checking and beginning. The trials with the lower numbers are then needed.
         """
         others = [other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number]
         retry_of = trial.user_attrs.get(RETRY_OF)

@@ -1,4 +1,4 @@
-"""Repair the centre lines of lanes where they are too sharp for a car to follow.
+"""Repair the centre lines of lanes where they bend too sharply for a car to follow.
 
 Some maps draw bends as a few straight chords. A lane has a piece beside each chord, at a fixed distance. On the inside
 of a bend the pieces overlap: a piece begins some decimetres behind the end of the previous piece. On the outside there
