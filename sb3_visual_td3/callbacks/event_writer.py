@@ -213,7 +213,7 @@ class EventWriter:
 
     @classmethod
     def of(cls, callback: BaseCallback) -> EventWriter:
-        """Return a writer for a callback, into the event files of the callback's logger.
+        """Return a writer for a callback; it writes into the event files of the callback's logger.
 
         TensorBoard's "Custom Scalars" page then has a chart for everything that the training run can log.
 

@@ -388,7 +388,7 @@ class _Noise(NamedTuple):
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change between two levels of the curve is more than chance.
 
-        It is, if it clearly exceeds two kinds of noise: the wander of the curve (see :func:`block_wander`), and the
+        The change must clearly exceed two kinds of noise: the wander of the curve (see :func:`block_wander`), and the
         standard error of the two levels. With fewer than ten points the wander cannot be measured, and only the error
         counts.
 

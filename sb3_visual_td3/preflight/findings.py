@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """Hold the part of a finding that is the same in every examination.
 
     :ivar title: one line that names the finding
-    :ivar severity: ``"problem"`` if the run is likely to fail; ``"warning"`` if it may be intended
+    :ivar severity: ``"problem"`` if the run is likely to fail; ``"warning"`` if what was found may be intended
     :ivar remedy: what the user should do
     :ivar source: where the criterion comes from
     :ivar example: a mistake that causes the finding, in Markdown

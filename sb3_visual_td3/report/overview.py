@@ -1,6 +1,6 @@
 """Summarise many runs in one table: verdict, first cause, best step, and the last and the best return.
 
-A folder of a project often holds dozens of runs. The table lists the runs that need attention first.
+A folder of a project often holds dozens of runs. In the table, runs that need attention come first.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ class Layer:
 class RunSettings:
     """Hold the known settings of a run.
 
-    :param given: the settings that each source states, such as run.json. If several sources state a setting, the first
-        of them counts
+    :param given: for each source, such as run.json, the settings that it states. If several sources state a setting,
+        the first of them counts
     :param defaults: the values of all settings that no source states; empty if the algorithm is not known
     """
 

@@ -125,12 +125,14 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
     """Refuse a VecNormalize whose observations have a different shape than those that the policy sees.
 
-    The replay buffer stores unscaled observations and scales them when they are sampled. VecNormalize provides and
-    scales these observations in the shape of its inner environment.
+    The replay buffer stores the observations as they are inside VecNormalize, before scaling, and lets VecNormalize
+    scale them when they are sampled. If a wrapper outside VecNormalize changes their shape, the buffer would hold
+    observations of another shape than the policy sees.
 
     :param space: the observation space of the policy
     :param normalizer: the VecNormalize around the environment; None if there is none
-    :raises InvalidSettingError: if observations are scaled and then stacked or transposed
+    :raises InvalidSettingError: if VecNormalize scales observations, and a wrapper outside it changes the shape of an
+        observation, for example by stacking
     """
     if normalizer is None or not normalizer.norm_obs:
         return

@@ -146,8 +146,8 @@ class FreeCamera:
         """Return the forward, right and up components of every sample's ray, relative to the heading.
 
         :param oversampling: samples per pixel along each axis.
-        :return: three arrays ``(height * oversampling, width * oversampling)``; the part of each ray along the camera's
-            axis is 1.
+        :return: three arrays ``(height * oversampling, width * oversampling)``. Each ray is scaled so that its
+            component along the camera's axis is 1.
         """
         n_columns, n_rows = self.width * oversampling, self.height * oversampling
         columns = ((np.arange(n_columns) + 0.5) / oversampling - 0.5 * self.width) / self.focal

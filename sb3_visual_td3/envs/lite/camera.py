@@ -287,7 +287,7 @@ def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDA
 
 
 def tint_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Colour a grey picture like ``tint``, for a camera with any direction, whose horizon need not be horizontal.
+    """Colour a grey picture as ``tint`` does, but for a camera with any direction, whose horizon may be oblique.
 
     :param grey: ``(height, width) uint8``.
     :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
