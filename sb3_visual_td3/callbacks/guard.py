@@ -34,7 +34,7 @@ def lr_scale_of(model: BaseAlgorithm) -> float:
 
 
 def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
-    """Multiply every learning rate by a factor, from the next training run onwards.
+    """Multiply every learning rate by a factor, from the next call of ``train()`` on.
 
     For a stock algorithm, ``lr_schedule`` is wrapped. ``learning_rate`` is wrapped too, because ``load()`` creates the
     schedule from ``learning_rate``.
@@ -224,7 +224,7 @@ class Guard:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a saved state, and apply its factor to the learning rates of the model.
+        """Restore a saved state, and multiply the learning rates of the model by its ``lr_scale``.
 
         :param state: the state returned by ``get_state``
         """

@@ -251,9 +251,9 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return whether the snapshot's event files are copied to the new log folder, not truncated where they are.
+        """Return True if the snapshot's event files are copied to the new log folder, False if they are cut in place.
 
-        They are copied unless both folders lie in the run's folder.
+        They are cut in place only if the event files and the new log folder lie in the run's folder.
 
         :param new_dir: the log folder of the resumed training
         """

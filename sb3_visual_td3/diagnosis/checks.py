@@ -191,7 +191,10 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 
 
 def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if Q does not jump or fall by more than ``threshold`` times the largest |Q| in the later half of the run."""
+    """Pass if Q neither jumps nor falls in the later half of the run by more than ``threshold`` times the largest |Q|.
+
+    The largest |Q| is that of the whole run, and at least 1.
+    """
     missing = _missing(data, tags)
     if missing:
         return _unknown(*missing)

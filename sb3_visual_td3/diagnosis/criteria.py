@@ -76,7 +76,7 @@ class Criterion:
     min_points: int = 5
     reward_size: tuple[float, float] | None = None
     is_given: bool = field(default=False, compare=False)
-    """Whether the user's criteria file names this criterion. If so, it blocks a GO, whichever callbacks ran."""
+    """Whether the user's criteria file names this criterion. If so, ``blocking`` holds whichever callbacks ran."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
@@ -152,8 +152,9 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    Some criteria need the tags of a callback of this package. If that callback ran, such a criterion blocks a GO, and a
-    missing tag makes it unknown. If the callback did not run, the criterion does not apply.
+    Some criteria need the tags of a callback of this package. If that callback ran, a missing tag makes such a
+    criterion unknown. If the callback did not run and none of the tags was logged, the criterion does not apply, unless
+    the user's criteria file names it.
 
     :param criteria: the criteria that :func:`load_criteria` returned
     :param data: the series of the run

@@ -469,7 +469,13 @@ RETURN_OR_OTHER = frozenset(
 
 
 def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:
-    """Return the finite points of the first tag whose name has all these words, if it has enough points."""
+    """Return the finite points of the first tag with a matching name and at least ``MIN_POINTS`` such points.
+
+    :param data: the series of the run
+    :param words: words that the name has to contain
+    :param must_not: words that the name must not contain
+    :return: the points; None if there is no such tag
+    """
     for name in data.names():
         known = set(words_of(name))
         if words <= known and not known & set(must_not) and len(data[name].finite) >= MIN_POINTS:

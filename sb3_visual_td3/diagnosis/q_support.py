@@ -55,7 +55,7 @@ class QSupport(NamedTuple):
 
     @property
     def value_in_words(self) -> str:
-        """Return ``q_scale`` as text, with a note if the measured |Q| may have been smaller."""
+        """Return ``q_scale`` as text; for a ``q_scale`` of 1, a note says that a smaller |Q| counts as 1 too."""
         return scale_value(self.q_scale)
 
     @property

@@ -640,7 +640,10 @@ def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
 
 
 def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
-    """Choose the best evaluation tag and the best training tag: by rank, then by number of points."""
+    """Choose an evaluation tag and a training tag: of each kind, the tag with the smallest rank.
+
+    A smaller ``ReturnTag.rank`` is better evidence. Of tags with the same rank, the one with the most points is chosen.
+    """
     chosen = []
     for source in ("evaluation", "training"):
         of_source = [tag for tag in found if tag.source == source]

@@ -55,7 +55,7 @@ class Answers(NamedTuple):
 def ask(data: SeriesSet) -> Answers:
     """Answer "is it stable?" and "is it learning?" for one run.
 
-    :param data: everything that the run logged, with the tags of its own code.
+    :param data: everything that the run logged, including tags that this package does not know.
     """
     kind = recognise(data.names())
     comparison = compare_with_baselines(data)

@@ -323,8 +323,8 @@ def _check_command(observation: ObservationKind, has_routes: bool) -> None:
 def without_step_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Remove the registered time limit from an environment whose routes have their own time limit.
 
-    ``gym.make`` calls this function last. The time limit of a route grows with its length (``DrivingTask.max_steps``),
-    and 500 steps would end most routes halfway. A limit that the user passes with ``gym.make(...,
+    ``gym.make`` calls this function last. The time limit of a route grows with its length (``DrivingTask.max_steps``).
+    The registered limit of 500 steps would end most routes halfway. A limit that the user passes with ``gym.make(...,
     max_episode_steps=N)`` stays, even if it is 500.
 
     :param env: the environment as ``gym.make`` has wrapped it.

@@ -237,7 +237,7 @@ class RunData:
     :param files: the files, in the order of the wall-clock times in them; files of subfolders and tables come last
     :param n_points: number of scalar points that were kept
     :param notes: remarks on points that the reader left out and on its decisions
-    :param axis: what the steps count, such as episodes, if the tags or the table show it
+    :param axis: the unit that the steps count, such as "episodes"; "steps" if neither the tags nor a table show it
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
     :param elsewhere: for each tag whose steps count another unit than the run's x-axis, such as episodes: a series
@@ -444,7 +444,7 @@ class _Run:
     :param notes: remarks on the reader's decisions
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
-    :param axis: what the steps count, such as episodes, if a table states it
+    :param axis: the unit that the steps count, such as "episodes", as a table states it; None without such a table
     :param elsewhere: for each tag whose steps count another unit than the run's x-axis, such as episodes: a series
         whose steps are the tag's own steps, and whose values are their positions on the x-axis
     :param final: tags with a single point in a folder below the run's folder, such as the final values of

@@ -58,7 +58,10 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """Return the value as text, such as ``0.001 (1e-3)``: in brackets as its source writes it, if that differs."""
+        """Return the value as text, such as ``0.001 (1e-3)``.
+
+        The brackets hold the value as its source writes it; they are left out if both texts are the same.
+        """
         if self.is_off:
             return "none"
         if self.value is None or self.changes:

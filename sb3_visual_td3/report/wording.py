@@ -122,9 +122,10 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
-    """Return how to make the verdict independent of the criterion that decided it; None for a GO.
+    """Return advice on how to make the verdict independent of the criterion that decided it.
 
     :param analysis: the analysis of the run; if several criteria decided its verdict, the first one is taken
+    :return: the advice; None for a GO, or if the run is only too short or has only less evidence than required
     """
     why = [r for r in reasons(analysis) if r.id != "evidence"]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):

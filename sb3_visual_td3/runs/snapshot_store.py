@@ -74,7 +74,10 @@ _NUMBER = "~"
 
 
 class FoundSnapshot(NamedTuple):
-    """Describe a folder that should be a snapshot, with its record or the reason why it cannot be read."""
+    """Describe a folder that should be a snapshot.
+
+    Either ``record`` holds the content of its snapshot.json, or ``reason`` says why the snapshot cannot be used.
+    """
 
     step: int
     path: Path

@@ -33,7 +33,8 @@ def check_replay(buffer: object) -> None:
     """Refuse a replay buffer that cannot be saved, before training begins.
 
     :param buffer: replay buffer of the model
-    :raises ValueError: if the buffer has no ``get_state()``, and holds more than Stable-Baselines3's buffers do
+    :raises ValueError: if the buffer has no ``get_state()``, and is not a ReplayBuffer or has attributes that
+        Stable-Baselines3's buffers do not have
     """
     if isinstance(buffer, HasState):
         return

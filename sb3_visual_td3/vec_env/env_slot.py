@@ -1,7 +1,7 @@
 """Represent one environment of a RayVecEnv in the learner's process: its actor, its connection and its pending request.
 
-A slot remains when its actor dies, because its process, its machine or the network failed. The slot then starts another
-actor and answers the pending step with an invalid transition. So the learner never waits for a dead process.
+An actor dies if its process, its machine or the network fails. Its slot remains, starts another actor, and answers the
+pending step with an invalid transition. So the learner never waits for a dead process.
 """
 
 from __future__ import annotations

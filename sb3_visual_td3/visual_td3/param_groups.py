@@ -166,7 +166,7 @@ def group_schedules(requested: Mapping[str, ScheduleLike | None], present: Itera
 def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
     """Convert the values of ``max_grad_norm`` to Python floats, and check them.
 
-    :param max_grad_norm: None, one norm, or norms by name
+    :param max_grad_norm: one largest norm, a dict of largest norms by name, or None
     :return: the same norms as Python floats
     :raises ValueError: if a norm is not a finite number above 0
     """
@@ -248,7 +248,8 @@ class ParameterGroups:
 
     :param policy: the policy; its optimizers hold one parameter group for each named group, encoder first
     :param rates: learning rates by group name; None means the model's ``learning_rate``
-    :param max_grad_norm: None, one norm for each network, or norms by network or by group
+    :param max_grad_norm: None for no clipping; a number, which limits the norm of each network separately; or a dict
+        of such limits by network or by group
     :param grad_clip: ``"norm"`` limits the norm of the gradients; ``"adaptive"`` limits the norm of each row's or
         filter's gradient, relative to the norm of its weights
     :raises ValueError: if a rate or a norm is out of range, or names a group that this model does not have

@@ -146,7 +146,10 @@ def _message(update: NetworkUpdate, n_steps: int) -> str:
 
 
 def _cause(update: NetworkUpdate) -> str:
-    """Return one or two sentences on the likely cause of a non-finite update; check the environment's numbers first."""
+    """Return one or two sentences on the likely cause of a non-finite update.
+
+    The sampled observations and rewards are examined first, then the targets.
+    """
     given = {f"observations{key}": part for key, part in _parts(update.observations)}
     if "rewards" in update.values:
         given["rewards"] = update.values["rewards"]

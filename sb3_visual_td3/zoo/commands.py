@@ -266,7 +266,7 @@ def _plot_from_file() -> None:
 
 
 def _with_axis_of_runs(results: Any) -> Any:
-    """Add the axis of runs to the results of a single run, because all-plots (rl_zoo3 2.9) removes it."""
+    """Give the results of a single run the axis of length 1 that counts runs; all-plots (rl_zoo3 2.9) removes it."""
     if not isinstance(results, dict) or "results_table" not in results:
         return results
     for env, by_key in results.items():

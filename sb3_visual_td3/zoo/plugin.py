@@ -233,7 +233,7 @@ def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
 
 
 class ContinuedModel:
-    """Wrap a loaded model whose ``learn`` makes n more steps (rl-zoo's ``-i``).
+    """Wrap a loaded model, so that ``learn(n)`` continues its training by n more steps (rl-zoo's ``-i``).
 
     Counts of steps and updates continue. Schedules continue too: if 500 more steps follow 1,000 steps, schedules
     go on at two thirds of their course. Without a replay buffer the model first collects transitions, as at the start

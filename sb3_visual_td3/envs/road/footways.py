@@ -127,7 +127,10 @@ def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
 
 
 def _add_strip(mesh: _Mesh, graph: LaneGraph, segment: LaneSegment, offset_m: float, width_m: float) -> Iterator[int]:
-    """Add a walkway beside a lane to the mesh: join each piece to the one before it, and yield the piece's index."""
+    """Add a walkway beside a lane to the mesh, piece by piece, and yield the index of each piece.
+
+    Each piece is joined to the previous piece. A piece that would overlap a lane, or is not convex, is left out.
+    """
     n_pieces = max(1, round(segment.length_m / _STEP_M))
     along = np.linspace(0.0, segment.length_m, n_pieces + 1)
     points = np.stack([np.interp(along, segment.along_m, segment.points_m[:, axis]) for axis in (0, 1)], axis=1)

@@ -150,7 +150,7 @@ def graph_from_network(network: RoadNetwork) -> LaneGraph:
 
 
 def _neighbour_ahead(road: Road, lane: int) -> Neighbour | None:
-    """Return the neighbour of a road at the end towards which traffic on a lane drives."""
+    """Return what follows a road in the driving direction of one of its lanes; None if the road ends there."""
     return road.successor if lane < 0 else road.predecessor
 
 

@@ -149,10 +149,12 @@ class LightCycles:
     def times_of(self, light: int) -> StageTimes:
         """Return how long a light is green, yellow and red in the cycle of its junction.
 
-        Changing these durations changes the cycle, for all lights that are green at the same time. A light without a
-        cycle has the default durations, and changing these has no effect.
+        All lights that are green at the same time share one object with these durations. To change the cycle, assign to
+        the fields of the object.
 
         :param light: number of the light.
+        :return: the durations. For a light without a cycle, a new object with the default durations; assigning to its
+            fields has no effect.
         """
         if light not in self._cycle_of:
             return StageTimes()

@@ -328,9 +328,10 @@ class OpenDriveRoad(NamedTuple):
 def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     """Read an ``.xodr`` file and build its route and its ground.
 
-    The route is the longest closed route that is found by going straight on, left, or right at every junction. Roads
-    within 80 m of the route are drawn. The world is flat: heights and bridges are ignored. The route has one lane width
-    and one set of marks: the most frequent values outside of junctions.
+    The route is the longest loop that a car finds if it goes straight on at every junction, left at every junction, or
+    right at every junction. Roads within 80 m of the route are drawn. The world is flat: heights and bridges are
+    ignored. The lane width and the lane marks are the same along the whole route: the most frequent values outside of
+    junctions.
 
     :param path: path of a file in OpenDRIVE 1.x with right-hand traffic.
     :return: the road.

@@ -217,7 +217,7 @@ def build_path(graph: LaneGraph, plan: RoutePlan) -> RoutePath:
 
     :param graph: the lanes of the map.
     :param plan: the route.
-    :return: a new line.
+    :return: the path.
     """
     return _Builder(graph, plan).build()
 

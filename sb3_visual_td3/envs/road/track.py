@@ -195,7 +195,7 @@ class Track:
         )
 
     def _distance2(self, x_m: float, y_m: float, index: int) -> float:
-        """Return the squared distance of a place from a point."""
+        """Return the squared distance between a place and the track's point ``index``."""
         x, y, _, _ = self._rows[index]
         return (x_m - x) * (x_m - x) + (y_m - y) * (y_m - y)
 

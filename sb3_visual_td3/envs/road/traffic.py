@@ -80,7 +80,8 @@ def idm_acceleration_mps2(
 class LaneLine:
     """Hold the centre line of a lane as evenly spaced points, in the lane's driving direction.
 
-    :param points_m: ``(n, 2) float64``: x and y of the lane at each point of the track, in the track's order.
+    :param points_m: ``(n, 2) float64``: x and y of the lane's centre beside each point of the ego vehicle's track, in
+        the order of the track. For an oncoming lane, this class reverses the order.
     :param is_oncoming: True if the lane is driven against the order of the track's points.
     """
 
