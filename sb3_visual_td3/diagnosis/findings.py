@@ -56,7 +56,7 @@ class RuleResult:
     """Hold what a rule found in the series of a run.
 
     :param confidence: confidence in the finding; :meth:`Rule.diagnose` limits it to [0, 0.98]
-    :param evidence: the points that support it, the strongest first
+    :param evidence: the logged points that support the finding, the strongest first
     :param first_step: environment step at which the finding first showed; None if the data do not show this
     :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers
     :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
@@ -83,7 +83,7 @@ class Diagnosis:
     :param id: the id of the rule
     :param title: the problem in a few words
     :param confidence: confidence in [0, 1]
-    :param evidence: the points that support it, the strongest first
+    :param evidence: the logged points that support the finding, the strongest first
     :param remedy: the first thing to do
     :param first_step: environment step at which the problem first showed; None if the data do not show this
     :param role: cause, blind spot (a reason why the logged values do not show a problem) or consequence

@@ -162,8 +162,9 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
     """Estimate the standard deviation of one episode's return from the differences of neighbouring points.
 
     Neighbours share the policy, so their difference holds the noise and hardly any of the trend. For normal noise the
-    68 % quantile of the absolute difference is sqrt(2) standard deviations. Unlike the standard
-    deviation, it is not changed by single outliers. Unlike the median, it also works if half of the points are equal.
+    68 % quantile of the absolute difference is sqrt(2) times the standard deviation of the noise. Single outliers do
+    not change this quantile, and it is above 0 even if half of the differences are 0. The standard deviation and the
+    median of the differences each lack one of these properties.
 
     If a moving mean over ``W`` episodes moves on by ``k`` episodes, ``k`` of its terms are exchanged, and its change
     has the variance ``2 k sigma^2 / W^2``. Means without common episodes (``k >= W``) differ with the variance ``2

@@ -228,7 +228,7 @@ PANELS = (
 def reward_panel(terms: tuple[str, ...]) -> Panel:
     """Return the panel of the reward terms.
 
-    :param terms: tags of the terms, the largest first
+    :param terms: the tag of each term, that of the largest term first
     """
     lines = (
         Line(tag, tag.partition("/")[2], LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])

@@ -263,8 +263,8 @@ def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> 
     Periods that overlap or touch are always joined.
 
     :param stretches: periods of one or several alerts
-    :param at_most: if there are more periods than this, periods are also joined across gaps of up to 1 / ``at_most`` of
-        the steps from the first period to the end of the last
+    :param at_most: if there are more periods than this, periods with a short gap between them are joined as well. A gap
+        is short if it is at most ``1 / at_most`` of the steps from the first step of all periods to the last
     """
     ordered = sorted(stretches)
     if not ordered:

@@ -212,7 +212,7 @@ def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> 
 
 
 def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
-    """Return the first waypoint of each lane of the longest loop.
+    """Return the first waypoint of each lane of the longest loop that a car finds by the same turn at every junction.
 
     :param topology: CARLA's ``Map.get_topology()``: pairs of waypoints, the first waypoints of a lane and of a lane
         that follows it.
