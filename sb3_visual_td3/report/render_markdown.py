@@ -182,7 +182,7 @@ def _criteria(analysis: Analysis) -> list[str]:
 
 
 def _settings(analysis: Analysis) -> list[str]:
-    """Return the recommended changes, the comparison with well-known settings, and the settings from other files."""
+    """Return the recommended changes, the comparison with known settings, and the settings not read from run.json."""
     lines: list[str] = []
     if analysis.recommendation.code or analysis.recommendation.changes:
         lines += ["## Recommended changes", ""]

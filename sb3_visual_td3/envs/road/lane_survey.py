@@ -212,11 +212,11 @@ def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> 
 
 
 def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
-    """Return the first waypoint of each lane of the longest loop that a car finds by the same turn at every junction.
+    """Return the longest loop that a car finds by taking the same turn at every junction.
 
     :param topology: CARLA's ``Map.get_topology()``: pairs of waypoints, the first waypoints of a lane and of a lane
         that follows it.
-    :return: the waypoints in driving order; empty if there is no loop.
+    :return: the first waypoint of each lane of the loop, in driving order; empty if there is no loop.
     """
     starts = {_key(first): first for first, _ in topology}
     starts |= {_key(second): second for _, second in topology if _key(second) not in starts}
