@@ -270,10 +270,10 @@ class FrameStore:
         return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the attributes, and allocate the full blocks again.
+        """Restore the attributes, and allocate every block in its full size, because only the written part is pickled.
 
-        A main block that holds all expected frames is used without a copy. Copying it into a larger block would need
-        the memory of two replay buffers for a moment.
+        If the pickled main block already has room for all expected frames, it is used without a copy. Copying it into a
+        larger block would need the memory of two replay buffers for a moment.
         """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})

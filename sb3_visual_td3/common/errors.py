@@ -97,9 +97,10 @@ def is_debugging() -> bool:
 
 @contextmanager
 def debugging(is_wanted: bool) -> Iterator[None]:
-    """Request tracebacks of usage errors, in this process and in its worker processes.
+    """Request tracebacks of usage errors while a ``with`` block runs, in this process and in its worker processes.
 
-    :param is_wanted: whether to request them; False leaves the environment variable as it is
+    :param is_wanted: True requests tracebacks by ``VISUAL_TD3_DEBUG=1``; False leaves this environment variable as it
+        is
     """
     before = os.environ.get(DEBUG_VARIABLE)
     if is_wanted:

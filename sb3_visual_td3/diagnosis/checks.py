@@ -275,11 +275,12 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 
 
 def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if no |Q| is larger than ``threshold`` times the bound that was logged at its step.
+    """Pass if every |Q| is at most ``threshold`` times the bound on |Q| at the same step.
 
-    A bound of 0 means that all rewards so far were 0. An untrained network exceeds such a bound without any fault, so
-    values at these steps are left out. A value from before the first bound cannot be judged, and the criterion is then
-    unknown.
+    The bound at a step is the latest one that was logged up to this step: the largest |Q| that the rewards until then
+    allow. It is 0 as long as all rewards are 0. An untrained network exceeds a bound of 0 without any fault, so Q
+    values at these steps are left out. If Q values were logged before the first bound, the criterion does not pass: it
+    fails if a later value is too large, and is unknown otherwise.
     """
     bound = data[names.Q_BOUND].finite
     n_points = int((bound.values > 0).sum())

@@ -101,7 +101,7 @@ class LiveWindow:
 
     @property
     def newest(self) -> int | None:
-        """Return the number of the latest update that has a point; None if the window is empty."""
+        """Return the number of the latest update of which this window holds a point; None if it holds no points."""
         return max((points[-1][0] for points in self._points.values()), default=None)
 
     @property

@@ -174,8 +174,9 @@ _LOSS_WORDS = {"loss", "losses", "q", "q1", "q2", "qf1", "qf2", "kl", "entropy",
 def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for losses, Q values and other tags that end as NaN or infinity.
 
-    Weights that are NaN stay NaN. So if a loss becomes finite again, its NaN was only a mean over no values, and only
-    the end counts. ``explained_variance`` is NaN wherever all returns of a rollout are equal (SB3 writes it so).
+    A tag is reported only if its last value is not finite. Weights that become NaN stay NaN, and so does their loss. A
+    loss that is finite again at a later step was NaN for a harmless reason, such as a mean over no values.
+    ``explained_variance`` is left out, because SB3 writes NaN whenever all returns of a rollout are equal.
     """
     ended = ended_not_finite(data)
     if ended is not None:
@@ -234,7 +235,7 @@ def rate_tags(names: Iterable[str]) -> list[str]:
 
 
 class ReturnScale(NamedTuple):
-    """Hold the limits that the returns of a run set for Q.
+    """Hold the size of a run's returns, and the largest Q that is plausible with such returns.
 
     :param largest: the 99 % quantile of |return|.
     :param allowed_q: the largest mean |Q| that these returns allow.

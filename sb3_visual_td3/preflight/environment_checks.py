@@ -569,7 +569,7 @@ def _check_each_action(
     others: Sequence[NDArray[Any]],
     examination: Examination,
 ) -> None:
-    """Repeat a rollout with other values in one dimension of the actions, and check whether the results differ.
+    """Check for each dimension of the actions that other values in this dimension change the result of a rollout.
 
     :param env: the environments
     :param first: the rollout with the unchanged actions

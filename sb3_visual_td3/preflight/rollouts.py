@@ -78,7 +78,10 @@ class Rollout:
         return rewards_are_same and self.first_difference(other) is None
 
     def first_difference(self, other: Rollout) -> int | None:
-        """Return the step of the first observation that differs; 0 is the reset, None means that all are equal."""
+        """Return the first step at which two rollouts have different observations; None if there is no such step.
+
+        Step 0 is the observation after the reset.
+        """
         mine, others = self.parts(), other.parts()
         for step in range(min(len(self.observations), len(other.observations))):
             for key, values in mine.items():

@@ -212,7 +212,7 @@ def _check_tau(model: OffPolicyAlgorithm, examination: Examination) -> None:
 
 
 def _sigma_of(noise: ActionNoise) -> float | None:
-    """Return the standard deviation of an action noise; None if the noise has no such attribute."""
+    """Return the standard deviation of an action noise; None if the noise has no attribute ``sigma`` or ``_sigma``."""
     if isinstance(noise, VectorizedActionNoise):
         noise = noise.base_noise
     for name in ("sigma", "_sigma"):

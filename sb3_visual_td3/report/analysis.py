@@ -107,9 +107,10 @@ def effect(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on which criteria, diagnoses and verdict the settings of a run have changed.
+    """Return notes that list the results that would be different if only the event file of a run were read.
 
-    Settings are more often wrong than an event file, so a reader must see which results depend on them.
+    Some properties of the run are not in the event file and are taken from its settings. Settings are more often wrong
+    than an event file, so a reader must see which criteria and diagnoses, and whether the verdict, depend on them.
 
     :param given: the properties that the settings state
     :param series: series of the event file alone
@@ -157,9 +158,9 @@ class RunSections:
         """Compute the numbers that the sections of a report show.
 
         :param data: the series of the run
-        :param criteria: the results of the criteria, which name the tags that the run did not log
-        :param diagnoses: the diagnoses of the run; clipping_masks_divergence shows that the norms were taken after
-            clipping
+        :param criteria: the results of the criteria; they tell which of the needed tags the run did not log
+        :param diagnoses: the diagnoses of the run. If ``clipping_masks_divergence`` is among them, the logged gradient
+            norms seem to have been measured after clipping
         """
         # Sums and ratios of huge values overflow to infinity. Infinity is the right number here, so no warning is
         # shown.

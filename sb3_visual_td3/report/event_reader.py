@@ -302,7 +302,7 @@ def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None)
 
 
 def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> tuple[RunData, ...]:
-    """Read the files of a folder once; return every run that they hold, in the order of the wall-clock times.
+    """Read the files of a folder once, and return every run that they hold, in the order in which the runs began.
 
     :param path: the folder or the file that was requested
     :param files: the files of the folder
@@ -357,7 +357,7 @@ class RunReader:
         return self._combined(is_growing, are_apart=False)[-1]
 
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
-        """Return every run that the files hold, in the order of the wall-clock times in the files.
+        """Return every run that the files hold, in the order in which the runs began, by the wall-clock times.
 
         A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
         of the earlier file from the first repeated step onwards. A file that starts at the first steps again holds
@@ -469,7 +469,7 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _elsewhere(self) -> dict[str, Series]:
-        """Return ``elsewhere``, extended by the tags in ``final``, whose points lie at the last step of the run."""
+        """Return ``elsewhere`` with one more entry for each tag in ``final``: its points lie at the run's last step."""
         _, last = span(self.series, self.elsewhere.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}

@@ -56,7 +56,7 @@ class VerdictOverTime:
 
     @property
     def part_after(self) -> float | None:
-        """Return the fraction of the run after ``no_go_from``, in [0, 1]; None if the run does not end as NO-GO."""
+        """Return the fraction of the run's steps after ``no_go_from``; None if the last verdict is not NO-GO."""
         if self.no_go_from is None:
             return None
         return (self.end - self.no_go_from) / (self.end - self.begin)

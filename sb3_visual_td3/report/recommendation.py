@@ -207,7 +207,7 @@ class _Run:
         return None, None
 
     def _in_force(self, key: str, parameter: Parameter | None) -> Any:
-        """Return the value of a setting that the run used, in the units of ``key``; None if it is not known."""
+        """Return the value that the run used for the setting ``key``; None if it is not known."""
         for layer in self.settings.given:
             value = layer.value_or_group(key)
             if value is not None or key in layer.values:

@@ -138,8 +138,8 @@ def layer_state(layer: VecEnv) -> Any:
 def set_layer_state(layer: VecEnv, state: Any) -> None:
     """Set the state of a VecEnv wrapper.
 
-    :param layer: a wrapper of the same class and settings
-    :param state: the state returned by :func:`layer_state`
+    :param layer: a wrapper with the same class and settings as the wrapper whose state was read
+    :param state: the state returned by :func:`layer_state`; None changes nothing
     """
     if state is None:
         return

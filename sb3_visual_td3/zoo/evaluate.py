@@ -86,7 +86,10 @@ def _std(field: str, kind: type[Drive | Episode]) -> Quantity:
 
 
 def _per_km(field: str) -> Quantity:
-    """Return a function that sums a count over all episodes, per kilometre driven; NaN if nothing was driven."""
+    """Return a function that divides the sum of a count over all episodes by the kilometres that were driven.
+
+    The function returns NaN if nothing was driven.
+    """
     column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -531,7 +531,7 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Check the arguments of a class that a run's files name: its evaluation environment, and folders to write to.
+    """Check the arguments that a run's files give to a class: its evaluation environment, and paths to write to.
 
     :param path: dotted path of the class, such as a callback
     :param kwargs: its arguments

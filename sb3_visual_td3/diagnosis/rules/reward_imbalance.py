@@ -100,8 +100,12 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _since(largest: Series, terms: list[Series]) -> int | None:
-    """Return the step from which the largest term dominates, among the terms that were logged at the same steps."""
-    # Terms of different steps cannot be added. Terms that the same callback logs share their steps.
+    """Return the step from which the largest term outweighs the other reward terms; None if it never does.
+
+    The term outweighs the others where it makes up more than the fraction ``DOMINATES`` of the sum of all magnitudes.
+    """
+    # Only terms that were logged at the same steps as the largest term can be added to it. Terms that the same callback
+    # logs share their steps.
     together = [term for term in terms if np.array_equal(term.steps, largest.steps)]
     total = np.sum([np.abs(term.values) for term in together], axis=0)
     return onset(largest, np.abs(largest.values) > DOMINATES * total)

@@ -284,7 +284,7 @@ def _is_paved(ground: Ground, places: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: Actor) -> NDArray[np.float64]:
-    """Return the cosine of the angle between each ray and the side of the box that it hits.
+    """Return the cosine of the angle at which each ray hits a box, measured from the normal of the side that it hits.
 
     :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
     :param places: the points at which the rays end, ``(n_rays, 3)``.

@@ -152,10 +152,10 @@ def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m:
     """Paint a line of a given width into ``raster``, in place, with smooth edges.
 
     :param raster: the raster.
-    :param strip: the line, in metres of the world, and its width.
+    :param strip: the line, in world coordinates in metres, and its width.
     :param grey: the grey value to paint.
-    :param x0_m: x of the raster's outer corner in the world.
-    :param y0_m: y of the raster's outer corner in the world.
+    :param x0_m: the least x that the raster covers, in world coordinates.
+    :param y0_m: the least y that the raster covers, in world coordinates.
     """
     texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5  # as Ground.from_world
     fixed = (texels * 2**_SUBPIXEL_BITS).round().astype(np.int32)

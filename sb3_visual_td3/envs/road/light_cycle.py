@@ -53,7 +53,7 @@ class _Cycle:
         self.reset()
 
     def reset(self) -> None:
-        """Restart the cycle: the lights of its first stage become green."""
+        """Set the cycle back to its beginning, where its first group of lights is green and the others are red."""
         self.stage = 0
         self.colour: LightColour = "green"
         self.elapsed_s = 0.0

@@ -253,8 +253,8 @@ def _routes_from(
     :param start: the place at which the routes start.
     :param length_m: least and greatest length of a route, in metres.
     :param turns: least and greatest number of turns.
-    :return: for each such lane the route to the nearest possible goal on it, and the length of the lane beyond this
-        goal, in metres, on which the route may end too.
+    :return: for each such lane the route to the nearest possible goal on it, and how many metres farther along the lane
+        the goal may lie.
     """
     # The search is bounded by cost, and each lane change adds to the cost of a route but not to its length.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M

@@ -246,7 +246,10 @@ class StreetLife:
         return found
 
     def walker_obstacles(self) -> list[tuple[int, float]]:
-        """Return for each pedestrian on the road the index of a route point and the lateral offset in metres."""
+        """Return the places of all pedestrians who are crossing the road.
+
+        :return: for each pedestrian the index of a route point, and the lateral offset from it in metres.
+        """
         return [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
 
     def is_closed(self, segment: int) -> bool:

@@ -1,4 +1,4 @@
-"""Compute the numbers about the critics: Q values, the distance of the two critics, and Q compared with its bound."""
+"""Compute the numbers about the critics: Q values, how far the critics disagree, and Q compared with its bound."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Quantity:
     :param last: last value
     :param mean: mean of the values
     :param std: standard deviation of the values
-    :param largest: the largest magnitude
-    :param largest_step: step of the largest value
+    :param largest: the largest magnitude of a value
+    :param largest_step: the step at which this magnitude was logged
     """
 
     tag: str
@@ -68,15 +68,15 @@ class TwinRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Twins:
-    """Hold the distance of the two critics at their common steps.
+    """Hold how far the Q values of the two critics differ, at the steps at which both were logged.
 
-    :param n: number of common steps
+    :param n: number of these steps
     :param mean_distance: mean of |Q1 - Q2|
     :param max_distance: largest |Q1 - Q2|
-    :param max_step: step of the largest distance
+    :param max_step: step of the largest |Q1 - Q2|
     :param mean_difference: mean of Q1 - Q2, with its sign
     :param scale: the largest |Q| of both critics, at least 1
-    :param rows: the values of both critics at about a dozen of the common steps
+    :param rows: the values of both critics at about a dozen of these steps
     """
 
     n: int
@@ -89,7 +89,7 @@ class Twins:
 
     @property
     def part_of_scale(self) -> float:
-        """Return the mean distance of the two critics, divided by the scale of their Q values."""
+        """Return the mean of |Q1 - Q2|, divided by the largest |Q| of both critics (at least 1)."""
         return self.mean_distance / self.scale
 
 
@@ -112,7 +112,7 @@ class Critics:
 
     :param values: statistics of the Q values
     :param losses: statistics of the losses
-    :param twins: the distance of the two critics; None if their tags have no common step
+    :param twins: how far the two critics differ; None if there is no step at which both were logged
     :param bound_use: per tag, the largest ratio of its Q values to their bound
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
     :param support: the actor's loss compared with the Q values; None if one of the two was not logged

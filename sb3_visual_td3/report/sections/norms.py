@@ -130,7 +130,8 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
     """Compute the norms of the groups that were logged, and their ratios.
 
     :param data: the series of the run
-    :param diagnoses: diagnoses of the run; clipping_masks_divergence shows that the norms were taken after clipping
+    :param diagnoses: diagnoses of the run. If ``clipping_masks_divergence`` is among them, the logged norms seem to
+        have been measured after clipping
     """
     groups = tuple(
         _group(data, group, series) for group in GROUP_NAMES if len(series := data[tags.GRADIENT_NORM[group]].finite)
