@@ -9,7 +9,7 @@ from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 
 
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
-    """Return ``value`` as an int from ``minimum`` to ``maximum``; NumPy integers and ``8.0`` are accepted.
+    """Check that ``value`` is an integer in a given range, and return it; NumPy integers and ``8.0`` are accepted.
 
     :param name: name of the argument, for the error message.
     :param value: the value to check.
@@ -30,7 +30,7 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
 
 
 def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
-    """Return ``value`` as a float from ``minimum`` to ``maximum``; NumPy numbers are accepted.
+    """Check that ``value`` is a number in a given range, and return it as a float; NumPy numbers are accepted.
 
     :param name: name of the argument, for the error message.
     :param value: the value to check.

@@ -134,7 +134,7 @@ MAX_ROWS = 12
 def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
     """Return about a dozen evenly spaced points of a series, with its first, last and largest point.
 
-    :param series: finite, not empty
+    :param series: the points to choose from, at least one, all of them finite
     :param n_rows: number of points, not counting the point of the largest magnitude
     """
     # A reader often looks for the point of the largest magnitude, and even spacing would miss it.

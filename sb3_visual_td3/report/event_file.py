@@ -242,8 +242,8 @@ class Track:
     """Hold the points of one tag in the order of the file.
 
     :param order: ``(n,) int64``, the number of the record of each point, increasing
-    :param steps: ``(n,) int64``, in any order
-    :param values: ``(n,) float64``
+    :param steps: ``(n,) int64``, the step of each point; steps may go back
+    :param values: ``(n,) float64``, the value of each point
     """
 
     order: StepArray

@@ -496,12 +496,12 @@ class VisualTD3Policy(TD3Policy):
     def _network_kwargs(
         self, kwargs: dict[str, Any], features_extractor: BaseFeaturesExtractor | None, keys: Sequence[str] | None
     ) -> dict[str, Any]:
-        """Return the arguments of an actor or of the critics.
+        """Return the arguments with which this package's actor or critics are built.
 
-        :param kwargs: the arguments that Stable-Baselines3's network takes
+        :param kwargs: the arguments that Stable-Baselines3's actor or critics take
         :param features_extractor: the features extractor; None for a new one
         :param keys: keys of the observation that the network reads; None for all
-        :return: the arguments of our network
+        :return: these arguments, a features extractor, and the arguments that only this package's networks take
         """
         trunk_dim, skip = self.trunk_dim, self.vectors_skip_trunk
         if keys is not None:

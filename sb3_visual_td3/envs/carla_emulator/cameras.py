@@ -281,7 +281,7 @@ def _paint_face(
 ) -> None:
     """Fill a face with one value, in place.
 
-    :param picture: ``(height, width)`` or ``(height, width, n_channels)``.
+    :param picture: the picture to paint into, ``(height, width)`` or ``(height, width, n_channels)``.
     :param face: the face to fill.
     :param focal: the focal length in pixels.
     :param value: the value of each channel.

@@ -270,7 +270,7 @@ _ALL = np.concatenate([_LAND, _ROAD, _SKY])
 def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
     """Colour a grey picture: sky above the horizon, road or land below it.
 
-    :param grey: ``(height, width) uint8``.
+    :param grey: the grey picture, ``(height, width) uint8``.
     :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
     :param horizon: the row at which the ground begins.
     :return: ``(height, width, 3) uint8``, RGB, a new array.
@@ -289,7 +289,7 @@ def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDA
 def tint_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Colour a grey picture as ``tint`` does, but for a camera with any direction, whose horizon may be oblique.
 
-    :param grey: ``(height, width) uint8``.
+    :param grey: the grey picture, ``(height, width) uint8``.
     :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
     :param is_sky: ``(height, width) bool``: True where the picture shows the sky.
     :return: ``(height, width, 3) uint8``, RGB, a new array.

@@ -148,7 +148,7 @@ class WeatherFilter:
     def apply(self, frame: NDArray[np.uint8]) -> None:
         """Apply light and haze, but no rain, to ``frame`` in place.
 
-        :param frame: ``(height, width) uint8`` or ``(height, width, 3) uint8``.
+        :param frame: the frame to change, ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
         """
         gain, veil = self._gain, self._veil
         if frame.ndim == 3:
@@ -161,7 +161,7 @@ class WeatherFilter:
     def draw_rain(self, frame: NDArray[np.uint8], tick: int) -> None:
         """Draw the streaks of rain of one tick onto ``frame``, in place.
 
-        :param frame: ``(height, width) uint8`` or ``(height, width, 3) uint8``.
+        :param frame: the frame to change, ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
         :param tick: number of the tick; each tick has its own streaks.
         """
         if not self._n_streaks:

@@ -23,7 +23,7 @@ _FINE_M = 0.25
 def along_line_m(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return for each point of a line its distance from the first point, measured along the line, ``(n,)``.
 
-    :param points_m: ``(n, 2)``: x and y in metres.
+    :param points_m: the points of the line, ``(n, 2)``: x and y in metres.
     """
     return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_m, axis=0), axis=1))])
 
@@ -60,7 +60,7 @@ def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
 def mended(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a line whose corners are rounded if any bend is too sharp for a car, otherwise the same line.
 
-    :param points_m: ``(n, 2)``, in driving order, without backward steps.
+    :param points_m: the points of the line, ``(n, 2)``, in driving order, without backward steps.
     :return: ``(n, 2)``: the same points, or the points of the smoothed line. The ends do not move.
     """
     if _sharpest_per_m(points_m) <= _SHARPEST_PER_M:

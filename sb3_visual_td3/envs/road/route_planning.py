@@ -283,7 +283,7 @@ def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> 
     A place may lie on several lanes, for example in a junction. Lanes are chosen so that the whole route is shortest.
 
     :param graph: the lanes of the map.
-    :param places: two or more.
+    :param places: the places that the route leads through, in this order; two or more.
     :param name: the name of the route, for messages.
     :return: the route.
     :raises ValueError: if a place is not on a lane, or there is no way from one place to the next.

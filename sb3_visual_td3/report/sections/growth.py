@@ -159,7 +159,7 @@ def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
 def log_slope(series: Series) -> float | None:
     """Return the robust slope of log|x| per step; None with fewer than two distinct steps.
 
-    :param series: finite, without zeros
+    :param series: the points, all of them finite and none of them 0
     """
     return of_or_none(theil_sen_slope(series.steps.astype(np.float64), np.log(np.abs(series.values))))
 
