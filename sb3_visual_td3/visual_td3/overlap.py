@@ -7,9 +7,9 @@ updates that are due after one rollout are made during the first step of the nex
     overlapped           step 1 | step 2            | step 3            | ...
                                 | updates 1         | updates 2         |
 
-The number of updates is the same. They sample the same replay buffer, because the running step is not in it yet. The
-one difference is that the action of the running step is chosen before the updates. During the updates after the last
-step, the simulator waits.
+The number of updates is the same, and the updates sample the same replay buffer, because the running step is not yet
+stored. The one difference is that the action of the running step is chosen before the updates. During the updates after
+the last step, the simulator waits.
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ class VisualActor(Actor):
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Return the actor's weights and their names, without the weights of an encoder that belongs to the critic.
 
-        ``nn.Module.parameters()`` uses this method. With ``remove_duplicate=False`` the critic's encoder is included,
-        because torch.export uses this argument to find all weights that the module needs.
+        ``nn.Module.parameters()`` uses this method. With ``remove_duplicate=False`` the critic's encoder is included:
+        torch.export passes this argument, and must find all weights that the module needs.
 
         :param prefix: see ``nn.Module``
         :param recurse: see ``nn.Module``

@@ -137,8 +137,8 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
     """Check that gymnasium knows an environment.
 
     :param env_id: id of the environment, such as ``LiteDriving-v0``
-    :param packages: modules that have been imported because they should register it
-    :raises UsageError: if it is not registered; the message proposes a similar name
+    :param packages: the modules that the user named to register environments; they have been imported already
+    :raises UsageError: if the environment is not registered; the message proposes a similar name
     """
     if env_id in gym.registry:
         return

@@ -170,9 +170,9 @@ class BeginningCallback(BaseCallback):
 
     After ``learn``, rl-zoo 2.9 calls ``on_training_end`` of the first callback in its list, even if ``learn`` raised an
     exception. It does so to remove a progress bar from the screen. If the environment could not be reset, the bar has
-    not started, and ending it raises an error that hides the first exception. If the first callback is not a bar, it
-    would record the end of a complete run. BeginningCallback therefore takes the first place, and passes the call on
-    only to a bar that has started.
+    not started, and ending it raises an error that hides the first exception. If the first callback is not a bar,
+    this call would make it record the end of a complete run. BeginningCallback therefore takes the first place, and
+    passes the call on only to a bar that has started.
 
     :param first: the callback that would be first
     :param on_begin: called when the environment has been reset and the callbacks are set up
