@@ -235,7 +235,7 @@ def rate_tags(names: Iterable[str]) -> list[str]:
 
 
 class ReturnScale(NamedTuple):
-    """Hold the size of a run's returns, and the largest Q that is plausible with such returns.
+    """Hold how large the returns of a run are, and how large Q can be with such returns.
 
     :param largest: the 99 % quantile of |return|.
     :param allowed_q: the largest mean |Q| that these returns allow.

@@ -107,10 +107,10 @@ def effect(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes that list the results that would be different if only the event file of a run were read.
+    """Return notes on how the results of a run would differ if they were computed from the event file alone.
 
-    Some properties of the run are not in the event file and are taken from its settings. Settings are more often wrong
-    than an event file, so a reader must see which criteria and diagnoses, and whether the verdict, depend on them.
+    Properties that the event file does not show are taken from the run's settings. Settings are more often wrong than
+    an event file, so a reader must see which results depend on them.
 
     :param given: the properties that the settings state
     :param series: series of the event file alone
