@@ -281,7 +281,11 @@ def _evaluate(arguments: list[str]) -> int:
         help="set of routes to drive and score: lite-routes (on held-out maps), town01-train (with --maps "
         "Town01.xodr), town02-test, or the path of a route file of CARLA's leaderboard (with --maps)",
     )
-    parser.add_argument("--n-envs", type=positive_int, help="number of parallel environments (default: 10; in CARLA 1)")
+    parser.add_argument(
+        "--n-envs",
+        type=positive_int,
+        help="number of parallel environments (default: 10, or 1 if the environment needs a CARLA server)",
+    )
     parser.add_argument(
         "--stochastic", action="store_true", help="sample actions (by default the policy acts deterministically)"
     )

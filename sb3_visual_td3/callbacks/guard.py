@@ -180,7 +180,10 @@ class Guard:
             return self._stop(cause, "")
         # Without a limit, the guard would roll back a training run that cannot be cured again and again.
         if self.n_actions >= self.max_actions:
-            return self._stop(cause, f": {self.n_actions} actions have not cured it (max_actions={self.max_actions})")
+            return self._stop(
+                cause,
+                f": after {self.n_actions} actions (max_actions={self.max_actions}), there is a critical alert again",
+            )
         if self.on_critical == "reduce_lr":
             return self._lower_rates(cause, cause.step, n_updates, "")
         assert self._snapshots is not None

@@ -36,14 +36,15 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS
 
 HELP = (
     "YAML file that maps the tags in the event files to the names of this package, one per line: 'THEIRS: OURS', for "
-    "example 'Loss/qf1: train/critic_1_loss'. If THEIRS has another sign or factor, write 'THEIRS: {tag: OURS, scale: "
-    "-1}'. If OURS counts episodes (such as train/episode_length), point k of THEIRS is episode k. The tags of "
-    "CleanRL and Stable-Baselines3 need no such file. --write-tags writes a file to start from"
+    "example 'Loss/qf1: train/critic_1_loss'. If the values of THEIRS must be multiplied by a number to give "
+    "those of OURS, write this number as scale: 'THEIRS: {tag: OURS, scale: -1}'. If OURS counts episodes (such as "
+    "train/episode_length), point k of THEIRS is episode k. The tags of CleanRL and Stable-Baselines3 need no such "
+    "file. --write-tags writes a file to start from"
 )
 WRITE_HELP = (
     "write a file for --tags to this path. It lists every name that the run logged, with a guess of the name that "
     "this package uses for it. Correct the file, and give it with --tags. If PATH holds several runs, the names are "
-    "those of the first"
+    "those of the first run"
 )
 
 

@@ -87,9 +87,9 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
     lost = _lost_since_peak(analysis)
     if lost is not None and lost > _NEAR * NOTED_FALL:
         told = f"the last returns are below the best returns by {lost:.0%} of the gain"
-        limit = f"{NOTED_FALL:.0%} count as a fall"
+        limit = f"a loss of {NOTED_FALL:.0%} counts as a fall"
         if lost >= NOTED_FALL:
-            limit = "this would be a fall if it exceeded their noise"
+            limit = "this would count as a fall if it were larger than the noise of the returns"
         near.append(f"The policy keeps what it has learned: {told}; {limit} (learning)")
     return tuple(near)
 

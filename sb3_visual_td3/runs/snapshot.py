@@ -132,8 +132,8 @@ def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
         if marker in _FROM_TEXT and isinstance(content, str):
             return _FROM_TEXT[marker](content)
     raise ValueError(
-        f"a mapping of the snapshot has the keys {', '.join(plain)}, which is not a marker of this version: use the "
-        "version of sb3_visual_td3 that wrote the snapshot"
+        f"the snapshot stores a value as a mapping with {', '.join(plain)}, a form that this version does not know: "
+        "use the version of sb3_visual_td3 that wrote the snapshot"
     )
 
 

@@ -153,13 +153,13 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
             raise InvalidSettingError(
                 f"VecNormalize scales {key} of shape {given[key].shape}, but the policy sees {part.shape}: a "
                 "VecFrameStack or another wrapper outside VecNormalize changes the shape, and the replay buffer would "
-                "hold observations of the inner shape. Put VecNormalize outside, or normalise rewards only: "
+                "hold observations of the shape inside it. Put VecNormalize outside, or normalise rewards only: "
                 "{norm_obs: false, norm_reward: true}"
             )
         raise InvalidSettingError(
             f"{key} has the shape {given[key].shape} inside VecNormalize and {part.shape} for the policy: a wrapper "
-            "outside VecNormalize changes the shape, and the replay buffer would hold observations of the inner shape. "
-            "Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
+            "outside VecNormalize changes the shape, and the replay buffer would hold observations of the shape inside "
+            "it. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
         )
 
 
@@ -206,7 +206,7 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
                 f"VisualMultiInputPolicy; {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__} and "
-                "is trained as by Stable-Baselines3's TD3. Inherit from one of these classes, with actor_lr and "
+                "is trained as Stable-Baselines3's TD3 trains it. Inherit from one of these classes, with actor_lr and "
                 "critic_lr instead of optimizers of your own, or leave the argument out"
             )
 

@@ -274,8 +274,8 @@ def head_input_dim(features_extractor: nn.Module, features_dim: int, trunk_dim: 
     n_vectors = len(is_picture_column) - sum(is_picture_column)
     if n_vectors in {0, len(is_picture_column)}:
         raise ValueError(
-            "vectors_skip_trunk=True: expected a Dict of pictures and vectors, with SB3's CombinedExtractor or ours; "
-            "drop vectors_skip_trunk"
+            "vectors_skip_trunk=True: expected a Dict observation with pictures and vectors, and SB3's "
+            "CombinedExtractor or ours; drop vectors_skip_trunk"
         )
     return trunk_dim + n_vectors
 

@@ -48,7 +48,7 @@ def check_can_overlap(env: VecEnv) -> None:
         if type(env).step is not VecEnv.step:
             raise ValueError(
                 f"overlap=True sends actions with step_async() and fetches replies with step_wait(), but "
-                f"{type(env).__name__} has its own step(): move what it does into step_wait()"
+                f"{type(env).__name__} has its own step(): move the work of this step() into step_wait()"
             )
         env = env.venv
 

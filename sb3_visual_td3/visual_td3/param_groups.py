@@ -80,7 +80,7 @@ def group_optimizers(policy: TD3Policy) -> None:
         if not trained <= held <= every:
             raise ValueError(
                 f"{type(policy).__name__}: the {network}'s optimizer holds {len(held)} weights, expected all "
-                f"{len(trained)} weights of the {network} that train. To freeze weights, set requires_grad=False or "
+                f"{len(trained)} trainable weights of the {network}. To freeze weights, set requires_grad=False or "
                 f"use a rate of 0 ({network}_lr, {network}_cnn_lr)"
             )
         settings = [

@@ -47,9 +47,9 @@ END_ON_HELP = (
     "(default: SIGTERM SIGUSR1)"
 )
 EXIT_CODES = (
-    "exit codes: 0 trained, even if a callback stopped it; 1 crashed; 2 bad usage; 4 a bug, in our code or in a "
-    "callback or environment of yours; 74 the final model could not be saved; 75 a signal ended it; 130 Ctrl-C. After "
-    "1, 4, 74, 75 and 130, 'visual-td3 resume RUN_DIR' continues from the newest snapshot"
+    "exit codes: 0 trained, even if a callback ended the training; 1 crashed; 2 bad usage; 4 a bug, in our code or in "
+    "a callback or environment of yours; 74 the final model could not be saved; 75 a signal ended the training; "
+    "130 Ctrl-C. After 1, 4, 74, 75 and 130, 'visual-td3 resume RUN_DIR' continues from the newest snapshot"
 )
 _LARGEST_SEED = 2**32 - 1
 _MIN_SIMILARITY = 0.7

@@ -132,7 +132,9 @@ def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> 
     for name in maps:
         n_given = len(settings.given_on(name))
         if not n_given:
-            raise ValueError(f"--suite {path}: the file has no route on {name}; give the maps of its towns as --maps")
+            raise ValueError(
+                f"--suite {path}: the file has no route on {name}; give only maps of the file's towns as --maps"
+            )
         kwargs = {"maps": [name], "route": "file", "route_file": path}
         parts.append(SuitePart(Path(name).stem, kwargs, min(n_given, n_routes or n_given)))
     return parts

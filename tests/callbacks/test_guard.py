@@ -302,7 +302,7 @@ def test_actions_are_limited_and_a_window_of_updates_apart(tmp_path, capsys):
     first, second, last = actions_in(tmp_path)
     assert "(action 1 of 2)" in first["meaning"]
     assert "now 0.25 times the given rates (action 2 of 2)" in second["meaning"]
-    assert last["meaning"].startswith("training stops: 2 actions have not cured it (max_actions=2). ")
+    assert last["meaning"].startswith("training stops: after 2 actions (max_actions=2), there is a critical")
     assert last["step"] == model.num_timesteps < 2_000
     assert WINDOW <= second["step"] - first["step"] <= WINDOW + 40
     assert WINDOW <= last["step"] - second["step"] <= WINDOW + 40
@@ -410,7 +410,7 @@ def test_actions_of_the_guard_count_in_a_resumed_run(tmp_path):
     assert "(action 2 of 2)" in second.act_on(alert, 100 + WINDOW).meaning
     assert model.lr_scale == 0.25
     assert not second.has_stopped
-    assert "2 actions have not cured it" in second.act_on(alert, 100 + 2 * WINDOW).meaning
+    assert "after 2 actions (max_actions=2)" in second.act_on(alert, 100 + 2 * WINDOW).meaning
     assert second.has_stopped
 
 
@@ -512,7 +512,7 @@ def test_weights_that_break_again_and_again_end_the_training(tmp_path):
     trained(model, tmp_path, [Always(ONSET, break_weights), guard("rollback", max_actions=2)])
     *acted, last = actions_in(tmp_path)
     assert [action["step"] for action in acted] == [166, 167], "weights that are not finite cannot wait"
-    assert last["meaning"].startswith("training stops: 2 actions have not cured it")
+    assert last["meaning"].startswith("training stops: after 2 actions (max_actions=2)")
     assert model.num_timesteps == 169
 
 

@@ -214,7 +214,7 @@ def test_a_part_of_the_gain_that_is_lost_is_told_beside_a_go() -> None:
     analysis = analysed(run)
     assert analysis.verdict is Verdict.GO
     (near,) = (told for told in near_misses(analysis) if "(learning)" in told)
-    assert re.search(r"below the best returns by 24% of the gain; 30% count as a fall", near)
+    assert re.search(r"below the best returns by 24% of the gain; a loss of 30% counts as a fall", near)
 
 
 # ---- a whole run

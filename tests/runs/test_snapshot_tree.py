@@ -137,7 +137,7 @@ def test_a_list_that_holds_itself_is_refused() -> None:
     ],
 )
 def test_an_unknown_marker_is_refused(plain: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"is not a marker of this version"):
+    with pytest.raises(ValueError, match=r"a form that this version does not know"):
         join({"a": [plain]}, [np.zeros(1)])
 
 

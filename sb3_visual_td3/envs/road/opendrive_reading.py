@@ -143,7 +143,7 @@ def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> Non
         for name in ("incomingRoad", "connectingRoad"):
             if connection.get(name) not in roads:
                 raise _fault(
-                    source, f"a junction with {name}={connection.get(name)!r}", "one of the file's roads", "fix it"
+                    source, f"a junction with {name}={connection.get(name)!r}", "one of the file's roads", "fix the id"
                 )
 
 
