@@ -608,7 +608,7 @@ def judge_learning(data: SeriesSet) -> Learning:
         answer = "unknown"
         reasons.append(
             f"{lengths.name}: episodes last longer, and an episode still costs more than half of its first cost: the "
-            "policy may have learned to stand still, and no more"
+            "policy may have learned to stand still, and nothing else"
         )
     return Learning(answer, speaks, tuple(curves), tuple(reasons))
 

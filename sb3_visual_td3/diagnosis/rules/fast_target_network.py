@@ -91,8 +91,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
             q.name,
             int(q.steps[0]),
             float(q.values[0]),
-            f"the rewards of {rounded(ahead)} steps after at most {rounded(n_updates)} updates; with tau = 0.005 it "
-            f"would be those of {rounded(1.0 + 0.005 * n_updates)} steps",
+            f"as large as the rewards of {rounded(ahead)} steps, after at most {rounded(n_updates)} updates; with "
+            f"tau = 0.005 it would be as large as those of {rounded(1.0 + 0.005 * n_updates)} steps",
         ),
     )
     remedy = (

@@ -94,7 +94,7 @@ def _gap_of_loss(data: SeriesSet) -> RuleResult | None:
     if found is None:
         return None
     evidence = Evidence.last_of(
-        loss, f"minus this loss, the policy's value, exceeds Q by {rounded(found.value)} times |Q|"
+        loss, f"minus this loss is the policy's value; it exceeds Q by {rounded(found.value)} times |Q|"
     )
     return replace(found, evidence=(evidence, Evidence.last_of(q1, "Q on replayed pairs at the same time")))
 
