@@ -540,7 +540,7 @@ def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any],
     if keys is None:
         return
     if not isinstance(space, spaces.Dict):
-        raise ValueError(f"{name}={keys!r}: expected a Dict observation, got {space}; drop {name}")
+        raise ValueError(f"{name}={keys!r} needs a Dict observation space, got {space}: drop {name}")
     if isinstance(keys, str) or not keys or not set(keys) <= space.spaces.keys():
         raise ValueError(f"{name}={keys!r}: expected a list of one or more of {list(space.spaces)}")
     if encoder == "shared":

@@ -115,5 +115,5 @@ def test_keys_that_do_not_fit_are_refused(make_model, policy_kwargs, message):
 
 
 def test_keys_need_a_dict_of_observations(make_model):
-    with pytest.raises(ValueError, match=r"actor_keys=\['camera'\]: expected a Dict observation, got Box"):
+    with pytest.raises(ValueError, match=r"actor_keys=\['camera'\] needs a Dict observation space, got Box"):
         make_model(policy_kwargs={"encoder": "separate", "actor_keys": ["camera"]})

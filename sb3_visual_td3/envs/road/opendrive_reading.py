@@ -143,7 +143,10 @@ def _check_links(root: ElementTree.Element, roads: set[str], source: str) -> Non
         for name in ("incomingRoad", "connectingRoad"):
             if connection.get(name) not in roads:
                 raise _fault(
-                    source, f"a junction with {name}={connection.get(name)!r}", "one of the file's roads", "fix the id"
+                    source,
+                    f"a junction with {name}={connection.get(name)!r}",
+                    "the id of a road of the file",
+                    "fix the id",
                 )
 
 
