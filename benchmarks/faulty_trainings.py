@@ -404,7 +404,7 @@ _HEALTHY = {**_OURS, "learning_starts": 500}
 
 
 _LONGER = {**_OURS, "buffer_size": 20_000, "learning_starts": 1_000, "batch_size": 128, "train_freq": 2}
-"""What zoo_configs/visual_td3.yml has for LiteDriving-v0, but for a constant rate and one update per two steps."""
+"""What zoo_configs/visual_td3.yml has for LiteDriving-v0, but for a constant rate and gamma 0.99."""
 
 
 def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgorithm]:

@@ -153,9 +153,10 @@ def test_other_weights_are_deployed_within_the_context_and_the_policys_own_resto
     assert np.array_equal(model.predict(seen, deterministic=True)[0], before)
 
 
-def test_every_arm_changes_one_thing_of_the_preset() -> None:
-    preset = arguments_of(stability.ARMS["visual"])
+def test_every_arm_changes_one_thing_of_the_preset_or_of_the_preset_with_gamma_099() -> None:
     for name, arm in stability.ARMS.items():
+        base = stability.ARMS["gamma 0.99" if arm.changes.get("gamma") == 0.99 and name != "gamma 0.99" else "visual"]
+        preset = arguments_of(base)
         changed = {key for key, value in arguments_of(arm).items() if preset.get(key, "preset's") != value}
         changed |= {"learner"} if arm.algorithm is not VisualTD3 else set()
         changed |= {"rewards"} if "normalize" in arm.changes else set()
