@@ -53,7 +53,13 @@ def table(results: dict[str, dict[str, Any]], world: str, arms: Iterable[str], w
     return "\n".join(lines)
 
 
-BRIEF = {"visual": 'VisualTD3, preset "visual"', "SB3 TD3": "SB3 TD3", "SB3 SAC": "SB3 SAC", "sb3-contrib TQC": "TQC"}
+BRIEF = {
+    "visual": "VisualTD3, gamma 0.95",
+    "gamma 0.99": "VisualTD3, gamma 0.99",
+    "SB3 TD3": "SB3 TD3",
+    "SB3 SAC": "SB3 SAC",
+    "sb3-contrib TQC": "TQC",
+}
 BRIEF_HEADINGS = (
     "",
     "empty road, 10,000 steps: driven to the end",

@@ -6,8 +6,8 @@ the run drive ten episodes each on the two held-out maps, from the same places: 
 exponential averages of the actor and its encoder over the updates, corrected for their start; and the actor with the
 best return in training. None of them changes the training, so one run measures all of them. The current actor also
 drives on the training maps: if it gets worse on the held-out maps alone, it has not forgotten what it learned. At the
-end each policy drives 100 episodes from other places. Arms that change one setting of the preset have gamma 0.99, because
-the preset had it when they were measured; compare such an arm with the arm "gamma 0.99".
+end each policy drives 100 episodes from other places. Arms that change one setting of the preset have gamma 0.99,
+because the preset had it when they were measured; compare such an arm with the arm "gamma 0.99".
 
     python benchmarks/stability.py                                  # the preset, ten seeds
     python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
