@@ -357,8 +357,8 @@ class VisualTD3Policy(TD3Policy):
             raise ValueError(
                 f"pictures too small for {self.features_extractor_class.__name__}: {sizes}. NatureCNN's convolutions "
                 "need 36 x 36 pixels, encoder_arch='drq' takes 15 x 15. Render larger ones, or resize them "
-                "(gymnasium.wrappers.ResizeObservation). An entry that is not a picture needs a space with other "
-                "bounds than 0 and 255, or with one axis"
+                "(gymnasium.wrappers.ResizeObservation). If one of these entries is not a picture, give its space "
+                "other bounds than 0 and 255, or a single axis"
             ) from error
 
     @property
