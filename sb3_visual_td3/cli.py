@@ -136,9 +136,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder that holds the run's event files, for a run trained with -tb; logging continues in a new "
-        "subfolder of it. Without this flag, event files outside RUN_DIR are copied to RUN_DIR/tb, and logging "
-        "continues there",
+        help="folder for the event files; they are also looked for in it, if they are not where the run wrote them. "
+        "If DIR or the event files are outside RUN_DIR, the event files are copied to a new subfolder of DIR, and "
+        "logging continues in this subfolder; otherwise it continues in their folder (default: RUN_DIR/tb)",
     )
     parser.add_argument(
         "--without-logs",

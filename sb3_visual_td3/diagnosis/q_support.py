@@ -55,7 +55,7 @@ class QSupport(NamedTuple):
 
     @property
     def value_in_words(self) -> str:
-        """Return ``q_scale`` as text; for a ``q_scale`` of 1, a note says that a smaller |Q| counts as 1 too."""
+        """Return ``q_scale`` as text; a ``q_scale`` of 1 becomes ``1 (values below 1 count as 1)``."""
         return scale_value(self.q_scale)
 
     @property
@@ -67,7 +67,7 @@ class QSupport(NamedTuple):
 
 
 def scale_value(scale: float) -> str:
-    """Return a scale of Q as text; for a scale of 1, a note says that a smaller |Q| counts as 1 too.
+    """Return a scale of Q as text; a scale of 1 becomes ``1 (values below 1 count as 1)``.
 
     :param scale: the largest |Q| of a run, or :data:`FLOOR` (1) if the largest |Q| is smaller
     """

@@ -443,10 +443,16 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
-    With ten to nineteen points, the start is a single point, and one unlucky point must not decide. If the rise from
-    this point is doubtful (1 to 5 times the noise), the first three points give the level instead. A smaller rise
-    counts as no rise. A larger rise is beyond doubt: the first point then gives the level alone, because the policy may
-    have learned before the second point.
+    The level is the median of the first points, see :func:`_n_first`. With fewer than twenty points this is the first
+    point alone, which may be an outlier. So with ten to nineteen points, the median of the first three points is
+    returned instead, if the curve ends 1 to 5 times ``spread`` above its first point. With a larger rise the first
+    point gives the level, because the policy may have learned before the second point. With a smaller rise, too, the
+    first point gives the level.
+
+    :param values: the values of the curve
+    :param late: the level at the end of the curve
+    :param spread: standard deviation of the returns of single episodes
+    :return: the level, and the number of points
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
@@ -746,7 +752,7 @@ def _covers(series: Series, begin: int | None, end: int | None) -> bool:
 
 
 def _ends_at_once(lengths: Series) -> bool:
-    """Return whether episodes have shrunk to less than half of their first length, and to almost nothing."""
+    """Return whether episodes now last less than ``SHORT_EPISODE`` steps, and less than half as long as at first."""
     finite = lengths.finite
     if len(finite) < MIN_POINTS:
         return False

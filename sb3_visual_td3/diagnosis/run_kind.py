@@ -87,8 +87,9 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no name identifies it.
 
-    SB3's TD3 and DDPG log "actor_loss" and "critic_loss" under ``train/``. Other implementations of A2C and PPO use the
-    same words, but they also log an entropy or a "value" loss, and no Q.
+    An actor loss and a critic loss alone do not decide, because libraries other than SB3 log both for A2C and PPO, too.
+    A run counts as A2C or PPO if it has an actor loss and a "value" loss, and in addition either logs an entropy or has
+    no critic loss. Without these signs, SB3's ``train/actor_loss`` and ``train/critic_loss`` mean TD3 or DDPG.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

@@ -68,7 +68,9 @@ def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardW
         names = [weight.name for weight in fields(RewardWeights)]
         unknown = [name for name in reward if name not in names]
         if unknown:
-            raise ValueError(f"reward={dict(reward)!r}: there are no weights {unknown}; expected some of {names}")
+            raise ValueError(
+                f"reward={dict(reward)!r}: {unknown} are not names of weights; expected only names among {names}"
+            )
         return replace(REWARD_SETS["balanced"], **reward)
     if not isinstance(reward, str) or reward not in REWARD_SETS:
         raise ValueError(

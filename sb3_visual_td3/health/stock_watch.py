@@ -237,9 +237,9 @@ class StockWatch:
         }
 
     def describe(self) -> dict[str, tuple[Any, str]]:
-        """Return the settings of the model that are numbers, booleans or text, by name.
+        """Return the settings of the model that are numbers, booleans or text, as ``(value, source)`` by name.
 
-        Each value comes with its origin for the report, which is the name of the algorithm's class.
+        The source is the name of the algorithm's class, such as ``"SAC"``. Private attributes are left out.
         """
         plain = (bool, int, float, str)
         origin = type(self._model).__name__

@@ -67,9 +67,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param n_cars: number of other cars, 0 to 20. On the closed route they drive in both directions. On routes to a goal
         they drive on the whole map and choose their way at junctions; a short map has fewer cars. This package drives
         the cars, not CARLA's Traffic Manager.
-    :param traffic_lights: True to count red lights of the server's map that the vehicle runs, and to permit waiting at
-        red lights. The simulator shows its lights in any case. Only colour frames (``grayscale=False``) show which lamp
-        is on.
+    :param traffic_lights: True if the lights of the server's map count: the vehicle pays for each red light that it
+        runs, and waiting at a red light is not idling. The simulator shows its lights in any case. Only colour frames
+        (``grayscale=False``) show which lamp is on.
     :param n_walkers: number of pedestrians who cross the route, 0 to 50. They are CARLA's walkers, and cross at the
         same places and by the same rules as in ``LiteDriving-v0``.
     :param spawn: starting places of the episodes. On the closed route: ``"route"`` anywhere on the route, ``"points"``
