@@ -1,13 +1,13 @@
 # An image without GPU support that trains, judges and serves the CARLA emulator.
 #   docker build -t sb3-visual-td3 .
-#   docker run --rm -v "$PWD/logs:/work/logs" sb3-visual-td3 validate
+#   docker run --rm -v "$PWD/logs:/training/logs" sb3-visual-td3 validate
 # On Linux pip's default torch is the CUDA build, some gigabytes. PyTorch's website names the index of the CPU builds:
 #   docker build --build-arg TORCH_INDEX_URL=... -t sb3-visual-td3 .
 FROM python:3.11-slim
 
-# A process of its own user: what a hyperparameter file executes can change nothing but /work.
+# A process of its own user: what a hyperparameter file executes can change nothing but /training.
 RUN useradd --create-home --uid 1000 trainer \
-    && install -d -o trainer -g trainer /work
+    && install -d -o trainer -g trainer /training
 
 WORKDIR /src
 COPY constraints.txt ./
@@ -21,7 +21,7 @@ COPY zoo_configs zoo_configs
 RUN pip install --no-cache-dir --constraint constraints.txt '.[carla,plots,video]'
 
 USER trainer
-WORKDIR /work
+WORKDIR /training
 # No screen in a container: videos are drawn off-screen.
 ENV SDL_VIDEODRIVER=dummy
 ENTRYPOINT ["visual-td3"]

@@ -76,7 +76,7 @@ def pure_pursuit(env: gym.Env[Any, Any]) -> Callable[[Any], np.ndarray]:
 
 
 def busier(part: SuitePart, n_cars: int, n_walkers: int, has_lights: bool) -> SuitePart:
-    """Return a part with other road users, which its label names; the part itself if there are none."""
+    """Return a part with other road users, which its label names; the part itself if no others are asked for."""
     names = {f"{n_cars} cars": n_cars, f"{n_walkers} walkers": n_walkers, "lights": has_lights}
     label = ", ".join([part.label, *(name for name, is_there in names.items() if is_there)])
     others = {"n_cars": n_cars, "n_walkers": n_walkers, "traffic_lights": has_lights}

@@ -83,7 +83,7 @@ def _evidence(rule: ModuleType) -> list[str]:
 
 
 def _consequence(rule: ModuleType) -> list[str]:
-    """Return a sentence with the causes that can explain this diagnosis, or nothing if there are none."""
+    """Return a sentence with the causes that can explain this diagnosis, or nothing if no diagnosis explains it."""
     causes = RULES[rule.ID].explained_by
     if not causes:
         return []

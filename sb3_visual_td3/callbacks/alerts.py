@@ -32,8 +32,8 @@ class Alert(NamedTuple):
     :ivar step: environment steps at the time
     :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``
     :ivar level: ``warning``, ``critical`` or ``action``
-    :ivar value: the value that the rule compared with ``threshold``; NaN if there is none
-    :ivar threshold: the threshold that ``value`` exceeds; NaN if there is none
+    :ivar value: the value that the rule compared with ``threshold``; NaN for a rule without a value
+    :ivar threshold: the threshold that ``value`` exceeds; NaN for a rule without a threshold
     :ivar meaning: one sentence for the user
     :ivar since: gradient update at which the problem first showed; None if no update was affected by it
     :ivar remedy: the change that the user can make

@@ -213,7 +213,7 @@ def drive_episodes(
     :param description: label of the progress bar
     :param quiet: whether to hide the progress bar, which is shown on a terminal only
     :param render: whether to render each step
-    :param options: options of the first reset of each environment, such as ``{"route": 3}``; None if there are none
+    :param options: options of the first reset of each environment, such as ``{"route": 3}``; None for no options
     :return: results of the episodes, environment by environment
     :raises ValueError: if ``info`` of the environments lacks a key of a driving environment
     """

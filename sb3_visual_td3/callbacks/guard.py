@@ -156,7 +156,7 @@ class Guard:
         """End the training because of a non-finite value.
 
         :param n_updates: gradient updates made so far
-        :return: a message that names the last healthy snapshot, or says why there is none
+        :return: a message that names the last healthy snapshot, or says why no snapshot is healthy
         """
         self.has_stopped = True
         if self._snapshots is None:

@@ -288,7 +288,7 @@ def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
         return _unknown(names.Q_BOUND)
     value, detail, n_without = -1.0, "", 0
     for series in (data[tag].finite for tag in tags):
-        # For each value the index of the latest bound at or before its step, -1 where there is none yet.
+        # For each value the index of the latest bound at or before its step, -1 before the first bound.
         at = np.searchsorted(bound.steps, series.steps, side="right") - 1
         n_without += int((at < 0).sum())
         limits = np.where(at >= 0, bound.values[np.maximum(at, 0)], 0.0)

@@ -122,7 +122,7 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
 
 
 def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the worst verdict of several runs; INSUFFICIENT if there are none."""
+    """Return the worst verdict of several runs; INSUFFICIENT without any run."""
     given = set(verdicts)
     order = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
     return next((verdict for verdict in order if verdict in given), Verdict.INSUFFICIENT)

@@ -121,7 +121,7 @@ def _start(ray: Any) -> None:
 
 
 def _join(ray: Any, address: str) -> None:
-    """Connect to a running Ray; if there is none, raise a ValueError that says how to start Ray."""
+    """Connect to a running Ray; if no Ray runs, raise a ValueError that says how to start one."""
     try:
         _probe(address)
         ray.init(address=address, logging_level="ERROR")

@@ -65,7 +65,7 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
     """Refuse images that no encoder of this package can read.
 
     :param space: the observation space of the policy
-    :param normalizer: the VecNormalize around the environment; None if there is none
+    :param normalizer: the VecNormalize around the environment; None without a VecNormalize
     :raises InvalidSettingError: if stacked frames have a separate axis, or if VecNormalize scales the pixels
     """
     for key, part in parts_of(space).items():
@@ -130,7 +130,7 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
     observations of another shape than the policy sees.
 
     :param space: the observation space of the policy
-    :param normalizer: the VecNormalize around the environment; None if there is none
+    :param normalizer: the VecNormalize around the environment; None without a VecNormalize
     :raises InvalidSettingError: if VecNormalize scales observations, and a wrapper outside it changes the shape of an
         observation, for example by stacking
     """

@@ -28,7 +28,7 @@ class ExportableActor(nn.Module):
     :param actor: the network, which is used without a copy
     :param observation_space: the policy's observation space
     :param action_space: the environment's action space
-    :param normalizer: the VecNormalize that scales observations before the policy sees them; None if there is none
+    :param normalizer: the VecNormalize that scales observations before the policy sees them; None if they are raw
     :param keys: the keys of a Dict observation that the actor reads; None for all
     """
 

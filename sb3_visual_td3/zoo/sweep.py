@@ -41,7 +41,7 @@ TRAIN_LOG = "train.log"
 class Done(NamedTuple):
     """Hold the result of one Ray task: a training run or a worker of a search.
 
-    :ivar run_dir: the folder of the run; None if there is none
+    :ivar run_dir: the folder of the run; None if the run has no folder
     :ivar problem: the failure in one line; empty if the task succeeded
     :ivar code: the exit code
     """

@@ -357,7 +357,7 @@ def image_message(
     :param sky: the light and haze; None for a clear day.
     :param things: all vehicles and walkers.
     :param tick: the number of the tick, which seeds the rain.
-    :param roadside: the traffic lights and signs; None if there are none.
+    :param roadside: the traffic lights and signs; None for a map without them.
     """
     width = int(sensor.float_attribute("image_size_x", 800))
     height = int(sensor.float_attribute("image_size_y", 600))
@@ -425,7 +425,7 @@ def _figures_of(things: Sequence[Actor], roadside: Roadside | None) -> Figures:
     """Return pedestrians, traffic lights and stop lines in the form that the camera of ``envs.lite`` draws.
 
     :param things: vehicles and walkers.
-    :param roadside: the traffic lights and signs; None if there are none.
+    :param roadside: the traffic lights and signs; None for a map without them.
     """
     people = [Person(*thing.box[:2]) for thing in things if isinstance(thing, Walker)]
     if roadside is None:

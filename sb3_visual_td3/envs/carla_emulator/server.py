@@ -110,7 +110,7 @@ class Acceptor:
         self._refill()
 
     def accept(self) -> socket.socket | None:
-        """Return the next connection; None if there is none, or if it had to be refused."""
+        """Return the next connection; None if no client is waiting, or if the connection had to be refused."""
         self._refill()
         try:
             connection, _ = self._listener.accept()

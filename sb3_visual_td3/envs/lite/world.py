@@ -45,7 +45,7 @@ class LiteWorld:
     :param traffic: number and behaviour of the other cars.
     :param routes: the routes to drive; the closed route by default.
     :param map_groups: the names of the maps, by group.
-    :param street_life: traffic lights and pedestrians; by default there are none.
+    :param street_life: traffic lights and pedestrians; the default world has neither.
     :raises ValueError: if ``tick_s`` is out of range.
     """
 

@@ -48,7 +48,7 @@ class RouteLine(NamedTuple):
     """Which marks the road has at each point, as an index into the ``marks`` of ``RoutePath``; 0 stands for no
     marks."""
     manoeuvre: NDArray[np.intp]
-    """Number of the manoeuvre at each point; -1 where there is none."""
+    """Number of the manoeuvre at each point; -1 outside manoeuvres."""
 
 
 class RouteLane(NamedTuple):
@@ -398,7 +398,7 @@ def _commands_ahead(
 ) -> list[tuple[Command, float]]:
     """Return the command at each point of a route, and the distance to where it applies.
 
-    :param numbers: ``(n,)``: number of the manoeuvre at each point; -1 where there is none.
+    :param numbers: ``(n,)``: number of the manoeuvre at each point; -1 outside manoeuvres.
     :param commands: the command of each manoeuvre.
     :param along_m: ``(n,)``: distance of each point from the start.
     :param goal_m: distance of the goal from the start.

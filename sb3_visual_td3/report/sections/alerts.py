@@ -46,8 +46,8 @@ class Alert:
     :param n_points: number of points
     :param n_active: number of points that are 1
     :param logged: step of the first point and step of the last point, active or not
-    :param first_step: step of the first active point; None if there is none
-    :param last_step: step of the last active point; None if there is none
+    :param first_step: step of the first active point; None without such a point
+    :param last_step: step of the last active point; None without such a point
     :param stretches: the periods in which the alert was active
     """
 
