@@ -54,8 +54,8 @@ class Start(NamedTuple):
     scene_seed: int = 0
     """Seed of the parts of the scene that vary: traffic, weather, noise."""
     route_seed: int | None = None
-    """Seed of a random route, or the number of a given route; None on a closed route. With a route seed ``position`` is
-    ignored, because an episode begins at the start of the route."""
+    """Seed of a random route, or the index of the route if routes are given; None on a closed route. With a route seed
+    ``position`` is ignored, because an episode begins at the start of the route."""
 
 
 class BodySize(NamedTuple):

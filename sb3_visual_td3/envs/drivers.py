@@ -15,9 +15,9 @@ from sb3_visual_td3.envs.driving_env import DrivingEnv
 from sb3_visual_td3.envs.observation import to_vehicle_frame
 
 _PREVIEW_M = tuple(2.5 * number for number in range(11))
-"""Distances ahead of the vehicle of the points from which the driver recognises bends."""
+"""The driver looks for bends at points of the lane at these distances ahead of the vehicle."""
 _BEND_MPS2 = 4.0
-"""Lateral acceleration in a bend above which the driver slows down."""
+"""The driver slows down for a bend if its lateral acceleration would be larger than this."""
 _BRAKING_MPS2 = 2.0
 """Deceleration of the driver before a bend, a stop line or a pedestrian."""
 _HARD_BRAKING_MPS2 = 5.0

@@ -146,8 +146,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         """Begin an episode on a random map at a random place.
 
         :param seed: new seed of the environment's random stream; ``None`` continues the stream.
-        :param options: on routes to a goal ``{"route": n}``, where ``n`` is the number of a given route or the seed of
-            a random route. On a closed route it must be empty.
+        :param options: on routes to a goal ``{"route": n}``, where ``n`` is the seed of a random route, or the index of
+            the route if routes are given. On a closed route it must be empty.
         :return: the first observation and its info.
         :raises ValueError: if ``options`` contains anything else.
         """
@@ -211,7 +211,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return draw_hud(picture, self._task.info(self._map_name), self._reward_terms, self._control)
 
     def _read_options(self, options: dict[str, Any] | None) -> int | None:
-        """Return the number of the route in the options of a reset; None if the options are empty."""
+        """Return the entry ``"route"`` of the options of a reset; None if the options are empty."""
         if not options:
             return None
         if not self._backend.has_routes or set(options) != {"route"}:
@@ -224,7 +224,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _draw_start(self, route_seed: int | None) -> Start:
         """Choose the start of an episode at random, from the environment's random stream.
 
-        :param route_seed: the number or the seed of the route; None chooses a seed at random.
+        :param route_seed: the seed of a random route, or the index of the route if routes are given; None chooses this
+            number at random. It has no effect on a closed route.
         """
         rng = self.np_random
         # The order of these random choices must stay: another order would give other episodes for the same seed.

@@ -60,10 +60,11 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
     entry    meaning                                                    1 means
     =======  =========================================================  ==========
     0        speed                                                      15 m/s
-    1        offset from the centre of its own lane, to the left        3.5 m
+    1        offset from the centre of the lane, to the left            3.5 m
     2        heading error, to the left                                 90 degrees
-    3 to 10  forward and left of the lane's centre 5, 10, 15 and 20 m   20 m
-             ahead along the lane, in the vehicle's own frame
+    3 to 10  coordinates (forward, left) of four points in the          20 m
+             vehicle's own frame: the points on the lane's centre
+             line 5, 10, 15 and 20 m ahead
     =======  =========================================================  ==========
 
     :param state: the current state of the vehicle.

@@ -312,7 +312,7 @@ class CarlaBackend:
         self._ego = self._connection = None
 
     def share(self, address: Address) -> None:
-        """Use the server of another environment. The two environments take turns: one drives while the other pauses.
+        """Use the server of another environment. The two environments take turns.
 
         :param address: the server's address.
         """

@@ -30,7 +30,7 @@ from sb3_visual_td3.envs.task import Ending
 _LOG = logging.getLogger("sb3_visual_td3")
 _FIRST_PAUSE_S = 0.1
 _MAX_PAUSE_S = 5.0
-# How often a server that answers, but has never worked, may refuse a call before the environment gives up.
+# The environment gives up if a running server refuses this many requests before the first episode has started.
 _MAX_REFUSALS = 3
 # The client's message for a timeout: "time-out of 1500ms while waiting for the simulator".
 _TIMEOUT_TEXT = "time-out"
@@ -105,9 +105,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is still starting.
     :param restart_every: number of episodes after which the simulator is restarted, because CARLA's memory grows. Needs
         ``command``.
-    :param shares_server: whether another environment may drive on the same server while this one pauses, such as an
-        evaluation during a training run. The environment that calls ``reset()`` takes over the server; the episode of
-        the other environment ends as if the simulator had failed.
+    :param shares_server: True if another environment, such as the evaluation environment of a training run, uses the
+        same server. The two environments take turns: the one that calls ``reset()`` takes over the server, and the
+        episode of the other ends as if the simulator had failed.
     :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another seed.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
     :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
@@ -226,7 +226,7 @@ class CarlaDrivingEnv(DrivingEnv):
         return self._backend.server.address
 
     def share_server(self, host: str, port: int) -> None:
-        """Drive on the server that another environment uses, while that environment pauses; see ``shares_server``.
+        """Use the server of another environment; the two environments take turns (see ``shares_server``).
 
         :param host: the server's host.
         :param port: the server's RPC port.
@@ -234,7 +234,10 @@ class CarlaDrivingEnv(DrivingEnv):
         self._backend.share(Address(host, port))
 
     def lend_server(self) -> None:
-        """Leave the server to another environment. The next step here ends the episode, as after a failure."""
+        """Disconnect from the server, so that another environment can use it.
+
+        If an episode is running, the next ``step()`` ends it, as after a failure of the simulator.
+        """
         self._backend.withdraw()
 
     def reset(
@@ -276,16 +279,16 @@ class CarlaDrivingEnv(DrivingEnv):
                 return result
 
     def _is_hopeless(self, failure: SimulatorLostError) -> bool:
-        """Return whether no simulator was ever found, so that the port or the command is probably wrong."""
+        """Return whether this environment has never found a simulator: the port or the command is probably wrong."""
         if not isinstance(failure, SimulatorAbsentError):
             self._was_simulator_seen = True
         return not (self._was_simulator_seen or self._has_driven or self._backend.server.is_shared)
 
     def _is_refusal(self, failure: SimulatorLostError) -> bool:
-        """Return whether a request failed on a server that answers, before any reset has succeeded.
+        """Return whether a running server has refused a request before the first episode of this environment.
 
-        Such a failure counts as a refusal, which the server would probably repeat. A timeout does not count: while a
-        server loads its map, it answers only the version call, and other calls time out.
+        The server would probably refuse the same request again. A timeout is not a refusal: while a server loads its
+        map, it answers only the version call, and other calls time out. On a shared server no failure is a refusal.
 
         :param failure: the error that the request raised.
         """

@@ -121,8 +121,10 @@ def wait_for_server(
     :param is_starting: whether the server may still be starting. Otherwise one probe decides.
     :param check: function that is called before each further probe; it raises an error to end the wait early.
     :return: the version.
-    :raises SimulatorLostError: as :func:`server_version`, after ``timeout_s``.
-    :raises SimulatorUnusableError: as :func:`server_version`, or if the versions of client and server differ.
+    :raises SimulatorLostError: if nothing listens on the port, or the server does not answer. For a starting server
+        the error is raised only after ``timeout_s``.
+    :raises SimulatorUnusableError: if the host is unknown, the program on the port does not speak CARLA's protocol, or
+        the versions of client and server differ.
     """
     deadline, pause_s = time.monotonic() + timeout_s, _FIRST_RETRY_PAUSE_S
     while True:
@@ -332,12 +334,12 @@ class Server:
 
     @property
     def is_ours(self) -> bool:
-        """Return whether this object starts and ends the simulator."""
+        """Return whether this object starts the simulator and ends it."""
         return self.settings.command is not None and self._shared_address is None
 
     @property
     def is_shared(self) -> bool:
-        """Return whether another environment drives on the server while this environment pauses."""
+        """Return whether another environment may use the same server; the two environments take turns."""
         return self._shared_address is not None or self.settings.is_shared
 
     def share(self, address: Address) -> None:

@@ -50,15 +50,15 @@ class ServerSettings:
     command: str | None = None
     """The command that starts the simulator; None connects to a running simulator."""
     timeout_s: float = 10.0
-    """How long to wait for an answer, a tick or an image."""
+    """Longest wait for an answer, a tick or an image."""
     start_timeout_s: float = 120.0
-    """How long to wait for a simulator that starts or loads a map."""
+    """Longest wait for a simulator that starts or loads a map."""
     patience_s: float = 600.0
     """How long to keep reconnecting to the simulator after a failure."""
     restart_every: int | None = None
     """The number of episodes after which the simulator is restarted, because CARLA's memory grows; None for never."""
     is_shared: bool = False
-    """Whether another environment may drive on the same server while this one pauses, as an evaluation does."""
+    """Whether another environment, such as an evaluation environment, may use the same server; the two take turns."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.host, str) or not self.host:
@@ -113,7 +113,7 @@ class CameraMount:
     fov_deg: float = 90.0
     """The horizontal field of view in degrees."""
     position_m: tuple[float, float, float] = (CAMERA_AHEAD_M, 0.0, CAMERA_HEIGHT_M)
-    """The position forward, right and up from the vehicle's origin, in CARLA's axes."""
+    """The position forward, right and up from the vehicle's origin, in CARLA's coordinates."""
     rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Pitch (positive up), yaw (positive right) and roll, in degrees."""
     attributes: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,8 @@
-"""Control the pedestrians of an episode with CARLA's walkers.
+"""Show the pedestrians of an episode as CARLA's walkers.
 
-As in the embedded world, ``road.street_life`` determines where and when a pedestrian crosses, and how fast. A walker on
-the server follows each pedestrian by ``carla.WalkerControl``, so that the simulator animates its steps.
+As in the embedded world, ``road.street_life`` determines where and when a pedestrian crosses, and how fast. The server
+has one walker for each pedestrian. ``carla.WalkerControl`` makes the walker move in the same way, so that the simulator
+animates its steps.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Actor:
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tags with which semantic cameras show the actor, one byte each."""
+        """Return CARLA's semantic tags of the actor, one byte each; empty if semantic cameras do not show it."""
         return b""
 
     @property
@@ -117,7 +117,7 @@ class Actor:
         return [centre, list(self.extent_m), [0.0, 0.0, 0.0], self.id]
 
     def world_box(self) -> list[Any]:
-        """Return the msgpack form of the bounding box in the world's axes."""
+        """Return the msgpack form of the bounding box in world coordinates."""
         centre, half_sizes, _, number = self.bounding_box()
         place = attached_transform(self.world_transform, Transform(*centre))
         return [[place.x, place.y, place.z], half_sizes, [0.0, place.yaw, 0.0], number]
@@ -164,7 +164,7 @@ class Walker(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of pedestrians, with which semantic cameras show the walker."""
+        """Return CARLA's semantic tag for pedestrians, as one byte."""
         return _PEDESTRIAN_TAG
 
     @property
@@ -179,7 +179,7 @@ class Walker(Actor):
     def walk(self, direction: Vector, speed_mps: float) -> None:
         """Walk in a direction from the next tick onwards.
 
-        :param direction: direction in the world's axes, of any length. A zero vector stops the walker.
+        :param direction: direction in world coordinates, of any length. A zero vector stops the walker.
         :param speed_mps: speed of the walker in m/s.
         """
         self._is_placed = self._was_placed = False
@@ -244,7 +244,7 @@ class Prop(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of static objects, with which semantic cameras show the prop."""
+        """Return CARLA's semantic tag for static objects, as one byte."""
         return _STATIC_TAG
 
     @property
@@ -255,10 +255,10 @@ class Prop(Actor):
         return OrientedBox(*self.world_transform.pose, 2.0 * self.extent_m[0], 2.0 * self.extent_m[1])
 
 
-# A vehicle without physics that is put lower than this still counts as on the ground: clients place vehicles some
-# decimetres above the road and let them drop.
+# A vehicle without physics counts as on the ground up to this height: clients place vehicles some decimetres above the
+# road and let them drop.
 _ON_GROUND_BELOW_M = 2.0
-# A displacement without physics that is faster than this is a teleport, not a movement, and gives no velocity.
+# If a client moves a vehicle without physics faster than this, the move counts as a teleport and gives no velocity.
 _TELEPORT_MPS = 100.0
 
 
@@ -275,7 +275,7 @@ class Vehicle(Actor):
     """The forward speed that the vehicle keeps regardless of its pedals; None if the pedals control the speed."""
     lights: int = 0
     physics: list[Any] | None = None
-    """The engine and wheels that a client has set. They are stored for reading back and change nothing."""
+    """The engine and wheels that a client has set. The client can read them back; they have no other effect."""
     steers_like_carla: bool = False
     """Whether a ``vehicle.tesla.model3`` has CARLA's steering; if not, it steers like the embedded world's car."""
     is_server_traffic: bool = False
@@ -308,7 +308,7 @@ class Vehicle(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the semantic tag of this kind of vehicle, with which semantic cameras show the vehicle."""
+        """Return CARLA's semantic tag for this kind of vehicle, as one byte."""
         return bytes([self.model.semantic_tag])
 
     @property
@@ -339,7 +339,10 @@ class Vehicle(Actor):
 
     @property
     def altitude_m(self) -> float:
-        """Return the height above the ground: 0 if physics is on, or if a client placed the vehicle below 2 m."""
+        """Return the height above the ground in metres; 0 for a vehicle with physics, which drives on the ground.
+
+        A height of up to 2 m also counts as 0: clients place vehicles a little above the road and let them drop.
+        """
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
         return self.transform.z
@@ -504,7 +507,7 @@ class Hit(NamedTuple):
     actor: Actor
     other: Actor
     impulse: Vector
-    """The impulse on ``actor`` in kg m/s, in CARLA's axes."""
+    """The impulse on ``actor`` in kg m/s, in CARLA's coordinates."""
 
 
 class Collisions:

@@ -52,7 +52,7 @@ class ActorCalls:
         self._sim = simulation
 
     def on_get_actors_by_id(self, actor_ids: list[int]) -> list[Any]:
-        """Return those of the requested actors that exist."""
+        """Return the requested actors; ids of actors that do not exist are left out."""
         return [self._sim.actor_message(self._sim.actors[each]) for each in actor_ids if each in self._sim.actors]
 
     def on_get_spectator(self) -> list[Any]:
@@ -105,7 +105,7 @@ class ActorCalls:
         return self.on_set_actor_transform(actor_id, [location, rotation])
 
     def on_set_actor_target_velocity(self, actor_id: int, velocity: list[float]) -> Any:
-        """Set an actor's velocity in the world's axes."""
+        """Set an actor's velocity in world coordinates."""
         self._sim.actor(actor_id).set_velocity(vector_from_message(velocity, _MAX_SPEED_MPS))
         return VOID
 
@@ -117,7 +117,11 @@ class ActorCalls:
         return VOID
 
     def on_enable_actor_constant_velocity(self, actor_id: int, velocity: list[float]) -> Any:
-        """Make a vehicle drive at a constant speed: the forward part of a velocity in the vehicle's axes."""
+        """Make a vehicle keep the forward component of a velocity, regardless of its pedals.
+
+        :param actor_id: id of the vehicle.
+        :param velocity: x, y and z in the vehicle's own coordinates, in m/s. Only x, which points forward, counts.
+        """
         self._sim.vehicle(actor_id).constant_mps = max(0.0, checked_number(velocity[0], _MAX_SPEED_MPS))
         return VOID
 
@@ -449,7 +453,7 @@ class WorldCalls:
 
     def _labelled_point(self, location: list[float]) -> list[Any]:
         ground = self._sim.map.scene.ground
-        # Level 2 of the ground's image pyramid; y changes its sign from CARLA's to the embedded world's axes.
+        # Level 2 of the ground's image pyramid; y changes its sign from CARLA's to the embedded world's coordinates.
         column, row = (ground.from_world(2) @ (location[0], -location[1], 1.0))[:2].round().astype(int)
         height, width = ground.paved.shape
         is_inside = 0 <= row < height and 0 <= column < width

@@ -206,7 +206,7 @@ def _faces_of(block: Block, transform: Transform, axes: NDArray[np.float64], dis
     box = block.box
     cos, sin = math.cos(box.yaw_rad), math.sin(box.yaw_rad)
     half_l, half_w = 0.5 * box.length_m, 0.5 * box.width_m
-    # A side is visible if the camera, in the block's own axes, lies outside of that side's plane.
+    # A side is visible if the camera, in the block's own coordinates, lies outside of that side's plane.
     dx, dy = transform.x - box.x_m, -transform.y - box.y_m
     ahead, aside = dx * cos + dy * sin, dy * cos - dx * sin
     corners = ((half_l, -half_w), (half_l, half_w), (-half_l, half_w), (-half_l, -half_w))

@@ -379,7 +379,10 @@ def check_description(description: Any) -> str:
                 "client sends it"
             )
     if type_id not in BLUEPRINTS:
-        raise CallError(f"invalid actor description '{shortened(type_id).strip(chr(39))}'")
+        raise CallError(
+            f"invalid actor description '{shortened(type_id).strip(chr(39))}': expected the id of a blueprint; "
+            "world.get_blueprint_library() lists all blueprints"
+        )
     n_pixels = 1.0
     for attribute in attributes:
         match attribute:

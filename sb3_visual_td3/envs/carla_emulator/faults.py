@@ -23,14 +23,16 @@ _PATTERN = re.compile(r"(?P<kind>[a-z-]+)(=(?P<amount>\d+(\.\d+)?))?(@(?P<every>
 
 
 class Fault(NamedTuple):
-    """Describe a planned fault: active from the start, at one tick, or at every n-th tick."""
+    """Describe a planned fault, which happens from the start, at one tick, or at every n-th tick."""
 
     kind: str
     tick: int = 0
-    """The tick at which the fault happens, or its period in ticks; 0 if the fault is active from the start."""
+    """The tick at which the fault happens; its period in ticks if it repeats; 0 if it is active from the start."""
     repeats: bool = False
+    """Whether the fault happens at every ``tick``-th tick."""
     amount: float | None = None
-    """Seconds, images or spawns; None for the default of :meth:`ActiveFaults.activate`."""
+    """How long the fault lasts in seconds, or how many images or spawns it affects, depending on its kind. None for the
+    default of :meth:`ActiveFaults.activate`."""
 
     @property
     def is_active_from_start(self) -> bool:
@@ -69,8 +71,8 @@ def parse_fault(text: str) -> Fault:
             check_fault(kind, amount)
             return Fault(kind, tick, found["every"] is not None, amount)
     raise ValueError(
-        f"fault {text!r}: expected KIND@TICK, KIND@every:N or KIND=AMOUNT@TICK with TICK and N at least 1, "
-        f"KIND one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need a tick"
+        f"fault {text!r}: expected KIND[=AMOUNT], KIND[=AMOUNT]@TICK or KIND[=AMOUNT]@every:N, with TICK and N at "
+        f"least 1. KIND is one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need @TICK or @every:N"
     )
 
 
@@ -86,7 +88,7 @@ def check_fault(kind: object, amount: object = None) -> None:
     if amount is None:
         return
     if kind in _TAKE_NO_AMOUNT:
-        raise ValueError(f"fault {kind}={amount!r}: expected no amount; {kind} happens once")
+        raise ValueError(f"fault {kind}={amount!r}: expected no amount, because {kind} takes none; leave it out")
     is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
     number = float(amount) if is_number and abs(amount) <= _MAX_COUNT else math.nan  # type: ignore[arg-type]
     # Written so that NaN fails both comparisons.
@@ -151,7 +153,7 @@ class ActiveFaults:
         return True
 
     def truncate(self, image: bytes) -> bytes:
-        """Return all of an image, or about half of it while images are to be truncated.
+        """Return an image unchanged, or only about its first half if the fault "truncate-images" is active.
 
         The cut falls between two pixels of four bytes. A cut inside a pixel would end the client's process instead of
         delivering an image with too little data.

@@ -24,7 +24,7 @@ ROAD, BUILDING, VEGETATION, TERRAIN, SKY, ROAD_LINE = 1, 3, 9, 10, 11, 24
 """CARLA 0.9.16's semantic tags (``carla.CityObjectLabel``)."""
 FAR_M = 1000.0
 """The depth of the sky, which is CARLA's far plane for depth images."""
-# Samples per pixel along each axis of the ground's picture, which are averaged against aliasing.
+# The ground is drawn with this many samples per pixel along each axis, whose average prevents aliasing.
 _OVERSAMPLING = 2
 # Grey levels: the threshold between asphalt and paint, and the threshold below which the panorama shows hills and
 # houses.
@@ -38,17 +38,17 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Hold a range of picture rows, and a mask of the pixels in them that are drawn from one image of the ground.
+    """Hold a range of picture rows, and a mask of the pixels in them that are drawn from one level of the ground.
 
-    The picture is drawn at twice the camera's resolution. The ground is stored as several images of different
-    resolution; ``level`` is the index of one of them.
+    The picture is drawn at twice the camera's resolution. The ground raster is stored at several resolutions, called
+    levels.
     """
 
     level: int
     first_row: int
     last_row: int
     mask: NDArray[np.bool_]
-    """``(last_row - first_row, columns) bool``."""
+    """True for the pixels that are drawn from ``level``, ``(last_row - first_row, columns) bool``."""
 
 
 class FreeCamera:
@@ -156,11 +156,11 @@ class FreeCamera:
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
     def _lay_out(self) -> list[_Strip]:
-        """Choose for each sample of the picture a ground raster whose pixels are about as large as the sample.
+        """Choose for each sample of the picture the level of the ground whose pixels are about as large as the sample.
 
-        The ground is stored at several resolutions, like a mipmap. A sample is a part of a pixel of the picture.
+        A sample is a part of a pixel of the picture. The levels are resolutions of the ground raster, as in a mipmap.
 
-        :return: for each resolution that is used, the range of rows and the mask of the samples that are drawn from it.
+        :return: for each level that is used, the range of rows and the mask of the samples that are drawn from it.
         """
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -181,9 +181,10 @@ class FreeCamera:
     def _to_world(self, transform: Transform, oversampling: int, first_row: int) -> NDArray[np.float64]:
         """Return the homography from samples (column, row, 1) to homogeneous metres on the ground.
 
-        A sample with the image coordinates u and v has the ray ``axis + u * right - v * up``. The downward part of this
-        ray is called its descent. Divided by its descent and multiplied by the camera's height, the ray ends on the
-        ground. In homogeneous coordinates the descent is the third coordinate, so the map is linear in (1, u, v).
+        The ray through a sample with the image coordinates u and v is ``axis + u * right - v * up``. Let d be its
+        downward component and h the camera's height. The ray meets the ground where it has descended by h. From the
+        point below the camera, this place is ``h * forward / d`` ahead and ``h * left / d`` to the left. In homogeneous
+        coordinates it is ``(h * forward, h * left, d)``, which is linear in (1, u, v).
 
         :param transform: the camera's position and heading.
         :param oversampling: samples per pixel along each axis.
@@ -208,11 +209,11 @@ class FreeCamera:
         return np.asarray(pose_matrix(x, y, yaw) @ to_ground @ to_ray)
 
     def _warp(self, scene: Scene, transform: Transform, level: int, first_row: int, n_rows: int) -> NDArray[np.uint8]:
-        """Draw some rows of the picture, at twice the camera's resolution, from one image of the ground.
+        """Draw some rows of the picture, at twice the camera's resolution, from one level of the ground raster.
 
         :param scene: the map.
         :param transform: the camera's position and heading.
-        :param level: index of the image of the ground; each image has half the resolution of the one before it.
+        :param level: index of the level; each level has half the resolution of the one before it.
         :param first_row: the first row to draw.
         :param n_rows: number of rows to draw.
         :return: ``(n_rows, columns) uint8``.

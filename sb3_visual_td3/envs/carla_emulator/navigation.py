@@ -51,7 +51,7 @@ def navigation_file(footways: Footways) -> bytes:
     n_quads = len(footways.quads)
     if not n_quads or len(footways.corners_m) >= _MAX_CORNERS:
         return _SET.pack(_SET_MAGIC, _SET_VERSION, 0, 0.0, 0.0, 0.0, 1.0, 1.0, 1, 1)
-    # (n, 2): x and y in CARLA's axes, whose y has the opposite sign.
+    # (n, 2): x and y in CARLA's coordinates, whose y has the opposite sign.
     corners = footways.corners_m * (1.0, -1.0)
     low, high = corners.min(axis=0) - _MARGIN_M, corners.max(axis=0) + _MARGIN_M
     tile = _tile(footways, corners, low, high)

@@ -209,7 +209,7 @@ _ACTIVE = 1
 # f32 speed limit in km/h, u8 state of its traffic light, bool whether it has one, u32 its id, u8 failure state.
 _VEHICLE = struct.Struct("<3f3?ifB?IB")
 SPEED_LIMIT_KMH = 50.0
-"""The speed limit on maps that have none."""
+"""The speed limit that vehicles report on maps without speed limits."""
 _GREEN_LIGHT = 2  # also of a vehicle that is at no light
 _REVERSE_GEAR, _FIRST_GEAR = -1, 1
 
@@ -218,7 +218,7 @@ _MAX_LOCATION_M = 1e6
 _MAX_ROTATION_DEG = 1e6
 
 Vector = tuple[float, float, float]
-"""A vector x, y, z in CARLA's axes."""
+"""A vector x, y, z in CARLA's coordinates."""
 ZERO: Vector = (0.0, 0.0, 0.0)
 
 
@@ -298,12 +298,12 @@ class AckermannControl(NamedTuple):
     steer_rad: float = 0.0
     """Angle of the front wheels, positive to the right."""
     steer_rad_s: float = 0.0
-    """Steering speed of the wheels; 0 for the largest. The emulator ignores it, because the wheels follow the steering
+    """Speed at which the wheels turn; 0 sets no limit. The emulator ignores it, because its wheels follow the steering
     with their own lag."""
     speed_mps: float = 0.0
     """The speed to reach and keep; negative in reverse."""
     acceleration_mps2: float = 0.0
-    """The acceleration and deceleration with which the speed is reached; 0 for the largest."""
+    """Largest acceleration and deceleration on the way to this speed; 0 sets no limit."""
     jerk_mps3: float = 0.0
     """The change of the acceleration, which the emulator ignores."""
 
@@ -364,8 +364,8 @@ def actor_state(
 
     :param actor_id: number of the actor.
     :param transform: transform of the actor in the world, in the order of :class:`Transform`.
-    :param velocity: velocity in m/s, in the world's axes.
-    :param acceleration: acceleration in m/s^2, in the world's axes.
+    :param velocity: velocity in m/s, in world coordinates.
+    :param acceleration: acceleration in m/s^2, in world coordinates.
     :param yaw_rate_deg_s: yaw rate in degrees/s, positive to the right, as CARLA's yaw.
     :param type_state: up to 54 bytes that depend on the kind of actor: :func:`vehicle_state` for vehicles,
         the states of lights and signs in :mod:`~sb3_visual_td3.envs.carla_emulator.roadside`, else nothing.
@@ -409,6 +409,6 @@ def vehicle_state(
 
 
 def velocity_along(pose: Pose, speed_mps: float) -> Vector:
-    """Return the velocity in CARLA's axes of an object that moves in the direction of its pose."""
+    """Return the velocity in CARLA's coordinates of an object that moves in the direction of its pose."""
     # CARLA's y axis points the other way.
     return speed_mps * math.cos(pose.heading_rad), -speed_mps * math.sin(pose.heading_rad), 0.0

@@ -67,7 +67,7 @@ class RoadSign(Actor):
     colour: LightColour = "unknown"
     """The colour of a light."""
     trigger: tuple[Vector, Vector] = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-    """Centre and half sizes of the trigger volume in the actor's axes."""
+    """Centre and half sizes of the trigger volume in the actor's own coordinates."""
 
     @property
     def is_light(self) -> bool:
@@ -76,7 +76,7 @@ class RoadSign(Actor):
 
     @property
     def semantic_tags(self) -> bytes:
-        """Return the tag that semantic segmentation cameras show for this actor: of traffic lights, or of signs."""
+        """Return CARLA's semantic tag for a traffic light, or for a traffic sign, as one byte."""
         return _LIGHT_TAG if self.is_light else _SIGN_TAG
 
     def set_transform(self, transform: Transform) -> None:
@@ -88,7 +88,7 @@ class RoadSign(Actor):
         return [list(centre), list(half_sizes), [0.0, 0.0, 0.0], self.id]
 
     def world_box(self) -> list[Any]:
-        """Return the msgpack form of the box around a light's head or a sign's plate, in the world's axes."""
+        """Return the msgpack form of the box around a light's head or a sign's plate, in world coordinates."""
         half_width_m, low_m, high_m = 0.5 * PLATE_WIDTH_M, PLATE_LOW_M, PLATE_HIGH_M
         if self.is_light:
             half_width_m, low_m, high_m = 0.5 * HEAD_SIZE_M, HEAD_LOW_M, HEAD_HIGH_M
@@ -109,6 +109,7 @@ class _Line(NamedTuple):
     sin: float
     half_width_m: float
     light: int
+    """Number of the traffic light's signal in the map."""
 
 
 class Roadside:
@@ -192,10 +193,7 @@ class Roadside:
         return states
 
     def light_at(self, vehicle: Vehicle) -> RoadSign | None:
-        """Return the traffic light whose stop line is close ahead of a vehicle; None if there is no such light.
-
-        :param vehicle: the vehicle.
-        """
+        """Return the traffic light whose stop line is close ahead of a vehicle; None if there is no such light."""
         if not self._lines_near or not vehicle.is_on_ground:
             return None
         x, y, yaw, _, _ = vehicle.motion
@@ -251,7 +249,12 @@ class Roadside:
             self.posts.append(Post(signal.x_m, signal.y_m, signal.yaw_rad, colour))
 
     def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
-        """Return the trigger volume of a signal: a box over its stop lines, in the axes of its actor."""
+        """Return the trigger volume of a signal, which is a box over its stop lines.
+
+        :param signal: the signal.
+        :param place: transform of the signal's actor in the world.
+        :return: centre and half sizes of the box, in the actor's own coordinates; all are 0 without stop lines.
+        """
         if not signal.stops:
             return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
         ends = np.concatenate([stop_bar_m(self.graph.segments[stop.segment], stop.along_m) for stop in signal.stops])
@@ -361,7 +364,7 @@ class LightCalls:
         return [roadside.actors[number].id for number in roadside.lights.group_of(light.number)]
 
     def on_get_light_boxes(self, actor_id: int) -> Sequence[Any]:
-        """Return one bounding box, in the world's axes, around all lamps of a traffic light."""
+        """Return one bounding box, in world coordinates, around all lamps of a traffic light."""
         _, light = self._light(actor_id)
         return [light.world_box()]
 

@@ -128,7 +128,7 @@ def geolocation(transform: Transform) -> tuple[float, float, float]:
 
 
 def _imu_message(sensor: Actor, gravity_mps2: float) -> list[object]:
-    """Return acceleration in m/s^2 and turn rates in rad/s, both in the sensor's axes, and the compass in radians.
+    """Return acceleration in m/s^2 and turn rates in rad/s, in the sensor's coordinates, and the compass in radians.
 
     The compass is 0 in the north, which is CARLA's -y. A level sensor at rest measures gravity as an acceleration
     upwards.
@@ -177,13 +177,13 @@ def _cast_rays(
 ) -> _Echo:
     """Return where rays end on the ground, which is flat at height 0, and on the boxes of vehicles and walkers.
 
-    :param directions: ``(n_rays, 3)``: unit vectors, by their components forward, right and up in the sensor's axes.
+    :param directions: ``(n_rays, 3)``: unit vectors, (forward, right, up) in the sensor's own coordinates.
     :param transform: the sensor's transform in the world.
     :param things: vehicles and walkers that the rays can hit.
     :param grow_m: margin in metres by which each box is enlarged on every side.
     :param has_ground: whether the rays can hit the ground.
     """
-    rays = directions @ axes_of(transform)  # in the world's axes, (n_rays, 3)
+    rays = directions @ axes_of(transform)  # in world coordinates, (n_rays, 3)
     nearest = np.full(len(rays), np.inf)
     if has_ground:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -203,7 +203,7 @@ def _distance_to_box(
 
     Source: Kay, Kajiya 1986, "Ray tracing complex scenes".
 
-    :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
+    :param rays: unit vectors in world coordinates, ``(n_rays, 3)``.
     :param transform: pose from which the rays start.
     :param thing: the vehicle or walker.
     :param grow_m: margin in metres by which the box is enlarged on every side.
@@ -212,7 +212,7 @@ def _distance_to_box(
     box = thing.box
     if box is None or math.hypot(box.x_m - transform.x, -box.y_m - transform.y) > _MAX_DISTANCE_M:
         return np.full(len(rays), np.inf)
-    # Rotate the rays into the box's own axes, in which its sides are pairs of planes (slabs) at +-half.
+    # Rotate the rays into the box's own coordinates, in which its sides are pairs of planes (slabs) at +-half.
     cos, sin = math.cos(-box.yaw_rad), math.sin(-box.yaw_rad)
     to_box = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
     half = np.array([0.5 * box.length_m, 0.5 * box.width_m, thing.extent_m[2]]) + grow_m
@@ -232,7 +232,7 @@ class _Scan(NamedTuple):
     header: bytes
     """The beginning of the measurement's body: see ``_scan``."""
     rays: NDArray[np.float64]
-    """Unit vectors of the rays that hit something, in the sensor's axes, ``(n_points, 3)``."""
+    """Unit vectors of the rays that hit something, in the sensor's own coordinates, ``(n_points, 3)``."""
     distances_m: NDArray[np.float64]
     """Lengths of the rays in metres, ``(n_points,)``."""
     hit_index: NDArray[np.intp]
@@ -260,7 +260,7 @@ def _semantic_lidar(sensor: Actor, things: Sequence[Actor], ground: Ground, step
     points = np.zeros(len(scan.rays), _SEMANTIC_POINT)
     points["place"] = scan.rays * scan.distances_m[:, None]
     transform = sensor.world_transform
-    rays = scan.rays @ axes_of(transform)  # in the world's axes
+    rays = scan.rays @ axes_of(transform)  # in world coordinates
     places = (transform.x, transform.y, transform.z) + rays * scan.distances_m[:, None]
     points["cos_angle"] = np.abs(rays[:, 2])  # the ground and the tops of things are level
     points["tag"] = np.where(_is_paved(ground, places), ROAD, TERRAIN)
@@ -286,7 +286,7 @@ def _is_paved(ground: Ground, places: NDArray[np.float64]) -> NDArray[np.bool_]:
 def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: Actor) -> NDArray[np.float64]:
     """Return the cosine of the angle at which each ray hits a box, measured from the normal of the side that it hits.
 
-    :param rays: unit vectors in the world's axes, ``(n_rays, 3)``.
+    :param rays: unit vectors in world coordinates, ``(n_rays, 3)``.
     :param places: the points at which the rays end, ``(n_rays, 3)``.
     :param thing: the vehicle or walker to which the box belongs.
     """

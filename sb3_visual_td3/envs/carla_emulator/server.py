@@ -47,13 +47,13 @@ class EmulatorSettings:
     maps: MapLibrary = field(default_factory=MapLibrary)
     """The maps that clients can load."""
     is_realtime: bool = False
-    """Whether synchronous ticks also take as long as the time that they simulate."""
+    """Whether a tick in synchronous mode takes at least the time that it simulates, as in asynchronous mode."""
     faults: tuple[Fault, ...] = ()
     """The faults to produce."""
     n_cars: int = 0
     """Number of cars that the server drives itself."""
     seed: int = 0
-    """The seed of the cars that the server drives."""
+    """The seed of the cars that the server drives itself."""
     has_carla_steering: bool = False
     """Whether ``vehicle.tesla.model3`` has CARLA's steering; if not, it steers like the embedded world's car."""
     is_quiet: bool = False

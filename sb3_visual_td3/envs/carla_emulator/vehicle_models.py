@@ -18,7 +18,8 @@ _LITE = VehicleSettings()
 _REFERENCE_MASS_KG = 1_500.0
 """Mass of the embedded world's car."""
 _MAX_WHEEL_RAD = math.radians(60.0)
-"""CARLA's vehicles turn their wheels by up to 70 degrees at rest, and less at speed."""
+"""Largest steering angle of the wheels. CARLA's vehicles turn their wheels by up to 70 degrees at rest and less at
+speed; the emulator uses one value for all speeds."""
 _TOP_SPEED_MPS: dict[BaseType, float] = {
     "car": _LITE.max_throttle_mps2 / _LITE.drag_per_s,
     "van": 10.0,
@@ -35,8 +36,8 @@ _LATERAL_MPS2: dict[BaseType, float] = {
     "motorcycle": 11.0,
     "bicycle": 5.0,
 }
-"""Largest lateral acceleration, which depends on tyres and height. A real car reaches about 8 m/s^2; the larger value
-here keeps CARLA's agents in their lane when they turn at 30 km/h."""
+"""Largest lateral acceleration, which depends on tyres and height. A real car reaches about 8 m/s^2. The larger value
+for cars keeps CARLA's agents in their lane when they turn at 30 km/h."""
 # Tags with which semantic cameras of 0.9.16 show vehicles.
 _TAGS: dict[BaseType, int] = {"car": 14, "van": 14, "truck": 15, "bus": 16, "motorcycle": 18, "bicycle": 19}
 

@@ -27,23 +27,24 @@ to the pixels of the ground raster, not the other way."""
 
 
 class Band(NamedTuple):
-    """Describe a group of picture rows below the horizon that are drawn from the ground raster in one resolution."""
+    """Describe a group of picture rows below the horizon that are drawn from one level of the ground raster."""
 
     n_rows: int
-    """Number of rows of the picture; the last group takes all remaining rows."""
+    """Number of picture rows in the group. It is ignored for the last group, which takes all remaining rows."""
     level: int
-    """Resolution of the ground raster: 0 is the finest, and each level halves the resolution of the one before."""
+    """Level of the ground raster: 0 is the finest, and each level has half the resolution of the one before."""
     samples: int
-    """Number of samples per row, which are averaged, because a row near the horizon covers many metres of road."""
+    """Number of rows that are drawn for each picture row and then averaged, because a row near the horizon covers many
+    metres of road."""
 
 
 # The row ``d`` pixels below the horizon sees the ground from h f / (d + 1) to h f / d metres ahead (see
 # ``Camera._to_vehicle``), so far rows cover much more ground than near ones. If all rows were drawn from the finest
 # level, far marks would break into dots. Coarser levels prevent this, as mipmaps do in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
-"""Groups of rows for small frames, from the horizon downwards."""
+"""Groups of picture rows for small frames, such as the policy's, from the horizon downwards."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
-"""Groups of rows for large pictures."""
+"""Groups of picture rows for large pictures, from the horizon downwards."""
 
 
 class _Strip(NamedTuple):
@@ -54,8 +55,8 @@ class _Strip(NamedTuple):
     level: int
     samples: int
     to_vehicle: NDArray[np.float64]
-    """3x3 matrix that maps (column, row) of a sample to (forward, left) on the ground, homogeneous, in metres. A sample
-    is a pixel before ``samples`` rows are averaged to one row of the picture."""
+    """3x3 matrix that maps (column, row) of a drawn pixel to (forward, left) on the ground in metres, both homogeneous.
+    For each picture row, ``samples`` rows are drawn and then averaged."""
 
 
 class Camera:
@@ -122,8 +123,8 @@ class Camera:
         middle = (1.0 + yaw_rad / _TURN_RAD % 1.0) * self._n_sky_columns
         columns = (self._sky_columns + middle).astype(np.intp)
         np.take(self._sky(scene), columns, axis=1, out=frame[: self._horizon], mode="clip")
-        # All strips at once, (n_strips, 3, 3): samples -> metres from the vehicle -> metres of the world -> pixels of
-        # the ground raster.
+        # All strips at once, (n_strips, 3, 3): drawn pixels -> metres from the vehicle -> metres of the world -> pixels
+        # of the ground raster.
         to_world = pose_matrix(x_m, y_m, yaw_rad)
         matrices = self._to_texels(scene) @ to_world @ self._to_vehicles
         for strip, matrix in zip(self._strips, matrices, strict=True):
@@ -137,7 +138,7 @@ class Camera:
         :param x_m: x of the vehicle's centre in the world, in metres.
         :param y_m: y of the vehicle's centre in the world, in metres.
         :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
-        :param level: the level of the ground raster that has the resolution of ``Ground.paved``.
+        :param level: ``PAVED_LEVEL``, because ``Ground.paved`` has the resolution of this level of the ground raster.
         :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, and values in between at the edge of the road.
         """
         mask = np.zeros((self._height, self._width), np.uint8)
@@ -186,21 +187,22 @@ class Camera:
 
         The matrix is a homography; it maps to homogeneous coordinates in metres, with the vehicle at the origin.
 
-        A ray through the pixel ``right`` pixels to the right of the middle and ``down`` pixels below it has the
-        direction (forward, right, down) = (focal, right, down). Scaled by ``height / down`` it has fallen by the
-        camera's height, so it meets the ground ``height * focal / down`` ahead of the camera and
-        ``height * right / down`` to its right. In homogeneous coordinates, multiplied by ``down``::
+        Let ``h`` be the camera's height above the ground. The ray through the pixel ``right`` pixels to the right of
+        the middle and ``down`` pixels below it has the direction (forward, right, down) = (focal, right, down). Along
+        this direction times ``h / down`` the ray descends by ``h``. It therefore meets the ground ``h * focal / down``
+        ahead of the camera and ``h * right / down`` to its right. The camera is ``ahead`` metres ahead of the vehicle's
+        centre. In homogeneous coordinates, multiplied by ``down``::
 
-            forward = ahead * down + height * focal
-            left    = -height * right
+            forward = ahead * down + h * focal
+            left    = -h * right
             scale   = down
 
         :param first_row: the first of these rows in the picture.
-        :param samples: number of rows that are drawn, and then averaged, for each row of the picture.
+        :param samples: number of rows that are drawn for each picture row and then averaged.
         :return: ``(3, 3)``: from (column, row, 1) in the drawn rows, counted from the first, to (forward, left, scale).
         """
-        # From (column, row) of a sample to (right, down, 1) in pixels. The centre of a pixel is half a pixel beyond its
-        # index.
+        # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a pixel
+        # beyond its index.
         right_down = np.array(
             [
                 [1.0, 0.0, 0.5 - self._width / 2.0],

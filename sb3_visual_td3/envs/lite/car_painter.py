@@ -24,19 +24,19 @@ CAR_HEIGHT_M = 1.45
 MAX_DISTANCE_M = 90.0
 """Cars at this distance or farther away are not drawn."""
 _SMALLEST_PX = 1.0
-"""A car that is lower than this in the picture is not drawn."""
+"""A car whose height in the picture is less than this is not drawn."""
 _NEAR_M = 0.25
-"""Distance of the near plane. Parts closer to the camera are cut off, because the projection divides by depth."""
+"""Parts of a car closer to the camera than this are cut off (near plane), because the projection divides by depth."""
 _SUBPIXEL_BITS = 4
-"""OpenCV's polygons have integer corners with this many binary places."""
+"""Fractional bits of OpenCV's fixed-point coordinates: pixels are multiplied by 2^4 and rounded to integers."""
 _DETAIL_PX = 9.0
-"""A car that is lower than this in the picture is one plain box without a shadow, with lights only at night."""
+"""A car whose height in the picture is less than this is drawn as one plain box, without a shadow."""
 _GLASS, _SHADOW = (38, 44, 52), (28, 28, 30)
 _REAR_LIGHT, _HEAD_LIGHT = (255, 70, 55), (255, 250, 225)
 _WINDOW_PX = 4.0
-"""A plain box of at least this height has a window on the end towards the camera."""
+"""A car that is drawn as a plain box has a window on the end towards the camera if it is higher than this."""
 _DARK = 0.5
-"""Cars have their lights on if the ambient light is less than this."""
+"""A car that is drawn as a plain box has lights only if the ambient light is less than this."""
 _SIDES = ((0, 1), (1, 2), (2, 3), (3, 0))
 """Corners of the front, the left, the rear and the right side; corner 0 is front right, then counter-clockwise."""
 _SHADES = (0.92, 0.78, 0.85, 0.70)
@@ -230,7 +230,7 @@ class _CarPainter:
     ) -> None:
         """Fill an upright rectangle of the car's body between two of its corners, from ``low_m`` to ``high_m``.
 
-        A corner is a point in the car's axes: metres ahead of the car's centre, and metres to the left of it.
+        A corner is given in the car's own coordinates: metres ahead of the car's centre, and metres to the left of it.
         """
         depth1_m, left1_m, bottom_m = self._at(*one, low_m)
         depth2_m, left2_m, _ = self._at(*two, low_m)

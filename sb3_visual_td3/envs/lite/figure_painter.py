@@ -35,6 +35,7 @@ _BAR_COLOUR = (235, 235, 230)
 _BAR_DEPTH_M = 0.4
 _FARTHEST_M = 80.0
 _SUBPIXEL_BITS = 4
+"""Fractional bits of OpenCV's fixed-point coordinates: pixels are multiplied by 2^4 and rounded to integers."""
 
 
 class Post(NamedTuple):

@@ -21,7 +21,7 @@ CACHE_VARIABLE = "VISUAL_TD3_CACHE"
 """Environment variable with the folder of the cache."""
 NO_CACHE = "off"
 GRAPH_FORMAT = 3
-"""Version of the stored graphs. It is part of the file's name, so another version reads the map again."""
+"""Version of the file format. It is part of a file's name: files of another version are ignored."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 

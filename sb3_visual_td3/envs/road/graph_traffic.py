@@ -39,9 +39,9 @@ _RESERVE_FROM_M = 15.0
 _ON_LANE_M = 2.2
 """A vehicle whose centre is this close to the centre of a lane blocks the lane."""
 _SPLIT_M = 8.0
-"""Where lanes split, a vehicle within this distance of the beginning of one lane also blocks the other lanes."""
+"""A vehicle within this distance of the beginning of a lane also blocks other lanes that begin at the same place."""
 WAY_CLEARANCE_M = 0.5
-"""A way is free again when the rear of its car is this far beyond the end of the way."""
+"""A way through a junction is free again when the rear of its car is this far beyond the end of the way."""
 
 
 class RoadUser(NamedTuple):
@@ -54,7 +54,7 @@ class RoadUser(NamedTuple):
     speed_mps: float
     """Speed in the direction of the pose."""
     reach_m: float = _ON_LANE_M
-    """Largest distance between its own centre and the centre of a lane that it blocks."""
+    """The vehicle or pedestrian blocks a lane if it is at most this far from the lane's centre."""
 
 
 class _Blocked(NamedTuple):
@@ -204,7 +204,10 @@ class TrafficMap:
         return tuple(tuple(sorted(beside - {i})) for i, beside in enumerate(found))
 
     def conflicts(self, segment: int) -> frozenset[int]:
-        """Return the lanes of the same junction that cross a lane, merge with it or split from it; cached."""
+        """Return the lanes of the same junction that come too close to a lane to be driven at the same time; cached.
+
+        These lanes cross the lane, merge with it, or begin where it begins.
+        """
         if segment not in self._conflicts:
             own = self.graph.segments[segment]
             found = []
@@ -230,12 +233,12 @@ class TrafficMap:
 
 @lru_cache(maxsize=8)
 def traffic_map(graph: LaneGraph) -> TrafficMap:
-    """Return what the traffic needs to know about a map, cached: the same lane graph gives the same object."""
+    """Return the :class:`TrafficMap` of a lane graph, cached: the same graph gives the same object."""
     return TrafficMap(graph)
 
 
 class _Plan:
-    """Hold the centre lines of a path and its next junction, so that they are not looked up in each step.
+    """Store the centre lines of a path and its next junction, so that they are not looked up in each step.
 
     A plan that no longer fits its list of lanes is replaced. If lanes were appended to the list, ``_plan_of`` notices
     its new length. If a lane is removed from the beginning of the list, ``_move`` discards the plan.
@@ -286,7 +289,7 @@ class GraphCar:
     left: list[tuple[int, float]] = field(default_factory=list)
     """Reserved lanes that the car has left, each with the distance that the car's centre has driven since then."""
     plan: _Plan | None = field(default=None, repr=False)
-    """What the model has looked up about the path; None if it must be looked up again."""
+    """Centre lines and next junction of the path, stored for the following steps; None if they must be found again."""
 
 
 CarT = TypeVar("CarT", bound=GraphCar)
@@ -381,6 +384,7 @@ class GraphTraffic(Generic[CarT]):
         """Return the vehicles and pedestrians on each lane, and the ids of those that this model does not move.
 
         :param others: all vehicles and pedestrians that the traffic model does not move.
+        :return: for each lane its occupants, and for each lane the ids of the occupants from ``others``.
         """
         on_lane: dict[int, list[Occupant]] = {}
         for car in self.cars:
@@ -458,7 +462,7 @@ class GraphTraffic(Generic[CarT]):
         return ahead.distance_m - car.half_length_m <= _RESERVE_FROM_M + _braking_m(car)
 
     def _is_first(self, car: GraphCar) -> bool:
-        """Return whether no other vehicle is between a car and the next junction on its path."""
+        """Return whether no vehicle or pedestrian is between a car and the next junction on its path."""
         plan = self._plan_of(car)
         begin_m = -car.along_m
         for segment, line, is_entry in zip(car.path, plan.lines, plan.enters_junction, strict=True):
@@ -496,7 +500,11 @@ class GraphTraffic(Generic[CarT]):
         return first_m > n_ahead * _ROOM_AFTER_M or (is_moving and n_ahead == 1)
 
     def _is_taken(self, segment: int, own_id: int) -> bool:
-        """Return whether a vehicle or pedestrian that the traffic model does not move is on a lane."""
+        """Return whether the ego vehicle, a pedestrian or another :class:`RoadUser` blocks a lane.
+
+        :param segment: number of the lane.
+        :param own_id: id of the vehicle that asks, which does not count.
+        """
         return any(owner != own_id for owner in self._foreign_lanes.get(segment, ()))
 
     # Movement
@@ -538,14 +546,21 @@ class GraphTraffic(Generic[CarT]):
                     gap_m, leader_mps = end_m, 0.0
         return idm_acceleration_mps2(car.speed_mps, desired_mps, gap_m, car.speed_mps - leader_mps, _IDM)
 
-    def _nearest_ahead(self, segment: int, begin_m: float, own_id: int, has_siblings: bool) -> Occupant | None:
-        """Return the nearest vehicle ahead on a lane, or on the first metres of a lane that splits from it."""
+    def _nearest_ahead(self, segment: int, begin_m: float, own_id: int, checks_siblings: bool) -> Occupant | None:
+        """Return the nearest vehicle or pedestrian that is ahead of a car on one lane of its path; None if none is.
+
+        :param segment: number of the lane.
+        :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane.
+        :param own_id: id of the car, which does not count.
+        :param checks_siblings: whether a vehicle on the first 8 m of another lane that begins at the same place also
+            counts, because it blocks this lane too.
+        """
         best: Occupant | None = None
         for each in self._on_lane.get(segment, ()):
             is_ahead = begin_m + each.along_m > 0.0 and each.owner != own_id
             if is_ahead and (best is None or each.along_m < best.along_m):
                 best = each
-        if has_siblings:
+        if checks_siblings:
             for sibling in self._map.siblings[segment]:
                 for each in self._on_lane.get(sibling, ()):
                     is_near = each.along_m < _SPLIT_M and each.owner != own_id

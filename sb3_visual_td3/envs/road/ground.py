@@ -21,20 +21,20 @@ N_LEVELS = 4
 """Number of resolutions in which the raster is stored, called levels. Each level has half the resolution of the one
 before; a camera draws distant rows from coarse levels."""
 PAVED_LEVEL = 2
-"""Level of the raster that has the resolution of the mask of the road."""
+"""The mask of the road, ``Ground.paved``, has the resolution of this level of the raster."""
 _MARGIN_M = 45.0
 """Width of the land around the road's bounding box."""
 _SHOULDER_M = 0.4
 """Width of the asphalt beyond the outer lines."""
 _MARK_M = 0.2
 _DASH_PERIOD_M = 6.0
-"""Length of a dash and the gap after it; both are equally long."""
+"""Length of a dash together with the gap after it; both are equally long."""
 _DASH_POINTS = 7
 _LINE_SPACING_M = 0.5
 _TILE = 1024
 """Side of the noise tiles in texels."""
 _SUBPIXEL_BITS = 4
-"""OpenCV's lines have integer coordinates with this many binary places."""
+"""Fractional bits of OpenCV's fixed-point coordinates: texels are multiplied by 2^4 and rounded to integers."""
 
 
 class Ground(NamedTuple):
@@ -45,10 +45,11 @@ class Ground(NamedTuple):
     paved: NDArray[np.uint8]
     """Mask of the road: 255 on the road, otherwise 0; its resolution is that of level ``PAVED_LEVEL``."""
     x0_m: float
+    """World x of the outer corner of texel (0, 0)."""
     y0_m: float
-    """World coordinates of the outer corner of texel (0, 0) are (``x0_m``, ``y0_m``)."""
+    """World y of the outer corner of texel (0, 0)."""
     grey: int
-    """Mean grey of the land, with which everything outside the raster is drawn."""
+    """Mean grey of the land. Cameras draw everything outside the raster in this grey."""
 
     def from_world(self, level: int) -> NDArray[np.float64]:
         """Return the 3x3 matrix that maps metres of the world to pixels (texels) of a level of the raster.
@@ -64,22 +65,22 @@ class Ground(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """Describe a line to paint ``width_m`` wide: the asphalt of a road, or a lane mark."""
+    """Describe a strip to paint along a line: the asphalt of a road or lane, or a lane mark."""
 
     line_m: NDArray[np.float64]
-    """``(n, 2)``: x and y; a closed line repeats its first point."""
+    """``(n, 2)``: x and y of the strip's centre line; a closed line repeats its first point."""
     width_m: float
 
 
 class GroundPlan(NamedTuple):
-    """Hold the lines to paint on the ground of a map: the asphalt of the roads, and the lane marks."""
+    """Hold the strips to paint on the ground of a map: the asphalt of the roads, and the lane marks."""
 
     paved: tuple[Strip, ...]
     marks: tuple[Strip, ...]
 
 
 def ground_plan(network: RoadNetwork) -> GroundPlan:
-    """Return the lines to paint for the roads of a network: their asphalt and their lane marks."""
+    """Return the strips to paint for the roads of a network: their asphalt and their lane marks."""
     paved, marks = [], []
     for road in network.roads:
         left_m, right_m = network.border_m(road.n_left), network.border_m(-road.n_right)
@@ -93,7 +94,7 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
 
 
 def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
-    """Return the lines to paint for one lane mark: one for a solid mark, one per dash for a broken mark.
+    """Return the strips to paint for one lane mark: one for a solid mark, one per dash for a broken mark.
 
     Each period of a dash and a gap has the dash in its middle, so that dashes continue evenly from one road to the
     next.
@@ -102,7 +103,7 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     :param kind: paint of the mark: solid or broken.
     :param length_m: length of the road in metres, from which the number of dashes follows. All marks of the road
         therefore have equally many dashes, although in a bend the marks differ in length.
-    :return: the lines to paint; empty for the paint ``"none"``.
+    :return: the strips to paint; empty for the paint ``"none"``.
     """
     if kind == "none":
         return []
@@ -149,10 +150,10 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
 
 
 def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m: float) -> None:
-    """Paint a line of a given width into ``raster``, in place, with smooth edges.
+    """Paint a strip into ``raster``, in place, with smooth edges.
 
     :param raster: the raster.
-    :param strip: the line, in world coordinates in metres, and its width.
+    :param strip: the strip, in world coordinates in metres.
     :param grey: the grey value to paint.
     :param x0_m: the least x that the raster covers, in world coordinates.
     :param y0_m: the least y that the raster covers, in world coordinates.

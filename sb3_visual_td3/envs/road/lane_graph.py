@@ -113,16 +113,17 @@ _MAX_WAY_SEGMENTS = 20
 
 
 _SQUARE_M = 16.0
-"""Side of the squares of the ground for which the points of nearby lanes are gathered."""
+"""Side of a grid cell. The grid speeds up the search for nearby lanes: a cell holds the points of all lanes near it."""
 
 
 class _Square(NamedTuple):
-    """Hold those points of all lanes that lie near one square of the ground."""
+    """Hold the points of all lanes in one cell of the grid, and within the search distance around the cell."""
 
     x_m: NDArray[np.float64]
     y_m: NDArray[np.float64]
     parts: list[tuple[int, int, int, int]]
-    """For each lane its index, the index of its first point here, and the range of its points in ``x_m``."""
+    """For each lane: its index, the index in ``LaneSegment.points_m`` of its first point that the cell holds, and the
+    range (first index, index after the last) of the lane's points in ``x_m`` and ``y_m``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,8 +185,8 @@ class LaneGraph:
         left_m, low_m, right_m, high_m = self._extent
         if not (left_m - within_m <= x_m <= right_m + within_m and low_m - within_m <= y_m <= high_m + within_m):
             return []
-        # The lanes' points around a square of the ground are gathered once: vehicles ask for places in every step, and
-        # only a few of a map's points are near.
+        # The points of a cell are collected once: vehicles ask for places in every step, and only a few of a map's
+        # points are near.
         key = (x_m // _SQUARE_M, y_m // _SQUARE_M, within_m)
         square = self._squares.get(key)
         if square is None:
@@ -202,13 +203,13 @@ class LaneGraph:
         return found
 
     def _square(self, column: float, row: float, within_m: float) -> _Square:
-        """Return the points of all lanes that are near a square of the ground.
+        """Return the points of all lanes in one cell of the grid and around it.
 
-        :param column: x of the square in multiples of its side.
-        :param row: y of the square in multiples of its side.
-        :param within_m: largest distance from the square along x and y.
+        :param column: x of the cell in multiples of its side.
+        :param row: y of the cell in multiples of its side.
+        :param within_m: largest distance from the cell along x and y.
         """
-        # (2,): the corners of the square and its surroundings.
+        # (2,): the corners of the cell with its surroundings.
         low = _SQUARE_M * np.array((column, row)) - within_m
         high = _SQUARE_M * np.array((column + 1.0, row + 1.0)) + within_m
         is_near = (low <= self._bounds[:, 1]) & (high >= self._bounds[:, 0])
@@ -218,7 +219,7 @@ class LaneGraph:
             all_points = self.segments[index].points_m
             inside = np.flatnonzero(((all_points >= low) & (all_points <= high)).all(axis=1))
             if inside.size:
-                # A lane may leave the surroundings of the square and return: the points between are kept too.
+                # A lane may leave the surroundings of the cell and return: the points between are kept too.
                 first, end = int(inside[0]), int(inside[-1]) + 1
                 parts.append((index, first, n_points, n_points + end - first))
                 points.append(all_points[first:end])

@@ -28,10 +28,10 @@ class Neighbour(NamedTuple):
     kind: Literal["road", "junction"]
     id: int
     contact: End | None = None
-    """The end of the other road that touches this one; ``None`` for a junction."""
+    """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
-    """For a road within a junction: the lane of the other road to which it leads, or from which it comes. ``None`` if
-    each lane continues with the same number."""
+    """For a road within a junction: number of the lane, on the neighbouring road, with which its single lane connects.
+    ``None`` if each lane connects with the lane of the same number."""
 
 
 class Road(NamedTuple):
@@ -71,7 +71,8 @@ class Road(NamedTuple):
     def mark(self, border: int) -> Paint:
         """Return the road mark at a lane's outer edge, which is the edge farther from the reference line.
 
-        :param border: number of the lane; 0 for the mark on the reference line itself.
+        :param border: number of the lane, positive to the left of the reference line and negative to the right; 0 for
+            the mark on the reference line itself.
         :return: the mark.
         """
         if border == 0:
@@ -125,7 +126,10 @@ class RoadNetwork(NamedTuple):
         return next(road for road in self.roads if road.id == number)
 
     def border_m(self, border: int) -> float:
-        """Return the offset of a lane's outer edge from the reference line, in metres, positive to the left."""
+        """Return the offset of a lane's outer edge from the reference line, in metres, positive to the left.
+
+        :param border: number of the lane; 0 for the reference line itself.
+        """
         return border * self.lane_width_m
 
     def centre_m(self, lane: int) -> float:
@@ -147,7 +151,7 @@ class Arm(NamedTuple):
     contact: End
     """The end of the road that touches the crossing."""
     gate: Pose
-    """The pose at this end, facing the middle of the crossing."""
+    """The pose at the end of the road that touches the crossing; it faces the middle of the crossing."""
 
     @property
     def lane_in(self) -> int:

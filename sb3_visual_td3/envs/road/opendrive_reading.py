@@ -353,7 +353,7 @@ def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
 
 
 def _plan_of(lanes: Sequence[Sequence[SurveyedPoint]], track: Track) -> GroundPlan:
-    """Return the lines to paint on the ground: the asphalt of all lanes near the track, and the lanes' marks."""
+    """Return the strips to paint on the ground: asphalt and lane marks of all lanes near the track."""
     low, high = track.points_m.min(axis=0) - _SIGHT_M, track.points_m.max(axis=0) + _SIGHT_M
     paved: list[Strip] = []
     marks: list[Strip] = []

@@ -33,8 +33,8 @@ class RouteMap(NamedTuple):
     """Hold the lane graph of a map, and the ground and the panorama to draw."""
 
     name: str
-    """Name of the scene. A ``LiteMap`` of the same file shows only the surroundings of its route. It has another name,
-    because cameras use the name as a key of their cache."""
+    """Name of the map, which cameras use as a key of their cache. For a map file it differs from the name of the
+    ``LiteMap`` of the same file, which shows only the surroundings of the closed route."""
     graph: LaneGraph
     ground: Ground
     panorama: NDArray[np.uint8]
@@ -105,7 +105,7 @@ def extent_m(graph: LaneGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def lane_plan(graph: LaneGraph) -> GroundPlan:
-    """Return what to paint on the ground for the lanes of a graph.
+    """Return the strips to paint on the ground for the lanes of a graph.
 
     :param graph: the lanes of the map.
     :return: asphalt for each lane, and the marks on both sides of each lane. Within junctions, marks are painted only
@@ -126,7 +126,7 @@ def lane_plan(graph: LaneGraph) -> GroundPlan:
 
 
 def _marks_at(segment: LaneSegment, first: int, end: int, side: float) -> list[Strip]:
-    """Return the lines to paint for the road mark on one side of a part of a lane.
+    """Return the strips to paint for the road mark on one side of a part of a lane.
 
     :param segment: the lane.
     :param first: index of the lane's point at which the part begins.

@@ -30,7 +30,7 @@ _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
 """A given place is assigned to lanes whose centre is within the first distance, or else within the second distance."""
 _OFFSET_COST = 3.0
-"""Cost that a search adds for each metre between a given place and the centre of a lane, in metres of road."""
+"""If a lane's centre is 1 m away from a given place, a search counts the lane as this many metres longer."""
 _MAX_STARTS = 10
 
 

@@ -20,15 +20,15 @@ from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, S
 STOP_LINE_M = 0.5
 """Distance of a stop line from the end of the lane before a junction."""
 _POLE_ASIDE_M = 1.2
-"""Distance of a placed pole from the edge of the lane."""
+"""A pole stands this far to the right of the lane's edge; if no road leads straight on, of the line straight ahead."""
 _STRAIGHT_RAD = 0.6
 """A way through a junction that turns by less than this leads straight on."""
 _BEYOND_M = 6.0
-"""Where no road leads straight on, the pole stands this far beyond the middle of the lanes that lead away."""
+"""If no road leads straight on, the pole of a light stands this far behind the farthest exit of the junction."""
 _LIT_SHARE = 0.75
 """Share of the built-in maps' junctions that get traffic lights."""
 _MIN_ARMS = 3
-"""A junction with fewer lanes that lead into it needs no lights."""
+"""A junction gets no lights if fewer lanes than this lead into it."""
 
 
 # Read the signs of a file

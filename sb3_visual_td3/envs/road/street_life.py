@@ -27,10 +27,10 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 
 MAX_WALKERS = 50
 LIGHTS_SEED = 0
-"""Seed of the traffic lights of the built-in maps: they are the same in all episodes and in the emulator without a
-``--seed``."""
+"""Seed that selects the junctions of a built-in map that get traffic lights. The emulator's ``--seed`` has the same
+default, so that both worlds have the same lights."""
 _ON_LINE_M = 1.5
-"""A stop line whose middle is closer than this to the vehicle's route lies on the route."""
+"""A stop line counts as part of the vehicle's route if its middle is closer to the route than this."""
 _CLOSED = ("red", "yellow")
 _BEHIND_M = 3.0
 """A stop line counts as ahead until the vehicle has passed it by this distance."""
@@ -42,8 +42,8 @@ _ASIDE_M = 1.5
 _PAUSE_S = (4.0, 20.0)
 """Range of the time for which pedestrians stand before they cross again."""
 _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
-"""A pedestrian crosses only if the vehicle could stop with this reaction time and deceleration, this many metres before
-the pedestrian."""
+"""A pedestrian crosses only if the vehicle, with this reaction time and this deceleration, could still stop ``_MARGIN_M``
+before the pedestrian."""
 _CLEAR_M = 25.0
 """No pedestrian stands closer than this to the place where the vehicle starts."""
 _BETWEEN_M = 12.0
@@ -61,8 +61,9 @@ class Walker:
     lateral_m: float
     """Offset from the route, positive to the left."""
     right_m: float
+    """Offset from the route at which the pedestrian stands on the right side of the road, negative."""
     left_m: float
-    """Offsets of the two places, right and left of the road, between which the pedestrian crosses."""
+    """Offset from the route at which the pedestrian stands on the left side of the road, positive."""
     direction: int
     """1 to the left, -1 to the right, 0 while standing."""
     pause_s: float

@@ -109,7 +109,10 @@ class LaneLine:
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
-        """Return how far along this line the place beside the track's point ``index`` lies, in metres."""
+        """Return the distance along this line, in metres, to the place beside a point of the track.
+
+        :param index: index of the point of the track.
+        """
         return self._along_m[index]
 
     def pose_at(self, along_m: float) -> tuple[float, float, float]:

@@ -262,7 +262,7 @@ def test_port_in_use_is_reported_in_one_line(emulator):
         (["--host", "0.0.0.0"], "--allow-remote"),
         (["--host", "example.com"], "--allow-remote"),
         (["--fault", "boom@3"], "drop-frames"),
-        (["--fault", "die"], "need a tick"),
+        (["--fault", "die"], "hang and die need @TICK or @every:N"),
         (["--cars", "101"], "0 to 100"),
         (["--cars", "-1"], "0 to 100"),
         (["--port", "65535"], "--port"),
