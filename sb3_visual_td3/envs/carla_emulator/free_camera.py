@@ -24,7 +24,7 @@ ROAD, BUILDING, VEGETATION, TERRAIN, SKY, ROAD_LINE = 1, 3, 9, 10, 11, 24
 """CARLA 0.9.16's semantic tags (``carla.CityObjectLabel``)."""
 FAR_M = 1000.0
 """The depth of the sky, which is CARLA's far plane for depth images."""
-# The ground is drawn with this many samples per pixel along each axis, whose average prevents aliasing.
+# The ground is drawn with this many samples per pixel along each axis. Averaging them prevents aliasing.
 _OVERSAMPLING = 2
 # Grey levels: the threshold between asphalt and paint, and the threshold below which the panorama shows hills and
 # houses.

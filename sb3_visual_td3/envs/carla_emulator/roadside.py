@@ -193,7 +193,10 @@ class Roadside:
         return states
 
     def light_at(self, vehicle: Vehicle) -> RoadSign | None:
-        """Return the traffic light whose stop line is close ahead of a vehicle; None if there is no such light."""
+        """Return the traffic light whose stop line is close ahead of a vehicle; None if there is no such light.
+
+        :param vehicle: the vehicle.
+        """
         if not self._lines_near or not vehicle.is_on_ground:
             return None
         x, y, yaw, _, _ = vehicle.motion

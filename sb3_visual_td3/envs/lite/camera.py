@@ -188,10 +188,10 @@ class Camera:
         The matrix is a homography; it maps to homogeneous coordinates in metres, with the vehicle at the origin.
 
         Let ``h`` be the camera's height above the ground. The ray through the pixel ``right`` pixels to the right of
-        the middle and ``down`` pixels below it has the direction (forward, right, down) = (focal, right, down). Along
-        this direction times ``h / down`` the ray descends by ``h``. It therefore meets the ground ``h * focal / down``
-        ahead of the camera and ``h * right / down`` to its right. The camera is ``ahead`` metres ahead of the vehicle's
-        centre. In homogeneous coordinates, multiplied by ``down``::
+        the middle and ``down`` pixels below it has the direction (forward, right, down) = (focal, right, down).
+        Multiplied by ``h / down``, this vector descends by ``h``. The ray therefore meets the ground
+        ``h * focal / down`` ahead of the camera and ``h * right / down`` to its right. The camera is ``ahead`` metres
+        ahead of the vehicle's centre. In homogeneous coordinates, multiplied by ``down``::
 
             forward = ahead * down + h * focal
             left    = -h * right
@@ -201,8 +201,8 @@ class Camera:
         :param samples: number of rows that are drawn for each picture row and then averaged.
         :return: ``(3, 3)``: from (column, row, 1) in the drawn rows, counted from the first, to (forward, left, scale).
         """
-        # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a pixel
-        # beyond its index.
+        # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a
+        # pixel beyond its index.
         right_down = np.array(
             [
                 [1.0, 0.0, 0.5 - self._width / 2.0],

@@ -34,9 +34,9 @@ _DETAIL_PX = 9.0
 _GLASS, _SHADOW = (38, 44, 52), (28, 28, 30)
 _REAR_LIGHT, _HEAD_LIGHT = (255, 70, 55), (255, 250, 225)
 _WINDOW_PX = 4.0
-"""A car that is drawn as a plain box has a window on the end towards the camera if it is higher than this."""
+"""A car that is drawn as a plain box has a window if its height in the picture is more than this."""
 _DARK = 0.5
-"""A car that is drawn as a plain box has lights only if the ambient light is less than this."""
+"""A car that is drawn as a plain box shows its lights only if the ambient light is less than this."""
 _SIDES = ((0, 1), (1, 2), (2, 3), (3, 0))
 """Corners of the front, the left, the rear and the right side; corner 0 is front right, then counter-clockwise."""
 _SHADES = (0.92, 0.78, 0.85, 0.70)

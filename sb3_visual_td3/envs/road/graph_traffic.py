@@ -547,7 +547,7 @@ class GraphTraffic(Generic[CarT]):
         return idm_acceleration_mps2(car.speed_mps, desired_mps, gap_m, car.speed_mps - leader_mps, _IDM)
 
     def _nearest_ahead(self, segment: int, begin_m: float, own_id: int, checks_siblings: bool) -> Occupant | None:
-        """Return the nearest vehicle or pedestrian that is ahead of a car on one lane of its path; None if none is.
+        """Return the nearest vehicle or pedestrian ahead of a car on one lane of its path; None if the lane is free.
 
         :param segment: number of the lane.
         :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane.

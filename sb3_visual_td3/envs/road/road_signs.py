@@ -26,7 +26,7 @@ class Signal(NamedTuple):
     id: str
     """Id of the signal in the map file."""
     type: str
-    """``LIGHT_TYPE`` for a traffic light; otherwise the kind of sign, as the map file names it: ``STOP_TYPE``, for example."""
+    """``LIGHT_TYPE`` for a traffic light; otherwise the kind of sign in the map file, such as ``STOP_TYPE``."""
     value: float
     """Value of a sign, such as a speed in km/h; -1 if it has none."""
     x_m: float

@@ -42,8 +42,8 @@ _ASIDE_M = 1.5
 _PAUSE_S = (4.0, 20.0)
 """Range of the time for which pedestrians stand before they cross again."""
 _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
-"""A pedestrian crosses only if the vehicle, with this reaction time and this deceleration, could still stop ``_MARGIN_M``
-before the pedestrian."""
+"""A pedestrian crosses only if the vehicle could still stop in front of the pedestrian, with this reaction time, this
+deceleration, and this distance left."""
 _CLEAR_M = 25.0
 """No pedestrian stands closer than this to the place where the vehicle starts."""
 _BETWEEN_M = 12.0
