@@ -19,9 +19,9 @@ _PREVIEW_M = tuple(2.5 * number for number in range(11))
 _BEND_MPS2 = 4.0
 """The driver slows down for a bend if its lateral acceleration would be larger than this."""
 _BRAKING_MPS2 = 2.0
-"""Deceleration of the driver before a bend, a stop line or a pedestrian."""
+"""The driver brakes with this deceleration before a bend, a stop line or a pedestrian."""
 _HARD_BRAKING_MPS2 = 5.0
-"""Largest deceleration with which the driver stops at a light that turns yellow."""
+"""The driver stops at a light that turns yellow if this deceleration or less is enough."""
 _STOP_BEFORE_M = 4.0
 """Distance from the vehicle's centre to a stop line or a pedestrian when the vehicle stops: half its length and a
 margin."""

@@ -489,7 +489,7 @@ _IGNORED = (
     "set_replayer_ignore_hero",
     "set_replayer_ignore_spectator",
 )
-"""Calls that are accepted, return nothing and change nothing here."""
+"""Calls that the emulator accepts without effect; they return nothing."""
 _RECORDER = (
     "start_recorder",
     "show_recorder_file_info",

@@ -190,7 +190,7 @@ def _floats(**values: str) -> list[Attribute]:
     return [Attribute(name, _FLOAT, value) for name, value in values.items()]
 
 
-# The lens, exposure and post-processing attributes have no effect here. They are accepted, because scripts set them.
+# The emulator accepts the lens, exposure and post-processing attributes, because scripts set them. They have no effect.
 _LENS = _floats(
     lens_circle_falloff="5.0",
     lens_circle_multiplier="0.0",
@@ -356,7 +356,7 @@ _ATTRIBUTE_RANGES = {
     "distance": (0.0, 1e6),
     "hit_radius": (0.0, 1e3),
 }
-"""The attributes of sensors that have an effect here, and the valid range of each attribute."""
+"""The sensor attributes that have an effect in the emulator, and the valid range of each of them."""
 _INTEGER_ATTRIBUTES = {"image_size_x", "image_size_y", "channels"}
 _MAX_PIXELS = 8192 * 4320
 

@@ -48,7 +48,7 @@ _SENSOR_NUMBERS = {
 
 
 class WorldView(NamedTuple):
-    """Hold the state of the world in one frame, from which the measurements of sensors are computed."""
+    """Hold what the sensors measure: the state of the world in one frame."""
 
     scene: Scene
     sky: Sky | None
@@ -158,7 +158,7 @@ class _Echo(NamedTuple):
 
 
 def _obstacle_ahead(sensor: Actor, things: Sequence[Actor]) -> tuple[Actor, float] | None:
-    """Return the nearest vehicle or walker ahead and its distance in metres; None if none is in the sensor's range."""
+    """Return the nearest vehicle or walker ahead and its distance in metres; None if nothing is in range."""
     ahead = np.array([[1.0, 0.0, 0.0]])
     radius_m = sensor.float_attribute("hit_radius", 0.5)
     echo = _cast_rays(ahead, sensor.world_transform, things, grow_m=radius_m, has_ground=False)

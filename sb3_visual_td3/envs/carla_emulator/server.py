@@ -43,7 +43,7 @@ class EmulatorSettings:
     host: str = "127.0.0.1"
     """The address to listen on. The default is reachable from this machine only: the protocol has no password."""
     map_name: str = "train_0"
-    """Name of the map with which the server starts."""
+    """Name of the map that the server loads at its start."""
     maps: MapLibrary = field(default_factory=MapLibrary)
     """The maps that clients can load."""
     is_realtime: bool = False

@@ -38,7 +38,7 @@ class VehicleSettings:
     wheelbase_m: float = 2.9
     max_wheel_rad: float = math.radians(20.0)
     steering_lag_s: float = 0.1
-    """Time constant with which the wheels follow the steering."""
+    """The wheels follow the steering with this time constant."""
     max_throttle_mps2: float = 3.0
     max_brake_mps2: float = 7.0
     drag_per_s: float = 0.25

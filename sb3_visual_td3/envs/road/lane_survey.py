@@ -22,7 +22,7 @@ GRAPH = "--graph"
 _STRIDE = 4
 """Marks, neighbours and outer lines are read at every fourth point only, every 2 m, because reading them is slow."""
 _MAX_STARTS = 500
-"""Number of lanes from which a loop is searched, which bounds the time on the map of a large town."""
+"""The search for a loop starts from at most this many lanes, which limits its time on the map of a large town."""
 _SEGMENT_STEP_M = 2.0
 _MAX_LANES = 32
 # Names of carla.LaneMarkingType. All others, such as "SolidBroken", count as solid.
