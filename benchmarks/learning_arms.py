@@ -91,6 +91,7 @@ TRIED = {
     "penalty 1e-3": changed_preset(pre_tanh_penalty=1e-3),
     "penalty 1e-2": changed_preset(pre_tanh_penalty=1e-2),
     "gamma 0.98": changed_preset(gamma=0.98),
+    "gamma 0.97": changed_preset(gamma=0.97),
     "tau 0.02": changed_preset(tau=0.02),
     "5-step returns": changed_preset(n_steps=5),
     "drq encoder": changed_preset(policy_kwargs={"encoder_arch": "drq"}),
