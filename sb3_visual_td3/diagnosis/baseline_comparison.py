@@ -1,4 +1,4 @@
-"""Compare the evaluations of a run with untrained policies: random actions and, in driving environments, full braking.
+"""Compare the evaluations of a run with baselines: random actions and, in driving environments, full braking.
 
 A return curve shows learning only if it began before the policy had learned. In a run of five or ten evaluations, the
 policy may have learned before the first evaluation. The distance from a random policy then shows more than the shape of
@@ -21,38 +21,40 @@ BASELINES = (
     (tags.EVAL_DISTANCE, (tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE)),
     (tags.EVAL_REWARD, (tags.EVAL_RANDOM_REWARD,)),
 )
-"""Each evaluated quantity with the tags of the untrained policies. Metres precede returns: a policy may earn
-reward by standing still."""
+"""Pairs of an evaluated quantity and its baselines, each as the tag that holds it. The first pair that a run logged is
+compared. The distance in metres comes first, because a policy may earn reward while it stands still."""
 UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
-"""Each evaluated quantity with the tag of the same policy before its first update. An untrained policy may be better
-than random actions by chance. A trained policy must therefore exceed the untrained policy as well; otherwise the answer
-to "is it learning?" is "unknown"."""
+"""Maps an evaluated quantity to the tag of its value before the first update. Before training, a policy may by chance
+be better than random actions. A trained policy must therefore exceed this value as well; otherwise the answer to "is it
+learning?" is "unknown"."""
 
 MIN_EVALUATIONS = 3
-"""With fewer evaluations than this the comparison gives no answer."""
-LATE = 4
-"""The noise of the late level is estimated from the last half of the evaluations, and from at least this many."""
+"""With fewer evaluations than this, the comparison gives the answer "unknown"."""
+MIN_LATE = 4
+"""The noise of the last evaluations is estimated from the last half of all evaluations, and from at least this many."""
 CLEARLY_ABOVE = 2.0
-"""Distance above the best baseline, in standard deviations of one evaluation, from which a policy counts as better."""
+"""A policy is clearly better if it exceeds the best baseline by at least this many standard deviations of one
+evaluation. The last evaluation has jumped if it exceeds all earlier ones by more than this many times their range."""
 CLEAR_FALL = 1.5
-"""Fall from the best evaluation, in standard deviations of one evaluation, from which the best level counts as lost."""
+"""A policy has lost its best level if it ends at least this many standard deviations of one evaluation below it, and
+has also lost the fraction ``NOTED_FALL`` of its lead over the baseline."""
 
 
 class Comparison(NamedTuple):
-    """Hold the comparison of a run's evaluations with those of untrained policies, the baselines.
+    """Hold the comparison of a run's evaluations with those of the baselines.
 
     :param tag: logged name of the quantity that the evaluations measured.
     :param n_points: number of evaluations.
     :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if the policy
         is not better than the baselines; otherwise unknown.
-    :param late: level of the last three evaluations.
+    :param late: median of the last three evaluations.
     :param baseline: level of the best baseline.
     :param peak: value of the best evaluation.
     :param peak_step: step of the best evaluation.
     :param last_step: step of the last evaluation.
     :param has_fallen: whether the policy has lost a considerable part of its lead over the baseline.
     :param reason: the deciding fact, in words.
-    :param untrained: level of the policy before its first update; -inf if the untrained policy was not evaluated.
+    :param untrained: level of the policy before its first update; -inf if it was not evaluated then.
     """
 
     tag: str
@@ -81,7 +83,7 @@ def evaluation_spread(values: FloatArray) -> float:
 
 
 def compare_with_baselines(data: SeriesSet) -> Comparison | None:
-    """Compare the evaluations with those of untrained policies, the baselines; None if no baseline was logged.
+    """Compare the evaluations of a run with those of the baselines; None if no baseline was logged.
 
     :param data: the series of the run
     """
@@ -118,15 +120,15 @@ def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
         baselines = "random actions"
     words = f"{policy.name}: the last evaluations are at {rounded(late)}, {baselines} at {rounded(baseline)}"
     if untrained > baseline:
-        words += f", the untrained policy at {rounded(untrained)}"
+        words += f", the policy before its first update at {rounded(untrained)}"
     answer: Answer = "unknown"
     has_fallen = False
     if n < MIN_EVALUATIONS:
         words += f"; a comparison needs {MIN_EVALUATIONS} evaluations, and there are {n}"
     else:
         spread = evaluation_spread(values)
-        # The jump of a fast learner is a large part of a curve of five or six points, and not noise of its late level.
-        late_spread = min(spread, evaluation_spread(values[-max(LATE, n // 2) :]))
+        # In a curve of five or six points, the jump of a fast learner would count as noise of the whole curve.
+        late_spread = min(spread, evaluation_spread(values[-max(MIN_LATE, n // 2) :]))
         # The median of three lags behind a curve that still rises.
         end = max(late, float(values[-1]))
         lost = (peak - end) / (peak - baseline) if peak > baseline else 0.0
@@ -143,7 +145,7 @@ def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
         elif late <= baseline:
             answer = "no"
         elif late <= untrained:
-            words += ": it has not become better"
+            words += ": the policy has not become better since then"
         else:
             words += f", with a spread of {rounded(late_spread)} from one evaluation to the next"
     last_step = int(policy.steps[-1])

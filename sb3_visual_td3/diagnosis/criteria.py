@@ -39,10 +39,11 @@ _OF_TRAINING = {
     )
     for group in GROUP_NAMES
 }
-"""By group: the tags that are logged only while the group is trained, and are missing if it is frozen."""
+"""Maps each parameter group to the tags that are logged only while the group is trained. They are missing if it is
+frozen."""
 _HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX])
-"""Values that a stock algorithm keeps in local variables of its update, so that no callback can log them
-(health/stock_watch.py)."""
+"""Tags that no callback can log for a stock algorithm, because it keeps the values in local variables of its update
+(see health/stock_watch.py)."""
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
@@ -76,7 +77,8 @@ class Criterion:
     min_points: int = 5
     reward_size: tuple[float, float] | None = None
     is_given: bool = field(default=False, compare=False)
-    """Whether the user's criteria file names this criterion. If so, ``blocking`` holds whichever callbacks ran."""
+    """Whether the user's criteria file names this criterion. Its ``blocking`` then applies whichever callbacks
+    ran."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
@@ -113,8 +115,8 @@ _NAMES_OF_OTHERS = frozenset(
         tags.EVAL_LENGTH,
     ]
 )
-"""Tags that other code logs too, or that a tag mapping may fill. They do not show that a callback of this package
-ran."""
+"""Tags that do not show that a callback of this package ran: other code may log them too, or a tag mapping may fill
+them."""
 
 
 def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
@@ -172,7 +174,7 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
                 detail = f"{run.why_without(needed)}; {measured.detail}"
                 measured = Measurement(Status.NOT_APPLICABLE, None, detail)
             blocking = run.blocks(criterion)
-            early = run.is_early_for(criterion, data)
+            early = run.why_too_early(criterion, data)
             if blocking and measured.status is Status.FAIL and early is not None:
                 blocking = False
                 measured = measured._replace(detail=f"{measured.detail}; {early}")
@@ -206,15 +208,17 @@ class _Run:
     :param has_no_bound: whether the returns are undiscounted; the rewards then do not bound Q
     :param frozen: the groups that are not trained
     :param length: length of the run in environment steps, from any tag that shows it; None if no tag shows it
-    :param judged_length: length of the run in environment steps, read only from the tags that a GO needs. Other tags
-        do not count, because leaving them out of the log would then excuse a failure.
+    :param judged_length: length of the run in environment steps, read only from the tags that a GO needs. If this
+        length is too short for a criterion, a failure becomes unknown. Optional tags are not read: a run could
+        otherwise avoid a failure by not logging them.
     :param last_step: the last environment step of any known tag
     :param kind: the kind of algorithm
     :param callbacks: the callbacks of this package that ran
     :param largest_reward: largest |reward| of a step; None if the run did not log it
-    :param early: why it is too early to call a criterion failed; None if it is not too early
+    :param early: why the run is too short for a failed criterion to block a GO, in words; None if it is long enough
     :param logged: the names that the run logged
-    :param is_watched_from_outside: whether a callback watched a stock algorithm, which shows no targets and rewards
+    :param is_watched_from_outside: whether the run used a stock algorithm of SB3, whose targets and sampled rewards no
+        callback can read
     """
 
     encoder_is_shared: bool
@@ -289,8 +293,8 @@ class _Run:
             return None
         return min(owners)
 
-    def is_early_for(self, criterion: Criterion, data: SeriesSet) -> str | None:
-        """Return why it is too early to call a criterion failed, in words; None if it is not."""
+    def why_too_early(self, criterion: Criterion, data: SeriesSet) -> str | None:
+        """Return in words why the run is too short for a failed criterion to block a GO; None if it is long enough."""
         if criterion.kind in _JUDGE_EARLY or criterion.is_given:
             return None
         n_points = len(data[criterion.tags[0]].finite)
@@ -299,10 +303,10 @@ class _Run:
         return self.early
 
     def could_run(self, callback: str | None) -> bool:
-        """Return whether a callback that did not run would have worked in this run; False for None.
+        """Return whether a missing callback supports this run; False for None, which means that none is missing.
 
-        A callback for driving environments would have worked if another callback for driving ran. All others need an
-        off-policy actor-critic algorithm.
+        A callback for driving environments supports the run if another callback for driving ran. The other callbacks
+        need an off-policy actor-critic algorithm.
         """
         drives = bool(self.callbacks & {_METRICS, _EVALUATION})
         if callback in {_METRICS, _EVALUATION}:
@@ -368,11 +372,11 @@ class _Run:
 
 
 _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
-"""Kinds of checks that do not depend on the scale of rewards. They also block a GO of runs that other code logged, if
-all their tags are there."""
+"""Kinds of checks that do not depend on the scale of the rewards. Even if only other code logged their tags, they can
+block a GO, except for SAC. All tags of the criterion must then be logged."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
-"""Kinds of checks that this module makes on a run of any length. They test the length themselves, or it does not
-matter: a NaN, for example, is a failure at any step."""
+"""Kinds of checks whose failure blocks a GO however short the run is. Each of them either tests the run's length itself
+or is valid at any length: a NaN, for example, is a failure at any step."""
 
 
 def _largest_reward(data: SeriesSet) -> float | None:

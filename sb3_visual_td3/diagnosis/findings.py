@@ -11,8 +11,8 @@ import numpy as np
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 
 Role = Literal["cause", "blind_spot", "consequence"]
-"""A blind spot explains why the logged values do not show a problem; a consequence follows from a cause that was also
-found."""
+"""The role of a diagnosis. A blind spot explains why the logged values do not show a problem. A consequence follows
+from a cause that was also found."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class RuleResult:
     :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
     :param role: cause, or blind spot (a reason why the logged values do not show a problem)
     :param remedy: the first thing to do, if it differs from the rule's remedy
-    :param explained_by: ids of the diagnoses of which this finding may be a mere consequence, if they differ from the
-        rule's
+    :param explained_by: ids of the diagnoses that may have caused this finding, if they differ from the rule's
     """
 
     confidence: float
@@ -121,12 +120,12 @@ class SettingChange:
     :param reason: why, and where the number comes from
     :param to: the new value; a mapping is merged into the run's own mapping
     :param fill: keys that are merged into the run's own mapping as well, but only if that mapping lacks them
-    :param at_least: the new value if the run's own value is smaller
-    :param at_most: the new value if the run's own value is larger
+    :param at_least: lower limit: a smaller value of the run is raised to it
+    :param at_most: upper limit: a larger value of the run is lowered to it
     :param times: factor on the run's own value if neither ``at_least`` nor ``at_most`` changes that value
-    :param of_steps: with ``at_least``: a fraction of the run's length. This number of steps replaces ``at_least`` if it
-        is larger
-    :param most: upper limit of ``of_steps``, in steps
+    :param of_steps: fraction of the run's length, for settings in steps. The lower limit is then this fraction of the
+        run's steps, or ``at_least`` if that is larger
+    :param most: highest lower limit that ``of_steps`` may give, in steps; None: the length of the run
     :param unless_set: propose the change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
     :param envs: propose the change for these environments only; empty: for all
@@ -172,7 +171,7 @@ class Rule:
     :param title: the problem in a few words
     :param remedy: the first thing to do
     :param is_live: whether the rule is also applied while training runs, to a window of the last updates
-    :param explained_by: ids of the diagnoses of which this diagnosis may be a mere consequence
+    :param explained_by: ids of the diagnoses that may have caused this diagnosis
     :param cure: the changes of settings that the rule proposes
     :param find: ``diagnose`` of the module: a pure function over the series of a run, or of a window of it; it returns
         None if nothing is wrong

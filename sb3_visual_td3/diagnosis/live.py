@@ -20,10 +20,10 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 Level = Literal["warning", "critical"]
 
 CRITICAL_FROM = 0.75
-"""Confidence from which a diagnosis is critical and may stop a run. With a lower confidence it is a warning."""
+"""A diagnosis with at least this confidence is critical and may stop a run. Otherwise it is a warning."""
 
 WINDOW = 200
-"""Updates in the window. The last quarter of a series, which most rules judge, is then the last fifty updates."""
+"""Number of updates in the window. Most rules judge the last quarter of a series, which is then fifty updates."""
 
 
 class Finding(NamedTuple):

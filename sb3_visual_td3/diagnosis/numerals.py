@@ -31,7 +31,7 @@ def number(value: float | int | None) -> str:
 
 
 def rounded(value: float) -> str:
-    """Format a number with three significant digits, for a sentence in which only the scale counts."""
+    """Format a number with three significant digits, for sentences in which the approximate size is enough."""
     if not math.isfinite(value) or value == 0:
         return number(value)
     return number(float(f"{value:.3g}"))

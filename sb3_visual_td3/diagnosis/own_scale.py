@@ -1,13 +1,15 @@
-"""Answer "is it stable?" in the run's own scale, from the tags that its kind of algorithm logs anyway.
+"""Answer "is it stable?" in the scale of the run's own returns, from the tags that its algorithm logs anyway.
 
 A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if they return 100. Every check here
 therefore compares a series with the returns that the same run logged, or with its own early part. No check needs a tag
 that only the callbacks of this package write.
 
-One sign alone rarely proves that a training run is unstable. A sign that does prove it is called *clear*. Two unclear
-signs count as a clear one, and a single unclear sign makes the answer "unknown". If the return shows learning, unclear
-signs count less. Two of them then make the answer "unknown". A single one makes it "unknown" or leaves it at "yes",
-depending on the kind of the sign (see ``Sign.is_failure``).
+A check may find a sign that the training is unstable. A *clear* sign proves it and makes the answer "no". Other signs
+are *weak*, and their number decides:
+
+- If the return does not show learning, one weak sign makes the answer "unknown", and two make it "no".
+- If the return shows learning, two weak signs make the answer "unknown". A single weak sign makes it "unknown" or
+  leaves it at "yes", see ``Sign.casts_doubt``.
 """
 
 from __future__ import annotations
@@ -34,52 +36,57 @@ from sb3_visual_td3.diagnosis.tag_search import (
 from sb3_visual_td3.diagnosis.trends import moving_medians
 
 HORIZON = 100.0
-"""Steps that a discount of 0.99 looks ahead, 1 / (1 - 0.99). Nearly all public runs have that discount or a smaller
-one; event files do not contain it."""
-LONGEST_STRETCH = 10.0
-"""Largest factor by which Q may exceed an episode's return, however soon a time limit cuts the episodes."""
+"""Number of future steps whose rewards Q is assumed to contain: 1 / (1 - 0.99), for a discount of 0.99. Nearly all
+public runs have this discount or a smaller one; event files do not contain it."""
+MAX_Q_PER_RETURN = 10.0
+"""If a time limit cuts the episodes, Q may exceed their returns, but never by more than this factor."""
 ENTROPY_BONUS = 10.0
-"""Nats of entropy per step that SAC's Q may contain: SAC aims at one nat per dimension of the action."""
+"""The most entropy per step, in nats, that SAC's Q is assumed to contain. SAC's target entropy has the magnitude of one
+nat per dimension of the action."""
 NORMALISED_Q = 50.0
-"""With VecNormalize, Q is of order 10 whatever the logged returns are. A Q below this value is not compared with
-the returns."""
+"""A |Q| up to this value is always allowed, because Q is of order 10 with VecNormalize, whatever the logged returns
+are."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Three thresholds for Q divided by the limit that follows from the returns. A ratio above the first is a weak sign,
-above the second a clear sign, and above the third a failure even if the return rises. The largest ratio of public runs
-that learned was 0.35; a diverged run had 2.4 to 3.6."""
+"""Limits for |Q|, divided by the largest |Q| that the returns allow. A ratio at or above the first limit is a weak sign
+of a diverged critic. At or above the second limit it is a clear sign, unless the return shows learning; at or above the
+third limit it is always a clear sign. The largest ratio of public runs that learned was 0.35; a diverged run had 2.4 to
+3.6."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
-"""Two thresholds for the root of the critic's loss divided by the scale of returns. A ratio above the first is a weak
-sign, above the second a clear sign. Runs that learned stay below 0.013 over any twentieth of the run, diverged runs
-reach 0.09 to 0.15. Beyond 1 the critic errs by more than the return of a whole episode."""
+"""Limits for the critic's error (the square root of its loss), divided by the largest |return|. A ratio at or above
+the first limit is a weak sign of a diverged critic. At or above the second limit, where the error exceeds the return of
+a whole episode, it is a clear sign, unless the return shows learning. In runs that learned, the median ratio over any
+twentieth of the run was below 0.013; diverged runs reached 0.09 to 0.15."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
-"""Two thresholds for the factor by which the standard deviation of the policy's actions grows. A factor above the first
-is a weak sign, above the second a clear sign. Nothing but the loss limits this deviation."""
+"""Limits for the growth of the standard deviation of the policy's actions, as a factor. A factor at or above the first
+limit is a weak sign that the actions turn into noise. At or above the second limit it is a clear sign, unless the
+return shows learning. The standard deviation is a free parameter, so only the loss keeps it from growing."""
 ENTROPY_LEFT = 0.1
-"""A policy hardly explores if its entropy is below this fraction of its first entropy."""
+"""A policy counts as no longer exploring if its entropy falls to this fraction of its first value."""
 EXPLAINED_NOTED = 0.05
-"""A value function that explains a smaller part of the variance of returns is no better than a constant."""
+"""A value function counts as no better than a constant if its median explained variance is below this value."""
 KL_NOTED = 1.0
-"""Threshold for the median of the approximate KL of an update. PPO aims at 0.01 to 0.05; beyond 1 an update replaces
-the policy."""
+"""Updates count as too large if the median of their approximate KL exceeds this value. PPO aims at 0.01 to 0.05; above
+1, a single update changes the policy almost completely."""
 KL_STOPPED = 1e-7
+"""Updates count as without effect if the median of their approximate KL is below this value."""
 MIN_POINTS = 10
-"""A tag with fewer points is not judged, except for non-finite values."""
+"""A check leaves out tags with fewer points. Two checks need fewer: finite_losses one, learning_rate three."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """Hold one sign that a training run is not stable.
+    """Hold one sign that a training run is unstable.
 
-    :param id: the name of the check.
+    :param id: the name of the sign, such as ``critic_error``.
     :param is_clear: whether this sign alone proves that the training is unstable.
-    :param tag: the series that shows it.
+    :param tag: the series that shows the sign.
     :param step: the step at which the sign is strongest; None if the whole run shows it.
     :param value: the number that was compared with the limit.
     :param threshold: the limit for this number.
     :param words: the sign in words, with its numbers.
-    :param is_failure: whether this sign alone, without being a clear one, makes the stability of a run that learns
-        "unknown". If False, such a run still counts as stable, unless there is a second sign.
+    :param casts_doubt: whether this sign, if it is weak, is enough to make the answer "unknown" for a run that learns.
+        If False, two signs are needed.
     """
 
     id: str
@@ -89,7 +96,7 @@ class Sign:
     value: float
     threshold: float
     words: str
-    is_failure: bool = True
+    casts_doubt: bool = True
 
 
 class NotMade(NamedTuple):
@@ -124,7 +131,7 @@ def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown"
 
     :param data: the series of the run.
     :param kind: the kind of algorithm, which decides what Q and the losses mean.
-    :param learning: whether the return shows that the run learns; some signs count only if it does not.
+    :param learning: whether the return shows that the run learns. If it does, the signs of instability count less.
     """
     checks: list[tuple[str, Callable[[SeriesSet, RunKind, Answer], Found]]] = [
         ("finite_losses", finite_losses),
@@ -160,7 +167,7 @@ def _answer(signs: Sequence[Sign], learning: Answer) -> Answer:
         return "no"
     if learning == "yes":
         # A rising return outweighs weak signs.
-        return "unknown" if len(signs) >= 2 or any(sign.is_failure for sign in signs) else "yes"
+        return "unknown" if len(signs) >= 2 or any(sign.casts_doubt for sign in signs) else "yes"
     if len(signs) >= 2:
         return "no"
     return "unknown" if signs else "yes"
@@ -252,7 +259,7 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
     Q of a state is the discounted sum of the rewards from this state to the end of the episode. |Q| therefore stays
     within the largest |return|, unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon
     of the discount are an exception: SB3's critics also count the rewards that would follow the cut, so Q may be up
-    to ``horizon / length`` times as large.
+    to ``HORIZON / length`` times as large.
     """
     values = [np.abs(data[tag.name].finite.values) for tag in find_returns(data.names())]
     returns = np.concatenate(values) if values else np.empty(0)
@@ -264,7 +271,7 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
     if length_tag is not None:
         length = data[length_tag].median()
         if length > 0:
-            stretch = min(max(1.0, HORIZON / length), LONGEST_STRETCH)
+            stretch = min(max(1.0, HORIZON / length), MAX_Q_PER_RETURN)
     return ReturnScale(largest, max(largest * stretch, NORMALISED_Q))
 
 
@@ -293,9 +300,9 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Compare the square root of the critic's loss with the scale of the returns.
 
-    A critic has failed if its mean temporal-difference error is a tenth of a whole episode's return. The first tenth of
-    the run is left out, because an untrained critic is always wrong. If rewards were normalised, the Q values give the
-    scale instead of the returns.
+    An error of at least a twentieth of the largest |return| is a sign of a diverged critic. The first tenth of the
+    points is left out, because an untrained critic is always wrong. If the rewards were normalised, the error is
+    compared with the Q values instead of the returns.
     """
     scale = return_scale(data)
     loss = critic_loss(data)
@@ -328,8 +335,8 @@ def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
 
     The Q values of the policy's actions are preferred to those of the actions in the replay buffer.
 
-    SAC's actor loss is ``alpha log pi - Q``. It differs from minus Q by an entropy term, for which
-    :func:`q_within_returns` allows.
+    SAC's actor loss is ``alpha log pi - Q``. It differs from minus Q by an entropy term, which :func:`q_within_returns`
+    takes into account.
     """
     q_values = find_q_values(data.names())
     if q_values:
@@ -368,10 +375,10 @@ def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
 def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     """Look for a standard deviation of the actions that grows to a multiple of its first level.
 
-    A growing deviation turns the actions into noise that is cut off at the ends of their range. The usual causes are an
-    entropy bonus, and a loss that finds no better mean. A deviation that shrinks is normal.
+    A growing deviation turns the actions into noise that is cut off at the ends of their range. The usual causes are a
+    large entropy bonus, or a loss that no change of the mean actions reduces. A deviation that shrinks is normal.
     """
-    series = named(data, {"std"}, must_not=RETURN_OR_OTHER)
+    series = named(data, {"std"}, must_not=NOT_OF_ACTIONS)
     if series is None:
         return NotMade("the standard deviation of the actions")
     first, late = _ends(series)
@@ -393,7 +400,7 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     a continuous policy, :func:`policy_spread` judges the standard deviation instead, because the entropy of a
     continuous policy may be negative.
     """
-    if named(data, {"std"}, must_not=RETURN_OR_OTHER) is not None:
+    if named(data, {"std"}, must_not=NOT_OF_ACTIONS) is not None:
         return NotMade("the entropy of a discrete policy")
     series = named(data, {"entropy"}, must_not={"coef", "target"})
     if series is None:
@@ -413,7 +420,7 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
         late / first,
         ENTROPY_LEFT,
         words,
-        is_failure=False,
+        casts_doubt=False,
     )
 
 
@@ -431,7 +438,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
     if value >= EXPLAINED_NOTED:
         return None
     words = f"{series.name} has the median {rounded(value)}: the value function is no better than a constant"
-    is_failure = learning != "yes"
+    casts_doubt = learning != "yes"
     return Sign(
         "value_explains_nothing",
         False,
@@ -440,7 +447,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
         value,
         EXPLAINED_NOTED,
         words,
-        is_failure=is_failure,
+        casts_doubt=casts_doubt,
     )
 
 
@@ -463,10 +470,11 @@ def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     return None
 
 
-RETURN_OR_OTHER = frozenset(
+NOT_OF_ACTIONS = frozenset(
     {"reward", "return", "rew", "length", "len", "param", "frame", "action", "eval", "loss", "q"}
 )
-"""Words in the names of tags whose spread or entropy is not that of the policy's actions."""
+"""A tag with one of these words in its name, such as ``ep_rew_std``, does not hold the spread of the policy's
+actions."""
 
 
 def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:
@@ -485,7 +493,7 @@ def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Ser
 
 
 def _ends(series: Series) -> tuple[float, float]:
-    """Return the medians of the first and of the last tenth of the points, each of at least three points."""
+    """Return the median of the first tenth of the points and that of the last tenth, each from three points or more."""
     window = max(3, len(series) // 10)
     return float(np.median(series.values[:window])), float(np.median(series.values[-window:]))
 

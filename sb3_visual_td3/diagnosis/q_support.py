@@ -1,8 +1,9 @@
-"""Compare the actor's loss with the Q values on replayed state-action pairs, which should support it.
+"""Check whether the Q values on state-action pairs in the replay buffer are large enough to explain the actor's loss.
 
 The actor's loss is minus the critic's value of the policy's own actions. In a healthy run the loss therefore has the
-order of magnitude of the Q values on replayed pairs, whatever the scale of the reward. A loss far beyond these values
-is a sign of a feature leak or of extrapolation: no transition in the buffer supports it.
+same order of magnitude as the Q values on replayed pairs, whatever the scale of the reward. A loss far beyond these
+values is called *unsupported*, because no transition in the buffer explains it. It is a sign of a feature leak or of
+extrapolation.
 """
 
 from __future__ import annotations
@@ -19,32 +20,32 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 REPLAY_Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN)
 FLOOR = 1.0
-"""A |Q| below 1 counts as 1, because the values of an untrained critic do not show the scale."""
+"""A largest |Q| below this value is replaced by it. The Q values of an untrained critic are near 0, and any loss would
+be large compared with them."""
 
 UNSUPPORTED = 10.0
-"""The Q values do not support a loss of more than this many times the largest replayed Q. A healthy loss is about as
-large as Q; two recorded feature leaks measured 8e4 and 3e7 times Q. The criterion actor_loss_stable uses the same
-value."""
+"""The actor's loss is unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs. A healthy
+loss is about as large as Q; in two recorded feature leaks it was 8e4 and 3e7 times as large. The criterion
+actor_loss_stable uses the same value."""
 
 Q_PER_TD_ERROR = 1000.0
-"""Without a logged Q, the scale of Q is estimated as this many temporal-difference errors. The guess is on the safe
-side: a loss counts as unsupported only above ten times this scale, which is 10,000 such errors."""
+"""If no Q was logged, the largest |Q| is assumed to be this many times the critic's largest temporal-difference error.
+The guess is high, to avoid false alarms: only a loss above 10,000 times that error is unsupported."""
 
 
 class QSupport(NamedTuple):
-    """Compare the actor's loss at the end of a run with the largest Q of state-action pairs in the replay buffer.
+    """Compare the actor's loss at the end of a run with the largest |Q| of state-action pairs in the replay buffer.
 
-    The Q values support the loss if ``ratio`` is at most ``UNSUPPORTED``: the magnitude of the loss is then at most
-    that many times ``q_scale``.
+    The loss is unsupported if ``ratio`` exceeds ``UNSUPPORTED``: the Q values are then too small to explain it.
 
     :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| of state-action pairs in the replay buffer, at least 1
-    :ivar first_unsupported_step: if the Q values do not support the loss at the end, the step since which they have
-        not. Otherwise the first step at which they did not; None if there is no such step. At each step, the loss is
-        compared with the largest |Q| up to that step
+    :ivar first_unsupported_step: the step from which the loss is unsupported until the end. If the last loss is not
+        unsupported, this is the first step with an unsupported loss; None if there was no such step. The loss at a step
+        is compared with the largest |Q| up to that step
     :ivar estimated: whether ``q_scale`` was estimated from the critic's loss, because no Q was logged. Such an estimate
-        can show that a loss is not supported, but not that it is supported.
+        can show that a loss is unsupported, but it cannot show that the loss is healthy.
     """
 
     ratio: float

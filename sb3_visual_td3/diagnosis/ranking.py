@@ -11,7 +11,7 @@ from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet, once_per_run
 
 MIN_CONFIDENCE = 0.3
-"""Weaker diagnoses are left out."""
+"""A diagnosis with a lower confidence is left out."""
 
 EXPLAINS_FROM = 0.5
 """A cause with at least this confidence turns every diagnosis that it explains into a consequence."""

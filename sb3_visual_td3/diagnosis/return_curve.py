@@ -5,9 +5,9 @@
 A curve is measured in units of its own noise, so the scale of the rewards does not matter. A curve counts as learning
 only if it rises above two kinds of noise.
 
-- *The spread of single episodes* says whether a change matters. The gain is divided by the standard deviation of one
-  episode's return (Cohen's d). A curve of means over many episodes looks smooth, and any drift would stand out from its
-  noise. The averaging is therefore undone first, see :func:`episode_spread`.
+- *The spread of single episodes* says whether a change matters. The gain is divided by the standard deviation of the
+  returns of single episodes (Cohen's d). A curve of means over many episodes looks smooth, and any drift would stand
+  out from its noise. The effect of the averaging is therefore undone first, see :func:`episode_spread`.
 - *The wander of the curve* says whether a change is more than chance. Returns are correlated in time: the policy
   drifts, and a moving mean repeats its episodes. Tests that assume independent points (a t-test, Mann-Kendall on all
   points) report such a drift as significant. The wander is measured between medians of blocks instead, see
@@ -43,52 +43,65 @@ Answer = Literal["yes", "no", "unknown"]
 # The thresholds on the effect size d. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)), which
 # is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
-"""A gain of this many standard deviations of one episode's return is learning; the second number is for fewer than ten
-points."""
+"""A gain of at least this many standard deviations of one episode's return counts as learning, if it is more than
+chance. The second number applies to curves of fewer than ten points."""
 LONE_GAIN = 5.0
-"""The gain that counts as learning if a single point gives the start of the curve."""
+"""In a curve of ten to nineteen points, the first point alone gives the starting level only if the gain is at least
+this many standard deviations of one episode's return, or below ``NO_GAIN``. Otherwise the median of the first three
+points does."""
 NO_GAIN = 1.0
-"""A smaller gain is not called learning, however significant it is."""
+"""A gain below this many standard deviations of one episode's return may mean that the run does not learn. A
+curve with a larger gain gets the answer "no" only if it has fallen again."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
-"""A gain of three quarters of the larger level means that the return quadruples, or that a cost falls to a quarter.
-Such a gain is learning even if it is only half a standard deviation of one episode. This is the only threshold that
-depends on where the zero of the reward lies."""
+"""A gain counts as large if it is at least the first number times the larger of |start| and |end|: a positive return
+then quadruples, or a negative return shrinks to a quarter. A large gain counts as learning if it is at least the second
+number times the standard deviation of one episode's return. Like ``SMALL_PART``, the first number depends on where the
+zero of the reward lies."""
 SMALL_PART = 1 / 3
-"""A gain below this fraction of the larger level (first or last) is small."""
+"""A gain below ``NO_GAIN`` counts as no learning if it is below this fraction of the larger of |start| and |end|, even
+if it is more than chance."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""Number of standard errors of the block levels that a change must exceed. The second number applies to a gain that is
-large only relative to the level."""
+"""A change between two levels counts as more than chance if it exceeds this many times its noise, see
+``_Noise.stands_out``. The second number applies to gains below ``CLEAR_GAIN``, which count only if they are large."""
 RISE = 1.645
-"""Number of standard errors that a rise over the last third must exceed: one-sided at 5 %."""
+"""A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
+at 5 %)."""
 LARGE_FALL = 0.5
-"""A run that ends with less than half of its gain has collapsed."""
+"""If a run has lost at least this fraction of its gain, by more than chance, the answer to "is it learning?" is
+"no"."""
 NOTED_FALL = 0.3
-"""A run that has lost this part of its gain has not kept what it learned. The answer to "is it learning?" is then never
-yes."""
+"""If a run has lost at least this fraction of its gain, the answer to "is it learning?" is never "yes". The gain is
+measured at the best level of the curve."""
 
 MIN_POINTS = 5
-"""Fewer points do not make a curve. SB3's EvalCallback leaves five on many public runs of a million steps."""
+"""A series with fewer points is too short to judge. In many public runs of a million steps, SB3's EvalCallback logged
+only five points."""
 MIN_POINTS_FOR_NO = 10
 MIN_EPISODES_FOR_NO = 50
 MIN_STEPS_FOR_NO = 10_000
-"""A flat curve means "not learning" only if the run was long enough to learn; before that it means "too early"."""
+"""A flat curve means "not learning" only if the run has at least this many environment steps, ``MIN_POINTS_FOR_NO``
+points and ``MIN_EPISODES_FOR_NO`` episodes. Otherwise the run is too short to say."""
 N_BLOCKS = 20
+"""The largest number of blocks into which a curve is divided to measure its slow noise, see ``block_wander``."""
 LONGEST_GAP = 0.2
-"""A curve with a gap of this part of its span may have changed within the gap, so its answer is never yes."""
+"""A gap between two points of more than this fraction of the curve's steps counts as a missing part. The curve may have
+changed there, so the answer is never "yes"."""
 
 WRITTEN_TOGETHER = 0.9
-"""Two tags count as written together if they share this fraction of their steps, in the range where they overlap."""
+"""Two tags count as logged together if they share this fraction of their steps, in the range where they overlap."""
 
 SHORT_EPISODE = 3.0
-"""Episodes with fewer steps count as ended at once. A policy can gain return merely by learning to end them so
-early."""
+"""If episodes become shorter than this many steps, a rise of the return does not show learning. Where rewards are
+negative, ending episodes early is enough to raise the return."""
 STILL_COSTS = 0.5
-"""If an episode still costs more than this part of what the first episodes cost, longer episodes alone explain the rise
-of the return."""
+"""If the return is negative and its magnitude is still at least this fraction of that at the start, a rise together
+with longer episodes does not show learning: the policy may only have learned to stand still."""
 LONG_EPISODE = 1000.0
-"""Steps of an episode where no length is logged: the time limit of most benchmark tasks."""
+"""Number of steps that an episode is assumed to last if no lengths are logged: the time limit of most benchmark
+tasks."""
 EPISODE_AXIS_SPACING = 100
-"""If the points of a training return are regularly spaced and at most this far apart, its x-axis counts episodes."""
+"""The x-axis of a training return is assumed to count episodes if the points are regularly spaced and at most this far
+apart."""
 
 
 class CurveState(Enum):
@@ -113,12 +126,12 @@ class ReturnCurve:
     :param n_points: finite points of the series.
     :param start: median of the first points.
     :param late: median of the last tenth of the points.
-    :param peak: highest median over a tenth of the points.
-    :param peak_step: the step in the middle of the points with the highest median; None where the curve is too short.
-    :param first_step: the step of the first point; None where the curve is too short.
-    :param last_step: the step of the last point; None where there is no point.
-    :param gain: ``late - start`` in standard deviations of one episode; NaN where the curve is too short.
-    :param lost: fraction of the gain at the peak that is lost at the end; 0 where the end is the peak.
+    :param peak: the best level: the highest median over a tenth of the points.
+    :param peak_step: the step in the middle of the points that give ``peak``; None if the curve is too short.
+    :param first_step: the step of the first point; None if the curve is too short.
+    :param last_step: the step of the last point; None if there is no point.
+    :param gain: ``late - start``, in standard deviations of one episode's return; NaN if the curve is too short.
+    :param lost: fraction of the gain at the peak that is lost at the end, ``(peak - late) / (peak - start)``.
     :param still_rising: whether the last third rises to the best level so far.
     :param reasons: the deciding facts, in words.
     """
@@ -144,7 +157,7 @@ class Learning:
     """Hold the answer to "is it learning?" for one run.
 
     :param answer: the answer from all curves together.
-    :param curve: the curve that represents the run; None where no return is logged.
+    :param curve: the curve that represents the run; None if no return is logged.
     :param curves: all curves that were judged, evaluation first.
     :param reasons: the deciding facts, in words.
     """
@@ -163,8 +176,8 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
 
     Neighbours share the policy, so their difference holds the noise and hardly any of the trend. For normal noise the
     68 % quantile of the absolute difference is sqrt(2) times the standard deviation of the noise. Single outliers do
-    not change this quantile, and it is above 0 even if half of the differences are 0. The standard deviation and the
-    median of the differences each lack one of these properties.
+    not change this quantile, unlike a standard deviation. It is above 0 even if half of the differences are 0, unlike
+    the median of the differences.
 
     If a moving mean over ``W`` episodes moves on by ``k`` episodes, ``k`` of its terms are exchanged, and its change
     has the variance ``2 k sigma^2 / W^2``. Means without common episodes (``k >= W``) differ with the variance ``2
@@ -283,7 +296,7 @@ def judge_curve(
         lost=(peak - late) / (peak - start) if peak > start else 0.0,
         still_rising=is_still_rising(values, spread * experience.error_of_rise(n, window, averaged_over)),
     )
-    # Without any spread there is no noise to divide the gain by.
+    # If all points are equal, the noise is 0, and the gain cannot be divided by it.
     if float(np.ptp(values)) == 0.0:
         return _constant(curve, averaged_over, experience)
     curve = replace(curve, gain=(late - start) / noise.spread)
@@ -302,7 +315,7 @@ def _fallen(
     levels: tuple[float, float, float],
     averaged_over: int,
 ) -> ReturnCurve:
-    """Judge a curve that has lost a part of its gain."""
+    """Judge a curve that rose and then lost at least the fraction ``NOTED_FALL`` of its gain."""
     start, late, peak = levels
     reason = (
         f"{curve.tag}: rose from {rounded(curve.start)} to {rounded(curve.peak)} near step {curve.peak_step:,} and "
@@ -314,7 +327,7 @@ def _fallen(
 
 
 def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCurve:
-    """Judge a curve that ends above where it began, by more than its noise."""
+    """Judge a curve whose end lies above its start by more than the noise."""
     curve = replace(
         curve,
         state=CurveState.IMPROVING if curve.still_rising else CurveState.PLATEAU,
@@ -337,7 +350,7 @@ def _not_risen(
     levels: tuple[float, float, float],
     averaged_over: int,
 ) -> ReturnCurve:
-    """Judge a curve whose end does not clearly lie above its start."""
+    """Judge a curve whose end does not lie above its start by more than the noise."""
     start, late, peak = levels
     curve = replace(curve, reasons=(_gain_in_words(curve),))
     if not experience.is_enough_for_no(curve.n_points, averaged_over):
@@ -402,9 +415,9 @@ class _Noise(NamedTuple):
     def is_learning(self, start: float, level: float) -> bool:
         """Return whether the rise from the start to a level shows learning: it must be large, and not chance.
 
-        A rise is large if it exceeds the spread of single episodes. Some returns vary widely by nature, for example if
-        a crash can end any episode. In such tasks a smaller rise also counts, if it is large compared with both the
-        start and the level, and exceeds chance by a larger margin than is required otherwise.
+        A rise is large if it is at least twice the spread of single episodes (``CLEAR_GAIN``). Some returns vary widely
+        by nature, for example if a crash can end any episode. In such tasks a smaller rise also counts, if it is large
+        relative to the levels (:meth:`is_large_rise`) and exceeds chance by a larger margin (``SURE_WANDER``).
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -414,15 +427,23 @@ class _Noise(NamedTuple):
         return self.is_large_rise(start, level, SURE_WANDER)
 
     def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
-        """Return whether the rise from ``start`` to ``level`` exceeds chance and is large compared with both."""
+        """Return whether the rise from ``start`` to ``level`` is more than chance and large relative to the levels.
+
+        A rise is large if it is at least three quarters of the larger of |start| and |level| (``LARGE_PART``).
+
+        :param start: level at the start of the curve
+        :param level: a later level of the curve
+        :param times: the rise must be more than this many times as large as the noise
+        """
         gain = level - start
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
     def is_no_gain(self, start: float, level: float) -> bool:
         """Return whether the rise from ``start`` to ``level`` is too small to show that anything was learned.
 
-        A rise of at least the spread of single episodes is large enough. A smaller rise is large enough only if it is
-        large compared with the start and the level, and also exceeds chance. A decline always gives True.
+        A rise of at least the spread of single episodes (``NO_GAIN``) is large enough. A smaller rise is large enough
+        only if it is at least a third of the larger of |start| and |level| (``SMALL_PART``), and more than chance. A
+        decline always gives True.
         """
         gain = level - start
         if gain >= NO_GAIN * self.spread:
@@ -432,9 +453,10 @@ class _Noise(NamedTuple):
 
 
 def _n_first(n: int) -> int:
-    """Return the number of points that give the starting level: a twentieth of all points, and at least one to three.
+    """Return the number of points that give the starting level of a curve of ``n`` points: a twentieth of the points.
 
-    With more points, the level would already contain the rise of a fast learner.
+    The minimum is one point, two points from ``n = 20`` on, and three points from ``n = 40`` on. The number is small,
+    because the level would otherwise already contain the rise of a fast learner.
     """
     at_least = 1 + int(n >= 20) + int(n >= 40)
     return max(at_least, n // 20)
@@ -443,11 +465,11 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
-    The level is the median of the first points, see :func:`_n_first`. With fewer than twenty points this is the first
-    point alone, which may be an outlier. So with ten to nineteen points, the median of the first three points is
-    returned instead, if the curve ends 1 to 5 times ``spread`` above its first point. With a larger rise the first
-    point gives the level, because the policy may have learned before the second point. With a smaller rise, too, the
-    first point gives the level.
+    - A curve of twenty or more points starts at the median of its first points, see :func:`_n_first`.
+    - A shorter curve starts at its first point. There is one exception, because a single point may be an outlier: a
+      curve of ten to nineteen points starts at the median of its first three points if it ends 1 to 5 times ``spread``
+      above its first point. After a larger rise, the policy may have learned before the second point, so the first
+      point counts.
 
     :param values: the values of the curve
     :param late: the level at the end of the curve
@@ -502,11 +524,11 @@ def _without_repeats(series: Series) -> Series:
 
 
 class _Experience(NamedTuple):
-    """Hold the number of episodes and steps from which a curve was made; an unknown number counts as enough.
+    """Hold the number of episodes and steps behind a curve; where a minimum is required, an unknown number passes.
 
-    :param episodes_between: episodes between two points; None where it is not known.
-    :param n_episodes: episodes of the run.
-    :param n_steps: environment steps of the run.
+    :param episodes_between: number of episodes between two points; None if it is not known.
+    :param n_episodes: number of episodes of the run; infinite if it is not known.
+    :param n_steps: number of environment steps of the run; infinite if it is not known.
     """
 
     episodes_between: float | None
@@ -516,7 +538,7 @@ class _Experience(NamedTuple):
     def new_episodes(self, averaged_over: int) -> float:
         """Return how many of the episodes in a point's mean are not in the previous point's mean.
 
-        A moving mean has few new episodes per point.
+        In a moving mean, most episodes are also in the previous point.
         """
         between = averaged_over if self.episodes_between is None else self.episodes_between
         return min(max(between, 1.0), averaged_over)
@@ -609,12 +631,12 @@ def judge_learning(data: SeriesSet) -> Learning:
     if answer == "yes" and lengths is not None and _ends_at_once(lengths):
         answer = "unknown"
         late = rounded(lengths.finite.tail(0.1).median())
-        reasons.append(f"{lengths.name}: episodes now end after {late} steps: this alone may raise the return")
+        reasons.append(f"{lengths.name}: episodes now end after {late} steps, which alone may raise the return")
     if answer == "yes" and lengths is not None and _merely_lasts(speaks, lengths):
         answer = "unknown"
         reasons.append(
-            f"{lengths.name}: episodes last longer, and an episode still costs more than half of its first cost: the "
-            "policy may have learned to stand still, and nothing else"
+            f"{lengths.name}: episodes last at least twice as long, but the return is still negative and has not halved in "
+            "size: the policy may only have learned to stand still"
         )
     return Learning(answer, speaks, tuple(curves), tuple(reasons))
 
@@ -679,7 +701,7 @@ def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
 
 
 def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
-    """Return whether a flat curve misses the start of the learning that another curve shows.
+    """Return whether a flat curve begins after most of the learning that another curve shows.
 
     A fast learner has learned much before its first evaluation. The evaluation curve is then flat, although the
     training return rose. A flat curve begins too late if it starts above the middle of the other curve's rise.
@@ -719,8 +741,10 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
 def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None, int | None]:
     """Return the first and the last step of the episode lengths that were logged together with a series of returns.
 
-    The x-axis of returns that other code logged has an unknown unit. Lengths that were written at the same steps have
-    the same unit, and show whether the beginning or the end of the returns is missing.
+    The x-axis of returns that other code logged may count anything. Lengths that were logged at the same steps have the
+    same x-axis. If the lengths begin before the returns or end after them, a part of the returns is missing.
+
+    :return: the first and the last step; None for both if the lengths were not logged together with the returns
     """
     if lengths is None or len(series) == 0 or len(lengths) == 0:
         return None, None
@@ -735,7 +759,7 @@ def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None
 
 
 def _by_episode(name: str) -> bool:
-    """Return whether ``common/tags.py`` has this name, with episodes as its x-axis."""
+    """Return whether a tag is in the table of ``common/tags.py`` with episodes as its x-axis."""
     return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 
@@ -762,9 +786,9 @@ def _ends_at_once(lengths: Series) -> bool:
 
 
 def _merely_lasts(curve: ReturnCurve, lengths: Series) -> bool:
-    """Return whether the return rose only because episodes last longer, for example because a walker stands still.
+    """Return whether the return rose only because episodes last longer, such as those of a robot that stands still.
 
-    Such a policy avoids the penalty for falling and earns nothing. Its return stays negative: the magnitude of the
+    Such a policy avoids the penalty for falling, but earns nothing. Its return stays negative: the magnitude of the
     return has not even halved, while the length of the episodes has at least doubled.
     """
     finite = lengths.finite

@@ -23,7 +23,7 @@ BoolArray = npt.NDArray[np.bool_]
 Result = TypeVar("Result")
 
 MAX_STEP = 2.0**63
-"""Event files count steps in signed 64 bits."""
+"""Every step is below this number, because event files store steps as signed 64-bit integers."""
 
 
 @dataclass(frozen=True, eq=False)

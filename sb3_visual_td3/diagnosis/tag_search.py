@@ -12,9 +12,11 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 ROLLOUT_WINDOW = 100
-"""SB3 averages ``rollout/ep_rew_mean`` over the last 100 episodes (``stats_window_size``)."""
+"""Number of episodes that a mean training return is assumed to average. SB3 averages ``rollout/ep_rew_mean`` over the
+last 100 episodes (``stats_window_size``)."""
 EVALUATION_EPISODES = 5
-"""SB3's EvalCallback plays five episodes by default; event files do not contain the number."""
+"""Number of episodes that a mean evaluation return is assumed to average. SB3's EvalCallback plays five episodes by
+default; event files do not contain the number."""
 
 EPISODE_WORDS = frozenset(
     ["episode", "episodes", "episodic", "ep", "eps", "epi", "epoch", "rollout", "traj", "trajectory"]
@@ -170,9 +172,9 @@ def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
 # ---- Names that SB3 writes
 
 STANDARD_PREFIXES = ("rollout/", "train/", "eval/", "time/")
-"""Prefixes of the names that SB3's logger writes, all with environment steps as x-axis."""
+"""Folders of the tags that SB3 logs. The x-axis of these tags counts environment steps."""
 
 
 def is_standard(name: str) -> bool:
-    """Return whether SB3 writes this name, with environment steps as x-axis."""
+    """Return whether a tag is in a folder of SB3, or is one of CleanRL's episode tags; its x-axis counts steps."""
     return name.startswith(STANDARD_PREFIXES) or name in {"charts/episodic_return", "charts/episodic_length"}

@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, Series, StepArray
 
 MAX_POINTS_FOR_SLOPE = 128
-"""Longer series are reduced to the medians of this many bins before the pairwise slopes are taken."""
+"""A series with more points is reduced to the medians of this many bins before its pairwise slopes are computed."""
 
 SMALLEST = 5e-324
 """The smallest positive double. It keeps a millionth of a tiny value from becoming 0, which has no logarithm."""

@@ -22,13 +22,13 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 
 EvidenceLevel = Literal["full", "standard", "thin"]
 EVIDENCE_LEVELS: tuple[EvidenceLevel, ...] = ("thin", "standard", "full")
-"""The evidence levels, which say how much of a run could be checked, in ascending order."""
+"""The evidence levels, from the lowest to the highest. They say how much of a run could be checked."""
 
 EARLY_STEPS = 2_000
-"""Below this number of environment steps it is too early for a verdict, except for values that are not finite."""
+"""A run with fewer environment steps is too short for a verdict, unless a value is not finite."""
 EARLY_UPDATES = 500
-"""Below this number of updates it is also too early for a verdict on an off-policy run. This applies only to the first
-10,000 steps, because a run that does not train by then will not learn either."""
+"""An off-policy run with fewer updates is too short for a verdict as well. This limit applies only below 10,000
+environment steps: after that, so few updates are a fault of the run."""
 
 
 class Answers(NamedTuple):
@@ -133,8 +133,8 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
 def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
     """Return the curve that represents the run in the report, in agreement with the combined answer.
 
-    This is the curve of the returns, unless only the comparison with untrained policies shows that the run has learned
-    or collapsed, or no return was logged. Then a curve is made from the comparison.
+    If the run logged returns, this is usually their curve. A curve is made from the comparison with untrained policies
+    in two cases: if no return was logged, or if only the comparison shows that the run has learned or collapsed.
 
     :param curve: the judged curve of the returns; None if the run logged no return
     :param comparison: the comparison of the run's evaluations with untrained policies

@@ -60,10 +60,11 @@ class CriterionResult:
     :param blocking: whether the criterion counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
     :param value: the measured value; None if nothing could be measured
     :param threshold: the threshold for the value; None for a kind of criterion that needs none
-    :param source: origin of the criterion
+    :param source: where the criterion comes from
     :param detail: the measured numbers from which the status follows, in words
     :param tags: the logged names that the criterion reads
-    :param needs_callback: the callback that would log the missing tags; None if that callback ran, or could not run
+    :param needs_callback: the callback that would log the missing tags, if the run lacks it and the callback supports
+        the run; otherwise None
     """
 
     id: str
@@ -116,13 +117,13 @@ def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Liter
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """Return the worst exit code; from worst to best: 4, 2, 1, 3, 0. Without any code the result is 2."""
+    """Return the worst exit code; the order from worst to best is 4, 2, 1, 3, 0. Without any code, return 2."""
     given = set(codes)
     return next((code for code in WORST_FIRST if code in given), ExitCode.UNREADABLE)
 
 
 def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the worst verdict of several runs; INSUFFICIENT without any run."""
+    """Return the worst of several verdicts: NO-GO, INSUFFICIENT, GO, in this order. Without any: INSUFFICIENT."""
     given = set(verdicts)
     order = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
     return next((verdict for verdict in order if verdict in given), Verdict.INSUFFICIENT)

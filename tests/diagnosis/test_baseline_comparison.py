@@ -92,7 +92,7 @@ def test_a_policy_that_training_made_no_better_has_not_learned_although_it_beats
     found = compare_with_baselines(data)
     assert found is not None
     assert (found.answer, ask(data).learning.answer) == ("unknown", "unknown")
-    assert "the untrained policy at 67.7" in found.reason
+    assert "the policy before its first update at 67.7" in found.reason
     better = evaluated((70.0, 85.0, 92.0, 91.0, 92.5), random=57.3, of_reward=True)
     assert ask(SeriesSet({**better.series, untrained.name: untrained})).learning.answer == "yes"
 

@@ -69,7 +69,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 def _entropy_or_spread(data: SeriesSet) -> Series | None:
     """Return the standard deviation of the actions if it is logged, otherwise the entropy."""
-    spread = own_scale.named(data, {"std"}, must_not=own_scale.RETURN_OR_OTHER)
+    spread = own_scale.named(data, {"std"}, must_not=own_scale.NOT_OF_ACTIONS)
     if spread is not None:
         return spread
     return own_scale.named(data, {"entropy"}, must_not={"coef", "target"})

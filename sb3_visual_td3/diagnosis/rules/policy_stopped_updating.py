@@ -50,7 +50,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
             return None
         evidence = (Evidence.last_of(kl, f"the median of the last quarter is {rounded(late)}"),)
         return RuleResult(0.7, evidence, onset(kl, np.abs(kl.values) < STOPPED), value=late, threshold=STOPPED)
-    std = own_scale.named(data, {"std"}, must_not=own_scale.RETURN_OR_OTHER)
+    std = own_scale.named(data, {"std"}, must_not=own_scale.NOT_OF_ACTIONS)
     if std is None or float(np.ptp(std.values)) > 0.0:
         return None
     evidence = (Evidence.last_of(std, f"has not changed over {len(std)} points, although it is a weight"),)
