@@ -90,7 +90,9 @@ def test_the_constants_of_a_rule_are_read_with_their_descriptions() -> None:
     found = constants(actor_saturation)
     value, meaning = found["SATURATED"]
     assert value == actor_saturation.SATURATED
-    assert meaning.startswith("Mean fraction of saturated actions over the last quarter.")
+    assert meaning.startswith(
+        "The policy counts as dead if the mean fraction of saturated actions over the last quarter"
+    )
     assert "Source" not in diagnosis_section("critic_overestimation").split(":::{rubric} How it looks")[0]
     assert "1802.09477" in diagnosis_section("critic_overestimation").split(":::{rubric} Source")[1]
 

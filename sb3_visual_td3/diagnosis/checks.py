@@ -48,7 +48,7 @@ class Check:
     :param function: the check; its arguments are the series, and the tags, threshold and ``min_points`` of the
         criterion
     :param needs_threshold: whether a criterion of this kind must have a threshold
-    :param n_tags: least number of tags that a criterion of this kind must name
+    :param n_tags: the fewest tags that a criterion of this kind must name
     """
 
     function: CheckFunction
@@ -135,8 +135,7 @@ def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_poi
 def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if at most ``threshold`` points of an alert are 1, which means that it was active.
 
-    An alert also logs points with a 0, where it checked and found nothing; these do not count. The hand-written report
-    on the CARLA run that started this project counted all points, and overstated 17 activations as 22.
+    An alert also logs points with a 0, where it checked and found nothing. These points do not count.
     """
     series = data[tags[0]]
     if len(series) == 0:

@@ -635,8 +635,8 @@ def judge_learning(data: SeriesSet) -> Learning:
     if answer == "yes" and lengths is not None and _merely_lasts(speaks, lengths):
         answer = "unknown"
         reasons.append(
-            f"{lengths.name}: episodes last at least twice as long, but the return is still negative and has not halved in "
-            "size: the policy may only have learned to stand still"
+            f"{lengths.name}: episodes last at least twice as long, but the return is still negative and has not "
+            "halved in size: the policy may only have learned to stand still"
         )
     return Learning(answer, speaks, tuple(curves), tuple(reasons))
 

@@ -46,19 +46,20 @@ CURE = Cure(
 )
 
 SATURATED = 0.5
-"""Mean fraction of saturated actions over the last quarter. Dead policies measured 0.92 to 1.0, healthy ones below
-0.1; 0.5 lies between, and the criterion policy_is_alive uses the same value."""
+"""The policy counts as dead if the mean fraction of saturated actions over the last quarter is at least this value. It
+was 0.92 to 1.0 in dead policies and below 0.1 in most healthy ones. The criterion policy_is_alive uses the same
+value."""
 
 # Q values without a limit push every action to an end of its range, so each of these explains a saturated actor.
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 
 STILL_ALIVE = 0.7
-"""Upper limit of the confidence while the actor's head still gets a gradient. A live alert is then only a warning."""
-
+"""Upper limit of the confidence if the actor's head still gets a gradient. An alert during training is then a warning,
+because it is critical only with a confidence of 0.75 or more."""
 
 WAS_ALIVE = 1e-3
-"""The head counts as having received a gradient at first if its first norm exceeds this fraction of the critics'
-norm."""
+"""If the saturation was not logged: the head of the actor had a gradient at the start of the run if the largest of its
+first three gradient norms exceeds this fraction of the critics' median norm."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

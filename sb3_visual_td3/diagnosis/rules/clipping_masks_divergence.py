@@ -1,7 +1,7 @@
 """The gradient norms were logged after clipping, so the monitor cannot see a loss that diverges.
 
-Clipping reduces every larger norm to the limit, so a curve of the clipped norm is flat. A run that was recorded this
-way showed norms of 1.9 and no alert while its actor loss fell from -250 to -2.8 billion.
+Clipping reduces every larger norm to the limit, so a curve of the clipped norm is flat. In a run that was recorded
+this way, the norms were 1.9 and no alert was active while the actor loss fell from -250 to -2.8 billion.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ CURE = Cure(
 
 
 GROWS = 3.0
-"""Growth of the loss over the later half. A guess: the recorded run with clipped norms measured 23."""
+"""The actor's loss counts as growing if it grows at least by this factor over the later half of the run. A guess: in
+a recorded run whose norms were logged after clipping, the factor was 23."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

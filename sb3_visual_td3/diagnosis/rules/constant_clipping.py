@@ -1,6 +1,7 @@
 """The actor's gradients are clipped on nearly every update, although clipping is a safeguard for rare outliers.
 
-The critic's encoder is not judged: healthy encoders measured norms of 80 to 630, and a limit of 10 always clips these.
+The critic's encoder is not judged: its gradient norm was 80 to 630 in healthy runs, and a limit of 10 always clips such
+norms.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ CURE = Cure(
 )
 
 NEARLY_EVERY = 0.9
-"""Mean fraction of clipped updates over the last points; the criterion actor_clipping_is_rare uses the same value."""
+"""Clipping counts as constant if at least this fraction of the updates is clipped, as a mean over the last points. The
+criterion actor_clipping_is_rare uses the same value."""
 
 MIN_POINTS = 5
 

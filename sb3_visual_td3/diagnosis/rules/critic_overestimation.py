@@ -47,16 +47,19 @@ CURE = Cure(
 
 MIN_POINTS = 5
 UNTRAINED = 1.0
-"""The order of magnitude of an untrained network's values; a smaller bound is raised to this value."""
+"""A bound on |Q| below this value is raised to it, because the values of an untrained network have this order of
+magnitude."""
 RUNAWAY = 10.0
-"""Growth over the later half that counts where no bound was logged. A guess."""
+"""If no bound on Q was logged: the critic overestimates if |Q| grows at least by this factor over the later half of the
+run, and also becomes large (see ``LARGE``). A guess."""
 
 BEYOND_RETURNS = 0.1
-"""Confidence added to such growth if Q also exceeds the range of the logged returns (q_beyond_returns)."""
+"""If no bound on Q was logged: this value is added to the confidence if Q also exceeds the range of the logged returns,
+as in the rule q_beyond_returns."""
 
 LARGE = 200.0
-"""|Q| that such growth has to reach; the criterion q_magnitude has the same value. A smaller |Q| is enough if it
-exceeds every logged return and the critic's error grows with it."""
+"""If no bound on Q was logged: a growing |Q| counts only if it ends above this value, which the criterion q_magnitude
+uses too. A smaller |Q| is enough if it exceeds every logged return and the critic's error grows as well."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

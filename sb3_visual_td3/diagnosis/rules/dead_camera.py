@@ -20,22 +20,23 @@ EXPLAINED_BY: tuple[str, ...] = ()
 CURE = Cure(code=("No hyperparameter cures it: look at the frames that the policy gets."))
 
 ONE_COLOUR = 1.0
-"""Standard deviation within a frame, in grey levels. Below one level there is nothing to see."""
+"""A frame counts as a single colour if the standard deviation of its pixels is below this value, in grey levels."""
 
 MIN_POINTS = 6
-"""Fewer points without a change prove nothing, because a car may stand still; in the driving environments of this
-package it may do so for up to fifty steps. A live window has a point every ten updates, an event file has one every
-hundred steps."""
+"""Frames that do not change are reported only after this many points. Fewer points prove nothing, because a car may
+stand still, in the driving environments of this package for up to fifty steps. There is a point every ten updates
+during training, and every hundred steps in an event file."""
 
-SURELY = 190
-"""A car at rest cannot explain this many steps without any change; a live window holds 200 updates."""
+SURE_STEPS = 190
+"""The confidence is high if the frames do not change over this many steps (updates, during training): a standing car
+does not explain this. Alerts during training see only the last 200 updates, so the value is below 200."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for frames of a single colour, then for frames that always equal the previous frame."""
     std, change = data[tags.FRAME_STD].finite, data[tags.FRAME_CHANGE].finite
     if len(std) >= MIN_POINTS and recent(std, MIN_POINTS).abs_max() < ONE_COLOUR:
-        evidence = Evidence.last_of(std, "grey levels of deviation within a frame: it has one colour")
+        evidence = Evidence.last_of(std, "standard deviation within the frame, in grey levels: it has a single colour")
         return RuleResult(
             0.9, (evidence,), onset(std, std.values < ONE_COLOUR), value=evidence.value, threshold=ONE_COLOUR
         )
@@ -45,7 +46,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     if still < MIN_POINTS:
         return None
     evidence = Evidence.last_of(change, f"no pixel has changed for {still} points")
-    is_sure = change.steps[-1] - change.steps[-still] >= SURELY
+    is_sure = change.steps[-1] - change.steps[-still] >= SURE_STEPS
     confidence = 0.9 if is_sure else 0.65
     return RuleResult(confidence, (evidence,), onset(change, change.values == 0.0), value=evidence.value, threshold=0.0)
 

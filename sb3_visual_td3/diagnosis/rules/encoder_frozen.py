@@ -32,16 +32,17 @@ CURE = Cure(
 )
 
 FROZEN = 1e-6
-"""Ratio of the encoder's gradient norm (or update ratio) to its head's. Learning rates within a run differ by far less
-than a million, so a smaller value means that the encoder does not move."""
+"""An encoder counts as frozen if its gradient norm (or update ratio) is at most this fraction of that of the head
+behind it. Learning rates within a run differ by far less than a factor of a million, so they do not explain such a
+ratio."""
 
 A_GRADIENT = 1e-5
-"""Norm of the head's gradient below which the encoder is not compared with it: a saturated tanh passes no gradient to
-either."""
+"""An encoder is not judged if the gradient norm of the head behind it is below this value. In a dead policy, for
+example, the saturated tanh passes no gradient to the head and none to the encoder."""
 
 MIN_POINTS = 5
 DORMANT = 0.9
-"""Fraction of dormant units (without output) from which this fraction is listed as evidence."""
+"""The fraction of dormant units, which have no output, is listed as evidence if it is at least this value."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -1,8 +1,8 @@
 """A policy stops exploring before it has learned: its entropy, or the spread of its actions, is nearly gone.
 
-A policy that has solved its task also stops exploring, so the fall counts only if the return does not show that the run
-learns. The entropy of discrete actions is compared with its first value. The entropy of continuous actions can be
-negative, so ratios of it have no meaning; the standard deviation of the actions is compared instead.
+A policy that has solved its task also stops exploring. The rule therefore leaves out runs whose return shows learning.
+The entropy of discrete actions is compared with its first value. The entropy of continuous actions can be negative, so
+ratios of it have no meaning; the standard deviation of the actions is compared instead.
 
 Source: Mnih et al. 2016, arXiv 1602.01783, section 4, on the entropy bonus against early convergence; Ahmed et al.
 2019, arXiv 1811.11214, on the effects of entropy in policy optimisation.
@@ -32,13 +32,17 @@ EXPLAINED_BY = ("non_finite", "learning_rate_too_high", "reward_scale")
 CURE = Cure(code="Raise ent_coef, or lower the learning rate: settings of PPO and A2C, not of VisualTD3.")
 
 LEFT = own_scale.ENTROPY_LEFT
-"""A policy hardly explores below this fraction of its first entropy, or of its first standard deviation."""
+"""A policy counts as no longer exploring if its entropy, or the standard deviation of its actions, falls to this
+fraction of its first value."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare entropy or spread at the end with the start, in an on-policy run whose return does not show learning."""
+    """Compare the entropy or the standard deviation of the actions at the end with the start.
+
+    Only on-policy runs whose return does not show learning are judged.
+    """
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None
     learning = judge_learning(data).answer

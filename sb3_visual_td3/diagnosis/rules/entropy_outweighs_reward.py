@@ -32,8 +32,9 @@ EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "learning_rate_too_high
 CURE = Cure(code="Lower ent_coef, or scale the rewards up: settings of SAC and TQC, not of VisualTD3.")
 
 OUTWEIGHS = 1.0
-"""Ratio of the entropy coefficient, which is the worth of one nat of entropy, to the reward of a step. The coefficient
-is the median over the last quarter of the run, and the reward is the median |return| over the median episode length."""
+"""The entropy bonus outweighs the reward if the entropy coefficient is at least this many times the reward of a step.
+The coefficient is what one nat of entropy is worth; its median over the last quarter of the run counts. The reward of a
+step is the median |return|, divided by the median episode length."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 

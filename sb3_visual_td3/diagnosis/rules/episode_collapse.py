@@ -1,4 +1,4 @@
-"""Episodes end after a fraction of the steps that they lasted at first.
+"""Episodes have become much shorter than they were at the start of the run.
 
 This happened in the CARLA run that started this project: its 413 episodes shrank from 50 steps to 2 or 3.
 """
@@ -25,9 +25,9 @@ CURE = Cure(
 )
 
 COLLAPSED = 0.4
-"""Median length in the last third of the steps, divided by that in the first third. The criterion
-episode_length_not_decreasing fails below 0.5 already; the rule waits for a clearer fall, because short runs of healthy
-policies dip before they learn."""
+"""Episodes have collapsed if their median length in the last third of the steps is below this fraction of that in the
+first third. The criterion episode_length_not_decreasing already fails below 0.5. The rule waits for a clearer fall,
+because the episodes of a healthy policy may become shorter for a while before it learns."""
 
 MIN_EPISODES = 10
 EXPLAINED_BY = (

@@ -1,6 +1,6 @@
 """Exploration does not fit the run: it ends before anything was learned, never ends, or grows into pure noise.
 
-The rule distinguishes three schedules. The noise (or epsilon) falls to nothing in the first tenth of a run: afterwards
+The rule distinguishes three schedules. The noise (or epsilon) falls almost to 0 in the first tenth of a run: afterwards
 the policy finds nothing new. Epsilon stays large to the end: most actions are still random. The standard deviation of a
 stochastic policy grows to a multiple of its first level: the actions are cut off at the ends of their range and turn
 into noise, usually because an entropy bonus outweighs the reward.
@@ -43,13 +43,14 @@ CURE = Cure(
 )
 
 GONE = 0.05
-"""Noise or epsilon below this fraction of its first value counts as no exploration."""
+"""The policy counts as no longer exploring if the noise (or epsilon) is at most this fraction of its first value."""
 
 EARLY = 0.1
-"""Fraction of the run. Exploration that ends before this point left no time to find anything."""
+"""Exploration ends too early if it ends within this fraction of the run: the policy had no time to find anything."""
 
 STILL_RANDOM = 0.5
-"""If epsilon is at least this large at the end of a run, most actions are still random there."""
+"""Exploration never ends if the median epsilon over the last tenth of the run is at least this value: at least half of
+the actions are then random."""
 
 MIN_POINTS = 10
 

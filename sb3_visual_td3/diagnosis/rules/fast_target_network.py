@@ -2,8 +2,9 @@
 
 Let a target move by the fraction ``tau`` per update. After ``u`` updates the critic then looks about ``1 + tau u``
 steps ahead, because dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0. The first logged Q
-therefore shows how fast the targets move, without a tag of a callback. Stock TD3 on Pendulum-v1 was measured after
-600 updates: Q is the reward of 2 steps with tau = 0.005, and of 50 steps, the whole horizon, with tau = 1.
+therefore shows how fast the targets move, even in a run without a callback of this package. With stock TD3 on
+Pendulum-v1, after 600 updates, Q was as large as the reward of 2 steps with tau = 0.005. With tau = 1 it was as large
+as the reward of 50 steps, the whole horizon of the discount.
 
 A large first step of the optimizer or a reward that grows has the same effect, so the diagnosis names these causes too.
 """
@@ -43,11 +44,12 @@ CURE = Cure(
 )
 
 FAST = 0.03
-"""Estimated tau from which targets follow at once: six times the usual tau. The estimate is a lower limit."""
+"""The targets count as following at once if the estimated tau is at least this value, six times the usual 0.005. The
+real tau may be larger than the estimate, but not smaller."""
 
 MOST_UPDATES = 2_000.0
-"""After more updates than this, even a critic with the usual tau looks ten or more steps ahead, so the first point
-shows little."""
+"""A run is not judged if its first Q was logged after more updates than this. By then, Q contains the rewards of ten or
+more steps even with the usual tau, so it does not show whether tau is larger."""
 
 MIN_POINTS = 3
 

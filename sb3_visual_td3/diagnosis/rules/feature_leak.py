@@ -7,8 +7,8 @@ saturated). The encoder's gradient grows with the loss, unless the norms were ta
 
 The gradients show the leak long before the loss does. Where the loss acts through the action alone, every gradient that
 reaches the encoder has passed through the head, and the two norms have the same order of magnitude: the ratio of head
-to encoder measured 1 to 10 with the correct wiring, even in policies that were failing. With the leak it measured 0.02
-to 0.1 from the first updates onwards, and fell to 0 within a hundred updates.
+to encoder was 1 to 10 with a correct loss, even in policies that were failing. With the leak it was 0.02 to 0.1 in the
+first updates, and fell to 0 within a hundred updates.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ CURE = Cure(
 
 MIN_POINTS = 5
 MLP_IS_STILL = 0.02
-"""Ratio of the median gradients of the actor's head and its encoder. Below this ratio the loss does not act through the
-head. With the leak it measured 0.02 to 0.1 at first and then 0, with a correct loss 1 to 10."""
+"""The actor's loss bypasses the actor's head if the gradient norm of the head is at most this fraction of that of the
+actor's encoder (medians of the last points). With a feature leak, the ratio was 0.02 to 0.1 at first and then 0; with a
+correct loss, it was 1 to 10."""
 
 ENCODER_IS_STILL = 1e-3
-"""Ratio of the median gradients of the actor's encoder and the critic's head. Below this ratio the encoder's gradient
-is too small to judge."""
+"""The gradient of the actor's encoder is too small to judge if its norm is at most this fraction of that of the
+critics' head (medians of the last points)."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

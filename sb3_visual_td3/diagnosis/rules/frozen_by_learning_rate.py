@@ -29,21 +29,21 @@ CURE = Cure(
 )
 
 TINY = 1e-9
-"""A rate below this changes no weight: single precision resolves 6e-8 of a weight of 1, and a step of Adam is about as
-large as the rate."""
+"""A learning rate counts as 0 if it is at most this value. It changes no weight: single precision resolves 6e-8 of a
+weight of 1, and a step of Adam is about as large as the rate."""
 
 LOW = 2e-6
-"""A rate below this has no visible effect: 12,000 steps of Adam move a weight by 0.02 at most. Such a rate is reported
-only if the return shows that nothing was learned."""
+"""A median learning rate below this value is reported if the return shows that nothing was learned: 12,000 steps of
+Adam then move a weight by about 0.02 at most."""
 
-PART = 0.5
-"""Fraction of the points with such a rate from which the rate is reported. A schedule may end at 0, but a schedule that
-is 0 for half of the run is a mistake."""
+ZERO_PART = 0.5
+"""A learning rate is reported if more than this fraction of its points count as 0 (see ``TINY``). A schedule may end at
+0, but a schedule that is 0 for half of the run is a mistake."""
 
 MIN_POINTS = 5
 A_GRADIENT = 1e-6
-"""Gradient norm from which the weights of a network should change. A smaller gradient explains weights that do not
-change."""
+"""Weights that do not change are reported only if the gradient norm of the network's head is above this value. A
+smaller gradient explains why they do not change."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -62,7 +62,7 @@ def _by_rate(data: SeriesSet) -> RuleResult | None:
         if len(rate) < MIN_POINTS:
             continue
         is_zero = rate.values <= TINY
-        if is_zero.mean() <= PART:
+        if is_zero.mean() <= ZERO_PART:
             if rate.median() < LOW and judge_learning(data).answer == "no":
                 evidence = (Evidence.last_of(rate, "too low to have a visible effect; 1e-4 to 1e-3 is usual"),)
                 return RuleResult(0.6, evidence, int(rate.steps[0]), value=rate.median(), threshold=LOW)

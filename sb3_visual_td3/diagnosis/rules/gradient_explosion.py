@@ -42,13 +42,16 @@ CURE = Cure(
 )
 
 EXPLODED = 50_000.0
-"""Median norm of the last quarter. The author of the CARLA run that started this project chose 50,000 as the limit."""
+"""A gradient norm has exploded if its median over the last quarter of the run is above this value. It is the limit that
+the author of the CARLA run that started this project chose."""
 
 GROWN = 100.0
-"""Growth over the run, or the median of the last three points divided by the median of all earlier points. A guess."""
+"""A norm above ``AT_LEAST`` has also exploded if it grows at least by this factor over the run, or if the median of its
+last three points exceeds that of all earlier points by this factor. A guess."""
 
 AT_LEAST = 1_000.0
-"""Below this norm, growth is normal at the start of training: healthy critic encoders measured 80 to 630."""
+"""A norm below this value has not exploded, however much it has grown: norms grow at the start of training, and those
+of healthy critic encoders were 80 to 630."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -1,8 +1,8 @@
 """The policy had learned, and then lost a large part of its gain: the last policy is not the best.
 
 The return rose clearly above its start and ended well below its best level, measured against the noise of the curve
-(`diagnosis/return_curve.py`). Many causes have this effect, and each of them is listed first if its own rule finds it.
-Whatever the cause was, an earlier checkpoint is better than the last one.
+(`diagnosis/return_curve.py`). Many causes have this effect. If the rule of such a cause finds it, the report lists this
+diagnosis after it, as its consequence. Whatever the cause was, an earlier checkpoint is better than the last one.
 
 Source: Henderson et al. 2018, "Deep Reinforcement Learning that Matters", arXiv 1709.06560, on runs that learn and then
 get worse; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause.
@@ -49,15 +49,15 @@ CURE = Cure(
 )
 
 MIN_STEPS = 10_000.0
-"""A shorter run that ends below its best level has not failed yet: the return of an early policy goes up
-and down."""
+"""A run with fewer environment steps is not reported, because the return of an early policy goes up and down."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that collapsed after learning; evaluation curves are checked before training curves.
 
-    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. From a confidence of 0.75
-    on, a diagnosis alone blocks a GO. This rule stays below, because a curve shows that the policy fell, but not why.
+    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. A single diagnosis blocks
+    a GO if its confidence is at least 0.75. This rule stays below, because a curve shows that the policy fell, but not
+    why.
     """
     n_steps = data.n_steps
     if n_steps is None or n_steps < MIN_STEPS:

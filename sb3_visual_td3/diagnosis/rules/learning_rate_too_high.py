@@ -1,11 +1,11 @@
-"""Single steps are as large as the weights that they change: the optimizer replaces the network.
+"""Single optimizer steps are as large as the weights, so they overwrite what the network has learned.
 
-With Adam, the ratio of the first steps of a new network to its weights follows from the learning rate. Its mean over
-the first 25 updates was 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2, 0.4 to 0.7 for 0.1, and 3 to 7
-for 1.
+The rule divides the norm of a step by the norm of the weights. With Adam, this ratio follows from the learning rate. In
+a new network, its mean over the first 25 updates was 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2,
+0.4 to 0.7 for 0.1, and 3 to 7 for 1.
 
-If no steps were measured, the logged learning rate itself counts: 1e-4 to 1e-3 is usual for Adam, and from 0.05 on few
-networks learn anything. A run whose return shows learning is not reported for its rate.
+If no steps were measured, the logged learning rate itself counts: 1e-4 to 1e-3 is usual for Adam, and few networks
+learn anything at 0.05 or more. A run whose return shows learning is not reported for its rate.
 
 Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual.
 """
@@ -43,24 +43,26 @@ CURE = Cure(
     )
 )
 
-HALF = 0.5
-"""One step this large, relative to the weights, replaces the network. The largest point counts, not the last: such a
-step makes the weights large, so later steps look small compared with the weights."""
+SINGLE_STEP = 0.5
+"""The learning rate is too high if the norm of any step is at least this fraction of the norm of the weights. The
+largest step counts, not the last: a large step makes the weights large, so later steps are small compared with them."""
 
-TENTH = 0.1
-"""Ten consecutive steps this large, relative to the weights, replace the network; a live window has a point every ten
-updates."""
+REPEATED_STEP = 0.1
+"""The learning rate is also too high if the last steps have at least this median ratio to the weights: ten such steps
+change the weights completely."""
 
-OUT_OF_THE_BLUE = 30.0
-"""Ratio of the largest step to the median step from which the step hit a network that had settled. The first steps of a
-new network are at most ten times as large as its later steps."""
+SUDDEN = 30.0
+"""A step with at least the ratio ``REPEATED_STEP`` is also reported if it is at least this many times the median step:
+the network had then settled before. The first steps of a new network are at most ten times as large as its later
+steps."""
 
 HIGH_RATE = 0.05
-"""A logged rate from which steps replace a network, according to the measurements above: fifty times the largest usual
-rate."""
+"""If no steps were measured: a median learning rate of at least this value is reported, unless the return shows
+learning. It is fifty times the largest usual rate."""
 
 DOUBTFUL_RATE = 0.01
-"""A logged rate from this value on is reported only if the return shows that nothing was learned."""
+"""If no steps were measured: a median learning rate between this value and ``HIGH_RATE`` is reported only if the return
+shows that nothing was learned."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -102,12 +104,12 @@ def _judge(data: SeriesSet, ratio: Series) -> RuleResult | None:
     largest, late = ratio.abs_max(), recent(ratio, 3)
     # In the order of certainty: one step as large as the weights, several large steps in a row, and one large step of a
     # network that had settled. The confidences are guesses, all above the 0.75 from which an alert is critical.
-    if largest >= HALF:
-        confidence, value, threshold = 0.9 if largest >= 1.0 else 0.8, largest, HALF
-    elif len(late) >= 3 and late.median() >= TENTH:
-        confidence, value, threshold = 0.85, late.median(), TENTH
-    elif largest >= TENTH and len(ratio) >= 5 and largest >= OUT_OF_THE_BLUE * ratio.median():
-        confidence, value, threshold = 0.76, largest, TENTH
+    if largest >= SINGLE_STEP:
+        confidence, value, threshold = 0.9 if largest >= 1.0 else 0.8, largest, SINGLE_STEP
+    elif len(late) >= 3 and late.median() >= REPEATED_STEP:
+        confidence, value, threshold = 0.85, late.median(), REPEATED_STEP
+    elif largest >= REPEATED_STEP and len(ratio) >= 5 and largest >= SUDDEN * ratio.median():
+        confidence, value, threshold = 0.76, largest, REPEATED_STEP
     else:
         return None
     evidence = [

@@ -58,7 +58,7 @@ CURE = Cure(
 )
 
 FEWEST_STEPS = 10_000.0
-"""A run that is known to be shorter has not had enough time to learn."""
+"""A run that is known to have fewer environment steps is not reported: it has not had enough time to learn."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -22,7 +22,7 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.trends import onset, recent
 
 ID = "policy_extrapolation"
-TITLE = "The critic overrates the policy's own actions, and replayed actions do not support it"
+TITLE = "The critic values the policy's own actions far above those in the replay buffer"
 REMEDY = (
     "Let the actor maximise the smaller of the two critics (actor_objective='min'), keep more exploration noise, to "
     "fill the buffer with actions like the policy's, and lower the actor's learning rate below the critics'."
@@ -41,8 +41,9 @@ CURE = Cure(
 
 MIN_POINTS = 5
 GAP = 0.5
-"""Median gap divided by the largest replayed |Q|; the criterion q_gap_small has the same value. Healthy runs measured
-0.05."""
+"""The critic overrates the policy's actions if their Q exceeds that of replayed actions by more than this fraction of
+the largest |Q| of replayed actions (median of the last points). In healthy runs, the fraction was 0.05. The criterion
+q_gap_small uses the same value."""
 
 EXPLAINED_BY = (
     "feature_leak",
@@ -54,10 +55,10 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the value of the policy's actions with the limit that the rewards set, or with Q of replayed actions.
+    """Compare Q of the policy's own actions with the largest Q that the rewards allow, or with Q of replayed actions.
 
-    If the value of the policy's actions is not logged, minus the actor's loss is used instead, except for SAC, whose
-    loss also contains the entropy.
+    If Q of the policy's actions is not logged, minus the actor's loss is used instead, except for SAC, whose loss also
+    contains the entropy.
     """
     return _beyond_bound(data) or _wide_gap(data, data[tags.Q_GAP].finite) or _gap_of_loss(data)
 

@@ -31,7 +31,8 @@ EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "entropy_collapse")
 CURE = Cure(code="No single hyperparameter cures it: check the learning rate's schedule, target_kl and the reward.")
 
 STOPPED = own_scale.KL_STOPPED
-"""KL of an update that does not change the policy; PPO aims at 0.01 to 0.05."""
+"""The updates no longer change the policy if the median |KL| of the last points is below this value. PPO aims at 0.01
+to 0.05."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 

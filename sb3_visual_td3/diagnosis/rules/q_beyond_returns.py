@@ -1,12 +1,13 @@
 """The critic's values are larger than the returns that the same run logged.
 
-The value of a state is a discounted part of an episode's return, so the two have the same scale. A mean Q of several
-times the largest |return| is therefore wrong. This rule needs only the tags that Stable-Baselines3 logs: minus the
-actor's loss serves as Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged
-the bound on Q, the rule critic_overestimation is more exact.
+Q is a discounted part of an episode's return, so the two have the same scale. A mean |Q| of several times the largest
+|return| is therefore wrong. This rule needs only the tags that Stable-Baselines3 logs: minus the actor's loss serves as
+Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged the bound on Q, the rule
+critic_overestimation is more exact.
 
 Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The thresholds are those of
-`diagnosis/own_scale.py`: public runs that learned stay below a ratio of 0.35, diverged runs measured 2.4 and more.
+`diagnosis/own_scale.py`: the ratio of |Q| to the largest |Q| that the returns allow was 0.35 at most in public runs
+that learned, and 2.4 or more in diverged runs.
 """
 
 from __future__ import annotations
@@ -56,11 +57,12 @@ CURE = Cure(
 )
 
 CLEAR = own_scale.Q_CLEAR
-"""Ratio of |Q| to the largest value that the returns allow, from which the confidence is high."""
+"""A |Q| of at least this many times the largest value that the returns allow is a clear sign that the run is unstable,
+unless the return shows learning. The confidence of this rule does not depend on it."""
 
 WEAK = own_scale.Q_NOTED
-"""The least ratio that the rule reports. The margin is wide because the log does not contain the discount, so 0.99 is
-assumed."""
+"""The rule reports a |Q| of at least this many times the largest value that the returns allow. The margin is needed
+because the log does not contain the discount; the rule assumes 0.99."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

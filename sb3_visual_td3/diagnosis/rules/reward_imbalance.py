@@ -2,8 +2,8 @@
 
 The share of a term is its mean magnitude per step, divided by the sum of these means over all terms; the later half of
 the run counts. On LiteDriving-v0 the largest share was 0.4 to 0.7 in healthy runs. With the reward weights of the CARLA
-run that started this project, the largest share on LiteDriving-v0 was 0.7; when one weight was 20 instead of 0.6, it
-was 0.95. In that CARLA run itself, its author measured a share of 0.95 for progress.
+run that started this project, it was 0.7 on LiteDriving-v0; with one weight of 20 instead of 0.6, it was 0.95. In that
+CARLA run itself, the share of the term for progress was 0.95, according to its author.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ CURE = Cure(
 )
 
 DOMINATES = 0.9
-"""Share of the largest term. The value lies between the 0.4 to 0.7 of healthy runs and the 0.95 of the two imbalanced
-runs."""
+"""A term dominates the reward if its share is above this value. The largest share was 0.4 to 0.7 in healthy runs, and
+0.95 in two imbalanced runs."""
 
 MIN_POINTS = 5
 MIN_TERMS = 2
@@ -57,11 +57,12 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""In episodes this short, the penalty for an accident is nearly the whole reward, whatever the weights are."""
+"""A penalty that dominates may also follow from episode_collapse: in very short episodes, the penalty for an accident
+is nearly the whole reward, whatever the weights are."""
 
 UNSURE = 0.45
-"""Confidence if a penalty dominates, which is more likely a consequence than a cause. This value is below 0.5, from
-which a cause explains other diagnoses."""
+"""The confidence if the dominating term is a penalty, which is more likely a consequence than a cause. Other diagnoses
+can be consequences only of a diagnosis with a confidence of at least 0.5."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -47,31 +47,34 @@ CURE = Cure(
 )
 
 LARGE = 1_000.0
-"""Largest |reward| of a point. A guess: the CARLA run that started this project had 20 to 130, the driving environments
-of this package have 10."""
+"""The rewards are too large if the largest |reward| of the last points is at least this value. A guess: it was 20 to
+130 in the CARLA run that started this project, and is 10 in the driving environments of this package."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""The limit that replaces LARGE if the rewards have jumped (see JUMPED). Also a guess."""
+"""If the rewards have jumped (see ``JUMPED``), this limit replaces ``LARGE``. Also a guess."""
 
 JUMPED = 100.0
-"""Ratio of the last largest |reward| to the median of the earlier half. The first accident among rewards of 1 is a jump
-by a factor of ten, which is normal."""
+"""The rewards have jumped if the largest |reward| of the last points is at least this many times its median over the
+earlier half of the run. A factor of ten is normal: a first accident, for example, among rewards of 1."""
 
-CRITICS_SUFFER = 10_000.0
-"""Gradient norm of a critic: the warning threshold in the CARLA run that started this project."""
+LARGE_GRADIENT = 10_000.0
+"""The confidence is higher if the gradient norm of a critic is also above this value (median of the last points). The
+CARLA run that started this project used this limit for its warnings."""
 
 NEAR_ZERO = 0.1
-"""The first Q values count as near 0 if they are below this fraction of the critic's error."""
+"""If no rewards were logged: the critic's first error shows the size of the rewards only if the first |Q| is at most
+this fraction of the error, so near 0."""
 
 MIN_POINTS = 3
-"""The median of this many points counts: a single reward of 1,000 on arrival does not show the scale of the rewards."""
+"""The rule compares medians of this many points, because a single reward of 1,000 on arrival does not show the scale of
+the rewards."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check how large the rewards are now and were before, and how large the critics' gradients are.
+    """Compare the largest rewards at the end of the run with a limit and with earlier rewards, and check the gradients.
 
-    If no rewards were logged, estimate their size from the critic's first losses or from returns and lengths. A run
-    whose return shows learning is then not reported.
+    Large gradients of the critics raise the confidence. If no rewards were logged, their size is estimated from the
+    critic's first losses, or from returns and lengths. A run whose return shows learning is then not reported.
     """
     if tags.REWARD_MIN not in data and tags.REWARD_MAX not in data:
         return _estimated(data)
@@ -101,7 +104,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
             )
         )
     norms = [recent(data[tags.GRADIENT_NORM[group]].finite) for group in (CRITIC_CNN.name, CRITIC_MLP.name)]
-    suffering = [norm for norm in norms if len(norm) and norm.median() > CRITICS_SUFFER]
+    suffering = [norm for norm in norms if len(norm) and norm.median() > LARGE_GRADIENT]
     if suffering:
         confidence += 0.2
         evidence.append(Evidence.largest_of(suffering[-1], "the critics' gradients have grown with the rewards"))

@@ -39,11 +39,12 @@ CURE = Cure(
 )
 
 SHORT = 90.0
-"""Steps before the first update. Stable-Baselines3's default of 100 must not count as too short, and the estimate can
-be a few steps below it."""
+"""The warm-up is too short if the first update comes at most this many environment steps after the start.
+Stable-Baselines3's default of 100 must not count as too short, and the estimate can be a few steps too low."""
 
 A_BATCH = 32.0
-"""Number of transitions. With fewer than a usual batch, the same transitions are sampled again and again."""
+"""The confidence is higher if the first update comes at most this many environment steps after the start. The buffer
+then holds less than a usual batch, so the same transitions are sampled again and again."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -44,21 +44,23 @@ CURE = Cure(
 
 MIN_POINTS = 5
 FEWEST_STEPS_AHEAD = 0.7
-"""Ratio of Q to the reward of a step. Below this ratio the critic has not even learned the reward, because its learning
-rate is too low."""
+"""The rule does not judge a critic whose Q is below this many times the reward of a step. Such a critic has not even
+learned the reward, for example because its learning rate is too low."""
 
-STEPS_AHEAD = 2.0
-"""Ratio of Q to the reward of a step. Up to this ratio the critic looks a single step ahead."""
+MOST_STEPS_AHEAD = 2.0
+"""The critic looks a single step ahead if its Q is at most this many times the reward of a step: it has learned little
+more than this reward."""
 
 SETTLED = 0.3
-"""Ratio of the critic's error to the reward of a step. Below this ratio its values have settled; 0.003 was measured
-with tau = 0."""
+"""The critic's values have settled if its error is at most this many times the reward of a step. With tau = 0, the
+ratio was 0.003."""
 
 FEWEST_STEPS = 10_000.0
-"""In a shorter run, a critic that looks a single step ahead may still learn to look further."""
+"""A run with fewer environment steps is not judged: its critic may still learn to look further than a single step."""
 
 SHORTEST_EPISODE = 20.0
-"""Length of an episode in steps. In shorter episodes a value of two rewards may be right."""
+"""A run with shorter episodes, in steps, is not judged. So few rewards follow a step that a Q of twice the
+reward of a step may be correct."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -103,7 +105,7 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
         return None
     ahead = abs(q.tail(0.5).median()) / reward
     error = math.sqrt(max(loss.tail(0.5).median(), 0.0) / 2.0) / reward
-    if not FEWEST_STEPS_AHEAD <= ahead <= STEPS_AHEAD or error > SETTLED:
+    if not FEWEST_STEPS_AHEAD <= ahead <= MOST_STEPS_AHEAD or error > SETTLED:
         return None
     learning = judge_learning(data).answer
     if learning == "yes" or (data.n_steps or 0) < FEWEST_STEPS:
@@ -118,7 +120,7 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
         "To tell them apart, log: "
         f"{tags.TARGET_MOVED['critic']}. {REMEDY}"
     )
-    return RuleResult(confidence, evidence, None, value=ahead, threshold=STEPS_AHEAD, remedy=remedy)
+    return RuleResult(confidence, evidence, None, value=ahead, threshold=MOST_STEPS_AHEAD, remedy=remedy)
 
 
 def _still_end(moved: Series) -> Series:

@@ -43,26 +43,28 @@ UPDATES = "train/n_updates"
 """The tag in which Stable-Baselines3 logs the number of updates."""
 
 LATE = 0.5
-"""Fraction of the run before the first update. Warm-ups of up to a tenth of the run are usual."""
+"""The updates begin late if at least this fraction of the run lies before the first one. A warm-up of up to a tenth of
+the run is usual."""
 
 RARE = 0.01
-"""Updates per environment step. One is usual; with 64 environments and a single gradient step it is 0.016."""
+"""Updates are rare if there are fewer than this many for each environment step. One update per step is usual; with 64
+environments and a single gradient step it is 0.016."""
 
 FEWEST_STEPS = 2_000
-"""A shorter run may still be in its warm-up."""
+"""A run with fewer environment steps is not judged, because it may still be in its warm-up."""
 
 NOT_LEARNED = 0.7
-"""Ratio of the last Q to the reward of a step. Below this ratio the critic has not learned the reward of a single
-step."""
+"""The critic has not even learned the reward of a single step if its last |Q| is below this many times that reward."""
 
-WRONG = 0.3
-"""Ratio of the critic's error to the reward of a step. From this ratio on its values are still changing."""
+UNSETTLED = 0.3
+"""The critic's values are still changing if its error is at least this many times the reward of a step."""
 
 LAST_TENTH = 0.1
-"""Fraction of the run, at its end, over which Q and the critic's error are averaged."""
+"""The medians of Q and of the critic's error are taken over this last fraction of the run."""
 
 SHORTEST_EPISODE = 20.0
-"""Length of an episode in steps. In shorter episodes, most values are those of states close to the end."""
+"""Q is not judged if the episodes are shorter than this, in steps: most states are then so close to the end that a
+small Q may be correct."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -119,7 +121,7 @@ def _has_not_learned_the_reward(data: SeriesSet, n_steps: int) -> RuleResult | N
         return None
     ahead = abs(q.tail(LAST_TENTH).median()) / reward
     error = math.sqrt(max(loss.tail(LAST_TENTH).median(), 0.0) / 2.0) / reward
-    if ahead >= NOT_LEARNED or error < WRONG:
+    if ahead >= NOT_LEARNED or error < UNSETTLED:
         return None
     evidence = (
         Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step, so not even that reward has been learned"),

@@ -34,8 +34,8 @@ CURE = Cure(
 )
 
 DISAGREES = 0.3
-"""Ratio of the critics' distance to the scale of Q. The value is a guess: two recorded CARLA runs measured 0.001 (mean
-of the last quarter)."""
+"""The critics disagree if the mean |Q1 - Q2| over the last quarter of the run is above this fraction of the scale of Q.
+A guess: in two recorded CARLA runs, the fraction was 0.001."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

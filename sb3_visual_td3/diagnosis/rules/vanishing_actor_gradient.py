@@ -39,11 +39,11 @@ CURE = Cure(
 )
 
 VANISHED = 1e-3
-"""The gradient of the head has vanished if its last median norm is below this fraction of its largest norm, and also of
-the norm of the critic's head. Healthy heads measured norms of 0.07 to 1.1."""
+"""The gradient of the actor's head has vanished if its median norm over the last quarter is at most this fraction of
+its largest norm in the run, and of the median norm of the critics' head. In healthy runs, its norm was 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
-"""A norm below this value always counts as 0."""
+"""A gradient norm of at most this value counts as 0."""
 
 MIN_POINTS = 5
 
