@@ -373,7 +373,7 @@ def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
 
 
 def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
-    """Look for a standard deviation of the actions that grows to a multiple of its first level.
+    """Look for a standard deviation of the actions that grows to a multiple of its first value.
 
     A growing deviation turns the actions into noise that is cut off at the ends of their range. The usual causes are a
     large entropy bonus, or a loss that no change of the mean actions reduces. A deviation that shrinks is normal.

@@ -776,7 +776,7 @@ def _covers(series: Series, begin: int | None, end: int | None) -> bool:
 
 
 def _ends_at_once(lengths: Series) -> bool:
-    """Return whether episodes now last less than ``SHORT_EPISODE`` steps, and less than half as long as at first."""
+    """Return whether late episodes last less than ``SHORT_EPISODE`` steps, and less than half as long as the first."""
     finite = lengths.finite
     if len(finite) < MIN_POINTS:
         return False

@@ -72,7 +72,7 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
     head, encoder = aligned(data[tags.GRADIENT_NORM[ACTOR_MLP.name]], data[tags.GRADIENT_NORM[ACTOR_CNN.name]])
     if len(head) < MIN_POINTS:
         return None
-    # The gradient of the critics' head shows from which size on a gradient matters: the ratio of two vanishing norms
+    # The gradient of the critics' head shows how large a gradient must be to matter: the ratio of two vanishing norms
     # means nothing.
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     scale = recent(critic).median() if len(critic) else 1.0
