@@ -56,10 +56,6 @@ CURE = Cure(
     )
 )
 
-CLEAR = own_scale.Q_CLEAR
-"""A |Q| of at least this many times the largest value that the returns allow is a clear sign that the run is unstable,
-unless the return shows learning. The confidence of this rule does not depend on it."""
-
 WEAK = own_scale.Q_NOTED
 """The rule reports a |Q| of at least this many times the largest value that the returns allow. The margin is needed
 because the log does not contain the discount; the rule assumes 0.99."""
