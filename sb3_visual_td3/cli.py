@@ -136,9 +136,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder for the event files; they are also looked for in it, if they are not where the run wrote them. "
-        "If DIR or the event files are outside RUN_DIR, the event files are copied to a new subfolder of DIR, and "
-        "logging continues in this subfolder; otherwise it continues in their folder (default: RUN_DIR/tb)",
+        help="folder for the event files (default: RUN_DIR/tb). If you have moved the event files, give the folder "
+        "that holds them now. If DIR and the event files are inside RUN_DIR, logging continues in the same event "
+        "files; otherwise they are copied to a new subfolder of DIR, and logging continues there",
     )
     parser.add_argument(
         "--without-logs",
@@ -156,15 +156,17 @@ def _resume(arguments: list[str]) -> int:
 def _sweep(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 sweep",
-        description="Train once for each of several seeds, or search hyperparameters, as Ray tasks on this machine or "
-        "a cluster. A training run that turns NO-GO is stopped early. One report compares the runs, and the trials are "
-        "kept in an Optuna storage.",
+        description="Train once for each of several seeds, or search for good hyperparameters, as Ray tasks on this "
+        "machine or a cluster. A training run that turns NO-GO is stopped early. One report compares the runs, and the "
+        "trials are kept in an Optuna storage.",
         epilog=f"All other flags are passed to 'visual-td3 train'. {VERDICT_EXIT_CODES}",
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--seeds", type=int, nargs="+", metavar="N", help="train once with each seed, such as 0 1 2")
-    what.add_argument("-optimize", "--optimize-hyperparameters", action="store_true", help="search hyperparameters")
+    what.add_argument(
+        "-optimize", "--optimize-hyperparameters", action="store_true", help="search for good hyperparameters"
+    )
     parser.add_argument(
         "--n-trials",
         type=int,
@@ -404,8 +406,8 @@ def _demo(arguments: list[str]) -> int:
     parser.add_argument(
         "--report",
         action="store_true",
-        help="instead of driving, write two reports to demo_report/: on the training of this policy, and on a training "
-        "that failed; the reports open if there is a display",
+        help="instead of driving, write two reports to demo_report/: one on the run that trained the demo's policy, "
+        "and one on a run that failed; the reports open if there is a display",
     )
     settings = parser.parse_args(arguments)
 
@@ -502,7 +504,7 @@ COMMANDS = {
     "validate": Command("train for a short while and judge: may the long run start?", JUDGING_GROUP, _validate),
     "doctor": Command("find what is wrong with environment, settings or learner before a run", JUDGING_GROUP, _doctor),
     "report": Command("give a GO/NO-GO verdict on event files, with cause and remedy", JUDGING_GROUP, _report),
-    "sweep": Command("train several seeds, or search hyperparameters, with Ray", JUDGING_GROUP, _sweep),
+    "sweep": Command("train several seeds, or search for hyperparameters, with Ray", JUDGING_GROUP, _sweep),
     "evaluate": Command("measure a trained agent on held-out maps or seeds", JUDGING_GROUP, _evaluate),
     "export": Command("write a trained policy as one ONNX or TorchScript file", JUDGING_GROUP, _export),
     "carla-emulator": Command(

@@ -83,7 +83,7 @@ Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 
 class FrameReplayBuffer(ReplayBuffer):
-    """Store each camera frame once, in an eighth of the memory of Stable-Baselines3's replay buffer.
+    """Store each camera frame once, in an eighth of the memory that Stable-Baselines3's replay buffer needs.
 
     An observation is a stack of frames along the channels, oldest first: ``(frame_stack * channels, height, width)``
     uint8. Each transition adds one new frame and shares its other frames with the transition before it. A frame is
@@ -335,7 +335,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.pos, self.full = state["pos"], state["full"]
 
     def _use_saved_stores(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store a part of the observations as frames if the saved state holds it as frames.
+        """Replace a PairStore by a StackStore for each key that the saved state stores as frames.
 
         Earlier versions stored every uint8 array with three axes as frames, including masks and other grids. Such
         states can still be loaded.

@@ -34,7 +34,7 @@ def available_bytes() -> int | None:
         if limit != "max":
             limits.append(int(limit) - int((CGROUP / "memory.current").read_text()) + _file_cache_bytes())
     except (OSError, ValueError):
-        pass  # no cgroup of version 2: only the machine's figure is known
+        pass  # no cgroup of version 2: only the memory of the machine is known
     return min(limits) if limits else None
 
 
@@ -122,8 +122,8 @@ Frames = NDArray[np.uint8]
 
 BLACK = 0
 """Number of the black frame, which has only zeros. VecFrameStack pads with it at a reset, so it is always stored."""
-SPARE = 16
-"""Memory for one spare frame is reserved per this many frames, because an episode stores more frames than transitions.
+FRAMES_PER_SPARE = 16
+"""One spare frame is reserved for every 16 expected frames, because an episode stores more frames than transitions.
 Reserved memory that is never written costs nothing, because the system provides memory only when it is written."""
 
 
@@ -140,8 +140,8 @@ class FrameStore:
     def __init__(self, frame_shape: tuple[int, int, int], n_expected: int) -> None:
         self.frame_shape = frame_shape
         self.n_expected = n_expected
-        self._n_main = n_expected + n_expected // SPARE + 1
-        self._n_more = max(n_expected // SPARE, 64)
+        self._n_main = n_expected + n_expected // FRAMES_PER_SPARE + 1
+        self._n_more = max(n_expected // FRAMES_PER_SPARE, 64)
         self._blocks: list[Frames] = []
         self._free: list[int] = []
         self._n_touched = 0
@@ -153,11 +153,11 @@ class FrameStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size in bytes of the expected frames, and of the black frame that pads stacks after a reset."""
+        """Return the bytes that the store needs for the expected number of frames and for the black frame."""
         return (self.n_expected + 1) * self.frame_bytes
 
     def allocate(self) -> None:
-        """Allocate memory for the expected frames.
+        """Allocate memory for the expected number of frames.
 
         :raises MemoryError: if the operating system refuses
         """
@@ -266,7 +266,7 @@ class FrameStore:
         self._n_touched = state["n_touched"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the attributes with the written part of the blocks, so that a pickle is no larger than its content."""
+        """Return the attributes, with each block cut to its written part, so that a pickle holds no unused memory."""
         return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
 
 class Continuity(NamedTuple):
-    """Record for each environment which frames of a step are stored already.
+    """Record for each environment whether a step continues the previous step, and whether it shifts the frame stack.
 
     ``continues``, ``(n_envs,)``: True if the step's observation equals the next observation of the previous step.
     ``shifts``, ``(n_envs,)``: True if the step's next observation is its observation, shifted by one frame.
@@ -77,7 +77,7 @@ class ObservationStore(Protocol):
         :param place: rows to which the step is written
         :param obs: ``(n_envs, *observation)``: observations before the step
         :param next_obs: ``(n_envs, *observation)``: observations after the step
-        :return: which of the step's frames were stored already
+        :return: whether the step continues the previous step and shifts the frame stack, for each environment
         :raises ValueError: if an array has a different shape, or holds values that the store's dtype cannot represent
         """
 
@@ -290,7 +290,7 @@ class PairStore:
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
         :return: ``continues`` says for each environment whether the step follows the previous step. ``shifts`` is
-            always True, because only stacks of frames can fail to shift
+            always True, because these observations are not stacks of frames
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)

@@ -40,8 +40,8 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     if not is_known or (buffer.optimize_memory_usage and not isinstance(buffer, FrameReplayBuffer)):
         raise ValueError(
             f"{type(buffer).__name__} holds transitions of {buffer.n_envs} environments, but there are {n_envs} now, "
-            f"and this class cannot be rearranged: expected {buffer.n_envs} environments. Use that number, make a new "
-            "model, or load this one without its replay buffer"
+            "and the transitions of this buffer cannot be distributed over another number of environments. Use "
+            f"{buffer.n_envs} environments, create a new model, or load the model without its replay buffer"
         )
     n_rows = buffer.size()
     # Rows of the ring, oldest first.

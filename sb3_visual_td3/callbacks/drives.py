@@ -20,7 +20,8 @@ from sb3_visual_td3.callbacks.driving_score import INFRACTIONS, Infraction, driv
 Driver = Callable[[Any], np.ndarray]
 """Maps a batch of observations to a batch of actions, one for each environment."""
 Policy = Callable[[Any, np.ndarray], np.ndarray]
-"""Maps observations to actions; a bool for each environment is True where an episode begins."""
+"""Maps a batch of observations to a batch of actions. The second argument has a bool for each environment: True if its
+episode begins with this observation, as ``episode_start`` of Stable-Baselines3's ``predict``."""
 
 _REQUIRED_INFO = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
 """Keys that the ``info`` of a driving environment must have. ``route_completion`` is optional."""
@@ -51,8 +52,10 @@ class Drive(NamedTuple):
     route_length_m: float = np.nan
     """Length of the route in metres. This and the following numbers are NaN unless the episode has a goal."""
     driving_score: float = np.nan
-    """Score of leaderboard 2.1, 0 to 100."""
+    """Score of CARLA's leaderboard 2.1, 0 to 100."""
     collision_vehicle: float = np.nan
+    """Number of collisions with vehicles. This and the following fields count the infractions that
+    ``driving_score.INFRACTIONS`` lists."""
     collision_walker: float = np.nan
     collision_layout: float = np.nan
     red_light: float = np.nan
@@ -60,7 +63,7 @@ class Drive(NamedTuple):
     lane_invasion: float = np.nan
     blocked: float = np.nan
     timeout: float = np.nan
-    """Numbers of infractions, by the names in ``driving_score.INFRACTIONS``."""
+    """Number of timeouts, 0 or 1 in one episode."""
 
 
 Result = TypeVar("Result", Episode, Drive)
@@ -239,7 +242,7 @@ def play_episodes(
     quiet: bool = True,
     render: bool = False,
 ) -> list[Episode]:
-    """Play a number of episodes in any environment, each from a seed of its own.
+    """Play a number of episodes in any environment, each with its own seed.
 
     Episode i begins with seed + i, whatever the number of environments and their earlier use. All policies, and all
     evaluations of a policy that learns, therefore begin from the same states. An episode in which the simulator fails

@@ -82,8 +82,8 @@ class DrivingEvalCallback(EvaluationCallback):
     :param render: whether to render each step of an evaluation
     :param verbose: verbosity level; 0 prints nothing
     :param warn: whether to warn if an environment of your own is not wrapped in a Monitor
-    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id; None stands for
-        ``{"maps": "held_out"}``, which in LiteDriving-v0 are other maps than those of ``"train"``, the default
+    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id. None means ``{"maps": "held_out"}``:
+        the policy is evaluated on maps on which LiteDriving-v0 does not train by default
     :param seed: seed of the starting places
     :param best_by: result by which models are compared, ``"distance"`` or ``"reward"``. ``"reward"`` is required if
         ``callback_on_new_best`` is Stable-Baselines3's StopTrainingOnRewardThreshold

@@ -122,8 +122,9 @@ _BY_GROUP = (
 )
 """Logged names of a group of weights, such as ``actor_cnn``. A model without this group does not log them."""
 
-_SHOWN_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX}
-"""Logged names that need local variables of ``train()``, which stock algorithms do not show."""
+_ONLY_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX}
+"""Names that only VisualTD3 can log. Their values are local variables of ``train()``, and the algorithms of
+Stable-Baselines3 do not pass these variables on."""
 
 
 def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
@@ -132,7 +133,7 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
     :param model: the model that is trained
     :param callbacks: all callbacks of the training
     :return: the names. They include all names of the driving callbacks, even those that are written only if the
-        environment's ``info`` has the figure
+        environment's ``info`` contains the value
     """
     callbacks = list(callbacks)
     classes = {cls.__name__ for callback in callbacks for cls in type(callback).__mro__}
@@ -154,7 +155,7 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
     if not isinstance(model, OffPolicyAlgorithm) or not pictures_seen_by(model):
         names -= {tags.FRAME_STD, tags.FRAME_CHANGE}
     if not hasattr(model, "update_observers"):
-        names -= _SHOWN_BY_VISUAL_TD3
+        names -= _ONLY_BY_VISUAL_TD3
     return names
 
 

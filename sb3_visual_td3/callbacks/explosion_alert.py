@@ -37,7 +37,7 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 
 class ZeroedWeights:
-    """Set all weights of a policy to zero until they are restored, which makes its next action finite.
+    """Set all weights of a policy to zero until they are restored, so that its next action is finite.
 
     Stable-Baselines3 can end a training run only after a step. With NaN weights, the environment would receive a NaN in
     that last step, and policies with a distribution (SAC) would raise an error.
@@ -139,8 +139,9 @@ class ExplosionAlertCallback(BaseCallback):
     ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. Each action is printed, written to
     ``alerts.jsonl`` with the level ``"action"``, and counted in ``agent/guard_actions``; measurements from before the
     action are dropped. A rollback needs a SnapshotCallback in the same list of callbacks. A rollback also repairs
-    non-finite weights, if they are found before they have chosen an action. Non-finite observations, rewards and
-    actions always end the training, because these values are already in the environment or the replay buffer.
+    non-finite weights, if they are found before the policy has chosen an action with them. Non-finite observations,
+    rewards and actions always end the training, because these values are already in the environment or the replay
+    buffer.
 
     :param warning: gradient norm above which a group is reported
     :param critical: gradient norm above which a group is reported as exploded
@@ -185,7 +186,7 @@ class ExplosionAlertCallback(BaseCallback):
         self._healthy_at = 0
         """Number of the update at which the weights were certainly healthy: at the start, or after a rollback."""
         self._is_unwritten = False
-        """Whether the event file still lacks a non-finite update that was found between two rollouts."""
+        """True if a non-finite update was found between two rollouts and is not in the event file yet."""
         self._zeroed: ZeroedWeights | None = None
 
     @property
@@ -224,7 +225,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._watch.reattach()
-        # SB3 trains between two rollouts. Here the new weights have not chosen an action yet.
+        # SB3 trains between two rollouts. Here the policy has not chosen an action with the new weights yet.
         self._check_updates()
         # A rollback that was decided during the last rollout happens now, before the next action.
         action = self.guard.carry_out(self.num_timesteps, self._watch.n_updates)
@@ -283,7 +284,7 @@ class ExplosionAlertCallback(BaseCallback):
             self._is_unwritten = state["is_unwritten"]
 
     def _check_updates(self) -> None:
-        """Handle a non-finite update before the new weights choose the next action."""
+        """Handle a non-finite update before the policy chooses the next action with the new weights."""
         found = self._watch.finite.first()
         if found is None:
             return

@@ -1,12 +1,12 @@
-"""Record the lengths of a run's log files in a snapshot, and cut the files back to these lengths for a resumed run.
+"""Record the lengths of a run's log files in a snapshot, and truncate the files to these lengths for a resumed run.
 
-A killed run has logged steps after its last snapshot. The resumed run makes these steps again, so without a cut every
-curve would show them twice. Event files are long, so a snapshot records only their length. Text files (Monitor CSVs,
-``progress.csv``, ``alerts.jsonl``) are short, so it records their content. This content is needed because a script that
-is called again overwrites some of these files before training starts.
+A killed run has logged steps after its last snapshot. The resumed run makes these steps again. If the files were not
+truncated, every curve would show these steps twice. Event files are long, so a snapshot records only their length. Text
+files (Monitor CSVs, ``progress.csv``, ``alerts.jsonl``) are short, so it records their content. This content is needed
+because a script that is called again overwrites some of these files before training starts.
 
-A run may come from another person. Nothing outside the run's own folder is therefore cut or removed, whatever names the
-snapshot contains, and links are not followed.
+A run may come from another person. Nothing outside the run's own folder is therefore truncated or removed, whatever
+names the snapshot contains, and links are not followed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALERTS = "alerts.jsonl"
 _TEXTS = ("*monitor.csv", "progress.csv", "progress.json", "log.txt", ALERTS)
 
 
-# Recording the lengths of files, and cutting files back to them
+# Recording the lengths of files, and truncating files to these lengths
 
 
 def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
@@ -51,9 +51,9 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 
 
 def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterable[Path] = ()) -> None:
-    """Cut files back to the lengths that they had earlier, and so remove everything that was appended since.
+    """Truncate files to the lengths that they had earlier, which removes everything that was appended since.
 
-    All files are checked and opened before the first file is cut, so an error leaves all files unchanged.
+    All files are checked and opened before the first file is truncated, so an error leaves all files unchanged.
 
     :param folder: the folder that holds the files
     :param lengths: the result of :func:`file_lengths`
@@ -87,7 +87,7 @@ def check_lengths(lengths: Mapping[str, int]) -> None:
 
 
 def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
-    """Return why files cannot be cut back to the lengths that they had at a snapshot.
+    """Return why files cannot be truncated to the lengths that they had at a snapshot.
 
     :param folder: the folder that holds the files
     :param lengths: length in bytes by name in the folder
@@ -136,8 +136,8 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
             break
         if parent.is_symlink():
             raise ValueError(
-                f"{parent} is a link, so {path.name} is outside the run's folder and cannot be cut back: "
-                "replace the link by the folder itself"
+                f"{parent} is a link, so {path.name} is outside the run's folder and cannot be truncated to its length "
+                "at the snapshot: replace the link by the folder itself"
             )
     if not path.is_file():
         raise ValueError(f"{path} is missing; it had {n_bytes} bytes: the run cannot be continued without it")
@@ -209,7 +209,7 @@ def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
 class ResumedFiles:
     """Restore the log files of a run that is resumed.
 
-    Event files inside RUN_DIR are cut back in place. Event files in another folder are copied to the folder that the
+    Event files inside RUN_DIR are truncated in place. Event files in another folder are copied to the folder that the
     run logs to now. The originals stay as they are, because another run may have continued them, for example if RUN_DIR
     is a copy of that run.
 
@@ -251,9 +251,9 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return True if the snapshot's event files are copied to the new log folder, False if they are cut in place.
+        """Return whether the event files are copied to the new log folder; otherwise they are truncated in place.
 
-        They are cut in place only if the event files and the new log folder lie in the run's folder.
+        They are truncated in place if the event files and the new log folder are both in the run's folder.
 
         :param new_dir: the log folder of the resumed training
         """
@@ -261,12 +261,12 @@ class ResumedFiles:
         return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 
     def cut_back(self, logger: Logger, step: int) -> bool:
-        """Cut the run's log files back to the snapshot, and add messages for the user to ``self.lines``.
+        """Truncate the log files to their lengths at the snapshot, and add messages for the user to ``self.lines``.
 
         :param logger: logger of the model, which has not written anything yet
         :param step: environment steps of the snapshot
         :return: whether event files were copied from another folder
-        :raises ValueError: if an event file is missing, or shorter than it was at the snapshot; nothing is cut then
+        :raises ValueError: if an event file is missing, or shorter than it was at the snapshot; no file is changed then
         :raises OSError: if a file cannot be read or written
         """
         is_copied = self._cut_event_files(logger)
@@ -298,7 +298,7 @@ class ResumedFiles:
         return False
 
     def _cut_text(self, name: str, content: bytes, step: int, logger: Logger) -> None:
-        """Cut a text file back to its content at the snapshot.
+        """Truncate a text file to its content at the snapshot.
 
         If the file was overwritten since the snapshot, leave it as it is, and write the content of the snapshot to a
         second file.
@@ -327,7 +327,7 @@ class ResumedFiles:
         except (ValueError, OSError) as error:
             if not self.is_lenient:
                 raise
-            self.lines.append(f"{path.name} is not cut: {error}")
+            self.lines.append(f"{path.name} is not truncated to its length at the snapshot: {error}")
         else:
             self.lines.append(f"{path.name} was overwritten: its content up to step {step:,} is in {kept.name}")
 

@@ -63,8 +63,8 @@ class RunRecorderCallback(BaseCallback):
     """
 
     records_the_end = True
-    """Whether the run ends with the training. ``visual-td3 train`` sets this to False, because it saves the model after
-    the training."""
+    """Whether this callback writes how the run ended as soon as training ends. ``visual-td3 train`` sets this to False,
+    because it first saves the model; it then calls ``record_end`` itself."""
 
     def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
         super().__init__(verbose)
@@ -153,7 +153,7 @@ class RunRecorderCallback(BaseCallback):
         return {"started": self._manifest.started}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Record in ``run.json`` when a resumed run first started; call this after training has started.
+        """Write the original start time of a resumed run to ``run.json``; call this after training has started.
 
         :param state: the state returned by ``get_state``
         """
@@ -212,7 +212,7 @@ def _named_fields(value: Any) -> Any:
 
 
 def _json_leaf(value: Any, _place: str) -> Any:
-    """Return a value that JSON can hold unchanged, and the ``repr`` of any other value."""
+    """Return a value unchanged if JSON can hold it, and otherwise as text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

@@ -75,8 +75,8 @@ class AtomicCheckpointCallback(CheckpointCallback):
     """
 
     state_class: ClassVar[type] = CheckpointCallback
-    """A snapshot saves the counters under the name of this class, so this callback and SB3's can resume each other's
-    runs."""
+    """Class under whose name a snapshot saves the counters of this callback. It is SB3's class, so each of the two
+    callbacks can resume a run of the other."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -102,6 +102,7 @@ class AtomicEvalCallback(EvalCallback):
     """
 
     state_class: ClassVar[type] = EvalCallback
+    """Class under whose name a snapshot saves the state of this callback, as in AtomicCheckpointCallback."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:

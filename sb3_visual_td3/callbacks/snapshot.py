@@ -84,9 +84,9 @@ class SnapshotCallback(BaseCallback):
     With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
     RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or ended
     less than 200 updates before (the length of the alerts' window). It is also unhealthy if a later alert shows that
-    the problem had begun by then. In addition to the last ``keep`` snapshots, two healthy snapshots are kept: the
-    newest of those that are too old to be marked as unhealthy by a later alert, and the next healthy one after it. The
-    newest healthy snapshot is kept too if an unhealthy one follows it.
+    the problem had begun by then. Healthy snapshots are kept in addition to the last ``keep`` snapshots: the newest
+    snapshot that no later alert can mark as unhealthy any more, and the snapshot that reaches this state next. The
+    newest healthy snapshot is kept too if an unhealthy snapshot follows it.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, and everything else as the first time::
@@ -103,8 +103,8 @@ class SnapshotCallback(BaseCallback):
         in a script, and these two under ``visual-td3 train`` and ``resume``
     :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or ``resume`` is set without
         ``run_dir``. ``learn()`` also raises it before training starts, if the model or its replay buffer cannot be
-        saved, if the snapshots in the folder belong to another run, or if the model has other settings than the model
-        in the snapshot
+        saved, if the snapshots in the folder belong to another run, or if the model's settings differ from those in
+        the snapshot
     """
 
     experiment: Mapping[str, Any] | None = None
@@ -113,7 +113,7 @@ class SnapshotCallback(BaseCallback):
     must_resume: bool = False
     """Whether resuming raises an error if there is no snapshot."""
     without_logs: bool = False
-    """Whether to resume a run although its log files are lost, cut or cannot be written."""
+    """Whether to resume a run even if its log files are missing, truncated or not writable."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class SnapshotCallback(BaseCallback):
         # callback is replaced for this training.
         self._end_all = root.on_training_end
         root.on_training_end = self._on_end_of_all  # type: ignore[method-assign]
-        self._signals = EndingSignals(self.signals or (), self.model, self._end_late)
+        self._signals = EndingSignals(self.signals or (), self.model, self._end_run)
         evaluated_on = [getattr(callback, "eval_env", None) for callback in all_callbacks]
         envs = [self.training_env, *(env for env in evaluated_on if isinstance(env, VecEnv))]
         self._signals.install(envs)
@@ -274,7 +274,7 @@ class SnapshotCallback(BaseCallback):
             has_moved = self._files.cut_back(self.logger, snapshot.step)
         messages += self._files.lines
         if self.verbose and snapshot.step >= total:
-            print(f"{self._folder} is finished: all {total:,} steps were made, nothing is trained")
+            print(f"{self._folder} is finished: all {total:,} steps were made, so no training is left")
         elif self.verbose:
             print(f"resumed at step {snapshot.step:,} of {total:,} from {snapshot.path}")
         for line in [*_changed_versions(snapshot.versions), *messages]:
@@ -318,11 +318,11 @@ class SnapshotCallback(BaseCallback):
             except (SnapshotError, EOFError, ConnectionError) as error:
                 # EOFError and ConnectionError: a worker process has died.
                 print(f"snapshot: step {self.model.num_timesteps:,} was not saved: {error!r}", file=sys.stderr)
-        self._end_late(signal_name)
+        self._end_run(signal_name)
         raise TrainingInterrupted(signal_name)
 
-    def _end_late(self, signal_name: str) -> None:
-        """Print where the training will continue, record the end of the run in run.json, and release the run.
+    def _end_run(self, signal_name: str) -> None:
+        """Print from which step the run can be resumed, write to ``run.json`` how it ended, and release its lock.
 
         :param signal_name: name of the received signal
         """

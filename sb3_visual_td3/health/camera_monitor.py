@@ -83,21 +83,21 @@ class CameraMonitor:
         # Copied, because an environment may write its next frame into the same array.
         self._unseen.append([image.copy() for image in self._images_in(observations)])
         if len(self._changes) + len(self._unseen) >= self.sample_freq:
-            self._take_changes()
+            self._measure_changes()
         if len(self._changes) >= self.sample_freq:
             self._add(tags.FRAME_CHANGE, n_updates, sum(self._changes) / len(self._changes))
             self._add(tags.FRAME_STD, n_updates, min(float(frame_std(_tensor(image))) for image in self._previous))
             self._changes.clear()
 
     def _images_in(self, observations: Observed) -> list[Images]:
-        """Return the images, ``(n, channels, height, width)``, with pixel values scaled to a range of 255."""
+        """Return the images, ``(n, channels, height, width)``, scaled so that black and white differ by 255."""
         if self._grey_levels is None:
             return images_in(observations)
         by_key = observations if isinstance(observations, Mapping) else {THE_ONLY_PART: observations}
         return [in_grey_levels(by_key[key]) for key, in_grey_levels in self._grey_levels.items() if key in by_key]
 
-    def _take_changes(self) -> None:
-        """Compare the frames collected so far: one comparison of many frames costs less than one at each step."""
+    def _measure_changes(self) -> None:
+        """Measure the change from each collected frame to the next one, for the steps since the last call together."""
         for images in self._unseen:
             if [image.shape for image in images] == [image.shape for image in self._previous] and images:
                 pairs = zip(images, self._previous, strict=True)
@@ -122,7 +122,7 @@ class CameraMonitor:
 
     def get_state(self) -> dict[str, Any]:
         """Return the last frames and all measurements that have not been read yet, as plain data."""
-        self._take_changes()
+        self._measure_changes()
         return {
             "previous": list(self._previous),
             "changes": list(self._changes),
@@ -146,7 +146,7 @@ def images_in(observations: Observed) -> list[Images]:
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """Return a function for each image space, by key; it scales images to a range of 255 and moves channels first.
+    """Return functions by the key of an image space; each moves channels first and scales images to 255 grey levels.
 
     An image space without finite bounds cannot be scaled and is left out.
     """

@@ -20,8 +20,8 @@ LARGEST_LOGGED = th.finfo(th.float32).max
 """The largest number that an event file can hold: its values are 32-bit floats."""
 
 MOST_UNFOLDED = 100
-"""Number of batches of rewards that are collected before their extremes are computed: one computation for many batches
-costs less."""
+"""The rewards of this many batches are collected before their smallest and largest values are computed. One computation
+for many batches takes less time."""
 
 
 class GradientMonitor:
@@ -214,7 +214,7 @@ class GradientMonitor:
         kept, self._points = self._points, []
         points: dict[str, list[tuple[int, float]]] = {}
         for (tag, n_updates, _), value in zip(kept, th.stack([value for *_, value in kept]).tolist(), strict=True):
-            if exists(tag, value):
+            if must_log(tag, value):
                 points.setdefault(tag, []).append((n_updates, value))
         return points
 
@@ -236,7 +236,7 @@ class GradientMonitor:
         if self._is_undiscounted is not None:
             tensors[tags.RETURN_IS_UNDISCOUNTED] = self._is_undiscounted
         self._start_window()
-        found = {tag: value for tag, value in _transfer(tensors).items() if exists(tag, value)}
+        found = {tag: value for tag, value in _transfer(tensors).items() if must_log(tag, value)}
         return {**found, tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
 
     def get_state(self) -> dict[str, Any]:
@@ -298,8 +298,11 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
     return value if so_far is None else fold(so_far, value)
 
 
-def exists(tag: str, value: float) -> bool:
-    """Return whether to log a value. An infinite bound or ratio is not logged: it means that there is no bound."""
+def must_log(tag: str, value: float) -> bool:
+    """Return whether to log a value. An infinite bound or ratio is not logged, because no such bound or ratio exists.
+
+    Undiscounted returns have no bound, and weights of norm 0 have no update ratio.
+    """
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 

@@ -87,7 +87,8 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 SMALL = 1_024
-"""Number of elements up to which a weight tensor is compared to find out whether a network moved."""
+"""Weight tensors with at most this many elements are compared with their earlier values, to find out whether a network
+has changed."""
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 
@@ -106,10 +107,10 @@ class NetworkProbe:
         self._small_before: dict[Network, th.Tensor] = {}
 
     def targets_moved(self) -> dict[str, th.Tensor]:
-        """Return whether each target network has moved since the last call.
+        """Return whether the weights of each target network have changed since the last call.
 
-        All weights of a target move together, so comparing the small weight tensors is enough. Even the smallest change
-        counts. Copies of frozen weights never move and are left out.
+        All weights of a target network change together, so comparing the small weight tensors is enough. Even the
+        smallest change counts. Copies of frozen weights never change and are left out.
 
         :return: 0 or 1 by tag, from the second call onwards, for networks that are trained
         """

@@ -204,7 +204,9 @@ class ObjectStore:
             raise SnapshotError(f"{name} cannot be read ({error.strerror})") from error
         if not is_whole or hashlib.sha256(target).hexdigest() != digest:
             self._known_good.discard(digest)
-            raise SnapshotError(f"{name} is damaged (digest differs), so its snapshot cannot be loaded")
+            raise SnapshotError(
+                f"{name} is damaged (its digest differs from the recorded digest), so its snapshot cannot be loaded"
+            )
         self._known_good.add(digest)
 
     def begin(self) -> None:

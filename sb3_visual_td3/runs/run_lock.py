@@ -41,7 +41,7 @@ class RunLock:
         If another lock object of this process holds the lock, that object loses it. In a notebook, such an object
         belongs to an interrupted training run.
 
-        :raises ValueError: if another process trains the run, or if the path holds a link or another kind of file
+        :raises ValueError: if another process trains the run, or if the path is a link or not a lock file
         :raises OSError: if the file cannot be written
         """
         if self._handle is not None:
@@ -78,19 +78,19 @@ class RunLock:
     def _open(self) -> int:
         """Open the lock file, or create it.
 
-        :raises ValueError: if the path is a link, or a file that is not a lock
+        :raises ValueError: if the path is a link, or a file that is not a lock file
         """
         try:
             handle = open_own(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise ValueError(f"{self.path} is a link, but a lock is a plain file: remove it") from error
-        # acquire() empties the file, so it must be a lock, and must have no other hard link.
+            raise ValueError(f"{self.path} is a symbolic link: expected a plain lock file. Remove the link") from error
+        # acquire() empties the file, so it must be a lock file, and must have no other hard link.
         found = os.fstat(handle)
         if found.st_nlink != 1 or found.st_size > _LOCK_BYTES:
             os.close(handle)
-            raise ValueError(f"{self.path} is not the lock of a run, but a link or another file: remove it")
+            raise ValueError(f"{self.path} has hard links or other content: expected the lock file of a run. Remove it")
         return handle
 
     def _lock(self, handle: int) -> None:

@@ -89,7 +89,7 @@ class NamedArray(NamedTuple):
 
 
 class SplitTree(NamedTuple):
-    """Hold a state in two parts: ``plain`` is valid JSON without NaN and infinity, ``arrays`` are its arrays."""
+    """Hold a state in two parts: its arrays, and ``plain``, the rest, which is valid JSON without NaN and infinity."""
 
     plain: dict[str, Any]
     arrays: list[NamedArray]
@@ -367,7 +367,7 @@ class SnapshotRecord:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size of all files and chunks in bytes, without this record."""
+        """Return the size in bytes of all files and chunks of the snapshot, except ``snapshot.json`` itself."""
         return sum(self.chunks.values()) + sum(file.n_bytes for file in self.files.values())
 
     def to_bytes(self) -> bytes:
@@ -409,14 +409,14 @@ class SnapshotRecord:
         digest = read.pop("sha256", None)
         try:
             if digest != hashlib.sha256(_encode(read)).hexdigest():
-                raise ValueError("digest differs")
+                raise ValueError("its digest differs from the recorded digest")
         except (ValueError, RecursionError) as error:
             raise ValueError(f"is damaged ({error})") from error
         # A correct digest only shows that the file is complete. So the types are checked as well.
         try:
             return cls._checked(read)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(f"is not a record that this version wrote ({type(error).__name__}: {error})") from error
+            raise ValueError(f"does not have the format of this version ({type(error).__name__}: {error})") from error
 
     @classmethod
     def _checked(cls, read: dict[str, Any]) -> SnapshotRecord:
@@ -454,7 +454,7 @@ def _encode(content: Mapping[str, Any]) -> bytes:
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"a size or count is {value!r}: expected an integer >= 0")
+        raise ValueError(f"a number in the record (a step, size or offset) is {value!r}: expected an integer >= 0")
     return value
 
 
@@ -464,7 +464,7 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
     :param read: the record, as it was read from the file
     :param n_bytes_small: size in bytes of the file of small arrays
     :return: the record, with checked types
-    :raises ValueError: if the array would end after the end of that file, or its chunks do not match its size
+    :raises ValueError: if the array would end after the end of that file, or its chunks do not have its size
     """
     dtype = np.dtype(cast("str", read["dtype"]))
     array = ArrayRecord(
@@ -486,7 +486,10 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
         or len(array.chunks) != -(-array.n_bytes // array.chunk_bytes)  # rounded up
         or not all(is_digest(chunk) for chunk in array.chunks)
     ):
-        raise ValueError(f"the chunks of {array.path} do not match its size")
+        raise ValueError(
+            f"the chunks of the array {array.path} are wrong: expected digests of chunks that together have "
+            f"{array.n_bytes} bytes"
+        )
     return array
 
 
@@ -501,7 +504,7 @@ def read_record(folder: Path) -> SnapshotRecord:
         with open_regular(folder / RECORD_NAME) as stream:
             return SnapshotRecord.from_bytes(stream.read())
     except (FileNotFoundError, NotADirectoryError):
-        raise SnapshotError(f"it is not a snapshot: {RECORD_NAME} is missing") from None
+        raise SnapshotError(f"{RECORD_NAME} is missing, so the folder is not a snapshot") from None
     except OSError as error:
         raise SnapshotError(f"{RECORD_NAME} cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -221,7 +221,7 @@ def _discard(path: Path) -> None:
 def _inspect(step: int, path: Path) -> FoundSnapshot:
     try:
         if path.is_symlink():
-            raise SnapshotError("it is a link, possibly to a snapshot of another run; expected a folder")
+            raise SnapshotError("expected a folder, but found a link, possibly to a snapshot of another run")
         record = read_record(path)
         if record.step != step:
             raise SnapshotError(
@@ -236,7 +236,7 @@ FileWriter = Callable[[Path], None]
 
 
 class SavedSnapshot(NamedTuple):
-    """Summarise a save: ``n_bytes_written`` are new on the disk, ``n_bytes_total`` is the size of the snapshot."""
+    """Summarise a save: the bytes that it added to the disk, and the bytes of the whole snapshot."""
 
     path: Path
     step: int
@@ -508,8 +508,8 @@ def _check_arguments(step: int, files: Mapping[str, FileWriter], keep: int) -> N
     for name in files:
         if not is_file_name(name) or name == SMALL_ARRAYS_NAME:
             raise ValueError(
-                f"files has the name {name!r}: expected letters, digits, '_', '.', '-' and spaces, without a "
-                f"folder, and not {RECORD_NAME} or {SMALL_ARRAYS_NAME}"
+                f"'files' contains the file name {name!r}: expected letters, digits, '_', '.', '-' and spaces, without "
+                f"a folder, and not {RECORD_NAME} or {SMALL_ARRAYS_NAME}"
             )
 
 
@@ -568,7 +568,7 @@ def load_snapshot(
     except OSError as error:
         raise SnapshotError(f"{SMALL_ARRAYS_NAME} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise SnapshotError(f"{RECORD_NAME} is not a record that this version wrote ({error})") from error
+        raise SnapshotError(f"{RECORD_NAME} does not have the format of this version ({error})") from error
     return Snapshot(
         path=folder,
         step=record.step,
@@ -594,7 +594,9 @@ def _check_files(folder: Path, record: SnapshotRecord) -> None:
                 "be loaded"
             )
         if found != expected:
-            raise SnapshotError(f"{name} is damaged (digest differs), so its snapshot cannot be loaded")
+            raise SnapshotError(
+                f"{name} is damaged (its digest differs from the recorded digest), so its snapshot cannot be loaded"
+            )
 
 
 def _check_chunks(record: SnapshotRecord, objects: ObjectStore) -> None:

@@ -122,7 +122,7 @@ def set_callbacks_state(
 
 
 def unknown_callbacks(root: BaseCallback) -> list[str]:
-    """Name the user's callbacks that have no ``get_state``, so that a snapshot may not save all of their state.
+    """Return the names of the user's callbacks without ``get_state``: a snapshot may miss a part of their state.
 
     :param root: the callback of ``learn()``, which holds the others
     :return: names of the callbacks' classes; a snapshot saves only their ``n_calls`` and ``num_timesteps``

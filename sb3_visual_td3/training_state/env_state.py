@@ -350,7 +350,7 @@ def max_episode_steps(base: VecEnv, names: list[Names]) -> list[int | None]:
 
 _OF_EACH = ("wrappers", "max_episode_steps")
 """Keys of :func:`_description` whose value is a list with one item per environment."""
-_ADVICE = "create the environment with the same settings"
+_ADVICE = "create the environment with the settings of the snapshot"
 
 
 def why_not_exact(env: VecEnv) -> str | None:

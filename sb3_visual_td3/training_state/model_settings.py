@@ -1,4 +1,4 @@
-"""Compare a model's arguments with those in a snapshot, which may be restored only into an equal model.
+"""Compare a model's arguments with those in a snapshot, which can be restored only into a model with equal arguments.
 
 With another batch size or learning rate, a restored training would continue without an error but give other results.
 """
@@ -71,7 +71,7 @@ def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
 
 
 def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> None:
-    """Refuse a model with other settings than the saved one.
+    """Refuse a model whose settings differ from those in a snapshot.
 
     :param recorded: the settings returned by :func:`settings_of`
     :param model: the model that is to be restored
@@ -81,7 +81,9 @@ def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> No
     recorded = map_leaves(recorded, lambda leaf, _: present_class_path(leaf) if isinstance(leaf, str) else leaf)
     differences = _differences(recorded, settings_of(model), "")
     if differences:
-        raise ValueError(f"{'; '.join(differences)}: create the model with the same settings, or start a new run")
+        raise ValueError(
+            f"{'; '.join(differences)}: create the model with the settings of the snapshot, or start a new run"
+        )
 
 
 def _differences(there: Any, here: Any, name: str) -> list[str]:

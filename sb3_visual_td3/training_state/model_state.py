@@ -79,7 +79,8 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
     here = None if noise is None else class_path(type(noise))
     if there != here:
         raise ValueError(
-            f"action_noise: the snapshot has {there}, the model has {here}: create the model with the same settings"
+            f"action_noise: the snapshot has {there}, the model has {here}: create the model with the settings of the "
+            "snapshot"
         )
     if noise is None or state is None:
         return
@@ -87,7 +88,7 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
         if len(noise.noises) != len(state["noises"]):
             raise ValueError(
                 f"action_noise: the snapshot has {len(state['noises'])} environments, the model has "
-                f"{len(noise.noises)}: create the environment with the same settings"
+                f"{len(noise.noises)}: create the environment with the settings of the snapshot"
             )
         for each, each_state in zip(noise.noises, state["noises"], strict=True):
             set_action_noise_state(each, each_state)
@@ -98,7 +99,8 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
         unknown = (values.keys() | state["generators"].keys()) - vars(noise).keys()
         if unknown:
             raise ValueError(
-                f"action_noise: {here} has no {', '.join(sorted(unknown))}: create the model with the same settings"
+                f"action_noise: the snapshot has {', '.join(sorted(unknown))}, but {here} has no such attributes: "
+                "create the model with the settings of the snapshot"
             )
         vars(noise).update(values)
         for name, generator in state["generators"].items():
@@ -167,7 +169,9 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
         shown = "; ".join(differences[:5])
         if len(differences) > 5:
             shown += f"; and {len(differences) - 5} more"
-        raise ValueError(f"{zip_path} holds another architecture: {shown}: create the model with the same settings")
+        raise ValueError(
+            f"{zip_path} holds another architecture: {shown}: create the model with the settings of the snapshot"
+        )
     model.set_parameters(saved, exact_match=True)
     with th.no_grad():
         for name in names:
@@ -195,8 +199,8 @@ def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _names_that_differ(saved: Mapping[str, Any], names: list[str]) -> list[str]:
-    missing = [f"{name} is missing" for name in names if name not in saved]
-    return missing + [f"{name} is unknown here" for name in saved if name not in names]
+    missing = [f"{name} is missing in the file" for name in names if name not in saved]
+    return missing + [f"{name} is missing in the model" for name in saved if name not in names]
 
 
 def _differences(model: OffPolicyAlgorithm, name: str, saved: Mapping[str, Any]) -> list[str]:

@@ -121,7 +121,10 @@ def require_alike(here: Any, there: Any, name: str) -> None:
     """
     if isinstance(here, Mapping):
         if not isinstance(there, Mapping) or there.keys() != here.keys():
-            raise ValueError(f"{name} has different keys in the snapshot: expected {', '.join(map(str, here))}")
+            raise ValueError(
+                f"{name} does not have the same keys in the snapshot as in this run: expected "
+                f"{', '.join(map(str, here))}. Use the environment with which the run was started"
+            )
         for key in here:
             require_alike(here[key], there[key], f"{name}, {key}")
     elif isinstance(here, np.ndarray):

@@ -86,8 +86,9 @@ def end_segment(buffer: ReplayBuffer) -> None:
     episode. And if the buffer reads next observations from the following row (``optimize_memory_usage``), the next
     observation of the last transition would come from the new episode.
 
-    After this call, the last transition bootstraps from its own next observation. It counts as terminal instead with
-    ``optimize_memory_usage``, or in an n-step buffer without ``handle_timeout_termination``.
+    After this call, the last transition bootstraps from its own next observation. There are two exceptions, in which it
+    counts as terminal: a buffer with ``optimize_memory_usage``, and an n-step buffer without
+    ``handle_timeout_termination``.
 
     :param buffer: replay buffer of the model; if its class has a method ``end_segment()``, that method is called
     """

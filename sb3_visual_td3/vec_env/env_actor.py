@@ -100,7 +100,7 @@ class EnvActor:
         return observation, pack(info)
 
     def step(self, action: bytes) -> tuple[Any, bytes]:
-        """Make a step, as a Ray call.
+        """Step the environment; the learner calls this method through Ray.
 
         :param action: the pickled action: as an array it would take Ray three times as long and would be read-only
         :return: the observation, and the pickled :class:`Outcome`
@@ -126,9 +126,10 @@ class EnvActor:
             self._listener.close()
 
     def serve(self) -> None:
-        """Make steps over the connection until the learner sends None or closes the connection.
+        """Step the environment with each action that the learner sends over the connection, and send the result back.
 
-        An exception of the environment also ends this call; Ray passes the exception to the learner.
+        The call ends when the learner sends None or closes the connection. An exception of the environment ends it
+        too; Ray passes the exception to the learner.
         """
         assert self._listener is not None, "call listen first"
         with suppress(ConnectionLostError):
@@ -140,7 +141,7 @@ class EnvActor:
                 connection.close()
 
     def _step(self, action: Any) -> tuple[Any, Outcome]:
-        """Make a step, and reset if the episode ends with it, as SB3's vectorised environments do."""
+        """Step the environment, and reset it if the episode ends, as SB3's vectorised environments do."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         done, reset_info = terminated or truncated, None
         info["TimeLimit.truncated"] = truncated and not terminated

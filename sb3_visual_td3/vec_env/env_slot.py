@@ -26,10 +26,12 @@ CHECK_INTERVAL_S = 1.0
 MAX_DEATHS_IN_A_ROW = 5
 """Largest number of deaths of an environment without a step in between; after more deaths an error is raised."""
 INVALID = "invalid_transition"
+"""Key of ``info``: True if the replay buffer must not store the step, because it failed or its result was late."""
 FAILURE = "simulator_failure"
+"""Key of ``info``: the reason why the environment died, as text."""
 LATE = "is_late"
-"""Keys of ``info``, as in our environments: INVALID if the step was not made, FAILURE for the reason, LATE if the
-answer came too late."""
+"""Key of ``info``: True if the environment had not answered by the deadline, and in the step that then returns its late
+answer."""
 _CONNECTION_BROKE = "the connection to it broke"
 _CLOSE_TIMEOUT_S = 10.0
 _DEATH_NOTICE_TIMEOUT_S = 60.0

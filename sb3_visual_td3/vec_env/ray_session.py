@@ -24,8 +24,8 @@ MAX_TASK_RETRIES = 2
 _PROBE_TIMEOUT_S = 10.0
 """How long to wait for a server at a cluster's address, in seconds."""
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Environment variable of Ray for platforms without clusters: with 0, Ray binds only the loopback address. Ray would
-replace the address 127.0.0.1 by the machine's external address."""
+"""Environment variable of Ray that allows or forbids clusters. With 0, Ray binds only the loopback address. With any
+other value, Ray replaces the address 127.0.0.1 by the machine's external address."""
 
 
 def need_ray() -> Any:
@@ -126,9 +126,7 @@ def _join(ray: Any, address: str) -> None:
         _probe(address)
         ray.init(address=address, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError) as error:
-        first_line = (
-            str(error).strip().splitlines()[0]
-        )  # Ray''s messages continue with a page of advice, which is dropped
+        first_line = str(error).strip().splitlines()[0]  # a page of advice follows in Ray's messages
         raise ValueError(
             f"address={address!r}: no running Ray found there ({first_line}); start Ray with 'ray start --head', "
             "or leave the address out to start it on this machine"

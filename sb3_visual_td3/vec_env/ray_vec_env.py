@@ -59,11 +59,12 @@ class RayVecEnv(VecEnv):
     :param num_gpus: share of a GPU for each environment: with 0.5, two environments share a GPU
     :param resources: further resources of the cluster, such as ``{"carla": 1}``
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
-    :param address: address of the cluster; see :class:`RaySession`. None for ``RAY_ADDRESS``, or this machine
+    :param address: address of the cluster, see :class:`RaySession`. None uses the environment variable ``RAY_ADDRESS``
+        if it is set, and otherwise starts Ray on this machine
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
-    :param direct: True if steps use connections to the actors. With False they use Ray's calls, and large observations
-        use Ray's object store. Steps always use Ray's calls with ``ray://`` addresses, with encryption
-        (``RAY_USE_TLS=1``), and if the actors' ports cannot be reached
+    :param direct: whether steps use network connections to the actors. With False they use Ray's calls, and large
+        observations use Ray's object store. In three cases steps use Ray's calls even with True: if ``address`` begins
+        with ``ray://``, if Ray encrypts its traffic (``RAY_USE_TLS=1``), and if the actors' ports cannot be reached
     :param deadline_s: longest wait for all environments after the actions were sent, in seconds; None for no deadline
     :param patience_s: longest wait for one answer in seconds, after which the environment is restarted
     :raises ImportError: if Ray is not installed

@@ -125,13 +125,13 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
     """Refuse a VecNormalize whose observations have a different shape than those that the policy sees.
 
-    The replay buffer stores the observations as they are inside VecNormalize, before scaling, and lets VecNormalize
-    scale them when they are sampled. If a wrapper outside VecNormalize changes their shape, the buffer would hold
-    observations of another shape than the policy sees.
+    The replay buffer stores the observations as VecNormalize receives them, and lets VecNormalize scale them when they
+    are sampled. If a wrapper around VecNormalize changes their shape, the buffer would hold observations of another
+    shape than the policy sees.
 
     :param space: the observation space of the policy
     :param normalizer: the VecNormalize around the environment; None without a VecNormalize
-    :raises InvalidSettingError: if VecNormalize scales observations, and a wrapper outside it changes the shape of an
+    :raises InvalidSettingError: if VecNormalize scales observations, and a wrapper around it changes the shape of an
         observation, for example by stacking
     """
     if normalizer is None or not normalizer.norm_obs:
@@ -142,24 +142,24 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
             continue
         if is_picture(part) and part.shape == (given[key].shape[2], *given[key].shape[:2]):  # type: ignore[index]
             raise InvalidSettingError(
-                f"{key} has the shape {given[key].shape} inside VecNormalize and {part.shape} for the policy: "
-                "Stable-Baselines3 transposes images outside VecNormalize, and the replay buffer would hold images "
-                "that are not transposed. Put "
-                f"VecTransposeImage inside: VecNormalize(VecTransposeImage(env), norm_obs_keys="
+                f"VecNormalize receives {key} of shape {given[key].shape}, but the policy sees {part.shape}: "
+                "Stable-Baselines3 puts VecTransposeImage around VecNormalize, and the replay buffer would hold images "
+                "that are not transposed. Put VecNormalize around VecTransposeImage: "
+                "VecNormalize(VecTransposeImage(env), norm_obs_keys="
                 f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or let the environment return "
                 "channels first"
             )
         if normalizer.norm_obs_keys is None or key in normalizer.norm_obs_keys:
             raise InvalidSettingError(
-                f"VecNormalize scales {key} of shape {given[key].shape}, but the policy sees {part.shape}: a "
-                "VecFrameStack or another wrapper outside VecNormalize changes the shape, and the replay buffer would "
-                "hold observations of the shape inside it. Put VecNormalize outside, or normalise rewards only: "
-                "{norm_obs: false, norm_reward: true}"
+                f"VecNormalize scales {key} of shape {given[key].shape}, but the policy sees {part.shape}: "
+                "VecFrameStack or another wrapper around VecNormalize changes the shape, and the replay buffer would "
+                "hold observations without this change. Make VecNormalize the outermost wrapper, or normalise rewards "
+                "only: {norm_obs: false, norm_reward: true}"
             )
         raise InvalidSettingError(
-            f"{key} has the shape {given[key].shape} inside VecNormalize and {part.shape} for the policy: a wrapper "
-            "outside VecNormalize changes the shape, and the replay buffer would hold observations of the shape inside "
-            "it. Put VecNormalize outside, or normalise rewards only: {norm_obs: false, norm_reward: true}"
+            f"VecNormalize receives {key} of shape {given[key].shape}, but the policy sees {part.shape}: a wrapper "
+            "around VecNormalize changes the shape, and the replay buffer would hold observations without this change. "
+            "Make VecNormalize the outermost wrapper, or normalise rewards only: {norm_obs: false, norm_reward: true}"
         )
 
 
@@ -205,9 +205,9 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
         if not any(value is each or (type(value) is type(each) and value == each) for each in stock):
             raise ValueError(
                 f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
-                f"VisualMultiInputPolicy; {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__} and "
-                "is trained as Stable-Baselines3's TD3 trains it. Inherit from one of these classes, with actor_lr and "
-                "critic_lr instead of optimizers of your own, or leave the argument out"
+                f"VisualMultiInputPolicy. {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__}, so "
+                "it is trained exactly as Stable-Baselines3's TD3 trains it. Inherit from one of the first three "
+                f"classes, and set learning rates by actor_lr and critic_lr, not by your own optimizers; or remove {name}"
             )
 
 
@@ -237,7 +237,7 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
     :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``
     :raises ValueError: if a network has no torch optimizer. For a subclass of VisualTD3Policy, also if a network is
-        neither a VisualActor nor a VisualCritic, or if the actor treats a shared encoder as its own
+        neither a VisualActor nor a VisualCritic, or if the actor would train a shared encoder
     """
     name = type(policy).__name__
     for network in NETWORKS:
@@ -273,7 +273,7 @@ def _check_ours(policy: VisualTD3Policy, network: str) -> None:
             )
     if network == "actor" and policy.encoder_is_shared and not policy.actor.borrows_encoder:
         raise ValueError(
-            f"{type(policy).__name__}.make_actor gives the actor an encoder that it treats as its own, although "
-            "encoder='shared': create it with VisualActor(..., borrows_encoder=(features_extractor is not None)), or "
-            "use policy_kwargs={'encoder': 'separate'}"
+            f"{type(policy).__name__}.make_actor creates an actor that would train its encoder, but with "
+            "encoder='shared' only the critic trains the encoder. Create the actor with VisualActor(..., "
+            "borrows_encoder=(features_extractor is not None)), or use policy_kwargs={'encoder': 'separate'}"
         )

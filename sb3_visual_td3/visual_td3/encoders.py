@@ -63,7 +63,7 @@ class Convolutions(BaseFeaturesExtractor):
         self.cnn = nn.Sequential(*modules, nn.Flatten()).to(memory_format=th.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        """Return the features of images, all of them non-negative.
+        """Return the features of images; all features are non-negative.
 
         :param observations: the images, ``(batch, channels, height, width)``
         :return: the features, ``(batch, features_dim)``
@@ -274,8 +274,9 @@ def head_input_dim(features_extractor: nn.Module, features_dim: int, trunk_dim: 
     n_vectors = len(is_picture_column) - sum(is_picture_column)
     if n_vectors in {0, len(is_picture_column)}:
         raise ValueError(
-            "vectors_skip_trunk=True: expected a Dict observation with pictures and vectors, and SB3's "
-            "CombinedExtractor or ours; drop vectors_skip_trunk"
+            f"vectors_skip_trunk=True with {type(features_extractor).__name__}: expected a Dict observation with at "
+            "least one picture and one vector, and a features extractor that inherits from CombinedExtractor. "
+            "Otherwise remove vectors_skip_trunk"
         )
     return trunk_dim + n_vectors
 

@@ -109,7 +109,8 @@ class TargetRange:
     small rewards does not narrow it. Undiscounted returns (a discount of 1) have no range that follows from the
     rewards: their targets are not clamped.
 
-    :param limit: True follows the rewards; a number allows +- that number; False allows everything
+    :param limit: True clamps to the range that follows from the rewards; a number clamps to +- that number; False does
+        not clamp
     """
 
     def __init__(self, limit: float | bool = False) -> None:
@@ -134,7 +135,7 @@ class TargetRange:
         self.set_state(state)
 
     def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
-        """Widen the range of possible returns by the rewards of a batch, and clamp the batch's targets to this range.
+        """Clamp the targets of a batch to the range of possible returns, after the batch's rewards may have extended it.
 
         :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them

@@ -1,7 +1,7 @@
 """Define TD3's policies with trunks, LayerNorm heads, and an encoder that only the critic trains.
 
 The policies split the forward pass in two: ``encode`` turns observations into features, and ``act`` and ``score`` work
-on features. The critic can therefore score actions on the features of its own encoder, and an encoder that actor and
+on features. The critic can therefore compute Q from the features of its own encoder, and an encoder that actor and
 critic share runs only once.
 """
 
@@ -236,8 +236,7 @@ class VisualCritic(ContinuousCritic):
     def score(self, features: th.Tensor, actions: th.Tensor, first_only: bool = False) -> tuple[th.Tensor, ...]:
         """Return the Q-values of actions.
 
-        :param features: the features, ``(batch, features)``, which :meth:`encode` of this critic (not of an actor)
-            returned
+        :param features: output ``(batch, features)`` of this critic's :meth:`encode`, and not of an actor's
         :param actions: the actions, ``(batch, action_dim)`` in [-1, 1]
         :param first_only: True evaluates only the first critic
         :return: one ``(batch, 1)`` tensor per critic
@@ -287,9 +286,10 @@ class VisualTD3Policy(TD3Policy):
     critic: VisualCritic
     critic_target: VisualCritic
     averaged_actor: VisualActor | None
-    """Average of the actor over its updates, which ``predict`` uses; None if ``predict`` uses the actor itself."""
+    """Copy of the actor whose weights are an average over the updates. ``predict`` uses this copy; if it is None,
+    ``predict`` uses the actor itself."""
     may_average: bool = True
-    """False ignores an average of the actor that loaded weights contain."""
+    """Whether ``predict`` uses an averaged copy of the actor that loaded weights contain; if False, it is dropped."""
 
     def __init__(
         self,
@@ -401,7 +401,7 @@ class VisualTD3Policy(TD3Policy):
         self.critic_target.set_training_mode(False)
 
     def keep_average(self) -> None:
-        """Add an average of the actor's weights over its updates; the average begins with the present weights."""
+        """Add a copy of the actor for the average of its weights over updates; it begins with the current weights."""
         self.averaged_actor = averaged_copy(self.actor)
 
     @contextmanager
@@ -463,12 +463,12 @@ class VisualTD3Policy(TD3Policy):
         return super().load_state_dict(state, strict, assign)
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Make saved weights fit this policy: add or remove the average of the actor, as this policy requires.
+        """Make saved weights fit this policy: add or remove the averaged copy of the actor, as this policy requires.
 
         The weights may have been saved by an earlier version.
 
         :param state_dict: weights by name
-        :return: weights by name; an average that was not saved begins with the weights of the saved actor
+        :return: weights by name; an averaged copy that was not saved begins with the weights of the saved actor
         """
         return completed_state(state_dict, self.averaged_actor is not None, self.encoder_is_shared)
 

@@ -98,7 +98,8 @@ class Arithmetic:
 # channels is slow in bfloat16, above all its gradient; on blocks it has 16 times as many.
 
 SIDE = 4
-"""Height and width of a block in pixels: NatureCNN's first stride, and the number of bytes of a 32-bit number."""
+"""Height and width of a block in pixels. This is the stride of NatureCNN's first convolution. It is also the number of
+uint8 pixels that can be moved as one 32-bit number."""
 PIXEL_MAX = 255.0
 
 

@@ -28,8 +28,8 @@ from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
 REQUESTED_AT_LOAD = "_requested_at_load"
 """Name under which ``load()`` passes its keyword arguments to the model that is about to be set up."""
 _REQUESTED = "_asked_for"
-"""Attribute that holds the requested values that the set-up replaces; it is saved with the model. Saved models contain
-this name."""
+"""Name of the attribute that keeps the arguments as the user gave them, because the set-up replaces them. It is saved
+with the model, so this name must not change."""
 _REPLACED = ("replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage")
 _DERIVED_CLASSES = (FrameReplayBuffer, NStepDictReplayBuffer, NStepReplayBuffer, DictReplayBuffer, ReplayBuffer)
 
@@ -55,8 +55,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 def restore_requested(model: TD3) -> frozenset[str] | None:
     """Restore the arguments as the user requested them, as the first step of ``_setup_model``.
 
-    In a new model, the attributes are these arguments. In a loaded model, the attributes are the saved values, except
-    for those that the arguments of ``load()`` have replaced. Numbers are converted to Python's ``int`` and ``float``.
+    The attributes of a new model still hold these arguments. In a loaded model, the set-up before saving had replaced
+    some of them by derived values, and this function restores them. Arguments of ``load()`` take precedence. Numbers
+    are converted to Python's ``int`` and ``float``.
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model
@@ -90,7 +91,7 @@ def restore_requested(model: TD3) -> frozenset[str] | None:
 
 
 def requested_policy_kwargs(model: TD3) -> dict[str, Any] | None:
-    """Return the policy's keywords that the user gave when a loaded model was made; None for a new model."""
+    """Return the ``policy_kwargs`` that the user gave when a loaded model was created; None for a new model."""
     requested = vars(model)[_REQUESTED]
     given: dict[str, Any] = requested["policy_kwargs"]
     return given if requested["is_loaded"] else None
@@ -194,10 +195,10 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
 
 
 def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
-    """Guess what was requested for a model saved by an earlier version or by Stable-Baselines3.
+    """Guess which arguments the user gave to a model that an earlier version or Stable-Baselines3 saved.
 
-    Such a file has the derived values only. A replay buffer class in the file counts as not requested if the default
-    would be the same class.
+    Such a file contains derived values only. A replay buffer class that the set-up could have chosen itself is taken
+    for derived, and not for the user's choice.
     """
     cls, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs or {})
     gamma, n_steps = kwargs.get("gamma", model.gamma), kwargs.get("n_steps", model.n_steps)

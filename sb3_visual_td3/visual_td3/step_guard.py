@@ -55,13 +55,13 @@ class StepGuard:
         self._is_at_hand = device.type == "cpu"
         self._waiting: list[_Watched] = []
 
-    def looks_at(self, is_judged: bool) -> bool:
+    def must_check(self, is_handled: bool) -> bool:
         """Return whether the guard checks updates before their optimizer step.
 
-        :param is_judged: True if a callback handles non-finite numbers
+        :param is_handled: True if a callback handles non-finite numbers
         :return: True if :meth:`step` must be called instead of ``optimizer.step``
         """
-        return not self._is_stock or (is_judged and self._is_at_hand)
+        return not self._is_stock or (is_handled and self._is_at_hand)
 
     def step(
         self,
@@ -69,7 +69,7 @@ class StepGuard:
         trained: Sequence[th.Tensor],
         update: NetworkUpdate,
         n_steps: int,
-        is_judged: bool,
+        is_handled: bool,
     ) -> None:
         """Step the optimizer if the update is finite.
 
@@ -77,9 +77,9 @@ class StepGuard:
         :param trained: the weights that have gradients
         :param update: the update, for the message
         :param n_steps: environment steps so far, for the message
-        :param is_judged: True if a callback handles non-finite numbers; a step is then skipped without an error
-        :raises NonFiniteUpdateError: if the update is not finite, this is known without waiting for a GPU, and no
-            callback handles it
+        :param is_handled: True if a callback handles non-finite numbers; a step is then skipped without an error
+        :raises NonFiniteUpdateError: if the update is not finite and no callback handles this. With a fused optimizer
+            on a GPU, :meth:`raise_if_refused` raises this error later
         """
         number = _number_of(update.values["loss"], trained)
         if not self._is_at_hand and _can_skip(optimizer):
@@ -89,11 +89,11 @@ class StepGuard:
                 optimizer.step()
             finally:
                 del optimizer.found_inf  # type: ignore[attr-defined]
-            if not is_judged:
+            if not is_handled:
                 self._waiting.append(_Watched(number, update, n_steps))
         elif math.isfinite(number.item()):
             optimizer.step()
-        elif not is_judged:
+        elif not is_handled:
             raise NonFiniteUpdateError(update, n_steps)
 
     def raise_if_refused(self) -> None:

@@ -68,9 +68,9 @@ class VisualTD3(TD3):
     VisualTD3 replaces :class:`stable_baselines3.TD3`: every argument of TD3 keeps its name, position and meaning. With
     ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
 
-    The actor's loss reaches the actor's weights through the action alone, because the critic scores its own features of
-    the observation. If it scored the actor's features, the actor's encoder could raise Q without acting better, and Q
-    would grow without bound, even with clipped gradients.
+    The actor's loss reaches the actor's weights through the action alone, because the critic computes Q from the
+    features of its own encoder. If it used the features of the actor's encoder, that encoder could raise Q without
+    better actions. Q would then grow without bound, even with clipped gradients.
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
@@ -128,8 +128,8 @@ class VisualTD3(TD3):
     _resolved: dict[str, Resolved]
     """The value that the model uses and its origin, by setting."""
     _is_stock_policy: bool = False
-    """True if the policy class inherits from Stable-Baselines3's classes and not from ours; it then trains as with
-    TD3."""
+    """True if the policy class inherits from Stable-Baselines3's classes and not from ours. Such a policy is trained
+    exactly as Stable-Baselines3's TD3 trains it."""
 
     def __init__(
         self,
@@ -457,8 +457,8 @@ class VisualTD3(TD3):
 
         # Compute actor loss
         with self._arithmetic.autocast():
-            # The critic scores its own features, which pass no gradient on. With the actor's features instead, the
-            # actor's encoder could raise Q without a better action.
+            # The critic computes Q from its own features, which pass no gradient on. With the actor's features instead,
+            # the actor's encoder could raise Q without a better action.
             with th.no_grad():
                 critic_features = self.critic.encode(batch.observations)
             # A shared encoder is the critic's: the actor reads the same features, detached.
@@ -533,10 +533,10 @@ class VisualTD3(TD3):
         for observer in self.observers:
             observer.after_clipping(update)
 
-        # An observer that judges finiteness has a callback act on it, so the guard need not raise.
-        is_judged = any(isinstance(observer, JudgesFiniteness) for observer in self.observers)
-        if self._step_guard.looks_at(is_judged):
-            self._step_guard.step(optimizer, trained, update, self.num_timesteps, is_judged)
+        # If an observer judges finiteness, a callback handles non-finite numbers, so the guard need not raise an error.
+        is_handled = any(isinstance(observer, JudgesFiniteness) for observer in self.observers)
+        if self._step_guard.must_check(is_handled):
+            self._step_guard.step(optimizer, trained, update, self.num_timesteps, is_handled)
         else:
             optimizer.step()
         for observer in self.observers:
@@ -827,8 +827,8 @@ class VisualTD3(TD3):
     def get_state(self) -> dict[str, Any]:
         """Return the state that Stable-Baselines3's attributes do not hold; call this at the start of a rollout.
 
-        A pending transition is stored first. This changes no result, because no update samples the replay buffer before
-        the transition would have been stored anyway.
+        A pending transition is stored first. This changes no result: it would be stored before the next update in any
+        case.
 
         :return: plain data: numbers, strings and arrays, in lists and dicts
         """

@@ -99,7 +99,7 @@ def _enjoy() -> None:
 
 
 def _check_display(arguments: Sequence[str]) -> None:
-    """Check that there is a display, before slow imports and the making of the environment.
+    """Check for a display before slow imports begin, so that the error comes at once if there is none.
 
     :param arguments: the flags of enjoy
     :raises UsageError: if there is no display
@@ -266,7 +266,7 @@ def _plot_from_file() -> None:
 
 
 def _with_axis_of_runs(results: Any) -> Any:
-    """Give the results of a single run the axis of length 1 that counts runs; all-plots (rl_zoo3 2.9) removes it."""
+    """Add the axis of runs to results of a single run, because all-plots (rl_zoo3 2.9) drops an axis of length 1."""
     if not isinstance(results, dict) or "results_table" not in results:
         return results
     for env, by_key in results.items():

@@ -259,7 +259,7 @@ def show_episodes(table: Table, title: str) -> None:
         if any(cell is not None for cell in cells):
             shown.add_row(heading, *(_cell(cell, number) for cell in cells))
     console.print(shown)
-    console.print(f"{_INTERVAL} All play from the same seeds.", markup=False, highlight=False)
+    console.print(f"{_INTERVAL} All policies play episodes with the same seeds.", markup=False, highlight=False)
 
 
 def _wide_table(table: Table) -> RichTable:

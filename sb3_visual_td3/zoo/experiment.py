@@ -2,7 +2,8 @@
 
 A description may come from a stranger, and must not execute the stranger's code. Two rules ensure this:
 
-- Its values are data and are never evaluated. This module converts text that rl-zoo would evaluate to objects.
+- Its values are never run as Python code. rl-zoo would call ``eval`` on some of them, such as ``dict(a=1)``; this
+  module parses such text itself.
 - Every name in it must be the name of a class of the expected kind, in one of the modules listed below or in a package
   that the user has allowed. A function would be called with arguments from the file, and a module is executed when it
   is imported.
@@ -49,7 +50,7 @@ MAX_DEPTH = 50
 MAX_EXPERIMENT_BYTES = 1 << 20
 
 ALLOWED_PACKAGES = ("sb3_visual_td3", "stable_baselines3", "sb3_contrib", "rl_zoo3", "gymnasium", "torch")
-"""Packages whose classes may be named. The user has to allow any other package."""
+"""Packages whose classes the description of a run may name. The user has to allow any other package."""
 CLASS_MARK = "$class"
 """Key of the mapping ``{"$class": "package.module.Class"}``, which represents a class in plain data."""
 
@@ -245,11 +246,15 @@ def read_code(code: str) -> Any:
     :raises ValueError: if the setting is any other code
     """
     if len(code) > MAX_CHARACTERS:
-        raise ValueError(f"it has {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
+        raise ValueError(
+            f"the Python code {shown(code)} has {len(code):,} characters: expected at most {MAX_CHARACTERS:,}"
+        )
     try:
         return _node_as_data(ast.parse(code.strip(), mode="eval").body)
     except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"it cannot be read: {error}; expected a literal or dict(name=value)") from error
+        raise ValueError(
+            f"the Python code {shown(code)} cannot be read: {error}; expected a literal or dict(name=value)"
+        ) from error
 
 
 def _node_as_data(node: ast.expr) -> Any:
@@ -265,12 +270,18 @@ def _node_as_data(node: ast.expr) -> Any:
         return [_node_as_data(each) for each in node.elts]
     if isinstance(node, ast.Dict):
         if any(key is None for key in node.keys):
-            raise ValueError("it contains '**', which is not evaluated: expected names and values written out")
+            raise ValueError(
+                f"the Python code {shown(ast.unparse(node))} contains '**', which is not evaluated: write every value "
+                "as name=value"
+            )
         items = zip(node.keys, node.values, strict=True)
         return {ast.literal_eval(key): _node_as_data(value) for key, value in items if key}
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if not all(keyword.arg for keyword in node.keywords):
-            raise ValueError("it contains '**', which is not evaluated: expected names and values written out")
+            raise ValueError(
+                f"the Python code {shown(ast.unparse(node))} contains '**', which is not evaluated: write every value "
+                "as name=value"
+            )
         return {str(keyword.arg): _node_as_data(keyword.value) for keyword in node.keywords}
     return ast.literal_eval(node)
 
@@ -531,10 +542,10 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Check the arguments that a run's files give to a class: its evaluation environment, and paths to write to.
+    """Check the arguments of a class that a description names: its evaluation environment, and paths to write to.
 
     :param path: dotted path of the class, such as a callback
-    :param kwargs: its arguments
+    :param kwargs: the arguments in the description
     :param permission: what the resumed run may do; without ``--trust`` it may write into RUN_DIR only
     :raises ValueError: if an argument is invalid or not permitted
     """
@@ -571,8 +582,8 @@ def _check_starts_nothing(value: Any, where: str) -> None:
         for key, item in value.items():
             if key in _STARTS_SOMETHING and item is not None:
                 raise ValueError(
-                    f"{where}{key} is {shown(item)}, {_STARTS_SOMETHING[key]}: it is used only if you trust the "
-                    "run. If this is your own run, add --trust"
+                    f"{where}{key} is {shown(item)}, {_STARTS_SOMETHING[key]}: a resumed run uses this setting only "
+                    "with your permission. If this is your own run, add --trust"
                 )
             if key == "vec_env_kwargs":
                 _check_starts_nothing(_read_if_text(item), f"{key}.")
@@ -643,7 +654,9 @@ def kept_experiment(run_dir: Path) -> Any:
         return None
     try:
         if path.stat().st_size > MAX_EXPERIMENT_BYTES:
-            raise ValueError(f"it is larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a description")
+            raise ValueError(
+                f"the file is larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a run's description"
+            )
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise ValueError(

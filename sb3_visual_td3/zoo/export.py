@@ -67,7 +67,7 @@ def run(settings: argparse.Namespace) -> int:
         kind = str(part.dtype).removeprefix("torch.")
         print(f"input  {name}: (batch, {', '.join(map(str, part.shape[1:]))}) {kind}")
     print(f"output {OUTPUT_NAME}: (batch, {', '.join(map(str, model.action_space.shape or ()))}) float32")
-    print(f"{path}: the policy of {saved.model_path}, {path.stat().st_size / 1e6:.2f} MB")
+    print(f"The policy of {saved.model_path} is written to {path} ({path.stat().st_size / 1e6:.2f} MB)")
     return 0
 
 

@@ -144,7 +144,9 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
         return
     module, colon, name = env_id.partition(":")
     if colon:
-        raise UsageError(f"--env {env_id}: name the module with its own flag: {PACKAGES_FLAG} {module} --env {name}")
+        raise UsageError(
+            f"--env {env_id}: expected an id without a module. Write {PACKAGES_FLAG} {module} --env {name}"
+        )
     # Later entries replace earlier ones. So of several ids with the same bare name, the id without a namespace and with
     # the latest version is proposed.
     by_name = {_bare_name(known): known for known in sorted(gym.registry, key=lambda known: "/" not in known)}

@@ -40,7 +40,7 @@ _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", 
 """Arguments of a model that rl-zoo sets from its flags."""
 
 _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
-"""Words in the annotation of an argument that accepts only numbers."""
+"""An argument must be a number if its type annotation consists of these words only."""
 _LARGEST = 1e18
 """Largest accepted number. Larger hyperparameters make no sense, and larger integers may not fit a float."""
 _NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
@@ -146,7 +146,7 @@ def check_counts(block: Mapping[str, Any], where: str) -> None:
 
     :param block: the hyperparameters, including those of the command line
     :param where: name of the block in error messages
-    :raises ValueError: if a count is not an integer >= 1, such as ``.inf``
+    :raises ValueError: if a count is not an integer >= 1; ``.inf`` is an error, for example
     """
     for key in _COUNTS:
         value = block.get(key, 1)

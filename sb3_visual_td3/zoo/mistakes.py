@@ -36,7 +36,7 @@ INTERRUPTED = 130
 resumed."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
-"""The libraries of an extra that rl-zoo's commands import."""
+"""Libraries that rl-zoo's commands import, by the extra of this package that installs them."""
 _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
 """Network clients that releases of huggingface_hub use."""
@@ -52,8 +52,8 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""These types are a mistake of the user if a ``raise`` statement raised them, as in code that checks its arguments.
-They are a bug if an operation that failed raised them, such as ``int("x")``."""
+"""An exception of these types is a mistake of the user if a ``raise`` statement raised it, as in code that checks its
+arguments. It is a bug if Python raised it in an operation that failed, such as ``int("x")``."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
@@ -71,11 +71,14 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
 }
 """Packages that receive the user's input before we can check it, and the exceptions that they raise for wrong input.
 
-An exception of such a type is a mistake only if the traceback ends in the package itself. If our code or the user's
-code raised it, it is a bug."""
+An exception of such a type is a mistake of the user only if code of the listed package raised it. If code of
+sb3_visual_td3 or of the user raised it, it is a bug."""
 _OURS = "sb3_visual_td3"
-_MADE_OF_SETTINGS = tuple(f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env"))
-"""Our packages whose constructors receive the values of a hyperparameter file unchecked."""
+_CONSTRUCTED_WITH_SETTINGS = tuple(
+    f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env")
+)
+"""Packages with classes that are constructed directly with values of a hyperparameter file, so that a TypeError in them
+may be a mistake of the user."""
 _STANDARD_LIBRARY = {*sys.stdlib_module_names, "<frozen importlib"}
 
 
@@ -94,7 +97,7 @@ def is_mistake(error: Exception) -> bool:
         # name.
         return (error.name or "").partition(".")[0] != _OURS or _package(_owner(error)) == "rl_zoo3"
     owner = _owner(error)
-    if is_of_a_type(error):
+    if is_wrong_type(error):
         return True
     if was_raised_on_purpose(error) and isinstance(error, _IF_RAISED):
         return True
@@ -104,18 +107,18 @@ def is_mistake(error: Exception) -> bool:
     return isinstance(error, _AT_THE_BORDER.get(_package(owner), ()))
 
 
-def is_of_a_type(error: Exception) -> bool:
-    """Return whether a constructor of this package failed because a hyperparameter has a wrong type.
+def is_wrong_type(error: Exception) -> bool:
+    """Return whether a class of this package failed because a hyperparameter has a wrong type.
 
-    The constructors check only the types that are often wrong. A value of any other wrong type raises a TypeError where
-    it is first used; this function recognises that TypeError.
+    Constructors check only the types that are often wrong. A value of any other wrong type raises a TypeError where it
+    is first used, and this function recognises that TypeError.
 
     :param error: the exception that ended the set-up of an experiment
     """
     return (
         isinstance(error, TypeError)
         and not was_raised_on_purpose(error)
-        and _owner(error).startswith(_MADE_OF_SETTINGS)
+        and _owner(error).startswith(_CONSTRUCTED_WITH_SETTINGS)
     )
 
 
@@ -169,7 +172,7 @@ def complain(command: str, error: Exception) -> int:
     text = in_one_line(error) or type(error).__name__
     if isinstance(error, KeyError):  # the text of a KeyError is only the key
         text = f"there is no {text}: check this name in the hyperparameter file and in the flags"
-    if is_of_a_type(error):
+    if is_wrong_type(error):
         text = f"a hyperparameter has a wrong type ({text}): correct its value; --debug shows where it is used"
     has_no_model = isinstance(error, zipfile.BadZipFile) or "wasn't a zip-file" in text or "No model found" in text
     if has_no_model and "visual-td3 resume" not in text:

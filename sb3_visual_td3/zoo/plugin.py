@@ -168,11 +168,10 @@ class RunResult:
 class BeginningCallback(BaseCallback):
     """Report when training begins; this callback is the first of rl-zoo's list.
 
-    After ``learn``, rl-zoo 2.9 calls ``on_training_end`` of the first callback in its list, even if ``learn`` raised an
-    exception. It does so to remove a progress bar from the screen. If the environment could not be reset, the bar has
-    not started, and ending it raises an error that hides the first exception. If the first callback is not a bar,
-    this call would make it record the end of a complete run. BeginningCallback therefore takes the first place, and
-    passes the call on only to a bar that has started.
+    After ``learn``, rl-zoo 2.9 calls ``on_training_end`` of the first callback in its list, to remove a progress bar
+    from the screen. rl-zoo does so even if ``learn`` raised an exception. A progress bar that has not started then
+    raises a second exception, which hides the first one. Any other callback would treat the run as complete.
+    BeginningCallback therefore takes the first place. It passes the call on only to a progress bar that has started.
 
     :param first: the callback that would be first
     :param on_begin: called when the environment has been reset and the callbacks are set up

@@ -59,7 +59,7 @@ class ModelToWatch:
 
 
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
-    """Return rl_zoo3's algorithms, and ours as :class:`ModelToWatch`.
+    """Return the algorithms for scripts that only show agents: rl_zoo3's, and :class:`ModelToWatch` for ours.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     :return: classes by name
@@ -91,7 +91,7 @@ def watching(algo: str) -> Iterator[None]:
 
 
 def run_watching(module: str, algo: str) -> None:
-    """Run a script of rl_zoo3 that loads a model, so that it can also load models of our algorithm.
+    """Run a script of rl_zoo3 that shows an agent, such as record_video; the script then accepts our algorithm too.
 
     :param module: dotted name of the script
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``

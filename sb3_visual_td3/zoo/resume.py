@@ -1,7 +1,7 @@
 """Implement ``visual-td3 resume RUN_DIR``: continue a run that was killed.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks what the description
-of a run may do. SnapshotCallback restores the snapshot.
+The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks that the description
+of a run imports, starts and writes only what the user has permitted. SnapshotCallback restores the snapshot.
 """
 
 from __future__ import annotations

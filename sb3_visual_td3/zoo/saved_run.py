@@ -70,7 +70,7 @@ class SavedRun(NamedTuple):
         return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the run's model, to watch or evaluate it; our algorithm gets no memory for a replay buffer.
+        """Load the run's model to evaluate or export it; for VisualTD3, the replay buffer holds only one transition.
 
         :param device: device of the networks, such as ``"cpu"``
         :return: the model

@@ -216,7 +216,7 @@ class Worker:
             _print(f"trial {trial.number} finished with {value:.6g}; the best so far is {_best(self._study)}")
 
     def _store_result(self, trial: optuna.Trial, value: float | None, state: TrialState | None = None) -> None:
-        """Store the result of a trial; do nothing if another worker took this one for dead and has ended the trial."""
+        """Store the result of a trial, unless another worker considered this worker dead and has ended the trial."""
         self._n_failures = 0
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._study.tell(trial, value, state, skip_if_finished=True)
@@ -274,7 +274,7 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
     trials = study.get_trials(deepcopy=False)
     n_of_state = Counter(trial.state.name.lower() for trial in trials)
     counts = ", ".join(f"{n} {state}" for state, n in n_of_state.items())
-    print(f"{sum(trial.state in FINISHED for trial in trials)} trials are finished: {counts or 'none was begun'}")
+    print(f"Finished trials: {sum(trial.state in FINISHED for trial in trials)}. All trials: {counts or 'none'}")
     path = _report_path(manager)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(Path(f"{path}.csv")) as temporary:
@@ -313,7 +313,10 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
         block = best_block(manager.env_name.gym_id, manager._read_hyperparams, best.params)
     except (ValueError, yaml.YAMLError) as error:
         reason = in_one_line(error)
-        print(f"No hyperparameter file of the best trial: {reason}\n    {convert_visual_td3_params(best.params)}")
+        print(
+            f"The hyperparameter file of the best trial cannot be written: {reason}. Its values:\n"
+            f"    {convert_visual_td3_params(best.params)}"
+        )
         return
     header = f"# trial {best.number} of the study {study.study_name}, {best.value} at {manager.n_timesteps} steps\n"
     write_atomically(Path(f"{path}.yml"), header + block)
@@ -352,7 +355,7 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
     :raises ValueError: if the command line, the storage or the hyperparameter file is wrong
     """
     if importlib.util.find_spec("pandas") is None:
-        raise ValueError(f"a search writes its report with pandas: {install_command('plots')}")
+        raise ValueError(f"pandas, which a search needs for its report, is not installed: {install_command('plots')}")
     manager.specified_callbacks = callbacks_of_a_trial(manager.specified_callbacks)
     is_ours = _is_ours(manager)
     if is_ours:

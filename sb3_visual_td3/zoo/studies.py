@@ -31,8 +31,8 @@ BEAT_S = 30.0
 GRACE_S = 300.0
 """Seconds without a heartbeat after which a worker on another machine is considered dead."""
 MAX_RETRIES = 3
-"""How often at most the parameters of a trial whose worker died are queued again. Without a limit, parameters that kill
-their worker would be tried forever."""
+"""Largest number of times that the parameters of a trial are queued again after its worker died. Without a limit,
+parameters that kill their worker would be tried forever."""
 
 WORKER = "visual_td3:worker"
 """System attribute of a trial that says which process runs it."""
@@ -128,7 +128,10 @@ class Heartbeat:
                 break  # another worker considered this worker dead and failed the trial
             # The storage may be busy or unreachable for a moment: the next heartbeat may succeed.
             except Exception as error:
-                print(f"no heartbeat: {error}", flush=True)
+                print(
+                    f"the heartbeat of this worker could not be stored: {error}; the next try is in {self._beat_s:g} s",
+                    flush=True,
+                )
         self._storage.remove_session()  # a database needs one connection for each thread
 
     def _beat(self, n_beats: int) -> None:
@@ -280,7 +283,10 @@ def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s:
 
 def _database(address: str) -> RDBStorage:
     if "://" not in address:
-        raise ValueError("expected a journal file, such as logs/study.log, or a database, such as sqlite:///study.db")
+        raise ValueError(
+            f"expected a journal file that ends in {JOURNAL}, such as logs/study.log, or the address of a database, "
+            "such as sqlite:///study.db"
+        )
     options = {}
     if address.startswith("sqlite"):
         # SQLite has one writer at a time. The others wait, by default for 5 s, which is short for many workers.
@@ -374,7 +380,7 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def _errors_as_value_errors(kind: str, name: str) -> Iterator[None]:
-    """Convert errors of files, drivers and databases into a ValueError that names the storage or study."""
+    """Convert errors of files, Optuna and databases into a ValueError that names the storage or study."""
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.OptunaError, OSError, ImportError, ValueError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Implement ``visual-td3 sweep``: train with several seeds, or search hyperparameters, as Ray tasks.
+"""Implement ``visual-td3 sweep``: train with several seeds, or search for hyperparameters, as Ray tasks.
 
 The arguments are parsed in :mod:`sb3_visual_td3.cli`, which also runs the report that compares the runs.
 """
@@ -202,8 +202,8 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
 
 _VALUES = (tags.EVAL_REWARD, tags.EPISODE_REWARD)
-"""Names of logged values, the preferred one first. The value of a training run in the study is the last value under the
-first of these names that the run has logged."""
+"""Logged names that give the objective value of a training run in the study: the last value of the first name. The
+second name is used only if the run has not logged the first one."""
 _HEALTHY = "nothing critical"
 
 

@@ -44,8 +44,8 @@ def train_and_report_errors(
 ) -> tuple[int, RunResult]:
     """Train, and print a usage error as one line on stderr.
 
-    An error after training has started is not a usage error: an exception that only wrong code raises, such as an
-    AttributeError, is then printed with its traceback, and any other exception is raised unchanged.
+    An error after training has started is not a usage error. If its type shows that some code is wrong, as an
+    AttributeError does, it is printed with its traceback. Any other exception is raised unchanged.
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, which the printed line names

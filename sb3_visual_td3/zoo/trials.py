@@ -51,8 +51,8 @@ _MODEL_ARGUMENTS = (
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
 """Hyperparameters whose drawn values the policy takes unchanged."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""Hyperparameters of a file that are removed when others are drawn, because the noise is drawn as a schedule, and a
-shared encoder has no learning rate of the actor."""
+"""Hyperparameters of a file that are removed when a trial draws its own. A trial draws a noise schedule instead of an
+action noise. It draws ``actor_cnn_lr`` only with separate encoders, because the actor does not train a shared one."""
 
 VERDICT = "verdict"
 DIAGNOSIS = "diagnosis"
@@ -158,7 +158,10 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
     """
     given = hyperparams.get("policy_kwargs") or {}
     if not isinstance(given, Mapping):
-        raise ValueError(f"policy_kwargs is Python code, {given!r}: write a YAML mapping, which can be merged")
+        raise ValueError(
+            f"policy_kwargs is Python code, {given!r}, so the policy_kwargs of a trial cannot be merged into it: write "
+            "a YAML mapping"
+        )
     policy_kwargs = {**given, **sampled["policy_kwargs"]}
     if "encoder" in sampled["policy_kwargs"]:
         # Stable-Baselines3's share_features_extractor and our shared encoder exclude each other.

@@ -58,7 +58,10 @@ def test_an_unreadable_chunk_is_named(tmp_path: Path) -> None:
     name = f"objects/{digest[:2]}/{digest}"
     path = store.path(digest)
     for content, reason in [
-        (b"framez", f"{name} is damaged (digest differs), so its snapshot cannot be loaded"),
+        (
+            b"framez",
+            f"{name} is damaged (its digest differs from the recorded digest), so its snapshot cannot be loaded",
+        ),
         (b"frame", f"{name} is damaged (it has 5 bytes, not 6), so its snapshot cannot be loaded"),
         (b"frames!", f"{name} is damaged (it has 7 bytes, not 6), so its snapshot cannot be loaded"),
     ]:

@@ -156,7 +156,7 @@ def test_a_state_that_is_not_plain_data_is_refused_before_anything_is_written(tm
     with pytest.raises(ValueError, match=r"^callbacks\.0\.schedule is a function <lambda>"):
         store.save(1, {"callbacks": [{"schedule": lambda x: x}]}, {})
     for name in ("../x", "a/b", "/x", ".x", "", "snapshot.json", "arrays.bin", "a\nb"):
-        with pytest.raises(ValueError, match="files has the name"):
+        with pytest.raises(ValueError, match="'files' contains the file name"):
             store.save(1, {}, {name: Path.touch})
     with pytest.raises(ValueError, match="keep >= 1"):
         store.save(1, {}, {}, keep=0)
@@ -217,15 +217,24 @@ def set_key(*keys: Any, value: Any) -> Callable[[Path], None]:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "model changed": (lambda f: flip(f / "model.zip"), "model.zip is damaged (digest differs)"),
+    "model changed": (
+        lambda f: flip(f / "model.zip"),
+        "model.zip is damaged (its digest differs from the recorded digest)",
+    ),
     "model cut": (lambda f: truncate(f / "model.zip"), "model.zip is damaged (it has 6 bytes, not 7)"),
     "model missing": (lambda f: (f / "model.zip").unlink(), "model.zip is missing"),
     "model unreadable": (lambda f: as_folder(f / "model.zip"), "model.zip cannot be read (Is a directory)"),
-    "small arrays changed": (lambda f: flip(f / "arrays.bin"), "arrays.bin is damaged (digest differs)"),
+    "small arrays changed": (
+        lambda f: flip(f / "arrays.bin"),
+        "arrays.bin is damaged (its digest differs from the recorded digest)",
+    ),
     "record changed": (lambda f: flip(f / "snapshot.json"), "snapshot.json is damaged ("),
     "record cut": (lambda f: truncate(f / "snapshot.json"), "snapshot.json is damaged (not JSON"),
     "record empty": (lambda f: (f / "snapshot.json").write_text(""), "snapshot.json is damaged (not JSON"),
-    "record missing": (lambda f: (f / "snapshot.json").unlink(), "it is not a snapshot: snapshot.json is missing"),
+    "record missing": (
+        lambda f: (f / "snapshot.json").unlink(),
+        "snapshot.json is missing, so the folder is not a snapshot",
+    ),
     "record unreadable": (lambda f: as_folder(f / "snapshot.json"), "snapshot.json cannot be read (Is a directory)"),
     "record binary": (lambda f: (f / "snapshot.json").write_bytes(b"\xff\x00"), "snapshot.json is damaged (not JSON"),
     "record deep": (lambda f: (f / "snapshot.json").write_text("[" * 10**5), "snapshot.json is damaged (not JSON"),
@@ -244,37 +253,43 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "snapshot.json has format_version 2; this version reads 1",
     ),
     "other step": (set_key("step", value=9), "snapshot.json belongs to step 9"),
-    "chunk changed": (lambda f: flip(own_chunk(f)), " is damaged (digest differs)"),
+    "chunk changed": (lambda f: flip(own_chunk(f)), " is damaged (its digest differs from the recorded digest)"),
     "chunk cut": (lambda f: truncate(own_chunk(f)), " is damaged (it has 63 bytes, not 64)"),
     "chunk missing": (lambda f: own_chunk(f).unlink(), " is missing"),
     "a file outside": (
         set_key("files", "../../x", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json is not a record that this version wrote (ValueError: 'files' has the entry '../../x'",
+        "snapshot.json does not have the format of this version (ValueError: 'files' has the entry '../../x'",
     ),
     "an absolute file": (
         set_key("files", "/etc/passwd", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json is not a record that this version wrote (",
+        "snapshot.json does not have the format of this version (",
     ),
     "a chunk outside": (
         set_key("arrays", 0, "chunks", 0, value="../../../x"),
-        "snapshot.json is not a record that this version wrote (",
+        "snapshot.json does not have the format of this version (",
     ),
-    "a chunk that is a number": (set_key("arrays", 0, "chunks", 0, value=7), "not a record that this version wrote ("),
-    "an object array": (set_key("arrays", 1, "dtype", value="O"), "not a record that this version wrote ("),
-    "no dtype": (set_key("arrays", 1, "dtype", value=None), "not a record that this version wrote ("),
+    "a chunk that is a number": (
+        set_key("arrays", 0, "chunks", 0, value=7),
+        "does not have the format of this version (",
+    ),
+    "an object array": (set_key("arrays", 1, "dtype", value="O"), "does not have the format of this version ("),
+    "no dtype": (set_key("arrays", 1, "dtype", value=None), "does not have the format of this version ("),
     "a shape beyond the file": (
         set_key("arrays", 1, "shape", value=[10**15]),
-        "not a record that this version wrote (",
+        "does not have the format of this version (",
     ),
     "a shape beyond numpy": (
         set_key("arrays", 1, "shape", value=[0, 10**30]),
-        "not a record that this version wrote (",
+        "does not have the format of this version (",
     ),
-    "too few chunks": (set_key("arrays", 0, "shape", value=[1000]), "not a record that this version wrote ("),
-    "chunks too large": (set_key("arrays", 0, "chunk_bytes", value=10**12), "not a record that this version wrote ("),
-    "an unknown mark": (set_key("state", "rng", value={"$code": "x"}), "not a record that this version wrote ("),
-    "a state that is a list": (set_key("state", value=[]), "not a record that this version wrote ("),
-    "no files": (lambda f: rewrite_record(f, lambda c: c.pop("files")), "not a record that this version wrote ("),
+    "too few chunks": (set_key("arrays", 0, "shape", value=[1000]), "does not have the format of this version ("),
+    "chunks too large": (
+        set_key("arrays", 0, "chunk_bytes", value=10**12),
+        "does not have the format of this version (",
+    ),
+    "an unknown mark": (set_key("state", "rng", value={"$code": "x"}), "does not have the format of this version ("),
+    "a state that is a list": (set_key("state", value=[]), "does not have the format of this version ("),
+    "no files": (lambda f: rewrite_record(f, lambda c: c.pop("files")), "does not have the format of this version ("),
 }
 
 
@@ -337,7 +352,7 @@ def test_only_damaged_snapshots_are_one_error_with_the_reasons(tmp_path: Path) -
     assert not isinstance(refused.value, NoSnapshotError)
     message = str(refused.value)
     assert message.startswith(f"{tmp_path}: no usable snapshot: step_000000001: snapshot.json is damaged")
-    assert "step_000000002: model.zip is damaged (digest differs)" in message
+    assert "step_000000002: model.zip is damaged (its digest differs from the recorded digest)" in message
     assert "step_000000003: model.zip is missing" in message
 
 

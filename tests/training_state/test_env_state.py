@@ -307,7 +307,7 @@ def settings(limit=6, n_envs=1, env_class=StatefulEnv, gamma=0.99, stack=None):
         (
             {"env_class": StatefulImageEnv},
             r"observation_space: the snapshot has Box\(3,\) float32 from -1.0 to 1.0, the environment here "
-            r"Box\(36, 36, 1\) uint8 from 0 to 255; .*: create the environment with the same settings",
+            r"Box\(36, 36, 1\) uint8 from 0 to 255; .*: create the environment with the settings of the snapshot",
         ),
         ({"n_envs": 2}, "number of environments: the snapshot has 1, the environment here 2"),
         ({"limit": 7}, "max_episode_steps: the snapshot has 6, the environment here 7"),

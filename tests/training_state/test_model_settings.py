@@ -71,7 +71,9 @@ def test_an_argument_that_a_subclass_passes_on_counts():
 def test_every_difference_is_named_at_once():
     there = recorded(td3(learning_rate=1e-4))
     other = td3(learning_rate=3e-4, batch_size=8, policy_kwargs={"net_arch": [9], "activation_fn": th.nn.ReLU})
-    with pytest.raises(ValueError, match="create the model with the same settings, or start a new run") as error:
+    with pytest.raises(
+        ValueError, match="create the model with the settings of the snapshot, or start a new run"
+    ) as error:
         check_settings(there, other)
     for line in (
         "learning_rate was 0.0001 in the snapshot, is 0.0003",

@@ -154,7 +154,7 @@ def test_another_architecture_is_named_and_changes_nothing(make, text, tmp_path)
     before = tensors_of(model)
     with pytest.raises(ValueError, match=text) as error:
         load_parameters(model, tmp_path / "model.zip")
-    assert str(error.value).endswith("create the model with the same settings")
+    assert str(error.value).endswith("create the model with the settings of the snapshot")
     assert tensors_of(model) == before
 
 

@@ -189,6 +189,7 @@ def test_another_noise_is_refused():
     with pytest.raises(ValueError, match="the snapshot has 3 environments, the model has 2"):
         set_action_noise_state(VectorizedActionNoise(ornstein(), 2), state)
     with pytest.raises(
-        ValueError, match=r"VectorizedActionNoise, the model has None: create the model with the same settings"
+        ValueError,
+        match=r"VectorizedActionNoise, the model has None: create the model with the settings of the snapshot",
     ):
         set_action_noise_state(None, state)

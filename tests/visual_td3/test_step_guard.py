@@ -172,10 +172,10 @@ def test_a_gpu_skips_a_non_finite_step_without_waiting(values):
     optimizer = th.optim.Adam([weight], fused=True)
     guard = FusedOnTheDevice()
 
-    def step(loss, gradient, is_judged=False):
+    def step(loss, gradient, is_handled=False):
         weight.grad = th.full((3,), gradient)
         update = NetworkUpdate("critic", 7, {}, {"loss": th.tensor(loss)})
-        guard.step(optimizer, [weight], update, 99, is_judged)
+        guard.step(optimizer, [weight], update, 99, is_handled)
 
     step(1.0, 1.0)
     guard.raise_if_refused()
@@ -187,7 +187,7 @@ def test_a_gpu_skips_a_non_finite_step_without_waiting(values):
     with pytest.raises(ValueError, match="at update 7, environment step 99"):
         guard.raise_if_refused()
     guard.raise_if_refused()
-    step(loss, gradient, is_judged=True)
+    step(loss, gradient, is_handled=True)
     guard.raise_if_refused()
     assert th.isfinite(weight).all()
     assert not hasattr(optimizer, "found_inf")

@@ -120,7 +120,9 @@ def vectors():
 
 def test_vectors_that_are_scaled_and_then_stacked_are_refused_with_the_fix():
     """Replay would hold what VecNormalize saw, one frame, where the policy sees four."""
-    with pytest.raises(ValueError, match=r"of shape \(3,\), but the policy sees \(12,\).*Put VecNormalize outside"):
+    with pytest.raises(
+        ValueError, match=r"of shape \(3,\), but the policy sees \(12,\).*Make VecNormalize the outermost wrapper"
+    ):
         VisualTD3("MlpPolicy", stack(scale(vectors())), buffer_size=10, device="cpu")
 
 

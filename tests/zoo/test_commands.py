@@ -324,7 +324,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         ),
         (
             ["train", "--env", "Pendulum-v1", "-params", "normalize:True", "frame_stack:2"],
-            "Put VecNormalize outside",
+            "Make VecNormalize the outermost wrapper",
         ),
         (["train", "--env", "Pendulum-v1", "--track"], "pip install wandb"),
         (["train", "-conf", "nowhere.yml"], "nowhere.yml"),
