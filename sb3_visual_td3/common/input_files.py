@@ -132,7 +132,7 @@ def _literal_value(node: ast.expr) -> Any:
     if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args:
         raise ValueError(f"{ast.unparse(node)} is not a literal: expected numbers, text, lists or dict(name=value)")
     if not all(keyword.arg for keyword in node.keywords):
-        raise ValueError(f"{ast.unparse(node)} contains '**': write each value as name=value, such as dict(a=1)")
+        raise ValueError(f"not a literal: {ast.unparse(node)} contains '**'; expected dict(name=value)")
     return {str(keyword.arg): _literal_value(keyword.value) for keyword in node.keywords}
 
 

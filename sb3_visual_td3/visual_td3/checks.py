@@ -207,7 +207,8 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
                 f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
                 f"VisualMultiInputPolicy. {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__}, so "
                 "it is trained exactly as Stable-Baselines3's TD3 trains it. Inherit from one of the first three "
-                f"classes, and set learning rates by actor_lr and critic_lr, not by your own optimizers; or remove {name}"
+                "classes, and set learning rates by actor_lr and critic_lr, not by your own optimizers; or remove "
+                f"{name}"
             )
 
 

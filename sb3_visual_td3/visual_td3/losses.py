@@ -135,7 +135,7 @@ class TargetRange:
         self.set_state(state)
 
     def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
-        """Clamp the targets of a batch to the range of possible returns, after the batch's rewards may have extended it.
+        """Clamp the targets of a batch to the range of possible returns, which the batch's rewards may first extend.
 
         :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them

@@ -34,7 +34,7 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, o
 def test_a_file_that_is_not_a_lock_is_refused_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_text("more than a process id has of characters")
-    with pytest.raises(ValueError, match="not the lock of a run"):
+    with pytest.raises(ValueError, match="expected the lock file of a run"):
         RunLock(path).acquire()
     assert path.read_text() == "more than a process id has of characters"
 
@@ -93,7 +93,7 @@ def test_a_linked_snapshot_does_not_belong_to_the_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "step_000000020").symlink_to(tmp_path / "other" / "step_000000020")
     assert SnapshotStore(tmp_path / "run").all() == []
-    with pytest.raises(SnapshotError, match="it is a link"):
+    with pytest.raises(SnapshotError, match="found a link"):
         SnapshotStore(tmp_path / "run").newest()
 
 
