@@ -137,7 +137,7 @@ def _resume(arguments: list[str]) -> int:
         "--tensorboard-log",
         metavar="DIR",
         help="folder for the event files (default: RUN_DIR/tb). If you have moved the event files, give the folder "
-        "that holds them now. If DIR and the event files are inside RUN_DIR, logging continues in the same event "
+        "that holds them now. If DIR and the event files are inside RUN_DIR, logging continues beside the event "
         "files; otherwise they are copied to a new subfolder of DIR, and logging continues there",
     )
     parser.add_argument(

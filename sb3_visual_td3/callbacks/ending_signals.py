@@ -23,8 +23,8 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 EXIT_RESUMABLE = 75
 """Exit code of a run that a signal ended and that can be resumed: EX_TEMPFAIL ("try again") of ``sysexits.h``."""
 GRACE_S = 12.0
-"""Longest time in seconds that the training waits after a signal for its rollout to end. Then it ends without a new
-snapshot. By default Slurm sends SIGKILL 30 seconds after the signal, so enough time remains to write a snapshot."""
+"""After a signal, the training ends without a new snapshot if its rollout does not end within this many seconds. By
+default Slurm sends SIGKILL 30 seconds after the signal, so enough time remains to write a snapshot that begins late."""
 # Windows has no SIGUSR1.
 DEFAULT_SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 

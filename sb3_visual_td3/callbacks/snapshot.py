@@ -274,7 +274,7 @@ class SnapshotCallback(BaseCallback):
             has_moved = self._files.cut_back(self.logger, snapshot.step)
         messages += self._files.lines
         if self.verbose and snapshot.step >= total:
-            print(f"{self._folder} is finished: all {total:,} steps were made, so no training is left")
+            print(f"{self._folder} is finished: all {total:,} steps were made, so there is nothing left to train")
         elif self.verbose:
             print(f"resumed at step {snapshot.step:,} of {total:,} from {snapshot.path}")
         for line in [*_changed_versions(snapshot.versions), *messages]:

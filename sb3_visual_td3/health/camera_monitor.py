@@ -97,7 +97,7 @@ class CameraMonitor:
         return [in_grey_levels(by_key[key]) for key, in_grey_levels in self._grey_levels.items() if key in by_key]
 
     def _measure_changes(self) -> None:
-        """Measure the change from each collected frame to the next one, for the steps since the last call together."""
+        """Measure the change from each collected frame to the next one, for all steps since the last call."""
         for images in self._unseen:
             if [image.shape for image in images] == [image.shape for image in self._previous] and images:
                 pairs = zip(images, self._previous, strict=True)

@@ -90,7 +90,9 @@ class RunLock:
         found = os.fstat(handle)
         if found.st_nlink != 1 or found.st_size > _LOCK_BYTES:
             os.close(handle)
-            raise ValueError(f"{self.path} has hard links or other content: expected the lock file of a run. Remove it")
+            raise ValueError(
+                f"{self.path} is not a lock file, because it has hard links or more than {_LOCK_BYTES} bytes: remove it"
+            )
         return handle
 
     def _lock(self, handle: int) -> None:

@@ -24,8 +24,8 @@ MAX_TASK_RETRIES = 2
 _PROBE_TIMEOUT_S = 10.0
 """How long to wait for a server at a cluster's address, in seconds."""
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Environment variable of Ray that allows or forbids clusters. With 0, Ray binds only the loopback address. With any
-other value, Ray replaces the address 127.0.0.1 by the machine's external address."""
+"""Environment variable of Ray that allows or forbids clusters. With 0, Ray binds only the loopback address. Without it,
+Ray replaces even the address 127.0.0.1 by the machine's external address."""
 
 
 def need_ray() -> Any:

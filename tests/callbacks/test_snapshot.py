@@ -191,7 +191,7 @@ def test_a_finished_script_that_is_called_again_has_its_model_and_trains_nothing
     again, steps = script()
     said = capsys.readouterr().out
     assert f"{tmp_path} is finished: all" in said
-    assert "no training is left" in said
+    assert "nothing left to train" in said
     assert_equal(weights(whole), weights(again))
     assert again.num_timesteps == whole.num_timesteps
     assert again.replay_buffer.size() == whole.replay_buffer.size()

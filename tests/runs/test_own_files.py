@@ -34,7 +34,7 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_stays(tmp_path: Path, o
 def test_a_file_that_is_not_a_lock_is_refused_and_stays(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_text("more than a process id has of characters")
-    with pytest.raises(ValueError, match="expected the lock file of a run"):
+    with pytest.raises(ValueError, match="is not a lock file"):
         RunLock(path).acquire()
     assert path.read_text() == "more than a process id has of characters"
 

@@ -143,7 +143,7 @@ def test_a_damaged_zip_is_named_and_changes_nothing(place, tmp_path):
         ),
         (
             lambda: sac(ent_coef=0.3),
-            "ent_coef_optimizer is missing in the file; log_ent_coef is missing in the file; ent_coef_tensor is missing in",
+            "ent_coef_optimizer is missing in the file; log_ent_coef is missing in the file; ent_coef_tensor is ",
         ),
         (lambda: TD3("MlpPolicy", StatefulEnv(), **SMALL), "ent_coef_optimizer is missing"),
     ],

@@ -191,7 +191,7 @@ def test_resume_saves_a_run_that_was_killed_during_its_final_save(whole, tmp_pat
         (line,) = capsys.readouterr().err.splitlines()
         assert f"visual-td3 resume {run_dir}" in line
     assert resume(run_dir) == 0
-    assert "is finished: all 60 steps were made, so no training is left" in capsys.readouterr().out
+    assert "is finished: all 60 steps were made, so there is nothing left to train" in capsys.readouterr().out
     assert_is(whole, run_dir)
     assert (run_dir / "replay_buffer.pkl").is_file()
 
