@@ -20,9 +20,9 @@ from sb3_visual_td3.health.quantities import is_frozen
 class GradientNormCallback(BaseCallback):
     """Log gradient norms before clipping, losses, Q-values, and measurements of weights, policy, encoder and camera.
 
-    VisualTD3 shows its gradients before clipping. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and
-    CrossQ are watched from outside: their norms are measured when the optimizer uses the gradients, after any clipping
-    by the algorithm, and ``gradients/seen_by_optimizer`` is 1.
+    VisualTD3 passes its gradients to observers before clipping. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's
+    TQC and CrossQ are watched from outside: their norms are measured when the optimizer uses the gradients, after any
+    clipping by the algorithm, and ``gradients/seen_by_optimizer`` is 1.
 
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file

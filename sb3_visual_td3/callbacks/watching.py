@@ -46,7 +46,7 @@ class HealthWatch:
     Callbacks read from it: either the means over the measurements since their last read, or the single measurements.
     Measurements that no callback needs are not kept.
 
-    :param model: any off-policy algorithm; VisualTD3 shows its updates itself, other algorithms are watched by hooks
+    :param model: any off-policy algorithm; VisualTD3 calls its observers itself, and hooks watch the others' updates
     :param sample_freq: updates, or environment steps, between two measurements
     :raises ValueError: if the model's updates cannot be watched
     """

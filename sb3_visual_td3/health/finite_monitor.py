@@ -29,8 +29,8 @@ class NotFinite(NamedTuple):
 class FiniteMonitor:
     """Find the first non-finite number, as an :class:`~sb3_visual_td3.common.types.UpdateObserver` of every update.
 
-    The observed numbers are the loss, if the algorithm shows it, and the norm of the gradients of each group's biases.
-    A non-finite number anywhere in the backward pass reaches the biases of the layers before it, so these numbers are
+    The observed numbers are the loss, if the algorithm reports it, and the norm of each group's bias gradients. A
+    non-finite number anywhere in the backward pass reaches the biases of the layers before it, so these numbers are
     enough. Nothing is transferred from the device before :meth:`first` is called.
     """
 

@@ -1,4 +1,4 @@
-"""Show observers the updates of stock algorithms, by hooks on their optimizers and layers.
+"""Call observers at the updates of stock algorithms, by hooks on their optimizers and layers.
 
 An observer is an :class:`~sb3_visual_td3.common.types.UpdateObserver`, such as GradientMonitor. VisualTD3 calls its
 observers itself. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ do not, so hooks call the
@@ -153,12 +153,12 @@ def _last_linear(actor: nn.Module) -> nn.Module:
 
 
 class StockWatch:
-    """Show observers the updates of TD3, SAC, DDPG, TQC and CrossQ as VisualTD3 shows its own.
+    """Call observers at the updates of TD3, SAC, DDPG, TQC and CrossQ, as VisualTD3 does at its own updates.
 
-    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Gradients are shown as the optimizer gets them, after
-    any clipping: ``seen_by_optimizer`` is set, and ``after_clipping`` is called directly after ``after_backward``.
-    Observers get the critics' ``q_values``, the actor's ``policy_q``, ``actions`` and ``pre_tanh``, and the
-    observations. Losses, targets, rewards and discounts are local variables of the algorithm's ``train()``, so
+    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Observers see the gradients as the optimizer gets them,
+    after any clipping: ``seen_by_optimizer`` is set, and ``after_clipping`` is called directly after
+    ``after_backward``. Observers get the critics' ``q_values``, the actor's ``policy_q``, ``actions`` and ``pre_tanh``,
+    and the observations. Losses, targets, rewards and discounts are local variables of the algorithm's ``train()``, so
     observers do not get them.
 
     :param model: the algorithm; its networks are neither copied nor changed
@@ -185,7 +185,7 @@ class StockWatch:
         """Add hooks to the model's networks and optimizers.
 
         Call it again after loading or a rollback, which may replace the networks. If nothing was replaced, it does
-        nothing; no update is ever shown twice.
+        nothing; observers are never called twice for one update.
 
         :raises ValueError: if the model lacks an actor or a critic with its own optimizer
         """
@@ -292,7 +292,7 @@ class StockWatch:
 
 
 def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
-    """Show observers every update of a stock algorithm from now on.
+    """Call observers at every update of a stock algorithm from now on.
 
     :param model: the algorithm
     :param observers: objects whose methods are called at each update
