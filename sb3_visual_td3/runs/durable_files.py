@@ -1,8 +1,8 @@
 """Write files durably and atomically, compute digests, and protect other files from links in a run's folder.
 
 A snapshot is useful only if it is on the disk when the process is killed. A log file may be truncated only if no other
-run shares it. This module holds the system calls for both purposes. All code in ``runs/`` and ``callbacks/`` that writes
-a run's files uses it.
+run shares it. This module holds the system calls for both purposes. All code in ``runs/`` and ``callbacks/`` that
+writes a run's files uses it.
 
 A write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. A write is
 *atomic* if a reader sees the old content or the new content, and never a part of it.
