@@ -109,8 +109,8 @@ def read(folder: Path, label: str) -> RunData | None:
             continue
         series = {**data.series.series, **whole.series.series}
         n_points = sum(map(len, series.values()))
-        elsewhere = {**data.elsewhere, **whole.elsewhere}
-        whole = replace(whole, series=SeriesSet(series), n_points=n_points, elsewhere=elsewhere)
+        positions = {**data.positions, **whole.positions}
+        whole = replace(whole, series=SeriesSet(series), n_points=n_points, positions=positions)
     return whole
 
 

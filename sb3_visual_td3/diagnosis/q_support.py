@@ -56,7 +56,7 @@ class QSupport(NamedTuple):
 
     @property
     def value_in_words(self) -> str:
-        """Return ``q_scale`` as text; a ``q_scale`` of 1 becomes ``1 (values below 1 count as 1)``."""
+        """Return ``q_scale`` as text; a ``q_scale`` of 1 becomes ``at most 1 and counts as 1``."""
         return scale_value(self.q_scale)
 
     @property
@@ -68,12 +68,12 @@ class QSupport(NamedTuple):
 
 
 def scale_value(scale: float) -> str:
-    """Return a scale of Q as text; a scale of 1 becomes ``1 (values below 1 count as 1)``.
+    """Return a scale of Q as text; a scale of 1 becomes ``at most 1 and counts as 1``.
 
     :param scale: the largest |Q| of a run, or :data:`FLOOR` (1) if the largest |Q| is smaller
     """
     if scale == FLOOR:
-        return f"{rounded(scale)} (values below {rounded(FLOOR)} count as {rounded(FLOOR)})"
+        return f"at most {rounded(FLOOR)} and counts as {rounded(FLOOR)}"
     return rounded(scale)
 
 

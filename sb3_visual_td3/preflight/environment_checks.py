@@ -1,7 +1,8 @@
 """Check an environment: its observations, the effects of actions, starts and ends of episodes, and rewards.
 
-All checks read rollouts with random actions. Paired rollouts begin with the same seed and differ in one thing, so every
-difference between their results has a known cause.
+All checks read rollouts with random actions. Some checks compare two short rollouts, called paired rollouts. Two paired
+rollouts differ in one thing only, such as the seed or the actions, so every difference between their results has a
+known cause.
 """
 
 from __future__ import annotations
@@ -28,37 +29,41 @@ from sb3_visual_td3.preflight.rollouts import (
 )
 
 N_STEPS = 2_000
-"""Largest number of steps of the longest rollout."""
+"""The longest rollout has at most this many steps, unless the user gives another number."""
 N_PAIRED_STEPS = 30
-"""Steps of each paired rollout. A guess: enough for an action's effect to become visible in the picture."""
+"""Number of steps in each of the short rollouts that are compared. It is a guess: after so many steps, the effect of an
+action should be visible in the picture."""
 N_RESETS = 3
 SEED = 2_000_003
 """Seed of the first rollout, far from the seeds that are usual in training."""
 LONG_ROLLOUT_S = 15.0
 PAIRED_S = 2.0
-"""Time limits in seconds of the long rollout, and of each paired rollout; a slow simulator makes fewer steps."""
+"""The longest rollout ends after LONG_ROLLOUT_S seconds, and the first of the compared rollouts after PAIRED_S seconds,
+even if they have made fewer steps than planned."""
 N_EPISODES = 3
-"""Number of episodes that have to end before their lengths are judged."""
+"""The lengths of episodes are judged only if at least this many episodes have ended."""
 
 DEAD_STD = 1.0
-"""A frame shows nothing if the standard deviation of its pixels, in grey levels, is below this value. A frame with a
-dot of 3 x 3 pixels has 9."""
+"""A frame has no contrast if the standard deviation of its pixels is below this value, in grey levels from 0 to 255. In
+a black frame of 84 x 84 pixels with a white dot of 3 x 3 pixels, the standard deviation is 9."""
 DEAD_SHARE = 0.95
-"""The camera counts as dead if this fraction of frames has no contrast or equals the previous frame."""
+"""The camera counts as dead if this fraction of frames has no contrast, and as frozen if this fraction equals the
+previous frame."""
 SHORT_EPISODE = 3
 """Episodes are too short if their median length is at most this many steps."""
 MIN_STEPS_WITHOUT_END = 200
 """Episodes count as endless if no episode ended in this many steps."""
 MIN_LIMIT = 10
-"""Three episodes that all have the largest length indicate a time limit, if that length is at least this many steps."""
+"""If the three longest episodes have the same length, of at least this many steps, they probably end at a time
+limit."""
 MIN_LIMIT_OF_TWO = 50
-"""Two episodes that both have the largest length indicate a time limit, if that length is at least this many steps. The
-number is larger than for three episodes, because two equal lengths are more often a coincidence."""
+"""If the two longest episodes have the same length, of at least this many steps, they probably end at a time limit.
+This number is larger than MIN_LIMIT, because two equal lengths are more often a coincidence than three."""
 SPARSE_SHARE = 0.01
 """Rewards are sparse if the reward differs from the most frequent reward in less than this fraction of the steps."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2
-"""Limits for the discounted return of a random policy. Above the first or below the last, networks hardly learn with
-the usual learning rates; above the second, they may not learn. The limits are guesses: the return is 15 on
+"""Limits for the discounted return of a random policy. Above MAX_RETURN or below MIN_RETURN, networks hardly learn with
+the usual learning rates; above LARGE_RETURN, they may not learn. The limits are guesses: the return is 15 on
 LiteDriving-v0, 90 on CarRacing-v3 and 800 on Pendulum-v1."""
 A_DAY_S = 24 * 3600.0
 
@@ -78,7 +83,7 @@ def check_environment(
     :param examination: object that collects the results of the checks
     :param gamma: the model's discount per step, in [0, 1]
     :param n_timesteps: environment steps of the planned run
-    :param n_steps: number of steps after which the longest rollout ends at the latest
+    :param n_steps: maximum number of steps of the longest rollout
     :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
     :param progress: function called with the name of each part
     :return: the longest rollout, for the checks of the learner
@@ -269,8 +274,9 @@ def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examinat
 def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
     """Check that a stack of frames has its oldest frame first.
 
-    At every step a stack moves its frames by one place. So a picture is a stack if its channels show at the next step
-    what other channels showed before.
+    In a stack, each frame moves by one place at every step. The check therefore compares the channels of a picture with
+    the other channels of the previous picture: if most of them are equal, the picture is a stack. The direction of the
+    move shows which frame is the oldest.
     """
     n_channels = frames.shape[2]
     continued = _continued(rollout)

@@ -379,8 +379,8 @@ class Examination:
         :param check_id: the id, a key of :data:`CATALOGUE`
         :param evidence: one sentence with the measured numbers
         :param value: the value that the check measured
-        :param severity: severity of the finding; None takes the severity in the catalogue
-        :param remedy: remedy of the finding; None takes the remedy in the catalogue
+        :param severity: severity of the finding; if None, the severity in :data:`CATALOGUE`
+        :param remedy: remedy of the finding; if None, the remedy in :data:`CATALOGUE`
         """
         entry = CATALOGUE[check_id]
         self.checks[check_id] = Check(check_id, "fail", value)

@@ -33,13 +33,17 @@ N_UPDATES = 4
 """Number of updates whose gradients are recorded: two of them update the actor of TD3."""
 BATCH_SIZE = 32
 N_FIT_STEPS, FIT_S = 100, 10.0
-"""Largest number of gradient steps on one batch, and of seconds of processor time for them."""
+"""The critic learns one batch for at most this many gradient steps, and for at most this many seconds of processor
+time."""
 FIT_RATE = 1e-3
 FITTED = 0.5
-"""The loss has to fall below this fraction of the variance of the batch's targets."""
+"""The critic can fit the batch if its loss falls below this fraction of the variance of the batch's targets."""
 SATURATED_ACTION, SATURATED_SHARE = 0.95, 0.5
+"""An untrained policy is saturated if more than SATURATED_SHARE of its actions are larger than SATURATED_ACTION in
+magnitude, in a range of -1 to 1."""
 LEAK = 1e-4
-"""Fraction of the actor's gradient that may remain when no gradient passes through its action; rounding leaves less."""
+"""The actor's gradient leaks if more than this fraction of it remains after the gradient through the action is cut.
+Rounding errors alone leave a smaller fraction."""
 LOW_PRECISION = 0.1
 _NETWORKS = ("actor", "critic")
 
@@ -271,7 +275,7 @@ def _check_leak(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examin
     examination.judge(
         "leaking_features",
         share > LEAK,
-        f"{share:.0%} of the actor's gradient remains when no gradient passes through its action",
+        f"{share:.0%} of the actor's gradient remains after the gradient through its action is cut",
         float(f"{share:.3g}"),
     )
 
@@ -344,7 +348,7 @@ def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examina
     best = min(losses)
     if not math.isfinite(losses[-1]):
         best = math.inf
-    evidence = f"after {len(losses)} steps on {n} transitions the loss is {best:.2f} of the targets' variance"
+    evidence = f"after {len(losses)} gradient steps on {n} transitions, the loss is {best:.2f} of the targets' variance"
     examination.judge("cannot_fit_batch", not best < FITTED, evidence, float(f"{best:.3g}"))
 
 

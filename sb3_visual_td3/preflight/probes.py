@@ -37,7 +37,8 @@ NOISE, POLICY_DELAY = 0.3, 6
 """Standard deviation of the exploration noise on actions from -1 to 1, and number of critic updates per actor
 update."""
 LEAST_TAU = 0.05
-"""With the usual tau, a target network would need more updates than a probe has."""
+"""A smaller tau of the model is raised to this value in the probes, except 0. Otherwise the target networks would not
+follow the critics within the few updates of a probe."""
 SECONDS_PER_PROBE = 36.0
 """Time limit of one probe in seconds: five probes take at most three minutes."""
 
@@ -80,11 +81,11 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
         """Return the reward of an action; subclasses implement this."""
         raise NotImplementedError
 
-    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return what the model has learned next to what is right, so that mistakes show; subclasses implement this.
+    def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Return the numbers that the model has learned, each with the right number; subclasses implement this.
 
-        :param answer: the trained model's values and actions
-        :return: for each quantity, by name, the learned number and the right number
+        :param answer: the trained model's Q values and actions
+        :return: for each quantity, by name: the learned number, and the right number
         """
         raise NotImplementedError
 
@@ -99,8 +100,8 @@ class ConstantReward(Probe):
         del action
         return 1.0
 
-    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's value of the black picture, and the right value, 1."""
+    def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Return the critic's Q value for the black picture, with the right value, 1."""
         return {"value": (answer.value(BLACK), 1.0)}
 
 
@@ -114,8 +115,8 @@ class PictureReward(Probe):
         del action
         return 1.0 if self._brightness == WHITE else -1.0
 
-    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's values of the white and the black picture, and the right values, 1 and -1."""
+    def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Return the critic's Q values for the white and the black picture, with the right values, 1 and -1."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), -1.0)}
 
 
@@ -133,8 +134,8 @@ class ActionReward(Probe):
         """Return 1 minus the distance of the action from 0."""
         return 1.0 - abs(action)
 
-    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the actor's actions on both pictures, and the best action, 0."""
+    def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Return the actor's actions on the white and the black picture, each with the best action, 0."""
         return {"action on white": (answer.action(WHITE), 0.0), "action on black": (answer.action(BLACK), 0.0)}
 
 
@@ -147,8 +148,8 @@ class ActionGivenPicture(Probe):
         """Return 1 minus the distance of the action from the best action, which depends on the picture."""
         return 1.0 - abs(action - (0.5 if self._brightness == WHITE else -0.5))
 
-    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the actor's actions on both pictures, and the best actions, 0.5 on white and -0.5 on black."""
+    def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Return the actor's actions on the white and the black picture, with the best actions, 0.5 and -0.5."""
         return {"action on white": (answer.action(WHITE), 0.5), "action on black": (answer.action(BLACK), -0.5)}
 
 
@@ -170,14 +171,15 @@ class DelayedReward(Probe):
         del action
         return 1.0
 
-    def mistakes(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's values of both pictures, and the right values: 1 for white, the discount for black."""
+    def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
+        """Return the critic's Q values for the white and the black picture, with the right values, 1 and ``GAMMA``."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
-"""Largest accepted error of a value or an action; wrong answers are at least 0.5 away from the right ones."""
+"""A value or an action counts as right if its error is at most this large. The errors that the probes look for are at
+least 0.5."""
 
 
 class Answer:
@@ -196,7 +198,7 @@ class Answer:
 
     @th.no_grad()
     def value(self, brightness: int) -> float:
-        """Return the mean of the critics' values for the policy's action on a picture of this brightness."""
+        """Return the mean of the critics' Q values for a picture of this brightness and the policy's action on it."""
         model: Any = self._model
         # Stable-Baselines3's algorithms get pictures with the channels first.
         tensor = th.as_tensor(picture(brightness).transpose(2, 0, 1)[None].copy(), device=model.device)
@@ -285,7 +287,7 @@ def run_probes(
         deadline = _Deadline()
         trained.learn(N_STEPS, callback=deadline)
         assert trained.env is not None
-        found = probe().mistakes(Answer(trained))
+        found = probe().compare(Answer(trained))
         trained.env.close()
         wrong = {what: each for what, each in found.items() if not abs(each[0] - each[1]) <= TOLERANCE}
         value = {what: round(learned, 3) for what, (learned, _) in found.items()}

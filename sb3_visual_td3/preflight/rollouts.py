@@ -188,8 +188,8 @@ def roll_out(
 
     :param env: the vectorized environments
     :param actions: the actions of each step, ``(n_envs, *action_shape)``
-    :param seed: seed of the reset; None resets without a seed
-    :param is_enough: function called after each step; True ends the rollout before all actions are played
+    :param seed: seed of the reset; if None, the environments are reset without a seed
+    :param is_enough: function called after each step; the rollout ends early if it returns True
     :return: the recorded steps
     """
     if seed is not None:
@@ -215,7 +215,7 @@ def roll_out(
 def _with_terminal_observations(
     observations: Observations, dones: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]
 ) -> Observations:
-    """Return the observations after a step; where an episode ended, this is its terminal observation."""
+    """Return the observations after a step, with the terminal observation of each environment whose episode ended."""
     if not np.any(dones):
         return observations
     replaced = copied(observations)

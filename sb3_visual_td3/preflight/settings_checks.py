@@ -22,23 +22,23 @@ from sb3_visual_td3.common.pictures import parts_of, pictures_in
 from sb3_visual_td3.preflight.findings import Examination
 
 HIGH_RATE, LOW_RATE = 1e-2, 1e-6
-"""Learning rates above which training usually diverges, and below which a usual run learns nothing. rl-zoo's tuned
-blocks have 5e-5 to 7e-3."""
+"""From HIGH_RATE upwards, training usually diverges. Up to LOW_RATE, a run of usual length learns nothing. The learning
+rates in rl-zoo's tuned hyperparameters are 5e-5 to 7e-3."""
 LATE_WARMUP = 0.5
-"""Fraction of the run that may pass before learning starts."""
+"""The doctor warns if more than this fraction of the run passes before learning starts."""
 SHORT_HORIZON_SHARE = 0.05
-"""Least ratio of the discount's horizon, 1 / (1 - gamma), to the length of an episode."""
-LEAST_HORIZON = 10.0
-"""Horizon in steps that is enough for episodes of any length."""
+"""The discount is too small if its horizon, 1 / (1 - gamma), is shorter than this fraction of an episode."""
+ENOUGH_HORIZON = 10.0
+"""A horizon of this many steps is never called too short, however long the episodes are."""
 LONG_HORIZON = 100.0
-"""Largest ratio of the discount's horizon to the length of an episode."""
+"""The doctor warns if the horizon is more than this many times as long as an episode."""
 HIGH_TAU, LOW_TAU = 0.5, 1e-5
 HIGH_NOISE, LOW_NOISE = 1.0, 0.01
-"""Limits for the standard deviation of the noise on actions in [-1, 1]. Above the first, most actions are at their
-limits; below the second, the policy hardly explores."""
+"""Limits for the standard deviation of the noise on actions in [-1, 1]. Above HIGH_NOISE, most actions are at their
+limits; below LOW_NOISE, the policy hardly explores."""
 MEMORY_SHARE, CLOSE_SHARE = 1.0, 0.8
-"""A buffer that needs more than the first fraction of the available memory does not fit; above the second, it hardly
-fits."""
+"""A replay buffer does not fit if it needs more than MEMORY_SHARE of the available memory. The doctor warns if the
+buffer needs more than CLOSE_SHARE."""
 _GIB = 1024.0**3
 
 
@@ -109,7 +109,7 @@ def _check_gamma(model: BaseAlgorithm, examination: Examination, episode_length:
     length = episode_length
     if length is None:
         length = 100.0  # in most tasks, episodes are at least this long
-    least = min(LEAST_HORIZON, length, max(SHORT_HORIZON_SHARE * length, 2.0))
+    least = min(ENOUGH_HORIZON, length, max(SHORT_HORIZON_SHARE * length, 2.0))
     if horizon < least:
         evidence = f"gamma={gamma:g} looks {horizon:.1f} steps ahead, and an episode has about {length:.0f}"
         examination.found("gamma", evidence, value)

@@ -57,7 +57,7 @@ _OF_THE_ACTORS_ENCODER = tuple(
 
 
 @dataclass(frozen=True)
-class Answer:
+class StatedProperty:
     """Hold a property of the run that the event file does not show, but that a settings file states.
 
     :param tag: the 0/1 tag that would have shown the property
@@ -70,7 +70,7 @@ class Answer:
     source: str
 
 
-def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...], tuple[str, ...]]:
+def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[StatedProperty, ...], tuple[str, ...]]:
     """Find properties of a run that only its settings show, because its event file lacks their tags.
 
     The properties are a shared encoder, normalised rewards and undiscounted returns.
@@ -90,38 +90,38 @@ def answers(settings: RunSettings, series: SeriesSet) -> tuple[tuple[Answer, ...
                 "the event file takes precedence"
             )
         else:
-            found.append(Answer(tags.ENCODER_IS_SHARED, "actor and critic share one encoder", shared.source))
+            found.append(StatedProperty(tags.ENCODER_IS_SHARED, "actor and critic share one encoder", shared.source))
     scaled = settings.reward_is_normalized
     if scaled is not None and scaled.value and series.flag(tags.REWARD_IS_NORMALIZED) is None:
-        found.append(Answer(tags.REWARD_IS_NORMALIZED, "the rewards are normalised", scaled.source))
+        found.append(StatedProperty(tags.REWARD_IS_NORMALIZED, "the rewards are normalised", scaled.source))
     gamma = next((setting for _, setting in settings._each("gamma")), None)
     if gamma is not None and gamma.value == 1 and series.flag(tags.RETURN_IS_UNDISCOUNTED) is None:
-        found.append(Answer(tags.RETURN_IS_UNDISCOUNTED, "returns are not discounted", gamma.source))
+        found.append(StatedProperty(tags.RETURN_IS_UNDISCOUNTED, "returns are not discounted", gamma.source))
     return tuple(found), tuple(notes)
 
 
-def effect(
-    given: Sequence[Answer],
+def effect_of_settings(
+    given: Sequence[StatedProperty],
     series: SeriesSet,
     criteria: Sequence[Criterion],
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on how the results of a run would differ if they were computed from the event file alone.
+    """Return notes on the criteria and diagnoses that depend on properties from the settings of the run.
 
-    Properties that the event file does not show are taken from the run's settings. Settings are more often wrong than
-    an event file, so a reader must see which results depend on them.
+    The settings state properties that the event file does not show, such as a shared encoder. Settings are more often
+    wrong than an event file, so the report lists the results that would be different without them.
 
     :param given: the properties that the settings state
     :param series: series of the event file alone
     :param criteria: all criteria
-    :param results: results of the criteria, judged with these properties
-    :param diagnoses: diagnoses of the run, made with these properties
+    :param results: results of the criteria, with the properties from the settings
+    :param diagnoses: diagnoses of the run, with the properties from the settings
     """
     if not given:
         return ()
     alone = judge(criteria, series)
-    said = "; ".join(f"{answer.meaning} (according to {answer.source})" for answer in given)
+    said = "; ".join(f"{each.meaning} (according to {each.source})" for each in given)
     changed = [
         after.id
         for before, after in zip(alone, results, strict=True)
@@ -221,7 +221,7 @@ class Analysis:
     manifest: RunManifest | None
     notes: tuple[str, ...]
     settings: RunSettings = field(default_factory=RunSettings)
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[StatedProperty, ...] = ()
     hyperparams: tuple[ComparedParameter, ...] = ()
     recommendation: Recommendation = field(default_factory=Recommendation)
     until: int | None = None
@@ -332,10 +332,10 @@ def analyse(
     """
     settings = settings or RunSettings()
     series = data.series
-    answered, against = answers(settings, series)
-    known = _with_flags(series, answered)
+    stated, against = stated_properties(settings, series)
+    known = _with_flags(series, stated)
     results, diagnoses = judge(criteria, known), diagnose(known)
-    answers_did = effect(answered, series, criteria, results, diagnoses)
+    effects = effect_of_settings(stated, series, criteria, results, diagnoses)
     results = _with_evidence(results, series, require_evidence)
     verdict = decide(results)
     hyperparams = compare_hyperparams(settings, series)
@@ -348,9 +348,9 @@ def analyse(
         metrics={tag: Metric.of(series[tag]) for tag in series.names()},
         missing=tuple(tag for tag in tags.TAGS if tag not in series),
         manifest=manifest,
-        notes=(*data.notes, *notes, *against, *answers_did, *contradictions(hyperparams)),
+        notes=(*data.notes, *notes, *against, *effects, *contradictions(hyperparams)),
         settings=settings,
-        answers=answered,
+        answers=stated,
         hyperparams=hyperparams,
         recommendation=recommend(verdict, diagnoses, settings, series),
         until=until,
@@ -372,14 +372,14 @@ def verdict_on(
     :param require_evidence: the level of evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``. With less
         evidence, a run that would be GO is INSUFFICIENT
     """
-    answered, _ = answers(settings, series)
-    results = judge(criteria, _with_flags(series, answered))
+    stated, _ = stated_properties(settings, series)
+    results = judge(criteria, _with_flags(series, stated))
     return decide(_with_evidence(results, series, require_evidence))
 
 
-def _with_flags(series: SeriesSet, answered: Sequence[Answer]) -> SeriesSet:
+def _with_flags(series: SeriesSet, stated: Sequence[StatedProperty]) -> SeriesSet:
     # The flags from settings are kept apart from the series, so that the numbers show only what was logged.
-    return replace(series, known_flags={answer.tag: True for answer in answered})
+    return replace(series, known_flags={each.tag: True for each in stated})
 
 
 def _with_evidence(

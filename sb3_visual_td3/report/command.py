@@ -49,8 +49,8 @@ PROGRESS_FROM_BYTES = 5_000_000
 _PLOTLY_BYTES = 4_800_000
 """A little less than the size of plotly.js in bytes. A page with more bytes contains plotly.js."""
 MAX_SUMMARIES = 10
-"""For more runs than this, only the table is printed, and the reports hold each run in full. The verdict over time is
-then left out as well, because it takes twenty verdicts for each run."""
+"""For more runs than this, the command prints only the table of all runs, without a summary of each run. The report
+files still contain each run, but without its verdict over time, which would take twenty verdicts for each run."""
 MAX_REASONS = 4
 """Number of criteria that the summary of a run lists; the reports list all of them."""
 

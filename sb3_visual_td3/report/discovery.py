@@ -22,9 +22,10 @@ ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
 """The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of these files belongs to another program."""
 ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
-"""Number of folders above a run in which its settings are searched: RUN_DIR/tb/NAME_1 is two levels deep."""
+"""The settings of a run are looked up in its folder and in this many folders above it. Event files in
+RUN_DIR/tb/NAME_1, for example, are two levels below RUN_DIR."""
 MAX_LEVELS_BELOW = 64
-"""Number of levels of folders below a path that are searched. A deeper tree was not written by a training run."""
+"""Runs are looked up in this many levels of folders below a path. No training run writes a deeper tree."""
 
 
 @dataclass(frozen=True)

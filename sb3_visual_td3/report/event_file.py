@@ -220,13 +220,14 @@ def _masked(checksum: int) -> int:
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""Seconds. With two writing threads, the wall-clock time goes back by less than this. If it goes back further, the
-machine's clock was changed."""
+"""The machine's clock was changed if the wall-clock time goes back by more than this number of seconds. If two threads
+write the file, it goes back by less."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""A value of more bytes in a long record is an image or a text. It is skipped without being parsed."""
+"""A value of more bytes is an image or a text. In long records it is skipped without being parsed."""
 MAX_VALUES = 250_000
-"""A long record with more values was not written by a training run, and is refused."""
+"""A record with more entries than this (each entry is a tag with a value) is refused. No training run writes such a
+record. Only long records are checked."""
 
 _TENSOR_TYPES: dict[int, tuple[str, str]] = {
     types_pb2.DT_FLOAT: ("<f4", "float_val"),

@@ -20,7 +20,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
-from sb3_visual_td3.report.run_axis import at_own_steps, axis_of, span, steps_elsewhere
+from sb3_visual_td3.report.run_axis import at_own_steps, axis_of, positions_on_axis, span
 from sb3_visual_td3.report.table_file import (
     ENVIRONMENT_STEPS,
     EVALUATIONS,
@@ -32,23 +32,25 @@ from sb3_visual_td3.report.table_file import (
 )
 
 NEW_RUN_FRACTION = 0.05
-"""If the steps go back to the first 5 % of the previous run, a new run begins. A resumed run continues at a later
-step."""
+"""If the steps go back to this fraction of the previous run or further, a new run begins. A resumed run continues at a
+later step."""
 MAX_RESTARTS = 20
 """If the steps go back more often than this, several programs write into one file, and its points are only sorted by
 step."""
 MIN_POINTS_FOR_INTERVAL = 4
-"""With fewer points than this, the interval at which a tag is logged is not known."""
+"""The interval at which a tag is logged is known only if the tag has at least this many points."""
 _MAX_DROPS = 200
 """A tag whose steps go back more often than this was not written in order, and does not show restarts."""
 _MAX_NAMED = 3
 
 
 class _Drop(NamedTuple):
-    """Describe a place where the steps of one tag go back.
+    """Describe a place in an event file where the steps of one tag go back.
 
-    :ivar after: the last record before the place, according to this tag
-    :ivar up_to: the first record with smaller steps
+    The run may have been restarted between the records ``after`` and ``up_to``.
+
+    :ivar after: number of the tag's last record before its steps go back
+    :ivar up_to: number of the tag's first record with smaller steps
     :ivar tag: the logged name
     """
 
@@ -58,9 +60,9 @@ class _Drop(NamedTuple):
 
 
 class InFile(NamedTuple):
-    """Hold the points of one run that an event file contains.
+    """Hold the part of a run that lies in one event file.
 
-    :ivar tracks: the points of the run, by tag
+    :ivar tracks: the points of the run in this file, by tag
     :ivar notes: remarks for the report, on how the reader told runs apart and which points it left out
     """
 
@@ -95,7 +97,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     runs: list[InFile] = []
     notes: list[str] = []
     for record in found:
-        left, begins, is_new_run = _how_far(tracks, record)
+        left, begins, is_new_run = _around_restart(tracks, record)
         n_before = sum(len(track.order) for track in tracks.values())
         if is_new_run:
             before = {tag: track.where(track.order < record) for tag, track in tracks.items()}
@@ -176,10 +178,14 @@ def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return for each tag whether its steps go back at a record of the event file, which may be a restart.
+    """Return for each tag whether its steps go back at a record of the event file.
 
-    Tags without points on both sides of the record have no vote. If some tags count steps, only these tags vote,
-    because a run that continues may count its episodes from 0 again.
+    Each answer is a vote on whether the run was restarted there. Tags without points on both sides of the record have
+    no vote. If some tags are logged over environment steps, only these tags vote, because a run that continues may
+    count its episodes from 0 again.
+
+    :param tracks: the points of the file, by tag
+    :param record: number of the record
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
@@ -192,13 +198,12 @@ def _may_count_steps(tag: str) -> bool:
     return tag not in tags.TAGS or tags.TAGS[tag].x_axis == "step"
 
 
-def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
-    """Return the steps on both sides of a record at which the steps go back, and whether a new run begins there.
+def _around_restart(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
+    """Return the last step before a restart, the first step after it, and whether a new run begins there.
 
     :param tracks: the points of the file, by tag
-    :param record: number of the record in the event file
-    :return: the last step before the record, the first step from the record on, and True for a new run, False for a run
-        that was resumed from a checkpoint
+    :param record: number of the first record after the restart
+    :return: the two steps, and a bool: True if a new run begins, False if the run was resumed from a checkpoint
     """
     both = {tag: track for tag, track in tracks.items() if track.goes_back_at(record) is not None}
     chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
@@ -210,7 +215,14 @@ def _how_far(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
 
 
 def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Drop the older points of a tag at the steps that a run repeated after it was resumed."""
+    """Remove the points of a tag that a resumed run logged again.
+
+    :param tag: the logged name
+    :param track: the points of the tag
+    :param record: number of the first record after the run was resumed
+    :param begins: first step after the run was resumed
+    :return: the points without those before ``record`` whose steps were logged again
+    """
     is_later = track.order >= record
     cuts = []
     if is_later.any():
@@ -240,8 +252,8 @@ class RunData:
     :param axis: the unit that the steps count, such as "episodes"; "steps" if neither the tags nor a table show it
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
-    :param elsewhere: for each tag whose steps count another unit than the run's x-axis, such as episodes: a series
-        whose steps are the tag's own steps, and whose values are their positions on the x-axis
+    :param positions: maps a tag that is logged over another unit than the run's x-axis, such as episodes, to the
+        positions of its points: a series with the tag's own steps, and with the steps of the run's x-axis as values
     """
 
     path: Path
@@ -252,12 +264,12 @@ class RunData:
     axis: str = ENVIRONMENT_STEPS
     number: int = 1
     n_runs: int = 1
-    elsewhere: Mapping[str, Series] = field(default_factory=dict)
+    positions: Mapping[str, Series] = field(default_factory=dict)
 
     @property
     def span(self) -> tuple[int, int]:
         """Return the first and the last step of the run on its x-axis."""
-        return span(self.series.series, self.elsewhere)
+        return span(self.series.series, self.positions)
 
     def until(self, step: int) -> RunData:
         """Return the part of the run up to a step.
@@ -267,12 +279,12 @@ class RunData:
             point, and a run without any point if all its points are later
         """
         kept: dict[str, Series] = {}
-        elsewhere: dict[str, Series] = {}
+        positions: dict[str, Series] = {}
         for name, series in self.series.series.items():
-            if name in self.elsewhere:
-                is_before = self.elsewhere[name].values <= step
+            if name in self.positions:
+                is_before = self.positions[name].values <= step
                 part = series.where(is_before)
-                elsewhere[name] = self.elsewhere[name].where(is_before)
+                positions[name] = self.positions[name].where(is_before)
             else:
                 part = series.until(step)
             if len(part):
@@ -284,7 +296,7 @@ class RunData:
         # The axis may follow from the spacing of the points, so it is determined again from the points that are left.
         if axis == axis_of(self.series):
             axis = axis_of(until)
-        return replace(self, series=until, n_points=n_points, axis=axis, elsewhere=elsewhere)
+        return replace(self, series=until, n_points=n_points, axis=axis, positions=positions)
 
 
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
@@ -445,12 +457,13 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
     :param axis: the unit that the steps count, such as "episodes", as a table states it; None without such a table
-    :param elsewhere: for each tag whose steps count another unit than the run's x-axis, such as episodes: a series
-        whose steps are the tag's own steps, and whose values are their positions on the x-axis
+    :param positions: maps a tag that is logged over another unit than the run's x-axis, such as episodes, to the
+        positions of its points: a series with the tag's own steps, and with the steps of the run's x-axis as values
     :param final: tags with a single point in a folder below the run's folder, such as the final values of
         ``add_hparams``
-    :param n_replaced: points of an earlier file that a later file repeats
-    :param n_repeated: points that repeat steps of another file, if the wall-clock times do not show which file is later
+    :param n_replaced: number of points that were removed because a later file has points at the same steps
+    :param n_repeated: number of points with the same steps as points of another file, if the wall-clock times do not
+        show which file is later; all of these points are kept
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -459,7 +472,7 @@ class _Run:
     notes_at_end: list[str] = field(default_factory=list)
     end: float = -math.inf
     axis: str | None = None
-    elsewhere: dict[str, Series] = field(default_factory=dict)
+    positions: dict[str, Series] = field(default_factory=dict)
     final: set[str] = field(default_factory=set)
     n_replaced: int = 0
     n_repeated: int = 0
@@ -468,12 +481,12 @@ class _Run:
         """Return the unit that the steps of the run count, such as episodes; "steps" if the unit is not known."""
         return self.axis or axis_of(SeriesSet(self.series))
 
-    def _elsewhere(self) -> dict[str, Series]:
-        """Return ``elsewhere`` with one more entry for each tag in ``final``: its points lie at the run's last step."""
-        _, last = span(self.series, self.elsewhere.keys() | self.final)
+    def _all_positions(self) -> dict[str, Series]:
+        """Return the positions of points on the run's x-axis; the tags in ``final`` lie at the last step of the run."""
+        _, last = span(self.series, self.positions.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}
-        return {**self.elsewhere, **at_end}
+        return {**self.positions, **at_end}
 
     def data(self, path: Path, number: int, n_runs: int, every: tuple[Path, ...], notes: Sequence[str]) -> RunData:
         """Return the run in the form that the report reads.
@@ -513,7 +526,7 @@ class _Run:
             self.known_axis(),
             number,
             n_runs,
-            self._elsewhere(),
+            self._all_positions(),
         )
 
 
@@ -522,7 +535,7 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 
     :param runs: the runs of the earlier files, in the order of the wall-clock times in them
     :param file: the next file
-    :param are_apart: True to keep runs that were trained at the same time separate, False to combine them
+    :param are_apart: whether runs that were trained at the same time are kept separate; otherwise they are combined
     """
     tracks: Mapping[str, Track] = file.tracks()
     if not tracks:
@@ -532,14 +545,14 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
         parts = runs_in_file(tracks, file.path.name)
     for number, (part, notes) in enumerate(parts):
         new = {tag: Series(tag, track.steps, track.values) for tag, track in part.items()}
-        elsewhere = steps_elsewhere(part)
+        positions = positions_on_axis(part)
         # A file is the later one if its first wall-clock time comes after the last one of all earlier files. Wall-clock
         # times that are missing or constant do not make a file the later one.
         is_later = file.clock_is_known and all(file.first_wall_time > run.end for run in runs)
         is_another = number > 0 or (bool(runs) and _is_another_run(runs[-1].series, new, is_later=is_later))
         is_beside = is_another and number == 0 and not is_later
         if not runs or (is_another and (are_apart or not is_beside)):
-            runs.append(_Run(new, [file.path], notes, end=file.last_wall_time, elsewhere=elsewhere))
+            runs.append(_Run(new, [file.path], notes, end=file.last_wall_time, positions=positions))
             continue
         run = runs[-1]
         if is_beside:
@@ -554,8 +567,8 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
             old = run.series.get(tag)
             if old is None:
                 run.series[tag] = series
-                if tag in elsewhere:
-                    run.elsewhere[tag] = elsewhere[tag]
+                if tag in positions:
+                    run.positions[tag] = positions[tag]
                 continue
             is_kept = np.ones(len(old), dtype=bool)
             if is_later:
@@ -564,10 +577,10 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
             else:
                 run.n_repeated += int(np.isin(series.steps, old.steps).sum())
             run.series[tag] = _joined(old.where(is_kept), series)
-            if tag in elsewhere or tag in run.elsewhere:
-                before = run.elsewhere.get(tag) or at_own_steps(old)
-                after = elsewhere.get(tag) or at_own_steps(series)
-                run.elsewhere[tag] = _joined(before.where(is_kept), after)
+            if tag in positions or tag in run.positions:
+                before = run.positions.get(tag) or at_own_steps(old)
+                after = positions.get(tag) or at_own_steps(series)
+                run.positions[tag] = _joined(before.where(is_kept), after)
 
 
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:

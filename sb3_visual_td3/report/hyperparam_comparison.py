@@ -71,7 +71,7 @@ class Reading:
 
 
 _LEAST_SIMILARITY = 0.8
-"""Least similarity, from 0 to 1, from which a known name is proposed for an unknown name."""
+"""A known name is suggested for an unknown name if their similarity, from 0 to 1, is at least this value."""
 
 
 @dataclass(frozen=True)
@@ -370,8 +370,9 @@ Agreement = Literal[
 ]
 _EQUAL = 1e-5
 _CONTRADICTS = 0.05
-"""Relative difference from which a logged value contradicts the settings. It leaves room for the number of updates,
-which is known only at logged points: these may lie between two updates."""
+"""A logged value contradicts the settings if the two differ by more than this fraction of the larger one. The number of
+updates per step can only be estimated from the logged points, so a smaller difference may be an error of the
+estimate."""
 
 
 @dataclass(frozen=True)
@@ -557,9 +558,13 @@ def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading
 
 
 def _contradicts(said: Reading, measured: Reading) -> bool:
-    """Return whether the event file contradicts a setting.
+    """Return whether the value in the event file contradicts the value in the settings.
 
-    A schedule never counts as contradicted, because its first logged point lies after its start.
+    The start of a schedule is never compared: the first value is logged later, when the schedule has already changed
+    it.
+
+    :param said: the value in the settings
+    :param measured: the value in the event file
     """
     if said.changes or measured.value is None:
         return False

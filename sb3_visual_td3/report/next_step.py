@@ -57,7 +57,7 @@ class Snippet(NamedTuple):
 
 
 class NextStep(NamedTuple):
-    """Hold what to do next about a run.
+    """Hold the recommended next action for a run.
 
     :param text: one or more sentences.
     :param snippets: the lines to type for this step.
@@ -83,7 +83,7 @@ def _key_value(key: str, value: Any) -> str | None:
 
 
 def next_step(analysis: Analysis) -> NextStep:
-    """Return what to do next about a run."""
+    """Return the recommended next action for a run."""
     fell = _fall(analysis)
     if analysis.cause is not None:
         # The remedy of this cause already names the checkpoint.
@@ -311,7 +311,12 @@ class _Advice:
         return NextStep(f"{why}The run is over: start a new run of {told}.", snippets)
 
     def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
-        """Return this package's callbacks that did not run, fit this kind of run, and would answer a criterion."""
+        """Return callbacks of this package that did not run, but could log tags that unknown criteria need.
+
+        Callbacks that cannot be used with this kind of run are left out.
+
+        :param unknown: the criteria whose result is unknown
+        """
         analysis = self.analysis
         ran = callbacks_that_ran(analysis.series)
         wanted = {

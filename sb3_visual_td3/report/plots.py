@@ -291,7 +291,7 @@ def _band(stretch: Stretch, style: BandStyle) -> Figure:
 
 
 def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure], list[Figure]]:
-    """Return the shapes that mark in a plot where the likely cause first showed: a vertical line and its label.
+    """Return a vertical line and a label for the step at which the likely cause was first detected.
 
     :param cause: the first diagnosis of the run; None for no line
     :param last_step: last step of the run; a label near the end is placed to the left of its line
@@ -325,7 +325,7 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
     """
     y_axis: Figure = {"title": {"text": harmless(panel.unit)}, "gridcolor": "#e6e8eb", "automargin": True}
     if panel.log:
-        y_axis |= {"type": "log", "exponentformat": "power", **_decades(drawn)}
+        y_axis |= {"type": "log", "exponentformat": "power", **_log_ticks(drawn)}
     if panel.y_range is not None:
         y_axis["range"] = list(panel.y_range)
     return {
@@ -342,12 +342,12 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
     }
 
 
-def _decades(drawn: Sequence[Figure]) -> Figure:
-    """Return a tick spacing for a log axis that gives at most about eight ticks.
+def _log_ticks(curves: Sequence[Figure]) -> Figure:
+    """Return the plotly setting of a logarithmic y-axis that gives at most about eight ticks.
 
-    :param drawn: the curves that the plot shows
+    :param curves: the curves of the plot, as plotly's JSON
     """
-    positive = [y for curve in drawn for y in curve["y"] if y > 0]
+    positive = [y for curve in curves for y in curve["y"] if y > 0]
     decades = 0.0
     if positive:
         decades = math.log10(max(positive)) - math.log10(min(positive))

@@ -37,8 +37,8 @@ RATES = tuple(group.rate_argument for group in GROUPS)
 _GROUP_LR = "group_lr"
 _COMMON_RATE = ("learning_rate", "lr")
 _SCHEDULES = ("lin_", "cos_")
-_READ_AS = {"learning_starts": "first_update"}
-"""The keys of changes that have another name in the reference table, with that name."""
+_NAME_IN_REFERENCE = {"learning_starts": "first_update"}
+"""Maps the key of a change to the name of the same setting in the reference table, if the two names differ."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class _Run:
         """Return the key to write for a change, and its parameter in the reference table, if there is one."""
         table = reference_table().parameters
         if key != _GROUP_LR:
-            return key, table.get(_READ_AS.get(key, key))
+            return key, table.get(_NAME_IN_REFERENCE.get(key, key))
         # "group_lr" is the learning rate of the group in the evidence. A run with one rate for all keeps one rate.
         parameter = table[f"{_group_of(diagnosis).removesuffix('_mlp')}_lr"]
         if self._has_own_rate(parameter):
@@ -185,14 +185,14 @@ class _Run:
         return False
 
     def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
-        """Return the name and the value of a setting in the file that the user edits to change it.
+        """Return the name and the present value of a setting in the user's own hyperparameter file.
 
-        This file is rl-zoo's hyperparameter file, if the run has one.
+        This is rl-zoo's config.yml, if the run has one.
 
         :param key: the setting to change
         :param parameter: the setting's row in the reference table, which lists further names of the setting; None if it
             has no row
-        :return: name and value in the file; ``(None, None)`` if no file holds the setting
+        :return: name and present value in the file; ``(None, None)`` if no file holds the setting
         """
         names: tuple[str, ...] = (key,)
         if key == "learning_rate":

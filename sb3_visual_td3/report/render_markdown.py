@@ -37,15 +37,18 @@ from sb3_visual_td3.report.wording import (
 )
 
 MAX_CHARACTERS = 65_536
-"""Largest number of characters that GitHub accepts for a pull request or a comment."""
+"""The text of a report has at most this many characters, the limit of GitHub for a pull request or a comment."""
 
 
 class _Detail(IntEnum):
+    """Define how much detail a report shows."""
+
     SHORT = 0
-    """Only the verdict, its reasons, and what to do first."""
+    """Show only the verdict, its reasons, and what to do first."""
     OPEN = 1
-    """Everything except the tables that a reader would have to unfold."""
+    """Show everything except the tables that are folded in the full report."""
     ALL = 2
+    """Show everything."""
 
 
 def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:

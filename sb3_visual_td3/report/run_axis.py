@@ -1,10 +1,10 @@
-"""Find out what the x-axis of a run counts, and where points that count something else lie on it.
+"""Find the unit of a run's x-axis, and the position on this axis of points that were logged over another unit.
 
-The x-axis counts environment steps, episodes, epochs or updates.
+The unit is environment steps, episodes, epochs or updates.
 
 SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
 mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
-its x-axis. A point that counts something else is then kept or cut according to its place in the event file.
+its x-axis. The place of a point in the event file shows whether a point with another unit lies before the cut.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag counts something else if its step and the run's step at the same time differ by more than this factor."""
+"""A tag has another unit than the run's x-axis if its step and the run's step at the same time differ by more than this
+factor."""
 IN_ORDER = 0.9
-"""Fraction of the records that must be in order for a file to count as written during training. Other files were
-written afterwards, one tag after another."""
-MIN_POINTS_BESIDE = 3
-"""If more points than this of one tag all precede or all follow the points of the other tags, they were not written
-during training."""
+"""A file was written during training if the steps of at least this fraction of its records are in ascending order.
+Other files were written afterwards, one tag after another."""
+MAX_POINTS_BESIDE = 3
+"""A tag was not logged during training if it has more points than this, and all of them lie before or all lie after the
+points of the other tags in the file."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -86,12 +87,12 @@ class _Clock(NamedTuple):
         reached = np.maximum.accumulate(steps)
         return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
 
-    def runs_with(self, track: Track) -> bool:
-        """Return whether the steps of a tag have the same unit as the steps of the run.
+    def has_unit_of(self, track: Track) -> bool:
+        """Return whether the steps of the run have the same unit as the steps of a tag.
 
-        The unit is the same if the tag and the run had reached about the same step at one record of the event file.
-        This record is the last record of the tag, or the last record of the run if that comes earlier. (The last step
-        of the tag is not compared with the last step of the run, because a tag may end long before the run.)
+        A tag may end long before the run. The two steps are therefore compared at the last record that both have
+        reached: the last record of the tag or of the run, whichever comes first. The unit is the same if the two steps
+        differ by at most the factor ``SAME_AXIS``.
 
         :param track: the points of the tag
         """
@@ -106,30 +107,33 @@ class _Clock(NamedTuple):
         return here <= SAME_AXIS * there and there <= SAME_AXIS * here
 
     def of_track(self, track: Track) -> FloatArray | None:
-        """Return the step of the run at which each point of a tag was written; None if the file does not show it.
+        """Return the step of the run's x-axis at which each point of a tag was logged; None if it is not known.
 
-        An event file is a sequence of records. A point gets the step of the next record whose step is known. The step
-        of the last record before the point may be too early, because the run may have continued since then.
+        The tag itself is logged over another unit, such as episodes. A point gets the step of the next record in the
+        event file that has a step of the run's x-axis. The step of the record before it may be too early, because the
+        run may have continued since then.
+
+        :param track: the points of the tag
         """
         after = np.searchsorted(self.records, track.order)
         is_beside = bool((after == 0).all() or (after == self.records.size).all())
-        if not self.is_in_order or (is_beside and min(track.order.size, self.records.size) > MIN_POINTS_BESIDE):
+        if not self.is_in_order or (is_beside and min(track.order.size, self.records.size) > MAX_POINTS_BESIDE):
             return None
         return self.reached[np.minimum(after, self.records.size - 1)].astype(np.float64)
 
 
-def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Find the position on the run's x-axis of each point whose own step counts another unit, such as episodes.
+def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
+    """Compute where points that were logged over another unit, such as episodes, lie on the run's x-axis.
 
-    The run's axis counts environment steps if one of the tags is known to count them. Without such a tag it counts
-    episodes, if a tag of ``common/tags.py`` counts these. Otherwise it has the unit in which the returns are logged.
+    The unit of the x-axis is environment steps if one of the tags is known to be logged over them. Without such a tag
+    it is episodes, if a tag of ``common/tags.py`` is logged over them. Otherwise it is the unit of the returns.
 
-    The position of a point is the step that the run had reached when the point was written. If the order of the file
+    The position of a point is the step that the run had reached when the point was logged. If the order of the file
     does not show this step, the points of the tag are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
-    :return: for each tag that counts another unit, a series whose steps are the tag's own steps, and whose values are
-        the positions on the run's axis
+    :return: the positions of each tag that is logged over another unit: a series with the tag's own steps, and with
+        the steps of the run's x-axis as values
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -143,16 +147,16 @@ def steps_elsewhere(tracks: Mapping[str, Track]) -> dict[str, Series]:
     others = {name: track for name, track in tracks.items() if name not in on_axis}
     if not others:
         return {}
-    # This takes two passes. A first _Clock from the tags whose axis is known shows which other tags count the same. A
-    # second _Clock from all tags that count the same has points at more records, so it places the remaining tags more
+    # This takes two passes. A first _Clock from the tags whose unit is known shows which other tags have the same unit.
+    # A second _Clock from all tags with this unit has points at more records, so it places the remaining tags more
     # exactly.
     clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
-    elsewhere = {name for name, track in others.items() if _is_on_episodes(name) or not clock.runs_with(track)}
-    if not elsewhere:
+    on_other_axis = {name for name, track in others.items() if _is_on_episodes(name) or not clock.has_unit_of(track)}
+    if not on_other_axis:
         return {}
-    clock = _Clock.of([tracks[name] for name in sorted(tracks.keys() - elsewhere)])
+    clock = _Clock.of([tracks[name] for name in sorted(tracks.keys() - on_other_axis)])
     found = {}
-    for name in sorted(elsewhere):
+    for name in sorted(on_other_axis):
         track = tracks[name]
         steps = clock.of_track(track)
         if steps is None:
@@ -170,9 +174,9 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return the positions of a tag's points on the run's axis, in the form that :func:`steps_elsewhere` returns.
+    """Return the positions of a tag that is logged over the run's x-axis, in the form of :func:`positions_on_axis`.
 
-    This is for a tag whose steps already are steps of the run's axis, so the position of a point is its own step.
+    The position of each point is its own step.
 
     :param series: the points of the tag
     :return: a series with the same steps, whose values are these steps
@@ -184,7 +188,7 @@ def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]
     """Return the first and the last step of a run on its x-axis; (0, 0) if it has no point.
 
     :param series: the points of the run, by tag
-    :param others: the tags that count something else than the x-axis
+    :param others: the tags that are logged over another unit than the run's x-axis
     """
     left_out = set(others)
     of_axis = [each for name, each in series.items() if name not in left_out and len(each)]

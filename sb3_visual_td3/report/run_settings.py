@@ -122,9 +122,9 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the settings in rl-zoo's config.yml, the file that users edit; without it, those of all sources.
+        """Return the settings in rl-zoo's config.yml, the file that users edit, without the defaults.
 
-        The defaults are left out.
+        If there is no config.yml, the settings of all sources are returned.
         """
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given

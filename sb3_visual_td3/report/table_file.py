@@ -27,13 +27,13 @@ from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
 
 MAX_TABLE_BYTES = 64 << 20
-"""Largest size of a table in bytes. A progress.csv of a training run of several days has a few megabytes."""
+"""A larger table is not read. After several days of training, SB3's progress.csv has a few megabytes."""
 MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
-"""The files that ``report --format csv`` writes. In a folder they are copies of a log and are ignored; a path to one of
-them is read."""
+"""The files that ``report --format csv`` writes. They are ignored in a folder, because they repeat other logs. They are
+read only if PATH names the file itself."""
 
 STEP_COLUMNS = (
     "time/total_timesteps",
@@ -167,13 +167,15 @@ def read_table(path: Path) -> Table:
     try:
         text = read_text(path, MAX_TABLE_BYTES)
     except ValueError as error:
-        raise TableError(f"is not a text file of up to {MAX_TABLE_BYTES >> 20} MB, and was left out") from error
+        raise TableError(
+            f"was left out, because it is not a text file or is larger than {MAX_TABLE_BYTES >> 20} MB"
+        ) from error
     try:
         if path.name.endswith(MONITOR_END):
             return Table(_episodes([text]))
         return _columns(path, text)
     except csv.Error as error:
-        raise TableError(f"is not a CSV file ({error}), and was left out") from error
+        raise TableError(f"was left out, because it is not a CSV file ({error})") from error
 
 
 def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
@@ -240,7 +242,7 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
     rows = csv.reader(lines)
     heading = [cell.strip() for cell in next(rows, [])]
     if not {"r", "l"} <= set(heading):
-        raise TableError("has no columns r and l, which SB3's Monitor writes; it was left out")
+        raise TableError("was left out, because it has no columns r and l, which SB3's Monitor writes")
     at_r, at_l = heading.index("r"), heading.index("l")
     at_t = heading.index("t") if "t" in heading else None
     episodes: list[_Episode] = []
@@ -291,7 +293,7 @@ def _columns(path: Path, text: str) -> Table:
     rows = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
     heading = [cell.strip().lstrip("\ufeff") for cell in next(rows, [])]
     if len(heading) > MAX_COLUMNS:
-        raise TableError(f"has {len(heading):,} columns, more than {MAX_COLUMNS:,}; it was left out")
+        raise TableError(f"was left out, because it has {len(heading):,} columns, more than {MAX_COLUMNS:,}")
     at_step = _find_column(heading, STEP_COLUMNS)
     if at_step is None:
         raise TableError(
@@ -305,9 +307,9 @@ def _columns(path: Path, text: str) -> Table:
     else:
         points = _wide_points(rows, heading, at_step, runs)
     if len(runs) > 1:
-        raise TableError(f"holds {len(runs)} runs, and was left out; export each run into a separate file")
+        raise TableError(f"was left out, because it holds {len(runs)} runs: export each run into a separate file")
     if not points:
-        raise TableError("holds no number outside its step column, and was left out")
+        raise TableError("was left out, because it holds no number outside its step column")
     return Table(
         {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
         axis,
@@ -355,7 +357,7 @@ def _wide_points(rows: Iterable[Sequence[str]], heading: Sequence[str], at_step:
 def _add(points: _Points, name: str, step: int, value: float) -> None:
     if name not in points:
         if len(points) >= MAX_COLUMNS:
-            raise TableError(f"holds more than {MAX_COLUMNS:,} names; it was left out")
+            raise TableError(f"was left out, because it holds more than {MAX_COLUMNS:,} metrics")
         points[name] = ([], [])
     points[name][0].append(step)
     points[name][1].append(value)
@@ -430,10 +432,10 @@ def _evaluations(path: Path) -> dict[str, Series]:
         # With damaged files, zipfile, zlib, NumPy and the tokenizer that NumPy uses for headings raise errors of a
         # dozen undocumented classes.
         reason = in_one_line(error)
-        raise TableError(f"is not an evaluations.npz of plain numbers ({reason}), and was left out") from error
+        raise TableError(f"was left out, because it is not an evaluations.npz of plain numbers ({reason})") from error
     steps, results = arrays.get("timesteps"), arrays.get("results")
     if steps is None or results is None or steps.ndim != 1 or not steps.size:
-        raise TableError("has no timesteps and results, which SB3's EvalCallback writes; it was left out")
+        raise TableError("was left out, because it has no timesteps and results, which SB3's EvalCallback writes")
     is_usable = np.isfinite(steps) & (np.abs(steps) < MAX_STEP)
     found = {}
     for name, values in (

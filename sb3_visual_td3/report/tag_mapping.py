@@ -77,9 +77,9 @@ class Target:
             return Series(self.tag, steps, series.values * self.scale)
 
     def in_words(self, theirs: str) -> str:
-        """Say in words under which tag of this package a tag of other code is read, for a note in the report.
+        """Return text such as ``"their_tag as our_tag"`` for the note that lists the renamed tags.
 
-        :param theirs: the tag of other code
+        :param theirs: the tag that the other code logged
         """
         factor = "" if self.scale == 1.0 else f" times {number(self.scale)}"
         episodes = " (point k as episode k)" if self.counts_episodes else ""
@@ -240,7 +240,8 @@ _BY_WORDS = (
     (frozenset(["ent", "coef"]), tags.OF_SB3["ent_coef"]),
     (frozenset(["success"]), tags.OF_SB3["success_rate"]),
 )
-"""Words of a name, and the quantity that it probably names; the first row whose words are all in the name counts."""
+"""Pairs of the words in a name and the tag that the name probably means. If several rows match, the first one is
+used."""
 _RETURN_WORDS = frozenset(["return", "returns", "reward", "rewards", "rew", "score", "scores"])
 
 
@@ -272,7 +273,7 @@ def mapping_to_start_from(data: RunData, name: str) -> str:
 
 
 def _guesses(data: RunData) -> dict[str, str]:
-    """Guess this package's name for each name of other code; no two names get the same guess."""
+    """Guess the matching tag of this package for each tag that other code logged; no tag is guessed twice."""
     known = {theirs for mapping in built_in_mappings() for theirs in mapping.targets}
     logged = data.series.names()
     names = [

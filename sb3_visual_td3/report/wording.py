@@ -122,10 +122,10 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
-    """Return advice on how to make the verdict independent of the criterion that decided it.
+    """Return advice on how to stop the criterion that decided the verdict from blocking.
 
     :param analysis: the analysis of the run; if several criteria decided its verdict, the first one is taken
-    :return: the advice; None for a GO, or if the run is only too short or has only less evidence than required
+    :return: the advice; None for a GO, or if the only problem is that the run is too short or has too little evidence
     """
     why = [r for r in reasons(analysis) if r.id != "evidence"]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):
@@ -137,7 +137,7 @@ def how_to_relax(analysis: Analysis) -> str | None:
 
 
 def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
-    """Return the criteria that decided the verdict: failed criteria, or else unknown criteria."""
+    """Return the criteria that decided the verdict: those that failed for NO-GO, those without result otherwise."""
     if analysis.verdict is Verdict.NO_GO:
         return analysis.blocking(Status.FAIL)
     if analysis.verdict is Verdict.INSUFFICIENT:
@@ -164,7 +164,7 @@ def until_line(analysis: Analysis) -> str | None:
 
 
 MAX_CHANGES = 6
-"""If the verdict changes more often than this, the single changes are not listed."""
+"""If the verdict changes more often than this, the report gives only the number of changes and the last verdict."""
 
 
 def over_time_line(analysis: Analysis) -> str | None:

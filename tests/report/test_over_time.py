@@ -225,7 +225,7 @@ def test_a_tag_that_is_no_longer_logged_is_cut_at_its_own_steps(tmp_path: Path, 
         points += [(tag, step, 1.0) for tag in ("avg_reward", "critic loss") if step <= 20_000 or tag != ends_early]
     append(tmp_path / "events.out.tfevents.1", scalars(points))
     (data,) = read_runs(tmp_path, (tmp_path / "events.out.tfevents.1",))
-    assert (dict(data.elsewhere), data.span) == ({}, (0, 100_000))
+    assert (dict(data.positions), data.span) == ({}, (0, 100_000))
     for step in (10_000, 50_000):
         until = data.until(step).series
         assert {int(until[name].steps[-1]) for name in until.names()} == {step, min(step, 20_000)}
@@ -260,7 +260,7 @@ def test_cutting_twice_is_cutting_once(steps: list[int], first: int, second: int
     series = Series("rollout/ep_rew_mean", np.array(steps), np.arange(float(len(steps))))
     episodes = Series(tags.EPISODE_LENGTH, np.arange(len(steps)), np.ones(len(steps)))
     placed = Series(tags.EPISODE_LENGTH, episodes.steps, np.sort(np.array(steps, dtype=float)))
-    data = RunData(Path("run"), SeriesSet.of([series, episodes]), (), 2 * len(steps), elsewhere={placed.name: placed})
+    data = RunData(Path("run"), SeriesSet.of([series, episodes]), (), 2 * len(steps), positions={placed.name: placed})
     cut = data.until(first).until(second)
     once = data.until(min(first, second))
     assert cut.n_points == once.n_points == 2 * sum(step <= min(first, second) for step in steps)

@@ -99,7 +99,7 @@ def test_a_heading_that_claims_more_than_the_file_holds_is_refused(tmp_path: Pat
 def test_a_table_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_file, "MAX_TABLE_BYTES", 1000)
     (tmp_path / "progress.csv").write_text("step,a\n" + "1,2\n" * 500)
-    with pytest.raises(TableError, match="not a text file of up to"):
+    with pytest.raises(TableError, match="not a text file or is larger than"):
         read_table(tmp_path / "progress.csv")
     evaluations(tmp_path / "evaluations.npz", timesteps=np.arange(500), results=np.zeros((500, 1)))
     with pytest.raises(TableError, match="the array 'timesteps' is larger"):

@@ -1,7 +1,7 @@
 """Count the points of each alert of a run, and the active points among them.
 
-The hand-written report on the CARLA run that started this project counted all points, and found 22 instead of 17
-activations.
+Only active points, which have the value 1, count as activations. The number of all points says how often the alert was
+checked.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _counts(alert: Alert) -> Sentence:
 
 
 def _table(fired: Mapping[str, Alert]) -> Table:
-    heads = ("Active", "Points logged", "Part active", "First active at", "Last active at", "Stretches")
+    heads = ("Active", "Points logged", "Part active", "First active at", "Last active at", "Active periods")
     rows = tuple(
         (
             name,
@@ -144,7 +144,7 @@ def _table(fired: Mapping[str, Alert]) -> Table:
         )
         for name, alert in fired.items()
     )
-    return Table((*columns("Alert", *heads), Column("Longest stretch")), rows)
+    return Table((*columns("Alert", *heads), Column("Longest period")), rows)
 
 
 def _longest(alert: Alert) -> str:

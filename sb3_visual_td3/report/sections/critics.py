@@ -94,12 +94,12 @@ class Twins:
 
 
 class BoundUse(NamedTuple):
-    """Hold how close the Q values of one tag came to their bound.
+    """Hold the largest ratio of the Q values of one tag to their bound.
 
     The bound is the largest Q value that the rewards allow. A value above it is wrong, whatever the policy does.
 
     :ivar tag: the tag of the Q values
-    :ivar part: the largest ratio of a Q value to its bound; above 1 for a wrong value
+    :ivar part: the largest |Q| / bound; above 1, a Q value is wrong
     """
 
     tag: str
@@ -115,7 +115,8 @@ class Critics:
     :param twins: how far the two critics differ; None if there is no step at which both were logged
     :param bound_use: per tag, the largest ratio of its Q values to their bound
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
-    :param support: the actor's loss compared with the Q values; None if one of the two was not logged
+    :param support: whether the Q values of replayed pairs support the actor's loss, or the loss is far larger than they
+        are; None if the loss or the Q values were not logged
     """
 
     values: tuple[Quantity, ...]
@@ -203,9 +204,9 @@ def _twins_sentence(found: Critics) -> list[Sentence]:
     if twins is None:
         return [("It is not known whether the two critics agree, because Q1 and Q2 were not both logged.",)]
     said = (
-        f"Mean |Q1 - Q2| is {number(twins.mean_distance)} over {twins.n:,} common steps, "
-        f"{percent(twins.part_of_scale)} of the largest |Q|, which is {scale_value(twins.scale)}; the largest "
-        f"distance is {number(twins.max_distance)}, at step {twins.max_step:,}. {TWINS_SAY_NOTHING}"
+        f"Mean |Q1 - Q2| is {number(twins.mean_distance)} over {twins.n:,} common steps. This is "
+        f"{percent(twins.part_of_scale)} of the largest |Q|, which is {scale_value(twins.scale)}. The largest "
+        f"difference is {number(twins.max_distance)}, at step {twins.max_step:,}. {TWINS_SAY_NOTHING}"
     )
     return [(said,)]
 
@@ -222,11 +223,13 @@ def _bound_sentence(found: Critics) -> list[Sentence]:
             )
         ]
     if use.part > 1.0 + 1e-6:
-        said = f" reaches {factor(use.part)} of what the rewards allow, so the critic overestimates."
+        said = (
+            f" reaches {factor(use.part)} the bound, the largest |Q| that the rewards allow: the critic overestimates."
+        )
         return [(Flag(use.tag), said)]
     said = (
-        f" reaches at most {percent(use.part)} of what the rewards allow. The bound is loose: a Q value beyond it is "
-        "wrong, a Q value within it may still be too large."
+        f" reaches at most {percent(use.part)} of the bound, the largest |Q| that the rewards allow. The bound is "
+        "loose: a Q value above it is wrong, but a Q value below it may still be too large."
     )
     return [(Code(use.tag), said)]
 
@@ -252,9 +255,9 @@ def _support_sentence(found: Critics) -> list[Sentence]:
     )
     if support.first_unsupported_step is not None:
         said += (
-            f" The critics have not supported it since step {support.first_unsupported_step:,}: Q values on replayed "
+            f" Since step {support.first_unsupported_step:,}, the loss is too large for these Q values: Q values on "
+            "replayed pairs can stay small while the values on which the actor is trained grow."
         )
-        said += "pairs can stay calm while the values that the actor is trained on grow."
     return [(Code(tags.ACTOR_LOSS), said)]
 
 

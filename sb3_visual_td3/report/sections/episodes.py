@@ -137,7 +137,7 @@ class Episodes:
     :param median_length: median length in environment steps
     :param shortest: length of the shortest episode
     :param longest: length of the longest episode
-    :param ends: median length in the first and in the last part of the steps; None with too few episodes
+    :param ends: median lengths of early and of late episodes; None if there are too few episodes
     :param mean_reward: mean of the episodes' rewards
     :param reward_per_step: sum of the rewards divided by the sum of the lengths
     :param reward_per_step_first: mean reward per step over the first ten episodes
@@ -145,7 +145,7 @@ class Episodes:
     :param collisions: number of collisions; None if they were not logged
     :param lane_invasions: number of lane invasions; None if they were not logged
     :param first: the first ten episodes
-    :param last: the last ten of the other episodes
+    :param last: the last ten episodes; episodes that ``first`` already contains are left out
     :param moving_mean: first and last value of the mean length that SB3 logs; None if it was not logged
     """
 
@@ -232,7 +232,7 @@ def _incidents(counts: Series, lengths: Series) -> Incidents | None:
 
 
 def _rows(length: Series, *others: Series) -> tuple[Episode, ...]:
-    """Return the first ten episodes, followed by the last ten of the other episodes."""
+    """Return the first ten and the last ten episodes; in a short run, each episode is returned once."""
     indices = np.unique(np.concatenate([length.steps, *(s.steps for s in others)]))
     n_first = min(N_ENDS, len(indices))
     chosen = [*indices[:n_first].tolist(), *indices[n_first:][-N_ENDS:].tolist()]
@@ -271,8 +271,9 @@ def _length_sentence(found: Episodes) -> Sentence:
     if found.mean_length is None or found.n_steps is None:
         return (f"{found.n:,} episodes; their lengths were not logged.",)
     return (
-        f"{found.n:,} episodes over {number(found.n_steps)} steps: {number(found.mean_length)} steps on average, "
-        f"{number(found.median_length)} in the median, from {number(found.shortest)} to {number(found.longest)}.",
+        f"{found.n:,} episodes over {number(found.n_steps)} steps. Their mean length is {number(found.mean_length)} "
+        f"steps, the median {number(found.median_length)}, and the range {number(found.shortest)} to "
+        f"{number(found.longest)}.",
     )
 
 
@@ -280,7 +281,8 @@ def _trend_sentence(found: Episodes) -> list[Sentence]:
     if found.ends is None:
         return [("There are too few episodes to compare early and late episodes.",)]
     early, late = number(found.ends.early), number(found.ends.late)
-    said = f"The median length is {early} in the first part of the steps and {late} in the last, {factor(found.trend)}"
+    said = f"The median length is {early} in the first part of the run and {late} in the last part"
+    said += f" ({factor(found.trend)})"
     if not found.has_collapsed:
         return [(f"{said}.",)]
     lines: list[Sentence] = [(Flag("Collapsed"), f": {said[0].lower()}{said[1:]}.")]

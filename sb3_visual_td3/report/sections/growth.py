@@ -52,15 +52,17 @@ class GrowthRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """Hold how much the values of one tag have grown over the run, measured by their magnitude.
+    """Summarize the growth of one tag over the run, measured by the magnitude of its values.
 
     :param tag: the logged name
     :param n_points: number of finite points
     :param rows: about a dozen of the points
     :param largest: the largest magnitude
     :param multiplier: ratio of the last magnitude to the first; None if the first is 0
-    :param later_half: factor over the later half of the steps, from a robust slope of log|x|
-    :param per_1000_steps: factor per 1,000 steps, from the slope over the whole run; None for a shorter run
+    :param later_half: factor by which the magnitude grows over the later half of the steps, from a robust slope of
+        log|x|; None if the points do not show it
+    :param per_1000_steps: factor by which the magnitude grows in 1,000 steps, from the slope over the whole run; None
+        if the run is shorter
     :param doubling_steps: number of steps in which the magnitude doubles, from the slope over the whole run; None if
         the magnitude does not double within the run
     """
@@ -135,10 +137,10 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
-    """Return how fast a series grows: by which factor over its later half and per 1,000 steps, and how fast it doubles.
+    """Return how fast a series grows: the factors over its later half and per 1,000 steps, and the doubling time.
 
-    Values of 0 have no logarithm and are left out. Nothing is extrapolated beyond the first and the last of the other
-    values.
+    Values of 0 have no logarithm and are left out. The factors cover only the steps from the first to the last value
+    that is not 0.
 
     :param series: finite points of a tag
     :return: growth factor over the later half, growth factor per 1,000 steps, and number of steps in which |x| doubles;

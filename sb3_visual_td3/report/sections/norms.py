@@ -1,4 +1,4 @@
-"""Compare the gradient norms of encoders and heads, and find out whether the norms were taken before clipping."""
+"""Compare the gradient norms of encoders and heads, and find out whether they were measured before clipping."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ from sb3_visual_td3.report.document import (
 )
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
-"""Whether the norms were taken before or after clipping. A log that holds only norms does not show this."""
+"""Where the gradient norms were measured. "before": before clipping. "optimizer": at the optimizer, after any clipping.
+"after, by its look": probably after clipping, as the shape of the curve suggests. "not said": the log does not show
+it."""
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
-    "before": "The norms were taken before clipping: clipped norms or clip fractions were logged as well.",
+    "before": "The norms were measured before clipping: clipped norms or clip fractions have separate tags.",
     "optimizer": "The norms are those of the gradients that the optimizer used, after any clipping: a small norm may "
     "have been clipped.",
     "after, by its look": (
-        "The norms seem to have been taken after clipping: the norm of the actor's encoder is constant while its loss "
-        "diverges. These norms do not show the run's health. Alerts and criteria that read them do not show it either."
+        "The norms were probably measured after clipping: the norm of the actor's encoder is constant while its loss "
+        "diverges. Such norms, and the alerts and criteria that read them, do not show whether the run is healthy."
     ),
-    "not said": "The log does not show whether the norms were taken before or after clipping.",
+    "not said": "The log does not show whether the norms were measured before or after clipping.",
 }
 
 PAIRS = ((ACTOR_CNN.name, CRITIC_CNN.name), (ACTOR_CNN.name, ACTOR_MLP.name), (CRITIC_CNN.name, CRITIC_MLP.name))
@@ -113,7 +115,7 @@ class NormRatio:
 class Norms:
     """Hold the numbers about the gradients.
 
-    :param taken: whether the norms were taken before or after clipping
+    :param taken: whether the norms were measured before or after clipping
     :param head_has_vanished: whether the actor's head receives no gradient at the end although the critics do; None if
         the log does not show this
     :param groups: the norm of each group
@@ -142,7 +144,7 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
 
 
 def _taken(data: SeriesSet, diagnoses: Sequence[Diagnosis]) -> Taken:
-    # If a log also has the clipped norms or the fraction of clipped updates, its norms were taken before clipping.
+    # If a log also has the clipped norms or the fraction of clipped updates, its norms were measured before clipping.
     if data.flag(tags.SEEN_BY_OPTIMIZER):
         return "optimizer"
     if any(tag in data for tag in (*tags.GRADIENT_NORM_CLIPPED.values(), *tags.CLIP_FRACTION.values())):
@@ -213,10 +215,10 @@ def norms_section(found: Norms) -> Section | None:
 
 
 def _ratio_sentence(ratio: NormRatio) -> Sentence:
-    names: Sentence = (Code(ratio.numerator), " / ", Code(ratio.denominator), ": ")
+    names: Sentence = ("Norm of ", Code(ratio.numerator), " divided by norm of ", Code(ratio.denominator), ": ")
     if ratio.mean is None or ratio.max is None:
         return (*names, f"{ratio.denominator} is 0 at all {ratio.n} common steps, so there is no ratio.")
-    said = f"{factor(ratio.mean)} on average, {factor(ratio.max)} at most (at {number(ratio.max_step)})."
+    said = f"{factor(ratio.mean)} on average, {factor(ratio.max)} at most (at step {number(ratio.max_step)})."
     if ratio.n_zero:
         said += (
             f" {ratio.denominator} is 0 at {ratio.n_zero} of {ratio.n} common steps; these steps are left out of the "

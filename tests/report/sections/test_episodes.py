@@ -61,7 +61,8 @@ def test_a_collapse_is_flagged_with_the_gain_in_reward_per_step() -> None:
     found = episodes(of(lengths, [length * (1.0 if length > 10 else 4.0) for length in lengths]))
     assert found.trend == 0.05
     assert found.has_collapsed is True
-    assert "Collapsed: the median length is 60 in the first part of the steps and 3 in the last, 0.05x." in text(found)
+    said = "Collapsed: the median length is 60 in the first part of the run and 3 in the last part (0.05x)."
+    assert said in text(found)
     assert "rose from 1 to 4 at the same time" in text(found)
 
 
