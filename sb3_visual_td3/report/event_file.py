@@ -256,11 +256,11 @@ class Track:
         return Track(self.order[mask], self.steps[mask], self.values[mask])
 
     def goes_back_at(self, record: int) -> bool | None:
-        """Return whether the steps go back at a record.
+        """Return whether the steps of the tag go back to a smaller step at a record of the file.
 
         :param record: number of the record
-        :return: whether the first point from this record on has a smaller step than the point before it; None
-            unless the tag has points both before and after the record
+        :return: whether the first point from this record on has a smaller step than the point before it; None if the
+            tag has no point on one of the two sides
         """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:

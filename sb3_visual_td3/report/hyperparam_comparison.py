@@ -33,7 +33,7 @@ _UPDATES_EACH_TIME = ("gradient_steps", "updates_each", "num_updates")
 # Matches the first value of a schedule in the repr of the schedule object.
 _OBJECT = re.compile(r"(?:val|value|start|initial_value)=([-+.\deE]+)")
 _VARIES = 1e-3
-"""A logged rate counts as a schedule if its first and last point differ by at least this relative difference."""
+"""A logged rate is a schedule if its first and last value differ by at least this fraction."""
 _MIN_POINTS = 5
 
 
@@ -89,8 +89,8 @@ class Parameter:
 
     :param id: id of the row
     :param title: the parameter in words
-    :param names: the names that settings use for the parameter. If a source has several of them, the first one counts
-    :param references: value by id of the reference; a reference without this parameter is left out
+    :param names: the names that settings use for the parameter. If a source has several of them, the first one is used
+    :param references: the value in each reference, by its id; a reference without this parameter is left out
     :param none_if_null: names whose null value means that the parameter is switched off
     :param encoder: "actor" or "critic" if the row applies only to runs in which that network has its own encoder
     :param compare: kind of comparison: as a ratio, or as a horizon 1 / (1 - gamma)

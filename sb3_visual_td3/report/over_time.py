@@ -1,4 +1,4 @@
-"""Judge a run at each twentieth of its steps, to find out when a failure became visible.
+"""Judge the first 5 %, 10 %, ... and 100 % of a run, to find out when a failure became visible.
 
 A failing run is rarely stopped at once. The verdict over time shows how much of the run was trained after the verdict
 had become NO-GO for good, and whether early verdicts were reliable.
@@ -14,6 +14,7 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.report.event_reader import RunData
 
 N_PARTS = 20
+"""The run is judged at this many steps, with equal distances between them."""
 
 
 class Prefix(NamedTuple):
@@ -29,10 +30,9 @@ class Prefix(NamedTuple):
 
 @dataclass(frozen=True)
 class VerdictOverTime:
-    """Hold the verdicts on a run at each twentieth of its steps.
+    """Hold the verdicts on the first 5 %, 10 %, ... and 100 % of a run.
 
-    :param prefixes: one entry for each twentieth of the steps, the shortest part of the run first and the whole run
-        last
+    :param prefixes: one entry for each part, the shortest part of the run first and the whole run last
     :param begin: the step that counts as the beginning of the run
     """
 
@@ -63,9 +63,9 @@ class VerdictOverTime:
 
     @property
     def changes(self) -> tuple[Prefix, ...]:
-        """Return the places where the verdict changes: the first prefix with a verdict, and each with a new verdict.
+        """Return the first verdict, and each verdict that differs from the one before.
 
-        A prefix is the run up to a step. Its verdict is new if it differs from the verdict of the prefix before.
+        :return: the parts of the run with these verdicts, in the order of their steps
         """
         found: list[Prefix] = []
         for prefix in self.prefixes:
@@ -77,7 +77,7 @@ class VerdictOverTime:
 
 
 def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
-    """Judge a run at each twentieth of its steps.
+    """Judge the first 5 %, 10 %, ... and 100 % of a run's steps.
 
     :param data: the run's points, under the names that its own code logged
     :param judge: function that returns the verdict on a run
@@ -91,7 +91,7 @@ def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> Ver
     n_points, verdict = 0, None
     for step in sorted({begin + (last - begin) * part // N_PARTS for part in range(1, N_PARTS + 1)}):
         part = data.until(step)
-        # A run with few evaluations has twentieths without a new point.
+        # A run with few evaluations has parts without a new point.
         if part.n_points != n_points:
             n_points, verdict = part.n_points, judge(part)
         prefixes.append(Prefix(step, verdict))

@@ -17,8 +17,8 @@ from sb3_visual_td3.report.next_step import curve_unit
 
 WORST_FIRST = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
 MAX_NAME = 60
-"""Number of characters of a name in the console's table; the end of the name is kept, because names often begin
-alike."""
+"""The console's table shows at most this many characters of a name. The end of a longer name is kept, because the names
+of several runs often begin in the same way."""
 HEADINGS = ("verdict", "run", "likely cause", "steps", "best step", "return: last / best")
 """Headings of the table in the console."""
 COMPARED = (
@@ -37,7 +37,7 @@ COMPARED = (
 )
 """Headings of the table that compares several runs, in report.html and report.md."""
 N_ALWAYS = 5
-"""Number of columns that are always shown; other columns are shown only if a run has a value in them."""
+"""The first columns, this many, are always shown. Each other column is shown only if a run has a value in it."""
 ABSENT = "-"
 
 

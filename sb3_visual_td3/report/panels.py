@@ -101,9 +101,9 @@ def _groups(names: dict[str, str], *, magnitude: bool = False) -> tuple[Line, ..
 PANELS = (
     Panel(
         "actor_loss",
-        "Actor loss against the Q values that support it",
-        "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q. Where the lines diverge, "
-        "the loss implies values that the critics do not confirm on replayed pairs.",
+        "Actor loss compared with the Q values",
+        "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q. If the lines diverge, the loss is "
+        "based on Q values that are much larger than those of replayed pairs.",
         (
             Line(tags.ACTOR_LOSS, "|actor loss|", ORANGE, magnitude=True),
             Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True, dash="dash"),
@@ -136,8 +136,8 @@ PANELS = (
     ),
     Panel(
         "q_bound",
-        "|Q| against what the rewards allow",
-        "Log axis. Above the dotted line, max|R| / (1 - discount), a Q value is wrong whatever the policy does.",
+        "|Q| compared with the largest value that the rewards allow",
+        "Log axis. The dotted line is max|R| / (1 - discount). A Q value above it is wrong, whatever the policy does.",
         (
             Line(tags.Q_BOUND, "largest |Q| that rewards allow", BLACK, magnitude=True, dash="dot"),
             Line(tags.Q1_VALUE, "|Q1|", BLUE, magnitude=True),

@@ -74,10 +74,10 @@ Figure = dict[str, Any]
 HEIGHT = 340
 _LEGEND_ROW = 18
 LEAST_PART = 0.02
-"""A threshold below this fraction of the largest value lies on the zero line of a linear axis."""
+"""On a linear axis, a threshold below this fraction of the largest value cannot be distinguished from 0."""
 MAX_BANDS = 100
-"""Largest number of alert bands of one kind in a plot. If an alert was active more often, bands that nearly touch are
-drawn as one."""
+"""A plot has at most this many alert bands of one kind. If an alert was active more often, bands with a small gap
+between them are drawn as one."""
 
 _LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}

@@ -82,7 +82,7 @@ def recommend(
     """Return the changes for the causes that were found.
 
     Consequences lead to no changes, because they disappear with their cause. If two causes recommend different values
-    of one key, the first cause counts.
+    of one key, the value for the first cause is used.
 
     :param verdict: verdict on the run; for a GO nothing is recommended
     :param diagnoses: diagnoses in the order in which to fix them

@@ -48,8 +48,8 @@ def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = (), *,
 
     :param analyses: one run, or several, which are also compared
     :param unreadable: one line for each run that could not be read
-    :param plotly_beside: True if the page loads plotly.js from the file :data:`PLOTLY_FILE` in its own folder; False if
-        the page itself contains plotly.js
+    :param plotly_beside: whether the page loads plotly.js from the file :data:`PLOTLY_FILE` in its own folder;
+        otherwise the page itself contains plotly.js
     """
     environment = _environment()
     plotted = [plots(analysis) for analysis in analyses]

@@ -99,7 +99,7 @@ class RunSettings:
     """Hold the known settings of a run.
 
     :param given: for each source, such as run.json, the settings that it states. If several sources state a setting,
-        the first of them counts
+        the first of these sources is used
     :param defaults: the values of all settings that no source states; empty if the algorithm is not known
     """
 

@@ -23,7 +23,7 @@ from sb3_visual_td3.report.wording import reason, reasons
 DEFAULT_INTERVAL_S = 10.0
 NOTHING_YET = "no verdict"
 ON_CHANGE_TIMEOUT_S = 60.0
-"""Seconds after which a command of --on-change is ended, because the watch waits for the command."""
+"""A command of --on-change is ended after this many seconds, because the watch waits for it."""
 
 
 class FoundRuns(NamedTuple):

@@ -38,7 +38,7 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Alert:
-    """Hold how often, and at which steps, one alert was active in a run.
+    """Describe how often, and at which steps, one alert was active in a run.
 
     The alert was active at points with the value 1. A point with the value 0 shows that the check found nothing.
 

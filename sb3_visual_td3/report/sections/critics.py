@@ -1,4 +1,4 @@
-"""Compute the numbers about the critics: Q values, how far the critics disagree, and Q compared with its bound."""
+"""Compute the numbers about the critics: Q values, how much the critics disagree, and Q compared with its bound."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TwinRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Twins:
-    """Hold how far the Q values of the two critics differ, at the steps at which both were logged.
+    """Describe how much the Q values of the two critics differ, at the steps at which both were logged.
 
     :param n: number of these steps
     :param mean_distance: mean of |Q1 - Q2|
@@ -112,7 +112,7 @@ class Critics:
 
     :param values: statistics of the Q values
     :param losses: statistics of the losses
-    :param twins: how far the two critics differ; None if there is no step at which both were logged
+    :param twins: how much the two critics differ; None if there is no step at which both were logged
     :param bound_use: per tag, the largest ratio of its Q values to their bound
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
     :param support: whether the Q values of replayed pairs support the actor's loss, or the loss is far larger than they

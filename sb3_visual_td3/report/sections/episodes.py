@@ -89,7 +89,7 @@ def evaluations_section(found: Evaluations) -> Section | None:
 
 
 N_ENDS = 10
-"""Number of episodes at each end of the run that the tables show."""
+"""The tables show this many episodes from the start of the run, and as many from its end."""
 _SB3_LENGTH = "rollout/ep_len_mean"
 
 

@@ -190,12 +190,12 @@ def growth_section(found: Growth) -> Section | None:
 
 def _in_one_sentence(one: Timeline) -> Sentence:
     first, last = one.first, one.last
-    said = f" went from {number(first.value)} at {first.step:,} to {number(last.value)} at {last.step:,}"
+    said = f" went from {number(first.value)} at step {first.step:,} to {number(last.value)} at step {last.step:,}."
     if one.multiplier is not None:
-        said += f", {factor(one.multiplier)} in magnitude"
+        said += f" Its last magnitude is {factor(one.multiplier)} the first."
     if one.doubling_steps is not None:
-        said += f", doubling every {number(round(one.doubling_steps))} steps"
-    return (Code(one.tag), f"{said}.")
+        said += f" It doubled every {number(round(one.doubling_steps))} steps."
+    return (Code(one.tag), said)
 
 
 def _overview(found: Growth) -> Table:
