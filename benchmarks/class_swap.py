@@ -7,7 +7,7 @@ frames, the colours, the size of the pictures. Six mixed cells change several at
 policy drives 100 episodes on the two held-out maps.
 
     python benchmarks/class_swap.py                                    # all 16 cells, seed 0
-    python benchmarks/class_swap.py --cells defaults 'reward x 100'
+    python benchmarks/class_swap.py --cells defaults 'reward x 100' 'reward x 100, not scaled'
     python benchmarks/class_swap.py --table                            # print the results and run nothing
 
 Rows are added to benchmarks/results/class_swap.csv, and cells that are there are not run again. `largest_norm` is the
@@ -93,6 +93,14 @@ CELLS = {
     "RGB, 64 x 64, learning rate 3e-4": _cell(3e-4, grayscale=False, image_size=64),
     "learning rate 1e-4, 128 x 128, 3 frames": _cell(1e-4, image_size=128, frame_stack=3),
 }
+_UNSCALED = {"scale_rewards": False}
+COMPARISONS = {
+    "defaults, rewards not scaled": Cell({}, _UNSCALED),
+    "reward x 0.01, not scaled": Cell({"reward_scale": 0.01}, _UNSCALED),
+    "reward x 100, not scaled": Cell({"reward_scale": 100.0}, _UNSCALED),
+}
+"""Cells that show what ``scale_rewards`` does. They do not count in the last line of the table."""
+ALL = {**CELLS, **COMPARISONS}
 
 
 class LargestNorm:
@@ -161,8 +169,8 @@ def tested(model: VisualTD3, cell: Cell) -> tuple[dict[str, Any], float]:
 def run(name: str, seed: int, n_steps: int) -> Row:
     """Train and test one cell, and return its row."""
     begin = time.process_time()
-    model, largest_norm = trained(CELLS[name], seed, n_steps)
-    found, saturation = tested(model, CELLS[name])
+    model, largest_norm = trained(ALL[name], seed, n_steps)
+    found, saturation = tested(model, ALL[name])
     return {
         "cell": name,
         "seed": seed,
@@ -182,15 +190,16 @@ def table(rows: list[Row]) -> str:
         "| cell | seed | held-out episodes driven to the end | metres | largest gradient norm | saturation |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name in CELLS:
+    for name in ALL:
         for row in rows:
             if row["cell"] == name:
                 lines.append(
                     f"| {name} | {row['seed']} | {row['driven_to_the_end']:.0%} | {row['distance_m']:.0f} | "
                     f"{row['largest_norm']:.3g} | {row['saturation']:.1%} |"
                 )
-    good = sum(row["driven_to_the_end"] >= DRIVES for row in rows)
-    lines += ["", f"{good} of {len(rows)} cells drive at least {DRIVES:.0%} of the held-out episodes."]
+    counted = [row for row in rows if row["cell"] in CELLS]
+    good = sum(row["driven_to_the_end"] >= DRIVES for row in counted)
+    lines += ["", f"{good} of {len(counted)} cells drive at least {DRIVES:.0%} of the held-out episodes."]
     return "\n".join(lines)
 
 
@@ -201,9 +210,9 @@ def main() -> None:
         "--cells",
         nargs="+",
         default=list(CELLS),
-        choices=CELLS,
+        choices=ALL,
         metavar="CELL",
-        help="cells of the table to run (default: all)",
+        help="cells of the table to run (default: all but the comparisons without scale_rewards)",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of each cell's runs (default: 0)")
     parser.add_argument(

@@ -47,6 +47,7 @@ ALL_OFF: dict[str, Any] = {
     "actor_objective": "q1",
     "pre_tanh_penalty": 0.0,
     "target_q_clamp": False,
+    "scale_rewards": False,
     "max_grad_norm": {},
 }
 """What the preset adds to the arithmetic of TD3, off: the comparison is about the same update."""

@@ -105,7 +105,7 @@ class HealthWatch:
         if num_timesteps != self._last_seen:
             self._last_seen = num_timesteps
             self._camera.see(locals_["new_obs"], self.n_updates)
-            self._rewards.see(locals_["rewards"], self.n_updates)
+            self._rewards.see(locals_["rewards"] / self.model.reward_divisor, self.n_updates)
 
     def read(self) -> dict[str, float]:
         """Return means over the measurements since the last call, by logged name."""

@@ -233,7 +233,7 @@ HAS_ENCODER = _tag(
     "agent/has_encoder", "0|1", "1 if the networks see images through an encoder, otherwise 0.", _GRADIENTS
 )
 REWARD_IS_NORMALIZED = _tag(
-    "agent/reward_is_normalized", "0|1", "1 if the critic sees rewards scaled by VecNormalize, otherwise 0.", _GRADIENTS
+    "agent/reward_is_normalized", "0|1", "1 if the critic sees scaled rewards, otherwise 0.", _GRADIENTS
 )
 ENCODER_DORMANT_FRACTION = _tag(
     "agent/encoder_dormant_fraction", "1", "Fraction of dormant units in the critic's encoder.", _GRADIENTS

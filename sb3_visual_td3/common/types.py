@@ -144,7 +144,11 @@ class WatchedModel(Protocol):
 
     @property
     def reward_is_normalized(self) -> bool:
-        """Return whether the critic sees rewards scaled by VecNormalize."""
+        """Return whether the critic sees scaled rewards."""
+
+    @property
+    def reward_divisor(self) -> float:
+        """Return the number by which the model divides the rewards that it gets from the environment; 1 for none."""
 
     @property
     def encoder_is_shared(self) -> bool | None:

@@ -204,7 +204,7 @@ class _Run:
 
     :param encoder_is_shared: whether actor and critic share one encoder
     :param has_no_encoder: whether the policy sees no images
-    :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize
+    :param reward_is_normalized: whether the critic saw scaled rewards
     :param has_no_bound: whether the returns are undiscounted; the rewards then do not bound Q
     :param frozen: the groups that are not trained
     :param length: length of the run in environment steps, from any tag that shows it; None if no tag shows it

@@ -46,6 +46,10 @@ nat per dimension of the action."""
 NORMALISED_Q = 50.0
 """A |Q| up to this value is always allowed, because Q is of order 10 with VecNormalize, whatever the logged returns
 are."""
+SCALED_Q = 300.0
+"""This limit replaces ``NORMALISED_Q`` if the run says that its rewards were scaled. VisualTD3 divides rewards by their
+mean magnitude, so Q is of the order of the horizon, 100 steps, and larger if the policy has become better than the
+mean."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
 """Limits for |Q|, divided by the largest |Q| that the returns allow. A ratio at or above the first limit is a weak sign
@@ -246,10 +250,12 @@ class ReturnScale(NamedTuple):
 
     :param largest: the 99 % quantile of |return|.
     :param allowed_q: the largest mean |Q| that these returns allow.
+    :param normalised_q: the largest |Q| that scaled rewards allow, whatever the returns are.
     """
 
     largest: float
     allowed_q: float
+    normalised_q: float
 
 
 @once_per_run
@@ -272,7 +278,8 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
         length = data[length_tag].median()
         if length > 0:
             stretch = min(max(1.0, HORIZON / length), MAX_Q_PER_RETURN)
-    return ReturnScale(largest, max(largest * stretch, NORMALISED_Q))
+    normalised_q = SCALED_Q if data.flag(tags.REWARD_IS_NORMALIZED) else NORMALISED_Q
+    return ReturnScale(largest, max(largest * stretch, normalised_q), normalised_q)
 
 
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
@@ -311,10 +318,10 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     unit = scale.largest
     q = q_series(data, kind)
     if q is not None and len(q):
-        # With VecNormalize, the critic learns scaled rewards while the logged returns are unscaled. A Q above them, but
+        # The critic may learn scaled rewards while the logged returns are unscaled. A Q above them, but
         # within what normalised rewards allow, then gives the scale of the critic's targets.
         size = float(np.quantile(np.abs(q.values), 0.95))
-        if unit < size <= NORMALISED_Q:
+        if unit < size <= scale.normalised_q:
             unit = size
     if unit <= 0.0:
         return NotMade("returns other than 0")

@@ -34,7 +34,7 @@ class RewardMonitor:
     def see(self, rewards: npt.NDArray[np.floating], n_updates: int) -> None:
         """Add the rewards of one step of the environments.
 
-        :param rewards: ``(n_envs,)``, as the algorithm gets them (scaled if VecNormalize scales them)
+        :param rewards: ``(n_envs,)``, as the critics see them: scaled, if VecNormalize or the algorithm scales them
         :param n_updates: gradient updates made so far, recorded with each point
         """
         self._seen.append(np.array(rewards))

@@ -217,6 +217,11 @@ class StockWatch:
         return normalizer is not None and normalizer.norm_reward
 
     @property
+    def reward_divisor(self) -> float:
+        """Return 1: Stable-Baselines3's algorithms do not scale rewards themselves."""
+        return 1.0
+
+    @property
     def encoder_is_shared(self) -> bool | None:
         """Return whether actor and critic share one encoder; None if there is no encoder."""
         return encoder_is_shared(*self._networks())

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -16,7 +17,13 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.common.numbers import to_integer
-from sb3_visual_td3.preflight.environment_checks import N_STEPS, check_environment, discounted_return
+from sb3_visual_td3.common.types import WatchedModel
+from sb3_visual_td3.preflight.environment_checks import (
+    N_STEPS,
+    RewardScaling,
+    check_environment,
+    discounted_return,
+)
 from sb3_visual_td3.preflight.findings import STATUSES, Examination
 from sb3_visual_td3.preflight.learner_checks import check_learner, random_states_kept
 from sb3_visual_td3.preflight.probes import PROBES, run_probes
@@ -70,15 +77,23 @@ def doctor(
         with random_states_kept(), _spaces_kept(model):
             gamma = float(getattr(model, "gamma", 0.99))
             normalizer = model.get_vec_normalize_env()
-            is_normalized = normalizer is not None and normalizer.norm_reward
+            vec_normalize_scales = normalizer is not None and normalizer.norm_reward
+            scaled_by: RewardScaling | None = None
+            if vec_normalize_scales:
+                scaled_by = "VecNormalize"
+            elif isinstance(model, WatchedModel) and model.reward_is_normalized:
+                scaled_by = "VisualTD3"
             with unobserved(env):
-                rollout = check_environment(env, examination, gamma, n_timesteps, n_steps, is_normalized, progress)
+                rollout = check_environment(env, examination, gamma, n_timesteps, n_steps, scaled_by, progress)
             progress("the settings")
             lengths = [length for length, _ in rollout.episodes()]
             episode_length = sum(lengths) / len(lengths) if lengths else None
             check_settings(model, examination, n_timesteps, episode_length)
-            if not is_normalized:
-                check_target_clamp(model, examination, discounted_return(rollout, gamma))
+            if scaled_by != "VecNormalize":
+                expected_return = discounted_return(rollout, gamma)
+                if scaled_by == "VisualTD3":  # it will divide the rewards by their mean magnitude
+                    expected_return /= float(np.abs(rollout.all_rewards()).mean()) or 1.0
+                check_target_clamp(model, examination, expected_return)
             if isinstance(model, OffPolicyAlgorithm):
                 check_learner(model, rollout, examination, progress)
                 if probes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -27,6 +27,9 @@ from sb3_visual_td3.preflight.rollouts import (
     random_actions,
     roll_out,
 )
+
+RewardScaling = Literal["VecNormalize", "VisualTD3"]
+"""What may scale the rewards of the environment before the critics see them."""
 
 N_STEPS = 2_000
 """The longest rollout has at most this many steps, unless the user gives another number."""
@@ -74,7 +77,7 @@ def check_environment(
     gamma: float,
     n_timesteps: int,
     n_steps: int,
-    rewards_are_normalized: bool,
+    rewards_scaled_by: RewardScaling | None,
     progress: Progress,
 ) -> Rollout:
     """Run all checks of an environment.
@@ -84,7 +87,7 @@ def check_environment(
     :param gamma: the model's discount per step, in [0, 1]
     :param n_timesteps: environment steps of the planned run
     :param n_steps: maximum number of steps of the longest rollout
-    :param rewards_are_normalized: whether VecNormalize scales the rewards in the training
+    :param rewards_scaled_by: what scales the rewards in the training; None if nothing does
     :param progress: function called with the name of each part
     :return: the longest rollout, for the checks of the learner
     """
@@ -94,7 +97,7 @@ def check_environment(
     rollout = _long_rollout(env, n_steps)
     check_observations(rollout, env.observation_space, examination)
     check_episodes(rollout, _time_limit_of(env), examination)
-    check_rewards(rollout, gamma, rewards_are_normalized, examination)
+    check_rewards(rollout, gamma, rewards_scaled_by, examination)
     _check_speed(rollout, env.num_envs, n_timesteps, examination)
     check_simulator(rollout, gym_env_of(env), examination)
     progress("paired rollouts")
@@ -390,12 +393,12 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
 # ---- rewards
 
 
-def check_rewards(rollout: Rollout, gamma: float, are_normalized: bool, examination: Examination) -> None:
+def check_rewards(rollout: Rollout, gamma: float, scaled_by: RewardScaling | None, examination: Examination) -> None:
     """Check that rewards are finite and vary, and that the returns have a size that networks can learn.
 
     :param rollout: steps with random actions and the unscaled rewards of the environment
     :param gamma: discount per step, in [0, 1]
-    :param are_normalized: whether VecNormalize scales the rewards before the learner sees them
+    :param scaled_by: what scales the rewards before the critics see them; None if nothing does
     :param examination: object that collects the results of the checks
     """
     rewards = rollout.all_rewards()
@@ -421,18 +424,22 @@ def check_rewards(rollout: Rollout, gamma: float, are_normalized: bool, examinat
         f"{share:.2%} of {rewards.size} rewards differ from the usual reward, {usual:g}",
         {"share_that_differs": round(share, 4)},
     )
-    _check_reward_scale(rollout, rewards, gamma, are_normalized, examination)
+    _check_reward_scale(rollout, rewards, gamma, scaled_by, examination)
     terms = _reward_terms(rollout)
     if terms:
         examination.passed("reward_terms", terms)
 
 
 def _check_reward_scale(
-    rollout: Rollout, rewards: NDArray[np.float64], gamma: float, are_normalized: bool, examination: Examination
+    rollout: Rollout,
+    rewards: NDArray[np.float64],
+    gamma: float,
+    scaled_by: RewardScaling | None,
+    examination: Examination,
 ) -> None:
     size, horizon = _size_and_horizon(rollout, rewards, gamma)
     expected = size * horizon
-    if are_normalized:
+    if scaled_by == "VecNormalize":
         examination.passed("reward_scale", {"return": round(expected, 4), "normalized": True})
         return
     if size == 0:
@@ -442,9 +449,18 @@ def _check_reward_scale(
         f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps add up to returns of {expected:.3g}; usual "
         f"without normalization are returns of {MIN_RETURN:g} to {LARGE_RETURN:g}"
     )
-    value = {"return": round(expected, 6), "normalized": False}
-    if not MIN_RETURN <= expected <= MAX_RETURN:
+    value = {"return": round(expected, 6), "normalized": scaled_by is not None}
+    is_far_off = not MIN_RETURN <= expected <= MAX_RETURN
+    if is_far_off and scaled_by == "VisualTD3":
+        remedy = (
+            "VisualTD3 can learn from these rewards, because it divides them by their mean magnitude (scale_rewards). "
+            "But look for a unit that changed, or a term without a weight: scaling hides it."
+        )
+        examination.found("reward_scale", evidence, value, "warning", remedy)
+    elif is_far_off:
         examination.found("reward_scale", evidence, value)
+    elif scaled_by == "VisualTD3":
+        examination.passed("reward_scale", value)
     else:
         examination.judge("reward_scale", expected > LARGE_RETURN, evidence, value, severity="warning")
 

@@ -159,7 +159,7 @@ class RunSettings:
 
     @property
     def reward_is_normalized(self) -> Setting | None:
-        """Return whether the critics see rewards scaled by VecNormalize; None if no source states it.
+        """Return whether the critics see scaled rewards; None if no source states it.
 
         VecNormalize scales rewards by default, so a ``normalize`` mapping without ``norm_reward`` means that rewards
         are scaled.

@@ -140,7 +140,7 @@ class RunManifest:
     :param hyperparams: hyperparameters by name, plain JSON values only
     :param encoder: kind of encoder; None if the policy has no encoder
     :param groups: names of the parameter groups
-    :param reward_is_normalized: whether the critic saw rewards scaled by VecNormalize; None if unknown
+    :param reward_is_normalized: whether the critic saw scaled rewards; None if unknown
     :param versions: versions by package name
     :param git: ``commit`` and ``dirty`` of the repository that the run was started in; None outside a repository
     :param machine: cpu, cores, memory, gpu, platform and python; empty in files of earlier versions

@@ -119,6 +119,7 @@ def batch_of(
     pad: int,
     pictures: Mapping[str, spaces.Box],
     prepare: Callable[[Observations], Prepared] | None,
+    reward_divisor: float = 1.0,
 ) -> Batch:
     """Make the batch of an update from a sample of a replay buffer.
 
@@ -127,6 +128,7 @@ def batch_of(
     :param pad: largest random shift of images, in pixels
     :param pictures: the spaces of the images among the observations, by key
     :param prepare: function that converts the observations once for all networks; None lets each network convert them
+    :param reward_divisor: number by which rewards, or n-step sums of them, are divided
     :return: the batch
     """
     shifted, next_shifted = (augmented(each, pad, pictures) for each in (data.observations, data.next_observations))
@@ -140,4 +142,5 @@ def batch_of(
         actions = actions.float()
     # For n-step replay, the discount is gamma**n_steps (when no early termination)
     discounts = gamma if data.discounts is None else data.discounts
-    return Batch(observations, actions, next_observations, data.dones, data.rewards, discounts, data.observations)
+    rewards = data.rewards if reward_divisor == 1.0 else data.rewards / reward_divisor
+    return Batch(observations, actions, next_observations, data.dones, rewards, discounts, data.observations)

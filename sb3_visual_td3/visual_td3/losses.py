@@ -1,6 +1,7 @@
-"""Compute the losses of critics and actor, and the range of returns that the sampled rewards allow.
+"""Compute the losses of critics and actor, the scale of the rewards, and the range of returns that they allow.
 
-The losses are pure functions of tensors, which ``VisualTD3.train`` calls; only :class:`TargetRange` has a state.
+The losses are pure functions of tensors, which ``VisualTD3.train`` calls. :class:`RewardScale` and :class:`TargetRange`
+have a state.
 
 Source: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods" (TD3), algorithm 1.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch as th
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 ActorObjective = Literal["q1", "min", "mean"]
@@ -100,6 +103,45 @@ def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th
     largest = th.finfo(rewards.dtype).max
     values = (rewards / (1.0 - discounts)).clamp(-largest, largest)
     return values.min().clamp(max=0.0), values.max().clamp(min=0.0)
+
+
+class RewardScale:
+    """Measure the mean magnitude of all rewards so far, by which the sampled rewards are divided.
+
+    The networks then learn from rewards of the order of 1, whatever the unit of the environment's rewards. Without
+    this, the same learning rate and the same ``pre_tanh_penalty`` are too large for one unit and too small for another.
+
+    Source: Fujimoto et al. 2025 (MR.Q), which takes the mean over the replay buffer.
+    """
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        """Sum of the magnitudes."""
+        self._n_rewards = 0
+
+    @property
+    def divisor(self) -> float:
+        """Return the mean magnitude of the rewards; 1 if there was no reward other than 0 yet."""
+        return self._total / self._n_rewards if self._total > 0.0 else 1.0
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no reward was added yet."""
+        return self._n_rewards == 0
+
+    def add(self, rewards: NDArray[np.floating]) -> None:
+        """Add rewards of any shape to the mean; NaN and infinite ones are left out."""
+        magnitudes = np.abs(rewards[np.isfinite(rewards)], dtype=np.float64)
+        self._total += float(magnitudes.sum())
+        self._n_rewards += magnitudes.size
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the sum of the magnitudes and the number of rewards."""
+        return {"total": self._total, "n_rewards": self._n_rewards}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`get_state` returned."""
+        self._total, self._n_rewards = float(state["total"]), int(state["n_rewards"])
 
 
 class TargetRange:

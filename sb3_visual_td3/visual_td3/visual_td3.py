@@ -43,7 +43,7 @@ from sb3_visual_td3.visual_td3 import checks, losses, policies
 from sb3_visual_td3.visual_td3.averaging import update_average
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, noise_for_n_envs, set_sigma
-from sb3_visual_td3.visual_td3.losses import TargetRange
+from sb3_visual_td3.visual_td3.losses import RewardScale, TargetRange
 from sb3_visual_td3.visual_td3.overlap import OverlappedLoop, check_can_overlap
 from sb3_visual_td3.visual_td3.param_groups import (
     GradClip,
@@ -102,6 +102,8 @@ class VisualTD3(TD3):
     :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder.
         ``predict``, evaluations, saved and exported policies use the average; exploration and learning use the
         actor, so the training is the same with an average and without. 0 is off
+    :param scale_rewards: True divides the rewards of each batch by the mean magnitude of all rewards so far, so that
+        the unit of the rewards does not matter. It has no effect if VecNormalize scales the rewards
     :raises ValueError: if an argument is out of range or names a group that the model does not have, or if ``overlap``
         is requested for an environment that steps in this process
 
@@ -175,6 +177,7 @@ class VisualTD3(TD3):
         precision: Precision | None = None,
         overlap: bool = False,
         policy_average: float | None = None,
+        scale_rewards: bool | None = None,
     ) -> None:
         advice = "TD3's actions are a Box with finite bounds (for discrete ones, use DQN)"
         with assertions_as_setting_errors(advice, about="action"):
@@ -221,6 +224,7 @@ class VisualTD3(TD3):
         self.precision = precision
         self.overlap = overlap
         self.policy_average = policy_average
+        self.scale_rewards = scale_rewards
         self.observers = []
         if _init_setup_model:
             self._setup_model()
@@ -240,6 +244,9 @@ class VisualTD3(TD3):
         # A model that was saved with overlap may be loaded in any environment, for example to be watched.
         if requested_at_load is None or "overlap" in requested_at_load:
             self._check_overlap()
+        if requested_at_load is not None and "_reward_scale" not in self.__dict__ and self.scale_rewards is None:
+            # An earlier version saved this model, whose critics have learned the values of unscaled rewards.
+            self.scale_rewards = False
         # A stock checkpoint, or a stock policy given as a class: our policies build the same networks for "td3".
         if self.policy_class in policies.OURS_FOR_STOCK:
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
@@ -271,6 +278,7 @@ class VisualTD3(TD3):
         # A loaded model keeps the range that it had found.
         self._target_range: TargetRange = self.__dict__.get("_target_range", TargetRange())
         self._target_range.limit = self.settings.target_q_clamp
+        self._reward_scale: RewardScale = self.__dict__.get("_reward_scale", RewardScale())
         self._setup_noise()
 
     def _resolve_settings(self) -> None:
@@ -372,7 +380,12 @@ class VisualTD3(TD3):
         """Sample a batch from the replay buffer; shift its images randomly and convert them once for all networks."""
         assert self.replay_buffer is not None
         replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-        return batch_of(replay_data, self.gamma, self.settings.random_shift, self._pictures, self._prepare)
+        if self._scales_rewards and self._reward_scale.is_empty:
+            # The buffer was filled before this model made a step, for example by load_replay_buffer().
+            self._reward_scale.add(self.replay_buffer.rewards[: self.replay_buffer.size()])
+        return batch_of(
+            replay_data, self.gamma, self.settings.random_shift, self._pictures, self._prepare, self.reward_divisor
+        )
 
     def update_critic(self, batch: Batch) -> th.Tensor:
         """Make one gradient step of the critics, and of a shared encoder, towards the TD targets.
@@ -748,6 +761,8 @@ class VisualTD3(TD3):
 
         The parameters are those of Stable-Baselines3's method.
         """
+        if self._scales_rewards:
+            self._reward_scale.add(reward)
         target: Any = self._overlapped_loop.pending
         if target is None:
             target = ValidTransitions(replay_buffer)
@@ -797,7 +812,21 @@ class VisualTD3(TD3):
 
     @property
     def reward_is_normalized(self) -> bool:
-        """Return whether the critic sees rewards that VecNormalize has scaled."""
+        """Return whether the critic sees scaled rewards, by VecNormalize or by ``scale_rewards``."""
+        return self._has_scaled_rewards or self.settings.scale_rewards
+
+    @property
+    def reward_divisor(self) -> float:
+        """Return the number by which ``scale_rewards`` divides the environment's rewards now; 1 if it does not."""
+        return self._reward_scale.divisor if self._scales_rewards else 1.0
+
+    @property
+    def _scales_rewards(self) -> bool:
+        return self.settings.scale_rewards and not self._has_scaled_rewards
+
+    @property
+    def _has_scaled_rewards(self) -> bool:
+        """Return whether VecNormalize has scaled the rewards already."""
         return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
 
     def describe(self) -> Description:
@@ -837,6 +866,7 @@ class VisualTD3(TD3):
             self._overlapped_loop.store_pending(self.replay_buffer)
         return {
             "target_range": self._target_range.get_state(),
+            "reward_scale": self._reward_scale.get_state(),
             "lr_scale": self.lr_scale,
             "n_updates_owed": self._overlapped_loop.n_updates_owed,
         }
@@ -846,12 +876,16 @@ class VisualTD3(TD3):
 
         :param state: the state that :meth:`get_state` returned
         """
-        self._target_range.set_state(state["target_range"])
+        if "reward_scale" not in state and self.scale_rewards is None:
+            # An earlier version made this snapshot: its critics have learned the values of unscaled rewards.
+            self.scale_rewards = False
+            self._resolve_settings()
+        self.roll_back(state)
         self.lr_scale = float(state.get("lr_scale", 1.0))  # states of earlier versions have none
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learned state that is not in the weights: the range of the rewards sampled so far.
+        """Restore the learned state that is not in the weights: the scale and the range of the rewards so far.
 
         ``lr_scale`` and the number of updates that are still due stay as they are, because a rollback does not change
         how far the training has come.
@@ -859,6 +893,8 @@ class VisualTD3(TD3):
         :param state: the state that an earlier :meth:`get_state` returned
         """
         self._target_range.set_state(state["target_range"])
+        if "reward_scale" in state:  # states of earlier versions have none
+            self._reward_scale.set_state(state["reward_scale"])
 
     # ---- saving and loading
 

@@ -51,7 +51,7 @@ def test_every_training_name_is_there_and_none_of_a_missing_group(make_model, tm
     of_actor_cnn = {name for name in owned if "actor_cnn" in name}
     assert set(scalars) & owned == (owned if encoder == "separate" else owned - of_actor_cnn)
     assert scalars[tags.ENCODER_IS_SHARED][-1][1] == float(encoder == "shared")
-    assert scalars[tags.REWARD_IS_NORMALIZED][-1][1] == 0.0
+    assert scalars[tags.REWARD_IS_NORMALIZED][-1][1] == 1.0
     assert scalars[tags.BUFFER_UTILIZATION][-1] == (60, pytest.approx(60 / 300, abs=0.01))
 
 
@@ -123,7 +123,7 @@ def test_run_json_describes_the_run(make_model, tmp_path):
     assert run.seed == 0
     assert run.encoder == "shared"
     assert run.groups == ("actor_mlp", "critic_cnn", "critic_mlp")
-    assert run.reward_is_normalized is False
+    assert run.reward_is_normalized is True
     assert run.hyperparams["critic_cnn_lr"] == "lin_1e-4"
     assert run.hyperparams["batch_size"] == 8
     assert run.hyperparams["train_freq"] == {"frequency": 1, "unit": "step"}

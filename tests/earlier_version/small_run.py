@@ -52,7 +52,7 @@ class TinyEncoder(BaseFeaturesExtractor):
         return self.layers(observations)
 
 
-def make_model():
+def make_model(scale_rewards=None):
     return VisualTD3(
         "CnnPolicy",
         StripesEnv(),
@@ -63,15 +63,16 @@ def make_model():
         learning_rate="lin_1e-3",
         actor_lr=1e-4,
         precision="fp32",
+        scale_rewards=scale_rewards,
         seed=0,
         device="cpu",
         policy_kwargs={"features_extractor_class": TinyEncoder, "net_arch": [8], "trunk_dim": 8},
     )
 
 
-def train(run_dir):
+def train(run_dir, scale_rewards=None):
     """Train with snapshots, or go on from the one that is there."""
     th.set_num_threads(1)
-    model = make_model()
+    model = make_model(scale_rewards)
     model.learn(N_STEPS, callback=SnapshotCallback(SNAPSHOT_EVERY, run_dir=run_dir, resume=True, keep=1, verbose=0))
     return model

@@ -42,6 +42,7 @@ def test_an_earlier_model_acts_as_it_did_and_learns_on(expected):
     assert model.n_steps == 3
     model.learn(20)
     assert model.num_timesteps == 20
+    assert not model.reward_is_normalized, "its critics have learned the values of unscaled rewards"
 
 
 def test_an_earlier_replay_buffer_is_replayed():
@@ -58,7 +59,10 @@ def test_an_earlier_killed_run_is_resumed_to_the_same_end(tmp_path, expected):
     model = train(tmp_path / "run")
     assert model.num_timesteps == 40
     assert_same_weights(model, expected)
+    # The earlier version did not scale rewards, and neither does the resumed run.
+    assert model.reward_divisor == 1.0
+    assert model.describe()["scale_rewards"] == (False, "argument")
 
 
-def test_a_run_that_begins_now_ends_with_the_same_weights(tmp_path, expected):
-    assert_same_weights(train(tmp_path / "run"), expected)
+def test_a_run_that_begins_now_without_later_features_ends_with_the_same_weights(tmp_path, expected):
+    assert_same_weights(train(tmp_path / "run", scale_rewards=False), expected)

@@ -84,6 +84,13 @@ def test_a_fault_of_the_environment_is_named_first(fault):
     assert ids(examination)[0] == expected
 
 
+def test_a_reward_scale_that_the_model_corrects_is_a_warning():
+    env = envs.Rewarded(envs.Dot(), lambda reward: 1e6 * reward)
+    for scale_rewards, severity in ((True, "warning"), (False, "problem")):
+        found = examine(model_on(env, scale_rewards=scale_rewards)).findings
+        assert [finding.severity for finding in found if finding.id == "reward_scale"] == [severity]
+
+
 def test_an_observation_that_is_not_finite_is_named_first():
     # CnnPolicy refuses floats, and a MlpPolicy takes them.
     model = model_on(envs.NotFinite(envs.Dot()), TD3, "MlpPolicy")

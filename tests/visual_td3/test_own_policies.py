@@ -248,7 +248,7 @@ class NoOptimizer(TD3Policy):
         (
             LeakingActor,
             ImageEnv,
-            "LeakingActor.make_actor gives the actor an encoder .* its own.*borrows_encoder",
+            "LeakingActor.make_actor creates an actor that would train its encoder.*borrows_encoder",
         ),
         (HalfAnOptimizer, ImageEnv, "HalfAnOptimizer: the critic's optimizer holds .* weights"),
         (NoOptimizer, VectorEnv, "NoOptimizer.actor .*optimizer=None: expected"),

@@ -18,6 +18,7 @@ ALL_OFF = {
     "actor_objective": "q1",
     "pre_tanh_penalty": 0.0,
     "target_q_clamp": False,
+    "scale_rewards": False,
     "max_grad_norm": {},
 }
 """The preset's additions to TD3's arithmetic."""

@@ -75,9 +75,10 @@ def are_finite(model):
 BARE = {
     "max_grad_norm": {},
     "target_q_clamp": False,
+    "scale_rewards": False,
     "policy_kwargs": {"net_arch": [16], "trunk_dim": None},
 }
-"""Without what may bear a huge number: LayerNorm trunks and clamped targets."""
+"""Without what may bear a huge number: LayerNorm trunks, clamped targets and scaled rewards."""
 
 
 @pytest.mark.parametrize(

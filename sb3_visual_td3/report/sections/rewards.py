@@ -52,7 +52,7 @@ class Rewards:
 
     :param terms: the logged terms of the reward, the term with the largest share first
     :param critic_range: smallest and largest reward that the critic was trained on; None if these were not logged
-    :param is_normalized: whether VecNormalize scaled these rewards; None if that was not logged
+    :param is_normalized: whether these rewards were scaled; None if that was not logged
     """
 
     terms: tuple[RewardTerm, ...]
@@ -103,7 +103,7 @@ def rewards_section(found: Rewards) -> Section:
     sentences: list[Sentence] = [_lead(found)]
     if found.critic_range is not None:
         low, high = found.critic_range
-        scaled = {True: ", scaled by VecNormalize", False: ", not scaled by VecNormalize", None: ""}
+        scaled = {True: ", which were scaled", False: ", which were not scaled", None: ""}
         sentences.append(
             (f"The critic was trained on rewards from {number(low)} to {number(high)}{scaled[found.is_normalized]}.",)
         )

@@ -58,4 +58,4 @@ def test_the_range_of_the_critics_rewards_is_reported() -> None:
     points = {tags.REWARD_MIN: [-2.0, -5.0], tags.REWARD_MAX: [1.0, 3.0], tags.REWARD_IS_NORMALIZED: [1.0, 1.0]}
     data = SeriesSet.of(Series(tag, np.array([1, 2]), np.array(v)) for tag, v in points.items())
     assert rewards(data).critic_range == (-5.0, 3.0)
-    assert "from -5 to 3, scaled by VecNormalize" in str(rewards_section(rewards(data)).sentences)
+    assert "from -5 to 3, which were scaled" in str(rewards_section(rewards(data)).sentences)

@@ -1,0 +1,139 @@
+"""The scale of the rewards: what is measured, when it is used, and that the unit of the rewards does not matter."""
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+
+from sb3_visual_td3 import GradientNormCallback, VisualTD3
+from sb3_visual_td3.health.reward_monitor import RewardMonitor
+from sb3_visual_td3.visual_td3.losses import RewardScale
+from tests.image_env import ImageEnv
+
+
+def weights(model):
+    return th.cat([weight.detach().flatten() for weight in model.policy.parameters()])
+
+
+class KeepsRewards:
+    """An observer that keeps the rewards of each batch."""
+
+    def __init__(self):
+        self.of_batches = []
+
+    def after_backward(self, update):
+        if update.network == "critic":
+            self.of_batches.append(update.values["rewards"].clone())
+
+    def after_clipping(self, update):
+        pass
+
+    def after_step(self, update):
+        pass
+
+
+def test_the_divisor_is_the_mean_magnitude_of_the_finite_rewards():
+    scale = RewardScale()
+    assert scale.is_empty
+    assert scale.divisor == 1.0
+    scale.add(np.zeros(3))
+    assert scale.divisor == 1.0, "rewards of 0 have no scale"
+    scale.add(np.array([[-6.0, 2.0], [np.nan, np.inf]], np.float32))
+    assert scale.divisor == pytest.approx(8.0 / 5)
+    copy = RewardScale()
+    copy.set_state(scale.get_state())
+    assert copy.divisor == scale.divisor
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**20])  # powers of two change no digit
+def test_the_unit_of_the_rewards_does_not_matter(make_model, unit):
+    settings = {"preset": "visual", "n_steps": 3}
+    plain = make_model(**settings).learn(60)
+    scaled = make_model(env=ImageEnv(reward_scale=unit), **settings).learn(60)
+    assert scaled.reward_divisor == unit * plain.reward_divisor
+    assert th.equal(weights(scaled), weights(plain))
+    off = make_model(env=ImageEnv(reward_scale=unit), scale_rewards=False, **settings).learn(60)
+    assert not th.equal(weights(off), weights(plain))
+
+
+def test_batches_have_the_rewards_of_the_buffer_divided_by_their_mean_magnitude(make_model):
+    model = make_model(env=ImageEnv(reward_scale=50.0)).learn(40)
+    kept = KeepsRewards()
+    model.observers.append(kept)
+    model.train(20, 64)
+    rewards = th.cat(kept.of_batches)
+    assert float(rewards.abs().mean()) == pytest.approx(1.0, rel=0.1)
+    stored = model.replay_buffer.rewards[: model.replay_buffer.size()]
+    assert model.reward_divisor == pytest.approx(np.abs(stored).mean(), rel=1e-6)
+
+
+def test_rewards_that_vec_normalize_scales_are_not_scaled_again(make_model):
+    env = VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False)
+    model = make_model(env=env).learn(40)
+    assert model.reward_divisor == 1.0
+    assert model.reward_is_normalized
+    without = make_model(env=VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False), scale_rewards=False).learn(40)
+    assert th.equal(weights(model), weights(without))
+
+
+def test_a_vec_normalize_for_observations_alone_leaves_the_rewards_to_the_model(make_model):
+    env = VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False, norm_reward=False)
+    assert make_model(env=env).learn(40).reward_divisor != 1.0
+
+
+def test_the_td3_preset_does_not_scale_rewards(make_model):
+    model = make_model(preset="td3", env=ImageEnv(reward_scale=50.0)).learn(40)
+    assert (model.reward_divisor, model.reward_is_normalized) == (1.0, False)
+    assert model.describe()["scale_rewards"] == (False, "td3")
+
+
+def test_the_scale_is_saved_with_the_model(make_model, tmp_path):
+    model = make_model().learn(40)
+    model.save(tmp_path / "model")
+    loaded = VisualTD3.load(tmp_path / "model", env=ImageEnv())
+    assert loaded.reward_divisor == model.reward_divisor != 1.0
+    assert loaded.describe()["scale_rewards"] == (True, "visual")
+
+
+def test_a_new_model_finds_the_scale_of_a_loaded_replay_buffer(make_model, tmp_path):
+    model = make_model(env=ImageEnv(reward_scale=50.0)).learn(40)
+    model.save_replay_buffer(tmp_path / "buffer")
+    new = make_model(env=ImageEnv(reward_scale=50.0))
+    new.set_logger(model.logger)
+    new.load_replay_buffer(tmp_path / "buffer")
+    new.train(1, 8)
+    assert new.reward_divisor == pytest.approx(model.reward_divisor, rel=1e-6)
+
+
+def test_overlap_measures_the_same_rewards(make_model):
+    models = [
+        make_model(env=SubprocVecEnv([ImageEnv]), preset="visual", overlap=overlap).learn(40)
+        for overlap in (False, True)
+    ]
+    assert models[0].reward_divisor == pytest.approx(models[1].reward_divisor, rel=0.2)
+    for model in models:
+        stored = model.replay_buffer.rewards[: model.replay_buffer.size()]
+        assert model.reward_divisor == pytest.approx(np.abs(stored).mean(), rel=1e-6)
+        model.env.close()
+
+
+def test_a_rollback_restores_the_scale(make_model):
+    model = make_model().learn(40)
+    state, before = model.get_state(), model.reward_divisor
+    model._reward_scale.add(np.array([1e9]))
+    assert model.reward_divisor > before
+    model.roll_back(state)
+    assert model.reward_divisor == before
+
+
+def test_alerts_see_the_rewards_as_the_critics_do(make_model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(RewardMonitor, "see", lambda monitor, rewards, n_updates: seen.append(rewards))
+    make_model(env=ImageEnv(reward_scale=1e6)).learn(60, callback=GradientNormCallback())
+    assert float(np.abs(seen[20:]).max()) < 10.0
+
+
+@pytest.mark.parametrize("value", ["yes", 1, 0.5])
+def test_only_true_and_false_are_accepted(make_model, value):
+    with pytest.raises(ValueError, match=r"scale_rewards=.*: expected True or False"):
+        make_model(scale_rewards=value)
