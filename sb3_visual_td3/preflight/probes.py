@@ -253,6 +253,9 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
     if "policy_average" in known:
         # The answer is read from the actor itself, because an averaged policy would follow late.
         given["policy_average"] = 0.0
+    if "scale_rewards" in known:
+        # The known values are those of the unscaled rewards.
+        given["scale_rewards"] = False
     if "ent_coef" in known:
         # The entropy bonus is part of a value. A small coefficient makes the values nearly equal to those of the
         # rewards.
