@@ -136,9 +136,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder for the event files (default: RUN_DIR/tb). If you have moved the event files, give the folder "
-        "that holds them now. If DIR and the event files are inside RUN_DIR, logging continues beside the event "
-        "files; otherwise they are copied to a new subfolder of DIR, and logging continues there",
+        help="folder for the event files (default: RUN_DIR/tb). If the run's event files are inside RUN_DIR and DIR "
+        "is, too, logging continues beside them. Otherwise they are copied to a new subfolder of DIR, and logging "
+        "continues there. If you have moved the event files, DIR must be the folder that holds them now",
     )
     parser.add_argument(
         "--without-logs",

@@ -204,11 +204,10 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
         # By type too, because 0 == False and 0 == 0.0.
         if not any(value is each or (type(value) is type(each) and value == each) for each in stock):
             raise ValueError(
-                f"{name}={value!r} needs a policy class that inherits from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
-                f"VisualMultiInputPolicy. {policy_class.__name__} inherits from {policy_class.__mro__[1].__name__}, so "
-                "it is trained exactly as Stable-Baselines3's TD3 trains it. Inherit from one of the first three "
-                "classes, and set learning rates by actor_lr and critic_lr, not by your own optimizers; or remove "
-                f"{name}"
+                f"{name}={value!r} does not work with {policy_class.__name__}, which inherits from "
+                f"{policy_class.__mro__[1].__name__} and is trained exactly as Stable-Baselines3's TD3 trains it. "
+                f"Remove {name}, or inherit from {_OURS}.VisualTD3Policy, VisualCnnPolicy or VisualMultiInputPolicy. "
+                "With these, actor_lr and critic_lr set the learning rates, not optimizers of your own"
             )
 
 

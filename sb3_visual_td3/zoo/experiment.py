@@ -89,13 +89,13 @@ POLICY = Kind(
     r"(stable_baselines3|sb3_contrib)\.[a-z0-9_]+\.policies|sb3_visual_td3\.visual_td3\.[a-z_]+",
 )
 PART = Kind(
-    "class of a policy's or a replay buffer's part",
+    "class for policies or replay buffers",
     (nn.Module, optim.Optimizer, BaseFeaturesExtractor, BaseBuffer, ActionNoise),
     r"torch\.nn\.modules\.(activation|linear)|torch\.optim(\.[a-z_0-9]+)?|stable_baselines3\.her\.her_replay_buffer"
     r"|stable_baselines3\.common\.(torch_layers|buffers|noise|sb2_compat\.rmsprop_tf_like)|sb3_visual_td3"
     r"|sb3_visual_td3\.(buffers|visual_td3)\.[a-z_]+",
 )
-"""Activation functions, optimizers, features extractors, replay buffers and noise."""
+"""Classes that hyperparameters may name: activations, optimizers, features extractors, replay buffers and noise."""
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)

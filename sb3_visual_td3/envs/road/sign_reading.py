@@ -20,7 +20,8 @@ from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, S
 STOP_LINE_M = 0.5
 """Distance of a stop line from the end of the lane before a junction."""
 _POLE_ASIDE_M = 1.2
-"""A pole stands this far to the right of the lane's edge; if no road leads straight on, of the line straight ahead."""
+"""A pole stands this far to the right of the edge of the lane that leads straight on. If no road leads straight on, it
+stands this far to the right of the approaching lane's centre line, extended across the junction."""
 _STRAIGHT_RAD = 0.6
 """A way through a junction that turns by less than this leads straight on."""
 _BEYOND_M = 6.0
