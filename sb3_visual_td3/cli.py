@@ -136,9 +136,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder for the event files (default: RUN_DIR/tb). If the run's event files are inside RUN_DIR and DIR "
-        "is, too, logging continues beside them. Otherwise they are copied to a new subfolder of DIR, and logging "
-        "continues there. If you have moved the event files, DIR must be the folder that holds them now",
+        help="folder for the event files (default: RUN_DIR/tb). With a folder outside RUN_DIR, the run's event files "
+        "are copied to a new subfolder of it, and logging continues there. If you have moved the event files, give "
+        "the folder that holds them now",
     )
     parser.add_argument(
         "--without-logs",

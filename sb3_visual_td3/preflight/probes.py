@@ -101,7 +101,7 @@ class ConstantReward(Probe):
         return 1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q value for the black picture, with the right value, 1."""
+        """Return a pair under the key ``value``: the critic's Q value for the black picture, and the right value, 1."""
         return {"value": (answer.value(BLACK), 1.0)}
 
 

@@ -533,7 +533,7 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    :param runs: the runs of the earlier files, in the order of the wall-clock times in them
+    :param runs: the runs found in the files that were read before, which began earlier; the list is extended
     :param file: the next file
     :param are_apart: whether runs that were trained at the same time are kept separate; otherwise they are combined
     """

@@ -487,8 +487,8 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
         or not all(is_digest(chunk) for chunk in array.chunks)
     ):
         raise ValueError(
-            f"the chunks of the array {array.path} are wrong: expected digests of chunks that together have "
-            f"{array.n_bytes} bytes"
+            f"the record of the array {array.path} is wrong: it has {len(array.chunks)} digests of chunks of "
+            f"{array.chunk_bytes} bytes, which do not fit an array of {array.n_bytes} bytes"
         )
     return array
 

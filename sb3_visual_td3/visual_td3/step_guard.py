@@ -43,11 +43,12 @@ class _Watched(NamedTuple):
 
 
 class StepGuard:
-    """Step optimizers, except if the loss or its gradient is not finite.
+    """Step the optimizers of a model, and refuse steps whose loss or gradient is not finite.
 
     :param device: the device of the networks
-    :param is_stock: True for Stable-Baselines3's updates. The guard then never raises an error. It skips a step only
-        on a CPU, and only if a callback handles non-finite numbers by ending the training or rolling it back
+    :param is_stock: False refuses such a step: it is skipped, and an error is raised unless a callback handles it. True
+        makes every step, as Stable-Baselines3 does, with one exception: on a CPU, the step is skipped if a callback
+        will end the training or roll it back
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:

@@ -134,7 +134,8 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
     counts = tuple(check_count("route_turns", end, 0, 1000) for end in (fewest, most))
     if lengths[0] > lengths[1] or counts[0] > counts[1]:
         raise ValueError(
-            f"route_length_m={length_m!r}, route_turns={turns!r}: expected the smaller value first; swap the two"
+            f"route_length_m={length_m!r}, route_turns={turns!r}: each is (smallest, largest); swap the "
+            "values of the one whose first value is the larger"
         )
     return RouteSettings("random", (lengths[0], lengths[1]), (counts[0], counts[1]))
 
