@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"sb3_visual_td3\..*\._\w+"),
     # What documented classes hold or inherit, and no page is about.
     (r"py:class", r"sb3_visual_td3\.report\.(hyperparam|run_settings|recommendation|sections).*"),
-    (r"py:class", r"sb3_visual_td3\.report\.analysis\.(Answer|RunSections)"),
+    (r"py:class", r"sb3_visual_td3\.report\.analysis\.(StatedProperty|RunSections)"),
     (r"py:class", r".*\.RestorableDrivingEnv"),
 ]
 
