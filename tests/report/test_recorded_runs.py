@@ -114,7 +114,7 @@ def test_the_report_of_the_first_carla_run_explains_the_cause_in_words(report: R
     text = (tmp_path / "out" / "report.md").read_text()
     assert "`alerts/gradient_explosion_critical` has 22 points, of which 17 are active and 5 are not." in text
     assert "`alerts/gradient_explosion_warning` has 8 points, of which 3 are active and 5 are not." in text
-    assert "413 episodes over 5,000 steps: 12.11 steps on average" in text
+    assert "413 episodes over 5,000 steps. Their mean length is 12.11" in text
     assert "**▲ Collapsed**" in text
     assert "Unknown: no `reward/` tag was logged" in text
     assert (
@@ -135,7 +135,7 @@ def test_the_report_says_that_the_clipped_runs_norms_are_after_clipping(report: 
         "n_stretches": 0,
         "longest_stretch": None,
     }
-    assert "seem to have been taken after clipping" in (tmp_path / "out" / "report.md").read_text()
+    assert "were probably measured after clipping" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_the_clipped_run_is_no_go_although_its_norms_are_small(report: Report, tmp_path: Path) -> None:

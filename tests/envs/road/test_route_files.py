@@ -89,7 +89,7 @@ def test_a_missing_file_is_named(tmp_path):
         (("circle", None, (200, 800), (0, 8)), "route='circle': expected 'loop'"),
         (("file", None, (200, 800), (0, 8)), "set both or neither"),
         (("random", "routes.xml", (200, 800), (0, 8)), "expected route='file' with a route_file"),
-        (("random", None, (800, 200), (0, 8)), "swap the two"),
+        (("random", None, (800, 200), (0, 8)), "swap the values"),
         (("random", None, 500, (0, 8)), "route_length_m=500: expected two numbers"),
         (("random", None, (200, 800), (0.5, 8)), "route_turns=0.5"),
         (("random", None, (1, 800), (0, 8)), "route_length_m=1: expected a number from 20"),
