@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +93,16 @@ CELLS = {
     "RGB, 64 x 64, learning rate 3e-4": _cell(3e-4, grayscale=False, image_size=64),
     "learning rate 1e-4, 128 x 128, 3 frames": _cell(1e-4, image_size=128, frame_stack=3),
 }
-_UNSCALED = {"scale_rewards": False}
+
+
+def _unscaled(name: str) -> Cell:
+    return replace(CELLS[name], arguments={"scale_rewards": False})
+
+
 COMPARISONS = {
-    "defaults, rewards not scaled": Cell({}, _UNSCALED),
-    "reward x 0.01, not scaled": Cell({"reward_scale": 0.01}, _UNSCALED),
-    "reward x 100, not scaled": Cell({"reward_scale": 100.0}, _UNSCALED),
+    "defaults, rewards not scaled": _unscaled("defaults"),
+    "reward x 0.01, not scaled": _unscaled("reward x 0.01"),
+    "reward x 100, not scaled": _unscaled("reward x 100"),
 }
 """Cells that show what ``scale_rewards`` does. They do not count in the last line of the table."""
 ALL = {**CELLS, **COMPARISONS}

@@ -7,6 +7,7 @@ comparable. A :class:`Drive` is an episode of a driving environment, an :class:`
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -69,7 +70,7 @@ class Drive(NamedTuple):
 Result = TypeVar("Result", Episode, Drive)
 
 
-class _Tally(Generic[Result]):
+class _Tally(ABC, Generic[Result]):
     """Sum up what happens in the evaluation episode that an environment is playing."""
 
     def __init__(self) -> None:
@@ -106,14 +107,14 @@ class _Tally(Generic[Result]):
     def add(self, info: dict[str, Any], is_done: bool) -> None:
         """Add what happened in one step, such as collisions, from the ``info`` of the step."""
 
+    @abstractmethod
     def result(self, reward: float, length: float, last_info: dict[str, Any]) -> Result:
-        """Return the result of the episode that has just ended; subclasses implement this.
+        """Return the result of the episode that has just ended.
 
         :param reward: return of the episode
         :param length: number of steps of the episode
         :param last_info: ``info`` of the last step of the episode
         """
-        raise NotImplementedError
 
 
 class _EpisodeTally(_Tally[Episode]):

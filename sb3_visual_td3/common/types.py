@@ -148,7 +148,7 @@ class WatchedModel(Protocol):
 
     @property
     def reward_divisor(self) -> float:
-        """Return the number by which the model divides the rewards that it gets from the environment; 1 for none."""
+        """Return the number by which the model divides the rewards; 1 if it leaves them unchanged."""
 
     @property
     def encoder_is_shared(self) -> bool | None:

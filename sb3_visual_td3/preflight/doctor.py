@@ -77,9 +77,8 @@ def doctor(
         with random_states_kept(), _spaces_kept(model):
             gamma = float(getattr(model, "gamma", 0.99))
             normalizer = model.get_vec_normalize_env()
-            vec_normalize_scales = normalizer is not None and normalizer.norm_reward
             scaled_by: RewardScaling | None = None
-            if vec_normalize_scales:
+            if normalizer is not None and normalizer.norm_reward:
                 scaled_by = "VecNormalize"
             elif isinstance(model, WatchedModel) and model.reward_is_normalized:
                 scaled_by = "VisualTD3"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -50,7 +51,7 @@ def picture(brightness: int) -> Picture:
     return np.full((SIZE, SIZE, 1), brightness, np.uint8)
 
 
-class Probe(gym.Env[Picture, NDArray[np.float32]]):
+class Probe(gym.Env[Picture, NDArray[np.float32]], ABC):
     """Show a black or a white picture, and end the episode after one action in [-1, 1].
 
     :ivar shows_both: whether the picture is white in half of the episodes
@@ -77,17 +78,17 @@ class Probe(gym.Env[Picture, NDArray[np.float32]]):
         """End the episode with the reward of this action."""
         return picture(self._brightness), self.reward(float(action[0])), True, False, {}
 
+    @abstractmethod
     def reward(self, action: float) -> float:
-        """Return the reward of an action; subclasses implement this."""
-        raise NotImplementedError
+        """Return the reward of an action."""
 
+    @abstractmethod
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the numbers that the model has learned, each with the right number; subclasses implement this.
+        """Return the numbers that the model has learned, each with the right number.
 
         :param answer: the trained model's Q values and actions
         :return: for each quantity, by name: the learned number, and the right number
         """
-        raise NotImplementedError
 
 
 class ConstantReward(Probe):

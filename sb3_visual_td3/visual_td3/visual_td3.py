@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.buffers.other_n_envs import for_n_envs
-from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segments
+from sb3_visual_td3.buffers.valid_transitions import INVALID, ValidTransitions, end_segments
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
@@ -244,9 +244,6 @@ class VisualTD3(TD3):
         # A model that was saved with overlap may be loaded in any environment, for example to be watched.
         if requested_at_load is None or "overlap" in requested_at_load:
             self._check_overlap()
-        if requested_at_load is not None and "_reward_scale" not in self.__dict__ and self.scale_rewards is None:
-            # An earlier version saved this model, whose critics have learned the values of unscaled rewards.
-            self.scale_rewards = False
         # A stock checkpoint, or a stock policy given as a class: our policies build the same networks for "td3".
         if self.policy_class in policies.OURS_FOR_STOCK:
             self.policy_class = policies.OURS_FOR_STOCK[self.policy_class]
@@ -254,6 +251,8 @@ class VisualTD3(TD3):
         checks.check_arguments(self.policy_class, self.__dict__)
         self._is_stock_policy = checks.is_stock(self.policy_class)
         self._resolve_settings()
+        if requested_at_load is not None and "_reward_scale" not in self.__dict__:
+            self._leave_rewards_unscaled()
         self._check_observations()
         checks.check_keywords(self.policy_class, self.policy_kwargs)
         with assertions_as_setting_errors(), buffer_chosen(self, self._resolved["preset"].value):
@@ -289,6 +288,16 @@ class VisualTD3(TD3):
         self._resolved = resolve(self.preset, default, self.__dict__, requested_policy_kwargs(self))
         self.settings = settings_of(self._resolved)
         self.policy_kwargs = dict(self.settings.policy_kwargs)
+
+    def _leave_rewards_unscaled(self) -> None:
+        """Turn off ``scale_rewards`` for a model or a snapshot of an earlier version, unless the user requests it.
+
+        The critics of such a model have learned the values of unscaled rewards.
+        """
+        if self.scale_rewards is None and self.settings.scale_rewards:
+            self.scale_rewards = False
+            self._resolved["scale_rewards"] = Resolved(False, "argument")
+            self.settings = settings_of(self._resolved)
 
     def _check_observations(self) -> None:
         """Refuse observations that our encoders cannot read; observations of a stock policy are not checked."""
@@ -762,7 +771,8 @@ class VisualTD3(TD3):
         The parameters are those of Stable-Baselines3's method.
         """
         if self._scales_rewards:
-            self._reward_scale.add(reward)
+            # The reward of a step in which the simulator failed is not real.
+            self._reward_scale.add(reward[[not info.get(INVALID) for info in infos]])
         target: Any = self._overlapped_loop.pending
         if target is None:
             target = ValidTransitions(replay_buffer)
@@ -813,20 +823,21 @@ class VisualTD3(TD3):
     @property
     def reward_is_normalized(self) -> bool:
         """Return whether the critic sees scaled rewards, by VecNormalize or by ``scale_rewards``."""
-        return self._has_scaled_rewards or self.settings.scale_rewards
+        return self._vec_normalize_scales or self.settings.scale_rewards
 
     @property
     def reward_divisor(self) -> float:
-        """Return the number by which ``scale_rewards`` divides the environment's rewards now; 1 if it does not."""
+        """Return the number by which ``scale_rewards`` divides the rewards now; 1 if it leaves them unchanged."""
         return self._reward_scale.divisor if self._scales_rewards else 1.0
 
     @property
     def _scales_rewards(self) -> bool:
-        return self.settings.scale_rewards and not self._has_scaled_rewards
+        """Return whether the model itself scales the rewards, because VecNormalize does not."""
+        return self.settings.scale_rewards and not self._vec_normalize_scales
 
     @property
-    def _has_scaled_rewards(self) -> bool:
-        """Return whether VecNormalize has scaled the rewards already."""
+    def _vec_normalize_scales(self) -> bool:
+        """Return whether VecNormalize scales the rewards."""
         return self._vec_normalize_env is not None and self._vec_normalize_env.norm_reward
 
     def describe(self) -> Description:
@@ -876,10 +887,8 @@ class VisualTD3(TD3):
 
         :param state: the state that :meth:`get_state` returned
         """
-        if "reward_scale" not in state and self.scale_rewards is None:
-            # An earlier version made this snapshot: its critics have learned the values of unscaled rewards.
-            self.scale_rewards = False
-            self._resolve_settings()
+        if "reward_scale" not in state:
+            self._leave_rewards_unscaled()
         self.roll_back(state)
         self.lr_scale = float(state.get("lr_scale", 1.0))  # states of earlier versions have none
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]

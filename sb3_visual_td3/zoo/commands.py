@@ -99,7 +99,7 @@ def _enjoy() -> None:
 
 
 def _check_display(arguments: Sequence[str]) -> None:
-    """Check for a display before slow imports begin, so that the error comes at once if there is none.
+    """Check for a display before slow imports begin, so that a missing display is reported at once.
 
     :param arguments: the flags of enjoy
     :raises UsageError: if there is no display

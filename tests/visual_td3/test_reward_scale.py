@@ -67,6 +67,20 @@ def test_batches_have_the_rewards_of_the_buffer_divided_by_their_mean_magnitude(
     assert model.reward_divisor == pytest.approx(np.abs(stored).mean(), rel=1e-6)
 
 
+class FailsOnce(ImageEnv):
+    """At its tenth step, the simulator fails: the reward of this step is not real."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.n_steps != 10:
+            return observation, reward, terminated, truncated, info
+        return observation, 1e6, False, True, {"invalid_transition": True}
+
+
+def test_the_reward_of_a_failed_simulator_step_does_not_count(make_model):
+    assert make_model(env=FailsOnce()).learn(40).reward_divisor < 10.0
+
+
 def test_rewards_that_vec_normalize_scales_are_not_scaled_again(make_model):
     env = VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False)
     model = make_model(env=env).learn(40)

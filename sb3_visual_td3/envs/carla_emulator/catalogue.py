@@ -380,7 +380,7 @@ def check_description(description: Any) -> str:
             )
     if type_id not in BLUEPRINTS:
         raise CallError(
-            f"invalid actor description '{shortened(type_id).strip(chr(39))}': expected the id of a blueprint; "
+            f"invalid actor description {shortened(type_id)}: expected the id of a blueprint; "
             "world.get_blueprint_library() lists all blueprints"
         )
     n_pixels = 1.0
