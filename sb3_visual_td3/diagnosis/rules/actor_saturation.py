@@ -80,7 +80,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         return None
     # The confidence rises from 0.55 at the threshold to 0.9 at a saturation of 0.95, which dead policies reach.
     confidence = 0.55 + 0.35 * min(1.0, (level - SATURATED) / 0.45)
-    evidence = [Evidence.last_of(saturation, f"mean of the last quarter {level:.2f}; healthy policies stay below 0.1")]
+    evidence = [Evidence.last_of(saturation, f"mean of the last quarter {level:.2f}; below 0.1 in most healthy runs")]
     pre_tanh = data[tags.PRE_TANH_ABS_MEAN].finite
     # tanh'(3) is 0.01: beyond 3 the tanh passes almost no gradient.
     if len(pre_tanh) and pre_tanh.values[-1] > 3.0:
