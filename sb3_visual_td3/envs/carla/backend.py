@@ -63,8 +63,8 @@ def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> st
     """Return the name of a weather, or raise an error if there is no such weather.
 
     :param weather: the user's value: a name of LiteDriving-v0's weathers, ``"random"``, or one of CARLA's presets.
-    :param presets: names of the presets of CARLA's client; None while the client is not imported, and every capitalised
-        name is then accepted.
+    :param presets: names of the presets of CARLA's client. None if the client is not imported yet: every name with a
+        capital first letter is then accepted.
     :raises ValueError: if there is no such weather.
     """
     if isinstance(weather, str):
@@ -153,7 +153,7 @@ class CarlaBackend:
         self._track: Track | RoutePath  # set by the first reset
         self._picture_view: PictureView | None = None
         self._pose: Pose | None = None
-        """The pose at which the vehicle was placed; None as soon as it may have moved."""
+        """The pose at which the vehicle was placed; None from the first step on, because the vehicle may have moved."""
         self._connection: Connection | None = None
         self._ego: Ego | None = None
         self._found_settings: Any = None
@@ -257,10 +257,10 @@ class CarlaBackend:
         return to_frame(self._image, self._mount.image_size, grayscale=self._mount.grayscale)
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return a picture of the scene for people.
+        """Return an image of the scene for human viewers, from a second camera.
 
-        The camera for people is created at the first call. If this call happens during an episode, the first image of
-        that camera comes with the next step, and the call returns the image of the policy's camera.
+        The first call creates this camera. If the first call comes in the middle of an episode, the camera has no image
+        until the next step, and the call returns the image of the policy's camera.
 
         :param height: height of the picture in pixels.
         :param width: width of the picture in pixels.
@@ -396,13 +396,14 @@ class CarlaBackend:
         return read_graph(self._opendrive, f"map {connection.map_name}")
 
     def _places(self, graph: LaneGraph) -> list[LanePlace] | None:
-        """Return the places at which random routes may start and end; None if any place is permitted."""
+        """Return the spawn points at which random routes may start and end; None means no restriction."""
         return places_on(graph, self._spawn_points) if self._scenery.spawn == "points" else None
 
     def _start_index(self, position: float) -> int:
         """Return the index of the track's point at which the episode starts.
 
-        :param position: a fraction in [0, 1), of the track's points or of the permitted spawn points.
+        :param position: number in [0, 1) that selects one of the track's points, or one of the permitted spawn points:
+            0 selects the first, 0.5 the one in the middle.
         """
         if self._starts is None:
             return int(position * len(self._track.points_m)) % len(self._track.points_m)
@@ -423,7 +424,7 @@ class CarlaBackend:
         self._weather_set = weather
 
     def _move_others(self, dt_s: float) -> None:
-        """Move the other cars and the pedestrians for the next ticks."""
+        """Set the positions of the other cars and the motion of the pedestrians for the next ``dt_s`` seconds."""
         connection, _ = self._connected()
         if self._scenery.n_walkers:
             self._walkers.walk(connection, self._street)
@@ -442,17 +443,17 @@ class CarlaBackend:
         self._cars.show(connection)
 
     def _is_closed(self, segment: int) -> bool:
-        """Return whether other cars must stop at the end of a lane: the server's light there is red or yellow."""
+        """Return whether other cars must stop at the end of a lane because the traffic light there is red or yellow."""
         _, ego = self._connected()
         for light, name in self._street.lights_at(segment):
             self._street.show(light, ego.light_colour(name))
         return self._street.is_closed(segment)
 
     def _follow(self, reading: Reading, dt_s: float) -> None:
-        """Record collisions and red lights of the vehicle during the last ticks.
+        """Update the position, the collisions and the red lights of the vehicle after some ticks.
 
-        :param reading: the vehicle's motion and images after these ticks.
-        :param dt_s: duration of these ticks in seconds.
+        :param reading: the vehicle's motion and images after the ticks.
+        :param dt_s: total duration of the ticks in seconds.
         """
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)

@@ -67,9 +67,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param n_cars: number of other cars, 0 to 20. On the closed route they drive in both directions. On routes to a goal
         they drive on the whole map and choose their way at junctions; a short map has fewer cars. This package drives
         the cars, not CARLA's Traffic Manager.
-    :param traffic_lights: True if the lights of the server's map count: the vehicle pays for each red light that it
-        runs, and waiting at a red light is not idling. The simulator shows its lights in any case. Only colour frames
-        (``grayscale=False``) show which lamp is on.
+    :param traffic_lights: True if the task includes the traffic lights of the server's map: running a red light costs
+        reward, and waiting at a red light is not idling. The simulator shows its lights in either case. Only colour
+        frames (``grayscale=False``) show which lamp is on.
     :param n_walkers: number of pedestrians who cross the route, 0 to 50. They are CARLA's walkers, and cross at the
         same places and by the same rules as in ``LiteDriving-v0``.
     :param spawn: starting places of the episodes. On the closed route: ``"route"`` anywhere on the route, ``"points"``
@@ -318,11 +318,11 @@ class CarlaDrivingEnv(DrivingEnv):
             return self._invalid_step(str(failure))
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return a picture of the scene for people; the previous picture if the simulator has failed.
+        """Return an image of the scene for human viewers; the previous image if the simulator has failed.
 
         After a failure of the simulator, the next step ends the episode.
 
-        :return: ``(height, width, 3) uint8``, RGB; None in other modes than ``"rgb_array"``.
+        :return: ``(height, width, 3) uint8``, RGB; None unless ``render_mode="rgb_array"``.
         """
         try:
             return super().render()
@@ -332,9 +332,11 @@ class CarlaDrivingEnv(DrivingEnv):
             return super().render()
 
     def _invalid_step(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Return the result of a step in which the simulator failed; it ends the episode.
+        """Return the result of a step in which the simulator failed: ``truncated=True`` ends the episode.
 
-        :param reason: why the simulator failed, for the info.
+        The observation is the last one, and the reward is 0.
+
+        :param reason: why the simulator failed; the result contains it as ``info["simulator_failure"]``.
         """
         self._is_driving, self._failure_reason = False, ""
         info = {

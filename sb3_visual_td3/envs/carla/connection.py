@@ -172,8 +172,9 @@ class Connection:
     def _first_tick(self) -> int:
         """Advance the world by one tick, or by more ticks if the client misses the first ticks.
 
-        A new client subscribes to ticks asynchronously. If it misses the tick that it requested, ``world.tick()`` waits
-        for it until the timeout. The first timeouts are short, so that connecting stays fast.
+        A new client subscribes to ticks asynchronously. If the server ticks before the client is subscribed, the client
+        misses this tick, and ``world.tick()`` waits in vain until its timeout. The first timeouts are short, so that
+        connecting stays fast.
         """
         for timeout_s in _FIRST_TICK_TIMEOUTS_S:
             if timeout_s < self._timeout_s:

@@ -25,7 +25,8 @@ except ModuleNotFoundError as error:  # on Windows
     raise ImportError("CarlaDriving-v0 needs Linux: it locks the ports of servers with flock") from error
 
 PORTS_PER_SERVER = 4
-"""The distance between the RPC ports of two servers: CARLA uses three ports in a row, RPC, streams and secondary."""
+"""Difference between the RPC ports of two servers. A server uses three consecutive ports (RPC, streams and secondary);
+the fourth port stays free."""
 MAX_SERVERS = 64
 _MAX_PORT = 65_532
 # A killed process keeps its locks until the kernel has removed it.
@@ -37,7 +38,7 @@ _PRIVATE_MODE = 0o700
 
 
 class PortLease:
-    """Hold the exclusive right to use a server's port among this user's environments on this machine.
+    """Reserve a server's port for one environment: no other environment of this user on this machine can lease it.
 
     :param port: the leased port.
     :param lock: the file descriptor that holds the lock.
@@ -101,7 +102,7 @@ def lease_running(host: str, ports: Iterable[int]) -> PortLease:
 
 
 def lease_free(first_port: int) -> PortLease:
-    """Lease a port on this machine on which a server can be started.
+    """Lease a free port of this machine, so that a server can be started on it.
 
     :param first_port: the port to try first; then every fourth port above it is tried.
     :return: the lease.
@@ -161,11 +162,11 @@ def _open_folder() -> tuple[int, Path]:
     """Open the folder of the leases, which is the same for all processes of this user.
 
     The folder lies in the folder for temporary files, where any user of the machine can create anything under any name,
-    such as a link to one of this user's files. So only a folder that this user owns and that no other user can write to
-    is used. If another user has taken the name, the next numbered name is used.
+    such as a link to one of this user's files. This function therefore accepts only a folder that this user owns and
+    that no other user can write to. If the path is another user's, the function tries the next numbered name.
 
     :return: the folder's file descriptor and its path.
-    :raises SimulatorUnusableError: if all names are taken.
+    :raises SimulatorUnusableError: if the function accepts none of the names.
     """
     base = Path(tempfile.gettempdir()) / f"sb3_visual_td3-{os.geteuid()}"
     names = [base, *(base.with_name(f"{base.name}-{number}") for number in range(1, _MAX_FOLDERS))]
@@ -183,7 +184,7 @@ def _open_private(path: Path) -> int | None:
     """Create a folder if it does not exist, and open it.
 
     :param path: the folder.
-    :return: the folder's file descriptor; None if the folder does not belong to this user.
+    :return: the folder's file descriptor; None if the path is not a folder, or if this user does not own the folder.
     """
     for _ in range(_MAX_ATTEMPTS):
         with contextlib.suppress(FileExistsError):
@@ -210,9 +211,9 @@ def _open_lock(folder: int, name: str, path: Path) -> int | None:
     :param folder: the file descriptor of the folder.
     :param name: the name of the file.
     :param path: path of the file, for the message.
-    :return: the file's descriptor; None if the caller should try again: something else had the name and was removed, or
-        the folder has just been removed.
-    :raises SimulatorUnusableError: if something else has the name and cannot be removed.
+    :return: the file's descriptor. None if the caller must try again, because this function has deleted a link or
+        another unsuitable file of this name, or because another process has just deleted the folder.
+    :raises SimulatorUnusableError: if an unsuitable file of this name cannot be deleted.
     """
     # O_NOFOLLOW: a link could lead to one of the user's files. O_NONBLOCK: opening a named pipe would block.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -35,7 +35,7 @@ _LOG = logging.getLogger("sb3_visual_td3")
 TESTED_VERSION = "0.9.16"
 """The version of CARLA that this package was tested with."""
 SUPPORTED_VERSIONS = ("0.9.13", "0.9.14", "0.9.15", TESTED_VERSION)
-"""Versions whose client may be installed."""
+"""Versions of CARLA's client that this package supports."""
 _MAX_RESPONSE_BYTES = 65_536
 # Every response to the probe begins with these bytes of msgpack: an array of four, 1 (a response), call id 1, nil (no
 # error). The probe is [0, 1, "version", [[false]]]: a request, call id 1, the function, [is asynchronous] and no
@@ -58,8 +58,8 @@ def server_version(host: str, port: int, timeout_s: float) -> str:
     :param port: the server's RPC port.
     :param timeout_s: longest wait for the response in seconds, above 0.
     :raises SimulatorAbsentError: if nothing listens on the port; a starting server may listen later.
-    :raises SimulatorLostError: if the connection is closed or reset before the response, as by a server that dies or is
-        still starting, or if no response comes in time.
+    :raises SimulatorLostError: if no response comes in time, or if the connection is closed before the response, for
+        example because the server is still starting or is ending.
     :raises SimulatorUnusableError: if the host is unknown, or the program on the port does not speak CARLA's protocol.
     :raises ImportError: if the extra ``carla`` is not installed.
     """
@@ -118,7 +118,7 @@ def wait_for_server(
     :param host: name or address.
     :param port: the server's RPC port.
     :param timeout_s: longest wait in seconds, above 0.
-    :param is_starting: whether the server may still be starting. Otherwise one probe decides.
+    :param is_starting: whether the server may still be starting. If False, the server is probed only once.
     :param check: function that is called before each further probe; it raises an error to end the wait early.
     :return: the version.
     :raises SimulatorLostError: if nothing listens on the port, or the server does not answer. For a starting server
@@ -234,7 +234,7 @@ _SIGNAL_EXIT_CODE = 128
 
 
 class Simulator:
-    """Run a simulator. It ends with :meth:`stop`, or with the process that started it, even if that process is killed.
+    """Run a simulator until :meth:`stop` is called or this process ends, even if this process is killed.
 
     :param command: the command; see :func:`~sb3_visual_td3.envs.carla.settings.launch_command`.
     :param port: RPC port of the simulator.
@@ -348,7 +348,7 @@ class Server:
         self._shared_address = address
 
     def ensure(self) -> Address:
-        """Return the address of a server that answers; a simulator that this object manages is started if necessary.
+        """Return the address of a server that answers. If this object manages a simulator, start it if necessary.
 
         :raises SimulatorLostError: if the simulator does not start or does not answer.
         :raises SimulatorUnusableError: if the simulator cannot be used as requested.
@@ -380,8 +380,9 @@ class Server:
     def restart(self) -> None:
         """End the simulator if this object started it; the next :meth:`ensure` starts a new simulator.
 
-        Another environment's server, which this object may use, keeps running. But if the settings have a command, this
-        object stops using that server, and the next :meth:`ensure` starts a simulator of its own.
+        If this object uses the server of another environment, that server keeps running. If the settings contain a
+        command that starts a simulator, this object leaves that server, and the next :meth:`ensure` starts its own
+        simulator. Without such a command, this object continues to use that server.
         """
         if self.settings.command is not None:
             self._shared_address = None

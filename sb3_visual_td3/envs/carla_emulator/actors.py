@@ -1,8 +1,8 @@
 """Simulate the actors of the emulated world: vehicles, walkers and sensors, how they move, and how they collide.
 
-Vehicles drive by the embedded world's model, with the values of their blueprint. Transforms and velocities are in
-CARLA's left-handed coordinates (y to the right); ``Motion``, ``Pose`` and ``OrientedBox`` are in the embedded world's
-right-handed coordinates (y to the left).
+Vehicles use the vehicle dynamics of the embedded world, the simulator of ``LiteDriving-v0``. Size, mass and limits
+depend on the vehicle's blueprint. Transforms and velocities are in CARLA's left-handed coordinates (y to the right);
+``Motion``, ``Pose`` and ``OrientedBox`` are in the embedded world's right-handed coordinates (y to the left).
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Actor:
     """The transform relative to the parent, or in the world if there is no parent."""
     parent: Actor | None = None
     stream_id: int | None = None
-    """The stream of a sensor's measurements; None if the server measures nothing for this actor."""
+    """Number of the stream with a sensor's measurements; None if the server sends no measurements of this actor."""
     stream_port: int = 0
     next_measurement_s: float = 0.0
     """The simulated time of a sensor's next measurement."""
 
     last_state: StoredState | None = field(default=None, init=False, repr=False)
-    """The state of the last tick; None if the actor was moving."""
+    """The packed state of the last tick, which is sent again while the actor stands still; None if it was moving."""
 
     velocity = ZERO
     acceleration = ZERO
@@ -193,7 +193,7 @@ class Walker(Actor):
     def place(self, transform: Transform, speed_mps: float) -> None:
         """Put the walker at the place that the client's navigation has computed for this tick.
 
-        The walker stops if no place follows in the next tick.
+        The walker stops if the client sends no new place in the next tick.
 
         :param transform: place and direction on the ground.
         :param speed_mps: speed that the walker reports, in m/s.
@@ -269,7 +269,7 @@ class Vehicle(Actor):
     motion: Motion = field(default_factory=lambda: Motion(0.0, 0.0, 0.0, 0.0, 0.0))
     control: VehicleControl = field(default_factory=VehicleControl)
     ackermann: AckermannControl | None = None
-    """The steering angle and speed that the vehicle's controls follow; None if a client sets the controls."""
+    """Steering angle and speed that the vehicle keeps; None if the client controls pedals and steering itself."""
     has_physics: bool = True
     constant_mps: float | None = None
     """The forward speed that the vehicle keeps regardless of its pedals; None if the pedals control the speed."""
@@ -424,7 +424,7 @@ class Vehicle(Actor):
         self.yaw_rate_rad_s = math.remainder(self.motion.yaw_rad - before.yaw_rad, 2.0 * math.pi) / dt_s
 
     def _rests(self, dt_s: float) -> bool:
-        """Return whether the last tick changed nothing, and nothing that could move the vehicle has changed since."""
+        """Return whether the vehicle stays at rest: the last tick changed nothing, and no input has changed since."""
         if self._at_rest is None or not self.has_physics or self.ackermann is not None:
             return False
         motion, control, constant_mps, last_dt_s = self._at_rest
@@ -513,8 +513,8 @@ class Hit(NamedTuple):
 class Collisions:
     """Find the collisions of each tick and stop the vehicles that cause them.
 
-    A vehicle that drives into another actor stops where it is. While it keeps pushing against the actor, each tick
-    moves it back to its place one tick before and sends an event. It can move away from the actor freely.
+    A vehicle that drives into another actor stops where it is. While the vehicle keeps pushing against the actor, each
+    tick moves the vehicle back to its place one tick before, and sends an event. The vehicle can move away freely.
     """
 
     def __init__(self) -> None:

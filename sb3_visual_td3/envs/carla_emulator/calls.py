@@ -400,7 +400,7 @@ class WorldCalls:
         return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
     def on_get_required_files(self, folder: str = "", *_: Any) -> list[str]:
-        """Return the name of the navigation file if the client asks for its folder, otherwise an empty list."""
+        """Return the required files of a folder: the navigation file in the navigation folder, none elsewhere."""
         return [self._sim.navigation_name] if folder == NAVIGATION_FOLDER else []
 
     def on_request_file(self, name: str) -> bytes:
@@ -503,8 +503,8 @@ _NOT_RECORDED = "The emulator records nothing"
 # these prefixes, with two exceptions.
 _VOID_PREFIXES = ("set_", "apply_", "add_", "load_", "unload_", "copy_", "enable_", "disable_", "freeze_", "reset_")
 _NOT_VOID = {"set_episode_settings", "add_traffic_manager_running"}
-# rpc/Command.h: a batch is a list of variants, whose index in 0.9.16 identifies the command. 0, 1 and 2 were verified
-# with the client, the others come from the source.
+# Each command of a batch is [type number, fields]. The numbers are the indices of the variant in CARLA 0.9.16's
+# rpc/Command.h. 0, 1 and 2 were verified with the client, the others come from the source.
 _SPAWN, _DESTROY = 0, 1
 _COMMANDS = {
     2: "apply_control_to_vehicle",
@@ -522,7 +522,7 @@ _COMMANDS = {
     19: "set_actor_location",
     21: "set_traffic_light_state",
 }
-"""The call to which each command of a batch is equivalent, by the command's index."""
+"""Maps the type number of a batch command to the name of the call that does the same."""
 _REMARKS = {name: f"the call {name} is accepted and changes nothing" for name in _IGNORED}
 _REMARKS |= {name: f"the call {name} is accepted, but nothing is recorded" for name in _RECORDER}
 _REMARKS |= {name: f"the call {name} returns an empty list" for name in _EMPTY_LISTS if name not in _SILENT}
@@ -613,7 +613,10 @@ class Calls:
                 raise CallError(f"unable to destroy actor {actor_id}: not found")
             return actor_id
         if index not in _COMMANDS:
-            raise CallError(f"the emulator does not support the batch command {index}")
+            raise CallError(
+                f"the emulator does not support batch commands of type {index} (as numbered in CARLA's rpc/Command.h); "
+                "leave out this command"
+            )
         self._handlers[_COMMANDS[index]](*fields)
         return actor_id
 

@@ -103,7 +103,7 @@ class Face(NamedTuple):
     shade: float
     block: Block
     distance_m: float
-    """The distance of the whole actor, which orders the drawing."""
+    """Distance from the camera to the actor. The faces of far actors are painted first."""
 
 
 def _blocks_of(actor: Actor) -> list[Block]:
@@ -293,7 +293,7 @@ def _paint_face(
 
 
 def _carve_depth(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
-    """Write the depth of a face into a depth image, in place, where the face is nearer than what is drawn there.
+    """Write the depth of a face into a depth image, in place, where the face is nearer than the depth in the image.
 
     :param depth_m: the depth image, ``(height, width)``, in metres.
     :param face: the face, which is flat.
@@ -396,9 +396,9 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
 
 
 def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
-    """Return whether the embedded world's camera suffices for an actor: it can draw the actor, or need not do so.
+    """Return False for a visible actor that the embedded world's camera cannot draw, such as a truck; otherwise True.
 
-    It need not draw an actor that has no shape or is too far away to be seen.
+    An actor is invisible if it has no shape or is too far away.
     """
     if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
         return True
@@ -469,7 +469,7 @@ def _free_image(
     things: Sequence[Actor],
     tick: int,
 ) -> NDArray[np.uint8]:
-    """Return the image of a camera with any transform, ``(height, width, 4) uint8``, BGRA.
+    """Return the image of a camera at any position and rotation, ``(height, width, 4) uint8``, BGRA.
 
     :param kind: the number by which CARLA's protocol identifies the kind of camera.
     :param size: height and width.
@@ -507,7 +507,7 @@ def _free_image(
 def _free_picture(
     camera: FreeCamera, scene: Scene, sky: Sky | None, transform: Transform, faces: Sequence[Face], tick: int
 ) -> NDArray[np.uint8]:
-    """Return an RGB camera's image, ``(height, width, 4) uint8``, BGRA."""
+    """Return the colour image of a camera at any position and rotation, ``(height, width, 4) uint8``, BGRA."""
     picture = tint_by_kind(camera.grey(scene, transform), camera.paved(scene, transform), camera.is_sky)
     if sky is not None:
         # Light as a factor (gain) and haze as an addition (veil) per pixel; the sky has its own light and no haze.

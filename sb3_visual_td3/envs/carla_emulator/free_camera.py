@@ -38,17 +38,18 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Hold a range of picture rows, and a mask of the pixels in them that are drawn from one level of the ground.
+    """Define which pixels of some picture rows are drawn from one resolution of the ground raster.
 
     The picture is drawn at twice the camera's resolution. The ground raster is stored at several resolutions, called
-    levels.
+    levels, as in a mipmap.
     """
 
     level: int
+    """Level of the ground raster: 0 is the finest, and each level has half the resolution of the one before."""
     first_row: int
     last_row: int
     mask: NDArray[np.bool_]
-    """True for the pixels that are drawn from ``level``, ``(last_row - first_row, columns) bool``."""
+    """True for the pixels that are drawn from this level of the raster, ``(last_row - first_row, columns) bool``."""
 
 
 class FreeCamera:
@@ -81,13 +82,13 @@ class FreeCamera:
         self.distances_m = self._depth_m * np.sqrt(forward**2 + right**2 + up**2).astype(np.float32)
         """Length of each pixel's ray up to the ground or the sky in metres, ``(height, width) float32``."""
         self.sides = (right / np.maximum(np.abs(forward), 1e-6)).astype(np.float32)
-        """Tangent of each pixel's angle to the side, ``(height, width) float32``."""
+        """Tangent of each pixel's horizontal angle to the heading, positive to the right, ``(height, width)``."""
         # As in the embedded world's camera, an image row shows one height of the panorama from edge to edge: the row
         # follows from up / forward. Far to the side, where forward approaches 0, forward is limited from below.
         along = np.maximum(forward, _MIN_FORWARD * np.hypot(forward, right)) + 1e-9
         self._sky_rows = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1).astype(np.float32)
         self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
-        self._strips = self._lay_out()
+        self._strips = self._choose_levels()
         self._panorama_tags: tuple[str, NDArray[np.uint8]] | None = None
         """The name of the last scene, and its panorama as semantic tags."""
 
@@ -155,12 +156,13 @@ class FreeCamera:
         axis, right, up = self._axes
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
-    def _lay_out(self) -> list[_Strip]:
-        """Choose for each sample of the picture the level of the ground whose pixels are about as large as the sample.
+    def _choose_levels(self) -> list[_Strip]:
+        """Choose for each part of the picture the resolution (mipmap level) of the ground raster to draw it from.
 
-        A sample is a part of a pixel of the picture. The levels are resolutions of the ground raster, as in a mipmap.
+        The picture is drawn with several samples per pixel. Each sample is drawn from the level whose texels are about
+        as large as the area of the ground that the sample shows.
 
-        :return: for each level that is used, the range of rows and the mask of the samples that are drawn from it.
+        :return: for each level that is used, the rows and the samples that are drawn from this level.
         """
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):

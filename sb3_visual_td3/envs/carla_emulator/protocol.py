@@ -58,7 +58,7 @@ _REPR.maxstring = _REPR.maxother = 60
 
 
 class CallError(Exception):
-    """Make a call fail: the client raises a RuntimeError with this error's text."""
+    """Signal that a call has failed: the server sends the text of this error, and the client raises a RuntimeError."""
 
 
 class Call(NamedTuple):
@@ -158,22 +158,22 @@ def response(call_id: int, result: Any) -> bytes:
 
 
 def value(result: Any) -> list[Any]:
-    """Return the result of a call that succeeded and returns a value."""
+    """Return the encoded result of a successful call that has a return value."""
     return [[1, result]]
 
 
 def void() -> list[Any]:
-    """Return the result of a call that succeeded and returns nothing."""
+    """Return the encoded result of a successful call that has no return value."""
     return [[False]]
 
 
 def failure(text: str) -> list[Any]:
-    """Return the result of a call that failed and would have returned a value."""
+    """Return the encoded error of a failed call whose function has a return value."""
     return [[0, [text]]]
 
 
 def void_failure(text: str) -> list[Any]:
-    """Return the result of a call that failed and returns nothing."""
+    """Return the encoded error of a failed call whose function has no return value."""
     return [[True, [text]]]
 
 
@@ -210,7 +210,7 @@ _ACTIVE = 1
 _VEHICLE = struct.Struct("<3f3?ifB?IB")
 SPEED_LIMIT_KMH = 50.0
 """The speed limit that vehicles report on maps without speed limits."""
-_GREEN_LIGHT = 2  # also of a vehicle that is at no light
+_GREEN_LIGHT = 2  # also reported by a vehicle that is at no light
 _REVERSE_GEAR, _FIRST_GEAR = -1, 1
 
 # Larger values are mistakes of a client. They are refused, because float32 arithmetic on them would yield inf and NaN.
@@ -298,14 +298,14 @@ class AckermannControl(NamedTuple):
     steer_rad: float = 0.0
     """Angle of the front wheels, positive to the right."""
     steer_rad_s: float = 0.0
-    """Speed at which the wheels turn; 0 sets no limit. The emulator ignores it, because its wheels follow the steering
-    with their own lag."""
+    """Largest steering rate of the front wheels in rad/s; 0 means no limit. The emulator ignores this value: its vehicle
+    model has its own steering delay."""
     speed_mps: float = 0.0
     """The speed to reach and keep; negative in reverse."""
     acceleration_mps2: float = 0.0
-    """Largest acceleration and deceleration on the way to this speed; 0 sets no limit."""
+    """Largest acceleration and deceleration on the way to this speed; 0 means no limit."""
     jerk_mps3: float = 0.0
-    """The change of the acceleration, which the emulator ignores."""
+    """Largest rate of change of the acceleration in m/s^3. The emulator ignores this value."""
 
 
 def stream_token(stream_id: int, port: int) -> bytes:

@@ -95,8 +95,9 @@ class Console:
 class Acceptor:
     """Accept connections, and refuse them while the process has no file descriptors left.
 
-    A pending connection that is not accepted would make the selector return again and again. So one descriptor is kept
-    in reserve: it is released to accept each surplus connection, which is then closed at once.
+    A pending connection that is not accepted would make the selector return again and again. To refuse a connection,
+    the server must accept and close it, which takes a file descriptor. The acceptor therefore keeps an unused socket
+    open, and closes it when a connection must be refused.
 
     :param listener: a listening socket.
     :param console: console to which refusals are reported.
@@ -128,7 +129,7 @@ class Acceptor:
         return connection
 
     def close(self) -> None:
-        """Release the file descriptor kept in reserve."""
+        """Close the unused socket that is kept for refusing connections."""
         if self._reserve is not None:
             self._reserve.close()
 
@@ -286,7 +287,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             if port:
                 raise
             # The system chose a port whose neighbour is in use: try another port.
-    raise OSError("found no two neighbouring free ports, for calls and for streams; stop other servers")
+    raise OSError("no two neighbouring ports are free, one for calls and one for streams; stop other servers")
 
 
 def _listener(host: str, port: int) -> socket.socket:
