@@ -175,7 +175,7 @@ class Backend(Protocol):
         """Return the camera's view as a new ``uint8`` array of ``frame_shape``; a second call returns the same view."""
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return a picture of the scene for people, as a new array ``(height, width, 3) uint8``, RGB.
+        """Return an image of the scene for human viewers, as a new array ``(height, width, 3) uint8``, RGB.
 
         :param height: height of the picture in pixels.
         :param width: width of the picture in pixels.

@@ -147,7 +147,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
         :param seed: new seed of the environment's random stream; ``None`` continues the stream.
         :param options: on routes to a goal ``{"route": n}``, where ``n`` is the seed of a random route, or the index of
-            the route if routes are given. On a closed route it must be empty.
+            the route if routes are given. On a closed route, ``options`` must be empty.
         :return: the first observation and its info.
         :raises ValueError: if ``options`` contains anything else.
         """
@@ -185,7 +185,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return self._observation(), outcome.reward, outcome.terminated, outcome.truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """Return a picture for people, ``(480, 640, 3) uint8`` RGB; None unless ``render_mode="rgb_array"``."""
+        """Return an image for human viewers, ``(480, 640, 3) uint8`` RGB; None unless ``render_mode="rgb_array"``."""
         if self.render_mode is None:
             gym.logger.warn("render() draws nothing without a render mode: make the env with render_mode='rgb_array'")
         if self.render_mode == "rgb_array":
@@ -204,7 +204,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             self._window.show(self._picture(), self.metadata["render_fps"])
 
     def _picture(self) -> NDArray[np.uint8]:
-        """Return a new picture for people, with speed, reward terms and controls."""
+        """Draw the scene for human viewers, with speed, reward terms and controls, and return the image."""
         picture = self._backend.picture(PICTURE_HEIGHT, PICTURE_WIDTH, self.render_view)
         if self._backend.has_routes:
             draw_route(picture, self._backend.state, self._backend.waypoints_m(ROUTE_AHEAD_M), self.render_view)
@@ -300,8 +300,8 @@ _warned: set[str] = set()
 def _check_command(observation: ObservationKind, has_routes: bool) -> None:
     """Raise an error if the observation has a navigation command but the route has none; warn in the opposite case.
 
-    The command says which way the route takes at the next junction. Only routes to a goal have commands; a policy that
-    does not observe them there cannot know the way.
+    The command says which way the route takes at the next junction. Only routes to a goal have commands. On such a
+    route, a policy that does not observe the commands cannot know the way.
 
     :param observation: the kind of observation.
     :param has_routes: True if episodes are routes to a goal, False for a closed route.

@@ -1,4 +1,4 @@
-"""Draw speed, reward terms and controls onto a picture for people, and show the picture in a window."""
+"""Draw speed, reward terms and controls onto an image for human viewers, and show the image in a window."""
 
 from __future__ import annotations
 

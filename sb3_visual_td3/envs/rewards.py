@@ -50,17 +50,17 @@ REWARD_SETS: Mapping[str, RewardWeights] = MappingProxyType(
         "progress_heavy": RewardWeights(progress=0.95, smoothness=0.025, lane_centring=0.0, efficiency=0.025),
     }
 )
-"""The named sets of weights. ``progress_heavy`` has the weights of the CARLA run that started this project; its policy
-learned to drive recklessly. ``balanced`` has the weights that the report of the run recommends."""
+"""The named sets of weights. ``balanced`` is the default. ``progress_heavy`` rewards almost only progress: a policy
+that was trained with these weights in CARLA drove recklessly."""
 
 
 def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardWeights:
     """Return the weights for the argument ``reward`` of an environment.
 
-    :param reward: a name in ``REWARD_SETS``, or weights, which are returned as they are, or a mapping with the weights
-        that differ from ``"balanced"``, as a hyperparameter file can state it.
+    :param reward: a name in ``REWARD_SETS``; a ``RewardWeights``, which is returned unchanged; or a mapping with the
+        weights that differ from ``"balanced"``, such as ``{"accident": 1.0}``.
     :return: the weights.
-    :raises ValueError: if no set of weights, or no weight, has this name.
+    :raises ValueError: if ``reward`` is an unknown name, or a mapping with a key that is not a weight.
     """
     if isinstance(reward, RewardWeights):
         return reward

@@ -400,7 +400,7 @@ class WorldCalls:
         return [self._labelled_point([a + (b - a) * fraction for a, b in zip(start, end, strict=True)])]
 
     def on_get_required_files(self, folder: str = "", *_: Any) -> list[str]:
-        """Return the required files of a folder: the navigation file in the navigation folder, none elsewhere."""
+        """Return the names of a folder's required files: only the navigation folder has one, the navigation file."""
         return [self._sim.navigation_name] if folder == NAVIGATION_FOLDER else []
 
     def on_request_file(self, name: str) -> bytes:

@@ -298,8 +298,8 @@ class AckermannControl(NamedTuple):
     steer_rad: float = 0.0
     """Angle of the front wheels, positive to the right."""
     steer_rad_s: float = 0.0
-    """Largest steering rate of the front wheels in rad/s; 0 means no limit. The emulator ignores this value: its vehicle
-    model has its own steering delay."""
+    """Largest steering rate of the front wheels in rad/s; 0 means no limit. The emulator ignores this value: its
+    vehicles have their own steering delay."""
     speed_mps: float = 0.0
     """The speed to reach and keep; negative in reverse."""
     acceleration_mps2: float = 0.0

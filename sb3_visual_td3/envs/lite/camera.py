@@ -138,7 +138,7 @@ class Camera:
         :param x_m: x of the vehicle's centre in the world, in metres.
         :param y_m: y of the vehicle's centre in the world, in metres.
         :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
-        :param level: ``PAVED_LEVEL``, because ``Ground.paved`` has the resolution of this level of the ground raster.
+        :param level: always ``PAVED_LEVEL``, the only level of the ground raster for which there is a mask of the road.
         :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, and values in between at the edge of the road.
         """
         mask = np.zeros((self._height, self._width), np.uint8)
@@ -173,7 +173,7 @@ class Camera:
             cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
 
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
-        """Compute for each group of rows which rows it covers, and the homography from these rows to the ground."""
+        """Compute the rows of each group, and the homography from these rows to the ground."""
         strips, first = [], self._horizon
         for band in bands:
             is_last = band is bands[-1]

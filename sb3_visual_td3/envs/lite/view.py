@@ -115,7 +115,7 @@ class View:
         tick: int,
         figures: Figures = NO_FIGURES,
     ) -> NDArray[np.uint8]:
-        """Return a picture of the scene for people, without blur and noise.
+        """Return an image of the scene for human viewers, without blur and noise.
 
         :param size: height and width in pixels.
         :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.

@@ -171,7 +171,7 @@ class LiteWorld:
         return self._view.frame(self._motion[:3], cars, self._n_ticks, self._figures())
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return a picture of the scene for people.
+        """Return an image of the scene for human viewers.
 
         :param height: height of the picture in pixels.
         :param width: width of the picture in pixels.

@@ -1,7 +1,7 @@
 """Find where pedestrians can walk on a map: walkways beside the roads, and crossings between the walkways.
 
 The walkways are the map's lanes of type ``sidewalk``; a map without such lanes gets walkways on the shoulders of its
-roads. The crossings are the map's crosswalks; a map without crosswalks gets crossings before junctions and in the
+roads. The crossings lie at the map's crosswalks; a map without crosswalks gets crossings before junctions and in the
 middle of long roads. A walkway consists of pieces of about 4 m, which are quadrangles.
 """
 
@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.road.lane_graph import NO_JUNCTION, LaneGraph, LaneSegm
 _STEP_M = 4.0
 """Approximate length of a piece of a walkway."""
 _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
-"""Distance of a walkway on the shoulder from the road's outer line, and its width."""
+"""Gap between the road's outer line and a walkway on the shoulder, and width of this walkway."""
 _CLEARANCE_M = 0.05
 """A piece of a walkway that is closer than this to the edge of a lane is left out, because it would lie on the road."""
 _NEAR_M = 5.0
@@ -28,11 +28,11 @@ lane is wide enough to reach the piece from farther away."""
 _JOIN_M = 1.5
 """Ends of walkways that are closer to each other than this are merged."""
 _BRIDGE_M = 15.0
-"""Ends of walkways that are closer to each other than this, as at the corner of a junction, are joined by one more
-piece."""
+"""Ends of walkways that are closer to each other than this, as at the corner of a junction, are joined by an
+additional piece."""
 _MAX_CROSSING_M = 30.0
 _CROSSWALK_REACH_M = 6.0
-"""The ends of a crosswalk lie at most this far from the walkways that it joins."""
+"""A crosswalk joins two walkways if each end of the crosswalk is closer than this to one of the walkways."""
 _LONG_ROAD_M = 60.0
 _MIN_AREA_M2 = 0.5
 
@@ -113,7 +113,7 @@ def footways_of(graph: LaneGraph) -> Footways:
 
 
 def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
-    """Yield each walkway as the index of the lane beside it, its lateral offset from the lane, and its width."""
+    """Yield each walkway: index of the lane beside it, offset of the walkway from the lane's centre, and width."""
     has_pavements = any(segment.footway_m is not None for segment in graph.segments)
     for number, segment in enumerate(graph.segments):
         if segment.footway_m is not None:
@@ -253,7 +253,7 @@ def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
 
 
 def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
-    """Add a crossing where the map has a crosswalk: between the walkway pieces nearest to the crosswalk's ends."""
+    """Add the crossing at a crosswalk of the map: it joins the two walkway pieces nearest to the crosswalk's ends."""
     middle = corners.mean(axis=0)
     # The crosswalk's long axis is the direction in which its corners spread most.
     _, _, axes = np.linalg.svd(corners - middle)
@@ -272,8 +272,8 @@ def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: 
 
     :param mesh: the mesh of walkways and crossings.
     :param point: x and y of the point.
-    :param own: the piece from which a crossing is to lead across the road: only pieces opposite it are considered. -1
-        permits all pieces.
+    :param own: the piece at which the crossing begins: only pieces opposite this piece are considered. -1 considers all
+        pieces.
     :param within_m: largest distance from the point.
     :return: number of the piece; None if no piece is near enough.
     """

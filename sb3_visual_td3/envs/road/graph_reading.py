@@ -25,10 +25,10 @@ from sb3_visual_td3.envs.road.sign_reading import signs_of_survey, speed_limits_
 
 _SPACING_M = 0.5
 _MAX_GAP_M = 1.5
-"""A lane is extended to the beginning of the next one over a gap of at most this length: surveyed points end up to
-0.5 m before the end of a lane."""
+"""A lane is extended to the beginning of the next lane if the gap is at most this long. Such gaps exist because the
+last surveyed point of a lane can lie up to 0.5 m before the lane's end."""
 _SAME_OFFSET_M = 0.1
-"""Road marks whose offset changes by less than this from point to point count as the same marks."""
+"""Marks at two successive points count as the same marks if their offsets differ by at most this."""
 
 
 @lru_cache(maxsize=16)
@@ -122,7 +122,7 @@ def _are_alike(one: Sequence[LaneMark], two: Sequence[LaneMark]) -> bool:
     return all(abs(a.offset_m - b.offset_m) <= _SAME_OFFSET_M for a, b in zip(one, two, strict=True))
 
 
-# Our own roads
+# Roads of the built-in maps
 
 
 def graph_from_network(network: RoadNetwork) -> LaneGraph:

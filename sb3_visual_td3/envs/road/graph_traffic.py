@@ -63,7 +63,8 @@ class _Blocked(NamedTuple):
     pose: Pose
     reach_m: float
     places: list[tuple[int, float, float]]
-    """For each lane its index, the distance along it, and the cosine of the angle between the pose and the lane."""
+    """One entry for each blocked lane: the lane's index, the distance along the lane in metres, and the cosine of the
+    angle between ``pose`` and the lane."""
 
 
 class Occupant(NamedTuple):
@@ -87,7 +88,7 @@ class JunctionAhead(NamedTuple):
     segments: list[int]
     """The lanes of the way through the junction."""
     after: int | None
-    """The lane after the junction; None if the path ends before."""
+    """The lane after the junction; None if the path ends within the junction."""
 
 
 class Outlook(NamedTuple):
@@ -253,13 +254,13 @@ class _Plan:
         in_junction = [map_.in_junction(segment) for segment in path]
         self.ends_in_junction = in_junction[-1]
         self.enters_junction = [False]
-        """For each lane, whether a junction begins with it."""
+        """For each lane of the path: True for the first lane within a junction."""
         for before, now in itertools.pairwise(in_junction):
             self.enters_junction.append(now and not before)
         self.way: list[int] = []
         """The lanes of the way through the next junction; empty if there is no junction on the path."""
         self.after: int | None = None
-        """The lane after the next junction; None if the path ends before."""
+        """The lane after the next junction; None if there is no junction on the path, or if the path ends within it."""
         if True in self.enters_junction:
             first = end = self.enters_junction.index(True)
             while end < len(path) and in_junction[end]:
@@ -374,7 +375,7 @@ class GraphTraffic(Generic[CarT]):
             reach_m += plan.lines[-1].length_m
 
     def _plan_of(self, car: GraphCar) -> _Plan:
-        """Return the centre lines and the next junction of a car's path, from a cache while the path stays the same."""
+        """Return the centre lines and the next junction of a car's path; cached until the path changes."""
         plan = car.plan
         if plan is None or plan.path is not car.path or plan.n_lanes != len(car.path):
             plan = car.plan = _Plan(car.path, self._map)
@@ -503,7 +504,7 @@ class GraphTraffic(Generic[CarT]):
         """Return whether the ego vehicle, a pedestrian or another :class:`RoadUser` blocks a lane.
 
         :param segment: number of the lane.
-        :param own_id: id of the vehicle that asks, which does not count.
+        :param own_id: id of a vehicle to ignore, so that this vehicle does not wait for itself.
         """
         return any(owner != own_id for owner in self._foreign_lanes.get(segment, ()))
 
@@ -551,9 +552,9 @@ class GraphTraffic(Generic[CarT]):
 
         :param segment: number of the lane.
         :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane.
-        :param own_id: id of the car, which does not count.
-        :param checks_siblings: whether a vehicle on the first 8 m of another lane that begins at the same place also
-            counts, because it blocks this lane too.
+        :param own_id: id of the car, which the search ignores.
+        :param checks_siblings: whether to search other lanes that begin at the same place, too: a vehicle on the first
+            8 m of such a lane also blocks this lane.
         """
         best: Occupant | None = None
         for each in self._on_lane.get(segment, ()):

@@ -18,10 +18,10 @@ TEXEL_M = 0.1
 """Side of a texel, which is a pixel of the raster. A mark is two texels wide: a coarser raster makes its edges uneven,
 and a finer raster has no visible effect."""
 N_LEVELS = 4
-"""Number of resolutions in which the raster is stored, called levels. Each level has half the resolution of the one
-before; a camera draws distant rows from coarse levels."""
+"""Number of levels (resolutions) at which the raster is stored, as in a mipmap. Level 0 is the finest, and each level
+has half the resolution of the one before. A camera draws distant rows from coarse levels."""
 PAVED_LEVEL = 2
-"""The mask of the road, ``Ground.paved``, has the resolution of this level of the raster."""
+"""The mask of the road, ``Ground.paved``, is stored at this level only: at a quarter of the finest resolution."""
 _MARGIN_M = 45.0
 """Width of the land around the road's bounding box."""
 _SHOULDER_M = 0.4
@@ -43,7 +43,7 @@ class Ground(NamedTuple):
     levels: tuple[NDArray[np.uint8], ...]
     """Grey ``(height, width) uint8`` rasters; each level has half the resolution of the one before."""
     paved: NDArray[np.uint8]
-    """Mask of the road: 255 on the road, otherwise 0; its resolution is that of level ``PAVED_LEVEL``."""
+    """Mask of the road at the resolution of level ``PAVED_LEVEL``: 255 on the road, otherwise 0."""
     x0_m: float
     """World x of the outer corner of texel (0, 0)."""
     y0_m: float
@@ -123,10 +123,10 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     """Paint the ground of a map: the roads, their marks and the land around them.
 
     :param plan: the asphalt and the marks to paint.
-    :param rng: random generator for brightness and texture. The order in which this function draws its random numbers
-        must not change, because the same seed must give the same picture.
+    :param rng: generator of the brightness and the texture.
     :return: a new raster.
     """
+    # The order of the random numbers must not change, because the same seed must give the same picture.
     points = np.concatenate([strip.line_m for strip in plan.paved])
     x0_m, y0_m = (points.min(axis=0) - _MARGIN_M).tolist()
     extent_m = np.ptp(points, axis=0) + 2 * _MARGIN_M
@@ -209,13 +209,13 @@ PANORAMA_COLUMNS = 2048
 def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Paint the surroundings of the map: a sky, clouds, hills, and some blocks like houses.
 
-    The columns are directions, one full turn to the left. The rows are proportional to the tangent of the elevation, as
-    in a camera's picture: the last row is the horizon, and the first row is 45 degrees above the horizon.
+    The columns cover all directions: 360 degrees, counter-clockwise. The rows are proportional to the tangent of the
+    elevation, as in a camera's picture: the last row is the horizon, and the first row is 45 degrees above the horizon.
 
-    :param rng: generator of the panorama's random values. If the code took them in another order, the same seed would
-        give another picture.
+    :param rng: generator of the panorama's random values.
     :return: ``(240, 2048) uint8``.
     """
+    # The order of the random numbers must not change, because the same seed must give the same picture.
     panorama = np.linspace(rng.uniform(195, 215), rng.uniform(160, 180), PANORAMA_ROWS)[:, None] + _clouds(rng)
     # Hills: (2048,) heights in rows, a sum of waves with whole periods per turn, so that they close without a step.
     turn = np.linspace(0.0, 2.0 * np.pi, PANORAMA_COLUMNS, endpoint=False)

@@ -21,18 +21,18 @@ from sb3_visual_td3.envs.backend import LaneMark
 from sb3_visual_td3.envs.road.road_signs import NO_SIGNS, RoadSigns
 
 LaneKey = tuple[int, int, int]
-"""Numbers of a road, of a section of it, and of a lane in that section."""
+"""The number of a road, the number of a section of this road, and the number of a lane in this section."""
 NO_JUNCTION = -1
 NO_LANE = -1
 CHANGE_COST_M = 50.0
 """Cost of a lane change in a search, in metres of road. A route changes lanes only if the change shortens it by more
 than this."""
 MIN_CHANGE_M = 20.0
-"""Length of the shortest segment on which a route changes lanes."""
+"""A route changes lanes only on segments that are at least this long."""
 
 
 class MarkRun(NamedTuple):
-    """Describe the road markings along a part of a lane, on which they do not change."""
+    """Describe a part of a lane along which the road marks do not change."""
 
     first: int
     """Index of the lane's point at which the part begins; it ends where the next part begins."""
@@ -122,8 +122,10 @@ class _Square(NamedTuple):
     x_m: NDArray[np.float64]
     y_m: NDArray[np.float64]
     parts: list[tuple[int, int, int, int]]
-    """For each lane: its index, the index in ``LaneSegment.points_m`` of its first point that the cell holds, and the
-    range (first index, index after the last) of the lane's points in ``x_m`` and ``y_m``."""
+    """One entry for each lane: lane, first point of the lane, begin and end of its points in ``x_m`` and ``y_m``.
+
+    Example: with ``(7, 40, 0, 32)``, ``x_m[0:32]`` and ``y_m[0:32]`` hold 32 points of lane 7, from its point 40 on.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +145,8 @@ class LaneGraph:
     def digraph(self) -> networkx.DiGraph[int]:
         """Return the lanes as a networkx graph, for the search of shortest routes; its nodes are indices of segments.
 
-        An edge leads to a segment that follows, or by a lane change to a segment beside. Its attribute ``weight`` is
-        the length of the segment at which the edge begins, or the cost of a lane change. Its attribute ``is_change`` is
+        An edge leads to the next segment or, as a lane change, to the adjacent segment. Its attribute ``weight`` is the
+        length of the segment at which the edge begins, or the cost of the lane change. Its attribute ``is_change`` is
         True for a lane change.
         """
         graph: networkx.DiGraph[int] = networkx.DiGraph()

@@ -15,8 +15,8 @@ from typing import Any, Literal
 SPACING_M = 0.5
 """Distance between the points of lanes and of the route."""
 FINE_M = 0.1
-"""Distance between the points of a route that is surveyed without the lanes. The chords between points cut corners; at
-this distance they miss a bend by about a millimetre."""
+"""Distance between the points of the route if only the route is read (``--route-only``). The straight lines between
+these points deviate from a bend by less than a millimetre."""
 ROUTE_ONLY = "--route-only"
 GRAPH = "--graph"
 _STRIDE = 4
@@ -30,7 +30,8 @@ _BROKEN = {"Broken", "BrokenBroken", "BottsDots"}
 _NONE = {"NONE", "Other"}
 
 Key = tuple[int, int, int]
-"""Numbers of a road, of a section of it, and of a lane in that section: together they identify a lane."""
+"""Identifies a lane: the number of a road, the number of a section of this road, and the number of a lane in this
+section."""
 Turn = Literal["straight", "left", "right"]
 
 

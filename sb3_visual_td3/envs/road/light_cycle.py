@@ -53,7 +53,7 @@ class _Cycle:
         self.reset()
 
     def reset(self) -> None:
-        """Set the cycle back to its beginning, where its first group of lights is green and the others are red."""
+        """Restart the cycle: the first group of lights is green, and all other lights are red."""
         self.stage = 0
         self.colour: LightColour = "green"
         self.elapsed_s = 0.0
@@ -189,18 +189,18 @@ class LightCycles:
         return light in self._cycle_of and self._cycle_of[light][0].is_frozen
 
     def freeze(self, is_frozen: bool, light: int | None = None) -> None:
-        """Freeze the light cycles, or continue them.
+        """Freeze the light cycle of one junction or of all junctions, or continue it.
 
-        :param is_frozen: True to freeze the cycles, False to continue them.
-        :param light: a light of the junction to freeze or to continue; None for all junctions.
+        :param is_frozen: True to freeze, False to continue.
+        :param light: any light of the junction; None for all junctions.
         """
         for cycle in self._cycles_of(light):
             cycle.is_frozen = is_frozen
 
     def reset(self, light: int | None = None) -> None:
-        """Restart the light cycles.
+        """Restart the light cycle of one junction or of all junctions.
 
-        :param light: a light of the junction to restart; None for all junctions.
+        :param light: any light of the junction; None for all junctions.
         """
         for cycle in self._cycles_of(light):
             cycle.reset()

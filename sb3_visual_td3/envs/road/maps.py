@@ -37,7 +37,7 @@ class MapPlan(NamedTuple):
     sides: tuple[int, ...] = ()
     """Side roads of the junction: 1 to the left, -1 to the right; empty for a map without a junction."""
     grid: tuple[int, int] | None = None
-    """Columns and rows of a district of streets; None for a map with one closed loop of road."""
+    """Numbers of columns and rows of a grid of streets; None for a map with one closed loop of road."""
 
 
 MAP_GROUPS: dict[str, tuple[str, ...]] = {
@@ -65,7 +65,8 @@ ROUTE_MAP_GROUPS: dict[str, tuple[str, ...]] = {
     "train": MAP_GROUPS["streets"],
     "held_out": MAP_GROUPS["streets_held_out"],
 }
-"""The groups of ``LiteRoutes-v0``: its maps for training and for evaluation are districts of streets."""
+"""The names of the maps of ``LiteRoutes-v0`` by group. Here, the groups ``"train"`` and ``"held_out"`` contain maps
+with a network of streets. In ``MAP_GROUPS``, these groups contain maps with one closed loop of road."""
 
 
 class LiteMap(NamedTuple):
@@ -84,7 +85,7 @@ class Scene(Protocol):
 
     @property
     def name(self) -> str:
-        """Return the name of the scene, which is unique because a camera uses it as a key of its cache."""
+        """Return the name of the scene. It must be unique, because cameras use it as a cache key."""
 
     @property
     def ground(self) -> Ground:
@@ -144,7 +145,7 @@ def build_network(plan: MapPlan) -> RoadNetwork:
     if not plan.sides:
         shape = random_loop(rng, is_clockwise=is_clockwise, min_radius_m=min_radius_m)
         return loop_network(shape, n_left=plan.n_left, n_right=plan.n_right)
-    # Room for the crossing and for a straight approach on either side. Random loops are generated until the side roads
+    # Room for the junction and for a straight approach on either side. Random loops are generated until the side roads
     # fit.
     straight_m = 2.0 * (REACH_M + APPROACH_M)
     while True:

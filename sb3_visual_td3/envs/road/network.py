@@ -30,8 +30,8 @@ class Neighbour(NamedTuple):
     contact: End | None = None
     """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
-    """For a road within a junction: number of the lane, on the neighbouring road, with which its single lane connects.
-    ``None`` if each lane connects with the lane of the same number."""
+    """Number of the neighbour's lane to which this road connects. It is set for roads within a junction, which have a
+    single lane. ``None`` if each lane connects with the lane of the same number."""
 
 
 class Road(NamedTuple):
@@ -140,27 +140,27 @@ class RoadNetwork(NamedTuple):
 
 
 REACH_M = 10.0
-"""Distance from the middle of a crossing to its arms. It is also the radius of the turns' reference lines, because the
-arms meet at right angles."""
+"""Distance from the middle of a junction to the roads that end there (its arms). It is also the radius of the turns'
+reference lines, because the arms meet at right angles."""
 
 
 class Arm(NamedTuple):
-    """Describe a road that ends at a crossing."""
+    """Describe a road that ends at a junction."""
 
     road: int
     contact: End
-    """The end of the road that touches the crossing."""
+    """Which end of the road lies at the junction."""
     gate: Pose
-    """The pose at the end of the road that touches the crossing; it faces the middle of the crossing."""
+    """The pose at this end of the road; its heading points to the middle of the junction."""
 
     @property
     def lane_in(self) -> int:
-        """Return the number of this road's lane that leads into the crossing."""
+        """Return the number of this road's lane that leads into the junction."""
         return -1 if self.contact == "end" else 1
 
     @property
     def lane_out(self) -> int:
-        """Return the number of this road's lane that leads out of the crossing."""
+        """Return the number of this road's lane that leads out of the junction."""
         return -self.lane_in
 
 
@@ -196,8 +196,8 @@ def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Jun
 
 
 def _path_between(into: Pose, out: Pose) -> Piece:
-    """Return the line or the quarter circle that leads across a crossing from one arm to another."""
-    # Both poses face the middle of the crossing, so the path leaves in the direction opposite to ``out``.
+    """Return the line or the quarter circle that leads across a junction from one arm to another."""
+    # Both poses face the middle of the junction, so the path leaves in the direction opposite to ``out``.
     turn_rad = math.remainder(out.heading_rad + math.pi - into.heading_rad, 2.0 * math.pi)
     if abs(turn_rad) < 1e-6:
         return Piece(2.0 * REACH_M, 0.0)
@@ -207,7 +207,7 @@ def _path_between(into: Pose, out: Pose) -> Piece:
 N_ROADS = 4
 """Number of roads into which a loop is cut; CARLA's client finds no route around a loop of fewer than three roads."""
 APPROACH_M = 8.0
-"""Length of straight road on either side of a crossing."""
+"""Length of straight road on either side of a junction."""
 SIDE_ROAD_M = 42.0
 """Length of a side road."""
 _CLEARANCE_M = 14.0
@@ -242,18 +242,18 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
 
 
 def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | None:
-    """Build a ring of two-lane roads with a crossing in the middle of its longest straight part.
+    """Build a ring of two-lane roads with a junction in the middle of its longest straight part.
 
     :param shape: the reference line. Its first piece is the longest straight piece, which should be at least ``2 *
         (REACH_M + APPROACH_M)`` long.
     :param sides: the side roads: 1 for a side road to the left, -1 for a side road to the right, or both numbers.
-    :return: the network; ``None`` if there is no room for the crossing or a side road.
+    :return: the network; ``None`` if there is no room for the junction or a side road.
     """
     line = shape.pieces[0]
     half_m = 0.5 * line.length_m - REACH_M
     if half_m < APPROACH_M:
         return None
-    # The ring now begins behind the crossing and ends before it, with half of the first piece at either end.
+    # The ring now begins behind the junction and ends before it, with half of the first piece at either end.
     leave = shape.pieces[0].from_pose(shape.start, 0.5 * line.length_m + REACH_M)
     pieces = (Piece(half_m, 0.0), *shape.pieces[1:], Piece(half_m, 0.0))
     ring = _roads_along(leave, pieces, 1, 1)
@@ -265,10 +265,10 @@ def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | 
 
 
 def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
-    """Return the network of a ring road with one crossing, at which side roads branch off.
+    """Return the network of a ring road with one junction, at which side roads branch off.
 
-    :param ring: the roads of the ring in driving order; the ring begins and ends at the crossing.
-    :param side_roads: the roads that branch off at the crossing.
+    :param ring: the roads of the ring in driving order; the ring begins and ends at the junction.
+    :param side_roads: the roads that branch off at the junction.
     """
     ids = [road.id for road in ring]  # 0, 1, …
     crossing = Neighbour("junction", _JUNCTION_ID)
@@ -281,7 +281,7 @@ def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
             successor = Neighbour("road", road.id + 1, "start")
         linked.append(road._replace(predecessor=predecessor, successor=successor))
     # Two arms are the ends of the ring, the other arms are the side roads. The pose of an arm faces the middle of the
-    # crossing. A road that begins at the crossing leads away from the middle, so the pose of its start is turned
+    # junction. A road that begins at the junction leads away from the middle, so the pose of its start is turned
     # around.
     arms = [Arm(ids[-1], "end", ring[-1].end), Arm(ids[0], "start", ring[0].start.reversed())]
     arms += [Arm(road.id, "start", road.start.reversed()) for road in side_roads]
@@ -306,7 +306,7 @@ def _roads_along(start: Pose, pieces: Sequence[Piece], n_left: int, n_right: int
 
 
 def _side_road(middle: Pose, side: int, number: int) -> Road:
-    """Return a straight road that leads away from the middle of the crossing, at a right angle to the ring."""
+    """Return a straight road that leads away from the middle of the junction, at a right angle to the ring."""
     heading_rad = math.remainder(middle.heading_rad + side * 0.5 * math.pi, 2.0 * math.pi)
     start = Piece(REACH_M, 0.0).from_pose(Pose(middle.x_m, middle.y_m, heading_rad), REACH_M)
     return Road(number, start, (Piece(SIDE_ROAD_M, 0.0),), 1, 1, "broken")

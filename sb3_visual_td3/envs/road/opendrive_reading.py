@@ -36,10 +36,10 @@ _GEOMETRIES = ("line", "arc", "spiral", "poly3", "paramPoly3")
 """The geometries of OpenDRIVE 1.4."""
 MIN_ROUTE_M = 50.0
 MAX_EXTENT_M = 1200.0
-"""Largest extent of a drawn route. The ground takes 1.4 bytes per square of 0.1 m, which is 200 MB for a map of this
-size."""
+"""A map file is rejected if its closed route extends farther than this along x or y. The painted ground takes 1.4 bytes
+per square of 0.1 m x 0.1 m, which is 200 MB for a map of this size."""
 _SIGHT_M = 80.0
-"""Roads within this distance of the route are drawn."""
+"""Roads within this distance of the route's bounding box are drawn."""
 _SHOULDER_M = 0.4
 _TIME_LIMIT_S = 300.0
 
@@ -332,9 +332,9 @@ def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     """Read an ``.xodr`` file and build its route and its ground.
 
     The route is the longest loop that a car finds if it goes straight on at every junction, left at every junction, or
-    right at every junction. Roads within 80 m of the route are drawn. The world is flat: heights and bridges are
-    ignored. The lane width and the lane marks are the same along the whole route: the most frequent values outside of
-    junctions.
+    right at every junction. Roads within 80 m of the route's bounding box are drawn. The world is flat: heights and
+    bridges are ignored. The lane width and the lane marks are the same along the whole route: the most frequent values
+    outside of junctions.
 
     :param path: path of a file in OpenDRIVE 1.x with right-hand traffic.
     :return: the road.

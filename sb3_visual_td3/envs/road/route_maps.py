@@ -33,8 +33,8 @@ class RouteMap(NamedTuple):
     """Hold the lane graph of a map, and the ground and the panorama to draw."""
 
     name: str
-    """Name of the map, which cameras use as a key of their cache. For a map file it differs from the name of the
-    ``LiteMap`` of the same file, which shows only the surroundings of the closed route."""
+    """Name of the map, which must be unique because cameras use it as a cache key. One file can be loaded as a
+    ``RouteMap`` and as a ``LiteMap``. The two have different ground and therefore different names."""
     graph: LaneGraph
     ground: Ground
     panorama: NDArray[np.uint8]
@@ -44,8 +44,8 @@ class RouteMap(NamedTuple):
 def load_route_map(name: str) -> RouteMap:
     """Return a map with its lane graph, which is built at the first call and then shared by all worlds of the process.
 
-    All lanes of a file are drawn, including the lanes of junctions. The world is flat: heights are ignored, and the log
-    says so.
+    All lanes of a file are drawn, including the lanes of junctions. The world is flat: heights are ignored, and a
+    warning is logged.
 
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file.
     :return: the map.

@@ -21,16 +21,16 @@ from sb3_visual_td3.envs.road.track import LanePosition
 
 SPACING_M = 0.5
 COMMAND_AHEAD_M = 50.0
-"""A command is given when the place where it applies is closer than this."""
+"""The command for a manoeuvre is given when the manoeuvre is at most this far ahead."""
 CHANGE_M = 30.0
 """Length of a lane change where the road is long enough."""
 _BEYOND_M = 30.0
 """The line continues beyond the goal by this length, so that there are points ahead of a vehicle at the goal."""
 _MIN_WIDTH_M = 2.0
-"""Smallest lane width of a route. A lane that opens or closes has the width 0 at one of its ends."""
+"""Smaller lane widths are replaced by this width. In a map, a lane can be 0 m wide where it begins or ends."""
 _JUNCTION_SIDE = 1.5
-"""Within a junction the road has no outer lines, so it counts as ending this many lane widths from the route. This is
-farther than one lane width, the distance at which an episode ends with ``"off_route"``."""
+"""Within a junction the road has no outer lines. The edge of the road is then assumed at this many lane widths from the
+route. This is farther than one lane width, the distance at which an episode ends with ``"off_route"``."""
 
 
 class RouteLine(NamedTuple):
@@ -59,7 +59,8 @@ class RouteLane(NamedTuple):
     from_m: float
     """Distance from the start of the route at which a vehicle begins to drive on this lane."""
     along_m: float
-    """Distance of this place from the lane's beginning; it is not 0 on the first lane and after a lane change."""
+    """Distance of this place from the lane's beginning. It is 0 on most lanes. On the first lane of the route and
+    after a lane change, the vehicle begins farther along the lane."""
 
 
 class RoutePath:
@@ -69,8 +70,8 @@ class RoutePath:
     :param n_to_goal: number of points of the line up to the goal.
     :param marks: all combinations of road marks that occur on the route; the first entry has no marks.
     :param commands: the command of each manoeuvre.
-    :param driven: for each lane up to the goal: its segment, the index of the line's first point on the lane, and the
-        distance of this point from the lane's beginning.
+    :param driven: for each lane up to the goal: the lane's index in the lane graph, the index of the line's first point
+        on the lane, and the distance of this point from the lane's beginning.
     """
 
     def __init__(
@@ -151,9 +152,9 @@ class RoutePath:
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the route at given distances beyond a position.
 
-        The waypoints are interpolated, so they move continuously with the vehicle; those of ``Track`` move in steps of
-        half a metre. A vehicle's positions in the embedded world and in CARLA differ by rounding. With steps, such a
-        tiny difference could move a waypoint by half a metre; with interpolation it cannot.
+        The waypoints are interpolated, so they move continuously with the vehicle; the waypoints of ``Track`` move in
+        steps of half a metre. A vehicle's positions in the embedded world and in CARLA differ by rounding. With steps,
+        such a tiny difference could move a waypoint by half a metre; with interpolation it cannot.
 
         :param lane: the position on the route.
         :param ahead_m: distances along the route.
@@ -264,9 +265,9 @@ class _Builder:
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
-        """Record at which point of the line each lane of the next part of the route begins.
+        """Record at which point of the line each of these lanes will begin, before ``_add_stretch`` adds them.
 
-        :param lanes: the lanes of this part, in driving order.
+        :param lanes: the lanes of the next part of the route, in driving order.
         :param begin: fraction of the lanes' length at which the part begins.
         :param end: fraction of the lanes' length at which the part ends.
         """
@@ -329,7 +330,7 @@ class _Builder:
         return np.asarray(numbers[np.searchsorted(firsts, along_m, side="right") - 1])
 
     def _add_what_follows(self, lane: int, goal: float) -> None:
-        """Continue the line beyond the goal along the straightest lanes, or straight on after a dead end."""
+        """Continue the line beyond the goal along the straightest lanes; where no lane follows, extend it straight."""
         self._add_stretch([lane], goal, 1.0, -1)
         missing_m = _BEYOND_M - (1.0 - goal) * self._graph.segments[lane].length_m
         while missing_m > 0.0:
@@ -363,7 +364,7 @@ class _Builder:
 
 
 def _n_points_of(length_m: float) -> int:
-    """Return the number of points with which a part of a route is drawn, at most ``SPACING_M`` apart, at least 2."""
+    """Return how many points a part of a route needs: at least 2, with at most ``SPACING_M`` between neighbours."""
     return max(2, math.ceil(length_m / SPACING_M) + 1)
 
 
@@ -396,7 +397,7 @@ def _directions(points_m: NDArray[np.float64], spacing_m: float) -> tuple[NDArra
 def _commands_ahead(
     numbers: NDArray[np.intp], commands: Sequence[Command], along_m: NDArray[np.float64], goal_m: float
 ) -> list[tuple[Command, float]]:
-    """Return the command at each point of a route, and the distance to where it applies.
+    """Return the command at each point of a route, and the distance to the place where the command applies.
 
     :param numbers: ``(n,)``: number of the manoeuvre at each point; -1 outside manoeuvres.
     :param commands: the command of each manoeuvre.

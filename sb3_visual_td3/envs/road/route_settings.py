@@ -54,7 +54,7 @@ class RouteSettings:
         return self.kind != "loop"
 
     def given_on(self, map_name: str) -> tuple[GivenRoute, ...]:
-        """Return those of the given routes that can be driven on a map.
+        """Return the given routes that can be driven on a map.
 
         :param map_name: name of a map, or path of a map file such as ``maps/Town01.xodr``, which is the map Town01.
         :return: the routes of this map and the routes for any map, in the order given.
@@ -134,8 +134,8 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
     counts = tuple(check_count("route_turns", end, 0, 1000) for end in (fewest, most))
     if lengths[0] > lengths[1] or counts[0] > counts[1]:
         raise ValueError(
-            f"route_length_m={length_m!r}, route_turns={turns!r}: each is (smallest, largest); swap the "
-            "values of the one whose first value is the larger"
+            f"route_length_m={length_m!r}, route_turns={turns!r}: expected (smallest, largest) for both, but one of "
+            "these ranges is reversed; swap the values of this range"
         )
     return RouteSettings("random", (lengths[0], lengths[1]), (counts[0], counts[1]))
 

@@ -1,8 +1,8 @@
 """Drive the other cars while the ego vehicle follows a route to a goal; cars and ego vehicle react to each other.
 
-``graph_traffic`` drives the cars. The ego vehicle is the model's ``guest``: the cars react to it, but the model does
-not move it. When it approaches a junction, its way through the junction is reserved if the way is free, and crossing
-traffic waits. Otherwise the ego vehicle must wait.
+The traffic model of ``graph_traffic`` moves the cars. The ego vehicle is a guest of this model (``guest``): the cars
+react to the ego vehicle, but the environment moves it. When the ego vehicle approaches a junction and its way through
+the junction is free, this way is reserved, and crossing traffic waits. Otherwise the ego vehicle must wait.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class RouteTraffic:
         self._path = path
         self._lane_starts_m = [lane.from_m for lane in path.lanes]
         self._way_ends_m: dict[int, float] = {}
-        """The lanes that are reserved for the ego vehicle, each with the distance along the route at which it ends."""
+        """For each lane that is reserved for the ego vehicle: the distance along the route at which the lane ends."""
         if self.settings.n_cars:
             self._map = traffic_map(graph)
             self._traffic.enter(self._map)
@@ -283,7 +283,7 @@ class RouteTraffic:
         return guest
 
     def _note_reserved(self, lane: LanePosition) -> None:
-        """Record, for each lane that is reserved for the ego vehicle, at what distance along the route it ends."""
+        """Record at what distance along the route each lane ends that is reserved for the ego vehicle."""
         guest = self._traffic.guest
         assert guest is not None
         lanes = self._path.lanes

@@ -120,14 +120,15 @@ MIN_GAP_M = 30.0
 """Smallest distance between stretches of the road that are not neighbours, so that the camera sees one road at a
 time."""
 MAX_SHARPEST_RADIUS_M = 23.0
-"""Largest radius of the sharpest bend of a loop; a loop without a sharp bend would be too easy."""
+"""At least one bend of each loop has a radius below this; a loop without a sharp bend would be too easy."""
 _MAX_RADIUS_M = 60.0
 _MIN_LINE_M = 3.0
 """Smallest length of the line between two arcs."""
 _N_CORNERS = (8, 13)
 """Range of the number of corners, the upper end excluded."""
 _MIN_TURNING_RAD = 3.2 * np.pi
-"""Smallest sum of the sizes of all turns. Bends to one side alone add up to 2 pi, so a loop must have bends to both."""
+"""A loop is accepted only if the absolute turning angles of its corners add up to at least this. In a loop with turns
+to one side only, they add up to 2 pi. The larger sum therefore requires turns to both sides."""
 _CHECK_SPACING_M = 2.0
 
 

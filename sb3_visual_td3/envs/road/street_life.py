@@ -45,7 +45,7 @@ _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
 """A pedestrian crosses only if the vehicle could still stop in front of the pedestrian, with this reaction time, this
 deceleration, and this distance left."""
 _CLEAR_M = 25.0
-"""No pedestrian stands closer than this to the place where the vehicle starts."""
+"""No pedestrian stands less than this distance ahead of the place where the vehicle starts."""
 _BETWEEN_M = 12.0
 _TRIES = 200
 
@@ -55,9 +55,9 @@ class Walker:
     """Hold the state of a pedestrian who crosses the vehicle's route at one place, back and forth."""
 
     along_m: float
-    """Distance along the route."""
+    """Distance along the route at which the pedestrian crosses."""
     index: int
-    """Index of the route's point at this distance."""
+    """Index of the route's point at the distance ``along_m``."""
     lateral_m: float
     """Offset from the route, positive to the left."""
     right_m: float
@@ -333,7 +333,13 @@ class StreetLife:
         self.n_red_lights, self.has_hit_walker = state["n_red_lights"], state["has_hit_walker"]
 
     def _ahead_m(self, lane: LanePosition, along_m: float) -> float:
-        """Return how far ahead a place on the route is, negative behind; on a closed route at most half a lap."""
+        """Return the distance along the route from a vehicle to a place ahead; negative if the place is behind.
+
+        On a closed route, the distance is measured the shorter way round.
+
+        :param lane: the position of the vehicle on the route.
+        :param along_m: distance of the place from the start of the route.
+        """
         if self._lap_m is None:
             return along_m - lane.along_m
         return math.remainder(along_m - lane.along_m, self._lap_m)

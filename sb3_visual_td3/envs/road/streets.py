@@ -25,7 +25,7 @@ from sb3_visual_td3.envs.road.network import (
 from sb3_visual_td3.envs.road.shapes import Piece, Pose, joints
 
 Node = tuple[int, int]
-"""Column and row of a crossing of the grid."""
+"""Column and row of a node of the grid, where a column and a row of streets meet."""
 _SPACING_M = (72.0, 110.0)
 """Range of the distance between neighbouring lines of the grid."""
 _CORNER_M = (17.0, 28.0)
@@ -35,11 +35,11 @@ _KEPT_SHARE = 0.85
 crossing."""
 _WINDING_SHARE = 0.6
 _WINDING_M = (28.0, 50.0)
-"""Range of the radius of a winding street."""
+"""Range of the radius of a winding street's arcs."""
 _WINDING_RAD = (0.25, 0.5)
-"""Range of the angle by which a winding street leaves its line."""
+"""Range of the angle by which a winding street turns away from the straight line, in radians."""
 _STRAIGHT_M = 8.0
-"""Length of straight road on either side of a crossing or a winding part."""
+"""Length of straight road on either side of a junction or a winding part."""
 _FIRST_JUNCTION, _FIRST_PATH = 100, 1000
 """Numbers of the first junction and of the first road within a junction; streets are numbered from 0."""
 
@@ -102,15 +102,18 @@ def _thinned(rng: np.random.Generator, n_columns: int, n_rows: int) -> networkx.
 
 def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
     """Return the nodes of the longest cycle of the grid, beginning at a junction."""
-    # networkx does not guarantee the order of its results, so of equally long cycles the one with the smallest nodes is
-    # taken.
+    # networkx does not guarantee the order of its results, so of equally long cycles the least list of nodes is taken.
     ring = min(map(_in_order, networkx.simple_cycles(grid)), key=lambda cycle: (-len(cycle), cycle))
     first = next(index for index, node in enumerate(ring) if grid.degree[node] > 2)
     return ring[first:] + ring[:first]
 
 
 def _in_order(cycle: list[Node]) -> list[Node]:
-    """Return the nodes of a cycle, beginning at the smallest node, in the direction of its smaller neighbour."""
+    """Return the nodes of a cycle in an order that does not depend on the order in the argument.
+
+    The list begins at the least node and continues with the lesser of its two neighbours. Nodes are compared by column,
+    then by row.
+    """
     first = cycle.index(min(cycle))
     onward = cycle[first:] + cycle[:first]
     return min(onward, [onward[0], *reversed(onward[1:])])

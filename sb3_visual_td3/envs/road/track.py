@@ -137,7 +137,7 @@ class Track:
         return LanePosition(index, index * self.spacing_m + ahead, left, heading + curvature * ahead)
 
     def waypoints_m(self, nearest: int, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return the points of the lane's centre line that lie ahead of one of these points by given distances.
+        """Return the points of the lane's centre line at given distances ahead of the point ``nearest``.
 
         :param nearest: index of the point from which the distances are measured.
         :param ahead_m: distances along the lane in metres, rounded to the spacing of the points.

@@ -109,9 +109,10 @@ class LaneLine:
         self._along_m: list[float] = (starts[-2::-1] if is_oncoming else starts[:-1]).tolist()
 
     def along_at(self, index: int) -> float:
-        """Return the distance along this line, in metres, to the place beside a point of the track.
+        """Convert a point of the ego vehicle's track to a distance along this lane.
 
         :param index: index of the point of the track.
+        :return: the distance from the beginning of this lane to its point beside the track's point, in metres.
         """
         return self._along_m[index]
 
