@@ -14,7 +14,7 @@ from types import MappingProxyType
 from sb3_visual_td3.envs.arguments import coerce_quantity
 
 FULL_GATE_FRACTION = 0.3
-"""Fraction of the target speed at which ``speed_gate`` reaches 1."""
+"""``speed_gate`` is 1 at this fraction of the target speed and above."""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def _open_folder() -> tuple[int, Path]:
 
     The folder lies in the folder for temporary files, where any user of the machine can create anything under any name,
     such as a link to one of this user's files. This function therefore accepts only a folder that this user owns and
-    that no other user can write to. If the path is another user's, the function tries the next numbered name.
+    that no other user can write to. If another user owns the path, the function tries the next numbered name.
 
     :return: the folder's file descriptor and its path.
     :raises SimulatorUnusableError: if the function accepts none of the names.

@@ -50,7 +50,7 @@ class Actor:
 
     id: int
     description: list[Any]
-    """The description as the client sent it: ``[uid, type_id, [[attribute, type, value]...]]``."""
+    """CARLA's ``ActorDescription`` as the client sent it: ``[uid, type_id, [[attribute, type, value]...]]``."""
     transform: Transform
     """The transform relative to the parent, or in the world if there is no parent."""
     parent: Actor | None = None
@@ -61,7 +61,7 @@ class Actor:
     """The simulated time of a sensor's next measurement."""
 
     last_state: StoredState | None = field(default=None, init=False, repr=False)
-    """The packed state of the last tick, which is sent again while the actor stands still; None if it was moving."""
+    """The packed state of the last tick, sent again while the actor stands still; None while the actor moves."""
 
     velocity = ZERO
     acceleration = ZERO

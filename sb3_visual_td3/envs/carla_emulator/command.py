@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="seed of the server's cars and of the junctions that --traffic-lights selects (default: 0)",
     )
-    add("--quiet", action="store_true", help="do not report calls that the emulator does not support")
+    add("--quiet", action="store_true", help="do not report unsupported calls, refused connections and errors")
     add(
         "--end-with", type=int, metavar="PID", help="id of the parent process; the emulator ends when that process ends"
     )

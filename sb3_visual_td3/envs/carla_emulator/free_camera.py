@@ -157,7 +157,7 @@ class FreeCamera:
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
     def _choose_levels(self) -> list[_Strip]:
-        """Choose for each part of the picture the resolution (mipmap level) of the ground raster to draw it from.
+        """Choose the resolution (mipmap level) of the ground raster from which each part of the picture is drawn.
 
         The picture is drawn with several samples per pixel. Each sample is drawn from the level whose texels are about
         as large as the area of the ground that the sample shows.

@@ -47,7 +47,7 @@ class EmulatorSettings:
     maps: MapLibrary = field(default_factory=MapLibrary)
     """The maps that clients can load."""
     is_realtime: bool = False
-    """Whether a tick in synchronous mode takes at least the time that it simulates, as in asynchronous mode."""
+    """Whether a tick in synchronous mode takes at least as long as the time that it simulates."""
     faults: tuple[Fault, ...] = ()
     """The faults to produce."""
     n_cars: int = 0
@@ -57,7 +57,7 @@ class EmulatorSettings:
     has_carla_steering: bool = False
     """Whether ``vehicle.tesla.model3`` has CARLA's steering; if not, it steers like the embedded world's car."""
     is_quiet: bool = False
-    """Whether to print nothing about unknown calls."""
+    """Whether to print no reports of unsupported calls, refused connections and errors."""
 
 
 class Console:

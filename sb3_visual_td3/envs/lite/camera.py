@@ -22,8 +22,8 @@ from sb3_visual_td3.envs.road.maps import Scene
 
 _TURN_RAD = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-"""Flags of OpenCV's warp. ``WARP_INVERSE_MAP`` tells OpenCV that the matrices here lead from the pixels of the picture
-to the pixels of the ground raster, not the other way."""
+"""Flags of OpenCV's warp. With ``WARP_INVERSE_MAP``, a matrix maps pixels of the picture to pixels of the ground
+raster, not the reverse."""
 
 
 class Band(NamedTuple):

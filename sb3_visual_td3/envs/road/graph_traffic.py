@@ -28,7 +28,7 @@ _SLOT_M = 12.0
 _SIGHT_M = 60.0
 """Distance that a car looks ahead along its path."""
 _LATERAL_MPS2 = 2.0
-"""Lateral acceleration at which a calm driver takes a bend."""
+"""Cars slow down before a bend so that their lateral acceleration in the bend is at most this."""
 _SLOWEST_BEND_MPS = 2.5
 _CONFLICT_M = 2.6
 """Two ways through a junction are not driven at the same time if their centre lines come closer than this."""
@@ -37,7 +37,7 @@ _ROOM_AFTER_M = 8.0
 junction."""
 _RESERVE_FROM_M = 15.0
 _ON_LANE_M = 2.2
-"""A vehicle whose centre is this close to the centre of a lane blocks the lane."""
+"""A vehicle blocks a lane if its centre is at most this far from the centre of the lane."""
 _SPLIT_M = 8.0
 """A vehicle within this distance of the beginning of a lane also blocks other lanes that begin at the same place."""
 WAY_CLEARANCE_M = 0.5
@@ -314,7 +314,7 @@ class GraphTraffic(Generic[CarT]):
         """
         self._map = map_
         self._known: dict[int, _Blocked] = {}
-        """The places that the vehicles and pedestrians of the last step block, by their ids."""
+        """For each vehicle or pedestrian of the last step, by its id: the places that it blocks."""
         self.cars = []
         self.guest = None
 
@@ -553,7 +553,7 @@ class GraphTraffic(Generic[CarT]):
         :param segment: number of the lane.
         :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane.
         :param own_id: id of the car, which the search ignores.
-        :param checks_siblings: whether to search other lanes that begin at the same place, too: a vehicle on the first
+        :param checks_siblings: whether to search the other lanes that begin at the same place, too. A vehicle on the first
             8 m of such a lane also blocks this lane.
         """
         best: Occupant | None = None

@@ -21,12 +21,13 @@ from sb3_visual_td3.envs.backend import LaneMark
 from sb3_visual_td3.envs.road.road_signs import NO_SIGNS, RoadSigns
 
 LaneKey = tuple[int, int, int]
-"""The number of a road, the number of a section of this road, and the number of a lane in this section."""
+"""Identifies a lane: the number of a road, the number of a section of this road, and the number of a lane in this
+section."""
 NO_JUNCTION = -1
 NO_LANE = -1
 CHANGE_COST_M = 50.0
-"""Cost of a lane change in a search, in metres of road. A route changes lanes only if the change shortens it by more
-than this."""
+"""A route changes lanes only if the change shortens the route by more than this. This is the cost of a lane change in
+the search for routes."""
 MIN_CHANGE_M = 20.0
 """A route changes lanes only on segments that are at least this long."""
 
@@ -35,7 +36,7 @@ class MarkRun(NamedTuple):
     """Describe a part of a lane along which the road marks do not change."""
 
     first: int
-    """Index of the lane's point at which the part begins; it ends where the next part begins."""
+    """Index of the lane's point at which the part begins. The part ends where the next part begins."""
     marks: tuple[LaneMark, ...]
     """The marks from right to left, with their offsets from the lane's centre."""
 
@@ -109,7 +110,7 @@ class JunctionWay(NamedTuple):
 
 
 _MAX_WAY_SEGMENTS = 20
-"""Largest number of segments of a way through a junction, so that the search also ends where segments form a ring."""
+"""A way through a junction has at most this many segments. The limit ends the search where segments form a ring."""
 
 
 _SQUARE_M = 16.0
@@ -122,10 +123,8 @@ class _Square(NamedTuple):
     x_m: NDArray[np.float64]
     y_m: NDArray[np.float64]
     parts: list[tuple[int, int, int, int]]
-    """One entry for each lane: lane, first point of the lane, begin and end of its points in ``x_m`` and ``y_m``.
-
-    Example: with ``(7, 40, 0, 32)``, ``x_m[0:32]`` and ``y_m[0:32]`` hold 32 points of lane 7, from its point 40 on.
-    """
+    """One tuple for each lane: index of the lane, index of its first point here, and begin and end of its points in
+    ``x_m`` and ``y_m``. Example: with ``(7, 40, 0, 32)``, ``x_m[0:32]`` holds x of the points 40 to 71 of lane 7."""
 
 
 @dataclass(frozen=True, eq=False)

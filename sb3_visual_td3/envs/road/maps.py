@@ -48,7 +48,7 @@ MAP_GROUPS: dict[str, tuple[str, ...]] = {
     "streets": tuple(f"streets_{i}" for i in range(6)),
     "streets_held_out": tuple(f"streets_held_out_{i}" for i in range(2)),
 }
-"""The names of the maps by group; an environment uses the first group unless ``maps`` names others."""
+"""The names of the maps by group. By default, an environment uses the maps of the group ``"train"``."""
 
 # The number of a map is its seed. It must never change, because published results refer to the map by its name.
 _PLANS = {

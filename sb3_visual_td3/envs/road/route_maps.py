@@ -18,11 +18,11 @@ from sb3_visual_td3.envs.road.network import Paint
 from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 
 MAX_SIDE_M = 3000.0
-"""Largest extent of a map along x or y. OpenCV reads no raster with more than 32,767 texels along a side, which are
-3,276 m with the margin around the roads."""
+"""A map is rejected if it extends farther than this along x or y. OpenCV cannot read a raster with more than 32,767
+texels along a side; these are 3,276 m, including the margin around the roads."""
 MAX_AREA_M2 = 4e6
-"""Largest area of a map. The raster takes 100 bytes per square metre, and its coarser levels take a third more. That is
-0.6 GB for this area, and twice as much while the map is painted."""
+"""A map is rejected if its area is larger than this. The raster takes 100 bytes per square metre, and its coarser
+levels take a third more. That is 0.6 GB for this area, and twice as much while the map is painted."""
 _SHOULDER_M = 0.4
 _SAME_PLACE_M = 0.3
 _FLAT_RISE_M = 1.0
@@ -34,7 +34,7 @@ class RouteMap(NamedTuple):
 
     name: str
     """Name of the map, which must be unique because cameras use it as a cache key. One file can be loaded as a
-    ``RouteMap`` and as a ``LiteMap``. The two have different ground and therefore different names."""
+    ``RouteMap`` and as a ``LiteMap``. The two maps show different ground and have different names."""
     graph: LaneGraph
     ground: Ground
     panorama: NDArray[np.uint8]

@@ -79,7 +79,7 @@ class RoutePlanner:
 
         :param graph: the lanes of the map.
         :param map_name: the name of the map.
-        :param route_seed: seed of a random route; for given routes the index of the route, modulo their number.
+        :param route_seed: seed of a random route; for given routes the index of the route, modulo the number of routes.
         :param places: where random routes may start and end; None for anywhere outside of junctions.
         :return: a new path.
         :raises ValueError: if the map has no such route.

@@ -38,7 +38,7 @@ _ROUTE_STEP = 20
 _EGO = -1
 """Id of the ego vehicle. Cars have the ids 0, 1, ..., and pedestrians -2, -3, ..."""
 _WALKER_REACH_M = 3.0
-"""Cars stop for a pedestrian who is this close to the centre of their lane."""
+"""Cars stop for a pedestrian who is at most this far from the centre of their lane."""
 _WALKER_HALF_M = 0.2
 
 
@@ -79,7 +79,7 @@ class RouteCar(GraphCar):
 class RouteTraffic:
     """Drive the other cars around an ego vehicle that follows a route to a goal, one episode at a time.
 
-    :param settings: number, size and speeds of the cars; a short map has fewer.
+    :param settings: number, size and speeds of the cars. A short map has fewer cars.
     :param ego_body: outer size of the ego vehicle.
     :param is_closed: function that returns whether vehicles must stop at the end of a lane, as at a red light.
     """
@@ -283,7 +283,7 @@ class RouteTraffic:
         return guest
 
     def _note_reserved(self, lane: LanePosition) -> None:
-        """Record at what distance along the route each lane ends that is reserved for the ego vehicle."""
+        """Record where the lanes that are reserved for the ego vehicle end, as distances along the route."""
         guest = self._traffic.guest
         assert guest is not None
         lanes = self._path.lanes

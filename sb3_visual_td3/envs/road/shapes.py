@@ -117,8 +117,8 @@ def sample(start: Pose, pieces: Sequence[Piece], along_m: NDArray[np.float64]) -
 
 MIN_LENGTH_M, MAX_LENGTH_M = 450.0, 800.0
 MIN_GAP_M = 30.0
-"""Smallest distance between stretches of the road that are not neighbours, so that the camera sees one road at a
-time."""
+"""Parts of a loop that do not follow each other are at least this far apart, so that the camera sees only one of
+them."""
 MAX_SHARPEST_RADIUS_M = 23.0
 """At least one bend of each loop has a radius below this; a loop without a sharp bend would be too easy."""
 _MAX_RADIUS_M = 60.0
@@ -128,7 +128,7 @@ _N_CORNERS = (8, 13)
 """Range of the number of corners, the upper end excluded."""
 _MIN_TURNING_RAD = 3.2 * np.pi
 """A loop is accepted only if the absolute turning angles of its corners add up to at least this. In a loop with turns
-to one side only, they add up to 2 pi. The larger sum therefore requires turns to both sides."""
+to one side only, these angles add up to 2 pi. The larger sum therefore requires turns to both sides."""
 _CHECK_SPACING_M = 2.0
 
 

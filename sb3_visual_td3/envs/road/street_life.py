@@ -45,7 +45,7 @@ _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
 """A pedestrian crosses only if the vehicle could still stop in front of the pedestrian, with this reaction time, this
 deceleration, and this distance left."""
 _CLEAR_M = 25.0
-"""No pedestrian stands less than this distance ahead of the place where the vehicle starts."""
+"""No pedestrian stands within this distance ahead of the vehicle's starting place."""
 _BETWEEN_M = 12.0
 _TRIES = 200
 

@@ -112,7 +112,7 @@ class LaneLine:
         """Convert a point of the ego vehicle's track to a distance along this lane.
 
         :param index: index of the point of the track.
-        :return: the distance from the beginning of this lane to its point beside the track's point, in metres.
+        :return: the distance from the beginning of this lane to the place beside this point, in metres.
         """
         return self._along_m[index]
 
