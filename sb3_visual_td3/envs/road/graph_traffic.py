@@ -553,8 +553,8 @@ class GraphTraffic(Generic[CarT]):
         :param segment: number of the lane.
         :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane.
         :param own_id: id of the car, which the search ignores.
-        :param checks_siblings: whether to search the other lanes that begin at the same place, too. A vehicle on the first
-            8 m of such a lane also blocks this lane.
+        :param checks_siblings: whether to search the other lanes that begin at the same place, too. A vehicle on the
+            first 8 m of such a lane also blocks this lane.
         """
         best: Occupant | None = None
         for each in self._on_lane.get(segment, ()):
