@@ -354,7 +354,7 @@ THRESHOLDS: Mapping[ModuleType, tuple[str, ...]] = {
         "LARGE_FALL",
         "NOTED_FALL",
         "LONGEST_GAP",
-        "STILL_COSTS",
+        "STILL_NEGATIVE",
         "MIN_EPISODES_FOR_NO",
         "MIN_STEPS_FOR_NO",
     ),

@@ -1,8 +1,8 @@
 """Compare the evaluations of a run with baselines: random actions and, in driving environments, full braking.
 
-A return curve shows learning only if it began before the policy had learned. In a run of five or ten evaluations, the
-policy may have learned before the first evaluation. The distance from a random policy then shows more than the shape of
-the curve.
+A return curve shows learning only if some of its points come from before the improvement. In a run of five or ten
+evaluations, the policy may have improved before the first one, so the curve is flat. A comparison with random actions
+still shows that the policy has learned.
 """
 
 from __future__ import annotations
@@ -21,27 +21,31 @@ BASELINES = (
     (tags.EVAL_DISTANCE, (tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE)),
     (tags.EVAL_REWARD, (tags.EVAL_RANDOM_REWARD,)),
 )
-"""Pairs of an evaluated quantity and its baselines, each as the tag that holds it. The first pair that a run logged is
-compared. The distance in metres comes first, because a policy may earn reward while it stands still."""
+"""The tag of each evaluated quantity, with the tags of its baselines. The first quantity that a run logged together
+with a baseline is compared. The distance in metres comes first, because a policy may earn reward while it stands
+still."""
 UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
 """Maps an evaluated quantity to the tag of its value before the first update. Before training, a policy may by chance
-be better than random actions. A trained policy must therefore exceed this value as well; otherwise the answer to "is it
-learning?" is "unknown"."""
+be better than random actions. If a trained policy is better than the baselines but not better than this value, the
+answer to "is it learning?" is "unknown"."""
 
 MIN_EVALUATIONS = 3
 """With fewer evaluations than this, the comparison gives the answer "unknown"."""
 MIN_LATE = 4
-"""The noise of the last evaluations is estimated from the last half of all evaluations, and from at least this many."""
+"""The noise of the last evaluations is estimated from the later half of all evaluations, but from no fewer than this
+many."""
 CLEARLY_ABOVE = 2.0
-"""A policy is clearly better if it exceeds the best baseline by at least this many standard deviations of one
-evaluation. The last evaluation has jumped if it exceeds all earlier ones by more than this many times their range."""
+"""A policy is clearly better than the baselines if it exceeds the best one by at least this many times the noise of a
+single evaluation (a standard deviation). The last evaluation counts as a jump if it exceeds all earlier evaluations by
+more than this many times their range."""
 CLEAR_FALL = 1.5
-"""A policy has lost its best level if it ends at least this many standard deviations of one evaluation below it, and
-has also lost the fraction ``NOTED_FALL`` of its lead over the baseline."""
+"""A policy counts as fallen if it ends below its best evaluation by at least this many times the noise of a single
+evaluation (a standard deviation). It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the
+baseline."""
 
 
 class Comparison(NamedTuple):
-    """Hold the comparison of a run's evaluations with those of the baselines.
+    """Hold the result of comparing a run's evaluations with the baselines.
 
     :param tag: logged name of the quantity that the evaluations measured.
     :param n_points: number of evaluations.
@@ -52,9 +56,9 @@ class Comparison(NamedTuple):
     :param peak: value of the best evaluation.
     :param peak_step: step of the best evaluation.
     :param last_step: step of the last evaluation.
-    :param has_fallen: whether the policy has lost a considerable part of its lead over the baseline.
-    :param reason: the deciding fact, in words.
-    :param untrained: level of the policy before its first update; -inf if it was not evaluated then.
+    :param has_fallen: whether the policy has lost a large part of its lead over the baseline (see ``CLEAR_FALL``).
+    :param reason: the measured numbers behind the answer, as text.
+    :param untrained: level of the policy before its first update; -inf if there was no such evaluation.
     """
 
     tag: str
@@ -83,9 +87,10 @@ def evaluation_spread(values: FloatArray) -> float:
 
 
 def compare_with_baselines(data: SeriesSet) -> Comparison | None:
-    """Compare the evaluations of a run with those of the baselines; None if no baseline was logged.
+    """Compare the evaluations of a run with the baselines that the run logged.
 
     :param data: the series of the run
+    :return: the result; None if no baseline was logged
     """
     for tag, baseline_tags in BASELINES:
         policy = data[tag].finite

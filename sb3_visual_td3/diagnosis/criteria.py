@@ -39,15 +39,17 @@ _OF_TRAINING = {
     )
     for group in GROUP_NAMES
 }
-"""Maps each parameter group to the tags that are logged only while the group is trained. They are missing if it is
-frozen."""
+"""Maps each parameter group to the tags that are logged only while the group is trained. While the group is frozen,
+these tags are missing."""
 _HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX])
-"""Tags that no callback can log for a stock algorithm, because it keeps the values in local variables of its update
-(see health/stock_watch.py)."""
+"""Tags that no callback can log for SB3's own algorithms. These algorithms keep the values in local variables of
+``train()`` (see health/stock_watch.py)."""
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
-    """Return the callbacks of this package that support the run's algorithm, whether they ran or not.
+    """Return the callbacks of this package that can be used in a run like this one.
+
+    The callbacks for driving environments are included only if one of them ran.
 
     :param data: series of the run
     """
@@ -76,13 +78,13 @@ class Criterion:
     needs_actor_encoder: bool = False
     min_points: int = 5
     reward_size: tuple[float, float] | None = None
-    is_given: bool = field(default=False, compare=False)
-    """Whether the user's criteria file names this criterion. Its ``blocking`` then applies whichever callbacks
-    ran."""
+    is_named_by_user: bool = field(default=False, compare=False)
+    """Whether the user's criteria file names this criterion. Such a criterion can block a GO even if the callback that
+    logs its tags did not run. Other criteria usually cannot."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
-_KEYS = {f.name: f for f in fields(Criterion) if f.name not in {"id", "is_given"}}
+_KEYS = {f.name: f for f in fields(Criterion) if f.name not in {"id", "is_named_by_user"}}
 _REQUIRED = {name for name, f in _KEYS.items() if f.default is MISSING}
 _EXPECTED: dict[str, tuple[type, ...]] = {
     "title": (str,),
@@ -115,12 +117,12 @@ _NAMES_OF_OTHERS = frozenset(
         tags.EVAL_LENGTH,
     ]
 )
-"""Tags that do not show that a callback of this package ran: other code may log them too, or a tag mapping may fill
-them."""
+"""Tags that do not prove that a callback of this package ran. Other code may log tags of the same name, and a tag
+mapping may rename a foreign tag to one of them."""
 
 
 def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
-    """Return the callbacks of this package that logged in a run, as its tags show.
+    """Return the callbacks of this package that were used in a run, recognised by the tags that they logged.
 
     :param data: the series of the run
     """
@@ -147,7 +149,7 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     if path is not None:
         given = _entries(read_mapping(path), str(path))
         criteria = _merge(criteria, given, str(path))
-        criteria |= {key: replace(criteria[key], is_given=True) for key in given}
+        criteria |= {key: replace(criteria[key], is_named_by_user=True) for key in given}
     return tuple(criteria.values())
 
 
@@ -168,13 +170,13 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
     with np.errstate(all="ignore"):
         for criterion in criteria:
             measured = _measure(criterion, data, run)
-            needed = run.lacks_callback(criterion)
+            needed = run.missing_callback(criterion)
             is_unlogged = measured.status is Status.UNKNOWN and not any(tag in data for tag in criterion.tags)
             if needed is not None and is_unlogged:
                 detail = f"{run.why_without(needed)}; {measured.detail}"
                 measured = Measurement(Status.NOT_APPLICABLE, None, detail)
             blocking = run.blocks(criterion)
-            early = run.why_too_early(criterion, data)
+            early = run.why_too_early_for(criterion, data)
             if blocking and measured.status is Status.FAIL and early is not None:
                 blocking = False
                 measured = measured._replace(detail=f"{measured.detail}; {early}")
@@ -189,7 +191,7 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
                     source=criterion.source,
                     detail=measured.detail,
                     tags=criterion.tags,
-                    needs_callback=needed if run.could_run(needed) else None,
+                    needs_callback=needed if run.could_use(needed) else None,
                 )
             )
     return tuple(results)
@@ -203,22 +205,21 @@ class _Run:
     """Hold the properties of a run that decide which criteria apply to it.
 
     :param encoder_is_shared: whether actor and critic share one encoder
-    :param has_no_encoder: whether the policy sees no images
-    :param reward_is_normalized: whether the critic saw scaled rewards
-    :param has_no_bound: whether the returns are undiscounted; the rewards then do not bound Q
-    :param frozen: the groups that are not trained
+    :param has_no_encoder: whether the policy has no image encoder
+    :param reward_is_normalized: whether the critic was trained on scaled rewards
+    :param has_no_bound: whether the returns are undiscounted, so that the rewards do not limit Q
+    :param frozen: the parameter groups that are not trained
     :param length: length of the run in environment steps, from any tag that shows it; None if no tag shows it
-    :param judged_length: length of the run in environment steps, read only from the tags that a GO needs. If this
-        length is too short for a criterion, a failure becomes unknown. Optional tags are not read: a run could
-        otherwise avoid a failure by not logging them.
-    :param last_step: the last environment step of any known tag
+    :param length_in_required_tags: the same length, but read only from the tags that every GO requires. If it is below
+        the first step at which a criterion applies, a failure of this criterion becomes unknown
+    :param last_step: the largest environment step of all known tags
     :param kind: the kind of algorithm
     :param callbacks: the callbacks of this package that ran
     :param largest_reward: largest |reward| of a step; None if the run did not log it
-    :param early: why the run is too short for a failed criterion to block a GO, in words; None if it is long enough
-    :param logged: the names that the run logged
-    :param is_watched_from_outside: whether the run used a stock algorithm of SB3, whose targets and sampled rewards no
-        callback can read
+    :param why_too_early: why it is too early for a NO-GO, as text; None if the run is long enough
+    :param logged: the tags that the run logged
+    :param is_watched_from_outside: whether the run used one of SB3's own algorithms. Callbacks cannot read the targets
+        and sampled rewards of these algorithms
     """
 
     encoder_is_shared: bool
@@ -227,12 +228,12 @@ class _Run:
     has_no_bound: bool = False
     frozen: frozenset[str] = frozenset()
     length: int | None = None
-    judged_length: int | None = None
+    length_in_required_tags: int | None = None
     last_step: int | None = None
     kind: RunKind = _UNKNOWN_KIND
     callbacks: frozenset[str] = frozenset()
     largest_reward: float | None = None
-    early: str | None = None
+    why_too_early: str | None = None
     logged: frozenset[str] = frozenset()
     is_watched_from_outside: bool = False
 
@@ -248,27 +249,28 @@ class _Run:
             kind=recognise(data.names()),
             callbacks=callbacks_that_ran(data),
             largest_reward=_largest_reward(data),
-            early=too_early(data),
+            why_too_early=too_early(data),
             logged=frozenset(data.names()),
             is_watched_from_outside=data.flag(tags.SEEN_BY_OPTIMIZER) is True,
         )
         # The first tag of each criterion that applies to every run and blocks: a run cannot be GO without these tags,
-        # so it gains nothing by leaving them out.
+        # so it gains nothing by leaving them out. If optional tags counted, a run could avoid a failure by not logging
+        # them.
         needed = [criterion.tags[0] for criterion in criteria if flags.needs(criterion)]
         length = data.n_steps
-        judged_length = data.length_from(needed)
+        length_in_required_tags = data.length_from(needed)
         return replace(
             flags,
             length=length,
-            judged_length=length if judged_length is None else judged_length,
+            length_in_required_tags=length if length_in_required_tags is None else length_in_required_tags,
             last_step=max((int(data[name].steps[-1]) for name in data.names() if is_on_steps(name)), default=None),
         )
 
     def blocks(self, criterion: Criterion) -> bool:
-        """Return whether the criterion counts for the verdict on this run."""
+        """Return whether the criterion can block a GO of this run."""
         if not criterion.blocking or (criterion.scale_dependent and self.reward_is_normalized):
             return False
-        if criterion.is_given:
+        if criterion.is_named_by_user:
             return True
         if criterion.reward_size is not None and self.largest_reward is not None:
             lowest, highest = criterion.reward_size
@@ -280,33 +282,38 @@ class _Run:
         # that end as NaN.
         if criterion.kind == "all_finite" and not self.callbacks:
             return False
-        needed = self.lacks_callback(criterion)
+        needed = self.missing_callback(criterion)
         # A loss beyond its own Q values is a failure, whichever code logged both, except in SAC, whose loss contains an
         # entropy.
         is_logged = criterion.kind in _FOR_ANY_CRITIC and self.logged.issuperset(criterion.tags)
         return needed is None or (is_logged and not self.kind.has_entropy_bonus)
 
-    def lacks_callback(self, criterion: Criterion) -> str | None:
-        """Return the callback whose tags a criterion needs, if that callback did not run; otherwise None."""
+    def missing_callback(self, criterion: Criterion) -> str | None:
+        """Return the callback that logs the tags of a criterion, if this callback did not run; otherwise None."""
         owners = {tags.TAGS[tag].owner for tag in criterion.tags if tag in tags.TAGS}
-        if criterion.is_given or not owners or owners & self.callbacks:
+        if criterion.is_named_by_user or not owners or owners & self.callbacks:
             return None
         return min(owners)
 
-    def why_too_early(self, criterion: Criterion, data: SeriesSet) -> str | None:
-        """Return in words why the run is too short for a failed criterion to block a GO; None if it is long enough."""
-        if criterion.kind in _JUDGE_EARLY or criterion.is_given:
+    def why_too_early_for(self, criterion: Criterion, data: SeriesSet) -> str | None:
+        """Return, as text, why a failure of the criterion does not count yet; None if it counts.
+
+        For example, the run may be too short.
+        """
+        if criterion.kind in _JUDGE_EARLY or criterion.is_named_by_user:
             return None
         n_points = len(data[criterion.tags[0]].finite)
-        if self.early is None and criterion.kind == "last_above_baselines" and n_points < MIN_EVALUATIONS:
+        if self.why_too_early is None and criterion.kind == "last_above_baselines" and n_points < MIN_EVALUATIONS:
             return f"too early to say: {n_points} of {MIN_EVALUATIONS} evaluations"
-        return self.early
+        return self.why_too_early
 
-    def could_run(self, callback: str | None) -> bool:
-        """Return whether a missing callback supports this run; False for None, which means that none is missing.
+    def could_use(self, callback: str | None) -> bool:
+        """Return whether a callback that did not run could have been used in this run.
 
-        A callback for driving environments supports the run if another callback for driving ran. The other callbacks
-        need an off-policy actor-critic algorithm.
+        A driving callback could have been used if another driving callback ran. The other callbacks could have been
+        used if the algorithm is an off-policy actor-critic algorithm.
+
+        :param callback: name of the callback; for None, the result is False
         """
         drives = bool(self.callbacks & {_METRICS, _EVALUATION})
         if callback in {_METRICS, _EVALUATION}:
@@ -314,7 +321,10 @@ class _Run:
         return callback is not None and self.kind.family is Family.OFF_POLICY
 
     def why_without(self, callback: str) -> str:
-        """Return, in words, why a criterion does not apply to a run in which a callback did not run."""
+        """Return, as text, why criteria that need a callback do not apply to this run.
+
+        :param callback: name of the callback, which did not run
+        """
         if callback in {_METRICS, _EVALUATION}:
             return "for runs in a driving environment"
         if self.kind.family in {Family.ON_POLICY, Family.VALUE_BASED}:
@@ -340,8 +350,11 @@ class _Run:
             absent.add(tags.TARGET_MOVED["critic"])
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
-    def excuses(self, criterion: Criterion) -> bool:
-        """Return whether the criterion never applies to this kind of run."""
+    def is_exempt_from(self, criterion: Criterion) -> bool:
+        """Return whether a criterion does not apply to this kind of run.
+
+        For example, a run without an encoder is exempt from all criteria about encoders.
+        """
         # A criterion without tags (all_finite) reads whatever was logged and always applies.
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder or ACTOR_CNN.name in self.frozen
@@ -353,8 +366,8 @@ class _Run:
     def _bound_is_hidden(self) -> bool:
         return self.is_watched_from_outside and tags.Q_BOUND not in self.logged
 
-    def excuse_of(self, criterion: Criterion) -> str:
-        """Return why a criterion does not apply, in words; call this only if :meth:`excuses` returns True for it."""
+    def why_exempt_from(self, criterion: Criterion) -> str:
+        """Return, as text, why the run is exempt from a criterion, if :meth:`is_exempt_from` returns True."""
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
         if criterion.kind == "within_bound" and self._bound_is_hidden:
@@ -367,16 +380,17 @@ class _Run:
 
     def needs(self, criterion: Criterion) -> bool:
         """Return whether a run of this kind needs the criterion for a GO, however short the run is."""
-        is_certain = criterion.applies_from_step <= 0 and not self.excuses(criterion)
+        is_certain = criterion.applies_from_step <= 0 and not self.is_exempt_from(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
 _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
-"""Kinds of checks that do not depend on the scale of the rewards. Even if only other code logged their tags, they can
-block a GO, except for SAC. All tags of the criterion must then be logged."""
+"""Kinds of checks that can block a GO even if no callback of this package ran, because they do not depend on the scale
+of the rewards. The run must have logged all tags of the criterion. SAC is an exception, because its loss contains an
+entropy term."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
-"""Kinds of checks whose failure blocks a GO however short the run is. Each of them either tests the run's length itself
-or is valid at any length: a NaN, for example, is a failure at any step."""
+"""Kinds of checks whose failure blocks a GO even in a very short run. Some of these checks take the length of the run
+into account themselves. Others are valid at any length: a NaN, for example, is a failure at any step."""
 
 
 def _largest_reward(data: SeriesSet) -> float | None:
@@ -385,25 +399,25 @@ def _largest_reward(data: SeriesSet) -> float | None:
 
 
 def _has_no_bound(data: SeriesSet) -> bool:
-    """Return whether the run logged that its returns are undiscounted.
+    """Return whether Q has no bound, because the returns of the run are undiscounted.
 
-    Earlier versions did not log this. They logged an infinite bound on Q instead. The bound is also infinite if a
-    reward is infinite, but then another criterion fails.
+    Earlier versions did not log whether returns are undiscounted. They logged an infinite bound on Q instead.
     """
     if data.flag(tags.RETURN_IS_UNDISCOUNTED) is not None:
         return data.flag(tags.RETURN_IS_UNDISCOUNTED) is True
+    # An infinite reward also makes the bound infinite, but then another criterion fails.
     bound = data[tags.Q_BOUND]
     return len(bound) > 0 and len(bound.finite) == 0
 
 
 def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
-    if run.excuses(criterion):
-        return Measurement(Status.NOT_APPLICABLE, None, run.excuse_of(criterion))
+    if run.is_exempt_from(criterion):
+        return Measurement(Status.NOT_APPLICABLE, None, run.why_exempt_from(criterion))
     asked = run.asked_of(criterion)
     # A criterion with a first step needs the length of the run. An unknown length makes the criterion unknown rather
     # than inapplicable: otherwise leaving the steps out of the log would excuse a failure.
     begin = criterion.applies_from_step
-    if begin > 0 and (run.length is None or run.judged_length is None):
+    if begin > 0 and (run.length is None or run.length_in_required_tags is None):
         return Measurement(Status.UNKNOWN, None, "the length of the run is not known")
     if begin > 0 and run.length is not None and run.length < begin:
         return Measurement(Status.NOT_APPLICABLE, None, f"applies from {begin:,} steps; the run has {run.length:,}")
@@ -412,8 +426,13 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
         return _while_logged(measured, data, asked, run.last_step)
     # Some tag shows that the run is long enough, but the tags of the training end before that step. The result is then
     # unknown, not failed.
-    if measured.status is Status.FAIL and begin > 0 and run.judged_length is not None and run.judged_length < begin:
-        detail = f"applies from {begin:,} steps, and the tags of the training end at {run.judged_length:,}"
+    if (
+        measured.status is Status.FAIL
+        and begin > 0
+        and run.length_in_required_tags is not None
+        and run.length_in_required_tags < begin
+    ):
+        detail = f"applies from {begin:,} steps, and the tags of the training end at {run.length_in_required_tags:,}"
         return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {detail}")
     return measured
 

@@ -1,7 +1,7 @@
 """Measure how much of a run could be checked: its evidence level (full, standard or thin) and the number of checks.
 
-A verdict from few tags can be right and still be weakly supported. If a tag is missing that would have shown a failure,
-the level is lower. A script that starts long runs can therefore require a level in addition to a GO.
+A verdict from few tags can be right, but a missing tag might have shown a failure. The evidence level says how complete
+the tags are. A script that starts long runs can require a GO and, for example, the level "full".
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _OWN_SCALE = {
 class RunEvidence(NamedTuple):
     """State how much of a run could be checked.
 
-    :param level: "full" if callbacks of this package ran and every criterion could be answered. For algorithms that
-        these callbacks do not support, "full" if every check for that kind of algorithm could be made. "standard" if
-        the returns of training and evaluation were logged and all checks for the run's kind could be made; otherwise
-        "thin".
+    :param level: "full" if the callbacks of this package ran, evaluations were logged, and every criterion that can
+        block a GO was judged. "standard" if the returns of training and evaluation were logged, and all checks for this
+        kind of algorithm were made. "thin" otherwise. If the callbacks do not support the algorithm, the conditions of
+        "standard" are enough for "full".
     :param n_made: number of checks that could be made.
     :param n_possible: number of checks that exist for this kind of run.
     """
@@ -93,7 +93,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
 
 
 def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult]) -> bool:
-    """Return whether callbacks of this package ran, and their tags answer every criterion that can block a GO."""
+    """Return whether callbacks of this package ran and logged all that the blocking criteria need."""
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False
     is_answered = all(r.status is not Status.UNKNOWN for r in asked if r.blocking)

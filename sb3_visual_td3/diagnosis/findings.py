@@ -22,8 +22,8 @@ class Evidence:
     :param tag: the logged name
     :param step: step on the tag's own x-axis; None if the value describes the whole run
     :param value: value of the point
-    :param note: what the value means. It is written after the tag and the value, as in "``train/learning_rate`` at 500
-        is 0.1: the logged rate; 1e-4 to 1e-3 is usual for Adam"
+    :param note: what the value means. The report writes this text after the tag and the value, as in
+        "``train/learning_rate`` at 500 is 0.1: the logged rate; 1e-4 to 1e-3 is usual for Adam"
     """
 
     tag: str
@@ -61,8 +61,8 @@ class RuleResult:
     :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers
     :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
     :param role: cause, or blind spot (a reason why the logged values do not show a problem)
-    :param remedy: the first thing to do, if it differs from the rule's remedy
-    :param explained_by: ids of the diagnoses that may have caused this finding, if they differ from the rule's
+    :param remedy: the first thing to do; None for the remedy of the rule
+    :param explained_by: ids of the diagnoses that may have caused this finding; None for the list of the rule
     """
 
     confidence: float
@@ -119,13 +119,14 @@ class SettingChange:
         otherwise ``learning_rate``
     :param reason: why, and where the number comes from
     :param to: the new value; a mapping is merged into the run's own mapping
-    :param fill: keys that are merged into the run's own mapping as well, but only if that mapping lacks them
-    :param at_least: lower limit: a smaller value of the run is raised to it
-    :param at_most: upper limit: a larger value of the run is lowered to it
-    :param times: factor on the run's own value if neither ``at_least`` nor ``at_most`` changes that value
-    :param of_steps: fraction of the run's length, for settings in steps. The lower limit is then this fraction of the
-        run's steps, or ``at_least`` if that is larger
-    :param most: highest lower limit that ``of_steps`` may give, in steps; None: the length of the run
+    :param fill: more keys for the run's mapping; each is added only if the run's mapping lacks it
+    :param at_least: lower limit: if the run's value is smaller, this limit is proposed
+    :param at_most: upper limit: if the run's value is larger, this limit is proposed
+    :param times: if the run's value is within both limits, this factor times the value is proposed
+    :param of_steps: raises the lower limit to this fraction of the run's environment steps. For example, 0.1 raises it
+        to 5,000 for a run of 50,000 steps
+    :param of_steps_at_most: the lower limit after ``of_steps`` is never above this number of steps; None for the length
+        of the run
     :param unless_set: propose the change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
     :param envs: propose the change for these environments only; empty: for all
@@ -140,7 +141,7 @@ class SettingChange:
     at_most: float | None = None
     times: float | None = None
     of_steps: float | None = None
-    most: float | None = None
+    of_steps_at_most: float | None = None
     unless_set: bool = False
     unless_rewards_are_normalized: bool = False
     envs: tuple[str, ...] = ()

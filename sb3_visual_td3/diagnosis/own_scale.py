@@ -41,15 +41,16 @@ public runs have this discount or a smaller one; event files do not contain it."
 MAX_Q_PER_RETURN = 10.0
 """If a time limit cuts the episodes, Q may exceed their returns, but never by more than this factor."""
 ENTROPY_BONUS = 10.0
-"""The most entropy per step, in nats, that SAC's Q is assumed to contain. SAC's target entropy has the magnitude of one
-nat per dimension of the action."""
+"""The entropy of SAC's policy is assumed to be at most this large, in nats. SAC adds the entropy, times the entropy
+coefficient, to every reward, so Q contains it. By default, SAC aims at an entropy of minus one nat per dimension of the
+action. The value covers the magnitude of this target for ten dimensions."""
 NORMALISED_Q = 50.0
-"""A |Q| up to this value is always allowed, because Q is of order 10 with VecNormalize, whatever the logged returns
-are."""
+"""A |Q| up to this value is always allowed, whatever the logged returns are. With VecNormalize, Q is of the order of
+10."""
 SCALED_Q = 300.0
-"""This limit replaces ``NORMALISED_Q`` if the run says that its rewards were scaled. VisualTD3 divides rewards by their
-mean magnitude, so Q is of the order of the horizon, 100 steps, and larger if the policy has become better than the
-mean."""
+"""This limit replaces ``NORMALISED_Q`` if the run logged that its rewards were scaled. VisualTD3 divides rewards by
+their mean magnitude, so Q is about as large as the horizon of 100 steps. Q is larger if the policy has become better
+than the average."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
 """Limits for |Q|, divided by the largest |Q| that the returns allow. A ratio at or above the first limit is a weak sign
@@ -70,12 +71,14 @@ ENTROPY_LEFT = 0.1
 EXPLAINED_NOTED = 0.05
 """A value function counts as no better than a constant if its median explained variance is below this value."""
 KL_NOTED = 1.0
-"""Updates count as too large if the median of their approximate KL exceeds this value. PPO aims at 0.01 to 0.05; above
-1, a single update changes the policy almost completely."""
+"""Policy updates are reported as too large if the median of the logged KL divergence (``approx_kl``) exceeds this
+value. PPO aims at 0.01 to 0.05. Above 1, a single update changes the policy almost completely."""
 KL_STOPPED = 1e-7
-"""Updates count as without effect if the median of their approximate KL is below this value."""
+"""Policy updates are reported as having no effect if the median of the logged KL divergence (``approx_kl``) is below
+this value."""
 MIN_POINTS = 10
-"""A check leaves out tags with fewer points. Two checks need fewer: finite_losses one, learning_rate three."""
+"""A check ignores tags with fewer points than this. There are two exceptions: finite_losses needs one point, and
+learning_rate needs three."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,14 @@ class Sign:
     """Hold one sign that a training run is unstable.
 
     :param id: the name of the sign, such as ``critic_error``.
-    :param is_clear: whether this sign alone proves that the training is unstable.
+    :param is_clear: whether this sign alone proves that the training is unstable; if False, the sign is weak.
     :param tag: the series that shows the sign.
     :param step: the step at which the sign is strongest; None if the whole run shows it.
     :param value: the number that was compared with the limit.
-    :param threshold: the limit for this number.
+    :param threshold: the limit with which ``value`` was compared.
     :param words: the sign in words, with its numbers.
-    :param casts_doubt: whether this sign, if it is weak, is enough to make the answer "unknown" for a run that learns.
-        If False, two signs are needed.
+    :param casts_doubt: matters only for a weak sign in a run that learns. If True, this sign alone makes the answer
+        "unknown". If False, the answer stays "yes" unless there is a second sign.
     """
 
     id: str
@@ -106,7 +109,7 @@ class Sign:
 class NotMade(NamedTuple):
     """Record that a check could not be made with the logged tags.
 
-    :param missing: the tags or facts that the check needs, in words.
+    :param missing: the tags or facts that the check needs, as text.
     """
 
     missing: str
@@ -249,8 +252,10 @@ class ReturnScale(NamedTuple):
     """Hold how large the returns of a run are, and how large Q can be with such returns.
 
     :param largest: the 99 % quantile of |return|.
-    :param allowed_q: the largest mean |Q| that these returns allow.
-    :param normalised_q: the largest |Q| that scaled rewards allow, whatever the returns are.
+    :param allowed_q: the largest mean |Q| that is plausible: it follows from ``largest``, but is at least
+        ``normalised_q``.
+    :param normalised_q: a |Q| up to this value is always plausible, because the critic may have been trained on
+        normalised rewards.
     """
 
     largest: float
@@ -285,7 +290,7 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
 def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Check whether Q stays within the range that the run's returns allow.
 
-    If no Q values were logged, minus the actor's loss is used as Q. In SAC, Q may exceed the returns by the sum of the
+    If no Q values were logged, the negated actor loss is used as Q. In SAC, Q may exceed the returns by the sum of the
     entropy bonuses. Medians over a twentieth of the points are compared, not single points.
     """
     scale = return_scale(data)
@@ -338,12 +343,15 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
-    """Return the Q values that a run logged, or else minus the actor's loss of an off-policy algorithm, or else None.
+    """Return the Q values of a run, or the negated actor loss if no Q values were logged.
 
-    The Q values of the policy's actions are preferred to those of the actions in the replay buffer.
+    The Q values of the policy's actions are preferred to the Q values of the actions in the replay buffer. The actor's
+    loss is used only for off-policy algorithms.
 
-    SAC's actor loss is ``alpha log pi - Q``. It differs from minus Q by an entropy term, which :func:`q_within_returns`
-    takes into account.
+    SAC's actor loss is ``alpha log pi - Q``. The negated loss therefore differs from Q by an entropy term, which
+    :func:`q_within_returns` takes into account.
+
+    :return: the series; None if the run logged neither
     """
     q_values = find_q_values(data.names())
     if q_values:
@@ -383,7 +391,7 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
     """Look for a standard deviation of the actions that grows to a multiple of its first value.
 
     A growing deviation turns the actions into noise that is cut off at the ends of their range. The usual causes are a
-    large entropy bonus, or a loss that no change of the mean actions reduces. A deviation that shrinks is normal.
+    large entropy bonus, or a policy that finds no better mean actions. A deviation that shrinks is normal.
     """
     series = named(data, {"std"}, must_not=NOT_OF_ACTIONS)
     if series is None:
@@ -500,7 +508,7 @@ def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Ser
 
 
 def _ends(series: Series) -> tuple[float, float]:
-    """Return the median of the first tenth of the points and that of the last tenth, each from three points or more."""
+    """Return the medians of the first and of the last tenth of the points, each from at least three points."""
     window = max(3, len(series) // 10)
     return float(np.median(series.values[:window])), float(np.median(series.values[-window:]))
 

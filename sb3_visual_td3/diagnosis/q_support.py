@@ -20,17 +20,18 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 REPLAY_Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN)
 FLOOR = 1.0
-"""A largest |Q| below this value is replaced by it. The Q values of an untrained critic are near 0, and any loss would
-be large compared with them."""
+"""The actor's loss is divided by the largest |Q|, but never by less than this value. The Q values of an untrained
+critic are near 0, and any loss would be large compared with them."""
 
 UNSUPPORTED = 10.0
-"""The actor's loss is unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs. A healthy
-loss is about as large as Q; in two recorded feature leaks it was 8e4 and 3e7 times as large. The criterion
+"""The actor's loss counts as unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs. A
+healthy loss is about as large as Q. In two recorded feature leaks, it was 8e4 and 3e7 times as large. The criterion
 actor_loss_stable uses the same value."""
 
 Q_PER_TD_ERROR = 1000.0
-"""If no Q was logged, the largest |Q| is assumed to be this many times the critic's largest temporal-difference error.
-The guess is high, to avoid false alarms: only a loss above 10,000 times that error is unsupported."""
+"""If no Q was logged, the largest |Q| is estimated as this many times the critic's largest temporal-difference error.
+The factor is a high guess, to avoid false alarms. For example, an error of 1 gives a |Q| of 1,000, and only an actor's
+loss above 10,000 (``UNSUPPORTED`` times 1,000) is then unsupported."""
 
 
 class QSupport(NamedTuple):
@@ -41,9 +42,8 @@ class QSupport(NamedTuple):
     :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| of state-action pairs in the replay buffer, at least 1
-    :ivar first_unsupported_step: the step from which the loss is unsupported until the end. If the last loss is not
-        unsupported, this is the first step with an unsupported loss; None if there was no such step. The loss at a step
-        is compared with the largest |Q| up to that step
+    :ivar first_unsupported_step: the step from which the loss is unsupported until the end of the run. If the loss
+        recovers before the end, this is the first step with an unsupported loss. None if there is no such step
     :ivar estimated: whether ``q_scale`` was estimated from the critic's loss, because no Q was logged. Such an estimate
         can show that a loss is unsupported, but it cannot show that the loss is healthy.
     """
@@ -56,7 +56,7 @@ class QSupport(NamedTuple):
 
     @property
     def value_in_words(self) -> str:
-        """Return ``q_scale`` as text; a ``q_scale`` of 1 becomes ``at most 1 and counts as 1``."""
+        """Return ``q_scale`` as text; see :func:`scale_value`."""
         return scale_value(self.q_scale)
 
     @property
@@ -68,7 +68,9 @@ class QSupport(NamedTuple):
 
 
 def scale_value(scale: float) -> str:
-    """Return a scale of Q as text; a scale of 1 becomes ``at most 1 and counts as 1``.
+    """Return a scale of Q as text, and say so if the scale was raised to its minimum of 1.
+
+    For a scale of 1, the text is "at most 1 and counts as 1", because the largest |Q| may be smaller.
 
     :param scale: the largest |Q| of a run, or :data:`FLOOR` (1) if the largest |Q| is smaller
     """
@@ -79,7 +81,10 @@ def scale_value(scale: float) -> str:
 
 @once_per_run
 def actor_loss_support(data: SeriesSet) -> QSupport | None:
-    """Compare the median of the last tenth of the actor's losses (at least three points) with the scale of Q.
+    """Compare the actor's loss at the end of a run with the largest |Q|.
+
+    The loss at the end is the median of the last tenth of the points (at least three points). A loss far beyond the
+    largest |Q| is unsupported: no transition in the replay buffer explains it.
 
     :param data: the series of a run, or of a window of it
     :return: the comparison; None if the run logged no actor loss, or neither a Q value nor a critic loss

@@ -43,32 +43,32 @@ Answer = Literal["yes", "no", "unknown"]
 # The thresholds on the effect size d. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)), which
 # is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
-"""A gain of at least this many standard deviations of one episode's return counts as learning, if it is more than
-chance. The second number applies to curves of fewer than ten points."""
+"""A gain of at least ``CLEAR_GAIN`` standard deviations of one episode's return counts as learning, if it is more than
+chance. In a curve of fewer than ten points, the gain must be at least ``SURE_GAIN`` standard deviations."""
 LONE_GAIN = 5.0
-"""In a curve of ten to nineteen points, the first point alone gives the starting level only if the gain is at least
-this many standard deviations of one episode's return, or below ``NO_GAIN``. Otherwise the median of the first three
-points does."""
+"""In a curve of ten to nineteen points, the first point alone may be an outlier. The curve therefore starts at the
+median of its first three points if its gain over the first point lies between ``NO_GAIN`` and this value, in standard
+deviations of one episode's return. For any other gain, it starts at its first point."""
 NO_GAIN = 1.0
 """A gain below this many standard deviations of one episode's return may mean that the run does not learn. A
 curve with a larger gain gets the answer "no" only if it has fallen again."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
-"""A gain counts as large if it is at least the first number times the larger of |start| and |end|: a positive return
-then quadruples, or a negative return shrinks to a quarter. A large gain counts as learning if it is at least the second
-number times the standard deviation of one episode's return. Like ``SMALL_PART``, the first number depends on where the
-zero of the reward lies."""
+"""A gain below ``CLEAR_GAIN`` can still count as learning. It must be at least ``LARGE_PART`` times the larger of
+|start| and |end|: for example, the return rises from 10 to 40, or from -40 to -10. It must also be at least
+``LEAST_GAIN`` standard deviations of one episode's return. A constant that is added to every reward changes what
+``LARGE_PART`` and ``SMALL_PART`` mean."""
 SMALL_PART = 1 / 3
-"""A gain below ``NO_GAIN`` counts as no learning if it is below this fraction of the larger of |start| and |end|, even
-if it is more than chance."""
+"""A gain below ``NO_GAIN`` counts as no learning if it is also below this fraction of the larger of |start| and |end|.
+For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""A change between two levels counts as more than chance if it exceeds this many times its noise, see
-``_Noise.stands_out``. The second number applies to gains below ``CLEAR_GAIN``, which count only if they are large."""
+"""A change between two levels counts as more than chance if it exceeds ``WANDER`` times its noise, see
+``_Noise.stands_out``. A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""
 RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
 LARGE_FALL = 0.5
-"""If a run has lost at least this fraction of its gain, by more than chance, the answer to "is it learning?" is
-"no"."""
+"""If a run has lost at least this fraction of its gain, and the loss is more than chance, the answer to "is it
+learning?" is "no"."""
 NOTED_FALL = 0.3
 """If a run has lost at least this fraction of its gain, the answer to "is it learning?" is never "yes". The gain is
 measured at the best level of the curve."""
@@ -93,9 +93,10 @@ WRITTEN_TOGETHER = 0.9
 SHORT_EPISODE = 3.0
 """If episodes become shorter than this many steps, a rise of the return does not show learning. Where rewards are
 negative, ending episodes early is enough to raise the return."""
-STILL_COSTS = 0.5
-"""If the return is negative and its magnitude is still at least this fraction of that at the start, a rise together
-with longer episodes does not show learning: the policy may only have learned to stand still."""
+STILL_NEGATIVE = 0.5
+"""Decides whether a rise of a negative return may only come from longer episodes: the policy may have learned to stand
+still. This is assumed if episodes last at least twice as long, and the return keeps at least this fraction of its
+negative value. With 0.5, for example, a rise from -100 to -60 shows no learning."""
 LONG_EPISODE = 1000.0
 """Number of steps that an episode is assumed to last if no lengths are logged: the time limit of most benchmark
 tasks."""
@@ -123,7 +124,7 @@ class ReturnCurve:
     :param tag: the name of the series.
     :param state: the shape of the curve.
     :param learning: the answer to "is it learning?" from this curve alone.
-    :param n_points: finite points of the series.
+    :param n_points: number of finite points of the series.
     :param start: median of the first points.
     :param late: median of the last tenth of the points.
     :param peak: the best level: the highest median over a tenth of the points.
@@ -174,18 +175,18 @@ class Learning:
 def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between: float | None = None) -> float:
     """Estimate the standard deviation of one episode's return from the differences of neighbouring points.
 
-    Neighbours share the policy, so their difference holds the noise and hardly any of the trend. For normal noise the
-    68 % quantile of the absolute difference is sqrt(2) times the standard deviation of the noise. Single outliers do
-    not change this quantile, unlike a standard deviation. It is above 0 even if half of the differences are 0, unlike
-    the median of the differences.
+    Neighbouring points come from almost the same policy, so their difference contains the noise and hardly any of the
+    trend. For normal noise, the 68 % quantile of the absolute difference is sqrt(2) times the standard deviation of the
+    noise. Single outliers change a standard deviation, but not this quantile. The quantile is above 0 even if half of
+    the differences are 0.
 
-    If a moving mean over ``W`` episodes moves on by ``k`` episodes, ``k`` of its terms are exchanged, and its change
-    has the variance ``2 k sigma^2 / W^2``. Means without common episodes (``k >= W``) differ with the variance ``2
-    sigma^2 / W``.
+    If each point is a moving mean over ``W`` episodes, and ``k`` of them are new at each point, the difference of two
+    neighbouring points has the variance ``2 k sigma^2 / W^2``. If all episodes are new (``k >= W``), the variance is
+    ``2 sigma^2 / W``.
 
     :param values: the values of the curve, ``(n,)``, finite, with ``n >= 2``.
     :param averaged_over: number of episodes that one point averages, ``W``.
-    :param episodes_between: episodes between two points, ``k``; None stands for ``W``.
+    :param episodes_between: number of new episodes from one point to the next, ``k``; None stands for ``W``.
     """
     steps = np.abs(np.diff(values))
     of_points = float(np.quantile(steps, 0.6827)) / math.sqrt(2.0)
@@ -218,10 +219,12 @@ def is_still_rising(values: FloatArray, error: float = 0.0) -> bool:
     not be below any earlier one, because a curve that only regains an earlier level has not learned anything new.
 
     Mann-Kendall assumes independent blocks. Points of a moving mean share most of their episodes, so 14 % of flat
-    curves would appear to rise by chance. The rise must therefore also exceed its own standard error.
+    curves would appear to rise by chance. The rise must therefore also exceed ``RISE`` times its standard error. The
+    rise is the difference between two medians: over the last points of the curve, and over the first points of its last
+    third. Each median is over a tenth of the whole curve.
 
     :param values: ``(n,)`` values of the curve, finite
-    :param error: standard error of the rise, from the first tenth of the points in the last third to the last tenth
+    :param error: standard error of the rise; with 0, any positive rise is enough
     """
     window = max(2, values.size // 10)
     split = -(-2 * values.size // 3)
@@ -327,7 +330,7 @@ def _fallen(
 
 
 def _risen(curve: ReturnCurve, series: Series, *, is_complete: bool) -> ReturnCurve:
-    """Judge a curve whose end lies above its start by more than the noise."""
+    """Judge a curve that rose by more than its noise."""
     curve = replace(
         curve,
         state=CurveState.IMPROVING if curve.still_rising else CurveState.PLATEAU,
@@ -350,7 +353,7 @@ def _not_risen(
     levels: tuple[float, float, float],
     averaged_over: int,
 ) -> ReturnCurve:
-    """Judge a curve whose end does not lie above its start by more than the noise."""
+    """Judge a curve that did not rise, or that rose by no more than its noise."""
     start, late, peak = levels
     curve = replace(curve, reasons=(_gain_in_words(curve),))
     if not experience.is_enough_for_no(curve.n_points, averaged_over):
@@ -453,10 +456,10 @@ class _Noise(NamedTuple):
 
 
 def _n_first(n: int) -> int:
-    """Return the number of points that give the starting level of a curve of ``n`` points: a twentieth of the points.
+    """Return the number of points that give the starting level of a curve of ``n`` points.
 
-    The minimum is one point, two points from ``n = 20`` on, and three points from ``n = 40`` on. The number is small,
-    because the level would otherwise already contain the rise of a fast learner.
+    This is 1 point for ``n < 20``, 2 points for ``n < 40``, 3 points for ``n < 80``, and a twentieth of the points for
+    longer curves. The number is small, because the level would otherwise already contain the rise of a fast learner.
     """
     at_least = 1 + int(n >= 20) + int(n >= 40)
     return max(at_least, n // 20)
@@ -465,11 +468,11 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
+    - A curve of fewer than ten points starts at its first point.
+    - A curve of ten to nineteen points also starts at its first point. There is one exception: if it ends ``NO_GAIN``
+      to ``LONE_GAIN`` times ``spread`` above its first point, it starts at the median of its first three points,
+      because a single point may be an outlier.
     - A curve of twenty or more points starts at the median of its first points, see :func:`_n_first`.
-    - A shorter curve starts at its first point. There is one exception, because a single point may be an outlier: a
-      curve of ten to nineteen points starts at the median of its first three points if it ends 1 to 5 times ``spread``
-      above its first point. After a larger rise, the policy may have learned before the second point, so the first
-      point counts.
 
     :param values: the values of the curve
     :param late: the level at the end of the curve
@@ -478,6 +481,7 @@ def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
+    # After a rise of more than LONE_GAIN, the policy may have learned before the second point: the first point counts.
     is_doubtful = NO_GAIN * spread <= late - start < LONE_GAIN * spread
     if n_first > 1 or values.size < MIN_POINTS_FOR_NO or not is_doubtful:
         return start, n_first
@@ -524,7 +528,9 @@ def _without_repeats(series: Series) -> Series:
 
 
 class _Experience(NamedTuple):
-    """Hold the number of episodes and steps behind a curve; where a minimum is required, an unknown number passes.
+    """Hold the number of episodes and environment steps behind a curve.
+
+    An unknown number of episodes or steps is infinite, so it passes every required minimum.
 
     :param episodes_between: number of episodes between two points; None if it is not known.
     :param n_episodes: number of episodes of the run; infinite if it is not known.
@@ -554,8 +560,16 @@ class _Experience(NamedTuple):
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
         """Return the standard error of the rise over the last third of a curve, in units of the spread of one episode.
 
-        The rise is the difference of two means. An episode that is in both means cancels. If two means over ``D``
-        episodes differ in ``m`` episodes, their difference has the variance ``2 m / D^2``; for medians, times pi / 2.
+        The rise is the difference of two levels, each the median of ``window`` points. Both levels may contain the same
+        episodes, because each point averages many episodes. The noise of a common episode is the same in both levels,
+        so it does not change their difference.
+
+        For means over ``D`` episodes, of which ``m`` are not common, the difference has the variance ``2 m / D^2``. For
+        medians, the variance is pi / 2 times as large.
+
+        :param n_points: number of points of the curve
+        :param window: number of points of each level
+        :param averaged_over: number of episodes in each point's mean
         """
         in_level = self.episodes_in(window, averaged_over)
         points_between = max(n_points // 3 - window, 1)
@@ -563,7 +577,7 @@ class _Experience(NamedTuple):
         return math.sqrt(math.pi / 2.0 * 2.0 * exchanged) / in_level
 
     def is_enough_for_no(self, n_points: int, averaged_over: int) -> bool:
-        """Return whether the run was so long that its return would have risen if the policy had learned.
+        """Return whether the run is long enough to conclude from a flat curve that the policy does not learn.
 
         If each point is a mean over the last episodes, the run must have twice as many episodes as one mean, so that
         the first and the last point share no episode.
@@ -596,8 +610,9 @@ def _experience(series: Series, averaged_over: int, lengths: Series | None, *, o
 def judge_learning(data: SeriesSet) -> Learning:
     """Answer "is it learning?" for one run.
 
-    The best evaluation curve and the best training curve are judged. If one of them says yes and the other does not say
-    no, the answer is yes. If they contradict each other, the answer is unknown.
+    The best evaluation curve and the best training curve are judged. The answer is yes if one curve gives yes, and the
+    other gives yes or unknown. If one gives yes and the other gives no, the answer is unknown. A collapsed curve or
+    suspicious episode lengths can also turn a yes into unknown.
     """
     names = data.names()
     length_tag = find_lengths(names)
@@ -714,11 +729,12 @@ def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
 
 
 def counts_episodes(tag: ReturnTag, series: Series) -> bool:
-    """Return whether the x-axis of a return counts episodes.
+    """Return whether the x-axis of a return counts episodes instead of environment steps.
 
-    Training episodes end at irregular environment steps. Regular, narrow intervals between points therefore mean one
-    point per episode, or one per fixed number of episodes. Points may be missing, so only two of five intervals have to
-    equal the smallest interval.
+    The x-axes of standard tags are known. For other tags, the intervals between points decide. Training episodes end at
+    irregular environment steps, so points at regular and narrow intervals mean that the x-axis counts episodes. The
+    intervals are regular if at least 40 % of them equal the smallest one, because some points may be missing. They are
+    narrow up to ``EPISODE_AXIS_SPACING``.
     """
     if is_standard(tag.name):
         return _by_episode(tag.name)
@@ -786,13 +802,13 @@ def _ends_at_once(lengths: Series) -> bool:
 
 
 def _merely_lasts(curve: ReturnCurve, lengths: Series) -> bool:
-    """Return whether the return rose only because episodes last longer, such as those of a robot that stands still.
+    """Return whether the return may have risen only because episodes last longer, as for a robot that stands still.
 
     Such a policy avoids the penalty for falling, but earns nothing. Its return stays negative: the magnitude of the
     return has not even halved, while the length of the episodes has at least doubled.
     """
     finite = lengths.finite
-    if len(finite) < MIN_POINTS or not curve.start < 0.0 or curve.late > STILL_COSTS * curve.start:
+    if len(finite) < MIN_POINTS or not curve.start < 0.0 or curve.late > STILL_NEGATIVE * curve.start:
         return False
     late = float(np.median(finite.values[-max(2, len(finite) // 10) :]))
     first = float(np.median(finite.values[: _n_first(len(finite))]))

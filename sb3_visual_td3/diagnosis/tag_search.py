@@ -118,7 +118,7 @@ def return_tag(name: str) -> ReturnTag | None:
 
 
 def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
-    """Return the tags that hold returns; those that show best how the policy develops come first."""
+    """Return the tags that hold returns, sorted by ``ReturnTag.rank``: the best evidence comes first."""
     found = [tag for tag in map(return_tag, names) if tag is not None]
     return tuple(sorted(found, key=lambda tag: (tag.rank, tag.name)))
 
@@ -127,7 +127,10 @@ def find_returns(names: Iterable[str]) -> tuple[ReturnTag, ...]:
 
 
 def find_lengths(names: Iterable[str]) -> str | None:
-    """Return the tag with the length of training episodes in steps, or else of evaluation episodes, or else None."""
+    """Return the tag that holds the lengths of episodes in steps; None if there is no such tag.
+
+    Training episodes are preferred to evaluation episodes.
+    """
     best: tuple[int, str] | None = None
     for name in names:
         known = set(words_of(name))
@@ -149,7 +152,7 @@ _NOT_Q = frozenset(["loss", "target", "gap", "bound", "std", "min", "max", "norm
 
 
 def find_q_values(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the tags that hold Q values; those of the policy's own actions come first."""
+    """Return the tags that hold Q values; tags for the policy's own actions come first."""
     found = [name for name in names if _Q_WORDS & set(words_of(name)) and not _NOT_Q & set(words_of(name))]
     return tuple(sorted(found, key=lambda name: ("policy" not in words_of(name), name)))
 
@@ -172,9 +175,13 @@ def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
 # ---- Names that SB3 writes
 
 STANDARD_PREFIXES = ("rollout/", "train/", "eval/", "time/")
-"""Folders of the tags that SB3 logs. The x-axis of these tags counts environment steps."""
+"""The tags that SB3 logs begin with these names. Their x-axis counts environment steps. Tags of this package begin with
+the same names, and a few of them count episodes (see ``common/tags.py``)."""
 
 
 def is_standard(name: str) -> bool:
-    """Return whether a tag is in a folder of SB3, or is one of CleanRL's episode tags; its x-axis counts steps."""
+    """Return whether a tag has a name that SB3 or CleanRL uses, so that its x-axis is known.
+
+    SB3 and CleanRL log these tags by environment step. ``common/tags.py`` lists the exceptions, which count episodes.
+    """
     return name.startswith(STANDARD_PREFIXES) or name in {"charts/episodic_return", "charts/episodic_length"}

@@ -27,8 +27,8 @@ EVIDENCE_LEVELS: tuple[EvidenceLevel, ...] = ("thin", "standard", "full")
 EARLY_STEPS = 2_000
 """A run with fewer environment steps is too short for a verdict, unless a value is not finite."""
 EARLY_UPDATES = 500
-"""An off-policy run with fewer updates is too short for a verdict as well. This limit applies only below 10,000
-environment steps: after that, so few updates are a fault of the run."""
+"""An off-policy run with fewer updates than this is also too short for a verdict. This limit does not apply from 10,000
+environment steps on. A run of that length with so few updates has wrong settings, so it is judged."""
 
 
 class Answers(NamedTuple):

@@ -255,7 +255,7 @@ class _Run:
         n_steps = self.series.n_steps
         if proposed.at_least is None or proposed.of_steps is None or n_steps is None:
             return proposed.at_least
-        return min(max(proposed.at_least, round(proposed.of_steps * n_steps)), proposed.most or n_steps)
+        return min(max(proposed.at_least, round(proposed.of_steps * n_steps)), proposed.of_steps_at_most or n_steps)
 
 
 def _group_of(diagnosis: Diagnosis) -> str:

@@ -338,13 +338,13 @@ def test_a_critic_that_has_not_learned_the_reward_of_a_step_was_hardly_updated()
 
 def test_the_first_q_shows_how_fast_the_targets_follow() -> None:
     tags_of_td3 = {**ONE_STEP, "train__critic_loss": 50.0}
-    # 7 a step: after a thousand updates the usual targets allow 6 steps, targets that follow at once all of them.
+    # 7 a step: after a thousand updates the usual targets allow 6 steps, targets that follow without delay all of them.
     for steps_ahead, expected in ((50.0, True), (6.0, False)):
         found = RULES["fast_target_network"].diagnose(run(**{**tags_of_td3, "train__actor_loss": 7.0 * steps_ahead}))
         assert (found is not None) is expected, steps_ahead
         if found is not None:
             assert found.value == pytest.approx((steps_ahead - 1.0) / 1_000.0, rel=0.2)
-            assert "Consistent with targets that follow at once (tau near 1)" in found.remedy
+            assert "Consistent with targets that follow without delay (tau near 1)" in found.remedy
     learns = {**tags_of_td3, "train__actor_loss": 350.0, "rollout__ep_rew_mean": np.linspace(-900.0, -100.0, 60)}
     assert RULES["fast_target_network"].diagnose(run(**learns)) is None
     # SAC's values contain its entropy.

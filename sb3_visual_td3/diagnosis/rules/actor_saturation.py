@@ -54,12 +54,12 @@ value."""
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 
 STILL_ALIVE = 0.7
-"""Upper limit of the confidence if the actor's head still gets a gradient. An alert during training is then a warning,
-because it is critical only with a confidence of 0.75 or more."""
+"""If the actor's head still gets a gradient, the confidence is at most this value. An alert during training is then a
+warning. It would be critical from a confidence of 0.75 on."""
 
 WAS_ALIVE = 1e-3
-"""If the saturation was not logged: the head of the actor had a gradient at the start of the run if the largest of its
-first three gradient norms exceeds this fraction of the critics' median norm."""
+"""The actor's head received a gradient at the start of the run if the largest of its first three gradient norms exceeds
+this fraction of the critics' median norm. The rule needs this test only if the saturation was not logged."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -47,19 +47,20 @@ CURE = Cure(
 
 MIN_POINTS = 5
 UNTRAINED = 1.0
-"""A bound on |Q| below this value is raised to it, because the values of an untrained network have this order of
-magnitude."""
+"""The smallest bound with which |Q| is compared: smaller bounds are raised to this value. The values of an untrained
+network have this order of magnitude."""
 RUNAWAY = 10.0
-"""If no bound on Q was logged: the critic overestimates if |Q| grows at least by this factor over the later half of the
-run, and also becomes large (see ``LARGE``). A guess."""
+"""The critic overestimates if |Q| grows at least by this factor over the later half of the run, and also becomes large
+(see ``LARGE``). This test is used only if no bound on Q was logged. The value is a guess."""
 
 BEYOND_RETURNS = 0.1
-"""If no bound on Q was logged: this value is added to the confidence if Q also exceeds the range of the logged returns,
-as in the rule q_beyond_returns."""
+"""The confidence rises by this value if |Q| grows and also exceeds the range of the logged returns, as in the rule
+q_beyond_returns. This test is used only if no bound on Q was logged."""
 
 LARGE = 200.0
-"""If no bound on Q was logged: a growing |Q| counts only if it ends above this value, which the criterion q_magnitude
-uses too. A smaller |Q| is enough if it exceeds every logged return and the critic's error grows as well."""
+"""A growing |Q| is reported if it ends above this value, which the criterion q_magnitude uses too. If it ends at a
+smaller value, it is reported only if it exceeds every logged return and the critic's error grows as well. This test is
+used only if no bound on Q was logged."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -105,8 +106,7 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
     evidence = Evidence.last_of(q, f"grows {rounded(growth)} times over the later half; no bound was logged")
     # Growth alone is weaker evidence than the bound: 0.45 for a factor of 10, 0.75 from 100 upwards.
     confidence = 0.45 + 0.3 * min(1.0, math.log10(growth) - 1.0)
-    # If Q also exceeds the range of the logged returns, such growth is not that of a critic that approaches correct
-    # values.
+    # A critic that approaches correct values may grow as fast, but does not exceed the range of the logged returns.
     beyond = own_scale.q_within_returns(data, recognise(data.names()), "unknown")
     if isinstance(beyond, own_scale.Sign):
         confidence += BEYOND_RETURNS

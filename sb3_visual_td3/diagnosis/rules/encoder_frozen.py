@@ -32,9 +32,9 @@ CURE = Cure(
 )
 
 FROZEN = 1e-6
-"""An encoder counts as frozen if its gradient norm (or update ratio) is at most this fraction of that of the head
-behind it. Learning rates within a run differ by far less than a factor of a million, so they do not explain such a
-ratio."""
+"""An encoder counts as frozen if its gradient norm is at most this fraction of the gradient norm of the head that
+follows it. The update ratios of the two are compared in the same way. Learning rates within a run differ by far less
+than a factor of a million, so they do not explain such a difference."""
 
 A_GRADIENT = 1e-5
 """An encoder is not judged if the gradient norm of the head behind it is below this value. In a dead policy, for
@@ -42,11 +42,12 @@ example, the saturated tanh passes no gradient to the head and none to the encod
 
 MIN_POINTS = 5
 DORMANT = 0.9
-"""The fraction of dormant units, which have no output, is listed as evidence if it is at least this value."""
+"""If at least this fraction of the encoder's units are dormant (they have no output), the diagnosis lists the fraction
+as evidence."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare each encoder's gradients and optimizer steps with those of the head behind it.
+    """Compare the gradients and optimizer steps of each encoder and of the head that follows it.
 
     An encoder with a learning rate of 0 or with frozen weights is not judged, because these settings are intended.
     """

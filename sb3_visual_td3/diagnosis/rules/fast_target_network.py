@@ -1,10 +1,12 @@
-"""The target networks follow the critics at once: each critic learns towards its own latest values.
+"""The target networks follow the critics without delay: each critic learns towards its own latest values.
 
-Let a target move by the fraction ``tau`` per update. After ``u`` updates the critic then looks about ``1 + tau u``
-steps ahead, because dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0. The first logged Q
-therefore shows how fast the targets move, even in a run without a callback of this package. With stock TD3 on
-Pendulum-v1, after 600 updates, Q was as large as the reward of 2 steps with tau = 0.005. With tau = 1 it was as large
-as the reward of 50 steps, the whole horizon of the discount.
+An update moves each target network by the fraction ``tau`` towards its critic. After ``u`` updates, Q is about as large
+as the rewards of ``1 + tau u`` steps, so the first logged Q shows how large ``tau`` is. The rule therefore needs no
+callback of this package. The formula holds while ``tau u`` is small compared with the horizon of the discount. It
+follows from dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0.
+
+With stock TD3 on Pendulum-v1, after 600 updates, Q was as large as the reward of 2 steps if tau was 0.005, and of 50
+steps if tau was 1.
 
 A large first step of the optimizer or a reward that grows has the same effect, so the diagnosis names these causes too.
 """
@@ -23,7 +25,7 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.diagnosis.tag_search import find_lengths, find_returns
 
 ID = "fast_target_network"
-TITLE = "The target networks follow the critics at once"
+TITLE = "The target networks follow the critics without delay"
 REMEDY = (
     "Let the targets follow slowly: tau of 0.005 (SB3's default) to 0.01, applied once per update; with "
     "target_update_interval, tau = 1 is right only at an interval of hundreds or thousands of updates."
@@ -44,12 +46,12 @@ CURE = Cure(
 )
 
 FAST = 0.03
-"""The targets count as following at once if the estimated tau is at least this value, six times the usual 0.005. The
-real tau may be larger than the estimate, but not smaller."""
+"""The targets count as following without delay if the estimated tau is at least this value, six times the usual 0.005.
+The real tau may be larger than the estimate, but not smaller."""
 
 MOST_UPDATES = 2_000.0
-"""A run is not judged if its first Q was logged after more updates than this. By then, Q contains the rewards of ten or
-more steps even with the usual tau, so it does not show whether tau is larger."""
+"""A run is not judged if its first Q was logged after more updates than this. After so many updates, Q contains the
+rewards of ten or more steps even with the usual tau. A large Q then does not prove that tau is too large."""
 
 MIN_POINTS = 3
 
@@ -94,12 +96,12 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
             int(q.steps[0]),
             float(q.values[0]),
             f"as large as the rewards of {rounded(ahead)} steps, after at most {rounded(n_updates)} updates; with "
-            f"tau = 0.005 it would be as large as those of {rounded(1.0 + 0.005 * n_updates)} steps",
+            f"tau = 0.005, it would be as large as the rewards of {rounded(1.0 + 0.005 * n_updates)} steps",
         ),
     )
     remedy = (
-        "Consistent with targets that follow at once (tau near 1) or, less likely, with a learning rate that is too "
-        "high, or with rewards of a different scale than the logged returns. To tell them apart, log: "
+        "Consistent with targets that follow without delay (tau near 1) or, less likely, with a learning rate that is "
+        "too high, or with rewards of a different scale than the logged returns. To tell them apart, log: "
         f"{tags.TARGET_DISTANCE['critic']}. {REMEDY}"
     )
     confidence = 0.62 if learning == "no" else 0.5

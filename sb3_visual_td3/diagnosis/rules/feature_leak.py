@@ -47,14 +47,15 @@ CURE = Cure(
 )
 
 MIN_POINTS = 5
-MLP_IS_STILL = 0.02
-"""The actor's loss bypasses the actor's head if the gradient norm of the head is at most this fraction of that of the
-actor's encoder (medians of the last points). With a feature leak, the ratio was 0.02 to 0.1 at first and then 0; with a
-correct loss, it was 1 to 10."""
+HEAD_BYPASSED = 0.02
+"""The actor's loss bypasses the actor's head if the gradient norm of the head is at most this fraction of the gradient
+norm of the actor's encoder (medians of the last points). With a feature leak, the ratio was 0.02 to 0.1 at first and
+then 0. With a correct loss, it was 1 to 10."""
 
-ENCODER_IS_STILL = 1e-3
-"""The gradient of the actor's encoder is too small to judge if its norm is at most this fraction of that of the
-critics' head (medians of the last points)."""
+ENCODER_NEGLIGIBLE = 1e-3
+"""The gradients are not judged if the gradient norm of the actor's encoder is at most this fraction of the gradient
+norm of the critics' head (medians of the last points). The encoder then hardly learns, and the ratio of two tiny norms
+means nothing."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -77,10 +78,10 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     scale = recent(critic).median() if len(critic) else 1.0
     late_head, late_encoder = recent(head).median(), recent(encoder).median()
-    if late_encoder <= ENCODER_IS_STILL * scale or late_head > MLP_IS_STILL * late_encoder:
+    if late_encoder <= ENCODER_NEGLIGIBLE * scale or late_head > HEAD_BYPASSED * late_encoder:
         return None
     ratio = late_head / late_encoder
-    first = onset(head, head.values <= MLP_IS_STILL * encoder.values)
+    first = onset(head, head.values <= HEAD_BYPASSED * encoder.values)
     evidence = (
         Evidence.last_of(
             encoder, f"{rounded(1 / max(ratio, 1e-9))} times as large as the gradient of the actor's head"
@@ -89,8 +90,8 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
     )
     # 0.76 lies just above the 0.75 from which a live alert is critical: the gradients alone suffice. The confidence
     # rises to 0.9 as the ratio falls by another three orders of magnitude. A ratio of 0 has no logarithm: 1e-9.
-    confidence = bounded(0.76 + 0.14 * min(1.0, math.log10(MLP_IS_STILL / max(ratio, 1e-9)) / 3))
-    return RuleResult(confidence, evidence, first, value=ratio, threshold=MLP_IS_STILL)
+    confidence = bounded(0.76 + 0.14 * min(1.0, math.log10(HEAD_BYPASSED / max(ratio, 1e-9)) / 3))
+    return RuleResult(confidence, evidence, first, value=ratio, threshold=HEAD_BYPASSED)
 
 
 def _unsupported_loss(data: SeriesSet) -> RuleResult | None:
@@ -133,7 +134,7 @@ def _still_head(data: SeriesSet) -> tuple[float, list[Evidence]]:
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite
     if len(head) < MIN_POINTS or len(encoder) < MIN_POINTS:
         return 0.0, []
-    if head.tail(0.5).median() > MLP_IS_STILL * encoder.tail(0.5).median():
+    if head.tail(0.5).median() > HEAD_BYPASSED * encoder.tail(0.5).median():
         return -0.1, []
     return 0.15, [
         Evidence.last_of(head, "the actor's head receives no gradient: the loss does not act through the action")

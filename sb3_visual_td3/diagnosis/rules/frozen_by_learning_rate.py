@@ -29,12 +29,12 @@ CURE = Cure(
 )
 
 TINY = 1e-9
-"""A learning rate counts as 0 if it is at most this value. It changes no weight: single precision resolves 6e-8 of a
-weight of 1, and a step of Adam is about as large as the rate."""
+"""A learning rate counts as 0 if it is at most this value. A step of Adam is about as large as the learning rate. A
+32-bit weight near 1 cannot change by less than 6e-8, so such a small step does not change it."""
 
 LOW = 2e-6
-"""A median learning rate below this value is reported if the return shows that nothing was learned: 12,000 steps of
-Adam then move a weight by about 0.02 at most."""
+"""A median learning rate below this value is reported if the return shows that nothing was learned. With such a rate,
+12,000 steps of Adam move a weight by about 0.02 at most."""
 
 ZERO_PART = 0.5
 """A learning rate is reported if more than this fraction of its points count as 0 (see ``TINY``). A schedule may end at
@@ -42,15 +42,15 @@ ZERO_PART = 0.5
 
 MIN_POINTS = 5
 A_GRADIENT = 1e-6
-"""Weights that do not change are reported only if the gradient norm of the network's head is above this value. A
-smaller gradient explains why they do not change."""
+"""Weights that do not change are reported only if the gradient norm of the network's head is above this value. Below
+this value, the small gradient explains why the weights do not change."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a learning rate of 0 or nearly 0, and then for weights that do not change although gradients arrive.
 
-    A rate of 0 for one group of a network is not reported if another group of this network has a higher rate, because
-    it is then intended.
+    A rate of 0 for one group of a network is not reported if another group of this network has a higher rate. Such a
+    setting is intended.
     """
     return _by_rate(data) or _by_steps(data)
 

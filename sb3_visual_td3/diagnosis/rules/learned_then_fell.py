@@ -1,8 +1,9 @@
 """The policy had learned, and then lost a large part of its gain: the last policy is not the best.
 
 The return rose clearly above its start and ended well below its best level, measured against the noise of the curve
-(`diagnosis/return_curve.py`). Many causes have this effect. If the rule of such a cause finds it, the report lists this
-diagnosis after it, as its consequence. Whatever the cause was, an earlier checkpoint is better than the last one.
+(`diagnosis/return_curve.py`). Many causes have this effect. If another rule finds such a cause, the report lists the
+cause first and this diagnosis below, as a consequence. In every case, an earlier checkpoint is better than the last
+one.
 
 Source: Henderson et al. 2018, "Deep Reinforcement Learning that Matters", arXiv 1709.06560, on runs that learn and then
 get worse; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause.

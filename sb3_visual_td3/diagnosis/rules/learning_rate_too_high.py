@@ -4,8 +4,9 @@ The rule divides the norm of a step by the norm of the weights. With Adam, this 
 a new network, its mean over the first 25 updates was 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2,
 0.4 to 0.7 for 0.1, and 3 to 7 for 1.
 
-If no steps were measured, the logged learning rate itself counts: 1e-4 to 1e-3 is usual for Adam, and few networks
-learn anything at 0.05 or more. A run whose return shows learning is not reported for its rate.
+If the sizes of the optimizer's steps were not logged, the rule looks at the logged learning rate instead. 1e-4 to 1e-3
+is usual for Adam, and few networks learn anything at 0.05 or more. A run whose return shows learning is not reported
+for its rate.
 
 Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual.
 """
@@ -48,21 +49,21 @@ SINGLE_STEP = 0.5
 largest step counts, not the last: a large step makes the weights large, so later steps are small compared with them."""
 
 REPEATED_STEP = 0.1
-"""The learning rate is also too high if the last steps have at least this median ratio to the weights: ten such steps
-change the weights completely."""
+"""The learning rate is also too high if the last optimizer steps are at least this large, relative to the weights
+(median of the logged ratios of step norm to weight norm). Ten such steps change the weights completely."""
 
 SUDDEN = 30.0
-"""A step with at least the ratio ``REPEATED_STEP`` is also reported if it is at least this many times the median step:
-the network had then settled before. The first steps of a new network are at most ten times as large as its later
-steps."""
+"""A single optimizer step of at least ``REPEATED_STEP`` is reported if it is at least this many times the median step.
+Such a jump shows that the network had already settled. In a new network, by contrast, the first steps are at most ten
+times as large as later steps."""
 
 HIGH_RATE = 0.05
-"""If no steps were measured: a median learning rate of at least this value is reported, unless the return shows
-learning. It is fifty times the largest usual rate."""
+"""A median learning rate of at least this value is reported, unless the return shows learning. The rate is judged only
+if the sizes of the optimizer's steps were not logged. The value is fifty times the largest usual rate."""
 
 DOUBTFUL_RATE = 0.01
-"""If no steps were measured: a median learning rate between this value and ``HIGH_RATE`` is reported only if the return
-shows that nothing was learned."""
+"""A median learning rate from this value up to ``HIGH_RATE`` is reported only if the return shows that nothing was
+learned. The rate is judged only if the sizes of the optimizer's steps were not logged."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -41,9 +41,9 @@ CURE = Cure(
 
 MIN_POINTS = 5
 GAP = 0.5
-"""The critic overrates the policy's actions if their Q exceeds that of replayed actions by more than this fraction of
-the largest |Q| of replayed actions (median of the last points). In healthy runs, the fraction was 0.05. The criterion
-q_gap_small uses the same value."""
+"""The critic overrates the policy's actions if the gap is above this fraction of the largest |Q| of replayed actions.
+The gap is Q of the policy's actions minus Q of replayed actions (median of the last points). In healthy runs, the
+fraction was 0.05. The criterion q_gap_small uses the same value."""
 
 EXPLAINED_BY = (
     "feature_leak",
@@ -55,10 +55,10 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare Q of the policy's own actions with the largest Q that the rewards allow, or with Q of replayed actions.
+    """Compare the Q of the policy's own actions with the limit that the rewards set, or with the Q of replayed actions.
 
-    If Q of the policy's actions is not logged, minus the actor's loss is used instead, except for SAC, whose loss also
-    contains the entropy.
+    If the Q of the policy's actions is not logged, the negated actor loss is used instead. The loss of SAC is not used,
+    because it also contains the entropy.
     """
     return _beyond_bound(data) or _wide_gap(data, data[tags.Q_GAP].finite) or _gap_of_loss(data)
 
@@ -95,7 +95,7 @@ def _gap_of_loss(data: SeriesSet) -> RuleResult | None:
     if found is None:
         return None
     evidence = Evidence.last_of(
-        loss, f"minus this loss is the policy's value; it exceeds Q by {rounded(found.value)} times |Q|"
+        loss, f"the negated loss is the policy's value; it exceeds Q by {rounded(found.value)} times |Q|"
     )
     return replace(found, evidence=(evidence, Evidence.last_of(q1, "Q on replayed pairs at the same time")))
 

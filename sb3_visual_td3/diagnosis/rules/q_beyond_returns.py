@@ -1,9 +1,9 @@
 """The critic's values are larger than the returns that the same run logged.
 
 Q is a discounted part of an episode's return, so the two have the same scale. A mean |Q| of several times the largest
-|return| is therefore wrong. This rule needs only the tags that Stable-Baselines3 logs: minus the actor's loss serves as
-Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged the bound on Q, the rule
-critic_overestimation is more exact.
+|return| is therefore wrong. This rule needs only the tags that Stable-Baselines3 logs, because the negated actor loss
+serves as Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged the bound on Q,
+the rule critic_overestimation is more exact.
 
 Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The thresholds are those of
 `diagnosis/own_scale.py`: the ratio of |Q| to the largest |Q| that the returns allow was 0.35 at most in public runs
@@ -62,7 +62,7 @@ because the log does not contain the discount; the rule assumes 0.99."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare Q with the largest returns; if Q is not logged, minus the actor's loss is compared.
+    """Compare Q with the largest returns; if Q is not logged, the negated actor loss is used instead.
 
     Medians of Q over a twentieth of the points are compared, not single points. A run whose return shows learning is
     not reported, unless the ratio is extreme.

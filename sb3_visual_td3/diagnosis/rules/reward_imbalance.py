@@ -1,9 +1,11 @@
 """One term makes up nearly all of the reward: the other terms hardly influence what the policy learns.
 
-The share of a term is its mean magnitude per step, divided by the sum of these means over all terms; the later half of
-the run counts. On LiteDriving-v0 the largest share was 0.4 to 0.7 in healthy runs. With the reward weights of the CARLA
-run that started this project, it was 0.7 on LiteDriving-v0; with one weight of 20 instead of 0.6, it was 0.95. In that
-CARLA run itself, the share of the term for progress was 0.95, according to its author.
+The share of a term is its mean magnitude per step, divided by the sum of these means over all terms. Only the later
+half of the run is used.
+
+In healthy runs on LiteDriving-v0, the largest share was 0.4 to 0.7. It was 0.95 in the CARLA run that started this
+project, according to the author of that run. On LiteDriving-v0, the reward weights of that run gave a largest share of
+0.7. After one of these weights was raised from 0.6 to 20, the largest share was 0.95.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
 is nearly the whole reward, whatever the weights are."""
 
 UNSURE = 0.45
-"""The confidence if the dominating term is a penalty, which is more likely a consequence than a cause. Other diagnoses
-can be consequences only of a diagnosis with a confidence of at least 0.5."""
+"""The confidence if the dominating term is a penalty. Such a penalty is more likely a consequence than a cause. The
+value is below 0.5, so that the report never calls it the cause of another diagnosis."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

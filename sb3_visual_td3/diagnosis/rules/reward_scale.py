@@ -47,23 +47,26 @@ CURE = Cure(
 )
 
 LARGE = 1_000.0
-"""The rewards are too large if the largest |reward| of the last points is at least this value. A guess: it was 20 to
-130 in the CARLA run that started this project, and is 10 in the driving environments of this package."""
+"""The rewards are too large if the largest |reward| of the last points is at least this value. The value is a guess.
+For comparison, the largest |reward| was 20 to 130 in the CARLA run that started this project, and is 10 in the driving
+environments of this package."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""If the rewards have jumped (see ``JUMPED``), this limit replaces ``LARGE``. Also a guess."""
+"""If the rewards have jumped (see ``JUMPED``), they are too large from this value on, instead of ``LARGE``. The value
+is a guess."""
 
 JUMPED = 100.0
-"""The rewards have jumped if the largest |reward| of the last points is at least this many times its median over the
-earlier half of the run. A factor of ten is normal: a first accident, for example, among rewards of 1."""
+"""The rewards have jumped if the largest |reward| is at least this many times as large as before. The medians over the
+last points and over the earlier half of the run are compared. A factor of ten is normal: a first accident, for example,
+among rewards of 1."""
 
 LARGE_GRADIENT = 10_000.0
 """The confidence is higher if the gradient norm of a critic is also above this value (median of the last points). The
 CARLA run that started this project used this limit for its warnings."""
 
 NEAR_ZERO = 0.1
-"""If no rewards were logged: the critic's first error shows the size of the rewards only if the first |Q| is at most
-this fraction of the error, so near 0."""
+"""The critic's first error shows the size of the rewards only while Q is still near 0. Q counts as near 0 if the first
+|Q| is at most this fraction of the error. The rule needs this test only if no rewards were logged."""
 
 MIN_POINTS = 3
 """The rule compares medians of this many points, because a single reward of 1,000 on arrival does not show the scale of

@@ -32,7 +32,7 @@ CURE = Cure(
             key="learning_starts",
             at_least=1000,
             of_steps=0.1,
-            most=10000,
+            of_steps_at_most=10000,
             reason="random actions for a tenth of the run; 10,000 is Spinning Up's value",
         ),
     )

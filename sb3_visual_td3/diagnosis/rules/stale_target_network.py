@@ -5,8 +5,8 @@ from its critic would not show it: in the first hundreds of updates, the distanc
 as with a target that never moves.
 
 If this tag was not logged, the rule recognises a target that never moves by the Q values. A critic whose targets never
-move learns the reward of one step plus the value that an untrained network gives, about 0: it looks a single step
-ahead. The ratio of Q to the reward of a step is then about 1, and the critic's error is so small that nothing will
+move learns the reward of one step plus the value that an untrained network gives, about 0. It predicts only the next
+reward. The ratio of Q to the reward of a step is then about 1, and the critic's error is so small that nothing will
 change any more. With stock TD3 on Pendulum-v1 and 12,000 updates, this ratio was 1.03 with tau = 0, and 11 to 15 in
 healthy runs. A discount near 0 has the same effect (a ratio of 1.01), so the diagnosis names both causes.
 """
@@ -43,24 +43,25 @@ CURE = Cure(
 )
 
 MIN_POINTS = 5
-FEWEST_STEPS_AHEAD = 0.7
-"""The rule does not judge a critic whose Q is below this many times the reward of a step. Such a critic has not even
+MIN_Q_PER_REWARD = 0.7
+"""A critic is not judged if its |Q| is below this fraction of the average reward of a step. Such a critic has not even
 learned the reward, for example because its learning rate is too low."""
 
-MOST_STEPS_AHEAD = 2.0
-"""The critic looks a single step ahead if its Q is at most this many times the reward of a step: it has learned little
-more than this reward."""
+MAX_Q_PER_REWARD = 2.0
+"""The critic predicts hardly more than the next reward if its |Q| is at most this many times the average reward of a
+step. In a healthy run, Q contains the rewards of many steps."""
 
 SETTLED = 0.3
-"""The critic's values have settled if its error is at most this many times the reward of a step. With tau = 0, the
-ratio was 0.003."""
+"""The critic's values have settled if its error is at most this fraction of the average reward of a step. With tau = 0,
+the fraction was 0.003."""
 
 FEWEST_STEPS = 10_000.0
-"""A run with fewer environment steps is not judged: its critic may still learn to look further than a single step."""
+"""A run with fewer environment steps is not judged, because its critic may still learn to predict more than the next
+reward."""
 
 SHORTEST_EPISODE = 20.0
-"""A run with shorter episodes, in steps, is not judged. So few rewards follow a step that a Q of twice the
-reward of a step may be correct."""
+"""A run is not judged if its median episode has fewer steps than this. In short episodes, only few rewards follow a
+step, and a Q of twice the average reward may be correct."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -105,14 +106,14 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
         return None
     ahead = abs(q.tail(0.5).median()) / reward
     error = math.sqrt(max(loss.tail(0.5).median(), 0.0) / 2.0) / reward
-    if not FEWEST_STEPS_AHEAD <= ahead <= MOST_STEPS_AHEAD or error > SETTLED:
+    if not MIN_Q_PER_REWARD <= ahead <= MAX_Q_PER_REWARD or error > SETTLED:
         return None
     learning = judge_learning(data).answer
     if learning == "yes" or (data.n_steps or 0) < FEWEST_STEPS:
         return None
     confidence = 0.6 if learning == "no" else 0.5
     evidence = (
-        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step: the critic looks a single step ahead"),
+        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step: the critic predicts only the next reward"),
         Evidence.last_of(loss, f"its error is {rounded(error)} of that reward, so it has settled there"),
     )
     remedy = (
@@ -120,7 +121,7 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
         "To tell them apart, log: "
         f"{tags.TARGET_MOVED['critic']}. {REMEDY}"
     )
-    return RuleResult(confidence, evidence, None, value=ahead, threshold=MOST_STEPS_AHEAD, remedy=remedy)
+    return RuleResult(confidence, evidence, None, value=ahead, threshold=MAX_Q_PER_REWARD, remedy=remedy)
 
 
 def _still_end(moved: Series) -> Series:

@@ -39,8 +39,9 @@ CURE = Cure(
 )
 
 VANISHED = 1e-3
-"""The gradient of the actor's head has vanished if its median norm over the last quarter is at most this fraction of
-its largest norm in the run, and of the median norm of the critics' head. In healthy runs, its norm was 0.07 to 1.1."""
+"""The gradient of the actor's head has vanished if its median norm over the last quarter is small compared with two
+other norms: its own largest norm in the run, and the median norm of the critics' head. It must be at most this fraction
+of each. In healthy runs, the gradient norm of the actor's head was 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
 """A gradient norm of at most this value counts as 0."""
