@@ -162,9 +162,9 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
 def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Fail if the actor's loss grows over the later half of the run and becomes far larger than the Q values.
 
-    A loss that has grown a hundredfold over the whole run and is far larger than the Q values fails as well, even if it
-    no longer grows in the later half. Without Q values, the result for a growing loss is unknown: a healthy loss grows
-    too, because its magnitude is the value of the policy, which is near 0 at first and rises as the policy learns.
+    A loss that is far larger than the Q values also fails if it has grown a hundredfold over the whole run. Without Q
+    values, the result for a growing loss is unknown. A healthy loss grows too: its magnitude is the value of the
+    policy, which is near 0 at first and rises as the policy learns.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:
@@ -192,7 +192,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if Q neither jumps nor falls in the later half of the run by more than ``threshold`` times the largest |Q|.
 
-    The largest |Q| is that of the whole run, and at least 1.
+    The largest |Q| of the whole run is used, or 1 if that is larger.
     """
     missing = _missing(data, tags)
     if missing:
@@ -215,14 +215,14 @@ def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Me
 
 
 def episode_length_holds(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the median length of late episodes is at least ``threshold`` times that of early episodes."""
+    """Pass if late episodes are at least ``threshold`` times as long as early episodes (medians)."""
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=False)
 
 
 def episode_length_rises(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if episodes get longer, or last about as long as the longest episode.
 
-    They get longer if the median length of late episodes exceeds ``threshold`` times that of early episodes.
+    They get longer if late episodes are more than ``threshold`` times as long as early episodes (medians).
     """
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=True)
 
@@ -354,8 +354,8 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if a gap between Q values stays small, compared with the largest |Q|.
 
-    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q|. The first tag is that
-    of the gap, and the second tag is that of the Q values.
+    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q|. The first tag holds
+    the gap, and the second tag holds the Q values.
     """
     missing = _missing(data, tags[:2])
     if missing:
@@ -422,7 +422,7 @@ def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int)
 
 
 def learning(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
-    """Pass if the returns rise, or the evaluations lie clearly above those of untrained policies."""
+    """Pass if the returns rise, or the evaluations are clearly better than the evaluations of untrained policies."""
     found = ask(data).learning
     words = "; ".join(found.reasons)
     early = too_early(data)

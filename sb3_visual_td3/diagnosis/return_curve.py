@@ -279,7 +279,7 @@ def judge_curve(
     spread = episode_spread(values, averaged_over, experience.episodes_between)
     late = float(np.median(values[-window:]))
     start, n_first = _start(values, late, spread)
-    # The standard error of the difference of two medians; the variance of a median is pi / 2 times that of a mean.
+    # The standard error of the difference of two medians; a median has pi / 2 times the variance of a mean.
     of_late = 1.0 / experience.episodes_in(window, averaged_over)
     of_start = 1.0 / experience.episodes_in(n_first, averaged_over)
     error = spread * math.sqrt(math.pi / 2.0 * (of_start + of_late))
@@ -631,7 +631,7 @@ def judge_learning(data: SeriesSet) -> Learning:
             series, averaged_over = of_new_episodes(series, lengths)
         curve = judge_curve(series, averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
         if averaged_over != tag.averaged_over:
-            # The levels are not those of the logged curve, which the page shows.
+            # These levels differ from the levels of the logged curve, which the page shows.
             parts = "single episodes" if averaged_over == 1 else f"means of {averaged_over} episodes"
             reason = f"these returns are {parts}, computed from {tag.name}, which is the mean of all episodes so far"
             curve = replace(curve, reasons=(*curve.reasons, reason))

@@ -75,7 +75,7 @@ def recognise(names: Iterable[str]) -> RunKind:
 # A dozen rules need the kind of the same run.
 @lru_cache(maxsize=256)
 def _recognised(names: tuple[str, ...]) -> RunKind:
-    # The clip fraction of a gradient's norm is not that of PPO's probability ratio.
+    # PPO's clip fraction is about a probability ratio, not about the norm of a gradient.
     words = {name: frozenset(words_of(name)) for name in names if not name.startswith("gradients/")}
     for mark in _MARKS:
         evidence = tuple(sorted(name for name, known in words.items() if mark.words <= known))

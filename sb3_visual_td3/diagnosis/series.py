@@ -183,8 +183,8 @@ class SeriesSet:
     def flag(self, name: str) -> bool | None:
         """Return whether a 0/1 tag is 1; None if its value changes, or if it is not known.
 
-        A flag makes some criteria inapplicable, for example those of a second encoder if the encoder is shared. A flag
-        that changes during the run contradicts itself, so it is ignored.
+        A flag makes some criteria inapplicable. If the encoder is shared, for example, the criteria about a second
+        encoder do not apply. A flag that changes during the run contradicts itself, so it is ignored.
 
         :param name: a tag whose values are 0 and 1
         """

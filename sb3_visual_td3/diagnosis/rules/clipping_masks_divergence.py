@@ -32,15 +32,15 @@ CURE = Cure(
 
 
 GROWS = 3.0
-"""The actor's loss counts as growing if it grows at least by this factor over the later half of the run. A guess: in
-a recorded run whose norms were logged after clipping, the factor was 23."""
+"""The actor's loss counts as growing if it grows at least by this factor over the later half of the run. The value is a
+guess. For comparison, the factor was 23 in a recorded run whose norms were logged after clipping."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a growing actor loss while the gradient norm of the actor's encoder stays constant.
 
     In addition, the magnitude of the loss must be more than ``UNSUPPORTED`` times the largest |Q|. A healthy loss is
-    about as large as Q, because the actor's loss is minus a Q value.
+    about as large as Q, because the actor's loss is a negated Q value.
     """
     support = actor_loss_support(data)
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite

@@ -33,8 +33,8 @@ CURE = Cure(code="Lower ent_coef, or scale the rewards up: settings of SAC and T
 
 OUTWEIGHS = 1.0
 """The entropy bonus outweighs the reward if the entropy coefficient is at least this many times the reward of a step.
-The coefficient is what one nat of entropy is worth; its median over the last quarter of the run counts. The reward of a
-step is the median |return|, divided by the median episode length."""
+The coefficient is the worth of one nat of entropy (median over the last quarter of the run). The reward of a step is
+the median |return|, divided by the median episode length."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 

@@ -46,16 +46,16 @@ EXPLODED = 50_000.0
 the author of the CARLA run that started this project chose."""
 
 GROWN = 100.0
-"""A norm above ``AT_LEAST`` has also exploded if it grows at least by this factor over the run, or if the median of its
-last three points exceeds that of all earlier points by this factor. A guess."""
+"""A norm above ``AT_LEAST`` has also exploded if it grows at least by this factor over the run. The same is true if the
+median of the last three points is more than this many times the median of all earlier points. The value is a guess."""
 
 AT_LEAST = 1_000.0
-"""A norm below this value has not exploded, however much it has grown: norms grow at the start of training, and those
-of healthy critic encoders were 80 to 630."""
+"""A norm below this value has not exploded, however much it has grown. All norms grow at the start of training, and the
+norms of healthy critic encoders were 80 to 630."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the gradient norms of all four groups, and report the largest of those that explode."""
+    """Check the gradient norms of all four groups, and report the largest norm that explodes."""
     exploded = [norm for tag in tags.GRADIENT_NORM.values() if _explodes(norm := data[tag].finite)]
     if not exploded:
         return None

@@ -5,7 +5,7 @@ Q is a discounted part of an episode's return, so the two have the same scale. A
 serves as Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged the bound on Q,
 the rule critic_overestimation is more exact.
 
-Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The thresholds are those of
+Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The thresholds come from
 `diagnosis/own_scale.py`: the ratio of |Q| to the largest |Q| that the returns allow was 0.35 at most in public runs
 that learned, and 2.4 or more in diverged runs.
 """

@@ -47,24 +47,24 @@ LATE = 0.5
 the run is usual."""
 
 RARE = 0.01
-"""Updates are rare if there are fewer than this many for each environment step. One update per step is usual; with 64
-environments and a single gradient step it is 0.016."""
+"""Updates are rare if there are fewer than this many per environment step. One update per step is usual. With 64
+environments and a single gradient step, the number is 0.016."""
 
 FEWEST_STEPS = 2_000
 """A run with fewer environment steps is not judged, because it may still be in its warm-up."""
 
 NOT_LEARNED = 0.7
-"""The critic has not even learned the reward of a single step if its last |Q| is below this many times that reward."""
+"""The critic has not even learned the reward of a single step if its last |Q| is below this fraction of that reward."""
 
 UNSETTLED = 0.3
-"""The critic's values are still changing if its error is at least this many times the reward of a step."""
+"""The critic's values are still changing if its error is at least this fraction of the reward of a step."""
 
 LAST_TENTH = 0.1
 """The medians of Q and of the critic's error are taken over this last fraction of the run."""
 
 SHORTEST_EPISODE = 20.0
-"""Q is not judged if the episodes are shorter than this, in steps: most states are then so close to the end that a
-small Q may be correct."""
+"""Q is not judged if the median episode has fewer steps than this. Most states are then so close to the end of the
+episode that a small Q may be correct."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
