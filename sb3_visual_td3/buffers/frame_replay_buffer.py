@@ -316,7 +316,8 @@ class FrameReplayBuffer(ReplayBuffer):
 
         :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read directly into
             the buffer's memory
-        :raises ValueError: if the state belongs to a buffer with other settings; nothing is changed then
+        :raises ValueError: if the state belongs to a buffer with other settings; the buffer is not changed in this
+            case
         :raises MemoryError: if the machine cannot hold the whole buffer
         """
         require_same_settings(state.get("settings", {}), self._settings(), "This FrameReplayBuffer")

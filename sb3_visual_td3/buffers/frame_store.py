@@ -1,7 +1,8 @@
 """Store each camera frame once, find n-step windows over transitions, and check the free memory.
 
-:class:`FrameStore` assigns a number to each frame. Transitions refer to frames by number
-(:class:`~sb3_visual_td3.buffers.observation_store.StackStore`), and a number is reused when no transition needs it.
+:class:`FrameStore` gives each frame an id. Transitions refer to frames by their ids
+(:class:`~sb3_visual_td3.buffers.observation_store.StackStore`). When no transition needs a frame any more, a new frame
+gets its id.
 """
 
 from __future__ import annotations
@@ -121,16 +122,18 @@ def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
 Frames = NDArray[np.uint8]
 
 BLACK = 0
-"""Number of the black frame, which has only zeros. VecFrameStack pads with it at a reset, so it is always stored."""
+"""Id of the black frame, a frame of zeros. VecFrameStack pads stacks with such frames at a reset, so one black frame is
+always stored."""
 FRAMES_PER_SPARE = 16
-"""One spare frame is reserved for every 16 expected frames, because an episode stores more frames than transitions.
-Reserved memory that is never written costs nothing, because the system provides memory only when it is written."""
+"""The store reserves memory for one spare frame per 16 expected frames, because an episode has more frames than
+transitions. Spare frames that are never written need no memory: the operating system provides memory only when it is
+written."""
 
 
 class FrameStore:
-    """Store frames by number, in one large block, and in further smaller blocks when the large block is full.
+    """Store frames by id, in one large block of memory, and in smaller blocks when the large block is full.
 
-    Numbers of released frames are used again. Memory is written in the order of the numbers, so the operating system
+    New frames get the ids of released frames. Memory is written in the order of the ids, so the operating system
     provides it only as the buffer fills.
 
     :param frame_shape: ``(channels, height, width)`` of one frame
@@ -153,7 +156,7 @@ class FrameStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the bytes that the store needs for the expected number of frames and for the black frame."""
+        """Return the bytes that the store needs for the expected number of frames and the black frame (BLACK)."""
         return (self.n_expected + 1) * self.frame_bytes
 
     def allocate(self) -> None:
@@ -170,11 +173,11 @@ class FrameStore:
         self._blocks[0][BLACK] = 0
         self._n_touched = BLACK + 1
 
-    def __getitem__(self, number: int) -> Frames:
-        """Return a frame as a view, not a copy."""
-        block, place = 0, number
-        if number >= self._n_main:
-            block, place = divmod(number - self._n_main, self._n_more)
+    def __getitem__(self, frame_id: int) -> Frames:
+        """Return the frame with an id, as a view and not as a copy."""
+        block, place = 0, frame_id
+        if frame_id >= self._n_main:
+            block, place = divmod(frame_id - self._n_main, self._n_more)
             block += 1
         frame: Frames = self._blocks[block][place]
         return frame
@@ -183,18 +186,18 @@ class FrameStore:
         """Store a copy of a frame.
 
         :param frame: the frame, ``(channels, height, width)`` uint8
-        :return: the number of the frame
+        :return: the id of the frame
         :raises MemoryError: if there are more frames than expected and the machine has no memory for them
         """
         if self._free:
-            number = self._free.pop()
+            frame_id = self._free.pop()
         else:
-            number = self._n_touched
-            if number == self._n_main + (len(self._blocks) - 1) * self._n_more:
+            frame_id = self._n_touched
+            if frame_id == self._n_main + (len(self._blocks) - 1) * self._n_more:
                 self._grow()
             self._n_touched += 1
-        self[number][...] = frame
-        return number
+        self[frame_id][...] = frame
+        return frame_id
 
     def _grow(self) -> None:
         advice = (
@@ -204,28 +207,28 @@ class FrameStore:
         require_memory(self._n_more * self.frame_bytes, "The next part of the replay buffer", advice)
         self._blocks.append(np.empty((self._n_more, *self.frame_shape), np.uint8))
 
-    def let_go(self, numbers: Iterable[int]) -> None:
-        """Release frames, so that their numbers are used again; the black frame, which pads stacks, always stays."""
-        self._free.extend(number for number in numbers if number != BLACK)
+    def let_go(self, ids: Iterable[int]) -> None:
+        """Release frames, so that new frames can get their ids; the black frame (BLACK) is never released."""
+        self._free.extend(frame_id for frame_id in ids if frame_id != BLACK)
 
-    def take(self, numbers: Ids) -> Frames:
+    def take(self, ids: Ids) -> Frames:
         """Copy frames into one array.
 
-        :param numbers: numbers of frames, in any shape
-        :return: the frames, ``(*numbers.shape, channels, height, width)`` uint8
+        :param ids: ids of frames, in any shape
+        :return: the frames, ``(*ids.shape, channels, height, width)`` uint8
         """
-        flat = numbers.reshape(-1)
+        flat = ids.reshape(-1)
         found = np.empty((flat.size, *self.frame_shape), np.uint8)
         if flat.size == 0:  # the memory may not be allocated yet
-            return found.reshape(*numbers.shape, *self.frame_shape)
-        # mode="clip" writes into `found` directly, while the default mode="raise" makes another copy. Numbers beyond
-        # the main block are clipped here, and their frames are overwritten below.
+            return found.reshape(*ids.shape, *self.frame_shape)
+        # mode="clip" writes into `found` directly, while the default mode="raise" makes another copy. Ids beyond the
+        # main block are clipped here, and their frames are overwritten below.
         np.take(self._blocks[0], flat, axis=0, out=found, mode="clip")
         if len(self._blocks) > 1:
             for block, first in zip(self._blocks[1:], range(self._n_main, self._n_touched, self._n_more), strict=False):
                 places = np.flatnonzero((flat >= first) & (flat < first + self._n_more))
                 found[places] = block[flat[places] - first]
-        return found.reshape(*numbers.shape, *self.frame_shape)
+        return found.reshape(*ids.shape, *self.frame_shape)
 
     def _written(self) -> list[Frames]:
         """Return the written part of each block, as views."""
@@ -236,8 +239,8 @@ class FrameStore:
     def get_state(self) -> dict[str, Any]:
         """Return the frames, without a copy.
 
-        :return: sizes and counters, the memory that has been written, and the numbers of released frames. The next
-            frame takes the last of these numbers
+        :return: sizes and counters, the memory that has been written (``blocks``), and the ids of released frames
+            (``free``). The next stored frame gets the last id in ``free``
         """
         return {
             "n_main": self._n_main,

@@ -19,16 +19,16 @@ from sb3_visual_td3.common.saved_state import fill
 
 Moment = Literal[0, 1]
 BEFORE: Moment = 0
-"""The observation that a transition starts from (``obs``)."""
+"""Index of the observation before a transition (``obs``)."""
 AFTER: Moment = 1
-"""The observation that a transition leads to (``next_obs``)."""
+"""Index of the observation after a transition (``next_obs``)."""
 
 
 class Place(NamedTuple):
-    """Name the row of a replay buffer to which a step of all environments is written, and the row before it in time.
+    """Hold the row of a replay buffer to which a step of all environments is written, and the row of the step before.
 
     ``row`` is the row of this step, and ``previous`` is the row of the step before it (None for the first step).
-    ``replaces`` is True if the row still holds the oldest step, which is replaced.
+    ``replaces`` is True if the buffer is full: ``row`` then still holds the oldest step, which is replaced.
     """
 
     row: int
@@ -290,7 +290,7 @@ class PairStore:
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
         :return: ``continues`` says for each environment whether the step follows the previous step. ``shifts`` is
-            always True, because these observations are not stacks of frames
+            True everywhere: these observations are not stacks of frames, so there is no shift to check
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)
@@ -338,8 +338,8 @@ def _same(one: Frames, other: Frames) -> bool:
 class StackStore:
     """Store stacks of frames before and after each transition, each frame once.
 
-    A transition holds the numbers of its frames, so any stack can be rebuilt, including the padding after a reset. A
-    frame is shared if it *equals* a frame of the previous transition; the ends of episodes make no difference.
+    A transition holds the ids of its frames, so any stack can be rebuilt, including the padding after a reset. Two
+    transitions in a row share each frame whose pixels are equal, even if an episode ends between them.
 
     :param shape: shape of a stack, ``(channels, height, width)``
     :param frame_stack: number of frames in a stack, oldest first; it divides the channels
@@ -356,8 +356,7 @@ class StackStore:
         n_expected = (size + frame_stack) * n_envs
         self.frames = FrameStore((channels // frame_stack, height, width), n_expected)
         self.ids = np.zeros((0, n_envs, 2, frame_stack), np.int32)
-        """Numbers of the frames, ``(size, n_envs, 2, frame_stack)``; the third axis stands for before and after the
-        transition."""
+        """Ids of the frames, ``(size, n_envs, 2, frame_stack)``. The third axis has the index BEFORE or AFTER."""
 
     @property
     def n_bytes(self) -> int:
@@ -407,31 +406,31 @@ class StackStore:
         return continuity
 
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
-        """Find the number that identifies each frame of a transition's observation, and store the frames that are new.
+        """Return the id of each frame of a transition's observation, and store the frames that are new.
 
         :param stack: the observation
-        :param known: numbers of the frames in the previous transition's next observation; empty if there is no previous
+        :param known: ids of the frames in the previous transition's next observation; empty if there is no previous
             transition
-        :return: the number of each frame, and whether the observation equals the previous transition's next observation
+        :return: the id of each frame, and whether the observation equals the previous transition's next observation
         """
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True
         return self._number_each(stack, known), False
 
     def _number_next(self, stack: Frames, following: Frames, ids: list[int]) -> tuple[list[int], bool]:
-        """Find the number that identifies each frame of a transition's next observation, and store the new frames.
+        """Return the id of each frame of a transition's next observation, and store the frames that are new.
 
         :param stack: the transition's observation
         :param following: the transition's next observation
-        :param ids: numbers of the frames in ``stack``
-        :return: the number of each frame, and whether ``following`` is ``stack`` shifted by one frame
+        :param ids: ids of the frames in ``stack``
+        :return: the id of each frame in ``following``, and whether ``following`` is ``stack`` shifted by one frame
         """
         if _same(stack[1:], following[:-1]):
             return [*ids[1:], self.frames.put(following[-1])], True
         return self._number_each(following, ids), False
 
     def _number_each(self, stack: Frames, known: Iterable[int]) -> list[int]:
-        """Return the number that identifies each frame of a stack; store each frame that is neither black nor known."""
+        """Return the id of each frame of a stack; store each frame that is neither black nor among the known frames."""
         ids: list[int] = []
         for frame in stack:
             for candidate in dict.fromkeys([*ids, BLACK, *known]):
@@ -454,7 +453,7 @@ class StackStore:
         return frames.reshape(*ids.shape[:-1], *self.shape[2:])
 
     def get_state(self, n_rows: int) -> dict[str, Any]:
-        """Return the stored frames, and for each observation the numbers of its frames, without a copy.
+        """Return the stored frames, and for each observation the ids of its frames, without a copy.
 
         :param n_rows: number of rows in use
         :return: plain data and views of arrays

@@ -114,7 +114,7 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
 
 
 class _KeepsOutInvalid(ReplayBuffer):
-    """Keep transitions in which the simulator failed out of a replay buffer, as a mixin."""
+    """Prevent a replay buffer from storing transitions in which the simulator failed; this class is a mixin."""
 
     def add(self, *arguments: Any) -> None:
         """Store one transition of each environment, except for those in which the simulator failed."""

@@ -26,8 +26,8 @@ import yaml
 from sb3_visual_td3.common.errors import in_one_line
 
 MAX_CHARACTERS = 10_000
-"""Longest text in characters that is parsed as a Python literal, because Python's parser is not safe for hostile input
-of any length."""
+"""Longest text, in characters, that is parsed as a Python literal. A much longer text from an attacker could crash
+Python's parser."""
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
 """Largest number of values in one file. Each use of a YAML alias counts, because aliases can multiply the values."""

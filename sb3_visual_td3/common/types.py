@@ -36,9 +36,9 @@ class NetworkUpdate(NamedTuple):
           (batch, 1), which is Q1(s, pi(s))
     :ivar observations: the batch's observations from the replay buffer, not a copy; None if the algorithm does not
         provide them
-    :ivar seen_by_optimizer: False if observers see the gradients before clipping; True if they see them only as the
-        optimizer uses them, after any clipping by the algorithm. It is True for Stable-Baselines3's own algorithms,
-        which do not call observers themselves
+    :ivar seen_by_optimizer: whether the gradients were read when the optimizer stepped. If True, an algorithm that
+        clips gradients had clipped them already; if False, ``after_backward`` reads them before clipping. It is True
+        for Stable-Baselines3's own algorithms, which do not call observers themselves
     """
 
     network: Network
@@ -170,7 +170,9 @@ class WatchedModel(Protocol):
 class GuardedModel(Protocol):
     """Provide what the guard of ExplosionAlertCallback needs; VisualTD3 implements this.
 
-    For other algorithms the guard wraps ``lr_schedule`` and restores weights and optimizers only.
+    To lower the learning rates of such a model, the guard sets ``lr_scale``. To roll it back, the guard restores the
+    weights and the optimizers, and calls :meth:`roll_back` for the rest of the learned state. Other algorithms have
+    neither: the guard wraps their ``lr_schedule``, and a rollback restores nothing but weights and optimizers.
     """
 
     lr_scale: float

@@ -172,13 +172,14 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
     if not (has_attr(base, "get_state") and has_attr(base, "set_state")):
         return f"{names[-1]} has no get_state()/set_state()"
     unknown = [name for name in names[:-1] if name not in COUNTERS and name not in _WITHOUT_STATE]
-    return _why_not_through(unknown[0]) if unknown else None
+    return _why_state_is_hidden(unknown[0]) if unknown else None
 
 
-def _why_not_through(wrapper: str) -> str | None:
-    """Return why the state inside an unknown wrapper cannot be read; None if the wrapper has ``get_state()``.
+def _why_state_is_hidden(wrapper: str) -> str | None:
+    """Return why an environment's state cannot be read if it has a wrapper that this module does not know.
 
-    :param wrapper: class name of the outermost unknown wrapper
+    :param wrapper: name of the wrapper's class, which is searched among the imported classes
+    :return: the reason in one line; None if the class has ``get_state()`` and ``set_state()``
     """
     classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
     if not classes:
@@ -223,8 +224,8 @@ def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[
 
     :param base: the innermost VecEnv, without VecEnv wrappers
     :param names: class names from :func:`sub_env_names`
-    :param owns_states: whether the environments have ``get_state()``; otherwise only their random generators are read,
-        so that the reset after a restore draws the numbers that the saved environments would have drawn
+    :param owns_states: whether to read the environments' own states by ``get_state()``. If False, only their random
+        generators are read. The reset after a restore then draws the same numbers as in the saved environments
     :return: plain data for each environment
     :raises ValueError: if an environment's ``get_state()`` returns something that is not plain data
     """
@@ -369,7 +370,8 @@ def env_state(env: VecEnv) -> dict[str, Any]:
     """Read the state of an environment.
 
     :param env: the training environment, with its VecEnv wrappers
-    :return: plain data; ``why_not_exact`` is the reason why episodes cannot be continued, or None
+    :return: a dict of plain data. Its entry ``"why_not_exact"`` is the reason why the episodes cannot be continued;
+        None if they can
     """
     base = env.unwrapped
     names = sub_env_names(base)
@@ -405,7 +407,7 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     :return: None if the episodes continue; otherwise the first observation of the new episodes. The caller must store
         it as the model's last observation. The observation that the model still holds is out of date: it is from the
         earlier reset, and VecNormalize did not yet have the saved statistics when it scaled this observation
-    :raises ValueError: if the environment has other settings; nothing has changed then
+    :raises ValueError: if the environment has other settings; the environment is not changed in this case
     """
     check_env(env, state)
     base = env.unwrapped
@@ -449,7 +451,7 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
 
     :param env: an environment with the same settings
     :param state: the state returned by :func:`evaluation_state`
-    :raises ValueError: if the environment has other settings; nothing has changed then
+    :raises ValueError: if the environment has other settings; the environment is not changed in this case
     """
     check_env(env, state)
     base = env.unwrapped

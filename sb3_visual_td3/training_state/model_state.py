@@ -153,7 +153,7 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
 
     :param model: a model with the same settings
     :param zip_path: path of the zip file, with its suffix
-    :raises ValueError: if the file is damaged or holds another architecture; nothing has changed then
+    :raises ValueError: if the file is damaged or holds another architecture; the model is not changed in this case
     """
     saved = _read(zip_path)
     variables = saved.pop(_VARIABLES, None) or {}

@@ -67,7 +67,8 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
 
     :param buffer: a buffer with the same settings
     :param state: the state returned by :func:`replay_state`; arrays on disk are read directly into the buffer
-    :raises ValueError: if the buffer has other settings, or :func:`check_replay` refuses it; nothing has changed then
+    :raises ValueError: if the buffer has other settings than the saved one, or if :func:`check_replay` refuses the
+        buffer. The buffer is not changed in this case
     """
     check_replay(buffer)
     require_same_settings(

@@ -29,7 +29,7 @@ _KEY_TIMEOUT_S = 1.0
 block the listener."""
 _KEY_BYTES = 32
 _SEPARATE_MESSAGE_BYTES = 64 * 2**10
-"""Arrays of this size and above are sent on their own, without being copied into the pickled message."""
+"""Arrays of at least this many bytes are sent as separate messages, so they are not copied into the pickled message."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 """Settings of TCP's keepalive: after 10 s without data, a probe is sent every 5 s. After 4 unanswered probes, 30 s in
 all, the connection is broken. The system's default is two hours."""
@@ -138,8 +138,8 @@ AnyConnection = TypeVar("AnyConnection", bound=Connection)
 class ActorConnection(Connection):
     """Step an :class:`EnvActor` over a connection; this is the learner's side.
 
-    While the connection is open, the actor does not answer Ray's calls. Before the learner makes a Ray call, it calls
-    :meth:`leave`.
+    While the actor serves the connection, it does not answer Ray calls. So the learner calls :meth:`leave` before it
+    makes a Ray call.
 
     :param actor: Ray's handle of an :class:`EnvActor` whose ``listen`` has been called
     :param address: the address that ``listen`` returned
@@ -153,22 +153,22 @@ class ActorConnection(Connection):
             actor.close_listener.remote()  # otherwise its port would stay open
             raise
         self.service: Any = actor.serve.remote()
-        """Ray's reference to the end of the service: None, or the exception of the environment."""
+        """Ray's reference to the result of the actor's call ``serve``, which ends when the actor stops serving the
+        connection. The result is None, or an exception that the environment has raised."""
         self.is_left = False
 
     def leave(self) -> None:
-        """Let the Ray actor that holds the environment answer Ray calls again; a pending step is finished first."""
+        """Tell the actor to stop serving this connection, so that it answers Ray calls again.
+
+        The actor finishes a pending step first.
+        """
         if not self.is_left:
             self.is_left = True
             with suppress(ConnectionLostError):
                 self.send(None)
 
     def close(self) -> None:
-        """Close the connection, even during a step.
-
-        While the connection is open, the Ray actor that holds the environment answers no Ray calls. After that, it
-        answers them again.
-        """
+        """Close the connection, even during a step; the actor then answers Ray calls again."""
         self.leave()
         super().close()
 
@@ -213,7 +213,7 @@ class Listener:
 
 
 def connect(address: Address) -> socket.socket:
-    """Connect to a listener and send its key. The system queues the connection until the listener accepts it.
+    """Connect to a listener and send its key; the system queues the connection until the listener accepts it.
 
     :param address: address of the listener
     :return: the socket for a :class:`Connection`

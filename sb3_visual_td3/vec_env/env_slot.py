@@ -24,14 +24,14 @@ from sb3_visual_td3.vec_env.ray_session import need_ray
 CHECK_INTERVAL_S = 1.0
 """How often to ask Ray whether the machine of a silent environment is still alive, in seconds."""
 MAX_DEATHS_IN_A_ROW = 5
-"""Largest number of deaths of an environment without a step in between; after more deaths an error is raised."""
+"""How often an environment may die without a step in between. At the next death an error is raised."""
 INVALID = "invalid_transition"
 """Key of ``info``: True if the replay buffer must not store the step, because it failed or its result was late."""
 FAILURE = "simulator_failure"
 """Key of ``info``: the reason why the environment died, as text."""
 LATE = "is_late"
-"""Key of ``info``: True if the environment had not answered by the deadline, and in the step that then returns its late
-answer."""
+"""Key of ``info``. It is True in a step in which the environment misses the deadline, and also in the later step that
+returns its late answer."""
 _CONNECTION_BROKE = "the connection to it broke"
 _CLOSE_TIMEOUT_S = 10.0
 _DEATH_NOTICE_TIMEOUT_S = 60.0
@@ -39,7 +39,8 @@ _DEATH_NOTICE_TIMEOUT_S = 60.0
 _LISTEN_TIMEOUT_S = 10.0
 """How long an actor may take to start listening for a connection, in seconds."""
 _RESTART_PAUSE_S = 0.2
-"""Before the n-th restart in a row the slot waits ``0.2 * 2**n`` seconds, if n is 2 or more."""
+"""Sets the pause before a restart. The first restart is made at once. Before the n-th restart in a row, the slot waits
+``0.2 * 2**n`` seconds: 0.8 s before the second restart, 1.6 s before the third."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
@@ -133,8 +134,9 @@ class ActorOptions:
 class EnvSlot:
     """Manage one environment: its actor, the connection to it, the pending request and the last reply.
 
-    Steps use the connection if there is one (:meth:`open_connection`). All other requests are Ray's calls. The actor
-    closes the connection for such a request, and a new connection is opened before the next step.
+    Steps use a direct connection to the actor if there is one (:meth:`open_connection`). All other requests, such as a
+    reset, are Ray calls. The actor cannot answer them while it serves a connection. So the connection is closed before
+    a Ray call, and a new connection is opened before the next step.
 
     :param index: index of the environment in the vector
     :param make_env: a pickled function that makes the environment
@@ -156,7 +158,8 @@ class EnvSlot:
         self.index = index
         self.pending = Pending.NOTHING
         self.answer_ref: Any = None
-        """Ray's reference to the pending answer; for a step over the connection, to the end of the actor's service."""
+        """Ray's reference to the answer of the pending Ray call. During a step over the connection, this is
+        ``connection.service``."""
         self.connection: ActorConnection | None = None
         self._is_unreachable = False
         self._silence = f"no answer in patience_s={patience_s:g} s"
@@ -186,7 +189,7 @@ class EnvSlot:
 
     @property
     def is_free(self) -> bool:
-        """Return whether a step can be requested: no request is pending, and no reply is left to take."""
+        """Return whether a step can be requested: no request is pending, and the last reply has been taken."""
         return self.pending is Pending.NOTHING and self.reply is None
 
     @property
@@ -217,7 +220,7 @@ class EnvSlot:
         self._is_unreachable = False
 
     def _leave_connection(self) -> None:
-        """Make the actor return to Ray's calls; the answer to a pending step is still read from the connection."""
+        """Make the actor answer Ray calls again; the answer to a pending step is still read from the connection."""
         if self.connection is not None:
             self.connection.leave()
             if self.pending is not Pending.STEP:

@@ -17,15 +17,16 @@ from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.vec_env.env_actor import SearchPaths, pack
 
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Memory in bytes for observations in transit, if we start Ray; by default Ray would take a third of the machine's
-memory."""
+"""Size of Ray's object store in bytes, if this process starts Ray. The store holds observations in transit. By default
+Ray would use a third of the machine's memory."""
 MAX_TASK_RETRIES = 2
 """How often Ray restarts a task whose process or machine has died."""
 _PROBE_TIMEOUT_S = 10.0
 """How long to wait for a server at a cluster's address, in seconds."""
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Environment variable of Ray that allows or forbids clusters. With 0, Ray binds only the loopback address. Without it,
-Ray replaces even the address 127.0.0.1 by the machine's external address."""
+"""Environment variable of Ray that decides whether other machines can connect. If the variable is 0, Ray listens on the
+loopback address only. If the variable is not set, Ray listens on the machine's external address, even if it was started
+with the address 127.0.0.1."""
 
 
 def need_ray() -> Any:
@@ -48,9 +49,9 @@ class RaySession:
     """Keep this process connected to Ray until :meth:`close` is called.
 
     If this process is connected to Ray already, the session uses that connection and leaves it open at the end.
-    Otherwise the session joins the cluster at ``address``. Without an address, and without ``RAY_ADDRESS`` in the
-    environment, it starts Ray on this machine, bound to the loopback address. This Ray is shut down with the last open
-    session of this process.
+    Otherwise the session joins the cluster at ``address``. Without an address, and without the environment variable
+    ``RAY_ADDRESS``, it starts Ray on this machine, and other machines cannot connect to it. Ray is shut down when the
+    last session of this process is closed.
 
     :param address: ``"auto"`` (a Ray that runs on this machine), ``"10.0.0.1:6379"``, ``"ray://10.0.0.1:10001"``, or
         ``None``
@@ -146,7 +147,7 @@ def _probe(address: str) -> None:
 
 @contextmanager
 def bound_to_loopback() -> Iterator[None]:
-    """Make a Ray that is started in the body of ``with`` bind the loopback address only.
+    """Make Ray listen on the loopback address only, if it is started inside the ``with`` block.
 
     An environment variable decides on this. Ray (2.60) reads it once, when it is imported, and keeps the value in a
     constant. So the variable and the constant are both set here, and restored afterwards.

@@ -31,7 +31,7 @@ _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
 """Default of ``patience_s``, in seconds: long enough for a simulator to start and load a large map."""
 _POLL_S = 0.01
-"""Interval between polls in seconds, if there are both connections and Ray's answers to wait for."""
+"""Interval in seconds between two polls of Ray, while some environments use connections and others use Ray calls."""
 _PLACEMENTS = ("pack", "spread")
 _WARN_AFTER_S = 20.0
 """How long to wait for free resources in the cluster before a warning says what is missing, in seconds."""
@@ -221,9 +221,9 @@ class RayVecEnv(VecEnv):
         """Wait for answers, and return the environments that have answered.
 
         :param waiting: the environments with a pending request
-        :param timeout_s: longest wait in seconds; the smallest ``patience_s`` of the environments limits it too
-        :param n: number of answers to wait for, if all requests were sent as Ray calls; if one was sent through a
-            direct connection, the wait ends with the first answer
+        :param timeout_s: longest wait in seconds; the wait also ends when the patience with one environment is over
+        :param n: number of answers to wait for, if all requests are Ray calls. If one of the requests uses a direct
+            connection, the wait ends with the first answer
         :return: the environments whose answer can be collected
         """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))
@@ -361,7 +361,8 @@ def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
 def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make all calls, even if one fails, and then raise the first exception.
 
-    Ray would log an error for each answer that is never fetched.
+    The calls fetch answers from Ray. After a failure, the remaining answers are fetched too, because Ray logs an error
+    for each answer that is not fetched.
 
     :param calls: functions without arguments
     :return: their results

@@ -22,11 +22,11 @@ import torch as th
 from torch import nn
 
 AVERAGE = "averaged_actor."
-"""Prefix of the average's weights in a policy's state dict."""
+"""Prefix of the averaged actor's weights in a policy's state dict."""
 
 
 def averaged_copy(actor: nn.Module) -> Any:
-    """Return a copy of an actor and its encoder whose weights are registered as buffers.
+    """Return a copy of an actor and its encoder that will hold averaged weights; its weights are registered as buffers.
 
     Buffers are saved and moved to a device with the policy, but optimizers, gradient clipping and counts of trainable
     parameters ignore them.
@@ -57,7 +57,7 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
     :param average: the copy that :func:`averaged_copy` returned
     :param actor: the actor, after its update
     :param decay: the factor of the old average in one update, in (0, 1)
-    :param n_updates: number of updates so far, including this one; the first update replaces the average
+    :param n_updates: number of updates so far, including this one; after the first update, the average equals the actor
     """
     # With the step (1 - d) / (1 - d^t), the policies have the coefficients in the module's docstring.
     step = (1.0 - decay) / (1.0 - decay**n_updates)
@@ -76,15 +76,15 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
 
 
 def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shared: bool) -> dict[str, Any]:
-    """Add an average to a saved state dict, or remove it, depending on whether the policy has an average.
+    """Add the averaged actor's weights to saved weights, or remove them, so that a policy can load them.
 
-    A policy that was saved without an average, such as one of an earlier version, starts its average from the saved
-    actor.
+    The averaged actor is a copy of the actor with a moving average of its weights (:func:`averaged_copy`). Policies of
+    earlier versions were saved without this copy. It then starts with the weights of the saved actor.
 
-    :param state: a policy's saved weights by name
-    :param has_average: whether the policy that is loaded has an average
-    :param encoder_is_shared: whether the actor of this policy borrows the critic's encoder
-    :return: the weights by name; they include an average if the policy that is loaded has one, and otherwise no average
+    :param state: saved weights of a policy, by name
+    :param has_average: whether the policy that loads the weights has an averaged actor
+    :param encoder_is_shared: whether the actor of that policy uses the critic's encoder
+    :return: the weights by name; they include an averaged actor only if ``has_average`` is True
     """
     if not has_average:
         return {name: weight for name, weight in state.items() if not name.startswith(AVERAGE)}

@@ -96,16 +96,16 @@ def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
     for key, part in parts_of(normalizer.venv.observation_space).items():
         if normalizer.norm_obs_keys is not None and key not in normalizer.norm_obs_keys:
             continue
-        if is_picture(part) or (_is_limit(replaced[key], normalizer.clip_obs) and _was_uint8(normalizer, key)):
+        if is_picture(part) or (_is_clip_box(replaced[key], normalizer.clip_obs) and _was_uint8(normalizer, key)):
             found.add(key)
     return found
 
 
-def _is_limit(space: spaces.Space[Any], limit: float) -> bool:
-    """Return whether a space is the Box from ``-limit`` to ``limit`` by which VecNormalize replaces an image space."""
+def _is_clip_box(space: spaces.Space[Any], clip_obs: float) -> bool:
+    """Return whether a space is the Box from ``-clip_obs`` to ``clip_obs`` that VecNormalize uses for scaled images."""
     if not isinstance(space, spaces.Box) or not is_picture(space, is_scaled=True) or space.dtype != np.float32:
         return False
-    return bool(np.all(space.low == np.float32(-limit)) and np.all(space.high == np.float32(limit)))
+    return bool(np.all(space.low == np.float32(-clip_obs)) and np.all(space.high == np.float32(clip_obs)))
 
 
 def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
@@ -174,7 +174,7 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
     "precision": (None, "fp32"),
     "policy_average": (None, 0, 0.0),
 }
-"""Arguments that need our own networks, with the values that turn them off."""
+"""Arguments that need a policy class of this package. The values of each argument turn it off."""
 
 
 def is_stock(policy_class: type) -> bool:
@@ -206,8 +206,9 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name}={value!r} does not work with {policy_class.__name__}, which inherits from "
                 f"{policy_class.__mro__[1].__name__} and is trained exactly as Stable-Baselines3's TD3 trains it. "
-                f"Remove {name}, or inherit from {_OURS}.VisualTD3Policy, VisualCnnPolicy or VisualMultiInputPolicy. "
-                "With these, actor_lr and critic_lr set the learning rates, not optimizers of your own"
+                f"Remove {name}, or let {policy_class.__name__} inherit from VisualTD3Policy, VisualCnnPolicy or "
+                f"VisualMultiInputPolicy in {_OURS}. If your class sets the learning rate of an optimizer, set it by "
+                "actor_lr and critic_lr instead"
             )
 
 
@@ -256,7 +257,8 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
             warnings.warn(
                 f"{name} gives the {network}'s optimizer the learning rate {', '.join(map(str, own_rates))}. As in "
                 f"Stable-Baselines3, the first update replaces this rate by learning_rate={first_rate}. To keep the "
-                f"rate, pass {network}_lr={own_rates[0]} and inherit the policy class from {_OURS}.VisualTD3Policy",
+                f"rate of {name}, let {name} inherit from {_OURS}.VisualTD3Policy, and pass "
+                f"{network}_lr={own_rates[0]}",
                 stacklevel=2,
             )
 

@@ -242,7 +242,7 @@ def trunk_for(features_extractor: nn.Module, features_dim: int, trunk_dim: int |
     :param features_extractor: the encoder
     :param features_dim: number of features that it returns
     :param trunk_dim: width of the trunk; None for no trunk
-    :param skip: True if vectors go to the heads without the trunk
+    :param skip: True if the vectors of a Dict observation bypass the trunk and go directly to the heads
     :return: the trunk; for ``trunk_dim=None`` the identity
     """
     if trunk_dim is None:
@@ -253,14 +253,17 @@ def trunk_for(features_extractor: nn.Module, features_dim: int, trunk_dim: int |
 
 
 def head_input_dim(features_extractor: nn.Module, features_dim: int, trunk_dim: int | None, skip: bool) -> int:
-    """Return the number of values that the heads receive from the trunk.
+    """Return how many features each head reads: the trunk's output, and the vectors that bypass the trunk.
+
+    Without a trunk, a head reads all features of the encoder. A critic's head also reads the action, which is not
+    counted here.
 
     :param features_extractor: the encoder
     :param features_dim: number of features that it returns
     :param trunk_dim: width of the trunk; None for no trunk
-    :param skip: True if vectors go to the heads without the trunk
-    :return: the number of values
-    :raises ValueError: if vectors skip the trunk, and there is no trunk, no picture or no vector
+    :param skip: True if the vectors of a Dict observation bypass the trunk and go directly to the heads
+    :return: the number of features
+    :raises ValueError: if ``skip`` is True, but there is no trunk, no picture or no vector
     """
     if trunk_dim is None and skip:
         raise ValueError(

@@ -151,8 +151,8 @@ class TargetRange:
     small rewards does not narrow it. Undiscounted returns (a discount of 1) have no range that follows from the
     rewards: their targets are not clamped.
 
-    :param limit: True clamps to the range that follows from the rewards; a number clamps to +- that number; False does
-        not clamp
+    :param limit: True clamps to the range that follows from the rewards; a number x clamps to the range from -x to x;
+        False does not clamp
     """
 
     def __init__(self, limit: float | bool = False) -> None:
@@ -161,11 +161,11 @@ class TargetRange:
         self.upper = th.zeros(())
 
     def get_state(self) -> dict[str, Any]:
-        """Return the lower and the upper limit of the targets so far, as plain numbers."""
+        """Return the present lower and upper limit of the targets, as plain numbers."""
         return {"lower": float(self.lower), "upper": float(self.upper)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a range that :meth:`get_state` returned."""
+        """Restore the limits of the targets that :meth:`get_state` returned."""
         self.lower, self.upper = th.tensor(float(state["lower"])), th.tensor(float(state["upper"]))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -177,7 +177,9 @@ class TargetRange:
         self.set_state(state)
 
     def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
-        """Clamp the targets of a batch to the range of possible returns, which the batch's rewards may first extend.
+        """Extend the range of possible returns by a batch's rewards, and clamp the batch's targets to this range.
+
+        With a fixed limit, the targets are clamped to this limit instead, and the rewards are not used.
 
         :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them

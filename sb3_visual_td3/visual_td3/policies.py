@@ -45,7 +45,7 @@ from sb3_visual_td3.visual_td3.precision import encode_prepared
 Encoder = Literal["separate", "shared"]
 _ENCODER = "features_extractor."
 _CRITIC_OF = {"actor": "critic", "actor_target": "critic_target"}
-"""The critic whose encoder each actor uses if the encoder is shared."""
+"""For each actor, the critic whose encoder it uses if the encoder is shared."""
 
 
 def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Prepared) -> th.Tensor:
@@ -81,8 +81,9 @@ class VisualActor(Actor):
     :param features_dim: number of features that the encoder returns
     :param activation_fn: activation of the hidden layers
     :param normalize_images: True divides pixels by 255
-    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the head; None for no trunk
-    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk
+    :param trunk_dim: width of the trunk (Linear -> LayerNorm -> Tanh) before the head; None for no trunk
+    :param vectors_skip_trunk: True passes the vectors of Dict observations directly to the head, so that they bypass
+        the trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the head
     :param borrows_encoder: True if the features extractor belongs to the critic. The extractor is still a submodule of
         the actor, so the actor is complete when it is traced, exported or saved. But the actor's ``parameters()`` do
@@ -187,8 +188,9 @@ class VisualCritic(ContinuousCritic):
     :param normalize_images: True divides pixels by 255
     :param n_critics: number of heads
     :param share_features_extractor: True if the actor's loss trains the encoder, as in Stable-Baselines3
-    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk before the heads; None for no trunk
-    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk
+    :param trunk_dim: width of the trunk (Linear -> LayerNorm -> Tanh) before the heads; None for no trunk
+    :param vectors_skip_trunk: True passes the vectors of Dict observations directly to the heads, so that they bypass
+        the trunk
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     """
 
@@ -266,10 +268,10 @@ class VisualTD3Policy(TD3Policy):
     :param encoder: ``"separate"``: actor and critic each have an encoder. ``"shared"``: one encoder, trained by the
         critic's loss only, whose features the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
-    :param trunk_dim: width of a Linear -> LayerNorm -> Tanh trunk of actor and critic each; None for no trunk
-    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads, without the trunk. This
-        is meant for a few important numbers, such as a command to turn left, which would have little effect among
-        thousands of features of pictures
+    :param trunk_dim: width of the trunks (Linear -> LayerNorm -> Tanh) of actor and critics; None for no trunks
+    :param vectors_skip_trunk: True passes the vectors of Dict observations directly to the heads, so that they bypass
+        the trunk. This is meant for a few important numbers, such as a command to turn left, which would have little
+        effect among thousands of features of pictures
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     :param actor_keys: keys of the Dict observation that the actor reads; None for all
     :param critic_keys: keys of the Dict observation that the critics read; None for all. The critics are needed for
@@ -286,10 +288,11 @@ class VisualTD3Policy(TD3Policy):
     critic: VisualCritic
     critic_target: VisualCritic
     averaged_actor: VisualActor | None
-    """Copy of the actor whose weights are an average over the updates. ``predict`` uses this copy; if it is None,
-    ``predict`` uses the actor itself."""
+    """Copy of the actor whose weights are a moving average of the actor's weights. ``predict`` uses this copy. If it is
+    None, ``predict`` uses the actor itself."""
     may_average: bool = True
-    """Whether ``predict`` uses an averaged copy of the actor that loaded weights contain; if False, it is dropped."""
+    """Whether :meth:`load_state_dict` loads an averaged actor if the weights include one. If False, it drops the
+    averaged actor."""
 
     def __init__(
         self,
@@ -355,8 +358,8 @@ class VisualTD3Policy(TD3Policy):
                 raise
             sizes = ", ".join(f"{key} {picture.shape}" for key, picture in self.pictures.items())
             raise ValueError(
-                f"pictures too small for {self.features_extractor_class.__name__}: {sizes}. NatureCNN's convolutions "
-                "need 36 x 36 pixels, encoder_arch='drq' takes 15 x 15. Render larger ones, or resize them "
+                f"pictures too small for {self.features_extractor_class.__name__}: {sizes}. NatureCNN needs at least "
+                "36 x 36 pixels, and encoder_arch='drq' needs at least 15 x 15. Render larger pictures, or resize them "
                 "(gymnasium.wrappers.ResizeObservation). If one of these entries is not a picture, give its space "
                 "other bounds than 0 and 255, or a single axis"
             ) from error
@@ -401,12 +404,12 @@ class VisualTD3Policy(TD3Policy):
         self.critic_target.set_training_mode(False)
 
     def keep_average(self) -> None:
-        """Add a copy of the actor for the average of its weights over updates; it begins with the current weights."""
+        """Create ``averaged_actor``, which will hold a moving average of the actor's weights; it begins as a copy."""
         self.averaged_actor = averaged_copy(self.actor)
 
     @contextmanager
     def without_average(self) -> Iterator[None]:
-        """Make ``predict`` use the actor itself, not the average of its weights, until this context ends."""
+        """Make ``predict`` use the actor itself instead of the averaged actor, until this context ends."""
         self._uses_average = False
         try:
             yield
@@ -445,8 +448,9 @@ class VisualTD3Policy(TD3Policy):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load the result of :meth:`state_dict`.
 
-        That result holds the weights of a shared encoder only once, under the critic. They are loaded into the critic
-        and into the actor, and those of ``critic_target`` also into ``actor_target``.
+        That result holds the weights of a shared encoder only once, under the critic. The encoder of ``critic`` is
+        loaded into ``critic`` and ``actor``, and the encoder of ``critic_target`` into ``critic_target`` and
+        ``actor_target``.
 
         :param state_dict: weights by name
         :param strict: see ``nn.Module``
@@ -463,12 +467,13 @@ class VisualTD3Policy(TD3Policy):
         return super().load_state_dict(state, strict, assign)
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Make saved weights fit this policy: add or remove the averaged copy of the actor, as this policy requires.
+        """Make saved weights fit this policy: add the averaged actor if the policy has one, and remove it otherwise.
 
         The weights may have been saved by an earlier version.
 
         :param state_dict: weights by name
-        :return: weights by name; an averaged copy that was not saved begins with the weights of the saved actor
+        :return: weights by name. If they lack an averaged actor that this policy has, it gets the weights of the saved
+            actor
         """
         return completed_state(state_dict, self.averaged_actor is not None, self.encoder_is_shared)
 
@@ -484,7 +489,7 @@ class VisualTD3Policy(TD3Policy):
             super().set_training_mode(mode)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
-        """Build an actor with the given encoder, which is the critic's, or with a new encoder if None is given."""
+        """Build an actor that uses the critic's encoder, or a new encoder if ``features_extractor`` is None."""
         kwargs = self._network_kwargs(self.actor_kwargs, features_extractor, self.actor_keys)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 

@@ -1,4 +1,4 @@
-"""Speed up updates: bfloat16 arithmetic, images converted once for all networks, and memory that is kept for reuse.
+"""Speed up updates by bfloat16 arithmetic, by converting images once for all networks, and by reusing freed memory.
 
 The functions here compute what Stable-Baselines3 computes, in a different order or dtype. They are not used if updates
 must equal Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
@@ -29,7 +29,8 @@ Precision = Literal["fp32", "bf16", "auto"]
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_KEPT = 2**28
-"""Largest freed block in bytes that glibc keeps. An update's temporaries are tens of megabytes, replay buffers more."""
+"""Freed blocks of memory are kept for reuse up to this size, in bytes (256 MiB). The temporary tensors of an update are
+smaller, so they are kept. A replay buffer is larger, so its memory returns to the system."""
 _PAD = 2**26
 
 
@@ -103,14 +104,18 @@ uint8 pixels that can be moved as one 32-bit number."""
 PIXEL_MAX = 255.0
 
 
-def can_see_blocks(convolution: nn.Module, height: int, width: int) -> bool:
-    """Return whether :func:`convolve_blocks` can apply a layer to images of a given size."""
+def can_use_blocks(convolution: nn.Module, height: int, width: int) -> bool:
+    """Return whether :func:`convolve_blocks` can compute a layer on blocks of pixels, for images of a given size.
+
+    It can compute a plain convolution with stride ``SIDE``, if kernel and images consist of whole blocks of ``SIDE`` x
+    ``SIDE`` pixels.
+    """
     if not isinstance(convolution, nn.Conv2d):
         return False
     is_plain = convolution.padding == (0, 0) and convolution.dilation == (1, 1) and convolution.groups == 1
     kernel = convolution.kernel_size
     is_square = convolution.stride == (SIDE, SIDE) and kernel[0] == kernel[1]
-    # Whole blocks only: of the kernel and of the image.
+    # The kernel and the image must consist of whole blocks.
     return is_plain and is_square and kernel[0] % SIDE == height % SIDE == width % SIDE == 0
 
 
@@ -133,7 +138,7 @@ def blocks_of(images: th.Tensor) -> th.Tensor:
 def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> th.Tensor:
     """Apply a convolution to images that :func:`blocks_of` has rearranged.
 
-    :param convolution: a layer for which :func:`can_see_blocks` returns True
+    :param convolution: a layer for which :func:`can_use_blocks` returns True
     :param blocks: output of :func:`blocks_of`, converted to a floating dtype
     :param scale: factor on the pixels. The weights are multiplied by it instead: pixels stay integers, and bfloat16
         represents integers up to 255 exactly
@@ -206,18 +211,18 @@ class Preparation:
             if channels_are_last(picture):
                 values = values.permute(0, 3, 1, 2)
             return values.to(self._dtype).contiguous(memory_format=th.channels_last)
-        if self._sees_blocks(values, reader):
+        if self._uses_blocks(values, reader):
             return blocks_of(values).to(self._dtype)
         # The layout is changed before the bytes are widened, because there are fewer of them then.
         return (values.contiguous(memory_format=th.channels_last) / PIXEL_MAX).to(self._dtype)
 
-    def _sees_blocks(self, images: th.Tensor, reader: nn.Module) -> bool:
+    def _uses_blocks(self, images: th.Tensor, reader: nn.Module) -> bool:
         if self._dtype != th.bfloat16 or images.device.type != "cpu":
             return False  # the plain layout is fast there
         if getattr(reader, "offset", 0.0) != 0.0:
             return False  # the offset is added to scaled pixels, and blocks hold unscaled ones
         assert isinstance(reader.cnn, nn.Sequential)
-        return can_see_blocks(reader.cnn[0], *images.shape[2:])
+        return can_use_blocks(reader.cnn[0], *images.shape[2:])
 
 
 def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tensor:

@@ -147,14 +147,15 @@ def resolve(
 ) -> dict[str, Resolved]:
     """Decide which values a model uses: an explicit argument wins, and None means the preset's value.
 
-    ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
+    ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``. The preset adds no ``policy_kwargs``
+    to a loaded model, because the saved weights fit no other networks.
 
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: the preset that None stands for
-    :param arguments: arguments by the names of :class:`Settings`; other names are ignored
-    :param given: for a loaded model, the ``policy_kwargs`` that the user gave when it was made; None for a new model.
-        ``arguments`` then holds the ``policy_kwargs`` that the model uses. The preset adds nothing to them, because
-        the saved weights fit no other networks
+    :param arguments: arguments by the names of :class:`Settings`; other names are ignored. For a loaded model, its
+        ``policy_kwargs`` are all that the model uses
+    :param given: for a loaded model, only the ``policy_kwargs`` that the user gave when the model was made; their
+        origin is ``"argument"``. None for a new model
     :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """

@@ -143,10 +143,13 @@ def _shown(layout: dict[str, tuple[Any, str]]) -> str:
 
 
 def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolicyAlgorithm) -> ReplayBuffer:
-    """Give a loaded replay buffer the n_steps and gamma of the model's own buffer.
+    """Set n_steps and gamma of a loaded replay buffer to the values of the model's own buffer.
 
-    :param buffer: the loaded buffer; it stores single steps, even if its samples were n-step sums
-    :param reference: the buffer of the model as it was set up; None if it has none
+    A replay buffer stores single steps and computes n-step returns when it is sampled, so both values can be changed.
+
+    :param buffer: the loaded buffer
+    :param reference: the model's own buffer, which the loaded buffer replaces. If it is None, the values are taken from
+        the model's arguments
     :param model: the model that will learn from the buffer
     :return: the buffer itself
     :raises ValueError: if the buffer does not fit, or if it has no n-step returns and the model needs them

@@ -28,8 +28,8 @@ from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
 REQUESTED_AT_LOAD = "_requested_at_load"
 """Name under which ``load()`` passes its keyword arguments to the model that is about to be set up."""
 _REQUESTED = "_asked_for"
-"""Name of the attribute that keeps the arguments as the user gave them, because the set-up replaces them. It is saved
-with the model, so this name must not change."""
+"""Name of the attribute that keeps the arguments as the user gave them, because ``_setup_model`` replaces some of them.
+It is saved with the model, so this name must not change."""
 _REPLACED = ("replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage")
 _DERIVED_CLASSES = (FrameReplayBuffer, NStepDictReplayBuffer, NStepReplayBuffer, DictReplayBuffer, ReplayBuffer)
 
@@ -55,9 +55,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 def restore_requested(model: TD3) -> frozenset[str] | None:
     """Restore the arguments as the user requested them, as the first step of ``_setup_model``.
 
-    The attributes of a new model still hold these arguments. In a loaded model, the set-up before saving had replaced
-    some of them by derived values, and this function restores them. Arguments of ``load()`` take precedence. Numbers
-    are converted to Python's ``int`` and ``float``.
+    The attributes of a new model still hold these arguments. In a loaded model, ``_setup_model`` had replaced some of
+    them by derived values before the model was saved. This function restores them. Arguments of ``load()`` take
+    precedence. Numbers are converted to Python's ``int`` and ``float``.
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model
@@ -156,7 +156,7 @@ def _check_names(model: TD3, at_load: Mapping[str, Any], known: frozenset[str]) 
 
 
 def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any]) -> None:
-    """Restore the arguments that the saved model's set-up had replaced, except for those given to ``load()``."""
+    """Restore the arguments that ``_setup_model`` had replaced in the saved model, unless ``load()`` was given them."""
     for name in _REPLACED:
         if name not in at_load:
             vars(model)[name] = requested[name]
@@ -197,8 +197,8 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
 def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
     """Guess which arguments the user gave to a model that an earlier version or Stable-Baselines3 saved.
 
-    Such a file contains derived values only. A replay buffer class that the set-up could have chosen itself is taken
-    for derived, and not for the user's choice.
+    Such a file does not say which values the user gave. If its replay buffer class is one that the model could have
+    chosen itself, this function assumes that the user gave no class.
     """
     cls, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs or {})
     gamma, n_steps = kwargs.get("gamma", model.gamma), kwargs.get("n_steps", model.n_steps)

@@ -43,12 +43,12 @@ class _Watched(NamedTuple):
 
 
 class StepGuard:
-    """Step the optimizers of a model, and refuse steps whose loss or gradient is not finite.
+    """Step the optimizers of a model, and skip steps whose loss or gradient is not finite.
 
     :param device: the device of the networks
-    :param is_stock: False refuses such a step: it is skipped, and an error is raised unless a callback handles it. True
-        makes every step, as Stable-Baselines3 does, with one exception: on a CPU, the step is skipped if a callback
-        will end the training or roll it back
+    :param is_stock: False skips such a step, and raises an error unless a callback handles it. True makes every step,
+        as Stable-Baselines3 does, with one exception: on a CPU, the step is skipped if a callback will end the training
+        or roll it back
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:
@@ -80,7 +80,7 @@ class StepGuard:
         :param n_steps: environment steps so far, for the message
         :param is_handled: True if a callback handles non-finite numbers; a step is then skipped without an error
         :raises NonFiniteUpdateError: if the update is not finite and no callback handles this. With a fused optimizer
-            on a GPU, :meth:`raise_if_refused` raises this error later
+            on a GPU, :meth:`raise_if_skipped` raises this error later
         """
         number = _number_of(update.values["loss"], trained)
         if not self._is_at_hand and _can_skip(optimizer):
@@ -97,10 +97,11 @@ class StepGuard:
         elif not is_handled:
             raise NonFiniteUpdateError(update, n_steps)
 
-    def raise_if_refused(self) -> None:
-        """Raise an error if an update on a GPU was not finite; the updates since the last call are checked.
+    def raise_if_skipped(self) -> None:
+        """Raise an error if an optimizer step on a GPU was skipped since the last call, because it was not finite.
 
-        A GPU's results are read here, all at once, because reading them after every update would wait for the GPU.
+        The GPU records for each update whether it was finite. The records are read here together, because after every
+        single update the CPU would have to wait for the GPU.
 
         :raises NonFiniteUpdateError: if an update was not finite
         """

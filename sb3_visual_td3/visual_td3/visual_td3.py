@@ -68,7 +68,7 @@ class VisualTD3(TD3):
     VisualTD3 replaces :class:`stable_baselines3.TD3`: every argument of TD3 keeps its name, position and meaning. With
     ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
 
-    The actor's loss reaches the actor's weights through the action alone, because the critic computes Q from the
+    The actor's loss reaches the actor's weights only through the action, because the critic computes Q from the
     features of its own encoder. If it used the features of the actor's encoder, that encoder could raise Q without
     better actions. Q would then grow without bound, even with clipped gradients.
 
@@ -377,11 +377,10 @@ class VisualTD3(TD3):
                     actor_losses.append(self.update_actor(batch))
                     self.soft_update()
                 self._update_average()
-            # On a GPU the guard keeps the refused steps on the device. Reading them once here avoids a wait in every
-            # update.
-            self._step_guard.raise_if_refused()
+            # On a GPU, the device knows which steps were skipped. Reading this once here avoids a wait in every update.
+            self._step_guard.raise_if_skipped()
         except NonFiniteUpdateError as error:
-            self._log_refused(error)
+            self._log_skipped(error)
             raise
         self._keep_losses(actor_losses, critic_losses)
 
@@ -580,7 +579,7 @@ class VisualTD3(TD3):
             self._parameter_groups.set_learning_rates(network, optimizer, self.learning_rates)
 
     def _keep_losses(self, actor_losses: list[th.Tensor], critic_losses: list[th.Tensor]) -> None:
-        """Keep the losses of this ``train()`` call until they are logged."""
+        """Keep the losses of a ``train()`` call until they are logged."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if actor_losses:
             self._losses["train/actor_loss"] = actor_losses
@@ -590,12 +589,12 @@ class VisualTD3(TD3):
         if self.device.type == "cpu":
             self._record_losses()
 
-    def _log_refused(self, error: NonFiniteUpdateError) -> None:
-        """Log the value that was not finite, before the training ends.
+    def _log_skipped(self, error: NonFiniteUpdateError) -> None:
+        """Log the loss or the gradient that was not finite, before the training ends.
 
-        Without this, the log would end with healthy values. An update is refused because its loss or a gradient is not
-        finite. If the loss is finite, it was a gradient. On a GPU it is unknown which group's gradient it was, so the
-        norms of all groups of the network are written as NaN.
+        Without this, the log would end with healthy values. If the loss is finite, a gradient was not. On a GPU it is
+        unknown which group's gradient was not finite, so the gradient norms of all groups of the network are logged as
+        NaN.
         """
         network, loss = error.update.network, error.update.values["loss"].item()
         self._record_losses()
@@ -677,7 +676,8 @@ class VisualTD3(TD3):
     ) -> tuple[int, BaseCallback]:
         """Prepare a training run as Stable-Baselines3 does, and check the replay buffer.
 
-        If the training begins with a reset, no n-step window may run from the stored transitions into the new ones.
+        If the training begins with a reset of the environments, the stored transitions end there: this method prevents
+        n-step returns that continue from them into the new transitions.
         """
         if self.replay_buffer is not None:
             check_fits(self.replay_buffer, self)
@@ -894,7 +894,7 @@ class VisualTD3(TD3):
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learned state that is not in the weights: the scale and the range of the rewards so far.
+        """Restore the learned state that is not in the weights: the scale of the rewards and the range of the targets.
 
         ``lr_scale`` and the number of updates that are still due stay as they are, because a rollback does not change
         how far the training has come.

@@ -2,7 +2,7 @@ import pytest
 import torch as th
 from torch import nn
 
-from sb3_visual_td3.visual_td3.precision import SIDE, blocks_of, can_see_blocks, convolve_blocks
+from sb3_visual_td3.visual_td3.precision import SIDE, blocks_of, can_use_blocks, convolve_blocks
 
 
 def test_a_block_holds_its_pixels_by_channel_row_and_column():
@@ -25,7 +25,7 @@ def test_a_transposed_view_gives_the_same_blocks():
 @pytest.mark.parametrize(("kernel", "height", "width"), [(8, 84, 84), (8, 36, 48), (4, 16, 16), (12, 64, 64)])
 def test_a_layer_on_blocks_is_the_layer_on_scaled_images(kernel, height, width):
     layer = nn.Conv2d(4, 6, kernel, SIDE).double()
-    assert can_see_blocks(layer, height, width)
+    assert can_use_blocks(layer, height, width)
     images = th.randint(0, 256, (3, 4, height, width), dtype=th.uint8)
     expected = layer(images.double() / 255)
     found = convolve_blocks(layer, blocks_of(images).double(), 1 / 255)
@@ -49,9 +49,9 @@ def test_a_layer_on_blocks_is_the_layer_on_scaled_images(kernel, height, width):
     ],
 )
 def test_layers_of_another_kind_do_not_see_blocks(layer):
-    assert not can_see_blocks(layer, 84, 84)
+    assert not can_use_blocks(layer, 84, 84)
 
 
 def test_images_whose_size_is_no_multiple_of_a_block_are_not_cut():
-    assert not can_see_blocks(nn.Conv2d(4, 6, 8, SIDE), 84, 86)
-    assert not can_see_blocks(nn.Conv2d(4, 6, 8, SIDE), 85, 84)
+    assert not can_use_blocks(nn.Conv2d(4, 6, 8, SIDE), 84, 86)
+    assert not can_use_blocks(nn.Conv2d(4, 6, 8, SIDE), 85, 84)

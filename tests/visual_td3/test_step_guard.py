@@ -179,17 +179,17 @@ def test_a_gpu_skips_a_non_finite_step_without_waiting(values):
         guard.step(optimizer, [weight], update, 99, is_handled)
 
     step(1.0, 1.0)
-    guard.raise_if_refused()
+    guard.raise_if_skipped()
     before = weight.detach().clone()
     assert not th.equal(before, th.ones(3))
     step(loss, gradient)
     step(1.0, 1.0)
     assert th.isfinite(weight).all()
     with pytest.raises(ValueError, match="at update 7, environment step 99"):
-        guard.raise_if_refused()
-    guard.raise_if_refused()
+        guard.raise_if_skipped()
+    guard.raise_if_skipped()
     step(loss, gradient, is_handled=True)
-    guard.raise_if_refused()
+    guard.raise_if_skipped()
     assert th.isfinite(weight).all()
     assert not hasattr(optimizer, "found_inf")
     assert optimizer.state[weight]["step"] == 2
