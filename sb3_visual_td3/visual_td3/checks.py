@@ -206,9 +206,9 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{name}={value!r} does not work with {policy_class.__name__}, which inherits from "
                 f"{policy_class.__mro__[1].__name__} and is trained exactly as Stable-Baselines3's TD3 trains it. "
-                f"Remove {name}, or let {policy_class.__name__} inherit from VisualTD3Policy, VisualCnnPolicy or "
-                f"VisualMultiInputPolicy in {_OURS}. If your class sets the learning rate of an optimizer, set it by "
-                "actor_lr and critic_lr instead"
+                f"Remove {name}, or let your class inherit from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
+                "VisualMultiInputPolicy. If your class sets the learning rate of an optimizer, set it by actor_lr and "
+                "critic_lr instead"
             )
 
 
@@ -256,9 +256,8 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
         if own_rates:
             warnings.warn(
                 f"{name} gives the {network}'s optimizer the learning rate {', '.join(map(str, own_rates))}. As in "
-                f"Stable-Baselines3, the first update replaces this rate by learning_rate={first_rate}. To keep the "
-                f"rate of {name}, let {name} inherit from {_OURS}.VisualTD3Policy, and pass "
-                f"{network}_lr={own_rates[0]}",
+                f"Stable-Baselines3, the first update replaces this rate by learning_rate={first_rate}. To keep your "
+                f"rate, let {name} inherit from {_OURS}.VisualTD3Policy, and pass {network}_lr={own_rates[0]}",
                 stacklevel=2,
             )
 
