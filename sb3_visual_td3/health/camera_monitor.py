@@ -1,7 +1,7 @@
 """Measure the contrast of the camera's frames, and their change from step to step.
 
-The frames of a covered lens have no contrast, and those of a frozen camera do not change. It may take a
-long time until rewards and losses show one of these faults.
+The frames of a covered lens have no contrast, and the frames of a frozen camera do not change. Rewards and losses may
+show such a fault only after a long time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def frame_std(frames: th.Tensor) -> th.Tensor:
 def frame_change(frames: th.Tensor, previous: th.Tensor) -> th.Tensor:
     """Return the mean absolute difference between frames and the frames one step earlier.
 
-    Frame stacks are compared as a whole, so each frame is compared with its successor, whatever the depth of the stack.
+    Frame stacks are compared as a whole. Each frame of a stack is compared with the frame at the same position of the
+    previous stack, which is the frame one step earlier.
 
-    :param frames: the frames, ``(batch, channels, height, width)`` uint8
-    :param previous: as many frames, from one step earlier
+    :param frames: the frames or frame stacks, ``(batch, channels, height, width)`` uint8
+    :param previous: the frames or frame stacks one step earlier, of the same shape
     :return: a scalar in [0, 255] grey levels; exactly 0 if no pixel changed
     """
     # Bytes are unsigned, so the smaller value is subtracted from the larger one.
@@ -146,7 +147,7 @@ def images_in(observations: Observed) -> list[Images]:
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """Return functions by the key of an image space; each moves channels first and scales images to 255 grey levels.
+    """Return, for each image space, a function that moves channels first and scales images to 255 grey levels.
 
     An image space without finite bounds cannot be scaled and is left out.
     """

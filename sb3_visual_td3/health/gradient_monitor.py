@@ -321,7 +321,7 @@ def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:
 
 
 def _numbers(tensors: dict[str, th.Tensor]) -> dict[str, Any]:
-    """Convert each scalar tensor to a list of its exact value as a Python float and the name of its dtype."""
+    """Convert each scalar tensor to a list ``[value, dtype]``, such as ``[0.5, "float32"]``; the value is exact."""
     return {
         name: [number, str(tensors[name].dtype).removeprefix("torch.")] for name, number in _transfer(tensors).items()
     }

@@ -67,10 +67,10 @@ Observations = th.Tensor | Mapping[str, th.Tensor]
 
 
 class ForwardTaps:
-    """Record the Q-values and pre-tanh actions of the latest forward passes that have a gradient.
+    """Record the Q-values and pre-tanh actions of the latest forward passes with gradients enabled.
 
-    Forward passes without a gradient (acting, targets) are ignored. Only references to the detached tensors are kept:
-    nothing is copied, computed or moved.
+    Forward passes under ``th.no_grad()`` (acting, targets) are ignored. Only references to the detached tensors are
+    kept: nothing is copied, computed or moved.
 
     :param actor: an actor of Stable-Baselines3 or sb3-contrib
     :param critic: a critic with ``q_networks``
@@ -100,7 +100,7 @@ class ForwardTaps:
         """Return the Q-values that the critic's latest loss used, and drop this object's references to them.
 
         :return: a mapping with ``q_values`` (batch, n_critics), which are means over the quantiles if the critics
-            predict quantiles; an empty mapping if no critic was called with a gradient
+            predict quantiles. The mapping is empty if no critic has run with gradients enabled since the last call
         """
         caught, self._q_values = self._q_values, {}
         if not caught:
@@ -113,8 +113,8 @@ class ForwardTaps:
     def actor_values(self) -> dict[str, th.Tensor]:
         """Return the tensors that the actor's latest loss used, and drop this object's references to them.
 
-        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim); for a
-            policy with a distribution, ``pre_tanh`` and ``actions`` are those of its mean
+        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim). If the
+            policy is a distribution, ``pre_tanh`` is its mean before the tanh, and ``actions`` is the tanh of this mean
         """
         values = {}
         if 0 in self._q_values:
@@ -301,8 +301,8 @@ def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
 
     :param model: the algorithm
     :param observers: objects whose methods are called at each update
-    :return: the watch: its ``detach()`` removes the hooks, and its ``attach()`` adds hooks to networks that have been
-        replaced
+    :return: the watch. Its ``detach()`` removes the hooks. If the model gets new networks, for example by loading, its
+        ``attach()`` adds hooks to the new networks
     :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
     """
     watch = StockWatch(model)

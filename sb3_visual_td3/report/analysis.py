@@ -204,9 +204,10 @@ class Analysis:
     :param manifest: the content of run.json, which is shown and does not change the verdict
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: properties of the run that are missing in the event file and were taken from the settings instead
+    :param answers: properties of the run that a settings file states, such as normalised rewards. Only properties that
+        the event file does not show are listed
     :param hyperparams: the hyperparameters compared with well-known values; empty if no hyperparameter is known
-    :param recommendation: the recommended changes; empty for a run that is GO
+    :param recommendation: the recommended changes; empty if the verdict is GO
     :param until: the step of ``--until``, after which no point was read; None if the whole run was read
     :param over_time: the verdicts on the run's earlier parts; None if they were not requested
     """
@@ -281,8 +282,7 @@ class Analysis:
     def cause(self) -> Diagnosis | None:
         """Return the diagnosis to fix first; None if no diagnosis has a confidence of at least 0.5.
 
-        A run that is GO has no cause, because no diagnosis kept it from learning. A run that is too short to be judged
-        has no cause either.
+        It is also None if the verdict is GO, or if the run is too short to be judged.
         """
         if self.verdict is Verdict.GO or (self.verdict is Verdict.INSUFFICIENT and self.early is not None):
             return None

@@ -45,12 +45,12 @@ from sb3_visual_td3.runs.manifest import RunManifest
 FORMATS = ("md", "html", "json", "csv")
 DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
-"""Event files of fewer bytes are read within a second, and need no progress bar."""
+"""A progress bar is shown if the event files have at least this many bytes. Fewer bytes are read within a second."""
 _PLOTLY_BYTES = 4_800_000
-"""A little less than the size of plotly.js in bytes. A page with more bytes contains plotly.js."""
+"""A report.html of more bytes than this contains plotly.js, which is a little larger."""
 MAX_SUMMARIES = 10
 """For more runs than this, the command prints only the table of all runs, without a summary of each run. The report
-files still contain each run, but without its verdict over time, which would take twenty verdicts for each run."""
+files then show only the final verdict on each run. Earlier verdicts would take too long: there are 20 for each run."""
 MAX_REASONS = 4
 """Number of criteria that the summary of a run lists; the reports list all of them."""
 
@@ -97,8 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("no-go", "insufficient"),
         default="insufficient",
         help=(
-            "for which verdicts the exit code is not 0. no-go: only for NO-GO (1). insufficient (default): for "
-            "NO-GO (1) and for INSUFFICIENT (3)"
+            "verdicts that give an exit code other than 0. With no-go: NO-GO (exit code 1). With insufficient, the "
+            "default: NO-GO (exit code 1) and INSUFFICIENT (exit code 3)"
         ),
     )
     parser.add_argument(
@@ -114,15 +114,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--until",
         type=_step,
         metavar="STEP",
-        help="judge only what the runs logged up to this step. A step is usually an environment step. In a run that "
-        "does not count environment steps, it is what the run counts instead, such as an episode",
+        help="judge only what the runs logged up to this step of their x-axis. The x-axis usually counts environment "
+        "steps. If a run counts episodes instead, for example, STEP is an episode",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
         help="keep judging runs while they train: print each change of a verdict, and keep the reports up to date. "
         "The watch ends on Ctrl-C, or when every run has finished or was stopped by a callback, according to its "
-        "run.json. The exit code is that of the last verdict. Runs that crashed or were interrupted can be resumed, "
+        "run.json. The last verdict decides the exit code. Runs that crashed or were interrupted can be resumed, "
         "so the watch waits for them",
     )
     parser.add_argument(

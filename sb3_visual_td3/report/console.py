@@ -18,7 +18,7 @@ BeginPart = Callable[[str, float], Advance]
 
 
 def no_progress(_description: str, _total: float) -> Advance:
-    """Start a part of the work without a progress bar."""
+    """Show no progress bar: return an :data:`Advance` function that does nothing."""
     return lambda _amount: None
 
 

@@ -187,12 +187,12 @@ def _possible_envs(run_dir: Path) -> list[Path]:
     """Return the folders below a possible RUN_DIR in which rl-zoo may have kept the settings of a run.
 
     rl-zoo keeps them in RUN_DIR/ENV, a folder named after the environment. If a monitor file shows that ``run_dir`` is
-    a RUN_DIR, everything in it is returned. Otherwise the folder is not listed, because it may hold hundreds of runs
-    and would be listed once for each of them. ENV is then derived from the name of RUN_DIR: Pendulum-v1_3 may contain
-    Pendulum-v1.
+    a RUN_DIR, the function returns all its entries. Otherwise it derives ENV from the name of ``run_dir``:
+    Pendulum-v1_3 may contain Pendulum-v1.
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())
+    # The entries are not read here: if hundreds of runs lie in this folder, it would be read once for each of them.
     name = run_dir.name
     return [run_dir / name[:at] for at, letter in enumerate(name) if letter == "_" and at > 0]
 

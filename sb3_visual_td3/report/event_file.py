@@ -30,7 +30,7 @@ from sb3_visual_td3.common.input_files import open_regular
 from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 
 EVENT_FILE_MARK = "tfevents"
-"""A part of the name of every event file."""
+"""The name of every event file contains this text."""
 MAX_RECORD_BYTES = 64 << 20
 """A record of more bytes is left out: scalars take a few hundred bytes, an image takes a few megabytes."""
 
@@ -220,14 +220,15 @@ def _masked(checksum: int) -> int:
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""The machine's clock was changed if the wall-clock time goes back by more than this number of seconds. If two threads
-write the file, it goes back by less."""
+"""If the wall-clock time goes back by more than this number of seconds, the report has a note. Smaller steps back are
+normal, because two threads of one program may write to the file."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""A value of more bytes is an image or a text. In long records it is skipped without being parsed."""
+"""A value of more bytes is an image or a text. In records of more than ``READ_BYTES`` it is skipped without being
+parsed."""
 MAX_VALUES = 250_000
-"""A record with more entries than this (each entry is a tag with a value) is refused. No training run writes such a
-record. Only long records are checked."""
+"""A record with more values than this is left out, because no training run writes it. Only records of more than
+``READ_BYTES`` are checked."""
 
 _TENSOR_TYPES: dict[int, tuple[str, str]] = {
     types_pb2.DT_FLOAT: ("<f4", "float_val"),
@@ -343,7 +344,10 @@ class EventFile:
         return self._n_whole > n_before or (is_other and had_points)
 
     def _is_continued(self) -> bool:
-        """Return whether the last record that was read is still at the same place in the file."""
+        """Return whether the file still contains the part that was read before; if not, the file was replaced.
+
+        Only the last bytes of that part are compared.
+        """
         if not self._n_whole:
             return True
         with open_regular(self.path) as stream:
@@ -542,9 +546,9 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         elif kind in (_FIXED_64, _FIXED_32):
             at += 8 if kind == _FIXED_64 else 4
         else:
-            raise DecodeError(f"a field of wire type {kind}; expected 0, 1, 2 or 5")
+            raise DecodeError(f"not a protobuf message: a field has wire type {kind}; expected 0, 1, 2 or 5")
         if at > end or not key >> 3:
-            raise DecodeError("a field is longer than its message")
+            raise DecodeError("not a protobuf message: a field has the number 0, or ends after the message")
         yield key >> 3, kind, begin, at
 
 
@@ -559,4 +563,4 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, at
-    raise DecodeError("an integer is cut off, or longer than 10 bytes")
+    raise DecodeError("not a protobuf message: an integer is cut off, or longer than 10 bytes")

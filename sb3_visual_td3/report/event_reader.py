@@ -32,15 +32,16 @@ from sb3_visual_td3.report.table_file import (
 )
 
 NEW_RUN_FRACTION = 0.05
-"""If the steps go back to this fraction of the previous run or further, a new run begins. A resumed run continues at a
-later step."""
+"""If the steps go back into this first fraction of a run, a new run begins. For example, after 100,000 steps a new run
+begins if the next step is 5,000 or less. If the next step is larger, the run was resumed from a checkpoint."""
 MAX_RESTARTS = 20
-"""If the steps go back more often than this, several programs write into one file, and its points are only sorted by
-step."""
+"""If the steps go back more often than this, several programs seem to write into one file. Its points are then judged
+as one run, ordered by step."""
 MIN_POINTS_FOR_INTERVAL = 4
 """The interval at which a tag is logged is known only if the tag has at least this many points."""
 _MAX_DROPS = 200
-"""A tag whose steps go back more often than this was not written in order, and does not show restarts."""
+"""If the steps of a tag go back more often than this, the tag was not written in order. None of these steps back then
+counts as a restart of the run."""
 _MAX_NAMED = 3
 
 
@@ -126,7 +127,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
 
 
 def _drops(tag: str, track: Track) -> Iterator[_Drop]:
-    """Yield the places where a tag covers the same steps again; a single point out of order does not count."""
+    """Yield the records from which a tag logs the same steps again; a single point out of order does not count."""
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
     if not 0 < places.size <= _MAX_DROPS:
@@ -249,11 +250,12 @@ class RunData:
     :param files: the files, in the order of the wall-clock times in them; files of subfolders and tables come last
     :param n_points: number of scalar points that were kept
     :param notes: remarks on points that the reader left out and on its decisions
-    :param axis: the unit that the steps count, such as "episodes"; "steps" if neither the tags nor a table show it
+    :param axis: unit of the run's x-axis, such as "episodes"; "steps" if neither the tags nor a table show the unit
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: maps a tag that is logged over another unit than the run's x-axis, such as episodes, to the
-        positions of its points: a series with the tag's own steps, and with the steps of the run's x-axis as values
+    :param positions: for each tag with a different x-axis than the run, the positions of its points on the run's
+        x-axis. For example, a tag over episodes has a series with the episodes as steps and the environment steps as
+        values
     """
 
     path: Path
@@ -300,10 +302,12 @@ class RunData:
 
 
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
-    """Read the files of one run once; if the files hold several runs, return the last of these runs.
+    """Read the files of a folder once, and return the last run that they hold.
+
+    Runs that were trained at the same time in one folder have no order, so they are returned as a single run.
 
     :param path: the folder or the file that was requested
-    :param files: the run's files
+    :param files: the files of the folder
     :param on_bytes: called with the number of bytes of each part, for a progress bar
     :raises UnreadableRunError: if the files hold no scalar at all
     :raises OSError: if a file cannot be read
@@ -359,7 +363,7 @@ class RunReader:
         return is_changed
 
     def data(self, is_growing: bool = False) -> RunData:
-        """Return the run read so far; if the files hold several successive runs, return the last run.
+        """Return the run read so far; if the files hold several runs, return the last run.
 
         Runs that were trained at the same time in one folder have no order, so they are returned as a single run.
 
@@ -369,12 +373,13 @@ class RunReader:
         return self._combined(is_growing, are_apart=False)[-1]
 
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
-        """Return every run that the files hold, in the order in which the runs began, by the wall-clock times.
+        """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
-        A later file of a resumed run repeats the steps from its checkpoint on: for each tag, its points replace those
-        of the earlier file from the first repeated step onwards. A file that starts at the first steps again holds
-        another run, and so does a file that covers the same steps as another file at the same time. Tables, such as
-        progress.csv, add tags that the event files do not contain.
+        A file that starts at the first steps again holds a new run. If two files cover the same steps and were written
+        at the same time, each of them holds its own run. Any other file continues the previous run. If that run was
+        resumed from a checkpoint, the new file repeats some steps. The points of each tag in the new file then replace
+        the earlier points of the tag from the first repeated step on. Tables, such as progress.csv, only add tags that
+        the event files do not contain.
 
         :param is_growing: whether the run still writes; an incomplete last record is then not mentioned in the notes
         :raises UnreadableRunError: if the files hold no scalar at all
@@ -436,10 +441,10 @@ class RunReader:
                 runs.append(_Run(axis=table.table.axis))
             added = [name for name in series if name not in runs[-1].series]
             # Points over episodes would be judged as if they were over environment steps.
-            if runs[-1].series and table.table.axis != runs[-1].known_axis():
+            if runs[-1].series and table.table.axis != runs[-1].axis_unit():
                 runs[-1].notes.append(
-                    f"{table.path.name} counts {table.table.axis}, but the other files count {runs[-1].known_axis()}: "
-                    "it was left out"
+                    f"{table.path.name} was left out: its x-axis counts {table.table.axis}, but the x-axis of the "
+                    f"other files counts {runs[-1].axis_unit()}"
                 )
                 continue
             runs[-1].series |= {name: series[name] for name in added}
@@ -456,9 +461,10 @@ class _Run:
     :param notes: remarks on the reader's decisions
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
-    :param axis: the unit that the steps count, such as "episodes", as a table states it; None without such a table
-    :param positions: maps a tag that is logged over another unit than the run's x-axis, such as episodes, to the
-        positions of its points: a series with the tag's own steps, and with the steps of the run's x-axis as values
+    :param axis: unit of the run's x-axis, such as "episodes", as a table states it; None without such a table
+    :param positions: for each tag with a different x-axis than the run, the positions of its points on the run's
+        x-axis. For example, a tag over episodes has a series with the episodes as steps and the environment steps as
+        values
     :param final: tags with a single point in a folder below the run's folder, such as the final values of
         ``add_hparams``
     :param n_replaced: number of points that were removed because a later file has points at the same steps
@@ -477,12 +483,15 @@ class _Run:
     n_replaced: int = 0
     n_repeated: int = 0
 
-    def known_axis(self) -> str:
-        """Return the unit that the steps of the run count, such as episodes; "steps" if the unit is not known."""
+    def axis_unit(self) -> str:
+        """Return the unit of the run's x-axis, such as "episodes"; "steps" if the unit is not known."""
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _all_positions(self) -> dict[str, Series]:
-        """Return the positions of points on the run's x-axis; the tags in ``final`` lie at the last step of the run."""
+        """Return the positions on the run's x-axis for each tag that does not use this x-axis.
+
+        ``self.positions`` holds most of them. The tags in ``self.final`` are placed at the last step of the run.
+        """
         _, last = span(self.series, self.positions.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}
@@ -523,7 +532,7 @@ class _Run:
             files,
             n_points,
             tuple(lines),
-            self.known_axis(),
+            self.axis_unit(),
             number,
             n_runs,
             self._all_positions(),

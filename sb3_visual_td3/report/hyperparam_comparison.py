@@ -33,7 +33,7 @@ _UPDATES_EACH_TIME = ("gradient_steps", "updates_each", "num_updates")
 # Matches the first value of a schedule in the repr of the schedule object.
 _OBJECT = re.compile(r"(?:val|value|start|initial_value)=([-+.\deE]+)")
 _VARIES = 1e-3
-"""A logged rate is a schedule if its first and last value differ by at least this fraction."""
+"""A logged rate follows a schedule if its first and last value differ by more than this fraction of the larger one."""
 _MIN_POINTS = 5
 
 
@@ -397,7 +397,8 @@ class ComparedParameter:
 
     :param id: id of the parameter
     :param title: the parameter in words
-    :param ours: the run's value, followed by its notation in the source if that differs; None if the value is not known
+    :param ours: value of the run, as text. If its source writes it in a different notation, that notation follows in
+        brackets: ``0.005 (polyak 0.995)``. None if the value is not known
     :param source: the file that states the run's value
     :param against: the comparison with each reference, by its id
     :param contradiction: the value in the event file, if it contradicts the source

@@ -19,11 +19,12 @@ from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
 
-LONGER = 20
-"""If no file states its length, the long run gets this many times the steps of the short run. The factor is only an
-example."""
+LONG_RUN_FACTOR = 20
+"""After a GO, the recommended long run has this many times the steps of the judged run. The factor is only an example.
+A length in the hyperparameter file takes precedence."""
 LARGEST_BUFFER = 1_000_000
-"""SB3's default ``buffer_size``; in a longer run, the buffer drops its oldest steps."""
+"""The largest ``buffer_size`` that is recommended for a long run: SB3's default. If the run has more steps than this,
+the buffer drops the oldest steps."""
 _EVALUATIONS = 10
 """Number of evaluations per run that the advice aims at: with ten points, a curve can be judged as flat."""
 
@@ -173,11 +174,13 @@ class _Advice:
         return None
 
     def command(self, name: str, *flags: str, hyperparams: Mapping[str, Any] | None = None) -> str | None:
-        """Return a command line with the run's settings and with flags at its end; None if it has unsafe characters.
+        """Return a ``visual-td3`` command line with the settings of the run.
 
         :param name: name of the command, such as ``train``
         :param flags: flags at the end
-        :param hyperparams: changed hyperparameters, in addition to those on the command line of the run
+        :param hyperparams: changed hyperparameters, in addition to the hyperparameters on the command line of the run
+        :return: the command line; None if rl-zoo did not train the run, or if a setting has characters that are not
+            safe in a shell
         """
         settings = self.analysis.settings
         algo = settings.value("algo")
@@ -219,7 +222,7 @@ class _Advice:
             return NextStep("Start the long run.")
         stated = self.stated_length
         is_stated = stated is not None and stated >= 2 * n_steps
-        length = stated if is_stated and stated is not None else _round(LONGER * n_steps)
+        length = stated if is_stated and stated is not None else _round(LONG_RUN_FACTOR * n_steps)
         buffer = _count(settings.value("buffer_size"))
         long_buffer = buffer
         if buffer is not None and not is_stated and buffer < length:
@@ -228,7 +231,7 @@ class _Advice:
         if is_stated:
             told[0] += " as the hyperparameter file states."
         else:
-            told[0] += f" for example, {LONGER} times as many as in this run."
+            told[0] += f" for example, {LONG_RUN_FACTOR} times as many as in this run."
         if long_buffer is not None:
             what = "all these steps" if long_buffer >= length else f"the last {long_buffer:,} steps"
             told.append(f"The replay buffer then holds {what} (buffer_size {long_buffer:,}), if the memory allows.")

@@ -14,7 +14,7 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.report.event_reader import RunData
 
 N_PARTS = 20
-"""The run is judged at this many steps, with equal distances between them."""
+"""A run is judged this many times: on its first 5 %, its first 10 %, ... and as a whole."""
 
 
 class Prefix(NamedTuple):

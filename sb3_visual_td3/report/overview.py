@@ -37,7 +37,8 @@ COMPARED = (
 )
 """Headings of the table that compares several runs, in report.html and report.md."""
 N_ALWAYS = 5
-"""The first columns, this many, are always shown. Each other column is shown only if a run has a value in it."""
+"""Number of columns, from the left, that the table always has. It has each other column only if a run has a value
+there."""
 ABSENT = "-"
 
 
@@ -65,10 +66,10 @@ class BestPolicy(NamedTuple):
 
 
 def best_policy(analysis: Analysis) -> BestPolicy | None:
-    """Find the step of a run's best policy, and compare its return with that of the last policy.
+    """Find the step of a run's best policy, and compare the returns of the best and the last policy.
 
     :param analysis: the run
-    :return: the comparison; None if the run logged no return, or too few points of it
+    :return: the comparison; None if the run logged no return, or too few returns
     """
     curve = analysis.curve
     if curve is None or curve.peak_step is None:

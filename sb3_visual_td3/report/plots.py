@@ -74,7 +74,8 @@ Figure = dict[str, Any]
 HEIGHT = 340
 _LEGEND_ROW = 18
 LEAST_PART = 0.02
-"""On a linear axis, a threshold below this fraction of the largest value cannot be distinguished from 0."""
+"""On a linear axis, a threshold below this fraction of the largest value looks like 0. It is drawn only if its
+criterion is blocking."""
 MAX_BANDS = 100
 """A plot has at most this many alert bands of one kind. If an alert was active more often, bands with a small gap
 between them are drawn as one."""
@@ -316,7 +317,7 @@ def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure],
 
 
 def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequence[Figure]) -> Figure:
-    """Return the axes, the legend and the marks of a plot.
+    """Return the axes, the legend, the lines and the labels of a plot, as plotly's layout.
 
     :param panel: description of the plot
     :param shapes: lines and bands
@@ -461,7 +462,10 @@ OVERLAYS = (
 
 
 def overlays(analyses: Sequence[Analysis]) -> tuple[Plot, ...]:
-    """Return a plot for each quantity of which at least two runs logged more than a single point."""
+    """Return plots that compare runs: one for each quantity that at least two of the runs logged.
+
+    A quantity is left out if every run logged only a single point of it.
+    """
     found = (_overlay_plot(panel, analyses) for panel in OVERLAYS)
     return in_pairs([plot for plot in found if plot is not None])
 
@@ -485,7 +489,7 @@ def _colour(i: int) -> str:
 
 
 def _dash(i: int) -> str:
-    """Return the dash pattern of a run's curve; each of two dozen runs has its own pair of colour and pattern."""
+    """Return the dash pattern of the i-th run's curve; up to 24 runs differ in colour or dash pattern."""
     # Shifting the dash after each round of colours avoids repeating a pair of colour and dash too early.
     return DASHES[(i + i // len(LINE_COLOURS)) % len(DASHES)]
 

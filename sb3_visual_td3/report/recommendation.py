@@ -49,7 +49,7 @@ class Change:
         the mapping policy_kwargs
     :param old: the run's own value; None if the value is not known, or not set
     :param new: the recommended value
-    :param reason: why, and where the number comes from
+    :param reason: why the change helps, and where the number comes from
     :param diagnosis: id of the diagnosis that recommends the change
     :param own_name: name of the setting in the run's own settings; None if they do not have it
     :param own_value: the value under ``own_name``, as the run's settings write it
@@ -81,8 +81,8 @@ def recommend(
 ) -> Recommendation:
     """Return the changes for the causes that were found.
 
-    Consequences lead to no changes, because they disappear with their cause. If two causes recommend different values
-    of one key, the value for the first cause is used.
+    A diagnosis that is a consequence of another diagnosis leads to no change, because it disappears with its cause. If
+    two causes recommend different values for one setting, the value for the first cause is used.
 
     :param verdict: verdict on the run; for a GO nothing is recommended
     :param diagnoses: diagnoses in the order in which to fix them

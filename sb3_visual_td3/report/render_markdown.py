@@ -44,11 +44,11 @@ class _Detail(IntEnum):
     """Define how much detail a report shows."""
 
     SHORT = 0
-    """Show only the verdict, its reasons, and what to do first."""
+    """The report has only the verdict, its reasons, and what to do first."""
     OPEN = 1
-    """Show everything except the tables that are folded in the full report."""
+    """The report has all sections, but no collapsed tables (``<details>``)."""
     ALL = 2
-    """Show everything."""
+    """The report has all sections, and the collapsed tables too."""
 
 
 def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) -> str:

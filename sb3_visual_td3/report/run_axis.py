@@ -1,10 +1,11 @@
-"""Find the unit of a run's x-axis, and the position on this axis of points that were logged over another unit.
+"""Find the unit of a run's x-axis, and place all points of the run on this axis.
 
-The unit is environment steps, episodes, epochs or updates.
+The unit is environment steps, episodes, epochs or updates. SB3, CleanRL and this package log over environment steps.
+Other training code often logs over episodes or epochs. It may also mix units: a return per episode, and a loss per
+update. One of these units is then the x-axis of the run, and the points of all other tags are placed on it.
 
-SB3, CleanRL and this package log over environment steps. Other training code often logs over episodes or epochs, or
-mixes units: a return per episode and a loss per update. ``--until`` and the verdict over time cut a run at one step of
-its x-axis. The place of a point in the event file shows whether a point with another unit lies before the cut.
+``--until`` and the verdict over time use these positions, because they judge a run up to one step of its x-axis. An
+event file holds its points in the order in which they were logged, so this order shows the position of each point.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag has another unit than the run's x-axis if its step and the run's step at the same time differ by more than this
-factor."""
+"""A tag does not use the run's x-axis if, at the same moment, its step and the step of the run differ by more than this
+factor. For example, a tag at episode 50 does not use an x-axis that is at environment step 10,000."""
 IN_ORDER = 0.9
 """A file was written during training if the steps of at least this fraction of its records are in ascending order.
 Other files were written afterwards, one tag after another."""
-MAX_POINTS_BESIDE = 3
-"""A tag was not logged during training if it has more points than this, and all of them lie before or all lie after the
-points of the other tags in the file."""
+MAX_POINTS_ON_ONE_SIDE = 3
+"""If all points of a tag come before (or all come after) the other points in the file, the tag was written separately,
+and not during training. Up to this number of points may lie on one side by chance, so they do not show this."""
 
 
 def axis_of(series: SeriesSet) -> str:
-    """Return the unit that the steps of a run count, if its tags show the unit.
+    """Return the unit of a run's x-axis, if the tags of the run show it.
 
     For training code other than SB3, CleanRL and this package, only the names of the tags and the spacing of the points
     show the unit.
@@ -106,34 +107,37 @@ class _Clock(NamedTuple):
             there, here = int(self.reached[n_before - 1]), int(track.steps[:n_of_track].max(initial=0))
         return here <= SAME_AXIS * there and there <= SAME_AXIS * here
 
-    def of_track(self, track: Track) -> FloatArray | None:
-        """Return the step of the run's x-axis at which each point of a tag was logged; None if it is not known.
+    def positions_of(self, track: Track) -> FloatArray | None:
+        """Return the step that the run had reached at each point of a tag; None if the file's order does not show it.
 
-        The tag itself is logged over another unit, such as episodes. A point gets the step of the next record in the
-        event file that has a step of the run's x-axis. The step of the record before it may be too early, because the
-        run may have continued since then.
+        The tag itself may be logged over another unit, such as episodes.
 
         :param track: the points of the tag
         """
+        # Each point gets the step of the next record on the run's x-axis. The previous record may have a step that is
+        # too early, because the run may have continued since then.
         after = np.searchsorted(self.records, track.order)
-        is_beside = bool((after == 0).all() or (after == self.records.size).all())
-        if not self.is_in_order or (is_beside and min(track.order.size, self.records.size) > MAX_POINTS_BESIDE):
+        is_on_one_side = bool((after == 0).all() or (after == self.records.size).all())
+        # A few points may lie on one side by chance, and all points then lie on one side of these few.
+        n_points = min(track.order.size, self.records.size)
+        if not self.is_in_order or (is_on_one_side and n_points > MAX_POINTS_ON_ONE_SIDE):
             return None
         return self.reached[np.minimum(after, self.records.size - 1)].astype(np.float64)
 
 
 def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Compute where points that were logged over another unit, such as episodes, lie on the run's x-axis.
+    """Place points that were logged over another unit, such as episodes, on the run's x-axis.
 
-    The unit of the x-axis is environment steps if one of the tags is known to be logged over them. Without such a tag
-    it is episodes, if a tag of ``common/tags.py`` is logged over them. Otherwise it is the unit of the returns.
+    The x-axis of the run is environment steps if a known tag of SB3, CleanRL or this package is logged over them.
+    Otherwise it is episodes, if a known tag is logged over episodes. Without known tags, it is the x-axis of the
+    returns.
 
     The position of a point is the step that the run had reached when the point was logged. If the order of the file
     does not show this step, the points of the tag are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
-    :return: the positions of each tag that is logged over another unit: a series with the tag's own steps, and with
-        the steps of the run's x-axis as values
+    :return: the positions of each tag that does not use the run's x-axis. For example, a tag over episodes has a series
+        with the episodes as steps and the environment steps as values
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -158,7 +162,7 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     found = {}
     for name in sorted(on_other_axis):
         track = tracks[name]
-        steps = clock.of_track(track)
+        steps = clock.positions_of(track)
         if steps is None:
             steps = _in_proportion(track, int(clock.reached[0]), int(clock.reached[-1]))
         found[name] = Series(name, track.steps, steps)
@@ -174,12 +178,11 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return the positions of a tag that is logged over the run's x-axis, in the form of :func:`positions_on_axis`.
+    """Return a series whose values are its own steps.
 
-    The position of each point is its own step.
+    For a tag that uses the run's x-axis, this series has the form of the positions in :func:`positions_on_axis`.
 
     :param series: the points of the tag
-    :return: a series with the same steps, whose values are these steps
     """
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
@@ -188,7 +191,7 @@ def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]
     """Return the first and the last step of a run on its x-axis; (0, 0) if it has no point.
 
     :param series: the points of the run, by tag
-    :param others: the tags that are logged over another unit than the run's x-axis
+    :param others: the tags that do not use the run's x-axis, such as tags over episodes; they are left out
     """
     left_out = set(others)
     of_axis = [each for name, each in series.items() if name not in left_out and len(each)]

@@ -24,8 +24,9 @@ HELP = (
     "'actor_lr: 1e-4', 'update_every: 50'. rl-zoo's config.yml is such a file. Without this flag, the hyperparameters "
     "are read from a run's run.json and from rl-zoo's own files"
 )
-_GROUPS = ("policy_kwargs", "replay_buffer_kwargs", "normalize", "env_kwargs")
-"""Settings that rl-zoo's files may state as Python code."""
+_NESTED = ("policy_kwargs", "replay_buffer_kwargs", "normalize", "env_kwargs")
+"""Settings that hold several settings of their own, by name. rl-zoo's files may state them as Python code, such as
+``"dict(net_arch=[400, 300])"``."""
 
 KEY_VALUE_FLAGS = ("--env-kwargs", "--eval-env-kwargs", "--hyperparams")
 """Flags of rl-zoo's train that take ``key:value`` pairs and change the task or the algorithm of a run."""
@@ -70,7 +71,7 @@ class Layer:
             if name == "callback":
                 continue
             read = value
-            if name in _GROUPS and isinstance(value, str):
+            if name in _NESTED and isinstance(value, str):
                 code[name] = value
                 read = _literal_or_text(value)
             # run.json writes SB3's TrainFreq as a mapping; rl-zoo's files have a number or a list [frequency, unit].
@@ -189,7 +190,7 @@ def read_given_settings(path: Path) -> Layer:
     # Only a run.json has both keys.
     if "format_version" in content and "algo" in content:
         return _of_manifest(RunManifest.of(content, str(path)), path.name)
-    if not content or all(isinstance(value, Mapping) and name not in _GROUPS for name, value in content.items()):
+    if not content or all(isinstance(value, Mapping) and name not in _NESTED for name, value in content.items()):
         raise ValueError(
             f"{path}: expected names and values, such as 'tau: 0.005'; if the file has one block for each environment, "
             "give a file with a single block"
@@ -279,7 +280,7 @@ def known_names() -> frozenset[str]:
     These are the arguments of SB3's TD3 and of VisualTD3, the settings of a run (such as ``env_id``), and names such as
     ``policy_kwargs`` that hold several settings.
     """
-    return own_arguments() | {*_known_defaults()["td3"], *_GROUPS, *_IDENTITY, "policy", "preset"}
+    return own_arguments() | {*_known_defaults()["td3"], *_NESTED, *_IDENTITY, "policy", "preset"}
 
 
 @cache

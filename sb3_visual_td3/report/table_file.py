@@ -59,7 +59,8 @@ STEP_COLUMNS = (
     "epoch",
     "epochs",
 )
-"""Columns that can be the x-axis, the best first; case and spaces do not matter."""
+"""Names of columns that can be the x-axis. If a table has several of them, the first of this list is used. Case and
+spaces do not matter."""
 ENVIRONMENT_STEPS, STEPS = "environment steps", "steps"
 _AXIS_OF_COLUMN = {
     **dict.fromkeys(STEP_COLUMNS[:5], ENVIRONMENT_STEPS),
@@ -85,7 +86,7 @@ class Table:
     """Hold the content of one table.
 
     :param series: series by name
-    :param axis: what the steps count, in words, such as "environment steps"
+    :param axis: unit of the x-axis, such as "environment steps"
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -309,7 +310,7 @@ def _columns(path: Path, text: str) -> Table:
     if len(runs) > 1:
         raise TableError(f"was left out, because it holds {len(runs)} runs: export each run into a separate file")
     if not points:
-        raise TableError("was left out, because it holds no number outside its step column")
+        raise TableError("was left out, because no column except the step column holds a number")
     return Table(
         {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
         axis,

@@ -1,4 +1,4 @@
-"""Rename the tags of other libraries to those of this package, by a mapping that is built in or given with --tags."""
+"""Rename the tags of other libraries to tags of this package, by a mapping that is built in or given with --tags."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS
 
 HELP = (
     "YAML file that maps the tags in the event files to the names of this package, one per line: 'THEIRS: OURS', for "
-    "example 'Loss/qf1: train/critic_1_loss'. If the values of THEIRS must be multiplied by a number to give "
-    "those of OURS, write this number as scale: 'THEIRS: {tag: OURS, scale: -1}'. If OURS counts episodes (such as "
-    "train/episode_length), point k of THEIRS is episode k. The tags of CleanRL and Stable-Baselines3 need no such "
-    "file. --write-tags writes a file to start from"
+    "example 'Loss/qf1: train/critic_1_loss'. If the values of THEIRS must be multiplied by a number to give the "
+    "values of OURS, write this number as scale: 'THEIRS: {tag: OURS, scale: -1}'. If the x-axis of OURS is the "
+    "episode (such as for train/episode_length), point k of THEIRS becomes episode k. The tags of CleanRL and "
+    "Stable-Baselines3 need no such file. --write-tags writes a file to start from"
 )
 WRITE_HELP = (
     "write a file for --tags to this path. It lists every name that the run logged, with a guess of the name that "
-    "this package uses for it. Correct the file, and give it with --tags. If PATH holds several runs, the names are "
-    "those of the first run"
+    "this package uses for it. Correct the file, and give it with --tags. If PATH holds several runs, the file "
+    "lists the names of the first run"
 )
 
 
@@ -60,18 +60,18 @@ class Target:
     scale: float = 1.0
 
     @property
-    def counts_episodes(self) -> bool:
-        """Return whether the x-axis of this package's tag is the number of the episode."""
+    def is_over_episodes(self) -> bool:
+        """Return whether the x-axis of ``tag`` is the episode, and not the environment step."""
         return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
 
     def read(self, series: Series) -> Series:
         """Convert a series that other code logged: rename it to ``tag``, and multiply its values by ``scale``.
 
-        If ``tag`` counts episodes, the k-th point (from 0) becomes episode k.
+        If the x-axis of ``tag`` is the episode, point k of the series is placed at x = k, with k from 0.
 
         :param series: the series as the other code logged it
         """
-        steps = np.arange(len(series)) if self.counts_episodes else series.steps
+        steps = np.arange(len(series)) if self.is_over_episodes else series.steps
         # A value near the largest double becomes infinite when it is multiplied, which the criteria then report.
         with np.errstate(over="ignore", invalid="ignore"):
             return Series(self.tag, steps, series.values * self.scale)
@@ -82,7 +82,7 @@ class Target:
         :param theirs: the tag that the other code logged
         """
         factor = "" if self.scale == 1.0 else f" times {number(self.scale)}"
-        episodes = " (point k as episode k)" if self.counts_episodes else ""
+        episodes = " (point k as episode k)" if self.is_over_episodes else ""
         return f"{theirs}{factor} as {self.tag}{episodes}"
 
 

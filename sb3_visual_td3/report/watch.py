@@ -91,9 +91,9 @@ class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
     :param job: the work to do at each check: find the runs, judge them and write the reports
-    :param quiet_s: seconds without a change of its event files after which a finished run counts as complete. The
-        delay is needed because a run may log its last points, such as those of an evaluation, after run.json states
-        that it has finished. A check that finds nothing new ends the delay early.
+    :param quiet_s: a finished run is watched until its event files have been unchanged for this number of seconds, or
+        until a check finds no new points. The delay is needed because a run may log its last points, such as an
+        evaluation, after run.json states that it has finished
     :param on_change: program and arguments that are run when the verdict or the cause of a run changes
     """
 

@@ -36,7 +36,8 @@ VERDICT_SENTENCE = {
     Verdict.INSUFFICIENT: "The logged data do not suffice for a GO; no blocking criterion failed.",
 }
 _NEAR = 0.8
-"""A criterion whose value passes, but lies above this fraction of its threshold, is a near miss."""
+"""A passed criterion is a near miss if its value is close to the threshold. For 0.8 and a threshold of 100, values from
+80 to 100 are close to an upper threshold, and values from 100 to 125 are close to a lower threshold."""
 
 
 def verdict_sentence(analysis: Analysis) -> str:
@@ -122,9 +123,11 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
-    """Return advice on how to stop the criterion that decided the verdict from blocking.
+    """Return advice on how to get a verdict without the criterion that decided it.
 
-    :param analysis: the analysis of the run; if several criteria decided its verdict, the first one is taken
+    The advice is to set ``blocking: false`` for this criterion in a file for --criteria.
+
+    :param analysis: the analysis of the run; if several criteria decided its verdict, the advice is for the first one
     :return: the advice; None for a GO, or if the only problem is that the run is too short or has too little evidence
     """
     why = [r for r in reasons(analysis) if r.id != "evidence"]
@@ -137,7 +140,11 @@ def how_to_relax(analysis: Analysis) -> str | None:
 
 
 def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
-    """Return the criteria that decided the verdict: those that failed for NO-GO, those without result otherwise."""
+    """Return the criteria that decided the verdict; a GO has none.
+
+    A NO-GO comes from blocking criteria that failed. An INSUFFICIENT comes from blocking criteria whose result is
+    unknown.
+    """
     if analysis.verdict is Verdict.NO_GO:
         return analysis.blocking(Status.FAIL)
     if analysis.verdict is Verdict.INSUFFICIENT:

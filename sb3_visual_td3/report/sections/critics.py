@@ -115,8 +115,9 @@ class Critics:
     :param twins: how much the two critics differ; None if there is no step at which both were logged
     :param bound_use: per tag, the largest ratio of its Q values to their bound
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
-    :param support: whether the Q values of replayed pairs support the actor's loss, or the loss is far larger than they
-        are; None if the loss or the Q values were not logged
+    :param support: comparison of the actor's loss with the largest |Q| of replayed state-action pairs. In a
+        healthy run, both are about as large. None if the run logged no actor loss, or neither Q values nor a critic
+        loss
     """
 
     values: tuple[Quantity, ...]

@@ -39,8 +39,8 @@ class GrowthRow(NamedTuple):
     :ivar step: step of the point
     :ivar value: value of the point
     :ivar change: change of the value since the previous row; None in the first row
-    :ivar multiplier: ratio of the magnitude to that of the previous row; None if the previous value is 0
-    :ivar cumulative: ratio of the magnitude to that of the first row; None if the first value is 0
+    :ivar multiplier: the magnitude, divided by the magnitude in the previous row; None if the previous value is 0
+    :ivar cumulative: the magnitude, divided by the magnitude in the first row; None if the first value is 0
     """
 
     step: int
@@ -52,7 +52,7 @@ class GrowthRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Timeline:
-    """Summarize the growth of one tag over the run, measured by the magnitude of its values.
+    """Hold some points of one tag over the run, and the factors by which the magnitude of its values grows.
 
     :param tag: the logged name
     :param n_points: number of finite points
@@ -60,9 +60,9 @@ class Timeline:
     :param largest: the largest magnitude
     :param multiplier: ratio of the last magnitude to the first; None if the first is 0
     :param later_half: factor by which the magnitude grows over the later half of the steps, from a robust slope of
-        log|x|; None if the points do not show it
+        log|x|; None if the later half has fewer than two points that are not 0
     :param per_1000_steps: factor by which the magnitude grows in 1,000 steps, from the slope over the whole run; None
-        if the run is shorter
+        if the points that are not 0 cover fewer than 1,000 steps
     :param doubling_steps: number of steps in which the magnitude doubles, from the slope over the whole run; None if
         the magnitude does not double within the run
     """
@@ -89,7 +89,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Growth:
-    """Hold the growth of losses, gradient norms and Q values: a timeline of each such tag that was logged."""
+    """Hold a :class:`Timeline` for each loss, gradient norm and Q value that the run logged."""
 
     timelines: tuple[Timeline, ...]
 
@@ -144,7 +144,7 @@ def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
 
     :param series: finite points of a tag
     :return: growth factor over the later half, growth factor per 1,000 steps, and number of steps in which |x| doubles;
-        each is None if the points do not show it
+        each is None if there are too few points for it
     """
     # Both slopes use the same points without zeros, so the two numbers are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))

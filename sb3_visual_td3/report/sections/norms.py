@@ -28,9 +28,9 @@ from sb3_visual_td3.report.document import (
 )
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
-"""Where the gradient norms were measured. "before": before clipping. "optimizer": at the optimizer, after any clipping.
-"after, by its look": probably after clipping, as the shape of the curve suggests. "not said": the log does not show
-it."""
+"""When the gradient norms were measured. "before": before clipping. "optimizer": at the optimizer, after any clipping.
+"after, by its look": probably after clipping, because the curve is constant while the actor's loss diverges. "not
+said": the log does not show it. report.json contains these texts."""
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
     "before": "The norms were measured before clipping: clipped norms or clip fractions have separate tags.",
@@ -115,9 +115,9 @@ class NormRatio:
 class Norms:
     """Hold the numbers about the gradients.
 
-    :param taken: whether the norms were measured before or after clipping
-    :param head_has_vanished: whether the actor's head receives no gradient at the end although the critics do; None if
-        the log does not show this
+    :param taken: when the norms were measured: one of the texts of :data:`Taken`, such as "before" for before clipping
+    :param head_has_vanished: True if the gradient of the actor's head has vanished at the end of the run while the
+        critics still receive a gradient; None if the log has too few points
     :param groups: the norm of each group
     :param ratios: ratios of pairs of groups
     """
