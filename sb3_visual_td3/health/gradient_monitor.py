@@ -240,7 +240,7 @@ class GradientMonitor:
         return {**found, tags.SEEN_BY_OPTIMIZER: float(self._seen_by_optimizer)}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the measurements of the current window and those of the whole run; call this between two updates.
+        """Return all measurements of the current window and of the whole run; call this between two updates.
 
         :return: plain data: numbers, each with the dtype of its tensor
         """

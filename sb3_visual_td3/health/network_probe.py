@@ -174,9 +174,9 @@ class NetworkProbe:
 
 
 def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Return the small tensors among some weights: those with at most ``SMALL`` numbers, such as biases.
+    """Return the small tensors among some weights, such as biases: tensors with at most ``SMALL`` numbers.
 
-    If all tensors are larger, the one with the fewest numbers is returned.
+    If all tensors are larger, the tensor with the fewest numbers is returned.
     """
     small = [weight for weight in weights if weight.numel() <= SMALL]
     return small or [min(weights, key=th.Tensor.numel)]

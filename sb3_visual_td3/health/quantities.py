@@ -101,7 +101,7 @@ def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.
 
 
 def action_saturation(actions: th.Tensor) -> th.Tensor:
-    """Return the fraction of saturated actions: those with an absolute value above :data:`SATURATED`.
+    """Return the fraction of saturated actions, whose absolute value is above :data:`SATURATED`.
 
     :param actions: the actions, ``(batch, action_dim)`` in [-1, 1]
     :return: a scalar in [0, 1]

@@ -182,7 +182,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
         if args.write_tags is not None:
             written = [*written, job.write_tags(args.write_tags)]
     # The program that reads stdout, such as head, may have ended. The reports are written nevertheless, and the
-    # exit code is that of the verdict.
+    # exit code shows the verdict.
     with suppress(BrokenPipeError):
         if len(analyses) <= MAX_SUMMARIES:
             for analysis in analyses:

@@ -503,7 +503,7 @@ class _Run:
         :param path: the folder or the file that was requested
         :param number: number of this run among the runs of its folder, from 1
         :param n_runs: number of runs in its folder
-        :param every: all event files of the folder, including those without points
+        :param every: all event files of the folder, including files without points
         :param notes: remarks on the files of the folder
         """
         lines = [*notes, *self.notes]

@@ -83,7 +83,7 @@ class Panel:
     def has_alerts(self) -> bool:
         """Return whether alerts can be drawn in this plot.
 
-        Alerts are at environment steps, so the x-axis must count these, not episodes.
+        Alerts are logged over environment steps, so they have no place on an x-axis of episodes.
         """
         return self.x_title != EPISODE_AXIS
 
@@ -103,7 +103,7 @@ PANELS = (
         "actor_loss",
         "Actor loss compared with the Q values",
         "Magnitudes on a log axis. A healthy loss has the order of magnitude of Q. If the lines diverge, the loss is "
-        "based on Q values that are much larger than those of replayed pairs.",
+        "based on Q values that are much larger than the Q values of replayed pairs.",
         (
             Line(tags.ACTOR_LOSS, "|actor loss|", ORANGE, magnitude=True),
             Line(tags.Q1_VALUE, "|Q1| on replayed pairs", BLUE, magnitude=True, dash="dash"),
@@ -228,7 +228,7 @@ PANELS = (
 def reward_panel(terms: tuple[str, ...]) -> Panel:
     """Return the panel of the reward terms.
 
-    :param terms: the tag of each term, that of the largest term first
+    :param terms: the tag of each term; the tag of the largest term comes first
     """
     lines = (
         Line(tag, tag.partition("/")[2], LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])

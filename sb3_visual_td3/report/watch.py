@@ -274,7 +274,7 @@ def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
     become a program, an argument or part of a shell command.
 
     :param command: program and arguments
-    :param variables: environment variables that the command gets in addition to those of this process
+    :param variables: environment variables of the command, in addition to the variables of this process
     """
     try:
         done = subprocess.run(

@@ -168,7 +168,7 @@ class Episodes:
 
     @property
     def trend(self) -> float | None:
-        """Return the median length of late episodes divided by that of early episodes; None with too few episodes."""
+        """Return the median length of late episodes / of early episodes; None with too few episodes."""
         return None if self.ends is None else self.ends.late / self.ends.early
 
     @property

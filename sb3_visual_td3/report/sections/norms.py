@@ -34,8 +34,7 @@ said": the log does not show it. report.json contains these texts."""
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
     "before": "The norms were measured before clipping: clipped norms or clip fractions have separate tags.",
-    "optimizer": "The norms are those of the gradients that the optimizer used, after any clipping: a small norm may "
-    "have been clipped.",
+    "optimizer": "The norms were measured at the optimizer, after any clipping: a small norm may have been clipped.",
     "after, by its look": (
         "The norms were probably measured after clipping: the norm of the actor's encoder is constant while its loss "
         "diverges. Such norms, and the alerts and criteria that read them, do not show whether the run is healthy."
