@@ -1,8 +1,8 @@
 """Define the command line ``visual-td3``: its subcommands, their arguments and its exit codes.
 
-Each subcommand parses its arguments here and imports the module that does the work afterwards. So ``--help`` and usage
-errors never wait for torch, and ``report`` never imports it. rl-zoo's own commands are parsed by rl_zoo3 itself, which
-is imported first.
+Each subcommand first parses its arguments, and then imports the module that does the work. So ``--help`` and usage
+errors do not wait for the import of torch, and ``report`` never imports torch. rl-zoo's commands are an exception:
+rl_zoo3 parses their arguments, so it must be imported before.
 
 To add a subcommand, write a function that takes the arguments and returns the exit code, and add it to
 :data:`COMMANDS`.
@@ -136,9 +136,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder for the event files (default: RUN_DIR/tb). With a folder outside RUN_DIR, the run's event files "
-        "are copied to a new subfolder of it, and logging continues there. If you have moved the event files, give "
-        "the folder that holds them now",
+        help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, the run's earlier event "
+        "files are copied to a new subfolder of DIR, and logging continues in this subfolder. If you have moved the "
+        "event files, give the folder to which you have moved them",
     )
     parser.add_argument(
         "--without-logs",

@@ -29,13 +29,14 @@ default Slurm sends SIGKILL 30 seconds after the signal, so enough time remains 
 DEFAULT_SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
-"""Signals that cannot be handled, or that mean something else than a request to end the process."""
+"""Signals that the user cannot choose to end a training run. A program cannot handle them (SIGKILL, SIGSTOP), or they
+have another purpose, such as a timer (SIGALRM) or a crash (SIGSEGV)."""
 
 
 class TrainingInterrupted(SystemExit):
     """Raised when a signal ends a training run that can be resumed.
 
-    If a program does not catch it, the program exits with code :data:`EXIT_RESUMABLE`.
+    A program that does not catch this exception exits with code :data:`EXIT_RESUMABLE`.
     """
 
     def __init__(self, signal_name: str) -> None:
@@ -48,7 +49,7 @@ def checked_signals(names: Iterable[str]) -> tuple[str, ...]:
 
     :param names: names such as ``"SIGTERM"`` or ``"USR1"``
     :return: the full names, such as ``"SIGUSR1"``, without duplicates
-    :raises ValueError: if a signal is unknown on this system, or cannot or must not be handled
+    :raises ValueError: if this system does not know a signal, or if the signal cannot end a training run
     """
     # A string would otherwise be read as a list of its letters.
     if isinstance(names, str):
@@ -91,7 +92,7 @@ class EndingSignals:
         Python handles signals only in the main thread, so nothing is installed in another thread.
 
         :param envs: environments whose worker processes must ignore the signals until the snapshot is taken. Slurm and
-            Ctrl-C send a signal to all processes of a job or a process group, workers included
+            Ctrl-C send a signal to all processes of a job, including the workers
         """
         if not self._names or threading.current_thread() is not threading.main_thread():
             return
@@ -152,7 +153,7 @@ class EndingSignals:
 
 
 class _IgnoredOnArrival:
-    """Make the process that unpickles this object ignore a signal.
+    """Make the worker process that unpickles this object ignore a signal.
 
     SubprocVecEnv can only send pickled messages to its workers, and has no message for signals. Unpickling this object
     calls the standard library's ``signal.signal``, so the worker need not import this package.

@@ -120,11 +120,12 @@ _BY_GROUP = (
     tags.PARAM_STD,
     tags.GROUP_FROZEN,
 )
-"""Logged names of a group of weights, such as ``actor_cnn``. A model without this group does not log them."""
+"""Tags that are logged once for each group of weights, such as ``gradients/actor_cnn_norm`` for the group
+``actor_cnn``. If a model does not have a group, it does not log the group's tags."""
 
 _ONLY_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX}
-"""Names that only VisualTD3 can log. Their values are local variables of ``train()``, and the algorithms of
-Stable-Baselines3 do not pass these variables on."""
+"""Tags that only VisualTD3 can log. Their values are computed inside ``train()``, and the algorithms of
+Stable-Baselines3 do not give callbacks access to them."""
 
 
 def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
@@ -132,8 +133,8 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
 
     :param model: the model that is trained
     :param callbacks: all callbacks of the training
-    :return: the names. They include all names of the driving callbacks, even those that are written only if the
-        environment's ``info`` contains the value
+    :return: the names. All names of the driving callbacks are included, although some are written only if the
+        environment's ``info`` contains their value
     """
     callbacks = list(callbacks)
     classes = {cls.__name__ for callback in callbacks for cls in type(callback).__mro__}
@@ -171,8 +172,7 @@ def custom_scalars(names: Collection[str] | None = None) -> dict[str, dict[str, 
     """Return the layout of the "Custom Scalars" page, with a regular expression for each line of a chart.
 
     TensorBoard matches at the start of a name, so each expression ends with ``$``: otherwise ``critic_cnn_norm`` would
-    also match ``critic_cnn_norm_clipped``. Reward terms of your own environment appear in the same chart as those of
-    the driving environments.
+    also match ``critic_cnn_norm_clipped``. The chart of the reward terms also shows the terms of your own environment.
 
     :param names: the names to show; a chart or a group without any of them is left out. None shows every name
     :return: the argument of ``SummaryWriter.add_custom_scalars``
@@ -200,7 +200,7 @@ class EventWriter:
 
     The first writer of an event file also writes the layout of the "Custom Scalars" page into it.
 
-    :param logger: logger of the model; without a TensorBoard output, nothing is written
+    :param logger: logger of the model; if it does not write to TensorBoard, nothing is written
     :param names: names that the page shows; None shows every name
     """
 

@@ -37,10 +37,10 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 
 class ZeroedWeights:
-    """Set all weights of a policy to zero until they are restored, so that its next action is finite.
+    """Set all weights of a policy to zero until :meth:`restore` is called, so that its next action is finite.
 
-    Stable-Baselines3 can end a training run only after a step. With NaN weights, the environment would receive a NaN in
-    that last step, and policies with a distribution (SAC) would raise an error.
+    Stable-Baselines3 can end a training run only after a step. If the weights are NaN, the environment would receive
+    NaN actions in this last step, and a stochastic policy (SAC) would raise an error.
 
     :param policy: a policy whose weights are not finite
     """
@@ -53,7 +53,7 @@ class ZeroedWeights:
                 tensor.zero_()
 
     def restore(self) -> None:
-        """Set the weights back to those that the policy had before they were zeroed; a second call changes nothing."""
+        """Restore the weights that this object has set to zero; a second call changes nothing."""
         with th.no_grad():
             for tensor, kept in self._kept:
                 tensor.copy_(kept)
@@ -78,8 +78,8 @@ def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
 
     :param locals_: local variables of ``collect_rollouts``: ``actions``, ``new_obs`` (an array or a dict of arrays) and
         ``rewards``
-    :return: action, observation or reward: the first of these that is not finite, because it may have made the others
-        non-finite; None if all are finite
+    :return: the first non-finite value in the order action, observation, reward, because it may be the cause of the
+        others; None if all values are finite
     """
     actions, observations, rewards = locals_["actions"], locals_["new_obs"], locals_["rewards"]
     if not _is_finite(actions):
@@ -152,8 +152,8 @@ class ExplosionAlertCallback(BaseCallback):
     :param on_critical: action when a critical alert begins
     :param lr_factor: factor by which an action multiplies the learning rates, above 0 and below 1
     :param max_actions: number of actions after which the next critical alert ends the training
-    :raises ValueError: if an argument is out of range, if the updates of the model cannot be watched, or if a rollback
-        is requested without a SnapshotCallback (the last two are raised when training starts)
+    :raises ValueError: if an argument is out of range. Also raised when training starts, if the updates of the model
+        cannot be watched, or if a rollback is requested without a SnapshotCallback
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return the detection delay: a problem may have begun this many updates before its first alert."""
+        """Return the detection delay: a problem may begin up to this many updates before its first alert."""
         return WINDOW + self.sample_freq
 
     @property

@@ -1,4 +1,4 @@
-"""Log the gradient updates: norms, losses, Q-values, and measurements of weights, policy, encoder and camera."""
+"""Log gradient norms, losses and Q-values, and statistics of the weights, the policy, the encoder and the images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sb3_visual_td3.health.quantities import is_frozen
 
 
 class GradientNormCallback(BaseCallback):
-    """Log gradient norms before clipping, losses, Q-values, and measurements of weights, policy, encoder and camera.
+    """Log gradient norms before clipping, losses, Q-values, and statistics of weights, policy, encoder and images.
 
     VisualTD3 passes its gradients to observers before clipping. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's
     TQC and CrossQ are watched from outside: their norms are measured when the optimizer uses the gradients, after any
@@ -27,8 +27,8 @@ class GradientNormCallback(BaseCallback):
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file
     :param verbose: verbosity level, as in Stable-Baselines3
-    :raises ValueError: if a frequency is below 1, or if the updates of the model cannot be watched (the latter is
-        raised when training starts)
+    :raises ValueError: if a frequency is below 1. Also raised when training starts, if the updates of the model cannot
+        be watched
     """
 
     def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:

@@ -22,9 +22,9 @@ from sb3_visual_td3.runs.snapshot import Snapshot
 
 
 def lr_scale_of(model: BaseAlgorithm) -> float:
-    """Return the factor by which a model's learning rates were multiplied (:func:`set_lr_scale`); 1 if they were not.
+    """Return the factor that :func:`set_lr_scale` has applied to a model's learning rates; 1 if it was not called.
 
-    :param model: any model of Stable-Baselines3's kind
+    :param model: any Stable-Baselines3 algorithm (a ``BaseAlgorithm``)
     """
     if isinstance(model, GuardedModel):
         return model.lr_scale
@@ -39,8 +39,8 @@ def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
     For a stock algorithm, ``lr_schedule`` is wrapped. ``learning_rate`` is wrapped too, because ``load()`` creates the
     schedule from ``learning_rate``.
 
-    :param model: any model of Stable-Baselines3's kind
-    :param factor: factor on the learning rates that the user has given; it replaces an earlier factor
+    :param model: any Stable-Baselines3 algorithm (a ``BaseAlgorithm``)
+    :param factor: factor by which the user's learning rates are multiplied; it replaces the factor of an earlier call
     """
     if isinstance(model, GuardedModel):
         model.lr_scale = factor

@@ -215,7 +215,8 @@ class ResumedFiles:
 
     :ivar run_dir: folder of the run
     :ivar state: the result of :func:`run_files_state`, with its types checked
-    :ivar event_dir: folder of the event files that the state names; None if it names none, or if they are lost
+    :ivar event_dir: folder that holds the event files of the run; None if the run has no event files, or if they are
+        lost
     :ivar is_lenient: whether the run may continue although some of its files are lost
     :ivar lines: messages for the user, one line each
     """
@@ -230,8 +231,8 @@ class ResumedFiles:
         """Make the model log into the run's event folder instead of the new folder that SB3 has just created.
 
         SB3 numbers its log folders (``VisualTD3_1``, ``VisualTD3_2``), so a resumed run would be split over two
-        folders. Nothing is changed if the user has set the logger. The new folder is also kept if it or the run's event
-        folder lies outside of the run's folder, because the run's event files are then copied to the new folder.
+        folders. The new folder stays in use in two cases: if the user has set the logger, or if one of the two folders
+        is outside RUN_DIR. In the second case, :meth:`cut_back` copies the run's earlier event files to the new folder.
 
         :param model: a model whose training is being set up
         """
@@ -251,9 +252,9 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return whether the event files are copied to the new log folder; otherwise they are truncated in place.
+        """Return whether the event files are copied to the new log folder.
 
-        They are truncated in place if the event files and the new log folder are both in the run's folder.
+        If the event files and the new log folder are both in RUN_DIR, the files are truncated in place and not copied.
 
         :param new_dir: the log folder of the resumed training
         """
@@ -283,7 +284,9 @@ class ResumedFiles:
         log_dir = _event_dir(logger)
         if log_dir is not None and log_dir.resolve() != self.event_dir.resolve():
             copy_up_to(self.event_dir, self.state["event_files"], log_dir)
-            self.lines.append(f"event files are copied from {self.event_dir} to {log_dir} and continue there")
+            self.lines.append(
+                f"the event files were copied from {self.event_dir} to {log_dir}; logging continues there"
+            )
             return True
         if log_dir is not None or _is_in(self.event_dir, self.run_dir):
             # The event file that this process has just opened is not in the state either, but must not be removed.
@@ -327,7 +330,7 @@ class ResumedFiles:
         except (ValueError, OSError) as error:
             if not self.is_lenient:
                 raise
-            self.lines.append(f"{path.name} is not truncated to its length at the snapshot: {error}")
+            self.lines.append(f"{path.name} could not be restored to its content at the snapshot: {error}")
         else:
             self.lines.append(f"{path.name} was overwritten: its content up to step {step:,} is in {kept.name}")
 
@@ -372,7 +375,9 @@ def _check_state(state: Any) -> None:
     for part in ("event_files", "texts"):
         is_right = is_right and _is_by_name(state.get(part))
     if not is_right:
-        raise ValueError("the snapshot's list of log files was not written by this version: use another snapshot")
+        raise ValueError(
+            "the snapshot's list of log files has a format that this version cannot read: use another snapshot"
+        )
     for name in state["event_files"]:
         if not fnmatch(name, EVENT_FILES) or os.sep in name:
             raise ValueError(
@@ -397,7 +402,7 @@ def _find_events(
 ) -> Path | None:
     """Find the folder that now holds the event files of a snapshot; return None if the snapshot names no such folder.
 
-    The folder may have been moved, so several places are tried: the folder that the snapshot names, the one of
+    The folder may have been moved, so three folders are tried: the folder that the snapshot names, the folder of
     ``--tensorboard-log``, and the logger's folder.
     """
     if state["event_dir"] is None:

@@ -130,12 +130,12 @@ class AtomicEvalCallback(EvalCallback):
 
 
 def with_atomic_files(callback: BaseCallback) -> BaseCallback:
-    """Replace a CheckpointCallback or EvalCallback by a version that writes its files atomically.
+    """Return an atomic version of a CheckpointCallback or an EvalCallback, and any other callback as it is.
 
-    Other callbacks and subclasses of these two are returned unchanged, because they may write files of their own.
+    Subclasses of these two callbacks are also returned as they are, because they may write files of their own.
 
     :param callback: a callback whose training has not started
-    :return: a callback that does the same
+    :return: the callback to use instead
     """
     kinds: dict[type, type[BaseCallback]] = {
         CheckpointCallback: AtomicCheckpointCallback,
@@ -242,11 +242,11 @@ def first_waiting() -> RetryingFile | None:
 
 
 def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
-    """Replace the files of TensorBoard's writers by files that repeat a failed write, such as on a full disk.
+    """Make TensorBoard repeat a failed write later, for example when the disk was full.
 
-    On a full disk, TensorBoard's writer thread ends with an error and never writes again. The writer has no argument
-    for a file, so a private attribute is replaced (tensorboard 2.20, torch 2.9). A writer without this attribute, in
-    another version, stays as it is.
+    By default, TensorBoard's writer thread ends with an error at the first failed write, and never writes again. Here,
+    a :class:`RetryingFile` replaces the file of each writer. TensorBoard has no option for this, so a private attribute
+    is set (tensorboard 2.20, torch 2.9). If another version has no such attribute, the writer is not changed.
 
     :param logger: logger of the model
     :return: the files
@@ -269,7 +269,7 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
 
 
 def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Replace the file of an environment's Monitor by a file that keeps what it cannot write, and tries again later.
+    """Make an environment's Monitor repeat a failed write later, for example when the disk was full.
 
     Otherwise a full disk would raise an error in a step of the environment.
 

@@ -53,7 +53,7 @@ class HealthJudge(Protocol):
 
     @property
     def n_updates_in_doubt(self) -> int:
-        """Return the detection delay: a problem may have begun this many updates before its first alert."""
+        """Return the detection delay: a problem may begin up to this many updates before its first alert."""
 
     @property
     def has_ended_training(self) -> bool:
@@ -82,11 +82,13 @@ class SnapshotCallback(BaseCallback):
     restored. Python handles signals only in the main thread, so training in another thread is not ended in this way.
 
     With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
-    RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or ended
-    less than 200 updates before (the length of the alerts' window). It is also unhealthy if a later alert shows that
-    the problem had begun by then. Healthy snapshots are kept in addition to the last ``keep`` snapshots: the newest
-    snapshot that no later alert can mark as unhealthy any more, and the snapshot that reaches this state next. The
-    newest healthy snapshot is kept too if an unhealthy snapshot follows it.
+    RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or had
+    ended less than 200 updates earlier. (Alerts judge a window of 200 updates.) An alert may also come after the
+    snapshot although its problem began before. The alert then marks the snapshot as unhealthy. So a healthy snapshot is
+    certain only after some more updates without an alert.
+
+    In addition to the last ``keep`` snapshots, up to three healthy snapshots are kept for a rollback: the newest
+    certain one, the oldest one that is not certain yet, and the newest one of all if an unhealthy snapshot follows.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, and everything else as the first time::
@@ -94,8 +96,9 @@ class SnapshotCallback(BaseCallback):
         model.learn(1_000_000, callback=[GradientNormCallback(), SnapshotCallback(run_dir="runs/a", resume=True)])
 
     :param save_freq: environment steps between two snapshots; a snapshot is taken between two rollouts
-    :param run_dir: folder of the run; None takes the folder of the run that the event files belong to
-    :param keep: number of snapshots to keep; on the disk they share their replay data
+    :param run_dir: folder of the run; None means the folder of the run that the event files belong to
+    :param keep: number of newest snapshots to keep; they share replay data, so a second snapshot needs little disk
+        space
     :param resume: whether to continue from the newest good snapshot in ``run_dir``; without such a snapshot, training
         starts from the beginning
     :param verbose: 0 prints errors only, 1 also what is resumed, 2 also each snapshot
@@ -108,10 +111,10 @@ class SnapshotCallback(BaseCallback):
     """
 
     experiment: Mapping[str, Any] | None = None
-    """How the run was started, as plain data. ``visual-td3 train`` sets this, and ``resume`` uses it to start the run
-    again."""
+    """Flags and hyperparameters of the run, as plain data. ``visual-td3 train`` sets this attribute, and ``visual-td3
+    resume`` starts the run again with these values."""
     must_resume: bool = False
-    """Whether resuming raises an error if there is no snapshot."""
+    """Whether a missing snapshot is an error when a run is resumed; otherwise, training starts from the beginning."""
     without_logs: bool = False
     """Whether to resume a run even if its log files are missing, truncated or not writable."""
 
@@ -194,7 +197,7 @@ class SnapshotCallback(BaseCallback):
             )
 
     def _find(self, store: SnapshotStore) -> Snapshot | None:
-        """Return the snapshot to resume; None if training starts from the beginning."""
+        """Return the snapshot from which to resume; None if training starts from the beginning."""
         if self.resume:
             try:
                 return store.newest()
@@ -414,7 +417,7 @@ class SnapshotCallback(BaseCallback):
             )
 
     def go_back_to(self, snapshot: Snapshot) -> None:
-        """Restore what the model has learned, such as its weights, from a snapshot; everything else continues.
+        """Restore from a snapshot what the model has learned, such as its weights; everything else stays as it is.
 
         :param snapshot: result of :meth:`newest_healthy`
         """
@@ -458,7 +461,7 @@ class SnapshotCallback(BaseCallback):
 
 
 def _changed_versions(then: Mapping[str, str]) -> list[str]:
-    """Return a message if a package has a different version now than when a snapshot was taken.
+    """Return a message if the version of a package has changed since a snapshot was taken.
 
     Another version may change the results of the resumed run.
 

@@ -27,7 +27,9 @@ from sb3_visual_td3.health.quantities import is_frozen
 from sb3_visual_td3.health.reward_monitor import RewardMonitor
 from sb3_visual_td3.health.stock_watch import StockWatch
 
-Reader = Literal["means", "points"]
+Form = Literal["means", "points"]
+"""Form in which a callback reads measurements: ``"means"`` are averages since its last read, and ``"points"`` are the
+single measurements."""
 
 
 def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
@@ -41,12 +43,12 @@ def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
 
 
 class HealthWatch:
-    """Hold the monitors of one training run: of its updates, networks, camera and rewards.
+    """Hold the monitors of one training run, which measure its updates, networks, images and rewards.
 
-    Callbacks read from it: either the means over the measurements since their last read, or the single measurements.
+    A callback reads either the averages of the measurements since its last read, or the single measurements.
     Measurements that no callback needs are not kept.
 
-    :param model: any off-policy algorithm; VisualTD3 calls its observers itself, and hooks watch the others' updates
+    :param model: any off-policy algorithm. VisualTD3 calls the monitors itself; for other algorithms, hooks call them
     :param sample_freq: updates, or environment steps, between two measurements
     :raises ValueError: if the model's updates cannot be watched
     """
@@ -65,7 +67,7 @@ class HealthWatch:
         self._camera = CameraMonitor(sample_freq, pictures_seen_by(model))
         self._rewards = RewardMonitor(sample_freq)
         self._last_seen = -1
-        self.readers: list[Reader] = []
+        self.forms: list[Form] = []
         self.model.observers.append(self.monitor)
 
     @property
@@ -75,15 +77,15 @@ class HealthWatch:
             return self.model.n_updates
         return self._model._n_updates
 
-    def set_readers(self, *readers: Reader) -> None:
-        """Set which kinds of callbacks read the measurements; a measurement that none of them needs is not made.
+    def set_forms(self, *forms: Form) -> None:
+        """Set the forms in which callbacks read the measurements; what no callback reads is not measured.
 
-        :param readers: what each callback reads, ``"means"`` or ``"points"``; one entry for each callback
+        :param forms: one entry for each callback: ``"means"`` for averages, ``"points"`` for single measurements
         """
-        self.readers = list(readers)
-        reads_points = "points" in readers
+        self.forms = list(forms)
+        reads_points = "points" in forms
         self.monitor.keep_points = reads_points
-        # Searching every update for non-finite values takes time, so it is done only if a reader acts on them.
+        # Searching every update for non-finite values takes time, so it is done only if a callback acts on them.
         is_attached = self.finite in self.model.observers
         if reads_points and not is_attached:
             self.model.observers.append(self.finite)
@@ -91,7 +93,7 @@ class HealthWatch:
             self.model.observers.remove(self.finite)
 
     def reattach(self) -> None:
-        """Watch the model's current networks, which may have replaced the networks that were watched so far."""
+        """Watch the model's current networks; the model may have replaced the networks that were watched before."""
         if isinstance(self.model, StockWatch):
             self.model.attach()
 
@@ -109,7 +111,7 @@ class HealthWatch:
 
     def read(self) -> dict[str, float]:
         """Return means over the measurements since the last call, by logged name."""
-        if "points" not in self.readers:
+        if "points" not in self.forms:
             self._discard_points()
         return {**self.monitor.read(), **self._camera.read()}
 
@@ -119,7 +121,7 @@ class HealthWatch:
         The result also holds the present learning rates, and two facts as 0 or 1: for each group of weights whether it
         is frozen, and whether actor and critic share the encoder. Each value comes with the number of its update.
         """
-        if "means" not in self.readers:
+        if "means" not in self.forms:
             self.monitor.read()
             self._camera.read()
         state: dict[str, list[tuple[int, float]]] = {
@@ -172,37 +174,37 @@ class HealthWatch:
 _watches: weakref.WeakKeyDictionary[BaseAlgorithm, dict[int, HealthWatch]] = weakref.WeakKeyDictionary()
 
 
-def watch(model: BaseAlgorithm, sample_freq: int, reader: Reader) -> HealthWatch:
-    """Return the HealthWatch of a model for one more callback; create the HealthWatch if the model has none.
+def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
+    """Return the HealthWatch of a model to a callback; create the HealthWatch for the first callback.
 
     :param model: any off-policy algorithm
     :param sample_freq: gradient updates between two measurements
-    :param reader: what the callback will read: ``"means"``, or ``"points"``, which are single measurements
+    :param form: form in which the callback reads: ``"means"`` for averages, ``"points"`` for single measurements
     :return: the HealthWatch, shared by all callbacks with this ``sample_freq``
     :raises ValueError: if the model's updates cannot be watched
     """
     of_model = _watches.setdefault(model, {})
-    # Each reader is removed at the end of training. A reader that is still there belongs to a training run that an
+    # A callback's form is removed at the end of training. A form that is still there belongs to a training run that an
     # exception ended.
-    if sample_freq in of_model and reader in of_model[sample_freq].readers:
+    if sample_freq in of_model and form in of_model[sample_freq].forms:
         of_model.pop(sample_freq).detach()
     if sample_freq not in of_model:
         of_model[sample_freq] = HealthWatch(model, sample_freq)
     found = of_model[sample_freq]
-    found.set_readers(*found.readers, reader)
+    found.set_forms(*found.forms, form)
     return found
 
 
-def unwatch(model: BaseAlgorithm, found: HealthWatch, reader: Reader) -> None:
+def unwatch(model: BaseAlgorithm, found: HealthWatch, form: Form) -> None:
     """Stop reading from the HealthWatch of a model, and detach the HealthWatch if nothing else reads from it.
 
     :param model: the watched model
     :param found: the HealthWatch, as :func:`watch` returned it
-    :param reader: the ``reader`` that was given to :func:`watch`
+    :param form: the ``form`` that was given to :func:`watch`
     """
-    found.set_readers(*(other for other in found.readers if other != reader))
+    found.set_forms(*(other for other in found.forms if other != form))
     of_model = _watches.get(model, {})
-    if not found.readers:
+    if not found.forms:
         found.detach()
         for sample_freq in [freq for freq, each in of_model.items() if each is found]:
             del of_model[sample_freq]

@@ -1,7 +1,7 @@
 """Check an environment: its observations, the effects of actions, starts and ends of episodes, and rewards.
 
-All checks read rollouts with random actions. Some checks compare two short rollouts, called paired rollouts. Two paired
-rollouts differ in one thing only, such as the seed or the actions, so every difference between their results has a
+All checks use rollouts with random actions. Some checks compare two short rollouts, called paired rollouts. Two paired
+rollouts differ in one setting only, such as the seed or the actions, so every difference between their results has a
 known cause.
 """
 
@@ -34,26 +34,28 @@ RewardScaling = Literal["VecNormalize", "VisualTD3"]
 N_STEPS = 2_000
 """The longest rollout has at most this many steps, unless the user gives another number."""
 N_PAIRED_STEPS = 30
-"""Number of steps in each of the short rollouts that are compared. It is a guess: after so many steps, the effect of an
-action should be visible in the picture."""
+"""Number of steps of a paired rollout. The number is a guess: after so many steps, the effect of an action should be
+visible in the picture."""
 N_RESETS = 3
+"""Number of further seeds whose rollouts are compared with the rollout of the first seed."""
 SEED = 2_000_003
 """Seed of the first rollout, far from the seeds that are usual in training."""
 LONG_ROLLOUT_S = 15.0
+"""Time limit of the longest rollout in seconds."""
 PAIRED_S = 2.0
-"""The longest rollout ends after LONG_ROLLOUT_S seconds, and the first of the compared rollouts after PAIRED_S seconds,
-even if they have made fewer steps than planned."""
+"""Time limit of the first paired rollout in seconds. The other paired rollouts have the same number of steps as the
+first one."""
 N_EPISODES = 3
 """The lengths of episodes are judged only if at least this many episodes have ended."""
 
 DEAD_STD = 1.0
-"""A frame has no contrast if the standard deviation of its pixels is below this value, in grey levels from 0 to 255. In
-a black frame of 84 x 84 pixels with a white dot of 3 x 3 pixels, the standard deviation is 9."""
+"""A frame has no contrast if the standard deviation of its pixels is below this value, in grey levels from 0 to 255.
+For comparison: a black frame of 84 x 84 pixels with a white dot of 3 x 3 pixels has a standard deviation of 9."""
 DEAD_SHARE = 0.95
-"""The camera counts as dead if this fraction of frames has no contrast, and as frozen if this fraction equals the
-previous frame."""
+"""The camera counts as dead if at least this fraction of the frames has no contrast. It counts as frozen if at least
+this fraction of the frames is identical to the frame before."""
 SHORT_EPISODE = 3
-"""Episodes are too short if their median length is at most this many steps."""
+"""Episodes count as too short if their median length is at most this many steps."""
 MIN_STEPS_WITHOUT_END = 200
 """Episodes count as endless if no episode ended in this many steps."""
 MIN_LIMIT = 10
@@ -63,7 +65,7 @@ MIN_LIMIT_OF_TWO = 50
 """If the two longest episodes have the same length, of at least this many steps, they probably end at a time limit.
 This number is larger than MIN_LIMIT, because two equal lengths are more often a coincidence than three."""
 SPARSE_SHARE = 0.01
-"""Rewards are sparse if the reward differs from the most frequent reward in less than this fraction of the steps."""
+"""Rewards count as sparse if less than this fraction of them differs from the most frequent reward."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2
 """Limits for the discounted return of a random policy. Above MAX_RETURN or below MIN_RETURN, networks hardly learn with
 the usual learning rates; above LARGE_RETURN, they may not learn. The limits are guesses: the return is 15 on
@@ -174,7 +176,7 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
     """Check the contrast, change, scale and stack order of pictures, and that all observations are finite.
 
     :param rollout: steps with random actions
-    :param space: the space of the observations that the learner gets
+    :param space: space of the observations that the learner receives
     :param examination: object that collects the results of the checks
     """
     values_by_key = rollout.parts()
@@ -331,7 +333,7 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
 
 
 def _time_limit_of(env: VecEnv) -> int | None:
-    """Return the time limit of an episode in steps, from its TimeLimit wrapper or its gymnasium registration.
+    """Return the time limit of an episode in steps, from the TimeLimit wrapper or the gymnasium registration.
 
     :param env: the vectorized environments; only the first one is examined
     :return: the number of steps; None if no limit is known
@@ -466,7 +468,7 @@ def _check_reward_scale(
 
 
 def _size_and_horizon(rollout: Rollout, rewards: NDArray[np.float64], gamma: float) -> tuple[float, float]:
-    """Return the root mean square of the rewards, and the number of steps that a discounted return effectively sums."""
+    """Return the root mean square of the rewards, and the number of steps over which a return effectively sums them."""
     size = float(np.sqrt((rewards**2).mean()))
     lengths = [length for length, _ in rollout.episodes()] or [rollout.n_steps]
     horizon = float(np.mean(lengths))
@@ -591,12 +593,12 @@ def _check_each_action(
     others: Sequence[NDArray[Any]],
     examination: Examination,
 ) -> None:
-    """Check for each dimension of the actions that other values in this dimension change the result of a rollout.
+    """Check for each action dimension that changing its values changes the observations or rewards of a rollout.
 
     :param env: the environments
     :param first: the rollout with the unchanged actions
     :param actions: the actions of that rollout
-    :param others: actions that provide the other values
+    :param others: other actions, from which the changed values are taken
     :param examination: object that collects the results of the checks
     """
     shape = actions[0].shape[1:]

@@ -29,8 +29,8 @@ from sb3_visual_td3.preflight.findings import Examination, Progress
 SIZE = 36
 """Height and width of the pictures in pixels: the smallest size that NatureCNN accepts."""
 BLACK, WHITE = 85, 255
-"""Brightness of the pictures that are called black and white. With zeros, only the biases of a network would have an
-effect."""
+"""Pixel values of the black and the white picture. Black is not 0, because with zeros only the biases of a network
+would have an effect."""
 GAMMA = 0.5
 """Discount of all probes, far from 0 and 1: a value then shows whether it was discounted exactly once."""
 N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 700, 100, 16, 3e-4
@@ -38,8 +38,8 @@ NOISE, POLICY_DELAY = 0.3, 6
 """Standard deviation of the exploration noise on actions from -1 to 1, and number of critic updates per actor
 update."""
 LEAST_TAU = 0.05
-"""A smaller tau of the model is raised to this value in the probes, except 0. Otherwise the target networks would not
-follow the critics within the few updates of a probe."""
+"""Smallest tau in the probes. If the model has a smaller tau above 0, the probes use this value, because otherwise the
+target networks would not follow the critics within the few updates of a probe."""
 SECONDS_PER_PROBE = 36.0
 """Time limit of one probe in seconds: five probes take at most three minutes."""
 
@@ -55,7 +55,7 @@ class Probe(gym.Env[Picture, NDArray[np.float32]], ABC):
     """Show a black or a white picture, and end the episode after one action in [-1, 1].
 
     :ivar shows_both: whether the picture is white in half of the episodes
-    :ivar tests: the part of the learner that may be broken if the trained model gives a wrong value or action
+    :ivar tests: the part of the learner that may be broken if the trained model returns a wrong value or action
     """
 
     observation_space = spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)
@@ -84,10 +84,10 @@ class Probe(gym.Env[Picture, NDArray[np.float32]], ABC):
 
     @abstractmethod
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the numbers that the model has learned, each with the right number.
+        """Return the values or actions that the model has learned, each with the correct one.
 
         :param answer: the trained model's Q values and actions
-        :return: for each quantity, by name: the learned number, and the right number
+        :return: pairs of the learned number and the correct number, by the name of the quantity
         """
 
 
@@ -102,7 +102,7 @@ class ConstantReward(Probe):
         return 1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return a pair under the key ``value``: the critic's Q value for the black picture, and the right value, 1."""
+        """Return the critic's Q value for a black picture, with the correct value, which is the reward 1."""
         return {"value": (answer.value(BLACK), 1.0)}
 
 
@@ -112,12 +112,12 @@ class PictureReward(Probe):
     tests = "the critic's encoder, or the pictures in the replay buffer"
 
     def reward(self, action: float) -> float:
-        """Return 1 for a white picture and -1 for a black picture."""
+        """Return 1 if the picture is white and -1 if it is black; the action has no effect."""
         del action
         return 1.0 if self._brightness == WHITE else -1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q values for the white and the black picture, with the right values, 1 and -1."""
+        """Return the critic's Q values for the white and the black picture, with the correct values, 1 and -1."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), -1.0)}
 
 
@@ -168,19 +168,19 @@ class DelayedReward(Probe):
         return super().step(action)
 
     def reward(self, action: float) -> float:
-        """Return the reward, which is 1 for every action."""
+        """Return the reward of the second step, which is 1 for every action."""
         del action
         return 1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q values for the white and the black picture, with the right values, 1 and ``GAMMA``."""
+        """Return the critic's Q values for the white and the black picture, with the correct values 1 and ``GAMMA``."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
-"""A value or an action counts as right if its error is at most this large. The errors that the probes look for are at
-least 0.5."""
+"""A value or an action counts as correct if its error is at most this large. The faults that the probes look for cause
+errors of at least 0.5."""
 
 
 class Answer:
@@ -277,7 +277,7 @@ def run_probes(
     progress: Progress,
     probes: Sequence[type[Probe]] = PROBES,
 ) -> None:
-    """Train the algorithm on each probe, and compare its answers with the right answers.
+    """Train the algorithm on each probe, and compare its values and actions with the correct ones.
 
     :param model: a model of the algorithm; it is not changed
     :param examination: collects the results, under ids such as ``probe_constant_reward``

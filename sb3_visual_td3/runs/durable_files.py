@@ -1,8 +1,8 @@
-"""Write files durably and atomically, compute digests, and protect other files from links in a run's folder.
+"""Write files durably and atomically, compute digests, and change log files without affecting other runs.
 
-A snapshot is useful only if it is on the disk when the process is killed. A log file may be truncated only if no other
-run shares it. This module holds the system calls for both purposes. All code in ``runs/`` and ``callbacks/`` that
-writes a run's files uses it.
+A snapshot must survive a crash of the machine, so it is written durably. Resuming a run truncates its log files. If a
+log file is a link that another run shares, the other run must keep its file. All code in ``runs/`` and ``callbacks/``
+that writes a run's files uses this module.
 
 A write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. A write is
 *atomic* if a reader sees the old content or the new content, and never a part of it.
@@ -212,7 +212,8 @@ def break_hard_links(folder: Path, but: Path) -> None:
     ``cp -al`` copies a run by hard links. Appending to such a file would also change the file of the original run.
 
     :param folder: folder of the run, without symbolic links (see :func:`refuse_links`)
-    :param but: a folder to leave out, because its files are replaced as a whole and never changed
+    :param but: a folder to leave out, because its files are only replaced as a whole, which does not affect the other
+        run
     :raises OSError: if the operating system refuses
     """
     for path in folder.rglob("*"):

@@ -22,13 +22,13 @@ from sb3_visual_td3.runs.durable_files import bytes_of, read_fully, sync_folder,
 from sb3_visual_td3.runs.snapshot import SnapshotError, is_digest
 
 CHUNK_BYTES = 512 << 10
-"""Size of a chunk in bytes. New transitions are written as whole chunks, and the first and the last chunk hold old data
-as well. With 512 KiB, a snapshot writes 6 to 8 % of a 40 MB buffer if 5 % of the buffer is new. Smaller chunks would
-save bytes but take more time, because each file is synced, in 0.3 ms on a fast disk and several ms on a slow disk."""
+"""Size of a chunk in bytes. A snapshot writes whole chunks, so the first and the last new chunk also hold old data.
+With 512 KiB, a snapshot writes 6 to 8 % of a 40 MB buffer if 5 % of the buffer is new. Smaller chunks would save bytes
+but take more time, because each file is synced, in 0.3 ms on a fast disk and several ms on a slow disk."""
 LARGE_CHUNK_BYTES = 4 << 20
 LARGE_ARRAY_BYTES = 1 << 30
-"""Arrays of this size in bytes and above get large chunks: 7 GB are then 1,750 files instead of 14,000. An array that
-grows beyond this size is written completely once more."""
+"""Arrays of at least this many bytes are stored in large chunks, so that 7 GB need 1,750 files instead of 14,000. When
+an array grows beyond this size, all its chunks change, so the next snapshot writes the whole array again."""
 
 
 def chunk_bytes_for(n_bytes: int) -> int:
@@ -81,7 +81,7 @@ class ChunkedArray:
 
     @property
     def nbytes(self) -> int:
-        """Return the size of the array in bytes, as NumPy's attribute of that name."""
+        """Return the size of the array in bytes, like ``numpy.ndarray.nbytes``."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read_into(self, target: NDArray[Any]) -> None:
@@ -127,8 +127,8 @@ class StoredChunk(NamedTuple):
 class ObjectStore:
     """Store chunks at ``<folder>/ab/abcdef...``, named by their SHA-256; only one process at a time may write.
 
-    An existing file with the right name and size is read once to check its content. Otherwise a damaged chunk would
-    become part of every later snapshot.
+    If a file with the right name and size exists already, it is read once to check its content. Otherwise a damaged
+    chunk would become part of every later snapshot.
 
     :param folder: folder of the chunks, created with the first chunk
     """
@@ -195,17 +195,19 @@ class ObjectStore:
             n_bytes = os.stat(path).st_size
             if n_bytes != len(target):
                 raise SnapshotError(
-                    f"{name} is damaged (it has {n_bytes} bytes, not {len(target)}), so its snapshot cannot be loaded"
+                    f"{name} is damaged (it has {n_bytes} bytes, not {len(target)}), so snapshots that need this chunk "
+                    "cannot be loaded"
                 )
             is_whole = read_fully(path, target)
         except FileNotFoundError:
-            raise SnapshotError(f"{name} is missing, so its snapshot cannot be loaded") from None
+            raise SnapshotError(f"{name} is missing, so snapshots that need this chunk cannot be loaded") from None
         except OSError as error:
             raise SnapshotError(f"{name} cannot be read ({error.strerror})") from error
         if not is_whole or hashlib.sha256(target).hexdigest() != digest:
             self._known_good.discard(digest)
             raise SnapshotError(
-                f"{name} is damaged (its digest differs from the recorded digest), so its snapshot cannot be loaded"
+                f"{name} is damaged (its SHA-256 differs from the file name), so snapshots that need this chunk "
+                "cannot be loaded"
             )
         self._known_good.add(digest)
 

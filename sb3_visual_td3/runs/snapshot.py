@@ -46,7 +46,7 @@ class NoSnapshotError(SnapshotError):
 
 @contextmanager
 def describing_errors(what: str) -> Iterator[None]:
-    """Convert every error about a snapshot's content into a SnapshotError with one line of text.
+    """Convert any error about the content of a snapshot into a SnapshotError with one line of text.
 
     The digests prove that a snapshot is unchanged, but not that this version of the package wrote it. A state with
     other types or names may fail anywhere, with any exception.
@@ -61,8 +61,8 @@ def describing_errors(what: str) -> Iterator[None]:
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
         reason = in_one_line(error)
         raise SnapshotError(
-            f"{what}: this version cannot read its state ({type(error).__name__}: {reason}); use the "
-            "version that wrote it"
+            f"{what}: this version of sb3_visual_td3 cannot read the saved state ({type(error).__name__}: {reason}); "
+            "use the version that wrote the snapshot"
         ) from error
 
 
@@ -82,7 +82,7 @@ TreePath = tuple[str, ...]
 
 
 class NamedArray(NamedTuple):
-    """Hold an array and its place in the state, such as ``replay_buffer.actions``."""
+    """Hold an array and its path in the state, such as ``replay_buffer.actions``."""
 
     path: str
     array: NDArray[Any]
@@ -101,7 +101,7 @@ def split(state: Mapping[str, Any]) -> SplitTree:
     :param state: a state of :class:`~sb3_visual_td3.common.types.HasState`; tuples become lists, and NumPy scalars
         become Python numbers
     :return: the two parts
-    :raises ValueError: if there is anything else in the state; the message names its place
+    :raises ValueError: if the state holds any other value; the message names its path in the state
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"the state is a {type(state).__name__}: expected a dict with string keys")
@@ -224,9 +224,10 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": 
 class Health(NamedTuple):
     """Describe whether the training was healthy when a snapshot was taken.
 
-    :ivar is_healthy: no critical alert was active, and no later alert has marked this snapshot as unhealthy
+    :ivar is_healthy: True if no critical alert was active, and no later alert has marked this snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
-    :ivar n_in_doubt: detection delay: a problem may begin up to this many updates before its first alert
+    :ivar n_in_doubt: detection delay in updates. An alert that begins within this many updates after the snapshot may
+        mark the snapshot as unhealthy
     """
 
     is_healthy: bool
@@ -258,13 +259,15 @@ def health_label(health: Health | None) -> str:
     return "healthy" if health.is_healthy else "unhealthy"
 
 
-def to_spare(healths: Sequence[Health | None]) -> set[int]:
-    """Choose the snapshots to keep whatever their age, so that a rollback always finds a healthy snapshot.
+def kept_for_rollback(healths: Sequence[Health | None]) -> set[int]:
+    """Choose the healthy snapshots that are kept for a rollback, whatever their age.
 
-    An alert may begin up to ``n_in_doubt`` updates after the problem that it reports. So a snapshot is certain to be
-    healthy only after that many further updates without an alert. Two or three snapshots are kept: the newest snapshot
-    that is certain to be healthy; the snapshot that becomes certain next; and the newest healthy snapshot, if an
-    unhealthy one follows it.
+    An alert may begin up to ``n_in_doubt`` updates after its problem. So a healthy snapshot is certain only after this
+    many further updates without an alert. Up to three snapshots are kept:
+
+    - the newest healthy snapshot that is certain
+    - the healthy snapshot that becomes certain next
+    - the newest healthy snapshot, if an unhealthy snapshot follows
 
     :param healths: health of all snapshots, oldest first; None for a snapshot that was not judged
     :return: indices of the snapshots to keep
@@ -277,17 +280,17 @@ def to_spare(healths: Sequence[Health | None]) -> set[int]:
     settled = [
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
-    spared = set(settled[-1:])
+    kept = set(settled[-1:])
     # Of the later snapshots, the one with the fewest updates becomes certain first. If several have the same number of
     # updates, as during the warm-up, the latest is kept.
     waiting = [(health.n_updates, -place) for place, health in healthy if place > max(settled, default=-1)]
     if waiting:
         _, minus_place = min(waiting)
-        spared.add(-minus_place)
+        kept.add(-minus_place)
     last_healthy, _ = healthy[-1]
     if any(health is not None for health in healths[last_healthy + 1 :]):
-        spared.add(last_healthy)
-    return spared
+        kept.add(last_healthy)
+    return kept
 
 
 # snapshot.json: the record of a snapshot, which lists its parts
@@ -312,9 +315,9 @@ def is_digest(name: object) -> bool:
 
 
 class ArrayRecord(NamedTuple):
-    """Name the place of an array: at ``offset`` in the file of small arrays, or in chunks if ``offset`` is None.
+    """Say where an array is stored: at ``offset`` in the file of small arrays, or in chunks if ``offset`` is None.
 
-    ``path`` is the array's place in the state; it is information for people who read the file.
+    ``path`` is the array's path in the state. It only helps people who read the file.
     """
 
     path: str
@@ -346,9 +349,9 @@ class SnapshotRecord:
     :param created: ISO 8601 time with its UTC offset
     :param versions: versions by package name
     :param state: the state without its arrays, as from :func:`split`
-    :param arrays: places of the arrays, in the order of :func:`split`
+    :param arrays: where each array is stored, in the order of :func:`split`
     :param files: size and digest of every other file in the folder
-    :param health: health of the training, including later alerts; None if it was not judged
+    :param health: health of the training, updated by later alerts; None if it was not judged
     """
 
     step: int
@@ -392,31 +395,34 @@ class SnapshotRecord:
 
         :param content: bytes of the file
         :return: the record
-        :raises ValueError: if the content is not a valid record; the message begins with a verb, such as
-            "is damaged (...)", because the caller writes the file's name before it
+        :raises ValueError: if the content is not a valid record
         """
         try:
             read = json.loads(content.decode("utf-8", "surrogatepass"))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"is damaged (not JSON: {error})") from error
+            raise ValueError(f"{RECORD_NAME} is damaged (not JSON: {error})") from error
         if not isinstance(read, dict) or read.get("format") != FORMAT:
-            raise ValueError(f"is not the record of a snapshot: expected a JSON object with the format {FORMAT!r}")
+            raise ValueError(
+                f"{RECORD_NAME} does not describe a snapshot: expected a JSON object with the key 'format' and the "
+                f"value {FORMAT!r}"
+            )
         if read.get("format_version") != FORMAT_VERSION:
             raise ValueError(
-                f"has format_version {read.get('format_version')!r}; this version reads {FORMAT_VERSION}. Use the "
-                "version that wrote it"
+                f"{RECORD_NAME} has format_version {read.get('format_version')!r}, expected {FORMAT_VERSION}: install "
+                "the version of sb3_visual_td3 that wrote this snapshot"
             )
         digest = read.pop("sha256", None)
         try:
             if digest != hashlib.sha256(_encode(read)).hexdigest():
-                raise ValueError("its digest differs from the recorded digest")
+                raise ValueError("the content does not match the recorded SHA-256")
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"is damaged ({error})") from error
+            raise ValueError(f"{RECORD_NAME} is damaged ({error})") from error
         # A correct digest only shows that the file is complete. So the types are checked as well.
         try:
             return cls._checked(read)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ValueError(f"does not have the format of this version ({type(error).__name__}: {error})") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{RECORD_NAME} does not have the format of this version ({reason})") from error
 
     @classmethod
     def _checked(cls, read: dict[str, Any]) -> SnapshotRecord:
@@ -426,13 +432,13 @@ class SnapshotRecord:
                 raise ValueError(f"'files' has the entry {name!r}: expected file names, each with a size and a SHA-256")
             files[name] = FileDigest(_count(file["n_bytes"]), file["sha256"])
         if SMALL_ARRAYS_NAME not in files:
-            raise ValueError(f"has no digest of {SMALL_ARRAYS_NAME}")
+            raise ValueError(f"'files' has no entry {SMALL_ARRAYS_NAME!r}: expected its size and SHA-256")
         arrays = tuple(_checked_array(array, files[SMALL_ARRAYS_NAME].n_bytes) for array in read["arrays"])
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                "has wrong types: expected 'state' to be an object, and 'created' and every key and value of "
-                "'versions' to be text"
+                "a value has the wrong type: expected 'state' to be an object, and 'created' and every key and value "
+                "of 'versions' to be text"
             )
         return cls(
             step=_count(read["step"]),
@@ -464,7 +470,8 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
     :param read: the record, as it was read from the file
     :param n_bytes_small: size in bytes of the file of small arrays
     :return: the record, with checked types
-    :raises ValueError: if the array would end after the end of that file, or its chunks do not have its size
+    :raises ValueError: if the array does not fit into the file of small arrays, or if its chunks do not add up to its
+        size
     """
     dtype = np.dtype(cast("str", read["dtype"]))
     array = ArrayRecord(
@@ -479,7 +486,11 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
         raise ValueError(f"{array.path} is an array of {dtype}: expected numbers or booleans")
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
-            raise ValueError(f"the array {array.path} would end after the end of {SMALL_ARRAYS_NAME}")
+            raise ValueError(
+                f"the array {array.path} has {len(array.chunks)} chunks and ends at byte "
+                f"{array.offset + array.n_bytes:,} of {SMALL_ARRAYS_NAME}, which has {n_bytes_small:,} bytes: expected "
+                "no chunks, and an end within the file"
+            )
     elif (
         not 0 < array.chunk_bytes <= MAX_CHUNK_BYTES
         or array.chunk_bytes % dtype.itemsize
@@ -504,11 +515,11 @@ def read_record(folder: Path) -> SnapshotRecord:
         with open_regular(folder / RECORD_NAME) as stream:
             return SnapshotRecord.from_bytes(stream.read())
     except (FileNotFoundError, NotADirectoryError):
-        raise SnapshotError(f"{RECORD_NAME} is missing, so the folder is not a snapshot") from None
+        raise SnapshotError(f"{RECORD_NAME} is missing, so {folder} is not a snapshot") from None
     except OSError as error:
         raise SnapshotError(f"{RECORD_NAME} cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise SnapshotError(f"{RECORD_NAME} {error}") from error
+        raise SnapshotError(str(error)) from error
 
 
 def rewrite_record(folder: Path, record: SnapshotRecord) -> None:

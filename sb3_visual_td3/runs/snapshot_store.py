@@ -61,20 +61,21 @@ from sb3_visual_td3.runs.snapshot import (
     SplitTree,
     is_file_name,
     join,
+    kept_for_rollback,
     read_record,
     rewrite_record,
     split,
-    to_spare,
 )
 
 _NAME = re.compile(r"step_([0-9]{9,})")
 _NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
 _NUMBER = "~"
-"""Separates the name of a temporary folder from a number, if a folder of this name exists and cannot be removed."""
+"""Character before the number in the name of a temporary folder, such as ``.new-step_000012000~2``. The number is added
+if an older folder of the same name cannot be removed."""
 
 
 class FoundSnapshot(NamedTuple):
-    """Describe a folder that should be a snapshot.
+    """Describe a folder that has the name of a snapshot.
 
     Either ``record`` holds the content of its snapshot.json, or ``reason`` says why the snapshot cannot be used.
     """
@@ -280,7 +281,7 @@ class SnapshotStore:
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
         :param files: functions that write the files, by file name; each takes the path to write to
         :param keep: number of newest snapshots to keep, including this one. Older snapshots that a rollback may need
-            are kept too, see :func:`~sb3_visual_td3.runs.snapshot.to_spare`
+            are kept too, see :func:`~sb3_visual_td3.runs.snapshot.kept_for_rollback`
         :param versions: versions by package name, stored with the snapshot
         :param health: health of the training; None if it is not judged
         :return: a summary of what was written
@@ -434,8 +435,8 @@ class SnapshotStore:
         """Write the large arrays of a state to disk as chunks, and set the small arrays aside for one common file.
 
         :param named: all arrays of the state
-        :return: for each array the record of where it is stored; the small arrays, which are not written yet; and the
-            number of bytes written
+        :return: the record of each array, which says where it is stored; the small arrays, which are not written yet;
+            and the number of bytes written
         """
         arrays: list[ArrayRecord] = []
         small: list[NamedArray] = []
@@ -462,9 +463,9 @@ class SnapshotStore:
         whole = [snapshot for snapshot in known if not self._is_damaged(snapshot)]
         kept = whole[-keep:]
         n_older = known.index(kept[0])
-        spared = [whole[place] for place in to_spare([_health_of(snapshot) for snapshot in whole])]
+        for_rollback = [whole[place] for place in kept_for_rollback([_health_of(snapshot) for snapshot in whole])]
         for old in known[:n_older]:
-            if old not in spared:
+            if old not in for_rollback:
                 remove(old.path)
         # An unreadable snapshot is removed if its step is older than those of all kept snapshots. A newer unreadable
         # snapshot may still be good: its file may be unreadable only now, or a newer version may have written it. It is
@@ -475,7 +476,7 @@ class SnapshotStore:
             if old.step < first_kept:
                 remove(old.path)
         if all(other.step < first_kept for other in unknown):
-            self._objects.keep_only(_chunks_of([*spared, *known[n_older:]]))
+            self._objects.keep_only(_chunks_of([*for_rollback, *known[n_older:]]))
 
     def _is_damaged(self, found: FoundSnapshot) -> bool:
         return found.record is None or found.record.serial in self._serials_of_damaged
@@ -550,12 +551,13 @@ def _chunks_of(found: Sequence[FoundSnapshot]) -> set[str]:
 def load_snapshot(
     folder: Path, record: SnapshotRecord, objects: ObjectStore, with_large_arrays: bool = True
 ) -> Snapshot:
-    """Check every file and every chunk of a snapshot, then read everything except the large arrays.
+    """Load a snapshot and check its files; the large arrays stay on the disk.
 
     :param folder: folder of the snapshot
     :param record: record of the snapshot
     :param objects: the store of its chunks
-    :param with_large_arrays: whether the large arrays will be read; otherwise they are not checked
+    :param with_large_arrays: whether to check the chunks of the large arrays too; False if the caller does not need
+        these arrays
     :return: the snapshot
     :raises SnapshotError: if a part is missing, damaged or cannot be read; the message names the part
     """
@@ -585,17 +587,17 @@ def _check_files(folder: Path, record: SnapshotRecord) -> None:
         try:
             found = digest_of(folder / name)
         except FileNotFoundError:
-            raise SnapshotError(f"{name} is missing, so its snapshot cannot be loaded") from None
+            raise SnapshotError(f"{name} is missing, so this snapshot cannot be loaded") from None
         except OSError as error:
             raise SnapshotError(f"{name} cannot be read ({error.strerror})") from error
         if found.n_bytes != expected.n_bytes:
             raise SnapshotError(
-                f"{name} is damaged (it has {found.n_bytes} bytes, not {expected.n_bytes}), so its snapshot cannot "
+                f"{name} is damaged (it has {found.n_bytes} bytes, not {expected.n_bytes}), so this snapshot cannot "
                 "be loaded"
             )
         if found != expected:
             raise SnapshotError(
-                f"{name} is damaged (its digest differs from the recorded digest), so its snapshot cannot be loaded"
+                f"{name} is damaged (its SHA-256 differs from the recorded one), so this snapshot cannot be loaded"
             )
 
 

@@ -27,11 +27,11 @@ from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, environments_found, replaced
 
 LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
-"""Default flags of rl-zoo's commands that load a model; with them, the commands find the result of ``visual-td3
-train``."""
+"""Default flags of rl-zoo's commands that load a model. They select the latest run of ``visual-td3 train``."""
 _PLOT_DEFAULTS = ("-a", ALGO, "-e", DEFAULT_ENV, "-f", "logs")
 EPISODE_WINDOW = 100
-"""Number of episodes over which rl-zoo's plot-train averages by default; it draws no curve for a run with fewer."""
+"""Number of episodes over which rl-zoo's plot-train averages by default. It draws no curve for a run with fewer
+episodes."""
 _BACKENDS_WITHOUT_WINDOW = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 """Backends of matplotlib that show nothing on a screen."""
 
@@ -48,9 +48,10 @@ class ZooCommand(NamedTuple):
     :ivar play: function that reads rl-zoo's flags from ``sys.argv`` and does the work
     :ivar defaults: flags that are put before the user's flags, which override them
     :ivar extra: the extra of this package that installs the command's libraries; None if it needs no extra
-    :ivar makes_environments: whether the command makes environments: it then accepts ``--gym-packages``, and checks
-        ``--env`` before it runs
-    :ivar loads_models: whether the command needs our algorithm; a command that only reads logs starts faster without it
+    :ivar makes_environments: whether the command makes environments. Such a command accepts ``--gym-packages`` and
+        checks ``--env`` before it runs
+    :ivar loads_models: whether the command loads models and so needs our algorithm. A command that only reads logs
+        starts faster without it
     """
 
     help: str
@@ -160,7 +161,7 @@ def ffmpeg_on_path() -> Iterator[None]:
 
 
 def _benchmark() -> None:
-    """Evaluate the agents of a folder; without ``--no-hub`` also download and evaluate all of rl-zoo's agents."""
+    """Evaluate the agents in a folder; without ``--no-hub``, also download and evaluate all of rl-zoo's agents."""
     from sb3_visual_td3.zoo.plugin_scripts import run_benchmark
 
     run_benchmark()
@@ -170,7 +171,7 @@ def _push_to_hub() -> None:
     from sb3_visual_td3.zoo.mistakes import need_extra
     from sb3_visual_td3.zoo.plugin_scripts import run_push_to_hub
 
-    # The agent's page on the hub shows a video of it.
+    # The agent's model card on the hub shows a video.
     if "--no-render" not in sys.argv:
         need_extra("video")
     run_push_to_hub(ALGO)
@@ -192,8 +193,8 @@ def _window_flag(arguments: Sequence[str]) -> list[str]:
     """Choose the number of episodes over which ``plot-train`` averages.
 
     :param arguments: the flags, defaults first
-    :return: a flag with a smaller window if the user gave none and a run has fewer episodes than rl-zoo's window;
-        otherwise an empty list
+    :return: the flag ``-w`` with a smaller number, if the user did not give it and a run has fewer episodes than
+        rl-zoo's default; otherwise an empty list
     """
     parser = argparse.ArgumentParser(add_help=False)
     for flags in (("-a", "--algo"), ("-f", "--exp-folder"), ("-w", "--episode-window")):
@@ -228,7 +229,10 @@ def _count_episodes(run: Path) -> int:
 
 
 def _all_plots() -> None:
-    """Plot evaluations; ``-o`` writes the file that ``plot-from-file`` reads."""
+    """Run rl-zoo's ``all_plots``, which plots the evaluations of several algorithms and environments.
+
+    With ``-o``, it also writes the file that ``plot-from-file`` reads.
+    """
     with figures_kept("all-plots"):
         _load_alone("rl_zoo3", "plots/all_plots.py").all_plots()
 
@@ -283,7 +287,7 @@ def _with_axis_of_runs(results: Any) -> Any:
 
 @contextmanager
 def figures_kept(command: str) -> Iterator[None]:
-    """Write figures to ``COMMAND-1.png`` and so on if there is no display; rl-zoo would show nothing.
+    """Save figures as ``COMMAND-1.png`` and so on if there is no display, because rl-zoo would show nothing.
 
     A figure without data is neither shown nor written.
 

@@ -87,7 +87,7 @@ class ExaminedExperiment(VisualExperimentManager):
 
 
 def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:
-    """Examine what ``visual-td3 train`` would train with these flags.
+    """Examine the training run that ``visual-td3 train`` would start with these flags.
 
     :param settings: the doctor's own arguments
     :param flags: flags of ``visual-td3 train``
@@ -98,8 +98,8 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:
         _examine(settings, flags, examinations)
         if not examinations:
             raise UsageError(
-                f"nothing was examined, because 'visual-td3 train {shlex.join(flags)}' starts no training run: leave "
-                "out the flag that prevents it (see 'visual-td3 doctor --help')"
+                f"the doctor has nothing to examine, because 'visual-td3 train {shlex.join(flags)}' does not train: "
+                "give flags that start a training run (see 'visual-td3 train --help')"
             )
         (examination,) = examinations
         print_examination(examination)

@@ -45,19 +45,21 @@ from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
 from sb3_visual_td3.zoo.suites import SuitePart, suite_parts
 
 Interval = dict[str, float]
-"""A mean and the limits of its 95 % interval, under the keys ``mean``, ``low`` and ``high``."""
+"""Mean of a quantity and the limits of its 95 % interval, under the keys ``mean``, ``low`` and ``high``."""
 Table = dict[str, dict[str, dict[str, Interval]]]
 """Intervals in nested dicts: ``table[driver][map][quantity]``. The map ``"all"`` stands for all maps together."""
 Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]]]
 """Episodes by driver and map."""
 
 POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
-"""Labels of the run's policies: the chosen model's average of recent actors, the same model's last actor, and the best
-model."""
+"""Labels of the policies that come from the run. ``POLICY`` is the model that the flags select, such as the last one;
+VisualTD3 acts with an average of its recent actors. ``LAST_ACTOR`` is the same model without this average. ``BEST`` is
+``best_model.zip``."""
 DRIVERS = (POLICY, "random", "full brake")
+"""Labels of the drivers in an environment with maps. With ``--compare``, LAST_ACTOR and BEST follow POLICY."""
 PLAYERS = (POLICY, "random")
-"""Names of the policies that play in an environment without maps. With ``--compare``, the run's other policies follow
-the first one."""
+"""Labels of the policies that play in an environment without maps. With ``--compare``, LAST_ACTOR and BEST follow
+POLICY."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
@@ -71,8 +73,8 @@ _N_RESAMPLES = 2_000
 _PERCENTILES = (2.5, 97.5)
 
 Quantity = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""A function that reduces an array of episodes, ``(..., episode, field of Drive or Episode)``, to one quantity,
-``(...)``."""
+"""Function that computes a quantity from an array of episodes, ``(..., episode, field of Drive or Episode)``. The
+result has the shape ``(...)``."""
 
 
 def _mean(field: str, kind: type[Drive | Episode] = Drive) -> Quantity:
@@ -383,7 +385,7 @@ def _look_at(saved: SavedRun) -> tuple[bool, bool]:
 
 
 def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
-    """Return the names of the requested maps; the run's environment knows the maps of a group, such as ``held_out``."""
+    """Return the names of the requested maps; a group, such as ``held_out``, is replaced by the names of its maps."""
     maps: list[str] = []
     for each in requested:
         env = gym.make(saved.env_id, **env_kwargs_of(saved.env_kwargs(), {"maps": each}))

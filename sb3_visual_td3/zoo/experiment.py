@@ -1,15 +1,16 @@
-"""Describe as plain data how a run was started, so that rl-zoo can continue the run from a snapshot.
+"""Save the configuration of a run as plain data, and check it before ``visual-td3 resume`` uses it.
 
-A description may come from a stranger, and must not execute the stranger's code. Two rules ensure this:
+A saved configuration holds the flags and hyperparameters of a run. The run may come from a stranger, and resuming it
+must not execute the stranger's code. Two rules ensure this:
 
-- Its values are never run as Python code. rl-zoo would call ``eval`` on some of them, such as ``dict(a=1)``; this
-  module parses such text itself.
-- Every name in it must be the name of a class of the expected kind, in one of the modules listed below or in a package
-  that the user has allowed. A function would be called with arguments from the file, and a module is executed when it
-  is imported.
+- No value is run as Python code. rl-zoo would call ``eval`` on some values, such as ``dict(a=1)``; this module parses
+  such text itself.
+- Every dotted name must be the name of a class of the expected kind. The class must be in one of the modules listed
+  below, or in a package that the user has allowed. Otherwise, a function could be called with arguments from the file,
+  or importing a module could execute its code.
 
-The parts of this module, in order: the classes that may be named, code as data, describing a run, checking a
-description, and converting a description to rl-zoo's arguments.
+The parts of this module, in order: the classes that may be named, code as data, saving a configuration, checking a
+configuration, and converting a configuration to rl-zoo's arguments.
 """
 
 from __future__ import annotations
@@ -43,24 +44,25 @@ from sb3_visual_td3.zoo.flags import import_packages
 from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 
 EXPERIMENT = "experiment.json"
-"""File that is in RUN_DIR from the start; with it, a run that was killed before its first snapshot is started again."""
+"""File with the configuration of a run, which is written to RUN_DIR at the start. With this file, a run that was killed
+before its first snapshot can start again."""
 EVALUATED = ("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs", "normalize")
 """Hyperparameters that rl-zoo evaluates as Python code if they are strings."""
 MAX_DEPTH = 50
 MAX_EXPERIMENT_BYTES = 1 << 20
 
 ALLOWED_PACKAGES = ("sb3_visual_td3", "stable_baselines3", "sb3_contrib", "rl_zoo3", "gymnasium", "torch")
-"""Packages whose classes the description of a run may name. The user has to allow any other package."""
+"""Packages whose classes a saved configuration may name. The user has to allow any other package."""
 CLASS_MARK = "$class"
 """Key of the mapping ``{"$class": "package.module.Class"}``, which represents a class in plain data."""
 
 
 class Kind(NamedTuple):
-    """Define a kind of class that the description of a run may name.
+    """Define a kind of class that a saved configuration may name, such as a callback class.
 
     :ivar noun: name of the kind in error messages
-    :ivar bases: the class must be a proper subclass of one of these
-    :ivar modules: regular expression of the modules where such a class may be looked up without permission
+    :ivar bases: base classes; the class must be derived from one of them
+    :ivar modules: regular expression of the modules whose classes may be used without ``--allow``
     """
 
     noun: str
@@ -95,15 +97,16 @@ PART = Kind(
     r"|stable_baselines3\.common\.(torch_layers|buffers|noise|sb2_compat\.rmsprop_tf_like)|sb3_visual_td3"
     r"|sb3_visual_td3\.(buffers|visual_td3)\.[a-z_]+",
 )
-"""Classes that hyperparameters may name: activations, optimizers, features extractors, replay buffers and noise."""
+"""Classes that other hyperparameters may name: activations, optimizers, features extractors, replay buffers and
+noise."""
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 _NAMED: Mapping[str, Kind] = {"callback": CALLBACK, "env_wrapper": WRAPPER, "vec_env_wrapper": VEC_WRAPPER}
-"""Hyperparameters that rl-zoo imports. A value is a dotted path, a mapping of a path to its arguments, or a list of
-these."""
+"""Hyperparameters that name classes for rl-zoo to import, with the kind of class. A value is a dotted path, a mapping
+of a path to arguments, or a list of these."""
 
 
 def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> type:
@@ -180,7 +183,7 @@ def class_as_data(cls: type) -> dict[str, str] | None:
 
 
 def class_name_in(value: Any) -> Any:
-    """Return the class name in a ``{"$class": ...}`` mark; None if the value is not such a mark.
+    """Return the class name in a ``{"$class": ...}`` mapping; None if the value is not such a mapping.
 
     :param value: any plain data
     """
@@ -190,13 +193,13 @@ def class_name_in(value: Any) -> Any:
 
 
 def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
-    """Replace each ``{"$class": ...}`` mark in plain data by the class that it names.
+    """Replace each ``{"$class": ...}`` mapping in plain data by the class that it names.
 
     :param value: plain data
     :param allowed: packages that the user has allowed
     :param where: the setting's name, for error messages
-    :return: a copy with classes instead of marks
-    :raises ValueError: if a mark names anything but a class of the kind :data:`PART`
+    :return: a copy with classes instead of these mappings
+    :raises ValueError: if a name is not the name of a class of the kind :data:`PART`
     """
     name = class_name_in(value)
     if name is not None:
@@ -288,7 +291,7 @@ def _node_as_data(node: ast.expr) -> Any:
 
 @functools.cache
 def _spellings() -> dict[str, str]:
-    """Return the dotted paths of classes by their names in rl-zoo's hyperparameter files."""
+    """Return the dotted paths of classes by their names in rl-zoo's hyperparameter files, such as ``nn.ReLU``."""
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
@@ -304,7 +307,7 @@ def _is_subclass(cls: Any, base: type) -> bool:
     return isinstance(cls, type) and issubclass(cls, base) and cls is not base
 
 
-# ---- describing a run
+# ---- saving a configuration
 
 
 _MAPPING_FLAGS = ("env_kwargs", "eval_env_kwargs")
@@ -346,11 +349,11 @@ _PATHS = (
     "filename",
     "name_prefix",
 )
-"""Arguments of callbacks and wrappers that say where files are written."""
+"""Arguments of callbacks and wrappers that are paths, or parts of paths, to which files are written."""
 
 
 class Permission(NamedTuple):
-    """Hold the permissions of a resumed run, in addition to those that every run has.
+    """Hold the permissions that the user gives to a resumed run.
 
     :ivar run_dir: the folder of the run; a run that is not trusted may write to no other folder
     :ivar packages: the user's own packages whose classes the run may name
@@ -363,10 +366,10 @@ class Permission(NamedTuple):
 
 
 def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe as plain data how a run was started.
+    """Return the configuration of a run as plain data.
 
-    :param args: rl-zoo's parsed arguments, with the seed that was drawn
-    :param hyperparams: the hyperparameters as read, before rl-zoo turns them into objects
+    :param args: rl-zoo's parsed arguments; if no seed was given, they hold the seed that was drawn
+    :param hyperparams: the hyperparameters as they are in the file, before rl-zoo creates objects from them
     :return: plain data: numbers and strings, in lists and dicts
     :raises ValueError: if a hyperparameter is Python code or an object that cannot be written as plain data
     """
@@ -402,28 +405,29 @@ def _plain_leaf(value: Any, where: str) -> Any:
         if mark is not None:
             return mark
     raise ValueError(
-        f"{where} is {value!r}, which a snapshot cannot store: expected numbers, strings, lists and mappings of "
-        "these. Remove SnapshotCallback, or train in a script of your own, with SnapshotCallback(resume=True)"
+        f"{where} is {value!r}, which a snapshot cannot store: expected numbers and strings, in lists and mappings. "
+        "Remove SnapshotCallback. Or train with your own script, which creates this value again when you run it with "
+        "SnapshotCallback(resume=True)"
     )
 
 
-# ---- checking a description
+# ---- checking a configuration
 
 
 def check_experiment(experiment: Any, permission: Permission) -> None:
-    """Refuse the description of a run if it could execute, import or write something that is not permitted.
+    """Refuse a saved configuration if it could execute, import or write something that is not permitted.
 
     Only modules of known or permitted packages are imported here.
 
-    :param experiment: a description; it may be any value, because it is read from a file
+    :param experiment: a saved configuration; it is read from a file, so it may be any value
     :param permission: permissions that the user has given
     :raises ValueError: if a value has an unexpected type, or is not permitted; the message names the value
     """
     # The order matters. Each check relies on types that earlier checks have confirmed. Packages are imported before the
     # environment is looked up, because they register it.
-    _check_is_data(experiment, "the run's description")
+    _check_is_data(experiment, "the run's saved configuration")
     if not isinstance(experiment, Mapping):
-        raise ValueError(f"the run's description is {shown(experiment)}: expected a mapping")
+        raise ValueError(f"the run's saved configuration is {shown(experiment)}: expected a mapping")
     _check_flags(experiment)
     hyperparams = experiment["hyperparams"]
     for package in experiment["gym_packages"]:
@@ -499,7 +503,10 @@ def _check_keywords(value: Any, where: str) -> None:
         raise ValueError(f"{where} is {shown(value)}: expected a mapping of names to values")
     for key in value:
         if not key.isidentifier():
-            raise ValueError(f"{where} has the key {shown(key)}: expected the name of an argument")
+            raise ValueError(
+                f"{where} has the key {shown(key)}, which cannot be the name of a Python argument: expected letters, "
+                "digits and underscores"
+            )
 
 
 def _check_evaluated(hyperparams: Mapping[str, Any], packages: Collection[str]) -> None:
@@ -542,10 +549,10 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Check the arguments of a class that a description names: its evaluation environment, and paths to write to.
+    """Check that a class in a saved configuration may use its evaluation environment and write to its paths.
 
-    :param path: dotted path of the class, such as a callback
-    :param kwargs: the arguments in the description
+    :param path: dotted path of the class, such as a callback class
+    :param kwargs: the arguments of the class in the saved configuration
     :param permission: what the resumed run may do; without ``--trust`` it may write into RUN_DIR only
     :raises ValueError: if an argument is invalid or not permitted
     """
@@ -594,7 +601,7 @@ def _check_starts_nothing(value: Any, where: str) -> None:
             _check_starts_nothing(item, where)
 
 
-# ---- from a description to rl-zoo's arguments, and the file in RUN_DIR
+# ---- from a configuration to rl-zoo's arguments, and the file in RUN_DIR
 
 
 def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log: str | None = None) -> list[str]:
@@ -602,7 +609,7 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
 
     It leaves out the environment's arguments, because rl-zoo would run them as Python code.
 
-    :param experiment: a description that has been checked
+    :param experiment: a saved configuration that has been checked
     :param conf_file: the file that holds the hyperparameters, see :func:`hyperparameter_file`
     :param tensorboard_log: folder of the event files; None for RUN_DIR/tb
     :return: the words of the command line
@@ -625,29 +632,29 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
 
 
 def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a hyperparameter file for this run.
+    """Return the content of a hyperparameter file for a run.
 
-    :param experiment: a description that has been checked
+    :param experiment: a saved configuration that has been checked
     """
     return {experiment["env"]: experiment["hyperparams"]}
 
 
 def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
-    """Write down in a file of a new RUN_DIR how the run was started.
+    """Write the configuration of a run to the file ``experiment.json`` in its new RUN_DIR.
 
     :param run_dir: the folder of the run
-    :param experiment: description of the run's start
+    :param experiment: the configuration as plain data
     """
     write_atomically(run_dir / EXPERIMENT, json.dumps(experiment, indent=2) + "\n")
 
 
 def kept_experiment(run_dir: Path) -> Any:
-    """Read the file in RUN_DIR that describes how the run was started; it exists before the first snapshot.
+    """Read the configuration of a run from the file in RUN_DIR, which exists even before the first snapshot.
 
     :param run_dir: the folder of the run
-    :return: the content of the file that :func:`keep_experiment` writes, to be checked by :func:`check_experiment`;
-        None if there is no such file
-    :raises ValueError: if the file is not JSON, or is too large for a description
+    :return: the content of the file, which the caller must check with :func:`check_experiment`; None if there is no
+        such file
+    :raises ValueError: if the file is not JSON, or is too large
     """
     path = run_dir / EXPERIMENT
     if path.is_symlink() or not path.is_file():
@@ -655,7 +662,7 @@ def kept_experiment(run_dir: Path) -> Any:
     try:
         if path.stat().st_size > MAX_EXPERIMENT_BYTES:
             raise ValueError(
-                f"the file is larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a run's description"
+                f"the file is larger than {MAX_EXPERIMENT_BYTES:,} bytes, the limit for a run's configuration"
             )
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:

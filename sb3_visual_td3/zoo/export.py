@@ -30,7 +30,8 @@ from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
 
 OUTPUT_NAME = "action"
 OPSET = 17
-"""ONNX's version of the operators: the first one with LayerNormalization, which OpenCV and ONNX Runtime read."""
+"""Version of ONNX's operator set. Version 17 is the first with the operator LayerNormalization. OpenCV and ONNX Runtime
+can read it."""
 SUFFIXES = (".onnx", ".pt")
 
 

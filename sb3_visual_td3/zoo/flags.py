@@ -186,7 +186,7 @@ def check_env_flags(arguments: Sequence[str], default_env: str) -> None:
 def check_seed(seed: int | None) -> None:
     """Check that NumPy accepts a seed; rl-zoo replaces a negative seed by a random one.
 
-    :param seed: seed from the command line, or from the description of a run
+    :param seed: seed from the command line, or from the saved configuration of a run
     :raises UsageError: if it is too large
     """
     if seed is not None and seed > _LARGEST_SEED:

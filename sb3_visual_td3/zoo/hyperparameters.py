@@ -1,6 +1,6 @@
 """Check a block of a hyperparameter file: its keys, numbers, ``vec_env_kwargs`` and ``env_kwargs``.
 
-All checks run before anything is created, so that a wrong file leaves no RUN_DIR. They check types only; the
+All checks run before anything is created, so a wrong file leaves no RUN_DIR. The checks cover types only; the
 constructors check the values.
 """
 
@@ -33,7 +33,8 @@ _ZOO_KEYS = (
     "vec_env_kwargs",
     "vec_env_wrapper",
 )
-"""Keys that rl-zoo, or our plug-in, removes from a block before it creates the model."""
+"""Keys of a block that are not arguments of the model. rl-zoo or our plug-in uses them and removes them from the
+block."""
 _COUNTS = ("n_timesteps", "n_envs")
 """Keys whose values rl-zoo converts with ``int`` without a check."""
 _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
@@ -42,7 +43,8 @@ _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", 
 _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
 """An argument must be a number if its type annotation consists of these words only."""
 _LARGEST = 1e18
-"""Largest accepted number. Larger hyperparameters make no sense, and larger integers may not fit a float."""
+"""Largest accepted number in a block. Larger hyperparameters make no sense, and larger integers may not fit into a
+float."""
 _NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
 """Keys of ``normalize``."""
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
@@ -107,7 +109,9 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a mapping of names to values")
         for name in value if isinstance(value, Mapping) else ():
             if not isinstance(name, str):
-                raise ValueError(f"{where}: {key} has the key {str(name)[:80]}, expected the name of an argument")
+                raise ValueError(
+                    f"{where}: {key} contains the key {str(name)[:80]}, expected names of arguments as text"
+                )
     normalize = block.get("normalize")
     settings: Mapping[str, Any] = normalize if isinstance(normalize, Mapping) else {}
     for key, value in settings.items():

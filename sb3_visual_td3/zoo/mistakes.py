@@ -39,11 +39,11 @@ _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "v
 """Libraries that rl-zoo's commands import, by the extra of this package that installs them."""
 _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
-"""Network clients that releases of huggingface_hub use."""
+"""Packages with which huggingface_hub connects to the internet; different releases use different packages."""
 
 _ALWAYS: tuple[type[Exception], ...] = (UsageError, OSError, UnicodeError, SyntaxError, OverflowError)
-"""Exceptions that are always a mistake of the user: faults of the user's files and code, of the network, and numbers
-that no float can hold."""
+"""Exceptions that always count as a mistake of the user, because their cause is outside this package: wrong flags,
+files, code of the user, the internet connection, or numbers that are too large for a float."""
 _IF_RAISED: tuple[type[Exception], ...] = (
     ValueError,
     ImportError,
@@ -71,14 +71,14 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
 }
 """Packages that receive the user's input before we can check it, and the exceptions that they raise for wrong input.
 
-An exception of such a type is a mistake of the user only if code of the listed package raised it. If code of
+Such an exception counts as a mistake of the user only if code of the listed package raised it. If code of
 sb3_visual_td3 or of the user raised it, it is a bug."""
 _OURS = "sb3_visual_td3"
 _CONSTRUCTED_WITH_SETTINGS = tuple(
     f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env")
 )
-"""Packages with classes that are constructed directly with values of a hyperparameter file, so that a TypeError in them
-may be a mistake of the user."""
+"""Packages whose classes receive values of a hyperparameter file directly. A TypeError in these packages may therefore
+be a mistake of the user."""
 _STANDARD_LIBRARY = {*sys.stdlib_module_names, "<frozen importlib"}
 
 
@@ -86,8 +86,9 @@ def is_mistake(error: Exception) -> bool:
     """Return whether an exception is the user's mistake rather than a bug.
 
     :param error: the exception that ended a command before its work began
-    :return: True for a :class:`UsageError` or another exception class of ours, for an exception from a ``raise``
-        statement that reports a mistake, and for the exceptions that the tables of this module list
+    :return: True for an exception class of this package, such as :class:`UsageError`, and for the exceptions in the
+        tables of this module. The table ``_IF_RAISED`` applies only to exceptions that code raised on purpose, as in
+        ``raise ValueError(...)``
     """
     is_ours = type(error).__module__.partition(".")[0] == _OURS
     if is_ours or isinstance(error, _ALWAYS) or _is_of_the_network(error):

@@ -95,10 +95,11 @@ CONFIGS = _find_configs()
 _ZOO_EVAL_FREQ = 25_000
 _ZOO_EVAL_EPISODES = 5
 _EVALUATIONS_OF_A_SHORT_RUN = 10
-"""Evaluations of a short run without ``--eval-freq``: enough for the report to judge that a policy does not learn."""
+"""Number of evaluations of a short run without ``--eval-freq``. With this many evaluations, the report can judge
+whether the policy learns."""
 _LEAST_EVAL_FREQ = 500
-"""Smallest number of steps between evaluations without ``--eval-freq``. A guess: policies change little in fewer
-steps."""
+"""Without ``--eval-freq``, at least this many steps lie between two evaluations. The number is a guess: policies change
+little in fewer steps."""
 
 
 def register() -> None:
@@ -127,14 +128,14 @@ class SaveError(OSError):
 class RunOptions:
     """Hold the options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: the default signals on which the SnapshotCallback saves a snapshot and ends the training.
-        ``--end-on``, and the callback's ``signals`` in the hyperparameter file, take precedence, even if they name no
-        signal
-    :ivar stops_on_critical: whether a critical alert ends the training, even if the hyperparameter file says otherwise
+    :ivar signals: signals that end the training after a snapshot, if neither the flag ``--end-on`` nor the
+        hyperparameter file sets ``signals``. An empty list in the file, or ``--end-on none``, counts as set: then no
+        signal ends the training in this way
+    :ivar stops_on_critical: whether a critical alert ends the training; this overrides the hyperparameter file
     :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
-    :ivar resumed_experiment: description of how that run was started, as plain data that has been checked
-    :ivar resumed_packages: the user's own packages whose classes the description may name
-    :ivar resumes_without_logs: whether the resumed run continues even if log files are lost
+    :ivar resumed_experiment: the saved configuration of that run, which has been checked
+    :ivar resumed_packages: the user's own packages whose classes the saved configuration may name
+    :ivar resumes_without_logs: whether the resumed run may continue without lost log files
     :ivar begins_again: whether the resumed run has no snapshot, so that it starts again in its folder
     """
 
@@ -152,9 +153,9 @@ class RunResult:
     """Hold the result of a training run; the fields are set while the training runs.
 
     :ivar run_dir: the folder of the run; None before it exists, and in a hyperparameter search
-    :ivar has_started: whether training has begun, which is after the environment's reset; from then on an error is not
-        a usage error
-    :ivar end: kind of the end; None until the training has ended
+    :ivar has_started: whether training has begun, which is after the environment's reset. Later errors are not usage
+        errors
+    :ivar end: how the training ended, such as ``finished`` or ``interrupted``; None until it has ended
     """
 
     run_dir: Path | None = None
@@ -168,12 +169,13 @@ class RunResult:
 class BeginningCallback(BaseCallback):
     """Report when training begins; this callback is the first of rl-zoo's list.
 
-    After ``learn``, rl-zoo 2.9 calls ``on_training_end`` of the first callback in its list, to remove a progress bar
-    from the screen. rl-zoo does so even if ``learn`` raised an exception. A progress bar that has not started then
-    raises a second exception, which hides the first one. Any other callback would treat the run as complete.
-    BeginningCallback therefore takes the first place. It passes the call on only to a progress bar that has started.
+    rl-zoo (2.9) expects a progress bar as the first callback in its list. After ``learn``, it calls the first
+    callback's ``on_training_end`` to remove the bar from the screen, even if ``learn`` raised an exception. This has
+    two bad effects. A progress bar that has not started raises a second exception, which hides the first one. Any other
+    callback treats the failed run as complete. So BeginningCallback is put first, and passes the call on only to a
+    progress bar that has started.
 
-    :param first: the callback that would be first
+    :param first: the first callback of the original list
     :param on_begin: called when the environment has been reset and the callbacks are set up
     """
 
@@ -317,7 +319,7 @@ class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc
 
 
 class StoredObservations(VecEnvWrapper):
-    """Let a stock off-policy algorithm store the observations that its policy sees, although VecNormalize is used.
+    """Let a stock off-policy algorithm store the observations that its policy sees, if VecNormalize scales the rewards.
 
     With VecNormalize, Stable-Baselines3 (2.9) stores the observation that VecNormalize received. rl-zoo puts
     VecNormalize inside VecFrameStack and VecTransposeImage, so this observation is neither stacked nor transposed, and
@@ -372,19 +374,22 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
     - our ``learning_rate`` may be any schedule that VisualTD3 accepts
     - a misspelt hyperparameter is reported before anything is created; a run that cannot be set up leaves no RUN_DIR
-    - ``--vec-env ray`` steps environments in Ray actors, and ``vec_env_kwargs`` of the hyperparameter file are read
+    - ``--vec-env ray`` runs environments in Ray actors
+    - ``vec_env_kwargs`` of the hyperparameter file are passed to the VecEnv
     - callbacks that write to RUN_DIR are given its path
     - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys
-      rl-zoo's flags for it; without one, PolicyEvalCallback evaluates, more often in a short run if ``--eval-freq`` is
-      not given
+      rl-zoo's flags for it
+    - otherwise a PolicyEvalCallback evaluates the policy. Without ``--eval-freq``, it evaluates a run of fewer than
+      250,000 steps ten times, but not more often than every 500 steps
     - a stock off-policy algorithm can train with normalized rewards also if frames are stacked or images are
       channels-last
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
     - ``--trial-id 0`` is trial 0, not "no trial"
     - checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
     - a terminal shows a progress bar
-    - a SnapshotCallback gets a description of how the run was started; a resumed run continues in its own folder
-    - files are written atomically; run.json says how the run ended, ``finished`` only after everything else is saved
+    - snapshots contain the configuration of the run, and a resumed run continues in its own folder
+    - files are written atomically
+    - run.json says how the run ended; ``finished`` is written only after all other files have been saved
     """
 
     eval_freq: int
@@ -453,18 +458,18 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return hyperparams, saved
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
-        """Keep our ``learning_rate`` unchanged; rl-zoo takes every string, even "cos_1e-4", for a linear schedule."""
+        """Keep our ``learning_rate`` unchanged; rl-zoo reads every string, even "cos_1e-4", as a linear schedule."""
         if self.algo != ALGO or "learning_rate" not in hyperparams:
             return cast(dict[str, Any], super()._preprocess_schedules(hyperparams))
         others = {name: value for name, value in hyperparams.items() if name != "learning_rate"}
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        """Read ``vec_env_kwargs``; evaluations use the training environment's arguments unless they have their own."""
+        """Read ``vec_env_kwargs``; evaluations without ``eval_env_kwargs`` use the training environment's arguments."""
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
-        # The description of a resumed run may come from a stranger: rl-zoo must not find any code in it.
+        # The configuration of a resumed run may come from a stranger: rl-zoo must not find any code in it.
         assert not (code and self._options.resumed_experiment is not None)
         try:
             processed = super()._preprocess_hyperparams(hyperparams)
@@ -538,7 +543,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
-        """Set the attributes of the SnapshotCallback: the run's folder and description, and what it restores.
+        """Set the attributes of the SnapshotCallback: the run's folder and configuration, and what it restores.
 
         :param callback: the callback from the hyperparameter file, or the default one
         """

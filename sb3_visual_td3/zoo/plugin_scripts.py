@@ -39,11 +39,11 @@ from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 
 _FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
-"""Suffixes of the files that rl_zoo3's record_training writes; the .txt file remains if it was interrupted."""
+"""Suffixes of the files that rl_zoo3's record_training writes. A .txt file remains if the script was interrupted."""
 
 
 class ModelToWatch:
-    """Load models of our algorithm with a replay buffer of one transition, for scripts that do not train the model."""
+    """Load VisualTD3 models only to watch them: the replay buffer holds one transition, which saves memory."""
 
     __name__ = VisualTD3.__name__
 
@@ -59,7 +59,7 @@ class ModelToWatch:
 
 
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
-    """Return the algorithms for scripts that only show agents: rl_zoo3's, and :class:`ModelToWatch` for ours.
+    """Return rl_zoo3's algorithms for watching agents; :class:`ModelToWatch` takes the place of VisualTD3.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     :return: classes by name
@@ -69,7 +69,10 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Make rl_zoo3's scripts load models of our algorithm and create the environment as it was in training.
+    """Let rl_zoo3's scripts for watching agents accept VisualTD3, as long as the ``with`` block lasts.
+
+    The scripts then load VisualTD3 models with :class:`ModelToWatch`, and create the environment with the arguments
+    that it had in training.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """
@@ -91,7 +94,7 @@ def watching(algo: str) -> Iterator[None]:
 
 
 def run_watching(module: str, algo: str) -> None:
-    """Run a script of rl_zoo3 that shows an agent, such as record_video; the script then accepts our algorithm too.
+    """Run a script of rl_zoo3 for watching an agent, such as record_video, so that it accepts VisualTD3.
 
     :param module: dotted name of the script
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
@@ -113,13 +116,13 @@ def run_script_of_zoo(module: str) -> None:
 
 @contextmanager
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
-    """Make a script of rl_zoo3 run our command where it would run another command in a new process.
+    """Let a script of rl_zoo3 start a subcommand of ``visual-td3`` in place of another command.
 
-    A call that was made before is not run again: a checkpoint consists of several files, and record_training makes the
-    same call for each of them.
+    The same call runs only once: a checkpoint consists of several files, and record_training makes the same call for
+    each of them.
 
-    :param zoo_command: first words of rl_zoo3's command
-    :param ours: name of our command
+    :param zoo_command: first words of the command that rl_zoo3 would start in a new process
+    :param ours: the subcommand of ``visual-td3`` that runs instead
     """
     call: Callable[..., int] = subprocess.call
     n_words, done = len(zoo_command), set()
@@ -140,9 +143,9 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
 
 
 def run_benchmark() -> None:
-    """Run rl_zoo3's benchmark, and let it play the agents with our enjoy command.
+    """Run rl_zoo3's benchmark, which here evaluates each agent with ``visual-td3 enjoy``.
 
-    rl_zoo3 itself would call ``python enjoy.py``, which works only in the folder of rl_zoo3's source code.
+    rl_zoo3 would run ``python enjoy.py`` instead, which works only in the folder of its source code.
     """
     hide_retries()
     find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
@@ -178,7 +181,7 @@ def run_benchmark() -> None:
 
 
 def run_record_training() -> None:
-    """Run rl_zoo3's script record_training, which calls our record-video command for each part of the film.
+    """Run rl_zoo3's script record_training, which here films each checkpoint with ``visual-td3 record-video``.
 
     :raises ValueError: if the film's folder holds other files, because rl_zoo3 would delete them, or if no film was
         made
@@ -211,7 +214,7 @@ def run_record_training() -> None:
 def hub_errors() -> Iterator[None]:
     """Make rl_zoo3's download find ``requests.exceptions.HTTPError``.
 
-    The download catches that exception if an agent has no VecNormalize. huggingface_hub no longer uses or installs
+    The download catches this exception if an agent has no VecNormalize. huggingface_hub no longer uses or installs
     requests, so a placeholder module provides huggingface_hub's present exception under this name.
     """
     import huggingface_hub.errors
@@ -245,7 +248,7 @@ def run_load_from_hub() -> None:
 def run_push_to_hub(algo: str) -> None:
     """Run rl_zoo3's script that uploads an agent to the Hugging Face hub.
 
-    The agent's page shows our commands, because rl_zoo3's own commands do not accept the algorithm.
+    The agent's model card shows commands of ``visual-td3``, because rl_zoo3's own commands do not accept the algorithm.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """
@@ -254,7 +257,7 @@ def run_push_to_hub(algo: str) -> None:
     # The package also has a function of this name, which hides this module.
     push_to_hub = import_module("huggingface_sb3.push_to_hub")
     hide_retries()
-    # rl_zoo3 writes the page and then calls metadata_save with its path, so the text is changed there.
+    # rl_zoo3 writes the model card and then calls metadata_save with its path, so the text is changed there.
     save = repocard.metadata_save
 
     def metadata_save(path: str | Path, metadata: dict[str, Any]) -> None:
@@ -288,10 +291,10 @@ def run_push_to_hub(algo: str) -> None:
 
 
 def card_of_run(run_dir: Path) -> str:
-    """Return the part of an agent's page with the verdict on its training and its scores.
+    """Return the section of a Hub model card that shows the verdict on the training and the evaluation returns.
 
     :param run_dir: folder of the run, which holds report.json if ``visual-td3 report`` has judged the run
-    :return: the part of the page, in Markdown
+    :return: the section, in Markdown
     """
     lines = ["## The training", ""]
     report = run_dir / "report.json"

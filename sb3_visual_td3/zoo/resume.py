@@ -1,7 +1,8 @@
 """Implement ``visual-td3 resume RUN_DIR``: continue a run that was killed.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks that the description
-of a run imports, starts and writes only what the user has permitted. SnapshotCallback restores the snapshot.
+The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks that the saved
+configuration of a run imports, starts and writes only what the user has permitted. SnapshotCallback restores the
+snapshot.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def run(settings: argparse.Namespace) -> int:
             _clear_first_attempt(run_dir)
     except Exception as error:
         return answer("resume", error)
-    # rl-zoo reads hyperparameters only from a file, and its flags come from the description. rl-zoo would evaluate all
-    # else on a command line, so the experiment manager gets this in the options.
+    # rl-zoo reads hyperparameters only from a file. The flags come from the saved configuration. rl-zoo would evaluate
+    # env_kwargs on a command line as code, so the experiment manager receives them in the options.
     with tempfile.TemporaryDirectory() as folder:
         conf_file = Path(folder) / "hyperparams.yml"
         conf_file.write_text(yaml.safe_dump(hyperparameter_file(experiment)), encoding="utf-8")
@@ -109,13 +110,13 @@ def _list_snapshots(run_dir: Path) -> int:
 
 
 def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
-    """Return how the run was started, and whether it has to start again.
+    """Return the saved configuration of a run, and whether the run has to start again.
 
     :param run_dir: the folder of the run
-    :return: the description of how the run was started, and whether it has to start again. It comes from the newest
-        readable snapshot. A run that was killed before its first snapshot has to start again, and the description then
-        comes from the file that the run wrote at its start
-    :raises ValueError: if no file says how it was started
+    :return: the configuration, and whether the run has to start again. The configuration comes from the newest readable
+        snapshot. A run that was killed before its first snapshot has to start again. Its configuration then comes from
+        the file that it wrote at the start
+    :raises ValueError: if there is neither a snapshot nor this file
     """
     kept = kept_experiment(run_dir)
     if kept is not None:  # the run may have been killed before it created the folder
@@ -125,8 +126,8 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
     except NoSnapshotError as error:
         if kept is None:
             raise NoSnapshotError(
-                f"{run_dir} cannot be continued: it has no snapshot, and no file describes how it was started. Train "
-                "it again"
+                f"{run_dir} cannot be continued: it has neither a snapshot nor a saved configuration. Train the run "
+                "again"
             ) from error
         print(f"{run_dir} was killed before its first snapshot: it starts again")
         return kept, True

@@ -59,12 +59,13 @@ from sb3_visual_td3.zoo.trials import (
 )
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""States that ``--max-total-trials`` counts. Trials that failed, or whose worker died, do not count."""
+"""States of the trials that ``--max-total-trials`` counts. A trial that failed, or whose worker died, does not
+count."""
 POLL_S = 1.0
 """Seconds between two checks of the trials that other workers are running."""
 MAX_FAILURES = 10
-"""Largest number of trials of one worker that may fail in a row; if more fail, the hyperparameters are not the
-cause."""
+"""A worker ends with an error after this many failed trials in a row. The cause is then probably not in the sampled
+hyperparameters."""
 
 Objective = Callable[[optuna.Trial], float]
 
@@ -76,8 +77,8 @@ class SearchStoppedError(RuntimeError):
 class Budget(NamedTuple):
     """Limit the number of trials of a hyperparameter search, for one worker or for all workers together.
 
-    :ivar n_trials: number of trials that this worker runs; ignored if ``max_total_trials`` is given
-    :ivar max_total_trials: number of finished trials, of all workers together, at which the search ends; None if
+    :ivar n_trials: number of trials that this worker runs; it has no effect if ``max_total_trials`` is given
+    :ivar max_total_trials: number of finished trials of all workers together after which the search ends; None if
         ``n_trials`` decides
     """
 
@@ -90,8 +91,8 @@ class Budget(NamedTuple):
         :param n_own: number of trials that the worker has begun
         :param n_finished: number of finished trials of all workers
         :param n_running: number of trials that living workers are running
-        :return: ``"run"`` to begin a trial; ``"wait"`` while trials that are running may still complete the total; or
-            ``"stop"``
+        :return: ``"run"`` to begin a trial, ``"wait"``, or ``"stop"`` to end. A worker waits if the trials that are
+            running now may bring the number of finished trials to ``max_total_trials``
         """
         if self.max_total_trials is None:
             return "run" if n_own < self.n_trials else "stop"
@@ -233,10 +234,10 @@ class Worker:
             ) from error
 
     def _why_surplus(self, trial: optuna.Trial) -> str | None:
-        """Return the reason why a trial that has begun is not needed; None if it is needed.
+        """Return why a trial that has begun is one too many; None if it should run.
 
-        Several workers may begin the last trial of a search, or queue the same trial again, at the same moment, because
-        storages have no transaction for checking and beginning. The trials with the lower numbers are then needed.
+        Workers cannot count the trials and begin a new one in a single step. So two workers may both begin the last
+        trial of a search, or both queue the same trial again. The trial with the lower number then runs.
         """
         others = [other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number]
         retry_of = trial.user_attrs.get(RETRY_OF)
@@ -328,7 +329,7 @@ def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str,
 
     :param env_id: id of the environment
     :param hyperparams: the hyperparameters of the file that the search began with
-    :param params: hyperparameters that the trial has drawn
+    :param params: hyperparameters that were sampled for the trial
     :return: the text, in YAML
     :raises ValueError: if the file's ``policy_kwargs`` are Python code
     :raises yaml.YAMLError: if the file's hyperparameters hold more than plain data

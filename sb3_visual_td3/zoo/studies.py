@@ -27,12 +27,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 BEAT_S = 30.0
-"""Seconds between two heartbeats of a trial."""
+"""Time between two heartbeats of a trial in seconds."""
 GRACE_S = 300.0
 """Seconds without a heartbeat after which a worker on another machine is considered dead."""
 MAX_RETRIES = 3
-"""Largest number of times that the parameters of a trial are queued again after its worker died. Without a limit,
-parameters that kill their worker would be tried forever."""
+"""The parameters of a trial are queued again at most this many times after its worker died. Without a limit, parameters
+that kill their worker would be tried forever."""
 
 WORKER = "visual_td3:worker"
 """System attribute of a trial that says which process runs it."""
@@ -248,9 +248,9 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 
 JOURNAL = ".log"
-"""Ending with which rl-zoo recognises a journal file; other addresses are databases."""
+"""File name ending by which rl-zoo recognises a journal file. Every other address of a storage is a database."""
 LOCK_GRACE_S = 30
-"""Seconds after which the lock of a worker that died while writing is removed; this is Optuna's default."""
+"""If a worker dies while it writes to the journal, its lock is removed after this many seconds (Optuna's default)."""
 N_OPENINGS = 5
 """Number of tries to open a storage. Workers that start together create a new database's tables together, and only one
 of them succeeds at the first try."""
@@ -262,7 +262,7 @@ def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s:
     :param address: a journal file, such as ``"logs/study.log"``, or the address of a database, such as
         ``"sqlite:///study.db"``; None keeps the trials in memory
     :param must_exist: whether a missing journal file is an error; otherwise it is created
-    :param lock_grace_s: seconds after which the lock of a worker that died while writing to the journal is removed
+    :param lock_grace_s: seconds after which a journal's lock is removed if the worker that holds it has died
     :return: the storage
     :raises ValueError: if the storage cannot be opened; the message has the reason
     """
@@ -355,17 +355,17 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
 
 
 def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
-    """Check that the trials of a study can be compared with those of this search.
+    """Check that the trials of a study can be compared with the trials of this search.
 
     :param study: the Optuna study
-    :param identity: properties of this search, which the trials must share; keys that the study has not stored are not
+    :param identity: properties of this search, which the trials must share; a key that the study has not stored is not
         compared
     :raises ValueError: if the study has stored a different value for a key, or does not maximise exactly one objective
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
-            f"the study {study.study_name!r} has other objectives than a search: expected a study that maximises one "
-            "value; choose another --study-name"
+            f"the study {study.study_name!r} does not maximise exactly one value, as a hyperparameter search requires: "
+            "choose another --study-name"
         )
     known = study.user_attrs
     other = {key: known[key] for key in identity if known.get(key, identity[key]) != identity[key]}

@@ -1,7 +1,7 @@
 """Define suites, which are named sets of routes for comparing policies.
 
-A suite consists of parts. The routes of a part are numbered, and a number always stands for the same route. So all
-drivers drive the same routes.
+A suite consists of parts. Each part has numbered routes on one map, and a number always stands for the same route. So
+all drivers drive the same routes.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
     """Return the parts of a suite, which are sets of routes on one map each.
 
     :param suite: a name in :data:`SUITES`, or the path of a route file of CARLA's leaderboard
-    :param maps: names or paths of the maps. The town suites and route files need them; ``lite-routes`` has its own
-    :param n_routes: number of routes of each part; None for the suite's own number. A route file gives at most the
-        number of its routes
+    :param maps: names or paths of the maps to drive on. Town suites and route files require this argument.
+        ``lite-routes`` has maps of its own and does not accept it
+    :param n_routes: number of routes of each part; None for the suite's default. If a route file has fewer routes, all
+        of them are driven
     :return: the parts, in the order in which they are driven
     :raises ValueError: if there is no such suite, its maps are missing, or a map has no route in the file
     """
@@ -127,14 +128,14 @@ def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> 
     settings = RouteSettings("given", given=read_route_file(path))
     if maps is None:
         towns = ", ".join(sorted({str(route.town) for route in settings.given}))
-        raise ValueError(f"--suite {path}: got no --maps, expected the maps of its towns; give the maps of {towns}")
+        raise ValueError(
+            f"--suite {path}: --maps is missing; its routes are in {towns}, so give the maps of these towns"
+        )
     parts = []
     for name in maps:
         n_given = len(settings.given_on(name))
         if not n_given:
-            raise ValueError(
-                f"--suite {path}: the file has no route on {name}; give only maps of the file's towns as --maps"
-            )
+            raise ValueError(f"--suite {path}: the file has no route on the map {name}: remove this map from --maps")
         kwargs = {"maps": [name], "route": "file", "route_file": path}
         parts.append(SuitePart(Path(name).stem, kwargs, min(n_given, n_routes or n_given)))
     return parts

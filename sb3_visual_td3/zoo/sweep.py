@@ -90,7 +90,7 @@ def complain(text: str) -> int:
 
 
 def storage_of(settings: argparse.Namespace) -> str:
-    """Return the storage for the trials; the path of a file is absolute, because workers run in other folders.
+    """Return the storage of the trials; if it is a file, return an absolute path, because workers run in other folders.
 
     :param settings: the parsed arguments of ``visual-td3 sweep``
     """

@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train_and_report_errors(
     arguments: Sequence[str], command: str, options: RunOptions | None = None
 ) -> tuple[int, RunResult]:
-    """Train, and print a usage error as one line on stderr.
+    """Train, and print errors on stderr: a mistake of the user in one line, a bug with its traceback.
 
-    An error after training has started is not a usage error. If its type shows that some code is wrong, as an
-    AttributeError does, it is printed with its traceback. Any other exception is raised unchanged.
+    After training has started, an exception is no longer a mistake of the user. Exceptions that show wrong code, such
+    as an AttributeError, are then printed as bugs. All other exceptions are then raised to the caller.
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, which the printed line names

@@ -1,4 +1,4 @@
-"""Run one trial of a hyperparameter search: draw values, train, and prune the trial if its run turns NO-GO.
+"""Run one trial of a hyperparameter search: sample values, train, and prune the trial if its run turns NO-GO.
 
 :mod:`~sb3_visual_td3.zoo.search` decides which trials run, and :mod:`~sb3_visual_td3.zoo.studies` stores them.
 """
@@ -31,7 +31,7 @@ from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 
 NET_ARCHS: Mapping[str, list[int]] = {"small": [64, 64], "medium": [256, 256], "big": [400, 300]}
-"""Heads to choose from if there is no encoder; they are rl-zoo's for TD3."""
+"""Choices of ``net_arch`` for policies without an encoder. rl-zoo has the same choices for TD3."""
 
 _MODEL_ARGUMENTS = (
     "tau",
@@ -47,19 +47,20 @@ _MODEL_ARGUMENTS = (
     "target_q_clamp",
     "critic_loss",
 )
-"""Hyperparameters whose drawn values VisualTD3 takes unchanged."""
+"""Sampled hyperparameters that are arguments of VisualTD3. The others are converted to arguments first."""
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
-"""Hyperparameters whose drawn values the policy takes unchanged."""
+"""Sampled hyperparameters that become entries of ``policy_kwargs`` without a conversion."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""Hyperparameters of a file that are removed when a trial draws its own. A trial draws a noise schedule instead of an
-action noise. It draws ``actor_cnn_lr`` only with separate encoders, because the actor does not train a shared one."""
+"""Hyperparameters of a file that a trial removes, because they would conflict with its sampled ones. A trial samples a
+noise schedule instead of an action noise. It samples ``actor_cnn_lr`` only with separate encoders, because the actor
+does not train a shared encoder."""
 
 VERDICT = "verdict"
 DIAGNOSIS = "diagnosis"
 MEANING = "diagnosis_meaning"
 
 
-# ---- what a trial draws
+# ---- what is sampled for a trial
 
 
 def sample_visual_td3_params(
@@ -68,9 +69,9 @@ def sample_visual_td3_params(
     n_envs: int,  # noqa: ARG001
     additional_args: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Draw hyperparameters of VisualTD3 for a trial; every combination of values is valid.
+    """Sample hyperparameters of VisualTD3 for a trial; every combination of values is valid.
 
-    :param trial: the trial that draws them
+    :param trial: the Optuna trial
     :param n_actions: not used; rl-zoo passes the number of dimensions of an action
     :param n_envs: not used; rl-zoo passes the number of environments
     :param additional_args: ``has_encoder``: whether the policy sees images (True by default); ``has_n_steps``: whether
@@ -113,11 +114,11 @@ def sample_visual_td3_params(
 
 
 def convert_visual_td3_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert a trial's drawn values to the hyperparameters that it trained with.
+    """Convert the sampled values of a trial to the hyperparameters with which it trained.
 
-    :param sampled_params: the drawn values by name, from Optuna's ``trial.params``
+    :param sampled_params: the sampled values by name, from Optuna's ``trial.params``
     :return: arguments of VisualTD3, plain data
-    :raises ValueError: if values are missing, because the trial ended while it drew them
+    :raises ValueError: if values are missing, because the trial ended before all values were sampled
     """
     try:
         return _converted(sampled_params)
@@ -149,7 +150,7 @@ def _converted(drawn: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace hyperparameters of a file by those that a trial has drawn.
+    """Replace hyperparameters of a file by the sampled hyperparameters of a trial.
 
     :param hyperparams: the hyperparameters of the file
     :param sampled: the result of :func:`sample_visual_td3_params` or :func:`convert_visual_td3_params`
@@ -286,8 +287,8 @@ WRITERS = (
     RunRecorderCallback,
     SnapshotCallback,
 )
-"""Callbacks that a trial omits: it has no RUN_DIR and no event files, and has its own evaluation and health
-callbacks."""
+"""Callbacks that a trial leaves out. A trial has no RUN_DIR and no event files, and it has its own evaluation and
+health callbacks."""
 
 
 def callbacks_of_a_trial(specified: Any) -> list[Any]:
@@ -304,11 +305,11 @@ def callbacks_of_a_trial(specified: Any) -> list[Any]:
 
 
 def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
-    """Find out which hyperparameters may be drawn, by building the model of the hyperparameter file.
+    """Return facts about the model in the hyperparameter file, which decide what Optuna samples.
 
     :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
     :return: ``additional_args`` of :func:`sample_visual_td3_params`
-    :raises ValueError: if the model cannot be built; then no trial could build one either
+    :raises ValueError: if the model cannot be created; then no trial could create one either
     """
     env = manager.create_envs(manager.n_envs, no_log=True)
     try:
@@ -322,7 +323,7 @@ def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
 
 
 def _build_model(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[str, Any]) -> BaseAlgorithm:
-    """Build a model without event files, and without a seed, as rl-zoo does for trials."""
+    """Create a model without event files, and without a seed, as rl-zoo does for trials."""
     verbose = manager.verbose if manager.verbose >= 2 else 0
     model: BaseAlgorithm = ALGOS[manager.algo](
         env=env, tensorboard_log=None, seed=None, verbose=verbose, device=manager.device, **hyperparams
@@ -331,11 +332,10 @@ def _build_model(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[s
 
 
 def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[str, Any]) -> float:
-    """Train with hyperparameters that the trial draws.
+    """Sample hyperparameters for a trial, train with them, and return the mean reward of the last evaluation.
 
     :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``; it is not changed
-    :param trial: the trial, which draws values, gets the evaluations, and stores verdict and diagnosis if the run is
-        NO-GO
+    :param trial: the Optuna trial. It receives the evaluations, and stores verdict and diagnosis if the run is NO-GO
     :param facts: the result of :func:`sampler_facts`
     :return: mean reward of the last evaluation
     :raises optuna.TrialPruned: if the run is NO-GO, or Optuna's pruner ends it

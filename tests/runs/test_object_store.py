@@ -47,7 +47,7 @@ def test_a_chunk_found_damaged_is_no_longer_trusted(tmp_path: Path) -> None:
     store = ObjectStore(tmp_path)
     digest, _ = put(store, b"frames")
     store.path(digest).write_bytes(b"framez")
-    with pytest.raises(SnapshotError, match="digest differs"):
+    with pytest.raises(SnapshotError, match="SHA-256 differs"):
         get(store, digest, 6)
     assert put(store, b"frames") == (digest, 6)
 
@@ -60,10 +60,11 @@ def test_an_unreadable_chunk_is_named(tmp_path: Path) -> None:
     for content, reason in [
         (
             b"framez",
-            f"{name} is damaged (its digest differs from the recorded digest), so its snapshot cannot be loaded",
+            f"{name} is damaged (its SHA-256 differs from the file name), so snapshots that need this chunk cannot be "
+            "loaded",
         ),
-        (b"frame", f"{name} is damaged (it has 5 bytes, not 6), so its snapshot cannot be loaded"),
-        (b"frames!", f"{name} is damaged (it has 7 bytes, not 6), so its snapshot cannot be loaded"),
+        (b"frame", f"{name} is damaged (it has 5 bytes, not 6), so snapshots that need this chunk cannot be loaded"),
+        (b"frames!", f"{name} is damaged (it has 7 bytes, not 6), so snapshots that need this chunk cannot be loaded"),
     ]:
         path.write_bytes(content)
         with pytest.raises(SnapshotError) as refused:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_visual_td3.runs.snapshot import Health, SnapshotError, health_label, to_spare
+from sb3_visual_td3.runs.snapshot import Health, SnapshotError, health_label, kept_for_rollback
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from tests.runs.test_snapshot_failures import at_call, die, in_child, n_calls_of, small_and_fast, state_of, write_model
 from tests.runs.test_snapshot_store import own_chunk, rewrite_record
@@ -52,7 +52,7 @@ def good(*n_updates: int) -> list[Health | None]:
     ],
 )
 def test_which_older_snapshots_are_spared(there: list[Health | None], spared: set[int]) -> None:
-    assert to_spare(there) == spared
+    assert kept_for_rollback(there) == spared
 
 
 @given(st.integers(1, 400), st.integers(1, 3), st.lists(st.booleans(), min_size=1, max_size=60))
@@ -64,14 +64,14 @@ def test_a_healthy_snapshot_is_always_available(interval: int, keep: int, is_hea
         if not healthy:
             kept = [h._replace(is_healthy=h.is_healthy and h.n_updates <= max(now - DOUBT, 0)) for h in kept]
         kept.append(Health(healthy or number == 0, now, DOUBT))
-        spared = to_spare(kept)
+        spared = kept_for_rollback(kept)
         kept = [h for place, h in enumerate(kept) if place in spared or place >= len(kept) - keep]
         assert any(h.is_healthy for h in kept)
         assert len(kept) <= keep + 3
     # Long without an alert, it is no old one.
     for number in range(len(is_healthy), len(is_healthy) + 4 * (DOUBT // interval + 2)):
         kept.append(Health(True, number * interval, DOUBT))
-        spared = to_spare(kept)
+        spared = kept_for_rollback(kept)
         kept = [h for place, h in enumerate(kept) if place in spared or place >= len(kept) - keep]
     now = kept[-1].n_updates
     assert max(h.n_updates for h in kept if h.n_updates <= now - DOUBT) >= now - 2 * (DOUBT + interval)

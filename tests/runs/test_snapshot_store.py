@@ -219,21 +219,21 @@ def set_key(*keys: Any, value: Any) -> Callable[[Path], None]:
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "model changed": (
         lambda f: flip(f / "model.zip"),
-        "model.zip is damaged (its digest differs from the recorded digest)",
+        "model.zip is damaged (its SHA-256 differs from the recorded one)",
     ),
     "model cut": (lambda f: truncate(f / "model.zip"), "model.zip is damaged (it has 6 bytes, not 7)"),
     "model missing": (lambda f: (f / "model.zip").unlink(), "model.zip is missing"),
     "model unreadable": (lambda f: as_folder(f / "model.zip"), "model.zip cannot be read (Is a directory)"),
     "small arrays changed": (
         lambda f: flip(f / "arrays.bin"),
-        "arrays.bin is damaged (its digest differs from the recorded digest)",
+        "arrays.bin is damaged (its SHA-256 differs from the recorded one)",
     ),
     "record changed": (lambda f: flip(f / "snapshot.json"), "snapshot.json is damaged ("),
     "record cut": (lambda f: truncate(f / "snapshot.json"), "snapshot.json is damaged (not JSON"),
     "record empty": (lambda f: (f / "snapshot.json").write_text(""), "snapshot.json is damaged (not JSON"),
     "record missing": (
         lambda f: (f / "snapshot.json").unlink(),
-        "snapshot.json is missing, so the folder is not a snapshot",
+        "snapshot.json is missing, so ",
     ),
     "record unreadable": (lambda f: as_folder(f / "snapshot.json"), "snapshot.json cannot be read (Is a directory)"),
     "record binary": (lambda f: (f / "snapshot.json").write_bytes(b"\xff\x00"), "snapshot.json is damaged (not JSON"),
@@ -246,14 +246,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "other json": (
         lambda f: (f / "snapshot.json").write_text('{"format_version": 1}'),
-        "snapshot.json is not the record of a snapshot: expected a JSON object",
+        "snapshot.json does not describe a snapshot: expected a JSON object",
     ),
     "other version": (
         set_key("format_version", value=2),
-        "snapshot.json has format_version 2; this version reads 1",
+        "snapshot.json has format_version 2, expected 1",
     ),
     "other step": (set_key("step", value=9), "snapshot.json belongs to step 9"),
-    "chunk changed": (lambda f: flip(own_chunk(f)), " is damaged (its digest differs from the recorded digest)"),
+    "chunk changed": (lambda f: flip(own_chunk(f)), " is damaged (its SHA-256 differs from the file name)"),
     "chunk cut": (lambda f: truncate(own_chunk(f)), " is damaged (it has 63 bytes, not 64)"),
     "chunk missing": (lambda f: own_chunk(f).unlink(), " is missing"),
     "a file outside": (
@@ -352,7 +352,7 @@ def test_only_damaged_snapshots_are_one_error_with_the_reasons(tmp_path: Path) -
     assert not isinstance(refused.value, NoSnapshotError)
     message = str(refused.value)
     assert message.startswith(f"{tmp_path}: no usable snapshot: step_000000001: snapshot.json is damaged")
-    assert "step_000000002: model.zip is damaged (its digest differs from the recorded digest)" in message
+    assert "step_000000002: model.zip is damaged (its SHA-256 differs from the recorded one)" in message
     assert "step_000000003: model.zip is missing" in message
 
 

@@ -175,7 +175,7 @@ def test_a_bug_in_a_training_of_a_sweep_names_the_file_with_the_traceback(tmp_pa
         ({"policy": ["CnnPolicy"]}, "policy is ['CnnPolicy'], expected the name of a policy"),
         ({"policy": {"os.system": {}}}, "expected the name of a policy"),
         ({"policy_kwargs": 0.5}, "policy_kwargs is 0.5, expected a mapping"),
-        ({"policy_kwargs": {1: 2}}, "policy_kwargs has the key 1"),
+        ({"policy_kwargs": {1: 2}}, "policy_kwargs contains the key 1, expected names of arguments as text"),
         ({"policy_kwargs": "0.5"}, "a hyperparameter has a wrong type"),
         ({"normalize": {"norm_obz": False}}, "normalize has the key 'norm_obz', expected one of "),
         ({"normalize": {"norm_obs": "yes"}}, "norm_obs of normalize is yes, expected true or false"),

@@ -246,7 +246,7 @@ def test_every_block_of_our_files_can_be_resumed(algo, env_id, block):
         ({"seed": True}, "--seed is True: expected int"),
         ({"gym_packages": "a"}, "--gym-packages is 'a': expected list"),
         ({"env_kwargs": [1]}, r"--env-kwargs is \[1\]: expected a mapping"),
-        ({"env_kwargs": {"a b": 1}}, "--env-kwargs has the key 'a b': expected the name of an argument"),
+        ({"env_kwargs": {"a b": 1}}, "--env-kwargs has the key 'a b', which cannot be the name of a Python argument"),
         ({"hyperparams": None}, "hyperparameters are None: expected a mapping"),
         ({"vec_env": "other"}, "--vec-env is 'other': expected one of dummy, subproc, ray"),
         ({"algo": "other"}, "the algorithm is 'other'"),

@@ -52,7 +52,7 @@ def test_a_route_file_is_a_suite_of_the_routes_on_each_map(tmp_path):
     assert suite_parts(str(file), ["a/Town01.xodr"], n_routes=1)[0].n_routes == 1
     with pytest.raises(ValueError, match="give the maps of Town01, Town02"):
         suite_parts(str(file))
-    with pytest.raises(ValueError, match=r"no route on b/Town07\.xodr"):
+    with pytest.raises(ValueError, match=r"no route on the map b/Town07\.xodr: remove this map from --maps"):
         suite_parts(str(file), ["b/Town07.xodr"])
 
 
