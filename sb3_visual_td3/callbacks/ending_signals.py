@@ -24,7 +24,8 @@ EXIT_RESUMABLE = 75
 """Exit code of a run that a signal ended and that can be resumed: EX_TEMPFAIL ("try again") of ``sysexits.h``."""
 GRACE_S = 12.0
 """After a signal, the training ends without a new snapshot if its rollout does not end within this many seconds. By
-default Slurm sends SIGKILL 30 seconds after the signal, so enough time remains to write a snapshot that begins late."""
+default, Slurm sends SIGKILL 30 seconds after the signal. A snapshot that begins just before the limit then still has 18
+seconds."""
 # Windows has no SIGUSR1.
 DEFAULT_SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 

@@ -27,8 +27,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.runs.durable_files import BINARY, atomic_write
 
 _MAX_WAITING_BYTES = 64 << 20
-"""Number of bytes that one log file keeps in memory while the disk is full. Everything logged beyond this limit is
-dropped."""
+"""While the disk is full, each log file keeps at most this many bytes in memory. New entries beyond this limit are
+lost."""
 
 
 class Saver:

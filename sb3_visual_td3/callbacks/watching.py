@@ -78,7 +78,7 @@ class HealthWatch:
         return self._model._n_updates
 
     def set_forms(self, *forms: Form) -> None:
-        """Set the forms in which callbacks read the measurements; what no callback reads is not measured.
+        """Set the forms in which callbacks read; single measurements are kept only if a callback reads them.
 
         :param forms: one entry for each callback: ``"means"`` for averages, ``"points"`` for single measurements
         """
