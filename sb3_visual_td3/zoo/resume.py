@@ -126,8 +126,7 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
     except NoSnapshotError as error:
         if kept is None:
             raise NoSnapshotError(
-                f"{run_dir} cannot be continued: it has neither a snapshot nor a saved configuration. Train the run "
-                "again"
+                f"{run_dir} cannot be continued: it has no snapshot and no saved configuration. Train the run again"
             ) from error
         print(f"{run_dir} was killed before its first snapshot: it starts again")
         return kept, True

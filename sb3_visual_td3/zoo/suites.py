@@ -129,7 +129,7 @@ def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> 
     if maps is None:
         towns = ", ".join(sorted({str(route.town) for route in settings.given}))
         raise ValueError(
-            f"--suite {path}: --maps is missing; its routes are in {towns}, so give the maps of these towns"
+            f"--suite {path}: --maps is missing; give the maps of {towns}, where the routes of this file are"
         )
     parts = []
     for name in maps:
