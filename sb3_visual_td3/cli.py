@@ -281,7 +281,7 @@ def _evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--suite",
         help="set of routes to drive and score: lite-routes (on held-out maps), town01-train (with --maps "
-        "Town01.xodr), town02-test, or the path of a route file of CARLA's leaderboard (with --maps)",
+        "Town01.xodr), town02-test (with --maps Town02.xodr), or a route file of CARLA's leaderboard (with --maps)",
     )
     parser.add_argument(
         "--n-envs",

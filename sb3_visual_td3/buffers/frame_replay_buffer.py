@@ -297,7 +297,7 @@ class FrameReplayBuffer(ReplayBuffer):
             self.segment_ends[(self.pos - 1) % self.buffer_size] = True
 
     def get_state(self) -> dict[str, Any]:
-        """Return everything that samples and further transitions depend on, without a copy.
+        """Return the state that a resumed run needs to draw the same samples and to add transitions; nothing is copied.
 
         :return: plain data and views of the used part of the arrays
         """

@@ -334,7 +334,7 @@ class SnapshotCallback(BaseCallback):
             start = f"from step {self._last_saved:,}"
         print(
             f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code {EXIT_RESUMABLE}. "
-            f"When it is resumed, it continues {start}: {self._folder}",
+            f"When it is resumed, it continues {start}. Its snapshots are in {self._folder}",
             file=sys.stderr,
             flush=True,
         )

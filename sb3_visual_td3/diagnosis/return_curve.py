@@ -530,11 +530,10 @@ def _without_repeats(series: Series) -> Series:
 class _Experience(NamedTuple):
     """Hold the number of episodes and environment steps behind a curve.
 
-    An unknown number of episodes or steps is infinite, so it passes every required minimum.
-
     :param episodes_between: number of episodes between two points; None if it is not known.
-    :param n_episodes: number of episodes of the run; infinite if it is not known.
-    :param n_steps: number of environment steps of the run; infinite if it is not known.
+    :param n_episodes: number of episodes of the run; infinite if it is not known, so that it passes every minimum.
+    :param n_steps: number of environment steps of the run; infinite if it is not known, so that it passes every
+        minimum.
     """
 
     episodes_between: float | None

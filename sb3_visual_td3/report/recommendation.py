@@ -121,7 +121,7 @@ class _Run:
     logged: Mapping[str, Reading]
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
-        """Return a proposed change; None if the change does not apply, or if the run already has that value."""
+        """Fit the change that a diagnosis proposes to this run; None if it does not apply, or if the run has the value already."""
         # Some changes make sense for our environments only, such as their reward weights.
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None

@@ -61,8 +61,9 @@ def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
 def inert(text: str) -> str:
     """Escape text for a CSV cell, so that no spreadsheet evaluates the text as a formula.
 
-    An apostrophe is put before every sign with which a formula starts, such as ``=``. Names of tags come from event
-    files, and a stranger's event file could hold a tag that is a formula.
+    If a sign such as ``=`` or ``+`` is at the start of the text, or follows a separator such as ``;``, it could start a
+    formula. An apostrophe is put before such a sign. Names of tags come from event files, and a stranger's event file
+    could hold a tag that is a formula.
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
 

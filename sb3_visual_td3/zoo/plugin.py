@@ -369,8 +369,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     The differences from rl-zoo (2.9) are:
 
-    - without ``--conf-file``, our hyperparameter file of the algorithm is read if it has a block for the environment;
-      for VisualTD3 it is always read
+    - without ``--conf-file``, a stock algorithm uses our hyperparameter file if that file has a block for the
+      environment, and otherwise rl-zoo's file. VisualTD3 always uses our file
     - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
     - our ``learning_rate`` may be any schedule that VisualTD3 accepts
     - a misspelt hyperparameter is reported before anything is created; a run that cannot be set up leaves no RUN_DIR

@@ -127,8 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--carla-steering",
         action="store_true",
-        help="make vehicle.tesla.model3 steer as in CARLA, which the emulator's other vehicles always do (default: it "
-        "steers like the car of LiteDriving-v0)",
+        help="make vehicle.tesla.model3 steer as in CARLA (default: it steers like the car of LiteDriving-v0; the "
+        "emulator's other vehicles always steer as in CARLA)",
     )
     add("--realtime", action="store_true", help="run no faster than real time, even in synchronous mode")
     add("--cars", type=int, default=0, metavar="N", help="number of cars that the server drives itself, 0 to 100")

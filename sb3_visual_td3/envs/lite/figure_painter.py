@@ -62,7 +62,7 @@ class Figures(NamedTuple):
     posts: Sequence[Post] = ()
     people: Sequence[Person] = ()
     stop_bars: Sequence[NDArray[np.float64]] = ()
-    """Stop lines by their two ends, ``(2, 2)``: left and right."""
+    """Stop lines, each ``(2, 2)``: x and y of the left end, then of the right end."""
 
 
 NO_FIGURES = Figures()

@@ -1,4 +1,4 @@
-"""Read an OpenDRIVE map with CARLA's client, and print JSON: a closed route and the lanes, or the lane graph.
+"""Read an OpenDRIVE map with CARLA's client, and print its closed route and lanes, or its lane graph, as JSON.
 
 ``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
 aborts its process on some errors in a map. The file imports nothing of this package, so that it can run as a script.

@@ -140,7 +140,7 @@ class RoadNetwork(NamedTuple):
 
 
 REACH_M = 10.0
-"""Distance from the middle of a junction to the roads that end there (its arms). It is also the radius of the turns'
+"""Distance from the middle of a junction to the ends of its roads (its arms). It is also the radius of the turns'
 reference lines, because the arms meet at right angles."""
 
 
