@@ -121,7 +121,13 @@ class _Run:
     logged: Mapping[str, Reading]
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
-        """Fit the change that a diagnosis proposes to this run; None if it does not apply, or if the run has the value already."""
+        """Fit the change that a diagnosis proposes to this run.
+
+        :param proposed: the change
+        :param diagnosis: the diagnosis that proposes it, with its evidence
+        :return: the change with the old and the new value of this run; None if it does not apply, or if the run has the
+            new value already
+        """
         # Some changes make sense for our environments only, such as their reward weights.
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None

@@ -43,7 +43,8 @@ class Footways(NamedTuple):
     corners_m: NDArray[np.float64]
     """``(n_corners, 2)``: x and y."""
     quads: NDArray[np.int64]
-    """``(n_quads, 4)``: indices of corners, clockwise. The first two corners of a walkway's quadrangle lie at the road."""
+    """``(n_quads, 4)``: indices of corners, clockwise. In a quadrangle of a walkway, the first two corners lie at the
+    road."""
     beyond: NDArray[np.int64]
     """``(n_quads, 4)``: index of the neighbour beyond each side (from corner ``i`` to ``i + 1``); -1 if there is no
     neighbour."""
