@@ -35,13 +35,11 @@ MIN_LATE = 4
 """The noise of the last evaluations is estimated from the later half of all evaluations, but from no fewer than this
 many."""
 CLEARLY_ABOVE = 2.0
-"""A policy is clearly better than the baselines if it exceeds the best one by at least this many times the noise of a
-single evaluation (a standard deviation). The last evaluation counts as a jump if it exceeds all earlier evaluations by
-more than this many times their range."""
+"""A policy is clearly better than the baselines if its last evaluations exceed the best baseline by at least this many
+standard deviations of a single evaluation. ``_has_jumped`` uses the same factor in another comparison."""
 CLEAR_FALL = 1.5
-"""A policy counts as fallen if it ends below its best evaluation by at least this many times the noise of a single
-evaluation (a standard deviation). It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the
-baseline."""
+"""A policy counts as fallen if it ends below its best evaluation by at least this many standard deviations of a single
+evaluation. It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the baseline."""
 
 
 class Comparison(NamedTuple):
@@ -104,7 +102,10 @@ def compare_with_baselines(data: SeriesSet) -> Comparison | None:
 
 
 def _has_jumped(values: FloatArray) -> bool:
-    """Return whether the last evaluation is far above all earlier evaluations, compared with their range.
+    """Return whether the last evaluation is far above all earlier evaluations.
+
+    It must exceed the best earlier evaluation by more than ``CLEARLY_ABOVE`` times the range of earlier evaluations.
+    For example, after evaluations from 10 to 15, it must exceed 25.
 
     A policy that has just begun to learn shows such a jump. Only later evaluations show whether it keeps the new level.
 

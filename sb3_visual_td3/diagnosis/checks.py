@@ -147,7 +147,11 @@ def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_point
 
 
 def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if the actor's last losses are at most ``threshold`` times the largest |Q| of pairs in the replay buffer."""
+    """Pass if the actor's last |loss| is at most ``threshold`` times the largest |Q| of replayed state-action pairs.
+
+    If no Q value was logged, the check uses a high estimate of |Q| from the critic's loss. It can then fail, but it
+    cannot pass: the result is unknown instead.
+    """
     support = actor_loss_support(data)
     if support is None:
         return _unknown(*_missing(data, tags))
@@ -160,11 +164,15 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
 
 
 def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Fail if the actor's loss grows over the later half of the run and becomes far larger than the Q values.
+    """Fail if the actor's loss has grown by a large factor and is far larger than the Q values.
 
-    A loss that is far larger than the Q values also fails if it has grown a hundredfold over the whole run. Without Q
-    values, the result for a growing loss is unknown. A healthy loss grows too: its magnitude is the value of the
-    policy, which is near 0 at first and rises as the policy learns.
+    The growth is large if it reaches the factor ``threshold`` over the later half of the run, or the factor 100 over
+    the whole run. The loss is far larger than the Q values if it exceeds ``UNSUPPORTED`` times the largest |Q|. If no Q
+    value was logged, the check uses a high estimate of |Q| from the critic's loss. A growing loss cannot pass then:
+    unless it fails, the result is unknown.
+
+    Growth alone is no failure. The magnitude of a healthy loss is the value of the policy, which is near 0 at first and
+    rises as the policy learns.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:
@@ -190,9 +198,11 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 
 
 def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if Q neither jumps nor falls in the later half of the run by more than ``threshold`` times the largest |Q|.
+    """Pass if Q makes no large jump and no large fall in the later half of the run.
 
-    The largest |Q| of the whole run is used, or 1 if that is larger.
+    A jump is the difference between two neighbouring points, up or down. A fall is the decrease of the trend over the
+    whole later half. Both are large above ``threshold`` times the scale of Q. The scale is the largest |Q| of the whole
+    run, but at least 1.
     """
     missing = _missing(data, tags)
     if missing:
@@ -354,8 +364,8 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if a gap between Q values stays small, compared with the largest |Q|.
 
-    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q|. The first tag holds
-    the gap, and the second tag holds the Q values.
+    The median of |gap| over the last quarter must be at most ``threshold`` times the scale of Q. The scale is the
+    largest |Q|, but at least 1. The first tag holds the gap, and the second tag holds the Q values.
     """
     missing = _missing(data, tags[:2])
     if missing:

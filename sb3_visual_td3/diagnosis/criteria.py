@@ -332,7 +332,7 @@ class _Run:
         return f"needs tags that only {callback} logs, and it did not run"
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
-        """Return the tags of a criterion that a run of this kind can log."""
+        """Leave out the tags of a criterion that this kind of run cannot log, and return the others."""
         # A tag that such a run cannot log must not make a criterion unknown. Only flags that the run logged count here.
         absent: set[str] = set()
         if self.has_no_encoder:
@@ -379,15 +379,18 @@ class _Run:
         return "these weights are not trained"
 
     def needs(self, criterion: Criterion) -> bool:
-        """Return whether a run of this kind needs the criterion for a GO, however short the run is."""
+        """Return whether this run must pass the criterion for a GO, whatever the length of the run.
+
+        A criterion gives False if it has no tags, or if it applies only from a certain step on.
+        """
         is_certain = criterion.applies_from_step <= 0 and not self.is_exempt_from(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
 _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
-"""Kinds of checks that can block a GO even if no callback of this package ran, because they do not depend on the scale
-of the rewards. The run must have logged all tags of the criterion. SAC is an exception, because its loss contains an
-entropy term."""
+"""Kinds of checks that can block a GO without a callback of this package, because they do not depend on the scale of
+the rewards. The run must then have logged all tags of the criterion. For SAC, these checks need the callback, because
+SAC's actor loss contains an entropy term."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
 """Kinds of checks whose failure blocks a GO even in a very short run. Some of these checks take the length of the run
 into account themselves. Others are valid at any length: a NaN, for example, is a failure at any step."""

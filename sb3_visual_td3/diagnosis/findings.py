@@ -122,11 +122,11 @@ class SettingChange:
     :param fill: more keys for the run's mapping; each is added only if the run's mapping lacks it
     :param at_least: lower limit: if the run's value is smaller, this limit is proposed
     :param at_most: upper limit: if the run's value is larger, this limit is proposed
-    :param times: if the run's value is within both limits, this factor times the value is proposed
+    :param times: factor for a value within these limits: the run's value times this factor is proposed
     :param of_steps: raises the lower limit to this fraction of the run's environment steps. For example, 0.1 raises it
         to 5,000 for a run of 50,000 steps
-    :param of_steps_at_most: the lower limit after ``of_steps`` is never above this number of steps; None for the length
-        of the run
+    :param of_steps_at_most: the largest lower limit that ``of_steps`` may give, in environment steps; None for the
+        length of the run
     :param unless_set: propose the change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
     :param envs: propose the change for these environments only; empty: for all
@@ -153,9 +153,9 @@ class Cure:
     """Hold the changes that a rule recommends.
 
     :param changes: changes to the hyperparameter file
-    :param code: a sentence on the part of the cure that is not a setting, shown together with the changes
+    :param code: a sentence that says what to do beyond ``changes``, for example what to change in the training code
     :param code_in_visual_td3: the sentence that replaces ``code`` for a run of VisualTD3
-    :param if_nothing_to_change: a sentence for a run that already has these settings
+    :param if_nothing_to_change: the sentence for a run whose settings need none of the changes
     """
 
     changes: tuple[SettingChange, ...] = ()

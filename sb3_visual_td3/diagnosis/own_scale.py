@@ -41,9 +41,9 @@ public runs have this discount or a smaller one; event files do not contain it."
 MAX_Q_PER_RETURN = 10.0
 """If a time limit cuts the episodes, Q may exceed their returns, but never by more than this factor."""
 ENTROPY_BONUS = 10.0
-"""The entropy of SAC's policy is assumed to be at most this large, in nats. SAC adds the entropy, times the entropy
-coefficient, to every reward, so Q contains it. By default, SAC aims at an entropy of minus one nat per dimension of the
-action. The value covers the magnitude of this target for ten dimensions."""
+"""The |entropy| of SAC's policy is assumed to be at most this large, in nats. SAC adds the entropy, times the entropy
+coefficient, to every reward, so Q contains it. SAC's default target for the entropy is -1 nat per dimension of the
+action. The value is therefore large enough for actions with ten dimensions, whose target is -10 nats."""
 NORMALISED_Q = 50.0
 """A |Q| up to this value is always allowed, whatever the logged returns are. With VecNormalize, Q is of the order of
 10."""
@@ -59,9 +59,9 @@ third limit it is always a clear sign. The largest ratio of public runs that lea
 3.6."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
 """Limits for the critic's error (the square root of its loss), divided by the largest |return|. A ratio at or above
-the first limit is a weak sign of a diverged critic. At or above the second limit, where the error exceeds the return of
-a whole episode, it is a clear sign, unless the return shows learning. In runs that learned, the median ratio over any
-twentieth of the run was below 0.013; diverged runs reached 0.09 to 0.15."""
+``ERROR_NOTED`` is a weak sign of a diverged critic. A ratio at or above ``ERROR_CLEAR`` is a clear sign, unless the
+return shows learning: the error is then as large as the return of a whole episode. In runs that learned, the ratio
+stayed below 0.013. In diverged runs, it reached 0.09 to 0.15, which is a weak sign."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
 """Limits for the growth of the standard deviation of the policy's actions, as a factor. A factor at or above the first
 limit is a weak sign that the actions turn into noise. At or above the second limit it is a clear sign, unless the
@@ -89,11 +89,11 @@ class Sign:
     :param is_clear: whether this sign alone proves that the training is unstable; if False, the sign is weak.
     :param tag: the series that shows the sign.
     :param step: the step at which the sign is strongest; None if the whole run shows it.
-    :param value: the number that was compared with the limit.
-    :param threshold: the limit with which ``value`` was compared.
+    :param value: the measured number, such as a ratio.
+    :param threshold: the limit that ``value`` has crossed.
     :param words: the sign in words, with its numbers.
-    :param casts_doubt: matters only for a weak sign in a run that learns. If True, this sign alone makes the answer
-        "unknown". If False, the answer stays "yes" unless there is a second sign.
+    :param casts_doubt: whether this sign, if it is weak, is enough to doubt that a learning run is stable. If True,
+        the answer to "is it stable?" becomes "unknown". If False, a second sign is needed for that.
     """
 
     id: str
@@ -291,7 +291,8 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Check whether Q stays within the range that the run's returns allow.
 
     If no Q values were logged, the negated actor loss is used as Q. In SAC, Q may exceed the returns by the sum of the
-    entropy bonuses. Medians over a twentieth of the points are compared, not single points.
+    entropy bonuses. Single outliers do not count: the check uses the largest moving median of |Q|, and each median is
+    over a twentieth of the points.
     """
     scale = return_scale(data)
     q = q_series(data, kind)

@@ -24,14 +24,14 @@ FLOOR = 1.0
 critic are near 0, and any loss would be large compared with them."""
 
 UNSUPPORTED = 10.0
-"""The actor's loss counts as unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs. A
-healthy loss is about as large as Q. In two recorded feature leaks, it was 8e4 and 3e7 times as large. The criterion
-actor_loss_stable uses the same value."""
+"""The actor's loss is called unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs.
+The Q values are then too small to explain it. A healthy loss is about as large as Q. In two recorded feature leaks, the
+loss was 8e4 and 3e7 times as large. The criterion actor_loss_stable uses the same value."""
 
 Q_PER_TD_ERROR = 1000.0
 """If no Q was logged, the largest |Q| is estimated as this many times the critic's largest temporal-difference error.
-The factor is a high guess, to avoid false alarms. For example, an error of 1 gives a |Q| of 1,000, and only an actor's
-loss above 10,000 (``UNSUPPORTED`` times 1,000) is then unsupported."""
+The factor is a high guess, to avoid false alarms. For example, an error of 1 gives a |Q| of 1,000. Only an actor's loss
+above 10,000 is then too large to be explained by Q, because ``UNSUPPORTED`` is 10."""
 
 
 class QSupport(NamedTuple):
@@ -42,8 +42,9 @@ class QSupport(NamedTuple):
     :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q| of state-action pairs in the replay buffer, at least 1
-    :ivar first_unsupported_step: the step from which the loss is unsupported until the end of the run. If the loss
-        recovers before the end, this is the first step with an unsupported loss. None if there is no such step
+    :ivar first_unsupported_step: the step at which the loss became unsupported; None if it never did. If the loss is
+        unsupported at the end of the run, this is the step since which it has been so. If the loss has recovered by
+        then, this is the first unsupported step of the run
     :ivar estimated: whether ``q_scale`` was estimated from the critic's loss, because no Q was logged. Such an estimate
         can show that a loss is unsupported, but it cannot show that the loss is healthy.
     """
@@ -68,14 +69,15 @@ class QSupport(NamedTuple):
 
 
 def scale_value(scale: float) -> str:
-    """Return a scale of Q as text, and say so if the scale was raised to its minimum of 1.
+    """Return the scale of Q as text, such as "20" or "1 or less, so 1 is used instead".
 
-    For a scale of 1, the text is "at most 1 and counts as 1", because the largest |Q| may be smaller.
+    The scale is the largest |Q|, but at least 1. If the scale is 1, the largest |Q| may be smaller, and the text says
+    so.
 
-    :param scale: the largest |Q| of a run, or :data:`FLOOR` (1) if the largest |Q| is smaller
+    :param scale: the largest |Q| of a run, or 1 (:data:`FLOOR`) if the largest |Q| is smaller
     """
     if scale == FLOOR:
-        return f"at most {rounded(FLOOR)} and counts as {rounded(FLOOR)}"
+        return f"{rounded(FLOOR)} or less, so {rounded(FLOOR)} is used instead"
     return rounded(scale)
 
 

@@ -14,7 +14,8 @@ MIN_CONFIDENCE = 0.3
 """A diagnosis with a lower confidence is left out."""
 
 EXPLAINS_FROM = 0.5
-"""A cause with at least this confidence turns every diagnosis that it explains into a consequence."""
+"""If diagnosis A explains diagnosis B, and the confidence of A is at least this value, B is shown as a consequence of
+A."""
 
 _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 

@@ -43,23 +43,25 @@ Answer = Literal["yes", "no", "unknown"]
 # The thresholds on the effect size d. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)), which
 # is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
-"""A gain of at least ``CLEAR_GAIN`` standard deviations of one episode's return counts as learning, if it is more than
-chance. In a curve of fewer than ten points, the gain must be at least ``SURE_GAIN`` standard deviations."""
+"""A gain counts as learning if it is more than chance and at least ``CLEAR_GAIN`` standard deviations of the returns of
+single episodes. In a curve of fewer than ten points, the gain must be at least ``SURE_GAIN`` standard deviations."""
 LONE_GAIN = 5.0
-"""In a curve of ten to nineteen points, the first point alone may be an outlier. The curve therefore starts at the
-median of its first three points if its gain over the first point lies between ``NO_GAIN`` and this value, in standard
-deviations of one episode's return. For any other gain, it starts at its first point."""
+"""Decides where a curve of ten to nineteen points starts. Its gain over the first point is measured in standard
+deviations of the returns of single episodes. If the gain lies between ``NO_GAIN`` and this value, the first point may
+be an outlier, so the start is the median of the first three points. Otherwise, the start is the first point. After a
+gain above this value, the policy may have learned before the second point."""
 NO_GAIN = 1.0
-"""A gain below this many standard deviations of one episode's return may mean that the run does not learn. A
-curve with a larger gain gets the answer "no" only if it has fallen again."""
+"""The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
+single episodes. After a larger gain, the answer is "no" only if the curve has fallen again."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
 """A gain below ``CLEAR_GAIN`` can still count as learning. It must be at least ``LARGE_PART`` times the larger of
 |start| and |end|: for example, the return rises from 10 to 40, or from -40 to -10. It must also be at least
-``LEAST_GAIN`` standard deviations of one episode's return. A constant that is added to every reward changes what
-``LARGE_PART`` and ``SMALL_PART`` mean."""
+``LEAST_GAIN`` standard deviations of the returns of single episodes. The comparison with |start| and |end| has a
+limit: it gives another result if a constant is added to every reward."""
 SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning if it is also below this fraction of the larger of |start| and |end|.
-For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not."""
+For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not. The comparison has the same limit as
+``LARGE_PART``."""
 WANDER, SURE_WANDER = 3.0, 4.0
 """A change between two levels counts as more than chance if it exceeds ``WANDER`` times its noise, see
 ``_Noise.stands_out``. A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""
@@ -67,11 +69,12 @@ RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
 LARGE_FALL = 0.5
-"""If a run has lost at least this fraction of its gain, and the loss is more than chance, the answer to "is it
-learning?" is "no"."""
+"""If a curve has lost at least this fraction of its gain, and the fall is more than chance, the answer to "is it
+learning?" is "no". See ``NOTED_FALL`` for an example."""
 NOTED_FALL = 0.3
-"""If a run has lost at least this fraction of its gain, the answer to "is it learning?" is never "yes". The gain is
-measured at the best level of the curve."""
+"""If a curve has lost at least this fraction of its gain, the answer to "is it learning?" is never "yes". The gain is
+the best level of the curve minus its start. For example, a curve that rises from 0 to 100 and then falls to 70 has lost
+the fraction 0.3."""
 
 MIN_POINTS = 5
 """A series with fewer points is too short to judge. In many public runs of a million steps, SB3's EvalCallback logged
@@ -82,10 +85,11 @@ MIN_STEPS_FOR_NO = 10_000
 """A flat curve means "not learning" only if the run has at least this many environment steps, ``MIN_POINTS_FOR_NO``
 points and ``MIN_EPISODES_FOR_NO`` episodes. Otherwise the run is too short to say."""
 N_BLOCKS = 20
-"""The largest number of blocks into which a curve is divided to measure its slow noise, see ``block_wander``."""
+"""The largest number of blocks into which a curve is divided to measure its slow fluctuations, such as a drift of the
+policy, see ``block_wander``."""
 LONGEST_GAP = 0.2
-"""A gap between two points of more than this fraction of the curve's steps counts as a missing part. The curve may have
-changed there, so the answer is never "yes"."""
+"""A part of a curve counts as missing if a gap between two points is longer than this fraction of the curve's steps.
+The curve may have changed there, so the answer to "is it learning?" is never "yes"."""
 
 WRITTEN_TOGETHER = 0.9
 """Two tags count as logged together if they share this fraction of their steps, in the range where they overlap."""
@@ -94,9 +98,9 @@ SHORT_EPISODE = 3.0
 """If episodes become shorter than this many steps, a rise of the return does not show learning. Where rewards are
 negative, ending episodes early is enough to raise the return."""
 STILL_NEGATIVE = 0.5
-"""Decides whether a rise of a negative return may only come from longer episodes: the policy may have learned to stand
-still. This is assumed if episodes last at least twice as long, and the return keeps at least this fraction of its
-negative value. With 0.5, for example, a rise from -100 to -60 shows no learning."""
+"""A rise of a negative return does not show learning if episodes last at least twice as long, and the return keeps at
+least this fraction of its negative value. The policy may then have learned only to stand still. With 0.5, for example,
+a rise from -100 to -60 does not show learning."""
 LONG_EPISODE = 1000.0
 """Number of steps that an episode is assumed to last if no lengths are logged: the time limit of most benchmark
 tasks."""
@@ -131,7 +135,8 @@ class ReturnCurve:
     :param peak_step: the step in the middle of the points that give ``peak``; None if the curve is too short.
     :param first_step: the step of the first point; None if the curve is too short.
     :param last_step: the step of the last point; None if there is no point.
-    :param gain: ``late - start``, in standard deviations of one episode's return; NaN if the curve is too short.
+    :param gain: ``late - start``, in standard deviations of the returns of single episodes; NaN if the curve is too
+        short.
     :param lost: fraction of the gain at the peak that is lost at the end, ``(peak - late) / (peak - start)``.
     :param still_rising: whether the last third rises to the best level so far.
     :param reasons: the deciding facts, in words.
@@ -173,7 +178,7 @@ class Learning:
 
 
 def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between: float | None = None) -> float:
-    """Estimate the standard deviation of one episode's return from the differences of neighbouring points.
+    """Estimate the standard deviation of the returns of single episodes from differences of neighbouring points.
 
     Neighbouring points come from almost the same policy, so their difference contains the noise and hardly any of the
     trend. For normal noise, the 68 % quantile of the absolute difference is sqrt(2) times the standard deviation of the
@@ -197,11 +202,11 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
 
 
 def block_wander(values: FloatArray) -> float:
-    """Estimate how much slow noise moves the medians of consecutive parts of a curve, called blocks.
+    """Estimate how much slow fluctuations move the medians of consecutive parts of a curve, called blocks.
 
     Second differences of the block medians cancel a steady trend, and the median over the blocks cancels single jumps.
-    Slow noise, such as the drift of the policy, is not cancelled: it moves whole blocks up or down, and so it raises
-    the result.
+    Slow fluctuations, such as a drift of the policy, are not cancelled. They move whole blocks up or down and thus
+    raise the result.
 
     :param values: the values of the curve, ``(n,)``, finite, with ``n >= 5``.
     :return: standard deviation of the median of a block.
@@ -444,9 +449,12 @@ class _Noise(NamedTuple):
     def is_no_gain(self, start: float, level: float) -> bool:
         """Return whether the rise from ``start`` to ``level`` is too small to show that anything was learned.
 
-        A rise of at least the spread of single episodes (``NO_GAIN``) is large enough. A smaller rise is large enough
-        only if it is at least a third of the larger of |start| and |level| (``SMALL_PART``), and more than chance. A
-        decline always gives True.
+        A rise below the spread of single episodes (``NO_GAIN``) is too small in two cases:
+
+        - It is below a third of the larger of |start| and |level| (``SMALL_PART``).
+        - It is no more than chance.
+
+        Every decline is too small. A rise of at least the spread never is.
         """
         gain = level - start
         if gain >= NO_GAIN * self.spread:
@@ -469,9 +477,9 @@ def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
     - A curve of fewer than ten points starts at its first point.
-    - A curve of ten to nineteen points also starts at its first point. There is one exception: if it ends ``NO_GAIN``
-      to ``LONE_GAIN`` times ``spread`` above its first point, it starts at the median of its first three points,
-      because a single point may be an outlier.
+    - A curve of ten to nineteen points usually starts at its first point. There is one exception: if the rise from the
+      first point to ``late`` lies between ``NO_GAIN * spread`` and ``LONE_GAIN * spread``, the first point may be an
+      outlier. The curve then starts at the median of its first three points.
     - A curve of twenty or more points starts at the median of its first points, see :func:`_n_first`.
 
     :param values: the values of the curve
@@ -549,7 +557,10 @@ class _Experience(NamedTuple):
         return min(max(between, 1.0), averaged_over)
 
     def episodes_in(self, n_points: int, averaged_over: int) -> float:
-        """Return how many different episodes go into several consecutive points, each the mean of many episodes.
+        """Return the number of different episodes behind several consecutive points of a moving mean.
+
+        Neighbouring points share episodes, and every episode counts once. For example, two means over 100 episodes
+        contain 110 different episodes if 10 episodes are new in the second mean.
 
         :param n_points: number of points
         :param averaged_over: number of episodes in each point's mean
@@ -557,7 +568,7 @@ class _Experience(NamedTuple):
         return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
 
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
-        """Return the standard error of the rise over the last third of a curve, in units of the spread of one episode.
+        """Return the standard error of a curve's rise over its last third, in units of the spread of single episodes.
 
         The rise is the difference of two levels, each the median of ``window`` points. Both levels may contain the same
         episodes, because each point averages many episodes. The noise of a common episode is the same in both levels,
@@ -754,10 +765,11 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
 
 
 def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None, int | None]:
-    """Return the first and the last step of the episode lengths that were logged together with a series of returns.
+    """Return the first and the last step at which episode lengths were logged.
 
-    The x-axis of returns that other code logged may count anything. Lengths that were logged at the same steps have the
-    same x-axis. If the lengths begin before the returns or end after them, a part of the returns is missing.
+    The caller compares these steps with the steps of the returns. If the lengths begin earlier or end later, a part of
+    the returns is missing. Both series must have been logged together, at the same steps: only then is it certain that
+    their x-axes count the same quantity.
 
     :return: the first and the last step; None for both if the lengths were not logged together with the returns
     """

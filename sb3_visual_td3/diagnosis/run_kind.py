@@ -67,7 +67,7 @@ _MARKS: Sequence[_Mark] = [
 def recognise(names: Iterable[str]) -> RunKind:
     """Return the kind of algorithm that made a run.
 
-    :param names: tags of the run, in the names of SB3, sb3-contrib, CleanRL, this package or any other code.
+    :param names: tags of the run, as they were logged by SB3, sb3-contrib, CleanRL, this package or any other code.
     """
     return _recognised(tuple(names))
 

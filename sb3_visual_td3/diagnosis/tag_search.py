@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 ROLLOUT_WINDOW = 100
-"""Number of episodes that a mean training return is assumed to average. SB3 averages ``rollout/ep_rew_mean`` over the
-last 100 episodes (``stats_window_size``)."""
+"""A logged mean of training returns is assumed to be the mean over this many episodes. SB3 averages
+``rollout/ep_rew_mean`` over the last 100 episodes (``stats_window_size``)."""
 EVALUATION_EPISODES = 5
-"""Number of episodes that a mean evaluation return is assumed to average. SB3's EvalCallback plays five episodes by
-default; event files do not contain the number."""
+"""A logged mean of evaluation returns is assumed to be the mean over this many episodes. SB3's EvalCallback plays five
+episodes by default. Event files do not contain the number."""
 
 EPISODE_WORDS = frozenset(
     ["episode", "episodes", "episodic", "ep", "eps", "epi", "epoch", "rollout", "traj", "trajectory"]
@@ -45,7 +45,7 @@ class ReturnTag(NamedTuple):
     :param name: the logged name.
     :param source: "evaluation" if the policy acts without exploration, otherwise "training".
     :param rank: quality of the evidence; smaller is better.
-    :param averaged_over: number of episodes that one point probably averages: SB3's default if the name says that the
+    :param averaged_over: assumed number of episodes in the mean of one point: SB3's default if the name says that the
         points are means, otherwise 1.
     """
 

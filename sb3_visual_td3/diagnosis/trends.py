@@ -17,7 +17,7 @@ MAX_POINTS_FOR_SLOPE = 128
 """A series with more points is reduced to the medians of this many bins before its pairwise slopes are computed."""
 
 SMALLEST = 5e-324
-"""The smallest positive double. It keeps a millionth of a tiny value from becoming 0, which has no logarithm."""
+"""The smallest positive double. ``growth_factor`` raises a 0 to at least this value, because 0 has no logarithm."""
 
 
 def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
@@ -53,6 +53,7 @@ def growth_factor(series: Series) -> float:
     largest = finite.abs_max()
     if not largest > 0:
         return float("nan")
+    # If the largest magnitude is tiny, a millionth of it underflows to 0.
     logs = np.log(np.maximum(np.abs(finite.values), max(largest * 1e-6, SMALLEST)))
     steps = finite.offsets
     # exp(709.8) is the largest double: the limit keeps the factor finite.

@@ -27,8 +27,8 @@ EVIDENCE_LEVELS: tuple[EvidenceLevel, ...] = ("thin", "standard", "full")
 EARLY_STEPS = 2_000
 """A run with fewer environment steps is too short for a verdict, unless a value is not finite."""
 EARLY_UPDATES = 500
-"""An off-policy run with fewer updates than this is also too short for a verdict. This limit does not apply from 10,000
-environment steps on. A run of that length with so few updates has wrong settings, so it is judged."""
+"""An off-policy run of fewer than 10,000 environment steps is too short for a verdict if it made fewer updates than
+this. A longer run is judged even with fewer updates, because its settings must then be wrong."""
 
 
 class Answers(NamedTuple):

@@ -41,7 +41,7 @@ def _discover() -> dict[str, Rule]:
                 find=module.diagnose,
             )
         except AttributeError as error:
-            raise TypeError(f"{module.__name__} is not a complete rule: {error}; define it in the module") from error
+            raise TypeError(f"{module.__name__} is not a complete rule: {error}; define this name") from error
         if rule.id != module_info.name:
             raise TypeError(
                 f"{module.__name__} has ID={rule.id!r}; expected the name of its file, {module_info.name!r}"

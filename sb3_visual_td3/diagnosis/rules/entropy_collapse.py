@@ -39,9 +39,9 @@ MIN_POINTS = own_scale.MIN_POINTS
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the entropy or the standard deviation of the actions at the end with the start.
+    """Compare the entropy (or the standard deviation of the actions) at the end of the run with its first value.
 
-    Only on-policy runs whose return does not show learning are judged.
+    The rule judges only on-policy runs. It leaves out runs whose return shows learning.
     """
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None

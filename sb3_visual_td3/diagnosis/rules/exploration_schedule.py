@@ -58,7 +58,8 @@ MIN_POINTS = 10
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for exploration that turns into pure noise, ends too early or never ends, unless the run clearly learns.
 
-    A growing standard deviation of the policy, the noise of the actions and the epsilon show these faults.
+    The rule reads three logged quantities: the standard deviation of the policy's actions (only in on-policy runs), the
+    scale of the action noise, and epsilon.
     """
     learning = judge_learning(data).answer
     if learning == "yes":

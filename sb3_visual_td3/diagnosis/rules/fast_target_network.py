@@ -62,9 +62,9 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     Only off-policy runs are judged. A run whose return shows learning is left out, and so is a run whose Q values could
     come from normalised rewards.
 
-    Event files of Stable-Baselines3 do not contain the number of updates. Updates begin after the last point that has a
-    return but no Q, and usually there is at most one for each environment step. So the number of environment steps
-    since that point serves as the largest possible number of updates.
+    If the number of updates is not known, as in event files of Stable-Baselines3, the rule uses an upper limit. The
+    updates usually begin after the last return that was logged before the first Q. There is usually at most one update
+    per environment step. The limit is therefore the number of environment steps between this return and this Q.
     """
     kind = recognise(data.names())
     returns, length_tag = find_returns(data.names()), find_lengths(data.names())
@@ -109,7 +109,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _updates_before(data: SeriesSet, q: Series, returns: Series) -> float:
-    """Return the largest possible number of updates before the first point of Q."""
+    """Return the number of updates before the first point of Q, or an upper limit if the number was not logged."""
     _, counted = aligned(q, data["train/n_updates"])
     if len(counted):
         return float(counted.values[0])

@@ -6,9 +6,10 @@ beyond any Q on replayed pairs, while the critics stay calm and the gradient of 
 saturated). The encoder's gradient grows with the loss, unless the norms were taken after clipping.
 
 The gradients show the leak long before the loss does. Where the loss acts through the action alone, every gradient that
-reaches the encoder has passed through the head, and the two norms have the same order of magnitude: the ratio of head
-to encoder was 1 to 10 with a correct loss, even in policies that were failing. With the leak it was 0.02 to 0.1 in the
-first updates, and fell to 0 within a hundred updates.
+reaches the encoder has passed through the head, so the two norms have the same order of magnitude. With a correct loss,
+the norm of the head was between 1 and 10 times the norm of the encoder, even in policies that were failing. With the
+leak, it was between 0.02 and 0.1 times the norm of the encoder in the first updates, and fell to 0 within a hundred
+updates.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ CURE = Cure(
 MIN_POINTS = 5
 HEAD_BYPASSED = 0.02
 """The actor's loss bypasses the actor's head if the gradient norm of the head is at most this fraction of the gradient
-norm of the actor's encoder (medians of the last points). With a feature leak, the ratio was 0.02 to 0.1 at first and
-then 0. With a correct loss, it was 1 to 10."""
+norm of the actor's encoder (medians of the last points). With a feature leak, the ratio was between
+0.02 and 0.1 at first and then 0. With a correct loss, it was between 1 and 10."""
 
 ENCODER_NEGLIGIBLE = 1e-3
 """The gradients are not judged if the gradient norm of the actor's encoder is at most this fraction of the gradient

@@ -67,9 +67,10 @@ learned. The rate is judged only if the sizes of the optimizer's steps were not 
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the norms of optimizer steps and weights in each parameter group; report the group with the surest sign.
+    """Compare the norms of optimizer steps and weights, and report the group with the strongest evidence.
 
-    If no ratio of these norms was logged, check the logged learning rates of each network instead.
+    The strongest evidence gives the highest confidence. If no ratio of these norms was logged, check the logged
+    learning rates of each network instead.
     """
     ratios = [series for tag in tags.UPDATE_RATIO.values() if len(series := data[tag].finite)]
     found = [d for series in ratios if (d := _judge(data, series)) is not None]

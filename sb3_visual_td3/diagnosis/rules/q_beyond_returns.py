@@ -64,8 +64,8 @@ because the log does not contain the discount; the rule assumes 0.99."""
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare Q with the largest returns; if Q is not logged, the negated actor loss is used instead.
 
-    Medians of Q over a twentieth of the points are compared, not single points. A run whose return shows learning is
-    not reported, unless the ratio is extreme.
+    Single outliers do not count: the rule uses the largest moving median of |Q|, and each median is over a twentieth of
+    the points. A run whose return shows learning is not reported, unless the ratio is extreme.
     """
     kind = recognise(data.names())
     if kind.family not in (Family.OFF_POLICY, Family.VALUE_BASED):

@@ -52,13 +52,13 @@ For comparison, the largest |reward| was 20 to 130 in the CARLA run that started
 environments of this package."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""If the rewards have jumped (see ``JUMPED``), they are too large from this value on, instead of ``LARGE``. The value
-is a guess."""
+"""After a jump of the rewards (see ``JUMPED``), they are too large if the largest |reward| of the last points is at
+least this value. The limit ``LARGE`` then does not matter. The value is a guess."""
 
 JUMPED = 100.0
-"""The rewards have jumped if the largest |reward| is at least this many times as large as before. The medians over the
-last points and over the earlier half of the run are compared. A factor of ten is normal: a first accident, for example,
-among rewards of 1."""
+"""The rewards have jumped if the largest |reward| is at least this many times as large as before. The rule takes the
+median of the largest |reward| over the last points, and divides it by the median over the earlier half of the run. A
+factor of ten is normal: for example, usual rewards are 1, and the first accident gives -10."""
 
 LARGE_GRADIENT = 10_000.0
 """The confidence is higher if the gradient norm of a critic is also above this value (median of the last points). The

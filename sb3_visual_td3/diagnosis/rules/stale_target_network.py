@@ -52,16 +52,17 @@ MAX_Q_PER_REWARD = 2.0
 step. In a healthy run, Q contains the rewards of many steps."""
 
 SETTLED = 0.3
-"""The critic's values have settled if its error is at most this fraction of the average reward of a step. With tau = 0,
-the fraction was 0.003."""
+"""The critic's values have settled if its error is at most this fraction of the average reward of a step. In a run
+with tau = 0, whose targets never moved, the fraction was 0.003."""
 
 FEWEST_STEPS = 10_000.0
 """A run with fewer environment steps is not judged, because its critic may still learn to predict more than the next
 reward."""
 
 SHORTEST_EPISODE = 20.0
-"""A run is not judged if its median episode has fewer steps than this. In short episodes, only few rewards follow a
-step, and a Q of twice the average reward may be correct."""
+"""A run is not judged if its median episode has fewer steps than this. The rule looks for a |Q| of at most
+``MAX_Q_PER_REWARD`` average rewards. In short episodes, such a small |Q| may be correct, because only a few rewards
+follow a step."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -70,7 +70,7 @@ episode that a small Q may be correct."""
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the step of the first loss with the length of the run, and the number of updates with the steps.
 
-    Only off-policy runs whose return shows that they do not learn are judged.
+    The rule judges only off-policy runs for which the answer to "is it learning?" is "no".
     """
     n_steps = environment_steps(data)
     if recognise(data.names()).family is not Family.OFF_POLICY or n_steps is None or n_steps < FEWEST_STEPS:

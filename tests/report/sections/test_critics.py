@@ -42,7 +42,7 @@ def test_small_q_values_are_held_against_one() -> None:
     found = critics(of(q1=[0.1], q2=[0.2]))
     assert found.twins is not None
     assert found.twins.scale == 1.0
-    said = "10 % of the largest |Q|, which is at most 1 and counts as 1. The largest difference is 0.1, at step "
+    said = "10 % of the largest |Q|, which is 1 or less, so 1 is used instead. The largest difference is 0.1, at step "
     assert said in text(told(found))
     assert "of the largest |Q|, which is 2. " in text(told(critics(of(q1=[1.0], q2=[2.0]))))
 
