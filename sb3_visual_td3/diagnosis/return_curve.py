@@ -57,11 +57,11 @@ LARGE_PART, LEAST_GAIN = 0.75, 0.5
 """A gain below ``CLEAR_GAIN`` can still count as learning. It must be at least ``LARGE_PART`` times the larger of
 |start| and |end|: for example, the return rises from 10 to 40, or from -40 to -10. It must also be at least
 ``LEAST_GAIN`` standard deviations of the returns of single episodes. The comparison with |start| and |end| has a
-limit: it gives another result if a constant is added to every reward."""
+weakness: adding a constant to every reward changes its result."""
 SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning if it is also below this fraction of the larger of |start| and |end|.
-For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not. The comparison has the same limit as
-``LARGE_PART``."""
+For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not. The comparison has the same
+weakness as the one with ``LARGE_PART``."""
 WANDER, SURE_WANDER = 3.0, 4.0
 """A change between two levels counts as more than chance if it exceeds ``WANDER`` times its noise, see
 ``_Noise.stands_out``. A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""
@@ -89,7 +89,7 @@ N_BLOCKS = 20
 policy, see ``block_wander``."""
 LONGEST_GAP = 0.2
 """A part of a curve counts as missing if a gap between two points is longer than this fraction of the curve's steps.
-The curve may have changed there, so the answer to "is it learning?" is never "yes"."""
+The curve may have changed there, so the answer to "is it learning?" is then never "yes"."""
 
 WRITTEN_TOGETHER = 0.9
 """Two tags count as logged together if they share this fraction of their steps, in the range where they overlap."""
