@@ -100,7 +100,7 @@ def check_choice(name: str, value: object, choices: Sequence[str | None]) -> Non
     """
     # The type is checked first: ``value in choices`` fails for an array, whose comparison is not a single bool.
     if not (value is None or isinstance(value, str)) or value not in choices:
-        raise ValueError(f"{name}={value!r}: expected one of {list(choices)}; choose from these")
+        raise ValueError(f"{name}={value!r}: expected one of {list(choices)}")
 
 
 def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: str | None = None) -> tuple[str, ...]:

@@ -216,8 +216,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             return None
         if not self._backend.has_routes or set(options) != {"route"}:
             raise ValueError(
-                f"options={options!r}: expected no options, or {{'route': n}} on routes to a goal; choose maps when "
-                "the environment is made"
+                f"options={options!r}: expected no options; only an env with routes to a goal accepts an option, "
+                "{'route': n}. To choose maps, make the env with maps=..."
             )
         return check_count("options['route']", options["route"], 0, 2**63 - 1)
 

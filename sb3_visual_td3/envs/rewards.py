@@ -74,8 +74,7 @@ def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardW
         return replace(REWARD_SETS["balanced"], **reward)
     if not isinstance(reward, str) or reward not in REWARD_SETS:
         raise ValueError(
-            f"reward={reward!r}: expected one of {sorted(REWARD_SETS)}, a RewardWeights, or a mapping of weights; "
-            "choose from these"
+            f"reward={reward!r}: expected one of {sorted(REWARD_SETS)}, a RewardWeights, or a mapping of weights"
         )
     return REWARD_SETS[reward]
 

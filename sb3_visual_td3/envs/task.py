@@ -226,7 +226,7 @@ class DrivingTask:
         """Continue an episode from a saved state.
 
         :param saved: the state that ``get_state`` returned.
-        :param state: the vehicle at that moment.
+        :param state: the vehicle at the time of ``get_state``.
         """
         self.reset(state)
         self.n_steps = saved["n_steps"]

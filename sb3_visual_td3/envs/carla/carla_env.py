@@ -49,7 +49,8 @@ class CarlaDrivingEnv(DrivingEnv):
     tries this for up to ``patience_s`` seconds.
 
     :param host: name or address of the machine that runs CARLA.
-    :param port: the port of a running server; or a list of ports, of which each environment takes one for itself.
+    :param port: the port of a running server, or a list of ports. From a list, each environment takes a port that no
+        other environment uses.
     :param command: the command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``. ``{port}`` in
         the command stands for the port. If the command has no ``{port}``, ``-carla-rpc-port=PORT`` is appended. Each
         environment starts its own simulator, on the first free port from ``port`` on. ``None`` connects to a running
@@ -246,13 +247,13 @@ class CarlaDrivingEnv(DrivingEnv):
         """Start an episode. If the simulator has failed, reconnect to it or restart it first.
 
         :param seed: new seed of the environment's random stream; ``None`` continues the stream.
-        :param options: must be empty.
+        :param options: as in ``DrivingEnv.reset``.
         :return: the first observation and the info.
-        :raises ValueError: if ``options`` is not empty.
-        :raises SimulatorUnusableError: if the simulator cannot be used as requested, or if a simulator that has failed
-            does not come back within ``patience_s``. If this environment has never reached a simulator, it does not
-            wait for ``patience_s``, but raises this error as soon as nothing listens on the port, the program that it
-            has started ends by itself, or that program does not listen within ``start_timeout_s``.
+        :raises ValueError: if ``options`` contains anything else.
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested, or if it does not come back within
+            ``patience_s`` after a failure. An environment that has never reached a simulator gives up earlier. Without
+            ``command``, it raises this error at once if nothing listens on the port. With ``command``, it raises this
+            error when the simulator ends, or when nothing listens on the port after ``start_timeout_s``.
         """
         # Keep the state of the random stream, so that a retry draws the same start: failures do not change the
         # episodes.

@@ -45,8 +45,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int | Sequence[int] = DEFAULT_PORT
-    """The port of a running server, or a list of ports, of which each environment takes one that no other environment
-    uses. With ``command``: the first port to try."""
+    """The port of a running server. From a list of ports, each environment takes a port that no other environment uses.
+    With ``command``: the first port to try."""
     command: str | None = None
     """The command that starts the simulator; None connects to a running simulator."""
     timeout_s: float = 10.0
@@ -105,7 +105,7 @@ class CameraMount:
     image_size: int = 84
     """Height and width of a frame as the policy sees it, in pixels."""
     grayscale: bool = True
-    """Whether frames are grey; otherwise they are RGB."""
+    """True for grey frames, False for RGB frames."""
     width: int | None = None
     """Width of the image that the simulator renders, in pixels; None for ``image_size``."""
     height: int | None = None
@@ -159,7 +159,7 @@ class VehicleChoice:
     def __post_init__(self) -> None:
         for name in ("blueprint", "role_name"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected a text that is not empty; give a name")
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a non-empty string; give a name")
         if not self.blueprint.startswith("vehicle."):
             raise ValueError(
                 f"blueprint={self.blueprint!r}: expected the id of a vehicle, such as 'vehicle.tesla.model3'"

@@ -354,7 +354,7 @@ def image_message(
 
     :param sensor: the camera.
     :param scene: the map to draw.
-    :param sky: the light and haze; None for a clear day.
+    :param sky: the effect of the weather on light and colours; None on a clear day, which has no effect.
     :param things: all vehicles and walkers.
     :param tick: the number of the tick, which seeds the rain.
     :param roadside: the traffic lights and signs; None for a map without them.
@@ -396,9 +396,9 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
 
 
 def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
-    """Return False for a visible actor that the embedded world's camera cannot draw, such as a truck; otherwise True.
+    """Return whether the embedded world's camera can draw an actor, or may leave the actor out.
 
-    An actor is invisible if it has no shape or is too far away.
+    The camera cannot draw a truck, for example. Actors without a shape and actors too far away may be left out.
     """
     if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
         return True
@@ -475,7 +475,7 @@ def _free_image(
     :param size: height and width.
     :param sensor: the camera.
     :param scene: the map to draw.
-    :param sky: the light and haze; None for a clear day.
+    :param sky: the effect of the weather on light and colours; None on a clear day, which has no effect.
     :param things: the vehicles and walkers that the camera may see.
     :param tick: the number of the tick, which seeds the rain.
     """

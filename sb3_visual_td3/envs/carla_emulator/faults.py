@@ -27,16 +27,17 @@ class Fault(NamedTuple):
 
     kind: str
     tick: int = 0
-    """The tick at which the fault happens; its period in ticks if it repeats; 0 if it is active from the start."""
+    """For a fault that happens once, the number of the tick. For a fault that repeats, the number of ticks from one
+    occurrence to the next. 0 for a fault that is active from the start."""
     repeats: bool = False
-    """Whether the fault happens at every ``tick``-th tick."""
+    """True for a fault that happens at every ``tick``-th tick."""
     amount: float | None = None
-    """How long the fault lasts in seconds, or how many images or spawns it affects, depending on its kind. None for the
+    """Duration in seconds, or number of affected images or spawns, depending on the kind of fault. None for the
     default of :meth:`ActiveFaults.activate`."""
 
     @property
     def is_active_from_start(self) -> bool:
-        """Return whether the fault has no tick; it is then active from the start of the server."""
+        """Return whether the fault is active from the start of the server."""
         return self.tick == 0
 
     def is_due(self, tick: int) -> bool:

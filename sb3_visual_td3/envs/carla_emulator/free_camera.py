@@ -38,7 +38,7 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Define which pixels of some picture rows are drawn from one resolution of the ground raster.
+    """Describe a group of picture rows, and the pixels in it that are drawn from one level of the ground raster.
 
     The picture is drawn at twice the camera's resolution. The ground raster is stored at several resolutions, called
     levels, as in a mipmap.

@@ -55,15 +55,15 @@ class EmulatorSettings:
     seed: int = 0
     """The seed of the cars that the server drives itself."""
     has_carla_steering: bool = False
-    """Whether ``vehicle.tesla.model3`` has CARLA's steering; if not, it steers like the embedded world's car."""
+    """True if ``vehicle.tesla.model3`` steers as in CARLA, False if it steers like the embedded world's car."""
     is_quiet: bool = False
-    """Whether to print no reports of unsupported calls, refused connections and errors."""
+    """True suppresses the reports of unsupported calls, refused connections and errors."""
 
 
 class Console:
     """Print lines on standard error, at a limited rate, so that a faulty client cannot flood the terminal.
 
-    :param is_quiet: whether to print nothing at all.
+    :param is_quiet: True to print nothing.
     """
 
     def __init__(self, is_quiet: bool) -> None:
@@ -96,8 +96,8 @@ class Acceptor:
     """Accept connections, and refuse them while the process has no file descriptors left.
 
     A pending connection that is not accepted would make the selector return again and again. To refuse a connection,
-    the server must accept and close it, which takes a file descriptor. The acceptor therefore keeps an unused socket
-    open, and closes it when a connection must be refused.
+    the server must accept and close it, which takes a file descriptor. The acceptor therefore keeps a spare socket
+    open. When no descriptor is left, it closes the spare socket and refuses the connection with the free descriptor.
 
     :param listener: a listening socket.
     :param console: console to which refusals are reported.
@@ -129,7 +129,7 @@ class Acceptor:
         return connection
 
     def close(self) -> None:
-        """Close the unused socket that is kept for refusing connections."""
+        """Close the spare socket, which the acceptor keeps only to be able to refuse connections."""
         if self._reserve is not None:
             self._reserve.close()
 
@@ -287,7 +287,9 @@ def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
             if port:
                 raise
             # The system chose a port whose neighbour is in use: try another port.
-    raise OSError("no two neighbouring ports are free, one for calls and one for streams; stop other servers")
+    raise OSError(
+        "found no two neighbouring free ports: one is needed for calls and the next for streams; stop other servers"
+    )
 
 
 def _listener(host: str, port: int) -> socket.socket:

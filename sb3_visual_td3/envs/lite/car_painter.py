@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.lite.weather import Sky
 from sb3_visual_td3.envs.road.collision import OrientedBox
 
 PAINTS = ((225, 75, 60), (80, 135, 220), (225, 225, 220), (16, 18, 22), (215, 170, 50), (150, 160, 165))
-"""Red, green and blue of each paint; each stands out from asphalt, also in grey."""
+"""Colours of the cars as red, green and blue. Each colour stands out from the asphalt, also in a grey picture."""
 CAR_HEIGHT_M = 1.45
 MAX_DISTANCE_M = 90.0
 """Cars at this distance or farther away are not drawn."""
@@ -78,7 +78,7 @@ def paint_cars(
     :param paints: index into ``PAINTS`` for each car.
     :param pose: x, y and yaw of the vehicle that carries the camera.
     :param lens: the camera's projection.
-    :param sky: the light; ``None`` on a clear day.
+    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
     """
     x_m, y_m, yaw_rad = pose
     cos_yaw, sin_yaw = math.cos(yaw_rad), math.sin(yaw_rad)
@@ -106,7 +106,7 @@ class _CarPainter:
 
     :param frame: the picture to draw into, in place.
     :param lens: the camera's projection.
-    :param sky: the light; ``None`` on a clear day.
+    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
     :param forward_m: distance of the car's centre ahead of the camera, in metres.
     :param left_m: distance of the car's centre to the left of the camera, in metres.
     :param turn_rad: direction of the car relative to the camera's direction, in radians.

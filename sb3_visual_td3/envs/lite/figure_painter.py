@@ -94,7 +94,7 @@ def paint_scene(
     :param figures: traffic lights, stop lines and pedestrians.
     :param pose: x, y and yaw of the vehicle that carries the camera.
     :param lens: the camera's projection.
-    :param sky: the light and haze; ``None`` on a clear day.
+    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
     """
     painter = _Painter(frame, pose, lens, sky)
     for bar in figures.stop_bars:
@@ -123,7 +123,7 @@ class _Painter:
     :param frame: the picture to draw into, in place.
     :param pose: x, y and yaw of the vehicle that carries the camera.
     :param lens: the camera's projection.
-    :param sky: the light; ``None`` on a clear day.
+    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
     """
 
     def __init__(self, frame: NDArray[np.uint8], pose: tuple[float, float, float], lens: Lens, sky: Sky | None) -> None:

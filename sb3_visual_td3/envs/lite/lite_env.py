@@ -63,8 +63,8 @@ class RestorableDrivingEnv(DrivingEnv):
         expected = (self.frame_stack, *self._backend.frame_shape)
         if state.get("format") != STATE_FORMAT or frames.shape != expected:
             raise ValueError(
-                f"a state of format {state.get('format')!r} with frames {frames.shape}: expected format "
-                f"{STATE_FORMAT} with frames {expected}; make the env with the settings of the saved env"
+                f"the state has format {state.get('format')!r} and frames of shape {frames.shape}: expected format "
+                f"{STATE_FORMAT} and frames of shape {expected}; make the env with the settings of the saved env"
             )
         # The world is restored first, because the task takes the vehicle's state from the world.
         self._backend.set_state(state["world"])

@@ -44,7 +44,7 @@ class VehicleSettings:
     drag_per_s: float = 0.25
     """Drag divided by the speed: the deceleration in m/s^2 per m/s of speed."""
     max_lateral_mps2: float = 7.0
-    """Lateral acceleration that the tyres can carry; about 0.7 g, as on dry asphalt."""
+    """Largest lateral acceleration that the tyres can produce; about 0.7 g, as on dry asphalt."""
 
     def __post_init__(self) -> None:
         for setting in fields(self):

@@ -36,7 +36,7 @@ class CameraSettings:
     image_size: int = 84
     """Height and width of a frame, an even number from 32 to 512."""
     grayscale: bool = True
-    """Grey frames ``(height, width)``; otherwise RGB frames ``(3, height, width)``."""
+    """True for grey frames ``(height, width)``, False for RGB frames ``(3, height, width)``."""
     weather: str = "clear"
     """``"clear"``, ``"rain"``, ``"night"`` or ``"random"``; every weather except ``"clear"`` varies with the episode's
     seed."""

@@ -31,7 +31,7 @@ _TRAFFIC_INTERVAL_S = 0.1
 """Longest time between two movements of the other cars, and between two tests for collisions. At 12 and 8 m/s two cars
 approach each other by 2 m in this time, less than half a car's length, so they cannot pass through each other."""
 _EGO_PAINT = 1
-"""Paint of the ego vehicle in the chase view."""
+"""Colour of the ego vehicle in the chase view, as an index into ``PAINTS``."""
 
 
 class LiteWorld:

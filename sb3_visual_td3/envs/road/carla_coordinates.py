@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.road.shapes import Pose
 
 WHEELBASE_PER_LENGTH = 2.9 / 4.4
-"""Ratio of the wheelbase to the length of a passenger car, for servers that report the body but not the wheels."""
+"""If the server does not report a car's wheels, its wheelbase is assumed to be this fraction of the car's length."""
 
 
 class CarlaPose(NamedTuple):

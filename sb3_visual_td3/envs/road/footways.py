@@ -46,8 +46,8 @@ class Footways(NamedTuple):
     """``(n_quads, 4)``: indices of corners, clockwise. In a quadrangle of a walkway, the first two corners lie at the
     road."""
     beyond: NDArray[np.int64]
-    """``(n_quads, 4)``: index of the neighbour beyond each side (from corner ``i`` to ``i + 1``); -1 if there is no
-    neighbour."""
+    """``(n_quads, 4)``: for each side of a quadrangle, the index of the neighbouring quadrangle; -1 if there is none.
+    Side ``i`` leads from corner ``i`` to corner ``i + 1``."""
     is_crossing: NDArray[np.bool_]
     """``(n_quads,)``: True where the quadrangle crosses the road."""
 
@@ -243,7 +243,7 @@ def _crossing_pieces(graph: LaneGraph, number: int, pieces: Sequence[int]) -> li
 
 
 def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
-    """Add a crossing from a walkway's piece to the piece across the road, unless one of them has a crossing."""
+    """Add a crossing from a walkway's piece to the piece across the road, unless one of them already has a crossing."""
     if mesh.beyond[piece][_ROADSIDE] >= 0:
         return
     here = mesh.side_middle(piece, _ROADSIDE)
@@ -273,8 +273,8 @@ def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: 
 
     :param mesh: the mesh of walkways and crossings.
     :param point: x and y of the point.
-    :param own: the piece at which the crossing begins: only pieces opposite this piece are considered. -1 considers all
-        pieces.
+    :param own: the piece at which the crossing begins. Only pieces opposite this piece are considered. -1 to consider
+        all pieces.
     :param within_m: largest distance from the point.
     :return: number of the piece; None if no piece is near enough.
     """

@@ -25,8 +25,8 @@ from sb3_visual_td3.envs.road.sign_reading import signs_of_survey, speed_limits_
 
 _SPACING_M = 0.5
 _MAX_GAP_M = 1.5
-"""A lane is extended to the beginning of the next lane if the gap is at most this long. Such gaps exist because the
-last surveyed point of a lane can lie up to 0.5 m before the lane's end."""
+"""A lane is extended to the beginning of the next lane if the gap between them is at most this long. Lanes are surveyed
+every 0.5 m along the road, so a gap is usually at most 0.5 m long. On the outside of a bend it can be longer."""
 _SAME_OFFSET_M = 0.1
 """Marks at two successive points count as the same marks if their offsets differ by at most this."""
 

@@ -58,7 +58,7 @@ class RoadUser(NamedTuple):
 
 
 class _Blocked(NamedTuple):
-    """Hold the places on lanes that a vehicle or pedestrian blocks while it is at one pose."""
+    """Hold the pose of a vehicle or pedestrian, and the places on lanes that it blocks while it has this pose."""
 
     pose: Pose
     reach_m: float
@@ -99,8 +99,8 @@ class Outlook(NamedTuple):
     vehicle_ahead_mps: float = 0.0
     """Speed of the next vehicle."""
     junction_m: float = math.inf
-    """Distance from the vehicle's centre to the next junction if the vehicle is close and its way through the junction
-    is not reserved; infinite otherwise."""
+    """Distance from the vehicle's centre to a near junction at which the vehicle must wait, because its way through the
+    junction is not reserved. Infinite if there is no such junction."""
 
 
 class _Line:
@@ -241,8 +241,8 @@ def traffic_map(graph: LaneGraph) -> TrafficMap:
 class _Plan:
     """Store the centre lines of a path and its next junction, so that they are not looked up in each step.
 
-    A plan that no longer fits its list of lanes is replaced. If lanes were appended to the list, ``_plan_of`` notices
-    its new length. If a lane is removed from the beginning of the list, ``_move`` discards the plan.
+    A plan is replaced if the car's path changes. If lanes are appended to the path, ``_plan_of`` notices the new number
+    of lanes. If a lane is removed from the beginning of the path, ``_move`` discards the plan.
 
     :param path: the lanes along which a car drives, in driving order.
     :param map_: the map with these lanes.
@@ -382,7 +382,7 @@ class GraphTraffic(Generic[CarT]):
         return plan
 
     def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
-        """Return the vehicles and pedestrians on each lane, and the ids of those that this model does not move.
+        """Return the vehicles and pedestrians on each lane, and which of them this model does not move.
 
         :param others: all vehicles and pedestrians that the traffic model does not move.
         :return: for each lane its occupants, and for each lane the ids of the occupants from ``others``.

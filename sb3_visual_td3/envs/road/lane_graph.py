@@ -123,8 +123,9 @@ class _Square(NamedTuple):
     x_m: NDArray[np.float64]
     y_m: NDArray[np.float64]
     parts: list[tuple[int, int, int, int]]
-    """One tuple for each lane: index of the lane, index of its first point here, and begin and end of its points in
-    ``x_m`` and ``y_m``. Example: with ``(7, 40, 0, 32)``, ``x_m[0:32]`` holds x of the points 40 to 71 of lane 7."""
+    """One tuple ``(lane, first, begin, end)`` for each lane in this cell. The lane's points from the index ``first`` on
+    are stored in ``x_m[begin:end]`` and ``y_m[begin:end]``. Example: with ``(7, 40, 0, 32)``, ``x_m[0:32]`` holds x of
+    the points 40 to 71 of lane 7."""
 
 
 @dataclass(frozen=True, eq=False)

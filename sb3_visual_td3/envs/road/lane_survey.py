@@ -1,7 +1,7 @@
 """Read an OpenDRIVE map with CARLA's client, and print its closed route and lanes, or its lane graph, as JSON.
 
 ``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
-aborts its process on some errors in a map. The file imports nothing of this package, so that it can run as a script.
+aborts its process on some errors in a map. The file imports nothing from this package, so that it can run as a script.
 Waypoints are in CARLA's coordinates; y and yaw change their sign in the output.
 """
 
@@ -107,7 +107,8 @@ def survey_graph(text: str) -> dict[str, Any]:
 def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
     """Return a landmark (a traffic light or sign) as plain data: its pole, and the lanes that it controls.
 
-    The client returns one landmark with the same id for each road that refers to a signal.
+    If several roads refer to a signal, the client returns one landmark for each road, all with the same id.
+    ``sign_reading`` merges them.
     """
     place = landmark.transform
     places: list[tuple[float, ...]] = []
@@ -215,8 +216,8 @@ def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> 
 def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
     """Return the longest loop that a car finds by taking the same turn at every junction.
 
-    :param topology: CARLA's ``Map.get_topology()``: pairs of waypoints, the first waypoints of a lane and of a lane
-        that follows it.
+    :param topology: the result of CARLA's ``Map.get_topology()``. Each pair holds the first waypoint of a lane, and the
+        first waypoint of a lane that follows this lane.
     :return: the first waypoint of each lane of the loop, in driving order; empty if there is no loop.
     """
     starts = {_key(first): first for first, _ in topology}

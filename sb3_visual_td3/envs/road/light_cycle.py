@@ -53,7 +53,7 @@ class _Cycle:
         self.reset()
 
     def reset(self) -> None:
-        """Restart the cycle: the first group of lights is green, and all other lights are red."""
+        """Restart the cycle: the lights of the first stage are green, and all other lights are red."""
         self.stage = 0
         self.colour: LightColour = "green"
         self.elapsed_s = 0.0
@@ -78,7 +78,7 @@ class _Cycle:
 class LightCycles:
     """Simulate the states of all traffic lights of a map.
 
-    :param signs: the lights of the map, and for each junction the order in which groups of lights become green.
+    :param signs: the lights of the map, and the stages of each junction in their order.
     :param offset_s: time in seconds by which the cycle of each junction is ahead of the cycle of the previous junction,
         so that the junctions do not switch at the same moment.
     """
@@ -209,8 +209,8 @@ class LightCycles:
     def get_state(self) -> dict[str, Any]:
         """Return the state of all light cycles as plain values.
 
-        For each junction it holds the stage, which is the number of the group of lights whose turn it is; the colour of
-        these lights; and the seconds since they took this colour. In addition, it holds the colour of every light.
+        For each junction, the state holds the number of the current stage, the colour of the lights of this stage, and
+        the seconds since they took this colour. In addition, the state holds the colour of every light.
         """
         cycles = [[cycle.stage, cycle.colour, cycle.elapsed_s] for cycle in self._cycles]
         return {"cycles": cycles, "colours": [[light, colour] for light, colour in self.colours.items()]}

@@ -1,8 +1,8 @@
 """Repair the centre lines of lanes where they bend too sharply for a car to follow.
 
-Some maps draw bends as a few straight chords. A lane has a piece beside each chord, at a fixed distance. On the inside
-of a bend the pieces overlap: a piece begins some decimetres behind the end of the previous piece. On the outside there
-are gaps. Where two pieces overlap, a vehicle seems to drive against the traffic.
+Some maps draw bends as a few straight chords. A lane then consists of straight pieces, each parallel to a chord. On the
+inside of a bend the pieces overlap: a piece begins some decimetres behind the end of the previous piece. On the outside
+there are gaps. Where two pieces overlap, a vehicle seems to drive against the traffic.
 """
 
 from __future__ import annotations

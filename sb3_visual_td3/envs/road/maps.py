@@ -102,13 +102,13 @@ def load_map(name: str) -> LiteMap:
 
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``.
     :return: the map.
-    :raises ValueError: if there is no such map, or no car can drive on the file's roads.
+    :raises ValueError: if there is no such map, or the file is not a valid map with a closed route.
     :raises ImportError: if the name is a file, and CARLA's client is not installed to read the file.
     """
     if name.endswith(OPENDRIVE_SUFFIX):
         return LiteMap(name, *load_opendrive(name))
     if name not in _PLANS:
-        raise ValueError(f"map {name!r}: expected one of {sorted(_PLANS)} or a path ending in .xodr; choose from these")
+        raise ValueError(f"map {name!r}: expected one of {sorted(_PLANS)}, or the path of an OpenDRIVE file (.xodr)")
     return build_map(name, _PLANS[name])
 
 

@@ -51,11 +51,11 @@ SurveyedPoint = dict[str, Any]
 
 
 def check_opendrive(text: str, source: str) -> None:
-    """Raise an error unless a document is a road map: a header, roads with a geometry, and lanes with a width.
+    """Raise an error unless a document is a road map: it must have a header, and roads with a geometry and lanes.
 
     :param text: the whole document.
     :param source: the name of the document's source, for the message.
-    :raises ValueError: if the text is not well-formed XML or lacks one of these parts; the message names the road.
+    :raises ValueError: if the text is not well-formed XML, or a part is missing or invalid. The message names the road.
     """
     # Entities can expand to gigabytes ("billion laughs"). OpenDRIVE needs none, so they are refused before parsing.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -113,7 +113,7 @@ def _check_lanes(road: ElementTree.Element, place: str) -> None:
     """Raise an error unless each lane section of a road has a centre lane and valid numbers."""
     sections = road.findall("lanes/laneSection")
     if not sections:
-        raise _fault(place, "no <laneSection>", "at least one", "give the road lanes")
+        raise _fault(place, "no <laneSection>", "at least one", "add lanes to the road")
     for section in sections:
         _number(section, "s", place)
         if section.find("center/lane") is None:
@@ -162,7 +162,7 @@ def _number(element: ElementTree.Element, name: str, place: str) -> float:
 
 
 def _fault(place: str, got: str, expected: str, remedy: str) -> ValueError:
-    """Return the error for a defect of a map; its message says where and what it is, and how to repair it."""
+    """Return the error for a defect of a map. The message says where the defect is, and how to repair it."""
     return ValueError(f"{place}: got {got}, expected {expected}; {remedy}")
 
 

@@ -1,6 +1,6 @@
 """Write the roads of a map as OpenDRIVE 1.4, which ``carla.Map`` and other tools can read.
 
-Element and attribute names are those of the standard: ASAM OpenDRIVE 1.4, format specification rev. H.
+The names of elements and attributes come from the standard: ASAM OpenDRIVE 1.4, format specification rev. H.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class RoadSigns(NamedTuple):
 
     signals: tuple[Signal, ...] = ()
     cycles: tuple[tuple[tuple[int, ...], ...], ...] = ()
-    """For each junction the stages of its light cycle; a stage is the indices of the lights that are green in it."""
+    """For each junction, the stages of its light cycle in their order. Each stage holds the indices of the lights that
+    are green at the same time."""
     crosswalks: tuple[tuple[tuple[float, float], ...], ...] = ()
     """For each crosswalk, x and y of its corners, in order around the crosswalk."""
 

@@ -1,8 +1,8 @@
-"""Read route files of CARLA's leaderboard: 1.0, 2.0 and 2.1.
+"""Read route files in the format of CARLA's leaderboard, versions 1.0, 2.0 and 2.1.
 
-A file lists routes by town. In 1.0 a ``<route>`` holds ``<waypoint x= y= z= yaw= .../>``; since 2.0 it holds
-``<waypoints>`` with ``<position x= y= z=/>``. Both formats use CARLA's coordinates, whose y has the opposite sign of
-this package's y.
+A file contains routes, each with the name of its town. In version 1.0, a ``<route>`` contains
+``<waypoint x= y= z= yaw= .../>``. Since version 2.0, it contains ``<waypoints>`` with ``<position x= y= z=/>``.
+Both formats use CARLA's coordinates, whose y has the opposite sign of this package's y.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def route_settings(
     checked = random_settings(route_length_m, route_turns)
     if (route_file is not None) != (isinstance(route, str) and route == "file"):
         raise ValueError(
-            f"route={route!r}, route_file={route_file!r}: expected route='file' with a route_file; set both or neither"
+            f"route={route!r}, route_file={route_file!r}: expected route='file' with a route_file, or another route "
+            "without a route_file; set both, or leave route_file out"
         )
     if route_file is not None:
         return RouteSettings("given", given=read_route_file(route_file))
@@ -60,7 +61,8 @@ def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
     file = Path(path)
     if not file.is_file():
         raise ValueError(
-            f"route_file={str(path)!r}: no such file exists; give a route file (.xml) of CARLA's leaderboard"
+            f"route_file={str(path)!r}: no such file exists; give a route file (.xml) in the format of CARLA's "
+            "leaderboard"
         )
     text = file.read_bytes()
     # Entities can expand to gigabytes; route files need none.
@@ -74,7 +76,10 @@ def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
         ) from error
     elements = root.findall("route")
     if root.tag != "routes" or not elements:
-        raise ValueError(f"{file}: got <{root.tag}>, expected <routes> with <route>; give a file of the leaderboard")
+        raise ValueError(
+            f"{file}: got <{root.tag}>, expected <routes> with at least one <route>; give a route file in the format "
+            "of CARLA's leaderboard"
+        )
     routes = tuple(_route(element, str(file)) for element in elements)
     ignored = _ignored(elements)
     if ignored:

@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 
 MAX_SIDE_M = 3000.0
 """A map is rejected if it extends farther than this along x or y. OpenCV cannot read a raster with more than 32,767
-texels along a side; these are 3,276 m, including the margin around the roads."""
+texels along a side. With texels of 0.1 m this limit is 3,276 m, including the margin around the roads."""
 MAX_AREA_M2 = 4e6
 """A map is rejected if its area is larger than this. The raster takes 100 bytes per square metre, and its coarser
 levels take a third more. That is 0.6 GB for this area, and twice as much while the map is painted."""

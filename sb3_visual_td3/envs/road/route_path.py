@@ -1,4 +1,4 @@
-"""Represent a route as a line, to look up a vehicle's position, the command there, and the distance driven.
+"""Represent a route as a line, to find a vehicle's position on it, the driven distance, and the present command.
 
 ``RoutePath`` has the same methods as ``track.Track``, which is for a closed lane. A simulator can therefore use either
 class.

@@ -28,7 +28,8 @@ TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
-"""A given place is assigned to lanes whose centre is within the first distance, or else within the second distance."""
+"""A given place belongs to the lanes whose centre is at most the first distance away. If there is no such lane, the
+second distance is used."""
 _OFFSET_COST = 3.0
 """If a lane's centre is 1 m away from a given place, a search counts the lane as this many metres longer."""
 _MAX_STARTS = 10
@@ -51,7 +52,7 @@ class RoutePlace(NamedTuple):
     x_m: float
     y_m: float
     heading_rad: float | None = None
-    """Direction of the traffic there; None accepts every direction."""
+    """Direction in which the traffic drives at this place; None accepts every direction."""
 
 
 class Manoeuvre(NamedTuple):
@@ -67,8 +68,8 @@ class Manoeuvre(NamedTuple):
 def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoeuvre]:
     """Return the junctions on a route, each with its navigation command.
 
-    The command follows from the change of direction: more than 30 degrees is a turn. If two ways from the same lane
-    turn by less, the straighter way counts as straight on, and the other as a turn to its side.
+    A change of direction by more than 30 degrees is a turn to the left or right. If several ways from the same lane
+    change the direction by less, the straightest of them is "straight", and the others are "left" or "right" of it.
 
     :param graph: the lanes of the map.
     :param segments: the numbers of the route's lane segments, in driving order.
@@ -120,7 +121,7 @@ def is_change(graph: LaneGraph, one: int, two: int) -> bool:
 
 
 def route_length_m(graph: LaneGraph, plan: RoutePlan) -> float:
-    """Return the length of a route from start to goal; a lane change adds nothing."""
+    """Return the length of a route from start to goal in metres; a lane change does not add to the length."""
     passed_m = 0.0
     for one, two in itertools.pairwise(plan.segments):
         if not is_change(graph, one, two):
@@ -253,8 +254,8 @@ def _routes_from(
     :param start: the place at which the routes start.
     :param length_m: least and greatest length of a route, in metres.
     :param turns: least and greatest number of turns.
-    :return: for each such lane the route to the nearest possible goal on it, and how many metres farther along the lane
-        the goal may lie.
+    :return: for each of these lanes, the route to the first possible goal on the lane, and the distance in metres by
+        which the goal may be moved forward along the lane.
     """
     # The search is bounded by cost, and each lane change adds to the cost of a route but not to its length.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M
@@ -323,8 +324,8 @@ def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[floa
         if found:
             return found[:_MAX_STARTS]
     raise ValueError(
-        f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane, expected one within {_FAR_M:g} m; give x and y in "
-        "the map's own coordinates (CARLA's y has the opposite sign)"
+        f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane: expected a lane within {_FAR_M:g} m; give x and y "
+        "in the map's own coordinates (CARLA's y has the opposite sign)"
     )
 
 
@@ -334,13 +335,13 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Continue a route to each lane on which the next of its given places may lie.
+    """Extend a route to the next given place, which may lie on several lanes.
 
     :param graph: the lanes of the map.
-    :param reached: cost of the route so far, and the route.
-    :param layer: the lanes on which this place may lie, each with the cost of its distance from the place.
-    :param following: the cheapest route found so far to each of these lanes, with its cost, or None. Cheaper routes
-        replace these entries.
+    :param reached: the route to the previous given place, with its cost.
+    :param layer: the lanes on which the next place may lie, each with the cost of choosing it.
+    :param following: for each lane of ``layer``, the cheapest route to it that was found before, with its cost; None if
+        there is none. This function replaces an entry if it finds a cheaper route.
     """
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)
@@ -378,8 +379,8 @@ def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, l
     :param graph: the lanes of the map.
     :param first: the segment to leave.
     :param last: the segment to enter, which may be the same.
-    :return: for each successor of ``first`` from which there is a way: its length in metres, and its segments from
-        ``first`` to ``last``.
+    :return: one way for each successor of ``first`` that leads to ``last``: the length of the way in metres, and its
+        segments from ``first`` to ``last``.
     """
 
     def weight(_: int, to: int, data: Mapping[str, Any]) -> float | None:

@@ -21,7 +21,7 @@ from sb3_visual_td3.envs.road.route_planning import (
 
 _LOG = logging.getLogger("sb3_visual_td3")
 Pair = tuple[Sequence[float], Sequence[float]]
-"""Start and goal of a route, each x and y in metres and, if needed, the direction in radians."""
+"""Start and goal of a route: for each, x and y in metres and optionally the direction in radians."""
 
 
 class GivenRoute(NamedTuple):

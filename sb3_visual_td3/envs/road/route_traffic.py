@@ -43,7 +43,7 @@ _WALKER_HALF_M = 0.2
 
 
 class SeededChoice:
-    """Choose a car's ways at junctions at random. The state to save is small: the seed and the number of choices.
+    """Choose at random where a car drives on at junctions. The state to save is the seed and the number of choices.
 
     :param seed: seed of all choices.
     :param n_chosen: number of choices that were made before.
@@ -54,7 +54,7 @@ class SeededChoice:
         self.n_chosen = n_chosen
 
     def __call__(self, ways: Sequence[int]) -> int:
-        """Choose one of a car's possible ways at random.
+        """Choose at random one of the lanes on which a car can continue.
 
         :param ways: the lanes on which the car can continue, at least one.
         :return: one of these lanes.
@@ -69,7 +69,7 @@ class SeededChoice:
 
 @dataclass(eq=False, kw_only=True)
 class RouteCar(GraphCar):
-    """Hold the state of a car that the ego vehicle may meet on its route."""
+    """Hold the state of a car that the ego vehicle may meet on the route."""
 
     choose: SeededChoice
     paint: int
@@ -120,7 +120,7 @@ class RouteTraffic:
         :param ego: place and direction of the ego vehicle.
         :param lane: position of the ego vehicle on the route.
         :param speed_mps: speed of the ego vehicle in m/s.
-        :param scene_seed: seed of the cars' places, speeds and ways.
+        :param scene_seed: seed of the cars' starting places, their speeds, and the turns that they take.
         """
         if not self.settings.n_cars:
             return
@@ -233,7 +233,7 @@ class RouteTraffic:
         self.outlook = self._traffic.outlook(guest)
 
     def _order(self, places_m: np.ndarray[Any, np.dtype[np.float64]], rng: np.random.Generator) -> list[int]:
-        """Return the numbers of the starting places in random order, but all places near the route before the others.
+        """Return the numbers of the starting places in random order; all places near the route come first.
 
         :param places_m: ``(n, 2)``: x and y of the starting places.
         :param rng: generator of the order.
@@ -283,7 +283,7 @@ class RouteTraffic:
         return guest
 
     def _note_reserved(self, lane: LanePosition) -> None:
-        """Record where the lanes that are reserved for the ego vehicle end, as distances along the route."""
+        """Record the ends of all lanes that are reserved for the ego vehicle, as distances along the route."""
         guest = self._traffic.guest
         assert guest is not None
         lanes = self._path.lanes
@@ -305,5 +305,5 @@ class RouteTraffic:
 
 
 def _seed_of(scene_seed: int, number: int) -> list[int]:
-    """Return the seed with which a car chooses its way at junctions."""
+    """Return the seed of a car's random choices at junctions."""
     return [scene_seed, 8, number]

@@ -38,12 +38,12 @@ _LIGHT_OFFSET_S = 4.0
 _WALKER_MPS = 1.4
 _WALKER_SIZE_M = 0.4
 _ASIDE_M = 1.5
-"""Distance from the road's outer line at which pedestrians stand."""
+"""Pedestrians wait this far outside the road's outer line."""
 _PAUSE_S = (4.0, 20.0)
-"""Range of the time for which pedestrians stand before they cross again."""
+"""Range of the time for which a pedestrian waits before crossing again."""
 _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
-"""A pedestrian crosses only if the vehicle could still stop in front of the pedestrian, with this reaction time, this
-deceleration, and this distance left."""
+"""A pedestrian does not start to cross if the approaching vehicle could no longer stop. The vehicle's stopping distance
+follows from this reaction time, this deceleration and this margin."""
 _CLEAR_M = 25.0
 """No pedestrian stands within this distance ahead of the vehicle's starting place."""
 _BETWEEN_M = 12.0
@@ -59,11 +59,11 @@ class Walker:
     index: int
     """Index of the route's point at the distance ``along_m``."""
     lateral_m: float
-    """Offset from the route, positive to the left."""
+    """Present offset from the route, positive to the left."""
     right_m: float
-    """Offset from the route at which the pedestrian stands on the right side of the road, negative."""
+    """Lateral offset of the pedestrian's waiting place on the right side of the road; a negative number."""
     left_m: float
-    """Offset from the route at which the pedestrian stands on the left side of the road, positive."""
+    """Lateral offset of the pedestrian's waiting place on the left side of the road; a positive number."""
     direction: int
     """1 to the left, -1 to the right, 0 while standing."""
     pause_s: float
@@ -192,7 +192,7 @@ class StreetLife:
             self.has_hit_walker = self.has_hit_walker or boxes_overlap(box, self._box_of(walker))
 
     def stop_ahead_m(self, lane: LanePosition) -> float:
-        """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if it need not.
+        """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if there is none.
 
         :param lane: the position of the vehicle on the route.
         """

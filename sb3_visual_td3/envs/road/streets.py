@@ -170,7 +170,7 @@ def _line(rng: np.random.Generator, places: list[tuple[float, float]]) -> tuple[
 
 
 def _straight_or_winding(rng: np.random.Generator, length_m: float) -> list[Piece]:
-    """Return a straight line, or a line with a double bend in its middle that returns to the straight line."""
+    """Return a straight line, or a winding line with the same start, end and direction at both ends."""
     is_winding = rng.random() < _WINDING_SHARE
     radius_m, angle_rad = float(rng.uniform(*_WINDING_M)), float(rng.uniform(*_WINDING_RAD))
     side = 1.0 if rng.random() < 0.5 else -1.0

@@ -185,13 +185,14 @@ class Car:
 
 
 class Ego(NamedTuple):
-    """Describe the ego vehicle as the other cars see it."""
+    """Describe an obstacle to which the cars react: the ego vehicle, a pedestrian, or a red or yellow traffic light."""
 
     nearest: int
-    """Index of the closest point of the track."""
+    """Index of the track's point that is closest to the obstacle."""
     lateral_offset_m: float
+    """Offset of the obstacle from the track, positive to the left."""
     speed_along_mps: float
-    """Speed in the direction of the track; negative against it."""
+    """Speed of the obstacle in the direction of the track; negative in the opposite direction."""
 
 
 class Traffic:
@@ -235,9 +236,9 @@ class Traffic:
         """Move all cars.
 
         :param dt_s: duration of the movement in seconds.
-        :param egos: the vehicles on the road that this model does not move, at least one.
+        :param egos: the obstacles on the road, such as the ego vehicle, that this model does not move; at least one.
         """
-        # All accelerations of a lane are computed before its first car moves. With several ego vehicles, a car brakes
+        # All accelerations of a lane are computed before its first car moves. With several obstacles, a car brakes
         # for the one that requires the strongest braking.
         for lane, (line, cars) in enumerate(zip(self._lines, self._lanes, strict=True)):
             accelerations = self._accelerations(lane, line, cars, egos[0])

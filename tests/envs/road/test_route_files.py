@@ -65,7 +65,7 @@ def test_version_2_gives_positions_and_lists_what_is_left_out(file_of, caplog):
     [
         ("<routes>", "broken XML"),
         ("<maps/>", "got <maps>, expected <routes>"),
-        ("<routes/>", "expected <routes> with <route>"),
+        ("<routes/>", "expected <routes> with at least one <route>"),
         ("<!DOCTYPE a><routes/>", "document type declaration"),
         (VERSION_1.replace('town="Town01"', ""), "route 0: got no town"),
         (VERSION_1.replace('x="10.0"', 'x="east"'), "route 0: got <waypoint x='east'>"),
@@ -87,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path):
     ("arguments", "words"),
     [
         (("circle", None, (200, 800), (0, 8)), "route='circle': expected 'loop'"),
-        (("file", None, (200, 800), (0, 8)), "set both or neither"),
+        (("file", None, (200, 800), (0, 8)), "set both, or leave route_file out"),
         (("random", "routes.xml", (200, 800), (0, 8)), "expected route='file' with a route_file"),
         (("random", None, (800, 200), (0, 8)), "swap the values"),
         (("random", None, 500, (0, 8)), "route_length_m=500: expected two numbers"),
