@@ -106,14 +106,13 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
 
 
 def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
-    """Return the ids of the frames that only a replaced transition used.
+    """Return the ids of the frames that are unused after the oldest transition has been overwritten.
 
-    The frame stack of a transition consists of frames of the transition before it, and of new frames. So if the
-    successor of a transition does not use a frame, no later transition does either, and there is no need to count
-    references.
+    A transition uses frames of the transition before it, and new frames. So if the next transition does not use a
+    frame, no later transition does either. This is why references need not be counted.
 
-    :param replaced: ids of the oldest transition, which is being replaced, in any shape
-    :param successor: ids of the transition that is the oldest now, in any shape
+    :param replaced: ids of the frames of the transition that is overwritten, in any shape
+    :param successor: ids of the frames of the transition after it, in any shape
     :return: each id once
     """
     return sorted(set(replaced.ravel().tolist()) - set(successor.ravel().tolist()))

@@ -360,7 +360,11 @@ class StackStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return the size in bytes of the full store if episodes are long; with short episodes the store is larger."""
+        """Return an estimate of the size of the full store in bytes.
+
+        Each episode adds the frames of its first observation. The estimate leaves these frames out, so the store is
+        larger if there are many short episodes.
+        """
         size, n_envs = self.shape[:2]
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 

@@ -1,7 +1,7 @@
 """Define the parameter groups: parts of actor and critic with their own learning rate, clipping and measurements.
 
-All modules take the groups from this table. A group's name is the key of its weights, learning rates and gradient norms
-in mappings, logs and saved files.
+All modules take the groups from this table. Weights, learning rates and gradient norms are stored and logged by the
+name of their group.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from sb3_visual_td3.common.types import Network
 class Group:
     """Describe one named parameter group of one network.
 
-    :param name: the key in mappings by group, and the name in logged tags: ``"actor_cnn"``
-    :param network: the network that the group belongs to; its optimizer steps the group
+    :param name: name of the group, such as ``"actor_cnn"``. It is the key in dicts with one entry for each group, and
+        a part of logged tags
+    :param network: the network that the group belongs to. The optimizer of this network updates the group
     :param is_encoder: True for the features extractor; False for the rest of the network (trunk and heads)
     """
 
@@ -26,9 +27,10 @@ class Group:
 
     @property
     def short_name(self) -> str:
-        """Return the group's name in arguments and in tags about weights.
+        """Return the short name of the group, which arguments such as ``actor_lr`` and ``actor_cnn_lr`` begin with.
 
-        It is the name of the network (``"actor"``) for ``actor_mlp``, and ``"actor_cnn"`` for ``actor_cnn``.
+        The short name of ``actor_mlp`` is ``"actor"``. The short name of ``actor_cnn`` is the full name. The tags about
+        weights use the short names too.
         """
         return self.name if self.is_encoder else self.network
 

@@ -61,7 +61,7 @@ def to_float(
 
 
 def is_truth_value(value: object) -> bool:
-    """Return whether a value is True or False, of Python or NumPy."""
+    """Return whether a value is a bool: Python's ``bool`` or NumPy's ``np.bool_``."""
     return isinstance(value, bool | np.bool_)
 
 

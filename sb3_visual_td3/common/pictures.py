@@ -56,5 +56,8 @@ def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, 
 
 
 def channels_are_last(picture: spaces.Box) -> bool:
-    """Return whether a picture is ``(height, width, channels)``; the smallest axis is taken for the channels."""
+    """Return whether a picture has the shape ``(height, width, channels)``.
+
+    The channels are assumed to be the smallest axis, as in Stable-Baselines3.
+    """
     return picture.shape[2] < min(picture.shape[:2])

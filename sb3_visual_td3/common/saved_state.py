@@ -75,7 +75,7 @@ def require_same_settings(kept: Mapping[str, Any], here: Mapping[str, Any], what
             differing.append(f"{name} was {was} and is {now}")
     if differing:
         raise ValueError(
-            f"{what} cannot continue from this state: {'; '.join(differing)}. Create it with the same arguments"
+            f"{what} cannot continue from this state: {'; '.join(differing)}. Create it with the saved values"
         )
 
 

@@ -20,10 +20,10 @@ XAxis = Literal["step", "episode"]
 
 
 class Tag(NamedTuple):
-    """Describe one logged name, as a row of the table.
+    """Describe one logged name: its unit, its meaning, the callback that writes it, and its x-axis.
 
     :ivar name: the logged name, such as ``"train/q_gap"``
-    :ivar unit: unit of the value; "1" for a number without a unit, "0|1" for no or yes
+    :ivar unit: unit of the value. ``"1"`` means a number without a unit. ``"0|1"`` means a flag: 0 is no, 1 is yes
     :ivar meaning: one sentence for users
     :ivar owner: class name of the callback that writes it
     :ivar x_axis: environment steps or episodes

@@ -36,9 +36,9 @@ class NetworkUpdate(NamedTuple):
           (batch, 1), which is Q1(s, pi(s))
     :ivar observations: the batch's observations from the replay buffer, not a copy; None if the algorithm does not
         provide them
-    :ivar seen_by_optimizer: whether the gradients were read when the optimizer stepped. If True, an algorithm that
-        clips gradients had clipped them already; if False, ``after_backward`` reads them before clipping. It is True
-        for Stable-Baselines3's own algorithms, which do not call observers themselves
+    :ivar seen_by_optimizer: True if the gradients are read when the optimizer steps, so after any clipping. This is the
+        case for Stable-Baselines3's own algorithms, which do not call observers themselves. False if the gradients are
+        read before clipping
     """
 
     network: Network
@@ -111,7 +111,7 @@ class HasState(Protocol):
 
         :param state: the state returned by ``get_state``; an array may be a
             :class:`~sb3_visual_td3.common.saved_state.StoredArray`, which is still on disk
-        :raises ValueError: if the state is that of an object with other settings
+        :raises ValueError: if the object's settings differ from the saved settings
         """
 
 
@@ -170,16 +170,20 @@ class WatchedModel(Protocol):
 class GuardedModel(Protocol):
     """Provide what the guard of ExplosionAlertCallback needs; VisualTD3 implements this.
 
-    To lower the learning rates of such a model, the guard sets ``lr_scale``. To roll it back, the guard restores the
-    weights and the optimizers, and calls :meth:`roll_back` for the rest of the learned state. Other algorithms have
-    neither: the guard wraps their ``lr_schedule``, and a rollback restores nothing but weights and optimizers.
+    The guard lowers the learning rates of such a model by ``lr_scale``. To roll the model back, the guard restores the
+    weights and the optimizers, and calls :meth:`roll_back` for the rest of the learned state.
+
+    Other algorithms have no ``lr_scale`` and no ``roll_back()``. The guard wraps their ``lr_schedule`` to lower the
+    learning rates, and a rollback restores only their weights and optimizers.
     """
 
     lr_scale: float
     """Factor on every learning rate. Schedules continue, multiplied by this factor."""
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learned state other than weights and optimizers; counters and ``lr_scale`` stay as they are.
+        """Restore what the model has learned outside its weights, such as the scale of the rewards.
 
-        :param state: an earlier result of ``get_state``
+        The caller has restored weights and optimizers already. Counters and ``lr_scale`` do not change.
+
+        :param state: a state that ``get_state`` returned earlier in this training
         """

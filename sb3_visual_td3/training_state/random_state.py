@@ -71,13 +71,15 @@ def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | N
 def restored_generator(
     generator: np.random.Generator | None, state: Mapping[str, Any] | None
 ) -> np.random.Generator | None:
-    """Return a NumPy random generator in a saved state.
+    """Return a NumPy random generator that continues from a saved state.
 
-    :param generator: the current generator. If it is of the saved kind, it is changed in place, because several objects
-        may share it
+    If possible, the current generator is changed in place, because several objects may share it. A new generator is
+    created if there is none, or if the state belongs to another bit generator, such as PCG64 instead of MT19937.
+
+    :param generator: the current generator; None if there is none
     :param state: the state returned by :func:`generator_state`
-    :return: the same generator, or a new one; None if there was no generator
-    :raises ValueError: if the state is of a kind that NumPy does not have
+    :return: the current or the new generator; None if ``state`` is None
+    :raises ValueError: if the state belongs to an unknown bit generator
     """
     if state is None:
         return None

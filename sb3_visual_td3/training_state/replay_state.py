@@ -32,9 +32,11 @@ _KNOWN = {
 def check_replay(buffer: object) -> None:
     """Refuse a replay buffer that cannot be saved, before training begins.
 
+    Two kinds of buffers can be saved: buffers with ``get_state()`` and ``set_state()``, and Stable-Baselines3's own
+    buffers. A subclass of these without the two methods must not add attributes, because they would not be saved.
+
     :param buffer: replay buffer of the model
-    :raises ValueError: if the buffer has no ``get_state()``, and is not a ReplayBuffer or has attributes that
-        Stable-Baselines3's buffers do not have
+    :raises ValueError: if the buffer cannot be saved
     """
     if isinstance(buffer, HasState):
         return

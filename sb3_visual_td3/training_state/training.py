@@ -2,7 +2,7 @@
 
 :class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads the state with :func:`training_state` and restores it
 with :func:`set_training_state`. If ExplosionAlertCallback rolls training back, :func:`go_back` restores only what
-was learned.
+the model has learned.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
 
     :param model: the model to train, with its environment
     :return: ``model`` itself
-    :raises ValueError: if it is not an off-policy algorithm, a setting is a function, or the replay buffer is of a kind
-        that cannot be saved
+    :raises ValueError: if the model is not an off-policy algorithm, if a setting is a function, or if the replay buffer
+        cannot be saved
     """
     if not isinstance(model, OffPolicyAlgorithm):
         raise ValueError(
@@ -186,10 +186,10 @@ def set_training_state(
 
 
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
-    """Roll training back: restore the learned state and nothing else.
+    """Restore what the model has learned from an earlier state of the training, and leave everything else unchanged.
 
-    Networks, target networks and optimizers are restored. Counters, replay buffer, environments, random states,
-    callbacks and the log continue, so that the training does not go back in time.
+    Networks, target networks, optimizers and a GuardedModel's further learned state are restored. Step counters, replay
+    buffer, environments, random states, callbacks and the log are not restored: they continue from the present step.
 
     :param model: a model between two rollouts
     :param state: an earlier state of this training, as returned by :func:`training_state`

@@ -120,10 +120,10 @@ class Connection:
         return pickle.loads(packed, buffers=buffers)
 
     def poll(self, timeout_s: float = 0.0) -> bool:
-        """Return whether :meth:`receive` would return, or raise, without waiting.
+        """Wait up to ``timeout_s`` for a value, and return whether a call of :meth:`receive` would not have to wait.
 
-        :param timeout_s: longest wait, in seconds
-        :return: True if a value has arrived or the connection is broken
+        :param timeout_s: longest wait, in seconds; 0 returns at once
+        :return: True if a value has arrived, or if the connection is broken (:meth:`receive` then raises an error)
         """
         return bool(wait_for_messages([self], timeout_s))
 
@@ -213,9 +213,11 @@ class Listener:
 
 
 def connect(address: Address) -> socket.socket:
-    """Connect to a listener and send its key; the system queues the connection until the listener accepts it.
+    """Connect to a listener, and send the secret key from its address to prove that this client is authorised.
 
-    :param address: address of the listener
+    This function does not wait until the listener accepts. Until then, the operating system queues the connection.
+
+    :param address: address of the listener, with the key
     :return: the socket for a :class:`Connection`
     :raises OSError: if the machine cannot be reached
     """

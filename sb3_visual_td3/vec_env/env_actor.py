@@ -1,6 +1,7 @@
 """Run one environment in an actor, a process that Ray starts on the simulator's machine.
 
-Everything in this file runs in that process, except for the names that ``env_slot`` and ``ray_session`` import.
+The code of this file runs in the actor's process. The learner's process uses only the classes and functions that
+``env_slot``, ``ray_vec_env`` and ``ray_session`` import.
 """
 
 from __future__ import annotations

@@ -390,9 +390,11 @@ class EnvSlot:
             self._ask(Pending.RESTART, self._actor.reset.remote(self._restart_seed(), {}))
 
     def extend_patience(self, reason: str) -> None:
-        """Wait for another ``patience_s`` for a restarted environment that does not answer.
+        """Give a restarted environment that does not answer ``patience_s`` more seconds, and log a warning.
 
-        The other environments continue.
+        This method returns at once, and the other environments continue.
+
+        :param reason: why the environment counts as silent, for the warning
         """
         _LOG.warning("environment %d still does not answer: %s", self.index, reason)
         self._gives_up_at = time.monotonic() + self._patience_s
@@ -404,8 +406,8 @@ class EnvSlot:
         return int(np.random.SeedSequence([self._seed, self.n_rebuilds]).generate_state(1)[0])
 
     @property
-    def is_restarting(self) -> bool:
-        """Return whether the environment has made no step since its last restart."""
+    def was_just_restarted(self) -> bool:
+        """Return whether the environment was restarted, and has not made a step since then."""
         return self._n_deaths > 0
 
     def begin_call(self, request: str, *arguments: Any) -> Any:

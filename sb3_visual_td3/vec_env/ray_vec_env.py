@@ -31,7 +31,8 @@ _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
 """Default of ``patience_s``, in seconds: long enough for a simulator to start and load a large map."""
 _POLL_S = 0.01
-"""Interval in seconds between two polls of Ray, while some environments use connections and others use Ray calls."""
+"""How often to ask Ray for answers if some environments use connections and others use Ray calls, in seconds. No
+function waits for both kinds of answers at once."""
 _PLACEMENTS = ("pack", "spread")
 _WARN_AFTER_S = 20.0
 """How long to wait for free resources in the cluster before a warning says what is missing, in seconds."""
@@ -213,17 +214,19 @@ class RayVecEnv(VecEnv):
             arrived = self._arrived(waiting, left_s, 1 if is_late else len(waiting))
             self._collect(arrived)
             silent = [slot for slot in waiting if slot not in arrived]
-            self._give_up(silent, others_continue=has_reply and deadline_s is not None)
+            self._restart_silent(silent, can_wait=has_reply and deadline_s is not None)
             if is_late and has_reply:
                 return
 
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
         """Wait for answers, and return the environments that have answered.
 
+        The wait ends early if an environment has not answered for ``patience_s``. If at least one request uses a direct
+        connection, the wait ends with the first answer. Otherwise it ends after ``n`` answers.
+
         :param waiting: the environments with a pending request
-        :param timeout_s: longest wait in seconds; the wait also ends when the patience with one environment is over
-        :param n: number of answers to wait for, if all requests are Ray calls. If one of the requests uses a direct
-            connection, the wait ends with the first answer
+        :param timeout_s: longest wait, in seconds
+        :param n: number of answers to wait for, if all requests are Ray calls
         :return: the environments whose answer can be collected
         """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))
@@ -262,20 +265,22 @@ class RayVecEnv(VecEnv):
             slot.accept(answer)
         _all_done([slot.collect for slot in arrived if slot not in by_ray])
 
-    def _give_up(self, silent: list[EnvSlot], others_continue: bool) -> None:
-        """Restart the environments that have not answered for too long.
+    def _restart_silent(self, silent: list[EnvSlot], can_wait: bool) -> None:
+        """Restart each environment that has not answered for ``patience_s``.
+
+        An environment that was just restarted is not restarted again. It gets more time if ``can_wait`` is True.
 
         :param silent: the environments without an answer
-        :param others_continue: whether the learner can continue without these environments
-        :raises EnvLostError: if an environment has been restarted already, and the learner cannot continue without it
+        :param can_wait: True if the learner can go on with the answers of the other environments
+        :raises EnvLostError: if an environment that was just restarted does not answer, and ``can_wait`` is False
         """
         for slot in silent:
             if slot.patience_left_s > 0.0:
                 continue
             reason = slot.give_up_reason
-            if not slot.is_restarting:
+            if not slot.was_just_restarted:
                 slot.restart(reason)
-            elif others_continue:
+            elif can_wait:
                 slot.extend_patience(reason)
             else:
                 raise EnvLostError(

@@ -174,7 +174,8 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
     "precision": (None, "fp32"),
     "policy_average": (None, 0, 0.0),
 }
-"""Arguments that need a policy class of this package. The values of each argument turn it off."""
+"""Arguments that need a policy class of this package, each with the values that turn the argument off. With one of
+these values, any policy class can be used."""
 
 
 def is_stock(policy_class: type) -> bool:
@@ -233,7 +234,8 @@ def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> N
 def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
     """Check that the updates can train the networks of a policy that has just been built.
 
-    A warning is issued if an optimizer has another learning rate than the model, because the first update replaces it.
+    If the learning rate of an optimizer differs from the model's, a warning is issued: it has no effect, because the
+    first update sets the model's rate.
 
     :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``
@@ -268,9 +270,9 @@ def _check_ours(policy: VisualTD3Policy, network: str) -> None:
         module = getattr(policy, name)
         if not isinstance(module, kind):
             raise ValueError(
-                f"{type(policy).__name__}.{name} is a {type(module).__name__}: expected a {_OURS}.{kind.__name__}, "
-                "whose methods the updates call. Let the network inherit from that class, or let the policy class "
-                "inherit from Stable-Baselines3's TD3Policy; VisualTD3 then trains it as TD3 does"
+                f"{type(policy).__name__}.{name} is a {type(module).__name__}: expected a {_OURS}.{kind.__name__}. "
+                "Let the network inherit from this class. Or, to train this network exactly as Stable-Baselines3's TD3 "
+                "does, let the policy class inherit from TD3Policy"
             )
     if network == "actor" and policy.encoder_is_shared and not policy.actor.borrows_encoder:
         raise ValueError(

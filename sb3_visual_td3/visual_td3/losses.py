@@ -1,7 +1,7 @@
-"""Compute the losses of critics and actor, the scale of the rewards, and the range of returns that they allow.
+"""Compute the losses of critics and actor, the scale of the rewards, and the returns that are possible with them.
 
 The losses are pure functions of tensors, which ``VisualTD3.train`` calls. :class:`RewardScale` and :class:`TargetRange`
-have a state.
+keep values from one update to the next.
 
 Source: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods" (TD3), algorithm 1.
 """
@@ -121,7 +121,7 @@ class RewardScale:
 
     @property
     def divisor(self) -> float:
-        """Return the mean magnitude of the rewards; 1 if there was no reward other than 0 yet."""
+        """Return the number to divide rewards by: their mean magnitude so far, or 1 while all rewards were 0."""
         return self._total / self._n_rewards if self._total > 0.0 else 1.0
 
     @property

@@ -33,15 +33,16 @@ from sb3_visual_td3.buffers.valid_transitions import ValidTransitions
 def check_can_overlap(env: VecEnv) -> None:
     """Refuse an environment that cannot step while the learner works.
 
+    A DummyVecEnv makes its step within ``step_wait``, so nothing would overlap. A wrapper with its own ``step`` cannot
+    be used either, because the loop calls ``step_async`` and ``step_wait`` instead.
+
     :param env: the environment to train on, with its wrappers
-    :raises ValueError: if the environment steps in the learner's own process and only when its reply is fetched
-        (DummyVecEnv), or if a wrapper has its own ``step``, which separate calls of ``step_async`` and ``step_wait``
-        would bypass
+    :raises ValueError: if the environment is a DummyVecEnv, or if a wrapper has its own ``step``
     """
     if type(env.unwrapped).step_async is DummyVecEnv.step_async:
         raise ValueError(
-            f"overlap=True on a {type(env.unwrapped).__name__}, which only steps when its reply is fetched: nothing "
-            "would overlap. Use a SubprocVecEnv, also for one environment: --vec-env subproc with rl-zoo's commands, "
+            f"overlap=True on a {type(env.unwrapped).__name__}, which steps in the learner's process: nothing would "
+            "overlap. Use a SubprocVecEnv, also for one environment: --vec-env subproc with rl-zoo's commands, "
             "make_vec_env(..., vec_env_cls=SubprocVecEnv) in Python"
         )
     while isinstance(env, VecEnvWrapper):
@@ -97,9 +98,10 @@ class OverlappedEnv(VecEnvWrapper):
 
 
 class PendingTransition:
-    """Receive transitions instead of the replay buffer, and hold each one back until the next action has been sent.
+    """Take the place of the replay buffer in the rollout, and store each transition one step later.
 
-    Storing takes time during which the simulator would wait for its next action.
+    A transition is stored after the next action has been sent. Otherwise the simulator would wait while the transition
+    is stored.
     """
 
     def __init__(self) -> None:

@@ -550,7 +550,7 @@ def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any],
         raise ValueError(f"{name}={keys!r}: expected a list of one or more of {list(space.spaces)}")
     if encoder == "shared":
         raise ValueError(
-            f"{name}={keys!r}, encoder='shared': networks that share an encoder read the same observations; set "
+            f"{name}={keys!r} with encoder='shared': a shared encoder reads all observations. Drop {name}, or set "
             "encoder='separate' in policy_kwargs"
         )
 

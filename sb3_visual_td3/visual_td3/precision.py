@@ -183,8 +183,9 @@ class Preparation:
     def __call__(self, observations: Observations) -> Prepared:
         """Return the observations in the form that the features extractors take.
 
-        Images become numbers in [0, 1]. Where a convolution on blocks is faster (see :func:`blocks_of`), their pixels
-        are rearranged in blocks and keep the values from 0 to 255, and the first convolution scales them.
+        Usually the pixels of images are scaled to [0, 1]. There is one exception: if :func:`convolve_blocks` will
+        compute the first layer, the images are rearranged by :func:`blocks_of`. Their pixels keep the values from 0 to
+        255, and the first layer scales them.
         """
         if not isinstance(observations, Mapping):
             picture = self._pictures.get(THE_ONLY_PART)

@@ -152,10 +152,10 @@ def resolve(
 
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: the preset that None stands for
-    :param arguments: arguments by the names of :class:`Settings`; other names are ignored. For a loaded model, its
-        ``policy_kwargs`` are all that the model uses
-    :param given: for a loaded model, only the ``policy_kwargs`` that the user gave when the model was made; their
-        origin is ``"argument"``. None for a new model
+    :param arguments: arguments by the names of :class:`Settings`; other names are ignored. The ``policy_kwargs`` of a
+        loaded model include the values that its preset has added
+    :param given: the ``policy_kwargs`` that the user gave when a loaded model was made. Only these get the origin
+        ``"argument"``. None for a new model
     :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
     :raises ValueError: if the preset is unknown
     """

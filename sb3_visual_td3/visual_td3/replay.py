@@ -71,8 +71,8 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
     """Find how many frames an observation holds, without guessing from the number of channels.
 
     :param model: a model, with or without an environment
-    :return: the depth of the outermost VecFrameStack, or the attribute ``frame_stack`` of all environments; None if
-        neither exists, or if no image has a multiple of that many channels
+    :return: the number of frames: the depth of the outermost VecFrameStack, otherwise the attribute ``frame_stack`` of
+        all environments. None if neither exists, or if the number does not divide the channels of any image
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
@@ -152,7 +152,8 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
         the model's arguments
     :param model: the model that will learn from the buffer
     :return: the buffer itself
-    :raises ValueError: if the buffer does not fit, or if it has no n-step returns and the model needs them
+    :raises ValueError: if the buffer does not fit, or if the model needs n-step returns and the buffer cannot compute
+        them
     """
     check_fits(buffer, model)
     source = model.replay_buffer_kwargs if reference is None else vars(reference)
@@ -161,8 +162,8 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
         vars(buffer).update(n_steps=n_steps, gamma=source.get("gamma", model.gamma))
     elif n_steps > 1:
         raise ValueError(
-            f"the file holds a {type(buffer).__name__}, which has no n-step returns: expected a replay buffer for "
-            f"n_steps={n_steps}, such as FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer. Load such a "
+            f"the file holds a {type(buffer).__name__}, which cannot compute n-step returns: expected a buffer "
+            f"for n_steps={n_steps}, such as FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer. Load such a "
             "buffer, or use n_steps=1"
         )
     return buffer

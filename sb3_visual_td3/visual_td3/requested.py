@@ -156,7 +156,13 @@ def _check_names(model: TD3, at_load: Mapping[str, Any], known: frozenset[str]) 
 
 
 def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any]) -> None:
-    """Restore the arguments that ``_setup_model`` had replaced in the saved model, unless ``load()`` was given them."""
+    """Restore the user's arguments that ``_setup_model`` replaced before the model was saved.
+
+    :param model: the loaded model, whose attributes are changed
+    :param requested: the arguments that the user gave when the model was made
+    :param at_load: the arguments of ``load()``, which are kept
+    :raises ValueError: if an argument of ``load()`` contradicts the saved model
+    """
     for name in _REPLACED:
         if name not in at_load:
             vars(model)[name] = requested[name]
@@ -167,8 +173,8 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
             if model.replay_buffer_kwargs.get(name, at_load[name]) != at_load[name]:
                 raise ValueError(
                     f"load() was given {name}={at_load[name]!r}, but the saved model has "
-                    f"replay_buffer_kwargs={requested['replay_buffer_kwargs']!r}, so its replay buffer would keep "
-                    f"another {name}: expected the same {name} in both; give load() matching replay_buffer_kwargs too"
+                    f"replay_buffer_kwargs={requested['replay_buffer_kwargs']!r}: expected the same {name} for model "
+                    f"and replay buffer. Pass replay_buffer_kwargs with {name}={at_load[name]!r} to load() too"
                 )
     if "stats_window_size" in at_load:
         # Stable-Baselines3 stores the size as _stats_window_size. The saved windows have the old size, so they are

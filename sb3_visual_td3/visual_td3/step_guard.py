@@ -35,7 +35,10 @@ class NonFiniteUpdateError(ValueError):
 
 
 class _Watched(NamedTuple):
-    """Hold an update, and a tensor on the device: one number, which is finite if and only if the update is finite."""
+    """Hold an update whose result is still on the GPU.
+
+    ``number`` is a scalar tensor. If it is finite, the update was finite, and otherwise its step was skipped.
+    """
 
     number: th.Tensor
     update: NetworkUpdate
@@ -46,9 +49,9 @@ class StepGuard:
     """Step the optimizers of a model, and skip steps whose loss or gradient is not finite.
 
     :param device: the device of the networks
-    :param is_stock: False skips such a step, and raises an error unless a callback handles it. True makes every step,
-        as Stable-Baselines3 does, with one exception: on a CPU, the step is skipped if a callback will end the training
-        or roll it back
+    :param is_stock: True for a model that must train exactly as in Stable-Baselines3, which checks no step. Steps are
+        then checked only on a CPU, and only while a callback handles non-finite numbers. False checks every step, and
+        raises an error if no callback handles non-finite numbers
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:
@@ -57,10 +60,11 @@ class StepGuard:
         self._waiting: list[_Watched] = []
 
     def must_check(self, is_handled: bool) -> bool:
-        """Return whether the guard checks updates before their optimizer step.
+        """Return whether to call :meth:`step`, which checks the update first, instead of ``optimizer.step``.
 
-        :param is_handled: True if a callback handles non-finite numbers
-        :return: True if :meth:`step` must be called instead of ``optimizer.step``
+        :param is_handled: True if a callback handles non-finite numbers. It matters only if the model must train
+            exactly as in Stable-Baselines3
+        :return: True to call :meth:`step`
         """
         return not self._is_stock or (is_handled and self._is_at_hand)
 

@@ -312,9 +312,9 @@ class VisualTD3(TD3):
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
-        """Set up the precision of the updates, and what makes them faster, such as fused optimizers.
+        """Set up the numerical precision of the updates, and their speed-ups, such as fused optimizers.
 
-        Nothing is made faster if updates must equal Stable-Baselines3's bit for bit.
+        There are no speed-ups if updates must equal Stable-Baselines3's bit for bit.
         """
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)
@@ -832,7 +832,7 @@ class VisualTD3(TD3):
 
     @property
     def _scales_rewards(self) -> bool:
-        """Return whether the model itself scales the rewards, because VecNormalize does not."""
+        """Return whether the model itself scales the rewards; if VecNormalize scales them, the model does not."""
         return self.settings.scale_rewards and not self._vec_normalize_scales
 
     @property
@@ -938,7 +938,7 @@ class VisualTD3(TD3):
         """Load a model from a zip file, as Stable-Baselines3 does.
 
         :param path: path of the file
-        :param env: the environment to continue in, with any number of environments
+        :param env: the environment to train in. Its number of parallel environments may differ from the saved model's
         :param device: the device of the networks
         :param custom_objects: objects to use instead of those pickled in the file, by name
         :param print_system_info: True prints the system that the model was saved on
@@ -983,13 +983,15 @@ class VisualTD3(TD3):
         truncate_last_traj: bool = True,
         any_n_envs: bool = False,
     ) -> None:
-        """Load a replay buffer from a pickle file, as Stable-Baselines3 does; the model keeps its n_steps and gamma.
+        """Load a replay buffer from a pickle file, as Stable-Baselines3 does.
+
+        The loaded buffer gets the ``n_steps`` and ``gamma`` of the model.
 
         :param path: path of the file
         :param truncate_last_traj: True ends HerReplayBuffer's last episode where the file ends
         :param any_n_envs: True rearranges a buffer of another number of environments; False refuses it
-        :raises ValueError: if observations, actions or the number of environments differ, or if the buffer has no
-            n-step returns and the model needs them. The model keeps its replay buffer then
+        :raises ValueError: if observations, actions or the number of environments differ, or if the model needs n-step
+            returns and the loaded buffer cannot compute them. After an error the model still has its previous buffer
         """
         before = self.replay_buffer
         try:
