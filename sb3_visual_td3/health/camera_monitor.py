@@ -147,9 +147,10 @@ def images_in(observations: Observed) -> list[Images]:
 
 
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
-    """Return, for each image space, a function that moves channels first and scales images to 255 grey levels.
+    """Return, for each image space, a function that converts images to channels-first grey levels.
 
-    An image space without finite bounds cannot be scaled and is left out.
+    The function scales the values so that black and white differ by 255. It returns the images of a uint8 space with
+    this shape unchanged. An image space without finite bounds cannot be scaled and is left out.
     """
     found: dict[str, Callable[[Images], Images]] = {}
     for key, picture in pictures.items():

@@ -19,16 +19,16 @@ from sb3_visual_td3.health.network_probe import NetworkProbe
 LARGEST_LOGGED = th.finfo(th.float32).max
 """The largest number that an event file can hold: its values are 32-bit floats."""
 
-MOST_UNFOLDED = 100
-"""The rewards of this many batches are collected before their smallest and largest values are computed. One computation
-for many batches takes less time."""
+MAX_COLLECTED_BATCHES = 100
+"""The rewards of this many batches are collected, and then their smallest and largest values are computed at once. One
+computation for many batches takes less time than one for each batch."""
 
 
 class GradientMonitor:
     """Measure a model's gradient updates, as an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
-    Norms, losses and values are taken from one update in ``sample_freq``, rewards from every update. Between two reads
-    everything stays on the device, so the program never waits for the GPU.
+    Norms, losses and Q values are measured in one update in ``sample_freq``, and rewards in every update. Between two
+    reads everything stays on the device, so the program never waits for the GPU.
 
     :param sample_freq: updates between two measurements, >= 1
     :param keep_points: True also keeps the values of single updates, until :meth:`read_points` returns them
@@ -52,7 +52,7 @@ class GradientMonitor:
         self._weights: dict[str, list[th.Tensor]] = {}
         self._value_bound: th.Tensor | None = None
         self._is_undiscounted: th.Tensor | None = None
-        self._unfolded: list[tuple[th.Tensor, th.Tensor]] = []
+        self._collected_rewards: list[tuple[th.Tensor, th.Tensor]] = []
         self._start_window()
 
     def _start_window(self) -> None:
@@ -73,9 +73,9 @@ class GradientMonitor:
         if update.network == "critic":
             self.n_updates += 1
             if "rewards" in update.values:
-                self._unfolded.append((update.values["rewards"], update.values["discounts"]))
-                if len(self._unfolded) >= MOST_UNFOLDED:
-                    self._fold_rewards()
+                self._collected_rewards.append((update.values["rewards"], update.values["discounts"]))
+                if len(self._collected_rewards) >= MAX_COLLECTED_BATCHES:
+                    self._reduce_rewards()
         last = self._last_sampled.get(update.network)
         # The number of updates goes back after a rollback.
         if last is None or update.n_updates - last >= self.sample_freq or update.n_updates < last:
@@ -141,7 +141,7 @@ class GradientMonitor:
             self._last_q1 = values["q_values"][:, 0].mean(dtype=th.float64).detach()
         if "target_q" in values:
             self._add(tags.TARGET_Q_MEAN, values["target_q"].mean(dtype=th.float64))
-        self._fold_rewards()
+        self._reduce_rewards()
         for tag, extreme in self._extremes_since_point.items():
             self._keep(tag, extreme)
         self._extremes_since_point.clear()
@@ -178,13 +178,13 @@ class GradientMonitor:
         for tag, value in probed.items():
             self._add(tag, value)
 
-    def _fold_rewards(self) -> None:
-        """Compute the extremes of the collected rewards, for many batches in one call."""
-        if not self._unfolded:
+    def _reduce_rewards(self) -> None:
+        """Compute the smallest and the largest of the collected rewards, for many batches in one call."""
+        if not self._collected_rewards:
             return
-        rewards = th.cat([reward for reward, _ in self._unfolded])
-        discounts = th.cat([_as_many(discount, reward) for reward, discount in self._unfolded])
-        self._unfolded.clear()
+        rewards = th.cat([reward for reward, _ in self._collected_rewards])
+        discounts = th.cat([_as_many(discount, reward) for reward, discount in self._collected_rewards])
+        self._collected_rewards.clear()
         lowest, highest = rewards.aminmax()
         for tag, fold, extreme in ((tags.REWARD_MIN, th.minimum, lowest), (tags.REWARD_MAX, th.maximum, highest)):
             self._extremes[tag] = _fold(fold, self._extremes.get(tag), extreme)
@@ -226,7 +226,7 @@ class GradientMonitor:
         """
         if not self._sums:
             return {}
-        self._fold_rewards()
+        self._reduce_rewards()
         means = {tag: total / self._counts[tag] for tag, total in self._sums.items()}
         if tags.POLICY_Q_VALUE in means and tags.Q1_VALUE in means:
             means[tags.Q_GAP] = means[tags.POLICY_Q_VALUE] - means[tags.Q1_VALUE]
@@ -242,9 +242,10 @@ class GradientMonitor:
     def get_state(self) -> dict[str, Any]:
         """Return all measurements of the current window and of the whole run; call this between two updates.
 
-        :return: plain data: numbers, each with the dtype of its tensor
+        :return: a dict without tensors. Each sum or extreme value is a list of its value and its dtype, such as
+            ``[0.5, "float32"]``
         """
-        self._fold_rewards()
+        self._reduce_rewards()
         bound = {} if self._value_bound is None else {tags.Q_BOUND: self._value_bound}
         if self._is_undiscounted is not None:
             bound[tags.RETURN_IS_UNDISCOUNTED] = self._is_undiscounted
@@ -272,7 +273,7 @@ class GradientMonitor:
         :param device: the device of the model that is observed
         """
         self._start_window()
-        self._unfolded.clear()
+        self._collected_rewards.clear()
         self._last_sampled = dict(state["last_sampled"])
         self.n_updates = state["n_updates"]
         self._counts = dict(state["counts"])

@@ -140,7 +140,7 @@ def effect_of_settings(
 
 @dataclass(frozen=True)
 class RunSections:
-    """Hold the numbers that the sections of a report show; a section without data has no numbers."""
+    """Hold the numbers that the sections of a report show."""
 
     growth: Growth
     norms: Norms
@@ -204,8 +204,8 @@ class Analysis:
     :param manifest: the content of run.json, which is shown and does not change the verdict
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: properties of the run that a settings file states, such as normalised rewards. Only properties that
-        the event file does not show are listed
+    :param answers: answers of the settings files to questions that the event file leaves open, for example that the
+        rewards are normalised
     :param hyperparams: the hyperparameters compared with well-known values; empty if no hyperparameter is known
     :param recommendation: the recommended changes; empty if the verdict is GO
     :param until: the step of ``--until``, after which no point was read; None if the whole run was read
@@ -323,11 +323,11 @@ def analyse(
     :param name: name that distinguishes the run from other runs of the report
     :param manifest: the content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run, shown with the notes of the analysis
-    :param settings: settings of the run, for properties that the event file does not show; the notes list the results
-        that the settings changed
+    :param settings: settings of the run. They state properties that the event file does not show, such as normalised
+        rewards. If a result depends on such a property, a note says so
     :param require_evidence: the level of evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``. With less
         evidence, a run that would be GO is INSUFFICIENT
-    :param until: the step of ``--until``; the later points are left out of ``data`` already
+    :param until: the step of ``--until``; ``data`` must not contain later points. None for the whole run
     :param over_time: the verdicts on the run's earlier parts
     """
     settings = settings or RunSettings()
@@ -368,7 +368,8 @@ def verdict_on(
 
     :param series: the series of the run, under the names in ``common/tags.py``
     :param criteria: the criteria that ``load_criteria`` returned
-    :param settings: settings of the run, for properties that the event file does not show
+    :param settings: settings of the run. They state properties that the event file does not show, such as normalised
+        rewards
     :param require_evidence: the level of evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``. With less
         evidence, a run that would be GO is INSUFFICIENT
     """

@@ -47,7 +47,7 @@ DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
 """A progress bar is shown if the event files have at least this many bytes. Fewer bytes are read within a second."""
 _PLOTLY_BYTES = 4_800_000
-"""A report.html of more bytes than this contains plotly.js, which is a little larger."""
+"""A report.html of more bytes than this contains plotly.js. The code of plotly.js alone has a few more bytes."""
 MAX_SUMMARIES = 10
 """For more runs than this, the command prints only the table of all runs, without a summary of each run. The report
 files then show only the final verdict on each run. Earlier verdicts would take too long: there are 20 for each run."""
@@ -277,10 +277,10 @@ class _Job:
                 data = self._read(files, lambda _: None)[0]
                 path.write_text(visible(mapping_to_start_from(data, name)), encoding="utf-8")
                 return path
-        raise ValueError(f"--write-tags {path}: no run could be read; expected a PATH that holds a readable run")
+        raise ValueError(f"--write-tags {path}: the file was not written, because no run could be read from any PATH")
 
     def has_unreadable_path(self, analyses: Sequence[Analysis]) -> bool:
-        """Return whether one of the given paths holds nothing that could be judged."""
+        """Return whether one of the PATH arguments holds no run that could be judged."""
         judged = [analysis.data.path.resolve() for analysis in analyses]
         paths = [path.resolve() for path in self.paths]
         return not all(any(path == run or path in run.parents for run in judged) for path in paths)

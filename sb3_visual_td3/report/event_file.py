@@ -1,8 +1,8 @@
 """Read one TensorBoard event file: its records with their checksums, and the scalars in them.
 
 A record consists of its length (8 bytes), the masked CRC-32C of the length (4 bytes), the data, and the masked CRC-32C
-of the data (4 bytes). The data are an ``Event`` in protobuf's format. TensorBoard's own reader is slower and keeps
-10,000 points of a tag by default; a report needs every point, and a note on everything that could not be read.
+of the data (4 bytes). The data are an ``Event`` in protobuf's format. TensorBoard's own reader is slower, and keeps
+only 10,000 points of a tag by default. A report needs every point, and a note on everything that could not be read.
 
 Source: the TFRecord format, https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -32,11 +32,12 @@ from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 EVENT_FILE_MARK = "tfevents"
 """The name of every event file contains this text."""
 MAX_RECORD_BYTES = 64 << 20
-"""A record of more bytes is left out: scalars take a few hundred bytes, an image takes a few megabytes."""
+"""A record of more bytes is left out. Usual records are much smaller: scalars take a few hundred bytes, and an image
+takes a few megabytes."""
 
 READ_BYTES = 1 << 20
-"""Number of bytes that are read at once. A batch of records has about this size; a longer record is a separate
-batch."""
+"""Number of bytes that are read at once. A batch of records has about this size. A record that is longer than this is a
+batch by itself."""
 
 TAIL_BYTES = 256
 """Number of bytes of the last record that are kept. They show whether another program has replaced the file."""
@@ -163,8 +164,9 @@ class _Frames(NamedTuple):
 
     :ivar records: data of each record
     :ivar n_bytes: size of these records in bytes, with their lengths and checksums
-    :ivar is_damaged: whether the next record is damaged, whatever bytes follow
-    :ivar n_missing: bytes that are still missing from the next record
+    :ivar is_damaged: whether the next record has a wrong checksum
+    :ivar n_missing: number of bytes of the next record that are not in the buffer yet; 0 if the record is damaged, or
+        if its length is not known
     """
 
     records: list[bytes | bytearray]
@@ -244,7 +246,7 @@ class Track:
     """Hold the points of one tag in the order of the file.
 
     :param order: ``(n,) int64``, the number of the record of each point, increasing
-    :param steps: ``(n,) int64``, the step of each point; steps may go back
+    :param steps: ``(n,) int64``, the step of each point; a step may be smaller than the step before it
     :param values: ``(n,) float64``, the value of each point
     """
 
@@ -257,11 +259,11 @@ class Track:
         return Track(self.order[mask], self.steps[mask], self.values[mask])
 
     def goes_back_at(self, record: int) -> bool | None:
-        """Return whether the steps of the tag go back to a smaller step at a record of the file.
+        """Return whether the steps of the tag decrease at a record of the file, for example from 1,000 to 800.
 
         :param record: number of the record
-        :return: whether the first point from this record on has a smaller step than the point before it; None if the
-            tag has no point on one of the two sides
+        :return: whether the tag's first point at or after this record has a smaller step than its last point before the
+            record; None if the tag has no point before the record, or none from the record on
         """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:
@@ -273,8 +275,8 @@ class Track:
 class Points:
     """Collect the points of one tag in the order of the file.
 
-    The points are stored in arrays of plain numbers, because a run may have millions of points: a list takes four times
-    the memory.
+    The points are stored in arrays of plain numbers, because a run may have millions of points. A list would take four
+    times the memory.
 
     :param order: number of each point's record, counted over the records of the file that hold scalars
     :param steps: step of each point
@@ -319,16 +321,16 @@ class EventFile:
         status = self.path.stat()
         if not stat.S_ISREG(status.st_mode):
             # Opening a pipe would block until another program writes to it.
-            self._problem = "is not a regular file, and was left out"
+            self._problem = "the file was left out, because it is not a regular file"
             return False
         had_points = bool(self.points)
-        # A different inode, fewer bytes, or different bytes at the place of the last record show that the file was
-        # replaced.
+        # The file was replaced if it has a different inode, if it has fewer bytes, or if the bytes of the last record
+        # have changed.
         is_other = status.st_ino != self._inode or status.st_size < self._offset or not self._is_continued()
         if is_other:
             self._reset()
             self._inode = status.st_ino
-        self._problem = "is empty (0 bytes)" if status.st_size == 0 else None
+        self._problem = "the file is empty (0 bytes)" if status.st_size == 0 else None
         n_before = self._n_whole
         try:
             for batch in read_records(self.path, self._offset, self._n_whole):
@@ -362,16 +364,17 @@ class EventFile:
     def notes(self, is_growing: bool = False) -> list[str]:
         """Return notes on records that were left out and on unusual content.
 
-        :param is_growing: whether the run still writes to the file; an incomplete last record is then normal
+        :param is_growing: whether the file is still being written. An incomplete last record is then normal, and gets
+            no note
         """
         name, notes = self.path.name, []
         problem = self._problem
         if isinstance(problem, str):
-            notes.append(f"{name} {problem}")
+            notes.append(f"{name}: {problem}")
         elif problem is not None and problem.n_whole == 0 and not is_growing:
             notes.append(f"{name} is not an event file, or its first record is {problem.reason}")
         elif problem is not None and not (is_growing and problem.is_cut_off):
-            notes.append(f"{name} is {problem}; judged up to there")
+            notes.append(f"{name} is {problem}; only the records before it are judged")
         if self._n_no_events:
             notes.append(f"{name}: {self._n_no_events:,} records are not events, and were left out")
         if self._n_too_long:
@@ -384,7 +387,7 @@ class EventFile:
 
     @property
     def steps_go_back(self) -> bool:
-        """Return whether a tag was logged at a smaller step than before, so the file may hold several runs."""
+        """Return whether the steps of a tag go back; the file may then hold several runs, or a resumed run."""
         return self._steps_go_back
 
     def tracks(self) -> dict[str, Track]:
@@ -416,7 +419,7 @@ class EventFile:
                 if points is None:
                     points = self.points[value.tag] = Points()
                 elif step < points.steps[-1]:
-                    # The search for several runs in one file is slow, so it is made only if the steps go back.
+                    # The search for several runs in one file is slow. It is made only if steps go back.
                     self._steps_go_back = True
                 points.order.append(self._n_with_scalars)
                 points.steps.append(step)
@@ -522,7 +525,9 @@ def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
             for inner, inner_kind, at, to in _fields(record, begin, end):
                 if (inner, inner_kind) == (1, _BYTES) and to <= at + MAX_SCALAR_BYTES:
                     if len(places) >= 2 * MAX_VALUES:
-                        raise DecodeError(f"an event holds more than {MAX_VALUES} values; expected at most this number")
+                        raise DecodeError(
+                            f"the record is damaged or not an event: it holds more than {MAX_VALUES:,} values"
+                        )
                     places.append(at)
                     places.append(to)
     parse = summary_pb2.Summary.Value.FromString

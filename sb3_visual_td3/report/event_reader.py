@@ -2,8 +2,15 @@
 
 A folder may hold several files of one run, because each process that continues a run starts a new file. It may hold
 files of several runs, if a script always logs to the same folder. One file may also hold several runs, if a writer
-appends to an old file and starts at step 0 again. Sorted only by step, the points of several runs would be judged as
-one run. This module finds out which points belong to which run, and adds notes on points that it left out.
+appends to an old file and starts at step 0 again. If all points were only sorted by step, several runs would be judged
+as one run. This module finds out which points belong to which run, and adds notes on points that it left out.
+
+For example, a run is killed at step 1,000 and resumed from a checkpoint of step 800. It logs steps 800 to 1,000 again,
+so its steps go back from 1,000 to 800. The old points from step 800 on are left out, and the new points replace them.
+If the steps go back to 0 instead, a new run begins.
+
+Most tags use the x-axis of the run, such as environment steps. A tag may have another x-axis, such as episodes. The
+module :mod:`~sb3_visual_td3.report.run_axis` finds the positions of such a tag's points on the run's x-axis.
 """
 
 from __future__ import annotations
@@ -32,26 +39,27 @@ from sb3_visual_td3.report.table_file import (
 )
 
 NEW_RUN_FRACTION = 0.05
-"""If the steps go back into this first fraction of a run, a new run begins. For example, after 100,000 steps a new run
-begins if the next step is 5,000 or less. If the next step is larger, the run was resumed from a checkpoint."""
+"""A new run begins if the steps go back to a step within this first fraction of the previous run. For example, after
+100,000 steps a new run begins if the next step is 5,000 or less. If the next step is larger, the run was resumed from a
+checkpoint."""
 MAX_RESTARTS = 20
 """If the steps go back more often than this, several programs seem to write into one file. Its points are then judged
 as one run, ordered by step."""
 MIN_POINTS_FOR_INTERVAL = 4
-"""The interval at which a tag is logged is known only if the tag has at least this many points."""
-_MAX_DROPS = 200
-"""If the steps of a tag go back more often than this, the tag was not written in order. None of these steps back then
-counts as a restart of the run."""
+"""The usual interval between the points of a tag is computed only if the tag has at least this many points."""
+_MAX_DECREASES = 200
+"""If the steps of a tag go back more often than this, the tag was not written in order. It is then not used to find
+restarts of the run."""
 _MAX_NAMED = 3
 
 
-class _Drop(NamedTuple):
-    """Describe a place in an event file where the steps of one tag go back.
+class _Decrease(NamedTuple):
+    """Describe one decrease of a tag's step, for example from step 1,000 in record 70 to step 800 in record 75.
 
-    The run may have been restarted between the records ``after`` and ``up_to``.
+    If the run was restarted there, the restart lies between these two records.
 
-    :ivar after: number of the tag's last record before its steps go back
-    :ivar up_to: number of the tag's first record with smaller steps
+    :ivar after: number of the record with the larger step, 70 in the example
+    :ivar up_to: number of the tag's next record, which has the smaller step, 75 in the example
     :ivar tag: the logged name
     """
 
@@ -64,7 +72,7 @@ class InFile(NamedTuple):
     """Hold the part of a run that lies in one event file.
 
     :ivar tracks: the points of the run in this file, by tag
-    :ivar notes: remarks for the report, on how the reader told runs apart and which points it left out
+    :ivar notes: remarks for the report: how the runs of the file were separated, and which points were left out
     """
 
     tracks: Mapping[str, Track]
@@ -74,19 +82,19 @@ class InFile(NamedTuple):
 def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     """Return the runs in a file, in the order of the file.
 
-    If the steps of most tags go back to the start, a new run begins. If they go back less far, the run was resumed from
-    a checkpoint: its new points replace the old points from the checkpoint's step on. If only some tags go back, all
-    points are kept.
+    If the steps of most tags go back to the start, a new run begins. If they go back to a later step, the run was
+    resumed from a checkpoint, and its new points replace the old points from the checkpoint's step on. If only some
+    tags go back, all points are kept.
 
     :param tracks: the points of the file, by tag
     :param name: name of the file, for the notes
     """
-    drops = sorted(drop for tag, track in tracks.items() for drop in _drops(tag, track))
-    if not drops:
+    decreases = sorted(one for tag, track in tracks.items() for one in _decreases(tag, track))
+    if not decreases:
         return [InFile(tracks, [])]
-    # These are the restarts at which most tags go back, and the single tags that go back, such as an episode counter
-    # that starts again.
-    found, lone = _restarts(drops, tracks)
+    # At a restart, most tags go back. Single tags may also go back without a restart, such as an episode counter that
+    # starts again.
+    found, single_tags = _restarts(decreases, tracks)
     if len(found) > MAX_RESTARTS:
         note = (
             f"{name}: the steps go back {len(found):,} times, so several runs seem to write into this file at the same "
@@ -110,33 +118,41 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
                 f"{begins:,}. This run is judged from step {begins:,} on, without the earlier points of the file"
             ]
         else:
-            tracks = {tag: _resumed(tag, track, record, begins) for tag, track in tracks.items()}
+            tracks = {tag: _without_old_points(tag, track, record, begins) for tag, track in tracks.items()}
             n_replaced = n_before - sum(len(track.order) for track in tracks.values())
             notes.append(
-                f"{name}: the run was resumed, its steps go back from {left:,} to {begins:,}; {n_replaced:,} earlier "
-                "points from there on were left out"
+                f"{name}: the run was resumed from a checkpoint: its steps go back from {left:,} to {begins:,}. "
+                f"{n_replaced:,} old points were left out, because the resumed run replaces them"
             )
-    lone_tags = sorted(tag for tag in lone if tag in tracks and (np.diff(tracks[tag].steps) < 0).any())
-    if lone_tags:
-        more = f" and {len(lone_tags) - _MAX_NAMED} more" if len(lone_tags) > _MAX_NAMED else ""
+    names = sorted(tag for tag in single_tags if tag in tracks and (np.diff(tracks[tag].steps) < 0).any())
+    if names:
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
         notes.append(
-            f"{name}: the steps of {', '.join(lone_tags[:_MAX_NAMED])}{more} go back while other tags continue; all "
-            "their points are kept, ordered by step"
+            f"{name}: the steps of {', '.join(names[:_MAX_NAMED])}{more} go back while other tags continue. All points "
+            "of these tags are kept, ordered by step"
         )
     return [*runs, InFile(tracks, notes)]
 
 
-def _drops(tag: str, track: Track) -> Iterator[_Drop]:
-    """Yield the records from which a tag logs the same steps again; a single point out of order does not count."""
+def _decreases(tag: str, track: Track) -> Iterator[_Decrease]:
+    """Yield each decrease of a tag's step after which the tag logs several earlier steps again.
+
+    For example, the steps 100, 200, 300, 200, 300, 400 go back to 200, and repeat 200 and 300. The steps 100, 300, 200,
+    400 do not count, because they only have one point out of order.
+
+    :param tag: the logged name
+    :param track: the points of the tag
+    """
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
-    if not 0 < places.size <= _MAX_DROPS:
+    if not 0 < places.size <= _MAX_DECREASES:
         return
     begin = 0
     for at in places.tolist():
         before, after = steps[begin:at], steps[at:]
-        # After a restart, the points repeat at least two steps. They then either cover half as many more steps, or all
-        # lie before the largest step so far, if a resumed run has not yet reached it again.
+        # After a restart, at least two of the earlier steps lie at or after the new step: these steps are repeated. In
+        # addition, one of two conditions holds. Either there are at least half as many new points up to the largest
+        # earlier step, or the resumed run has not yet passed that step.
         top = before.max()
         n_repeated = np.unique(before[before >= steps[at]]).size
         n_again = int((after <= top).sum())
@@ -144,46 +160,46 @@ def _drops(tag: str, track: Track) -> Iterator[_Drop]:
         is_still_behind = bool(after.max() <= top) and n_repeated > 2
         if n_repeated >= 2 and (is_covered_again or is_still_behind):
             begin = at
-            yield _Drop(int(track.order[at - 1]), int(track.order[at]), tag)
+            yield _Decrease(int(track.order[at - 1]), int(track.order[at]), tag)
 
 
-def _restarts(drops: list[_Drop], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return where a run was restarted within an event file, and the tags that went back to lower steps elsewhere.
+def _restarts(decreases: list[_Decrease], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
+    """Return the records at which a run was restarted, and the tags whose steps go back without a restart.
 
-    At a restart, the steps of most tags go back to lower steps (see :func:`_votes`).
+    At a restart, the steps of most tags go back (see :func:`_votes`).
 
-    :param drops: the places at which the steps of a tag go back
+    :param decreases: the decreases of the steps of all tags
     :param tracks: the points of the file, by tag
-    :return: the numbers of the records at which a restart happened, and the tags whose steps go back at other records
+    :return: the numbers of the first records after a restart, and the names of the tags
     """
     records: list[int] = []
-    of_record: list[list[_Drop]] = []
-    # Tags are logged at different records, so one restart appears as drops at slightly different places. Drops whose
-    # gaps overlap belong to the same restart.
-    for drop in sorted(drops, key=lambda each: each.up_to):
-        if records and drop.after < records[-1]:
-            of_record[-1].append(drop)
+    of_record: list[list[_Decrease]] = []
+    # Tags are logged at different records, so one restart appears as decreases at slightly different records. Decreases
+    # whose ranges of records overlap belong to the same restart.
+    for decrease in sorted(decreases, key=lambda each: each.up_to):
+        if records and decrease.after < records[-1]:
+            of_record[-1].append(decrease)
         else:
-            records.append(drop.up_to)
-            of_record.append([drop])
+            records.append(decrease.up_to)
+            of_record.append([decrease])
     found: list[int] = []
-    lone: set[str] = set()
+    single_tags: set[str] = set()
     for record, group in zip(records, of_record, strict=True):
         # A majority of the tags with points on both sides decides, so a single unusual tag cannot split a run.
         votes = _votes(tracks, record)
         if 2 * sum(votes) > len(votes):
             found.append(record)
         else:
-            lone.update(drop.tag for drop in group)
-    return found, lone
+            single_tags.update(decrease.tag for decrease in group)
+    return found, single_tags
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return for each tag whether its steps go back at a record of the event file.
+    """Return the votes of the tags on whether the run was restarted at a record of the event file.
 
-    Each answer is a vote on whether the run was restarted there. Tags without points on both sides of the record have
-    no vote. If some tags are logged over environment steps, only these tags vote, because a run that continues may
-    count its episodes from 0 again.
+    The vote of a tag is True if its steps go back at this record. A tag has no vote if all of its points come before
+    the record, or all come after it. Tags that count episodes have no vote if there are other tags, because a resumed
+    run may count its episodes from 0 again.
 
     :param tracks: the points of the file, by tag
     :param record: number of the record
@@ -215,21 +231,25 @@ def _around_restart(tracks: Mapping[str, Track], record: int) -> tuple[int, int,
     return left, begins, begins - first <= NEW_RUN_FRACTION * (left - first)
 
 
-def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Remove the points of a tag that a resumed run logged again.
+def _without_old_points(tag: str, track: Track, record: int, begins: int) -> Track:
+    """Return the points of a tag without the old points that a resumed run has replaced.
+
+    For example, a run is resumed at step 800. An old point at step 900 is removed, and an old point at step 700 is
+    kept.
 
     :param tag: the logged name
     :param track: the points of the tag
-    :param record: number of the first record after the run was resumed
+    :param record: number of the first record after the run was resumed; the points before this record are old
     :param begins: first step after the run was resumed
-    :return: the points without those before ``record`` whose steps were logged again
+    :return: the new points, and the old points at earlier steps than the new points
     """
     is_later = track.order >= record
     cuts = []
     if is_later.any():
         cuts.append(int(track.steps[is_later][0]))
-    # A known tag on environment steps is cut at the step where the run was resumed, even if the first new point of the
-    # tag comes later. A tag with a different x-axis, such as the episode, is cut at its own first new point.
+    # The old points of a known tag on environment steps are removed from the step at which the run was resumed, even if
+    # the first new point of the tag comes later. For a tag with another x-axis, such as episodes, the old points are
+    # removed from the step of its own first new point.
     if tag in tags.TAGS and _may_count_steps(tag):
         cuts.append(begins)
     if not cuts:
@@ -238,12 +258,12 @@ def _resumed(tag: str, track: Track, record: int, begins: int) -> Track:
 
 
 class UnreadableRunError(ValueError):
-    """Report that a path holds nothing to judge; the message says why in one line."""
+    """Report that a path holds nothing to judge. The message says why, in one line."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """Hold the content of the files of one run.
+    """Hold the points of one run, from all of its files, and notes on how they were read.
 
     :param path: the folder or the file that was requested
     :param series: all scalars, by tag
@@ -253,9 +273,8 @@ class RunData:
     :param axis: unit of the run's x-axis, such as "episodes"; "steps" if neither the tags nor a table show the unit
     :param number: number of this run among the runs of its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: for each tag with a different x-axis than the run, the positions of its points on the run's
-        x-axis. For example, a tag over episodes has a series with the episodes as steps and the environment steps as
-        values
+    :param positions: the positions of points on the run's x-axis, for each tag with another x-axis than the run. For
+        example, a return of episode 50 that was logged at environment step 10,000 has the step 50 and the value 10,000
     """
 
     path: Path
@@ -332,7 +351,7 @@ def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None
 
 
 class RunReader:
-    """Read the files of one folder repeatedly, while they grow, are truncated, appear or vanish.
+    """Read the files of one folder repeatedly. Between two reads, files may grow, shrink, appear or vanish.
 
     :param path: the folder or the file that was requested
     """
@@ -367,7 +386,8 @@ class RunReader:
 
         Runs that were trained at the same time in one folder have no order, so they are returned as a single run.
 
-        :param is_growing: whether the run still writes; an incomplete last record is then not mentioned in the notes
+        :param is_growing: whether the files are still being written. An incomplete last record is then normal, and gets
+            no note
         :raises UnreadableRunError: if the files hold no scalar at all
         """
         return self._combined(is_growing, are_apart=False)[-1]
@@ -376,20 +396,24 @@ class RunReader:
         """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
         A file that starts at the first steps again holds a new run. If two files cover the same steps and were written
-        at the same time, each of them holds its own run. Any other file continues the previous run. If that run was
-        resumed from a checkpoint, the new file repeats some steps. The points of each tag in the new file then replace
-        the earlier points of the tag from the first repeated step on. Tables, such as progress.csv, only add tags that
-        the event files do not contain.
+        at the same time, each of them holds its own run. Any other file continues the previous run.
 
-        :param is_growing: whether the run still writes; an incomplete last record is then not mentioned in the notes
+        A run that was resumed from a checkpoint logs some steps again in its new file. For each tag, the new points
+        replace the old points. For example, if the new file begins at step 800, the old points from step 800 on are
+        left out.
+
+        Tables, such as progress.csv, only add tags that the event files do not contain.
+
+        :param is_growing: whether the files are still being written. An incomplete last record is then normal, and gets
+            no note
         :raises UnreadableRunError: if the files hold no scalar at all
         """
         return self._combined(is_growing, are_apart=True)
 
     def _combined(self, is_growing: bool, *, are_apart: bool) -> tuple[RunData, ...]:
-        # Files are sorted by the earliest wall-clock time in them, because names need not sort by time; the name
-        # decides between files with the same time. Files in folders below come last, because they belong to the run and
-        # never begin a new run.
+        # Files are sorted by the earliest wall-clock time in them, because their names may have another order. Files
+        # with the same time are sorted by name. Files in subfolders come last, because they belong to the run and never
+        # begin a new run.
         files = sorted(self._files.values(), key=lambda f: (self._is_below(f), f.first_wall_time, f.path.name))
         notes = [note for file in files for note in file.notes(is_growing)]
         notes += [note for table in self._tables.values() for note in table.notes()]
@@ -425,8 +449,7 @@ class RunReader:
 
         Without event files, the tables form a run.
         """
-        # progress.csv comes first, because it holds the same values as SB3's event files. The other tables are less
-        # direct.
+        # progress.csv comes first, because it holds the same values as SB3's event files.
         order = {PROGRESS: 0, EVALUATIONS: 1}
         tables = sorted(self._tables.values(), key=lambda t: (order.get(t.path.name, 2), t.path.name))
         monitors = [table.path for table in tables if table.path.name.endswith(MONITOR_END) and table.table.series]
@@ -440,7 +463,7 @@ class RunReader:
             if not runs:
                 runs.append(_Run(axis=table.table.axis))
             added = [name for name in series if name not in runs[-1].series]
-            # Points over episodes would be judged as if they were over environment steps.
+            # Without this check, points at episodes would be judged as if they were at environment steps.
             if runs[-1].series and table.table.axis != runs[-1].axis_unit():
                 runs[-1].notes.append(
                     f"{table.path.name} was left out: its x-axis counts {table.table.axis}, but the x-axis of the "
@@ -462,14 +485,12 @@ class _Run:
     :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
     :param axis: unit of the run's x-axis, such as "episodes", as a table states it; None without such a table
-    :param positions: for each tag with a different x-axis than the run, the positions of its points on the run's
-        x-axis. For example, a tag over episodes has a series with the episodes as steps and the environment steps as
-        values
-    :param final: tags with a single point in a folder below the run's folder, such as the final values of
-        ``add_hparams``
-    :param n_replaced: number of points that were removed because a later file has points at the same steps
-    :param n_repeated: number of points with the same steps as points of another file, if the wall-clock times do not
-        show which file is later; all of these points are kept
+    :param positions: the positions of points on the run's x-axis, for each tag with another x-axis than the run. For
+        example, a return of episode 50 that was logged at environment step 10,000 has the step 50 and the value 10,000
+    :param final: tags that have a single point in a subfolder, such as the final values of ``add_hparams``
+    :param n_replaced: number of old points that were left out, because a later file logs the same steps again
+    :param n_repeated: number of points at steps that another file has too, although the wall-clock times do not show
+        which file is later. All of these points are kept
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -488,9 +509,10 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _all_positions(self) -> dict[str, Series]:
-        """Return the positions on the run's x-axis for each tag that does not use this x-axis.
+        """Return the positions of points on the run's x-axis, for each tag with another x-axis than the run.
 
-        ``self.positions`` holds most of them. The tags in ``self.final`` are placed at the last step of the run.
+        For the tags in ``self.final``, such as the final values of ``add_hparams``, the position is the last step of
+        the run.
         """
         _, last = span(self.series, self.positions.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
@@ -509,12 +531,13 @@ class _Run:
         lines = [*notes, *self.notes]
         if self.n_replaced:
             lines.append(
-                f"{self.n_replaced:,} points of an earlier file were replaced by a later file that repeats their steps"
+                f"{self.n_replaced:,} old points of an earlier file were left out, because a later file logs the same "
+                "steps again"
             )
         if self.n_repeated:
             lines.append(
-                f"{self.n_repeated:,} points repeat steps of another file, and the wall-clock times do not show which "
-                "file is later: all points are kept"
+                f"{self.n_repeated:,} points repeat steps of another file. The wall-clock times do not show which file "
+                "is later, so all points are kept"
             )
         lines += self.notes_at_end
         files = tuple(dict.fromkeys(self.files))
@@ -555,8 +578,8 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     for number, (part, notes) in enumerate(parts):
         new = {tag: Series(tag, track.steps, track.values) for tag, track in part.items()}
         positions = positions_on_axis(part)
-        # A file is the later one if its first wall-clock time comes after the last one of all earlier files. Wall-clock
-        # times that are missing or constant do not make a file the later one.
+        # A file is later than the runs so far if its first wall-clock time comes after their last wall-clock time. A
+        # file with missing or constant wall-clock times does not count as later.
         is_later = file.clock_is_known and all(file.first_wall_time > run.end for run in runs)
         is_another = number > 0 or (bool(runs) and _is_another_run(runs[-1].series, new, is_later=is_later))
         is_beside = is_another and number == 0 and not is_later
@@ -593,14 +616,15 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 
 
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
-    """Return whether a file starts a new run, by the majority of the tags that it shares with the previous run.
+    """Return whether a file starts a new run, and does not continue the previous run.
+
+    The majority of the tags that are both in the file and in the previous run decides.
 
     :param old: points of the previous run, by tag
     :param new: points of the file, by tag
-    :param is_later: whether the file was begun after the previous run had ended, according to its wall-clock times. A
-        later file that starts at the first steps again is another run, and a later file that starts at later steps
-        continues the previous run. Two files of the same time that cover the same steps are two runs that were trained
-        at the same time.
+    :param is_later: whether the file was begun after the previous run had ended, according to its wall-clock times. If
+        True, the file is another run if it starts at the first steps again. If False, the file is another run if it
+        covers the same steps, because the two runs were then trained at the same time
     """
     shared = [tag for tag in new if tag in old]
     # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0
@@ -620,7 +644,7 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
 
 
 def _starts_again(first: int, last: int, new: Series) -> bool:
-    """Return whether a tag starts again at the first steps, as in a new run, and not at a checkpoint's step.
+    """Return whether a tag of a later file starts at the first steps, as in a new run, and not at a checkpoint.
 
     :param first: step of the tag's first point in the previous run
     :param last: step of the tag's last point in the previous run
@@ -630,16 +654,17 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
     if begins - first <= NEW_RUN_FRACTION * (last - first):
         return True
     # 5 % of a short run may be less than one interval between points. A new run logs its first point about one interval
-    # after step 0; a resumed run logs it one interval after its checkpoint.
+    # after step 0. A resumed run logs its first point about one interval after its checkpoint.
     if len(new) < MIN_POINTS_FOR_INTERVAL:
         return False
     return begins <= 1.5 * float(np.median(np.diff(new.offsets)))
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add the points of an event file to the last run; PyTorch's SummaryWriter wrote the file into a subfolder.
+    """Add the points of an event file in a subfolder to the last run.
 
-    A tag that the run already has is not replaced.
+    ``SummaryWriter.add_scalars`` and ``add_hparams`` of PyTorch write into subfolders of the run's folder. A tag that
+    the run already has is not replaced.
 
     :param runs: the runs so far
     :param file: an event file in a subfolder of the run's folder

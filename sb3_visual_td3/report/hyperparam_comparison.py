@@ -44,9 +44,10 @@ class Reading:
     :param value: number in the parameter's own units; None if the parameter is switched off, or is not a number
     :param written: the value as the source writes it
     :param source: the file that states the value
-    :param is_off: whether the parameter is switched off, such as no exploration noise
+    :param is_off: whether the parameter is switched off: for example, a run without exploration noise
     :param changes: whether the value is only the start of a schedule
-    :param every: environment steps between two rounds of updates
+    :param every: only for the parameter "updates per step": number of environment steps after which updates are made,
+        50 for "50 updates every 50 steps"; None if it is not known
     """
 
     value: float | None

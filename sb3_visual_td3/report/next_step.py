@@ -314,11 +314,11 @@ class _Advice:
         return NextStep(f"{why}The run is over: start a new run of {told}.", snippets)
 
     def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
-        """Return callbacks of this package that did not run, but could log tags that unknown criteria need.
+        """Return the callbacks of this package that would log the missing tags, and that did not run.
 
         Callbacks that cannot be used with this kind of run are left out.
 
-        :param unknown: the criteria whose result is unknown
+        :param unknown: the criteria whose result is unknown, because tags are missing
         """
         analysis = self.analysis
         ran = callbacks_that_ran(analysis.series)
@@ -362,7 +362,10 @@ class _Advice:
         ]
 
     def _what_shows_learning(self) -> tuple[str, bool]:
-        """Return advice on how to find out whether the run learns, and whether the advice is to add evaluations."""
+        """Return advice on what to log or do, so that the report can tell whether the run learns.
+
+        :return: the advice, and a bool: True if the run needs evaluations that it does not have
+        """
         analysis = self.analysis
         curve = analysis.curve
         if curve is None and _is_of_sb3(analysis):

@@ -18,7 +18,7 @@ N_PARTS = 20
 
 
 class Prefix(NamedTuple):
-    """Describe the beginning of a run, up to a step, and its verdict.
+    """Hold the verdict on the beginning of a run, up to one step.
 
     :ivar until: the step on the run's x-axis; ``--until`` with this step gives the same verdict
     :ivar verdict: the verdict on the run up to this step; None before its first point
@@ -79,7 +79,7 @@ class VerdictOverTime:
 def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
     """Judge the first 5 %, 10 %, ... and 100 % of a run's steps.
 
-    :param data: the run's points, under the names that its own code logged
+    :param data: the points of the run, under the tags that were logged; ``--tags`` has not renamed them yet
     :param judge: function that returns the verdict on a run
     :return: the verdicts; None for a run that has made no step
     """

@@ -65,7 +65,7 @@ class Panel:
     :param unit: title of the y-axis
     :param x_title: title of the x-axis
     :param y_range: limits of the y-axis; None for automatic limits
-    :param requires: a tag without which the plot would have no meaning; the plot is then left out
+    :param requires: the plot is left out if the run did not log this tag; None if no tag is required
     """
 
     id: str
@@ -83,7 +83,7 @@ class Panel:
     def has_alerts(self) -> bool:
         """Return whether alerts can be drawn in this plot.
 
-        Alerts are logged over environment steps, so they have no place on an x-axis of episodes.
+        Alerts are logged at environment steps, so they cannot be drawn if the x-axis counts episodes.
         """
         return self.x_title != EPISODE_AXIS
 

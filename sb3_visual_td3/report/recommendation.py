@@ -121,12 +121,11 @@ class _Run:
     logged: Mapping[str, Reading]
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
-        """Fit the change that a diagnosis proposes to this run.
+        """Return the proposed change of a setting, with the old and the new value of this run.
 
-        :param proposed: the change
-        :param diagnosis: the diagnosis that proposes it, with its evidence
-        :return: the change with the old and the new value of this run; None if it does not apply, or if the run has the
-            new value already
+        :param proposed: the change that the diagnosis proposes
+        :param diagnosis: the diagnosis, with its evidence
+        :return: the change; None if the change does not apply to this run, or if the run already uses the new value
         """
         # Some changes make sense for our environments only, such as their reward weights.
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
@@ -145,7 +144,7 @@ class _Run:
         return Change(key, old, new, f"{proposed.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
 
     def _needs(self, key: str) -> str:
-        """Return what a change requires in addition, as text to append to its reason; "" if it requires nothing."""
+        """Return what else the setting ``key`` requires, as text for the end of a reason; "" if it requires nothing."""
         if key in own_arguments() and self.settings.algo != "visual_td3":
             return "; an argument of VisualTD3 (--algo visual_td3)"
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):

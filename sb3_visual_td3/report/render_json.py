@@ -118,7 +118,7 @@ def _over_time(analysis: Analysis) -> dict[str, Any] | None:
 
 
 def _alerts(analysis: Analysis) -> dict[str, Any]:
-    """Return the activations of each alert; None for an alert that the run did not log."""
+    """Return how many points of each alert are active (have the value 1); None if the run did not log the alert."""
     counts: dict[str, Any] = {"warning": None, "critical": None}
     counts.update({name: alert.n_active for name, alert in analysis.alerts.items()})
     return counts

@@ -41,12 +41,12 @@ MAX_CHARACTERS = 65_536
 
 
 class _Detail(IntEnum):
-    """Define how much detail a report shows."""
+    """Define how much detail a report shows. Each level shows more than the level before."""
 
     SHORT = 0
     """The report has only the verdict, its reasons, and what to do first."""
     OPEN = 1
-    """The report has all sections, but no collapsed tables (``<details>``)."""
+    """The report has all sections, but it leaves out the tables that ``ALL`` shows as collapsed ``<details>``."""
     ALL = 2
     """The report has all sections, and the collapsed tables too."""
 

@@ -1,11 +1,15 @@
-"""Find the unit of a run's x-axis, and place all points of the run on this axis.
+"""Find the unit of a run's x-axis, and find the position of every point on this axis.
 
 The unit is environment steps, episodes, epochs or updates. SB3, CleanRL and this package log over environment steps.
-Other training code often logs over episodes or epochs. It may also mix units: a return per episode, and a loss per
-update. One of these units is then the x-axis of the run, and the points of all other tags are placed on it.
+Other training code often logs over episodes or epochs, or mixes units: a return per episode, and a loss per update.
 
-``--until`` and the verdict over time use these positions, because they judge a run up to one step of its x-axis. An
-event file holds its points in the order in which they were logged, so this order shows the position of each point.
+For example, a run logs its losses at environment steps and its returns at episodes. Environment steps are then the
+x-axis of the run, and the return is a tag with another x-axis. The file holds a loss at environment step 9,900, then
+the return of episode 50, then a loss at environment step 10,000. The own step of this return is 50. Its position on the
+run's x-axis is 10,000, the step of the next point that uses this axis. An event file holds its points in the order in
+which they were logged, so this order shows the position.
+
+``--until`` and the verdict over time need the positions, because they judge all tags of a run up to the same step.
 """
 
 from __future__ import annotations
@@ -23,29 +27,29 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag does not use the run's x-axis if, at the same moment, its step and the step of the run differ by more than this
-factor. For example, a tag at episode 50 does not use an x-axis that is at environment step 10,000."""
+"""A tag has another x-axis than the run if, at the same moment, its step and the step of the run differ by more than
+this factor. For example, a tag is at step 50 while the run is at step 10,000: the tag may count episodes."""
 IN_ORDER = 0.9
-"""A file was written during training if the steps of at least this fraction of its records are in ascending order.
-Other files were written afterwards, one tag after another."""
+"""A file counts as written during training if at least this fraction of its points are in order. A point is in order if
+no earlier point of the file has a larger step. Other files were written afterwards, one tag after another."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""If all points of a tag come before (or all come after) the other points in the file, the tag was written separately,
-and not during training. Up to this number of points may lie on one side by chance, so they do not show this."""
+"""A tag was written separately, and not during training, if all of its points come before the points of the other tags
+in the file, or all come after them. With this number of points or fewer, such an order may be chance."""
 
 
 def axis_of(series: SeriesSet) -> str:
     """Return the unit of a run's x-axis, if the tags of the run show it.
 
-    For training code other than SB3, CleanRL and this package, only the names of the tags and the spacing of the points
-    show the unit.
+    Tags of SB3, CleanRL and this package have a known unit. For other tags, the unit is guessed from their names and
+    from the intervals between their points.
 
     :param series: everything that the run logged
     :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` if the unit is not
         known
     """
     names = series.names()
-    # The signs are tried from the surest to the weakest: known names, then the spacing of returns, then words in other
-    # names.
+    # The most certain sign comes first: known names, then the intervals between the points of a return, then words in
+    # other names.
     if any(_is_on_environment_steps(name) for name in names):
         return ENVIRONMENT_STEPS
     if any(_is_on_episodes(name) for name in names):
@@ -68,7 +72,8 @@ class _Clock(NamedTuple):
 
     :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
     :ivar reached: ``(n,) int64``, the largest step of the run up to each record
-    :ivar is_in_order: whether the steps of the records increase, which shows that the file was written during training
+    :ivar is_in_order: whether the steps increase from record to record, with few exceptions. If they do, the file was
+        written during training
     """
 
     records: StepArray
@@ -77,23 +82,24 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the steps of the run from the points of tags that have the same x-axis as the run.
+        """Read the steps of the run from the points of the tags that use the run's x-axis.
 
         :param tracks: the points of these tags, at least one point for each tag
         """
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]
-        # The largest step so far counts, because a point that is written late does not set the run back.
+        # A point that is written late has a smaller step, although the run has not gone back. Therefore the largest
+        # step so far counts.
         reached = np.maximum.accumulate(steps)
         return cls(records[in_order], reached, float(np.mean(steps == reached)) >= IN_ORDER)
 
     def has_unit_of(self, track: Track) -> bool:
-        """Return whether the steps of the run have the same unit as the steps of a tag.
+        """Return whether a tag counts its steps in the same unit as the run.
 
-        A tag may end long before the run. The two steps are therefore compared at the last record that both have
-        reached: the last record of the tag or of the run, whichever comes first. The unit is the same if the two steps
-        differ by at most the factor ``SAME_AXIS``.
+        The unit is the same if, at the same moment, the step of the tag and the step of the run differ by at most the
+        factor ``SAME_AXIS``. The moment is the last record of the tag or the last record of the run, whichever comes
+        first, because a tag may end long before the run.
 
         :param track: the points of the tag
         """
@@ -101,24 +107,24 @@ class _Clock(NamedTuple):
         n_before = int(np.searchsorted(self.records, end, side="right"))
         n_of_track = int(np.searchsorted(track.order, end, side="right"))
         if n_before == 0 or n_of_track == 0:
-            # If one of the two begins after the other has ended, only their ends can be compared.
+            # If the tag begins after the run has ended, or the reverse, only their last steps can be compared.
             there, here = int(self.reached[-1]), int(track.steps.max())
         else:
             there, here = int(self.reached[n_before - 1]), int(track.steps[:n_of_track].max(initial=0))
         return here <= SAME_AXIS * there and there <= SAME_AXIS * here
 
     def positions_of(self, track: Track) -> FloatArray | None:
-        """Return the step that the run had reached at each point of a tag; None if the file's order does not show it.
+        """Return the position of each point of a tag on the run's x-axis; None if the file's order does not show it.
 
-        The tag itself may be logged over another unit, such as episodes.
-
-        :param track: the points of the tag
+        :param track: the points of the tag, which has another x-axis than the run
+        :return: for each point, the step that the run had reached when the point was logged
         """
-        # Each point gets the step of the next record on the run's x-axis. The previous record may have a step that is
+        # Each point gets the step of the next record that uses the run's x-axis. The step of the previous record may be
         # too early, because the run may have continued since then.
         after = np.searchsorted(self.records, track.order)
         is_on_one_side = bool((after == 0).all() or (after == self.records.size).all())
-        # A few points may lie on one side by chance, and all points then lie on one side of these few.
+        # A few points may lie on one side by chance. This holds for few points of the tag, and also for few points of
+        # the run.
         n_points = min(track.order.size, self.records.size)
         if not self.is_in_order or (is_on_one_side and n_points > MAX_POINTS_ON_ONE_SIDE):
             return None
@@ -126,18 +132,20 @@ class _Clock(NamedTuple):
 
 
 def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Place points that were logged over another unit, such as episodes, on the run's x-axis.
+    """Return the positions of points on the run's x-axis, for each tag that was logged over another unit.
 
     The x-axis of the run is environment steps if a known tag of SB3, CleanRL or this package is logged over them.
     Otherwise it is episodes, if a known tag is logged over episodes. Without known tags, it is the x-axis of the
-    returns.
+    first return that is found.
 
-    The position of a point is the step that the run had reached when the point was logged. If the order of the file
-    does not show this step, the points of the tag are spread over the run in proportion to their own steps.
+    The position of a point is the step that the run had reached when the point was logged. The order of the points in
+    the file shows this step. If a file was not written in this order, the points of the tag are spread over the run in
+    proportion to their own steps.
 
     :param tracks: the points of one file, by tag
-    :return: the positions of each tag that does not use the run's x-axis. For example, a tag over episodes has a series
-        with the episodes as steps and the environment steps as values
+    :return: a series for each tag with another x-axis than the run: its steps are the tag's own steps, and its values
+        are the positions. For example, a return of episode 50 that was logged at environment step 10,000 has the step
+        50 and the value 10,000
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -151,9 +159,9 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     others = {name: track for name, track in tracks.items() if name not in on_axis}
     if not others:
         return {}
-    # This takes two passes. A first _Clock from the tags whose unit is known shows which other tags have the same unit.
-    # A second _Clock from all tags with this unit has points at more records, so it places the remaining tags more
-    # exactly.
+    # The first _Clock holds only the tags whose unit is known. It shows which other tags have the same unit. The second
+    # _Clock holds all tags with this unit. It has points at more records, so the positions of the remaining tags are
+    # more exact.
     clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
     on_other_axis = {name for name, track in others.items() if _is_on_episodes(name) or not clock.has_unit_of(track)}
     if not on_other_axis:
@@ -178,11 +186,11 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return a series whose values are its own steps.
-
-    For a tag that uses the run's x-axis, this series has the form of the positions in :func:`positions_on_axis`.
+    """Return the positions of a tag that uses the run's x-axis: each point is at its own step.
 
     :param series: the points of the tag
+    :return: the positions in the form that :func:`positions_on_axis` returns. For a point at step 100, both the step
+        and the value of the series are 100
     """
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
@@ -191,7 +199,7 @@ def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]
     """Return the first and the last step of a run on its x-axis; (0, 0) if it has no point.
 
     :param series: the points of the run, by tag
-    :param others: the tags that do not use the run's x-axis, such as tags over episodes; they are left out
+    :param others: the tags with another x-axis than the run, such as a return per episode; they are left out
     """
     left_out = set(others)
     of_axis = [each for name, each in series.items() if name not in left_out and len(each)]

@@ -27,7 +27,7 @@ from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
 
 MAX_TABLE_BYTES = 64 << 20
-"""A larger table is not read. After several days of training, SB3's progress.csv has a few megabytes."""
+"""A table of more bytes is not read. After several days of training, SB3's progress.csv has a few megabytes."""
 MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
@@ -59,8 +59,8 @@ STEP_COLUMNS = (
     "epoch",
     "epochs",
 )
-"""Names of columns that can be the x-axis. If a table has several of them, the first of this list is used. Case and
-spaces do not matter."""
+"""Names of columns that can be the x-axis. If a table has several of these columns, the name that comes first in this
+list is used. Upper and lower case are the same, and a space is the same as ``_``."""
 ENVIRONMENT_STEPS, STEPS = "environment steps", "steps"
 _AXIS_OF_COLUMN = {
     **dict.fromkeys(STEP_COLUMNS[:5], ENVIRONMENT_STEPS),
@@ -78,7 +78,7 @@ _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_
 
 
 class TableError(ValueError):
-    """Report that a table cannot be read; callers write the name of the file before the message."""
+    """Report that a table cannot be read. The message says "the file"; callers write the name of the file before it."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class TableFile:
     def read_new(self) -> bool:
         """Read the file if it has changed since the last call.
 
-        :return: whether the points may have changed
+        :return: True if the file was read again, and holds points now or held points before; False otherwise
         :raises OSError: if the file cannot be read
         """
         status = self.path.stat()
@@ -141,9 +141,9 @@ class TableFile:
         self._state, self.wall_time = state, status.st_mtime
         self.table, self._problem = Table(), None
         if not stat.S_ISREG(status.st_mode):
-            self._problem = "is not a regular file, and was left out"
+            self._problem = "the file was left out, because it is not a regular file"
         elif status.st_size == 0:
-            self._problem = "is empty (0 bytes)"
+            self._problem = "the file is empty (0 bytes)"
         else:
             try:
                 self.table = read_table(self.path)
@@ -152,8 +152,8 @@ class TableFile:
         return had_points or bool(self.table.series)
 
     def notes(self) -> list[str]:
-        """Return why the file could not be read, in words."""
-        return [] if self._problem is None else [f"{self.path.name} {self._problem}"]
+        """Return one line that says why the file could not be read; an empty list if it was read."""
+        return [] if self._problem is None else [f"{self.path.name}: {self._problem}"]
 
 
 def read_table(path: Path) -> Table:
@@ -169,14 +169,14 @@ def read_table(path: Path) -> Table:
         text = read_text(path, MAX_TABLE_BYTES)
     except ValueError as error:
         raise TableError(
-            f"was left out, because it is not a text file or is larger than {MAX_TABLE_BYTES >> 20} MB"
+            f"the file was left out, because it is not a text file or is larger than {MAX_TABLE_BYTES >> 20} MB"
         ) from error
     try:
         if path.name.endswith(MONITOR_END):
             return Table(_episodes([text]))
         return _columns(path, text)
     except csv.Error as error:
-        raise TableError(f"was left out, because it is not a CSV file ({error})") from error
+        raise TableError(f"the file was left out, because it is not a CSV file ({error})") from error
 
 
 def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
@@ -195,7 +195,7 @@ def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
 
 
 class _Episode(NamedTuple):
-    """Hold one row of a monitor file; the episodes of several files are sorted by ``at_s``, the time of their end."""
+    """Hold one row of a monitor file, which is one episode; ``at_s`` is the time at which the episode ended."""
 
     at_s: float
     reward: float
@@ -212,13 +212,13 @@ def _episodes(texts: Sequence[str]) -> dict[str, Series]:
     for text in texts:
         ended += _episodes_in(text, n_before=len(ended))
     if not ended:
-        raise TableError("holds no finished episode")
+        raise TableError("the file holds no finished episode")
     if len(texts) > 1:
         ended.sort(key=lambda episode: episode.at_s)
     rewards = np.array([episode.reward for episode in ended])
     lengths = np.array([float(int(episode.length)) for episode in ended])
     ends = np.cumsum(lengths)
-    # A sum beyond 64 bits is not a count of steps, so the episodes from there on are left out.
+    # A sum of more than 64 bits cannot be a number of steps, so the episodes from this sum on are left out.
     is_usable = ends < MAX_STEP
     steps = ends[is_usable].astype(np.int64)
     return {
@@ -231,9 +231,9 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
     """Read one monitor file.
 
     :param text: content of the file
-    :param n_before: number of episodes in the files before it
+    :param n_before: number of episodes in the monitor files that were read before this one
     :return: the episodes in the order of the file
-    :raises TableError: if it is not a monitor file
+    :raises TableError: if the text is not a monitor file
     """
     lines = text.splitlines()
     start_s = 0.0
@@ -243,7 +243,7 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
     rows = csv.reader(lines)
     heading = [cell.strip() for cell in next(rows, [])]
     if not {"r", "l"} <= set(heading):
-        raise TableError("was left out, because it has no columns r and l, which SB3's Monitor writes")
+        raise TableError('the file was left out, because it has no columns "r" and "l". SB3\'s Monitor writes them')
     at_r, at_l = heading.index("r"), heading.index("l")
     at_t = heading.index("t") if "t" in heading else None
     episodes: list[_Episode] = []
@@ -252,7 +252,7 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
         if len(row) < len(heading):
             continue
         reward, length = _number(row[at_r]), _number(row[at_l])
-        # If there is no column of times, the order of the rows replaces it.
+        # Without a column of times, the episodes keep the order of the rows.
         seconds: float | None = float(n_before + len(episodes))
         if at_t is not None:
             seconds = _number(row[at_t])
@@ -294,12 +294,14 @@ def _columns(path: Path, text: str) -> Table:
     rows = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
     heading = [cell.strip().lstrip("\ufeff") for cell in next(rows, [])]
     if len(heading) > MAX_COLUMNS:
-        raise TableError(f"was left out, because it has {len(heading):,} columns, more than {MAX_COLUMNS:,}")
+        raise TableError(
+            f"the file was left out, because it has {len(heading):,} columns; expected at most {MAX_COLUMNS:,}"
+        )
     at_step = _find_column(heading, STEP_COLUMNS)
     if at_step is None:
         raise TableError(
-            "is not a log that the report reads: expected a step column in the first line, such as step, global_step, "
-            "timesteps, update, episode or epoch"
+            "the file is not a log that the report reads: expected a step column in the first line, such as step, "
+            "global_step, timesteps, update, episode or epoch"
         )
     axis = _AXIS_OF_COLUMN.get(heading[at_step].strip().lower(), STEPS)
     runs: set[str] = set()
@@ -308,9 +310,11 @@ def _columns(path: Path, text: str) -> Table:
     else:
         points = _wide_points(rows, heading, at_step, runs)
     if len(runs) > 1:
-        raise TableError(f"was left out, because it holds {len(runs)} runs: export each run into a separate file")
+        raise TableError(
+            f"the file was left out, because it holds {len(runs)} runs: export each run into a separate file"
+        )
     if not points:
-        raise TableError("was left out, because no column except the step column holds a number")
+        raise TableError("the file was left out, because no column except the step column holds a number")
     return Table(
         {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
         axis,
@@ -358,7 +362,7 @@ def _wide_points(rows: Iterable[Sequence[str]], heading: Sequence[str], at_step:
 def _add(points: _Points, name: str, step: int, value: float) -> None:
     if name not in points:
         if len(points) >= MAX_COLUMNS:
-            raise TableError(f"was left out, because it holds more than {MAX_COLUMNS:,} metrics")
+            raise TableError(f"the file was left out, because it holds more than {MAX_COLUMNS:,} metrics")
         points[name] = ([], [])
     points[name][0].append(step)
     points[name][1].append(value)
@@ -433,10 +437,15 @@ def _evaluations(path: Path) -> dict[str, Series]:
         # With damaged files, zipfile, zlib, NumPy and the tokenizer that NumPy uses for headings raise errors of a
         # dozen undocumented classes.
         reason = in_one_line(error)
-        raise TableError(f"was left out, because it is not an evaluations.npz of plain numbers ({reason})") from error
+        raise TableError(
+            f"the file was left out, because it is not an evaluations.npz of plain numbers ({reason})"
+        ) from error
     steps, results = arrays.get("timesteps"), arrays.get("results")
     if steps is None or results is None or steps.ndim != 1 or not steps.size:
-        raise TableError("was left out, because it has no timesteps and results, which SB3's EvalCallback writes")
+        raise TableError(
+            'the file was left out, because it lacks the array "timesteps" or the array "results". SB3\'s EvalCallback '
+            "writes both"
+        )
     is_usable = np.isfinite(steps) & (np.abs(steps) < MAX_STEP)
     found = {}
     for name, values in (

@@ -58,7 +58,7 @@ def test_a_resumed_runs_later_file_replaces_the_steps_it_repeats(tmp_path: Path)
     data = read(tmp_path)
     assert data.series["a"].steps.tolist() == [1, 2, 3, 4, 5]
     assert data.series["a"].values.tolist() == [1, 2, 30, 40, 50]
-    assert "2 points of an earlier file were replaced" in data.notes[0]
+    assert "2 old points of an earlier file were left out" in data.notes[0]
 
 
 def test_a_resumed_run_is_ordered_by_its_clock_and_not_by_file_name(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_file_cut_in_the_middle_is_read_up_to_its_last_whole_record(tmp_path: 
     assert 40 < n < 60
     assert data.series["a"].values.tolist() == list(range(n))
     assert "cut off" in data.notes[0]
-    assert "judged up to there" in data.notes[0]
+    assert "only the records before it are judged" in data.notes[0]
 
 
 def test_a_flipped_bit_ends_the_reading_with_a_note(tmp_path: Path) -> None:

@@ -156,6 +156,6 @@ def test_a_file_cut_at_any_byte_is_read_up_to_its_last_whole_record(tmp_path: Pa
             if is_whole
             else (
                 f"tfevents.1 is cut off at byte {ends[n_whole - 1]:,}, after "
-                f"{n_whole} whole records; judged up to there",
+                f"{n_whole} whole records; only the records before it are judged",
             )
         )

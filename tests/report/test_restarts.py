@@ -132,7 +132,7 @@ def test_a_resumed_run_keeps_earlier_points_and_prefers_later_values(tmp_path: P
     data = read(tmp_path)
     assert points(data, "a") == [(s, 1.0) for s in range(0, 800, 50)] + [(s, 2.0) for s in range(800, 1201, 50)]
     (note,) = data.notes
-    assert "the run was resumed, its steps go back from 1,000 to 800; 10 earlier points" in note
+    assert "the run was resumed from a checkpoint: its steps go back from 1,000 to 800. 10 old points" in note
 
 
 def test_tags_of_the_abandoned_end_alone_are_left_out(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_a_file_that_continues_another_belongs_to_the_same_run(tmp_path: Path) -
     write(tmp_path, run(0, 1000, 50, 1.0))
     write(tmp_path, run(800, 1500, 50, 2.0), 5_000.0)
     (note,) = read(tmp_path).notes
-    assert "points of an earlier file were replaced" in note
+    assert "old points of an earlier file were left out" in note
 
 
 def test_scalars_of_sub_folders_belong_to_their_run(tmp_path: Path) -> None:

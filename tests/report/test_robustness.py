@@ -350,7 +350,7 @@ def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp
     write_events(healthy(), tmp_path / "run")
     os.mkfifo(tmp_path / "run" / "tfevents.pipe")
     assert judge(tmp_path / "run") == 0
-    assert notes(tmp_path) == ["tfevents.pipe is not a regular file, and was left out"]
+    assert notes(tmp_path) == ["tfevents.pipe: the file was left out, because it is not a regular file"]
     (tmp_path / "run" / "tfevents.folder").mkdir()
     assert judge(tmp_path / "run") == 0
     os.mkfifo(tmp_path / "alone.tfevents")

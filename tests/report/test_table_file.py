@@ -141,7 +141,7 @@ def test_csv_files_of_other_programs_are_read(tmp_path: Path, name: str, text: s
         ("notes.csv", "a,b\n1,2\n", "expected a step column"),
         ("own.csv", "step,a\n", "no column except the step column holds a number"),
         ("two.csv", "Step,fox - r,owl - r\n1,2,3\n", "holds 2 runs"),
-        ("monitor.csv", "a,b\n1,2\n", "no columns r and l"),
+        ("monitor.csv", "a,b\n1,2\n", 'no columns "r" and "l"'),
         ("monitor.csv", MONITOR, "no finished episode"),
         ("progress.csv", "", "is empty"),
         ("evaluations.npz", "text", "is not an evaluations.npz"),

@@ -168,7 +168,10 @@ class Episodes:
 
     @property
     def trend(self) -> float | None:
-        """Return the median length of late episodes / of early episodes; None with too few episodes."""
+        """Return the median length of late episodes, divided by the median length of early episodes.
+
+        None if there are too few episodes.
+        """
         return None if self.ends is None else self.ends.late / self.ends.early
 
     @property

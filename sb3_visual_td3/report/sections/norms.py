@@ -28,9 +28,13 @@ from sb3_visual_td3.report.document import (
 )
 
 Taken = Literal["before", "optimizer", "after, by its look", "not said"]
-"""When the gradient norms were measured. "before": before clipping. "optimizer": at the optimizer, after any clipping.
-"after, by its look": probably after clipping, because the curve is constant while the actor's loss diverges. "not
-said": the log does not show it. report.json contains these texts."""
+"""States when the gradient norms were measured. report.json contains these texts:
+
+- "before": before clipping
+- "optimizer": at the optimizer, after clipping, if the run clips
+- "after, by its look": probably after clipping, because the curve is constant while the actor's loss diverges
+- "not said": the log does not show it
+"""
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
     "before": "The norms were measured before clipping: clipped norms or clip fractions have separate tags.",
