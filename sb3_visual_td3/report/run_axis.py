@@ -30,8 +30,8 @@ SAME_AXIS = 2.0
 """A tag has another x-axis than the run if, at the same moment, its step and the step of the run differ by more than
 this factor. For example, a tag is at step 50 while the run is at step 10,000: the tag may count episodes."""
 IN_ORDER = 0.9
-"""A file counts as written during training if at least this fraction of its points are in order. A point is in order if
-no earlier point of the file has a larger step. Other files were written afterwards, one tag after another."""
+"""A file was written during training if at least this fraction of its points on the run's x-axis are in order. A point
+is in order if no earlier one has a larger step. Other files were written afterwards, one tag after another."""
 MAX_POINTS_ON_ONE_SIDE = 3
 """A tag was written separately, and not during training, if all of its points come before the points of the other tags
 in the file, or all come after them. With this number of points or fewer, such an order may be chance."""
