@@ -46,7 +46,8 @@ VERDICTS = (0, 1, 3)
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 READER_IS_GONE = 141
-"""Exit code if the program that reads stdout ended first: 128 plus the number of SIGPIPE, as in shells."""
+"""Exit code if the program that reads stdout, such as ``head``, ends first: 128 plus the number of SIGPIPE, as in
+shells."""
 
 
 class Command(NamedTuple):
@@ -143,7 +144,7 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument(
         "--without-logs",
         action="store_true",
-        help="continue even if event files or other logs are lost, truncated or not writable",
+        help="resume the run even if its event files or other logs are lost, truncated or not writable",
     )
     parser.add_argument("--end-on", nargs="+", metavar="SIGNAL", help=END_ON_HELP)
     settings = parser.parse_args(arguments)
@@ -270,8 +271,8 @@ def _evaluate(arguments: list[str]) -> int:
         "--seeds",
         type=int,
         nargs="+",
-        help="one or more seeds of the episodes, such as 1000 2000 (default: the one seed 1000, or the one seed "
-        "1000000 in an environment without maps)",
+        help="one or more seeds of the episodes, such as 1000 2000 (default: 1000, or 1000000 in an environment "
+        "without maps)",
     )
     parser.add_argument(
         "--maps",
@@ -518,7 +519,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand of ``visual-td3``.
 
     :param arguments: command-line arguments; None for ``sys.argv[1:]``
-    :return: the exit code; 141, as shells report SIGPIPE, if the program that reads stdout ended first
+    :return: the exit code. If the program that reads stdout, such as ``head``, ends first, the code is 141, which is
+        also the code that shells report for SIGPIPE
     """
     try:
         return _run(arguments)

@@ -75,7 +75,8 @@ class EndingSignals:
 
     :param names: names of the signals, as :func:`checked_signals` returns them
     :param model: the model that is trained
-    :param on_late: called with the name of the signal when the training ends without a new snapshot
+    :param on_late: called with the name of the signal if the rollout does not end in time, so that the training ends
+        without a new snapshot
     """
 
     def __init__(self, names: Sequence[str], model: BaseAlgorithm, on_late: Callable[[str], None]) -> None:

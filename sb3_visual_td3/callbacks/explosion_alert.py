@@ -131,17 +131,19 @@ class ExplosionAlertCallback(BaseCallback):
     constant camera, and values that are not finite.
 
     At every check, the event file gets a 0 or a 1 for each alert (``alerts/``). The console and ``alerts.jsonl`` get
-    one entry when an alert begins. Non-finite losses, gradients, observations or rewards end the training, and the
-    alert names the last healthy snapshot, if there is one. Losses and the gradients of biases are checked after every
-    call of ``train()``, observations and rewards at every step, and everything else at every check.
+    one entry when an alert begins. Losses and the gradients of biases are checked for NaN after every call of
+    ``train()``, observations and rewards at every step, and everything else at every check.
 
-    A critical alert can also trigger an action: ``on_critical`` is ``"warn"``, ``"stop"``, ``"reduce_lr"`` or
-    ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. Each action is printed, written to
-    ``alerts.jsonl`` with the level ``"action"``, and counted in ``agent/guard_actions``; measurements from before the
-    action are dropped. A rollback needs a SnapshotCallback in the same list of callbacks. A rollback also repairs
-    non-finite weights, if they are found before the policy has chosen an action with them. Non-finite observations,
-    rewards and actions always end the training, because these values are already in the environment or the replay
-    buffer.
+    ``on_critical`` says what else happens when a critical alert begins: ``"warn"`` (nothing), ``"stop"``,
+    ``"reduce_lr"`` or ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. The last three are called
+    guard actions. Each guard action is printed, written to ``alerts.jsonl`` with the level ``"action"``, and counted in
+    ``agent/guard_actions``. Earlier measurements are then dropped. A rollback needs a SnapshotCallback in the same list
+    of callbacks.
+
+    Values that are not finite end the training, and the alert names the last healthy snapshot, if there is one. There
+    is one exception: with ``"rollback"``, non-finite weights are replaced by healthy weights if the policy has not used
+    them yet. NaN in observations, rewards or actions of the policy always ends the training, because the NaN is already
+    in the environment or the replay buffer.
 
     :param warning: gradient norm above which a group is reported
     :param critical: gradient norm above which a group is reported as exploded
@@ -149,9 +151,9 @@ class ExplosionAlertCallback(BaseCallback):
     :param sample_freq: gradient updates between two measurements
     :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run that the event files belong to
     :param verbose: verbosity level; 0 prints nothing
-    :param on_critical: action when a critical alert begins
-    :param lr_factor: factor by which an action multiplies the learning rates, above 0 and below 1
-    :param max_actions: number of actions after which the next critical alert ends the training
+    :param on_critical: what else happens when a critical alert begins, see above
+    :param lr_factor: factor by which each guard action multiplies the learning rates, above 0 and below 1
+    :param max_actions: number of guard actions after which the next critical alert ends the training
     :raises ValueError: if an argument is out of range. Also raised when training starts, if the updates of the model
         cannot be watched, or if a rollback is requested without a SnapshotCallback
     """
@@ -198,7 +200,8 @@ class ExplosionAlertCallback(BaseCallback):
     def is_healthy(self) -> bool:
         """Return whether the training is healthy.
 
-        It is healthy if no critical alert is active and the guard, which acts on alerts, also counts it as healthy.
+        It is unhealthy while a critical alert is active, and for 200 more updates (``WINDOW``) or until a rollback. It
+        is also unhealthy after the guard has ended the training.
         """
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
@@ -310,7 +313,7 @@ class ExplosionAlertCallback(BaseCallback):
         The guard does what ``on_critical`` requests, such as ending the training or rolling the weights back.
 
         :param broken: a non-finite value in this step, which ends the training; None if all values are finite
-        :param can_act: whether the guard may act; False if the training has already ended
+        :param can_act: whether the guard may stop, slow down or roll back the training; False if it has already ended
         """
         self._last_checked = self.num_timesteps
         # The first source holds the gradient updates, the other sources hold camera and settings.

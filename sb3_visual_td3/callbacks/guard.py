@@ -67,16 +67,16 @@ class Guard:
       because off-policy algorithms learn from transitions of any policy. ``max_actions`` limits the number of rollbacks
       and thus the number of such transitions.
 
-    After an action, the guard waits for ``WINDOW`` updates. One problem triggers several alerts, and only updates after
-    the action show whether they are over. A critical alert that lasts longer, or begins later, triggers the next
-    action; after ``max_actions`` actions it ends the training.
+    The last three are called guard actions. After a guard action, the guard waits for ``WINDOW`` updates, because one
+    problem triggers several alerts, and only new updates show whether the alerts are over. A critical alert after this
+    time triggers the next guard action. After ``max_actions`` guard actions, it ends the training.
 
     Training cannot continue with non-finite weights: ``"rollback"`` acts at once, and every other setting ends the
     training.
 
     :param on_critical: what to do when a critical alert begins, one of the four names above
     :param lr_factor: factor on the learning rates, above 0 and below 1
-    :param max_actions: number of actions in one training run, >= 1
+    :param max_actions: maximum number of guard actions in one training run, >= 1
     :raises ValueError: if an argument is out of range
     """
 
@@ -115,7 +115,7 @@ class Guard:
             )
 
     def begin(self, model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> None:
-        """Prepare for a new training run, and forget the actions of earlier training runs.
+        """Prepare for a new training run, and set the number of guard actions back to 0.
 
         :param model: the model to guard
         :param callbacks: all callbacks of the training
@@ -171,7 +171,7 @@ class Guard:
 
         :param cause: the alert, or the first of several
         :param n_updates: gradient updates made so far
-        :return: an alert that describes the action; None if nothing was done
+        :return: an alert that describes the guard action; None if nothing was done
         """
         if not self._is_time_for(cause, n_updates):
             return None
@@ -203,7 +203,7 @@ class Guard:
 
         :param step: environment steps so far
         :param n_updates: gradient updates made so far
-        :return: an alert that describes the action; None if nothing was done
+        :return: an alert that describes the rollback; None if no rollback was decided
         """
         if self._target is None:
             return None

@@ -210,14 +210,14 @@ class ResumedFiles:
     """Restore the log files of a run that is resumed.
 
     Event files inside RUN_DIR are truncated in place. Event files in another folder are copied to the folder that the
-    run logs to now. The originals stay as they are, because another run may have continued them, for example if RUN_DIR
-    is a copy of that run.
+    run logs to now. The originals stay as they are, because they may belong to another run. For example, if RUN_DIR is
+    a copy of another run's folder, that run may still write to them.
 
     :ivar run_dir: folder of the run
     :ivar state: the result of :func:`run_files_state`, with its types checked
     :ivar event_dir: folder that holds the event files of the run; None if the run has no event files, or if they are
         lost
-    :ivar is_lenient: whether the run may continue although some of its files are lost
+    :ivar is_lenient: whether the run may continue although some of its log files are lost
     :ivar lines: messages for the user, one line each
     """
 
@@ -344,7 +344,7 @@ def find_run_files(
     :param state: the result of :func:`run_files_state`, read from a file that may have any content
     :param tensorboard_log: log folder of the model, where event files are searched in case they were moved
     :param logger_dir: folder of a logger that the user has given to the model
-    :param is_lenient: whether the run may continue without files that are lost
+    :param is_lenient: whether the run may continue although some of its log files are lost
     :return: the files
     :raises ValueError: if the state is malformed, or event files are missing or too short
     """

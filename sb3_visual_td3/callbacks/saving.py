@@ -75,8 +75,8 @@ class AtomicCheckpointCallback(CheckpointCallback):
     """
 
     state_class: ClassVar[type] = CheckpointCallback
-    """Class under whose name a snapshot saves the counters of this callback. It is SB3's class, so each of the two
-    callbacks can resume a run of the other."""
+    """A snapshot saves the counters of this callback under the name of this class. Because it is SB3's class, a run of
+    one callback can be resumed with the other."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -102,7 +102,8 @@ class AtomicEvalCallback(EvalCallback):
     """
 
     state_class: ClassVar[type] = EvalCallback
-    """Class under whose name a snapshot saves the state of this callback, as in AtomicCheckpointCallback."""
+    """A snapshot saves the state of this callback under the name of this class. Because it is SB3's class, a run of one
+    callback can be resumed with the other."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -180,7 +181,7 @@ class RetryingFile:
 
     @property
     def is_waiting(self) -> bool:
-        """Return whether some content is not in the file yet."""
+        """Return whether content is still in memory because it could not be written to the file."""
         return bool(self._waiting)
 
     @property
@@ -189,7 +190,7 @@ class RetryingFile:
         return self._handle < 0
 
     def write(self, content: bytes | str) -> int:
-        """Append content to the file, now or when the disk has space again.
+        """Append content to the file; if the disk is full, keep the content in memory until there is space.
 
         :param content: text or bytes; text is written as UTF-8
         :return: length of the content
@@ -242,14 +243,14 @@ def first_waiting() -> RetryingFile | None:
 
 
 def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
-    """Make TensorBoard repeat a failed write later, for example when the disk was full.
+    """Make TensorBoard try again later if a write fails, for example because the disk is full.
 
     By default, TensorBoard's writer thread ends with an error at the first failed write, and never writes again. Here,
     a :class:`RetryingFile` replaces the file of each writer. TensorBoard has no option for this, so a private attribute
     is set (tensorboard 2.20, torch 2.9). If another version has no such attribute, the writer is not changed.
 
     :param logger: logger of the model
-    :return: the files
+    :return: the event files, which now try again
     """
     files = []
     for output in logger.output_formats:
@@ -269,9 +270,9 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
 
 
 def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Make an environment's Monitor repeat a failed write later, for example when the disk was full.
+    """Make an environment's Monitor try again later if a write fails, for example because the disk is full.
 
-    Otherwise a full disk would raise an error in a step of the environment.
+    Without this function, a full disk would raise an error in a step of the environment.
 
     :param env: an environment, with or without a Monitor
     :return: ``env`` itself

@@ -83,12 +83,13 @@ class SnapshotCallback(BaseCallback):
 
     With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
     RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or had
-    ended less than 200 updates earlier. (Alerts judge a window of 200 updates.) An alert may also come after the
-    snapshot although its problem began before. The alert then marks the snapshot as unhealthy. So a healthy snapshot is
-    certain only after some more updates without an alert.
+    ended less than 200 updates earlier. (Alerts judge a window of 200 updates.) An alert may also begin after a
+    snapshot although its problem began before. The alert then marks the snapshot as unhealthy. By default, this can
+    happen up to 210 updates after the snapshot. A snapshot that is older and still marked as healthy is confirmed.
 
     In addition to the last ``keep`` snapshots, up to three healthy snapshots are kept for a rollback: the newest
-    certain one, the oldest one that is not certain yet, and the newest one of all if an unhealthy snapshot follows.
+    confirmed snapshot, the snapshot that will be confirmed next, and, if an unhealthy snapshot follows, the newest
+    healthy snapshot.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, and everything else as the first time::
@@ -101,7 +102,7 @@ class SnapshotCallback(BaseCallback):
         space
     :param resume: whether to continue from the newest good snapshot in ``run_dir``; without such a snapshot, training
         starts from the beginning
-    :param verbose: 0 prints errors only, 1 also what is resumed, 2 also each snapshot
+    :param verbose: 0 prints errors only, 1 also what is resumed, 2 also a line for each snapshot
     :param signals: names of the signals that end the training, such as ``["SIGTERM", "SIGUSR1"]``. None means no signal
         in a script, and these two under ``visual-td3 train`` and ``resume``
     :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or ``resume`` is set without
@@ -180,7 +181,7 @@ class SnapshotCallback(BaseCallback):
         self._store = store
 
     def _check(self, snapshot: Snapshot, model: OffPolicyAlgorithm) -> None:
-        """Refuse a snapshot that belongs to another run, or that this version did not write.
+        """Refuse a snapshot that belongs to another run, or that this version cannot read.
 
         :param snapshot: the snapshot to resume
         :param model: the model to train
@@ -234,7 +235,7 @@ class SnapshotCallback(BaseCallback):
         self._root = root
         self._judges = [callback for callback in all_callbacks if isinstance(callback, HealthJudge)]
         for name in unknown_callbacks(root):
-            self._say(f"{name} has no get_state() and set_state(), so in a resumed run it starts from the beginning")
+            self._say(f"{name} has no get_state() and set_state(), so a resumed run starts it from the beginning")
         self._last_saved = None
         if self._snapshot is not None:
             has_moved = self._resume(self._snapshot)
@@ -325,7 +326,7 @@ class SnapshotCallback(BaseCallback):
         raise TrainingInterrupted(signal_name)
 
     def _end_run(self, signal_name: str) -> None:
-        """Print from which step the run can be resumed, write to ``run.json`` how it ended, and release its lock.
+        """Print the step to resume from, record the end of the run in ``run.json``, and release the lock of the run.
 
         :param signal_name: name of the received signal
         """
@@ -386,8 +387,9 @@ class SnapshotCallback(BaseCallback):
         self._last_saved = model.num_timesteps
         if self.verbose >= 2:
             print(
-                f"snapshot of step {saved.step:,} in {saved.seconds:.1f} s: {saved.n_bytes_written / 1e6:,.1f} MB new "
-                f"of {saved.n_bytes_total / 1e6:,.1f}"
+                f"snapshot of step {saved.step:,} saved in {saved.seconds:.1f} s: it has "
+                f"{saved.n_bytes_total / 1e6:,.1f} MB, of which {saved.n_bytes_written / 1e6:,.1f} MB are new on the "
+                "disk"
             )
 
     def newest_healthy(self, n_updates: int) -> Snapshot | None:

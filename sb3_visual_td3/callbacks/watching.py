@@ -78,7 +78,9 @@ class HealthWatch:
         return self._model._n_updates
 
     def set_forms(self, *forms: Form) -> None:
-        """Set the forms in which callbacks read; single measurements are kept only if a callback reads them.
+        """Set how the callbacks read the measurements: as averages, or as single measurements.
+
+        Single measurements are kept only if a callback reads them.
 
         :param forms: one entry for each callback: ``"means"`` for averages, ``"points"`` for single measurements
         """
@@ -110,16 +112,16 @@ class HealthWatch:
             self._rewards.see(locals_["rewards"] / self.model.reward_divisor, self.n_updates)
 
     def read(self) -> dict[str, float]:
-        """Return means over the measurements since the last call, by logged name."""
+        """Return the mean of each quantity over the measurements since the last call, by logged name."""
         if "points" not in self.forms:
             self._discard_points()
         return {**self.monitor.read(), **self._camera.read()}
 
     def read_points(self) -> list[Points]:
-        """Return all measurements of the updates, the rewards and the camera since the last call, not their means.
+        """Return the single measurements of updates, rewards and images since the last call.
 
-        The result also holds the present learning rates, and two facts as 0 or 1: for each group of weights whether it
-        is frozen, and whether actor and critic share the encoder. Each value comes with the number of its update.
+        Each value comes with the number of its update. The result also holds the present learning rates, a 0 or 1 for
+        each group of weights (1 if it is frozen), and a 0 or 1 for the encoder (1 if actor and critic share it).
         """
         if "means" not in self.forms:
             self.monitor.read()

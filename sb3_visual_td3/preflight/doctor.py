@@ -74,7 +74,7 @@ def doctor(
             bar.set_postfix_str(part)
             bar.update()
 
-        with random_states_kept(), _spaces_kept(model):
+        with random_states_kept(), _action_space_kept(model):
             gamma = float(getattr(model, "gamma", 0.99))
             normalizer = model.get_vec_normalize_env()
             scaled_by: RewardScaling | None = None
@@ -107,8 +107,8 @@ def doctor(
 
 
 @contextmanager
-def _spaces_kept(model: BaseAlgorithm) -> Iterator[None]:
-    """Restore the random state of the action space after ``with``, so that the training draws the same actions."""
+def _action_space_kept(model: BaseAlgorithm) -> Iterator[None]:
+    """Restore the random state of the action space after ``with``, so that the checks do not change the training."""
     generator = model.action_space.np_random.bit_generator
     state = generator.state
     try:

@@ -34,8 +34,8 @@ RewardScaling = Literal["VecNormalize", "VisualTD3"]
 N_STEPS = 2_000
 """The longest rollout has at most this many steps, unless the user gives another number."""
 N_PAIRED_STEPS = 30
-"""Number of steps of a paired rollout. The number is a guess: after so many steps, the effect of an action should be
-visible in the picture."""
+"""Number of steps of two short rollouts that are compared (paired rollouts). The number is a guess: after so many
+steps, the effect of an action should be visible in the picture."""
 N_RESETS = 3
 """Number of further seeds whose rollouts are compared with the rollout of the first seed."""
 SEED = 2_000_003
@@ -43,8 +43,8 @@ SEED = 2_000_003
 LONG_ROLLOUT_S = 15.0
 """Time limit of the longest rollout in seconds."""
 PAIRED_S = 2.0
-"""Time limit of the first paired rollout in seconds. The other paired rollouts have the same number of steps as the
-first one."""
+"""Time limit in seconds of the first rollout in a comparison of short rollouts (paired rollouts). The other rollouts
+then get the same number of steps."""
 N_EPISODES = 3
 """The lengths of episodes are judged only if at least this many episodes have ended."""
 
@@ -59,11 +59,11 @@ SHORT_EPISODE = 3
 MIN_STEPS_WITHOUT_END = 200
 """Episodes count as endless if no episode ended in this many steps."""
 MIN_LIMIT = 10
-"""If the three longest episodes have the same length, of at least this many steps, they probably end at a time
-limit."""
+"""Three episodes that share the largest length probably end at a time limit, if this length is at least this many
+steps."""
 MIN_LIMIT_OF_TWO = 50
-"""If the two longest episodes have the same length, of at least this many steps, they probably end at a time limit.
-This number is larger than MIN_LIMIT, because two equal lengths are more often a coincidence than three."""
+"""Two episodes that share the largest length probably end at a time limit, if this length is at least this many steps.
+The value is larger than MIN_LIMIT, because two equal lengths are weaker evidence than three equal lengths."""
 SPARSE_SHARE = 0.01
 """Rewards count as sparse if less than this fraction of them differs from the most frequent reward."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2
@@ -279,9 +279,9 @@ def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examinat
 def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
     """Check that a stack of frames has its oldest frame first.
 
-    In a stack, each frame moves by one place at every step. The check therefore compares the channels of a picture with
-    the other channels of the previous picture: if most of them are equal, the picture is a stack. The direction of the
-    move shows which frame is the oldest.
+    In a stack, each frame moves to the next channel at every step. If the oldest frame comes first, channel 0 equals
+    channel 1 of the previous picture. If the newest frame comes first, channel 1 equals channel 0 of the previous
+    picture. A picture in which no channel moves is not a stack.
     """
     n_channels = frames.shape[2]
     continued = _continued(rollout)
@@ -352,7 +352,7 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
     """Check how long episodes are and how they end.
 
     :param rollout: steps with random actions
-    :param time_limit: the limit of an episode's steps, if it is known
+    :param time_limit: maximum number of steps of an episode; None if unknown
     :param examination: object that collects the results of the checks
     """
     episodes = rollout.episodes()
@@ -448,8 +448,8 @@ def _check_reward_scale(
         examination.skipped("reward_scale", "all rewards are 0")
         return
     evidence = (
-        f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps add up to returns of {expected:.3g}; usual "
-        f"without normalization are returns of {MIN_RETURN:g} to {LARGE_RETURN:g}"
+        f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps add up to returns of {expected:.3g}; without "
+        f"normalization, returns of {MIN_RETURN:g} to {LARGE_RETURN:g} are usual"
     )
     value = {"return": round(expected, 6), "normalized": scaled_by is not None}
     is_far_off = not MIN_RETURN <= expected <= MAX_RETURN

@@ -42,8 +42,9 @@ SATURATED_ACTION, SATURATED_SHARE = 0.95, 0.5
 """An untrained policy is saturated if more than SATURATED_SHARE of its actions are larger than SATURATED_ACTION in
 magnitude, in a range of -1 to 1."""
 LEAK = 1e-4
-"""The actor's gradient leaks if more than this fraction of it remains after the gradient through the action is cut.
-Rounding errors alone leave a smaller fraction."""
+"""The actor should get gradients from the critic only through its action. If this path is cut and more than this
+fraction of the actor's gradient remains, the gradient takes another path, such as a shared encoder. Rounding errors
+alone leave a smaller fraction."""
 LOW_PRECISION = 0.1
 _NETWORKS = ("actor", "critic")
 

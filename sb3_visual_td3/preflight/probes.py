@@ -32,14 +32,15 @@ BLACK, WHITE = 85, 255
 """Pixel values of the black and the white picture. Black is not 0, because with zeros only the biases of a network
 would have an effect."""
 GAMMA = 0.5
-"""Discount of all probes, far from 0 and 1: a value then shows whether it was discounted exactly once."""
+"""Discount of all probes. If a reward of 1 comes one step later, the correct value is 0.5. Without bootstrapping the
+value would be 0, and without the discount it would be 1."""
 N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 700, 100, 16, 3e-4
 NOISE, POLICY_DELAY = 0.3, 6
 """Standard deviation of the exploration noise on actions from -1 to 1, and number of critic updates per actor
 update."""
 LEAST_TAU = 0.05
-"""Smallest tau in the probes. If the model has a smaller tau above 0, the probes use this value, because otherwise the
-target networks would not follow the critics within the few updates of a probe."""
+"""Smallest tau in the probes: a model with ``tau=0.005`` is probed with 0.05. With a smaller tau, the target networks
+would not follow the critics within the few updates of a probe. Only ``tau=0`` stays 0."""
 SECONDS_PER_PROBE = 36.0
 """Time limit of one probe in seconds: five probes take at most three minutes."""
 
@@ -84,9 +85,9 @@ class Probe(gym.Env[Picture, NDArray[np.float32]], ABC):
 
     @abstractmethod
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the values or actions that the model has learned, each with the correct one.
+        """Return each value or action that the model has learned, paired with the correct one.
 
-        :param answer: the trained model's Q values and actions
+        :param answer: reads Q values and actions from the trained model
         :return: pairs of the learned number and the correct number, by the name of the quantity
         """
 
@@ -102,7 +103,7 @@ class ConstantReward(Probe):
         return 1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q value for a black picture, with the correct value, which is the reward 1."""
+        """Return the critic's Q value for a black picture, paired with the correct value 1."""
         return {"value": (answer.value(BLACK), 1.0)}
 
 
@@ -117,7 +118,7 @@ class PictureReward(Probe):
         return 1.0 if self._brightness == WHITE else -1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q values for the white and the black picture, with the correct values, 1 and -1."""
+        """Return the critic's Q values for the white and the black picture, paired with the correct values 1 and -1."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), -1.0)}
 
 
@@ -136,7 +137,7 @@ class ActionReward(Probe):
         return 1.0 - abs(action)
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the actor's actions on the white and the black picture, each with the best action, 0."""
+        """Return the actor's actions on the white and the black picture, each paired with the best action 0."""
         return {"action on white": (answer.action(WHITE), 0.0), "action on black": (answer.action(BLACK), 0.0)}
 
 
@@ -150,7 +151,7 @@ class ActionGivenPicture(Probe):
         return 1.0 - abs(action - (0.5 if self._brightness == WHITE else -0.5))
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the actor's actions on the white and the black picture, with the best actions, 0.5 and -0.5."""
+        """Return the actor's actions on the white and the black picture, paired with the best actions 0.5 and -0.5."""
         return {"action on white": (answer.action(WHITE), 0.5), "action on black": (answer.action(BLACK), -0.5)}
 
 
@@ -173,7 +174,10 @@ class DelayedReward(Probe):
         return 1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q values for the white and the black picture, with the correct values 1 and ``GAMMA``."""
+        """Return the critic's Q values for the white and the black picture, paired with the correct values.
+
+        The correct value is 1 for the white picture, and ``GAMMA`` for the black picture, which comes a step earlier.
+        """
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 
@@ -225,10 +229,14 @@ class _Deadline(BaseCallback):
 
 
 def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgorithm:
-    """Return an untrained model of the same class, policy and losses for a probe.
+    """Return a new, untrained model for a probe, with the class, the policy and the losses of a given model.
 
-    Learning rate, batch size, discount and exploration are those of the probes, because they determine how fast a model
-    learns.
+    Learning rate, batch size, discount and exploration do not come from the given model. They have fixed values,
+    because they determine how fast a model learns.
+
+    :param model: the given model; it is not changed
+    :param probe: class of the environment to train on
+    :return: the new model
     """
     env = DummyVecEnv([probe])
     algorithm = type(model)

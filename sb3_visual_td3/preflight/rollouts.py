@@ -44,7 +44,7 @@ class Rollout:
 
     @property
     def n_steps(self) -> int:
-        """Return the number of steps, each counted once for all parallel environments."""
+        """Return the number of vectorized steps; a step of all parallel environments counts as one."""
         return len(self.rewards)
 
     def all_rewards(self) -> NDArray[np.float64]:

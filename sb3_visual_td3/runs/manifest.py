@@ -149,8 +149,8 @@ class RunManifest:
     :param finished: ISO 8601 time at which the run finished; None while it runs, or if it crashed or was stopped. The
         time is written last, when all other files of the run are on the disk
     :param event_dir: folder of the event files, relative to the folder of this file
-    :param end: how the run ended; None while it runs, or if it was killed. Files of earlier versions do not contain it,
-        and set ``finished`` however the run ended
+    :param end: how the run ended; None while it runs, or if it was killed. Earlier versions did not write ``end``, and
+        they wrote ``finished`` also for runs that ended early
     :param ended: ISO 8601 time at which the run ended
     :param end_reason: the cause of the end, as text; None for a finished run
     :param format_version: version of the file's format

@@ -89,7 +89,7 @@ class NamedArray(NamedTuple):
 
 
 class SplitTree(NamedTuple):
-    """Hold a state in two parts: its arrays, and ``plain``, the rest, which is valid JSON without NaN and infinity."""
+    """Hold a state in two parts: the arrays, and ``plain`` for everything else, as JSON without NaN and infinity."""
 
     plain: dict[str, Any]
     arrays: list[NamedArray]
@@ -262,11 +262,11 @@ def health_label(health: Health | None) -> str:
 def kept_for_rollback(healths: Sequence[Health | None]) -> set[int]:
     """Choose the healthy snapshots that are kept for a rollback, whatever their age.
 
-    An alert may begin up to ``n_in_doubt`` updates after its problem. So a healthy snapshot is certain only after this
-    many further updates without an alert. Up to three snapshots are kept:
+    An alert may begin up to ``n_in_doubt`` updates after its problem, and then marks earlier snapshots as unhealthy. A
+    snapshot that is still healthy after this many further updates is confirmed. Up to three snapshots are kept:
 
-    - the newest healthy snapshot that is certain
-    - the healthy snapshot that becomes certain next
+    - the newest confirmed snapshot
+    - the healthy snapshot that will be confirmed next
     - the newest healthy snapshot, if an unhealthy snapshot follows
 
     :param healths: health of all snapshots, oldest first; None for a snapshot that was not judged
@@ -281,7 +281,7 @@ def kept_for_rollback(healths: Sequence[Health | None]) -> set[int]:
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
     kept = set(settled[-1:])
-    # Of the later snapshots, the one with the fewest updates becomes certain first. If several have the same number of
+    # Of the later snapshots, the one with the fewest updates is confirmed first. If several have the same number of
     # updates, as during the warm-up, the latest is kept.
     waiting = [(health.n_updates, -place) for place, health in healthy if place > max(settled, default=-1)]
     if waiting:
@@ -422,7 +422,10 @@ class SnapshotRecord:
             return cls._checked(read)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{RECORD_NAME} does not have the format of this version ({reason})") from error
+            raise ValueError(
+                f"{RECORD_NAME} has content that this version of sb3_visual_td3 cannot read ({reason}): install the "
+                "version that wrote this snapshot"
+            ) from error
 
     @classmethod
     def _checked(cls, read: dict[str, Any]) -> SnapshotRecord:
@@ -432,7 +435,7 @@ class SnapshotRecord:
                 raise ValueError(f"'files' has the entry {name!r}: expected file names, each with a size and a SHA-256")
             files[name] = FileDigest(_count(file["n_bytes"]), file["sha256"])
         if SMALL_ARRAYS_NAME not in files:
-            raise ValueError(f"'files' has no entry {SMALL_ARRAYS_NAME!r}: expected its size and SHA-256")
+            raise ValueError(f"'files' does not list {SMALL_ARRAYS_NAME!r}: expected the size and SHA-256 of this file")
         arrays = tuple(_checked_array(array, files[SMALL_ARRAYS_NAME].n_bytes) for array in read["arrays"])
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):
@@ -487,9 +490,9 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
             raise ValueError(
-                f"the array {array.path} has {len(array.chunks)} chunks and ends at byte "
-                f"{array.offset + array.n_bytes:,} of {SMALL_ARRAYS_NAME}, which has {n_bytes_small:,} bytes: expected "
-                "no chunks, and an end within the file"
+                f"the record of the small array {array.path} is wrong: it lists {len(array.chunks)} chunks (expected "
+                f"0), and the array ends at byte {array.offset + array.n_bytes:,} of {SMALL_ARRAYS_NAME} (expected at "
+                f"most {n_bytes_small:,}, the size of this file)"
             )
     elif (
         not 0 < array.chunk_bytes <= MAX_CHUNK_BYTES

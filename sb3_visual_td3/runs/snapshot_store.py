@@ -156,8 +156,8 @@ def publish(temporary: Path) -> Path:
 def tidy(folder: Path) -> None:
     """Remove the temporary folders of a killed writer, and bring back a snapshot that it was about to replace.
 
-    If a folder cannot be removed, because it belongs to another user or a network file system holds it open, a warning
-    is issued. Later snapshots are still possible.
+    A folder cannot be removed if it belongs to another user, or if a network file system still uses one of its files.
+    A warning then names the folder, and later snapshots are still possible.
 
     :param folder: folder of all snapshots
     :raises OSError: if a replaced snapshot can be neither brought back nor removed
@@ -222,7 +222,9 @@ def _discard(path: Path) -> None:
 def _inspect(step: int, path: Path) -> FoundSnapshot:
     try:
         if path.is_symlink():
-            raise SnapshotError("expected a folder, but found a link, possibly to a snapshot of another run")
+            raise SnapshotError(
+                "this is a symbolic link, possibly to a snapshot of another run: expected a folder. Remove the link"
+            )
         record = read_record(path)
         if record.step != step:
             raise SnapshotError(
@@ -570,7 +572,10 @@ def load_snapshot(
     except OSError as error:
         raise SnapshotError(f"{SMALL_ARRAYS_NAME} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise SnapshotError(f"{RECORD_NAME} does not have the format of this version ({error})") from error
+        raise SnapshotError(
+            f"{RECORD_NAME} has content that this version of sb3_visual_td3 cannot read ({error}): install the version "
+            "that wrote this snapshot"
+        ) from error
     return Snapshot(
         path=folder,
         step=record.step,

@@ -56,10 +56,11 @@ POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
 VisualTD3 acts with an average of its recent actors. ``LAST_ACTOR`` is the same model without this average. ``BEST`` is
 ``best_model.zip``."""
 DRIVERS = (POLICY, "random", "full brake")
-"""Labels of the drivers in an environment with maps. With ``--compare``, LAST_ACTOR and BEST follow POLICY."""
+"""Labels of the drivers in an environment with maps, in the order of the table. ``--compare`` adds LAST_ACTOR and BEST
+after POLICY."""
 PLAYERS = (POLICY, "random")
-"""Labels of the policies that play in an environment without maps. With ``--compare``, LAST_ACTOR and BEST follow
-POLICY."""
+"""Labels of the policies in an environment without maps, in the order of the table. ``--compare`` adds LAST_ACTOR and
+BEST after POLICY."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
@@ -123,14 +124,15 @@ QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "blocked_per_km": ("blocked/km", "{:.2f}", _per_km("blocked")),
     "timeout_per_km": ("timeouts/km", "{:.2f}", _per_km("timeout")),
 }
-"""Heading, number format and reduction of each quantity of driving, by its name in the JSON file."""
+"""Heading in the table, number format and function of each quantity of driving, by its key in the JSON file."""
 EPISODE_QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "return": ("return", "{:.2f}", _mean("reward", Episode)),
     "return_std": ("std of the return", "{:.2f}", _std("reward", Episode)),
     "length": ("steps", "{:.0f}", _mean("length", Episode)),
     "success_rate": ("success", "{:.0%}", _mean("success_rate", Episode)),
 }
-"""Heading, number format and reduction of each quantity in an environment without maps."""
+"""Heading in the table, number format and function of each quantity in an environment without maps, by its key in the
+JSON file."""
 SCORE = "driving_score"
 ROUTE_QUANTITIES = (SCORE, *(f"{name}_per_km" for name in INFRACTIONS if name != "lane_invasion"))
 """Quantities that only routes to a goal have. Crossed lane marks are counted on closed routes as well."""

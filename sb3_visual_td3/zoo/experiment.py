@@ -171,10 +171,10 @@ def check_package(name: Any, allowed: Collection[str]) -> None:
 
 
 def class_as_data(cls: type) -> dict[str, str] | None:
-    """Return the name of a class as plain data, for classes that a snapshot can name; None for any other class.
+    """Return the name of a class as plain data, such as ``{"$class": "torch.optim.adam.Adam"}``.
 
-    :param cls: the class, such as an activation function or an optimizer; :data:`PART` lists the permitted base classes
-    :return: ``{"$class": "package.module.Class"}``
+    :param cls: the class, such as an activation function or an optimizer
+    :return: the name; None if the class has none of the base classes of :data:`PART`, or is defined in a function
     """
     name = f"{cls.__module__}.{cls.__qualname__}"
     if not issubclass(cls, PART.bases) or "<locals>" in name:
@@ -264,11 +264,12 @@ def _node_as_data(node: ast.expr) -> Any:
     # Only these forms are interpreted. ``ast.literal_eval`` at the end accepts literals and raises for everything else.
     if isinstance(node, ast.Name | ast.Attribute):
         name = ast.unparse(node)
-        if name not in _spellings():
+        if name not in _class_paths():
             raise ValueError(
-                f"{name} is not a class that a snapshot can name: expected one of rl-zoo's names, such as nn.ReLU"
+                f"{name} is not one of the classes that Python code in a setting may name: expected an activation such "
+                "as nn.ReLU, an optimizer such as th.optim.Adam, HerReplayBuffer or RMSpropTFLike"
             )
-        return {CLASS_MARK: _spellings()[name]}
+        return {CLASS_MARK: _class_paths()[name]}
     if isinstance(node, ast.List | ast.Tuple):
         return [_node_as_data(each) for each in node.elts]
     if isinstance(node, ast.Dict):
@@ -290,8 +291,11 @@ def _node_as_data(node: ast.expr) -> Any:
 
 
 @functools.cache
-def _spellings() -> dict[str, str]:
-    """Return the dotted paths of classes by their names in rl-zoo's hyperparameter files, such as ``nn.ReLU``."""
+def _class_paths() -> dict[str, str]:
+    """Return the classes that Python code in a setting may name, each with its dotted path.
+
+    For example, the key ``nn.ReLU`` has the value ``torch.nn.modules.activation.ReLU``.
+    """
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
@@ -406,8 +410,8 @@ def _plain_leaf(value: Any, where: str) -> Any:
             return mark
     raise ValueError(
         f"{where} is {value!r}, which a snapshot cannot store: expected numbers and strings, in lists and mappings. "
-        "Remove SnapshotCallback. Or train with your own script, which creates this value again when you run it with "
-        "SnapshotCallback(resume=True)"
+        "Remove SnapshotCallback, or train with your own script instead of a hyperparameter file: the script creates "
+        "this value again when you resume with SnapshotCallback(resume=True)"
     )
 
 
@@ -578,7 +582,7 @@ def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permissio
 
 
 def _read_if_text(value: Any) -> Any:
-    """Return a mapping, such as ``vec_env_kwargs``, as data, even if it is written as text."""
+    """Return a setting such as ``vec_env_kwargs`` as a mapping, even if it is written as text (``dict(a=1)``)."""
     if isinstance(value, str):
         return read_code(value)
     return value

@@ -424,7 +424,7 @@ def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
 
 
 def _read_as_yaml(text: str) -> Any:
-    """Return the value that a text has in a hyperparameter file; numbers and dates are read as in Python."""
+    """Read a YAML list, mapping, boolean, null, infinity or NaN; return any other text, such as a date, unchanged."""
     import yaml
 
     try:

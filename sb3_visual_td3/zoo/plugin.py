@@ -128,14 +128,14 @@ class SaveError(OSError):
 class RunOptions:
     """Hold the options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: signals that end the training after a snapshot, if neither the flag ``--end-on`` nor the
-        hyperparameter file sets ``signals``. An empty list in the file, or ``--end-on none``, counts as set: then no
-        signal ends the training in this way
+    :ivar signals: default of the signals that end the training after a snapshot. The flag ``--end-on`` and ``signals``
+        in the hyperparameter file override it. With ``--end-on none``, or an empty list in the file, no signal ends the
+        training after a snapshot
     :ivar stops_on_critical: whether a critical alert ends the training; this overrides the hyperparameter file
     :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
     :ivar resumed_experiment: the saved configuration of that run, which has been checked
     :ivar resumed_packages: the user's own packages whose classes the saved configuration may name
-    :ivar resumes_without_logs: whether the resumed run may continue without lost log files
+    :ivar resumes_without_logs: whether the run may be resumed although some of its log files are lost
     :ivar begins_again: whether the resumed run has no snapshot, so that it starts again in its folder
     """
 
@@ -272,10 +272,11 @@ class ContinuedModel:
 
 
 class Learner:
-    """Wrap a model and keep the exception that ended its ``learn``, because rl-zoo may drop or hide it.
+    """Wrap a model, and store the exception that ends its ``learn``, because rl-zoo may drop or hide it.
 
     :param model: the model to train
     :param continues: True if ``learn`` continues from the model's step count, False if it starts at step 0
+    :ivar error: the exception; None if there was none
     """
 
     def __init__(self, model: BaseAlgorithm, continues: bool = False) -> None:
@@ -288,7 +289,7 @@ class Learner:
         return self._model.env
 
     def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
-        """Train the model, and keep the exception that ends its training.
+        """Train the model; an exception that ends the training is stored in ``error`` and raised again.
 
         :param total_timesteps: number of environment steps
         :param kwargs: passed to the model's own ``learn``
@@ -350,10 +351,13 @@ class StoredObservations(VecEnvWrapper):
 
 
 def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
-    """Make an environment's Monitor retry if the disk is full, and apply the wrapper of the hyperparameters.
+    """Make an environment's Monitor try again if a write fails, and then apply the hyperparameter ``env_wrapper``.
 
-    rl-zoo receives this function in place of the hyperparameters' wrapper, and calls it right after it has applied the
-    Monitor.
+    rl-zoo gets this function instead of ``env_wrapper``, and calls it right after it has applied the Monitor.
+
+    :param env: an environment in its Monitor
+    :param wrapper: the hyperparameter ``env_wrapper``, as rl-zoo read it; None if there is none
+    :param kwargs: arguments that rl-zoo passes to the wrapper
     """
     env = with_retrying_monitor(env)
     if wrapper is None:
@@ -377,12 +381,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - ``--vec-env ray`` runs environments in Ray actors
     - ``vec_env_kwargs`` of the hyperparameter file are passed to the VecEnv
     - callbacks that write to RUN_DIR are given its path
-    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and obeys
-      rl-zoo's flags for it
+    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation. The flags of
+      rl-zoo's evaluation, such as ``--eval-freq``, apply to this callback
     - otherwise a PolicyEvalCallback evaluates the policy. Without ``--eval-freq``, it evaluates a run of fewer than
       250,000 steps ten times, but not more often than every 500 steps
-    - a stock off-policy algorithm can train with normalized rewards also if frames are stacked or images are
-      channels-last
+    - a stock off-policy algorithm can train with normalized rewards even if frames are stacked or images are
+      channels-last (with rl-zoo, the observations do not fit the replay buffer)
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
     - ``--trial-id 0`` is trial 0, not "no trial"
     - checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
@@ -465,7 +469,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        """Read ``vec_env_kwargs``; evaluations without ``eval_env_kwargs`` use the training environment's arguments."""
+        """Take ``vec_env_kwargs`` out of the hyperparameters, and let rl-zoo process the others.
+
+        If there are no ``eval_env_kwargs``, the environments of evaluations get the ``env_kwargs`` of the training.
+        """
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
@@ -836,7 +843,10 @@ def _describe_crash(error: BaseException) -> str:
 
 
 def _find_config(config: str) -> str:
-    """Return the path of the file that ``--conf-file`` names; the flag may give only the name of one of our files."""
+    """Return the path of a hyperparameter file.
+
+    :param config: value of ``--conf-file``: a path, or the name of a file that this package contains
+    """
     resource = CONFIGS.joinpath(config)
     if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
         return config

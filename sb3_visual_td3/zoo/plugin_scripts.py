@@ -118,8 +118,8 @@ def run_script_of_zoo(module: str) -> None:
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
     """Let a script of rl_zoo3 start a subcommand of ``visual-td3`` in place of another command.
 
-    The same call runs only once: a checkpoint consists of several files, and record_training makes the same call for
-    each of them.
+    A command that has already run is skipped. rl_zoo3's record_training needs this: it starts one command for each file
+    of a checkpoint, although these commands are equal.
 
     :param zoo_command: first words of the command that rl_zoo3 would start in a new process
     :param ours: the subcommand of ``visual-td3`` that runs instead
@@ -150,10 +150,11 @@ def run_benchmark() -> None:
     hide_retries()
     find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
 
-    def agents_that_can_be_shown(log_folder: str) -> dict[str, tuple[str, str]]:
-        """Leave out agents whose environment is not registered, and raise an error if no agent remains.
+    def agents_to_evaluate(log_folder: str) -> dict[str, tuple[str, str]]:
+        """Return the trained agents in a folder whose environments are registered.
 
-        rl_zoo3 would fail later, when it writes an empty table.
+        With ``--no-hub``, raise an error if there is no such agent. rl_zoo3 would fail later, when it writes an empty
+        table.
         """
         agents, problems = find(log_folder), []
         for name, (_, env_id) in list(agents.items()):
@@ -175,7 +176,7 @@ def run_benchmark() -> None:
 
     with (
         calling_ours(("python", "enjoy.py"), "enjoy"),
-        replaced(rl_zoo3.utils, "get_trained_models", agents_that_can_be_shown),
+        replaced(rl_zoo3.utils, "get_trained_models", agents_to_evaluate),
     ):
         run_script_of_zoo("rl_zoo3.benchmark")
 
@@ -212,10 +213,11 @@ def run_record_training() -> None:
 
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """Make rl_zoo3's download find ``requests.exceptions.HTTPError``.
+    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``, even if requests is not installed.
 
-    The download catches this exception if an agent has no VecNormalize. huggingface_hub no longer uses or installs
-    requests, so a placeholder module provides huggingface_hub's present exception under this name.
+    If an agent has no file of VecNormalize, the download expects this exception. Newer versions of huggingface_hub do
+    not install requests, and raise EntryNotFoundError instead. So a placeholder module named requests provides
+    EntryNotFoundError under the name HTTPError.
     """
     import huggingface_hub.errors
     import huggingface_sb3  # noqa: F401 - imported before the placeholder exists, so that it does not find it

@@ -1,8 +1,8 @@
 """Implement ``visual-td3 resume RUN_DIR``: continue a run that was killed.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks that the saved
-configuration of a run imports, starts and writes only what the user has permitted. SnapshotCallback restores the
-snapshot.
+The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks the saved
+configuration of the run. With it, the run may import only permitted packages, start only permitted programs, and write
+only to permitted folders. SnapshotCallback restores the snapshot.
 """
 
 from __future__ import annotations
@@ -112,10 +112,11 @@ def _list_snapshots(run_dir: Path) -> int:
 def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
     """Return the saved configuration of a run, and whether the run has to start again.
 
+    The configuration comes from the newest readable snapshot. A run that was killed before its first snapshot has to
+    start again. Its configuration comes from the file ``experiment.json``, which was written at the start.
+
     :param run_dir: the folder of the run
-    :return: the configuration, and whether the run has to start again. The configuration comes from the newest readable
-        snapshot. A run that was killed before its first snapshot has to start again. Its configuration then comes from
-        the file that it wrote at the start
+    :return: the configuration; True if the run has to start again
     :raises ValueError: if there is neither a snapshot nor this file
     """
     kept = kept_experiment(run_dir)

@@ -275,7 +275,7 @@ def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s:
         # waits forever for a worker that was killed while it wrote.
         path = Path(address).absolute()
         if must_exist and not path.is_file():
-            raise ValueError("no such file; expected the journal of an existing study")
+            raise ValueError("this file does not exist; expected the journal file of an existing study")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = JournalFileSymlinkLock(str(path), grace_period=lock_grace_s)
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))

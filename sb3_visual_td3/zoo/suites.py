@@ -89,8 +89,8 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
     if suite == LITE_ROUTES:
         if maps is not None:
             raise ValueError(
-                f"--suite {suite} --maps {' '.join(maps)}: expected no --maps, because this suite has "
-                "its own; drop --maps"
+                f"--suite {suite} --maps {' '.join(maps)}: expected no --maps, because this suite has maps of its own; "
+                "drop --maps"
             )
         ranges = {"route": "random", "route_length_m": _LITE_LENGTH_M, "route_turns": _LITE_TURNS}
         return [
@@ -108,10 +108,10 @@ def _town_parts(suite: str, maps: Sequence[str] | None, n_routes: int) -> list[S
     """Return the parts of a town's suite: one part for each task, such as *navigation*."""
     town, tasks = _TOWN_SUITES[suite]
     if maps is None or len(maps) != 1 or Path(maps[0]).stem != town:
-        given = "nothing" if maps is None else " ".join(maps)
+        given = "missing" if maps is None else " ".join(maps)
         raise ValueError(
-            f"--suite {suite}, --maps: got {given}, expected {town}; give --maps PATH/{town}.xodr, or --maps {town} in "
-            "CARLA"
+            f"--suite {suite} needs the map {town}, but --maps is {given}: give --maps PATH/{town}.xodr, or --maps "
+            f"{town} with a CARLA server"
         )
     return [
         SuitePart(
@@ -129,7 +129,8 @@ def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> 
     if maps is None:
         towns = ", ".join(sorted({str(route.town) for route in settings.given}))
         raise ValueError(
-            f"--suite {path}: --maps is missing; give the maps of {towns}, where the routes of this file are"
+            f"--suite {path}: --maps is missing; give the maps of the towns that the routes of this file belong to: "
+            f"{towns}"
         )
     parts = []
     for name in maps:

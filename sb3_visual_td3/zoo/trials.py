@@ -51,9 +51,9 @@ _MODEL_ARGUMENTS = (
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
 """Sampled hyperparameters that become entries of ``policy_kwargs`` without a conversion."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""Hyperparameters of a file that a trial removes, because they would conflict with its sampled ones. A trial samples a
-noise schedule instead of an action noise. It samples ``actor_cnn_lr`` only with separate encoders, because the actor
-does not train a shared encoder."""
+"""A trial ignores these hyperparameters of the hyperparameter file, because they could conflict with sampled values.
+Instead of an action noise, a trial samples a noise schedule. It samples ``actor_cnn_lr`` only with separate encoders,
+because the actor does not train a shared encoder."""
 
 VERDICT = "verdict"
 DIAGNOSIS = "diagnosis"

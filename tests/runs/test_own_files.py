@@ -93,7 +93,7 @@ def test_a_linked_snapshot_does_not_belong_to_the_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "step_000000020").symlink_to(tmp_path / "other" / "step_000000020")
     assert SnapshotStore(tmp_path / "run").all() == []
-    with pytest.raises(SnapshotError, match="found a link"):
+    with pytest.raises(SnapshotError, match="this is a symbolic link"):
         SnapshotStore(tmp_path / "run").newest()
 
 

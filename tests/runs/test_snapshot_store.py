@@ -258,38 +258,39 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "chunk missing": (lambda f: own_chunk(f).unlink(), " is missing"),
     "a file outside": (
         set_key("files", "../../x", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json does not have the format of this version (ValueError: 'files' has the entry '../../x'",
+        "snapshot.json has content that this version of sb3_visual_td3 cannot read (ValueError: 'files' has the "
+        "entry '../../x'",
     ),
     "an absolute file": (
         set_key("files", "/etc/passwd", value={"n_bytes": 1, "sha256": "0" * 64}),
-        "snapshot.json does not have the format of this version (",
+        "snapshot.json has content that this version of sb3_visual_td3 cannot read (",
     ),
     "a chunk outside": (
         set_key("arrays", 0, "chunks", 0, value="../../../x"),
-        "snapshot.json does not have the format of this version (",
+        "snapshot.json has content that this version of sb3_visual_td3 cannot read (",
     ),
     "a chunk that is a number": (
         set_key("arrays", 0, "chunks", 0, value=7),
-        "does not have the format of this version (",
+        "sb3_visual_td3 cannot read (",
     ),
-    "an object array": (set_key("arrays", 1, "dtype", value="O"), "does not have the format of this version ("),
-    "no dtype": (set_key("arrays", 1, "dtype", value=None), "does not have the format of this version ("),
+    "an object array": (set_key("arrays", 1, "dtype", value="O"), "sb3_visual_td3 cannot read ("),
+    "no dtype": (set_key("arrays", 1, "dtype", value=None), "sb3_visual_td3 cannot read ("),
     "a shape beyond the file": (
         set_key("arrays", 1, "shape", value=[10**15]),
-        "does not have the format of this version (",
+        "sb3_visual_td3 cannot read (",
     ),
     "a shape beyond numpy": (
         set_key("arrays", 1, "shape", value=[0, 10**30]),
-        "does not have the format of this version (",
+        "sb3_visual_td3 cannot read (",
     ),
-    "too few chunks": (set_key("arrays", 0, "shape", value=[1000]), "does not have the format of this version ("),
+    "too few chunks": (set_key("arrays", 0, "shape", value=[1000]), "sb3_visual_td3 cannot read ("),
     "chunks too large": (
         set_key("arrays", 0, "chunk_bytes", value=10**12),
-        "does not have the format of this version (",
+        "sb3_visual_td3 cannot read (",
     ),
-    "an unknown mark": (set_key("state", "rng", value={"$code": "x"}), "does not have the format of this version ("),
-    "a state that is a list": (set_key("state", value=[]), "does not have the format of this version ("),
-    "no files": (lambda f: rewrite_record(f, lambda c: c.pop("files")), "does not have the format of this version ("),
+    "an unknown mark": (set_key("state", "rng", value={"$code": "x"}), "sb3_visual_td3 cannot read ("),
+    "a state that is a list": (set_key("state", value=[]), "sb3_visual_td3 cannot read ("),
+    "no files": (lambda f: rewrite_record(f, lambda c: c.pop("files")), "sb3_visual_td3 cannot read ("),
 }
 
 

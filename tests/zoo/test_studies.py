@@ -44,7 +44,7 @@ def test_a_file_that_is_not_a_journal_is_rejected(tmp_path):
 
 
 def test_a_journal_to_read_must_exist(tmp_path):
-    with pytest.raises(ValueError, match="no such file; expected the journal"):
+    with pytest.raises(ValueError, match="this file does not exist; expected the journal"):
         open_storage(f"{tmp_path}/study.log", must_exist=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -29,8 +29,8 @@ def test_a_town_suite_has_three_tasks(suite, town):
 @pytest.mark.parametrize(
     ("suite", "maps", "words"),
     [
-        ("town01-train", None, "got nothing, expected Town01"),
-        ("town01-train", ["Town02.xodr"], "got Town02.xodr, expected Town01"),
+        ("town01-train", None, "needs the map Town01, but --maps is missing"),
+        ("town01-train", ["Town02.xodr"], "needs the map Town01, but --maps is Town02.xodr"),
         ("lite-routes", ["streets_0"], "drop --maps"),
         ("town03", None, "expected one of town01-train, town02-test, lite-routes, or the path"),
         ("missing.xml", None, "no such file"),
