@@ -135,10 +135,10 @@ class ExplosionAlertCallback(BaseCallback):
     ``train()``, observations and rewards at every step, and everything else at every check.
 
     ``on_critical`` says what else happens when a critical alert begins: ``"warn"`` (nothing), ``"stop"``,
-    ``"reduce_lr"`` or ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. The last three are called
-    guard actions. Each guard action is printed, written to ``alerts.jsonl`` with the level ``"action"``, and counted in
-    ``agent/guard_actions``. Earlier measurements are then dropped. A rollback needs a SnapshotCallback in the same list
-    of callbacks.
+    ``"reduce_lr"`` or ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. What the guard does is called
+    a guard action. Each guard action is printed, written to ``alerts.jsonl`` with the level ``"action"``, and counted
+    in ``agent/guard_actions``. Measurements from before a guard action are dropped. A rollback needs a SnapshotCallback
+    in the same list of callbacks.
 
     Values that are not finite end the training, and the alert names the last healthy snapshot, if there is one. There
     is one exception: with ``"rollback"``, non-finite weights are replaced by healthy weights if the policy has not used
@@ -200,8 +200,8 @@ class ExplosionAlertCallback(BaseCallback):
     def is_healthy(self) -> bool:
         """Return whether the training is healthy.
 
-        It is unhealthy while a critical alert is active, and for 200 more updates (``WINDOW``) or until a rollback. It
-        is also unhealthy after the guard has ended the training.
+        It is unhealthy while a critical alert is active, and for 200 updates (``WINDOW``) after the alert. A rollback
+        makes it healthy at once. It is also unhealthy after the guard has ended the training.
         """
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
@@ -313,7 +313,7 @@ class ExplosionAlertCallback(BaseCallback):
         The guard does what ``on_critical`` requests, such as ending the training or rolling the weights back.
 
         :param broken: a non-finite value in this step, which ends the training; None if all values are finite
-        :param can_act: whether the guard may stop, slow down or roll back the training; False if it has already ended
+        :param can_act: whether the guard may react to a critical alert; False if the training has already ended
         """
         self._last_checked = self.num_timesteps
         # The first source holds the gradient updates, the other sources hold camera and settings.

@@ -67,9 +67,9 @@ class Guard:
       because off-policy algorithms learn from transitions of any policy. ``max_actions`` limits the number of rollbacks
       and thus the number of such transitions.
 
-    The last three are called guard actions. After a guard action, the guard waits for ``WINDOW`` updates, because one
-    problem triggers several alerts, and only new updates show whether the alerts are over. A critical alert after this
-    time triggers the next guard action. After ``max_actions`` guard actions, it ends the training.
+    What the guard does is called a guard action. After a guard action, the guard waits for 200 updates (``WINDOW``),
+    because one problem triggers several alerts, and only new updates show whether the alerts are over. A critical alert
+    after this time triggers the next guard action. After ``max_actions`` guard actions, it ends the training.
 
     Training cannot continue with non-finite weights: ``"rollback"`` acts at once, and every other setting ends the
     training.

@@ -85,7 +85,7 @@ class SnapshotCallback(BaseCallback):
     RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or had
     ended less than 200 updates earlier. (Alerts judge a window of 200 updates.) An alert may also begin after a
     snapshot although its problem began before. The alert then marks the snapshot as unhealthy. By default, this can
-    happen up to 210 updates after the snapshot. A snapshot that is older and still marked as healthy is confirmed.
+    happen up to 210 updates after the snapshot. A healthy snapshot that is older is called confirmed.
 
     In addition to the last ``keep`` snapshots, up to three healthy snapshots are kept for a rollback: the newest
     confirmed snapshot, the snapshot that will be confirmed next, and, if an unhealthy snapshot follows, the newest

@@ -34,8 +34,8 @@ RewardScaling = Literal["VecNormalize", "VisualTD3"]
 N_STEPS = 2_000
 """The longest rollout has at most this many steps, unless the user gives another number."""
 N_PAIRED_STEPS = 30
-"""Number of steps of two short rollouts that are compared (paired rollouts). The number is a guess: after so many
-steps, the effect of an action should be visible in the picture."""
+"""Maximum number of steps of a paired rollout, which is a short rollout that is compared with another one. The number
+is a guess: after so many steps, the effect of an action should be visible in the picture."""
 N_RESETS = 3
 """Number of further seeds whose rollouts are compared with the rollout of the first seed."""
 SEED = 2_000_003
@@ -43,8 +43,8 @@ SEED = 2_000_003
 LONG_ROLLOUT_S = 15.0
 """Time limit of the longest rollout in seconds."""
 PAIRED_S = 2.0
-"""Time limit in seconds of the first rollout in a comparison of short rollouts (paired rollouts). The other rollouts
-then get the same number of steps."""
+"""Some checks compare short rollouts, which are called paired rollouts. The first one ends after this many seconds at
+the latest, and the others have the same number of steps."""
 N_EPISODES = 3
 """The lengths of episodes are judged only if at least this many episodes have ended."""
 
@@ -448,8 +448,8 @@ def _check_reward_scale(
         examination.skipped("reward_scale", "all rewards are 0")
         return
     evidence = (
-        f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps add up to returns of {expected:.3g}; without "
-        f"normalization, returns of {MIN_RETURN:g} to {LARGE_RETURN:g} are usual"
+        f"rewards of {size:.3g} (root mean square) over {horizon:.0f} steps add up to returns of {expected:.3g}; "
+        f"without normalization, returns of {MIN_RETURN:g} to {LARGE_RETURN:g} are usual"
     )
     value = {"return": round(expected, 6), "normalized": scaled_by is not None}
     is_far_off = not MIN_RETURN <= expected <= MAX_RETURN

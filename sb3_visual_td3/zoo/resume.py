@@ -1,8 +1,8 @@
 """Implement ``visual-td3 resume RUN_DIR``: continue a run that was killed.
 
 The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks the saved
-configuration of the run. With it, the run may import only permitted packages, start only permitted programs, and write
-only to permitted folders. SnapshotCallback restores the snapshot.
+configuration of the run. It refuses a configuration that would import a package, start a program or write to a folder
+without the user's permission. SnapshotCallback restores the snapshot.
 """
 
 from __future__ import annotations
