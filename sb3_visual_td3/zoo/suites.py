@@ -129,8 +129,7 @@ def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> 
     if maps is None:
         towns = ", ".join(sorted({str(route.town) for route in settings.given}))
         raise ValueError(
-            f"--suite {path}: --maps is missing; give the maps of the towns that the routes of this file belong to: "
-            f"{towns}"
+            f"--suite {path}: --maps is missing; give the maps of {towns}, because the routes of this file are there"
         )
     parts = []
     for name in maps:
