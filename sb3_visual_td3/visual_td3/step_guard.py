@@ -60,11 +60,10 @@ class StepGuard:
         self._waiting: list[_Watched] = []
 
     def must_check(self, is_handled: bool) -> bool:
-        """Return whether to call :meth:`step`, which checks the update first, instead of ``optimizer.step``.
+        """Return whether :meth:`step`, which checks the update, has to be called instead of ``optimizer.step``.
 
-        :param is_handled: True if a callback handles non-finite numbers. It matters only if the model must train
-            exactly as in Stable-Baselines3
-        :return: True to call :meth:`step`
+        :param is_handled: whether a callback handles non-finite numbers. A model that must train exactly as in
+            Stable-Baselines3 is checked only if this is True; all other models are always checked
         """
         return not self._is_stock or (is_handled and self._is_at_hand)
 

@@ -3,9 +3,11 @@
 The share of a term is its mean magnitude per step, divided by the sum of these means over all terms. Only the later
 half of the run is used.
 
-In healthy runs on LiteDriving-v0, the largest share was 0.4 to 0.7. It was 0.95 in the CARLA run that started this
-project, according to the author of that run. On LiteDriving-v0, the reward weights of that run gave a largest share of
-0.7. After one of these weights was raised from 0.6 to 20, the largest share was 0.95.
+The rule reports a largest share of at least ``DOMINATES``. For comparison:
+
+- Healthy runs on LiteDriving-v0 had a largest share of 0.4 to 0.7.
+- A run on LiteDriving-v0 with one weight of the reward raised from 0.6 to 20 had 0.95.
+- The CARLA run that started this project had 0.95, according to its author.
 """
 
 from __future__ import annotations

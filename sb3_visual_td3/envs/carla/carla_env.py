@@ -166,8 +166,8 @@ class CarlaDrivingEnv(DrivingEnv):
         routes = route_settings(route, route_file, route_length_m, route_turns)
         if routes.has_goals and not (spawn == "route" or (spawn == "points" and routes.kind == "random")):
             raise ValueError(
-                f"spawn={spawn!r}: expected spawn='route', because a route to a goal has its own start. To begin and "
-                "end routes at the map's spawn points, use route='random' with spawn='points'"
+                f"spawn={spawn!r} with route={route!r}: expected spawn='route', because this route has its own start. "
+                "Only route='random' also accepts spawn='points', which begins and ends routes at the map's spawn points"
             )
         backend = CarlaBackend(
             ServerSettings(

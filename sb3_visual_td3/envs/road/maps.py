@@ -130,9 +130,11 @@ def build_network(plan: MapPlan) -> RoadNetwork:
 
     The bends of a closed loop of road have a radius of 14 m or more. Turns at junctions are sharper.
 
+    If the seed of the plan is even, the network's route runs counter-clockwise, otherwise clockwise. A group of maps
+    with different seeds, such as the training maps, therefore has bends to both sides.
+
     :param plan: the plan of the roads to build.
-    :return: a new network. The route of an even seed runs counter-clockwise and the route of an odd seed clockwise, so
-        that each group of maps has bends to both sides.
+    :return: a new network.
     """
     rng = np.random.default_rng(plan.seed)
     is_clockwise = plan.seed % 2 == 1

@@ -31,13 +31,13 @@ _SPACING_M = 0.5
 
 
 class LanePosition(NamedTuple):
-    """Describe the position of a place relative to a lane or a route."""
+    """Describe where a given position lies relative to a lane or a route."""
 
     nearest: int
-    """Index of the closest point of the centre line."""
+    """Index of the point of the centre line that is closest to the position."""
     along_m: float
-    """Distance along the lane from its first point. It may lie slightly outside of [0, length), because the closest
-    point may be a little behind or ahead of the place."""
+    """Distance along the lane from its first point. It is slightly below 0 just before the first point, and may be
+    slightly above the length after the last point."""
     lateral_offset_m: float
     """Distance from the lane's centre, positive to the left."""
     heading_rad: float

@@ -95,7 +95,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Availability:
-    """Hold the logged and the missing tags of a run by kind; kinds without any tag are left out."""
+    """Hold the tags of a run by kind. A kind with neither a logged nor a missing tag is left out."""
 
     kinds: tuple[Kind, ...]
 
