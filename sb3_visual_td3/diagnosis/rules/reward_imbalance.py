@@ -3,7 +3,7 @@
 The share of a term is its mean magnitude per step, divided by the sum of these means over all terms. Only the later
 half of the run is used.
 
-The rule reports a largest share of at least ``DOMINATES``. For comparison:
+The rule reports a largest share above ``DOMINATES``. For comparison:
 
 - Healthy runs on LiteDriving-v0 had a largest share of 0.4 to 0.7.
 - A run on LiteDriving-v0 with one weight of the reward raised from 0.6 to 20 had 0.95.

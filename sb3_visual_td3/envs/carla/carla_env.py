@@ -167,7 +167,7 @@ class CarlaDrivingEnv(DrivingEnv):
         if routes.has_goals and not (spawn == "route" or (spawn == "points" and routes.kind == "random")):
             raise ValueError(
                 f"spawn={spawn!r} with route={route!r}: expected spawn='route', because this route has its own start. "
-                "Only route='random' also accepts spawn='points', which begins and ends routes at the map's spawn points"
+                "Only route='random' also accepts spawn='points', with routes between the map's spawn points"
             )
         backend = CarlaBackend(
             ServerSettings(
