@@ -166,7 +166,7 @@ class CarlaDrivingEnv(DrivingEnv):
         routes = route_settings(route, route_file, route_length_m, route_turns)
         if routes.has_goals and not (spawn == "route" or (spawn == "points" and routes.kind == "random")):
             raise ValueError(
-                f"spawn={spawn!r} with route={route!r}: expected spawn='route', because this route has its own start. "
+                f"spawn={spawn!r}: expected spawn='route', because route={route!r} has its own start. "
                 "Only route='random' also accepts spawn='points', with routes between the map's spawn points"
             )
         backend = CarlaBackend(
