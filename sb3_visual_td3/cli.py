@@ -137,9 +137,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, the run's earlier event "
-        "files are copied to a new subfolder of DIR, and logging continues in this subfolder. If you have moved the "
-        "event files, give the folder to which you have moved them",
+        help="folder in which logging continues (default: RUN_DIR/tb). It is also searched for the run's earlier event "
+        "files, in case you have moved them. If DIR is outside RUN_DIR, the earlier event files are first copied to a "
+        "new subfolder of DIR, and logging continues in this subfolder",
     )
     parser.add_argument(
         "--without-logs",

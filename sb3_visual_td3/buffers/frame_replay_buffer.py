@@ -98,7 +98,7 @@ class FrameReplayBuffer(ReplayBuffer):
 
     With ``n_steps`` above 1, rewards are summed over a window. A window ends with the episode, at the newest
     transition, or where the data do not continue. The data do not continue if an observation differs from the next
-    observation of the previous transition (after a second ``learn()``, in another environment, or after a
+    observation of the previous transition (after a second ``learn()``, after ``set_env()``, or after a
     dropped transition). They also do not continue if a next observation is not the stack shifted by one frame. The last
     transition of a window bootstraps from its own next observation. For an environment that stacks frames in a
     different way (such as every second one) use ``frame_stack=1``.

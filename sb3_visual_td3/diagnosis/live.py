@@ -31,10 +31,11 @@ class Finding(NamedTuple):
 
     :ivar rule: id of the diagnosis; ``alert_of_rule`` in common/tags.py returns its tag
     :ivar level: warning or critical
-    :ivar n_updates: the newest update in the window
+    :ivar n_updates: number of the newest update in the window, counted from the start of the training
     :ivar since: the update at which the problem first showed in the window; None if the window does not show this
     :ivar tag: the logged name of the strongest evidence
-    :ivar value: the number that the rule compared with ``threshold``; otherwise the value of the strongest evidence
+    :ivar value: the number that the rule compared with ``threshold``. If the rule combined several numbers, this is the
+        value of the strongest evidence
     :ivar threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
     :ivar meaning: title and strongest evidence, in one line
     :ivar remedy: the first thing to do

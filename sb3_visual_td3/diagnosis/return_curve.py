@@ -60,8 +60,8 @@ LARGE_PART, LEAST_GAIN = 0.75, 0.5
 weakness: adding a constant to every reward changes its result."""
 SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning if it is also below this fraction of the larger of |start| and |end|.
-For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not. The comparison has the same
-weakness as the one with ``LARGE_PART``."""
+For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not. Adding a
+constant to every reward changes the result of this comparison, too."""
 WANDER, SURE_WANDER = 3.0, 4.0
 """A change between two levels counts as more than chance if it exceeds ``WANDER`` times its noise, see
 ``_Noise.stands_out``. A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""

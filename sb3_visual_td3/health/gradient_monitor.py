@@ -221,8 +221,9 @@ class GradientMonitor:
     def read(self) -> dict[str, float]:
         """Return the measures of the current window of updates, and start the next window.
 
-        :return: tag to value: means over the sampled updates, the smallest and the largest reward, and the bound on |Q|
-            over the whole run, if there is one; empty if there was no update since the last read
+        :return: tag to value. For this window, they are the means over the sampled updates, and the smallest and the
+            largest reward; for the whole run, the bound on |Q|, unless returns are not discounted. Empty if there was
+            no update since the last read
         """
         if not self._sums:
             return {}

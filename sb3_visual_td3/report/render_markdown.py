@@ -185,7 +185,7 @@ def _criteria(analysis: Analysis) -> list[str]:
 
 
 def _settings(analysis: Analysis) -> list[str]:
-    """Return the recommended changes, the comparison with known settings, and the settings not read from run.json."""
+    """Return the sections on settings: recommended changes, comparison with reference settings, and other settings."""
     lines: list[str] = []
     if analysis.recommendation.code or analysis.recommendation.changes:
         lines += ["## Recommended changes", ""]

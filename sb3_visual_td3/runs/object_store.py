@@ -127,8 +127,8 @@ class StoredChunk(NamedTuple):
 class ObjectStore:
     """Store chunks at ``<folder>/ab/abcdef...``, named by their SHA-256; only one process at a time may write.
 
-    If a file with the right name and size exists already, it is read once to check its content. Otherwise a damaged
-    chunk would become part of every later snapshot.
+    If a file with the right name and size exists already, it is read once to check its content. Without this check, a
+    damaged chunk would become part of every later snapshot.
 
     :param folder: folder of the chunks, created with the first chunk
     """

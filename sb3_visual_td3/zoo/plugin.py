@@ -550,7 +550,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
-        """Set the attributes of the SnapshotCallback: the run's folder and configuration, and what it restores.
+        """Tell the SnapshotCallback the folder and the configuration of the run, and whether to resume the run.
 
         :param callback: the callback from the hyperparameter file, or the default one
         """
