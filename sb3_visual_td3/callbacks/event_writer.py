@@ -91,6 +91,7 @@ DASHBOARD: Mapping[str, Charts] = {
     "Settings in force": {
         "learning rates": tuple(tags.GROUP_LR.values()),
         "exploration noise": (tags.EXPLORATION_NOISE,),
+        "divisor of the rewards": (tags.REWARD_DIVISOR,),
         "weights, mean": tuple(tags.PARAM_MEAN.values()),
         "weights, standard deviation": tuple(tags.PARAM_STD.values()),
         "updates": (tags.TOTAL_ITERATIONS,),

@@ -83,6 +83,7 @@ class GradientNormCallback(BaseCallback):
             tags.TOTAL_ITERATIONS: float(self._watch.n_updates),
             tags.IS_TRAINING: float(self._watch.n_updates > 0),
             tags.REWARD_IS_NORMALIZED: float(model.reward_is_normalized),
+            tags.REWARD_DIVISOR: model.reward_divisor,
             tags.EXPLORATION_NOISE: noise_std(sb3_model.action_noise),
         }
         if buffer is not None:

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -109,7 +110,7 @@ class HealthWatch:
         if num_timesteps != self._last_seen:
             self._last_seen = num_timesteps
             self._camera.see(locals_["new_obs"], self.n_updates)
-            self._rewards.see(locals_["rewards"] / self.model.reward_divisor, self.n_updates)
+            self._rewards.see(np.asarray(locals_["rewards"]) / self.model.reward_divisor, self.n_updates)
 
     def read(self) -> dict[str, float]:
         """Return the mean of each quantity over the measurements since the last call, by logged name."""

@@ -98,6 +98,12 @@ Q_GAP = _tag(
 Q_BOUND = _tag(
     "train/q_bound", "return", "Largest |Q| that the rewards sampled so far allow: max|R| / (1 - discount).", _GRADIENTS
 )
+REWARD_DIVISOR = _tag(
+    "train/reward_divisor",
+    "reward",
+    "Number by which VisualTD3 divides the rewards (scale_rewards); 1 if it leaves them unchanged.",
+    _GRADIENTS,
+)
 RETURN_IS_UNDISCOUNTED = _tag(
     "train/return_is_undiscounted",
     "0|1",

@@ -31,7 +31,8 @@ class NetworkUpdate(NamedTuple):
         is absent.
 
         - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q`` (batch, 1),
-          ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar
+          ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar, ``reward_divisor`` (a scalar on the CPU: the
+          number by which the environment's rewards were divided)
         - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim), ``policy_q``
           (batch, 1), which is Q1(s, pi(s))
     :ivar observations: the batch's observations from the replay buffer, not a copy; None if the algorithm does not

@@ -17,6 +17,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN, CRITIC_CNN, CRITIC_MLP, GROUP_NAMES
 from sb3_visual_td3.common.input_files import parse_mapping, read_mapping, require_type, shown
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
 from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
@@ -110,6 +111,7 @@ _NAMES_OF_OTHERS = frozenset(
         tags.CRITIC_2_LOSS,
         tags.Q1_VALUE,
         tags.Q2_VALUE,
+        tags.REWARD_DIVISOR,
         tags.EPISODE_REWARD,
         tags.EPISODE_LENGTH,
         tags.EVAL_REWARD,
@@ -117,8 +119,8 @@ _NAMES_OF_OTHERS = frozenset(
         tags.EVAL_LENGTH,
     ]
 )
-"""Tags that do not prove that a callback of this package ran. Other code may log tags of the same name, and a tag
-mapping may rename a foreign tag to one of them."""
+"""Tags that do not prove that a callback of this package ran. VisualTD3 itself or other code may log tags of the same
+name, and a tag mapping may rename a foreign tag to one of them."""
 
 
 def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
@@ -243,7 +245,7 @@ class _Run:
         flags = cls(
             encoder_is_shared=data.flag(tags.ENCODER_IS_SHARED) is True,
             has_no_encoder=data.flag(tags.HAS_ENCODER) is False,
-            reward_is_normalized=data.flag(tags.REWARD_IS_NORMALIZED) is True,
+            reward_is_normalized=own_scale.rewards_are_scaled(data) is True,
             has_no_bound=_has_no_bound(data),
             frozen=frozenset(group for group, tag in tags.GROUP_FROZEN.items() if data.flag(tag) is True),
             kind=recognise(data.names()),

@@ -50,7 +50,9 @@ NORMALISED_Q = 50.0
 SCALED_Q = 300.0
 """This limit replaces ``NORMALISED_Q`` if the run logged that its rewards were scaled. VisualTD3 divides rewards by
 their mean magnitude, so Q is about as large as the horizon of 100 steps. Q is larger if the policy has become better
-than the average."""
+than the average.
+
+If the divisor was logged too, the limit is multiplied by it, which gives the unit of the returns."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
 """Limits for |Q|, divided by the largest |Q| that the returns allow. A ratio at or above the first limit is a weak sign
@@ -254,13 +256,43 @@ class ReturnScale(NamedTuple):
     :param largest: the 99 % quantile of |return|.
     :param allowed_q: the largest mean |Q| that is plausible: it follows from ``largest``, but is at least
         ``normalised_q``.
-    :param normalised_q: a |Q| up to this value is always plausible, because the critic may have been trained on
-        normalised rewards.
+    :param normalised_q: a |Q| up to this value, in the unit of the returns, is always plausible, because the critic may
+        have been trained on normalised rewards.
     """
 
     largest: float
     allowed_q: float
     normalised_q: float
+
+
+def divisors_of_rewards(data: SeriesSet) -> Series:
+    """Return the logged numbers by which VisualTD3 divided the rewards; empty if it logged none."""
+    divisors = data[tags.REWARD_DIVISOR].finite
+    return divisors.where(divisors.values > 0.0)
+
+
+def rewards_are_scaled(data: SeriesSet) -> bool | None:
+    """Return whether the critic was trained on scaled rewards; None if the log does not show it."""
+    if np.any(divisors_of_rewards(data).values != 1.0):
+        return True
+    return data.flag(tags.REWARD_IS_NORMALIZED)
+
+
+def in_unit_of_returns(data: SeriesSet, series: Series, power: int = 1) -> Series:
+    """Convert Q values or losses of the critic to the unit of the logged returns.
+
+    They have another unit if VisualTD3 divided the rewards (``scale_rewards``). If no divisor was logged, the series
+    stays as it is.
+
+    :param data: the series of the run
+    :param series: the series to convert
+    :param power: 1 for Q values, 2 for squared errors (and approximately for the Huber loss)
+    """
+    divisors = divisors_of_rewards(data)
+    if not len(divisors):
+        return series
+    at_steps = np.interp(series.steps.astype(np.float64), divisors.steps.astype(np.float64), divisors.values)
+    return Series(series.name, series.steps, series.values * at_steps**power)
 
 
 @once_per_run
@@ -283,7 +315,10 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
         length = data[length_tag].median()
         if length > 0:
             stretch = min(max(1.0, HORIZON / length), MAX_Q_PER_RETURN)
-    normalised_q = SCALED_Q if data.flag(tags.REWARD_IS_NORMALIZED) else NORMALISED_Q
+    normalised_q = NORMALISED_Q
+    if rewards_are_scaled(data):
+        divisors = divisors_of_rewards(data).values
+        normalised_q = SCALED_Q * (float(divisors.max()) if divisors.size else 1.0)
     return ReturnScale(largest, max(largest * stretch, normalised_q), normalised_q)
 
 
@@ -344,7 +379,7 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
-    """Return the Q values of a run, or the negated actor loss if no Q values were logged.
+    """Return the Q values of a run in the unit of its returns, or the negated actor loss if no Q values were logged.
 
     The Q values of the policy's actions are preferred to the Q values of the actions in the replay buffer. The actor's
     loss is used only for off-policy algorithms.
@@ -356,18 +391,21 @@ def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
     """
     q_values = find_q_values(data.names())
     if q_values:
-        return data[q_values[0]].finite
+        return in_unit_of_returns(data, data[q_values[0]].finite)
     losses = find_actor_losses(data.names())
     if kind.family is not Family.OFF_POLICY or not losses:
         return None
     loss = data[losses[0]].finite
-    return Series(loss.name, loss.steps, -loss.values)
+    return in_unit_of_returns(data, Series(loss.name, loss.steps, -loss.values))
 
 
 def critic_loss(data: SeriesSet) -> Series | None:
-    """Return the series of the critic's loss; if several are logged, return the one whose name sorts first."""
+    """Return the critic's loss in the squared unit of the returns; None if no loss was logged.
+
+    If several losses are logged, the one whose name sorts first is returned.
+    """
     losses = find_critic_losses(data.names())
-    return data[losses[0]].finite if losses else None
+    return in_unit_of_returns(data, data[losses[0]].finite, power=2) if losses else None
 
 
 def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:

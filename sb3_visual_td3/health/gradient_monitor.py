@@ -51,8 +51,12 @@ class GradientMonitor:
         self._before_clipping: dict[str, tuple[th.Tensor, th.Tensor]] = {}
         self._weights: dict[str, list[th.Tensor]] = {}
         self._value_bound: th.Tensor | None = None
+        """Largest |Q| that the rewards allow, in the unit of the environment's rewards."""
+        self._divisor = 1.0
+        """The number by which the model divided the rewards of the last batch."""
         self._is_undiscounted: th.Tensor | None = None
-        self._collected_rewards: list[tuple[th.Tensor, th.Tensor]] = []
+        self._collected_rewards: list[tuple[th.Tensor, th.Tensor, float]] = []
+        """Rewards of each batch, their discounts, and the number by which the rewards were divided."""
         self._start_window()
 
     def _start_window(self) -> None:
@@ -73,7 +77,9 @@ class GradientMonitor:
         if update.network == "critic":
             self.n_updates += 1
             if "rewards" in update.values:
-                self._collected_rewards.append((update.values["rewards"], update.values["discounts"]))
+                self._divisor = float(update.values.get("reward_divisor", 1.0))
+                collected = update.values["rewards"], update.values["discounts"], self._divisor
+                self._collected_rewards.append(collected)
                 if len(self._collected_rewards) >= MAX_COLLECTED_BATCHES:
                     self._reduce_rewards()
         last = self._last_sampled.get(update.network)
@@ -146,7 +152,7 @@ class GradientMonitor:
             self._keep(tag, extreme)
         self._extremes_since_point.clear()
         if self._value_bound is not None:
-            self._keep(tags.Q_BOUND, self._value_bound)
+            self._keep(tags.Q_BOUND, self._value_bound / self._divisor)
 
     def _add_actor_values(self, update: NetworkUpdate) -> None:
         values = update.values
@@ -182,14 +188,16 @@ class GradientMonitor:
         """Compute the smallest and the largest of the collected rewards, for many batches in one call."""
         if not self._collected_rewards:
             return
-        rewards = th.cat([reward for reward, _ in self._collected_rewards])
-        discounts = th.cat([_as_many(discount, reward) for reward, discount in self._collected_rewards])
+        rewards = th.cat([reward for reward, _, _ in self._collected_rewards])
+        discounts = th.cat([_as_many(discount, reward) for reward, discount, _ in self._collected_rewards])
+        # The divisor changes during the training, so a bound over all batches needs rewards of one unit.
+        unscaled = th.cat([reward * divisor for reward, _, divisor in self._collected_rewards])
         self._collected_rewards.clear()
         lowest, highest = rewards.aminmax()
         for tag, fold, extreme in ((tags.REWARD_MIN, th.minimum, lowest), (tags.REWARD_MAX, th.maximum, highest)):
             self._extremes[tag] = _fold(fold, self._extremes.get(tag), extreme)
             self._extremes_since_point[tag] = _fold(fold, self._extremes_since_point.get(tag), extreme)
-        self._value_bound = _fold(th.maximum, self._value_bound, quantities.value_bound(rewards, discounts))
+        self._value_bound = _fold(th.maximum, self._value_bound, quantities.value_bound(unscaled, discounts))
         self._is_undiscounted = _fold(th.maximum, self._is_undiscounted, (discounts >= 1.0).any().float())
 
     def _add(self, tag: str, value: th.Tensor) -> None:
@@ -233,7 +241,7 @@ class GradientMonitor:
             means[tags.Q_GAP] = means[tags.POLICY_Q_VALUE] - means[tags.Q1_VALUE]
         tensors = {**means, **self._extremes}
         if self._value_bound is not None:
-            tensors[tags.Q_BOUND] = self._value_bound
+            tensors[tags.Q_BOUND] = self._value_bound / self._divisor
         if self._is_undiscounted is not None:
             tensors[tags.RETURN_IS_UNDISCOUNTED] = self._is_undiscounted
         self._start_window()
@@ -259,6 +267,7 @@ class GradientMonitor:
             "sums": _numbers(self._sums),
             "extremes": _numbers(self._extremes),
             "value_bound": _numbers(bound),
+            "reward_divisor": self._divisor,
             "points": [[tag, n, values[str(number)]] for number, (tag, n, _) in enumerate(self._points)],
             "extremes_since_point": _numbers(self._extremes_since_point),
             "last_q1": _numbers(last_q1),
@@ -283,6 +292,7 @@ class GradientMonitor:
         bound = _scalar_tensors(state["value_bound"], device)
         self._value_bound = bound.get(tags.Q_BOUND)
         self._is_undiscounted = bound.get(tags.RETURN_IS_UNDISCOUNTED)  # states of earlier versions have none
+        self._divisor = float(state.get("reward_divisor", 1.0))
         self._points = [
             (tag, n_updates, th.tensor(value, dtype=th.float64, device=device))
             for tag, n_updates, value in state["points"]

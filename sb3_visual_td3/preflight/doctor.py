@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import jinja2
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -89,10 +88,7 @@ def doctor(
             episode_length = sum(lengths) / len(lengths) if lengths else None
             check_settings(model, examination, n_timesteps, episode_length)
             if scaled_by != "VecNormalize":
-                expected_return = discounted_return(rollout, gamma)
-                if scaled_by == "VisualTD3":  # it will divide the rewards by their mean magnitude
-                    expected_return /= float(np.abs(rollout.all_rewards()).mean()) or 1.0
-                check_target_clamp(model, examination, expected_return)
+                check_target_clamp(model, examination, discounted_return(rollout, gamma))
             if isinstance(model, OffPolicyAlgorithm):
                 check_learner(model, rollout, examination, progress)
                 if probes:

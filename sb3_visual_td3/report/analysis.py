@@ -10,6 +10,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.criteria import Criterion, judge
 from sb3_visual_td3.diagnosis.evidence import RunEvidence, evidence_of
 from sb3_visual_td3.diagnosis.findings import Diagnosis
@@ -92,7 +93,7 @@ def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[S
         else:
             found.append(StatedProperty(tags.ENCODER_IS_SHARED, "actor and critic share one encoder", shared.source))
     scaled = settings.reward_is_normalized
-    if scaled is not None and scaled.value and series.flag(tags.REWARD_IS_NORMALIZED) is None:
+    if scaled is not None and scaled.value and own_scale.rewards_are_scaled(series) is None:
         found.append(StatedProperty(tags.REWARD_IS_NORMALIZED, "the rewards are normalised", scaled.source))
     gamma = next((setting for _, setting in settings._each("gamma")), None)
     if gamma is not None and gamma.value == 1 and series.flag(tags.RETURN_IS_UNDISCOUNTED) is None:

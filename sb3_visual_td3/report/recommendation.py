@@ -15,6 +15,7 @@ from typing import Any
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import CRITIC_MLP, GROUP_NAMES, GROUPS
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.findings import Diagnosis, SettingChange
 from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -158,9 +159,9 @@ class _Run:
 
     @property
     def _rewards_are_normalized(self) -> bool:
-        logged_flag = self.series.flag(tags.REWARD_IS_NORMALIZED)
-        if logged_flag is not None:
-            return logged_flag
+        logged = own_scale.rewards_are_scaled(self.series)
+        if logged is not None:
+            return logged
         setting = self.settings.reward_is_normalized
         return setting is not None and bool(setting.value)
 

@@ -239,6 +239,7 @@ _BY_WORDS = (
     (frozenset(["value", "loss"]), tags.OF_SB3["value_loss"]),
     (frozenset(["ent", "coef"]), tags.OF_SB3["ent_coef"]),
     (frozenset(["success"]), tags.OF_SB3["success_rate"]),
+    (frozenset(["reward", "divisor"]), tags.REWARD_DIVISOR),
 )
 """Pairs of the words in a name and the tag that the name probably means. If several rows match, the first one is
 used."""

@@ -108,8 +108,14 @@ def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th
 class RewardScale:
     """Measure the mean magnitude of all rewards so far, by which the sampled rewards are divided.
 
-    The networks then learn from rewards of the order of 1, whatever the unit of the environment's rewards. Without
-    this, the same learning rate and the same ``pre_tanh_penalty`` are too large for one unit and too small for another.
+    The scaled rewards have a mean magnitude of about 1, whatever the unit of the environment's rewards. Without this,
+    the same learning rate and the same ``pre_tanh_penalty`` are too large for one unit and too small for another.
+
+    Rewards of 0 count too. If only one step in 1,000 has a reward, this reward is therefore about 1,000 when scaled.
+    The Q values still have the usual size, because most steps are far from such a reward: averaged over all steps, a
+    discounted sum of scaled rewards is at most 1 / (1 - gamma).
+
+    HerReplayBuffer samples transitions with relabelled rewards, which are not measured.
 
     Source: Fujimoto et al. 2025 (MR.Q), which takes the mean over the replay buffer.
     """
@@ -151,6 +157,9 @@ class TargetRange:
     small rewards does not narrow it. Undiscounted returns (a discount of 1) have no range that follows from the
     rewards: their targets are not clamped.
 
+    The limits are in the unit of the environment's rewards, because the divisor of ``scale_rewards`` changes during the
+    training.
+
     :param limit: True clamps to the range that follows from the rewards; a number x clamps to the range from -x to x;
         False does not clamp
     """
@@ -159,6 +168,17 @@ class TargetRange:
         self.limit = limit
         self.lower = th.zeros(())
         self.upper = th.zeros(())
+        self.is_normalized: bool | None = None
+        """Whether VecNormalize scaled the rewards from which the range was found; None if this is not known yet."""
+
+    def use_unit(self, *, is_normalized: bool) -> None:
+        """Forget the range if it was found in another unit of the rewards.
+
+        :param is_normalized: whether VecNormalize scales the rewards from now on
+        """
+        if self.is_normalized not in (None, is_normalized):
+            self.lower, self.upper = th.zeros(()), th.zeros(())
+        self.is_normalized = is_normalized
 
     def get_state(self) -> dict[str, Any]:
         """Return the present lower and upper limit of the targets, as plain numbers."""
@@ -170,13 +190,16 @@ class TargetRange:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return plain numbers, because a model saved on a GPU must load on a machine without a GPU."""
-        return {"limit": self.limit, **self.get_state()}
+        return {"limit": self.limit, "is_normalized": self.is_normalized, **self.get_state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.limit = state["limit"]
+        self.is_normalized = state.get("is_normalized")  # models of earlier versions have none
         self.set_state(state)
 
-    def clamp(self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float) -> th.Tensor:
+    def clamp(
+        self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float, reward_divisor: float = 1.0
+    ) -> th.Tensor:
         """Extend the range of possible returns by a batch's rewards, and clamp the batch's targets to this range.
 
         With a fixed limit, the targets are clamped to this limit instead, and the rewards are not used.
@@ -184,23 +207,26 @@ class TargetRange:
         :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
         :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps
+        :param reward_divisor: number by which the environment's rewards were divided to give ``rewards``
         :return: ``(batch, 1)`` clamped targets
         """
         if self.limit is False:
             return targets
         if self.limit is not True:
-            return targets.clamp(-self.limit, self.limit)
+            return targets.clamp(-self.limit / reward_divisor, self.limit / reward_divisor)
         if not isinstance(discounts, th.Tensor):
             if discounts >= 1.0:
                 return targets
-            self._widen(*possible_range(rewards, discounts))
-            return targets.clamp(self.lower, self.upper)
+            lower, upper = possible_range(rewards, discounts)
+            self._widen(lower * reward_divisor, upper * reward_divisor)
+            return targets.clamp(self.lower / reward_divisor, self.upper / reward_divisor)
         # n-step discounts are a tensor. The decision is made on the device, because reading a number from it would make
         # a GPU wait in every update.
         has_limit = (discounts < 1.0).all()
         lower, upper = possible_range(rewards, discounts)
-        self._widen(th.where(has_limit, lower, 0.0), th.where(has_limit, upper, 0.0))
-        return th.where(has_limit, targets.clamp(self.lower, self.upper), targets)
+        self._widen(th.where(has_limit, lower * reward_divisor, 0.0), th.where(has_limit, upper * reward_divisor, 0.0))
+        clamped = targets.clamp(self.lower / reward_divisor, self.upper / reward_divisor)
+        return th.where(has_limit, clamped, targets)
 
     def _widen(self, lower: th.Tensor, upper: th.Tensor) -> None:
         """Extend the range of allowed targets to include the limits that follow from one batch."""

@@ -91,7 +91,7 @@ class VisualTD3(TD3):
     :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
     :param pre_tanh_penalty: weight of the mean squared activation before the policy's tanh
     :param target_q_clamp: True keeps targets within the returns that the rewards sampled so far allow; a number keeps
-        them within +- that number
+        them within +- that number, in the unit of the environment's rewards
     :param critic_loss: loss of the critics: ``"mse"`` (squared error) or ``"huber"``
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as
         ``"lin_0.5_0.1"``; not used if an ``action_noise`` is given
@@ -387,13 +387,23 @@ class VisualTD3(TD3):
     def _sample(self, batch_size: int) -> Batch:
         """Sample a batch from the replay buffer; shift its images randomly and convert them once for all networks."""
         assert self.replay_buffer is not None
+        self._measure_stored_rewards()
         replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
-        if self._scales_rewards and self._reward_scale.is_empty:
-            # The buffer was filled before this model made a step, for example by load_replay_buffer().
-            self._reward_scale.add(self.replay_buffer.rewards[: self.replay_buffer.size()])
         return batch_of(
             replay_data, self.gamma, self.settings.random_shift, self._pictures, self._prepare, self.reward_divisor
         )
+
+    def _measure_stored_rewards(self) -> None:
+        """Find the scale of the rewards in the replay buffer, if no reward has been measured yet.
+
+        For example, :meth:`load_replay_buffer` has filled the buffer, or VecNormalize has scaled the rewards so far.
+        """
+        if not self._scales_rewards or not self._reward_scale.is_empty or self.replay_buffer is None:
+            return
+        # A user's own buffer may keep its rewards elsewhere; then only the rewards of further steps are measured.
+        stored = getattr(self.replay_buffer, "rewards", None)
+        if isinstance(stored, np.ndarray) and self.replay_buffer.size():
+            self._reward_scale.add(stored[: self.replay_buffer.size()])
 
     def update_critic(self, batch: Batch) -> th.Tensor:
         """Make one gradient step of the critics, and of a shared encoder, towards the TD targets.
@@ -419,6 +429,7 @@ class VisualTD3(TD3):
             "target_q": target_q_values,
             "rewards": batch.rewards,
             "discounts": th.as_tensor(batch.discounts),
+            "reward_divisor": th.as_tensor(self.reward_divisor),
         }
         self._optimize("critic", critic_loss, values, batch.replayed)
         # Not .item() as in Stable-Baselines3: that would make a GPU wait in every update.
@@ -451,7 +462,7 @@ class VisualTD3(TD3):
         # Bootstrap from the min over all critics targets
         target_q_values = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
         # Keep the targets within the returns that the rewards allow, if target_q_clamp is set
-        return self._target_range.clamp(target_q_values, batch.rewards, batch.discounts)
+        return self._target_range.clamp(target_q_values, batch.rewards, batch.discounts, self.reward_divisor)
 
     def update_actor(self, batch: Batch) -> th.Tensor:
         """Make one gradient step of the actor towards actions with higher Q-values.
@@ -607,6 +618,9 @@ class VisualTD3(TD3):
     def _record_losses(self) -> None:
         # One writer per name: with an observer, its callback writes these to the event file.
         exclude = "tensorboard" if self.observers else None
+        if self._losses and self.settings.scale_rewards:
+            # The losses have the unit of the scaled rewards: the report needs the divisor to compare them with returns.
+            self.logger.record(tags.REWARD_DIVISOR, self.reward_divisor, exclude=exclude)
         for name, values in self._losses.items():
             self.logger.record(name, np.mean([value.item() for value in values]), exclude=exclude)
         self._losses.clear()
@@ -684,6 +698,7 @@ class VisualTD3(TD3):
             begins_with_reset = reset_num_timesteps or self._last_obs is None
             if begins_with_reset and not self._is_stock:
                 end_segments(self.replay_buffer)
+        self._target_range.use_unit(is_normalized=self._vec_normalize_scales)
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *arguments: Any, **keywords: Any) -> RolloutReturn:
@@ -770,7 +785,9 @@ class VisualTD3(TD3):
 
         The parameters are those of Stable-Baselines3's method.
         """
+        reward, dones = np.asarray(reward), np.asarray(dones)  # a VecEnv may return lists
         if self._scales_rewards:
+            self._measure_stored_rewards()
             # The reward of a step in which the simulator failed is not real.
             self._reward_scale.add(reward[[not info.get(INVALID) for info in infos]])
         target: Any = self._overlapped_loop.pending
@@ -875,19 +892,21 @@ class VisualTD3(TD3):
         self._record_losses()
         if self.replay_buffer is not None:
             self._overlapped_loop.store_pending(self.replay_buffer)
-        return {
+        state = {
             "target_range": self._target_range.get_state(),
-            "reward_scale": self._reward_scale.get_state(),
             "lr_scale": self.lr_scale,
             "n_updates_owed": self._overlapped_loop.n_updates_owed,
         }
+        if self.settings.scale_rewards:
+            state["reward_scale"] = self._reward_scale.get_state()
+        return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from where :meth:`get_state` was called; call this when training has started.
 
         :param state: the state that :meth:`get_state` returned
         """
-        if "reward_scale" not in state:
+        if "reward_scale" not in state:  # the run did not scale its rewards, for example with an earlier version
             self._leave_rewards_unscaled()
         self.roll_back(state)
         self.lr_scale = float(state.get("lr_scale", 1.0))  # states of earlier versions have none
@@ -902,7 +921,7 @@ class VisualTD3(TD3):
         :param state: the state that an earlier :meth:`get_state` returned
         """
         self._target_range.set_state(state["target_range"])
-        if "reward_scale" in state:  # states of earlier versions have none
+        if "reward_scale" in state:
             self._reward_scale.set_state(state["reward_scale"])
 
     # ---- saving and loading

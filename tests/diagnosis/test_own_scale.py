@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability, q_series, rate_tags, return_scale
+from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.return_curve import Answer
 from sb3_visual_td3.diagnosis.run_kind import recognise
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -238,3 +239,74 @@ def test_a_run_of_sb3_that_learns_is_go_and_one_that_diverges_is_no_go() -> None
 def test_an_alert_and_the_rate_of_one_group_are_no_learning_rate_of_the_run() -> None:
     names = ["alerts/learning_rate_too_high", "agent/actor_cnn_lr", "train/learning_rate", "charts/lr"]
     assert rate_tags(names) == ["train/learning_rate", "charts/lr"]
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize(("q", "expected"), [(60.0, "yes"), (20_000.0, "no")])
+def test_the_unit_of_the_rewards_does_not_change_the_answer_if_the_divisor_is_logged(
+    unit: float, q: float, expected: Answer
+) -> None:
+    data = {
+        "rollout__ep_rew_mean": unit * RISE,
+        "train__actor_loss": np.linspace(0.0, -q, N),
+        "train__critic_loss": q / 10,
+        # The rewards of a step are about 1 times the unit.
+        "train__reward_divisor": unit * np.linspace(0.5, 1.0, N),
+    }
+    assert judged(TD3, **data).answer == expected
+    scale = return_scale(run(**{**TD3, **data}))
+    assert scale is not None
+    assert scale.allowed_q == pytest.approx(unit * 300.0, rel=0.05)
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_a_healthy_critic_of_scaled_rewards_has_no_diagnosis(unit: float) -> None:
+    flat = run(
+        **{
+            **TD3,
+            "rollout__ep_rew_mean": unit * np.resize([450.0, 500.0, 550.0], N),
+            "train__actor_loss": np.linspace(-20.0, -90.0, N),
+            "train__reward_divisor": unit,
+        }
+    )
+    found = {diagnosis.id for diagnosis in diagnose(flat)}
+    assert found <= {"never_learned"}, "Q is that of rewards of 1 per step, in every unit"
+
+
+@pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
+def test_the_unit_of_the_rewards_does_not_change_the_diagnoses(unit: float) -> None:
+    early = run(
+        **{
+            **TD3,
+            "rollout__ep_rew_mean": unit * np.resize([450.0, 500.0, 550.0], N),
+            # Q is large at the first point already: with rewards of 1, targets that follow without delay.
+            "train__actor_loss": -np.linspace(40.0, 90.0, N),
+            "train__reward_divisor": unit,
+        }
+    )
+    reference = {"never_learned"}
+    assert {diagnosis.id for diagnosis in diagnose(early)} <= reference
+
+
+def test_a_divisor_that_changes_does_not_make_a_healthy_critic_suspicious() -> None:
+    data = {
+        "rollout__ep_rew_mean": np.resize([-1.0, 1.0], N),  # rewards of both signs cancel
+        "rollout__ep_len_mean": 100.0,
+        "train__actor_loss": 60.0,
+        "train__critic_loss": 5.0,
+        "train__reward_divisor": np.linspace(5.0, 0.3, N),
+    }
+    assert "q_beyond_returns" not in signs(judged(TD3, **data))
+
+
+def test_evidence_shows_the_number_that_was_logged() -> None:
+    diverged = run(
+        **{
+            **TD3,
+            "rollout__ep_rew_mean": 100.0 * np.resize([450.0, 500.0, 550.0], N),
+            "train__actor_loss": np.linspace(0.0, 2e4, N),
+            "train__reward_divisor": 100.0,
+        }
+    )
+    found = {diagnosis.id: diagnosis for diagnosis in diagnose(diverged)}["q_beyond_returns"]
+    assert 1e4 < abs(found.evidence[0].value) <= 2e4

@@ -70,9 +70,9 @@ def make_model(scale_rewards=None):
     )
 
 
-def train(run_dir, scale_rewards=None):
+def train(run_dir, scale_rewards=None, save_freq=SNAPSHOT_EVERY):
     """Train with snapshots, or go on from the one that is there."""
     th.set_num_threads(1)
     model = make_model(scale_rewards)
-    model.learn(N_STEPS, callback=SnapshotCallback(SNAPSHOT_EVERY, run_dir=run_dir, resume=True, keep=1, verbose=0))
+    model.learn(N_STEPS, callback=SnapshotCallback(save_freq, run_dir=run_dir, resume=True, keep=1, verbose=0))
     return model

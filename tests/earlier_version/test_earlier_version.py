@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3 import SnapshotCallback, VisualTD3
 from tests.earlier_version.small_run import StripesEnv, train
 
 FILES = Path(__file__).parent / "files"
@@ -62,6 +62,28 @@ def test_an_earlier_killed_run_is_resumed_to_the_same_end(tmp_path, expected):
     # The earlier version did not scale rewards, and neither does the resumed run.
     assert model.reward_divisor == 1.0
     assert model.describe()["scale_rewards"] == (False, "argument")
+
+
+class KilledError(Exception):
+    """Ends a training as a kill does, without a final snapshot."""
+
+
+def test_an_earlier_run_that_is_killed_again_is_resumed_to_the_same_end(tmp_path, expected, monkeypatch):
+    shutil.copytree(FILES / "run", tmp_path / "run")
+    on_step = SnapshotCallback._on_step
+
+    def killed_at_33(callback):
+        if callback.num_timesteps == 33:
+            raise KilledError
+        return on_step(callback)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SnapshotCallback, "_on_step", killed_at_33)
+        with pytest.raises(KilledError):
+            train(tmp_path / "run", save_freq=5)
+    model = train(tmp_path / "run", save_freq=5)
+    assert model.reward_divisor == 1.0
+    assert_same_weights(model, expected)
 
 
 def test_a_run_that_begins_now_without_later_features_ends_with_the_same_weights(tmp_path, expected):

@@ -47,7 +47,7 @@ def means(naive, sampled):
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
 def test_norms_and_rewards_equal_those_of_a_naive_twin(make_model, encoder):
-    model = make_model(policy_kwargs={"encoder": encoder}, max_grad_norm=1e-4)
+    model = make_model(policy_kwargs={"encoder": encoder}, max_grad_norm=1e-4, scale_rewards=False)
     monitor, naive = GradientMonitor(sample_freq=1), NaiveMonitor()
     model.observers += [monitor, naive]
     model.learn(40)

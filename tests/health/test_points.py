@@ -59,7 +59,7 @@ class EveryUpdate:
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_rewards_of_updates_that_are_not_measured_count(make_model, n_steps):
     """With one discount for all, and with one for each sample; with batches that wait until they are read."""
-    model, every = make_model(n_steps=n_steps, policy_kwargs={"net_arch": [8]}), EveryUpdate()
+    model, every = make_model(n_steps=n_steps, scale_rewards=False, policy_kwargs={"net_arch": [8]}), EveryUpdate()
     monitors = [GradientMonitor(sample_freq) for sample_freq in (1, 7, 1_000)]
     model.observers += [*monitors, every]
     bounds = {1: [], 7: [], 1_000: []}

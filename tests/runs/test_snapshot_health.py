@@ -189,5 +189,5 @@ def test_a_record_without_health_is_read(tmp_path: Path) -> None:
 def test_a_record_with_an_invalid_health_is_refused(tmp_path: Path, health: object) -> None:
     save(tmp_path, 1, Health(True, 5, 5))
     rewrite_record(tmp_path / "step_000000001", lambda content: content.update(health=health))
-    with pytest.raises(SnapshotError, match="does not have the format of this version"):
+    with pytest.raises(SnapshotError, match="has content that this version of sb3_visual_td3 cannot read"):
         SnapshotStore(tmp_path).load(1)

@@ -1,14 +1,19 @@
 """The scale of the rewards: what is measured, when it is used, and that the unit of the rewards does not matter."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
 from sb3_visual_td3 import GradientNormCallback, VisualTD3
+from sb3_visual_td3.common import tags
+from sb3_visual_td3.health.gradient_monitor import GradientMonitor
 from sb3_visual_td3.health.reward_monitor import RewardMonitor
-from sb3_visual_td3.visual_td3.losses import RewardScale
+from sb3_visual_td3.visual_td3.losses import RewardScale, TargetRange
 from tests.image_env import ImageEnv
+from tests.killed_runs import scalars_of_run
 
 
 def weights(model):
@@ -117,6 +122,96 @@ def test_a_new_model_finds_the_scale_of_a_loaded_replay_buffer(make_model, tmp_p
     new.load_replay_buffer(tmp_path / "buffer")
     new.train(1, 8)
     assert new.reward_divisor == pytest.approx(model.reward_divisor, rel=1e-6)
+
+
+@pytest.mark.parametrize("learning_starts", [0, 20])
+def test_a_training_on_a_loaded_buffer_begins_with_its_scale(make_model, tmp_path, learning_starts):
+    model = make_model(env=ImageEnv(reward_scale=50.0)).learn(40)
+    model.save_replay_buffer(tmp_path / "buffer")
+    new = make_model(env=ImageEnv(reward_scale=1e-6), learning_starts=learning_starts)
+    new.load_replay_buffer(tmp_path / "buffer")
+    kept = KeepsRewards()
+    new.observers.append(kept)
+    new.learn(30)
+    assert float(th.cat(kept.of_batches).abs().max()) < 10.0
+
+
+def test_the_rewards_before_a_change_from_vec_normalize_count(make_model):
+    model = make_model(env=VecNormalize(DummyVecEnv([lambda: ImageEnv(reward_scale=50.0)]), norm_obs=False)).learn(40)
+    model.set_env(ImageEnv(reward_scale=1e-6))
+    kept = KeepsRewards()
+    model.observers.append(kept)
+    model.learn(40)
+    assert float(th.cat(kept.of_batches).abs().max()) < 10.0
+
+
+def test_the_range_of_the_targets_begins_anew_where_vec_normalize_no_longer_scales(make_model, tmp_path):
+    model = make_model(env=VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False), target_q_clamp=True).learn(40)
+    assert float(model._target_range.upper) > 0.0
+    model.set_env(VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False))
+    model.learn(5)
+    assert float(model._target_range.upper) > 0.0
+    model.save(tmp_path / "model")
+    for other in (model, VisualTD3.load(tmp_path / "model", env=ImageEnv())):
+        other.set_env(ImageEnv())
+        other.learn(5)
+        assert float(other._target_range.upper) == 0.0
+
+
+def test_a_buffer_that_keeps_its_rewards_elsewhere_is_accepted(make_model):
+    model = make_model()
+    model.replay_buffer = SimpleNamespace(size=lambda: 5)
+    model._measure_stored_rewards()
+    assert model.reward_divisor == 1.0
+
+
+class ListOfRewards(DummyVecEnv):
+    """Returns the rewards as a list, as some vectorized environments do."""
+
+    def step_wait(self):
+        observations, rewards, dones, infos = super().step_wait()
+        return observations, rewards.tolist(), dones, infos
+
+
+def test_rewards_may_come_as_a_list(make_model):
+    model = make_model(env=ListOfRewards([ImageEnv])).learn(40, callback=GradientNormCallback())
+    assert model.reward_divisor == make_model(env=ImageEnv()).learn(40).reward_divisor
+
+
+def test_the_range_of_the_targets_keeps_its_meaning_when_the_divisor_changes():
+    clamped = TargetRange(True)
+    rewards, targets = th.tensor([[100.0]]), th.tensor([[1e9]])
+    # The first reward was 0.01, so a reward of 1 is 100 after division: a return of 1 / (1 - 0.9) is the limit.
+    assert float(clamped.clamp(targets, rewards, 0.9, 0.01)) == pytest.approx(1_000.0)
+    # Later rewards are larger: with the divisor 1, the limit is 10.
+    assert float(clamped.clamp(targets, rewards / 100, 0.9, 1.0)) == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("discounts", [0.9, th.tensor([[0.9]])])
+def test_a_fixed_limit_of_the_targets_is_in_the_unit_of_the_rewards(discounts):
+    targets = TargetRange(5.0).clamp(th.tensor([[1e9]]), th.ones(1, 1), discounts, 50.0)
+    assert float(targets) == pytest.approx(0.1)
+
+
+def test_a_script_without_callbacks_logs_the_divisor(make_model, tmp_path):
+    model = make_model(env=ImageEnv(reward_scale=50.0), tensorboard_log=str(tmp_path))
+    model.learn(40, log_interval=1)
+    _, last = scalars_of_run(tmp_path)[tags.REWARD_DIVISOR][-1]
+    assert last == pytest.approx(model.reward_divisor, rel=0.2)
+    unscaled = make_model(env=ImageEnv(), scale_rewards=False, tensorboard_log=str(tmp_path / "unscaled"))
+    unscaled.learn(40, log_interval=1)
+    assert tags.REWARD_DIVISOR not in scalars_of_run(tmp_path / "unscaled")
+
+
+def test_the_logged_bound_of_q_follows_the_divisor(make_model):
+    monitor = GradientMonitor()
+    model = make_model(env=ImageEnv(reward_scale=50.0))
+    model.observers.append(monitor)
+    model._reward_scale.add(np.array([0.5]))  # the first reward is small, so the first batches are scaled up
+    model.learn(40)
+    largest = float(np.abs(model.replay_buffer.rewards).max())
+    expected = largest / model.reward_divisor / (1.0 - model.gamma)
+    assert monitor.read()[tags.Q_BOUND] <= expected * 1.01
 
 
 def test_overlap_measures_the_same_rewards(make_model):

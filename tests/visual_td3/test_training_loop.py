@@ -76,7 +76,7 @@ def test_the_target_range_is_saved_as_plain_numbers():
     target_range = TargetRange(True)
     target_range.clamp(th.zeros(2, 1), th.tensor([[-1.0], [2.0]]), 0.9)
     state = target_range.__getstate__()
-    assert all(isinstance(value, float | bool) for value in state.values())
+    assert all(isinstance(value, float | bool | None) for value in state.values())
     copy = pickle.loads(pickle.dumps(target_range))
     assert (copy.limit, float(copy.lower), float(copy.upper)) == (True, pytest.approx(-10.0), pytest.approx(20.0))
     assert copy.clamp(th.tensor([[99.0]]), th.zeros(1, 1), 0.9).item() == pytest.approx(20.0)

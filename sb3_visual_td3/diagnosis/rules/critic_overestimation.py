@@ -127,4 +127,5 @@ def _error_runs_away(data: SeriesSet, q: Series) -> bool:
     if scale is None or len(loss) < MIN_POINTS:
         return False
     # The loss is a squared error: it grows a hundredfold where the error grows tenfold.
-    return abs(float(q.values[-1])) > scale.largest and growth_factor(loss.tail(0.5)) >= RUNAWAY**2
+    last_q = own_scale.in_unit_of_returns(data, q).values[-1]
+    return abs(float(last_q)) > scale.largest and growth_factor(loss.tail(0.5)) >= RUNAWAY**2

@@ -88,13 +88,14 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     ahead = abs(float(q.values[0])) / reward
     tau = (ahead - 1.0) / n_updates
     learning = judge_learning(data).answer
-    if tau < FAST or learning == "yes" or abs(float(q.values[0])) <= own_scale.NORMALISED_Q:
+    logged_q = data[q.name].finite
+    if tau < FAST or learning == "yes" or abs(float(logged_q.values[0])) <= own_scale.NORMALISED_Q:
         return None
     evidence = (
         Evidence(
             q.name,
             int(q.steps[0]),
-            float(q.values[0]),
+            float(logged_q.values[0]),
             f"as large as the rewards of {rounded(ahead)} steps, after at most {rounded(n_updates)} updates; with "
             f"tau = 0.005, it would be as large as the rewards of {rounded(1.0 + 0.005 * n_updates)} steps",
         ),

@@ -91,7 +91,9 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     before = float(np.median(size.values[: max(len(size) // 2, 1)]))
     has_jumped = before > 0 and late >= JUMPED * before
     threshold = LARGE_AFTER_A_JUMP if has_jumped else LARGE
-    if late < threshold:
+    # Scaled rewards have a mean magnitude of 1, so a large one is only rare, not too large.
+    is_rare = bool(np.any(own_scale.divisors_of_rewards(data).values != 1.0)) and not has_jumped
+    if late < threshold or is_rare:
         return None
     speaks = low if abs(low.values[-1]) > abs(high.values[-1]) else high
     evidence = [Evidence.last_of(speaks, f"the largest |reward| of the last points is about {rounded(late)}")]
@@ -116,6 +118,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _estimated(data: SeriesSet) -> RuleResult | None:
+    if own_scale.rewards_are_scaled(data):
+        return None  # returns and losses then do not show the size of the rewards that the critic learns from
     found = _from_first_losses(data) or _from_returns(data)
     if found is None or judge_learning(data).answer == "yes":
         return None

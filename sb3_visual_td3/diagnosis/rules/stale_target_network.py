@@ -113,9 +113,13 @@ def _looks_one_step_ahead(data: SeriesSet) -> RuleResult | None:
     if learning == "yes" or (data.n_steps or 0) < FEWEST_STEPS:
         return None
     confidence = 0.6 if learning == "no" else 0.5
+    logged_q, logged_loss = data[q.name].finite, data[loss.name].finite
     evidence = (
-        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step: the critic predicts only the next reward"),
-        Evidence.last_of(loss, f"its error is {rounded(error)} of that reward, so it has settled there"),
+        Evidence.last_of(
+            logged_q,
+            f"{rounded(ahead)} times the reward of a step: the critic predicts only the next reward",
+        ),
+        Evidence.last_of(logged_loss, f"its error is {rounded(error)} of that reward, so it has settled there"),
     )
     remedy = (
         "Consistent with targets that never move (tau) or, less likely, with a discount near 0 (gamma). "

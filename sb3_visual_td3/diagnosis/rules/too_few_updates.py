@@ -123,9 +123,13 @@ def _has_not_learned_the_reward(data: SeriesSet, n_steps: int) -> RuleResult | N
     error = math.sqrt(max(loss.tail(LAST_TENTH).median(), 0.0) / 2.0) / reward
     if ahead >= NOT_LEARNED or error < UNSETTLED:
         return None
+    logged_q, logged_loss = data[q.name].finite, data[loss.name].finite
     evidence = (
-        Evidence.last_of(q, f"{rounded(ahead)} times the reward of a step, so not even that reward has been learned"),
-        Evidence.last_of(loss, f"its error is {rounded(error)} of that reward"),
+        Evidence.last_of(
+            logged_q,
+            f"{rounded(ahead)} times the reward of a step, so not even that reward has been learned",
+        ),
+        Evidence.last_of(logged_loss, f"its error is {rounded(error)} of that reward"),
     )
     remedy = (
         "Consistent with rare updates (train_freq, gradient_steps) or, less likely, with rewards of both signs that "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.numerals import number, percent
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table, columns
@@ -82,7 +83,7 @@ def rewards(data: SeriesSet) -> Rewards:
     return Rewards(
         terms=tuple(sorted(terms, key=lambda term: (-term.mean_magnitude, term.tag))),
         critic_range=(float(low.min()), float(high.max())) if low.size and high.size else None,
-        is_normalized=data.flag(tags.REWARD_IS_NORMALIZED),
+        is_normalized=own_scale.rewards_are_scaled(data),
     )
 
 
