@@ -74,9 +74,9 @@ def restored_generator(
     """Return a NumPy random generator that continues from a saved state.
 
     If possible, the current generator is changed in place, because several objects may share it. A new generator is
-    created if there is none, or if the state belongs to another bit generator, such as PCG64 instead of MT19937.
+    created if ``generator`` is None, or if the state belongs to a bit generator of another type, such as PCG64.
 
-    :param generator: the current generator; None if there is none
+    :param generator: the current generator; None if the object has not created one yet
     :param state: the state returned by :func:`generator_state`
     :return: the current or the new generator; None if ``state`` is None
     :raises ValueError: if the state belongs to an unknown bit generator

@@ -117,7 +117,8 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
         return bool(arrays[key].dtype == np.uint8)
     try:  # environments in other processes have their own space objects
         space = parts_of(env.get_attr("observation_space", 0)[0]).get(key)
-    except (AttributeError, NotImplementedError):  # a user's VecEnv without this method
+    except (AttributeError, NotImplementedError):
+        # A VecEnv of the user may lack get_attr, or its environments may lack the attribute.
         return True
     return space is None or bool(space.dtype == np.uint8)
 

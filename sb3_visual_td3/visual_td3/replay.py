@@ -94,7 +94,9 @@ def _attribute(env: VecEnv) -> int | None:
         if not env.has_attr("frame_stack"):
             return None
         depths = set(env.get_attr("frame_stack"))
-    except (NotImplementedError, TypeError):  # a user's VecEnv without these methods, or an unhashable attribute
+    except (NotImplementedError, TypeError):
+        # A VecEnv of the user may lack these methods, which it shows by NotImplementedError. A TypeError means that the
+        # attribute cannot be in a set.
         return None
     if len(depths) != 1:
         return None

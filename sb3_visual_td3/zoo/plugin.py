@@ -356,7 +356,7 @@ def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] |
     rl-zoo gets this function instead of ``env_wrapper``, and calls it right after it has applied the Monitor.
 
     :param env: an environment in its Monitor
-    :param wrapper: the hyperparameter ``env_wrapper``, as rl-zoo read it; None if there is none
+    :param wrapper: the hyperparameter ``env_wrapper``, as rl-zoo read it; None if it was not set
     :param kwargs: arguments that rl-zoo passes to the wrapper
     """
     env = with_retrying_monitor(env)

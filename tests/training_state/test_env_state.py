@@ -133,7 +133,7 @@ def test_wrappers_are_parsed_from_str_of_the_environment(text, names):
 
 
 class SilentVecEnv(SubprocVecEnv):
-    """A user's VecEnv that leaves out what it has no use for: the way to say so is NotImplementedError."""
+    """A user's VecEnv without methods that it does not need: they raise NotImplementedError."""
 
     def env_method(self, *args, **kwargs):
         raise NotImplementedError

@@ -46,7 +46,7 @@ class Footways(NamedTuple):
     """``(n_quads, 4)``: indices of corners, clockwise. In a quadrangle of a walkway, the first two corners lie at the
     road."""
     beyond: NDArray[np.int64]
-    """``(n_quads, 4)``: for each side of a quadrangle, the index of the neighbouring quadrangle; -1 if there is none.
+    """``(n_quads, 4)``: for each side of a quadrangle, the index of the neighbouring quadrangle; -1 at an edge.
     Side ``i`` leads from corner ``i`` to corner ``i + 1``."""
     is_crossing: NDArray[np.bool_]
     """``(n_quads,)``: True where the quadrangle crosses the road."""

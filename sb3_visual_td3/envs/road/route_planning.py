@@ -341,7 +341,7 @@ def _extend(
     :param reached: the route to the previous given place, with its cost.
     :param layer: the lanes on which the next place may lie, each with the cost of choosing it.
     :param following: for each lane of ``layer``, the cheapest route to it that was found before, with its cost; None if
-        there is none. This function replaces an entry if it finds a cheaper route.
+        no route was found yet. This function replaces an entry if it finds a cheaper route.
     """
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)

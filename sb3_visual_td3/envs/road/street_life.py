@@ -192,7 +192,7 @@ class StreetLife:
             self.has_hit_walker = self.has_hit_walker or boxes_overlap(box, self._box_of(walker))
 
     def stop_ahead_m(self, lane: LanePosition) -> float:
-        """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if there is none.
+        """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if it may go on.
 
         :param lane: the position of the vehicle on the route.
         """
