@@ -77,8 +77,9 @@ class Batch(NamedTuple):
     """Hold transitions in the form that the losses take.
 
     Images are ``(batch, channels, height, width)``, actions ``(batch, action_dim)`` in [-1, 1], dones and rewards
-    ``(batch, 1)``. ``discounts`` are ``(batch, 1)`` for n-step returns and one number otherwise. ``replayed`` are the
-    observations as the replay buffer gave them, for observers of the updates.
+    ``(batch, 1)``. The rewards were divided by ``reward_divisor``. ``discounts`` are ``(batch, 1)`` for n-step returns
+    and one number otherwise. ``replayed`` are the observations as the replay buffer gave them, for observers of the
+    updates.
     """
 
     observations: Observations | Prepared
@@ -86,6 +87,7 @@ class Batch(NamedTuple):
     next_observations: Observations | Prepared
     dones: th.Tensor
     rewards: th.Tensor
+    reward_divisor: float
     discounts: th.Tensor | float
     replayed: Observations
 
@@ -143,4 +145,13 @@ def batch_of(
     # For n-step replay, the discount is gamma**n_steps (when no early termination)
     discounts = gamma if data.discounts is None else data.discounts
     rewards = data.rewards if reward_divisor == 1.0 else data.rewards / reward_divisor
-    return Batch(observations, actions, next_observations, data.dones, rewards, discounts, data.observations)
+    return Batch(
+        observations=observations,
+        actions=actions,
+        next_observations=next_observations,
+        dones=data.dones,
+        rewards=rewards,
+        reward_divisor=reward_divisor,
+        discounts=discounts,
+        replayed=data.observations,
+    )

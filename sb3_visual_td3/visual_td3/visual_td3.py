@@ -429,7 +429,7 @@ class VisualTD3(TD3):
             "target_q": target_q_values,
             "rewards": batch.rewards,
             "discounts": th.as_tensor(batch.discounts),
-            "reward_divisor": th.as_tensor(self.reward_divisor),
+            "reward_divisor": th.as_tensor(batch.reward_divisor),
         }
         self._optimize("critic", critic_loss, values, batch.replayed)
         # Not .item() as in Stable-Baselines3: that would make a GPU wait in every update.
@@ -462,7 +462,7 @@ class VisualTD3(TD3):
         # Bootstrap from the min over all critics targets
         target_q_values = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
         # Keep the targets within the returns that the rewards allow, if target_q_clamp is set
-        return self._target_range.clamp(target_q_values, batch.rewards, batch.discounts, self.reward_divisor)
+        return self._target_range.clamp(target_q_values, batch.rewards, batch.discounts, batch.reward_divisor)
 
     def update_actor(self, batch: Batch) -> th.Tensor:
         """Make one gradient step of the actor towards actions with higher Q-values.
