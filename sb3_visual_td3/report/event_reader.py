@@ -10,7 +10,7 @@ so its steps go back from 1,000 to 800. The old points from step 800 on are left
 If the steps go back to 0 instead, a new run begins.
 
 Most tags use the x-axis of the run, such as environment steps. A tag may have another x-axis, such as episodes. The
-module :mod:`~sb3_visual_td3.report.run_axis` finds the positions of such a tag's points on the run's x-axis.
+module ``report.run_axis`` finds the positions of such a tag's points on the run's x-axis.
 """
 
 from __future__ import annotations
