@@ -1,8 +1,7 @@
 """Define the command line ``visual-td3``: its subcommands, their arguments and its exit codes.
 
-Each subcommand first parses its arguments, and then imports the module that does the work. So ``--help`` and usage
-errors do not wait for the import of torch, and ``report`` never imports torch. rl-zoo's commands are an exception:
-rl_zoo3 parses their arguments, so it must be imported before.
+Except for rl-zoo's commands, each subcommand parses its arguments before it imports the module that does the work. So
+``--help`` does not wait for the import of torch.
 
 To add a subcommand, write a function that takes the arguments and returns the exit code, and add it to
 :data:`COMMANDS`.
@@ -46,14 +45,13 @@ VERDICTS = (0, 1, 3)
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 READER_IS_GONE = 141
-"""Exit code if the program that reads stdout, such as ``head``, ends first: 128 plus the number of SIGPIPE, as in
-shells."""
+"""Exit code if the program that reads stdout, such as ``head``, ends first: 128 plus the number of SIGPIPE."""
 
 
 class Command(NamedTuple):
     """Describe a subcommand: its help, its group and the function that runs it.
 
-    :ivar help: one line, which ``visual-td3 --help`` shows
+    :ivar help: one line for ``visual-td3 --help``
     :ivar group: heading under which ``visual-td3 --help`` lists it
     :ivar run: function that takes the arguments and returns the exit code
     """
@@ -519,8 +517,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand of ``visual-td3``.
 
     :param arguments: command-line arguments; None for ``sys.argv[1:]``
-    :return: the exit code. If the program that reads stdout, such as ``head``, ends first, the code is 141, which is
-        also the code that shells report for SIGPIPE
+    :return: the exit code
     """
     try:
         return _run(arguments)

@@ -14,7 +14,10 @@ from sb3_visual_td3.diagnosis.numerals import number
 from sb3_visual_td3.diagnosis.ranking import EXPLAINS_FROM
 from sb3_visual_td3.diagnosis.rules import RULES
 
-_TOO_FEW = "With fewer points the rule returns nothing."
+_TOO_FEW = {
+    "MIN_POINTS": "With fewer points the rule returns nothing.",
+    "MIN_EPISODES": "With fewer episodes the rule returns nothing.",
+}
 COMMAND = "python benchmarks/diagnosis_pictures.py --only"
 
 
@@ -73,7 +76,7 @@ def _look(diagnosis_id: str) -> list[str]:
 def _evidence(rule: ModuleType) -> list[str]:
     parts = [from_docstring(inspect.getdoc(rule.diagnose) or "")]
     rows = [
-        (code(name), number(float(value)), meaning or (_TOO_FEW if name.startswith("MIN_") else ""))
+        (code(name), number(float(value)), meaning or _TOO_FEW.get(name, ""))
         for name, (value, meaning) in constants(rule).items()
     ]
     if rows:

@@ -1,6 +1,5 @@
 """Define FrameReplayBuffer, which stores each frame once and samples like Stable-Baselines3's replay buffer.
 
-FrameReplayBuffer holds the actions, rewards and ends of episodes in a ring buffer, and computes the n-step returns.
 The stores in :mod:`~sb3_visual_td3.buffers.observation_store` hold the observations, one store for each part.
 """
 
@@ -49,10 +48,8 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
 
     :param space: the observation space
     :param frame_stack: number of stacked frames
-    :return: number of frames by image key: ``frame_stack``, or 1 if ``frame_stack`` does not divide the image's
-        channels
-    :raises ValueError: if there is no uint8 image, if an image has its channels last, or if ``frame_stack`` divides the
-        channels of no image
+    :return: by image key: ``frame_stack``, or 1 if ``frame_stack`` does not divide the image's channels
+    :raises ValueError: if no uint8 image has channels that ``frame_stack`` divides, or an image has its channels last
     """
     cameras = pictures_in(space)
     if not cameras:
@@ -85,41 +82,29 @@ Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
 class FrameReplayBuffer(ReplayBuffer):
     """Store each camera frame once, in an eighth of the memory that Stable-Baselines3's replay buffer needs.
 
-    An observation is a stack of frames along the channels, oldest first: ``(frame_stack * channels, height, width)``
-    uint8. Each transition adds one new frame and shares its other frames with the transition before it. A frame is
-    shared only if it *equals* the stored one. So samples hold the stacks bit for bit as the environment returned them,
-    including terminal observations and the padding after a reset. One million transitions of 4 x 84 x 84 take 7.1 GB,
-    where Stable-Baselines3 takes 56.5 GB. Each episode adds one more frame, so episodes of 10 steps take 10 % more.
+    An observation is a stack of frames along the channels, oldest first. Only *equal* frames are shared, so samples
+    hold exactly the stacks that the environment returned. One million transitions of 4 x 84 x 84 take 7.1 GB, where
+    Stable-Baselines3 takes 56.5 GB. Each episode adds one more frame.
 
-    Every argument of :class:`stable_baselines3.common.buffers.ReplayBuffer` keeps its name, position and meaning, and
-    the same seed samples the same transitions. In a Dict, each uint8 image in [0, 255] is a stack if ``frame_stack``
-    divides its channels. Other images are single frames, and everything else (such as a mask of zeros and ones) is
-    stored as it is.
+    The same seed samples the same transitions as in :class:`stable_baselines3.common.buffers.ReplayBuffer`. In a Dict,
+    each uint8 image in [0, 255] is a stack if ``frame_stack`` divides its channels.
 
-    With ``n_steps`` above 1, rewards are summed over a window. A window ends with the episode, at the newest
-    transition, or where the data do not continue. The data do not continue if an observation differs from the next
-    observation of the previous transition (after a second ``learn()``, after ``set_env()``, or after a
-    dropped transition). They also do not continue if a next observation is not the stack shifted by one frame. The last
-    transition of a window bootstraps from its own next observation. For an environment that stacks frames in a
-    different way (such as every second one) use ``frame_stack=1``.
-
-    Memory is allocated when the first transition is added, and used as transitions arrive.
+    An n-step window ends with the episode, at the newest transition, or where the data do not continue. They continue
+    if an observation equals the next observation of the previous transition, and each next observation is the stack
+    shifted by one frame. For an environment that stacks frames in a different way (such as every second one) use
+    ``frame_stack=1``.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some
     :param action_space: the action space
     :param device: the device of the samples
-    :param n_envs: number of environments that write in parallel
-    :param optimize_memory_usage: has no effect, because this buffer always saves memory. This buffer handles
-        truncation, while Stable-Baselines3's buffer with this option does not
-    :param handle_timeout_termination: True lets a truncated episode (``info["TimeLimit.truncated"]``) bootstrap from
-        its last observation
-    :param frame_stack: number of frames in an observation; 1 if it is unknown, so that only whole observations are
-        shared
+    :param n_envs: number of parallel environments
+    :param optimize_memory_usage: has no effect, because this buffer always saves memory
+    :param handle_timeout_termination: True lets a truncated episode bootstrap from its last observation
+    :param frame_stack: number of frames in an observation; 1 if it is unknown
     :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
     :param gamma: discount of each step, used if ``n_steps`` is above 1
-    :raises ValueError: if an argument is out of range, if ``frame_stack`` does not divide the channels, if there is no
-        image, or if an image has its channels last
+    :raises ValueError: if an argument is out of range, or ``frame_stacks_of`` refuses the space
 
     Adding the first transition raises a MemoryError if the machine cannot hold ``buffer_size`` transitions.
 
@@ -243,15 +228,15 @@ class FrameReplayBuffer(ReplayBuffer):
     ) -> None:
         """Store one transition of each environment.
 
-        :param obs: observations before the step, ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict
-            of arrays
-        :param next_obs: observations after the step; where an episode ended, its last observation
-        :param action: the actions, ``(n_envs, action_dim)``
-        :param reward: the rewards, ``(n_envs,)``
+        :param obs: observations before the step, ``(n_envs, frame_stack * channels, height, width)``, or a dict of
+            arrays
+        :param next_obs: observations after the step, before any reset
+        :param action: ``(n_envs, action_dim)``
+        :param reward: ``(n_envs,)``
         :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
-        :raises ValueError: if an array has a wrong shape, or ``infos`` a wrong length; nothing is stored then
-        :raises MemoryError: if it is the first transition and the machine cannot hold the whole buffer
+        :raises ValueError: if an argument has a wrong shape or length; nothing is stored then
+        :raises MemoryError: at the first call, if the machine cannot hold the whole buffer
         """
         # Everything is checked before anything is written, so that an error leaves the buffer as it was.
         kinds = {key: (store.shape[1:], store.dtype) for key, store in self._stores.items()}
@@ -275,13 +260,7 @@ class FrameReplayBuffer(ReplayBuffer):
         self.full = self.full or self.pos == 0
 
     def _add_observations(self, place: Place, parts: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> None:
-        """Write the observations of a step, and mark where n-step windows have to end.
-
-        No window may reach beyond the end of a segment, a sequence of transitions that follow one another. Two checks
-        find these ends. The observation of this step must equal the next observation of the previous step; otherwise
-        the previous step ends a segment. And within this step, the next observation must be the observation shifted by
-        one frame; otherwise this step ends a segment. In a Dict, every entry must pass both checks.
-        """
+        """Write the observations of a step, and mark where n-step windows have to end."""
         continues, shifts = np.ones(self.n_envs, bool), np.ones(self.n_envs, bool)
         for key, store in self._stores.items():
             continuity = store.write(place, *parts[key])
@@ -314,10 +293,8 @@ class FrameReplayBuffer(ReplayBuffer):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Replace the content by a saved state; the buffer then continues like the saved buffer, bit for bit.
 
-        :param state: the state that :meth:`get_state` returned; arrays that are still on disk are read directly into
-            the buffer's memory
-        :raises ValueError: if the state belongs to a buffer with other settings; the buffer is not changed in this
-            case
+        :param state: the state that :meth:`get_state` returned
+        :raises ValueError: if the saved buffer had other settings; the buffer is not changed then
         :raises MemoryError: if the machine cannot hold the whole buffer
         """
         require_same_settings(state.get("settings", {}), self._settings(), "This FrameReplayBuffer")
@@ -338,8 +315,7 @@ class FrameReplayBuffer(ReplayBuffer):
     def _use_saved_stores(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace a PairStore by a StackStore for each key that the saved state stores as frames.
 
-        Earlier versions stored every uint8 array with three axes as frames, including masks and other grids. Such
-        states can still be loaded.
+        Earlier versions also stored masks and other grids as frames.
         """
         for key, kept in stores.items():
             store = self._stores[key]
@@ -376,7 +352,7 @@ class FrameReplayBuffer(ReplayBuffer):
         """Sample transitions with replacement, with the same random draws as Stable-Baselines3.
 
         :param batch_size: number of transitions
-        :param env: the VecNormalize that scales observations and rewards; None leaves them unscaled
+        :param env: scales observations and rewards; None leaves them unscaled
         :return: ``ReplayBufferSamples``, or ``DictReplayBufferSamples`` for a Dict observation space
         """
         # Not ReplayBuffer.sample, whose optimize_memory_usage leaves out the newest row.
@@ -407,11 +383,8 @@ class FrameReplayBuffer(ReplayBuffer):
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
         """Sum the discounted rewards of each n-step window.
 
-        :param rows: ``(batch,)`` first row of each window
-        :param envs: ``(batch,)`` environment of each window
-        :param env: the VecNormalize that scales rewards; None leaves them unscaled
-        :return: ``(batch,)`` last row of each window, ``(batch, 1)`` returns, and ``(batch, 1)`` discounts of the
-            bootstrap; the discounts are None for single steps, because the algorithm then uses its own gamma
+        :return: last rows ``(batch,)``, returns ``(batch, 1)``, and discounts of the bootstrap ``(batch, 1)``, None for
+            single steps
         """
         if self.n_steps == 1:
             return rows, self._normalize_reward(self.rewards[rows, envs].reshape(-1, 1), env), None
@@ -430,7 +403,7 @@ class FrameReplayBuffer(ReplayBuffer):
         """Return a copy of the stored observations at an index.
 
         :param moment: ``BEFORE`` or ``AFTER`` the transitions
-        :param index: an index like numpy's into ``(buffer_size, n_envs)``
+        :param index: indexes the axes ``(buffer_size, n_envs)`` as in NumPy
         :return: one array, or one array for each key
         """
         return self._by_key(lambda store: store.take(moment, index))
@@ -445,8 +418,5 @@ class FrameReplayBuffer(ReplayBuffer):
         return self._tensor(found)
 
     def _tensor(self, array: NDArray[Any]) -> th.Tensor:
-        """Convert an array of samples to a tensor on the buffer's device.
-
-        On a CPU the tensor shares the memory of the array, which is already a copy of what the buffer stores.
-        """
+        """Convert an array of samples to a tensor on the buffer's device; on a CPU both share their memory."""
         return self.to_torch(array, copy=False)

@@ -1,8 +1,7 @@
 """Store each camera frame once, find n-step windows over transitions, and check the free memory.
 
-:class:`FrameStore` gives each frame an id. Transitions refer to frames by their ids
-(:class:`~sb3_visual_td3.buffers.observation_store.StackStore`). When no transition needs a frame any more, a new frame
-gets its id.
+Transitions (:class:`~sb3_visual_td3.buffers.observation_store.StackStore`) refer to the frames in a :class:`FrameStore`
+by their ids.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
     """Raise an error now if memory is too small, because the process would otherwise be killed hours later.
 
     :param n_bytes: bytes that will be used
-    :param purpose: use of the memory, as the subject of the message
-    :param advice: advice for the user if the memory is not available
+    :param purpose: subject of the message
+    :param advice: advice for the user
     :raises MemoryError: if fewer bytes are available
     """
     available = available_bytes()
@@ -71,8 +70,8 @@ Flags = NDArray[np.bool_]
 class Windows(NamedTuple):
     """Hold n-step windows: each sampled transition and the transitions that follow it.
 
-    ``rows`` ``(batch, n_steps)`` are rows of the buffer. ``is_within`` ``(batch, n_steps)`` is True for the rows that
-    belong to the window, which may end early. ``last_rows`` ``(batch,)`` are the last rows of the windows.
+    ``rows`` ``(batch, n_steps)`` are rows of the buffer, and ``is_within`` is True for those that belong to the window.
+    ``last_rows`` ``(batch,)`` are the last rows of the windows.
     """
 
     rows: Rows
@@ -83,15 +82,11 @@ class Windows(NamedTuple):
 def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_steps: int) -> Windows:
     """Find the n-step window of each transition: the transition and those that follow it, in the same environment.
 
-    A window ends after ``n_steps`` transitions, at the end of its episode or segment, or at the newest transition,
-    whichever comes first.
-
     :param rows: ``(batch,)`` first row of each window
     :param envs: ``(batch,)`` environment of each window
     :param is_last: arrays ``(size, n_envs)`` that are True where a window has to end
-    :param newest: the row written last; the row after it in the ring is the oldest one, or empty
+    :param newest: the row written last, where a window ends too
     :param n_steps: length of the longest window, >= 1
-    :return: the rows of each window
     """
     size = len(is_last[0])
     steps = np.arange(n_steps)
@@ -108,10 +103,9 @@ def n_step_windows(rows: Rows, envs: Rows, is_last: list[Flags], newest: int, n_
 def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
     """Return the ids of the frames that are unused after the oldest transition has been overwritten.
 
-    A transition uses frames of the transition before it, and new frames. So if the next transition does not use a
-    frame, no later transition does either. This is why references need not be counted.
+    A frame that the next transition does not use is not used later either, so references need not be counted.
 
-    :param replaced: ids of the frames of the transition that is overwritten, in any shape
+    :param replaced: ids of the frames of the overwritten transition, in any shape
     :param successor: ids of the frames of the transition after it, in any shape
     :return: each id once
     """
@@ -121,21 +115,17 @@ def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
 Frames = NDArray[np.uint8]
 
 BLACK = 0
-"""Id of the black frame, a frame of zeros. VecFrameStack pads stacks with such frames at a reset, so one black frame is
-always stored."""
+"""Id of the black frame, with which VecFrameStack pads stacks at a reset. It is always stored."""
 FRAMES_PER_SPARE = 16
-"""The store reserves memory for one spare frame per 16 expected frames, because an episode has more frames than
-transitions. Spare frames that are never written need no memory: the operating system provides memory only when it is
-written."""
+"""There is memory for one spare frame per 16 expected frames, because an episode has more frames than transitions."""
 
 
 class FrameStore:
     """Store frames by id, in one large block of memory, and in smaller blocks when the large block is full.
 
-    New frames get the ids of released frames. Memory is written in the order of the ids, so the operating system
-    provides it only as the buffer fills.
+    Memory is written in the order of the ids, so the operating system provides it only as the buffer fills.
 
-    :param frame_shape: ``(channels, height, width)`` of one frame
+    :param frame_shape: ``(channels, height, width)``
     :param n_expected: expected number of frames
     """
 
@@ -184,9 +174,9 @@ class FrameStore:
     def put(self, frame: Frames) -> int:
         """Store a copy of a frame.
 
-        :param frame: the frame, ``(channels, height, width)`` uint8
+        :param frame: ``(channels, height, width)`` uint8
         :return: the id of the frame
-        :raises MemoryError: if there are more frames than expected and the machine has no memory for them
+        :raises MemoryError: if there are more frames than expected and too little memory for them
         """
         if self._free:
             frame_id = self._free.pop()
@@ -238,8 +228,7 @@ class FrameStore:
     def get_state(self) -> dict[str, Any]:
         """Return the frames, without a copy.
 
-        :return: sizes and counters, the memory that has been written (``blocks``), and the ids of released frames
-            (``free``). The next stored frame gets the last id in ``free``
+        :return: sizes and counters, the written memory (``blocks``), and released ids (``free``)
         """
         return {
             "n_main": self._n_main,
@@ -252,8 +241,8 @@ class FrameStore:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore frames, one block after the other, into a store for which ``allocate`` has been called.
 
-        :param state: the state that :meth:`get_state` of a store with the same arguments returned
-        :raises MemoryError: if there are more frames than expected and the machine has no memory for them
+        :param state: the state of a store with the same arguments
+        :raises MemoryError: if there are more frames than expected and too little memory for them
         """
         del self._blocks[1:]
         self._n_main, self._n_more = state["n_main"], state["n_more"]
@@ -274,8 +263,7 @@ class FrameStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes, and allocate every block in its full size, because only the written part is pickled.
 
-        If the pickled main block already has room for all expected frames, it is used without a copy. Copying it into a
-        larger block would need the memory of two replay buffers for a moment.
+        A large enough main block is not copied, because a copy would need twice the memory for a moment.
         """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})

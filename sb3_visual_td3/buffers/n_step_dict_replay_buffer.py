@@ -27,15 +27,12 @@ class IndexableParts(dict[str, np.ndarray]):
 class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
     """Extend Stable-Baselines3's n-step replay buffer to Dict observations.
 
-    NStepReplayBuffer computes the discounted sums, which end with the episode and at the newest transition.
-    DictReplayBuffer stores the transitions. This class can be removed once Stable-Baselines3 has such a buffer.
-
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: a Dict of boxes
     :param action_space: the action space
     :param device: the device of the samples
-    :param n_envs: number of environments that write in parallel
-    :param optimize_memory_usage: must be False, because this buffer does not support it
+    :param n_envs: number of parallel environments
+    :param optimize_memory_usage: must be False
     :param handle_timeout_termination: True lets a truncated episode bootstrap from its last observation
     :param n_steps: number of rewards to sum, >= 1
     :param gamma: discount of each step
@@ -69,11 +66,11 @@ class NStepDictReplayBuffer(NStepReplayBuffer, DictReplayBuffer):
 
         :param obs: observations before the step, arrays ``(n_envs, *part)`` by key
         :param next_obs: observations after the step
-        :param action: the actions, ``(n_envs, action_dim)``
-        :param reward: the rewards, ``(n_envs,)``
-        :param done: the dones, ``(n_envs,)``, 1 where the episode ended or was truncated
+        :param action: ``(n_envs, action_dim)``
+        :param reward: ``(n_envs,)``
+        :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
         :param infos: one dict for each environment
-        :raises ValueError: if an observation or the actions have a different shape
+        :raises ValueError: if an observation or the actions have a wrong shape
         """
         kinds = {key: (part.shape[1:], part.dtype) for key, part in self.observations.items()}
         parts = step_parts(kinds, obs, next_obs, is_dict=True)

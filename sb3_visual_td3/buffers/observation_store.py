@@ -1,7 +1,6 @@
 """Store the parts of an observation: :class:`StackStore` shares camera frames, :class:`PairStore` keeps copies.
 
-A :class:`~sb3_visual_td3.buffers.frame_replay_buffer.FrameReplayBuffer` has one store for each part. :func:`step_rows`
-and its callers check what the environment returned before it is stored.
+A :class:`~sb3_visual_td3.buffers.frame_replay_buffer.FrameReplayBuffer` has one store for each part.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ AFTER: Moment = 1
 class Place(NamedTuple):
     """Hold the row of a replay buffer to which a step of all environments is written, and the row of the step before.
 
-    ``row`` is the row of this step, and ``previous`` is the row of the step before it (None for the first step).
-    ``replaces`` is True if the buffer is full: ``row`` then still holds the oldest step, which is replaced.
+    ``previous`` is None for the first step. ``replaces`` is True if ``row`` still holds the oldest step, which is
+    replaced.
     """
 
     row: int
@@ -48,10 +47,7 @@ class Continuity(NamedTuple):
 
 
 class ObservationStore(Protocol):
-    """Store one part of the observations: one key of a Dict observation, or a whole Box observation.
-
-    The store holds the observation before and after each transition.
-    """
+    """Store one part of the observations: one key of a Dict observation, or a whole Box observation."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,10 +71,10 @@ class ObservationStore(Protocol):
         """Store the observations before and after one step of all environments.
 
         :param place: rows to which the step is written
-        :param obs: ``(n_envs, *observation)``: observations before the step
-        :param next_obs: ``(n_envs, *observation)``: observations after the step
-        :return: whether the step continues the previous step and shifts the frame stack, for each environment
-        :raises ValueError: if an array has a different shape, or holds values that the store's dtype cannot represent
+        :param obs: before the step, ``(n_envs, *observation)``
+        :param next_obs: after the step, before any reset, ``(n_envs, *observation)``
+        :return: whether the step continues the previous step and shifts the frame stack
+        :raises ValueError: if the shape differs, or the store's dtype cannot represent the values
         """
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
@@ -91,7 +87,7 @@ class ObservationStore(Protocol):
     def get_state(self, n_rows: int) -> dict[str, Any]:
         """Return everything that is stored, as plain data and array views.
 
-        :param n_rows: number of rows in use; only these rows are returned
+        :param n_rows: number of rows in use
         """
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -101,17 +97,14 @@ class ObservationStore(Protocol):
 def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return the values of a step of all environments in the stored shape and dtype.
 
-    Stable-Baselines3's buffers broadcast and ``reshape`` arrays before they write them. ``reshape`` accepts any shape
-    with the same number of elements, so an image with its channels last would be stored scrambled.
+    Stable-Baselines3's buffers ``reshape`` arrays instead, and so store an image with its channels last scrambled.
 
     :param name: the name of the values, for the error
-    :param values: an array of ``shape``. Its first axis may be missing if its length is 1 (one environment), and so may
-        its last axis (one number for each environment)
-    :param shape: the stored shape of a step, ``(n_envs, *part)``
-    :param dtype: the dtype in which the values are stored
+    :param values: an array of ``shape``; its first or last axis may be missing if it has the length 1
+    :param shape: ``(n_envs, *part)``
+    :param dtype: the stored dtype
     :return: the values, copied only if they have a different dtype
-    :raises ValueError: if the shape differs, or if integers are stored and the values are not integers of that
-        dtype
+    :raises ValueError: if the shape differs, or an integer dtype cannot represent the values
     """
     array = np.asarray(values)
     accepted = {shape}
@@ -146,9 +139,8 @@ def step_parts(
 ) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """Return each part of the observations before and after a step, in the stored shape and dtype.
 
-    :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key; an observation that is an array has
-        one part
-    :param obs: observations before the step, an array or a dict of arrays
+    :param kinds: the shape ``(n_envs, *part)`` and the dtype of each part by key
+    :param obs: observations before the step
     :param next_obs: observations after the step
     :param is_dict: True if the observations are dicts
     :return: pairs of arrays, before and after, by key
@@ -175,11 +167,10 @@ def step_actions(
 ) -> NDArray[Any]:
     """Return actions in the stored shape and dtype.
 
-    :param action: the actions, ``(n_envs, action_dim)``, or ``(n_envs, *space.shape)`` for an action space with several
-        axes
+    :param action: ``(n_envs, action_dim)`` or ``(n_envs, *space.shape)``
     :param space: the action space
-    :param shape: the stored shape of a step, ``(n_envs, action_dim)``
-    :param dtype: the dtype in which the values are stored
+    :param shape: ``(n_envs, action_dim)``
+    :param dtype: the stored dtype
     :return: the actions, ``(n_envs, action_dim)``
     :raises ValueError: if the shape differs
     """
@@ -195,8 +186,8 @@ def step_outcomes(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return rewards and ends of episodes as float32.
 
-    :param reward: the rewards, ``(n_envs,)``
-    :param done: the dones, ``(n_envs,)``, 1 where the episode ended or was truncated
+    :param reward: ``(n_envs,)``
+    :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
     :param infos: one dict for each environment
     :param n_envs: number of environments
     :return: rewards and dones, each ``(n_envs,)``
@@ -257,11 +248,9 @@ class ObservationView:
 class PairStore:
     """Store the observations before and after each transition, for observations that are not camera frames.
 
-    Such observations are vectors, for example.
-
     :param space: the space of these observations
     :param size: number of steps to hold
-    :param n_envs: number of environments that write in parallel
+    :param n_envs: number of environments
     """
 
     def __init__(self, space: spaces.Space[Any], size: int, n_envs: int) -> None:
@@ -289,8 +278,7 @@ class PairStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
-        :return: ``continues`` says for each environment whether the step follows the previous step. ``shifts`` is
-            True everywhere: these observations are not stacks of frames, so there is no shift to check
+        :return: whether the step continues the previous step; ``shifts`` is True everywhere
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)
@@ -316,8 +304,7 @@ class PairStore:
         """Return the stored observations, without a copy.
 
         :param n_rows: number of rows in use
-        :return: ``before`` and ``after``: the observations before and after each transition. A row stays at its place
-            until it is overwritten, so snapshots can share unchanged rows
+        :return: the observations ``before`` and ``after`` each transition
         """
         return {"before": self._pairs[BEFORE, :n_rows], "after": self._pairs[AFTER, :n_rows]}
 
@@ -338,13 +325,10 @@ def _same(one: Frames, other: Frames) -> bool:
 class StackStore:
     """Store stacks of frames before and after each transition, each frame once.
 
-    A transition holds the ids of its frames, so any stack can be rebuilt, including the padding after a reset. Two
-    transitions in a row share each frame whose pixels are equal, even if an episode ends between them.
-
-    :param shape: shape of a stack, ``(channels, height, width)``
+    :param shape: ``(channels, height, width)`` of a stack
     :param frame_stack: number of frames in a stack, oldest first; it divides the channels
     :param size: number of steps to hold
-    :param n_envs: number of environments that write in parallel
+    :param n_envs: number of environments
     """
 
     def __init__(self, shape: tuple[int, int, int], frame_stack: int, size: int, n_envs: int) -> None:
@@ -360,11 +344,7 @@ class StackStore:
 
     @property
     def n_bytes(self) -> int:
-        """Return an estimate of the size of the full store in bytes.
-
-        Each episode adds the frames of its first observation. The estimate leaves these frames out, so the store is
-        larger if there are many short episodes.
-        """
+        """Return an estimate of the size of the full store in bytes; many short episodes need more."""
         size, n_envs = self.shape[:2]
         return self.frames.n_bytes + size * n_envs * 2 * self.frame_stack * self.ids.itemsize
 
@@ -384,8 +364,7 @@ class StackStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, channels, height, width)`` uint8
         :param next_obs: observations after the step, before any reset
-        :return: ``continues`` says for each environment whether the step follows the previous step; ``shifts`` says
-            whether the step shifts the stack by one frame
+        :return: whether the step continues the previous step, and shifts the stack by one frame
         """
         n_envs = self.shape[1]
         shape = (n_envs, self.frame_stack, *self.frames.frame_shape)
@@ -412,10 +391,8 @@ class StackStore:
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
         """Return the id of each frame of a transition's observation, and store the frames that are new.
 
-        :param stack: the observation
-        :param known: ids of the frames in the previous transition's next observation; empty if there is no previous
-            transition
-        :return: the id of each frame, and whether the observation equals the previous transition's next observation
+        :param known: ids of the frames in the previous transition's next observation; empty if there is none
+        :return: the ids, and whether the observation equals that next observation
         """
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True
@@ -424,10 +401,7 @@ class StackStore:
     def _number_next(self, stack: Frames, following: Frames, ids: list[int]) -> tuple[list[int], bool]:
         """Return the id of each frame of a transition's next observation, and store the frames that are new.
 
-        :param stack: the transition's observation
-        :param following: the transition's next observation
-        :param ids: ids of the frames in ``stack``
-        :return: the id of each frame in ``following``, and whether ``following`` is ``stack`` shifted by one frame
+        :return: the ids, and whether ``following`` is ``stack`` shifted by one frame
         """
         if _same(stack[1:], following[:-1]):
             return [*ids[1:], self.frames.put(following[-1])], True
@@ -450,7 +424,7 @@ class StackStore:
 
         :param moment: ``BEFORE`` or ``AFTER`` the transitions
         :param index: indexes the axes ``(size, n_envs)`` as in NumPy
-        :return: a copy of the stacks, ``(..., channels, height, width)`` uint8
+        :return: a copy, ``(..., channels, height, width)`` uint8
         """
         ids = self.ids[:, :, moment][index]
         frames = self.frames.take(ids)

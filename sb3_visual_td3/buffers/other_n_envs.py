@@ -22,15 +22,12 @@ Index = tuple[NDArray[Any], NDArray[Any]]
 def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     """Return a replay buffer with the same transitions for another number of environments.
 
-    The transitions of each environment keep their order. They are concatenated, environment by environment and oldest
-    first, and cut into as many equal streams as there are environments now. If the transitions cannot be divided
-    evenly, the oldest ones are dropped. n-step windows end where two environments were joined, and at the newest
-    transition.
+    The transitions keep their order. If they cannot be divided evenly, the oldest ones are dropped.
 
     :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
     :param n_envs: the new number of environments
     :return: a new buffer of the same class, or the same buffer if the number is the same
-    :raises ValueError: if the buffer is of any other class, or if next observations are not stored
+    :raises ValueError: if the buffer is of any other class, or next observations are not stored
         (``optimize_memory_usage``)
     """
     if n_envs == buffer.n_envs:
@@ -48,8 +45,7 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     oldest = buffer.pos if buffer.full else 0
     rows = (np.arange(n_rows) + oldest) % buffer.buffer_size
     n_new = n_rows * buffer.n_envs // n_envs
-    # The present rows and environments of the transitions, one environment after the other. If the number cannot be
-    # divided, the oldest transitions are left out.
+    # The present rows and environments of the transitions, one environment after the other.
     n_dropped = n_rows * buffer.n_envs - n_new * n_envs
     in_rows = np.tile(rows, buffer.n_envs)[n_dropped:]
     in_envs = np.repeat(np.arange(buffer.n_envs), n_rows)[n_dropped:]
@@ -95,8 +91,7 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
     """Return a new FrameReplayBuffer with the transitions that an index ``(size, n_envs)`` selects.
 
-    The stored frames cannot be copied as they are: which transitions share a frame depends on their order. Therefore
-    the transitions are added step by step in the new order.
+    Which transitions share a frame depends on their order, so they are added step by step.
     """
     new = type(buffer)(
         buffer.buffer_size * buffer.n_envs,

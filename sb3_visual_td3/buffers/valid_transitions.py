@@ -1,8 +1,7 @@
 """Prevent replay buffers from storing steps in which a simulator failed.
 
-An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode. The step repeats
-the last observation and its reward is not real, so an algorithm cannot learn from it. VisualTD3 never stores such a
-step, in any replay buffer. For Stable-Baselines3's own algorithms use one of the classes below::
+An environment marks such a step with ``info["invalid_transition"] = True`` and truncates the episode. VisualTD3 never
+stores such a step. For Stable-Baselines3's own algorithms use one of the classes below::
 
     from stable_baselines3 import SAC
     from sb3_visual_td3.buffers.valid_transitions import ValidReplayBuffer
@@ -39,17 +38,16 @@ def add_valid(
 ) -> None:
     """Store one transition of each environment, except for those in which the simulator failed.
 
-    Such a transition is invalid: its info has ``invalid_transition=True``. A buffer stores the steps of all
-    environments at once. If only some of them are invalid, each invalid step is replaced by a copy of a valid step of
-    another environment. If all are invalid, nothing is stored. The stored episode of an affected environment ends with
-    its last valid transition: see :func:`end_segments`.
+    An invalid transition is replaced by a copy of a valid one of another environment, because a buffer stores all
+    environments at once. If all are invalid, nothing is stored. The stored episode of an affected environment ends with
+    its last valid transition.
 
     :param add: the buffer's own ``add``
     :param buffer: the buffer to store in
     :param obs: ``(n_envs, *observation)``, or a dict of arrays
     :param next_obs: observations after the step
-    :param action: the actions, ``(n_envs, action_dim)``
-    :param reward: the rewards, ``(n_envs,)``
+    :param action: ``(n_envs, action_dim)``
+    :param reward: ``(n_envs,)``
     :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
     :param infos: one dict for each environment
     """
@@ -77,8 +75,7 @@ def _picked(part: Rows, rows: Sequence[int] | NDArray[Any]) -> Any:
 def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: int | None = None) -> None:
     """End the current segment of a replay buffer: transitions stored later do not continue the stored ones.
 
-    n-step windows end there, and so do the episodes from which HerReplayBuffer draws goals. If the episode was not
-    over, its last transition bootstraps from its own next observation.
+    n-step windows end there, and so do the episodes from which HerReplayBuffer draws goals.
 
     :param buffer: any replay buffer; the user's own class may have a method ``end_segment()``
     :param envs: indices of the environments; None for all

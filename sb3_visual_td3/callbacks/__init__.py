@@ -1,5 +1,4 @@
 """Provide callbacks for ``model.learn()``, which log measurements, raise alerts, evaluate the policy and save the run.
 
-They work with VisualTD3 and with stock off-policy algorithms, and use only the interfaces in
-:mod:`~sb3_visual_td3.common.types`.
+They work with VisualTD3 and with stock off-policy algorithms.
 """

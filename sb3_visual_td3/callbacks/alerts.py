@@ -1,7 +1,7 @@
 """Define alerts, each of which is printed and written to ``alerts.jsonl`` when a rule begins to find a problem.
 
-:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` creates the alerts,
-:class:`~sb3_visual_td3.callbacks.guard.Guard` acts on critical alerts, and the report counts all alerts.
+:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` creates the alerts, and
+:class:`~sb3_visual_td3.callbacks.guard.Guard` acts on critical ones.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Alert(NamedTuple):
     :ivar step: environment steps at the time
     :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``
     :ivar level: ``warning``, ``critical`` or ``action``
-    :ivar value: the value that the rule compared with ``threshold``; NaN for a rule without a value
-    :ivar threshold: the threshold that ``value`` exceeds; NaN for a rule without a threshold
+    :ivar value: the value that exceeds ``threshold``; NaN for a rule without a value
+    :ivar threshold: NaN for a rule without a threshold
     :ivar meaning: one sentence for the user
-    :ivar since: gradient update at which the problem first showed; None if no update was affected by it
+    :ivar since: gradient update at which the problem first showed; None if it affected no update
     :ivar remedy: the change that the user can make
     """
 
@@ -61,10 +61,7 @@ class Alert(NamedTuple):
         return f"{self.level.upper()} at step {self.step:,}: {self.rule}{figure}: {self.meaning}"
 
     def to_json(self) -> str:
-        """Return the alert as one line for ``alerts.jsonl``.
-
-        JSON cannot hold NaN or infinity: NaN becomes null, and an infinity becomes a string.
-        """
+        """Return the alert as one line for ``alerts.jsonl``; NaN becomes null, and an infinity becomes a string."""
         numbers = {name: _json_number(getattr(self, name)) for name in ("value", "threshold")}
         return json.dumps({**self._asdict(), **numbers}, allow_nan=False)
 
@@ -80,10 +77,10 @@ def _json_number(value: float) -> float | str | None:
 def gradient_alerts(norms: dict[str, float], step: int, warning: float, critical: float) -> list[Alert]:
     """Compare the largest gradient norms of a window with the two thresholds.
 
-    :param norms: for each group, the norm of its gradient before clipping
+    :param norms: the norm of each group before clipping
     :param step: environment steps so far
-    :param warning: a norm above this value is a warning, unless the norm is critical
-    :param critical: a norm above this value is critical, and so is NaN
+    :param warning: norm above which there is a warning
+    :param critical: norm above which the alert is critical; NaN is critical too
     :return: one alert for each group above a threshold
     """
     alerts = []
@@ -110,7 +107,6 @@ def largest_norms(points: Points) -> dict[str, float]:
     """Return the largest gradient norm of each group; NaN counts as the largest.
 
     :param points: pairs (update, value) by logged name
-    :return: the norm of each group that was measured
     """
     norms = {}
     for group, tag in tags.GRADIENT_NORM.items():
@@ -127,7 +123,7 @@ def norm_rises_at(window: SeriesSet, group: str, warning: float) -> int | None:
 
     :param window: the measurements of the latest updates
     :param group: name of the group
-    :param warning: the threshold for the norm
+    :param warning: the threshold
     :return: number of the update; None if the norm is not above the threshold at the end
     """
     norm = window[tags.GRADIENT_NORM[group]]

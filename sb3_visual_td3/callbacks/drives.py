@@ -1,7 +1,6 @@
 """Play evaluation episodes and return their results, for policies and for baselines that do not learn.
 
-DrivingEvalCallback, PolicyEvalCallback and ``visual-td3 evaluate`` all use this module, so their numbers are
-comparable. A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
+A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one of any environment.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Driver = Callable[[Any], np.ndarray]
 """Maps a batch of observations to a batch of actions, one for each environment."""
 Policy = Callable[[Any, np.ndarray], np.ndarray]
 """Maps a batch of observations to a batch of actions. The second argument has a bool for each environment: True if its
-episode begins with this observation, as ``episode_start`` of Stable-Baselines3's ``predict``."""
+episode begins with this observation."""
 
 _REQUIRED_INFO = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
 """Keys that the ``info`` of a driving environment must have. ``route_completion`` is optional."""
@@ -55,8 +54,7 @@ class Drive(NamedTuple):
     driving_score: float = np.nan
     """Score of CARLA's leaderboard 2.1, 0 to 100."""
     collision_vehicle: float = np.nan
-    """Number of collisions with vehicles. This and the following fields count the infractions that
-    ``driving_score.INFRACTIONS`` lists."""
+    """Number of collisions with vehicles. This and the following fields count ``driving_score.INFRACTIONS``."""
     collision_walker: float = np.nan
     collision_layout: float = np.nan
     red_light: float = np.nan
@@ -82,13 +80,7 @@ class _Tally(ABC, Generic[Result]):
         self.length = 0
 
     def step(self, reward: float, is_done: bool, info: dict[str, Any]) -> Result | None:
-        """Add one step of the environment to the sums of the episode.
-
-        :param reward: reward of the step
-        :param is_done: whether the episode has ended
-        :param info: ``info`` of the step
-        :return: the result of the episode if this step ends it, otherwise None
-        """
+        """Add one step of the environment, and return the result of the episode if this step ends it."""
         # The simulator failed to make this step. The environment begins a new episode, and this one does not count.
         if info.get("invalid_transition"):
             self.clear()
@@ -112,8 +104,8 @@ class _Tally(ABC, Generic[Result]):
         """Return the result of the episode that has just ended.
 
         :param reward: return of the episode
-        :param length: number of steps of the episode
-        :param last_info: ``info`` of the last step of the episode
+        :param length: number of steps
+        :param last_info: ``info`` of the last step
         """
 
 
@@ -171,14 +163,11 @@ def _play(
 ) -> list[list[Result]]:
     """Play episodes until each environment has finished ``n_wanted`` of them.
 
-    :param policy: function that chooses the actions
-    :param env: the environments; the first environment is reset with the seed, the others with the seeds that follow
-    :param seed: seed of the first environment
-    :param tallies: sums of the current episode, one object for each environment
+    :param seed: seed of the first environment; the others get the seeds that follow
+    :param tallies: one for each environment
     :param n_wanted: number of episodes of each environment
     :param on_episode: called after each episode
-    :param render: whether to render each step
-    :return: for each environment, the list of its results
+    :return: the results of each environment
     """
     env.seed(seed)
     observations = env.reset()
@@ -211,15 +200,15 @@ def drive_episodes(
     An episode in which the simulator fails does not count and is driven again.
 
     :param driver: function that chooses the actions
-    :param env: driving environments; the seed determines the starting places of each
-    :param seed: seed of the environments
+    :param env: driving environments
+    :param seed: determines the starting places
     :param n_episodes: number of episodes, >= 1; None drives one in each environment
     :param description: label of the progress bar
-    :param quiet: whether to hide the progress bar, which is shown on a terminal only
+    :param quiet: whether to hide the progress bar
     :param render: whether to render each step
-    :param options: options of the first reset of each environment, such as ``{"route": 3}``; None for no options
+    :param options: options of the first reset of each environment, such as ``{"route": 3}``
     :return: results of the episodes, environment by environment
-    :raises ValueError: if ``info`` of the environments lacks a key of a driving environment
+    :raises ValueError: if ``info`` lacks a key of a driving environment
     """
     if n_episodes is None:
         n_episodes = env.num_envs
@@ -245,16 +234,15 @@ def play_episodes(
 ) -> list[Episode]:
     """Play a number of episodes in any environment, each with its own seed.
 
-    Episode i begins with seed + i, whatever the number of environments and their earlier use. All policies, and all
-    evaluations of a policy that learns, therefore begin from the same states. An episode in which the simulator fails
-    (``info["invalid_transition"]``) does not count and is repeated.
+    Episode i begins with seed + i, whatever the number of environments and their earlier use. An episode in which the
+    simulator fails (``info["invalid_transition"]``) does not count and is repeated.
 
     :param policy: function that chooses the actions
     :param env: the environments
     :param seed: seed of the first episode
     :param n_episodes: number of episodes, >= 1
     :param description: label of the progress bar
-    :param quiet: whether to hide the progress bar, which is shown on a terminal only
+    :param quiet: whether to hide the progress bar
     :param render: whether to render each step
     :return: results of the episodes, in the order of their seeds
     """

@@ -27,9 +27,8 @@ _LEND, _SHARE = "lend_server", "share_server"
 def server_borrowed(training_env: VecEnv, eval_env: VecEnv) -> Iterator[None]:
     """Use the first training environment's server for the evaluation, and end the episode of that environment early.
 
-    A CARLA server runs one world, and a second server per training would double the GPU memory. The next step of that
-    training environment ends its episode with ``info["invalid_transition"]``. The replay buffers of this package do not
-    store such a step, and a new episode begins. For environments without a server, nothing happens.
+    The next step of that environment has ``info["invalid_transition"]``, and the replay buffers of this package do not
+    store it. For environments without a server, nothing happens.
 
     :param training_env: the training environments, which must not be stepped meanwhile
     :param eval_env: the evaluation environment
@@ -59,37 +58,33 @@ _KWARGS_WITHOUT_ID = (
 class DrivingEvalCallback(EvaluationCallback):
     """Evaluate the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
-    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. Distance and speed
-    are logged too, because the length of episodes does not show driving: a policy that stands still survives every
-    episode. A random driver and a full-brake driver start from the same places. Their distances and the return of the
-    random driver are logged for comparison. The differences from EvalCallback:
+    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. The distances of a
+    random driver and a full-brake driver are logged for comparison. The differences from EvalCallback:
 
-    - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
+    - ``eval_freq`` counts environment steps instead of calls.
     - Every evaluation starts from the same places.
     - The best model is the model that drives *farthest* (see ``best_by``).
-    - The ``eval/`` names are written to the event files at the step of the evaluation, and not through the logger.
+    - The ``eval/`` names are written at the step of the evaluation, and not through the logger.
 
-    :param eval_env: a driving environment, whose ``info`` has distance, speed, collisions, lane invasions and success.
-        If you give an id, the callback creates one environment per episode; for CarlaDriving-v0 it creates a single
-        environment, on the server of the training. You can also give an environment or VecEnv of your own
-    :param callback_on_new_best: callback to trigger when there is a new best model
-    :param callback_after_eval: callback to trigger after every evaluation
-    :param n_eval_episodes: number of episodes of each evaluation
-    :param eval_freq: environment steps between two evaluations
+    :param eval_env: an environment or VecEnv with the ``info`` of a driving environment; for an id, the callback
+        creates one environment per episode, or a single CarlaDriving-v0 on the server of the training
+    :param callback_on_new_best: called when there is a new best model
+    :param callback_after_eval: called after every evaluation
+    :param n_eval_episodes: episodes of each evaluation
+    :param eval_freq: environment steps between evaluations
     :param log_path: folder for ``evaluations.npz``; None writes no file
     :param best_model_save_path: folder for ``best_model.zip``; None saves no model
     :param deterministic: whether the policy acts without randomness
-    :param render: whether to render each step of an evaluation
+    :param render: whether to render each step
     :param verbose: verbosity level; 0 prints nothing
-    :param warn: whether to warn if an environment of your own is not wrapped in a Monitor
-    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id. None means ``{"maps": "held_out"}``:
-        the policy is evaluated on maps on which LiteDriving-v0 does not train by default
+    :param warn: whether to warn if the environment has no Monitor
+    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id; None means ``{"maps": "held_out"}``,
+        maps on which LiteDriving-v0 does not train by default
     :param seed: seed of the starting places
-    :param best_by: result by which models are compared, ``"distance"`` or ``"reward"``. ``"reward"`` is required if
-        ``callback_on_new_best`` is Stable-Baselines3's StopTrainingOnRewardThreshold
-    :raises ValueError: if a number is below 1, ``best_by`` is unknown, or ``eval_env_kwargs`` is given with an existing
-        environment. It is also raised at the start of the training, if the environment's ``info`` lacks a key, or if
-        training uses VecNormalize and an existing evaluation environment does not have the same wrappers
+    :param best_by: ``"distance"`` or ``"reward"``, by which models are compared; Stable-Baselines3's
+        StopTrainingOnRewardThreshold requires ``"reward"``
+    :raises ValueError: if an argument is out of range, or ``eval_env_kwargs`` is given with an existing environment; at
+        the start of the training, if ``info`` lacks a key or the wrappers do not fit VecNormalize
     """
 
     def __init__(
@@ -151,8 +146,6 @@ class DrivingEvalCallback(EvaluationCallback):
     ) -> None:
         """Change arguments of the constructor before training starts; None leaves an argument as it is.
 
-        ``visual-td3 train`` applies its flags ``--eval-freq`` and ``--eval-episodes`` in this way.
-
         :param eval_freq: see the constructor
         :param n_eval_episodes: see the constructor
         :param eval_env_kwargs: see the constructor; it replaces all earlier arguments
@@ -172,11 +165,7 @@ class DrivingEvalCallback(EvaluationCallback):
         self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
 
     def _remake(self, n_envs: int, kwargs: dict[str, Any] | None = None) -> None:
-        """Create the evaluation environments again, to change how many there are or their arguments.
-
-        :param n_envs: number of environments
-        :param kwargs: arguments of the environments; None leaves them as they are
-        """
+        """Create the evaluation environments again, to change how many there are or their arguments."""
         assert self._make_env is not None
         kwargs = self.eval_env_kwargs if kwargs is None else kwargs
         self._make_env = partial(make_vec_env, self._make_env.args[0], n_envs, self.seed, env_kwargs=kwargs)

@@ -26,10 +26,9 @@ _OF_EPISODE = {
 class DrivingMetricsCallback(BaseCallback):
     """Log one point per episode, and log speed, rewards and reward terms every ``log_freq`` steps.
 
-    The callback reads the environment's ``info`` (``collisions``, ``lane_invasions``, ``route_completion``,
-    ``is_success``, ``speed_kmh``, ``reward_terms``) and the ``episode`` entry of the Monitor wrapper. If a key is
-    missing in ``info``, nothing is logged for it. ``reward_terms`` maps the name of each term of the reward to the
-    number that it added in this step. The term ``comfort`` of an environment of your own is logged as
+    The callback reads ``collisions``, ``lane_invasions``, ``route_completion``, ``is_success``, ``speed_kmh`` and
+    ``reward_terms`` from ``info``, and Monitor's ``episode``. A missing key is not logged. ``reward_terms`` maps the
+    name of each term of the reward to the number that it added in this step. A term ``comfort`` is logged as
     ``reward/comfort``.
 
     :param log_freq: environment steps between two points of ``progress/`` and ``reward/``

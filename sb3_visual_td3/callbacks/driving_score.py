@@ -1,11 +1,8 @@
 """Compute the driving score of CARLA's leaderboard 2.1, and find the infractions that it counts.
 
-Scores are pure functions of a list of infractions. :func:`infractions_of_step` reads infractions from the ``info`` of a
-driving environment.
-
-Source of formula and penalties: carla-simulator/leaderboard, branch ``leaderboard-2.1``,
-``leaderboard/utils/statistics_manager.py`` (``PENALTY_VALUE_DICT`` and ``compute_route_statistics``). Leaderboard
-versions 1.0 and 2.0 multiply the score by a factor for each infraction instead, so their scores are lower.
+Leaderboard 1.0 and 2.0 use another formula, which gives lower scores. Source of formula and penalties:
+carla-simulator/leaderboard, branch ``leaderboard-2.1``, ``leaderboard/utils/statistics_manager.py``
+(``PENALTY_VALUE_DICT`` and ``compute_route_statistics``).
 """
 
 from __future__ import annotations
@@ -34,9 +31,8 @@ PENALTIES: Mapping[Infraction, float] = MappingProxyType(
         "red_light": 0.4,
     }
 )
-"""Penalty of each kind of infraction; :func:`infraction_penalty` shows its effect on the score. Other infractions have
-no penalty: ``off_route``, ``blocked`` and ``timeout`` end the route, which lowers its completion, and the leaderboard
-does not count crossed lane marks."""
+"""Penalty of each kind of infraction; see :func:`infraction_penalty`. Other infractions have none. ``off_route``,
+``blocked`` and ``timeout`` end the route, which lowers its completion."""
 
 _INFRACTION_OF_ENDING: Mapping[str, Infraction] = MappingProxyType(
     {
@@ -55,15 +51,13 @@ def infraction_penalty(infractions: Iterable[Infraction]) -> float:
     """Return the penalty factor on the score of a route, ``1 / (1 + sum of the infractions' penalties)``.
 
     :param infractions: the infractions of the route; one that happened twice is listed twice
-    :return: the factor, in (0, 1]; 1 without infractions
+    :return: the factor, in (0, 1]
     """
     return 1.0 / (1.0 + sum(PENALTIES.get(infraction, 0.0) for infraction in infractions))
 
 
 def driving_score(route_completion: float, infractions: Iterable[Infraction]) -> float:
     """Return the driving score of a route: its completion in percent times the penalty factor.
-
-    The score of several routes is the mean of their scores.
 
     :param route_completion: driven fraction of the route, 0 to 1
     :param infractions: the infractions of the route; one that happened twice is listed twice
@@ -80,7 +74,6 @@ def infractions_of_step(info: Mapping[str, Any], is_last: bool) -> list[Infracti
 
     :param info: the ``info`` of the step
     :param is_last: whether the step ends the episode
-    :return: the infractions; an infraction is returned only in the step in which it happens
     """
     found: list[Infraction] = ["lane_invasion"] * len(info.get("lane_marks_crossed", ()))
     found += ["red_light"] * info.get("red_light", 0)

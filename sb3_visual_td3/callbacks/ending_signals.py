@@ -1,8 +1,7 @@
 """Handle signals that end a training run with a snapshot: Slurm's preemption, a time limit, ``kill``.
 
-After the first signal, the training ends between two rollouts, where a snapshot can be taken. If the rollout does not
-end within ``GRACE_S`` seconds, for example during a long evaluation, the training ends without a new snapshot. A second
-signal ends the process at once, as if it were not handled.
+After the first signal, the training ends after its rollout, with a snapshot. If the rollout does not end within
+``GRACE_S`` seconds, there is no new snapshot. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -23,15 +22,13 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 EXIT_RESUMABLE = 75
 """Exit code of a run that a signal ended and that can be resumed: EX_TEMPFAIL ("try again") of ``sysexits.h``."""
 GRACE_S = 12.0
-"""After a signal, the training ends without a new snapshot if its rollout does not end within this many seconds. By
-default, Slurm sends SIGKILL 30 seconds after the signal. A snapshot that begins just before the limit then still has 18
-seconds."""
+"""Seconds after a signal within which the rollout must end; otherwise the training ends without a new snapshot. By
+default, Slurm sends SIGKILL 30 seconds after the signal, so that 18 seconds are left for the snapshot."""
 # Windows has no SIGUSR1.
 DEFAULT_SIGNALS = tuple(name for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
-"""Signals that the user cannot choose to end a training run. A program cannot handle them (SIGKILL, SIGSTOP), or they
-have another purpose, such as a timer (SIGALRM) or a crash (SIGSEGV)."""
+"""Signals that the user cannot choose: a program cannot handle them, or they have another purpose."""
 
 
 class TrainingInterrupted(SystemExit):
@@ -75,8 +72,7 @@ class EndingSignals:
 
     :param names: names of the signals, as :func:`checked_signals` returns them
     :param model: the model that is trained
-    :param on_late: called with the name of the signal if the rollout does not end in time, so that the training ends
-        without a new snapshot
+    :param on_late: called with the name of the signal if the rollout does not end in time
     """
 
     def __init__(self, names: Sequence[str], model: BaseAlgorithm, on_late: Callable[[str], None]) -> None:
@@ -89,12 +85,10 @@ class EndingSignals:
         """Name of the signal that was received; None before the first one."""
 
     def install(self, envs: Iterable[VecEnv]) -> None:
-        """Install the signal handlers.
+        """Install the signal handlers; do nothing outside the main thread, where Python cannot handle signals.
 
-        Python handles signals only in the main thread, so nothing is installed in another thread.
-
-        :param envs: environments whose worker processes must ignore the signals until the snapshot is taken. Slurm and
-            Ctrl-C send a signal to all processes of a job, including the workers
+        :param envs: environments whose worker processes must ignore the signals, because Slurm and Ctrl-C send a signal
+            to all processes of a job
         """
         if not self._names or threading.current_thread() is not threading.main_thread():
             return
@@ -157,8 +151,7 @@ class EndingSignals:
 class _IgnoredOnArrival:
     """Make the worker process that unpickles this object ignore a signal.
 
-    SubprocVecEnv can only send pickled messages to its workers, and has no message for signals. Unpickling this object
-    calls the standard library's ``signal.signal``, so the worker need not import this package.
+    SubprocVecEnv can only send pickled messages to its workers, and has no message for signals.
     """
 
     def __init__(self, number: int) -> None:
@@ -175,7 +168,7 @@ def shield_workers(env: VecEnv, names: Sequence[str]) -> None:
     """Make the worker processes of a SubprocVecEnv ignore signals; do nothing if the VecEnv is of another kind.
 
     :param env: the environments, with their wrappers
-    :param names: names of the signals to ignore, such as ``"SIGTERM"``
+    :param names: names of the signals, such as ``"SIGTERM"``
     """
     processes = env.unwrapped
     if not isinstance(processes, SubprocVecEnv) or processes.closed:

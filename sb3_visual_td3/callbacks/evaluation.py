@@ -23,7 +23,7 @@ SERVER_ADDRESS = "server_address"
 def needs_server(env: VecEnv) -> bool:
     """Return whether the environments drive on a simulator server, which only one environment can use at a time.
 
-    :param env: the environments, such as CarlaDriving-v0, which needs a server, or LiteDriving-v0, which needs none
+    :param env: the environments
     """
     return env.has_attr(SERVER_ADDRESS)
 
@@ -31,8 +31,8 @@ def needs_server(env: VecEnv) -> bool:
 def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
     """Check that the numbers of steps and episodes of an evaluation callback are integers >= 1.
 
-    :param eval_freq: environment steps between two evaluations
-    :param n_eval_episodes: number of episodes of each evaluation
+    :param eval_freq: environment steps between evaluations
+    :param n_eval_episodes: episodes of each evaluation
     :raises ValueError: if one of them is below 1
     """
     if eval_freq < 1 or n_eval_episodes < 1:
@@ -42,19 +42,17 @@ def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
 class EvaluationCallback(EvalCallback):
     """Evaluate the policy every ``eval_freq`` environment steps and at the end, and write files atomically.
 
-    It keeps the interface of Stable-Baselines3's EvalCallback. A subclass implements ``evaluate``.
-
     :param eval_env: the evaluation environment
-    :param callback_on_new_best: callback to trigger when there is a new best model
-    :param callback_after_eval: callback to trigger after every evaluation
-    :param n_eval_episodes: number of episodes of each evaluation
-    :param eval_freq: environment steps between two evaluations
+    :param callback_on_new_best: called when there is a new best model
+    :param callback_after_eval: called after every evaluation
+    :param n_eval_episodes: episodes of each evaluation
+    :param eval_freq: environment steps between evaluations
     :param log_path: folder for ``evaluations.npz``; None writes no file
     :param best_model_save_path: folder for ``best_model.zip``; None saves no model
     :param deterministic: whether the policy acts without randomness
-    :param render: whether to render each step of an evaluation
+    :param render: whether to render each step
     :param verbose: verbosity level; 0 prints nothing
-    :param warn: whether to warn if the environment is not wrapped in a Monitor
+    :param warn: whether to warn if the environment has no Monitor
     :param seed: seed of the episodes
     """
 
@@ -131,8 +129,6 @@ class EvaluationCallback(EvalCallback):
     def _keep_record(self, rewards: list[float], lengths: list[int], successes: list[bool]) -> None:
         """Add an evaluation to ``evaluations.npz``, in the format of the files that SB3's EvalCallback writes.
 
-        :param rewards: return of each episode
-        :param lengths: number of steps of each episode
         :param successes: whether each episode ended in success; empty if ``info`` has no ``is_success``
         """
         self._is_success_buffer = successes

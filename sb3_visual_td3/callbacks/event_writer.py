@@ -1,7 +1,6 @@
 """Write scalars to the run's event file, and define the layout of TensorBoard's "Custom Scalars" page.
 
-Stable-Baselines3's logger writes all values together, every few episodes. The callbacks of this package write at their
-own steps, and some use the number of the episode as x-axis, so they write to the event file directly.
+The callbacks write to the event file directly, because Stable-Baselines3's logger writes only every few episodes.
 """
 
 from __future__ import annotations
@@ -121,12 +120,10 @@ _BY_GROUP = (
     tags.PARAM_STD,
     tags.GROUP_FROZEN,
 )
-"""Tags that are logged once for each group of weights, such as ``gradients/actor_cnn_norm`` for the group
-``actor_cnn``. If a model does not have a group, it does not log the group's tags."""
+"""Tags that are logged once for each group of weights that a model has."""
 
 _ONLY_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX}
-"""Tags that only VisualTD3 can log. Their values are computed inside ``train()``, and the algorithms of
-Stable-Baselines3 do not give callbacks access to them."""
+"""Tags whose values are computed inside ``train()``, where Stable-Baselines3's algorithms give callbacks no access."""
 
 
 def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
@@ -134,8 +131,7 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
 
     :param model: the model that is trained
     :param callbacks: all callbacks of the training
-    :return: the names. All names of the driving callbacks are included, although some are written only if the
-        environment's ``info`` contains their value
+    :return: the names, including those that depend on the environment's ``info``
     """
     callbacks = list(callbacks)
     classes = {cls.__name__ for callback in callbacks for cls in type(callback).__mro__}
@@ -172,10 +168,9 @@ def _groups_of(model: Any) -> set[str]:
 def custom_scalars(names: Collection[str] | None = None) -> dict[str, dict[str, list[str | list[str]]]]:
     """Return the layout of the "Custom Scalars" page, with a regular expression for each line of a chart.
 
-    TensorBoard matches at the start of a name, so each expression ends with ``$``: otherwise ``critic_cnn_norm`` would
-    also match ``critic_cnn_norm_clipped``. The chart of the reward terms also shows the terms of your own environment.
+    The chart of the reward terms also shows the terms of your own environment.
 
-    :param names: the names to show; a chart or a group without any of them is left out. None shows every name
+    :param names: the names to show; None shows every name
     :return: the argument of ``SummaryWriter.add_custom_scalars``
     """
     layout: dict[str, dict[str, list[str | list[str]]]] = {}
@@ -201,7 +196,7 @@ class EventWriter:
 
     The first writer of an event file also writes the layout of the "Custom Scalars" page into it.
 
-    :param logger: logger of the model; if it does not write to TensorBoard, nothing is written
+    :param logger: if it does not write to TensorBoard, nothing is written
     :param names: names that the page shows; None shows every name
     """
 
@@ -217,8 +212,6 @@ class EventWriter:
     def of(cls, callback: BaseCallback) -> EventWriter:
         """Return a writer for a callback; it writes into the event files of the callback's logger.
 
-        TensorBoard's "Custom Scalars" page then has a chart for everything that the training run can log.
-
         :param callback: a callback whose training has started
         """
         root = callback.locals.get("callback", callback)
@@ -228,8 +221,7 @@ class EventWriter:
         """Write one point of each scalar into the event files.
 
         :param scalars: value by logged name; every name must be in ``common/tags.py``
-        :param step: environment steps so far; for names with episodes as x-axis in ``common/tags.py``, the number of
-            the episode
+        :param step: environment steps so far, or the number of the episode for names with episodes as x-axis
         """
         unknown = sorted(name for name in scalars if not is_known(name))
         assert not unknown, f"these names are not in common/tags.py: {unknown}; add them to the table there"
@@ -243,8 +235,8 @@ def run_directory(logger: Logger) -> Path | None:
     """Return the folder of the run that a logger belongs to.
 
     :param logger: logger of the model
-    :return: if the event files are below a folder ``tb/``, the folder that holds ``tb/``; otherwise the folder of the
-        event files; None if there are no event files
+    :return: the folder that holds ``tb/`` if the event files are below it, otherwise their own folder; None if there
+        are no event files
     """
     # Without tensorboard_log, Stable-Baselines3 creates a temporary folder, where files of the run would be lost.
     if logger.dir is None or not any(isinstance(out, TensorBoardOutputFormat) for out in logger.output_formats):

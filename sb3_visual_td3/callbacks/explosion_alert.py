@@ -1,7 +1,7 @@
 """Raise alerts during training if a rule finds a problem, a gradient norm is large, or a value is not finite.
 
-The rules are those of ``diagnosis/rules``. The report applies them to a whole run, and this callback applies them to a
-window of the latest updates. A training run that fails is therefore noticed within minutes and not after days.
+The report applies the rules of ``diagnosis/rules`` to a whole run, and this callback applies them to the latest
+updates.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 class ZeroedWeights:
     """Set all weights of a policy to zero until :meth:`restore` is called, so that its next action is finite.
 
-    Stable-Baselines3 can end a training run only after a step. If the weights are NaN, the environment would receive
-    NaN actions in this last step, and a stochastic policy (SAC) would raise an error.
+    Stable-Baselines3 can end a training run only after a step, which would otherwise use NaN actions.
 
     :param policy: a policy whose weights are not finite
     """
@@ -63,7 +62,7 @@ class ZeroedWeights:
 class Broken(NamedTuple):
     """Describe a non-finite action, observation or reward in a step of the environments.
 
-    :ivar words: description of the non-finite value, such as "the observation holds nan"
+    :ivar words: description, such as "the observation holds nan"
     :ivar by_weights: whether the cause is a policy whose own weights are not finite
     """
 
@@ -74,12 +73,9 @@ class Broken(NamedTuple):
 def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
     """Find the first NaN or infinity in a step.
 
-    Images of integers are always finite and are skipped.
-
     :param locals_: local variables of ``collect_rollouts``: ``actions``, ``new_obs`` (an array or a dict of arrays) and
         ``rewards``
-    :return: the first non-finite value in the order action, observation, reward, because it may be the cause of the
-        others; None if all values are finite
+    :return: the first non-finite value in the order action, observation, reward; None if all values are finite
     """
     actions, observations, rewards = locals_["actions"], locals_["new_obs"], locals_["rewards"]
     if not _is_finite(actions):
@@ -105,7 +101,6 @@ def replay_is_finite(replay_buffer: Any) -> bool:
     """Return whether rewards, actions and observations in a replay buffer are finite; slow for a large buffer.
 
     :param replay_buffer: any buffer; only its attributes that are arrays are checked
-    :return: whether all values are finite; rows that have not been written yet are checked too
     """
     names = ("rewards", "actions", "observations", "next_observations")
     return all(_is_finite(part) for name in names for part in _arrays_in(getattr(replay_buffer, name, None)))
@@ -125,37 +120,26 @@ def _is_finite(part: Any) -> bool:
 class ExplosionAlertCallback(BaseCallback):
     """Judge the latest updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
 
-    Gradient norms before clipping are compared with ``warning`` and ``critical``. The rules detect problems that need
-    no threshold from you: a feature leak, a dead policy, Q-values beyond what the rewards allow, clipping on nearly
-    every update, a learning rate that is too high, targets that never move, rewards of a different scale, a frozen or
-    constant camera, and values that are not finite.
+    Gradient norms before clipping are compared with ``warning`` and ``critical``. When an alert begins, it is printed
+    and written to ``alerts.jsonl``. At every check, the event file gets a 0 or a 1 for each alert (``alerts/``).
 
-    At every check, the event file gets a 0 or a 1 for each alert (``alerts/``). The console and ``alerts.jsonl`` get
-    one entry when an alert begins. Losses and the gradients of biases are checked for NaN after every call of
-    ``train()``, observations and rewards at every step, and everything else at every check.
+    When a critical alert begins, :class:`~sb3_visual_td3.callbacks.guard.Guard` does what ``on_critical`` says. This is
+    called a guard action. A rollback needs a SnapshotCallback in the same list of callbacks.
 
-    ``on_critical`` says what else happens when a critical alert begins: ``"warn"`` (nothing), ``"stop"``,
-    ``"reduce_lr"`` or ``"rollback"``, see :class:`~sb3_visual_td3.callbacks.guard.Guard`. What the guard does is called
-    a guard action. Each guard action is printed, written to ``alerts.jsonl`` with the level ``"action"``, and counted
-    in ``agent/guard_actions``. Measurements from before a guard action are dropped. A rollback needs a SnapshotCallback
-    in the same list of callbacks.
-
-    Values that are not finite end the training, and the alert names the last healthy snapshot, if there is one. There
-    is one exception: with ``"rollback"``, non-finite weights are replaced by healthy weights if the policy has not used
-    them yet. NaN in observations, rewards or actions of the policy always ends the training, because the NaN is already
-    in the environment or the replay buffer.
+    Values that are not finite end the training. Only ``"rollback"`` replaces non-finite weights by healthy weights, if
+    the policy has not used them yet.
 
     :param warning: gradient norm above which a group is reported
     :param critical: gradient norm above which a group is reported as exploded
     :param check_freq: environment steps between two checks
     :param sample_freq: gradient updates between two measurements
-    :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run that the event files belong to
+    :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run
     :param verbose: verbosity level; 0 prints nothing
-    :param on_critical: what else happens when a critical alert begins, see above
+    :param on_critical: ``"warn"`` (no guard action), ``"stop"``, ``"reduce_lr"`` or ``"rollback"``
     :param lr_factor: factor by which each guard action multiplies the learning rates, above 0 and below 1
     :param max_actions: number of guard actions after which the next critical alert ends the training
-    :raises ValueError: if an argument is out of range. Also raised when training starts, if the updates of the model
-        cannot be watched, or if a rollback is requested without a SnapshotCallback
+    :raises ValueError: if an argument is out of range; at the start of the training, if the model cannot be watched, or
+        a rollback has no SnapshotCallback
     """
 
     def __init__(
@@ -200,8 +184,7 @@ class ExplosionAlertCallback(BaseCallback):
     def is_healthy(self) -> bool:
         """Return whether the training is healthy.
 
-        It is unhealthy while a critical alert is active, and for 200 updates (``WINDOW``) after the alert. A rollback
-        makes it healthy at once. It is also unhealthy after the guard has ended the training.
+        It is unhealthy while a critical alert is active, and for 200 updates (``WINDOW``) after it.
         """
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
@@ -310,10 +293,8 @@ class ExplosionAlertCallback(BaseCallback):
     def _check(self, broken: Broken | None = None, *, can_act: bool = True) -> None:
         """Judge the latest updates, announce alerts that have begun, and let the guard act on a critical alert.
 
-        The guard does what ``on_critical`` requests, such as ending the training or rolling the weights back.
-
-        :param broken: a non-finite value in this step, which ends the training; None if all values are finite
-        :param can_act: whether the guard may react to a critical alert; False if the training has already ended
+        :param broken: a non-finite value in this step, which ends the training
+        :param can_act: False if the training has already ended
         """
         self._last_checked = self.num_timesteps
         # The first source holds the gradient updates, the other sources hold camera and settings.
@@ -354,8 +335,6 @@ class ExplosionAlertCallback(BaseCallback):
 
     def _report(self, alerts: Sequence[Alert], *, is_fatal: bool = False) -> None:
         """Announce the alerts that have begun; after a critical alert, also mark snapshots as unhealthy.
-
-        These are the snapshots that were taken since the problem began.
 
         :param alerts: the current alerts
         :param is_fatal: whether a non-finite value ends the training

@@ -20,15 +20,13 @@ from sb3_visual_td3.health.quantities import is_frozen
 class GradientNormCallback(BaseCallback):
     """Log gradient norms before clipping, losses, Q-values, and statistics of weights, policy, encoder and images.
 
-    VisualTD3 passes its gradients to observers before clipping. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's
-    TQC and CrossQ are watched from outside: their norms are measured when the optimizer uses the gradients, after any
-    clipping by the algorithm, and ``gradients/seen_by_optimizer`` is 1.
+    For Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ, norms are measured when the optimizer
+    steps, after any clipping by the algorithm. ``gradients/seen_by_optimizer`` is then 1.
 
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file
     :param verbose: verbosity level, as in Stable-Baselines3
-    :raises ValueError: if a frequency is below 1. Also raised when training starts, if the updates of the model cannot
-        be watched
+    :raises ValueError: if a frequency is below 1; at the start of the training, if the model cannot be watched
     """
 
     def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:

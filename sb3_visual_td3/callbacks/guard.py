@@ -1,7 +1,6 @@
 """Act on critical alerts: stop the training, lower the learning rates, or roll back to a healthy snapshot.
 
-:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` decides which alerts are critical, and calls
-:class:`Guard`.
+:class:`~sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback` decides which alerts are critical.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from sb3_visual_td3.runs.snapshot import Snapshot
 def lr_scale_of(model: BaseAlgorithm) -> float:
     """Return the factor that :func:`set_lr_scale` has applied to a model's learning rates; 1 if it was not called.
 
-    :param model: any Stable-Baselines3 algorithm (a ``BaseAlgorithm``)
+    :param model: any Stable-Baselines3 algorithm
     """
     if isinstance(model, GuardedModel):
         return model.lr_scale
@@ -36,11 +35,10 @@ def lr_scale_of(model: BaseAlgorithm) -> float:
 def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
     """Multiply every learning rate by a factor, from the next call of ``train()`` on.
 
-    For a stock algorithm, ``lr_schedule`` is wrapped. ``learning_rate`` is wrapped too, because ``load()`` creates the
-    schedule from ``learning_rate``.
+    ``learning_rate`` of a stock algorithm is replaced too, because ``load()`` creates the schedule from it.
 
-    :param model: any Stable-Baselines3 algorithm (a ``BaseAlgorithm``)
-    :param factor: factor by which the user's learning rates are multiplied; it replaces the factor of an earlier call
+    :param model: any Stable-Baselines3 algorithm
+    :param factor: factor on the user's learning rates; it replaces the factor of an earlier call
     """
     if isinstance(model, GuardedModel):
         model.lr_scale = factor
@@ -59,22 +57,17 @@ class Guard:
 
     - ``"warn"``: the guard does nothing.
     - ``"stop"``: the guard ends the training.
-    - ``"reduce_lr"``: the guard multiplies all learning rates by ``lr_factor``, permanently; schedules continue with
-      this factor.
-    - ``"rollback"``: at the start of the next rollout, the guard goes back to the last healthy snapshot. It restores
-      networks, target networks, optimizers and the range of rewards seen so far, and lowers the learning rates as well.
-      Steps, updates, the log and the replay buffer continue. The buffer keeps the transitions of the broken policy,
-      because off-policy algorithms learn from transitions of any policy. ``max_actions`` limits the number of rollbacks
-      and thus the number of such transitions.
+    - ``"reduce_lr"``: the guard multiplies all learning rates by ``lr_factor``, permanently.
+    - ``"rollback"``: at the start of the next rollout, the guard goes back to the last healthy snapshot, and lowers the
+      learning rates as well. It restores networks, target networks, optimizers and the range of rewards seen so far.
+      Steps, updates, the log and the replay buffer continue.
 
-    What the guard does is called a guard action. After a guard action, the guard waits for 200 updates (``WINDOW``),
-    because one problem triggers several alerts, and only new updates show whether the alerts are over. A critical alert
-    after this time triggers the next guard action. After ``max_actions`` guard actions, it ends the training.
+    What the guard does is called a guard action. The guard then waits for 200 updates (``WINDOW``), because one problem
+    triggers several alerts. After ``max_actions`` guard actions, the next critical alert ends the training.
 
-    Training cannot continue with non-finite weights: ``"rollback"`` acts at once, and every other setting ends the
-    training.
+    With non-finite weights, ``"rollback"`` acts at once, and every other setting ends the training.
 
-    :param on_critical: what to do when a critical alert begins, one of the four names above
+    :param on_critical: one of the four names above
     :param lr_factor: factor on the learning rates, above 0 and below 1
     :param max_actions: maximum number of guard actions in one training run, >= 1
     :raises ValueError: if an argument is out of range
@@ -105,7 +98,7 @@ class Guard:
         """Find the SnapshotCallback, whose snapshots a rollback restores; call this before training starts.
 
         :param callbacks: all callbacks of the training
-        :raises ValueError: if a rollback is requested without a SnapshotCallback
+        :raises ValueError: if a rollback has no SnapshotCallback
         """
         self._snapshots = next((each for each in callbacks if isinstance(each, SnapshotCallback)), None)
         if self.on_critical == "rollback" and self._snapshots is None:
@@ -145,8 +138,8 @@ class Guard:
     def doubt_for_now(self, n_updates: int) -> None:
         """Treat the training as unhealthy for the next window of updates.
 
-        An alert near its threshold begins and ends repeatedly, so its end alone does not show that the training is
-        healthy.
+        The end of an alert does not show that the training is healthy, because an alert near its threshold comes and
+        goes.
 
         :param n_updates: gradient updates made so far
         """
@@ -156,7 +149,7 @@ class Guard:
         """End the training because of a non-finite value.
 
         :param n_updates: gradient updates made so far
-        :return: a message that names the last healthy snapshot, or says why no snapshot is healthy
+        :return: a message that names the last healthy snapshot, if there is one
         """
         self.has_stopped = True
         if self._snapshots is None:
@@ -169,7 +162,7 @@ class Guard:
     def act_on(self, cause: Alert, n_updates: int) -> Alert | None:
         """Act on a critical alert; for a rollback, only decide it here and let :meth:`carry_out` do it.
 
-        :param cause: the alert, or the first of several
+        :param cause: the first critical alert
         :param n_updates: gradient updates made so far
         :return: an alert that describes the guard action; None if nothing was done
         """
@@ -203,7 +196,7 @@ class Guard:
 
         :param step: environment steps so far
         :param n_updates: gradient updates made so far
-        :return: an alert that describes the rollback; None if no rollback was decided
+        :return: an alert that describes the rollback; None if there was none
         """
         if self._target is None:
             return None
@@ -215,10 +208,7 @@ class Guard:
         return self._lower_rates(cause, step, n_updates, f"back to the weights of {healthy.path}, ")
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state of the guard as plain data, such as how often it has acted on the training so far.
-
-        Call this between two rollouts, when no rollback is pending.
-        """
+        """Return the state of the guard as plain data; call this between two rollouts, when no rollback is pending."""
         return {
             "n_actions": self.n_actions,
             "quiet_until": self._quiet_until,

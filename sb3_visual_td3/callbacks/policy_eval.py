@@ -46,42 +46,34 @@ def _random_state_kept() -> Iterator[None]:
 class PolicyEvalCallback(EvaluationCallback):
     """Evaluate the policy in any environment, and compare it with a random policy and with its best evaluation.
 
-    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback`: ``best_model.zip``,
-    ``evaluations.npz`` and ``eval/mean_reward`` are the same. The differences:
+    It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` with these differences:
 
-    - Episodes begin with held-out seeds, which the training environments do not use. The seeds are the same in every
-      evaluation, so two evaluations differ only because the policy differs.
-    - Before the first step, a random policy and the untrained policy play the same episodes. Their returns are logged
-      as ``eval/random_reward`` and ``eval/untrained_reward``. Only a return above both shows learning: an untrained
-      policy does almost nothing, and in some environments this earns more than random actions. Each evaluation logs
-      these two returns again, together with the best evaluation (``eval/best_reward``) and its step
-      (``eval/best_step``).
+    - Every evaluation plays the same episodes, with seeds that the training environments do not use.
+    - Before the first step, a random policy and the untrained policy play these episodes. Their returns are logged as
+      ``eval/random_reward`` and ``eval/untrained_reward``. Only a return above both shows learning.
+    - The best evaluation is logged as ``eval/best_reward``, with its step (``eval/best_step``).
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
-    - An episode in which the simulator failed (``info["invalid_transition"]``) is repeated.
-    - Global random generators are left as they are: a run with this callback makes the same updates as without it.
+    - An episode in which the simulator failed is repeated.
+    - A run makes the same updates with and without this callback.
 
-    For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents, and
-    shares the server of CARLA with the training.
+    For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents.
 
-    :param eval_env: environment or VecEnv with the same wrappers as the training environment. If you give the id of an
-        environment, the callback creates the environment and adds these VecEnv wrappers
-    :param callback_on_new_best: callback to trigger when there is a new best model
-    :param callback_after_eval: callback to trigger after every evaluation
-    :param n_eval_episodes: number of episodes of each evaluation
-    :param eval_freq: environment steps between two evaluations
+    :param eval_env: environment or VecEnv with the same wrappers as the training environment; for an id, the callback
+        creates the environment and adds these VecEnv wrappers
+    :param callback_on_new_best: called when there is a new best model
+    :param callback_after_eval: called after every evaluation
+    :param n_eval_episodes: episodes of each evaluation
+    :param eval_freq: environment steps between evaluations
     :param log_path: folder for ``evaluations.npz``; None writes no file
     :param best_model_save_path: folder for ``best_model.zip``; None saves no model
     :param deterministic: whether the policy acts without randomness
-    :param render: whether to render each step of an evaluation
+    :param render: whether to render each step
     :param verbose: verbosity level; 0 prints nothing
-    :param warn: whether to warn if the environment is not wrapped in a Monitor
+    :param warn: whether to warn if the environment has no Monitor
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
-    :param seed: seed of the first evaluation episode; the other episodes use the seeds that follow. If the training
-        environments use one of these seeds, the next seeds that they do not use are taken
-    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment. It is also
-        raised at the start of the training, if the environment is the training environment itself, if its spaces are
-        different, if only the training environment has a VecNormalize for observations, or if it needs a simulator
-        server
+    :param seed: seed of the first evaluation episode; the others use the seeds that follow
+    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment; at the
+        start of the training, if the environment does not fit the training environment, or needs a simulator server
     """
 
     # A snapshot that was taken with Stable-Baselines3's callback in this place can be resumed.
@@ -311,12 +303,10 @@ def _base_of(env: VecEnv) -> VecEnv:
 def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
     """Wrap an evaluation environment in the same VecEnv wrappers as the training environment.
 
-    A new VecNormalize has the settings of the VecNormalize around the training environment, but leaves rewards as they
-    are and does not update its statistics.
+    A new VecNormalize leaves rewards as they are and does not update its statistics.
 
     :param env: the evaluation environment, without VecEnv wrappers
     :param training_env: the training environment
-    :return: the wrapped environment
     :raises ValueError: if the training environment has a wrapper other than Stable-Baselines3's
     """
     for layer in reversed(layers_of(training_env)):

@@ -1,12 +1,10 @@
 """Record the lengths of a run's log files in a snapshot, and truncate the files to these lengths for a resumed run.
 
-A killed run has logged steps after its last snapshot. The resumed run makes these steps again. If the files were not
-truncated, every curve would show these steps twice. Event files are long, so a snapshot records only their length. Text
-files (Monitor CSVs, ``progress.csv``, ``alerts.jsonl``) are short, so it records their content. This content is needed
-because a script that is called again overwrites some of these files before training starts.
+A killed run has logged steps after its last snapshot, which the resumed run makes again. Of text files, the snapshot
+holds the content, because a script that is called again overwrites some of them.
 
-A run may come from another person. Nothing outside the run's own folder is therefore truncated or removed, whatever
-names the snapshot contains, and links are not followed.
+A run may come from another person. So nothing outside the run's own folder is truncated or removed, and links are not
+followed.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 
     :param folder: the folder that holds them
     :param files: the files, flushed by their writers; missing files and links are left out
-    :return: length in bytes by name, sorted by name; names are relative to the folder, so the folder may be moved later
+    :return: length in bytes by name, sorted; names are relative to the folder
     :raises ValueError: if a file is outside the folder
     """
     found = {}
@@ -53,13 +51,12 @@ def file_lengths(folder: Path, files: Iterable[Path]) -> dict[str, int]:
 def cut_to_lengths(folder: Path, lengths: Mapping[str, int], may_remove: Iterable[Path] = ()) -> None:
     """Truncate files to the lengths that they had earlier, which removes everything that was appended since.
 
-    All files are checked and opened before the first file is truncated, so an error leaves all files unchanged.
+    An error leaves all files unchanged.
 
     :param folder: the folder that holds the files
     :param lengths: the result of :func:`file_lengths`
-    :param may_remove: files that the run may have created since; those that are not in ``lengths`` are removed
-    :raises ValueError: if a file is missing, shorter than in ``lengths``, not a file, not writable, or outside the
-        folder
+    :param may_remove: files that are removed if they are not in ``lengths``
+    :raises ValueError: if a file is missing, too short, not writable, or outside the folder
     """
     check_lengths(lengths)
     paths = {_path_of(name, folder): n_bytes for name, n_bytes in lengths.items()}
@@ -90,7 +87,7 @@ def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
     """Return why files cannot be truncated to the lengths that they had at a snapshot.
 
     :param folder: the folder that holds the files
-    :param lengths: length in bytes by name in the folder
+    :param lengths: length in bytes by name
     :return: the reason for the first file that is missing or too short; None if all are complete
     """
     for name, n_bytes in lengths.items():
@@ -106,9 +103,9 @@ def copy_up_to(source: Path, lengths: Mapping[str, int], target: Path) -> None:
     """Copy files to another folder, up to the lengths that they had earlier; the originals stay as they are.
 
     :param source: the folder that holds the files
-    :param lengths: length in bytes by name in the folder
-    :param target: the folder to copy to, which has no files of these names
-    :raises ValueError: if a file is missing or shorter than in ``lengths``
+    :param lengths: length in bytes by name
+    :param target: a folder without files of these names
+    :raises ValueError: if a file is missing or too short
     :raises OSError: if a file cannot be read or written
     """
     for name, n_bytes in lengths.items():
@@ -170,7 +167,7 @@ def run_files_state(run_dir: Path, logger: Logger) -> dict[str, Any]:
 
     :param run_dir: folder of the run
     :param logger: logger of the model
-    :return: plain data: the folder and the lengths of the event files, and the content of the text files
+    :return: plain data: lengths of the event files, and content of the text files
     """
     flush(logger)
     event_dir = _event_dir(logger)
@@ -209,15 +206,13 @@ def _texts(run_dir: Path, logger: Logger) -> Iterator[tuple[str, Path]]:
 class ResumedFiles:
     """Restore the log files of a run that is resumed.
 
-    Event files inside RUN_DIR are truncated in place. Event files in another folder are copied to the folder that the
-    run logs to now. The originals stay as they are, because they may belong to another run. For example, if RUN_DIR is
-    a copy of another run's folder, that run may still write to them.
+    Event files inside RUN_DIR are truncated in place. Event files in another folder may belong to another run, so they
+    are copied to the folder that the run logs to now.
 
     :ivar run_dir: folder of the run
     :ivar state: the result of :func:`run_files_state`, with its types checked
-    :ivar event_dir: folder that holds the event files of the run; None if the run has no event files, or if they are
-        lost
-    :ivar is_lenient: whether the run may continue although some of its log files are lost
+    :ivar event_dir: folder of the run's event files; None if it has none, or they are lost
+    :ivar is_lenient: whether the run may continue without lost log files
     :ivar lines: messages for the user, one line each
     """
 
@@ -230,9 +225,7 @@ class ResumedFiles:
     def continue_event_files(self, model: BaseAlgorithm) -> None:
         """Make the model log into the run's event folder instead of the new folder that SB3 has just created.
 
-        SB3 numbers its log folders (``VisualTD3_1``, ``VisualTD3_2``), so a resumed run would be split over two
-        folders. The new folder stays in use in two cases: if the user has set the logger, or if one of the two folders
-        is outside RUN_DIR. In the second case, :meth:`cut_back` copies the run's earlier event files to the new folder.
+        The new folder stays in use if the user has set the logger, or if one of the two folders is outside RUN_DIR.
 
         :param model: a model whose training is being set up
         """
@@ -252,12 +245,7 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return whether the event files are copied to the new log folder.
-
-        If the event files and the new log folder are both in RUN_DIR, the files are truncated in place and not copied.
-
-        :param new_dir: the log folder of the resumed training
-        """
+        """Return whether the event files are copied to the new log folder, because one folder is outside RUN_DIR."""
         assert self.event_dir is not None
         return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 
@@ -267,7 +255,7 @@ class ResumedFiles:
         :param logger: logger of the model, which has not written anything yet
         :param step: environment steps of the snapshot
         :return: whether event files were copied from another folder
-        :raises ValueError: if an event file is missing, or shorter than it was at the snapshot; no file is changed then
+        :raises ValueError: if an event file is missing or too short; no file is changed then
         :raises OSError: if a file cannot be read or written
         """
         is_copied = self._cut_event_files(logger)
@@ -303,8 +291,7 @@ class ResumedFiles:
     def _cut_text(self, name: str, content: bytes, step: int, logger: Logger) -> None:
         """Truncate a text file to its content at the snapshot.
 
-        If the file was overwritten since the snapshot, leave it as it is, and write the content of the snapshot to a
-        second file.
+        If the file was overwritten since, leave it as it is, and write the content of the snapshot to a second file.
         """
         path = Path(os.path.abspath(self.run_dir / name))
         try:
@@ -341,11 +328,10 @@ def find_run_files(
     """Find the log files of a run that will be resumed, without changing any file.
 
     :param run_dir: folder of the run
-    :param state: the result of :func:`run_files_state`, read from a file that may have any content
-    :param tensorboard_log: log folder of the model, where event files are searched in case they were moved
+    :param state: the result of :func:`run_files_state`, which may be damaged
+    :param tensorboard_log: log folder of the model, to which event files may have been moved
     :param logger_dir: folder of a logger that the user has given to the model
-    :param is_lenient: whether the run may continue although some of its log files are lost
-    :return: the files
+    :param is_lenient: whether the run may continue without lost log files
     :raises ValueError: if the state is malformed, or event files are missing or too short
     """
     lines: list[str] = []
@@ -402,8 +388,7 @@ def _find_events(
 ) -> Path | None:
     """Find the folder that now holds the event files of a snapshot; return None if the snapshot names no such folder.
 
-    The folder may have been moved, so three folders are tried: the folder that the snapshot names, the folder of
-    ``--tensorboard-log``, and the logger's folder.
+    The user may have moved the folder, so the folders of ``--tensorboard-log`` and of the logger are tried too.
     """
     if state["event_dir"] is None:
         return None

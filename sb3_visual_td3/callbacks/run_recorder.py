@@ -1,7 +1,6 @@
 """Write ``run.json``: the settings of a run and how it ended, for the report and for later readers.
 
-Event files alone do not show which algorithm, seed, commit or machine they come from. The format is in
-:mod:`~sb3_visual_td3.runs.manifest`.
+The format is in :mod:`~sb3_visual_td3.runs.manifest`.
 """
 
 from __future__ import annotations
@@ -53,18 +52,17 @@ class RunRecorderCallback(BaseCallback):
     """Write ``run.json`` when training starts, and again when it ends.
 
     The entry ``end`` is ``"finished"`` if all steps were made, ``"stopped"`` if a callback ended the training early,
-    ``"interrupted"`` after Ctrl-C or a signal, and ``"crashed"`` after another exception. Stable-Baselines3 does not
-    inform callbacks of exceptions. ``"interrupted"`` and ``"crashed"`` are therefore written when the process exits, or
-    by ``visual-td3 train``, which catches the exception. Only a finished run has the key ``finished``.
+    ``"interrupted"`` after Ctrl-C or a signal, and ``"crashed"`` after another exception. The last two are written when
+    the process exits. Only a finished run has the key ``finished``.
 
-    :param run_dir: folder of the file; None takes the folder of the run that the event files belong to
+    :param run_dir: folder of the file; None takes the folder of the run
     :param verbose: verbosity level, as in Stable-Baselines3
     :raises ValueError: when training starts, if there is neither a ``run_dir`` nor a log folder
     """
 
     records_the_end = True
     """Whether this callback writes how the run ended as soon as training ends. ``visual-td3 train`` sets this to False,
-    because it first saves the model; it then calls ``record_end`` itself."""
+    because it first saves the model."""
 
     def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
         super().__init__(verbose)
@@ -119,7 +117,7 @@ class RunRecorderCallback(BaseCallback):
         """Write to ``run.json`` how the run ended; do nothing if training has not started.
 
         :param end: kind of the end
-        :param reason: cause of the end, in words; None for a finished run
+        :param reason: cause of the end; None for a finished run
         :raises OSError: if the file cannot be written; it then stays as it was
         """
         if not hasattr(self, "_manifest"):

@@ -1,9 +1,6 @@
 """Write the files of callbacks atomically, without ending the training when the disk is full.
 
-Stable-Baselines3 writes models, evaluations and checkpoints straight to their final path and raises an error when the
-disk is full. Such an error can end a training run after days, and leaves a truncated file in place of a good file.
-Here, each file is written under a temporary name and renamed. A file that cannot be written causes one message, and the
-old file stays.
+A file that cannot be written causes one message, and the old file stays.
 """
 
 from __future__ import annotations
@@ -41,7 +38,7 @@ class Saver:
         """Write a file atomically.
 
         :param path: final path of the file, with its suffix
-        :param write: function that writes the file; its argument is the path to write to
+        :param write: function that writes the file to the path that it is given
         :return: whether the file was written; if not, the old file stays as it was
         """
         place = Path(path)
@@ -75,8 +72,7 @@ class AtomicCheckpointCallback(CheckpointCallback):
     """
 
     state_class: ClassVar[type] = CheckpointCallback
-    """A snapshot saves the counters of this callback under the name of this class. Because it is SB3's class, a run of
-    one callback can be resumed with the other."""
+    """A snapshot saves this callback under the name of SB3's class, so that both classes can continue from it."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -97,13 +93,11 @@ class AtomicCheckpointCallback(CheckpointCallback):
 class AtomicEvalCallback(EvalCallback):
     """Evaluate the policy as Stable-Baselines3's EvalCallback does, but write its files atomically.
 
-    A full disk does not end the training. EvalCallback writes ``evaluations.npz`` and ``best_model.zip`` during an
-    evaluation. Here, the results stay in memory until the evaluation has ended, and both files are written then.
+    A full disk does not end the training. Both files are written after the evaluation.
     """
 
     state_class: ClassVar[type] = EvalCallback
-    """A snapshot saves the state of this callback under the name of this class. Because it is SB3's class, a run of one
-    callback can be resumed with the other."""
+    """A snapshot saves this callback under the name of SB3's class, so that both classes can continue from it."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -133,10 +127,9 @@ class AtomicEvalCallback(EvalCallback):
 def with_atomic_files(callback: BaseCallback) -> BaseCallback:
     """Return an atomic version of a CheckpointCallback or an EvalCallback, and any other callback as it is.
 
-    Subclasses of these two callbacks are also returned as they are, because they may write files of their own.
+    Subclasses are also returned as they are, because they may write files of their own.
 
     :param callback: a callback whose training has not started
-    :return: the callback to use instead
     """
     kinds: dict[type, type[BaseCallback]] = {
         CheckpointCallback: AtomicCheckpointCallback,
@@ -192,7 +185,7 @@ class RetryingFile:
     def write(self, content: bytes | str) -> int:
         """Append content to the file; if the disk is full, keep the content in memory until there is space.
 
-        :param content: text or bytes; text is written as UTF-8
+        :param content: text (written as UTF-8) or bytes
         :return: length of the content
         """
         data = content.encode() if isinstance(content, str) else content
@@ -245,9 +238,7 @@ def first_waiting() -> RetryingFile | None:
 def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
     """Make TensorBoard try again later if a write fails, for example because the disk is full.
 
-    By default, TensorBoard's writer thread ends with an error at the first failed write, and never writes again. Here,
-    a :class:`RetryingFile` replaces the file of each writer. TensorBoard has no option for this, so a private attribute
-    is set (tensorboard 2.20, torch 2.9). If another version has no such attribute, the writer is not changed.
+    This sets a private attribute (tensorboard 2.20, torch 2.9). A writer without this attribute is not changed.
 
     :param logger: logger of the model
     :return: the event files, which now try again
@@ -271,8 +262,6 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
 
 def with_retrying_monitor(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Make an environment's Monitor try again later if a write fails, for example because the disk is full.
-
-    Without this function, a full disk would raise an error in a step of the environment.
 
     :param env: an environment, with or without a Monitor
     :return: ``env`` itself

@@ -1,8 +1,7 @@
 """Save snapshots of a whole training run, and resume a killed run from them.
 
-This module decides when to save and what to resume. ``training_state`` collects and restores the state,
-:mod:`~sb3_visual_td3.runs.snapshot_store` reads and writes the files, and :mod:`~sb3_visual_td3.callbacks.run_files`
-handles the log files.
+``training_state`` collects and restores the state, :mod:`~sb3_visual_td3.runs.snapshot_store` reads and writes the
+files, and :mod:`~sb3_visual_td3.callbacks.run_files` handles the log files.
 """
 
 from __future__ import annotations
@@ -63,57 +62,42 @@ class HealthJudge(Protocol):
 class SnapshotCallback(BaseCallback):
     """Save the whole training every ``save_freq`` steps, so a killed run can continue as if it had not been killed.
 
-    A snapshot in ``RUN_DIR/snapshots`` holds weights and optimizers (in Stable-Baselines3's own ``model.zip``, which
-    ``load()`` accepts as well), the replay buffer, VecNormalize, every random state, counters, the state of all
-    callbacks, and the state of the environment, if it has ``get_state()`` and ``set_state()`` as LiteDriving-v0 does.
-    The resumed run is then equal, bit for bit, to a run that was never killed. An environment without these methods
-    begins a new episode, and a message says so. A snapshot contains data and never code, is complete or absent, and
-    adds only new data to the disk.
+    A snapshot in ``RUN_DIR/snapshots`` holds the model (``model.zip``, which ``load()`` accepts as well), the replay
+    buffer, VecNormalize, every random state, and the state of all callbacks and of the environment. The resumed run is
+    equal, bit for bit, to a run that was never killed. An environment without ``get_state()`` and ``set_state()``
+    begins a new episode instead. A snapshot contains data and never code.
 
-    Put this callback last in the list: the other callbacks must have processed a step before it is saved. The first
-    snapshot is taken before the first step, and the last one when all steps are made. A finished script that is called
-    again loads the final model and trains nothing. If a later snapshot cannot be written, for example because the disk
-    is full, a message says so, the last good snapshot stays, and training continues.
+    Put this callback last in the list: the other callbacks must have processed a step before it is saved. If a snapshot
+    after the first one cannot be written, a message says so, and training continues.
 
-    A signal in ``signals`` ends the training: the step and the rollout are completed, a snapshot is taken, and the
-    process exits with code 75 (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, for example
-    during a long evaluation, the process exits without a new snapshot. A second signal ends the process at once.
-    Workers of a SubprocVecEnv ignore these signals meanwhile. When training ends, the earlier signal handlers are
-    restored. Python handles signals only in the main thread, so training in another thread is not ended in this way.
+    A signal in ``signals`` ends the training after its rollout: a snapshot is taken, and the process exits with code 75
+    (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, there is no new snapshot. A second signal
+    ends the process at once. Signals are handled in the main thread only.
 
     With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
     RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or had
-    ended less than 200 updates earlier. (Alerts judge a window of 200 updates.) An alert may also begin after a
-    snapshot although its problem began before. The alert then marks the snapshot as unhealthy. By default, this can
-    happen up to 210 updates after the snapshot. A healthy snapshot that is older is called confirmed.
-
-    In addition to the last ``keep`` snapshots, up to three healthy snapshots are kept for a rollback: the newest
-    confirmed snapshot, the snapshot that will be confirmed next, and, if an unhealthy snapshot follows, the newest
-    healthy snapshot.
+    ended less than 200 updates earlier. By default, an alert up to 210 updates later can still mark it as unhealthy. Up
+    to three healthy snapshots are kept for a rollback, in addition to the last ``keep`` snapshots.
 
     A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
     ``resume=True``, and everything else as the first time::
 
         model.learn(1_000_000, callback=[GradientNormCallback(), SnapshotCallback(run_dir="runs/a", resume=True)])
 
-    :param save_freq: environment steps between two snapshots; a snapshot is taken between two rollouts
-    :param run_dir: folder of the run; None means the folder of the run that the event files belong to
-    :param keep: number of newest snapshots to keep; they share replay data, so a second snapshot needs little disk
-        space
-    :param resume: whether to continue from the newest good snapshot in ``run_dir``; without such a snapshot, training
-        starts from the beginning
+    :param save_freq: environment steps between two snapshots, each taken between two rollouts
+    :param run_dir: folder of the run; None takes it from the event files
+    :param keep: number of newest snapshots to keep; they share replay data
+    :param resume: whether to continue from the newest good snapshot in ``run_dir``, or from the beginning if there is
+        none
     :param verbose: 0 prints errors only, 1 also what is resumed, 2 also a line for each snapshot
-    :param signals: names of the signals that end the training, such as ``["SIGTERM", "SIGUSR1"]``. None means no signal
-        in a script, and these two under ``visual-td3 train`` and ``resume``
-    :raises ValueError: if a number is below 1, a signal is unknown or cannot be handled, or ``resume`` is set without
-        ``run_dir``. ``learn()`` also raises it before training starts, if the model or its replay buffer cannot be
-        saved, if the snapshots in the folder belong to another run, or if the model's settings differ from those in
-        the snapshot
+    :param signals: names of the signals that end the training; None means no signal in a script, and SIGTERM and
+        SIGUSR1 under ``visual-td3 train`` and ``resume``
+    :raises ValueError: if an argument is out of range, or ``resume`` is set without ``run_dir``; by ``learn()``, if the
+        model cannot be saved, or the snapshots in the folder belong to another run or other settings
     """
 
     experiment: Mapping[str, Any] | None = None
-    """Flags and hyperparameters of the run, as plain data. ``visual-td3 train`` sets this attribute, and ``visual-td3
-    resume`` starts the run again with these values."""
+    """Flags and hyperparameters of the run, with which ``visual-td3 resume`` starts the run again; set by ``train``."""
     must_resume: bool = False
     """Whether a missing snapshot is an error when a run is resumed; otherwise, training starts from the beginning."""
     without_logs: bool = False
@@ -183,8 +167,6 @@ class SnapshotCallback(BaseCallback):
     def _check(self, snapshot: Snapshot, model: OffPolicyAlgorithm) -> None:
         """Refuse a snapshot that belongs to another run, or that this version cannot read.
 
-        :param snapshot: the snapshot to resume
-        :param model: the model to train
         :raises ValueError: if the snapshot cannot be resumed; nothing has changed then
         """
         with describing_errors(f"{snapshot.path} cannot be resumed"):
@@ -326,10 +308,7 @@ class SnapshotCallback(BaseCallback):
         raise TrainingInterrupted(signal_name)
 
     def _end_run(self, signal_name: str) -> None:
-        """Print the step to resume from, record the end of the run in ``run.json``, and release the lock of the run.
-
-        :param signal_name: name of the received signal
-        """
+        """Print the step to resume from, record the end of the run in ``run.json``, and release the lock of the run."""
         start = "from the beginning"
         if self._last_saved is not None:
             start = f"from step {self._last_saved:,}"
@@ -396,7 +375,7 @@ class SnapshotCallback(BaseCallback):
         """Return the newest healthy snapshot, for a rollback.
 
         :param n_updates: snapshots with more gradient updates than this are not considered
-        :return: the snapshot; None if there is no healthy one
+        :return: the snapshot; None if there is none
         """
         assert self._store is not None
         try:
@@ -465,10 +444,7 @@ class SnapshotCallback(BaseCallback):
 def _changed_versions(then: Mapping[str, str]) -> list[str]:
     """Return a message if the version of a package has changed since a snapshot was taken.
 
-    Another version may change the results of the resumed run.
-
-    :param then: version of each package when the snapshot was taken; empty if the snapshot does not contain them
-    :return: a list with the message; an empty list if no version has changed
+    :param then: version of each package when the snapshot was taken; empty if unknown
     """
     now = package_versions()
     changed = [

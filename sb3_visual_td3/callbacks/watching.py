@@ -1,8 +1,7 @@
 """Measure a training run once, and share the measurements among all callbacks that read them.
 
-GradientNormCallback logs means, and ExplosionAlertCallback judges single updates. Both need the same gradient norms. A
-:class:`HealthWatch` attaches the monitors of ``health/`` to the model once, and :func:`watch` returns the same
-HealthWatch to every callback with the same ``sample_freq``.
+A :class:`HealthWatch` attaches the monitors of ``health/`` to a model, and :func:`watch` returns it to every callback
+with the same ``sample_freq``.
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ from sb3_visual_td3.health.reward_monitor import RewardMonitor
 from sb3_visual_td3.health.stock_watch import StockWatch
 
 Form = Literal["means", "points"]
-"""Form in which a callback reads measurements: ``"means"`` are averages since its last read, and ``"points"`` are the
-single measurements."""
+"""Form in which a callback reads measurements: averages since its last read (``"means"``), or single measurements."""
 
 
 def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
-    """Return the image spaces among the observations of a policy, by key; this works for any off-policy algorithm.
+    """Return the image spaces among the observations of a policy, by key.
 
     :param model: any off-policy algorithm
     """
@@ -46,10 +44,7 @@ def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
 class HealthWatch:
     """Hold the monitors of one training run, which measure its updates, networks, images and rewards.
 
-    A callback reads either the averages of the measurements since its last read, or the single measurements.
-    Measurements that no callback needs are not kept.
-
-    :param model: any off-policy algorithm. VisualTD3 calls the monitors itself; for other algorithms, hooks call them
+    :param model: any off-policy algorithm
     :param sample_freq: updates, or environment steps, between two measurements
     :raises ValueError: if the model's updates cannot be watched
     """
@@ -81,9 +76,7 @@ class HealthWatch:
     def set_forms(self, *forms: Form) -> None:
         """Set how the callbacks read the measurements: as averages, or as single measurements.
 
-        Single measurements are kept only if a callback reads them.
-
-        :param forms: one entry for each callback: ``"means"`` for averages, ``"points"`` for single measurements
+        :param forms: one entry for each callback; single measurements are kept only if one is ``"points"``
         """
         self.forms = list(forms)
         reads_points = "points" in forms
@@ -121,8 +114,7 @@ class HealthWatch:
     def read_points(self) -> list[Points]:
         """Return the single measurements of updates, rewards and images since the last call.
 
-        Each value comes with the number of its update. The result also holds the present learning rates, a 0 or 1 for
-        each group of weights (1 if it is frozen), and a 0 or 1 for the encoder (1 if actor and critic share it).
+        Each value comes with the number of its update. Learning rates, frozen groups and a shared encoder are included.
         """
         if "means" not in self.forms:
             self.monitor.read()
@@ -182,7 +174,7 @@ def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
 
     :param model: any off-policy algorithm
     :param sample_freq: gradient updates between two measurements
-    :param form: form in which the callback reads: ``"means"`` for averages, ``"points"`` for single measurements
+    :param form: form in which the callback reads
     :return: the HealthWatch, shared by all callbacks with this ``sample_freq``
     :raises ValueError: if the model's updates cannot be watched
     """

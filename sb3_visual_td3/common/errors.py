@@ -1,7 +1,7 @@
 """Distinguish user mistakes from bugs of this package, print them, and define the exit codes of all commands.
 
-A mistake is printed as one line and ends with exit code 2. A bug is printed with its traceback and ends with exit
-code 4. The difference matters to a script that starts many runs.
+A mistake is printed as one line and ends with exit code 2. A bug is printed with its traceback and ends with exit code
+4.
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ def in_one_line(error: object) -> str:
 def reader_is_gone() -> bool:
     """Return whether the program that reads stdout or stderr, such as ``head``, has ended.
 
-    A BrokenPipeError alone does not show this: a pipe to a worker process can also break, and that error must be
-    reported.
+    A BrokenPipeError alone does not show this, because a pipe to a worker process can also break.
     """
     # Windows has no poll().
     if not hasattr(select, "poll"):
@@ -80,7 +79,6 @@ def was_raised_on_purpose(error: BaseException) -> bool:
     ``raise ValueError("expected a number")`` reports a mistake to the user; the ValueError of ``a, b = c`` is a bug.
 
     :param error: an exception that was raised
-    :return: whether the innermost instruction of its traceback is a ``raise`` or an ``assert``
     """
     last = error.__traceback__
     if last is None:
@@ -99,8 +97,7 @@ def is_debugging() -> bool:
 def debugging(is_wanted: bool) -> Iterator[None]:
     """Request tracebacks of usage errors while a ``with`` block runs, in this process and in its worker processes.
 
-    :param is_wanted: True requests tracebacks by ``VISUAL_TD3_DEBUG=1``; False leaves this environment variable as it
-        is
+    :param is_wanted: whether to set ``VISUAL_TD3_DEBUG=1``; False leaves this environment variable as it is
     """
     before = os.environ.get(DEBUG_VARIABLE)
     if is_wanted:

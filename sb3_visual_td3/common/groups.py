@@ -1,7 +1,6 @@
 """Define the parameter groups: parts of actor and critic with their own learning rate, clipping and measurements.
 
-All modules take the groups from this table. Weights, learning rates and gradient norms are stored and logged by the
-name of their group.
+Weights, learning rates and gradient norms are stored and logged by the name of their group.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ from sb3_visual_td3.common.types import Network
 class Group:
     """Describe one named parameter group of one network.
 
-    :param name: name of the group, such as ``"actor_cnn"``. It is the key in dicts with one entry for each group, and
-        a part of logged tags
-    :param network: the network that the group belongs to. The optimizer of this network updates the group
+    :param name: name of the group, such as ``"actor_cnn"``, which is also a part of logged tags
+    :param network: the network whose optimizer updates the group
     :param is_encoder: True for the features extractor; False for the rest of the network (trunk and heads)
     """
 
@@ -29,8 +27,7 @@ class Group:
     def short_name(self) -> str:
         """Return the short name of the group, which arguments such as ``actor_lr`` and ``actor_cnn_lr`` begin with.
 
-        The short name of ``actor_mlp`` is ``"actor"``. The short name of ``actor_cnn`` is the full name. The tags about
-        weights use the short names too.
+        The short name of ``actor_mlp`` is ``"actor"``. The short name of ``actor_cnn`` is the full name.
         """
         return self.name if self.is_encoder else self.network
 

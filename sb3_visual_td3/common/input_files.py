@@ -1,10 +1,9 @@
 """Read files that a user gives to a command, and the values in them, as data that is never executed.
 
-Hyperparameter files, criteria, tag mappings and ``run.json`` may come from another person. Three rules protect the
-user:
+The files may come from another person. Three rules protect the user:
 
-- Only regular files are opened. Opening a FIFO may wait forever for a writer, and reading a device may never end.
-- Only plain values are read from YAML, JSON and Python literals. No tag and no expression is executed.
+- Only regular files are opened, because opening a FIFO may wait forever.
+- Only plain values are read from YAML, JSON and Python literals.
 - Size, number of values and depth are limited, because a few lines of YAML can expand to billions of values.
 """
 
@@ -26,8 +25,7 @@ import yaml
 from sb3_visual_td3.common.errors import in_one_line
 
 MAX_CHARACTERS = 10_000
-"""Longest text, in characters, that is parsed as a Python literal. A much longer text from an attacker could crash
-Python's parser."""
+"""Longest text that is parsed as a Python literal, because a much longer one could crash Python's parser."""
 MAX_BYTES = 1_000_000
 MAX_VALUES = 10_000
 """Largest number of values in one file. Each use of a YAML alias counts, because aliases can multiply the values."""
@@ -53,7 +51,7 @@ def require_regular(path: str | os.PathLike[str]) -> None:
 
     :param path: path of the file; links are followed
     :raises NotRegularFileError: if it is a FIFO, a socket or a device
-    :raises OSError: if it is a folder, does not exist or cannot be inspected
+    :raises OSError: if it is a folder, or cannot be inspected
     """
     _refuse_other_kinds(path, os.stat(path).st_mode)
 
@@ -65,7 +63,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> File
     :param flags: ``os.O_RDONLY``, or ``os.O_RDWR`` to change an existing file
     :return: the open file, which the caller closes
     :raises NotRegularFileError: if it is a FIFO, a socket or a device
-    :raises OSError: if it is a folder, does not exist or cannot be opened
+    :raises OSError: if it is a folder, or cannot be opened
     """
     # The kind is checked twice: before opening, because opening a device can have an effect, and after opening, because
     # the path may have been replaced. If a FIFO has replaced it, O_NONBLOCK avoids waiting for a writer.
@@ -91,9 +89,8 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
     """Read a regular UTF-8 text file of limited size.
 
     :param path: path of the file
-    :param max_bytes: largest accepted size in bytes
-    :return: the text
-    :raises ValueError: if the file is larger or not UTF-8; the message is one line that names the file
+    :param max_bytes: largest accepted size
+    :raises ValueError: if the file is larger or not UTF-8
     :raises OSError: if it is not a regular file or cannot be read
     """
     content = bytearray()
@@ -112,7 +109,7 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
 def python_literal(code: str) -> Any:
     """Return the value of a Python literal, or of ``dict(a=1)`` with such values, without executing it.
 
-    rl-zoo's hyperparameter files hold such text. rl-zoo calls ``eval`` on it, which would execute any code in the text.
+    rl-zoo calls ``eval`` on the literals in hyperparameter files, which would execute any code.
 
     :param code: the text, such as ``"dict(net_arch=[400, 300])"``
     :return: numbers, strings, lists, tuples and mappings of these
@@ -178,11 +175,7 @@ class _BoundedLoader(PlainLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose one node of a YAML document, and refuse a document with too many nodes.
 
-        :param parent: the node that holds it
-        :param index: position of the node in its parent
-        :return: the node
-        :raises yaml.constructor.ConstructorError: if there are too many nodes, because PyYAML takes a minute for a
-            large file
+        :raises yaml.constructor.ConstructorError: if there are too many nodes, for which PyYAML would take a minute
         """
         self.n_nodes += 1
         if self.n_nodes > MAX_VALUES:
@@ -196,10 +189,9 @@ class _BoundedLoader(PlainLoader):
 def read_mapping(path: Path) -> dict[str, Any]:
     """Read a file that holds one mapping.
 
-    :param path: path of the file: JSON if it ends in ``.json``, YAML otherwise
+    :param path: a JSON file if it ends in ``.json``, YAML otherwise
     :return: plain values: None, booleans, numbers, text, lists, and mappings of these
-    :raises ValueError: if the content is not a mapping, has a tag that would execute code, or is too large or too deep;
-        the message is one line that names the file
+    :raises ValueError: if the content is not a mapping of plain values, too large or too deep; the message is one line
     :raises OSError: if it cannot be read
     """
     text = read_text(path)
@@ -234,10 +226,10 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
 def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
     """Return a copy of a mapping with plain values only; refuse a mapping with too many values or levels.
 
-    :param content: the result of a parser, such as a YAML loader
+    :param content: the result of a parser
     :param name: name of the file, for error messages
     :return: the copy, with string keys
-    :raises ValueError: if there are too many values or they are nested too deeply
+    :raises ValueError: if there are too many values or levels
     """
     plain: dict[str, Any] = plain_value(content, name)
     return plain
@@ -246,10 +238,10 @@ def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
 def plain_value(content: Any, name: str) -> Any:
     """Return a copy of a value with plain values only; refuse a value with too many parts or levels.
 
-    :param content: the result of a parser, such as a YAML loader
+    :param content: the result of a parser
     :param name: name of the file and the key, for error messages
     :return: None, a boolean, a number, text, or lists and mappings of these; any other value becomes text
-    :raises ValueError: if there are too many values or they are nested too deeply; the message names the key
+    :raises ValueError: if there are too many values or levels
     """
     n_values = 0
 

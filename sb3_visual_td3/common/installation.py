@@ -1,7 +1,6 @@
 """Return the pip command that installs a missing library.
 
-The command names the libraries of an extra, as the metadata of the installed package lists them. The shorter command
-``pip install sb3-visual-td3[extra]`` fails if no package index offers sb3-visual-td3.
+It names the libraries, because ``pip install sb3-visual-td3[extra]`` fails if no package index offers sb3-visual-td3.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ def libraries_of(extra: str) -> list[str]:
     """Return the requirements of an extra, such as ``["moviepy", "pygame-ce"]``.
 
     :param extra: name of the extra
-    :return: the requirements without their conditions. If sb3-visual-td3 is not installed, ``[".[EXTRA]"]``, with which
-        pip installs the extra from the clone in the current folder
+    :return: the requirements without their conditions; ``[".[EXTRA]"]`` for a clone that is not installed
     """
     try:
         requirements = metadata.requires(DISTRIBUTION) or []

@@ -1,8 +1,7 @@
 """Keep old import paths working, so that files of earlier versions still load.
 
-Saved models, replay buffers and hyperparameter files name a class by the module that it was in when they were written.
-When a module moves, add a line to :data:`MOVED_MODULES`: an import of the old name then returns the new module with a
-FutureWarning.
+Saved models and other files name a class by its module. When a module moves, add a line to :data:`MOVED_MODULES`. An
+import of the old name then returns the new module with a FutureWarning.
 """
 
 from __future__ import annotations
@@ -68,8 +67,7 @@ MOVED_MODULES = {
 def present_class_path(path: str) -> str:
     """Return the present dotted path of a class, given the path that an earlier version wrote into a snapshot.
 
-    :param path: a dotted path, such as ``"sb3_visual_td3.zoo.continuation.BeginningCallback"``; a path that has not
-        moved is returned unchanged
+    :param path: a dotted path, such as ``"sb3_visual_td3.zoo.continuation.BeginningCallback"``
     :return: the present path, such as ``"sb3_visual_td3.zoo.plugin.BeginningCallback"``
     """
     module, _, class_name = path.rpartition(".")
@@ -105,10 +103,7 @@ class _MovedModuleFinder(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Restore the new module's ``__spec__``, which the import system has overwritten with that of the old name.
-
-        The module's code is not executed here, because importing the new module has executed it.
-        """
+        """Restore the new module's ``__spec__``, which the import system has overwritten with that of the old name."""
         assert module.__spec__ is not None
         module.__spec__ = module.__spec__.loader_state
 

@@ -1,8 +1,7 @@
 """Convert numbers that users write, and decide for all settings what counts as an integer or a number.
 
 Settings are Python numbers, NumPy scalars, floats with an integer value (``1e6``), or text: YAML reads ``1e6`` without
-a dot as text. A value that can be converted without loss becomes an ``int`` or ``float``. Any other value is refused at
-once by an error that names the setting.
+a dot as text.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ def to_integer(name: str, value: object, minimum: int | None = None, expected: s
     """Return a setting as an ``int``.
 
     :param name: name of the setting, for the error message
-    :param value: an integer in any notation: ``8``, ``np.int64(8)``, ``8.0``, ``1e6``, ``"8"``, ``"1e6"``
+    :param value: an integer in any notation: ``8``, ``np.int64(8)``, ``8.0``, ``"8"``, ``"1e6"``
     :param minimum: the smallest accepted integer; None accepts all
     :param expected: expectation that the error message states; None derives it from ``minimum``
-    :return: the value as an ``int``
     :raises ValueError: if the value is not an integer (bools are rejected), or is below ``minimum``
     """
     number = _plain_number(value)
@@ -48,9 +46,8 @@ def to_float(
     :param value: a finite number in any notation: ``1``, ``np.float32(0.5)``, ``"1e-3"``
     :param minimum: the smallest accepted number
     :param maximum: the largest accepted number
-    :param above: a number that the value must be larger than; None for no such limit
+    :param above: a number that the value must be larger than
     :param expected: expectation that the error message states; None derives it from the limits
-    :return: the value as a ``float``
     :raises ValueError: if the value is not a finite number (bools are rejected), or is out of range
     """
     number = _plain_number(value)

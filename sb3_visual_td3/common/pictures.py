@@ -1,8 +1,6 @@
 """Find the pictures in an observation space.
 
-Random shifts, encoders, presets, the replay buffer and the health measures of the camera treat pictures differently
-from other arrays. They all use these functions, so a grid of lidar distances or a mask is not mistaken for a camera
-image.
+All modules use these functions, so a grid of lidar distances or a mask is not mistaken for a camera image.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ def parts_of(space: spaces.Space[Any]) -> Mapping[str, spaces.Space[Any]]:
     """Return the parts of a Dict space by key; any other space counts as a single part.
 
     :param space: space of the observations
-    :return: spaces by key; the key of the only part is :data:`THE_ONLY_PART`
+    :return: spaces by key; the key of a single part is :data:`THE_ONLY_PART`
     """
     if isinstance(space, spaces.Dict):
         return space.spaces
@@ -32,8 +30,7 @@ def is_picture(space: spaces.Space[Any], is_scaled: bool = False) -> bool:
     """Return whether a space holds pictures, by the rule of Stable-Baselines3's ``is_image_space``.
 
     :param space: space of an observation, or of one entry of a Dict
-    :param is_scaled: whether the environment has scaled its pictures already (``normalize_images=False``). Then every
-        Box with three axes counts as a picture, because dtype and bounds then no longer distinguish pictures
+    :param is_scaled: whether the environment has scaled its pictures already (``normalize_images=False``)
     :return: True for a Box with three axes; unless ``is_scaled``, it must also be ``uint8`` with bounds 0 and 255
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
@@ -46,7 +43,7 @@ def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, 
 
     :param space: space of the observations
     :param is_scaled: see :func:`is_picture`
-    :return: picture spaces by key; the key of a space that is not a Dict is :data:`THE_ONLY_PART`
+    :return: picture spaces by key, see :func:`parts_of`
     """
     return {
         key: part

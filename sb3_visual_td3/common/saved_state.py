@@ -1,9 +1,7 @@
 """Read the arrays of a saved state from disk, and check a state before an object restores it.
 
-A snapshot saves replay buffers, monitors, callbacks and environments. Each of these returns its state as plain data,
-see :class:`~sb3_visual_td3.common.types.HasState`. When a state is restored, its large arrays are still on disk, and
-:func:`fill` reads them directly into their final memory. Before that, :func:`require_same_settings` checks that the
-object has the same settings as the saved one.
+Replay buffers, monitors, callbacks and environments return their state as plain data, see
+:class:`~sb3_visual_td3.common.types.HasState`. When a state is restored, its large arrays are still on disk.
 """
 
 from __future__ import annotations
@@ -28,9 +26,7 @@ class StoredArray(Protocol):
         """Return the dtype of the array, without reading it."""
 
     def read_into(self, target: NDArray[Any]) -> None:
-        """Read the array into memory that is already allocated.
-
-        The frames of a replay buffer can take most of the memory, so there is no room for a second copy.
+        """Read the array into memory that is already allocated, because there may be no room for a second copy.
 
         :param target: C-contiguous array of the same shape and dtype
         """
@@ -61,10 +57,10 @@ def fill(target: NDArray[Any], source: AnyArray) -> None:
 def require_same_settings(kept: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
     """Refuse the state of an object that was created with other settings.
 
-    Call this before anything is changed, so that the object stays usable if its state is refused.
+    Call this before anything is changed, so that the object stays usable.
 
     :param kept: plain settings by name, as they were saved
-    :param here: current settings of the object that receives the state
+    :param here: current settings of the object
     :param what: name of the object, the subject of the message
     :raises ValueError: if any settings differ; the message names each of them
     """

@@ -1,7 +1,6 @@
 """Parse schedules of learning rates and noise from a number, a callable, or a string such as ``"lin_3e-4"``.
 
-Strings have rl-zoo's form, with an optional end value. Unlike a lambda, these classes can be pickled with a model, and
-a snapshot can compare them.
+Unlike a lambda, these classes can be pickled with a model, and a snapshot can compare them.
 """
 
 from __future__ import annotations
@@ -78,12 +77,12 @@ _SHAPES: dict[str, type[Linear] | type[Cosine]] = {"lin": Linear, "cos": Cosine}
 def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
     """Turn a number, a string or a callable into a schedule.
 
-    :param value: a number >= 0, ``"lin_START"``, ``"lin_START_END"``, ``"cos_START"``, ``"cos_START_END"``, a
-        number in a string, or a callable of the progress remaining
+    :param value: a number >= 0 (also as text), ``"lin_START"``, ``"lin_START_END"``, ``"cos_START"``,
+        ``"cos_START_END"``, or a callable of the progress remaining
     :param name: name of the argument, for the error message
     :return: a schedule that can be pickled; a callable is returned as it is
-    :raises InvalidSettingError: if the value is anything else, negative or not finite. Of a callable, only the
-        value at the start of training is checked
+    :raises InvalidSettingError: if the value is anything else, negative or not finite; a callable is checked only at
+        the start of training
     """
     if callable(value):
         # Only the start is checked, because a callable may be undefined for other values until training reaches them.

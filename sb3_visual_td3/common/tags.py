@@ -1,12 +1,8 @@
 """Define the table of logged names: name, unit, meaning, writer and x-axis of every scalar.
 
-Every name that is logged, read or judged is in this table, and each name has one writer (``owner``). The documentation
-and the report show the meanings of this table. The x-axis is environment steps (``"step"``) unless the table says
-``"episode"``.
-
-39 of the names come from the CARLA run that started this project. They keep their spelling, so that its event files and
-its scripts still work. Two families of names are not in the table, because they depend on the environment and
-on the rules: terms of the reward (see :func:`reward_term`) and alerts of the rules (see :func:`alert_of_rule`).
+Every name that is logged, read or judged is in this table, except terms of the reward (:func:`reward_term`) and alerts
+of the rules (:func:`alert_of_rule`). Names must not change, because event files and scripts of earlier runs contain
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ class Tag(NamedTuple):
     """Describe one logged name: its unit, its meaning, the callback that writes it, and its x-axis.
 
     :ivar name: the logged name, such as ``"train/q_gap"``
-    :ivar unit: unit of the value. ``"1"`` means a number without a unit. ``"0|1"`` means a flag: 0 is no, 1 is yes
+    :ivar unit: unit of the value; ``"1"`` for a number without a unit, ``"0|1"`` for no or yes
     :ivar meaning: one sentence for users
     :ivar owner: class name of the callback that writes it
     :ivar x_axis: environment steps or episodes
@@ -166,8 +162,8 @@ SEEN_BY_OPTIMIZER = _tag(
 DERIVED = frozenset({Q_BOUND, Q_GAP, *UPDATE_RATIO.values()})
 """Names that are computed from other measurements: ratios, differences and bounds.
 
-A value that does not exist is not logged: undiscounted returns have no bound, and weights of norm 0 have no ratio. The
-check for non-finite values skips these names, because it already finds NaN and infinity in the measurements."""
+A value that does not exist, such as the bound of undiscounted returns, is not logged. The check for non-finite values
+skips these names."""
 
 # alerts/: 1 while the rule fires, else 0
 ALERT_WARNING = _tag(
@@ -187,10 +183,7 @@ ALERTS = "alerts/"
 
 
 def alert_of_rule(rule_id: str) -> str:
-    """Return the tag of the alert of a rule that also runs during training.
-
-    The tag is 1 while the rule finds its problem in the latest updates, and 0 otherwise.
-    """
+    """Return the tag of the alert of a rule that also runs during training: 1 while the rule finds its problem."""
     return ALERTS + rule_id
 
 
@@ -327,8 +320,7 @@ OF_SB3 = {
     "std": "train/std",
     "value_loss": "train/value_loss",
 }
-"""Names that the report reads and that only Stable-Baselines3 writes. The key of each is its part after the slash. A
---tags file may map other names to them."""
+"""Names that only Stable-Baselines3 writes, by their part after the slash. A --tags file may map names to them."""
 EVAL_LENGTH_OF_SB3 = "eval/mean_ep_length"
 """SB3's name for the mean episode length of an evaluation. Only SB3's EvalCallback writes it."""
 EVAL_DISTANCE = _tag("eval/mean_distance_m", "m", "Mean distance driven along the lane per evaluation episode.", _EVAL)

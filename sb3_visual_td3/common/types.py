@@ -1,11 +1,9 @@
 """Define the interfaces between packages: what observers, callbacks and snapshots use of an algorithm.
 
-Start here when you read the code. The algorithm (``visual_td3``) does not import health measures or callbacks. During
-each gradient update it passes a :class:`NetworkUpdate` to its :class:`UpdateObserver` objects, such as health monitors.
-Callbacks attach them to a model through :class:`WatchedModel`, and a guard acts on a model through
-:class:`GuardedModel`. A snapshot saves everything that implements :class:`HasState`.
-
-Importing this module is fast, because torch is imported for type checkers only.
+Start here when you read the code. The algorithm (``visual_td3``) does not import health measures or callbacks, but
+passes each gradient update to its :class:`UpdateObserver` objects. Callbacks attach these through
+:class:`WatchedModel`, and a guard acts through :class:`GuardedModel`. A snapshot saves everything that implements
+:class:`HasState`.
 """
 
 from __future__ import annotations
@@ -25,21 +23,17 @@ class NetworkUpdate(NamedTuple):
 
     :ivar network: the network that is updated
     :ivar n_updates: number of this update, counted from 1 as Stable-Baselines3's ``_n_updates``
-    :ivar groups: the parameters of each group (``actor_cnn``, ``actor_mlp``, ``critic_cnn``, ``critic_mlp``), with
-        their gradients
+    :ivar groups: the parameters of each group, with their gradients
     :ivar values: tensors of this update, detached; they must not be changed. A key that the algorithm does not provide
         is absent.
 
         - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q`` (batch, 1),
-          ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar, ``reward_divisor`` (a scalar on the CPU: the
-          number by which the environment's rewards were divided)
+          ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar, ``reward_divisor`` (a scalar on the CPU)
         - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim), ``policy_q``
           (batch, 1), which is Q1(s, pi(s))
-    :ivar observations: the batch's observations from the replay buffer, not a copy; None if the algorithm does not
-        provide them
-    :ivar seen_by_optimizer: True if the gradients are read when the optimizer steps, so after any clipping. This is the
-        case for Stable-Baselines3's own algorithms, which do not call observers themselves. False if the gradients are
-        read before clipping
+    :ivar observations: the batch's observations, not a copy; None if the algorithm does not provide them
+    :ivar seen_by_optimizer: True if the gradients are read after any clipping, when the optimizer steps, as for
+        Stable-Baselines3's own algorithms
     """
 
     network: Network
@@ -58,7 +52,7 @@ class UpdateObserver(Protocol):
     """Watch gradient updates.
 
     Each method is called once per update of each network, in the order below. An observer must not change a gradient, a
-    weight or a random state, so that training with and without observers is the same.
+    weight or a random state.
     """
 
     def after_backward(self, update: NetworkUpdate) -> None:
@@ -84,8 +78,7 @@ class UpdateObserver(Protocol):
 class JudgesFiniteness(Protocol):
     """Observe updates to find NaN and infinity; the observer's callback then stops the training or rolls it back.
 
-    While an observer with this interface is attached, VisualTD3 skips an optimizer step that is not finite. Without
-    one, it raises an error.
+    With such an observer, VisualTD3 skips an optimizer step that is not finite. Without one, it raises an error.
     """
 
     def first(self) -> Any:
@@ -97,21 +90,21 @@ class HasState(Protocol):
     """Save an object's state as plain data, and restore it in the same object or in an object with equal settings.
 
     A state is a dict with string keys. Its values are None, booleans, numbers, strings, NumPy arrays of numbers, and
-    lists and dicts of these. Implement both methods on a callback, environment, replay buffer or noise of your own to
-    have SnapshotCallback save it.
+    lists and dicts of these. SnapshotCallback saves any callback, environment, replay buffer or noise with both
+    methods.
     """
 
     def get_state(self) -> dict[str, Any]:
         """Return everything that the object's future behaviour depends on.
 
-        :return: plain data; arrays may be views, because the caller writes them to disk before training continues
+        :return: plain data; arrays may be views
         """
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state, from which the object then continues.
 
         :param state: the state returned by ``get_state``; an array may be a
-            :class:`~sb3_visual_td3.common.saved_state.StoredArray`, which is still on disk
+            :class:`~sb3_visual_td3.common.saved_state.StoredArray`
         :raises ValueError: if the object's settings differ from the saved settings
         """
 
@@ -171,11 +164,7 @@ class WatchedModel(Protocol):
 class GuardedModel(Protocol):
     """Provide what the guard of ExplosionAlertCallback needs; VisualTD3 implements this.
 
-    The guard lowers the learning rates of such a model by ``lr_scale``. To roll the model back, the guard restores the
-    weights and the optimizers, and calls :meth:`roll_back` for the rest of the learned state.
-
-    Other algorithms have no ``lr_scale`` and no ``roll_back()``. The guard wraps their ``lr_schedule`` to lower the
-    learning rates, and a rollback restores only their weights and optimizers.
+    For any other model, the guard wraps ``lr_schedule``, and a rollback restores only weights and optimizers.
     """
 
     lr_scale: float
@@ -184,7 +173,7 @@ class GuardedModel(Protocol):
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Restore what the model has learned outside its weights, such as the scale of the rewards.
 
-        The caller has restored weights and optimizers already. Counters and ``lr_scale`` do not change.
+        The caller has restored weights and optimizers. Counters and ``lr_scale`` do not change.
 
         :param state: a state that ``get_state`` returned earlier in this training
         """

@@ -1,8 +1,7 @@
 """Let an exported policy drive, and show the drive in a window or write it as a film.
 
-The policy is an ONNX file that ``visual-td3 export`` has written. OpenCV, which the package needs anyway, computes its
-actions. Neither torch nor Stable-Baselines3 is imported, so the first picture appears after a second or two. The
-arguments are parsed in :mod:`sb3_visual_td3.cli`.
+The policy is an ONNX file that ``visual-td3 export`` has written. OpenCV computes its actions, because importing torch
+would delay the first picture.
 """
 
 from __future__ import annotations
@@ -125,7 +124,6 @@ def make_env(settings: argparse.Namespace) -> gym.Env[Any, Any]:
     """Make the environment of the demo: roads that the policy was not trained on, or a CARLA server.
 
     :param settings: the parsed arguments
-    :return: the environment, which renders pictures
     :raises UsageError: if the demo's policy does not fit the observations
     """
     kwargs: dict[str, Any] = {"render_mode": "rgb_array", "render_view": "chase"}

@@ -1,8 +1,7 @@
 """Compare the evaluations of a run with baselines: random actions and, in driving environments, full braking.
 
-A return curve shows learning only if some of its points come from before the improvement. In a run of five or ten
-evaluations, the policy may have improved before the first one, so the curve is flat. A comparison with random actions
-still shows that the policy has learned.
+If a policy improves before the first evaluation, its return curve is flat. The comparison still shows that it has
+learned.
 """
 
 from __future__ import annotations
@@ -21,42 +20,39 @@ BASELINES = (
     (tags.EVAL_DISTANCE, (tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE)),
     (tags.EVAL_REWARD, (tags.EVAL_RANDOM_REWARD,)),
 )
-"""The tag of each evaluated quantity, with the tags of its baselines. The first quantity that a run logged together
-with a baseline is compared. The distance in metres comes first, because a policy may earn reward while it stands
-still."""
+"""The tag of each evaluated quantity, with the tags of its baselines. The first quantity that a run logged with a
+baseline is compared. The distance comes first, because a policy may earn reward while it stands still."""
 UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
-"""Maps an evaluated quantity to the tag of its value before the first update. Before training, a policy may by chance
-be better than random actions. If a trained policy is better than the baselines but not better than this value, the
-answer to "is it learning?" is "unknown"."""
+"""Maps an evaluated quantity to the tag of its value before the first update. A policy that is not better than this
+value has not shown that it is learning."""
 
 MIN_EVALUATIONS = 3
 """With fewer evaluations than this, the comparison gives the answer "unknown"."""
 MIN_LATE = 4
-"""The noise of the last evaluations is estimated from the later half of all evaluations, but from no fewer than this
-many."""
+"""The noise of the last evaluations is estimated from the later half, but from no fewer evaluations than this."""
 CLEARLY_ABOVE = 2.0
 """A policy is clearly better than the baselines if its last evaluations exceed the best baseline by at least this many
-standard deviations of a single evaluation. ``_has_jumped`` uses the same factor in another comparison."""
+standard deviations of a single evaluation."""
 CLEAR_FALL = 1.5
-"""A policy counts as fallen if it ends below its best evaluation by at least this many standard deviations of a single
+"""A policy has fallen if it ends below its best evaluation by at least this many standard deviations of a single
 evaluation. It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the baseline."""
 
 
 class Comparison(NamedTuple):
     """Hold the result of comparing a run's evaluations with the baselines.
 
-    :param tag: logged name of the quantity that the evaluations measured.
-    :param n_points: number of evaluations.
-    :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if the policy
-        is not better than the baselines; otherwise unknown.
-    :param late: median of the last three evaluations.
-    :param baseline: level of the best baseline.
-    :param peak: value of the best evaluation.
-    :param peak_step: step of the best evaluation.
-    :param last_step: step of the last evaluation.
-    :param has_fallen: whether the policy has lost a large part of its lead over the baseline (see ``CLEAR_FALL``).
-    :param reason: the measured numbers behind the answer, as text.
-    :param untrained: level of the policy before its first update; -inf if there was no such evaluation.
+    :param tag: logged name of the quantity that the evaluations measured
+    :param n_points: number of evaluations
+    :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if it is not
+        better; otherwise unknown
+    :param late: median of the last three evaluations
+    :param baseline: level of the best baseline
+    :param peak: value of the best evaluation
+    :param peak_step: step of the best evaluation
+    :param last_step: step of the last evaluation
+    :param has_fallen: whether the policy has lost much of its lead over the baseline (see ``CLEAR_FALL``)
+    :param reason: the measured numbers behind the answer, as text
+    :param untrained: level of the policy before its first update; -inf if there was no such evaluation
     """
 
     tag: str
@@ -75,8 +71,7 @@ class Comparison(NamedTuple):
 def evaluation_spread(values: FloatArray) -> float:
     """Estimate the standard deviation of a single evaluation, without the effect of a trend over the run.
 
-    The second difference of three neighbours cancels a steady trend and has six times the variance of one value. The
-    median over the curve cancels single jumps, such as the first jump of a fast learner.
+    The second difference of three neighbours cancels a steady trend and has six times the variance of one value.
 
     :param values: ``(n,)`` results of the evaluations, finite, ``n >= 3``
     """
@@ -104,10 +99,7 @@ def compare_with_baselines(data: SeriesSet) -> Comparison | None:
 def _has_jumped(values: FloatArray) -> bool:
     """Return whether the last evaluation is far above all earlier evaluations.
 
-    It must exceed the best earlier evaluation by more than ``CLEARLY_ABOVE`` times the range of earlier evaluations.
-    For example, after evaluations from 10 to 15, it must exceed 25.
-
-    A policy that has just begun to learn shows such a jump. Only later evaluations show whether it keeps the new level.
+    Only later evaluations show whether a policy that has just begun to learn keeps the new level.
 
     :param values: ``(n,)`` results of the evaluations, finite, ``n >= 3``
     """

@@ -1,7 +1,7 @@
 """Check the series of a run: every criterion names one of these pure functions as its ``kind``.
 
-Every check is asymmetric on purpose. A few points can fail a criterion, but a pass needs at least ``min_points``. A tag
-that the run did not log makes the criterion unknown. Leaving a tag out of the log therefore never turns NO-GO into GO.
+A few points can fail a criterion, but a pass usually needs ``min_points`` of them. A tag that was not logged usually
+makes the criterion unknown, so a run gains nothing by leaving tags out.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ LAST_QUARTER = 0.25
 class Measurement(NamedTuple):
     """Hold the result of a check.
 
-    :ivar status: the result: pass, fail or unknown
+    :ivar status: pass, fail or unknown
     :ivar value: the number that was compared with the threshold; None if nothing could be measured
-    :ivar detail: the measured numbers from which the status follows, in words
+    :ivar detail: the measured numbers, in words
     """
 
     status: Status
@@ -45,10 +45,9 @@ CheckFunction = Callable[[SeriesSet, Tags, float, int], Measurement]
 class Check:
     """Hold a check function and what a criterion must define for it.
 
-    :param function: the check; its arguments are the series, and the tags, threshold and ``min_points`` of the
-        criterion
-    :param needs_threshold: whether a criterion of this kind must have a threshold
-    :param n_tags: the fewest tags that a criterion of this kind must name
+    :param function: the check, called with the series and with the tags, threshold and ``min_points`` of a criterion
+    :param needs_threshold: whether the criterion must have a threshold
+    :param n_tags: the fewest tags that the criterion must name
     """
 
     function: CheckFunction
@@ -60,8 +59,7 @@ class Check:
 
         :param data: the series of a run
         :param tags: the logged names that the criterion reads
-        :param threshold: number with which the check compares its measurement. It is None only for a check that needs
-            no threshold; the loader of the criteria ensures this
+        :param threshold: limit for the measurement; None if the check needs no threshold
         :param min_points: the fewest points with which the criterion may pass
         """
         return self.function(data, tags, 0.0 if threshold is None else threshold, min_points)
@@ -133,10 +131,7 @@ def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_poi
 
 
 def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if at most ``threshold`` points of an alert are 1, which means that it was active.
-
-    An alert also logs points with a 0, where it checked and found nothing. These points do not count.
-    """
+    """Pass if at most ``threshold`` points of an alert are 1, which means that it was active."""
     series = data[tags[0]]
     if len(series) == 0:
         return _unknown(tags[0])
@@ -149,8 +144,7 @@ def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_point
 def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if the actor's last |loss| is at most ``threshold`` times the largest |Q| of replayed state-action pairs.
 
-    If no Q value was logged, the check uses a high estimate of |Q| from the critic's loss. It can then fail, but it
-    cannot pass: the result is unknown instead.
+    Without a logged Q value, |Q| is estimated from the critic's loss, and the check cannot pass.
     """
     support = actor_loss_support(data)
     if support is None:
@@ -166,13 +160,9 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
 def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Fail if the actor's loss has grown by a large factor and is far larger than the Q values.
 
-    The growth is large if it reaches the factor ``threshold`` over the later half of the run, or the factor 100 over
-    the whole run. The loss is far larger than the Q values if it exceeds ``UNSUPPORTED`` times the largest |Q|. If no Q
-    value was logged, the check uses a high estimate of |Q| from the critic's loss. A growing loss cannot pass then:
-    unless it fails, the result is unknown.
-
-    Growth alone is no failure. The magnitude of a healthy loss is the value of the policy, which is near 0 at first and
-    rises as the policy learns.
+    The growth is large if it reaches the factor ``threshold`` over the later half of the run, or 100 over the whole
+    run. The loss is far larger if it exceeds ``UNSUPPORTED`` times the largest |Q|. Without a logged Q value, a growing
+    loss cannot pass.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:
@@ -200,9 +190,8 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if Q makes no large jump and no large fall in the later half of the run.
 
-    A jump is the difference between two neighbouring points, up or down. A fall is the decrease of the trend over the
-    whole later half. Both are large above ``threshold`` times the scale of Q. The scale is the largest |Q| of the whole
-    run, but at least 1.
+    A jump is the difference between two neighbouring points. A fall is the decrease of the trend. Both are large above
+    ``threshold`` times the largest |Q| of the run (at least 1).
     """
     missing = _missing(data, tags)
     if missing:
@@ -210,7 +199,6 @@ def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Me
     worst_jump, worst_fall, n_points = 0.0, 0.0, len(data[tags[0]].finite)
     for tag in tags:
         series = data[tag].finite
-        # A jump is the difference of two neighbouring points, a fall is the robust trend over the later half.
         scale = max(1.0, series.abs_max())
         jumps = np.abs(np.diff(series.tail(0.5).values))
         if jumps.size:
@@ -286,10 +274,8 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if every |Q| is at most ``threshold`` times the bound on |Q| at the same step.
 
-    The bound at a step is the latest one that was logged up to this step: the largest |Q| that the rewards until then
-    allow. It is 0 as long as all rewards are 0. An untrained network exceeds a bound of 0 without any fault, so Q
-    values at these steps are left out. If Q values were logged before the first bound, the criterion does not pass: it
-    fails if a later value is too large, and is unknown otherwise.
+    The latest bound up to a step counts. Q values at a bound of 0 are left out, because all rewards were 0 until then.
+    If Q values were logged before the first bound, the criterion cannot pass.
     """
     bound = data[names.Q_BOUND].finite
     n_points = int((bound.values > 0).sum())
@@ -364,8 +350,8 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if a gap between Q values stays small, compared with the largest |Q|.
 
-    The median of |gap| over the last quarter must be at most ``threshold`` times the scale of Q. The scale is the
-    largest |Q|, but at least 1. The first tag holds the gap, and the second tag holds the Q values.
+    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q| (at least 1). The
+    first tag holds the gap, and the second tag holds the Q values.
     """
     missing = _missing(data, tags[:2])
     if missing:
@@ -386,9 +372,8 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if no rule finds a cause with a confidence of ``threshold`` or more, and all of ``tags`` are logged.
 
-    A cause counts only if the tag of its strongest evidence is one of ``tags``. Optional tags, such as the length of
-    episodes, have criteria of their own. If they counted here too, a run could get another verdict only because it
-    logged more tags.
+    A cause counts only if the tag of its strongest evidence is one of ``tags``. Otherwise, a run could fail only
+    because it logged more tags.
     """
     # Consequences and blind spots do not count, because their cause counts with its own confidence.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]

@@ -1,7 +1,6 @@
 """Read criteria from YAML, validate them key by key, and judge them over the series of a run.
 
-A criterion names a check of ``checks.py``, the tags that the check reads and a threshold. This module decides whether
-the criterion applies to a run at all, and whether a pass still holds at the end of the run.
+A criterion names a check of ``checks.py``, its tags and a threshold.
 """
 
 from __future__ import annotations
@@ -40,11 +39,9 @@ _OF_TRAINING = {
     )
     for group in GROUP_NAMES
 }
-"""Maps each parameter group to the tags that are logged only while the group is trained. While the group is frozen,
-these tags are missing."""
+"""Maps each parameter group to the tags that are logged only while the group is trained."""
 _HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX])
-"""Tags that no callback can log for SB3's own algorithms. These algorithms keep the values in local variables of
-``train()`` (see health/stock_watch.py)."""
+"""Tags that no callback can log for SB3's own algorithms (see health/stock_watch.py)."""
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
@@ -81,7 +78,7 @@ class Criterion:
     reward_size: tuple[float, float] | None = None
     is_named_by_user: bool = field(default=False, compare=False)
     """Whether the user's criteria file names this criterion. Such a criterion can block a GO even if the callback that
-    logs its tags did not run. Other criteria usually cannot."""
+    logs its tags did not run."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
@@ -119,8 +116,7 @@ _NAMES_OF_OTHERS = frozenset(
         tags.EVAL_LENGTH,
     ]
 )
-"""Tags that do not prove that a callback of this package ran. VisualTD3 itself or other code may log tags of the same
-name, and a tag mapping may rename a foreign tag to one of them."""
+"""Tags that do not prove that a callback of this package ran, because other code may log tags of the same name."""
 
 
 def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
@@ -141,9 +137,9 @@ def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
 def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     """Return the built-in criteria, with the changes and additions of a file.
 
-    :param path: a YAML or JSON file of the same form as the built-in file; None returns only the built-in criteria
+    :param path: a YAML or JSON file of the same form as the built-in file; None for the built-in criteria alone
     :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not a mapping, is too large or is
-        nested too deeply; the message names the key and the file
+        nested too deeply
     :raises OSError: if ``path`` is not a regular file or cannot be read
     """
     built_in = resources.files(__package__).joinpath(_BUILT_IN).read_text(encoding="utf-8")
@@ -158,9 +154,8 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    Some criteria need the tags of a callback of this package. If that callback ran, a missing tag makes such a
-    criterion unknown. If the callback did not run and none of the tags was logged, the criterion does not apply, unless
-    the user's criteria file names it.
+    A criterion does not apply if none of its tags was logged and the callback that logs them did not run. It still
+    applies if the user's criteria file names it.
 
     :param criteria: the criteria that :func:`load_criteria` returned
     :param data: the series of the run
@@ -206,22 +201,12 @@ _UNKNOWN_KIND = RunKind(Family.UNKNOWN)
 class _Run:
     """Hold the properties of a run that decide which criteria apply to it.
 
-    :param encoder_is_shared: whether actor and critic share one encoder
-    :param has_no_encoder: whether the policy has no image encoder
-    :param reward_is_normalized: whether the critic was trained on scaled rewards
     :param has_no_bound: whether the returns are undiscounted, so that the rewards do not limit Q
-    :param frozen: the parameter groups that are not trained
-    :param length: length of the run in environment steps, from any tag that shows it; None if no tag shows it
-    :param length_in_required_tags: the same length, but read only from the tags that every GO requires. If it is below
-        the first step at which a criterion applies, a failure of this criterion becomes unknown
-    :param last_step: the largest environment step of all known tags
-    :param kind: the kind of algorithm
-    :param callbacks: the callbacks of this package that ran
+    :param length: length of the run in environment steps; None if no tag shows it
+    :param length_in_required_tags: the same length, but read only from the tags that every GO requires
     :param largest_reward: largest |reward| of a step; None if the run did not log it
-    :param why_too_early: why it is too early for a NO-GO, as text; None if the run is long enough
-    :param logged: the tags that the run logged
-    :param is_watched_from_outside: whether the run used one of SB3's own algorithms. Callbacks cannot read the targets
-        and sampled rewards of these algorithms
+    :param why_too_early: why it is too early for a NO-GO; None if the run is long enough
+    :param is_watched_from_outside: whether the run used one of SB3's own algorithms
     """
 
     encoder_is_shared: bool
@@ -298,10 +283,7 @@ class _Run:
         return min(owners)
 
     def why_too_early_for(self, criterion: Criterion, data: SeriesSet) -> str | None:
-        """Return, as text, why a failure of the criterion does not count yet; None if it counts.
-
-        For example, the run may be too short.
-        """
+        """Return, as text, why a failure of the criterion does not count yet; None if it counts."""
         if criterion.kind in _JUDGE_EARLY or criterion.is_named_by_user:
             return None
         n_points = len(data[criterion.tags[0]].finite)
@@ -312,9 +294,6 @@ class _Run:
     def could_use(self, callback: str | None) -> bool:
         """Return whether a callback that did not run could have been used in this run.
 
-        A driving callback could have been used if another driving callback ran. The other callbacks could have been
-        used if the algorithm is an off-policy actor-critic algorithm.
-
         :param callback: name of the callback; for None, the result is False
         """
         drives = bool(self.callbacks & {_METRICS, _EVALUATION})
@@ -323,10 +302,7 @@ class _Run:
         return callback is not None and self.kind.family is Family.OFF_POLICY
 
     def why_without(self, callback: str) -> str:
-        """Return, as text, why criteria that need a callback do not apply to this run.
-
-        :param callback: name of the callback, which did not run
-        """
+        """Return, as text, why criteria that need a callback do not apply to this run."""
         if callback in {_METRICS, _EVALUATION}:
             return "for runs in a driving environment"
         if self.kind.family in {Family.ON_POLICY, Family.VALUE_BASED}:
@@ -353,10 +329,7 @@ class _Run:
         return tuple(tag for tag in criterion.tags if tag not in absent)
 
     def is_exempt_from(self, criterion: Criterion) -> bool:
-        """Return whether a criterion does not apply to this kind of run.
-
-        For example, a run without an encoder is exempt from all criteria about encoders.
-        """
+        """Return whether a criterion does not apply to this kind of run."""
         # A criterion without tags (all_finite) reads whatever was logged and always applies.
         if criterion.needs_actor_encoder:
             return self.encoder_is_shared or self.has_no_encoder or ACTOR_CNN.name in self.frozen
@@ -381,21 +354,16 @@ class _Run:
         return "these weights are not trained"
 
     def needs(self, criterion: Criterion) -> bool:
-        """Return whether this run must pass the criterion for a GO, whatever the length of the run.
-
-        A criterion gives False if it has no tags, or if it applies only from a certain step on.
-        """
+        """Return whether this run must pass the criterion for a GO, whatever the length of the run."""
         is_certain = criterion.applies_from_step <= 0 and not self.is_exempt_from(criterion)
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
 _FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
 """Kinds of checks that can block a GO without a callback of this package, because they do not depend on the scale of
-the rewards. The run must then have logged all tags of the criterion. For SAC, these checks need the callback, because
-SAC's actor loss contains an entropy term."""
+the rewards. SAC is an exception, because its actor loss contains an entropy term."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
-"""Kinds of checks whose failure blocks a GO even in a very short run. Some of these checks take the length of the run
-into account themselves. Others are valid at any length: a NaN, for example, is a failure at any step."""
+"""Kinds of checks whose failure blocks a GO even in a very short run."""
 
 
 def _largest_reward(data: SeriesSet) -> float | None:
@@ -406,7 +374,7 @@ def _largest_reward(data: SeriesSet) -> float | None:
 def _has_no_bound(data: SeriesSet) -> bool:
     """Return whether Q has no bound, because the returns of the run are undiscounted.
 
-    Earlier versions did not log whether returns are undiscounted. They logged an infinite bound on Q instead.
+    Earlier versions logged an infinite bound on Q instead of a flag.
     """
     if data.flag(tags.RETURN_IS_UNDISCOUNTED) is not None:
         return data.flag(tags.RETURN_IS_UNDISCOUNTED) is True

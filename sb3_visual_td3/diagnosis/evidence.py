@@ -1,7 +1,6 @@
 """Measure how much of a run could be checked: its evidence level (full, standard or thin) and the number of checks.
 
-A verdict from few tags can be right, but a missing tag might have shown a failure. The evidence level says how complete
-the tags are. A script that starts long runs can require a GO and, for example, the level "full".
+A verdict from few tags can be right, but a missing tag might have shown a failure.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ class RunEvidence(NamedTuple):
 
     :param level: "full" if the callbacks of this package ran, evaluations were logged, and every criterion that can
         block a GO was judged. "standard" if the returns of training and evaluation were logged, and all checks for this
-        kind of algorithm were made. "thin" otherwise. If the callbacks do not support the algorithm, the conditions of
-        "standard" are enough for "full".
-    :param n_made: number of checks that could be made.
-    :param n_possible: number of checks that exist for this kind of run.
+        kind of algorithm were made. "thin" otherwise. If the callbacks do not support the algorithm, "standard" counts
+        as "full".
+    :param n_made: number of checks that could be made
+    :param n_possible: number of checks for this kind of run
     """
 
     level: EvidenceLevel
@@ -56,7 +55,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
 
     :param data: the series of the run
     :param results: results of all criteria
-    :param answers: answers of the run to "is it stable?" and "is it learning?"
+    :param answers: answers to "is it stable?" and "is it learning?"
     """
     # These two criteria answer the two questions as a whole. The single checks behind the answers are counted below.
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]

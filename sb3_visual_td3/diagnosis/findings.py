@@ -22,8 +22,7 @@ class Evidence:
     :param tag: the logged name
     :param step: step on the tag's own x-axis; None if the value describes the whole run
     :param value: value of the point
-    :param note: what the value means. The report writes this text after the tag and the value, as in
-        "``train/learning_rate`` at 500 is 0.1: the logged rate; 1e-4 to 1e-3 is usual for Adam"
+    :param note: what the value means; the report writes this text after the tag and the value
     """
 
     tag: str
@@ -56,13 +55,13 @@ class RuleResult:
     """Hold what a rule found in the series of a run.
 
     :param confidence: confidence in the finding; :meth:`Rule.diagnose` limits it to [0, 0.98]
-    :param evidence: the logged points that support the finding, the strongest first
-    :param first_step: environment step at which the finding first showed; None if the data do not show this
-    :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers
-    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
-    :param role: cause, or blind spot (a reason why the logged values do not show a problem)
-    :param remedy: the first thing to do; None for the remedy of the rule
-    :param explained_by: ids of the diagnoses that may have caused this finding; None for the list of the rule
+    :param evidence: the supporting points, the strongest first
+    :param first_step: environment step at which the finding first showed; None if unknown
+    :param value: the number that the rule compared with ``threshold``; NaN if there were several
+    :param threshold: the limit for ``value``; NaN if there were several
+    :param role: cause or blind spot
+    :param remedy: the first thing to do; None for the rule's remedy
+    :param explained_by: ids of the diagnoses that may have caused it; None for the rule's list
     """
 
     confidence: float
@@ -82,14 +81,14 @@ class Diagnosis:
     :param id: the id of the rule
     :param title: the problem in a few words
     :param confidence: confidence in [0, 1]
-    :param evidence: the logged points that support the finding, the strongest first
+    :param evidence: the supporting points, the strongest first
     :param remedy: the first thing to do
-    :param first_step: environment step at which the problem first showed; None if the data do not show this
-    :param role: cause, blind spot (a reason why the logged values do not show a problem) or consequence
-    :param explained_by: ids of the diagnoses that turn this diagnosis into a consequence if they are found too
+    :param first_step: environment step at which the problem first showed; None if unknown
+    :param role: cause, blind spot or consequence
+    :param explained_by: ids of the diagnoses that may have caused it
     :param consequence_of: id of the cause, for a consequence
-    :param value: the number that the rule compared with a threshold; NaN if the rule combined several numbers
-    :param threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
+    :param value: the number that the rule compared with ``threshold``; NaN if there were several
+    :param threshold: the limit for ``value``; NaN if there were several
     """
 
     id: str
@@ -114,23 +113,20 @@ class Diagnosis:
 class SettingChange:
     """Describe one change of a hyperparameter that a cure proposes, under its name in VisualTD3 and rl-zoo.
 
-    :param key: the setting; ``policy_kwargs.NAME`` is the key NAME of the mapping policy_kwargs. ``group_lr`` is the
-        learning rate of the group that the evidence names: ``actor_lr``, ``critic_cnn_lr``, ... if the run sets it,
-        otherwise ``learning_rate``
+    :param key: the setting; ``policy_kwargs.NAME`` is the key NAME of policy_kwargs, and ``group_lr`` is the learning
+        rate of the group that the evidence names
     :param reason: why, and where the number comes from
     :param to: the new value; a mapping is merged into the run's own mapping
-    :param fill: more keys for the run's mapping; each is added only if the run's mapping lacks it
-    :param at_least: lower limit: if the run's value is smaller, this limit is proposed
-    :param at_most: upper limit: if the run's value is larger, this limit is proposed
-    :param times: factor for a value within these limits: the run's value times this factor is proposed
-    :param of_steps: raises the lower limit to this fraction of the run's environment steps. For example, 0.1 raises it
-        to 5,000 for a run of 50,000 steps
-    :param of_steps_at_most: the largest lower limit that ``of_steps`` may give, in environment steps; None for the
-        length of the run
-    :param unless_set: propose the change only if the run's own value is None, False or 0
-    :param unless_rewards_are_normalized: propose the change only if VecNormalize does not scale the rewards
-    :param envs: propose the change for these environments only; empty: for all
-    :param default: the value that the environments in ``envs`` use if the settings contain no value
+    :param fill: keys that are added if the run's mapping lacks them
+    :param at_least: lower limit, proposed if the run's value is smaller
+    :param at_most: upper limit, proposed if the run's value is larger
+    :param times: factor by which a value within these limits is multiplied
+    :param of_steps: raises the lower limit to this fraction of the run's environment steps
+    :param of_steps_at_most: the largest lower limit that ``of_steps`` may give; None for the length of the run
+    :param unless_set: change only if the run's own value is None, False or 0
+    :param unless_rewards_are_normalized: change only if VecNormalize does not scale the rewards
+    :param envs: change only for these environments; empty: for all
+    :param default: value of the setting in ``envs`` if the run does not set it
     """
 
     key: str
@@ -153,8 +149,8 @@ class Cure:
     """Hold the changes that a rule recommends.
 
     :param changes: changes to the hyperparameter file
-    :param code: a sentence that says what to do beyond ``changes``, for example what to change in the training code
-    :param code_in_visual_td3: the sentence that replaces ``code`` for a run of VisualTD3
+    :param code: a sentence that says what else to do, such as a change in the training code
+    :param code_in_visual_td3: replaces ``code`` for a run of VisualTD3
     :param if_nothing_to_change: the sentence for a run whose settings need none of the changes
     """
 
@@ -171,11 +167,10 @@ class Rule:
     :param id: id of the diagnosis, which is the name of the module
     :param title: the problem in a few words
     :param remedy: the first thing to do
-    :param is_live: whether the rule is also applied while training runs, to a window of the last updates
-    :param explained_by: ids of the diagnoses that may have caused this diagnosis
-    :param cure: the changes of settings that the rule proposes
-    :param find: ``diagnose`` of the module: a pure function over the series of a run, or of a window of it; it returns
-        None if nothing is wrong
+    :param is_live: whether the rule is also applied while training runs
+    :param explained_by: ids of the diagnoses that may have caused this one
+    :param cure: the proposed changes
+    :param find: ``diagnose`` of the module, which returns None if nothing is wrong
     """
 
     id: str
@@ -190,7 +185,7 @@ class Rule:
         """Apply the rule to the series of a run, or of a window of it.
 
         :param data: the series
-        :return: what the rule found, with its id, title and remedy; None if nothing is wrong
+        :return: the finding; None if nothing is wrong
         """
         result = self.find(data)
         if result is None:

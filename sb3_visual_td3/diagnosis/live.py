@@ -23,7 +23,7 @@ CRITICAL_FROM = 0.75
 """A diagnosis with at least this confidence is critical and may stop a run. Otherwise it is a warning."""
 
 WINDOW = 200
-"""Number of updates in the window. Most rules judge the last quarter of a series, which is then fifty updates."""
+"""Number of updates in the window."""
 
 
 class Finding(NamedTuple):
@@ -31,12 +31,12 @@ class Finding(NamedTuple):
 
     :ivar rule: id of the diagnosis; ``alert_of_rule`` in common/tags.py returns its tag
     :ivar level: warning or critical
-    :ivar n_updates: number of the newest update in the window, counted from the start of the training
-    :ivar since: the update at which the problem first showed in the window; None if the window does not show this
+    :ivar n_updates: number of the newest update, counted from the start of the training
+    :ivar since: the update at which the problem first showed; None if unknown
     :ivar tag: the logged name of the strongest evidence
-    :ivar value: the number that the rule compared with ``threshold``. If the rule combined several numbers, this is the
-        value of the strongest evidence
-    :ivar threshold: the number with which ``value`` was compared; NaN if the rule combined several numbers
+    :ivar value: the number that the rule compared with ``threshold``; if there were several, the value of the strongest
+        evidence
+    :ivar threshold: the limit for ``value``; NaN if there were several
     :ivar meaning: title and strongest evidence, in one line
     :ivar remedy: the first thing to do
     """
@@ -96,7 +96,7 @@ class LiveWindow:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore the points that ``get_state`` returned.
 
-        :param state: the state that :meth:`get_state` returned
+        :param state: the points as plain data
         """
         self._points = {tag: [(n, value) for n, value in points] for tag, points in state.items()}
 
@@ -117,7 +117,7 @@ class LiveWindow:
 def judge(data: SeriesSet) -> tuple[Finding, ...]:
     """Apply the rules that run during training to a window of series.
 
-    :param data: the series of a window, or any other series
+    :param data: the series of a window
     :return: the findings; the cause to fix first comes first
     """
     # The same functions as in the report: a live alert and a report can only differ in the data that they see.

@@ -1,7 +1,4 @@
-"""Format numbers as text: with thousands separators, few digits, as factors and as percentages.
-
-The report, the alerts during training and the documentation use these functions, so a number looks the same everywhere.
-"""
+"""Format numbers as text, so that a number looks the same in the report, the alerts and the documentation."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ import math
 
 def number(value: float | int | None) -> str:
     """Format a number for a reader: large numbers with few or no decimals, others with four significant digits.
-
-    A number below 0.001 is written in scientific notation, so that it does not become 0.
 
     :param value: any number; None becomes "-"
     :return: the text, such as "1,826,337", "0.05" or "1.2e-07"

@@ -1,15 +1,10 @@
 """Answer "is it stable?" in the scale of the run's own returns, from the tags that its algorithm logs anyway.
 
-A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if they return 100. Every check here
-therefore compares a series with the returns that the same run logged, or with its own early part. No check needs a tag
-that only the callbacks of this package write.
+A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if they return 100. Every check therefore
+compares a series with the returns of the same run, or with its own early part.
 
-A check may find a sign that the training is unstable. A *clear* sign proves it and makes the answer "no". Other signs
-are *weak*, and their number decides:
-
-- If the return does not show learning, one weak sign makes the answer "unknown", and two make it "no".
-- If the return shows learning, two weak signs make the answer "unknown". A single weak sign makes it "unknown" or
-  leaves it at "yes", see ``Sign.casts_doubt``.
+A check may find a sign that the training is unstable. A *clear* sign makes the answer "no". Two *weak* signs make it
+"no", and one makes it "unknown". If the return shows learning, weak signs give "unknown" or "yes".
 """
 
 from __future__ import annotations
@@ -36,66 +31,55 @@ from sb3_visual_td3.diagnosis.tag_search import (
 from sb3_visual_td3.diagnosis.trends import moving_medians
 
 HORIZON = 100.0
-"""Number of future steps whose rewards Q is assumed to contain: 1 / (1 - 0.99), for a discount of 0.99. Nearly all
-public runs have this discount or a smaller one; event files do not contain it."""
+"""Number of future steps whose rewards Q is assumed to contain: 1 / (1 - 0.99). Nearly all public runs have a discount
+of 0.99 or less."""
 MAX_Q_PER_RETURN = 10.0
 """If a time limit cuts the episodes, Q may exceed their returns, but never by more than this factor."""
 ENTROPY_BONUS = 10.0
-"""The |entropy| of SAC's policy is assumed to be at most this large, in nats. SAC adds the entropy, times the entropy
-coefficient, to every reward, so Q contains it. SAC's default target for the entropy is -1 nat per dimension of the
-action. The value is therefore large enough for actions with ten dimensions, whose target is -10 nats."""
+"""The |entropy| of SAC's policy is assumed to be at most this large, in nats. SAC's default target is -1 nat per
+dimension of the action."""
 NORMALISED_Q = 50.0
-"""A |Q| up to this value is always allowed, whatever the logged returns are. With VecNormalize, Q is of the order of
-10."""
+"""A |Q| up to this value is always allowed. With VecNormalize, Q is of the order of 10."""
 SCALED_Q = 300.0
-"""This limit replaces ``NORMALISED_Q`` if the run logged that its rewards were scaled. VisualTD3 divides rewards by
-their mean magnitude, so Q is about as large as the horizon of 100 steps. Q is larger if the policy has become better
-than the average.
-
-If the divisor was logged too, the limit is multiplied by it, which gives the unit of the returns."""
+"""This limit replaces ``NORMALISED_Q`` if the run logged that its rewards were scaled. If their divisor was logged too,
+the limit is multiplied by it."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Limits for |Q|, divided by the largest |Q| that the returns allow. A ratio at or above the first limit is a weak sign
-of a diverged critic. At or above the second limit it is a clear sign, unless the return shows learning; at or above the
-third limit it is always a clear sign. The largest ratio of public runs that learned was 0.35; a diverged run had 2.4 to
-3.6."""
+"""Limits for |Q|, divided by the largest |Q| that the returns allow. In this order, they give a weak sign, a clear sign
+unless the return shows learning, and a clear sign in any case. The ratio was at most 0.35 in public runs that learned,
+and 2.4 to 3.6 in a diverged run."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
-"""Limits for the critic's error (the square root of its loss), divided by the largest |return|. A ratio at or above
-``ERROR_NOTED`` is a weak sign of a diverged critic. A ratio at or above ``ERROR_CLEAR`` is a clear sign, unless the
-return shows learning: the error is then as large as the return of a whole episode. In runs that learned, the ratio
-stayed below 0.013. In diverged runs, it reached 0.09 to 0.15, which is a weak sign."""
+"""Limits for the critic's error (the square root of its loss), divided by the largest |return|. They give a weak sign,
+and a clear sign unless the return shows learning. The ratio was below 0.013 in runs that learned, and 0.09 to 0.15 in
+diverged runs."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
-"""Limits for the growth of the standard deviation of the policy's actions, as a factor. A factor at or above the first
-limit is a weak sign that the actions turn into noise. At or above the second limit it is a clear sign, unless the
-return shows learning. The standard deviation is a free parameter, so only the loss keeps it from growing."""
+"""Limits for the factor by which the standard deviation of the policy's actions grows. They give a weak sign, and a
+clear sign unless the return shows learning."""
 ENTROPY_LEFT = 0.1
 """A policy counts as no longer exploring if its entropy falls to this fraction of its first value."""
 EXPLAINED_NOTED = 0.05
-"""A value function counts as no better than a constant if its median explained variance is below this value."""
+"""A value function with a median explained variance below this value counts as no better than a constant."""
 KL_NOTED = 1.0
-"""Policy updates are reported as too large if the median of the logged KL divergence (``approx_kl``) exceeds this
-value. PPO aims at 0.01 to 0.05. Above 1, a single update changes the policy almost completely."""
+"""Policy updates are too large if the median of the logged KL divergence (``approx_kl``) exceeds this value. PPO aims
+at 0.01 to 0.05."""
 KL_STOPPED = 1e-7
-"""Policy updates are reported as having no effect if the median of the logged KL divergence (``approx_kl``) is below
-this value."""
+"""Policy updates have no effect if the median of the logged KL divergence (``approx_kl``) is below this value."""
 MIN_POINTS = 10
-"""A check ignores tags with fewer points than this. There are two exceptions: finite_losses needs one point, and
-learning_rate needs three."""
+"""Most checks ignore tags with fewer points than this."""
 
 
 @dataclass(frozen=True)
 class Sign:
     """Hold one sign that a training run is unstable.
 
-    :param id: the name of the sign, such as ``critic_error``.
-    :param is_clear: whether this sign alone proves that the training is unstable; if False, the sign is weak.
-    :param tag: the series that shows the sign.
-    :param step: the step at which the sign is strongest; None if the whole run shows it.
-    :param value: the measured number, such as a ratio.
-    :param threshold: the limit that ``value`` has crossed.
-    :param words: the sign in words, with its numbers.
-    :param casts_doubt: whether this sign, if it is weak, is enough to doubt that a learning run is stable. If True,
-        the answer to "is it stable?" becomes "unknown". If False, a second sign is needed for that.
+    :param id: the name of the sign, such as ``critic_error``
+    :param is_clear: whether this sign alone proves the instability; if False, the sign is weak
+    :param tag: the series that shows the sign
+    :param step: the step at which the sign is strongest; None if the whole run shows it
+    :param value: the measured number
+    :param threshold: the limit that ``value`` has crossed
+    :param words: the sign in words, with its numbers
+    :param casts_doubt: whether this weak sign alone makes the answer "unknown" for a run that learns
     """
 
     id: str
@@ -111,7 +95,7 @@ class Sign:
 class NotMade(NamedTuple):
     """Record that a check could not be made with the logged tags.
 
-    :param missing: the tags or facts that the check needs, as text.
+    :param missing: the tags or facts that the check needs, as text
     """
 
     missing: str
@@ -125,9 +109,9 @@ Found = Sign | NotMade | None
 class Stability:
     """Hold the answer to "is it stable?" for one run.
 
-    :param answer: the answer for the whole run: yes, no or unknown.
-    :param checks: ids of the checks that the logged tags allowed.
-    :param signs: the signs against stability, clear signs first.
+    :param answer: the answer for the whole run
+    :param checks: ids of the checks that the logged tags allowed
+    :param signs: the signs against stability, clear signs first
     """
 
     answer: Answer
@@ -138,9 +122,9 @@ class Stability:
 def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown") -> Stability:
     """Answer "is it stable?" for one run.
 
-    :param data: the series of the run.
-    :param kind: the kind of algorithm, which decides what Q and the losses mean.
-    :param learning: whether the return shows that the run learns. If it does, the signs of instability count less.
+    :param data: the series of the run
+    :param kind: the kind of algorithm, which decides what Q and the losses mean
+    :param learning: whether the return shows that the run learns; weak signs then count less
     """
     checks: list[tuple[str, Callable[[SeriesSet, RunKind, Answer], Found]]] = [
         ("finite_losses", finite_losses),
@@ -190,9 +174,8 @@ _LOSS_WORDS = {"loss", "losses", "q", "q1", "q2", "qf1", "qf2", "kl", "entropy",
 def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     """Look for losses, Q values and other tags that end as NaN or infinity.
 
-    A tag is reported only if its last value is not finite. Weights that become NaN stay NaN, and so does their loss. A
-    loss that is finite again at a later step was NaN for a harmless reason, such as a mean over no values.
-    ``explained_variance`` is left out, because SB3 writes NaN whenever all returns of a rollout are equal.
+    A tag that is finite again at the end does not count. ``explained_variance`` is left out, because SB3 writes NaN if
+    all returns of a rollout are equal.
     """
     ended = ended_not_finite(data)
     if ended is not None:
@@ -234,8 +217,7 @@ def learning_rate(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 def rate_tags(names: Iterable[str]) -> list[str]:
     """Return the tags that hold the learning rate of a run.
 
-    The tag ``alerts/learning_rate_too_high`` is left out, because it holds an alert and not a rate. The tags of
-    parameter groups are left out too, because a user may set the rate of one group to 0 while other groups learn.
+    Rates of single parameter groups are left out, because a user may set the rate of one group to 0.
     """
     others = set(tags.GROUP_LR.values())
     found = []
@@ -253,11 +235,10 @@ def rate_tags(names: Iterable[str]) -> list[str]:
 class ReturnScale(NamedTuple):
     """Hold how large the returns of a run are, and how large Q can be with such returns.
 
-    :param largest: the 99 % quantile of |return|.
-    :param allowed_q: the largest mean |Q| that is plausible: it follows from ``largest``, but is at least
-        ``normalised_q``.
-    :param normalised_q: a |Q| up to this value, in the unit of the returns, is always plausible, because the critic may
-        have been trained on normalised rewards.
+    :param largest: the 99 % quantile of |return|
+    :param allowed_q: the largest mean |Q| that is plausible, at least ``normalised_q``
+    :param normalised_q: a |Q| that is always plausible, because the rewards may be normalised; in the unit of the
+        returns
     """
 
     largest: float
@@ -281,8 +262,7 @@ def rewards_are_scaled(data: SeriesSet) -> bool | None:
 def in_unit_of_returns(data: SeriesSet, series: Series, power: int = 1) -> Series:
     """Convert Q values or losses of the critic to the unit of the logged returns.
 
-    They have another unit if VisualTD3 divided the rewards (``scale_rewards``). If no divisor was logged, the series
-    stays as it is.
+    They have another unit if VisualTD3 divided the rewards (``scale_rewards``).
 
     :param data: the series of the run
     :param series: the series to convert
@@ -299,10 +279,8 @@ def in_unit_of_returns(data: SeriesSet, series: Series, power: int = 1) -> Serie
 def return_scale(data: SeriesSet) -> ReturnScale | None:
     """Return the limits for Q that follow from the logged returns and lengths; None if too few returns were logged.
 
-    Q of a state is the discounted sum of the rewards from this state to the end of the episode. |Q| therefore stays
-    within the largest |return|, unless rewards of both signs cancel. Episodes that a time limit cuts before the horizon
-    of the discount are an exception: SB3's critics also count the rewards that would follow the cut, so Q may be up
-    to ``HORIZON / length`` times as large.
+    |Q| stays within the largest |return|, unless rewards of both signs cancel. If a time limit cuts the episodes, Q may
+    be up to ``HORIZON / length`` times as large, because SB3's critics also count later rewards.
     """
     values = [np.abs(data[tag.name].finite.values) for tag in find_returns(data.names())]
     returns = np.concatenate(values) if values else np.empty(0)
@@ -326,8 +304,7 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Check whether Q stays within the range that the run's returns allow.
 
     If no Q values were logged, the negated actor loss is used as Q. In SAC, Q may exceed the returns by the sum of the
-    entropy bonuses. Single outliers do not count: the check uses the largest moving median of |Q|, and each median is
-    over a twentieth of the points.
+    entropy bonuses.
     """
     scale = return_scale(data)
     q = q_series(data, kind)
@@ -348,9 +325,7 @@ def q_within_returns(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     """Compare the square root of the critic's loss with the scale of the returns.
 
-    An error of at least a twentieth of the largest |return| is a sign of a diverged critic. The first tenth of the
-    points is left out, because an untrained critic is always wrong. If the rewards were normalised, the error is
-    compared with the Q values instead of the returns.
+    The first tenth of the points is left out. If the rewards were normalised, the Q values give the scale.
     """
     scale = return_scale(data)
     loss = critic_loss(data)
@@ -381,11 +356,7 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
     """Return the Q values of a run in the unit of its returns, or the negated actor loss if no Q values were logged.
 
-    The Q values of the policy's actions are preferred to the Q values of the actions in the replay buffer. The actor's
-    loss is used only for off-policy algorithms.
-
-    SAC's actor loss is ``alpha log pi - Q``. The negated loss therefore differs from Q by an entropy term, which
-    :func:`q_within_returns` takes into account.
+    The actor's loss is used only for off-policy algorithms. In SAC, it also contains an entropy term.
 
     :return: the series; None if the run logged neither
     """
@@ -400,10 +371,7 @@ def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
 
 
 def critic_loss(data: SeriesSet) -> Series | None:
-    """Return the critic's loss in the squared unit of the returns; None if no loss was logged.
-
-    If several losses are logged, the one whose name sorts first is returned.
-    """
+    """Return the critic's loss in the squared unit of the returns; None if no loss was logged."""
     losses = find_critic_losses(data.names())
     return in_unit_of_returns(data, data[losses[0]].finite, power=2) if losses else None
 
@@ -427,11 +395,7 @@ def entropy_coefficient(data: SeriesSet, at: Series) -> FloatArray | float:
 
 
 def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
-    """Look for a standard deviation of the actions that grows to a multiple of its first value.
-
-    A growing deviation turns the actions into noise that is cut off at the ends of their range. The usual causes are a
-    large entropy bonus, or a policy that finds no better mean actions. A deviation that shrinks is normal.
-    """
+    """Look for a standard deviation of the actions that grows to a multiple of its first value."""
     series = named(data, {"std"}, must_not=NOT_OF_ACTIONS)
     if series is None:
         return NotMade("the standard deviation of the actions")
@@ -448,12 +412,7 @@ def policy_spread(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
 
 
 def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first value.
-
-    A low entropy counts against a run only together with another sign, because a solved task needs no exploration. For
-    a continuous policy, :func:`policy_spread` judges the standard deviation instead, because the entropy of a
-    continuous policy may be negative.
-    """
+    """Look for a discrete policy that has stopped exploring: its entropy falls to a tenth of the first value."""
     if named(data, {"std"}, must_not=NOT_OF_ACTIONS) is not None:
         return NotMade("the entropy of a discrete policy")
     series = named(data, {"entropy"}, must_not={"coef", "target"})
@@ -479,10 +438,7 @@ def policy_entropy(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
 
 
 def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Found:
-    """Look for a value function whose median explained variance over the later half is about 0.
-
-    Values of NaN are left out: they mean that all returns of a rollout are equal.
-    """
+    """Look for a value function whose median explained variance over the later half is about 0."""
     series = named(data, {"explained", "variance"})
     if series is None:
         return NotMade("the explained variance")
@@ -506,10 +462,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
 
 
 def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for updates that change the policy far too much or not at all.
-
-    The measure is the logged KL divergence between the policies before and after an update.
-    """
+    """Look for updates that change the policy far too much or not at all, by the logged KL divergence."""
     series = named(data, {"approx", "kl"}, must_not={"old"}) or named(data, {"kl", "divergence"})
     if series is None:
         return NotMade("the approximate KL")
@@ -537,7 +490,7 @@ def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Ser
     :param data: the series of the run
     :param words: words that the name has to contain
     :param must_not: words that the name must not contain
-    :return: the points; None if there is no such tag
+    :return: the points; None without such a tag
     """
     for name in data.names():
         known = set(words_of(name))
@@ -553,10 +506,7 @@ def _ends(series: Series) -> tuple[float, float]:
 
 
 def _worst_window(series: Series, ratios: FloatArray) -> tuple[float, int]:
-    """Return the largest median of ``ratios`` over a moving window, and the last step of the window that has it.
-
-    A window holds a twentieth of the points, and at least three.
-    """
+    """Return the largest median of ``ratios`` over a moving window, and the last step of the window that has it."""
     window = max(3, ratios.size // 20)
     begins, medians = moving_medians(ratios, window)
     worst = int(np.argmax(medians))

@@ -1,9 +1,7 @@
 """Check whether the Q values on state-action pairs in the replay buffer are large enough to explain the actor's loss.
 
-The actor's loss is minus the critic's value of the policy's own actions. In a healthy run the loss therefore has the
-same order of magnitude as the Q values on replayed pairs, whatever the scale of the reward. A loss far beyond these
-values is called *unsupported*, because no transition in the buffer explains it. It is a sign of a feature leak or of
-extrapolation.
+The actor's loss is minus the critic's value of the policy's own actions, so a healthy loss is about as large as Q. A
+far larger loss is called *unsupported*. It is a sign of a feature leak or of extrapolation.
 """
 
 from __future__ import annotations
@@ -20,33 +18,27 @@ from sb3_visual_td3.diagnosis.trends import onset
 
 REPLAY_Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN)
 FLOOR = 1.0
-"""The actor's loss is divided by the largest |Q|, but never by less than this value. The Q values of an untrained
-critic are near 0, and any loss would be large compared with them."""
+"""The actor's loss is divided by the largest |Q|, but never by less than this value, because the Q values of an
+untrained critic are near 0."""
 
 UNSUPPORTED = 10.0
-"""The actor's loss is called unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs.
-The Q values are then too small to explain it. A healthy loss is about as large as Q. In two recorded feature leaks, the
-loss was 8e4 and 3e7 times as large. The criterion actor_loss_stable uses the same value."""
+"""The actor's loss is called unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs. In
+two recorded feature leaks, it was 8e4 and 3e7 times as large. The criterion actor_loss_stable uses the same value."""
 
 Q_PER_TD_ERROR = 1000.0
 """If no Q was logged, the largest |Q| is estimated as this many times the critic's largest temporal-difference error.
-The factor is a high guess, to avoid false alarms. For example, an error of 1 gives a |Q| of 1,000. Only an actor's loss
-above 10,000 is then too large to be explained by Q, because ``UNSUPPORTED`` is 10."""
+The factor is a high guess, to avoid false alarms."""
 
 
 class QSupport(NamedTuple):
     """Compare the actor's loss at the end of a run with the largest |Q| of state-action pairs in the replay buffer.
 
-    The loss is unsupported if ``ratio`` exceeds ``UNSUPPORTED``: the Q values are then too small to explain it.
-
-    :ivar ratio: magnitude of the loss, divided by ``q_scale``
+    :ivar ratio: magnitude of the loss, divided by ``q_scale``; the loss is unsupported above ``UNSUPPORTED``
     :ivar loss: median of the last losses
-    :ivar q_scale: the largest |Q| of state-action pairs in the replay buffer, at least 1
-    :ivar first_unsupported_step: the step at which the loss became unsupported; None if it never did. If the loss is
-        unsupported at the end of the run, this is the step since which it has been so. If the loss has recovered by
-        then, this is the first unsupported step of the run
-    :ivar estimated: whether ``q_scale`` was estimated from the critic's loss, because no Q was logged. Such an estimate
-        can show that a loss is unsupported, but it cannot show that the loss is healthy.
+    :ivar q_scale: the largest |Q|, at least 1
+    :ivar first_unsupported_step: the step at which the loss became unsupported; None if it never did
+    :ivar estimated: whether ``q_scale`` was estimated from the critic's loss; it then cannot show that a loss is
+        healthy
     """
 
     ratio: float
@@ -62,7 +54,7 @@ class QSupport(NamedTuple):
 
     @property
     def scale_in_words(self) -> str:
-        """Return in words what ``q_scale`` is: the largest |Q| of replayed state-action pairs, or an estimate of it."""
+        """Return in words what ``q_scale`` is."""
         if self.estimated:
             return "the largest |Q| that the critic's loss makes plausible"
         return "the largest |Q| on replayed pairs"
@@ -71,10 +63,7 @@ class QSupport(NamedTuple):
 def scale_value(scale: float) -> str:
     """Return the scale of Q as text, such as "20" or "1 or less, so 1 is used instead".
 
-    The scale is the largest |Q|, but at least 1. If the scale is 1, the largest |Q| may be smaller, and the text says
-    so.
-
-    :param scale: the largest |Q| of a run, or 1 (:data:`FLOOR`) if the largest |Q| is smaller
+    :param scale: the largest |Q| of a run, at least 1 (:data:`FLOOR`)
     """
     if scale == FLOOR:
         return f"{rounded(FLOOR)} or less, so {rounded(FLOOR)} is used instead"
@@ -84,9 +73,6 @@ def scale_value(scale: float) -> str:
 @once_per_run
 def actor_loss_support(data: SeriesSet) -> QSupport | None:
     """Compare the actor's loss at the end of a run with the largest |Q|.
-
-    The loss at the end is the median of the last tenth of the points (at least three points). A loss far beyond the
-    largest |Q| is unsupported: no transition in the replay buffer explains it.
 
     :param data: the series of a run, or of a window of it
     :return: the comparison; None if the run logged no actor loss, or neither a Q value nor a critic loss

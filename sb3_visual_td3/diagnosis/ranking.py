@@ -14,8 +14,7 @@ MIN_CONFIDENCE = 0.3
 """A diagnosis with a lower confidence is left out."""
 
 EXPLAINS_FROM = 0.5
-"""If diagnosis A explains diagnosis B, and the confidence of A is at least this value, B is shown as a consequence of
-A."""
+"""A diagnosis explains another one only if its confidence is at least this value."""
 
 _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 
@@ -34,8 +33,6 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
 
 def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
     """Order diagnoses, and mark a diagnosis as a consequence if another diagnosis explains it.
-
-    The explaining diagnosis needs a confidence of at least :data:`EXPLAINS_FROM`.
 
     :param diagnoses: the diagnoses of the rules, in any order
     :return: the diagnoses with a confidence of at least :data:`MIN_CONFIDENCE`; the one to fix first comes first

@@ -1,17 +1,12 @@
 """Answer "is it learning?" from the curve of returns that a run logged.
 
-:func:`judge_curve` judges the shape of one curve. :func:`judge_learning` combines the curves of one run.
-
 A curve is measured in units of its own noise, so the scale of the rewards does not matter. A curve counts as learning
 only if it rises above two kinds of noise.
 
-- *The spread of single episodes* says whether a change matters. The gain is divided by the standard deviation of the
-  returns of single episodes (Cohen's d). A curve of means over many episodes looks smooth, and any drift would stand
-  out from its noise. The effect of the averaging is therefore undone first, see :func:`episode_spread`.
-- *The wander of the curve* says whether a change is more than chance. Returns are correlated in time: the policy
-  drifts, and a moving mean repeats its episodes. Tests that assume independent points (a t-test, Mann-Kendall on all
-  points) report such a drift as significant. The wander is measured between medians of blocks instead, see
-  :func:`block_wander`.
+- *The spread of single episodes* says whether a change matters. The gain is divided by this spread (Cohen's d), see
+  :func:`episode_spread`.
+- *The wander of the curve* says whether a change is more than chance, see :func:`block_wander`. Returns are correlated
+  in time, so tests that assume independent points report a drift of the policy as significant.
 """
 
 from __future__ import annotations
@@ -44,24 +39,19 @@ Answer = Literal["yes", "no", "unknown"]
 # is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
 """A gain counts as learning if it is more than chance and at least ``CLEAR_GAIN`` standard deviations of the returns of
-single episodes. In a curve of fewer than ten points, the gain must be at least ``SURE_GAIN`` standard deviations."""
+single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard deviations."""
 LONE_GAIN = 5.0
-"""Decides where a curve of ten to nineteen points starts. Its gain over the first point is measured in standard
-deviations of the returns of single episodes. If the gain lies between ``NO_GAIN`` and this value, the first point may
-be an outlier, so the start is the median of the first three points. Otherwise, the start is the first point. After a
-gain above this value, the policy may have learned before the second point."""
+"""In a curve of ten to nineteen points, the first point may be an outlier if the gain over it is between ``NO_GAIN``
+and this many standard deviations of the returns of single episodes."""
 NO_GAIN = 1.0
 """The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
-single episodes. After a larger gain, the answer is "no" only if the curve has fallen again."""
+single episodes."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
-"""A gain below ``CLEAR_GAIN`` can still count as learning. It must be at least ``LARGE_PART`` times the larger of
-|start| and |end|: for example, the return rises from 10 to 40, or from -40 to -10. It must also be at least
-``LEAST_GAIN`` standard deviations of the returns of single episodes. The comparison with |start| and |end| has a
-weakness: adding a constant to every reward changes its result."""
+"""A gain below ``CLEAR_GAIN`` can still count as learning. It must be at least ``LEAST_GAIN`` standard deviations, and
+at least ``LARGE_PART`` times the larger of |start| and |end|."""
 SMALL_PART = 1 / 3
-"""A gain below ``NO_GAIN`` counts as no learning if it is also below this fraction of the larger of |start| and |end|.
-For example, a rise from 90 to 100 is too small, and a rise from 10 to 20 is not. Adding a
-constant to every reward changes the result of this comparison, too."""
+"""A gain below ``NO_GAIN`` counts as no learning if it is also below this fraction of the larger of |start| and
+|end|."""
 WANDER, SURE_WANDER = 3.0, 4.0
 """A change between two levels counts as more than chance if it exceeds ``WANDER`` times its noise, see
 ``_Noise.stands_out``. A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""
@@ -70,37 +60,31 @@ RISE = 1.645
 at 5 %)."""
 LARGE_FALL = 0.5
 """If a curve has lost at least this fraction of its gain, and the fall is more than chance, the answer to "is it
-learning?" is "no". See ``NOTED_FALL`` for an example."""
+learning?" is "no"."""
 NOTED_FALL = 0.3
-"""If a curve has lost at least this fraction of its gain, the answer to "is it learning?" is never "yes". The gain is
-the best level of the curve minus its start. For example, a curve that rises from 0 to 100 and then falls to 70 has lost
-the fraction 0.3."""
+"""If a curve has lost at least this fraction of its gain, the answer to "is it learning?" is never "yes"."""
 
 MIN_POINTS = 5
-"""A series with fewer points is too short to judge. In many public runs of a million steps, SB3's EvalCallback logged
-only five points."""
+"""A series with fewer points is too short to judge. In many public runs, SB3's EvalCallback logged only five points."""
 MIN_POINTS_FOR_NO = 10
 MIN_EPISODES_FOR_NO = 50
 MIN_STEPS_FOR_NO = 10_000
 """A flat curve means "not learning" only if the run has at least this many environment steps, ``MIN_POINTS_FOR_NO``
-points and ``MIN_EPISODES_FOR_NO`` episodes. Otherwise the run is too short to say."""
+points and ``MIN_EPISODES_FOR_NO`` episodes."""
 N_BLOCKS = 20
-"""The largest number of blocks into which a curve is divided to measure its slow fluctuations, such as a drift of the
-policy, see ``block_wander``."""
+"""The largest number of blocks into which a curve is divided to measure its slow fluctuations, see ``block_wander``."""
 LONGEST_GAP = 0.2
-"""A part of a curve counts as missing if a gap between two points is longer than this fraction of the curve's steps.
-The curve may have changed there, so the answer to "is it learning?" is then never "yes"."""
+"""A part of a curve counts as missing if a gap between two points is longer than this fraction of the curve's steps."""
 
 WRITTEN_TOGETHER = 0.9
 """Two tags count as logged together if they share this fraction of their steps, in the range where they overlap."""
 
 SHORT_EPISODE = 3.0
 """If episodes become shorter than this many steps, a rise of the return does not show learning. Where rewards are
-negative, ending episodes early is enough to raise the return."""
+negative, ending episodes early is enough."""
 STILL_NEGATIVE = 0.5
 """A rise of a negative return does not show learning if episodes last at least twice as long, and the return keeps at
-least this fraction of its negative value. The policy may then have learned only to stand still. With 0.5, for example,
-a rise from -100 to -60 does not show learning."""
+least this fraction of its negative value. The policy may then only stand still."""
 LONG_EPISODE = 1000.0
 """Number of steps that an episode is assumed to last if no lengths are logged: the time limit of most benchmark
 tasks."""
@@ -125,21 +109,21 @@ class CurveState(Enum):
 class ReturnCurve:
     """Hold the judgement of one return curve.
 
-    :param tag: the name of the series.
-    :param state: the shape of the curve.
-    :param learning: the answer to "is it learning?" from this curve alone.
-    :param n_points: number of finite points of the series.
-    :param start: median of the first points.
-    :param late: median of the last tenth of the points.
-    :param peak: the best level: the highest median over a tenth of the points.
-    :param peak_step: the step in the middle of the points that give ``peak``; None if the curve is too short.
-    :param first_step: the step of the first point; None if the curve is too short.
-    :param last_step: the step of the last point; None if there is no point.
+    :param tag: the name of the series
+    :param state: the shape of the curve
+    :param learning: the answer to "is it learning?" from this curve alone
+    :param n_points: number of finite points
+    :param start: median of the first points
+    :param late: median of the last tenth of the points
+    :param peak: the highest median over a tenth of the points
+    :param peak_step: the step in the middle of these points; None if the curve is too short
+    :param first_step: the first step; None if the curve is too short
+    :param last_step: the last step; None without points
     :param gain: ``late - start``, in standard deviations of the returns of single episodes; NaN if the curve is too
-        short.
-    :param lost: fraction of the gain at the peak that is lost at the end, ``(peak - late) / (peak - start)``.
-    :param still_rising: whether the last third rises to the best level so far.
-    :param reasons: the deciding facts, in words.
+        short
+    :param lost: fraction of the gain that is lost, ``(peak - late) / (peak - start)``
+    :param still_rising: whether the last third rises to the best level so far
+    :param reasons: the deciding facts, in words
     """
 
     tag: str
@@ -162,10 +146,10 @@ class ReturnCurve:
 class Learning:
     """Hold the answer to "is it learning?" for one run.
 
-    :param answer: the answer from all curves together.
-    :param curve: the curve that represents the run; None if no return is logged.
-    :param curves: all curves that were judged, evaluation first.
-    :param reasons: the deciding facts, in words.
+    :param answer: the answer from all curves together
+    :param curve: the curve that represents the run; None if no return is logged
+    :param curves: the judged curves, evaluation first
+    :param reasons: the deciding facts, in words
     """
 
     answer: Answer
@@ -180,18 +164,15 @@ class Learning:
 def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between: float | None = None) -> float:
     """Estimate the standard deviation of the returns of single episodes from differences of neighbouring points.
 
-    Neighbouring points come from almost the same policy, so their difference contains the noise and hardly any of the
-    trend. For normal noise, the 68 % quantile of the absolute difference is sqrt(2) times the standard deviation of the
-    noise. Single outliers change a standard deviation, but not this quantile. The quantile is above 0 even if half of
-    the differences are 0.
+    For normal noise, the 68 % quantile of the absolute differences is sqrt(2) times the standard deviation of the
+    noise.
 
-    If each point is a moving mean over ``W`` episodes, and ``k`` of them are new at each point, the difference of two
-    neighbouring points has the variance ``2 k sigma^2 / W^2``. If all episodes are new (``k >= W``), the variance is
-    ``2 sigma^2 / W``.
+    If each point is a moving mean over ``W`` episodes, of which ``k`` are new, such a difference has the variance
+    ``2 k sigma^2 / W^2``.
 
-    :param values: the values of the curve, ``(n,)``, finite, with ``n >= 2``.
-    :param averaged_over: number of episodes that one point averages, ``W``.
-    :param episodes_between: number of new episodes from one point to the next, ``k``; None stands for ``W``.
+    :param values: the values of the curve, ``(n,)``, finite, with ``n >= 2``
+    :param averaged_over: number of episodes that one point averages, ``W``
+    :param episodes_between: number of new episodes at each point, ``k``; None stands for ``W``
     """
     steps = np.abs(np.diff(values))
     of_points = float(np.quantile(steps, 0.6827)) / math.sqrt(2.0)
@@ -204,12 +185,10 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
 def block_wander(values: FloatArray) -> float:
     """Estimate how much slow fluctuations move the medians of consecutive parts of a curve, called blocks.
 
-    Second differences of the block medians cancel a steady trend, and the median over the blocks cancels single jumps.
-    Slow fluctuations, such as a drift of the policy, are not cancelled. They move whole blocks up or down and thus
-    raise the result.
+    Second differences of these medians cancel a steady trend, and the median over the blocks cancels single jumps.
 
-    :param values: the values of the curve, ``(n,)``, finite, with ``n >= 5``.
-    :return: standard deviation of the median of a block.
+    :param values: the values of the curve, ``(n,)``, finite, with ``n >= 5``
+    :return: standard deviation of the median of a block
     """
     n_blocks = min(N_BLOCKS, max(values.size // 2, MIN_POINTS))
     levels = block_medians(values, n_blocks)
@@ -220,13 +199,8 @@ def block_wander(values: FloatArray) -> float:
 def is_still_rising(values: FloatArray, error: float = 0.0) -> bool:
     """Return whether the last third of a curve rises to the best level so far.
 
-    The test is Mann-Kendall on up to ten block medians, one-sided at 5 %. In addition, the level of the last tenth must
-    not be below any earlier one, because a curve that only regains an earlier level has not learned anything new.
-
-    Mann-Kendall assumes independent blocks. Points of a moving mean share most of their episodes, so 14 % of flat
-    curves would appear to rise by chance. The rise must therefore also exceed ``RISE`` times its standard error. The
-    rise is the difference between two medians: over the last points of the curve, and over the first points of its last
-    third. Each median is over a tenth of the whole curve.
+    The test is Mann-Kendall on block medians, one-sided at 5 %. The points of a moving mean are not independent, so the
+    rise must also exceed ``RISE`` times its standard error.
 
     :param values: ``(n,)`` values of the curve, finite
     :param error: standard error of the rise; with 0, any positive rise is enough
@@ -262,12 +236,11 @@ def judge_curve(
 ) -> ReturnCurve:
     """Judge the shape of one return curve against its own noise.
 
-    :param series: returns by step, in any scale; points that are not finite are left out.
-    :param averaged_over: number of episodes that one point averages.
-    :param lengths: episode lengths in environment steps, from which the number of episodes between two points follows.
-    :param on_steps: True if the x-axis counts environment steps, False if it counts episodes.
-    :param is_complete: whether the series covers the run from start to end. For a partial series, the result's
-        ``learning`` is never ``"yes"``: a rise then gives ``"unknown"``.
+    :param series: returns by step, in any scale; points that are not finite are left out
+    :param averaged_over: number of episodes that one point averages
+    :param lengths: episode lengths in environment steps; None if they are not known
+    :param on_steps: whether the x-axis counts environment steps; otherwise, it counts episodes
+    :param is_complete: whether the series covers the whole run; if not, ``learning`` is never ``"yes"``
     """
     finite = _without_repeats(series.finite)
     n = len(finite)
@@ -395,11 +368,9 @@ def _gain_in_words(curve: ReturnCurve) -> str:
 class _Noise(NamedTuple):
     """Hold the noise of a return curve, with which a rise or fall of the curve is compared.
 
-    :param spread: standard deviation of the returns of single episodes.
-    :param wander: standard deviation of the median of a block of successive points, see :func:`block_wander`.
-    :param error: standard error of the difference between the first and the last level (medians of the first and of the
-        last points), as if the points were independent.
-    :param n: number of points of the curve.
+    :param spread: standard deviation of the returns of single episodes
+    :param wander: standard deviation of the median of a block of points
+    :param error: standard error of a difference between two levels, for independent points
     """
 
     spread: float
@@ -410,12 +381,7 @@ class _Noise(NamedTuple):
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change between two levels of the curve is more than chance.
 
-        The change must clearly exceed two kinds of noise: the wander of the curve (see :func:`block_wander`), and the
-        standard error of the two levels. With fewer than ten points the wander cannot be measured, and only the error
-        counts.
-
-        :param change: size of the change, positive
-        :param times: the change must be more than this many times as large as the noise
+        With fewer than ten points, the wander cannot be measured, and only the error counts.
         """
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
@@ -423,9 +389,8 @@ class _Noise(NamedTuple):
     def is_learning(self, start: float, level: float) -> bool:
         """Return whether the rise from the start to a level shows learning: it must be large, and not chance.
 
-        A rise is large if it is at least twice the spread of single episodes (``CLEAR_GAIN``). Some returns vary widely
-        by nature, for example if a crash can end any episode. In such tasks a smaller rise also counts, if it is large
-        relative to the levels (:meth:`is_large_rise`) and exceeds chance by a larger margin (``SURE_WANDER``).
+        A rise below ``CLEAR_GAIN`` counts if it is large relative to the levels, because some returns vary widely by
+        nature.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -435,27 +400,12 @@ class _Noise(NamedTuple):
         return self.is_large_rise(start, level, SURE_WANDER)
 
     def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
-        """Return whether the rise from ``start`` to ``level`` is more than chance and large relative to the levels.
-
-        A rise is large if it is at least three quarters of the larger of |start| and |level| (``LARGE_PART``).
-
-        :param start: level at the start of the curve
-        :param level: a later level of the curve
-        :param times: the rise must be more than this many times as large as the noise
-        """
+        """Return whether the rise from ``start`` to ``level`` is more than chance and large relative to the levels."""
         gain = level - start
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
     def is_no_gain(self, start: float, level: float) -> bool:
-        """Return whether the rise from ``start`` to ``level`` is too small to show that anything was learned.
-
-        A rise below the spread of single episodes (``NO_GAIN``) is too small in two cases:
-
-        - It is below a third of the larger of |start| and |level| (``SMALL_PART``).
-        - It is no more than chance.
-
-        Every decline is too small. A rise of at least the spread never is.
-        """
+        """Return whether the rise from ``start`` to ``level`` is too small to show that anything was learned."""
         gain = level - start
         if gain >= NO_GAIN * self.spread:
             return False
@@ -466,8 +416,7 @@ class _Noise(NamedTuple):
 def _n_first(n: int) -> int:
     """Return the number of points that give the starting level of a curve of ``n`` points.
 
-    This is 1 point for ``n < 20``, 2 points for ``n < 40``, 3 points for ``n < 80``, and a twentieth of the points for
-    longer curves. The number is small, because the level would otherwise already contain the rise of a fast learner.
+    The number is small, because the level would otherwise already contain the rise of a fast learner.
     """
     at_least = 1 + int(n >= 20) + int(n >= 40)
     return max(at_least, n // 20)
@@ -476,16 +425,8 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
-    - A curve of fewer than ten points starts at its first point.
-    - A curve of ten to nineteen points usually starts at its first point. There is one exception: if the rise from the
-      first point to ``late`` lies between ``NO_GAIN * spread`` and ``LONE_GAIN * spread``, the first point may be an
-      outlier. The curve then starts at the median of its first three points.
-    - A curve of twenty or more points starts at the median of its first points, see :func:`_n_first`.
-
-    :param values: the values of the curve
-    :param late: the level at the end of the curve
-    :param spread: standard deviation of the returns of single episodes
-    :return: the level, and the number of points
+    The level is the median of the first points, see :func:`_n_first`. If a single first point may be an outlier (see
+    ``LONE_GAIN``), it is the median of three points.
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
@@ -507,19 +448,13 @@ def _peak(steps: FloatArray, values: FloatArray, window: int) -> tuple[float, in
 def _last_beat_first_half(values: FloatArray) -> bool:
     """Return whether the last two points both exceed every point of the first half.
 
-    The test is meant for five to nine points, which are too few to estimate noise. One in six curves of five points
-    passes it by pure chance, so the caller also requires a gain of at least ``SURE_GAIN``.
+    One in six curves of five points passes this test by pure chance, so the caller also requires a large gain.
     """
     return bool(values[-2:].min() > values[: values.size // 2].max())
 
 
 def _has_hole(series: Series) -> bool:
-    """Return whether a part of the curve is missing.
-
-    A part is missing if one gap between two points is longer than a fifth of the curve, and more than five times as
-    long as the median gap. With fewer than ten points, such gaps are normal, so only a gap of more than half of the
-    curve counts.
-    """
+    """Return whether a part of the curve is missing."""
     pauses = np.diff(series.offsets)
     longest, span = float(pauses.max()), float(pauses.sum())
     if len(series) < MIN_POINTS_FOR_NO:
@@ -538,10 +473,9 @@ def _without_repeats(series: Series) -> Series:
 class _Experience(NamedTuple):
     """Hold the number of episodes and environment steps behind a curve.
 
-    :param episodes_between: number of episodes between two points; None if it is not known.
-    :param n_episodes: number of episodes of the run; infinite if it is not known, so that it passes every minimum.
-    :param n_steps: number of environment steps of the run; infinite if it is not known, so that it passes every
-        minimum.
+    :param episodes_between: number of episodes between two points; None if it is not known
+    :param n_episodes: number of episodes of the run; infinite if it is not known, so that it passes every minimum
+    :param n_steps: number of environment steps; likewise
     """
 
     episodes_between: float | None
@@ -549,37 +483,19 @@ class _Experience(NamedTuple):
     n_steps: float
 
     def new_episodes(self, averaged_over: int) -> float:
-        """Return how many of the episodes in a point's mean are not in the previous point's mean.
-
-        In a moving mean, most episodes are also in the previous point.
-        """
+        """Return how many of the episodes in a point's mean are not in the previous point's mean."""
         between = averaged_over if self.episodes_between is None else self.episodes_between
         return min(max(between, 1.0), averaged_over)
 
     def episodes_in(self, n_points: int, averaged_over: int) -> float:
-        """Return the number of different episodes behind several consecutive points of a moving mean.
-
-        Neighbouring points share episodes, and every episode counts once. For example, two means over 100 episodes
-        contain 110 different episodes if 10 episodes are new in the second mean.
-
-        :param n_points: number of points
-        :param averaged_over: number of episodes in each point's mean
-        """
+        """Return the number of different episodes behind several consecutive points of a moving mean."""
         return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
 
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
         """Return the standard error of a curve's rise over its last third, in units of the spread of single episodes.
 
-        The rise is the difference of two levels, each the median of ``window`` points. Both levels may contain the same
-        episodes, because each point averages many episodes. The noise of a common episode is the same in both levels,
-        so it does not change their difference.
-
-        For means over ``D`` episodes, of which ``m`` are not common, the difference has the variance ``2 m / D^2``. For
-        medians, the variance is pi / 2 times as large.
-
-        :param n_points: number of points of the curve
-        :param window: number of points of each level
-        :param averaged_over: number of episodes in each point's mean
+        The difference of two means over ``D`` episodes, of which ``m`` are not common, has the variance ``2 m / D^2``.
+        For medians, the variance is pi / 2 times as large.
         """
         in_level = self.episodes_in(window, averaged_over)
         points_between = max(n_points // 3 - window, 1)
@@ -589,8 +505,7 @@ class _Experience(NamedTuple):
     def is_enough_for_no(self, n_points: int, averaged_over: int) -> bool:
         """Return whether the run is long enough to conclude from a flat curve that the policy does not learn.
 
-        If each point is a mean over the last episodes, the run must have twice as many episodes as one mean, so that
-        the first and the last point share no episode.
+        In a moving mean, the first and the last point must not share an episode.
         """
         n_episodes = MIN_EPISODES_FOR_NO
         if self.new_episodes(averaged_over) < averaged_over:
@@ -620,9 +535,8 @@ def _experience(series: Series, averaged_over: int, lengths: Series | None, *, o
 def judge_learning(data: SeriesSet) -> Learning:
     """Answer "is it learning?" for one run.
 
-    The best evaluation curve and the best training curve are judged. The answer is yes if one curve gives yes, and the
-    other gives yes or unknown. If one gives yes and the other gives no, the answer is unknown. A collapsed curve or
-    suspicious episode lengths can also turn a yes into unknown.
+    The best evaluation curve and the best training curve are judged. If one gives "yes" and the other "no", the answer
+    is "unknown". A collapsed curve or suspicious episode lengths can also turn a "yes" into "unknown".
     """
     names = data.names()
     length_tag = find_lengths(names)
@@ -669,16 +583,13 @@ def judge_learning(data: SeriesSet) -> Learning:
 def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
     """Undo the moving mean of returns in a run that has not filled SB3's window of 100 episodes yet.
 
-    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides the returns of the last ones. For
-    example, if a policy has learned by episode 50 of 75, the curve of this mean has only begun to rise at episode 75.
-    The mean length is over the same episodes, so the step divided by the mean length is the number of episodes so far.
-    With one environment that logs at the end of episodes, this is a whole number at every point. The mean return of the
-    episodes since the previous point then follows exactly.
+    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides the returns of the last ones. It
+    can be undone if one environment logs at the end of episodes.
 
     :param series: mean returns, such as ``rollout/ep_rew_mean``
     :param lengths: mean episode lengths over the same episodes, such as ``rollout/ep_len_mean``
-    :return: a series with the mean return of only the new episodes at each point, and the median number of these
-        episodes. If the moving mean cannot be undone: the given series, and 100
+    :return: the mean returns of only the new episodes at each point, and the median number of these episodes; if the
+        mean cannot be undone, the given series and 100
     """
     means, mean_lengths = aligned(series, lengths)
     if len(means) < MIN_POINTS or len(means) < len(series.finite) or not (mean_lengths.values > 0.0).all():
@@ -694,10 +605,7 @@ def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
 
 
 def _to_judge(found: Sequence[ReturnTag], data: SeriesSet) -> list[ReturnTag]:
-    """Choose an evaluation tag and a training tag: of each kind, the tag with the smallest rank.
-
-    A smaller ``ReturnTag.rank`` is better evidence. Of tags with the same rank, the one with the most points is chosen.
-    """
+    """Choose an evaluation tag and a training tag: of each kind, the tag with the smallest rank."""
     chosen = []
     for source in ("evaluation", "training"):
         of_source = [tag for tag in found if tag.source == source]
@@ -728,8 +636,7 @@ def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
 def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
     """Return whether a flat curve begins after most of the learning that another curve shows.
 
-    A fast learner has learned much before its first evaluation. The evaluation curve is then flat, although the
-    training return rose. A flat curve begins too late if it starts above the middle of the other curve's rise.
+    A fast learner, for example, has learned much before its first evaluation.
     """
     if flat.state is not CurveState.FLAT or other.state is not CurveState.UNCLEAR:
         return False
@@ -741,10 +648,8 @@ def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
 def counts_episodes(tag: ReturnTag, series: Series) -> bool:
     """Return whether the x-axis of a return counts episodes instead of environment steps.
 
-    The x-axes of standard tags are known. For other tags, the intervals between points decide. Training episodes end at
-    irregular environment steps, so points at regular and narrow intervals mean that the x-axis counts episodes. The
-    intervals are regular if at least 40 % of them equal the smallest one, because some points may be missing. They are
-    narrow up to ``EPISODE_AXIS_SPACING``.
+    A training return without a standard name counts episodes if its points are at regular intervals of at most
+    ``EPISODE_AXIS_SPACING``. Episodes end at irregular environment steps.
     """
     if is_standard(tag.name):
         return _by_episode(tag.name)
@@ -767,11 +672,7 @@ def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
 def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None, int | None]:
     """Return the first and the last step at which episode lengths were logged.
 
-    The caller compares these steps with the steps of the returns. If the lengths begin earlier or end later, a part of
-    the returns is missing. Both series must have been logged together, at the same steps: only then is it certain that
-    their x-axes count the same quantity.
-
-    :return: the first and the last step; None for both if the lengths were not logged together with the returns
+    Both are None if the lengths were not logged together with the returns.
     """
     if lengths is None or len(series) == 0 or len(lengths) == 0:
         return None, None
@@ -791,10 +692,7 @@ def _by_episode(name: str) -> bool:
 
 
 def _covers(series: Series, begin: int | None, end: int | None) -> bool:
-    """Return whether a series reaches from the start to the end of its run; True if the start or the end is not known.
-
-    At each end the series may miss a fifth of the run or, if that is longer, its own longest pause between two points.
-    """
+    """Return whether a series reaches from the start to the end of its run; True if one of them is not known."""
     if begin is None or end is None or len(series) == 0:
         return True
     longest = float(np.diff(series.offsets).max(initial=0.0))
@@ -813,11 +711,7 @@ def _ends_at_once(lengths: Series) -> bool:
 
 
 def _merely_lasts(curve: ReturnCurve, lengths: Series) -> bool:
-    """Return whether the return may have risen only because episodes last longer, as for a robot that stands still.
-
-    Such a policy avoids the penalty for falling, but earns nothing. Its return stays negative: the magnitude of the
-    return has not even halved, while the length of the episodes has at least doubled.
-    """
+    """Return whether the return may have risen only because episodes last longer, as for a robot that stands still."""
     finite = lengths.finite
     if len(finite) < MIN_POINTS or not curve.start < 0.0 or curve.late > STILL_NEGATIVE * curve.start:
         return False

@@ -1,7 +1,6 @@
 """Recognise the kind of algorithm behind a run by the tags that it logged, because not every check fits every kind.
 
-A PPO run, for example, has no Q values to log. A criterion that cannot apply to a kind of run is "not applicable", not
-"unknown". Only names are read, never values, so the result does not depend on the success of the run.
+Only names are read, never values.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ class Family(Enum):
 class RunKind(NamedTuple):
     """Describe the kind of algorithm behind a run.
 
-    :param family: family of the algorithm, such as off-policy.
-    :param algorithms: the algorithms to which the tags point, in words; empty if the family is unknown.
-    :param evidence: the tags that show the family.
-    :param has_entropy_bonus: whether Q values contain a bonus for entropy, as in SAC.
+    :param family: family of the algorithm, such as off-policy
+    :param algorithms: the algorithms to which the tags point, in words; empty if the family is unknown
+    :param evidence: the tags that show the family
+    :param has_entropy_bonus: whether Q values contain a bonus for entropy, as in SAC
     """
 
     family: Family
@@ -67,7 +66,7 @@ _MARKS: Sequence[_Mark] = [
 def recognise(names: Iterable[str]) -> RunKind:
     """Return the kind of algorithm that made a run.
 
-    :param names: tags of the run, as they were logged by SB3, sb3-contrib, CleanRL, this package or any other code.
+    :param names: tags of the run, as any code logged them
     """
     return _recognised(tuple(names))
 
@@ -88,8 +87,6 @@ def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no name identifies it.
 
     An actor loss and a critic loss alone do not decide, because libraries other than SB3 log both for A2C and PPO, too.
-    A run counts as A2C or PPO if it has an actor loss and a "value" loss, and in addition either logs an entropy or has
-    no critic loss. Without these signs, SB3's ``train/actor_loss`` and ``train/critic_loss`` mean TD3 or DDPG.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

@@ -1,8 +1,4 @@
-"""Define series: the values of one logged tag over steps. Series are the only input of criteria and rules.
-
-Event files, the latest updates of a run in progress, and the data of tests are all converted to series, so a rule
-judges them in the same way.
-"""
+"""Define series: the values of one logged tag over steps. Series are the only input of criteria and rules."""
 
 from __future__ import annotations
 
@@ -31,7 +27,7 @@ class Series:
     """Hold the points of one tag, sorted by step.
 
     :param name: the tag
-    :param steps: ``(n,) int64``, in any order; the points are sorted here. Points that share a step keep their order
+    :param steps: ``(n,) int64``, in any order; points that share a step keep their order
     :param values: ``(n,) float64``; NaN and infinities are kept
     :raises ValueError: if steps and values differ in length or are not one-dimensional
     """
@@ -60,7 +56,7 @@ class Series:
         object.__setattr__(self, "values", values)
 
     def _part(self, chosen: BoolArray | slice) -> Series:
-        """Return some of the points, without checking or sorting them again: a part of sorted points is sorted."""
+        """Return some of the points, without checking or sorting them again."""
         part = object.__new__(Series)
         object.__setattr__(part, "name", self.name)
         part._hold(self.steps[chosen], self.values[chosen])
@@ -87,8 +83,7 @@ class Series:
     def offsets(self) -> FloatArray:
         """Return the distance of each step from the first step, ``(n,) float64``.
 
-        Doubles are exact for integers up to 2^53 only. Subtracting the steps as unsigned integers first keeps small
-        differences between large steps exact.
+        Small differences between steps above 2^53 stay exact.
         """
         begin = self.steps[:1].astype(np.uint64)
         return (self.steps.astype(np.uint64) - begin).astype(np.float64)
@@ -96,7 +91,7 @@ class Series:
     def tail(self, fraction: float) -> Series:
         """Return the points in the last part of the steps that the series spans.
 
-        :param fraction: fraction of the span, in [0, 1]; the span counts, not the number of points
+        :param fraction: fraction of the span of steps, not of the number of points, in [0, 1]
         """
         if len(self) == 0:
             return self
@@ -107,7 +102,6 @@ class Series:
         """Return whether the points end long before a step.
 
         "Long" is more than a twentieth of that step, and also more than twice the longest pause between two points.
-        So a tag with long pauses counts as ended only after an even longer pause.
 
         :param step: usually the last step of the run
         """
@@ -156,8 +150,7 @@ class SeriesSet:
     """Hold the series of one run, or of a window of it.
 
     :param series: tag to series; a tag without a point counts as not logged
-    :param known_flags: values of tags that are 0 or 1, from other files such as run.json; used only for tags that the
-        run did not log
+    :param known_flags: 0/1 tags from other files such as run.json; used only for tags that the run did not log
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
@@ -183,9 +176,6 @@ class SeriesSet:
     def flag(self, name: str) -> bool | None:
         """Return whether a 0/1 tag is 1; None if its value changes, or if it is not known.
 
-        A flag makes some criteria inapplicable. If the encoder is shared, for example, the criteria about a second
-        encoder do not apply. A flag that changes during the run contradicts itself, so it is ignored.
-
         :param name: a tag whose values are 0 and 1
         """
         values = self[name].finite.values
@@ -203,9 +193,8 @@ class SeriesSet:
     def length_from(self, names: Iterable[str]) -> int | None:
         """Return the length of the run in environment steps, as the given tags show it.
 
-        The length is the largest step of the known tags whose x-axis counts environment steps, or the sum of the
-        episode lengths if that is larger. Tags that are not in the table of ``common/tags.py`` count only if no known
-        tag was logged, because their x-axis is unknown.
+        The length is the largest step of the tags on environment steps, or the sum of the episode lengths if that is
+        larger. Tags with an unknown x-axis count only if there is nothing else.
 
         :param names: the tags to read
         :return: the length in environment steps; None if none of these tags shows it
@@ -226,9 +215,6 @@ class SeriesSet:
 
 def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet], Result]:
     """Decorate a function that takes the series of a run, so that its result is computed only once for each run.
-
-    A dozen rules and criteria need the same results for a run. The results are stored with the series, so they are
-    freed together with them.
 
     :param function: a function of the series alone; callers must not modify its result
     """
@@ -254,7 +240,7 @@ def aligned(first: Series, second: Series) -> tuple[Series, Series]:
 
     :param first: any series
     :param second: any other series
-    :return: two series with the same steps; both are empty if there is no common step
+    :return: two series with the same steps; both are empty without a common step
     """
     a, b = _last_per_step(first.finite), _last_per_step(second.finite)
     _, in_a, in_b = np.intersect1d(a.steps, b.steps, assume_unique=True, return_indices=True)
@@ -274,8 +260,7 @@ def _last_per_step(series: Series) -> Series:
 def ended_not_finite(data: SeriesSet) -> int | None:
     """Return the step at which ExplosionAlertCallback ended the training because of a NaN or infinity.
 
-    The callback ends the training before the value reaches a logged mean, so all other tags end with finite values.
-    After a rollback the alert is 0 again, and the training continues from healthy weights.
+    All other tags then end with finite values.
 
     :return: an environment step; None if the alert was not active at the end
     """

@@ -1,7 +1,6 @@
 """Find the tags that hold returns, lengths, losses and Q values, by the words in their names.
 
-SB3, CleanRL and training code of your own use different names for the same quantity. Names are compared word by word;
-case, separators and folders do not matter.
+SB3, CleanRL and training code of your own use different names for the same quantity.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 ROLLOUT_WINDOW = 100
-"""A logged mean of training returns is assumed to be the mean over this many episodes. SB3 averages
-``rollout/ep_rew_mean`` over the last 100 episodes (``stats_window_size``)."""
+"""A logged mean of training returns is assumed to be the mean over this many episodes, as in SB3
+(``stats_window_size``)."""
 EVALUATION_EPISODES = 5
-"""A logged mean of evaluation returns is assumed to be the mean over this many episodes. SB3's EvalCallback plays five
-episodes by default. Event files do not contain the number."""
+"""A logged mean of evaluation returns is assumed to be the mean over this many episodes, the default of SB3's
+EvalCallback."""
 
 EPISODE_WORDS = frozenset(
     ["episode", "episodes", "episodic", "ep", "eps", "epi", "epoch", "rollout", "traj", "trajectory"]
@@ -29,8 +28,7 @@ EVALUATION_WORDS = frozenset(["eval", "evaluation", "evaluate", "test", "testing
 def words_of(name: str) -> tuple[str, ...]:
     """Split a tag into lower-case words: at slashes, underscores, spaces, and where case changes.
 
-    ``Episode/Reward`` gives ``("episode", "reward")``, ``charts/episodicReturn`` gives
-    ``("charts", "episodic", "return")``.
+    ``charts/episodicReturn`` gives ``("charts", "episodic", "return")``.
     """
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return tuple(word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word)
@@ -42,11 +40,10 @@ def words_of(name: str) -> tuple[str, ...]:
 class ReturnTag(NamedTuple):
     """Describe a tag that holds returns.
 
-    :param name: the logged name.
-    :param source: "evaluation" if the policy acts without exploration, otherwise "training".
-    :param rank: quality of the evidence; smaller is better.
-    :param averaged_over: assumed number of episodes in the mean of one point: SB3's default if the name says that the
-        points are means, otherwise 1.
+    :param name: the logged name
+    :param source: "evaluation" if the policy acts without exploration, otherwise "training"
+    :param rank: quality of the evidence; smaller is better
+    :param averaged_over: assumed number of episodes in the mean of one point
     """
 
     name: str
@@ -83,9 +80,8 @@ _OTHER_FOLDERS = {
 def return_tag(name: str) -> ReturnTag | None:
     """Interpret a tag's name; return None if it does not name the return of an episode.
 
-    Case, separators and folders do not matter: ``Episode/Reward``, ``charts/episodic_return``, ``ep_r`` and
-    ``avg_reward`` are returns. Every word after the last slash has to be known. Therefore ``reward_step``,
-    ``reward_normalized``, ``train/reward_max`` and the terms of a reward, such as ``Reward/speed``, are not returns.
+    ``Episode/Reward``, ``charts/episodic_return`` and ``avg_reward`` are returns. Every word after the last slash has
+    to be known, so ``reward_step`` and terms such as ``Reward/speed`` are not.
     """
     folder, _, leaf = name.rpartition("/")
     words = words_of(leaf)
@@ -175,13 +171,10 @@ def _is_loss_of(name: str, networks: Iterable[str]) -> bool:
 # ---- Names that SB3 writes
 
 STANDARD_PREFIXES = ("rollout/", "train/", "eval/", "time/")
-"""The tags that SB3 logs begin with these names. Their x-axis counts environment steps. Tags of this package begin with
-the same names, and a few of them count episodes (see ``common/tags.py``)."""
+"""The tags that SB3 logs begin with these names. Their x-axis counts environment steps, except for a few tags of this
+package (see ``common/tags.py``)."""
 
 
 def is_standard(name: str) -> bool:
-    """Return whether a tag has a name that SB3 or CleanRL uses, so that its x-axis is known.
-
-    SB3 and CleanRL log these tags by environment step. ``common/tags.py`` lists the exceptions, which count episodes.
-    """
+    """Return whether a tag has a name that SB3 or CleanRL uses, so that its x-axis is known."""
     return name.startswith(STANDARD_PREFIXES) or name in {"charts/episodic_return", "charts/episodic_length"}

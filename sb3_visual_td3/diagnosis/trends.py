@@ -1,7 +1,6 @@
 """Measure robust trends of a series: slopes, growth and levels that single outliers do not change.
 
-Training curves are noisy and have spikes. A median tolerates outliers in up to half of the points, and a Theil-Sen
-slope tolerates outliers in up to 29 % of the points. A least-squares fit follows even a single outlier.
+A median tolerates outliers in up to half of the points, a Theil-Sen slope in up to 29 %.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, Series, StepArray
 
 MAX_POINTS_FOR_SLOPE = 128
-"""A series with more points is reduced to the medians of this many bins before its pairwise slopes are computed."""
+"""A longer series is reduced to the medians of this many bins before its pairwise slopes are computed."""
 
 SMALLEST = 5e-324
-"""The smallest positive double. ``growth_factor`` raises a 0 to at least this value, because 0 has no logarithm."""
+"""The smallest positive double."""
 
 
 def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
@@ -42,11 +41,9 @@ def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
 
 
 def growth_factor(series: Series) -> float:
-    """Return the factor by which the magnitude grows over the span of the series, from a robust slope of log|x|.
+    """Return the factor by which the magnitude grows over the series, from a robust slope of log|x|.
 
-    Zeros are raised to a millionth of the largest magnitude, because 0 has no logarithm.
-
-    :param series: series with values of any sign; non-finite values are left out
+    :param series: values of any sign; non-finite values are left out
     :return: above 1 for growth; NaN with fewer than two distinct steps, or if every value is 0
     """
     finite = series.finite
@@ -61,10 +58,10 @@ def growth_factor(series: Series) -> float:
 
 
 def later_half_change(series: Series) -> float:
-    """Return how much a series changes over the later half of its steps, as a robust slope times the number of steps.
+    """Return how much a series changes over the later half of its steps, as robust slope times number of steps.
 
     :param series: the points of one tag
-    :return: the change, in the unit of the values; NaN without a finite point in the later half
+    :return: the change, in the unit of the values; NaN without a finite point there
     """
     half = series.finite.tail(0.5)
     if len(half) == 0:
@@ -76,10 +73,8 @@ def later_half_change(series: Series) -> float:
 def recent(series: Series, at_least: int = 3) -> Series:
     """Return the last quarter of the points.
 
-    During training, a rule sees a window of 200 updates, and a quarter is about the last fifty updates.
-
     :param series: the points of one tag
-    :param at_least: return this many points if the series has them, even if they are more than a quarter
+    :param at_least: the fewest points to return, if the series has them
     """
     # -(-n // 4) rounds n / 4 up.
     n_points = max(at_least, -(-len(series) // 4))
@@ -89,9 +84,9 @@ def recent(series: Series, at_least: int = 3) -> Series:
 class Ends(NamedTuple):
     """Hold a quantity in the early and in the late part of a run.
 
-    :ivar early: value of the quantity in the early part
-    :ivar late: value of the quantity in the late part
-    :ivar late_begins_at: the first step of the late part, on the series' own x-axis
+    :ivar early: value in the early part
+    :ivar late: value in the late part
+    :ivar late_begins_at: first step of the late part, on the series' own x-axis
     """
 
     early: float
@@ -102,12 +97,11 @@ class Ends(NamedTuple):
 def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     """Return the median episode length of the first and the last third of the *environment steps*.
 
-    The thirds are of the steps, not of the episodes: a run whose episodes collapse consists almost entirely of short
-    episodes, and its first third of episodes is already short. If a third holds fewer than ``min_episodes``, halves are
-    compared instead.
+    The thirds are of the steps, because a collapsing run has short episodes already in its first third of episodes.
+    Halves replace thirds with too few episodes.
 
-    :param lengths: one point per episode; the values are environment steps
-    :param min_episodes: the fewest episodes that a third must hold
+    :param lengths: length of each episode in environment steps
+    :param min_episodes: fewest episodes in a third
     :return: both medians; None if a half holds fewer than two episodes
     """
     finite = lengths.finite
@@ -131,10 +125,10 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
 def onset(series: Series, mask: BoolArray) -> int | None:
     """Return the step from which a condition holds.
 
-    If the condition holds at the end of the series, this is the step since which it has held without interruption.
-    Otherwise this is the first step at which it holds.
+    If the condition holds at the end, it has held since this step without interruption. Otherwise this is the first
+    step at which it holds.
 
-    :param series: the points that the condition was evaluated on
+    :param series: points that the condition was evaluated on
     :param mask: ``(n,) bool``, whether the condition holds at each point
     :return: the step; None if the condition never holds
     """
@@ -151,9 +145,9 @@ def onset(series: Series, mask: BoolArray) -> int | None:
 def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
     """Return the medians of consecutive blocks of equal length; the first blocks may be one value longer.
 
-    :param values: the values, ``(n,)``, with ``n >= n_blocks``
+    :param values: ``(n,)``, with ``n >= n_blocks``
     :param n_blocks: number of blocks
-    :return: the medians, ``(n_blocks,)``
+    :return: ``(n_blocks,)``
     """
     # Blocks of the same length become the rows of a table, and one call handles all rows. A call for each block takes a
     # hundred times as long.
@@ -167,11 +161,9 @@ def block_medians(values: FloatArray, n_blocks: int) -> FloatArray:
 def moving_medians(values: FloatArray, window: int) -> tuple[StepArray, FloatArray]:
     """Return the medians of windows that move by a quarter of their width; the last window ends at the last value.
 
-    A window of a tenth of the values gives no more than about forty medians, however many values there are.
-
-    :param values: ``(n,)`` values, in the order of their steps
-    :param window: number of values in a window; if there are fewer values, a single window holds all of them
-    :return: the index at which each window begins, and the medians
+    :param values: ``(n,)``, in the order of their steps
+    :param window: number of values in a window; more than ``n`` means a single window
+    :return: index at which each window begins, and the medians
     """
     window = min(window, values.size)
     last = values.size - window

@@ -28,16 +28,16 @@ EARLY_STEPS = 2_000
 """A run with fewer environment steps is too short for a verdict, unless a value is not finite."""
 EARLY_UPDATES = 500
 """An off-policy run of fewer than 10,000 environment steps is too short for a verdict if it made fewer updates than
-this. A longer run is judged even with fewer updates, because its settings must then be wrong."""
+this."""
 
 
 class Answers(NamedTuple):
     """Hold the answers to both questions about a run.
 
-    :param kind: the kind of algorithm, which decides which checks apply.
-    :param stability: the answer to "is it stable?", with its signs.
-    :param learning: the answer to "is it learning?", with the curves behind it.
-    :param comparison: the evaluations compared with untrained policies; None if no untrained policy was evaluated.
+    :param kind: kind of algorithm
+    :param stability: answer to "is it stable?"
+    :param learning: answer to "is it learning?"
+    :param comparison: evaluations compared with untrained policies; None without an untrained policy
     """
 
     kind: RunKind
@@ -55,7 +55,7 @@ class Answers(NamedTuple):
 def ask(data: SeriesSet) -> Answers:
     """Answer "is it stable?" and "is it learning?" for one run.
 
-    :param data: everything that the run logged, including tags that this package does not know.
+    :param data: everything that the run logged
     """
     kind = recognise(data.names())
     comparison = compare_with_baselines(data)
@@ -74,10 +74,7 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
 
 @once_per_run
 def environment_steps(data: SeriesSet) -> int | None:
-    """Return the last step of the tags whose x-axis is known to count environment steps; None if there is no such tag.
-
-    The x-axis of other tags may count episodes or updates.
-    """
+    """Return the last step of the tags whose x-axis counts environment steps; None if there is no such tag."""
     known = [name for name in data.names() if is_on_steps(name) or name.startswith(STANDARD_PREFIXES)]
     by_episode = {name for name, tag in TAGS.items() if tag.x_axis == "episode"}
     return max((int(data[name].steps[-1]) for name in known if name not in by_episode), default=None)
@@ -85,7 +82,7 @@ def environment_steps(data: SeriesSet) -> int | None:
 
 @once_per_run
 def too_early(data: SeriesSet) -> str | None:
-    """Return why it is too early for a verdict, in words; None if the run is long enough or its length is unknown.
+    """Return why it is too early for a verdict; None if the run is long enough or its length is unknown.
 
     :param data: the series of the run
     """
@@ -133,12 +130,7 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
 def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
     """Return the curve that represents the run in the report, in agreement with the combined answer.
 
-    If the run logged returns, this is usually their curve. A curve is made from the comparison with untrained policies
-    in two cases: if no return was logged, or if only the comparison shows that the run has learned or collapsed.
-
-    :param curve: the judged curve of the returns; None if the run logged no return
-    :param comparison: the comparison of the run's evaluations with untrained policies
-    :param answer: the combined answer to "is it learning?"
+    Without a logged return, or if only the comparison shows learning or a collapse, this is the comparison's curve.
     """
     if comparison.has_fallen:
         if curve is not None and curve.state is CurveState.COLLAPSED:

@@ -55,16 +55,15 @@ class CriterionResult:
     """Hold one criterion with its result.
 
     :param id: id of the criterion
-    :param title: a sentence that is true if the criterion passes
-    :param status: whether the criterion passed, failed or is unknown
-    :param blocking: whether the criterion counts for the verdict on this run; see ``scale_dependent`` in criteria.yml
-    :param value: the measured value; None if nothing could be measured
-    :param threshold: the threshold for the value; None for a kind of criterion that needs none
+    :param title: sentence that is true if the criterion passes
+    :param status: result of the criterion
+    :param blocking: whether it counts for the verdict; see ``scale_dependent`` in criteria.yml
+    :param value: measured value; None if nothing could be measured
+    :param threshold: threshold for the value; None if the criterion needs none
     :param source: where the criterion comes from
-    :param detail: the measured numbers from which the status follows, in words
-    :param tags: the logged names that the criterion reads
-    :param needs_callback: the callback that would log the missing tags, if the run lacks it and the callback supports
-        the run; otherwise None
+    :param detail: the measured numbers, in words
+    :param tags: logged names that the criterion reads
+    :param needs_callback: callback that would log the missing tags; None if there is none
     """
 
     id: str
@@ -82,10 +81,10 @@ class CriterionResult:
 def decide(results: Iterable[CriterionResult]) -> Verdict:
     """Return the verdict: NO-GO if a criterion failed, INSUFFICIENT if a criterion is unknown, otherwise GO.
 
-    Only criteria that count for the verdict (``blocking``) are read.
+    Only ``blocking`` criteria are read.
 
     :param results: results of all criteria
-    :return: the verdict; INSUFFICIENT also if none of these criteria passed, because the data then do not support a GO
+    :return: the verdict; INSUFFICIENT also if none of these criteria passed
     """
     blocking = {r.status for r in results if r.blocking}
     if Status.FAIL in blocking:
@@ -102,7 +101,7 @@ ABOUT_LEARNING = frozenset(["learning", "policy_drives"])
 def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Literal["yes", "no", "unknown"]:
     """Answer one of the two questions about a run: is it learning, or is it stable?
 
-    Only criteria that count for the verdict (``blocking``) are read.
+    Only ``blocking`` criteria are read.
 
     :param results: results of all criteria
     :param about_learning: True for "is it learning?", False for "is it stable?"

@@ -1,7 +1,6 @@
 """Register the driving environments ``LiteDriving-v0``, ``LiteRoutes-v0`` and ``CarlaDriving-v0`` with gymnasium.
 
-The environments use different simulators; task and reward are the same. Importing this package is cheap: the simulators
-and OpenCV are imported only when an environment is made.
+Task and reward are the same in all of them. The simulators and OpenCV are imported only when an environment is made.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ CARLA_DRIVING_ID = "CarlaDriving-v0"
 class RegisteredLimit(int):
     """Distinguish the registered ``max_episode_steps`` from a limit that the user passes to ``gym.make``.
 
-    On a route to a goal, the route's own time limit replaces the registered limit. The user's limit stays, even if it
-    is the same number.
+    On a route to a goal, the route's own time limit replaces the registered limit, but not the user's limit.
     """
 
 

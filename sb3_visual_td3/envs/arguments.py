@@ -1,4 +1,4 @@
-"""Check the arguments of an environment. Each error message says what was given, what is expected, and what to do."""
+"""Check the arguments of an environment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
     """Check that ``value`` is an integer in a given range, and return it; NumPy integers and ``8.0`` are accepted.
 
-    :param name: name of the argument, for the error message.
-    :param value: the value to check.
-    :param minimum: the smallest value that is accepted.
-    :param maximum: the largest value that is accepted.
-    :return: the value as an int.
-    :raises ValueError: if the value is not an integer (bools and text are rejected) or is out of range.
+    :param name: name of the argument
+    :param value: the value to check
+    :param minimum: smallest accepted value
+    :param maximum: largest accepted value
+    :raises ValueError: if the value is out of range or not an integer (bools and text are rejected)
     """
     expected = f"an integer from {minimum} to {maximum}; set {name} to one of these"
     # ``to_integer`` also accepts text, because YAML values can be text. An environment's arguments come from Python,
@@ -32,13 +31,12 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
 def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
     """Check that ``value`` is a number in a given range, and return it as a float; NumPy numbers are accepted.
 
-    :param name: name of the argument, for the error message.
-    :param value: the value to check.
-    :param minimum: the smallest value that is accepted.
-    :param maximum: the largest value that is accepted.
-    :param unit: the unit of the value and of both limits, for the message.
-    :return: the value as a float.
-    :raises ValueError: if the value is not a finite number (bools and text are rejected) or is out of range.
+    :param name: name of the argument
+    :param value: the value to check
+    :param minimum: smallest accepted value
+    :param maximum: largest accepted value
+    :param unit: unit of value and limits, for the message
+    :raises ValueError: if the value is out of range or not a finite number (bools and text are rejected)
     """
     expected = f"a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
     if isinstance(value, str):
@@ -49,12 +47,12 @@ def check_quantity(name: str, value: object, minimum: float, maximum: float, uni
 def coerce_count(settings: object, field: str, minimum: int, maximum: int, name: str | None = None) -> None:
     """Check a field of a frozen dataclass and store it as an int; for use in ``__post_init__``.
 
-    :param settings: a frozen dataclass whose ``__post_init__`` is running.
-    :param field: the name of the field.
-    :param minimum: the smallest value that is accepted.
-    :param maximum: the largest value that is accepted.
-    :param name: name of the argument, for the error message; None for the name of the field.
-    :raises ValueError: if the field is not an integer or is out of range.
+    :param settings: the dataclass
+    :param field: name of the field
+    :param minimum: smallest accepted value
+    :param maximum: largest accepted value
+    :param name: name of the argument, for the message; None for the name of the field
+    :raises ValueError: if the field is not an integer or is out of range
     """
     # A frozen dataclass refuses plain assignment, also in its own __post_init__.
     object.__setattr__(settings, field, check_count(name or field, getattr(settings, field), minimum, maximum))
@@ -65,13 +63,13 @@ def coerce_quantity(
 ) -> None:
     """Check a field of a frozen dataclass and store it as a float; for use in ``__post_init__``.
 
-    :param settings: a frozen dataclass whose ``__post_init__`` is running.
-    :param field: the name of the field.
-    :param minimum: the smallest value that is accepted.
-    :param maximum: the largest value that is accepted.
-    :param unit: the unit of the value and of both limits, for the message.
-    :param name: name of the argument, for the error message; None for the name of the field.
-    :raises ValueError: if the field is not a finite number or is out of range.
+    :param settings: the dataclass
+    :param field: name of the field
+    :param minimum: smallest accepted value
+    :param maximum: largest accepted value
+    :param unit: unit of value and limits, for the message
+    :param name: name of the argument, for the message; None for the name of the field
+    :raises ValueError: if the field is not a finite number or is out of range
     """
     number = check_quantity(name or field, getattr(settings, field), minimum, maximum, unit)
     object.__setattr__(settings, field, number)
@@ -80,10 +78,9 @@ def coerce_quantity(
 def check_flag(name: str, value: object) -> bool:
     """Return ``value`` if it is True or False.
 
-    :param name: name of the argument, for the error message.
-    :param value: the value to check.
-    :return: the value as a Python bool.
-    :raises ValueError: if the value is neither True nor False.
+    :param name: name of the argument
+    :param value: the value to check
+    :raises ValueError: if the value is neither True nor False
     """
     if not is_truth_value(value):
         raise ValueError(f"{name}={value!r}: expected True or False; set {name} to one of these")
@@ -91,12 +88,12 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, choices: Sequence[str | None]) -> None:
-    """Raise a ValueError unless ``value`` is one of ``choices``.
+    """Raise an error unless ``value`` is one of ``choices``.
 
-    :param name: name of the argument, for the error message.
-    :param value: the value to check.
-    :param choices: the values that are accepted.
-    :raises ValueError: if the value is not one of the choices.
+    :param name: name of the argument
+    :param value: the value to check
+    :param choices: the accepted values
+    :raises ValueError: if the value is not one of the choices
     """
     # The type is checked first: ``value in choices`` fails for an array, whose comparison is not a single bool.
     if not (value is None or isinstance(value, str)) or value not in choices:
@@ -106,11 +103,11 @@ def check_choice(name: str, value: object, choices: Sequence[str | None]) -> Non
 def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: str | None = None) -> tuple[str, ...]:
     """Return the names of the maps that the argument ``maps`` of an environment selects.
 
-    :param maps: the name of a group, the name of one map, the path of a map file, or a sequence of names and paths.
-    :param groups: the names of the available maps, by group.
-    :param file_suffix: the suffix of map files that the simulator can read; None if it reads no map files.
-    :return: names and paths, in the order given.
-    :raises ValueError: if ``maps`` is empty, contains a name twice or an unknown name, or a file does not exist.
+    :param maps: name of a group, name or file path of one map, or a sequence of names and paths
+    :param groups: names of the available maps, by group
+    :param file_suffix: suffix of map files that the simulator can read; None if it reads no map files
+    :return: names and paths, in the order given
+    :raises ValueError: if ``maps`` is empty, or names a map twice, an unknown map or a missing file
     """
     if isinstance(maps, str) and maps in groups:
         return tuple(groups[maps])

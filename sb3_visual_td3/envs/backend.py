@@ -1,9 +1,9 @@
 """Define the interface between the driving task and a world, which is a simulator with one vehicle to drive.
 
-There are two worlds: ``envs.lite``, which is part of this package, and CARLA. All quantities are in SI units.
+The two worlds are ``envs.lite`` and CARLA. All quantities are in SI units.
 
-Coordinates are right-handed: x and y in metres, yaw counter-clockwise from x, offsets positive to the LEFT. Only the
-steering of an action is positive to the RIGHT, as in CARLA.
+Coordinates are right-handed: x and y in metres, yaw counter-clockwise from x, offsets positive to the LEFT. Only
+steering is positive to the RIGHT, as in CARLA.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
 CollidedWith = Literal["", "vehicle", "walker", "layout"]
 Command = Literal["follow", "straight", "left", "right", "change_left", "change_right"]
-"""A command to the driver on a route: keep to the lane, take this way through a junction, or change lanes."""
+"""A command on a route: keep to the lane, take this way through a junction, or change lanes."""
 
 # The policy's camera is mounted at the same place in all worlds, so that a policy trained in one sees the same in
 # another. Distances are measured forward from the vehicle's centre and upward from the ground.
@@ -28,8 +28,7 @@ CAMERA_AHEAD_M = 2.0
 CAMERA_HEIGHT_M = 1.5
 """Height of the policy's camera above the ground."""
 CHASE_AHEAD_M = -8.0
-"""Distance of the chase camera ahead of the vehicle's centre; negative, because this camera films the vehicle from
-behind."""
+"""Distance of the chase camera ahead of the vehicle's centre; negative, because this camera is behind the vehicle."""
 CHASE_HEIGHT_M = 3.4
 """Height of the chase camera above the ground."""
 
@@ -54,8 +53,8 @@ class Start(NamedTuple):
     scene_seed: int = 0
     """Seed of the parts of the scene that vary: traffic, weather, noise."""
     route_seed: int | None = None
-    """Seed of a random route, or the index of the route if routes are given; None on a closed route. With a route seed
-    ``position`` is ignored, because an episode begins at the start of the route."""
+    """Seed of a random route, or index of a given route; None on a closed route. With a route seed ``position`` is
+    ignored."""
 
 
 class BodySize(NamedTuple):
@@ -102,23 +101,20 @@ class VehicleState(NamedTuple):
     has_collided: bool = False
     """True if the vehicle has collided since the reset."""
     has_goal: bool = False
-    """True on a route from a start to a goal, False on a closed route. ``distance_m`` reaches ``route_length_m`` at the
-    goal."""
+    """True on a route to a goal, False on a closed route. ``distance_m`` reaches ``route_length_m`` at the goal."""
     command: Command = "follow"
-    """The next command on a route. It is given 50 m before the place where it applies and stays until it is carried
-    out."""
+    """The next command on a route. It is given 50 m before the place where it applies."""
     command_distance_m: float = 0.0
-    """Distance to the place where the command applies, at most 50 m. For ``"follow"`` it is 50 m, or the distance to
-    the goal if the goal is nearer."""
+    """Distance to the place where the command applies, or to the goal if that is nearer, at most 50 m."""
     n_red_lights: int | None = None
     """Number of red lights that the vehicle has run since the reset; None in a world without traffic lights."""
     collided_with: CollidedWith = ""
-    """What the vehicle has collided with; empty if it has not collided, or if the world does not report it."""
+    """What the vehicle has collided with; empty without a collision, or if the world does not report it."""
     stop_ahead_m: float = math.inf
-    """Distance along the lane from the vehicle's centre to the nearest place where it must stop: the stop line of a
-    light that is red or yellow, a pedestrian on the road, or a junction in which other cars cross its way."""
+    """Distance along the lane to the nearest place where the vehicle must stop. This is the stop line of a red or
+    yellow light, a pedestrian on the road, or a junction in which other cars cross its way."""
     vehicle_ahead_m: float = math.inf
-    """On a route, distance along the lanes from the vehicle's centre to the rear of the next car ahead."""
+    """On a route, distance from the vehicle's centre to the rear of the next car ahead."""
     vehicle_ahead_mps: float = 0.0
     """Speed of the next car ahead."""
 
@@ -142,7 +138,7 @@ class Backend(Protocol):
     def body(self) -> BodySize:
         """Return the vehicle's outer size.
 
-        The size is exact only after a reset, because CARLA reports it only after it has spawned the vehicle.
+        The size is exact only after a reset.
         """
 
     @property
@@ -177,10 +173,9 @@ class Backend(Protocol):
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return an image of the scene for human viewers, as a new array ``(height, width, 3) uint8``, RGB.
 
-        :param height: height of the picture in pixels.
-        :param width: width of the picture in pixels.
-        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
-        :return: the picture.
+        :param height: height of the picture in pixels
+        :param width: width of the picture in pixels
+        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle
         """
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:

@@ -1,7 +1,6 @@
 """Drive by pure pursuit, without learning; the results are an upper bound for a policy's distance and return.
 
-The driver uses the vehicle's exact state, not the camera. The drivers for the lower bound ignore the observation
-(random actions, full brake). They are in ``callbacks.drives``, because each evaluation compares the policy with them.
+The driver uses the vehicle's exact state, not the camera. The drivers for the lower bound are in ``callbacks.drives``.
 """
 
 from __future__ import annotations
@@ -33,16 +32,14 @@ margin."""
 class PurePursuitDriver:
     """Steer towards a point of the lane some metres ahead, along a circular arc, and hold the target speed.
 
-    On a route to a goal the driver slows down for bends, because the turns at a junction are too sharp for the target
-    speed. On a closed route it does not slow down for bends.
+    The driver slows down for bends only on a route to a goal.
 
-    Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2: the curvature of the
-    arc is twice the point's sideways distance divided by the square of its distance.
+    Source: Coulter 1992, "Implementation of the pure pursuit path tracking algorithm", section 2.
 
-    :param near_m: distance to the point ahead when the vehicle stands still, in metres.
-    :param ahead_s: factor on the speed, in seconds: the distance to the point is ``near_m + ahead_s * speed``.
-    :param wheelbase_m: wheelbase of the vehicle in metres, from axle to axle.
-    :param max_wheel_rad: steering angle of the wheels at full lock, in radians.
+    :param near_m: distance to the point when the vehicle stands still, in metres
+    :param ahead_s: factor on the speed, in seconds: the distance is ``near_m + ahead_s * speed``
+    :param wheelbase_m: wheelbase of the vehicle in metres
+    :param max_wheel_rad: steering angle at full lock, in radians
     """
 
     def __init__(
@@ -60,8 +57,8 @@ class PurePursuitDriver:
     def act(self, env: DrivingEnv) -> NDArray[np.float32]:
         """Return the action for the current state of ``env``.
 
-        :param env: the environment without gymnasium's wrappers (``gym.make(...).unwrapped``).
-        :return: steer and pedal, ``(2,) float32`` in [-1, 1].
+        :param env: environment without gymnasium's wrappers (``gym.make(...).unwrapped``)
+        :return: steer and pedal, ``(2,) float32`` in [-1, 1]
         """
         state, target_mps = env.vehicle, env.settings.target_speed_mps
         if state.has_goal:

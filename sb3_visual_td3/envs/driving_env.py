@@ -41,33 +41,32 @@ _LOG = logging.getLogger("sb3_visual_td3")
 class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     """Drive along a lane or a route; the observation is the last camera frames and, optionally, state and command.
 
-    Observation: ``(frame_stack, height, width) uint8`` in [0, 255], the oldest frame first; after a reset all frames
-    are copies of the first frame. In colour there are ``3 * frame_stack`` channels, beginning with red, green and blue
-    of the oldest frame. With ``observation="camera+state"`` the observation is a dictionary: ``"camera"`` holds the
-    frames, and ``"state"`` is a vector ``(11,) float32``, which ``observation.vehicle_state_vector`` describes. On
-    routes to a goal, ``"camera+command"`` and ``"camera+state+command"`` add ``"command"``, a vector ``(7,) float32``,
-    which ``observation.command_vector`` describes. The environment never writes to an array that it has returned.
+    The camera observation is ``(frame_stack, height, width) uint8`` in [0, 255], the oldest frame first. In colour
+    there are ``3 * frame_stack`` channels, beginning with red, green and blue of the oldest frame. With state or
+    command the observation is a dictionary of ``"camera"``, ``"state"`` (``(11,) float32``, see
+    ``observation.vehicle_state_vector``) and ``"command"`` (``(7,) float32``, see ``observation.command_vector``). The
+    environment never writes to an array that it has returned.
 
     Action: ``(2,) float32`` in [-1, 1]: steer (+1 is full right) and pedal (above 0 throttle, below 0 brake).
 
-    :param backend: the simulator to drive in.
-    :param frame_stack: number of camera frames in an observation, 1 to 16.
-    :param frame_skip: ticks of the simulator per step, 1 to 100.
-    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
-        ``carla``). Each episode takes one of them at random.
-    :param observation: ``"camera"``, ``"camera+state"``, ``"camera+command"`` or ``"camera+state+command"``.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
-        from ``"balanced"``, such as ``{"accident": 1.0}``.
-    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied.
-    :param target_speed_mps: the speed with the highest reward, in m/s.
+    :param backend: the simulator to drive in
+    :param frame_stack: number of camera frames in an observation, 1 to 16
+    :param frame_skip: ticks of the simulator per step, 1 to 100
+    :param maps: ``"train"``, ``"held_out"``, or maps or OpenDRIVE files (``.xodr``; requires the extra ``carla``) of
+        which each episode takes one at random
+    :param observation: ``"camera"``, ``"camera+state"``, and on routes to a goal also ``"camera+command"`` or
+        ``"camera+state+command"``
+    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or the weights that differ from
+        ``"balanced"``, such as ``{"accident": 1.0}``
+    :param reward_scale: number above 0 by which the reward is multiplied
+    :param target_speed_mps: speed with the highest reward, in m/s
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
-        counts as an accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. With
-        ``"truncated"`` an algorithm bootstraps at the goal as if the route continued: the camera does not show where
-        the goal is, so a critic cannot predict that the value drops to zero there.
-    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
-    :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
-    :raises ValueError: if an argument is out of range.
+        counts as an accident
+    :param goal_ending: how an episode ends at the goal: ``"terminated"`` or ``"truncated"``. With ``"truncated"`` an
+        algorithm bootstraps at the goal, which the camera does not show.
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``)
+    :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above
+    :raises ValueError: if an argument is out of range
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 10}  # noqa: RUF012  gymnasium's
@@ -145,11 +144,11 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode on a random map at a random place.
 
-        :param seed: new seed of the environment's random stream; ``None`` continues the stream.
-        :param options: on routes to a goal ``{"route": n}``, where ``n`` is the seed of a random route, or the index of
-            the route if routes are given. On a closed route, ``options`` must be empty.
-        :return: the first observation and its info.
-        :raises ValueError: if ``options`` contains anything else.
+        :param seed: new seed of the random stream; ``None`` continues the stream
+        :param options: on routes to a goal ``{"route": n}``, with the seed of a random route or the index of a given
+            route; otherwise empty
+        :return: first observation and info
+        :raises ValueError: if ``options`` contains anything else
         """
         route_seed = self._read_options(options)
         super().reset(seed=seed)
@@ -167,12 +166,12 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply ``action``, clipped to the action space, during ``frame_skip`` ticks.
 
-        On a closed route, gymnasium's ``TimeLimit`` wrapper limits the steps of an episode. A route to a goal has its
-        own time limit, which grows with the length of the route.
+        On a closed route, gymnasium's ``TimeLimit`` limits the steps of an episode. A route to a goal has its own time
+        limit.
 
-        :param action: ``(2,)``: steer and pedal in [-1, 1].
-        :return: observation, reward, terminated, truncated, info.
-        :raises ValueError: if ``action`` is not of shape ``(2,)`` or not finite.
+        :param action: ``(2,)``: steer and pedal in [-1, 1]
+        :return: observation, reward, terminated, truncated, info
+        :raises ValueError: if ``action`` is not of shape ``(2,)`` or not finite
         """
         steer, pedal = self._read_action(action)
         self._control = Control(steer, max(0.0, pedal), max(0.0, -pedal))
@@ -222,10 +221,9 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return check_count("options['route']", options["route"], 0, 2**63 - 1)
 
     def _draw_start(self, route_seed: int | None) -> Start:
-        """Choose the start of an episode at random, from the environment's random stream.
+        """Choose the start of an episode at random.
 
-        :param route_seed: the seed of a random route, or the index of the route if routes are given; None chooses this
-            number at random. It has no effect on a closed route.
+        A given ``route_seed`` replaces the random one.
         """
         rng = self.np_random
         # The order of these random choices must stay: another order would give other episodes for the same seed.
@@ -300,12 +298,7 @@ _warned: set[str] = set()
 def _check_command(observation: ObservationKind, has_routes: bool) -> None:
     """Raise an error if the observation has a navigation command but the route has none; warn in the opposite case.
 
-    The command says which way the route takes at the next junction. Only routes to a goal have commands. On such a
-    route, a policy that does not observe the commands cannot know the way.
-
-    :param observation: the kind of observation.
-    :param has_routes: True if episodes are routes to a goal, False for a closed route.
-    :raises ValueError: if the observation contains the command on a closed route.
+    Without the command, a policy cannot know its way at a junction.
     """
     if "command" in observation and not has_routes:
         raise ValueError(
@@ -324,12 +317,10 @@ def _check_command(observation: ObservationKind, has_routes: bool) -> None:
 def without_step_limit(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Remove the registered time limit from an environment whose routes have their own time limit.
 
-    ``gym.make`` calls this function last. The time limit of a route grows with its length (``DrivingTask.max_steps``).
-    The registered limit of 500 steps would end most routes halfway. A limit that the user passes with ``gym.make(...,
-    max_episode_steps=N)`` stays, even if it is 500.
+    The registered limit of 500 steps would end most routes halfway. A limit that the user passes to ``gym.make`` stays.
 
-    :param env: the environment as ``gym.make`` has wrapped it.
-    :return: the same environment, or the environment inside its ``TimeLimit`` wrapper.
+    :param env: environment as ``gym.make`` has wrapped it
+    :return: the same environment, or the one inside its ``TimeLimit`` wrapper
     """
     if not isinstance(env, gym.wrappers.TimeLimit) or not isinstance(env.unwrapped, DrivingEnv):
         return env

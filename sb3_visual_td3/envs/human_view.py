@@ -39,11 +39,10 @@ def draw_route(
 ) -> NDArray[np.uint8]:
     """Draw the route ahead onto ``picture``, in place, as a line on the ground.
 
-    :param picture: ``(height, width, 3) uint8`` RGB, 90 degrees wide, with the horizon on the middle row.
-    :param state: the vehicle that carries the camera.
-    :param waypoints_m: x and y of points of the route, in driving order.
-    :param view: the camera that took the picture.
-    :return: ``picture``.
+    :param picture: ``(height, width, 3) uint8`` RGB, 90 degrees wide, with the horizon on the middle row
+    :param state: vehicle that carries the camera
+    :param waypoints_m: x and y of points of the route, in driving order
+    :param view: camera that took the picture
     """
     ahead_m, height_m = (CAMERA_AHEAD_M, CAMERA_HEIGHT_M) if view == "front" else (CHASE_AHEAD_M, CHASE_HEIGHT_M)
     height_px, width_px = picture.shape[:2]
@@ -65,11 +64,10 @@ def draw_hud(
 ) -> NDArray[np.uint8]:
     """Draw speed, distance, map, reward terms and controls onto ``picture``, in place.
 
-    :param picture: ``(height, width, 3) uint8`` RGB.
-    :param info: the ``info`` that the environment returned with the step.
-    :param reward_terms: weighted terms of the step by name; empty before the first step.
-    :param control: the driver's controls.
-    :return: ``picture``.
+    :param picture: ``(height, width, 3) uint8`` RGB
+    :param info: ``info`` of the step
+    :param reward_terms: weighted terms of the step by name; may be empty
+    :param control: the driver's controls
     """
     lines = [
         f"{info['speed_kmh']:5.1f} km/h   {info['distance_m']:6.1f} m   {info['map']}",
@@ -138,8 +136,8 @@ def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], colour: t
 class Window:
     """Show pictures in a window on the screen, which opens with the first picture.
 
-    :param title: the window's title.
-    :raises ImportError: if pygame is not installed; the extra ``video`` installs pygame.
+    :param title: the window's title
+    :raises ImportError: if pygame is not installed
     """
 
     def __init__(self, title: str) -> None:
@@ -152,10 +150,10 @@ class Window:
         self._screen: Any = None
 
     def show(self, picture: NDArray[np.uint8], fps: float) -> None:
-        """Show a picture, and wait if necessary, so that at most ``fps`` pictures are shown per second.
+        """Show a picture, and wait, so that at most ``fps`` pictures are shown per second.
 
-        :param picture: ``(height, width, 3) uint8`` RGB.
-        :param fps: pictures per second.
+        :param picture: ``(height, width, 3) uint8`` RGB
+        :param fps: pictures per second
         """
         if self._screen is None:
             self._pygame.display.init()

@@ -41,11 +41,10 @@ def command_vector(state: VehicleState) -> NDArray[np.float32]:
     ======  ==========================================================================================
 
     The commands are those of conditional imitation learning (Codevilla et al. 2018, "End-to-end driving via conditional
-    imitation learning", section 3), with the lane changes of CARLA's route planner. A command is given when its
-    junction or lane change is less than 50 m ahead; until then it is "follow".
+    imitation learning", section 3), with lane changes. The command is "follow" until a junction or lane change is less
+    than 50 m ahead.
 
-    :param state: the current state of the vehicle.
-    :return: the vector.
+    :param state: the current state of the vehicle
     """
     vector = np.zeros(COMMAND_SIZE, np.float32)
     vector[COMMANDS.index(state.command)] = 1.0
@@ -67,10 +66,9 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
              line 5, 10, 15 and 20 m ahead
     =======  =========================================================  ==========
 
-    :param state: the current state of the vehicle.
-    :param waypoints_m: x and y in the world for each distance of ``WAYPOINTS_AHEAD_M``.
-    :return: the vector.
-    :raises ValueError: if there is not one waypoint for each distance of ``WAYPOINTS_AHEAD_M``.
+    :param state: the current state of the vehicle
+    :param waypoints_m: x and y in the world for each distance of ``WAYPOINTS_AHEAD_M``
+    :raises ValueError: if there is not one waypoint for each distance
     """
     if len(waypoints_m) != len(WAYPOINTS_AHEAD_M):
         raise ValueError(
@@ -91,10 +89,9 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
 def to_vehicle_frame(state: VehicleState, x_m: float, y_m: float) -> tuple[float, float]:
     """Convert a place from world coordinates to distances ahead of the vehicle's centre and to its left, in metres.
 
-    :param state: the current state of the vehicle.
-    :param x_m: x of the place in the world, in metres.
-    :param y_m: y of the place in the world, in metres.
-    :return: forward and left, both in metres.
+    :param state: the current state of the vehicle
+    :param x_m: x in the world
+    :param y_m: y in the world
     """
     dx_m, dy_m = x_m - state.x_m, y_m - state.y_m
     cos_yaw, sin_yaw = math.cos(state.yaw_rad), math.sin(state.yaw_rad)

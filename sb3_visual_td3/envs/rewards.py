@@ -1,8 +1,7 @@
 """Compute the terms of the reward, with one pure function for each name in ``common.tags.REWARD_TERMS``.
 
-Each function returns its term before weighting, except ``safety_term``. ``task.DrivingTask`` calls them once per step
-and applies the weights. A new term needs a name in ``REWARD_TERMS``, a function and a weight in this file, and a line
-in ``DrivingTask``.
+``task.DrivingTask`` calls the functions once per step and applies the weights. A new term needs a name in
+``REWARD_TERMS``, a function and a weight in this file, and a line in ``DrivingTask``.
 """
 
 from __future__ import annotations
@@ -23,10 +22,7 @@ class RewardWeights:
 
     A collision with a pedestrian costs the sum of ``accident`` and ``walker``.
 
-    The absolute value of a weighted term is at most its weight, except for ``safety``. ``smoothness`` is never
-    negative, and ``safety`` is never positive.
-
-    :raises ValueError: if a weight is negative or not finite.
+    :raises ValueError: if a weight is negative or not finite
     """
 
     progress: float = 0.60
@@ -58,9 +54,8 @@ def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardW
     """Return the weights for the argument ``reward`` of an environment.
 
     :param reward: a name in ``REWARD_SETS``; a ``RewardWeights``, which is returned unchanged; or a mapping with the
-        weights that differ from ``"balanced"``, such as ``{"accident": 1.0}``.
-    :return: the weights.
-    :raises ValueError: if ``reward`` is an unknown name, or a mapping with a key that is not a weight.
+        weights that differ from ``"balanced"``, such as ``{"accident": 1.0}``
+    :raises ValueError: if ``reward`` is an unknown name, or a mapping with a key that is not a weight
     """
     if isinstance(reward, RewardWeights):
         return reward
@@ -82,13 +77,12 @@ def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardW
 def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
     """Return the factor for reward terms that would otherwise reward a vehicle at standstill.
 
-    Without this factor the policy learns to stand still: a parked car stays in the middle of its lane and its controls
-    do not move.
+    Without this factor the policy learns to stand still.
 
-    :param speed_mps: speed of the vehicle, >= 0.
-    :param target_speed_mps: the requested speed, > 0.
-    :return: 0 at standstill, rising linearly to 1 at 0.3 of the target speed.
-    :raises ValueError: if ``target_speed_mps`` is not positive.
+    :param speed_mps: speed of the vehicle, >= 0
+    :param target_speed_mps: the requested speed, > 0
+    :return: 0 at standstill, rising linearly to 1 at 0.3 of the target speed
+    :raises ValueError: if ``target_speed_mps`` is not positive
     """
     _check_target(target_speed_mps)
     return min(1.0, speed_mps / (FULL_GATE_FRACTION * target_speed_mps))
@@ -97,13 +91,13 @@ def speed_gate(speed_mps: float, target_speed_mps: float) -> float:
 def progress_term(distance_m: float, step_s: float, target_speed_mps: float) -> float:
     """Return the reward for progress along the lane: it rises up to the target speed and falls beyond it.
 
-    Without the decrease beyond the target speed, the policy would learn to drive as fast as the car can.
+    Without the decrease, the policy would learn to drive as fast as the car can.
 
-    :param distance_m: signed distance along the lane in this step.
-    :param step_s: length of the step in seconds, > 0.
-    :param target_speed_mps: the requested speed, > 0.
-    :return: 1 at the target speed, 0 at standstill and at twice the target, never below -1.
-    :raises ValueError: if ``step_s`` or ``target_speed_mps`` is not positive.
+    :param distance_m: signed distance along the lane in this step
+    :param step_s: length of the step in seconds, > 0
+    :param target_speed_mps: the requested speed, > 0
+    :return: 1 at the target speed, 0 at standstill and at twice the target, never below -1
+    :raises ValueError: if ``step_s`` or ``target_speed_mps`` is not positive
     """
     _check_target(target_speed_mps)
     if not step_s > 0.0:
@@ -117,11 +111,11 @@ def progress_term(distance_m: float, step_s: float, target_speed_mps: float) -> 
 def smoothness_term(steer_change: float, pedal_change: float, gate: float) -> float:
     """Return the reward for keeping the controls still.
 
-    :param steer_change: change of the steering action since the last step, in [-2, 2].
-    :param pedal_change: change of the throttle/brake action since the last step, in [-2, 2].
-    :param gate: result of ``speed_gate``, in [0, 1].
-    :return: ``gate`` if neither action changed, 0 if the steering went from full left to full right.
-    :raises ValueError: if ``gate`` is outside [0, 1].
+    :param steer_change: change of the steering action since the last step, in [-2, 2]
+    :param pedal_change: change of the throttle/brake action since the last step, in [-2, 2]
+    :param gate: result of ``speed_gate``, in [0, 1]
+    :return: ``gate`` if neither action changed, 0 if the steering went from full left to full right
+    :raises ValueError: if ``gate`` is outside [0, 1]
     """
     _check_gate(gate)
     # A change from full left to full right is 2 and costs the whole term; the pedals count half as much.
@@ -131,11 +125,11 @@ def smoothness_term(steer_change: float, pedal_change: float, gate: float) -> fl
 def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float) -> float:
     """Return the reward for keeping to the middle of the lane.
 
-    :param lateral_offset_m: distance of the vehicle from the centre of its lane, either sign.
-    :param lane_width_m: width of the lane, > 0.
-    :param gate: result of ``speed_gate``, in [0, 1].
-    :return: ``gate`` in the middle, 0 at the lane's edge, never below ``-gate``.
-    :raises ValueError: if ``lane_width_m`` is not positive or ``gate`` is outside [0, 1].
+    :param lateral_offset_m: distance from the centre of the lane, either sign
+    :param lane_width_m: width of the lane, > 0
+    :param gate: result of ``speed_gate``, in [0, 1]
+    :return: ``gate`` in the middle, 0 at the lane's edge, never below ``-gate``
+    :raises ValueError: if ``lane_width_m`` is not positive or ``gate`` is outside [0, 1]
     """
     _check_gate(gate)
     if not lane_width_m > 0.0:
@@ -146,12 +140,12 @@ def lane_centring_term(lateral_offset_m: float, lane_width_m: float, gate: float
 def efficiency_term(speed_mps: float, target_speed_mps: float) -> float:
     """Return the reward for driving at the target speed.
 
-    Unlike ``progress_term`` it depends on the speed of the vehicle, not on the distance along the lane.
+    Unlike ``progress_term`` it depends on the speed, not on the distance along the lane.
 
-    :param speed_mps: speed of the vehicle, >= 0.
-    :param target_speed_mps: the requested speed, > 0.
-    :return: 1 at the target speed, 0 at half and at one and a half times that speed, never below -1.
-    :raises ValueError: if ``target_speed_mps`` is not positive.
+    :param speed_mps: speed of the vehicle, >= 0
+    :param target_speed_mps: the requested speed, > 0
+    :return: 1 at the target speed, 0 at half and at one and a half times that speed, never below -1
+    :raises ValueError: if ``target_speed_mps`` is not positive
     """
     _check_target(target_speed_mps)
     return max(-1.0, 1.0 - 2.0 * abs(speed_mps - target_speed_mps) / target_speed_mps)
@@ -167,13 +161,13 @@ def safety_term(
 ) -> float:
     """Return the cost of accidents, crossed marks and red lights; unlike the other terms it is weighted already.
 
-    :param is_accident: True if the step ended the episode with an accident.
-    :param n_lane_invasions: number of lane marks that were crossed in this step, >= 0.
-    :param weights: the cost of each event.
-    :param n_red_lights: number of red lights that were run in this step.
-    :param has_hit_walker: True if the accident is a collision with a pedestrian.
-    :return: 0 for a clean step, otherwise minus the sum of the costs.
-    :raises ValueError: if ``n_lane_invasions`` is negative.
+    :param is_accident: True if the step ended the episode with an accident
+    :param n_lane_invasions: number of lane marks crossed in this step, >= 0
+    :param weights: the cost of each event
+    :param n_red_lights: number of red lights run in this step
+    :param has_hit_walker: True if the accident is a collision with a pedestrian
+    :return: 0 for a clean step, otherwise minus the sum of the costs
+    :raises ValueError: if ``n_lane_invasions`` is negative
     """
     if n_lane_invasions < 0:
         raise ValueError(f"n_lane_invasions={n_lane_invasions}: expected 0 or more; pass the number of crossed marks")

@@ -1,7 +1,6 @@
 """Define the task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
 
-The task does not depend on pixels or physics. The simulator reports a ``VehicleState`` after each step; ``DrivingTask``
-turns it into a reward, the end of the episode, and the info.
+The task does not depend on pixels or physics: ``DrivingTask`` only reads the ``VehicleState`` after each step.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _WAIT_AHEAD_M = 20.0
 class TaskSettings:
     """Hold the thresholds that decide what is an accident, a success, or the end of an episode.
 
-    :raises ValueError: if a value is out of range.
+    :raises ValueError: if a value is out of range
     """
 
     target_speed_mps: float = 30 / 3.6
@@ -39,21 +38,18 @@ class TaskSettings:
     """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
     goal_ending: Ending = "terminated"
     """``"truncated"`` lets an algorithm bootstrap at the goal, as if the route went on. The camera does not show how
-    far away the goal is: with ``"terminated"``, the value drops to zero at a time that the critic cannot foresee.
+    far away the goal is.
     """
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
-    """Fraction of the target speed that the mean speed along the lane must reach for a success. On a route to a goal,
-    the time limit is computed from this speed."""
+    """Fraction of the target speed that the mean speed along the lane must reach for a success."""
     weights: rewards.RewardWeights = field(default_factory=rewards.RewardWeights)
     reward_scale: float = 1.0
     """Factor on all weighted terms."""
     spare_s: float = 30.0
-    """Time for starting and for bends. The time limit of a route is this time plus the time for its length at
-    ``success_speed_fraction`` of the target speed."""
+    """Time for starting and for bends, which is added to the time limit of a route."""
     max_wait_s: float = 180.0
-    """Time after which a vehicle that waits counts as idle, so that every episode ends. CARLA's leaderboard uses the
-    same time for a blocked vehicle."""
+    """Time after which a waiting vehicle counts as idle. CARLA's leaderboard uses the same time."""
 
     def __post_init__(self) -> None:
         check_choice("idle_ending", self.idle_ending, get_args(Ending))
@@ -86,9 +82,9 @@ class Outcome(NamedTuple):
 def wheel_reach_m(heading_error_rad: float, body: BodySize) -> float:
     """Return how far the outermost wheels are from the vehicle's centre, measured across the lane.
 
-    :param heading_error_rad: the vehicle's yaw minus the direction of the lane.
-    :param body: the vehicle's outer size.
-    :return: metres, >= 0.
+    :param heading_error_rad: the vehicle's yaw minus the direction of the lane
+    :param body: the vehicle's outer size
+    :return: metres, >= 0
     """
     # A wheel is at (+-wheelbase / 2, +-width / 2) in the vehicle's frame. Rotated by the heading error, its sideways
     # coordinate is +-width / 2 * cos +- wheelbase / 2 * sin; for the outermost wheel the two signs are equal.
@@ -99,8 +95,8 @@ def wheel_reach_m(heading_error_rad: float, body: BodySize) -> float:
 class DrivingTask:
     """Compute the reward and the counters of an episode, and decide when it ends.
 
-    :param settings: the thresholds and weights.
-    :param body: the vehicle's outer size.
+    :param settings: the thresholds and weights
+    :param body: the vehicle's outer size
     """
 
     def __init__(self, settings: TaskSettings, body: BodySize) -> None:
@@ -126,10 +122,9 @@ class DrivingTask:
     def advance(self, state: VehicleState, steer: float, pedal: float) -> Outcome:
         """Return the reward terms of the step that led to ``state``, and whether the episode ends.
 
-        :param state: the vehicle after the step.
-        :param steer: steering part of the action, in [-1, 1].
-        :param pedal: throttle/brake part of the action, in [-1, 1].
-        :return: the weighted reward terms, and whether the episode ends.
+        :param state: the vehicle after the step
+        :param steer: steering part of the action, in [-1, 1]
+        :param pedal: throttle/brake part of the action, in [-1, 1]
         """
         self.n_steps += 1
         is_standing = state.speed_mps < self.settings.idle_speed_mps
@@ -162,7 +157,7 @@ class DrivingTask:
     def max_steps(self) -> int | None:
         """Return the time limit of a route to a goal, in steps; None on a closed route, which has no end.
 
-        Steps in which the vehicle waits at a red light, for a pedestrian, or behind other cars do not count.
+        Steps in which the vehicle waits for a red light, a pedestrian or a car do not count.
         """
         if not self._state.has_goal:
             return None
@@ -174,10 +169,9 @@ class DrivingTask:
     def info(self, map_name: str) -> dict[str, Any]:
         """Return the ``info`` of the last step as plain Python values.
 
-        ``is_success`` is the result that the episode would have if it ended now; it is absent before the first step.
+        ``is_success`` says what the result would be if the episode ended now. It is absent before the first step.
 
-        :param map_name: the name of the current map.
-        :return: a new dictionary.
+        :param map_name: the name of the current map
         """
         state = self._state
         info: dict[str, Any] = {
@@ -225,8 +219,8 @@ class DrivingTask:
     def set_state(self, saved: Mapping[str, Any], state: VehicleState) -> None:
         """Continue an episode from a saved state.
 
-        :param saved: the state that ``get_state`` returned.
-        :param state: the vehicle at the time of ``get_state``.
+        :param saved: the state that ``get_state`` returned
+        :param state: the vehicle at the time of ``get_state``
         """
         self.reset(state)
         self.n_steps = saved["n_steps"]
@@ -312,7 +306,7 @@ class DrivingTask:
     def _reward_terms(self, state: VehicleState, steer: float, pedal: float, is_accident: bool) -> dict[str, float]:
         """Return the weighted and scaled terms of the step from ``self._state`` to ``state``.
 
-        Their names and their order are those of ``common.tags.REWARD_TERMS``; their sum in this order is the reward.
+        They are in the order of ``common.tags.REWARD_TERMS``, and their sum in this order is the reward.
         """
         target_mps, step_s, weights = self.settings.target_speed_mps, self.settings.step_s, self.settings.weights
         gate = rewards.speed_gate(state.speed_mps, target_mps)

@@ -1,7 +1,6 @@
 """Measure the contrast of the camera's frames, and their change from step to step.
 
-The frames of a covered lens have no contrast, and the frames of a frozen camera do not change. Rewards and losses may
-show such a fault only after a long time.
+The frames of a covered lens have no contrast, and the frames of a frozen camera do not change.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ from sb3_visual_td3.common.types import Points
 def frame_std(frames: th.Tensor) -> th.Tensor:
     """Return the standard deviation of the pixels within a frame, averaged over channels and frames.
 
-    The deviation is computed within each frame, because the frames of a covered lens may still differ in brightness.
-
-    :param frames: the frames, ``(batch, channels, height, width)`` uint8
+    :param frames: ``(batch, channels, height, width)`` uint8
     :return: a scalar >= 0 in grey levels; 0 if every frame has a single colour
     """
     return frames.flatten(start_dim=2).float().std(dim=2, correction=0).mean()
@@ -33,10 +30,7 @@ def frame_std(frames: th.Tensor) -> th.Tensor:
 def frame_change(frames: th.Tensor, previous: th.Tensor) -> th.Tensor:
     """Return the mean absolute difference between frames and the frames one step earlier.
 
-    Frame stacks are compared as a whole. Each frame of a stack is compared with the frame at the same position of the
-    previous stack, which is the frame one step earlier.
-
-    :param frames: the frames or frame stacks, ``(batch, channels, height, width)`` uint8
+    :param frames: frames or frame stacks, ``(batch, channels, height, width)`` uint8
     :param previous: the frames or frame stacks one step earlier, of the same shape
     :return: a scalar in [0, 255] grey levels; exactly 0 if no pixel changed
     """
@@ -52,14 +46,12 @@ Observed = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 class CameraMonitor:
     """Measure standard deviation and change of the frames that the environment returns.
 
-    The change is measured at every step, the deviation at one step in ``sample_freq``. The change from the last frame
-    of an episode to the first frame of the next episode counts too, because it tells two cases apart. If the car stands
-    still, the frames change at the reset; if the camera is frozen, they do not.
+    The change is measured at every step, the deviation at one step in ``sample_freq``. The change at a reset counts
+    too: it shows that a camera is not frozen when the car stands still.
 
     :param sample_freq: number of steps between two points
-    :param pictures: the image spaces among the observations by key, from
-        :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats every uint8 array ``(n_envs, channels, height,
-        width)`` as an image
+    :param pictures: the image spaces by key, from :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats
+        every uint8 array ``(n_envs, channels, height, width)`` as an image
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
@@ -77,8 +69,7 @@ class CameraMonitor:
     def see(self, observations: Observed, n_updates: int) -> None:
         """Measure the images among the observations of one step of the environments.
 
-        :param observations: the observations, ``(n_envs, channels, height, width)`` or a dict that contains such
-            images; other parts are ignored
+        :param observations: images ``(n_envs, channels, height, width)``, or a dict; other parts are ignored
         :param n_updates: gradient updates made so far, recorded with each value
         """
         # Copied, because an environment may write its next frame into the same array.
@@ -149,8 +140,7 @@ def images_in(observations: Observed) -> list[Images]:
 def _grey_levels(pictures: Mapping[str, spaces.Box]) -> dict[str, Callable[[Images], Images]]:
     """Return, for each image space, a function that converts images to channels-first grey levels.
 
-    The function scales the values so that black and white differ by 255. It returns the images of a uint8 space with
-    this shape unchanged. An image space without finite bounds cannot be scaled and is left out.
+    The values are scaled so that black and white differ by 255. A space without finite bounds is left out.
     """
     found: dict[str, Callable[[Images], Images]] = {}
     for key, picture in pictures.items():

@@ -1,7 +1,4 @@
-"""Check every update for NaN and infinity.
-
-Only a few numbers are checked. They are chosen so that a NaN or an infinity anywhere in the backward pass reaches them.
-"""
+"""Check every update for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -29,9 +26,8 @@ class NotFinite(NamedTuple):
 class FiniteMonitor:
     """Find the first non-finite number, as an :class:`~sb3_visual_td3.common.types.UpdateObserver` of every update.
 
-    The observed numbers are the loss, if the algorithm reports it, and the norm of each group's bias gradients. A
-    non-finite number anywhere in the backward pass reaches the biases of the layers before it, so these numbers are
-    enough. Nothing is transferred from the device before :meth:`first` is called.
+    Only the loss and the gradients of the biases are observed. Every non-finite number in the backward pass reaches
+    them.
     """
 
     def __init__(self) -> None:
@@ -64,10 +60,7 @@ class FiniteMonitor:
 
 
 def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Choose, among the parameters of one group, those whose gradients are checked.
-
-    :return: the vectors (biases) that have a gradient; without such a vector, the smallest weight that has a gradient
-    """
+    """Choose the biases that have a gradient; without such a bias, the smallest weight that has a gradient."""
     moved = [weight for weight in weights if weight.grad is not None]
     vectors = [weight for weight in moved if weight.dim() == 1]
     if vectors or not moved:

@@ -1,8 +1,4 @@
-"""Accumulate measures of the gradient updates on the device, and return them in one transfer to the CPU.
-
-GradientNormCallback and ExplosionAlertCallback read their values from :class:`GradientMonitor`. The functions that
-compute the values are in :mod:`~sb3_visual_td3.health.quantities` and :mod:`~sb3_visual_td3.health.network_probe`.
-"""
+"""Accumulate measures of the gradient updates on the device, and return them in one transfer to the CPU."""
 
 from __future__ import annotations
 
@@ -20,18 +16,16 @@ LARGEST_LOGGED = th.finfo(th.float32).max
 """The largest number that an event file can hold: its values are 32-bit floats."""
 
 MAX_COLLECTED_BATCHES = 100
-"""The rewards of this many batches are collected, and then their smallest and largest values are computed at once. One
-computation for many batches takes less time than one for each batch."""
+"""The extremes of the rewards are computed for this many batches at once, which is faster than for each batch."""
 
 
 class GradientMonitor:
     """Measure a model's gradient updates, as an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
-    Norms, losses and Q values are measured in one update in ``sample_freq``, and rewards in every update. Between two
-    reads everything stays on the device, so the program never waits for the GPU.
+    Between two reads everything stays on the device.
 
-    :param sample_freq: updates between two measurements, >= 1
-    :param keep_points: True also keeps the values of single updates, until :meth:`read_points` returns them
+    :param sample_freq: updates between two measurements, >= 1; rewards are measured in every update
+    :param keep_points: whether to keep the values of single updates for :meth:`read_points`
     :raises ValueError: if ``sample_freq`` is below 1
     """
 
@@ -68,9 +62,6 @@ class GradientMonitor:
 
     def after_backward(self, update: NetworkUpdate) -> None:
         """Measure the norms of the gradients before they are clipped, and collect the rewards of the batch.
-
-        The norms are measured in one update in ``sample_freq``. The rewards are collected in every critic update,
-        because the extremes of all rewards are logged.
 
         :param update: the update in progress
         """
@@ -211,9 +202,7 @@ class GradientMonitor:
             self._points.append((tag, self._sampled_now, value.detach().double()))
 
     def read_points(self) -> Points:
-        """Return the values of single updates since the last call, in one transfer from the device.
-
-        :meth:`read` and this method do not affect each other.
+        """Return the values of single updates since the last call.
 
         :return: pairs (update, value) by tag; empty unless ``keep_points`` is set
         """
@@ -229,9 +218,7 @@ class GradientMonitor:
     def read(self) -> dict[str, float]:
         """Return the measures of the current window of updates, and start the next window.
 
-        :return: tag to value. For this window, they are the means over the sampled updates, and the smallest and the
-            largest reward; for the whole run, the bound on |Q|, unless returns are not discounted. Empty if there was
-            no update since the last read
+        :return: means and extremes by tag, and the bound on |Q| over the whole run; empty if no update was sampled
         """
         if not self._sums:
             return {}
@@ -251,8 +238,7 @@ class GradientMonitor:
     def get_state(self) -> dict[str, Any]:
         """Return all measurements of the current window and of the whole run; call this between two updates.
 
-        :return: a dict without tensors. Each sum or extreme value is a list of its value and its dtype, such as
-            ``[0.5, "float32"]``
+        :return: a dict without tensors
         """
         self._reduce_rewards()
         bound = {} if self._value_bound is None else {tags.Q_BOUND: self._value_bound}
@@ -279,8 +265,8 @@ class GradientMonitor:
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
         """Restore the measurements that :meth:`get_state` of another monitor returned, bit for bit.
 
-        :param state: the state that :meth:`get_state` returned
-        :param device: the device of the model that is observed
+        :param state: result of :meth:`get_state`
+        :param device: device of the observed model
         """
         self._start_window()
         self._collected_rewards.clear()
@@ -311,10 +297,7 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def must_log(tag: str, value: float) -> bool:
-    """Return whether to log a value. An infinite bound or ratio is not logged, because no such bound or ratio exists.
-
-    Undiscounted returns have no bound, and weights of norm 0 have no update ratio.
-    """
+    """Return whether to log a value; an infinite bound or ratio is not logged, because it means that there is none."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 
@@ -333,7 +316,7 @@ def _transfer(tensors: dict[str, th.Tensor]) -> dict[str, float]:
 
 
 def _numbers(tensors: dict[str, th.Tensor]) -> dict[str, Any]:
-    """Convert each scalar tensor to a list ``[value, dtype]``, such as ``[0.5, "float32"]``; the value is exact."""
+    """Convert each scalar tensor to a list ``[value, dtype]``, such as ``[0.5, "float32"]``."""
     return {
         name: [number, str(tensors[name].dtype).removeprefix("torch.")] for name, number in _transfer(tensors).items()
     }

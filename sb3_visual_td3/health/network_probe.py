@@ -19,8 +19,8 @@ from sb3_visual_td3.common.types import NETWORKS, Network
 from sb3_visual_td3.health import quantities
 
 TAU = 0.025
-"""A unit is dormant if its activity is at most this fraction of its layer's mean activity. The paper cited in
-:func:`dormant_fraction` shows results for several thresholds up to 0.1; this is one of the smaller thresholds."""
+"""A unit is dormant if its activity is at most this fraction of its layer's mean activity; for the source see
+:func:`dormant_fraction`."""
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Softplus, nn.Tanh, nn.Sigmoid)
 
@@ -28,17 +28,16 @@ ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Soft
 def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.Tensor:
     """Return the fraction of tau-dormant units, over all layers together.
 
-    The score of unit i of a layer with H units is ``s_i = E|h_i| / (1/H sum_k E|h_k|)``, and the unit is tau-dormant if
-    ``s_i <= tau``. The expectation E is over the batch. In a convolution, a unit is a channel, and E is also over the
-    positions in the image. In a layer without any activity, every unit is dormant.
+    Unit i of a layer with H units is tau-dormant if ``E|h_i| / (1/H sum_k E|h_k|) <= tau``. E is the mean over the
+    batch. In a convolution, a unit is a channel, and E is also the mean over the positions.
 
     :param activations: one tensor per layer, ``(batch, units)`` or ``(batch, channels, height, width)``, after the
         non-linearity
-    :param tau: the threshold, >= 0
+    :param tau: threshold, >= 0
     :return: a scalar in [0, 1]
 
     Source: Sokar et al. 2023, "The Dormant Neuron Phenomenon in Deep Reinforcement Learning", arXiv 2302.12902,
-    definition 3.1, equation 1, and definition 3.2.
+    definitions 3.1 and 3.2.
     """
     n_dormant, n_units = th.zeros((), device=activations[0].device), 0
     for layer in activations:
@@ -52,14 +51,11 @@ def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.T
 
 @th.no_grad()
 def activations_of(module: nn.Module, forward: Callable[[], object]) -> list[th.Tensor]:
-    """Run a forward pass and return the outputs of the module's non-linearities.
-
-    The pass has no side effects: it leaves no gradients, updates no statistics of normalisation layers and draws no
-    random numbers.
+    """Run a forward pass without side effects and return the outputs of the module's non-linearities.
 
     :param module: the module to observe
     :param forward: function that runs the module
-    :return: one tensor for each activation module, in the order of their calls
+    :return: one tensor per non-linearity, in the order of the calls
     """
     seen: list[th.Tensor] = []
     layers = [layer for layer in module.modules() if isinstance(layer, ACTIVATIONS)]
@@ -87,8 +83,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 SMALL = 1_024
-"""Weight tensors with at most this many elements are compared with their earlier values, to find out whether a network
-has changed."""
+"""Weight tensors with at most this many elements are compared to find out whether a network has changed."""
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 
@@ -96,8 +91,8 @@ Observations = th.Tensor | Mapping[str, th.Tensor]
 class NetworkProbe:
     """Measure networks between updates, without changing them and without drawing random numbers.
 
-    :param model: a Stable-Baselines3 algorithm with ``actor`` and ``critic``; target networks may be missing
-    :param n_images: number of observations of a batch that the encoder is run on, >= 1
+    :param model: an algorithm with ``actor`` and ``critic``; target networks may be missing
+    :param n_images: number of observations of a batch for the encoder, >= 1
     """
 
     def __init__(self, model: OffPolicyAlgorithm, n_images: int = 32) -> None:
@@ -109,10 +104,9 @@ class NetworkProbe:
     def targets_moved(self) -> dict[str, th.Tensor]:
         """Return whether the weights of each target network have changed since the last call.
 
-        All weights of a target network change together, so comparing the small weight tensors is enough. Even the
-        smallest change counts. Copies of frozen weights never change and are left out.
+        Copies of frozen weights are left out.
 
-        :return: 0 or 1 by tag, from the second call onwards, for networks that are trained
+        :return: 0 or 1 by tag; empty at the first call
         """
         moved = {}
         for network in NETWORKS:
@@ -141,7 +135,7 @@ class NetworkProbe:
     def dormancy(self, observations: Observations) -> dict[str, th.Tensor]:
         """Measure the dormant units of the critic's encoder, or of the actor's if the critic reads no pictures.
 
-        :param observations: a batch as the replay buffer gave it
+        :param observations: a batch from the replay buffer
         :return: the dormant fraction by tag; empty if no encoder has a non-linearity
         """
         some = _first(observations, self._n_images)
@@ -156,17 +150,14 @@ class NetworkProbe:
         return {}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the target networks' small weight tensors from the last measurement, as plain data.
-
-        Small weight tensors are, for example, biases and output layers.
-        """
+        """Return the target networks' small weight tensors from the last measurement, as plain data."""
         return {name: small.cpu().numpy() for name, small in self._small_before.items()}
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
         """Restore the weights that ``get_state`` returned, with which the next measurement is compared.
 
-        :param state: the state that ``get_state`` returned
-        :param device: the device of the networks
+        :param state: result of ``get_state``
+        :param device: device of the networks
         """
         self._small_before = {
             name: th.from_numpy(np.array(state[name])).to(device) for name in NETWORKS if name in state
@@ -174,10 +165,7 @@ class NetworkProbe:
 
 
 def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Return the small tensors among some weights, such as biases: tensors with at most ``SMALL`` numbers.
-
-    If all tensors are larger, the tensor with the fewest numbers is returned.
-    """
+    """Return the tensors with at most ``SMALL`` numbers, such as biases; if there are none, the smallest tensor."""
     small = [weight for weight in weights if weight.numel() <= SMALL]
     return small or [min(weights, key=th.Tensor.numel)]
 

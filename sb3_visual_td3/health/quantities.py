@@ -17,8 +17,7 @@ def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
     """Return the L2 norm of all numbers in some tensors together.
 
     :param tensors: at least one tensor, all on one device
-    :return: a scalar >= 0; not finite if a number is not finite. On a GPU also not finite if the square of a number
-        overflows
+    :return: a scalar >= 0; on a GPU not finite if the square of a number overflows
     """
     # This gives the result of th.nn.utils.get_total_norm, bit for bit, but without sorting the tensors by device.
     norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(list(tensors))))
@@ -47,7 +46,7 @@ def is_frozen(parameters: Iterable[th.Tensor]) -> bool:
 def gradient_norm(parameters: Iterable[th.Tensor]) -> th.Tensor:
     """Return the L2 norm of the gradients of some parameters together.
 
-    :param parameters: parameters; a parameter without a gradient counts as zero
+    :param parameters: a parameter without a gradient counts as zero
     :return: a scalar >= 0; not finite if a gradient is not finite
     """
     parameters = list(parameters)
@@ -66,9 +65,9 @@ def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:
 def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
     """Return whether any gradient of some parameters differs from an earlier copy.
 
-    :param before: result of an earlier :func:`gradients_of` for the same parameters
-    :param parameters: the parameters
-    :return: a scalar, 1 if a gradient has changed, otherwise 0; numbers that were NaN before are ignored
+    :param before: result of an earlier :func:`gradients_of`
+    :param parameters: the same parameters
+    :return: 1 or 0; numbers that were NaN before are ignored
     """
     if before.device.type != "cpu" or before.dtype not in {th.float32, th.float64}:
         return ((gradients_of(parameters) != before) & ~before.isnan()).any().float()
@@ -80,7 +79,7 @@ def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tenso
 def _differs(old: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> bool:
     """Return whether new gradients differ from old ones; places where the old gradient is NaN are ignored.
 
-    NumPy is used because it is five times faster here than torch.
+    NumPy is five times faster here than torch.
     """
     differs = new != old
     return bool(differs.any()) and bool((differs & ~np.isnan(old)).any())
@@ -89,10 +88,9 @@ def _differs(old: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> bo
 def update_ratio(before: Sequence[th.Tensor], after: Sequence[th.Tensor]) -> th.Tensor:
     """Return the norm of a step divided by the norm of the weights before it.
 
-    :param before: the weights before the step
-    :param after: the weights after the step
-    :return: a scalar >= 0; about 1e-3 is usual for Adam, and 0 if no weight changed. Not finite if all weights were 0
-        before and then changed
+    :param before: weights before the step
+    :param after: weights after the step
+    :return: a scalar >= 0, usually about 1e-3 for Adam; not finite if all weights were 0 before and then changed
 
     Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates".
     """
@@ -121,12 +119,9 @@ def smallest_action_std(actions: th.Tensor) -> th.Tensor:
 def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
     """Return the largest |Q| that rewards of this size allow: max |r| / (1 - discount).
 
-    This bound is the fixed point of v = |r| + discount * v for the largest reward.
-
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param discounts: ``(batch, 1)`` or a scalar: gamma to the power of the number of summed steps
-    :return: a scalar >= 0; infinite if there is no bound, because a discount is 1 (undiscounted returns), or if the
-        dtype cannot hold the bound
+    :return: a scalar >= 0; infinite if a discount is 1
     """
     missing = 1.0 - discounts
     # A float32 close to 1 is off by up to half its spacing, 6e-8. Without the correction the bound could be too small.
@@ -137,8 +132,8 @@ def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
 def distance(weights: Sequence[th.Tensor], others: Sequence[th.Tensor]) -> th.Tensor:
     """Return the L2 distance between two sets of weights with the same shapes.
 
-    :param weights: the weights of a network
-    :param others: the weights of its target copy
+    :param weights: weights of a network
+    :param others: weights of its target copy
     :return: a scalar >= 0
     """
     return total_norm(th._foreach_sub(list(weights), list(others)))

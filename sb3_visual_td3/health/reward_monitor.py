@@ -1,7 +1,6 @@
 """Record the smallest and the largest of the rewards that the environment returns.
 
-A batch from a large replay buffer contains few new rewards, so the batches would show a reward of the wrong scale far
-too late. The rewards are therefore recorded as soon as the environment returns them.
+Batches from a large replay buffer would show a reward of the wrong scale too late.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class RewardMonitor:
     def see(self, rewards: npt.NDArray[np.floating], n_updates: int) -> None:
         """Add the rewards of one step of the environments.
 
-        :param rewards: ``(n_envs,)``, as the critics see them: scaled, if VecNormalize or the algorithm scales them
-        :param n_updates: gradient updates made so far, recorded with each point
+        :param rewards: ``(n_envs,)``, scaled as the critics see them
+        :param n_updates: gradient updates made so far
         """
         self._seen.append(np.array(rewards))
         # A non-finite reward becomes a point at once, because training may end with this step.
@@ -47,7 +46,7 @@ class RewardMonitor:
     def read_points(self) -> Points:
         """Return the points since the last call.
 
-        If one of the rewards of a point was NaN, the smallest and the largest reward of this point are both NaN.
+        If one of the rewards of a point was NaN, its smallest and its largest reward are both NaN.
         """
         points, self._points = self._points, {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
         return points

@@ -1,9 +1,4 @@
-"""Call observers at the updates of stock algorithms, by hooks on their optimizers and layers.
-
-An observer is an :class:`~sb3_visual_td3.common.types.UpdateObserver`, such as GradientMonitor. VisualTD3 calls its
-observers itself. Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ do not, so hooks call the
-observers of these algorithms.
-"""
+"""Call observers at the updates of stock algorithms, by hooks on their optimizers and layers."""
 
 from __future__ import annotations
 
@@ -23,12 +18,11 @@ Groups = dict[str, list[th.Tensor]]
 def stepped_groups(actor: nn.Module, critic: nn.Module) -> dict[Network, Groups]:
     """Return the weights that each optimizer trains, by group.
 
-    An encoder that Stable-Baselines3 shares (``share_features_extractor``) is trained by the actor's loss only, so it
-    belongs to the actor. TD3 also lists it in the critic's optimizer, where it never has a gradient.
+    An encoder that both networks share belongs to the actor, whose loss alone trains it.
 
     :param actor: the actor, with its ``optimizer``
     :param critic: the critic, with its ``optimizer``
-    :return: weights by network and group name; a group without weights is absent
+    :return: weights by network and group; a group without weights is absent
     """
     return {name: _groups(name, module, actor) for name, module in zip(NETWORKS, (actor, critic), strict=True)}
 
@@ -69,12 +63,9 @@ Observations = th.Tensor | Mapping[str, th.Tensor]
 class ForwardTaps:
     """Record the Q-values and pre-tanh actions of the latest forward passes with gradients enabled.
 
-    Forward passes under ``th.no_grad()`` (acting, targets) are ignored. Only references to the detached tensors are
-    kept: nothing is copied, computed or moved.
-
     :param actor: an actor of Stable-Baselines3 or sb3-contrib
     :param critic: a critic with ``q_networks``
-    :param is_joint: True if the critic gets observations and next observations in one batch, in this order (CrossQ)
+    :param is_joint: whether the critic gets observations and next observations in one batch, in this order (CrossQ)
     """
 
     def __init__(self, actor: nn.Module, critic: nn.Module, is_joint: bool) -> None:
@@ -99,8 +90,7 @@ class ForwardTaps:
     def critic_values(self) -> dict[str, th.Tensor]:
         """Return the Q-values that the critic's latest loss used, and drop this object's references to them.
 
-        :return: a mapping with ``q_values`` (batch, n_critics), which are means over the quantiles if the critics
-            predict quantiles. The mapping is empty if no critic has run with gradients enabled since the last call
+        :return: ``q_values`` (batch, n_critics), the means over any quantiles; empty if there was no new loss
         """
         caught, self._q_values = self._q_values, {}
         if not caught:
@@ -113,8 +103,8 @@ class ForwardTaps:
     def actor_values(self) -> dict[str, th.Tensor]:
         """Return the tensors that the actor's latest loss used, and drop this object's references to them.
 
-        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim). If the
-            policy is a distribution, ``pre_tanh`` is its mean before the tanh, and ``actions`` is the tanh of this mean
+        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim). For a
+            distribution, ``pre_tanh`` is its mean
         """
         values = {}
         if 0 in self._q_values:
@@ -155,11 +145,8 @@ def _last_linear(actor: nn.Module) -> nn.Module:
 class StockWatch:
     """Call observers at the updates of TD3, SAC, DDPG, TQC and CrossQ, as VisualTD3 does at its own updates.
 
-    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Observers see the gradients as the optimizer gets them,
-    after any clipping: ``seen_by_optimizer`` is set, and ``after_clipping`` is called directly after
-    ``after_backward``. Observers get the critics' ``q_values``, the actor's ``policy_q``, ``actions`` and ``pre_tanh``,
-    and the observations. Losses, targets, rewards and discounts are local variables of the algorithm's ``train()``, so
-    observers do not get them.
+    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Observers see gradients only after any clipping, and get
+    no losses, targets, rewards and discounts.
 
     :param model: the algorithm; its networks are neither copied nor changed
     :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
@@ -168,8 +155,7 @@ class StockWatch:
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         self.observers: list[UpdateObserver] = []
         self.n_updates = 0
-        """Number of updates of the critics. Some algorithms raise their own counter only after a whole series of
-        updates."""
+        """Number of updates of the critics. Some algorithms raise their own counter later."""
         self._model = model
         self._handles: list[Any] = []
         self._taps: ForwardTaps | None = None
@@ -182,10 +168,9 @@ class StockWatch:
         return bool(self._watched) and all(a is b for a, b in zip(self._watched, self._optimizers(), strict=True))
 
     def attach(self) -> None:
-        """Add hooks to the model's networks and optimizers.
+        """Add hooks to the model's networks and optimizers, unless they have them.
 
-        Call it again after loading or a rollback, which may replace the networks. If nothing was replaced, it does
-        nothing; observers are never called twice for one update.
+        Call it again after loading or a rollback, which may replace the networks.
 
         :raises ValueError: if the model lacks an actor or a critic with its own optimizer
         """
@@ -242,10 +227,7 @@ class StockWatch:
         }
 
     def describe(self) -> dict[str, tuple[Any, str]]:
-        """Return the settings of the model that are numbers, booleans or text, as ``(value, source)`` by name.
-
-        The source is the name of the algorithm's class, such as ``"SAC"``. Private attributes are left out.
-        """
+        """Return the settings of the model that are numbers, booleans or text, as ``(value, class name)`` by name."""
         plain = (bool, int, float, str)
         origin = type(self._model).__name__
         return {
@@ -301,8 +283,7 @@ def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
 
     :param model: the algorithm
     :param observers: objects whose methods are called at each update
-    :return: the watch. Its ``detach()`` removes the hooks. If the model gets new networks, for example by loading, its
-        ``attach()`` adds hooks to the new networks
+    :return: the watch; call its ``attach()`` after loading, and its ``detach()`` to remove the hooks
     :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
     """
     watch = StockWatch(model)

@@ -45,17 +45,14 @@ def doctor(
 ) -> Examination:
     """Examine a model and its environment before a training run.
 
-    Print the result, or read its ``findings``.
+    The environment is stepped with random actions. The model and the global random states stay as they are.
 
-    The environment is reset and stepped with random actions. The model's weights, optimizers, replay buffer and the
-    global random states stay as they are. Afterwards the environment is seeded again with the model's seed.
-
-    :param model: a model that has been created and not yet trained
+    :param model: a model that has not been trained yet
     :param n_timesteps: environment steps of the planned run, >= 1
-    :param n_steps: maximum number of steps of the longest rollout, >= 20; a slow environment makes fewer steps
-    :param probes: also train the algorithm on five small environments with known answers, which takes up to 3 minutes
+    :param n_steps: maximum number of steps of the longest rollout, >= 20
+    :param probes: whether to train the algorithm on five small environments with known answers, in up to 3 minutes
     :param progress_bar: whether to show a progress bar
-    :param name: name of the examined model in the output; if None, the name of its class
+    :param name: name of the model in the output; if None, the name of its class
     :return: the checks with their results
     :raises ValueError: if an argument is out of range, or the model has no environment or discrete actions
     """
@@ -133,7 +130,7 @@ def print_examination(examination: Examination, console: Console | None = None) 
     """Print the findings of an examination with their evidence and remedy, and a table of the checks.
 
     :param examination: the examination to show
-    :param console: console to print to; if None, the output goes to stdout
+    :param console: console to print to; if None, stdout
     """
     console = console or Console()
     for finding in examination.findings:

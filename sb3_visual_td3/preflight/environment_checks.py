@@ -1,8 +1,6 @@
 """Check an environment: its observations, the effects of actions, starts and ends of episodes, and rewards.
 
-All checks use rollouts with random actions. Some checks compare two short rollouts, called paired rollouts. Two paired
-rollouts differ in one setting only, such as the seed or the actions, so every difference between their results has a
-known cause.
+All rollouts have random actions. Paired rollouts are short rollouts that are compared and differ in one setting only.
 """
 
 from __future__ import annotations
@@ -34,8 +32,8 @@ RewardScaling = Literal["VecNormalize", "VisualTD3"]
 N_STEPS = 2_000
 """The longest rollout has at most this many steps, unless the user gives another number."""
 N_PAIRED_STEPS = 30
-"""Maximum number of steps of a paired rollout, which is a short rollout that is compared with another one. The number
-is a guess: after so many steps, the effect of an action should be visible in the picture."""
+"""Maximum number of steps of a paired rollout. It is a guess: by then, the effect of an action should be visible in the
+picture."""
 N_RESETS = 3
 """Number of further seeds whose rollouts are compared with the rollout of the first seed."""
 SEED = 2_000_003
@@ -43,17 +41,15 @@ SEED = 2_000_003
 LONG_ROLLOUT_S = 15.0
 """Time limit of the longest rollout in seconds."""
 PAIRED_S = 2.0
-"""Some checks compare short rollouts, which are called paired rollouts. The first one ends after this many seconds at
-the latest, and the others have the same number of steps."""
+"""The first paired rollout ends after this many seconds at the latest. The others have the same number of steps."""
 N_EPISODES = 3
 """The lengths of episodes are judged only if at least this many episodes have ended."""
 
 DEAD_STD = 1.0
-"""A frame has no contrast if the standard deviation of its pixels is below this value, in grey levels from 0 to 255.
-For comparison: a black frame of 84 x 84 pixels with a white dot of 3 x 3 pixels has a standard deviation of 9."""
+"""A frame has no contrast if the standard deviation of its pixels is below this value, in grey levels from 0 to 255."""
 DEAD_SHARE = 0.95
-"""The camera counts as dead if at least this fraction of the frames has no contrast. It counts as frozen if at least
-this fraction of the frames is identical to the frame before."""
+"""The camera is dead if at least this fraction of the frames has no contrast. It is frozen if as many frames equal the
+frame before."""
 SHORT_EPISODE = 3
 """Episodes count as too short if their median length is at most this many steps."""
 MIN_STEPS_WITHOUT_END = 200
@@ -62,14 +58,13 @@ MIN_LIMIT = 10
 """Three episodes that share the largest length probably end at a time limit, if this length is at least this many
 steps."""
 MIN_LIMIT_OF_TWO = 50
-"""Two episodes that share the largest length probably end at a time limit, if this length is at least this many steps.
-The value is larger than MIN_LIMIT, because two equal lengths are weaker evidence than three equal lengths."""
+"""Two episodes that share the largest length probably end at a time limit, if this length is at least this many
+steps."""
 SPARSE_SHARE = 0.01
 """Rewards count as sparse if less than this fraction of them differs from the most frequent reward."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2
-"""Limits for the discounted return of a random policy. Above MAX_RETURN or below MIN_RETURN, networks hardly learn with
-the usual learning rates; above LARGE_RETURN, they may not learn. The limits are guesses: the return is 15 on
-LiteDriving-v0, 90 on CarRacing-v3 and 800 on Pendulum-v1."""
+"""Limits for the discounted return of a random policy, all guesses. Above MAX_RETURN or below MIN_RETURN, networks
+hardly learn. Above LARGE_RETURN, they may not learn."""
 A_DAY_S = 24 * 3600.0
 
 
@@ -84,14 +79,14 @@ def check_environment(
 ) -> Rollout:
     """Run all checks of an environment.
 
-    :param env: the environments that the model trains on; call this inside ``with`` :func:`~.rollouts.unobserved`
-    :param examination: object that collects the results of the checks
-    :param gamma: the model's discount per step, in [0, 1]
+    :param env: the environments of the model; call this inside ``with`` :func:`~.rollouts.unobserved`
+    :param examination: collects the results
+    :param gamma: discount per step, in [0, 1]
     :param n_timesteps: environment steps of the planned run
     :param n_steps: maximum number of steps of the longest rollout
     :param rewards_scaled_by: what scales the rewards in the training; None if nothing does
     :param progress: function called with the name of each part
-    :return: the longest rollout, for the checks of the learner
+    :return: the longest rollout
     """
     progress("the environment's spaces")
     _check_spaces(env, examination)
@@ -176,8 +171,8 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
     """Check the contrast, change, scale and stack order of pictures, and that all observations are finite.
 
     :param rollout: steps with random actions
-    :param space: space of the observations that the learner receives
-    :param examination: object that collects the results of the checks
+    :param space: the learner's observation space
+    :param examination: collects the results
     """
     values_by_key = rollout.parts()
     is_finite = all(
@@ -205,7 +200,7 @@ def check_observations(rollout: Rollout, space: spaces.Space[Any], examination: 
 def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
     """Return the factor that scales pixel values to the range of 0 to 255.
 
-    Integer pixels already have this range. For float pixels, the largest magnitude in ``frames`` becomes 255.
+    For float pixels, the largest magnitude in ``frames`` becomes 255.
     """
     if np.issubdtype(picture.dtype, np.integer):
         return 1.0
@@ -277,12 +272,7 @@ def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examinat
 
 
 def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
-    """Check that a stack of frames has its oldest frame first.
-
-    In a stack, each frame moves to the next channel at every step. If the oldest frame comes first, channel 0 equals
-    channel 1 of the previous picture. If the newest frame comes first, channel 1 equals channel 0 of the previous
-    picture. A picture in which no channel moves is not a stack.
-    """
+    """Check that a stack, in which each frame moves to the next channel at every step, has its oldest frame first."""
     n_channels = frames.shape[2]
     continued = _continued(rollout)
     if n_channels < 2 or not continued.any():
@@ -333,11 +323,7 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
 
 
 def _time_limit_of(env: VecEnv) -> int | None:
-    """Return the time limit of an episode in steps, from the TimeLimit wrapper or the gymnasium registration.
-
-    :param env: the vectorized environments; only the first one is examined
-    :return: the number of steps; None if no limit is known
-    """
+    """Return the time limit of an episode in steps, from the TimeLimit wrapper or the registration; None if unknown."""
     inner = gym_env_of(env)
     while inner is not None:
         if isinstance(inner, gym.wrappers.TimeLimit):
@@ -353,7 +339,7 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
 
     :param rollout: steps with random actions
     :param time_limit: maximum number of steps of an episode; None if unknown
-    :param examination: object that collects the results of the checks
+    :param examination: collects the results
     """
     episodes = rollout.episodes()
     lengths = [length for length, _ in episodes]
@@ -398,10 +384,10 @@ def check_episodes(rollout: Rollout, time_limit: int | None, examination: Examin
 def check_rewards(rollout: Rollout, gamma: float, scaled_by: RewardScaling | None, examination: Examination) -> None:
     """Check that rewards are finite and vary, and that the returns have a size that networks can learn.
 
-    :param rollout: steps with random actions and the unscaled rewards of the environment
+    :param rollout: steps with random actions and unscaled rewards
     :param gamma: discount per step, in [0, 1]
     :param scaled_by: what scales the rewards before the critics see them; None if nothing does
-    :param examination: object that collects the results of the checks
+    :param examination: collects the results
     """
     rewards = rollout.all_rewards()
     n_bad = int((~np.isfinite(rewards)).sum())
@@ -521,11 +507,9 @@ def _check_speed(rollout: Rollout, n_envs: int, n_timesteps: int, examination: E
 def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination: Examination) -> None:
     """Count the steps that a simulator outside this process failed to make.
 
-    Versions, ports and the order of frames are checked by the environment itself, which raises an error.
-
     :param rollout: steps with random actions
     :param env: the environment; None if it runs in another process
-    :param examination: object that collects the results of the checks
+    :param examination: collects the results
     """
     address = getattr(env.unwrapped, "server_address", None) if env is not None else None
     failures = [info for infos in rollout.infos for info in infos if info.get("invalid_transition")]
@@ -593,14 +577,7 @@ def _check_each_action(
     others: Sequence[NDArray[Any]],
     examination: Examination,
 ) -> None:
-    """Check for each action dimension that changing its values changes the observations or rewards of a rollout.
-
-    :param env: the environments
-    :param first: the rollout with the unchanged actions
-    :param actions: the actions of that rollout
-    :param others: other actions, from which the changed values are taken
-    :param examination: object that collects the results of the checks
-    """
+    """Check for each action dimension that replacing its values by those in ``others`` has an effect."""
     shape = actions[0].shape[1:]
     without: list[str] = []
     for index in np.ndindex(shape):

@@ -1,7 +1,6 @@
 """Define all findings of the doctor with title, remedy and source, and the examination that collects them.
 
-Findings are listed in the order of :data:`CATALOGUE`, problems before warnings. Causes come before their effects in
-this order. For example, ``dead_camera`` comes before ``cannot_fit_batch``, because a critic cannot fit black pictures.
+In :data:`CATALOGUE`, causes come before their effects.
 """
 
 from __future__ import annotations
@@ -349,7 +348,6 @@ class Examination:
     """Collect the checks of an examination, with their results.
 
     :ivar checks: the checks, by id
-    :ivar seconds: how long the examination took
     :ivar subject: what was examined, such as ``"VisualTD3 on LiteDriving-v0"``
     """
 
@@ -376,9 +374,9 @@ class Examination:
     ) -> None:
         """Record that a check has failed.
 
-        :param check_id: the id, a key of :data:`CATALOGUE`
+        :param check_id: a key of :data:`CATALOGUE`
         :param evidence: one sentence with the measured numbers
-        :param value: the value that the check measured
+        :param value: the measured value
         :param severity: severity of the finding; if None, the severity in :data:`CATALOGUE`
         :param remedy: remedy of the finding; if None, the remedy in :data:`CATALOGUE`
         """
@@ -431,4 +429,4 @@ class Examination:
 
 
 Progress = Callable[[str], None]
-"""Function that is called before each part of an examination with the name of the part, for a progress bar."""
+"""Function that is called with the name of each part of an examination before it begins."""

@@ -1,8 +1,4 @@
-"""Check that gradients reach every part of a learner by the right path, and that the critic can fit one batch.
-
-All checks work on a copy of the model and restore the random states afterwards, so they do not change the training that
-follows.
-"""
+"""Check, on a copy of the model, that gradients reach every part of a learner and that the critic can fit one batch."""
 
 from __future__ import annotations
 
@@ -33,18 +29,15 @@ N_UPDATES = 4
 """Number of updates whose gradients are recorded: two of them update the actor of TD3."""
 BATCH_SIZE = 32
 N_FIT_STEPS, FIT_S = 100, 10.0
-"""The critic learns one batch for at most this many gradient steps, and for at most this many seconds of processor
-time."""
+"""Maximum number of gradient steps on one batch, and their maximum processor time in seconds."""
 FIT_RATE = 1e-3
 FITTED = 0.5
 """The critic can fit the batch if its loss falls below this fraction of the variance of the batch's targets."""
 SATURATED_ACTION, SATURATED_SHARE = 0.95, 0.5
-"""An untrained policy is saturated if more than SATURATED_SHARE of its actions are larger than SATURATED_ACTION in
-magnitude, in a range of -1 to 1."""
+"""An untrained policy is saturated if more than SATURATED_SHARE of its actions exceed SATURATED_ACTION in magnitude."""
 LEAK = 1e-4
-"""The actor should get gradients from the critic only through its action. If this path is cut and more than this
-fraction of the actor's gradient remains, the gradient takes another path, such as a shared encoder. Rounding errors
-alone leave a smaller fraction."""
+"""The actor's gradient has a second path, such as a shared encoder, if more than this fraction of it remains after the
+path through the action is cut."""
 LOW_PRECISION = 0.1
 _NETWORKS = ("actor", "critic")
 
@@ -52,9 +45,9 @@ _NETWORKS = ("actor", "critic")
 def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination, progress: Progress) -> None:
     """Run all checks of a learner.
 
-    :param model: a model with the networks ``actor``, ``critic`` and ``critic_target``, as TD3, DDPG, SAC and TQC have
+    :param model: a model with ``actor``, ``critic`` and ``critic_target``, such as TD3, DDPG, SAC or TQC
     :param rollout: transitions to learn from
-    :param examination: object that collects the results of the checks
+    :param examination: collects the results
     :param progress: function called with the name of each part
     """
     names = ("saturated_at_start", "group_without_gradient", "target_frozen", "leaking_features", "cannot_fit_batch")
@@ -100,7 +93,7 @@ def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:
 
     :param model: the model; it is not changed
     :param rollout: transitions to store
-    :return: the copy, which shares only the environment with the model
+    :return: the copy, which shares only the environment
     """
     shared = [model.env, model.replay_buffer, getattr(model, "_logger", None), model._vec_normalize_env]
     # deepcopy does not copy objects in its memo. The environment is put there because it often cannot be copied.
@@ -171,7 +164,7 @@ def _check_saturation(model: OffPolicyAlgorithm, rollout: Rollout, examination: 
 class GradientRecorder:
     """Sum the squared gradients that the optimizers of a model use, for each weight.
 
-    :param model: the model; its optimizers call the recorder before each of their steps
+    :param model: the model to record
     """
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
@@ -372,11 +365,7 @@ def _check_precision(model: OffPolicyAlgorithm, rollout: Rollout, examination: E
 
 
 def _fit_targets(observations: Observations, actions: NDArray[Any]) -> th.Tensor:
-    """Return artificial targets ``(batch,)``, which a critic should be able to fit because they follow from its inputs.
-
-    A target is the sum of the action's dimensions plus the mean of the observation, or of each of its parts. The
-    summands and the targets are normalised to a variance of 1.
-    """
+    """Return artificial targets ``(batch,)`` that a critic should be able to fit: they follow from its inputs."""
     parts = list(observations.values()) if isinstance(observations, Mapping) else [observations]
     columns = [actions.reshape(len(actions), -1).sum(axis=1)]
     columns += [np.asarray(part, np.float64).reshape(len(part), -1).mean(axis=1) for part in parts]

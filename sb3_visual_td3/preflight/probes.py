@@ -1,9 +1,6 @@
 """Train an algorithm on five small environments with known answers, to find a part of it that is broken.
 
-Each environment has one or two steps and isolates one ability of a learner, so a failure shows which part is broken.
-
-Source of the idea: Andy Jones, "Debugging Reinforcement Learning Systems" (probe environments). Here the environments
-have pictures and continuous actions.
+Source of the idea: Andy Jones, "Debugging Reinforcement Learning Systems" (probe environments).
 """
 
 from __future__ import annotations
@@ -29,18 +26,16 @@ from sb3_visual_td3.preflight.findings import Examination, Progress
 SIZE = 36
 """Height and width of the pictures in pixels: the smallest size that NatureCNN accepts."""
 BLACK, WHITE = 85, 255
-"""Pixel values of the black and the white picture. Black is not 0, because with zeros only the biases of a network
-would have an effect."""
+"""Pixel values of the black and the white picture. Black is not 0, because then only a network's biases would have an
+effect."""
 GAMMA = 0.5
-"""Discount of all probes. If a reward of 1 comes one step later, the correct value is 0.5. Without bootstrapping the
-value would be 0, and without the discount it would be 1."""
+"""Discount of all probes. The value one step before a reward of 1 is 0.5; without bootstrapping it would be 0."""
 N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 700, 100, 16, 3e-4
 NOISE, POLICY_DELAY = 0.3, 6
 """Standard deviation of the exploration noise on actions from -1 to 1, and number of critic updates per actor
 update."""
 LEAST_TAU = 0.05
-"""Smallest tau in the probes: a model with ``tau=0.005`` is probed with 0.05. With a smaller tau, the target networks
-would not follow the critics within the few updates of a probe. Only ``tau=0`` stays 0."""
+"""Smallest tau in the probes, unless tau is 0. A smaller tau would be too slow for the few updates of a probe."""
 SECONDS_PER_PROBE = 36.0
 """Time limit of one probe in seconds: five probes take at most three minutes."""
 
@@ -56,7 +51,7 @@ class Probe(gym.Env[Picture, NDArray[np.float32]], ABC):
     """Show a black or a white picture, and end the episode after one action in [-1, 1].
 
     :ivar shows_both: whether the picture is white in half of the episodes
-    :ivar tests: the part of the learner that may be broken if the trained model returns a wrong value or action
+    :ivar tests: the part of the learner that a wrong value or action points to
     """
 
     observation_space = spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)
@@ -87,8 +82,8 @@ class Probe(gym.Env[Picture, NDArray[np.float32]], ABC):
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
         """Return each value or action that the model has learned, paired with the correct one.
 
-        :param answer: reads Q values and actions from the trained model
-        :return: pairs of the learned number and the correct number, by the name of the quantity
+        :param answer: reads the learned values and actions
+        :return: pairs of learned and correct number, by name
         """
 
 
@@ -125,9 +120,7 @@ class PictureReward(Probe):
 class ActionReward(Probe):
     """Give the highest reward for the action 0, whatever the picture is.
 
-    An untrained policy begins near 0. The probe checks that training keeps the policy near 0; a wrong sign would drive
-    it away. With any other best action, stock actors would overshoot to a limit of the range and stay there, because
-    tanh has no gradient at its limits.
+    With any other best action, stock actors would overshoot to a limit of the range, where tanh has no gradient.
     """
 
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
@@ -174,17 +167,13 @@ class DelayedReward(Probe):
         return 1.0
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the critic's Q values for the white and the black picture, paired with the correct values.
-
-        The correct value is 1 for the white picture, and ``GAMMA`` for the black picture, which comes a step earlier.
-        """
+        """Return the Q values for the white and the black picture, paired with the correct values 1 and ``GAMMA``."""
         return {"value of white": (answer.value(WHITE), 1.0), "value of black": (answer.value(BLACK), GAMMA)}
 
 
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
-"""A value or an action counts as correct if its error is at most this large. The faults that the probes look for cause
-errors of at least 0.5."""
+"""A value or an action is correct if its error is at most this. The faults looked for cause errors of at least 0.5."""
 
 
 class Answer:
@@ -231,8 +220,7 @@ class _Deadline(BaseCallback):
 def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgorithm:
     """Return a new, untrained model for a probe, with the class, the policy and the losses of a given model.
 
-    Learning rate, batch size, discount and exploration do not come from the given model. They have fixed values,
-    because they determine how fast a model learns.
+    Learning rate, batch size, discount and exploration have fixed values.
 
     :param model: the given model; it is not changed
     :param probe: class of the environment to train on
@@ -288,7 +276,7 @@ def run_probes(
     """Train the algorithm on each probe, and compare its values and actions with the correct ones.
 
     :param model: a model of the algorithm; it is not changed
-    :param examination: collects the results, under ids such as ``probe_constant_reward``
+    :param examination: collects the results
     :param progress: function called with the name of each probe
     :param probes: the probes to train on
     """

@@ -23,14 +23,12 @@ Observations = NDArray[Any] | dict[str, NDArray[Any]]
 class Rollout:
     """Hold the steps of a vectorized environment in order; each entry holds one step of all environments.
 
-    :ivar observations: the observation from ``reset()``, followed by the observation that each step returned; at the
-        end of an episode this is the first observation of the next episode
-    :ivar next_observations: the observation after each step; at the end of an episode, its terminal observation and not
-        the first observation of the next episode
+    :ivar observations: the observations of ``reset()`` and of each step; after an episode, the first of the next one
+    :ivar next_observations: the observations after each step; at the end of an episode, its terminal observation
     :ivar actions: the actions of each step, ``(n_envs, *action_shape)``
-    :ivar rewards: the rewards of each step, ``(n_envs,)``
-    :ivar dones: the dones of each step, ``(n_envs,)``
-    :ivar infos: the infos of each step, one dict for each environment
+    :ivar rewards: ``(n_envs,)`` per step
+    :ivar dones: ``(n_envs,)`` per step
+    :ivar infos: one dict per environment and step
     :ivar seconds: duration of all steps in seconds
     """
 
@@ -125,7 +123,7 @@ def _monitors_of(env: VecEnv) -> Iterator[Monitor]:
 def unobserved(env: VecEnv) -> Iterator[None]:
     """Keep steps from having side effects: VecNormalize does not update its statistics, Monitor writes no episode.
 
-    Environments in other processes have Monitors of their own, which still write episodes.
+    Monitors in other processes still write episodes.
 
     :param env: the vectorized environments
     """
@@ -188,8 +186,8 @@ def roll_out(
 
     :param env: the vectorized environments
     :param actions: the actions of each step, ``(n_envs, *action_shape)``
-    :param seed: seed of the reset; if None, the environments are reset without a seed
-    :param is_enough: function called after each step; the rollout ends early if it returns True
+    :param seed: seed of the reset; None for no seed
+    :param is_enough: function called after each step; True ends the rollout early
     :return: the recorded steps
     """
     if seed is not None:

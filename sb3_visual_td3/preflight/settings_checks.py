@@ -1,7 +1,4 @@
-"""Check that the settings fit each other and the task, without stepping the environment.
-
-The checks take milliseconds, so ``visual-td3 train`` makes them before every run.
-"""
+"""Check that the settings fit each other and the task, in milliseconds, without stepping the environment."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ from sb3_visual_td3.common.pictures import parts_of, pictures_in
 from sb3_visual_td3.preflight.findings import Examination
 
 HIGH_RATE, LOW_RATE = 1e-2, 1e-6
-"""From HIGH_RATE upwards, training usually diverges. Up to LOW_RATE, a run of usual length learns nothing. The learning
-rates in rl-zoo's tuned hyperparameters are 5e-5 to 7e-3."""
+"""From HIGH_RATE upwards, training usually diverges. Up to LOW_RATE, a run learns nothing. The learning rates in
+rl-zoo's tuned hyperparameters are 5e-5 to 7e-3."""
 LATE_WARMUP = 0.5
 """The doctor warns if more than this fraction of the run passes before learning starts."""
 SHORT_HORIZON_SHARE = 0.05
@@ -34,11 +31,11 @@ LONG_HORIZON = 100.0
 """The doctor warns if the horizon is more than this many times as long as an episode."""
 HIGH_TAU, LOW_TAU = 0.5, 1e-5
 HIGH_NOISE, LOW_NOISE = 1.0, 0.01
-"""Limits for the standard deviation of the noise on actions in [-1, 1]. Above HIGH_NOISE, most actions are at their
-limits; below LOW_NOISE, the policy hardly explores."""
+"""Limits for the standard deviation of the noise on actions in [-1, 1]. Above HIGH_NOISE, most actions are clipped.
+Below LOW_NOISE, the policy hardly explores."""
 MEMORY_SHARE, CLOSE_SHARE = 1.0, 0.8
-"""A replay buffer does not fit if it needs more than MEMORY_SHARE of the available memory. The doctor warns if the
-buffer needs more than CLOSE_SHARE."""
+"""A replay buffer does not fit if it needs more than MEMORY_SHARE of the available memory. Above CLOSE_SHARE, the
+doctor warns."""
 _GIB = 1024.0**3
 
 
@@ -48,9 +45,9 @@ def check_settings(
     """Run all checks of a model's settings.
 
     :param model: the model, trained or not
-    :param examination: object that collects the results of the checks
+    :param examination: collects the results
     :param n_timesteps: environment steps of the planned run
-    :param episode_length: usual length of an episode in steps; None if it is not known
+    :param episode_length: usual length of an episode in steps; None if unknown
     """
     _check_learning_rate(model, examination)
     _check_gamma(model, examination, episode_length)
@@ -136,7 +133,7 @@ def check_target_clamp(model: BaseAlgorithm, examination: Examination, expected_
     """Compare a fixed ``target_q_clamp`` of VisualTD3 with the returns of a random policy.
 
     :param model: the model to check
-    :param examination: object that collects the results of the checks
+    :param examination: collects the results
     :param expected_return: typical magnitude of a discounted return of a random policy, >= 0
     """
     clamp = getattr(getattr(model, "settings", None), "target_q_clamp", False)

@@ -61,9 +61,9 @@ _OF_THE_ACTORS_ENCODER = tuple(
 class StatedProperty:
     """Hold a property of the run that the event file does not show, but that a settings file states.
 
-    :param tag: the 0/1 tag that would have shown the property
+    :param tag: the 0/1 tag of the property
     :param meaning: the property in words
-    :param source: the file that states the property
+    :param source: the file that states it
     """
 
     tag: str
@@ -74,12 +74,9 @@ class StatedProperty:
 def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[StatedProperty, ...], tuple[str, ...]]:
     """Find properties of a run that only its settings show, because its event file lacks their tags.
 
-    The properties are a shared encoder, normalised rewards and undiscounted returns.
-
     :param settings: settings of the run
-    :param series: series of the event file alone
-    :return: the properties that the run has according to its settings, and notes on settings that the event file
-        contradicts
+    :param series: series of the event file
+    :return: the properties, and notes on settings that the event file contradicts
     """
     found, notes = [], []
     shared = settings.encoder_is_shared
@@ -110,14 +107,11 @@ def effect_of_settings(
 ) -> tuple[str, ...]:
     """Return notes on the criteria and diagnoses that depend on properties from the settings of the run.
 
-    The settings state properties that the event file does not show, such as a shared encoder. Settings are more often
-    wrong than an event file, so the report lists the results that would be different without them.
-
     :param given: the properties that the settings state
     :param series: series of the event file alone
     :param criteria: all criteria
-    :param results: results of the criteria, with the properties from the settings
-    :param diagnoses: diagnoses of the run, with the properties from the settings
+    :param results: results of the criteria with these properties
+    :param diagnoses: diagnoses of the run with these properties
     """
     if not given:
         return ()
@@ -159,9 +153,9 @@ class RunSections:
         """Compute the numbers that the sections of a report show.
 
         :param data: the series of the run
-        :param criteria: the results of the criteria; they tell which of the needed tags the run did not log
-        :param diagnoses: the diagnoses of the run. If ``clipping_masks_divergence`` is among them, the logged gradient
-            norms seem to have been measured after clipping
+        :param criteria: results of the criteria
+        :param diagnoses: diagnoses of the run; ``clipping_masks_divergence`` shows that norms were measured after
+            clipping
         """
         # Sums and ratios of huge values overflow to infinity. Infinity is the right number here, so no warning is
         # shown.
@@ -195,22 +189,21 @@ class RunSections:
 class Analysis:
     """Hold one run with its verdict and everything that leads to the verdict.
 
-    :param name: name that distinguishes the run from other runs of the report
+    :param name: name of the run in the report
     :param data: content of the run's event files
     :param verdict: GO, NO-GO or INSUFFICIENT
     :param criteria: all criteria with their results
     :param diagnoses: the causes that were found; the one to fix first comes first
-    :param metrics: statistics of every tag that was logged
+    :param metrics: statistics of every logged tag
     :param missing: known tags that the run did not log
-    :param manifest: the content of run.json, which is shown and does not change the verdict
+    :param manifest: content of run.json
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: answers of the settings files to questions that the event file leaves open, for example that the
-        rewards are normalised
-    :param hyperparams: the hyperparameters compared with well-known values; empty if no hyperparameter is known
-    :param recommendation: the recommended changes; empty if the verdict is GO
-    :param until: the step of ``--until``, after which no point was read; None if the whole run was read
-    :param over_time: the verdicts on the run's earlier parts; None if they were not requested
+    :param answers: properties that only the settings state
+    :param hyperparams: hyperparameters compared with well-known values
+    :param recommendation: recommended changes; empty for a GO
+    :param until: the step of ``--until``; None for the whole run
+    :param over_time: verdicts on the run's earlier parts; None if they were not requested
     """
 
     name: str
@@ -283,7 +276,7 @@ class Analysis:
     def cause(self) -> Diagnosis | None:
         """Return the diagnosis to fix first; None if no diagnosis has a confidence of at least 0.5.
 
-        It is also None if the verdict is GO, or if the run is too short to be judged.
+        It is also None for a GO, and for a run that is too short to be judged.
         """
         if self.verdict is Verdict.GO or (self.verdict is Verdict.INSUFFICIENT and self.early is not None):
             return None
@@ -321,15 +314,14 @@ def analyse(
 
     :param data: content of the run's event files
     :param criteria: the criteria that ``load_criteria`` returned
-    :param name: name that distinguishes the run from other runs of the report
-    :param manifest: the content of run.json, which does not change the verdict
-    :param notes: remarks on the files of the run, shown with the notes of the analysis
-    :param settings: settings of the run. They state properties that the event file does not show, such as normalised
-        rewards. If a result depends on such a property, a note says so
-    :param require_evidence: the level of evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``. With less
-        evidence, a run that would be GO is INSUFFICIENT
-    :param until: the step of ``--until``; ``data`` must not contain later points. None for the whole run
-    :param over_time: the verdicts on the run's earlier parts
+    :param name: name of the run in the report
+    :param manifest: content of run.json, which does not change the verdict
+    :param notes: remarks on the files of the run
+    :param settings: settings of the run, which may state properties that the event file does not show
+    :param require_evidence: evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``; with less, the verdict
+        is INSUFFICIENT
+    :param until: the step of ``--until``, after which ``data`` has no points; None for the whole run
+    :param over_time: verdicts on the run's earlier parts
     """
     settings = settings or RunSettings()
     series = data.series
@@ -367,12 +359,10 @@ def verdict_on(
 ) -> Verdict:
     """Return the verdict that :func:`analyse` gives on a run, without computing the rest of a report.
 
-    :param series: the series of the run, under the names in ``common/tags.py``
+    :param series: the series, under the names in ``common/tags.py``
     :param criteria: the criteria that ``load_criteria`` returned
-    :param settings: settings of the run. They state properties that the event file does not show, such as normalised
-        rewards
-    :param require_evidence: the level of evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``. With less
-        evidence, a run that would be GO is INSUFFICIENT
+    :param settings: settings of the run
+    :param require_evidence: see :func:`analyse`
     """
     stated, _ = stated_properties(settings, series)
     results = judge(criteria, _with_flags(series, stated))

@@ -49,8 +49,7 @@ PROGRESS_FROM_BYTES = 5_000_000
 _PLOTLY_BYTES = 4_800_000
 """A report.html of more bytes than this contains plotly.js. The code of plotly.js alone has a few more bytes."""
 MAX_SUMMARIES = 10
-"""For more runs than this, the command prints only the table of all runs, without a summary of each run. The report
-files then show only the final verdict on each run. Earlier verdicts would take too long: there are 20 for each run."""
+"""For more runs than this, the command prints only a table, and the report files have no verdicts at earlier steps."""
 MAX_REASONS = 4
 """Number of criteria that the summary of a run lists; the reports list all of them."""
 
@@ -209,7 +208,7 @@ def _listed(path: Path, plotlyjs: str) -> str:
 def _check_combinations(args: argparse.Namespace) -> None:
     """Refuse arguments that cannot be combined.
 
-    :raises ValueError: if two arguments cannot be combined; the message names them and says what to leave out
+    :raises ValueError: if two arguments cannot be combined
     """
     if args.interval is not None and not args.watch:
         raise ValueError(
@@ -254,10 +253,7 @@ class _Job:
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read the runs, judge them and write the reports once.
 
-        An unreadable or empty folder below a requested path is listed and does not change the exit code. A requested
-        path that holds nothing to judge changes the exit code.
-
-        :return: the analyses, whether one of the given paths cannot be read, and the paths of the reports
+        :return: the analyses, whether a requested path holds nothing to judge, and the paths of the reports
         """
         found = self.find()
         unreadable = [*found.waiting, *found.problems]
@@ -316,12 +312,7 @@ class _Job:
     def analyse(self, name: str, files: RunFiles, data: RunData, *, is_one_of_few: bool = True) -> Analysis:
         """Judge a run by its event files and the files in their folder: run.json and rl-zoo's settings.
 
-        :param name: name that distinguishes the run from other runs
-        :param files: the files of the run
-        :param data: the content of these files
-        :param is_one_of_few: whether the report is on a few runs only; then the verdict at earlier steps is also
-            computed, which takes longer
-        :return: the verdict and everything that the report shows
+        :param is_one_of_few: whether to compute the verdicts at earlier steps too, which takes longer
         """
         manifest, note = find_manifest(files.path)
         if self.until is not None:

@@ -1,8 +1,6 @@
 """Find the runs below a path, and the settings files that belong to a run.
 
-A run is a folder that directly holds event files or tables (SB3's progress.csv, monitor files and evaluations.npz, a
-CSV file with a step column), or a single such file. Some folders below a run are a part of it: PyTorch's
-``add_scalars`` and ``add_hparams`` write into folders of their own.
+A run is a folder that directly holds event files or tables, or a single such file.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ ZOO_CONFIG, ZOO_ARGUMENTS = "config.yml", "args.yml"
 """The files that rl-zoo writes into RUN_DIR/ENV/. A folder with only one of these files belongs to another program."""
 ZOO_MONITOR = "0.monitor.csv"
 _LEVELS_ABOVE = 3
-"""The settings of a run are looked up in its folder and in this many folders above it. Event files in
-RUN_DIR/tb/NAME_1, for example, are two levels below RUN_DIR."""
+"""The settings of a run are looked up in its folder and in this many folders above it."""
 MAX_LEVELS_BELOW = 64
 """Runs are looked up in this many levels of folders below a path. No training run writes a deeper tree."""
 
@@ -126,8 +123,8 @@ def _only_one_below(folder: Path, runs: Iterable[Path]) -> Path | None:
 def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
     """Return whether the event files of a folder belong to the run in a folder above.
 
-    ``SummaryWriter.add_scalars("loss", {"critic": ...})`` writes the tag "loss" into the folder "loss_critic".
-    ``add_hparams`` writes settings, and each final value once, into a folder whose name is a time.
+    ``add_scalars("loss", {"critic": ...})`` writes into the folder "loss_critic". ``add_hparams`` has its own folder
+    too.
     """
     tag_sets = []
     for file in files:
@@ -150,11 +147,7 @@ def _refuse(error: OSError) -> None:
 
 
 def find_zoo_folder(run: Path) -> tuple[Path | None, str | None]:
-    """Return the folder in which rl-zoo keeps a run's settings.
-
-    rl-zoo writes the settings to RUN_DIR/ENV/config.yml. RUN_DIR holds one run, so these settings belong to every event
-    file below RUN_DIR. The folder of the run and the folders above it are searched: a folder may be RUN_DIR if it holds
-    a monitor file, or if its name starts with the id of the environment.
+    """Return the folder in which rl-zoo keeps a run's settings, such as RUN_DIR/ENV with its file config.yml.
 
     :param run: folder or file of the run
     :return: the folder, if there is one, and a note if the settings are ambiguous or unreadable
@@ -186,9 +179,7 @@ def _holds_settings(env: Path) -> bool:
 def _possible_envs(run_dir: Path) -> list[Path]:
     """Return the folders below a possible RUN_DIR in which rl-zoo may have kept the settings of a run.
 
-    rl-zoo keeps them in RUN_DIR/ENV, a folder named after the environment. If a monitor file shows that ``run_dir`` is
-    a RUN_DIR, the function returns all its entries. Otherwise it derives ENV from the name of ``run_dir``:
-    Pendulum-v1_3 may contain Pendulum-v1.
+    With a monitor file, these are all its entries. Otherwise Pendulum-v1_3 may contain Pendulum-v1.
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())
@@ -200,14 +191,13 @@ def _possible_envs(run_dir: Path) -> list[Path]:
 def find_manifest(run: Path) -> tuple[RunManifest | None, str | None]:
     """Return the run.json that belongs to a run.
 
-    The file lies in the run's folder or in a folder above. A run.json in a folder above counts only if its
-    ``event_dir`` points to this run.
+    A run.json in a folder above the run counts only if its ``event_dir`` points to this run.
 
     :param run: folder or file of the run
     :return: the manifest, if there is one, and a note if a run.json could not be read
     """
     folder = (run.parent if run.is_file() else run).resolve()
-    # The nearest run.json counts. A run.json in the run's own folder needs no event_dir.
+    # The nearest run.json counts.
     note = None
     for above in (folder, *folder.parents[:_LEVELS_ABOVE]):
         candidate = above / FILE_NAME

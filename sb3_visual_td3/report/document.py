@@ -1,7 +1,6 @@
 """Define the building blocks of a report: sections, tables, and text without control characters.
 
-A section is the same for every format. Names from a log are untrusted text and may appear anywhere in a section. Each
-renderer escapes these names for the markup of its format.
+Sections may contain untrusted names from a log, which each renderer escapes for its format.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def visible_line(text: str, n_characters: int = 1000) -> str:
     """Return a text as one line of limited length, without control characters.
 
     :param text: any text
-    :param n_characters: the largest number of characters; a longer line is cut and ends with an ellipsis
+    :param n_characters: the largest length; a longer line ends with an ellipsis
     """
     line = _LINE_ENDS.sub("\N{REPLACEMENT CHARACTER}", visible(text))
     return line if len(line) <= n_characters else f"{line[: n_characters - 1]}…"
@@ -74,12 +73,9 @@ class Column(NamedTuple):
 class Table:
     """Hold the rows of a table under their headings.
 
-    :param columns: the headings of the columns
-    :param rows: one cell for each column
-    :param caption: text above the table
-    :param folded: whether the table is folded until a reader opens it; folded tables are left out first if space is
-        short
-    :raises ValueError: if the number of cells in a row is not the number of columns
+    :param rows: one cell per column
+    :param folded: whether a reader has to open the table; folded tables are left out first if space is short
+    :raises ValueError: if a row does not have one cell per column
     """
 
     columns: tuple[Column, ...]
@@ -100,7 +96,6 @@ class Section:
     :param id: an anchor to link to, in lower case with hyphens
     :param title: the heading
     :param sentences: text before the tables
-    :param tables: tables of the section, in order
     """
 
     id: str
@@ -134,8 +129,8 @@ MAX_ROWS = 12
 def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
     """Return about a dozen evenly spaced points of a series, with its first, last and largest point.
 
-    :param series: the points to choose from, at least one, all of them finite
-    :param n_rows: number of points, not counting the point of the largest magnitude
+    :param series: at least one point, all of them finite
+    :param n_rows: number of points without the largest
     """
     # A reader often looks for the point of the largest magnitude, and even spacing would miss it.
     chosen = np.union1d(evenly(len(series), n_rows), [int(np.argmax(np.abs(series.values)))])

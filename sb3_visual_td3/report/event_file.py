@@ -1,8 +1,6 @@
 """Read one TensorBoard event file: its records with their checksums, and the scalars in them.
 
-A record consists of its length (8 bytes), the masked CRC-32C of the length (4 bytes), the data, and the masked CRC-32C
-of the data (4 bytes). The data are an ``Event`` in protobuf's format. TensorBoard's own reader is slower, and keeps
-only 10,000 points of a tag by default. A report needs every point, and a note on everything that could not be read.
+TensorBoard's own reader is slower, and keeps only 10,000 points of a tag by default.
 
 Source: the TFRecord format, https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -32,12 +30,10 @@ from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, StepArray
 EVENT_FILE_MARK = "tfevents"
 """The name of every event file contains this text."""
 MAX_RECORD_BYTES = 64 << 20
-"""A record of more bytes is left out. Usual records are much smaller: scalars take a few hundred bytes, and an image
-takes a few megabytes."""
+"""A record of more bytes is left out. Usual records have at most a few megabytes."""
 
 READ_BYTES = 1 << 20
-"""Number of bytes that are read at once. A batch of records has about this size. A record that is longer than this is a
-batch by itself."""
+"""Number of bytes that are read at once. A longer record is a batch by itself."""
 
 TAIL_BYTES = 256
 """Number of bytes of the last record that are kept. They show whether another program has replaced the file."""
@@ -51,7 +47,7 @@ class DamagedRecordError(ValueError):
     """Report that a file ends within a record, or that a record is damaged; all records before it are intact.
 
     :param reason: ``"cut off"`` or ``"damaged"``
-    :param n_whole: number of whole records before the damaged record
+    :param n_whole: number of intact records
     :param offset: byte at which the damaged record begins
     """
 
@@ -73,9 +69,9 @@ CUT_OFF, DAMAGED = "cut off", "damaged"
 class Batch(NamedTuple):
     """Hold consecutive records of a file.
 
-    :ivar records: data of each record; a record of more than ``MAX_RECORD_BYTES`` is left out
-    :ivar n_whole: number of records, including a record that was left out
-    :ivar n_bytes: number of bytes of these records in the file
+    :ivar records: data of each record of up to ``MAX_RECORD_BYTES``
+    :ivar n_whole: number of records, including one that was left out
+    :ivar n_bytes: number of bytes that these records take in the file
     :ivar tail: the last bytes of the last record
     """
 
@@ -88,12 +84,11 @@ class Batch(NamedTuple):
 def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batch]:
     """Yield the records of a file in order, some thousands at a time, after checking their checksums.
 
-    A record of more than ``MAX_RECORD_BYTES`` is skipped without reading it. Only one batch, or one long record, is in
-    memory at a time.
+    Records of more than ``MAX_RECORD_BYTES`` are skipped.
 
     :param path: path of the event file
     :param offset: byte at which to start, which must be the end of a record
-    :param n_whole: number of records before ``offset``, for messages
+    :param n_whole: number of records before ``offset``
     :raises DamagedRecordError: after the last intact record, if the file does not end with it
     :raises OSError: if the file is not a regular file or cannot be read
     """
@@ -134,9 +129,7 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
 def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
     """Read the rest of a long record into one buffer, or skip it if it is too long.
 
-    :param stream: the file, positioned after ``begin``
-    :param begin: the bytes of the record that were already read, including its header
-    :param offset: byte at which the record begins
+    :param begin: the bytes that were already read, with the header
     :return: a batch of this record; None if its checksum is wrong
     """
     length, _ = _HEADER.unpack_from(begin)
@@ -162,11 +155,8 @@ def _long_record(stream: FileIO, begin: bytes, offset: int) -> Batch | None:
 class _Frames(NamedTuple):
     """Hold the complete records at the start of a buffer.
 
-    :ivar records: data of each record
-    :ivar n_bytes: size of these records in bytes, with their lengths and checksums
-    :ivar is_damaged: whether the next record has a wrong checksum
-    :ivar n_missing: number of bytes of the next record that are not in the buffer yet; 0 if the record is damaged, or
-        if its length is not known
+    :ivar n_bytes: size of these records with their lengths and checksums
+    :ivar n_missing: missing bytes of the next record; 0 if it is damaged or its length is unknown
     """
 
     records: list[bytes | bytearray]
@@ -222,15 +212,12 @@ def _masked(checksum: int) -> int:
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""If the wall-clock time goes back by more than this number of seconds, the report has a note. Smaller steps back are
-normal, because two threads of one program may write to the file."""
+"""If the wall-clock time goes back by more than this, the report has a note. Two threads cause smaller steps back."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""A value of more bytes is an image or a text. In records of more than ``READ_BYTES`` it is skipped without being
-parsed."""
+"""A value of more bytes is an image or a text. In records of more than ``READ_BYTES`` it is skipped."""
 MAX_VALUES = 250_000
-"""A record with more values than this is left out, because no training run writes it. Only records of more than
-``READ_BYTES`` are checked."""
+"""A record with more values than this is left out. Only records of more than ``READ_BYTES`` are checked."""
 
 _TENSOR_TYPES: dict[int, tuple[str, str]] = {
     types_pb2.DT_FLOAT: ("<f4", "float_val"),
@@ -245,9 +232,9 @@ _TENSOR_TYPES: dict[int, tuple[str, str]] = {
 class Track:
     """Hold the points of one tag in the order of the file.
 
-    :param order: ``(n,) int64``, the number of the record of each point, increasing
-    :param steps: ``(n,) int64``, the step of each point; a step may be smaller than the step before it
-    :param values: ``(n,) float64``, the value of each point
+    :param order: ``(n,) int64``, the record of each point, increasing
+    :param steps: ``(n,) int64``, which may go back
+    :param values: ``(n,) float64``
     """
 
     order: StepArray
@@ -262,8 +249,7 @@ class Track:
         """Return whether the steps of the tag decrease at a record of the file, for example from 1,000 to 800.
 
         :param record: number of the record
-        :return: whether the tag's first point at or after this record has a smaller step than its last point before the
-            record; None if the tag has no point before the record, or none from the record on
+        :return: None if all points lie on one side of the record
         """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:
@@ -273,15 +259,7 @@ class Track:
 
 @dataclass
 class Points:
-    """Collect the points of one tag in the order of the file.
-
-    The points are stored in arrays of plain numbers, because a run may have millions of points. A list would take four
-    times the memory.
-
-    :param order: number of each point's record, counted over the records of the file that hold scalars
-    :param steps: step of each point
-    :param values: value of each point
-    """
+    """Collect the points of one tag in the order of the file; ``order`` counts the records that hold scalars."""
 
     order: array[int] = field(default_factory=lambda: array("I"))
     steps: array[int] = field(default_factory=lambda: array("q"))
@@ -310,11 +288,9 @@ class EventFile:
         self._fingerprint = b""
 
     def read_new(self, on_bytes: OnBytes | None = None) -> bool:
-        """Read the records that were appended since the last call.
+        """Read the records that were appended since the last call; a truncated or replaced file is read from its start.
 
-        A file that was truncated or replaced since the last call is read from its start.
-
-        :param on_bytes: called with the number of bytes of each part, for a progress bar
+        :param on_bytes: called with the number of bytes of each part
         :return: whether the points have changed
         :raises OSError: if the file cannot be read
         """
@@ -346,10 +322,7 @@ class EventFile:
         return self._n_whole > n_before or (is_other and had_points)
 
     def _is_continued(self) -> bool:
-        """Return whether the file still contains the part that was read before; if not, the file was replaced.
-
-        Only the last bytes of that part are compared.
-        """
+        """Return whether the file still contains the part that was read before, judged by its last bytes."""
         if not self._n_whole:
             return True
         with open_regular(self.path) as stream:
@@ -364,8 +337,7 @@ class EventFile:
     def notes(self, is_growing: bool = False) -> list[str]:
         """Return notes on records that were left out and on unusual content.
 
-        :param is_growing: whether the file is still being written. An incomplete last record is then normal, and gets
-            no note
+        :param is_growing: whether an incomplete last record gets no note, because the file is still being written
         """
         name, notes = self.path.name, []
         problem = self._problem
@@ -439,9 +411,7 @@ class EventFile:
 class Begin(NamedTuple):
     """Hold the content of the first records of an event file.
 
-    :ivar tags: the names of the scalars in these records
-    :ivar n_points: number of scalars in these records
-    :ivar has_hparams: whether these records hold hyperparameters for TensorBoard's HParams plugin
+    :ivar has_hparams: whether there are hyperparameters for TensorBoard's HParams plugin
     :ivar is_whole: whether these are all records of the file
     """
 
@@ -456,7 +426,7 @@ def scalars_at_begin(path: Path, n_bytes: int = 1 << 16) -> Begin | None:
 
     :param path: path of the file
     :param n_bytes: number of bytes to read
-    :return: the content of these records; None if the file is not an event file, or cannot be read
+    :return: the content; None if the file is not an event file, or cannot be read
     """
     try:
         with open_regular(path) as stream:
@@ -480,8 +450,6 @@ def scalars_at_begin(path: Path, n_bytes: int = 1 << 16) -> Begin | None:
 def scalar(value: Any) -> float | None:
     """Return the number that a summary's value holds; None for images, histograms, texts and vectors.
 
-    TensorBoard's and PyTorch's writers store scalars as ``simple_value``, TensorFlow 2 stores them as tensors.
-
     :param value: a ``Summary.Value``
     """
     kind = value.WhichOneof("value")
@@ -502,13 +470,10 @@ def scalar(value: Any) -> float | None:
 
 
 def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
-    """Read step, wall time and the small values of a long record, one value at a time.
-
-    Parsing the record as a whole could take many times its size in memory. For example, an empty message takes two
-    bytes in the file, but becomes a whole object in Python.
+    """Read step, wall time and the small values of a long record, one value at a time to save memory.
 
     :param record: an Event in protobuf's wire format, https://protobuf.dev/programming-guides/encoding
-    :return: step, wall time in seconds, and an iterator that parses each value of up to ``MAX_SCALAR_BYTES``
+    :return: step, wall time in seconds, and an iterator over the values of up to ``MAX_SCALAR_BYTES``
     :raises DecodeError: if the record is not in that format, or has more than ``MAX_VALUES`` values
     """
     step, wall_time = 0, 0.0

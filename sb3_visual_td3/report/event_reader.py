@@ -1,16 +1,7 @@
 """Combine the files of a run into one set of series, and separate several runs in one folder.
 
-A folder may hold several files of one run, because each process that continues a run starts a new file. It may hold
-files of several runs, if a script always logs to the same folder. One file may also hold several runs, if a writer
-appends to an old file and starts at step 0 again. If all points were only sorted by step, several runs would be judged
-as one run. This module finds out which points belong to which run, and adds notes on points that it left out.
-
-For example, a run is killed at step 1,000 and resumed from a checkpoint of step 800. It logs steps 800 to 1,000 again,
-so its steps go back from 1,000 to 800. The old points from step 800 on are left out, and the new points replace them.
-If the steps go back to 0 instead, a new run begins.
-
-Most tags use the x-axis of the run, such as environment steps. A tag may have another x-axis, such as episodes. The
-module ``report.run_axis`` finds the positions of such a tag's points on the run's x-axis.
+A folder may hold several files of one run. A folder or a file may also hold several runs. Notes in the report say which
+points were left out.
 """
 
 from __future__ import annotations
@@ -39,29 +30,18 @@ from sb3_visual_td3.report.table_file import (
 )
 
 NEW_RUN_FRACTION = 0.05
-"""A new run begins if the steps go back to a step within this first fraction of the previous run. For example, after
-100,000 steps a new run begins if the next step is 5,000 or less. If the next step is larger, the run was resumed from a
-checkpoint."""
+"""A new run begins if the steps go back into this first fraction of the previous run. Otherwise the run was resumed."""
 MAX_RESTARTS = 20
-"""If the steps go back more often than this, several programs seem to write into one file. Its points are then judged
-as one run, ordered by step."""
+"""If the steps go back more often than this, the points of the file are judged as one run, ordered by step."""
 MIN_POINTS_FOR_INTERVAL = 4
 """The usual interval between the points of a tag is computed only if the tag has at least this many points."""
 _MAX_DECREASES = 200
-"""If the steps of a tag go back more often than this, the tag was not written in order. It is then not used to find
-restarts of the run."""
+"""A tag whose steps go back more often than this is not used to find restarts of the run."""
 _MAX_NAMED = 3
 
 
 class _Decrease(NamedTuple):
-    """Describe one decrease of a tag's step, for example from step 1,000 in record 70 to step 800 in record 75.
-
-    If the run was restarted there, the restart lies between these two records.
-
-    :ivar after: number of the record with the larger step, 70 in the example
-    :ivar up_to: number of the tag's next record, which has the smaller step, 75 in the example
-    :ivar tag: the logged name
-    """
+    """Describe one decrease of a tag's step: ``after`` is the record before it, and ``up_to`` the record after it."""
 
     after: int
     up_to: int
@@ -69,11 +49,7 @@ class _Decrease(NamedTuple):
 
 
 class InFile(NamedTuple):
-    """Hold the part of a run that lies in one event file.
-
-    :ivar tracks: the points of the run in this file, by tag
-    :ivar notes: remarks for the report: how the runs of the file were separated, and which points were left out
-    """
+    """Hold the part of a run that lies in one event file, and notes on how the runs of the file were separated."""
 
     tracks: Mapping[str, Track]
     notes: list[str]
@@ -82,11 +58,10 @@ class InFile(NamedTuple):
 def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     """Return the runs in a file, in the order of the file.
 
-    If the steps of most tags go back to the start, a new run begins. If they go back to a later step, the run was
-    resumed from a checkpoint, and its new points replace the old points from the checkpoint's step on. If only some
-    tags go back, all points are kept.
+    If the steps of most tags go back to the start, a new run begins. If they go back to a later step, the new points
+    replace the old points from that step on.
 
-    :param tracks: the points of the file, by tag
+    :param tracks: the points by tag
     :param name: name of the file, for the notes
     """
     decreases = sorted(one for tag, track in tracks.items() for one in _decreases(tag, track))
@@ -137,11 +112,7 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
 def _decreases(tag: str, track: Track) -> Iterator[_Decrease]:
     """Yield each decrease of a tag's step after which the tag logs several earlier steps again.
 
-    For example, the steps 100, 200, 300, 200, 300, 400 go back to 200, and repeat 200 and 300. The steps 100, 300, 200,
-    400 do not count, because they only have one point out of order.
-
-    :param tag: the logged name
-    :param track: the points of the tag
+    The steps 100, 200, 300, 200, 300, 400 count. The steps 100, 300, 200, 400 only have one point out of order.
     """
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
@@ -164,14 +135,7 @@ def _decreases(tag: str, track: Track) -> Iterator[_Decrease]:
 
 
 def _restarts(decreases: list[_Decrease], tracks: Mapping[str, Track]) -> tuple[list[int], set[str]]:
-    """Return the records at which a run was restarted, and the tags whose steps go back without a restart.
-
-    At a restart, the steps of most tags go back (see :func:`_votes`).
-
-    :param decreases: the decreases of the steps of all tags
-    :param tracks: the points of the file, by tag
-    :return: the numbers of the first records after a restart, and the names of the tags
-    """
+    """Return the records at which a run was restarted, and the tags whose steps go back without a restart."""
     records: list[int] = []
     of_record: list[list[_Decrease]] = []
     # Tags are logged at different records, so one restart appears as decreases at slightly different records. Decreases
@@ -195,14 +159,9 @@ def _restarts(decreases: list[_Decrease], tracks: Mapping[str, Track]) -> tuple[
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return the votes of the tags on whether the run was restarted at a record of the event file.
+    """Return whether the steps of each tag go back at a record.
 
-    The vote of a tag is True if its steps go back at this record. A tag has no vote if all of its points come before
-    the record, or all come after it. Tags that count episodes have no vote if there are other tags, because a resumed
-    run may count its episodes from 0 again.
-
-    :param tracks: the points of the file, by tag
-    :param record: number of the record
+    Tags with points on one side only do not vote. Tags that count episodes vote only if there are no other tags.
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
@@ -216,12 +175,7 @@ def _may_count_steps(tag: str) -> bool:
 
 
 def _around_restart(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
-    """Return the last step before a restart, the first step after it, and whether a new run begins there.
-
-    :param tracks: the points of the file, by tag
-    :param record: number of the first record after the restart
-    :return: the two steps, and a bool: True if a new run begins, False if the run was resumed from a checkpoint
-    """
+    """Return the last step before a restart, the first step after it, and whether a new run begins there."""
     both = {tag: track for tag, track in tracks.items() if track.goes_back_at(record) is not None}
     chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
     before = np.concatenate([track.steps[track.order < record] for track in chosen])
@@ -232,17 +186,7 @@ def _around_restart(tracks: Mapping[str, Track], record: int) -> tuple[int, int,
 
 
 def _without_old_points(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Return the points of a tag without the old points that a resumed run has replaced.
-
-    For example, a run is resumed at step 800. An old point at step 900 is removed, and an old point at step 700 is
-    kept.
-
-    :param tag: the logged name
-    :param track: the points of the tag
-    :param record: number of the first record after the run was resumed; the points before this record are old
-    :param begins: first step after the run was resumed
-    :return: the new points, and the old points at earlier steps than the new points
-    """
+    """Return the points of a tag without the old points that a run replaced after it was resumed at ``begins``."""
     is_later = track.order >= record
     cuts = []
     if is_later.any():
@@ -265,16 +209,15 @@ class UnreadableRunError(ValueError):
 class RunData:
     """Hold the points of one run, from all of its files, and notes on how they were read.
 
-    :param path: the folder or the file that was requested
+    :param path: the requested folder or file
     :param series: all scalars, by tag
-    :param files: the files, in the order of the wall-clock times in them; files of subfolders and tables come last
-    :param n_points: number of scalar points that were kept
-    :param notes: remarks on points that the reader left out and on its decisions
-    :param axis: unit of the run's x-axis, such as "episodes"; "steps" if neither the tags nor a table show the unit
-    :param number: number of this run among the runs of its folder, from 1
+    :param files: the files in the order of their wall-clock times; files of subfolders and tables come last
+    :param n_points: number of scalar points
+    :param notes: remarks on the reader's decisions
+    :param axis: unit of the run's x-axis, such as "episodes"; "steps" if unknown
+    :param number: number of this run in its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: the positions of points on the run's x-axis, for each tag with another x-axis than the run. For
-        example, a return of episode 50 that was logged at environment step 10,000 has the step 50 and the value 10,000
+    :param positions: the points of each tag with another x-axis, with their positions on the run's x-axis as values
     """
 
     path: Path
@@ -295,9 +238,8 @@ class RunData:
     def until(self, step: int) -> RunData:
         """Return the part of the run up to a step.
 
-        :param step: a step on the run's x-axis
-        :return: the run with its points up to the step, that step included. This is the run itself if it has no later
-            point, and a run without any point if all its points are later
+        :param step: a step on the run's x-axis, included
+        :return: the run up to the step; the run itself if it has no later point
         """
         kept: dict[str, Series] = {}
         positions: dict[str, Series] = {}
@@ -323,12 +265,12 @@ class RunData:
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
     """Read the files of a folder once, and return the last run that they hold.
 
-    Runs that were trained at the same time in one folder have no order, so they are returned as a single run.
+    Runs that were trained at the same time are returned as one run.
 
-    :param path: the folder or the file that was requested
+    :param path: the requested folder or file
     :param files: the files of the folder
-    :param on_bytes: called with the number of bytes of each part, for a progress bar
-    :raises UnreadableRunError: if the files hold no scalar at all
+    :param on_bytes: called with the number of bytes of each part
+    :raises UnreadableRunError: if the files hold no scalar
     :raises OSError: if a file cannot be read
     """
     reader = RunReader(path)
@@ -339,10 +281,10 @@ def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None)
 def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> tuple[RunData, ...]:
     """Read the files of a folder once, and return every run that they hold, in the order in which the runs began.
 
-    :param path: the folder or the file that was requested
+    :param path: the requested folder or file
     :param files: the files of the folder
-    :param on_bytes: called with the number of bytes of each part, for a progress bar
-    :raises UnreadableRunError: if the files hold no scalar at all
+    :param on_bytes: called with the number of bytes of each part
+    :raises UnreadableRunError: if the files hold no scalar
     :raises OSError: if a file cannot be read
     """
     reader = RunReader(path)
@@ -353,7 +295,7 @@ def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None
 class RunReader:
     """Read the files of one folder repeatedly. Between two reads, files may grow, shrink, appear or vanish.
 
-    :param path: the folder or the file that was requested
+    :param path: the requested folder or file
     """
 
     def __init__(self, path: Path) -> None:
@@ -365,7 +307,7 @@ class RunReader:
         """Read the points that are new since the last call.
 
         :param files: the files that the run has now
-        :param on_bytes: called with the number of bytes of each part, for a progress bar
+        :param on_bytes: called with the number of bytes of each part
         :return: whether the data have changed
         :raises OSError: if a file cannot be read
         """
@@ -384,29 +326,21 @@ class RunReader:
     def data(self, is_growing: bool = False) -> RunData:
         """Return the run read so far; if the files hold several runs, return the last run.
 
-        Runs that were trained at the same time in one folder have no order, so they are returned as a single run.
+        Runs that were trained at the same time are returned as one run.
 
-        :param is_growing: whether the files are still being written. An incomplete last record is then normal, and gets
-            no note
-        :raises UnreadableRunError: if the files hold no scalar at all
+        :param is_growing: whether the files are still being written; an incomplete last record then gets no note
+        :raises UnreadableRunError: if the files hold no scalar
         """
         return self._combined(is_growing, are_apart=False)[-1]
 
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
         """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
-        A file that starts at the first steps again holds a new run. If two files cover the same steps and were written
-        at the same time, each of them holds its own run. Any other file continues the previous run.
+        A file that starts at the first steps again, or covers the steps of another file at the same time, holds a new
+        run. Any other file continues the previous run.
 
-        A run that was resumed from a checkpoint logs some steps again in its new file. For each tag, the new points
-        replace the old points. For example, if the new file begins at step 800, the old points from step 800 on are
-        left out.
-
-        Tables, such as progress.csv, only add tags that the event files do not contain.
-
-        :param is_growing: whether the files are still being written. An incomplete last record is then normal, and gets
-            no note
-        :raises UnreadableRunError: if the files hold no scalar at all
+        :param is_growing: whether the files are still being written; an incomplete last record then gets no note
+        :raises UnreadableRunError: if the files hold no scalar
         """
         return self._combined(is_growing, are_apart=True)
 
@@ -445,10 +379,7 @@ class RunReader:
         return file.path.parent != self.path and self.path in file.path.parents
 
     def _add_tables(self, runs: list[_Run]) -> None:
-        """Add to the last run the tags that are only in its tables, such as progress.csv and evaluations.npz.
-
-        Without event files, the tables form a run.
-        """
+        """Add to the last run the tags that are only in its tables; without event files, the tables form a run."""
         # progress.csv comes first, because it holds the same values as SB3's event files.
         order = {PROGRESS: 0, EVALUATIONS: 1}
         tables = sorted(self._tables.values(), key=lambda t: (order.get(t.path.name, 2), t.path.name))
@@ -479,18 +410,11 @@ class RunReader:
 class _Run:
     """Collect the points of one run while its files are combined.
 
-    :param series: the points so far, by tag
-    :param files: the files that hold them
-    :param notes: remarks on the reader's decisions
-    :param notes_at_end: remarks on whether the folder seems to hold several runs
     :param end: wall time of the last point in seconds
-    :param axis: unit of the run's x-axis, such as "episodes", as a table states it; None without such a table
-    :param positions: the positions of points on the run's x-axis, for each tag with another x-axis than the run. For
-        example, a return of episode 50 that was logged at environment step 10,000 has the step 50 and the value 10,000
-    :param final: tags that have a single point in a subfolder, such as the final values of ``add_hparams``
-    :param n_replaced: number of old points that were left out, because a later file logs the same steps again
-    :param n_repeated: number of points at steps that another file has too, although the wall-clock times do not show
-        which file is later. All of these points are kept
+    :param axis: unit of the x-axis as a table states it; None without such a table
+    :param final: tags with a single point in a subfolder, such as the final values of ``add_hparams``
+    :param n_replaced: number of old points that a later file logs again
+    :param n_repeated: number of kept points that repeat steps of another file
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -509,11 +433,7 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _all_positions(self) -> dict[str, Series]:
-        """Return the positions of points on the run's x-axis, for each tag with another x-axis than the run.
-
-        For the tags in ``self.final``, such as the final values of ``add_hparams``, the position is the last step of
-        the run.
-        """
+        """Return the positions of points on the run's x-axis; for the tags in ``self.final``, the run's last step."""
         _, last = span(self.series, self.positions.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}
@@ -522,11 +442,7 @@ class _Run:
     def data(self, path: Path, number: int, n_runs: int, every: tuple[Path, ...], notes: Sequence[str]) -> RunData:
         """Return the run in the form that the report reads.
 
-        :param path: the folder or the file that was requested
-        :param number: number of this run among the runs of its folder, from 1
-        :param n_runs: number of runs in its folder
         :param every: all event files of the folder, including files without points
-        :param notes: remarks on the files of the folder
         """
         lines = [*notes, *self.notes]
         if self.n_replaced:
@@ -565,9 +481,7 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    :param runs: the runs found in the files that were read before, which began earlier; the list is extended
-    :param file: the next file
-    :param are_apart: whether runs that were trained at the same time are kept separate; otherwise they are combined
+    :param are_apart: whether runs that were trained at the same time are kept separate
     """
     tracks: Mapping[str, Track] = file.tracks()
     if not tracks:
@@ -618,13 +532,7 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
     """Return whether a file starts a new run, and does not continue the previous run.
 
-    The majority of the tags that are both in the file and in the previous run decides.
-
-    :param old: points of the previous run, by tag
-    :param new: points of the file, by tag
-    :param is_later: whether the file was begun after the previous run had ended, according to its wall-clock times. If
-        True, the file is another run if it starts at the first steps again. If False, the file is another run if it
-        covers the same steps, because the two runs were then trained at the same time
+    A file that is not later, by its wall-clock times, is another run if it covers the same steps.
     """
     shared = [tag for tag in new if tag in old]
     # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0
@@ -646,9 +554,7 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
 def _starts_again(first: int, last: int, new: Series) -> bool:
     """Return whether a tag of a later file starts at the first steps, as in a new run, and not at a checkpoint.
 
-    :param first: step of the tag's first point in the previous run
-    :param last: step of the tag's last point in the previous run
-    :param new: the tag's points in the later file
+    ``first`` and ``last`` are the tag's steps in the previous run.
     """
     begins = int(new.steps[0])
     if begins - first <= NEW_RUN_FRACTION * (last - first):
@@ -661,14 +567,9 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add the points of an event file in a subfolder to the last run.
+    """Add the points of an event file in a subfolder, as PyTorch's ``add_scalars`` writes it, to the last run.
 
-    ``SummaryWriter.add_scalars`` and ``add_hparams`` of PyTorch write into subfolders of the run's folder. A tag that
-    the run already has is not replaced.
-
-    :param runs: the runs so far
-    :param file: an event file in a subfolder of the run's folder
-    :param inside: path of that subfolder, relative to the run's folder
+    A tag that the run already has is not replaced.
     """
     for tag, track in file.tracks().items():
         name = tag

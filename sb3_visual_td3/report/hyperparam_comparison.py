@@ -1,8 +1,6 @@
 """Compare a run's hyperparameters with the values of Spinning Up, Stable-Baselines3 and the TD3 authors.
 
-The same parameter has many notations: ``tau`` 0.005 is ``polyak`` 0.995, and 50 updates every 50 steps are one update
-per step. The first half of the module converts each notation to one number in Stable-Baselines3's units; the second
-half compares these numbers.
+Each notation is first converted to Stable-Baselines3's units: ``polyak`` 0.995 is ``tau`` 0.005.
 """
 
 from __future__ import annotations
@@ -41,13 +39,10 @@ _MIN_POINTS = 5
 class Reading:
     """Hold the value of one parameter according to one source.
 
-    :param value: number in the parameter's own units; None if the parameter is switched off, or is not a number
+    :param value: number in the parameter's own units; None if it is switched off, or is not a number
     :param written: the value as the source writes it
-    :param source: the file that states the value
-    :param is_off: whether the parameter is switched off: for example, a run without exploration noise
     :param changes: whether the value is only the start of a schedule
-    :param every: only for the parameter "updates per step": number of environment steps after which updates are made,
-        50 for "50 updates every 50 steps"; None if it is not known
+    :param every: only for "updates per step": environment steps between two rounds of updates; None if unknown
     """
 
     value: float | None
@@ -59,10 +54,7 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """Return the value as text, such as ``0.001 (1e-3)``.
-
-        The brackets hold the value as its source writes it; they are left out if both texts are the same.
-        """
+        """Return the value as text, followed by a different notation of its source in brackets: ``0.001 (1e-3)``."""
         if self.is_off:
             return "none"
         if self.value is None or self.changes:
@@ -88,12 +80,10 @@ class Name:
 class Parameter:
     """Hold one row of hyperparam_reference.yml, which describes one parameter.
 
-    :param id: id of the row
-    :param title: the parameter in words
-    :param names: the names that settings use for the parameter. If a source has several of them, the first one is used
-    :param references: the value in each reference, by its id; a reference without this parameter is left out
+    :param names: the names that settings use; the first one found in a source counts
+    :param references: the value in each reference that has the parameter, by its id
     :param none_if_null: names whose null value means that the parameter is switched off
-    :param encoder: "actor" or "critic" if the row applies only to runs in which that network has its own encoder
+    :param encoder: the network that must have its own encoder for this row to apply
     :param compare: kind of comparison: as a ratio, or as a horizon 1 / (1 - gamma)
     """
 
@@ -108,12 +98,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """Hold the content of hyperparam_reference.yml.
-
-    :param titles: title of each reference, by id
-    :param sources: the file or signature that the values of each reference come from, by id
-    :param parameters: the rows of the file, by id
-    """
+    """Hold the content of hyperparam_reference.yml: titles and sources of the references and the rows, all by id."""
 
     titles: Mapping[str, str]
     sources: Mapping[str, str]
@@ -135,8 +120,6 @@ def reference_table() -> ReferenceTable:
 
 def misspelled(given: Layer) -> tuple[str, ...]:
     """Return a note for each name in a file that is almost the name of a known setting.
-
-    Other unknown names are not mistakes: the file of another program may have settings that the report does not use.
 
     :param given: the file of --hyperparams
     """
@@ -174,8 +157,6 @@ def _reference(value: Any, source: str) -> Reading:
 def as_number(value: Any) -> tuple[float, bool] | None:
     """Return a setting as a number, and whether it is only the start of a schedule; None if it is not a number.
 
-    Schedules are read as strings (``"lin_1e-4"``) and in the form in which run.json writes schedule objects.
-
     :param value: the value as a settings file states it
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -198,10 +179,7 @@ def as_number(value: Any) -> tuple[float, bool] | None:
 
 
 def stated(parameter: Parameter, settings: RunSettings) -> Reading | None:
-    """Return the value of a parameter that the run's settings state; None if they state no value.
-
-    Defaults do not count here, see :func:`by_default`.
-    """
+    """Return the value that the run's settings state for a parameter, without defaults; None if they state no value."""
     return _read(parameter, settings, len(settings.given))
 
 
@@ -294,8 +272,7 @@ def _rounds(each: float, every: float, source: str) -> Reading:
 def logged(series: SeriesSet) -> dict[str, Reading]:
     """Return the hyperparameters that the event file shows, such as learning rates, by name.
 
-    For learning rates and noise, the first point counts. The number of updates per step follows from the logged count
-    of updates at the first and at the last point.
+    Updates per step are estimated from the logged number of updates.
     """
     # A group without its own tag has SB3's common learning rate.
     rates = {f"{group.removesuffix('_mlp')}_lr": series[tag] for group, tag in tags.GROUP_LR.items()}
@@ -371,19 +348,16 @@ Agreement = Literal[
 ]
 _EQUAL = 1e-5
 _CONTRADICTS = 0.05
-"""A logged value contradicts the settings if the two differ by more than this fraction of the larger one. The number of
-updates per step can only be estimated from the logged points, so a smaller difference may be an error of the
-estimate."""
+"""A logged value contradicts the settings if the two differ by more than this fraction of the larger one."""
 
 
 @dataclass(frozen=True)
 class Against:
     """Hold the comparison of one parameter with one reference.
 
-    :param reference: value of the reference, as text; None if the reference does not have the parameter
-    :param agreement: result of the comparison, for programs
-    :param words: result of the comparison, for readers
-    :param factor: ratio of the two values; None if a factor has no meaning
+    :param reference: value of the reference, as text; None if it does not have the parameter
+    :param agreement: the result for programs
+    :param words: the result for readers
     """
 
     reference: str | None
@@ -396,11 +370,8 @@ class Against:
 class ComparedParameter:
     """Hold one row of the comparison, with the parameter, the run's value and all references.
 
-    :param id: id of the parameter
-    :param title: the parameter in words
-    :param ours: value of the run, as text. If its source writes it in a different notation, that notation follows in
-        brackets: ``0.005 (polyak 0.995)``. None if the value is not known
-    :param source: the file that states the run's value
+    :param ours: value of the run, such as ``0.005 (polyak 0.995)``; None if unknown
+    :param source: the file that states it
     :param against: the comparison with each reference, by its id
     :param contradiction: the value in the event file, if it contradicts the source
     """
@@ -417,7 +388,7 @@ def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[Compa
     """Compare every parameter that applies to the run with the references.
 
     :param settings: settings of the run
-    :param series: series of the run, which show learning rates, noise and the number of updates
+    :param series: series of the run
     :return: the rows; empty if no value of the run is known
     """
     seen = logged(series)
@@ -426,11 +397,7 @@ def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[Compa
 
 
 def comparison_table(rows: Sequence[ComparedParameter]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Return the headings and the rows of a table that compares the hyperparameters of a run with reference values.
-
-    A row holds the name of a hyperparameter, the run's value, the source of this value, and one value for each
-    reference.
-    """
+    """Return the headings and the rows of a table that compares the hyperparameters of a run with reference values."""
     titles = reference_table().titles
     headings = ("Hyperparameter", "This run", "From", *titles.values())
     return headings, tuple(
@@ -473,9 +440,9 @@ def contradictions(rows: Sequence[ComparedParameter]) -> tuple[str, ...]:
 def agreement(ours: Reading | None, reference: Reading | None, parameter: Parameter) -> Against:
     """Compare the run's value of a hyperparameter with the value of a reference.
 
-    :param ours: the run's value; None if the value is not known
-    :param reference: the reference's value; None if the reference does not have the hyperparameter
-    :param parameter: the hyperparameter, with the rule for the comparison
+    :param ours: the run's value; None if unknown
+    :param reference: the reference's value; None if it has none
+    :param parameter: the hyperparameter
     """
     if reference is None:
         return Against(None, "no_counterpart", "no counterpart")
@@ -562,11 +529,7 @@ def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading
 def _contradicts(said: Reading, measured: Reading) -> bool:
     """Return whether the value in the event file contradicts the value in the settings.
 
-    The start of a schedule is never compared: the first value is logged later, when the schedule has already changed
-    it.
-
-    :param said: the value in the settings
-    :param measured: the value in the event file
+    A schedule in the settings is never contradicted, because its first value is logged late.
     """
     if said.changes or measured.value is None:
         return False

@@ -20,11 +20,10 @@ from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
 
 LONG_RUN_FACTOR = 20
-"""After a GO, the recommended long run has this many times the steps of the judged run. The factor is only an example.
-A length in the hyperparameter file takes precedence."""
+"""After a GO, the recommended long run has this many times the steps of the judged run. The factor is only an
+example."""
 LARGEST_BUFFER = 1_000_000
-"""The largest ``buffer_size`` that is recommended for a long run: SB3's default. If the run has more steps than this,
-the buffer drops the oldest steps."""
+"""The largest ``buffer_size`` that is recommended for a long run: SB3's default."""
 _EVALUATIONS = 10
 """Number of evaluations per run that the advice aims at: with ten points, a curve can be judged as flat."""
 
@@ -45,12 +44,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:-]{1,100}")
 
 
 class Snippet(NamedTuple):
-    """Hold lines of code or a command for the user to copy.
-
-    :param caption: where the lines belong, in words that end with a colon.
-    :param language: ``"console"``, ``"python"`` or ``"yaml"``.
-    :param text: the lines.
-    """
+    """Hold lines of code or a command for the user to copy; the caption ends with a colon."""
 
     caption: str
     language: Literal["console", "python", "yaml"]
@@ -60,8 +54,8 @@ class Snippet(NamedTuple):
 class NextStep(NamedTuple):
     """Hold the recommended next action for a run.
 
-    :param text: one or more sentences.
-    :param snippets: the lines to type for this step.
+    :param text: one or more sentences
+    :param snippets: the lines to type for this step
     """
 
     text: str
@@ -69,11 +63,7 @@ class NextStep(NamedTuple):
 
 
 def _key_value(key: str, value: Any) -> str | None:
-    """Format a key and its value for rl-zoo's flags, such as ``tau:0.01``, in double quotes if a shell needs them.
-
-    :return: the pair; None if it has characters that a shell interprets even within double quotes, or that cannot be
-        printed
-    """
+    """Format a key and its value for rl-zoo's flags, such as ``tau:0.01``; None if quotes cannot make them safe."""
     plain = f"{key}:{value}"
     if _PLAIN.fullmatch(plain):
         return plain
@@ -135,9 +125,7 @@ def _is_of_sb3(analysis: Analysis) -> bool:
 class _Advice:
     """Collect the facts about a run that decide which commands or code to suggest.
 
-    :param analysis: the judged run
-    :param by_zoo: whether rl-zoo trained the run, so its settings come from flags and a hyperparameter file
-    :param env: id of the environment; None if the id is not known
+    :param by_zoo: whether rl-zoo trained the run
     :param drives: whether the environment is a driving environment
     """
 
@@ -174,13 +162,9 @@ class _Advice:
         return None
 
     def command(self, name: str, *flags: str, hyperparams: Mapping[str, Any] | None = None) -> str | None:
-        """Return a ``visual-td3`` command line with the settings of the run.
+        """Return a ``visual-td3`` command line with the settings of the run and changed hyperparameters.
 
-        :param name: name of the command, such as ``train``
-        :param flags: flags at the end
-        :param hyperparams: changed hyperparameters, in addition to the hyperparameters on the command line of the run
-        :return: the command line; None if rl-zoo did not train the run, or if a setting has characters that are not
-            safe in a shell
+        :return: the command; None if rl-zoo did not train the run, or if a setting is not safe in a shell
         """
         settings = self.analysis.settings
         algo = settings.value("algo")
@@ -314,12 +298,7 @@ class _Advice:
         return NextStep(f"{why}The run is over: start a new run of {told}.", snippets)
 
     def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
-        """Return the callbacks of this package that would log the missing tags, and that did not run.
-
-        Callbacks that cannot be used with this kind of run are left out.
-
-        :param unknown: the criteria whose result is unknown, because tags are missing
-        """
+        """Return the callbacks of this package that did not run, that fit this run, and that log the missing tags."""
         analysis = self.analysis
         ran = callbacks_that_ran(analysis.series)
         wanted = {
@@ -362,10 +341,7 @@ class _Advice:
         ]
 
     def _what_shows_learning(self) -> tuple[str, bool]:
-        """Return advice on what to log or do, so that the report can tell whether the run learns.
-
-        :return: the advice, and a bool: True if the run needs evaluations that it does not have
-        """
+        """Return what to log to show whether the run learns, and whether it needs evaluations that it does not have."""
         analysis = self.analysis
         curve = analysis.curve
         if curve is None and _is_of_sb3(analysis):

@@ -1,8 +1,4 @@
-"""Judge the first 5 %, 10 %, ... and 100 % of a run, to find out when a failure became visible.
-
-A failing run is rarely stopped at once. The verdict over time shows how much of the run was trained after the verdict
-had become NO-GO for good, and whether early verdicts were reliable.
-"""
+"""Judge the first 5 %, 10 %, ... and 100 % of a run, to find out when a failure became visible."""
 
 from __future__ import annotations
 
@@ -20,8 +16,8 @@ N_PARTS = 20
 class Prefix(NamedTuple):
     """Hold the verdict on the beginning of a run, up to one step.
 
-    :ivar until: the step on the run's x-axis; ``--until`` with this step gives the same verdict
-    :ivar verdict: the verdict on the run up to this step; None before its first point
+    :ivar until: the step on the run's x-axis
+    :ivar verdict: the verdict; None before the first point
     """
 
     until: int
@@ -32,7 +28,7 @@ class Prefix(NamedTuple):
 class VerdictOverTime:
     """Hold the verdicts on the first 5 %, 10 %, ... and 100 % of a run.
 
-    :param prefixes: one entry for each part, the shortest part of the run first and the whole run last
+    :param prefixes: one entry for each part, the shortest part first
     :param begin: the step that counts as the beginning of the run
     """
 
@@ -63,10 +59,7 @@ class VerdictOverTime:
 
     @property
     def changes(self) -> tuple[Prefix, ...]:
-        """Return the first verdict, and each verdict that differs from the one before.
-
-        :return: the parts of the run with these verdicts, in the order of their steps
-        """
+        """Return the first verdict, and each verdict that differs from the one before."""
         found: list[Prefix] = []
         for prefix in self.prefixes:
             if prefix.verdict is None:
@@ -79,9 +72,9 @@ class VerdictOverTime:
 def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
     """Judge the first 5 %, 10 %, ... and 100 % of a run's steps.
 
-    :param data: the points of the run, under the tags that were logged; ``--tags`` has not renamed them yet
+    :param data: the points of the run, before ``--tags`` renames them
     :param judge: function that returns the verdict on a run
-    :return: the verdicts; None for a run that has made no step
+    :return: the verdicts; None for a run without a step
     """
     first, last = data.span
     begin = min(first, 0)

@@ -1,7 +1,4 @@
-"""Summarise many runs in one table: verdict, first cause, best step, and the last and the best return.
-
-A folder of a project often holds dozens of runs. In the table, runs that need attention come first.
-"""
+"""Summarise many runs in one table: verdict, first cause, best step, and the last and the best return."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ from sb3_visual_td3.report.next_step import curve_unit
 
 WORST_FIRST = (Verdict.NO_GO, Verdict.INSUFFICIENT, Verdict.GO)
 MAX_NAME = 60
-"""The console's table shows at most this many characters of a name. The end of a longer name is kept, because the names
-of several runs often begin in the same way."""
+"""The console's table shows at most this many characters of a name. The beginning of a longer name is cut off."""
 HEADINGS = ("verdict", "run", "likely cause", "steps", "best step", "return: last / best")
 """Headings of the table in the console."""
 COMPARED = (
@@ -37,18 +33,17 @@ COMPARED = (
 )
 """Headings of the table that compares several runs, in report.html and report.md."""
 N_ALWAYS = 5
-"""Number of columns, from the left, that the table always has. It has each other column only if a run has a value
-there."""
+"""Number of columns, from the left, that the table has even if they are empty for every run."""
 ABSENT = "-"
 
 
 class BestPolicy(NamedTuple):
     """Compare the best policy of a run with its last policy, by the return curve.
 
-    :ivar step: step near which the best level was reached
+    :ivar step: step of the best level
     :ivar last: level of the return over the last tenth of the points
     :ivar best: best level of the return
-    :ivar is_on_steps: whether the step is an environment step; otherwise it is an episode
+    :ivar is_on_steps: whether the step is an environment step, not an episode
     """
 
     step: int
@@ -69,7 +64,7 @@ def best_policy(analysis: Analysis) -> BestPolicy | None:
     """Find the step of a run's best policy, and compare the returns of the best and the last policy.
 
     :param analysis: the run
-    :return: the comparison; None if the run logged no return, or too few returns
+    :return: the comparison; None if the run logged too few returns
     """
     curve = analysis.curve
     if curve is None or curve.peak_step is None:
@@ -114,7 +109,7 @@ class ComparedRun(NamedTuple):
     """Hold one row of the table that compares several runs, in report.html and report.md.
 
     :ivar place: index of the run in the report, from 0
-    :ivar cells: one for each heading of the table
+    :ivar cells: one per heading
     """
 
     place: int

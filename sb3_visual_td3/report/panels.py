@@ -30,11 +30,8 @@ DASHES = ("solid", "dot", "dash", "dashdot")
 class Line:
     """Describe one curve of a plot.
 
-    :param tag: the logged name
-    :param label: name in the legend and in the hover label
-    :param colour: colour in CSS notation
     :param magnitude: whether to draw |x|; the hover label shows the logged value
-    :param dash: dash pattern of the line; it makes curves distinct without colour
+    :param dash: dash pattern, to tell curves apart without colour
     """
 
     tag: str
@@ -57,15 +54,9 @@ class Panel:
     """Describe one plot, which appears if the run logged at least one of its lines.
 
     :param id: anchor of the plot in report.html
-    :param title: heading of the plot
-    :param caption: text below the heading
-    :param lines: the curves to draw
-    :param marks: the thresholds to draw as lines
-    :param log: whether the y-axis is logarithmic
-    :param unit: title of the y-axis
-    :param x_title: title of the x-axis
+    :param marks: thresholds to draw as lines
     :param y_range: limits of the y-axis; None for automatic limits
-    :param requires: the plot is left out if the run did not log this tag; None if no tag is required
+    :param requires: tag without which the plot is left out
     """
 
     id: str
@@ -81,10 +72,7 @@ class Panel:
 
     @property
     def has_alerts(self) -> bool:
-        """Return whether alerts can be drawn in this plot.
-
-        Alerts are logged at environment steps, so they cannot be drawn if the x-axis counts episodes.
-        """
+        """Return whether alerts, which are logged at environment steps, can be drawn in this plot."""
         return self.x_title != EPISODE_AXIS
 
 
@@ -228,7 +216,7 @@ PANELS = (
 def reward_panel(terms: tuple[str, ...]) -> Panel:
     """Return the panel of the reward terms.
 
-    :param terms: the tag of each term; the tag of the largest term comes first
+    :param terms: tags of the terms, the largest term first
     """
     lines = (
         Line(tag, tag.partition("/")[2], LINE_COLOURS[i % len(LINE_COLOURS)], dash=DASHES[i % len(DASHES)])

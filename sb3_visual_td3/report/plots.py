@@ -1,8 +1,4 @@
-"""Build the plots of report.html as plain dictionaries in plotly's format.
-
-plotly.js reads these dictionaries directly. The large plotly package therefore need not be imported, and tests can
-check every value.
-"""
+"""Build the plots of report.html as plain dictionaries in plotly's format, without the large plotly package."""
 
 from __future__ import annotations
 
@@ -47,10 +43,7 @@ MAX_POINTS = 2000
 
 
 def thinned(series: Series, max_points: int = MAX_POINTS) -> Series:
-    """Reduce a series to the number of points that a screen can show.
-
-    The series is divided into buckets of consecutive points. The smallest and the largest point of each bucket and both
-    ends of the series are kept. Unlike taking every n-th point or a mean, this keeps every peak.
+    """Reduce a series to the number of points that a screen can show, without losing a peak.
 
     :param series: a series without NaN
     :param max_points: the most points to keep
@@ -74,11 +67,9 @@ Figure = dict[str, Any]
 HEIGHT = 340
 _LEGEND_ROW = 18
 LEAST_PART = 0.02
-"""On a linear axis, a threshold below this fraction of the largest value looks like 0. It is drawn only if its
-criterion is blocking."""
+"""On a linear axis, a threshold below this fraction of the largest value is drawn only if its criterion is blocking."""
 MAX_BANDS = 100
-"""A plot has at most this many alert bands of one kind. If an alert was active more often, bands with a small gap
-between them are drawn as one."""
+"""A plot has at most this many alert bands of one kind. More bands are joined across small gaps."""
 
 _LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}
@@ -97,15 +88,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class BandStyle:
-    """Describe the look of the rectangles that show in a plot when an alert was active.
-
-    Warnings, critical alerts and other alerts differ in outline as well as in colour.
-
-    :param fill: colour of the area
-    :param outline: colour of the border
-    :param dash: dash pattern of the border
-    :param top: upper edge of the rectangle, as a fraction of the plot's height
-    """
+    """Describe the rectangles that show when an alert was active; ``top`` is a fraction of the plot's height."""
 
     fill: str
     outline: str
@@ -134,7 +117,7 @@ def in_pairs(plots: Sequence[Plot]) -> tuple[Plot, ...]:
 def curves(lines: Sequence[tuple[Line, Series]], *, log: bool) -> list[Figure]:
     """Return the plotly traces that draw some lines.
 
-    :param lines: each line with its finite values, of which there is at least one
+    :param lines: each line with its finite values, at least one
     :param log: whether the y-axis is logarithmic
     """
     floor = _log_floor([series for _, series in lines]) if log else None
@@ -167,10 +150,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 
 
 def _log_floor(series: Sequence[Series]) -> float:
-    """Return where 0 is drawn on a log axis: a decade below the smallest positive magnitude.
-
-    The result is at least ``min(1e-4, largest / 1e8)``, where ``largest`` is the largest magnitude.
-    """
+    """Return where 0 is drawn on a log axis: a decade below the smallest positive magnitude, but not too far down."""
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
     # Close to the smallest double, a division below would underflow to 0.
     positive = magnitudes[magnitudes > 1e-300]
@@ -241,10 +221,7 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 
 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
-    """Return rectangles that show in a plot when alerts were active.
-
-    Rectangles for an alert on gradient norms (warning or critical) are as high as the plot. Rectangles for all other
-    alerts are low, at the bottom of the plot.
+    """Return rectangles that show in a plot when alerts were active; those for gradient norms are as high as the plot.
 
     :param alerts: the alerts of the run
     """
@@ -261,11 +238,8 @@ def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
 def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
     """Join periods in which an alert was active, to limit the number of rectangles in a plot.
 
-    Periods that overlap or touch are always joined.
-
     :param stretches: periods of one or several alerts
-    :param at_most: if there are more periods than this, periods with a short gap between them are joined as well. A gap
-        is short if it is at most ``1 / at_most`` of the steps from the first step of all periods to the last
+    :param at_most: with more periods than this, those with gaps of up to ``1 / at_most`` of all steps are joined too
     """
     ordered = sorted(stretches)
     if not ordered:
@@ -295,7 +269,7 @@ def onset(cause: Diagnosis | None, last_step: int | None) -> tuple[list[Figure],
     """Return a vertical line and a label for the step at which the likely cause was first detected.
 
     :param cause: the first diagnosis of the run; None for no line
-    :param last_step: last step of the run; a label near the end is placed to the left of its line
+    :param last_step: last step of the run
     """
     if cause is None or cause.first_step is None:
         return [], []
@@ -344,10 +318,7 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
 
 
 def _log_ticks(curves: Sequence[Figure]) -> Figure:
-    """Return the plotly setting of a logarithmic y-axis that gives at most about eight ticks.
-
-    :param curves: the curves of the plot, as plotly's JSON
-    """
+    """Return the plotly setting of a logarithmic y-axis that gives at most about eight ticks."""
     positive = [y for curve in curves for y in curve["y"] if y > 0]
     decades = 0.0
     if positive:
@@ -462,10 +433,7 @@ OVERLAYS = (
 
 
 def overlays(analyses: Sequence[Analysis]) -> tuple[Plot, ...]:
-    """Return plots that compare runs: one for each quantity that at least two of the runs logged.
-
-    A quantity is left out if every run logged only a single point of it.
-    """
+    """Return plots that compare runs: one for each quantity that at least two of the runs logged."""
     found = (_overlay_plot(panel, analyses) for panel in OVERLAYS)
     return in_pairs([plot for plot in found if plot is not None])
 
@@ -498,10 +466,7 @@ FIRST = "actor_loss"
 
 
 def plots(analysis: Analysis) -> tuple[Plot, ...]:
-    """Return the plots for which the run has data; the plot of the alerts comes second.
-
-    If no callback of this package ran, the returns come first, because most readers of such a page look for returns.
-    """
+    """Return the plots for which the run has data; the plot of the alerts comes second."""
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     panels = [*PANELS, reward_panel(terms)]
     is_foreign = not callbacks_that_ran(analysis.series)
@@ -527,9 +492,8 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
 class Limits(NamedTuple):
     """Hold the thresholds that apply to the curves of a panel, by criterion.
 
-    :ivar drawn: the thresholds that are drawn as a line
-    :ivar beyond: blocking thresholds that lie so far above the curves that a line would flatten the curves; they appear
-        as text
+    :ivar drawn: thresholds to draw as a line
+    :ivar beyond: blocking thresholds far above the curves, to show as text
     """
 
     drawn: dict[str, float | None]
@@ -538,10 +502,6 @@ class Limits(NamedTuple):
 
 def limits_of(panel: Panel, analysis: Analysis, series: Iterable[Series]) -> Limits:
     """Return the thresholds of a panel that are worth showing beside its curves.
-
-    A critic loss near 5 would look flat under a line at 200. Thresholds of blocking criteria, which decide the verdict,
-    appear as text if they lie far above the curves. Thresholds of other criteria are left out if they lie far above the
-    curves, or so close to 0 that the plot cannot show the difference.
 
     :param panel: description of the plot
     :param analysis: the judged run

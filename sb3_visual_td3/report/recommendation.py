@@ -1,7 +1,6 @@
 """Recommend changes of the hyperparameter file for the causes that were found, as a list and as a diff.
 
-The ``CURE`` of each rule proposes changes under the names of VisualTD3 and rl-zoo. This module drops the changes that
-the run already has, and writes the other changes in the notation of the run's own file.
+The ``CURE`` of each rule proposes the changes.
 """
 
 from __future__ import annotations
@@ -46,14 +45,13 @@ _NAME_IN_REFERENCE = {"learning_starts": "first_update"}
 class Change:
     """Describe one recommended line of the hyperparameter file.
 
-    :param key: name of the setting in VisualTD3 or rl-zoo; ``policy_kwargs.NAME`` is the key NAME of
-        the mapping policy_kwargs
-    :param old: the run's own value; None if the value is not known, or not set
+    :param key: name in VisualTD3 or rl-zoo, such as ``tau`` or ``policy_kwargs.NAME``
+    :param old: the run's own value; None if unknown or not set
     :param new: the recommended value
     :param reason: why the change helps, and where the number comes from
-    :param diagnosis: id of the diagnosis that recommends the change
-    :param own_name: name of the setting in the run's own settings; None if they do not have it
-    :param own_value: the value under ``own_name``, as the run's settings write it
+    :param diagnosis: id of the diagnosis
+    :param own_name: name in the run's own settings; None if they do not have it
+    :param own_value: the value under ``own_name``, as written there
     """
 
     key: str
@@ -70,7 +68,7 @@ class Recommendation:
     """Hold the recommended changes for a run.
 
     :param changes: changes to the hyperparameter file
-    :param code: maps the id of a diagnosis to a sentence that says what to change apart from hyperparameters
+    :param code: what to change apart from hyperparameters, by the id of the diagnosis
     """
 
     changes: tuple[Change, ...] = ()
@@ -82,11 +80,8 @@ def recommend(
 ) -> Recommendation:
     """Return the changes for the causes that were found.
 
-    A diagnosis that is a consequence of another diagnosis leads to no change, because it disappears with its cause. If
-    two causes recommend different values for one setting, the value for the first cause is used.
-
     :param verdict: verdict on the run; for a GO nothing is recommended
-    :param diagnoses: diagnoses in the order in which to fix them
+    :param diagnoses: diagnoses in the order in which to fix them; the first that changes a setting decides its value
     :param settings: settings of the run
     :param series: series of the run
     """
@@ -122,12 +117,7 @@ class _Run:
     logged: Mapping[str, Reading]
 
     def change(self, proposed: SettingChange, diagnosis: Diagnosis) -> Change | None:
-        """Return the proposed change of a setting, with the old and the new value of this run.
-
-        :param proposed: the change that the diagnosis proposes
-        :param diagnosis: the diagnosis, with its evidence
-        :return: the change; None if the change does not apply to this run, or if the run already uses the new value
-        """
+        """Return a proposed change with the old and the new value of this run; None if there is nothing to change."""
         # Some changes make sense for our environments only, such as their reward weights.
         if proposed.envs and self.settings.value("env_id") not in proposed.envs:
             return None
@@ -191,14 +181,9 @@ class _Run:
         return False
 
     def _own_line(self, key: str, parameter: Parameter | None) -> tuple[str | None, Any]:
-        """Return the name and the present value of a setting in the user's own hyperparameter file.
+        """Return the name and the value of a setting in the user's own hyperparameter file.
 
-        This is rl-zoo's config.yml, if the run has one.
-
-        :param key: the setting to change
-        :param parameter: the setting's row in the reference table, which lists further names of the setting; None if it
-            has no row
-        :return: name and present value in the file; ``(None, None)`` if no file holds the setting
+        :return: ``(None, None)`` if no file has the setting
         """
         names: tuple[str, ...] = (key,)
         if key == "learning_rate":
@@ -271,13 +256,11 @@ def _group_of(diagnosis: Diagnosis) -> str:
 
 
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
-    """Multiply a schedule such as ``"lin_3e-4_1e-5"`` by a factor, at its start and at its end.
+    """Multiply a schedule such as ``"lin_3e-4_1e-5"`` by a factor at both ends.
 
-    :param schedule: the schedule as the settings state it
-    :param factor: the factor
-    :return: the new schedule. If only the start of the schedule is known, the new start; if that is unknown, None
+    :return: the new schedule; in another notation only the new start, or None if that is unknown
     """
-    # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5; the factor applies to both ends.
+    # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5.
     shape, *ends = schedule.split("_")
     if not schedule.startswith(_SCHEDULES):
         start = as_number(schedule)
@@ -291,9 +274,6 @@ _WORDS_OF_YAML = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 
 def zoo_diff(changes: Sequence[Change], settings: RunSettings) -> tuple[str, ...]:
     """Return the recommended changes as the lines of a diff.
-
-    A line with - shows one of the run's own settings. A change without such a line concerns a setting that has its
-    default, or whose value is not known.
 
     :param changes: the recommended changes
     :param settings: settings of the run
@@ -362,10 +342,9 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def as_yaml(value: Any) -> str:
     """Write a value as one line of YAML 1.1 that PyYAML reads back as the same value.
 
-    Values may come from an untrusted settings file, and the line appears in Markdown and HTML: no text may become
-    markup, or a value of a different type.
+    Values may come from an untrusted file, so none may become markup of Markdown or HTML.
 
-    :param value: a plain value: None, bool, number, text, list or mapping
+    :param value: None, bool, number, text, list or mapping
     """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{as_yaml(str(key))}: {as_yaml(item)}" for key, item in value.items()) + "}"

@@ -1,7 +1,6 @@
 """Render report.html: one self-contained page.
 
-The page loads nothing from a network: its content security policy forbids connections. Text from a log is escaped by
-jinja2.
+Its content security policy forbids connections, and jinja2 escapes text from a log.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import logged_section, missing_section
 
 MAX_CHARACTERS = 4000
-"""Largest number of characters of one cell or sentence. This package's texts have at most a tenth of this;
-a longer name from a log is cut."""
+"""Largest number of characters of one cell or sentence; a longer name from a log is cut."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
@@ -47,9 +45,8 @@ def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = (), *,
     """Return report.html: the verdict, its reasons, the first remedy, and the criteria, plots and metrics of each run.
 
     :param analyses: one run, or several, which are also compared
-    :param unreadable: one line for each run that could not be read
-    :param plotly_beside: whether the page loads plotly.js from the file :data:`PLOTLY_FILE` in its own folder;
-        otherwise the page itself contains plotly.js
+    :param unreadable: one line per unreadable run
+    :param plotly_beside: whether the page loads :data:`PLOTLY_FILE` from its folder instead of containing it
     """
     environment = _environment()
     plotted = [plots(analysis) for analysis in analyses]
@@ -95,10 +92,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _harmless(value: object) -> object:
-    """Remove control characters from a text that a template shows, and limit its length.
-
-    jinja2 calls this for every expression. Markup of this package stays as it is.
-    """
+    """Remove control characters from a text that a template shows, and limit its length; markup stays as it is."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return visible(value if len(value) <= MAX_CHARACTERS else f"{value[:MAX_CHARACTERS]}…")

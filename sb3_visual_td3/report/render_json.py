@@ -22,7 +22,7 @@ def render_json(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()) ->
     """Return the text of report.json: an object for one run, or a comparison with an object for each run.
 
     :param analyses: the runs
-    :param unreadable: one line for each run that could not be read
+    :param unreadable: one line per unreadable run
     """
     if len(analyses) == 1 and not unreadable:
         content = run_object(analyses[0])

@@ -46,7 +46,7 @@ class _Detail(IntEnum):
     SHORT = 0
     """The report has only the verdict, its reasons, and what to do first."""
     OPEN = 1
-    """The report has all sections, but it leaves out the tables that ``ALL`` shows as collapsed ``<details>``."""
+    """The report has all sections, without the tables that ``ALL`` shows as collapsed ``<details>``."""
     ALL = 2
     """The report has all sections, and the collapsed tables too."""
 
@@ -55,7 +55,7 @@ def render_markdown(analyses: Sequence[Analysis], unreadable: Sequence[str] = ()
     """Return the text of report.md, with as much detail as fits into a comment on GitHub.
 
     :param analyses: one run, or several, which are also compared
-    :param unreadable: one line for each run that could not be read
+    :param unreadable: one line per unreadable run
     """
     # Take the most detail that fits; the shortest form is returned whatever its length is.
     for detail in reversed(_Detail):
@@ -248,10 +248,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    """Escape text of a log, so it can neither end a table cell nor start markup; spaces at both ends stay.
-
-    :param text: any text
-    """
+    """Escape text of a log, so it can neither end a table cell nor start markup; spaces at both ends stay."""
     begin, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
     # Line breaks become spaces, because a line break ends a table row. The backslash is escaped first, because it
     # escapes all other characters.

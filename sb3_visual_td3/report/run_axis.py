@@ -1,15 +1,7 @@
 """Find the unit of a run's x-axis, and find the position of every point on this axis.
 
-The unit is environment steps, episodes, epochs or updates. SB3, CleanRL and this package log over environment steps.
-Other training code often logs over episodes or epochs, or mixes units: a return per episode, and a loss per update.
-
-For example, a run logs its losses at environment steps and its returns at episodes. Environment steps are then the
-x-axis of the run, and the return is a tag with another x-axis. The file holds a loss at environment step 9,900, then
-the return of episode 50, then a loss at environment step 10,000. The own step of this return is 50. Its position on the
-run's x-axis is 10,000, the step of the next point that uses this axis. An event file holds its points in the order in
-which they were logged, so this order shows the position.
-
-``--until`` and the verdict over time need the positions, because they judge all tags of a run up to the same step.
+If a run logs its losses at environment steps, and the return of episode 50 at environment step 10,000, then 10,000 is
+the position of this return. ``--until`` needs the positions.
 """
 
 from __future__ import annotations
@@ -27,25 +19,20 @@ from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 
 SAME_AXIS = 2.0
-"""A tag has another x-axis than the run if, at the same moment, its step and the step of the run differ by more than
-this factor. For example, a tag is at step 50 while the run is at step 10,000: the tag may count episodes."""
+"""A tag has another x-axis than the run if, at the same moment, their steps differ by more than this factor."""
 IN_ORDER = 0.9
-"""A file was written during training if at least this fraction of its points on the run's x-axis are in order. A point
-is in order if no earlier one has a larger step. Other files were written afterwards, one tag after another."""
+"""A file was written during training if at least this fraction of its points has no earlier point with a larger
+step."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""A tag was written separately, and not during training, if all of its points come before the points of the other tags
-in the file, or all come after them. With this number of points or fewer, such an order may be chance."""
+"""If all points of a tag come before, or after, those of the other tags, the tag was written separately. With at most
+this many points, the order may be chance."""
 
 
 def axis_of(series: SeriesSet) -> str:
-    """Return the unit of a run's x-axis, if the tags of the run show it.
-
-    Tags of SB3, CleanRL and this package have a known unit. For other tags, the unit is guessed from their names and
-    from the intervals between their points.
+    """Return the unit of a run's x-axis, if the tags of the run show it; for unknown tags it is a guess.
 
     :param series: everything that the run logged
-    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` if the unit is not
-        known
+    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` if unknown
     """
     names = series.names()
     # The most certain sign comes first: known names, then the intervals between the points of a return, then words in
@@ -70,10 +57,9 @@ def axis_of(series: SeriesSet) -> str:
 class _Clock(NamedTuple):
     """Hold the step that a run had reached at each record of an event file.
 
-    :ivar records: ``(n,) int64``, the numbers of the records, in ascending order
-    :ivar reached: ``(n,) int64``, the largest step of the run up to each record
-    :ivar is_in_order: whether the steps increase from record to record, with few exceptions. If they do, the file was
-        written during training
+    :ivar records: ``(n,) int64``, ascending
+    :ivar reached: ``(n,) int64``, largest step of the run up to each record
+    :ivar is_in_order: whether nearly all steps increase, as in a file that was written during training
     """
 
     records: StepArray
@@ -82,10 +68,7 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the steps of the run from the points of the tags that use the run's x-axis.
-
-        :param tracks: the points of these tags, at least one point for each tag
-        """
+        """Read the steps of the run from the tags that use the run's x-axis; each has at least one point."""
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]
@@ -97,11 +80,7 @@ class _Clock(NamedTuple):
     def has_unit_of(self, track: Track) -> bool:
         """Return whether a tag counts its steps in the same unit as the run.
 
-        The unit is the same if, at the same moment, the step of the tag and the step of the run differ by at most the
-        factor ``SAME_AXIS``. The moment is the last record of the tag or the last record of the run, whichever comes
-        first, because a tag may end long before the run.
-
-        :param track: the points of the tag
+        The steps are compared at the last record that both have reached, because a tag may end long before the run.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))
@@ -114,11 +93,7 @@ class _Clock(NamedTuple):
         return here <= SAME_AXIS * there and there <= SAME_AXIS * here
 
     def positions_of(self, track: Track) -> FloatArray | None:
-        """Return the position of each point of a tag on the run's x-axis; None if the file's order does not show it.
-
-        :param track: the points of the tag, which has another x-axis than the run
-        :return: for each point, the step that the run had reached when the point was logged
-        """
+        """Return the position of each point of a tag on the run's x-axis; None if the file's order does not show it."""
         # Each point gets the step of the next record that uses the run's x-axis. The step of the previous record may be
         # too early, because the run may have continued since then.
         after = np.searchsorted(self.records, track.order)
@@ -134,18 +109,11 @@ class _Clock(NamedTuple):
 def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     """Return the positions of points on the run's x-axis, for each tag that was logged over another unit.
 
-    The x-axis of the run is environment steps if a known tag of SB3, CleanRL or this package is logged over them.
-    Otherwise it is episodes, if a known tag is logged over episodes. Without known tags, it is the x-axis of the
-    first return that is found.
-
-    The position of a point is the step that the run had reached when the point was logged. The order of the points in
-    the file shows this step. If a file was not written in this order, the points of the tag are spread over the run in
-    proportion to their own steps.
+    A position is the step that the run had reached when the point was logged. If the order of the file does not show
+    it, the points are spread over the run.
 
     :param tracks: the points of one file, by tag
-    :return: a series for each tag with another x-axis than the run: its steps are the tag's own steps, and its values
-        are the positions. For example, a return of episode 50 that was logged at environment step 10,000 has the step
-        50 and the value 10,000
+    :return: for each tag with another x-axis, a series with its own steps as steps and the positions as values
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
@@ -189,8 +157,7 @@ def at_own_steps(series: Series) -> Series:
     """Return the positions of a tag that uses the run's x-axis: each point is at its own step.
 
     :param series: the points of the tag
-    :return: the positions in the form that :func:`positions_on_axis` returns. For a point at step 100, both the step
-        and the value of the series are 100
+    :return: the same form as :func:`positions_on_axis`
     """
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 
@@ -198,8 +165,8 @@ def at_own_steps(series: Series) -> Series:
 def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]:
     """Return the first and the last step of a run on its x-axis; (0, 0) if it has no point.
 
-    :param series: the points of the run, by tag
-    :param others: the tags with another x-axis than the run, such as a return per episode; they are left out
+    :param series: the points by tag
+    :param others: tags with another x-axis, which are left out
     """
     left_out = set(others)
     of_axis = [each for name, each in series.items() if name not in left_out and len(each)]

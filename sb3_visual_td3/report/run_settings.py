@@ -1,8 +1,4 @@
-"""Read the settings of a run: their values, the files that state them, and the defaults of all other settings.
-
-Settings come from the file given with --hyperparams, from run.json, and from rl-zoo's args.yml and config.yml, in this
-order.
-"""
+"""Read the settings of a run: their values, the files that state them, and the defaults of all other settings."""
 
 from __future__ import annotations
 
@@ -25,8 +21,7 @@ HELP = (
     "are read from a run's run.json and from rl-zoo's own files"
 )
 _NESTED = ("policy_kwargs", "replay_buffer_kwargs", "normalize", "env_kwargs")
-"""Settings that hold several settings of their own, by name. rl-zoo's files may state them as Python code, such as
-``"dict(net_arch=[400, 300])"``."""
+"""Settings that hold several settings of their own. rl-zoo's files may state them as Python code."""
 
 KEY_VALUE_FLAGS = ("--env-kwargs", "--eval-env-kwargs", "--hyperparams")
 """Flags of rl-zoo's train that take ``key:value`` pairs and change the task or the algorithm of a run."""
@@ -47,10 +42,10 @@ class Setting:
 class Layer:
     """Hold the settings of one source.
 
-    :param source: name of the source, for the report
-    :param values: value by flat name, such as ``policy_kwargs.trunk_dim`` or ``normalize.norm_reward``
-    :param code: the settings that the source states as Python code, verbatim, by name
-    :param key_values: the ``key:value`` pairs of the command line, by flag: ``--env-kwargs``, ``--hyperparams``
+    :param source: name of the source
+    :param values: value by flat name, such as ``policy_kwargs.trunk_dim``
+    :param code: settings that the source states as Python code, verbatim, by name
+    :param key_values: ``key:value`` pairs of the command line, by flag
     """
 
     source: str
@@ -62,8 +57,8 @@ class Layer:
     def of(cls, source: str, content: Mapping[str, Any]) -> Layer:
         """Flatten the content of a file, without callbacks, which are not settings of the algorithm.
 
-        :param source: the name of the file, for the report
-        :param content: the mapping that the file holds
+        :param source: name of the file
+        :param content: the mapping in the file
         """
         values: dict[str, Any] = {}
         code: dict[str, str] = {}
@@ -83,10 +78,8 @@ class Layer:
     def value_or_group(self, name: str) -> Any:
         """Return the value of a setting, or a mapping of its parts.
 
-        For example, ``env_kwargs`` returns ``{"n_cars": 5}`` if the settings hold ``env_kwargs.n_cars``.
-
-        :param name: name of the setting
-        :return: the value or the mapping; None if the settings hold neither
+        :param name: such as ``env_kwargs`` if the settings hold ``env_kwargs.n_cars``
+        :return: the value or the mapping; None if there is neither
         """
         if name in self.values:
             return self.values[name]
@@ -99,9 +92,8 @@ class Layer:
 class RunSettings:
     """Hold the known settings of a run.
 
-    :param given: for each source, such as run.json, the settings that it states. If several sources state a setting,
-        the first of these sources is used
-    :param defaults: the values of all settings that no source states; empty if the algorithm is not known
+    :param given: the settings of each source, in order of precedence
+    :param defaults: all settings that no source states; empty for an unknown algorithm
     """
 
     given: tuple[Layer, ...] = ()
@@ -123,10 +115,7 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the settings in rl-zoo's config.yml, the file that users edit, without the defaults.
-
-        If there is no config.yml, the settings of all sources are returned.
-        """
+        """Return the settings in rl-zoo's config.yml, which users edit; without this file, those of all sources."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 
@@ -162,8 +151,7 @@ class RunSettings:
     def reward_is_normalized(self) -> Setting | None:
         """Return whether the critics see scaled rewards; None if no source states it.
 
-        VecNormalize scales rewards by default, so a ``normalize`` mapping without ``norm_reward`` means that rewards
-        are scaled.
+        A ``normalize`` mapping without ``norm_reward`` counts as scaled, because that is VecNormalize's default.
         """
         for layer in self.layers:
             group = {name for name in layer.values if name.startswith("normalize.")}
@@ -183,7 +171,7 @@ def read_given_settings(path: Path) -> Layer:
     """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
 
     :param path: path of the file
-    :raises ValueError: if the file is of another kind; the message names the file
+    :raises ValueError: if the file is of another kind
     :raises OSError: if the file cannot be read
     """
     content = read_mapping(path)
@@ -201,12 +189,11 @@ def read_given_settings(path: Path) -> Layer:
 def run_settings(
     given: Layer | None, manifest: RunManifest | None, zoo_folder: Path | None
 ) -> tuple[RunSettings, tuple[str, ...]]:
-    """Combine all sources of a run's settings.
+    """Combine all sources of a run's settings; earlier parameters take precedence.
 
-    :param given: the content of the file of --hyperparams, which takes precedence over run.json; run.json takes
-        precedence over rl-zoo's files
-    :param manifest: the content of run.json
-    :param zoo_folder: the folder of rl-zoo's config.yml and args.yml
+    :param given: content of the file of --hyperparams
+    :param manifest: content of run.json
+    :param zoo_folder: folder of rl-zoo's args.yml and config.yml
     :return: the settings, and notes on files that could not be used
     """
     layers = []
@@ -275,11 +262,7 @@ def own_arguments() -> frozenset[str]:
 
 
 def known_names() -> frozenset[str]:
-    """Return the names of all settings that the report knows.
-
-    These are the arguments of SB3's TD3 and of VisualTD3, the settings of a run (such as ``env_id``), and names such as
-    ``policy_kwargs`` that hold several settings.
-    """
+    """Return the names of all settings that the report knows."""
     return own_arguments() | {*_known_defaults()["td3"], *_NESTED, *_IDENTITY, "policy", "preset"}
 
 
@@ -299,7 +282,7 @@ def _literal_or_text(code: str) -> Any:
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the name and the value of every entry in nested mappings, with names joined by dots.
 
-    :param values: a mapping; groups of settings are mappings within it
+    :param values: a mapping
     :param prefix: text before each name
     """
     for key, value in values.items():

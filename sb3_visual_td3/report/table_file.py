@@ -1,8 +1,7 @@
 """Read logs that are tables: SB3's progress.csv, monitor files and evaluations.npz, and CSV files of other programs.
 
-Each table becomes series under the names that SB3's own event files use, so criteria and rules treat all points in the
-same way. The files may come from an unknown source: they are read as data, up to a maximum size, and nothing in them is
-executed. An .npz file that holds a pickle is refused.
+Each table becomes series under the names that SB3's own event files use. The files may come from an unknown source, so
+their size is limited and pickles are refused.
 """
 
 from __future__ import annotations
@@ -27,13 +26,12 @@ from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
 
 MAX_TABLE_BYTES = 64 << 20
-"""A table of more bytes is not read. After several days of training, SB3's progress.csv has a few megabytes."""
+"""A table of more bytes is not read. SB3's progress.csv has a few megabytes after several days."""
 MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
-"""The files that ``report --format csv`` writes. They are ignored in a folder, because they repeat other logs. They are
-read only if PATH names the file itself."""
+"""Files of ``report --format csv``, which repeat other logs. They are read only if PATH names the file itself."""
 
 STEP_COLUMNS = (
     "time/total_timesteps",
@@ -59,8 +57,8 @@ STEP_COLUMNS = (
     "epoch",
     "epochs",
 )
-"""Names of columns that can be the x-axis. If a table has several of these columns, the name that comes first in this
-list is used. Upper and lower case are the same, and a space is the same as ``_``."""
+"""Names of columns that can be the x-axis, the preferred names first. Case does not matter, and a space equals
+``_``."""
 ENVIRONMENT_STEPS, STEPS = "environment steps", "steps"
 _AXIS_OF_COLUMN = {
     **dict.fromkeys(STEP_COLUMNS[:5], ENVIRONMENT_STEPS),
@@ -130,7 +128,7 @@ class TableFile:
     def read_new(self) -> bool:
         """Read the file if it has changed since the last call.
 
-        :return: True if the file was read again, and holds points now or held points before; False otherwise
+        :return: whether the points may have changed
         :raises OSError: if the file cannot be read
         """
         status = self.path.stat()
@@ -183,7 +181,7 @@ def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
     """Read the monitor files of a run, one for each parallel environment, as one sequence of episodes.
 
     :param paths: paths of the files
-    :return: series by name; empty if one of the files cannot be read
+    :return: series by name; empty if a file cannot be read
     """
     try:
         return _episodes([read_text(path, MAX_TABLE_BYTES) for path in paths])
@@ -205,8 +203,7 @@ class _Episode(NamedTuple):
 def _episodes(texts: Sequence[str]) -> dict[str, Series]:
     """Return the series that SB3's logger would have written for the episodes of some monitor files.
 
-    ``rollout/ep_rew_mean`` is the mean of the last 100 episodes (SB3's ``stats_window_size``). The x-axis is the number
-    of environment steps of all environments together: the sum of the lengths in the order in which episodes ended.
+    The x-axis is the number of environment steps of all environments together.
     """
     ended: list[_Episode] = []
     for text in texts:
@@ -228,11 +225,9 @@ def _episodes(texts: Sequence[str]) -> dict[str, Series]:
 
 
 def _episodes_in(text: str, n_before: int) -> list[_Episode]:
-    """Read one monitor file.
+    """Read the episodes of one monitor file, in the order of the file.
 
-    :param text: content of the file
-    :param n_before: number of episodes in the monitor files that were read before this one
-    :return: the episodes in the order of the file
+    :param n_before: number of episodes in the files that were read before
     :raises TableError: if the text is not a monitor file
     """
     lines = text.splitlines()
@@ -371,12 +366,10 @@ def _add(points: _Points, name: str, step: int, value: float) -> None:
 def _metric_names(heading: Sequence[str], at_step: int, runs: set[str]) -> list[tuple[int, str]]:
     """Return the index and the metric's name of each column that holds a metric.
 
-    A Weights & Biases export has three columns for a chart: ``RUN - METRIC``, ``RUN - METRIC__MIN`` and
-    ``RUN - METRIC__MAX``. Only the first of them is returned, as ``METRIC``.
+    Of the columns ``RUN - METRIC``, ``RUN - METRIC__MIN`` and ``RUN - METRIC__MAX`` of Weights & Biases, only the first
+    is returned, as ``METRIC``.
 
-    :param heading: the names of the columns
-    :param at_step: index of the column with the steps
-    :param runs: a set to which this function adds the name of each run that it finds in the names of the columns
+    :param runs: a set to which this function adds the names of the runs
     """
     found = []
     for at, column in enumerate(heading):

@@ -53,7 +53,7 @@ class Target:
     """Name the tag of this package that corresponds to a tag of other code.
 
     :param tag: the tag of this package
-    :param scale: factor that converts a value of the other code to a value of this package
+    :param scale: factor by which the other code's values are multiplied
     """
 
     tag: str
@@ -67,9 +67,9 @@ class Target:
     def read(self, series: Series) -> Series:
         """Convert a series that other code logged: rename it to ``tag``, and multiply its values by ``scale``.
 
-        If the x-axis of ``tag`` is the episode, point k of the series is placed at x = k, with k from 0.
+        If the x-axis of ``tag`` is the episode, point k is placed at x = k, with k from 0.
 
-        :param series: the series as the other code logged it
+        :param series: the series
         """
         steps = np.arange(len(series)) if self.is_over_episodes else series.steps
         # A value near the largest double becomes infinite when it is multiplied, which the criteria then report.
@@ -94,10 +94,9 @@ class TagMapping:
     """Map the tags that another library or project logs to the tags of this package.
 
     :param name: name of the library, or of the file with the mapping
-    :param targets: the corresponding tags of this package, one or several for each tag of the other code
-    :param recognised_by: tags of the other code; a built-in mapping is used only for a run that logged all of them
-    :param keep_out: tags of the other code that seem to correspond to a tag of this package but do not, each with the
-        reason
+    :param targets: one or several tags of this package for each tag of the other code
+    :param recognised_by: a built-in mapping is used only for a run that logged all these tags
+    :param keep_out: tags that only seem to correspond to a tag of this package, each with the reason
     """
 
     name: str
@@ -110,8 +109,7 @@ def load_tag_mapping(path: Path) -> TagMapping:
     """Read the file that a user gives with ``--tags``.
 
     :param path: path of the file
-    :raises ValueError: if the file does not map tags of other code to tags of this package. If this package does not
-        have one of the tags, the message names the nearest tag
+    :raises ValueError: if the file is not a mapping to tags of this package
     :raises OSError: if the file cannot be read
     """
     lines = read_text(path).splitlines()
@@ -142,9 +140,8 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
     """Return a run in which tags of other code have this package's names, and notes on the renamed tags.
 
     :param data: content of the run's event files
-    :param given: the mapping of --tags. The built-in mappings apply to all other tags, and never replace a tag of this
-        package.
-    :raises UnreadableRunError: if two tags of the run would get the same name
+    :param given: the mapping of --tags, which takes precedence over the built-in mappings
+    :raises UnreadableRunError: if two tags would get the same name
     """
     logged = set(data.series.names())
     if given is not None:
@@ -241,15 +238,14 @@ _BY_WORDS = (
     (frozenset(["success"]), tags.OF_SB3["success_rate"]),
     (frozenset(["reward", "divisor"]), tags.REWARD_DIVISOR),
 )
-"""Pairs of the words in a name and the tag that the name probably means. If several rows match, the first one is
-used."""
+"""Words in a name, and the tag that the name probably means. The first row that matches is used."""
 _RETURN_WORDS = frozenset(["return", "returns", "reward", "rewards", "rew", "score", "scores"])
 
 
 def mapping_to_start_from(data: RunData, name: str) -> str:
     """Return the text of a file for --tags: every name of the run, with a guess of this package's name for it.
 
-    :param data: the run, with the tags that its own code logged
+    :param data: the run
     :param name: name of the run, for the heading
     """
     guesses = _guesses(data)

@@ -42,10 +42,8 @@ class FoundRuns(NamedTuple):
 class Ending(NamedTuple):
     """Describe the end of a run.
 
-    :ivar words: description such as ``finished at ...`` or ``crashed at ...: why``; None while the run trains, or if it
-        was killed
-    :ivar is_over: whether the run cannot continue. A run that crashed or was interrupted is not over: it can be
-        resumed.
+    :ivar words: description such as ``finished at ...``; None while the run trains, or if it was killed
+    :ivar is_over: whether the run cannot continue; False for a crashed or interrupted run, which can be resumed
     """
 
     words: str | None
@@ -75,10 +73,8 @@ class Job(Protocol):
 class _Watched:
     """Hold the state of one watched run at the last check.
 
-    :param reader: reader of the run's event files
-    :param analysis: result of the last check; None if the run's files hold no point yet
+    :param analysis: None if the run's files hold no point yet
     :param said: the last verdict and cause that were printed
-    :param ending: how the run ended, if it has
     """
 
     reader: RunReader
@@ -90,11 +86,10 @@ class _Watched:
 class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
-    :param job: the work to do at each check: find the runs, judge them and write the reports
-    :param quiet_s: a finished run is watched until its event files have been unchanged for this number of seconds, or
-        until a check finds no new points. The delay is needed because a run may log its last points, such as an
-        evaluation, after run.json states that it has finished
-    :param on_change: program and arguments that are run when the verdict or the cause of a run changes
+    :param job: the work to do at each check
+    :param quiet_s: a finished run is watched until its files are unchanged for this many seconds, or a check finds no
+        new points. Its last points may come after its end in run.json
+    :param on_change: program and arguments to run when the verdict or the cause of a run changes
     """
 
     def __init__(self, job: Job, quiet_s: float, on_change: Sequence[str] = ()) -> None:
@@ -205,11 +200,11 @@ def watch(
 ) -> Watch:
     """Check the runs repeatedly, until every run is finished or stopped, or the user presses Ctrl-C.
 
-    :param job: the work to do at each check: find the runs, judge them and write the reports
-    :param interval_s: seconds between two checks; if a check takes longer, the next pause lasts as long as the check
+    :param job: the work to do at each check
+    :param interval_s: seconds between two checks; more if a check takes longer
     :param status: function that opens a status line
     :param wait: function that waits for a number of seconds
-    :param on_change: program and arguments that are run when the verdict or the cause of a run changes
+    :param on_change: program and arguments to run when the verdict or the cause of a run changes
     :return: the runs in the state of the last check
     """
     watched = Watch(job, interval_s, on_change)
@@ -247,7 +242,7 @@ def change_variables(name: str, path: Path, analysis: Analysis | None, before: s
 
     :param name: name of the run
     :param path: folder or file of the run
-    :param analysis: the run now; None if its files no longer hold any point
+    :param analysis: the run now; None if it no longer has any point
     :param before: verdict and cause before the change
     """
     verdict, cause, step = NOTHING_YET, "", ""
@@ -270,11 +265,10 @@ def change_variables(name: str, path: Path, analysis: Analysis | None, before: s
 def run_on_change(command: Sequence[str], variables: Mapping[str, str]) -> None:
     """Run the command of --on-change and wait for its end; a failure is reported and never ends the watch.
 
-    The command is exactly as the user gave it. Text from a log is passed only in environment variables, so it can never
-    become a program, an argument or part of a shell command.
+    Text from a log is passed only in environment variables, so it can never become a program or an argument.
 
     :param command: program and arguments
-    :param variables: environment variables of the command, in addition to the variables of this process
+    :param variables: additional environment variables
     """
     try:
         done = subprocess.run(

@@ -36,8 +36,8 @@ VERDICT_SENTENCE = {
     Verdict.INSUFFICIENT: "The logged data do not suffice for a GO; no blocking criterion failed.",
 }
 _NEAR = 0.8
-"""A passed criterion is a near miss if its value is close to the threshold. For 0.8 and a threshold of 100, values from
-80 to 100 are close to an upper threshold, and values from 100 to 125 are close to a lower threshold."""
+"""A passed criterion is a near miss if its value is close to the threshold. For a threshold of 100, this means 80 to
+100 for an upper threshold, and 100 to 125 for a lower one."""
 
 
 def verdict_sentence(analysis: Analysis) -> str:
@@ -69,8 +69,6 @@ def answers_line(analysis: Analysis) -> str:
 
 def near_misses(analysis: Analysis) -> tuple[str, ...]:
     """Return a line for each criterion that a GO run passed only narrowly, with the distance to its limit.
-
-    Only criteria that count for the verdict are listed.
 
     :param analysis: the analysis of the run
     """
@@ -125,10 +123,8 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 def how_to_relax(analysis: Analysis) -> str | None:
     """Return advice on how to get a verdict without the criterion that decided it.
 
-    The advice is to set ``blocking: false`` for this criterion in a file for --criteria.
-
-    :param analysis: the analysis of the run; if several criteria decided its verdict, the advice is for the first one
-    :return: the advice; None for a GO, or if the only problem is that the run is too short or has too little evidence
+    :param analysis: the analysis of the run; only its first deciding criterion is named
+    :return: the advice; None for a GO, or if the run is only too short or has too little evidence
     """
     why = [r for r in reasons(analysis) if r.id != "evidence"]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):
@@ -142,8 +138,7 @@ def how_to_relax(analysis: Analysis) -> str | None:
 def reasons(analysis: Analysis) -> tuple[CriterionResult, ...]:
     """Return the criteria that decided the verdict; a GO has none.
 
-    A NO-GO comes from blocking criteria that failed. An INSUFFICIENT comes from blocking criteria whose result is
-    unknown.
+    They are the blocking criteria that failed (NO-GO) or whose result is unknown (INSUFFICIENT).
     """
     if analysis.verdict is Verdict.NO_GO:
         return analysis.blocking(Status.FAIL)
@@ -171,7 +166,7 @@ def until_line(analysis: Analysis) -> str | None:
 
 
 MAX_CHANGES = 6
-"""If the verdict changes more often than this, the report gives only the number of changes and the last verdict."""
+"""If the verdict changes more often, the report gives only the number of changes and the last verdict."""
 
 
 def over_time_line(analysis: Analysis) -> str | None:

@@ -19,8 +19,7 @@ from sb3_visual_td3.report.sections.availability import Metric
 from sb3_visual_td3.runs.manifest import FILE_NAME
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
-"""Matches a sign that starts a formula, at the start of a text or after a character that a spreadsheet may read as a
-separator. Full-width forms of the signs match as well."""
+"""Matches a sign that starts a formula, also full-width, at the start of a text or after a possible separator."""
 
 
 def report_csv(analyses: Sequence[Analysis]) -> str:
@@ -61,9 +60,8 @@ def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
 def inert(text: str) -> str:
     """Escape text for a CSV cell, so that no spreadsheet evaluates the text as a formula.
 
-    If a sign such as ``=`` or ``+`` is at the start of the text, or follows a separator such as ``;``, it could start a
-    formula. An apostrophe is put before such a sign. Names of tags come from event files, and a stranger's event file
-    could hold a tag that is a formula.
+    An apostrophe is put before each sign that could start a formula, such as ``=``. A stranger's event file may hold
+    such tags.
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
 
@@ -84,11 +82,10 @@ def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the folders for the reports, in the order in which to try them.
 
-    If --output names no folder, the reports of a single run go into the folder of the run, if this folder holds a
-    run.json. Any other folder may hold data of another program and is not changed: the reports then go into the current
-    folder.
+    Without --output, this is the folder of a single run if it holds a run.json, and then the current folder. Other
+    folders may belong to another program.
 
-    :param output: the folder of --output
+    :param output: the folder of --output, or None
     :param paths: the paths that were requested
     """
     if output is not None:

@@ -1,11 +1,8 @@
 """Write files durably and atomically, compute digests, and change log files without affecting other runs.
 
-A snapshot must survive a crash of the machine, so it is written durably. Resuming a run truncates its log files. If a
-log file is a link that another run shares, the other run must keep its file. All code in ``runs/`` and ``callbacks/``
-that writes a run's files uses this module.
-
 A write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. A write is
-*atomic* if a reader sees the old content or the new content, and never a part of it.
+*atomic* if a reader sees the old content or the new content, and never a part of it. All code that writes a run's files
+uses this module.
 """
 
 from __future__ import annotations
@@ -28,12 +25,12 @@ from sb3_visual_td3.common.input_files import open_regular
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 BINARY = getattr(os, "O_BINARY", 0)
-"""Flag of :func:`os.open` that opens a file as bytes, not as text; 0 on systems that do not distinguish the two."""
+"""Flag of :func:`os.open` that opens a file as bytes; 0 on systems without text mode."""
 _IS_WINDOWS = os.name == "nt"
 _READ_BYTES = 1 << 20
 _TEMPORARY = ".new-"
-"""Prefix of a file that is still being written. A killed writer leaves this file behind, and the next writer overwrites
-it."""
+"""Prefix of a file that is still being written. The next writer replaces the file that a killed writer leaves
+behind."""
 
 
 class FileDigest(NamedTuple):
@@ -47,7 +44,6 @@ def bytes_of(array: NDArray[Any]) -> memoryview:
     """Return the memory of an array as bytes, without a copy.
 
     :param array: a C-contiguous array
-    :return: a view of ``array.nbytes`` bytes
     """
     return array.reshape(-1).view(np.uint8).data
 
@@ -59,7 +55,7 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
 
     :param path: path of the file, which must not exist yet
     :param parts: the parts of the content, in order
-    :raises OSError: if the operating system refuses; the incomplete file is left for the caller to remove
+    :raises OSError: if the operating system refuses; the incomplete file remains
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
     try:
@@ -77,12 +73,11 @@ def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name, and rename it once it is complete and on the disk.
 
-    ``path`` always holds the old file or the new file, even if the process is killed or the disk is full. A symbolic
-    link at ``path`` is replaced, not followed. Only one process at a time may write to ``path``.
+    A symbolic link at ``path`` is replaced, not followed. Only one process at a time may write to ``path``.
 
     :param path: path of the file; its folder must exist
-    :return: the temporary path to write to, with the same suffix as ``path``
-    :raises OSError: if the operating system refuses; the old file stays as it is
+    :return: the temporary path to write to, with the suffix of ``path``
+    :raises OSError: if the operating system refuses; the old file stays
     """
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")
     try:
@@ -106,7 +101,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     :param path: path of the file; its folder must exist
     :param content: bytes, or text, which is written as UTF-8
-    :raises OSError: if the operating system refuses; the old file stays as it is
+    :raises OSError: if the operating system refuses; the old file stays
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     with atomic_write(path) as temporary:
@@ -143,10 +138,9 @@ def sync_folder(path: Path) -> None:
 
 
 def digest_of(path: Path) -> FileDigest:
-    """Read a file and return its size and digest.
+    """Read a file and return its size and SHA-256.
 
     :param path: path of the file
-    :return: size and SHA-256 of the current content
     """
     digest = hashlib.sha256()
     n_bytes = 0
@@ -162,9 +156,9 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
     """Read bytes from a file into memory that is already allocated.
 
     :param path: path of the file
-    :param target: memory to read into; its length is the number of bytes to read
+    :param target: memory to read into, of the length to read
     :param offset: position of the first byte in the file
-    :return: whether the file had that many bytes
+    :return: False if the file has fewer bytes
     """
     rest = target
     with open_regular(path) as stream:
@@ -180,12 +174,10 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder that holds symbolic links or special files.
 
-    A run may come from another person. Resuming a run truncates and overwrites files in its folder. If such a file were
-    a link, a file elsewhere would be destroyed. Reading a FIFO would wait without end.
+    Resuming a stranger's run with links could destroy files elsewhere.
 
-    :param folder: folder of the run; it may be a link itself, because the user has named it
-    :raises ValueError: if there is a link, a pipe, a socket or a device anywhere below the folder, or if the folder
-        cannot be read
+    :param folder: folder of the run, which may be a link itself
+    :raises ValueError: if there is such a file at any depth, or a folder cannot be read
     """
     waiting = [Path(folder)]
     while waiting:
@@ -209,11 +201,10 @@ def refuse_links(folder: Path) -> None:
 def break_hard_links(folder: Path, but: Path) -> None:
     """Replace each file that has hard links by a copy, because it may belong to another run too.
 
-    ``cp -al`` copies a run by hard links. Appending to such a file would also change the file of the original run.
+    After ``cp -al``, appending to such a file would also change the original run.
 
     :param folder: folder of the run, without symbolic links (see :func:`refuse_links`)
-    :param but: a folder to leave out, because its files are only replaced as a whole, which does not affect the other
-        run
+    :param but: a folder to leave out
     :raises OSError: if the operating system refuses
     """
     for path in folder.rglob("*"):

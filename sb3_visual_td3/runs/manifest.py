@@ -1,7 +1,7 @@
 """Describe a run in ``run.json``: its settings, its machine, its commit, and how it ended.
 
-:class:`~sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback` writes the file and the report reads it. Both use
-this module. It imports neither torch nor Stable-Baselines3, so that the report starts quickly.
+:class:`~sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback` writes the file and the report reads it. This module
+imports neither torch nor Stable-Baselines3, so that the report starts quickly.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
     """Return the commit of a git repository, and whether files differ from it.
 
     :param folder: a folder inside the repository
-    :return: ``commit`` (None before the first commit) and ``dirty``; None outside a repository or without git
+    :return: ``commit`` (None before the first one) and ``dirty``; None outside a repository or without git
     """
     status = _git(folder, "status", "--porcelain")
     if status is None:
@@ -53,10 +53,7 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of the packages that a training run depends on.
-
-    :return: versions by package name; packages that are not installed are left out
-    """
+    """Return the installed versions of the packages that a training run depends on, by package name."""
     found = {}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -80,8 +77,8 @@ def machine(gpu: str | None) -> dict[str, Any]:
     """Describe the machine.
 
     :param gpu: name of the GPU, which only torch knows; None if the machine has no GPU
-    :return: a dict with ``cpu``, ``cores`` (the number that this process may use), ``memory_gb``, ``gpu``, ``platform``
-        and ``python``
+    :return: a dict with ``cpu``, ``cores`` (that this process may use), ``memory_gb``, ``gpu``, ``platform`` and
+        ``python``
     """
     # The affinity respects the limits of Slurm and of containers; cpu_count() counts all cores of the machine.
     return {
@@ -114,7 +111,6 @@ def command_line(arguments: Sequence[str] | None = None) -> list[str]:
     """Return the command line of this process, with user and password in addresses replaced by ``***``.
 
     :param arguments: the words of a command line; None for ``sys.orig_argv``
-    :return: the words of the command line
     """
     words = sys.orig_argv if arguments is None else arguments
     return [_PASSWORD.sub("***", word) for word in words]
@@ -124,9 +120,8 @@ FORMAT_VERSION = 1
 FILE_NAME = "run.json"
 EncoderKind = Literal["separate", "shared"]
 RunEnd = Literal["finished", "interrupted", "crashed", "stopped"]
-"""How a run ended. ``finished``: all steps were made and the final files are saved. ``interrupted``: by Ctrl-C or a
-signal. ``crashed``: by an exception, such as the death of a worker process. ``stopped``: by the guard of
-ExplosionAlertCallback or by another callback. Every run that is not finished can be resumed from its snapshots."""
+"""How a run ended: ``interrupted`` by Ctrl-C or a signal, ``crashed`` by an exception, ``stopped`` by a callback. A run
+that is not ``finished`` can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +131,22 @@ class RunManifest:
     :param algo: class name of the algorithm
     :param env_id: id of the environment, or "unknown"
     :param seed: seed of the model; None if it had none
-    :param n_timesteps: number of environment steps that were requested
+    :param n_timesteps: number of requested environment steps
     :param hyperparams: hyperparameters by name, plain JSON values only
-    :param encoder: kind of encoder; None if the policy has no encoder
+    :param encoder: kind of encoder; None if there is none
     :param groups: names of the parameter groups
     :param reward_is_normalized: whether the critic saw scaled rewards; None if unknown
     :param versions: versions by package name
-    :param git: ``commit`` and ``dirty`` of the repository that the run was started in; None outside a repository
-    :param machine: cpu, cores, memory, gpu, platform and python; empty in files of earlier versions
-    :param command: words of the command line; empty in files of earlier versions
+    :param git: result of ``git_state``
+    :param machine: result of ``machine``; empty in old files
+    :param command: words of the command line; empty in old files
     :param started: ISO 8601 time with its UTC offset
-    :param finished: ISO 8601 time at which the run finished; None while it runs, or if it crashed or was stopped. The
-        time is written last, when all other files of the run are on the disk
-    :param event_dir: folder of the event files, relative to the folder of this file
-    :param end: how the run ended; None while it runs, or if it was killed. Earlier versions did not write ``end``, and
-        they wrote ``finished`` also for runs that ended early
+    :param finished: ISO 8601 time, written last; None unless the run has finished. Old files have it also for runs that
+        ended early
+    :param event_dir: folder of the event files, relative to this file
+    :param end: how the run ended; None while it runs, if it was killed, and in old files
     :param ended: ISO 8601 time at which the run ended
-    :param end_reason: the cause of the end, as text; None for a finished run
+    :param end_reason: cause of the end; None for a finished run
     :param format_version: version of the file's format
     """
 
@@ -203,7 +197,7 @@ class RunManifest:
         """Write the file; a reader sees the old file or the new one, never a part.
 
         :param path: path of the file
-        :raises ValueError: if ``hyperparams`` holds a value that JSON does not have, such as NaN or an infinity
+        :raises ValueError: if ``hyperparams`` holds a value that is not plain JSON, such as NaN
         """
         path = Path(path)
         try:
@@ -219,9 +213,7 @@ class RunManifest:
         """Read a file and check it, so that users of the manifest can rely on its types.
 
         :param path: path of the file
-        :return: the content of the file
-        :raises ValueError: if it is not a JSON object, is too large or too deep, has an unknown format_version, an
-            unknown or missing key, or a value of the wrong type; the message names the file and the key
+        :raises ValueError: if the file is not a valid ``run.json`` of this version
         :raises OSError: if it is not a regular file or cannot be read
         """
         return cls.of(read_mapping(Path(path)), str(path))
@@ -232,7 +224,6 @@ class RunManifest:
 
         :param content: plain values by key, as they were read
         :param name: name of the file, for error messages
-        :return: the manifest
         :raises ValueError: as :meth:`read`
         """
         _check(content, name)

@@ -1,7 +1,7 @@
 """Store the large arrays of a run's snapshots in chunks; equal chunks are stored only once.
 
-Two snapshots of one run share most of their replay buffer. The name of a chunk is the SHA-256 of its content. So the
-second snapshot finds the unchanged chunks on the disk and writes only the new ones, as git does with its objects.
+Each chunk is named by the SHA-256 of its content. A second snapshot shares most of the replay buffer with the first,
+and writes only the new chunks.
 """
 
 from __future__ import annotations
@@ -22,20 +22,17 @@ from sb3_visual_td3.runs.durable_files import bytes_of, read_fully, sync_folder,
 from sb3_visual_td3.runs.snapshot import SnapshotError, is_digest
 
 CHUNK_BYTES = 512 << 10
-"""Size of a chunk in bytes. A snapshot writes whole chunks, so the first and the last new chunk also hold old data.
-With 512 KiB, a snapshot writes 6 to 8 % of a 40 MB buffer if 5 % of the buffer is new. Smaller chunks would save bytes
-but take more time, because each file is synced, in 0.3 ms on a fast disk and several ms on a slow disk."""
+"""Size of a chunk in bytes. With 512 KiB, a snapshot writes 6 to 8 % of a 40 MB buffer if 5 % is new. Smaller chunks
+take more time."""
 LARGE_CHUNK_BYTES = 4 << 20
 LARGE_ARRAY_BYTES = 1 << 30
-"""Arrays of at least this many bytes are stored in large chunks, so that 7 GB need 1,750 files instead of 14,000. When
-an array grows beyond this size, all its chunks change, so the next snapshot writes the whole array again."""
+"""Arrays of at least this many bytes are stored in large chunks, so that 7 GB need 1,750 files instead of 14,000."""
 
 
 def chunk_bytes_for(n_bytes: int) -> int:
-    """Return the chunk size for an array.
+    """Return the size in bytes of each chunk of an array except the last; it is a multiple of every item size.
 
     :param n_bytes: size of the array in bytes
-    :return: size in bytes of each chunk except the last; a multiple of every item size
     """
     return LARGE_CHUNK_BYTES if n_bytes >= LARGE_ARRAY_BYTES else CHUNK_BYTES
 
@@ -43,10 +40,8 @@ def chunk_bytes_for(n_bytes: int) -> int:
 def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
     """Yield the content of an array in C order, one chunk at a time.
 
-    :param array: array in any memory layout; a C-contiguous array is not copied, any other array is copied chunk by
-        chunk
-    :param chunk_bytes: size of a chunk in bytes, a multiple of the item size
-    :return: chunks of that many bytes; the last one may be shorter
+    :param array: array in any memory layout; only a C-contiguous array is not copied
+    :param chunk_bytes: size in bytes of each chunk except the last; a multiple of the item size
     """
     # For a transposed array, slicing array.flat copies only the slice.
     n_numbers = chunk_bytes // array.itemsize
@@ -127,9 +122,6 @@ class StoredChunk(NamedTuple):
 class ObjectStore:
     """Store chunks at ``<folder>/ab/abcdef...``, named by their SHA-256; only one process at a time may write.
 
-    If a file with the right name and size exists already, it is read once to check its content. Without this check, a
-    damaged chunk would become part of every later snapshot.
-
     :param folder: folder of the chunks, created with the first chunk
     """
 
@@ -145,10 +137,9 @@ class ObjectStore:
         return self.folder / digest[:2] / digest
 
     def put(self, data: memoryview) -> StoredChunk:
-        """Store a chunk, unless the store has it already.
+        """Store a chunk, unless the store has it already, undamaged.
 
         :param data: the content, not empty
-        :return: the name of the chunk
         :raises OSError: if it cannot be written
         """
         digest = hashlib.sha256(data).hexdigest()
@@ -186,7 +177,7 @@ class ObjectStore:
         """Read a chunk and check its digest.
 
         :param digest: name of the chunk
-        :param target: memory of the chunk's size; its content is undefined after an error
+        :param target: memory of the chunk's size; undefined after an error
         :raises SnapshotError: if the chunk is missing, damaged or cannot be read
         """
         path = self.path(digest)
@@ -214,8 +205,7 @@ class ObjectStore:
     def begin(self) -> None:
         """Prepare for a new snapshot: remove temporary files of a killed writer, and clear the list of added chunks.
 
-        :raises SnapshotError: if a folder of the store is a link, because nothing outside the store may be written or
-            removed
+        :raises SnapshotError: if a folder of the store is a link
         """
         self._added.clear()
         # A run from another person may hold such links, and removing chunks would remove files elsewhere.

@@ -25,10 +25,9 @@ _WITHOUT_LOCKS = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS}
 class RunLock:
     """Lock a run exclusively; the kernel releases the lock when its holder dies, even by SIGKILL.
 
-    The lock file is not removed, and holds the process id of the last holder. On Windows and on a file system without
-    locks, every process acquires the lock.
+    On Windows and on a file system without locks, every process acquires the lock.
 
-    :param path: path of the lock file, in the run's folder
+    :param path: path of the lock file, which stays in the run's folder
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,8 +37,7 @@ class RunLock:
     def acquire(self) -> None:
         """Acquire the lock; do nothing if this object already holds it.
 
-        If another lock object of this process holds the lock, that object loses it. In a notebook, such an object
-        belongs to an interrupted training run.
+        Any other lock object of this process, such as one from an interrupted notebook cell, loses the lock.
 
         :raises ValueError: if another process trains the run, or if the path is a link or not a lock file
         :raises OSError: if the file cannot be written

@@ -1,16 +1,11 @@
 """Define a snapshot's format: the state as JSON and arrays, the health of the training, and ``snapshot.json``.
 
-This is the lowest of three layers. :mod:`~sb3_visual_td3.runs.object_store` stores large arrays in chunks, and
-:mod:`~sb3_visual_td3.runs.snapshot_store` manages the folders of a run's snapshots. This module does not read or write
-large files.
-
-A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasState`). :func:`split` separates a state
-into JSON and arrays, and :func:`join` rebuilds it. A snapshot holds only data: unlike a pickle, a file from another
-person cannot execute code.
+A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasState`), so a file from another person
+cannot execute code. :mod:`~sb3_visual_td3.runs.object_store` stores its large arrays.
 
 In the JSON, an object with one key that starts with ``$`` is a marker: ``{"$array": 3}`` stands for the fourth array,
-``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. If a dict of the state has such
-a key itself, it is written as ``{"$dict": {...}}``, so that it cannot be mistaken for a marker.
+``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. A dict with such a key is
+written as ``{"$dict": {...}}``.
 """
 
 from __future__ import annotations
@@ -48,10 +43,9 @@ class NoSnapshotError(SnapshotError):
 def describing_errors(what: str) -> Iterator[None]:
     """Convert any error about the content of a snapshot into a SnapshotError with one line of text.
 
-    The digests prove that a snapshot is unchanged, but not that this version of the package wrote it. A state with
-    other types or names may fail anywhere, with any exception.
+    A snapshot of another version of the package may cause any exception.
 
-    :param what: text with which the line begins, such as "PATH cannot be resumed"
+    :param what: begin of the line, such as "PATH cannot be resumed"
     :raises SnapshotError: instead of any other error
     """
     try:
@@ -98,10 +92,9 @@ class SplitTree(NamedTuple):
 def split(state: Mapping[str, Any]) -> SplitTree:
     """Separate a state into JSON and arrays, without copying the arrays.
 
-    :param state: a state of :class:`~sb3_visual_td3.common.types.HasState`; tuples become lists, and NumPy scalars
-        become Python numbers
-    :return: the two parts
-    :raises ValueError: if the state holds any other value; the message names its path in the state
+    :param state: a :class:`~sb3_visual_td3.common.types.HasState` state; tuples become lists, NumPy scalars Python
+        numbers
+    :raises ValueError: if the state holds any other value
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"the state is a {type(state).__name__}: expected a dict with string keys")
@@ -112,9 +105,8 @@ def split(state: Mapping[str, Any]) -> SplitTree:
 def join(plain: Any, arrays: Sequence[AnyArray]) -> Any:
     """Rebuild a state from the two parts that :func:`split` returned.
 
-    :param plain: the JSON part from :func:`split`, after a round trip through a file
+    :param plain: the JSON part
     :param arrays: the arrays in the order of :func:`split`
-    :return: the state
     :raises ValueError: if ``plain`` has a marker that :func:`split` never writes
     """
     if isinstance(plain, list):
@@ -224,10 +216,9 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": 
 class Health(NamedTuple):
     """Describe whether the training was healthy when a snapshot was taken.
 
-    :ivar is_healthy: True if no critical alert was active, and no later alert has marked this snapshot as unhealthy
+    :ivar is_healthy: whether no critical alert was active, and no later one marked this snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
-    :ivar n_in_doubt: detection delay in updates. An alert that begins within this many updates after the snapshot may
-        mark the snapshot as unhealthy
+    :ivar n_in_doubt: an alert within this many further updates may mark the snapshot as unhealthy
     """
 
     is_healthy: bool
@@ -236,10 +227,9 @@ class Health(NamedTuple):
 
     @classmethod
     def from_record(cls, read: Mapping[str, Any] | None) -> Health | None:
-        """Return the health that is stored in a record.
+        """Return the health that is stored in a record; None if the training was not judged.
 
         :param read: value of the record's key ``health``
-        :return: the health; None if the training was not judged
         :raises ValueError: if the value is not a valid health
         """
         if read is None:
@@ -262,8 +252,7 @@ def health_label(health: Health | None) -> str:
 def kept_for_rollback(healths: Sequence[Health | None]) -> set[int]:
     """Choose the healthy snapshots that are kept for a rollback, whatever their age.
 
-    An alert may begin up to ``n_in_doubt`` updates after its problem, and then marks earlier snapshots as unhealthy. A
-    snapshot that is still healthy after this many further updates is confirmed. Up to three snapshots are kept:
+    A healthy snapshot is confirmed after ``n_in_doubt`` further updates. Up to three are kept:
 
     - the newest confirmed snapshot
     - the healthy snapshot that will be confirmed next
@@ -317,7 +306,7 @@ def is_digest(name: object) -> bool:
 class ArrayRecord(NamedTuple):
     """Say where an array is stored: at ``offset`` in the file of small arrays, or in chunks if ``offset`` is None.
 
-    ``path`` is the array's path in the state. It only helps people who read the file.
+    ``path`` is the array's path in the state.
     """
 
     path: str
@@ -343,9 +332,7 @@ class SnapshotRecord:
     """Hold the content of ``snapshot.json``.
 
     :param step: environment steps at which the snapshot was taken
-    :param serial: a number that is higher than the number of every earlier snapshot, so it shows which snapshot is the
-        newest. Times and steps do not show this: clocks can be wrong, and a run resumed from an older snapshot counts
-        the same steps again
+    :param serial: number that increases with every snapshot. Times and steps may go back
     :param created: ISO 8601 time with its UTC offset
     :param versions: versions by package name
     :param state: the state without its arrays, as from :func:`split`
@@ -394,7 +381,6 @@ class SnapshotRecord:
         """Parse the content of ``snapshot.json``, and check all of it.
 
         :param content: bytes of the file
-        :return: the record
         :raises ValueError: if the content is not a valid record
         """
         try:
@@ -468,13 +454,9 @@ def _count(value: Any) -> int:
 
 
 def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
-    """Return the record of an array.
+    """Return the record of an array, with checked types.
 
-    :param read: the record, as it was read from the file
     :param n_bytes_small: size in bytes of the file of small arrays
-    :return: the record, with checked types
-    :raises ValueError: if the array does not fit into the file of small arrays, or if its chunks do not add up to its
-        size
     """
     dtype = np.dtype(cast("str", read["dtype"]))
     array = ArrayRecord(
@@ -511,7 +493,6 @@ def read_record(folder: Path) -> SnapshotRecord:
     """Read the record of a snapshot, which lists its parts; the parts themselves are not checked.
 
     :param folder: folder of the snapshot
-    :return: the record of the snapshot
     :raises SnapshotError: if the record is missing, damaged, of another format, or cannot be read
     """
     try:
@@ -546,12 +527,11 @@ class Snapshot:
     :param path: folder of the snapshot
     :param step: environment steps at which the snapshot was taken
     :param created: ISO 8601 time with its UTC offset
-    :param versions: versions by package name, as saved
-    :param state: the state as saved; small arrays are ndarrays, large arrays are
-        :class:`~sb3_visual_td3.common.saved_state.StoredArray`
+    :param versions: versions by package name
+    :param state: the state; large arrays are :class:`~sb3_visual_td3.common.saved_state.StoredArray`
     :param skipped: reasons why newer snapshots were skipped, one line each
     :param file_names: names of the files that the caller of ``save`` wrote
-    :param health: health of the training, as known when the snapshot was loaded; None if it was not judged
+    :param health: health of the training; None if it was not judged
     """
 
     path: Path
@@ -567,7 +547,6 @@ class Snapshot:
         """Return the path of a file in the snapshot.
 
         :param name: the name that the file got when the snapshot was saved
-        :return: its path
         :raises ValueError: if there is no file of that name
         """
         if name not in self.file_names:

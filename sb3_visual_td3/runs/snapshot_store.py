@@ -7,16 +7,11 @@ On disk::
                             model.zip       and whatever else the caller writes
     <folder>/objects/ab/abcdef...           the large arrays in chunks, which snapshots share
 
-A process may be killed at any instruction. The order of writes ensures that a snapshot is then either complete or
-absent. First the chunks are made durable, and then the record that names them. Then the folder gets its final name, and
-at last older snapshots are removed.
+A process may be killed at any instruction. The order of writes keeps every snapshot complete or absent: first the
+chunks, then the record, then the folder's final name.
 
-A snapshot is written in ``.new-step_000012000``, and one rename gives it its final name. If there is already a snapshot
-of the same step, this older snapshot is first renamed to ``.old-step_000012000``. If the process is killed between the
-two renames, the next process renames the older snapshot back. The name ``.gone-...`` marks a folder that is being
-removed.
-
-Only one process at a time may save (:class:`~sb3_visual_td3.runs.run_lock.RunLock`).
+``.new-`` marks a folder that is being written, ``.old-`` one that is being replaced, ``.gone-`` one that is being
+removed. Only one process at a time may save (:class:`~sb3_visual_td3.runs.run_lock.RunLock`).
 """
 
 from __future__ import annotations
@@ -70,14 +65,14 @@ from sb3_visual_td3.runs.snapshot import (
 _NAME = re.compile(r"step_([0-9]{9,})")
 _NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
 _NUMBER = "~"
-"""Character before the number in the name of a temporary folder, such as ``.new-step_000012000~2``. The number is added
-if an older folder of the same name cannot be removed."""
+"""Character before the number that is added to a temporary name, as in ``.new-step_000012000~2``, if an older folder of
+this name cannot be removed."""
 
 
 class FoundSnapshot(NamedTuple):
     """Describe a folder that has the name of a snapshot.
 
-    Either ``record`` holds the content of its snapshot.json, or ``reason`` says why the snapshot cannot be used.
+    ``reason`` says why the snapshot cannot be used if ``record`` is None.
     """
 
     step: int
@@ -136,11 +131,11 @@ def begin_folder(folder: Path, step: int) -> Path:
 def publish(temporary: Path) -> Path:
     """Rename a complete snapshot's folder to its final name.
 
-    An older snapshot of the same step is replaced. At every moment, either the older or the new snapshot can be found.
+    At every moment, this snapshot or an older one of the same step can be found.
 
     :param temporary: folder from :func:`begin_folder`, synced
     :return: its new path
-    :raises OSError: if the operating system refuses; :func:`tidy` then brings the replaced snapshot back
+    :raises OSError: if the operating system refuses; :func:`tidy` then brings the older snapshot back
     """
     folder, name = temporary.parent, temporary.name.removeprefix(_NEW).partition(_NUMBER)[0]
     final = folder / name
@@ -156,8 +151,7 @@ def publish(temporary: Path) -> Path:
 def tidy(folder: Path) -> None:
     """Remove the temporary folders of a killed writer, and bring back a snapshot that it was about to replace.
 
-    A folder cannot be removed if it belongs to another user, or if a network file system still uses one of its files.
-    A warning then names the folder, and later snapshots are still possible.
+    A folder that cannot be removed only causes a warning.
 
     :param folder: folder of all snapshots
     :raises OSError: if a replaced snapshot can be neither brought back nor removed
@@ -174,8 +168,6 @@ def tidy(folder: Path) -> None:
 
 def tidy_if_possible(folder: Path) -> None:
     """Clean up the folder of snapshots after an error, and ignore further errors.
-
-    Only the first error is reported, and the next save cleans up again.
 
     :param folder: folder of all snapshots
     """
@@ -282,14 +274,12 @@ class SnapshotStore:
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
         :param files: functions that write the files, by file name; each takes the path to write to
-        :param keep: number of newest snapshots to keep, including this one. Older snapshots that a rollback may need
-            are kept too, see :func:`~sb3_visual_td3.runs.snapshot.kept_for_rollback`
-        :param versions: versions by package name, stored with the snapshot
+        :param keep: number of newest snapshots to keep; :func:`~sb3_visual_td3.runs.snapshot.kept_for_rollback` may
+            keep more
+        :param versions: versions by package name
         :param health: health of the training; None if it is not judged
-        :return: a summary of what was written
-        :raises ValueError: if an argument is wrong; nothing is written then, and the message names the argument
-        :raises SnapshotError: if the snapshot cannot be written; the temporary files are removed and earlier snapshots
-            stay
+        :raises ValueError: if an argument is wrong
+        :raises SnapshotError: if the snapshot cannot be written; earlier snapshots stay
         """
         began, step = time.perf_counter(), int(step)
         _check_arguments(step, files, keep)
@@ -326,9 +316,8 @@ class SnapshotStore:
     def newest(self) -> Snapshot:
         """Load the newest undamaged snapshot, and check every byte of it.
 
-        :return: the snapshot; its ``skipped`` holds the reasons why newer snapshots were skipped
         :raises NoSnapshotError: if there are no snapshots
-        :raises SnapshotError: if all snapshots are damaged; the message says why
+        :raises SnapshotError: if all snapshots are damaged
         """
         found = find_snapshots(self.folder)
         skipped: list[str] = []
@@ -350,7 +339,6 @@ class SnapshotStore:
         """Load the snapshot of a step, and check every byte of it.
 
         :param step: environment steps, as saved
-        :return: the snapshot
         :raises NoSnapshotError: if there is no snapshot of this step
         :raises SnapshotError: if the snapshot is damaged
         """
@@ -364,12 +352,11 @@ class SnapshotStore:
             raise SnapshotError(f"{self.folder}: {error}") from error
 
     def newest_healthy(self, n_updates: int) -> Snapshot | None:
-        """Load the newest healthy snapshot, for a rollback.
+        """Load the newest healthy snapshot, for a rollback; None if there is none without damage.
 
-        Its large arrays are not checked: they belong to the replay buffer, which a rollback does not restore.
+        Its large arrays are not checked, because a rollback does not restore the replay buffer.
 
         :param n_updates: snapshots with more gradient updates than this are not considered
-        :return: the snapshot; None if there is no healthy snapshot, or all of them are damaged
         """
         for candidate in reversed(_oldest_first(find_snapshots(self.folder))):
             health = _health_of(candidate)
@@ -382,7 +369,7 @@ class SnapshotStore:
         """Mark as unhealthy all snapshots that were taken after a problem began.
 
         :param n_updates: snapshots with more gradient updates than this are marked
-        :raises OSError: if the operating system refuses; the remaining snapshots stay as they are
+        :raises OSError: if the operating system refuses
         """
         for found in find_snapshots(self.folder):
             health = _health_of(found)
@@ -436,9 +423,7 @@ class SnapshotStore:
     def _put_arrays(self, named: Sequence[NamedArray]) -> tuple[list[ArrayRecord], list[NamedArray], int]:
         """Write the large arrays of a state to disk as chunks, and set the small arrays aside for one common file.
 
-        :param named: all arrays of the state
-        :return: the record of each array, which says where it is stored; the small arrays, which are not written yet;
-            and the number of bytes written
+        :return: the records of all arrays, the small arrays, and the number of bytes written
         """
         arrays: list[ArrayRecord] = []
         small: list[NamedArray] = []
@@ -558,10 +543,8 @@ def load_snapshot(
     :param folder: folder of the snapshot
     :param record: record of the snapshot
     :param objects: the store of its chunks
-    :param with_large_arrays: whether to check the chunks of the large arrays too; False if the caller does not need
-        these arrays
-    :return: the snapshot
-    :raises SnapshotError: if a part is missing, damaged or cannot be read; the message names the part
+    :param with_large_arrays: whether to check the large arrays too
+    :raises SnapshotError: if a part is missing, damaged or cannot be read
     """
     _check_files(folder, record)
     if with_large_arrays:

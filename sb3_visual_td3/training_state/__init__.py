@@ -1,5 +1,5 @@
 """Read and restore the state of a training run except its weights, part by part, as plain data.
 
-:mod:`~sb3_visual_td3.training_state.training` combines the parts: settings, model, replay buffer, environments,
-callbacks, logger and random numbers. With all of them, a resumed run equals an uninterrupted run bit for bit.
+:mod:`~sb3_visual_td3.training_state.training` combines the parts. With all of them, a resumed run equals an
+uninterrupted run bit for bit.
 """

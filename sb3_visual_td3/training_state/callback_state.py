@@ -1,8 +1,7 @@
 """Read and restore the state of callbacks, such as counters, best rewards and evaluation environments.
 
-Stable-Baselines3 does not save the state of callbacks. For its own callbacks and rl-zoo's, :data:`ATTRIBUTES` lists the
-attributes that change during a training run. Our callbacks, and the user's, return and restore their state with
-``get_state()`` and ``set_state()``.
+:data:`ATTRIBUTES` lists the state of Stable-Baselines3's and rl-zoo's callbacks. Other callbacks need ``get_state()``
+and ``set_state()``.
 """
 
 from __future__ import annotations
@@ -55,14 +54,13 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     **{f"rl_zoo3.callbacks.{name}": attributes for name, attributes in _ZOO.items()},
 }
 """Attributes that change while a callback of Stable-Baselines3 or rl-zoo works, by class. A subclass also has the
-attributes of its parents. A class that is not listed is reported to the user by :func:`unknown_callbacks`."""
+attributes of its parents."""
 
 
 def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
     """Return every callback of a training run once; a callback comes before the callbacks that it holds.
 
-    :param root: the callback of ``learn()``, which holds the others
-    :return: all callbacks, ``root`` first
+    :param root: the callback of ``learn()``
     """
     return list(_numbered(root).values())
 
@@ -70,9 +68,8 @@ def callbacks_in(root: BaseCallback) -> list[BaseCallback]:
 def callbacks_state(root: BaseCallback, env_state: EnvState | None = None) -> dict[str, Any]:
     """Read the state of every callback of a training run.
 
-    :param root: the callback of ``learn()``, which holds the others
+    :param root: the callback of ``learn()``
     :param env_state: function that reads the state of an evaluation's environments; None leaves this state out
-    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     records = []
     for (path, number), callback in _numbered(root).items():
@@ -100,10 +97,10 @@ def set_callbacks_state(
 ) -> list[str]:
     """Set the state of every callback; call this after the start of training, which resets callbacks.
 
-    :param root: the callback of ``learn()``, which holds the others
-    :param state: the state returned by :func:`callbacks_state`
+    :param root: the callback of ``learn()``
+    :param state: result of :func:`callbacks_state`
     :param set_env_state: function that sets the state of an evaluation's environments; None leaves them as they are
-    :return: a message for each callback without a saved state, and for each saved state without a callback
+    :return: a message for each callback without a saved state, and for each state without a callback
     """
     kept: dict[Key, Mapping[str, Any]] = {
         (present_class_path(record["class"]), record["number"]): record for record in state["callbacks"]
@@ -124,8 +121,7 @@ def set_callbacks_state(
 def unknown_callbacks(root: BaseCallback) -> list[str]:
     """Return the names of the user's callbacks without ``get_state``: a snapshot may miss a part of their state.
 
-    :param root: the callback of ``learn()``, which holds the others
-    :return: names of the callbacks' classes; a snapshot saves only their ``n_calls`` and ``num_timesteps``
+    :param root: the callback of ``learn()``
     """
     our_package = __name__.partition(".")[0]
     unknown = [
@@ -137,10 +133,7 @@ def unknown_callbacks(root: BaseCallback) -> list[str]:
 
 
 def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
-    """Return every callback once, by its class and its number among the callbacks of this class.
-
-    A callback comes before the callbacks that it holds.
-    """
+    """Return every callback once, by its class and its number among the callbacks of this class."""
     # The order is that of Stable-Baselines3's calls: depth first, from left to right. So the stack is reversed.
     seen: dict[int, BaseCallback] = {}
     waiting = [root]
@@ -224,7 +217,6 @@ def _is_alike(here: Any, there: Any) -> bool:
     """Return whether a saved value may replace an attribute: both are numbers, both are flags, or both are lists.
 
     :param here: the attribute's current value; any saved value may replace None
-    :param there: the saved value
     """
     if here is None:
         return True

@@ -1,13 +1,10 @@
 """Read and restore the state of environments: the VecEnv, its wrappers, each sub-environment and its wrappers.
 
-A sub-environment can be restored within an episode under two conditions: it has ``get_state()`` and ``set_state()``,
-and the state of every gymnasium wrapper around it is known. Wrappers in :data:`COUNTERS` have known attributes, and
-wrappers in ``_WITHOUT_STATE`` have no state. Otherwise a resumed run begins new episodes, and prints a message. State
-that outlasts an episode is restored in any case.
+A sub-environment is restored within an episode if it has ``get_state()`` and ``set_state()``, and the state of each
+gymnasium wrapper around it is known (see :data:`COUNTERS`). Otherwise a resumed run begins new episodes.
 
 Sub-environments may run in worker processes, so all access uses the VecEnv's ``get_attr``, ``env_method`` and
-``has_attr``. "Base" below is the VecEnv without its wrappers (its *layers*, see
-:mod:`~sb3_visual_td3.training_state.vec_layer_state`).
+``has_attr``. "Base" below is the VecEnv without its wrappers.
 """
 
 from __future__ import annotations
@@ -95,8 +92,8 @@ _WITHOUT_STATE = frozenset(
 def sub_env_names(base: VecEnv) -> list[Names] | None:
     """Return the class names of the wrappers around each environment.
 
-    :param base: the innermost VecEnv, without VecEnv wrappers
-    :return: class names for each environment; None if the VecEnv or a class's ``__str__`` does not show them
+    :param base: the innermost VecEnv
+    :return: class names for each environment; None if the VecEnv or a class's ``__str__`` hides them
     """
     if isinstance(base, DummyVecEnv):
         return [_names_around(env) for env in base.envs]
@@ -140,11 +137,10 @@ def parse_names(text: str) -> Names | None:
 
 
 def why_not_resumable(base: VecEnv, names: list[Names] | None) -> str | None:
-    """Return why environments cannot continue in the middle of an episode.
+    """Return why environments cannot continue in the middle of an episode; None if they can.
 
-    :param base: the innermost VecEnv, without VecEnv wrappers
+    :param base: the innermost VecEnv
     :param names: class names from :func:`sub_env_names`
-    :return: the reason in one line; None if they can continue
     """
     if names is None:
         return f"{type(base).__name__} does not show the wrappers around its environments"
@@ -176,9 +172,8 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
 
 
 def _why_state_is_hidden(wrapper: str) -> str | None:
-    """Return why an environment's state cannot be read if it has a wrapper that this module does not know.
+    """Return why an environment's state cannot be read through a wrapper that this module does not know.
 
-    :param wrapper: name of the wrapper's class, which is searched among the imported classes
     :return: the reason in one line; None if the class has ``get_state()`` and ``set_state()``
     """
     classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
@@ -203,7 +198,7 @@ def has_attr(base: VecEnv, name: str) -> bool:
 
     An AttributeError ends a worker process, so call this before an attribute is read.
 
-    :param base: the innermost VecEnv, without VecEnv wrappers
+    :param base: the innermost VecEnv
     :param name: name of the attribute
     """
     try:
@@ -222,11 +217,9 @@ _START_TIME = "t_start"
 def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[dict[str, Any]]:
     """Read the state of each environment and of its wrappers.
 
-    :param base: the innermost VecEnv, without VecEnv wrappers
-    :param names: class names from :func:`sub_env_names`
-    :param owns_states: whether to read the environments' own states by ``get_state()``. If False, only their random
-        generators are read. The reset after a restore then draws the same numbers as in the saved environments
-    :return: plain data for each environment
+    :param base: the innermost VecEnv
+    :param names: result of :func:`sub_env_names`
+    :param owns_states: whether to call ``get_state()``; if False, only random generators are read
     :raises ValueError: if an environment's ``get_state()`` returns something that is not plain data
     """
     nothing: list[Any] = [None] * len(names)
@@ -260,9 +253,9 @@ def set_sub_env_states(
 ) -> None:
     """Set the state of each environment and of its wrappers.
 
-    :param base: the innermost VecEnv, without VecEnv wrappers
-    :param names: class names from :func:`sub_env_names`, equal to those of the state
-    :param states: the states returned by :func:`sub_env_states`
+    :param base: the innermost VecEnv
+    :param names: result of :func:`sub_env_names`, equal to that of the state
+    :param states: result of :func:`sub_env_states`
     :param to_be_reset: whether a reset follows, so that the environments' own states are not needed
     :raises ValueError: if a worker process dies while it restores the state
     """
@@ -284,12 +277,7 @@ def set_sub_env_states(
 
 
 def _counters(base: VecEnv, names: list[Names]) -> list[list[str]]:
-    """Return the names of the wrappers' attributes that are saved, such as Monitor's ``total_steps``.
-
-    :param base: the innermost VecEnv, without VecEnv wrappers
-    :param names: class names from :func:`sub_env_names`
-    :return: for each environment, the names of the attributes in :data:`COUNTERS` that it has
-    """
+    """Return the names of the attributes that are saved for each environment, such as Monitor's ``total_steps``."""
     wanted: list[list[str]] = []
     for around in names:
         # The last name is the environment itself, which has no counters of a wrapper.
@@ -334,11 +322,10 @@ def _explaining_dead_workers() -> Iterator[None]:
 
 
 def max_episode_steps(base: VecEnv, names: list[Names]) -> list[int | None]:
-    """Return the time limit of each environment.
+    """Return the time limit of each environment in steps; None for one without a limit.
 
-    :param base: the innermost VecEnv, without VecEnv wrappers
+    :param base: the innermost VecEnv
     :param names: class names from :func:`sub_env_names`
-    :return: steps of the outermost TimeLimit of each environment; None for one without a limit
     """
     is_there = has_attr(base, "_max_episode_steps")
     limits: list[int | None] = []
@@ -355,10 +342,9 @@ _ADVICE = "create the environment with the settings of the snapshot"
 
 
 def why_not_exact(env: VecEnv) -> str | None:
-    """Return why an environment cannot continue in the middle of its episodes.
+    """Return why an environment cannot continue in the middle of its episodes; None if it can.
 
     :param env: the training environment, with its VecEnv wrappers
-    :return: the reason in one line, such as ``CarRacing has no get_state()/set_state()``; None if it can continue
     """
     base = env.unwrapped
     if class_has_state(type(base)):
@@ -370,8 +356,7 @@ def env_state(env: VecEnv) -> dict[str, Any]:
     """Read the state of an environment.
 
     :param env: the training environment, with its VecEnv wrappers
-    :return: a dict of plain data. Its entry ``"why_not_exact"`` is the reason why the episodes cannot be continued;
-        None if they can
+    :return: plain data; ``"why_not_exact"`` is the reason why the episodes cannot continue, or None
     """
     base = env.unwrapped
     names = sub_env_names(base)
@@ -399,15 +384,12 @@ def env_state(env: VecEnv) -> dict[str, Any]:
 def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     """Restore an environment, in the middle of its episodes or with new ones.
 
-    New episodes begin if the environment's state could not be saved, or cannot be restored here. State that outlasts an
-    episode, such as VecNormalize's statistics and Monitor's totals, is restored in any case.
+    State that outlasts an episode, such as VecNormalize's statistics, is restored in any case.
 
     :param env: an environment with the same settings, which has been reset
-    :param state: the state returned by :func:`env_state`
-    :return: None if the episodes continue; otherwise the first observation of the new episodes. The caller must store
-        it as the model's last observation. The observation that the model still holds is out of date: it is from the
-        earlier reset, and VecNormalize did not yet have the saved statistics when it scaled this observation
-    :raises ValueError: if the environment has other settings; the environment is not changed in this case
+    :param state: result of :func:`env_state`
+    :return: first observation of new episodes, which must replace the model's last one; None if the episodes continue
+    :raises ValueError: if the environment has other settings; it is not changed
     """
     check_env(env, state)
     base = env.unwrapped
@@ -430,11 +412,7 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
 def evaluation_state(env: VecEnv) -> dict[str, Any]:
     """Read the state of an evaluation environment between its episodes.
 
-    Every evaluation begins with a reset, so the state of an episode is not needed. The environment may not even have
-    been reset yet.
-
     :param env: the evaluation environment, with its VecEnv wrappers
-    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     base = env.unwrapped
     names = sub_env_names(base)
@@ -450,8 +428,8 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
     """Restore an evaluation environment, which has to be reset before it is used.
 
     :param env: an environment with the same settings
-    :param state: the state returned by :func:`evaluation_state`
-    :raises ValueError: if the environment has other settings; the environment is not changed in this case
+    :param state: result of :func:`evaluation_state`
+    :raises ValueError: if the environment has other settings; it is not changed
     """
     check_env(env, state)
     base = env.unwrapped
@@ -481,8 +459,8 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
     """Refuse an environment with other settings than the saved one.
 
     :param env: the environment that is to be restored
-    :param state: the state returned by :func:`env_state`
-    :raises ValueError: if they differ; the message names all differences
+    :param state: result of :func:`env_state`
+    :raises ValueError: if they differ
     """
     there, here = state["description"], _description(env, sub_env_names(env.unwrapped))
     same_number = there.get("number of environments") == here["number of environments"]

@@ -1,6 +1,6 @@
 """Compare a model's arguments with those in a snapshot, which can be restored only into a model with equal arguments.
 
-With another batch size or learning rate, a restored training would continue without an error but give other results.
+With another batch size, a restored training would give other results without an error.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
     Call this before the first step, because objects such as noise may change while they are used.
 
     :param model: the model, after ``_setup_model``
-    :return: plain data; classes by their import path, schedules and other objects by class and attributes
-    :raises ValueError: if an argument is a function, holds one, or is an object that cannot be described
+    :raises ValueError: if an argument is or holds a function, or an object that cannot be described
     """
     settings: dict[str, Any] = {
         "algorithm": class_path(type(model)),
@@ -73,9 +72,9 @@ def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
 def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> None:
     """Refuse a model whose settings differ from those in a snapshot.
 
-    :param recorded: the settings returned by :func:`settings_of`
+    :param recorded: result of :func:`settings_of`
     :param model: the model that is to be restored
-    :raises ValueError: if a setting differs; the message names all that differ
+    :raises ValueError: if a setting differs
     """
     # An earlier version may have named a class by a module that has moved since.
     recorded = map_leaves(recorded, lambda leaf, _: present_class_path(leaf) if isinstance(leaf, str) else leaf)
@@ -104,11 +103,7 @@ def _shown(value: Any) -> str:
 
 
 def _described(value: Any, name: str) -> Any:  # noqa: PLR0911 - one return for each kind of value
-    """Describe a value by plain data, which is equal for equal values.
-
-    :param value: a constructor argument, or a part of one
-    :param name: name of the value, for the error message
-    """
+    """Describe a value by plain data, which is equal for equal values."""
     if isinstance(value, type):
         return class_path(value)
     if isinstance(value, Enum):
@@ -143,10 +138,7 @@ def _described_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def _described_noise(noise: ActionNoise | None) -> dict[str, Any] | None:
-    """Return the class of an action noise and, if the class is SB3's own, its constants, such as sigma.
-
-    :param noise: the model's action noise; None if it has none
-    """
+    """Return the class of an action noise and, if the class is SB3's own, its constants, such as sigma."""
     # learn() wraps the noise if there are several environments.
     while isinstance(noise, VectorizedActionNoise):
         noise = noise.base_noise

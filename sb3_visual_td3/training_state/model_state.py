@@ -1,9 +1,6 @@
 """Read and set a model's counters, last observation and exploration noise as plain data, and load its weights.
 
-Weights and optimizers are in SB3's own ``model.zip``, which ``model.save()`` writes.
-
-At the start of a rollout, Stable-Baselines3 draws new gSDE noise *before* it calls the callbacks. So a snapshot taken
-in ``on_rollout_start`` holds these noise matrices, and a resumed process must not draw them again (see
+Stable-Baselines3 draws new gSDE noise *before* it calls the callbacks. A resumed process must not draw it again (see
 :func:`set_sde_state`).
 """
 
@@ -51,7 +48,6 @@ def action_noise_state(noise: ActionNoise | None) -> dict[str, Any] | None:
     """Read the state of an action noise: the result of its ``get_state``, or its numbers, arrays and generators.
 
     :param noise: action noise of the model; None if it has none
-    :return: plain data; None if the model has no noise
     """
     if noise is None:
         return None
@@ -72,7 +68,7 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
     """Set the state of an action noise.
 
     :param noise: action noise of the model, of the same class as the saved one
-    :param state: the state returned by :func:`action_noise_state`
+    :param state: result of :func:`action_noise_state`
     :raises ValueError: if it is the state of a different noise
     """
     there = None if state is None else present_class_path(state["class"])
@@ -125,7 +121,7 @@ def set_sde_state(model: OffPolicyAlgorithm, state: Mapping[str, Any] | None) ->
     """Make the next rollout begin with the saved noise matrices of gSDE instead of new ones.
 
     :param model: a model before its first rollout
-    :param state: the state returned by :func:`sde_state`
+    :param state: result of :func:`sde_state`
     """
     if state is None:
         return
@@ -148,12 +144,11 @@ _SUFFIX = ".pth"
 def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str]) -> None:
     """Load into a model the weights, optimizers and other tensors that ``model.save`` has written.
 
-    Only the ``.pth`` entries are read, and only as tensors. The pickled ``data`` entry, which could execute code, is
-    never opened.
+    The pickled ``data`` entry of the file could execute code, and is never opened.
 
     :param model: a model with the same settings
     :param zip_path: path of the zip file, with its suffix
-    :raises ValueError: if the file is damaged or holds another architecture; the model is not changed in this case
+    :raises ValueError: if the file is damaged or holds another architecture; the model is not changed
     """
     saved = _read(zip_path)
     variables = saved.pop(_VARIABLES, None) or {}
@@ -260,11 +255,9 @@ _FRACTIONS = ("_current_progress_remaining", "exploration_rate")
 def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """Read the state of a model, except for weights, optimizers and replay buffer.
 
-    Call this before the logger and the replay buffer are read, because ``get_state()`` of a model may still write to
-    them, as VisualTD3's does with ``overlap=True``.
+    Call this before the logger and the replay buffer are read, because a model's ``get_state()`` may write to them.
 
     :param model: a model at the start of a rollout
-    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     extras = None
     if isinstance(model, HasState):
@@ -294,10 +287,8 @@ def set_model_state(
     """Restore a model, except for weights, optimizers and replay buffer.
 
     :param model: a model with the same settings, after ``_setup_learn`` and before its first rollout
-    :param state: the state returned by :func:`model_state`
-    :param first_observation: the first observation, returned by
-        :func:`~sb3_visual_td3.training_state.env_state.set_env_state`. Unless it is None, new episodes begin with this
-        observation, and the action noise is reset as at the start of any episode
+    :param state: result of :func:`model_state`
+    :param first_observation: first observation of new episodes; None if the episodes continue
     :raises ValueError: if it is the state of another model
     """
     counters = {name: _counter(name, value) for name, value in as_given(state["counters"]).items()}
@@ -332,12 +323,7 @@ def set_model_state(
 
 
 def _counter(name: str, value: Any) -> Any:
-    """Check a counter of a model's saved state, and return it.
-
-    :param name: name of the counter
-    :param value: value of the counter in the state
-    :raises ValueError: if there is no such counter, or it cannot have this value
-    """
+    """Check a counter of a model's saved state, and return it."""
     # The remaining progress falls below 0 if the last rollout is longer than the rest of the training.
     is_too_small = is_number(value) and value < 0 and name != "_current_progress_remaining"
     if name not in _COUNTERS or not is_number(value) or is_too_small:

@@ -1,7 +1,6 @@
 """Convert other libraries' values, such as observations, to plain data and back.
 
-This is the lowest layer of ``training_state``. :func:`as_plain` converts everything that a snapshot reads from
-Stable-Baselines3, gymnasium or the user's code. :func:`as_given` converts everything that is written back.
+:func:`as_plain` converts everything that a snapshot reads, and :func:`as_given` everything that is written back.
 """
 
 from __future__ import annotations
@@ -27,10 +26,8 @@ def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -
     """Rebuild nested mappings, lists and tuples as dicts and lists, and convert every leaf.
 
     :param value: a mapping, a list, a tuple, or a leaf; keys become strings
-    :param convert: function that takes a leaf and its place, such as ``policy_kwargs.net_arch[0]``, and returns the
-        replacement
+    :param convert: function of a leaf and its place, such as ``policy_kwargs.net_arch[0]``
     :param name: place of the value itself
-    :return: the dict, the list or the converted leaf
     """
     if isinstance(value, Mapping):
         return {str(key): map_leaves(item, convert, f"{name}.{key}") for key, item in value.items()}
@@ -42,12 +39,10 @@ def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -
 def as_plain(value: Any, name: str) -> Any:
     """Convert a value to plain data: None, booleans, numbers, strings, arrays, and lists and dicts of these.
 
-    NumPy scalars become arrays without dimensions instead of Python numbers, because their arithmetic differs
-    (``np.float32(0.1) + 1`` stays a float32). Arrays are copied.
+    NumPy scalars become arrays without dimensions, because their arithmetic differs from Python's. Arrays are copied.
 
     :param value: any value from another library; tuples become lists
     :param name: name of the value, for the error message
-    :return: the plain data
     :raises ValueError: if the value holds anything else, or a key that is not a string
     """
     if value is None or type(value) in {bool, int, float, str} or isinstance(value, StoredArray):
@@ -74,8 +69,7 @@ def as_plain(value: Any, name: str) -> Any:
 def as_given(state: Any) -> Any:
     """Convert the result of :func:`as_plain` back to the original value; a tuple comes back as a list.
 
-    :param state: plain data, as it was read from a snapshot
-    :return: the value; its arrays are copies, so that the caller may change them
+    :param state: plain data, whose arrays are copied
     """
     if isinstance(state, Mapping):
         return {key: as_given(each) for key, each in state.items()}
@@ -93,7 +87,6 @@ def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that are plain data, and leave the others out.
 
     :param values: values by name
-    :return: the plain values by name
     """
     kept = {}
     for name, value in values.items():
@@ -115,7 +108,7 @@ def require_alike(here: Any, there: Any, name: str) -> None:
     """Refuse a part of a state that cannot replace the current value.
 
     :param here: the current arrays, in lists and dicts
-    :param there: the corresponding part of the state
+    :param there: the part of the state
     :param name: name of the part, for the error message
     :raises ValueError: if the part has other keys, or an array of a different shape or dtype
     """
@@ -136,12 +129,9 @@ def require_alike(here: Any, there: Any, name: str) -> None:
 def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
     """Return an observation as plain data, with the memory layout of its arrays.
 
-    The layout matters. A transposed image is a view whose channels lie next to each other. A convolution adds up its
-    products in a different order over such a view than over a contiguous copy. With another layout the action would
-    differ in its last bits, and the resumed run would not be exact.
+    With another layout, a convolution rounds differently and a resumed run is not exact.
 
-    :param observation: an array, or a dict or tuple of arrays; None if there is no observation yet
-    :return: plain data; None if there is no observation
+    :param observation: an array, or a dict or tuple of arrays; None if there is none yet
     """
     if observation is None:
         return None
@@ -157,8 +147,7 @@ def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
 def observation_from(state: Mapping[str, Any] | None) -> Any:
     """Rebuild an observation from the result of :func:`observation_state`, with the same memory layout.
 
-    :param state: the state returned by :func:`observation_state`
-    :return: the observation
+    :param state: result of :func:`observation_state`
     """
     if state is None:
         return None
@@ -172,7 +161,6 @@ def observation_from(state: Mapping[str, Any] | None) -> Any:
 def _with_strides(array: NDArray[Any], strides: list[int]) -> NDArray[Any]:
     """Return a copy of an array with the given strides, or a contiguous copy if the strides leave gaps or are negative.
 
-    :param array: the array to copy
     :param strides: number of items from one element to the next, for each axis
     """
     # The number of items from the first to the last element in memory equals the size if there are no gaps.

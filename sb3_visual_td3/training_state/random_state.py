@@ -1,6 +1,6 @@
 """Read and set the random generators of the process, of objects, and of gymnasium's spaces.
 
-A resumed run equals an uninterrupted run bit for bit only if every generator continues in its saved state.
+A resumed run equals an uninterrupted run bit for bit only if all of them are restored.
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def random_state() -> dict[str, Any]:
-    """Read the global random generators of Python, NumPy and torch, and of every CUDA device if CUDA is in use.
-
-    :return: plain data: numbers, strings and arrays, in lists and dicts
-    """
+    """Read the global random generators of Python, NumPy and torch, and of every CUDA device if CUDA is in use."""
     version, words, gauss_next = random.getstate()
     # Reading the CUDA states would initialise CUDA, which costs seconds and memory even if nothing uses it.
     cuda = th.cuda.get_rng_state_all() if th.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
@@ -37,10 +34,9 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Set the global random generators of Python, NumPy, torch and the CUDA devices.
 
-    Call this last when a training run is restored, because creating and loading objects may draw numbers. The states of
-    CUDA devices that do not exist here are skipped.
+    Call this last in a restore, because creating and loading objects may draw numbers.
 
-    :param state: the state returned by :func:`random_state`
+    :param state: result of :func:`random_state`
     """
     python = state["python"]
     words = tuple(np.asarray(python["words"]).tolist())
@@ -60,7 +56,6 @@ def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | N
     """Read the state of a NumPy random generator.
 
     :param generator: the generator; None if its owner has not been seeded yet
-    :return: plain data; None if there is no generator
     """
     if generator is None:
         return None
@@ -73,12 +68,11 @@ def restored_generator(
 ) -> np.random.Generator | None:
     """Return a NumPy random generator that continues from a saved state.
 
-    If possible, the current generator is changed in place, because several objects may share it. A new generator is
-    created if ``generator`` is None, or if the state belongs to a bit generator of another type, such as PCG64.
+    If possible, the current generator is changed in place, because several objects may share it.
 
-    :param generator: the current generator; None if the object has not created one yet
-    :param state: the state returned by :func:`generator_state`
-    :return: the current or the new generator; None if ``state`` is None
+    :param generator: the current generator; None if there is none yet
+    :param state: result of :func:`generator_state`
+    :return: the current or a new generator; None if ``state`` is None
     :raises ValueError: if the state belongs to an unknown bit generator
     """
     if state is None:
@@ -98,11 +92,7 @@ def restored_generator(
 def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
     """Read the random generators of a gymnasium space and of its parts, without creating generators.
 
-    An action space's generator belongs to the state of a training run, because the model samples its first
-    ``learning_starts`` actions from this space.
-
     :param space: any space of gymnasium
-    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     return {
         "generator": generator_state(getattr(space, "_np_random", None)),
@@ -113,8 +103,8 @@ def space_random_state(space: spaces.Space[Any]) -> dict[str, Any]:
 def set_space_random_state(space: spaces.Space[Any], state: Mapping[str, Any]) -> None:
     """Set the random generators of a gymnasium space and of its parts.
 
-    :param space: a space with the same parts as the space whose state was read
-    :param state: the state returned by :func:`space_random_state`
+    :param space: a space with the same parts as the saved one
+    :param state: result of :func:`space_random_state`
     :raises ValueError: if the space has another number of parts
     """
     parts = _parts(space)

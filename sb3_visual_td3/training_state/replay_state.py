@@ -1,8 +1,7 @@
 """Read and set the content of a replay buffer as plain data.
 
-Our buffers, and others with ``get_state()`` and ``set_state()``, return and restore their own state. This module reads
-Stable-Baselines3's buffers, in arrays of shape ``(buffer_size, n_envs, ...)``. The arrays in a state are views, because
-a buffer may take most of the memory: the snapshot writes them to disk without a copy.
+The buffer is one of Stable-Baselines3's, or has ``get_state()`` and ``set_state()``. The arrays in a state are views,
+because a copy may not fit into memory.
 """
 
 from __future__ import annotations
@@ -32,11 +31,9 @@ _KNOWN = {
 def check_replay(buffer: object) -> None:
     """Refuse a replay buffer that cannot be saved, before training begins.
 
-    Two kinds of buffers can be saved: buffers with ``get_state()`` and ``set_state()``, and Stable-Baselines3's own
-    buffers. A subclass of these without the two methods must not add attributes, because they would not be saved.
-
     :param buffer: replay buffer of the model
-    :raises ValueError: if the buffer cannot be saved
+    :raises ValueError: if the buffer has no ``get_state()`` and ``set_state()``, and is not one of Stable-Baselines3's
+        or has additional attributes
     """
     if isinstance(buffer, HasState):
         return
@@ -56,7 +53,6 @@ def replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
     """Return the content of a replay buffer, without a copy.
 
     :param buffer: a buffer that :func:`check_replay` accepts
-    :return: plain data, with views of the used part of the arrays
     :raises ValueError: as :func:`check_replay`
     """
     check_replay(buffer)
@@ -68,9 +64,8 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     """Replace the content of a replay buffer by a saved state.
 
     :param buffer: a buffer with the same settings
-    :param state: the state returned by :func:`replay_state`; arrays on disk are read directly into the buffer
-    :raises ValueError: if the buffer has other settings than the saved one, or if :func:`check_replay` refuses the
-        buffer. The buffer is not changed in this case
+    :param state: result of :func:`replay_state`; arrays on disk are read directly into the buffer
+    :raises ValueError: if the settings differ, or as :func:`check_replay`; the buffer is not changed
     """
     check_replay(buffer)
     require_same_settings(
@@ -85,15 +80,12 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
 def end_segment(buffer: ReplayBuffer) -> None:
     """End the newest episode in a replay buffer, because the next transition belongs to another episode.
 
-    Call this if the environments were reset instead of restored. Otherwise an n-step return would continue into the new
-    episode. And if the buffer reads next observations from the following row (``optimize_memory_usage``), the next
-    observation of the last transition would come from the new episode.
+    Call this if the environments were reset instead of restored.
 
-    After this call, the last transition bootstraps from its own next observation. There are two exceptions, in which it
-    counts as terminal: a buffer with ``optimize_memory_usage``, and an n-step buffer without
-    ``handle_timeout_termination``.
+    The last transition still bootstraps from its own next observation. It counts as terminal with
+    ``optimize_memory_usage``, and in an n-step buffer without ``handle_timeout_termination``.
 
-    :param buffer: replay buffer of the model; if its class has a method ``end_segment()``, that method is called
+    :param buffer: replay buffer of the model; its own ``end_segment()`` is called if it has one
     """
     if isinstance(buffer, EndsSegments):
         buffer.end_segment()

@@ -1,8 +1,7 @@
 """Read and restore a whole training run: model, replay buffer, environments, callbacks, logger and random numbers.
 
-:class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` reads the state with :func:`training_state` and restores it
-with :func:`set_training_state`. If ExplosionAlertCallback rolls training back, :func:`go_back` restores only what
-the model has learned.
+:class:`~sb3_visual_td3.callbacks.snapshot.SnapshotCallback` uses this module. If ExplosionAlertCallback rolls training
+back, :func:`go_back` restores only what the model has learned.
 """
 
 from __future__ import annotations
@@ -37,13 +36,9 @@ from sb3_visual_td3.training_state.vec_layer_state import layers_not_restored
 
 
 def logger_state(logger: Logger) -> dict[str, Any]:
-    """Read the values that the logger has recorded but not yet dumped.
-
-    Stable-Baselines3 dumps values every few episodes, and a snapshot is usually taken between two dumps. Figures and
-    videos are left out.
+    """Read the values that the logger has recorded but not yet dumped; figures and videos are left out.
 
     :param logger: logger of the model
-    :return: plain data: numbers, strings and arrays, in lists and dicts
     """
     pending: Mapping[str, Any] = logger.name_to_value
     values = plain_part({name: value for name, value in pending.items() if not isinstance(value, list | tuple | dict)})
@@ -58,7 +53,7 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
     """Set the values that the logger has recorded but not yet dumped.
 
     :param logger: logger of the model
-    :param state: the state returned by :func:`logger_state`
+    :param state: result of :func:`logger_state`
     :raises ValueError: if a value is neither a number nor text, or a count is not an integer
     """
     given = as_given(state["values"])
@@ -90,8 +85,7 @@ def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
 
     :param model: the model to train, with its environment
     :return: ``model`` itself
-    :raises ValueError: if the model is not an off-policy algorithm, if a setting is a function, or if the replay buffer
-        cannot be saved
+    :raises ValueError: if it is not off-policy, a setting is a function, or the replay buffer cannot be saved
     """
     if not isinstance(model, OffPolicyAlgorithm):
         raise ValueError(
@@ -106,9 +100,9 @@ def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
 def require_same_training(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -> None:
     """Refuse to restore a training run into a model or environment whose settings differ from the saved ones.
 
-    :param model: the model that is to be restored, with its environment
-    :param state: the state returned by :func:`training_state`
-    :raises ValueError: if environment or settings differ; the message names all differences
+    :param model: the model, with its environment
+    :param state: result of :func:`training_state`
+    :raises ValueError: if environment or settings differ
     """
     assert model.env is not None
     check_env(model.env, state["env"])
@@ -120,8 +114,8 @@ def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapp
 
     :param model: a model at the start of a rollout
     :param root: the callback of ``learn()``
-    :param settings: result of ``settings_of(model)`` from before the first step, because noise changes while it is used
-    :return: plain data; the arrays of the replay buffer are views, which must be written before training continues
+    :param settings: result of ``settings_of(model)`` from before the first step
+    :return: plain data, with views of the replay buffer, which must be written before training continues
     """
     assert model.env is not None
     assert model.replay_buffer is not None
@@ -146,8 +140,8 @@ def set_training_state(
 
     :param model: a model with the same settings, inside ``learn()`` and before its first step
     :param root: the callback of ``learn()``
-    :param state: the state returned by :func:`training_state`
-    :param model_path: path of the file that ``model.save()`` wrote at the same time
+    :param state: result of :func:`training_state`
+    :param model_path: file that ``model.save()`` wrote at the same time
     :return: messages for the user about everything that is not restored exactly
     :raises ValueError: if it is the state of another training run
     :raises MemoryError: if the replay buffer does not fit into memory
@@ -188,12 +182,9 @@ def set_training_state(
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
     """Restore what the model has learned from an earlier state of the training, and leave everything else unchanged.
 
-    Networks, target networks, optimizers and a GuardedModel's further learned state are restored. Step counters, replay
-    buffer, environments, random states, callbacks and the log are not restored: they continue from the present step.
-
     :param model: a model between two rollouts
-    :param state: an earlier state of this training, as returned by :func:`training_state`
-    :param model_path: path of the file that ``model.save()`` wrote at the same time
+    :param state: earlier result of :func:`training_state`
+    :param model_path: file that ``model.save()`` wrote at the same time
     :raises ValueError: if it is the state of another training run
     """
     load_parameters(model, model_path)

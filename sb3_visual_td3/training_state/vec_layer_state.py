@@ -1,7 +1,6 @@
 """Describe the layers (VecEnv wrappers) around the environments of a training run, and read and set their state.
 
-Of Stable-Baselines3's wrappers, VecNormalize, VecFrameStack and VecMonitor have state. A user's wrapper can return and
-restore its state with ``get_state()`` and ``set_state()``.
+A user's wrapper needs ``get_state()`` and ``set_state()`` for this.
 """
 
 from __future__ import annotations
@@ -59,7 +58,6 @@ def layers_of(env: VecEnv) -> list[VecEnvWrapper]:
     """Return the VecEnv wrappers around the environments, outermost first.
 
     :param env: a VecEnv, with or without wrappers
-    :return: the wrappers
     """
     layers = []
     while isinstance(env, VecEnvWrapper):
@@ -138,8 +136,8 @@ def layer_state(layer: VecEnv) -> Any:
 def set_layer_state(layer: VecEnv, state: Any) -> None:
     """Set the state of a VecEnv wrapper.
 
-    :param layer: a wrapper with the same class and settings as the wrapper whose state was read
-    :param state: the state returned by :func:`layer_state`; None changes nothing
+    :param layer: a wrapper with the same class and settings as the saved one
+    :param state: result of :func:`layer_state`; None changes nothing
     """
     if state is None:
         return

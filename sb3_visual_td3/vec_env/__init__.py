@@ -11,8 +11,7 @@ __all__ = ["RayVecEnv"]
 def __getattr__(name: str) -> Any:
     """Import RayVecEnv when it is first used.
 
-    A Ray actor, the process that runs an environment, imports ``env_actor`` only. Importing RayVecEnv too would import
-    torch, which costs each actor two seconds and 300 MB.
+    Importing it in each Ray actor would also import torch, which costs two seconds and 300 MB.
     """
     if name != "RayVecEnv":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,9 @@
 """Carry the steps of one environment over a network connection to the learner.
 
-The connection is a ``multiprocessing`` connection as in ``SubprocVecEnv``, but it uses TCP, because the environment may
-be on another machine. Steps do not use Ray's own calls, because even an empty call takes about a millisecond of
-processor time on both sides.
+Ray's own calls are not used for steps, because each takes about a millisecond of processor time on both sides.
 
 Values are pickled, and unpickling executes code. Therefore a listener accepts a single client, which must first send a
-secret key. The key itself is exchanged through Ray.
+secret key. The key is exchanged through Ray.
 """
 
 from __future__ import annotations
@@ -25,14 +23,13 @@ import numpy as np
 _ACCEPT_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 3.0
 _KEY_TIMEOUT_S = 1.0
-"""How long a client may take to send its key, in seconds. The learner sends it at once, and other clients must not
-block the listener."""
+"""How long a client may take to send its key, in seconds. The learner sends it at once."""
 _KEY_BYTES = 32
 _SEPARATE_MESSAGE_BYTES = 64 * 2**10
-"""Arrays of at least this many bytes are sent as separate messages, so they are not copied into the pickled message."""
+"""Arrays of at least this many bytes are sent as separate messages, without a copy."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-"""Settings of TCP's keepalive: after 10 s without data, a probe is sent every 5 s. After 4 unanswered probes, 30 s in
-all, the connection is broken. The system's default is two hours."""
+"""Settings of TCP's keepalive. A connection is broken after about 30 s without an answer. The system's default is two
+hours."""
 
 
 class ConnectionLostError(ConnectionError):
@@ -50,9 +47,7 @@ class Address(NamedTuple):
 class Connection:
     """Exchange Python values with one other process, in order.
 
-    A value is sent as one message without its large arrays, followed by one message for each large array. Large arrays
-    are sent from, and received into, their own memory without a copy (pickle protocol 5 with out-of-band buffers, PEP
-    574).
+    Large arrays are not copied (pickle protocol 5 with out-of-band buffers, PEP 574).
 
     :param sock: a connected socket, which belongs to this object from now on
     """
@@ -78,7 +73,7 @@ class Connection:
         """Send a value.
 
         :param value: any value that pickle or cloudpickle can serialise
-        :raises ConnectionLostError: if the other side has closed the connection or cannot be reached
+        :raises ConnectionLostError: if the connection is broken
         """
         large: list[memoryview] = []
 
@@ -107,7 +102,7 @@ class Connection:
         """Wait for the next value from the other side.
 
         :return: the value; its arrays are writeable
-        :raises ConnectionLostError: if the other side has closed the connection or cannot be reached
+        :raises ConnectionLostError: if the connection is broken
         """
         try:
             sizes, packed = pickle.loads(self._connection.recv_bytes())
@@ -123,7 +118,7 @@ class Connection:
         """Wait up to ``timeout_s`` for a value, and return whether a call of :meth:`receive` would not have to wait.
 
         :param timeout_s: longest wait, in seconds; 0 returns at once
-        :return: True if a value has arrived, or if the connection is broken (:meth:`receive` then raises an error)
+        :return: True also if the connection is broken
         """
         return bool(wait_for_messages([self], timeout_s))
 
@@ -138,10 +133,9 @@ AnyConnection = TypeVar("AnyConnection", bound=Connection)
 class ActorConnection(Connection):
     """Step an :class:`EnvActor` over a connection; this is the learner's side.
 
-    While the actor serves the connection, it does not answer Ray calls. So the learner calls :meth:`leave` before it
-    makes a Ray call.
+    While the actor serves the connection, it does not answer Ray calls. So call :meth:`leave` before a Ray call.
 
-    :param actor: Ray's handle of an :class:`EnvActor` whose ``listen`` has been called
+    :param actor: Ray's handle of an :class:`EnvActor` that listens
     :param address: the address that ``listen`` returned
     :raises OSError: if the actor's machine cannot be reached
     """
@@ -153,15 +147,12 @@ class ActorConnection(Connection):
             actor.close_listener.remote()  # otherwise its port would stay open
             raise
         self.service: Any = actor.serve.remote()
-        """Ray's reference to the result of the actor's call ``serve``, which ends when the actor stops serving the
-        connection. The result is None, or an exception that the environment has raised."""
+        """Ray's reference to the actor's call ``serve``. Its result is None, or an exception that the environment has
+        raised."""
         self.is_left = False
 
     def leave(self) -> None:
-        """Tell the actor to stop serving this connection, so that it answers Ray calls again.
-
-        The actor finishes a pending step first.
-        """
+        """Tell the actor to stop serving this connection, so that it answers Ray calls again after a pending step."""
         if not self.is_left:
             self.is_left = True
             with suppress(ConnectionLostError):
@@ -188,7 +179,6 @@ class Listener:
     def accept(self) -> Connection:
         """Wait for the first client with a valid key; the listener then closes.
 
-        :return: the connection to that client
         :raises ConnectionLostError: if no such client connects within 30 s
         """
         try:
@@ -215,7 +205,7 @@ class Listener:
 def connect(address: Address) -> socket.socket:
     """Connect to a listener, and send the secret key from its address to prove that this client is authorised.
 
-    This function does not wait until the listener accepts. Until then, the operating system queues the connection.
+    This function does not wait until the listener accepts.
 
     :param address: address of the listener, with the key
     :return: the socket for a :class:`Connection`
@@ -229,7 +219,7 @@ def connect(address: Address) -> socket.socket:
 def wait_for_messages(connections: Sequence[AnyConnection], timeout_s: float) -> list[AnyConnection]:
     """Wait until at least one connection has a message or has been closed by its other side.
 
-    :param connections: the open connections to wait on
+    :param connections: the open connections
     :param timeout_s: longest wait in seconds
     :return: the connections that can be read; empty after the timeout
     """
@@ -238,7 +228,7 @@ def wait_for_messages(connections: Sequence[AnyConnection], timeout_s: float) ->
 
 
 def _read_key(sock: socket.socket) -> bytes:
-    """Return the key that a client sends, or a part of it if the client is too slow or closes the connection."""
+    """Return the key that a client sends; fewer bytes if the client is too slow or closes the connection."""
     sock.settimeout(_KEY_TIMEOUT_S)
     received = b""
     try:

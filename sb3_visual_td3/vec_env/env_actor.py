@@ -1,7 +1,6 @@
 """Run one environment in an actor, a process that Ray starts on the simulator's machine.
 
-The code of this file runs in the actor's process. The learner's process uses only the classes and functions that
-``env_slot``, ``ray_vec_env`` and ``ray_session`` import.
+The code of this file runs in the actor's process.
 """
 
 from __future__ import annotations
@@ -51,9 +50,8 @@ class Outcome(NamedTuple):
 class EnvActor:
     """Hold one environment, step it, and reset it when its episode ends.
 
-    The learner requests steps over a connection (:meth:`listen`, :meth:`serve`) or, if it cannot connect, by Ray's
-    calls (:meth:`step`). Ray passes arrays without a copy, but read-only. This suits observations, which the learner
-    copies into a batch anyway. Everything else is returned pickled.
+    The learner requests steps over a connection (:meth:`serve`) or by Ray's calls (:meth:`step`), which pass
+    observations as read-only arrays.
 
     :param make_env: a pickled function that makes the environment
     :param paths: the learner's working folder and import paths
@@ -92,7 +90,7 @@ class EnvActor:
         """Begin an episode.
 
         :param seed: seed of the episode; None continues the environment's own random numbers
-        :param options: ``options`` of gymnasium's ``reset``; an empty dict means that none are given
+        :param options: ``options`` of gymnasium's ``reset``; empty for none
         :return: the first observation, and the pickled info
         """
         # Some environments do not accept ``options``; SubprocVecEnv leaves it out in the same way.
@@ -103,7 +101,7 @@ class EnvActor:
     def step(self, action: bytes) -> tuple[Any, bytes]:
         """Step the environment; the learner calls this method through Ray.
 
-        :param action: the pickled action: as an array it would take Ray three times as long and would be read-only
+        :param action: the pickled action, which Ray passes faster than an array
         :return: the observation, and the pickled :class:`Outcome`
         """
         observation, outcome = self._step(pickle.loads(action))
@@ -129,8 +127,7 @@ class EnvActor:
     def serve(self) -> None:
         """Step the environment with each action that the learner sends over the connection, and send the result back.
 
-        The call ends when the learner sends None or closes the connection. An exception of the environment ends it
-        too; Ray passes the exception to the learner.
+        The call ends when the learner sends None or disconnects, or with an exception of the environment.
         """
         assert self._listener is not None, "call listen first"
         with suppress(ConnectionLostError):
@@ -153,11 +150,10 @@ class EnvActor:
         return observation, Outcome(cast(float, reward), done, info, reset_info)
 
     def call(self, request: str, packed: bytes) -> bytes:
-        """Execute a request that is not a step, and return its result.
+        """Execute a request that is not a step, and return its pickled result.
 
         :param request: a name of :data:`REQUESTS`
         :param packed: pickled arguments of the request
-        :return: the pickled result
         """
         env = self.env
         return pack(REQUESTS[request](env, *cloudpickle.loads(packed)))
@@ -207,8 +203,7 @@ REQUESTS: Mapping[str, Callable[..., Any]] = {
     "set_attr": setattr,
     "is_wrapped": _is_wrapped,
 }
-"""Functions that the learner can request between two steps, with the names of Stable-Baselines3's VecEnv. The first
-argument of each function is the environment."""
+"""Functions that the learner can request between two steps, with the names of Stable-Baselines3's VecEnv."""
 
 
 def pack(value: Any) -> bytes:

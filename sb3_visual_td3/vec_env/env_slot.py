@@ -1,7 +1,6 @@
 """Represent one environment of a RayVecEnv in the learner's process: its actor, its connection and its pending request.
 
-An actor dies if its process, its machine or the network fails. Its slot remains, starts another actor, and answers the
-pending step with an invalid transition. So the learner never waits for a dead process.
+If the actor dies, the slot starts another one and answers the pending step with an invalid transition.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ INVALID = "invalid_transition"
 FAILURE = "simulator_failure"
 """Key of ``info``: the reason why the environment died, as text."""
 LATE = "is_late"
-"""Key of ``info``. It is True in a step in which the environment misses the deadline, and also in the later step that
-returns its late answer."""
+"""Key of ``info``: True in a step that misses the deadline, and in the later step that returns its answer."""
 _CONNECTION_BROKE = "the connection to it broke"
 _CLOSE_TIMEOUT_S = 10.0
 _DEATH_NOTICE_TIMEOUT_S = 60.0
@@ -39,8 +37,7 @@ _DEATH_NOTICE_TIMEOUT_S = 60.0
 _LISTEN_TIMEOUT_S = 10.0
 """How long an actor may take to start listening for a connection, in seconds."""
 _RESTART_PAUSE_S = 0.2
-"""Sets the pause before a restart. The first restart is made at once. Before the n-th restart in a row, the slot waits
-``0.2 * 2**n`` seconds: 0.8 s before the second restart, 1.6 s before the third."""
+"""Sets the pause before a restart. The first is made at once, the n-th in a row after ``0.2 * 2**n`` seconds."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
@@ -134,9 +131,8 @@ class ActorOptions:
 class EnvSlot:
     """Manage one environment: its actor, the connection to it, the pending request and the last reply.
 
-    Steps use a direct connection to the actor if there is one (:meth:`open_connection`). All other requests, such as a
-    reset, are Ray calls. The actor cannot answer them while it serves a connection. So the connection is closed before
-    a Ray call, and a new connection is opened before the next step.
+    The actor cannot answer Ray calls, such as a reset, while it serves a connection. So the connection is closed before
+    each Ray call.
 
     :param index: index of the environment in the vector
     :param make_env: a pickled function that makes the environment
@@ -158,8 +154,7 @@ class EnvSlot:
         self.index = index
         self.pending = Pending.NOTHING
         self.answer_ref: Any = None
-        """Ray's reference to the answer of the pending Ray call. During a step over the connection, this is
-        ``connection.service``."""
+        """Ray's reference to the pending answer. During a step over the connection, this is ``connection.service``."""
         self.connection: ActorConnection | None = None
         self._is_unreachable = False
         self._silence = f"no answer in patience_s={patience_s:g} s"
@@ -208,7 +203,7 @@ class EnvSlot:
         """Open a connection for the steps. If the actor has died, the next step detects it.
 
         :param address_ref: the Ray reference that :meth:`begin_connection` returned
-        :raises OSError: if the actor's machine cannot be reached or cannot listen; there is no second try
+        :raises OSError: if the actor's machine cannot be reached or cannot listen
         """
         self._is_unreachable = True  # stays so if an OSError leaves this method
         try:
@@ -316,7 +311,7 @@ class EnvSlot:
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
         """Process the answer to a Ray call.
 
-        :param answer: answer of the :class:`EnvActor`; None means that the actor has stopped serving the connection
+        :param answer: answer of the :class:`EnvActor`; None if the actor has stopped serving the connection
         """
         if answer is None:
             self.restart(_CONNECTION_BROKE)
@@ -392,8 +387,6 @@ class EnvSlot:
     def extend_patience(self, reason: str) -> None:
         """Give a restarted environment that does not answer ``patience_s`` more seconds, and log a warning.
 
-        This method returns at once, and the other environments continue.
-
         :param reason: why the environment counts as silent, for the warning
         """
         _LOG.warning("environment %d still does not answer: %s", self.index, reason)
@@ -443,8 +436,7 @@ class EnvSlot:
     def _drain_connection(self, answer_ref: Any) -> None:
         """Read the answer to a pending step from a connection that is no longer used for steps.
 
-        An answer that is larger than the system's socket buffers blocks the actor until it is read. Only then can the
-        actor answer the next call.
+        A large answer blocks the actor until it is read.
         """
         while self.connection is not None and self.connection.is_left and self.patience_left_s:
             if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):
@@ -470,7 +462,7 @@ class EnvSlot:
     def begin_close(self) -> Any:
         """Tell the Ray actor to close its environment, without waiting for it.
 
-        :return: Ray's reference to the call. Wait until it is ready before you call :meth:`kill`
+        :return: Ray's reference to the call, which must be ready before :meth:`kill`
         """
         self._drop_connection()
         return self._actor.close.remote()

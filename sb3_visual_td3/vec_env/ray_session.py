@@ -17,23 +17,20 @@ from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.vec_env.env_actor import SearchPaths, pack
 
 OBJECT_STORE_BYTES = 256 * 2**20
-"""Size of Ray's object store in bytes, if this process starts Ray. The store holds observations in transit. By default
-Ray would use a third of the machine's memory."""
+"""Size of Ray's object store in bytes, if this process starts Ray. By default Ray would use a third of the memory."""
 MAX_TASK_RETRIES = 2
 """How often Ray restarts a task whose process or machine has died."""
 _PROBE_TIMEOUT_S = 10.0
 """How long to wait for a server at a cluster's address, in seconds."""
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Environment variable of Ray that decides whether other machines can connect. If the variable is 0, Ray listens on the
-loopback address only. If the variable is not set, Ray listens on the machine's external address, even if it was started
-with the address 127.0.0.1."""
+"""Environment variable of Ray. If it is 0, Ray listens on the loopback address only, otherwise on the external one."""
 
 
 def need_ray() -> Any:
     """Import Ray, which is an optional dependency.
 
     :return: the module ``ray``
-    :raises ImportError: if Ray is not installed; the message says how to install it
+    :raises ImportError: if Ray is not installed
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # by default Ray sends usage statistics to its developers
     try:
@@ -48,10 +45,8 @@ def need_ray() -> Any:
 class RaySession:
     """Keep this process connected to Ray until :meth:`close` is called.
 
-    If this process is connected to Ray already, the session uses that connection and leaves it open at the end.
-    Otherwise the session joins the cluster at ``address``. Without an address, and without the environment variable
-    ``RAY_ADDRESS``, it starts Ray on this machine, and other machines cannot connect to it. Ray is shut down when the
-    last session of this process is closed.
+    A connection that exists already is used, and stays open at the end. Otherwise the session joins the cluster at
+    ``address`` or ``RAY_ADDRESS``. Without either, it starts Ray for this machine only.
 
     :param address: ``"auto"`` (a Ray that runs on this machine), ``"10.0.0.1:6379"``, ``"ray://10.0.0.1:10001"``, or
         ``None``
@@ -92,8 +87,7 @@ class RaySession:
     def allows_connections(self) -> bool:
         """Return whether the learner may open its own network connections to actors, in addition to Ray's.
 
-        The answer is False outside the cluster (``ray://``), and if Ray encrypts its traffic, because these connections
-        are not encrypted.
+        It may not outside the cluster (``ray://``), or if Ray encrypts its traffic.
         """
         is_encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
         return not is_encrypted and not self.ray.util.client.ray.is_connected()
@@ -135,11 +129,7 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _probe(address: str) -> None:
-    """Check that a server listens at an address. Ray itself would keep trying for many minutes.
-
-    :param address: Ray's address; one without a port, such as ``"auto"``, is not checked
-    :raises OSError: if no server listens there
-    """
+    """Check that a server listens at an address. Ray itself would keep trying for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _PROBE_TIMEOUT_S).close()
@@ -149,8 +139,7 @@ def _probe(address: str) -> None:
 def bound_to_loopback() -> Iterator[None]:
     """Make Ray listen on the loopback address only, if it is started inside the ``with`` block.
 
-    An environment variable decides on this. Ray (2.60) reads it once, when it is imported, and keeps the value in a
-    constant. So the variable and the constant are both set here, and restored afterwards.
+    Ray (2.60) reads an environment variable into a constant at import, so both are set.
     """
     from ray._private import ray_constants
 
@@ -182,8 +171,7 @@ def run_tasks(
 ) -> Iterator[tuple[int, Any]]:
     """Call a function as Ray tasks, such as whole training runs, as many at a time as fit into the cluster.
 
-    Each call runs in a process of its own. Its working folder is the folder of this process, if the machine of the call
-    has a folder with this path.
+    Each call runs in a process of its own, in the folder of this process if that machine has it.
 
     :param function: function to call, pickled by value if it cannot be imported
     :param arguments: the positional arguments of each call
@@ -192,8 +180,7 @@ def run_tasks(
     :param address: address of the cluster, see :class:`RaySession`
     :return: pairs of a call's index and its result or exception, in the order in which the calls end
     :raises ImportError: if Ray is not installed
-    :raises ValueError: if no cluster can be joined at the address, or if no machine of the cluster has the resources
-        for a call
+    :raises ValueError: if no cluster can be joined, or it is too small for a call
     """
     session = RaySession(address)
     try:

@@ -31,8 +31,7 @@ _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
 """Default of ``patience_s``, in seconds: long enough for a simulator to start and load a large map."""
 _POLL_S = 0.01
-"""How often to ask Ray for answers if some environments use connections and others use Ray calls, in seconds. No
-function waits for both kinds of answers at once."""
+"""How often to ask Ray for answers if only some environments use connections, in seconds."""
 _PLACEMENTS = ("pack", "spread")
 _WARN_AFTER_S = 20.0
 """How long to wait for free resources in the cluster before a warning says what is missing, in seconds."""
@@ -41,35 +40,26 @@ _WARN_AFTER_S = 20.0
 class RayVecEnv(VecEnv):
     """Step environments in Ray actors anywhere in a Ray cluster, with the results of ``SubprocVecEnv`` bit for bit.
 
-    Each actor makes its environment on the machine on which Ray places it. A simulator that the environment starts runs
-    on the same machine. Steps use a network connection between the learner and each actor, which is as fast as
-    SubprocVecEnv's pipes. All other requests use Ray's calls, and so do steps if no connection can be opened.
-
     If an actor, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
-    has set. The episode is truncated by a step with the last observation, the reward 0,
-    ``info["invalid_transition"]=True`` and ``info["simulator_failure"]``. VisualTD3 does not store such a step; for
-    other algorithms the buffers in ``sb3_visual_td3.buffers.valid_transitions`` drop it. An exception of the
-    environment is raised in the learner.
+    has set. A step with the reward 0, ``info["invalid_transition"]=True`` and ``info["simulator_failure"]`` truncates
+    its episode. VisualTD3 does not store invalid steps. For other algorithms, use the buffers in
+    ``sb3_visual_td3.buffers.valid_transitions``.
 
-    With ``deadline_s`` the learner does not wait for slow environments. An environment that has not answered at the
-    deadline, or that is being restarted, repeats its last observation in an invalid step, and the other environments
-    continue. The step whose answer comes late is invalid too, because the learner has chosen another action meanwhile.
+    With ``deadline_s``, an environment that is late or restarting repeats its last observation in an invalid step. The
+    step whose answer comes late is invalid too.
 
     :param env_fns: functions that make the environments; pickled by value if they cannot be imported
     :param num_cpus: processors for each environment; ignored if this process starts Ray
     :param num_gpus: share of a GPU for each environment: with 0.5, two environments share a GPU
     :param resources: further resources of the cluster, such as ``{"carla": 1}``
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
-    :param address: address of the cluster, see :class:`RaySession`. None uses the environment variable ``RAY_ADDRESS``
-        if it is set, and otherwise starts Ray on this machine
+    :param address: address of the cluster, see :class:`RaySession`
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
-    :param direct: whether steps use network connections to the actors. With False they use Ray's calls, and large
-        observations use Ray's object store. In three cases steps use Ray's calls even with True: if ``address`` begins
-        with ``ray://``, if Ray encrypts its traffic (``RAY_USE_TLS=1``), and if the actors' ports cannot be reached
-    :param deadline_s: longest wait for all environments after the actions were sent, in seconds; None for no deadline
+    :param direct: whether steps use network connections to the actors if possible, and otherwise Ray's slower calls
+    :param deadline_s: longest wait for all environments, in seconds; None for no deadline
     :param patience_s: longest wait for one answer in seconds, after which the environment is restarted
     :raises ImportError: if Ray is not installed
-    :raises ValueError: if an argument is out of range, or no cluster can be joined at the address
+    :raises ValueError: if an argument is out of range, or no cluster can be joined
     """
 
     def __init__(
@@ -193,11 +183,9 @@ class RayVecEnv(VecEnv):
         return _stacked(observations, self.observation_space)
 
     def _gather(self, deadline_s: float | None) -> None:
-        """Wait until all answers have arrived, or until the deadline.
+        """Wait until all answers have arrived, or until the deadline, but at least until the first answer.
 
-        If no answer at all has arrived by the deadline, wait for the first one.
-
-        :param deadline_s: seconds after the actions were sent; None waits for all answers
+        :param deadline_s: seconds after the actions were sent; None for no deadline
         """
         while waiting := [slot for slot in self._slots if slot.pending is not Pending.NOTHING]:
             left_s = math.inf
@@ -221,13 +209,10 @@ class RayVecEnv(VecEnv):
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
         """Wait for answers, and return the environments that have answered.
 
-        The wait ends early if an environment has not answered for ``patience_s``. If at least one request uses a direct
-        connection, the wait ends with the first answer. Otherwise it ends after ``n`` answers.
+        The wait ends with the first answer if a request uses a direct connection, or if an environment has not answered
+        for ``patience_s``.
 
-        :param waiting: the environments with a pending request
-        :param timeout_s: longest wait, in seconds
         :param n: number of answers to wait for, if all requests are Ray calls
-        :return: the environments whose answer can be collected
         """
         end = time.monotonic() + min(timeout_s, *(slot.patience_left_s for slot in waiting))
         connected = {slot.connection: slot for slot in waiting if slot.connection is not None}
@@ -268,11 +253,7 @@ class RayVecEnv(VecEnv):
     def _restart_silent(self, silent: list[EnvSlot], can_wait: bool) -> None:
         """Restart each environment that has not answered for ``patience_s``.
 
-        An environment that was just restarted is not restarted again. It gets more time if ``can_wait`` is True.
-
-        :param silent: the environments without an answer
-        :param can_wait: True if the learner can go on with the answers of the other environments
-        :raises EnvLostError: if an environment that was just restarted does not answer, and ``can_wait`` is False
+        :param can_wait: whether an environment that was just restarted gets more time; otherwise an error is raised
         """
         for slot in silent:
             if slot.patience_left_s > 0.0:
@@ -302,7 +283,7 @@ class RayVecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Render each environment.
 
-        :return: one RGB array ``(height, width, 3)`` for each environment, or None if ``render_mode`` is not
+        :return: one RGB array ``(height, width, 3)`` for each environment; None if ``render_mode`` is not
             ``"rgb_array"``
         """
         if self.render_mode != "rgb_array":
@@ -366,12 +347,7 @@ def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
 def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make all calls, even if one fails, and then raise the first exception.
 
-    The calls fetch answers from Ray. After a failure, the remaining answers are fetched too, because Ray logs an error
-    for each answer that is not fetched.
-
-    :param calls: functions without arguments
-    :return: their results
-    :raises Exception: the first exception that a call has raised
+    Ray logs an error for each answer that is not fetched.
     """
     results, errors = [], []
     for call in calls:

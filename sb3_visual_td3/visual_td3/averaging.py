@@ -1,13 +1,10 @@
 """Keep an exponential average of the actor's weights over its updates; ``predict`` uses this average.
 
-TD3's policy fluctuates, because each update follows the gradient of a few hundred transitions. A policy that
-drives every held-out map may fail on one of them a thousand updates later. The exponential average of the weights
-changes slowly, and these fluctuations cancel out. Averaging does not influence the training: the actor that explores
-and learns is the same, bit for bit, with or without an average.
+TD3's policy fluctuates from update to update, and the average does not. The training is the same, bit for bit, with or
+without an average.
 
-The average is corrected for its start, as in Adam, so the random initial weights have no part in it. After ``t``
-updates with decay ``d``, the weights of ``k`` updates ago have the coefficient ``(1 - d) d^k / (1 - d^t)``. The
-coefficients for ``k = 0, 1, ..., t - 1`` sum to one.
+The average is corrected for its start, as in Adam. After ``t`` updates with decay ``d``, the weights of ``k`` updates
+ago have the coefficient ``(1 - d) d^k / (1 - d^t)``.
 
 Source: Polyak and Juditsky 1992; Kingma and Ba 2015 (Adam) for the correction. Measured in benchmarks/stability.py.
 """
@@ -28,8 +25,7 @@ AVERAGE = "averaged_actor."
 def averaged_copy(actor: nn.Module) -> Any:
     """Return a copy of an actor and its encoder that will hold averaged weights; its weights are registered as buffers.
 
-    Buffers are saved and moved to a device with the policy, but optimizers, gradient clipping and counts of trainable
-    parameters ignore them.
+    Optimizers and gradient clipping ignore buffers.
 
     :param actor: the actor; it may borrow the critic's encoder
     :return: the copy, in evaluation mode
@@ -54,10 +50,10 @@ def averaged_copy(actor: nn.Module) -> Any:
 def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates: int) -> None:
     """Move the average of an actor's weights towards the actor's present weights.
 
-    :param average: the copy that :func:`averaged_copy` returned
+    :param average: result of :func:`averaged_copy`
     :param actor: the actor, after its update
     :param decay: the factor of the old average in one update, in (0, 1)
-    :param n_updates: number of updates so far, including this one; after the first update, the average equals the actor
+    :param n_updates: number of updates so far, including this one
     """
     # With the step (1 - d) / (1 - d^t), the policies have the coefficients in the module's docstring.
     step = (1.0 - decay) / (1.0 - decay**n_updates)
@@ -78,13 +74,11 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
 def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shared: bool) -> dict[str, Any]:
     """Add the averaged actor's weights to saved weights, or remove them, so that a policy can load them.
 
-    The averaged actor is a copy of the actor with a moving average of its weights (:func:`averaged_copy`). Policies of
-    earlier versions were saved without this copy. It then starts with the weights of the saved actor.
+    An average that was not saved starts with the actor's weights.
 
     :param state: saved weights of a policy, by name
-    :param has_average: whether the policy that loads the weights has an averaged actor
-    :param encoder_is_shared: whether the actor of that policy uses the critic's encoder
-    :return: the weights by name; they include an averaged actor only if ``has_average`` is True
+    :param has_average: whether the policy that loads them has an averaged actor
+    :param encoder_is_shared: whether its actor uses the critic's encoder
     """
     if not has_average:
         return {name: weight for name, weight in state.items() if not name.startswith(AVERAGE)}

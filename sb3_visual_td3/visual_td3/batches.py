@@ -1,6 +1,6 @@
 """Turn a replay buffer's sample into the batch of an update: shift and convert images, and find the discounts.
 
-The same batch serves the critics' and the actor's update, so images are shifted and converted once.
+The critics and the actor use the same batch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ def random_shift(images: th.Tensor, pad: int) -> th.Tensor:
     All channels of one image (a frame stack) move together. The shifts are drawn from torch's global generator.
 
     :param images: the images, ``(batch, channels, height, width)``, of any dtype
-    :param pad: largest shift in pixels, up or down and left or right; 0 returns the images unchanged
-    :return: a tensor of the same shape and dtype
+    :param pad: largest shift in pixels in each direction; 0 returns the images unchanged
 
     Source: Kostrikov et al. 2020 (DrQ); Yarats et al. 2021 (DrQ-v2) use the same shift of 4 pixels.
     """
@@ -37,10 +36,9 @@ def shift_by(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tenso
     """Shift image ``i``: its new pixel ``(y, x)`` is the old pixel ``(y + rows[i], x + columns[i])``.
 
     :param images: the images, ``(batch, channels, height, width)``
-    :param rows: vertical shift of each image in pixels, ``(batch,)``; a positive number moves the picture up
-    :param columns: horizontal shift of each image in pixels, ``(batch,)``; a positive number moves the picture to the
-        left
-    :return: a tensor of the same shape and dtype, filled with copies of the edge where the image was moved away
+    :param rows: shift of each image up in pixels, ``(batch,)``
+    :param columns: shift of each image to the left in pixels, ``(batch,)``
+    :return: the shifted images, with the edge repeated
     """
     if images.device.type == "cpu":
         return _windows(images, rows, columns)
@@ -77,9 +75,8 @@ class Batch(NamedTuple):
     """Hold transitions in the form that the losses take.
 
     Images are ``(batch, channels, height, width)``, actions ``(batch, action_dim)`` in [-1, 1], dones and rewards
-    ``(batch, 1)``. The rewards were divided by ``reward_divisor``. ``discounts`` are ``(batch, 1)`` for n-step returns
-    and one number otherwise. ``replayed`` are the observations as the replay buffer gave them, for observers of the
-    updates.
+    ``(batch, 1)``. ``discounts`` are ``(batch, 1)`` for n-step returns and one number otherwise. The rewards were
+    divided by ``reward_divisor``. ``replayed`` are the observations as the replay buffer gave them.
     """
 
     observations: Observations | Prepared
@@ -97,8 +94,7 @@ def augmented(observations: Observations, pad: int, pictures: Mapping[str, space
 
     :param observations: one tensor, or one for each key
     :param pad: largest shift in pixels; 0 is off
-    :param pictures: the spaces of the images among the observations, by key
-    :return: observations of the same shape
+    :param pictures: the spaces of the images, by key
     """
     if pad == 0:
         return observations
@@ -128,10 +124,9 @@ def batch_of(
     :param data: transitions that the replay buffer has sampled
     :param gamma: discount of a step, used if the buffer returns no discounts
     :param pad: largest random shift of images, in pixels
-    :param pictures: the spaces of the images among the observations, by key
-    :param prepare: function that converts the observations once for all networks; None lets each network convert them
+    :param pictures: the spaces of the images, by key
+    :param prepare: function that converts the observations for all networks; None lets each network convert them
     :param reward_divisor: number by which rewards, or n-step sums of them, are divided
-    :return: the batch
     """
     shifted, next_shifted = (augmented(each, pad, pictures) for each in (data.observations, data.next_observations))
     observations: Observations | Prepared = shifted

@@ -1,7 +1,6 @@
 """Check the spaces, the policy class and the networks from which a model is built.
 
-The checks run while a model is set up, and their messages say what to do. Without the checks, a mistake would appear
-only later in training, or the model would train on something that the user did not mean.
+Without these checks, a mistake would appear only later in training, or not at all.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
     """Refuse images that no encoder of this package can read.
 
     :param space: the observation space of the policy
-    :param normalizer: the VecNormalize around the environment; None without a VecNormalize
+    :param normalizer: the VecNormalize around the environment; None without one
     :raises InvalidSettingError: if stacked frames have a separate axis, or if VecNormalize scales the pixels
     """
     for key, part in parts_of(space).items():
@@ -87,9 +86,8 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
 def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
     """Return the keys of the pictures that VecNormalize scales.
 
-    In a Dict, VecNormalize replaces the space of each scaled picture by a float Box from -clip_obs to clip_obs. It
-    changes the Dict object itself, which the inner environment holds too. That environment's space then no longer shows
-    that the entry was a picture, so this function looks at the dtype of the environment's observations instead.
+    In a Dict, VecNormalize replaces the space of each scaled picture, also in the environment inside it. So this
+    function looks at the dtype of the environment's observations.
     """
     found = set()
     replaced = parts_of(normalizer.observation_space)
@@ -126,14 +124,11 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
 def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) -> None:
     """Refuse a VecNormalize whose observations have a different shape than those that the policy sees.
 
-    The replay buffer stores the observations as VecNormalize receives them, and lets VecNormalize scale them when they
-    are sampled. If a wrapper around VecNormalize changes their shape, the buffer would hold observations of another
-    shape than the policy sees.
+    The replay buffer stores the observations as VecNormalize receives them.
 
     :param space: the observation space of the policy
-    :param normalizer: the VecNormalize around the environment; None without a VecNormalize
-    :raises InvalidSettingError: if VecNormalize scales observations, and a wrapper around it changes the shape of an
-        observation, for example by stacking
+    :param normalizer: the VecNormalize around the environment; None without one
+    :raises InvalidSettingError: if VecNormalize scales observations, and a wrapper around it changes a shape
     """
     if normalizer is None or not normalizer.norm_obs:
         return
@@ -175,19 +170,15 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
     "precision": (None, "fp32"),
     "policy_average": (None, 0, 0.0),
 }
-"""Arguments that need a policy class of this package, each with the values that turn the argument off. With one of
-these values, any policy class can be used."""
+"""Arguments that need a policy class of this package, each with the values that turn the argument off."""
 
 
 def is_stock(policy_class: type) -> bool:
     """Return whether a policy class inherits from Stable-Baselines3's policies but not from this package's.
 
-    A subclass of Stable-Baselines3's ``TD3Policy`` may build any actor, critic and optimizers. VisualTD3 has the same
-    requirements for such a class as TD3, and trains it as TD3 does, bit for bit. A subclass of :class:`VisualTD3Policy`
-    supports every argument of VisualTD3, and must keep the methods that VisualTD3's updates call.
+    VisualTD3 trains such a class as TD3 does, bit for bit.
 
     :param policy_class: the policy class
-    :return: True for a class with Stable-Baselines3's interface only
     """
     return not issubclass(policy_class, VisualTD3Policy)
 
@@ -195,9 +186,9 @@ def is_stock(policy_class: type) -> bool:
 def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that a stock policy class does not support, before the policy is built.
 
-    :param policy_class: the class, after Stable-Baselines3's own classes have been replaced by ours
+    :param policy_class: the class; Stable-Baselines3's own classes have been replaced by ours
     :param arguments: the model's arguments by name
-    :raises ValueError: if an argument needs one of our policy classes; the message names the class to inherit from
+    :raises ValueError: if an argument needs one of our policy classes
     """
     if not is_stock(policy_class):
         return
@@ -217,7 +208,7 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
 def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> None:
     """Refuse unknown ``policy_kwargs``; a user's policy class may accept any.
 
-    :param policy_class: the policy class that is about to be built
+    :param policy_class: the policy class to build
     :param keywords: the keys of its ``policy_kwargs``
     :raises ValueError: if the class is one of ours and has no such parameter
     """
@@ -235,13 +226,11 @@ def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> N
 def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
     """Check that the updates can train the networks of a policy that has just been built.
 
-    If the learning rate of an optimizer differs from the model's, a warning is issued: it has no effect, because the
-    first update sets the model's rate.
+    An optimizer with another learning rate causes a warning, because the first update sets the model's rate.
 
     :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``
-    :raises ValueError: if a network has no torch optimizer. For a subclass of VisualTD3Policy, also if a network is
-        neither a VisualActor nor a VisualCritic, or if the actor would train a shared encoder
+    :raises ValueError: if a network has no torch optimizer, or VisualTD3 cannot train a network of a VisualTD3Policy
     """
     name = type(policy).__name__
     for network in NETWORKS:

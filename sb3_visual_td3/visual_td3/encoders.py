@@ -20,14 +20,13 @@ EncoderArch = str | type[BaseFeaturesExtractor]
 class Convolutions(BaseFeaturesExtractor):
     """Apply a stack of convolutions without a dense layer, for use with a trunk.
 
-    Weights are channels-last, which is the fast layout for convolutions on CPUs and tensor cores.
+    Weights are channels-last, which is fast on CPUs and tensor cores.
 
-    :param observation_space: Box ``(channels, height, width)`` uint8. With ``normalized_image=True`` it may have any
-        dtype and bounds, and also the shape ``(height, width, channels)``, because Stable-Baselines3 transposes only
-        uint8 images
+    :param observation_space: Box ``(channels, height, width)`` uint8; with ``normalized_image=True`` any dtype, or
+        ``(height, width, channels)``
     :param layers: (filters, kernel, stride) of each convolution; a ReLU follows each
     :param offset: number added to the pixels, which are within [0, 1]
-    :param normalized_image: True if the images are scaled already (their dtype and bounds are not checked then)
+    :param normalized_image: True if the images are scaled already
     :raises ValueError: if the space holds no images, or if they are too small for the layers
     """
 
@@ -92,7 +91,7 @@ def _channels_first(shape: tuple[int, ...], channels_last: bool) -> tuple[int, .
 class ChannelsLastNatureCNN(NatureCNN):
     """Apply Stable-Baselines3's NatureCNN to scaled images ``(height, width, channels)``.
 
-    Stable-Baselines3 transposes only uint8 images. For other images its NatureCNN would take the height as channels.
+    Stable-Baselines3 transposes only uint8 images. Its NatureCNN would take the height of others as channels.
 
     :param observation_space: Box ``(height, width, channels)``
     :param features_dim: width of the dense layer after the convolutions
@@ -127,8 +126,6 @@ class NatureConvolutions(Convolutions):
 
 class DrqConvolutions(Convolutions):
     """Apply DrQ-v2's four convolutions of 3 x 3, which see finer detail than NatureCNN's and are slower.
-
-    The first convolution has stride 2.
 
     Source: Yarats et al. 2021, "Mastering Visual Continuous Control" (DrQ-v2), its published code.
     """
@@ -168,10 +165,7 @@ class CombinedEncoder(CombinedExtractor):
 def _encoder_of(
     picture: spaces.Box, image_encoder: type[BaseFeaturesExtractor], normalized_image: bool, key: str
 ) -> BaseFeaturesExtractor:
-    """Build the encoder for one image of a Dict observation.
-
-    NatureCNN is replaced by :class:`ChannelsLastNatureCNN` if the image has its channels last.
-    """
+    """Build the encoder for one image of a Dict observation."""
     if image_encoder is NatureCNN and normalized_image and channels_are_last(picture):
         image_encoder = ChannelsLastNatureCNN
     try:
@@ -193,8 +187,7 @@ class Trunk(nn.Sequential):
 class PictureTrunk(nn.Module):
     """Apply a trunk to the features of pictures only; vectors pass unchanged.
 
-    A trunk mixes all its inputs. If they are thousands of features of pictures and a few other numbers, such as a
-    command, these few numbers hardly change the output.
+    Among thousands of features, the few numbers of a vector would hardly change a trunk's output.
 
     :param features_extractor: the features extractor, which concatenates the features of its parts
     :param trunk_dim: width of the trunk
@@ -214,7 +207,7 @@ class PictureTrunk(nn.Module):
     def forward(self, features: th.Tensor) -> th.Tensor:
         """Return the trunk's output for the pictures, followed by the unchanged vectors.
 
-        :param features: the features of all pictures and vectors, ``(batch, features)``
+        :param features: ``(batch, features)``
         :return: ``(batch, trunk_dim + vectors)``
         """
         pictures: th.Tensor = self.trunk(features[:, self.pictures])
@@ -241,9 +234,8 @@ def trunk_for(features_extractor: nn.Module, features_dim: int, trunk_dim: int |
 
     :param features_extractor: the encoder
     :param features_dim: number of features that it returns
-    :param trunk_dim: width of the trunk; None for no trunk
-    :param skip: True if the vectors of a Dict observation bypass the trunk and go directly to the heads
-    :return: the trunk; for ``trunk_dim=None`` the identity
+    :param trunk_dim: width of the trunk; None returns the identity
+    :param skip: True if the vectors of a Dict observation bypass the trunk
     """
     if trunk_dim is None:
         return nn.Identity()
@@ -255,14 +247,12 @@ def trunk_for(features_extractor: nn.Module, features_dim: int, trunk_dim: int |
 def head_input_dim(features_extractor: nn.Module, features_dim: int, trunk_dim: int | None, skip: bool) -> int:
     """Return how many features each head reads: the trunk's output, and the vectors that bypass the trunk.
 
-    Without a trunk, a head reads all features of the encoder. A critic's head also reads the action, which is not
-    counted here.
+    The action, which a critic's head also reads, is not counted.
 
     :param features_extractor: the encoder
     :param features_dim: number of features that it returns
     :param trunk_dim: width of the trunk; None for no trunk
-    :param skip: True if the vectors of a Dict observation bypass the trunk and go directly to the heads
-    :return: the number of features
+    :param skip: True if the vectors of a Dict observation bypass the trunk
     :raises ValueError: if ``skip`` is True, but there is no trunk, no picture or no vector
     """
     if trunk_dim is None and skip:
@@ -288,10 +278,7 @@ def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> 
     """Return the features extractor class for an ``encoder_arch``.
 
     :param encoder_arch: ``"nature"``, ``"drq"`` or the user's features extractor class
-    :param trunk_dim: width of the trunk, a dense layer between encoder and heads; None for no trunk. Without a trunk,
-        ``"nature"`` is Stable-Baselines3's NatureCNN, which ends with a dense layer of 512. With a trunk, it is
-        NatureCNN's convolutions only
-    :return: the class
+    :param trunk_dim: width of the trunk; None for no trunk, which gives ``"nature"`` a dense layer of 512
     :raises ValueError: if the name is unknown
     """
     if isinstance(encoder_arch, type) and issubclass(encoder_arch, BaseFeaturesExtractor):

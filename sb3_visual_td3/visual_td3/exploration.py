@@ -9,8 +9,8 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 class ScheduledActionNoise(ActionNoise):
     """Draw Gaussian noise for every action dimension; the training loop sets the standard deviation.
 
-    :param action_dim: number of action dimensions, or the shape of an action, such as ``(2, 3)`` for a ``Box(-1, 1, (2,
-        3))``. Saved models and snapshots contain this parameter's name, so it must not change
+    :param action_dim: number of action dimensions, or the shape of an action. Saved models and snapshots contain this
+        parameter's name, so it must not change
     :param sigma: standard deviation to start with, in units of the scaled action in [-1, 1]
     """
 
@@ -31,7 +31,7 @@ def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
     """Set the standard deviation of scheduled noise for every environment; other kinds of noise are left unchanged.
 
     :param noise: the model's action noise
-    :param sigma: the standard deviation, in units of the scaled action in [-1, 1]
+    :param sigma: the standard deviation, in units of the scaled action
     """
     noises = noise.noises if isinstance(noise, VectorizedActionNoise) else [noise]
     for each in noises:
@@ -49,12 +49,11 @@ def is_scheduled(noise: ActionNoise | None) -> bool:
 def noise_for_n_envs(noise: ActionNoise | None, n_envs: int) -> ActionNoise | None:
     """Return an action noise for a number of environments.
 
-    When training starts, Stable-Baselines3 replaces a model's noise by one copy for each environment, and saves the
-    copies.
+    Stable-Baselines3 saves a noise with one copy for each environment of the training.
 
     :param noise: the model's action noise; None if it has none
     :param n_envs: number of environments
-    :return: ``noise`` itself if it fits, otherwise a noise that is made from the same base noise
+    :return: ``noise`` itself if it fits, otherwise one with the same base noise
     """
     if not isinstance(noise, VectorizedActionNoise) or noise.n_envs == n_envs:
         return noise

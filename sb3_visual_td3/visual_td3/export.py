@@ -20,10 +20,9 @@ from sb3_visual_td3.visual_td3.policies import VisualActor
 class ExportableActor(nn.Module):
     """Do what ``model.predict`` does with a batch of observations, as one torch module; see :func:`exportable_actor`.
 
-    Call it with one tensor for each part of the observation, in the order of :attr:`input_names`: images
-    ``(batch, channels, height, width)`` uint8 as the policy sees them (channels first), vectors ``(batch, size)``
-    float32. Parts that the policy's actor does not read (``actor_keys``) are left out. It returns
-    ``(batch, *action_shape)`` float32 within the bounds of the environment's actions.
+    Call it with one tensor for each of :attr:`input_names`: images ``(batch, channels, height, width)`` uint8, vectors
+    ``(batch, size)`` float32. It returns ``(batch, *action_shape)`` float32 within the bounds of the environment's
+    actions.
 
     :param actor: the network, which is used without a copy
     :param observation_space: the policy's observation space
@@ -85,9 +84,7 @@ class ExportableActor(nn.Module):
 def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = None) -> ExportableActor:
     """Return a model's actor as a torch module from observations to the environment's actions.
 
-    The module holds copies of everything that it needs: the encoder (a shared one too), the heads, the bounds of the
-    actions and VecNormalize's statistics. It is on the CPU, in evaluation mode, without gradients, and can be traced,
-    exported to ONNX, or saved with ``torch.save``::
+    The module includes VecNormalize's statistics. It is a copy on the CPU, in evaluation mode, without gradients::
 
         actor = exportable_actor(VisualTD3.load("model"))
         scripted = torch.jit.trace(actor, torch.zeros(1, 4, 84, 84, dtype=torch.uint8))
@@ -95,7 +92,6 @@ def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = Non
 
     :param model: a VisualTD3, or Stable-Baselines3's TD3 or DDPG
     :param normalizer: the VecNormalize that scaled observations in training; None takes the model's own
-    :return: the module
     :raises ValueError: if the model has no deterministic actor for a Box of actions
     """
     actor = getattr(model.policy, "averaged_actor", None)  # what predict() uses, if there is one

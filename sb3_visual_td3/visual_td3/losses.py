@@ -1,8 +1,5 @@
 """Compute the losses of critics and actor, the scale of the rewards, and the returns that are possible with them.
 
-The losses are pure functions of tensors, which ``VisualTD3.train`` calls. :class:`RewardScale` and :class:`TargetRange`
-keep values from one update to the next.
-
 Source: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods" (TD3), algorithm 1.
 """
 
@@ -38,8 +35,8 @@ def td_target(
 
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param dones: ``(batch, 1)``, 1 where the episode terminated (not where it was truncated)
-    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps
-    :param next_q_values: ``(batch, n_critics)`` values of the target critics in the next state
+    :param discounts: ``(batch, 1)`` or a number: gamma**n for n summed steps
+    :param next_q_values: ``(batch, n_critics)`` values of the target critics
     :return: ``(batch, 1)`` targets
     """
     smallest, _ = th.min(next_q_values, dim=1, keepdim=True)
@@ -76,9 +73,7 @@ def actor_loss(q_values: Sequence[th.Tensor], objective: ActorObjective = "q1") 
 
 
 def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
-    """Return the mean squared input of the policy's tanh.
-
-    As a penalty it keeps these inputs small, because the tanh has almost no gradient far from 0.
+    """Return the mean squared input of the policy's tanh, a penalty that keeps these inputs small.
 
     :param pre_tanh: ``(batch, action_dim)`` outputs of the actor before the tanh
     :return: a scalar >= 0
@@ -91,13 +86,11 @@ def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
 def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th.Tensor, th.Tensor]:
     """Return the smallest and the largest return that is possible with the rewards of a batch.
 
-    If every step brings the reward r, the return is r / (1 - discount), the fixed point of v = r + discount * v. So a
-    sequence of rewards between two extremes has a return between the fixed points of these extremes. An episode may end
-    at any step, so the range always includes 0. A limit that the dtype cannot hold becomes the dtype's largest number.
+    If every step brings the reward r, the return is r / (1 - discount). An episode may end at any step, so the range
+    always includes 0.
 
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
-    :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps, below 1 (with 1
-        there is no limit, and the result is meaningless)
+    :param discounts: ``(batch, 1)`` or a number: gamma**n for n summed steps, below 1
     :return: lower and upper limit of any return, scalars
     """
     largest = th.finfo(rewards.dtype).max
@@ -108,14 +101,12 @@ def possible_range(rewards: th.Tensor, discounts: th.Tensor | float) -> tuple[th
 class RewardScale:
     """Measure the mean magnitude of all rewards so far, by which the sampled rewards are divided.
 
-    The scaled rewards have a mean magnitude of about 1, whatever the unit of the environment's rewards. Without this,
-    the same learning rate and the same ``pre_tanh_penalty`` are too large for one unit and too small for another.
+    So the same learning rate and ``pre_tanh_penalty`` suit any unit of the rewards.
 
-    Rewards of 0 count too. If only one step in 1,000 has a reward, this reward is therefore about 1,000 when scaled.
-    The Q values still have the usual size, because most steps are far from such a reward: averaged over all steps, a
-    discounted sum of scaled rewards is at most 1 / (1 - gamma).
+    Rewards of 0 count too. If only one step in 1,000 has a reward, this reward is about 1,000 when scaled, but the Q
+    values have the usual size.
 
-    HerReplayBuffer samples transitions with relabelled rewards, which are not measured.
+    The relabelled rewards of HerReplayBuffer are not measured.
 
     Source: Fujimoto et al. 2025 (MR.Q), which takes the mean over the replay buffer.
     """
@@ -153,15 +144,13 @@ class RewardScale:
 class TargetRange:
     """Clamp targets to the returns that the rewards sampled so far allow, or to a fixed limit.
 
-    Without a bound, each overestimated target would raise the next one further. The range only grows: a batch with
-    small rewards does not narrow it. Undiscounted returns (a discount of 1) have no range that follows from the
-    rewards: their targets are not clamped.
+    Without a bound, each overestimated target would raise the next one further. The range only grows. With a discount
+    of 1 there is no range, and targets are not clamped.
 
-    The limits are in the unit of the environment's rewards, because the divisor of ``scale_rewards`` changes during the
-    training.
+    The limits are in the unit of the environment's rewards, because the divisor of ``scale_rewards`` changes.
 
-    :param limit: True clamps to the range that follows from the rewards; a number x clamps to the range from -x to x;
-        False does not clamp
+    :param limit: True clamps to the range that follows from the rewards, a number x to the range from -x to x; False
+        does not clamp
     """
 
     def __init__(self, limit: float | bool = False) -> None:
@@ -169,7 +158,7 @@ class TargetRange:
         self.lower = th.zeros(())
         self.upper = th.zeros(())
         self.is_normalized: bool | None = None
-        """Whether VecNormalize scaled the rewards from which the range was found; None if this is not known yet."""
+        """Whether VecNormalize scaled the rewards from which the range was found; None if not known yet."""
 
     def use_unit(self, *, is_normalized: bool) -> None:
         """Forget the range if it was found in another unit of the rewards.
@@ -202,11 +191,9 @@ class TargetRange:
     ) -> th.Tensor:
         """Extend the range of possible returns by a batch's rewards, and clamp the batch's targets to this range.
 
-        With a fixed limit, the targets are clamped to this limit instead, and the rewards are not used.
-
         :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
-        :param discounts: ``(batch, 1)`` or a number: gamma to the power of the number of summed steps
+        :param discounts: ``(batch, 1)`` or a number: gamma**n for n summed steps
         :param reward_divisor: number by which the environment's rewards were divided to give ``rewards``
         :return: ``(batch, 1)`` clamped targets
         """

@@ -1,15 +1,13 @@
 """Let the simulator step while the learner trains.
 
-Stable-Baselines3 collects a rollout and then makes its updates, while the simulator waits. With ``overlap=True`` the
-updates that are due after one rollout are made during the first step of the next::
+With ``overlap=True`` the updates that are due after one rollout are made during the first step of the next::
 
     Stable-Baselines3    step 1 | updates 1 | step 2 | updates 2 | ...
     overlapped           step 1 | step 2            | step 3            | ...
                                 | updates 1         | updates 2         |
 
-The number of updates is the same, and the updates sample the same replay buffer, because the running step is not yet
-stored. The one difference is that the action of the running step is chosen before the updates. During the updates after
-the last step, the simulator waits.
+The updates see the same replay buffer in both cases, because the running step is not yet stored. The one difference is
+that the action of the running step is chosen before the updates.
 """
 
 from __future__ import annotations
@@ -33,10 +31,7 @@ from sb3_visual_td3.buffers.valid_transitions import ValidTransitions
 def check_can_overlap(env: VecEnv) -> None:
     """Refuse an environment that cannot step while the learner works.
 
-    A DummyVecEnv makes its step within ``step_wait``, so nothing would overlap. A wrapper with its own ``step`` cannot
-    be used either, because the loop calls ``step_async`` and ``step_wait`` instead.
-
-    :param env: the environment to train on, with its wrappers
+    :param env: the environment, with its wrappers
     :raises ValueError: if the environment is a DummyVecEnv, or if a wrapper has its own ``step``
     """
     if type(env.unwrapped).step_async is DummyVecEnv.step_async:
@@ -57,12 +52,10 @@ def check_can_overlap(env: VecEnv) -> None:
 class OverlappedEnv(VecEnvWrapper):
     """Run the learner's updates within ``step``, while the simulator computes its reply.
 
-    A step is pending only while :meth:`step` runs. All other code, such as Stable-Baselines3's loop and its callbacks,
-    may reset the environment and call its methods as usual. Everything runs in one thread, so no other code changes
-    data while ``work`` runs: VecNormalize and VecFrameStack process the reply only when it is fetched afterwards.
+    Callbacks may call the environment as usual.
 
     :param venv: the environment, with its wrappers
-    :param work: function that is called while the simulator steps; it must not call the environment
+    :param work: called while the simulator steps; must not call the environment
     :raises ValueError: as :func:`check_can_overlap`
     """
 
@@ -74,7 +67,7 @@ class OverlappedEnv(VecEnvWrapper):
     def step(self, actions: np.ndarray) -> VecEnvStepReturn:
         """Send the actions, call ``work``, and fetch the reply, even if ``work`` raises an error.
 
-        :param actions: the actions, ``(n_envs, action_dim)`` float32, in the range of the environment
+        :param actions: the actions, ``(n_envs, action_dim)`` float32
         :return: observations, rewards, dones and infos
         """
         self.step_async(actions)
@@ -100,8 +93,7 @@ class OverlappedEnv(VecEnvWrapper):
 class PendingTransition:
     """Take the place of the replay buffer in the rollout, and store each transition one step later.
 
-    A transition is stored after the next action has been sent. Otherwise the simulator would wait while the transition
-    is stored.
+    Otherwise the simulator would wait while the transition is stored.
     """
 
     def __init__(self) -> None:
@@ -112,18 +104,16 @@ class PendingTransition:
         self._arguments = arguments
 
     def store_in(self, replay_buffer: ReplayBuffer) -> None:
-        """Store the transition that was held back; do nothing if there is no such transition, or if it is invalid."""
+        """Store the transition that was held back, unless it is invalid."""
         arguments, self._arguments = self._arguments, None
         if arguments is not None:
             ValidTransitions(replay_buffer).add(*arguments)
 
 
 class OverlappedLoop:
-    """Run the collect-and-train loop of ``learn()``, and make the updates while the simulator computes the next step.
+    """Run the collect-and-train loop of ``learn()``, with updates during the simulator's next step.
 
-    Between two steps, this object holds the work for the next step: the number of updates to make, and the transition
-    to store. It has no reference to the model: the model refers to the loop, and references in both directions would
-    keep both in memory.
+    The loop has no reference to the model, because references in both directions would keep both in memory.
     """
 
     def __init__(self) -> None:
@@ -135,11 +125,9 @@ class OverlappedLoop:
     def run(self, model: TD3, total_timesteps: int, callback: BaseCallback, log_interval: int) -> None:
         """Collect and train until all steps are made or a callback ends the training.
 
-        This is the ``while`` loop of Stable-Baselines3's ``OffPolicyAlgorithm.learn``.
-
         :param model: the model to train
-        :param total_timesteps: environment steps at which the training ends
-        :param callback: the callback of ``learn()``, initialized
+        :param total_timesteps: environment steps at which training ends
+        :param callback: the callback of ``learn()``
         :param log_interval: episodes between two logs
         """
         assert model.replay_buffer is not None
@@ -184,7 +172,7 @@ class OverlappedLoop:
         train()
 
     def _train(self, model: TD3) -> None:
-        """Store the last transition and make the updates that are due, as Stable-Baselines3 does between rollouts."""
+        """Store the last transition and make the updates that are due."""
         assert model.replay_buffer is not None
         self.store_pending(model.replay_buffer)
         gradient_steps, self.n_updates_owed = self.n_updates_owed, 0

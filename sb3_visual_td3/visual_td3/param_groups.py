@@ -1,8 +1,7 @@
 """Sort a policy's weights into parameter groups, each with its learning rate and its clipping.
 
-Stable-Baselines3 has one learning rate and no clipping for TD3. Here each network's optimizer holds one parameter
-group for the encoder and one for the rest (see :mod:`~sb3_visual_td3.common.groups`), and :class:`ParameterGroups`
-owns their learning rates and clipping.
+Each network's optimizer holds one parameter group for the encoder and one for the rest (see
+:mod:`~sb3_visual_td3.common.groups`).
 """
 
 from __future__ import annotations
@@ -23,15 +22,14 @@ Groups = dict[str, list[nn.Parameter]]
 MaxGradNorm = float | Mapping[str, float] | None
 GradClip = Literal["norm", "adaptive"]
 SMALLEST_WEIGHT_NORM = 1e-3
-"""Smallest weight norm for adaptive clipping; smaller norms are replaced by this one. Otherwise weights that start at
-zero could not change."""
+"""Smallest weight norm for adaptive clipping, because weights that start at zero could not change otherwise."""
 
 
 class ClippedUnit(NamedTuple):
     """List groups of weights whose gradients are clipped together, by their joint norm.
 
     :ivar groups: names of the groups
-    :ivar max_norm: the largest joint norm. If the gradients exceed it, all of them are scaled by the same factor
+    :ivar max_norm: the largest joint norm
     """
 
     groups: tuple[str, ...]
@@ -41,10 +39,10 @@ class ClippedUnit(NamedTuple):
 def named_groups(policy: TD3Policy, network: Network) -> Groups:
     """Sort the weights of a network into its groups.
 
-    :param policy: the policy that holds the network
+    :param policy: the policy
     :param network: ``"actor"`` or ``"critic"``
-    :return: weights by group name, the encoder first. A group without weights is absent: MlpPolicy has no encoders,
-        and the weights of an encoder that both networks share are in the critic's groups only
+    :return: weights by group name, the encoder first; a group without weights is absent, and a shared encoder is the
+        critic's
     """
     module: nn.Module = getattr(policy, network)
     encoder = getattr(module, "features_extractor", None)
@@ -61,13 +59,10 @@ def named_groups(policy: TD3Policy, network: Network) -> Groups:
 
 
 def group_optimizers(policy: TD3Policy) -> None:
-    """Divide the weights in the optimizers of actor and critics into groups, each with its own learning rate.
+    """Divide the weights in the optimizers of actor and critics into groups.
 
-    Adam treats every weight by itself, so its arithmetic stays the same. Optimizers that the user's policy class has
-    made are regrouped as well. A second call changes nothing.
-
-    :param policy: the policy, with its networks and their optimizers
-    :raises ValueError: if an optimizer does not hold the network's weights, or has groups with settings of their own
+    :param policy: the policy
+    :raises ValueError: if an optimizer lacks weights of the network, or has groups with settings of their own
     """
     for network in NETWORKS:
         module: nn.Module = getattr(policy, network)
@@ -101,14 +96,12 @@ def group_optimizers(policy: TD3Policy) -> None:
 
 
 def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Fit a saved optimizer's state to the groups of another optimizer over the same weights in the same order.
+    """Fit a saved optimizer's state to the groups of an optimizer with the same weights in the same order.
 
-    Stock TD3 has one group per network and VisualTD3 has two; the encoder's weights come first in either case. A state
-    dict numbers its weights and has no names for them, so they are matched by their order.
+    Stock TD3 has one group per network and VisualTD3 has two.
 
     :param optimizer: the optimizer to load the state into
     :param state: the saved result of ``optimizer.state_dict()``
-    :return: a state that ``optimizer.load_state_dict`` accepts
     :raises ValueError: if the number of weights differs
     """
     sizes = [len(group["params"]) for group in optimizer.param_groups]
@@ -130,10 +123,7 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
 
 
 def fuse(optimizer: th.optim.Optimizer) -> None:
-    """Turn on the fused implementation of an optimizer, if its class has one: it updates all weights in one pass.
-
-    The setting remains when a saved state is loaded.
-    """
+    """Turn on the fused implementation of an optimizer, if its class has one."""
     for param_group in optimizer.param_groups:
         if "fused" in param_group:
             param_group.update(fused=True, foreach=False)
@@ -143,9 +133,9 @@ def group_schedules(requested: Mapping[str, ScheduleLike | None], present: Itera
     """Parse the learning rates of the groups that have their own.
 
     :param requested: rates by group name; None means the model's ``learning_rate``
-    :param present: names of the groups that this model has
-    :return: one schedule for each group that was given a rate
-    :raises ValueError: if a rate was given for a group that the model does not have, or is not a schedule
+    :param present: names of the model's groups
+    :return: schedules of the groups with a rate of their own
+    :raises ValueError: if a rate is not a schedule, or its group does not exist
     """
     present = set(present)
     schedules = {}
@@ -166,8 +156,7 @@ def group_schedules(requested: Mapping[str, ScheduleLike | None], present: Itera
 def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
     """Convert the values of ``max_grad_norm`` to Python floats, and check them.
 
-    :param max_grad_norm: one largest norm, a dict of largest norms by name, or None
-    :return: the same norms as Python floats
+    :param max_grad_norm: one largest norm, a dict of norms by name, or None
     :raises ValueError: if a norm is not a finite number above 0
     """
     if max_grad_norm is None:
@@ -188,11 +177,10 @@ def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
 def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Network, list[ClippedUnit]]:
     """Find which gradients are clipped together, for each network.
 
-    :param max_grad_norm: None for no clipping; a number, which limits the norm of each network separately; or a dict
-        of such limits by network or by group
-    :param present: names of the groups that this model has
-    :return: for ``"actor"`` and for ``"critic"``, the groups that are clipped together, with the limit of their norm
-    :raises ValueError: if a norm is not above 0, or a name is neither a network nor a group of this model
+    :param max_grad_norm: largest norm of each network, or a dict by network or group; None for no clipping
+    :param present: names of the model's groups
+    :return: the groups that are clipped together, by network
+    :raises ValueError: if a norm is not above 0, or a name is unknown
     """
     norms = parsed_norms(max_grad_norm)
     if norms is None:
@@ -224,11 +212,10 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
     A unit is a row of a matrix or a filter of a convolution; a vector (bias, LayerNorm) is one unit.
 
-    :param parameters: weights with their gradients, which are changed in place
+    :param parameters: weights, whose gradients are changed in place
     :param factor: largest ratio of the two norms, above 0
 
-    Source: Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization", equation 3;
-    Hafner et al. 2023 (DreamerV3) use 0.3.
+    Source: Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization", equation 3.
     """
     for parameter in parameters:
         if parameter.grad is None:
@@ -244,15 +231,13 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 
 
 class ParameterGroups:
-    """Manage the groups of a policy, with the learning rate and the clipping of each group.
+    """Manage the groups of a policy, with their learning rates and clipping.
 
-    :param policy: the policy; its optimizers hold one parameter group for each named group, encoder first
-    :param rates: learning rates by group name; None means the model's ``learning_rate``
-    :param max_grad_norm: None for no clipping; a number, which limits the norm of each network separately; or a dict
-        of such limits by network or by group
-    :param grad_clip: ``"norm"`` limits the norm of the gradients; ``"adaptive"`` limits the norm of each row's or
-        filter's gradient, relative to the norm of its weights
-    :raises ValueError: if a rate or a norm is out of range, or names a group that this model does not have
+    :param policy: the policy, after ``group_optimizers``
+    :param rates: learning rates by group name
+    :param max_grad_norm: see ``clipped_units``
+    :param grad_clip: ``"norm"``, or ``"adaptive"`` for :func:`clip_adaptively`
+    :raises ValueError: if a rate or a norm is out of range, or a name is unknown
     """
 
     def __init__(
@@ -274,12 +259,11 @@ class ParameterGroups:
         return [weight for weights in groups for weight in weights if weight.requires_grad]
 
     def learning_rates(self, default: Schedule, progress_remaining: float, scale: float = 1.0) -> dict[str, float]:
-        """Return the learning rate of each group at one point of the training.
+        """Return the learning rate of each group by name, at one point of the training.
 
-        :param default: the model's own schedule, for groups without a rate of their own
-        :param progress_remaining: 1 at the start, 0 at the end of training
+        :param default: schedule of groups without a rate of their own
+        :param progress_remaining: 1 at the start of training, 0 at the end
         :param scale: factor on all rates
-        :return: rates by group name
         """
         return {name: self._schedules.get(name, default)(progress_remaining) * scale for name in self.parameters}
 

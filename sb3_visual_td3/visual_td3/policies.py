@@ -1,8 +1,7 @@
 """Define TD3's policies with trunks, LayerNorm heads, and an encoder that only the critic trains.
 
-The policies split the forward pass in two: ``encode`` turns observations into features, and ``act`` and ``score`` work
-on features. The critic can therefore compute Q from the features of its own encoder, and an encoder that actor and
-critic share runs only once.
+``encode`` turns observations into features, and ``act`` and ``score`` work on features. A shared encoder therefore runs
+only once.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ def features_of(network: Actor | ContinuousCritic, observations: PyTorchObs | Pr
 def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
     """Return the output ``(batch, outputs)`` of a head.
 
-    Under autocast the last layer computes in float32, because bfloat16 has only about three significant digits. The
-    layer's output is an action or a Q-value, and the losses depend on small differences between such outputs.
+    Under autocast the last layer computes in float32, because the losses depend on small differences between its
+    outputs.
     """
     assert isinstance(layers, nn.Sequential)
     if not th.is_autocast_enabled(features.device.type):
@@ -74,20 +73,18 @@ def head(layers: nn.Module, features: th.Tensor) -> th.Tensor:
 class VisualActor(Actor):
     """Extend Stable-Baselines3's actor by an optional trunk, a LayerNorm head and the use of the critic's encoder.
 
-    :param observation_space: see :class:`stable_baselines3.td3.policies.Actor`, which has the same first parameters
+    :param observation_space: the observation space
     :param action_space: the action space
-    :param net_arch: widths of the hidden layers of the head
+    :param net_arch: widths of the head's hidden layers
     :param features_extractor: the encoder
     :param features_dim: number of features that the encoder returns
     :param activation_fn: activation of the hidden layers
     :param normalize_images: True divides pixels by 255
-    :param trunk_dim: width of the trunk (Linear -> LayerNorm -> Tanh) before the head; None for no trunk
-    :param vectors_skip_trunk: True passes the vectors of Dict observations directly to the head, so that they bypass
-        the trunk
+    :param trunk_dim: width of the trunk before the head; None for no trunk
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the head
     :param layer_norm: True puts a LayerNorm after each dense layer of the head
-    :param borrows_encoder: True if the features extractor belongs to the critic. The extractor is still a submodule of
-        the actor, so the actor is complete when it is traced, exported or saved. But the actor's ``parameters()`` do
-        not include the extractor, and the actor passes no gradient into it
+    :param borrows_encoder: True if the features extractor belongs to the critic; it is then not among the actor's
+        ``parameters()``
     """
 
     def __init__(
@@ -129,15 +126,11 @@ class VisualActor(Actor):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Return the actor's weights and their names, without the weights of an encoder that belongs to the critic.
-
-        ``nn.Module.parameters()`` uses this method. With ``remove_duplicate=False`` the critic's encoder is included:
-        torch.export passes this argument, and must find all weights that the module needs.
+        """Return the actor's weights and their names, without those of the critic's encoder.
 
         :param prefix: see ``nn.Module``
         :param recurse: see ``nn.Module``
-        :param remove_duplicate: see ``nn.Module``
-        :return: names and weights
+        :param remove_duplicate: False includes the critic's encoder, as torch.export needs
         """
         borrowed: set[int] = set()
         if self.borrows_encoder and remove_duplicate:
@@ -179,18 +172,17 @@ class VisualActor(Actor):
 class VisualCritic(ContinuousCritic):
     """Extend Stable-Baselines3's critics by an optional trunk and LayerNorm heads.
 
-    :param observation_space: see :class:`stable_baselines3.common.policies.ContinuousCritic`
+    :param observation_space: the observation space
     :param action_space: the action space
-    :param net_arch: widths of the hidden layers of each head
+    :param net_arch: widths of each head's hidden layers
     :param features_extractor: the encoder
     :param features_dim: number of features that the encoder returns
     :param activation_fn: activation of the hidden layers
     :param normalize_images: True divides pixels by 255
     :param n_critics: number of heads
-    :param share_features_extractor: True if the actor's loss trains the encoder, as in Stable-Baselines3
-    :param trunk_dim: width of the trunk (Linear -> LayerNorm -> Tanh) before the heads; None for no trunk
-    :param vectors_skip_trunk: True passes the vectors of Dict observations directly to the heads, so that they bypass
-        the trunk
+    :param share_features_extractor: True if the actor's loss trains the encoder
+    :param trunk_dim: width of the trunk before the heads; None for no trunk
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     """
 
@@ -238,7 +230,7 @@ class VisualCritic(ContinuousCritic):
     def score(self, features: th.Tensor, actions: th.Tensor, first_only: bool = False) -> tuple[th.Tensor, ...]:
         """Return the Q-values of actions.
 
-        :param features: output ``(batch, features)`` of this critic's :meth:`encode`, and not of an actor's
+        :param features: output ``(batch, features)`` of this critic's :meth:`encode`
         :param actions: the actions, ``(batch, action_dim)`` in [-1, 1]
         :param first_only: True evaluates only the first critic
         :return: one ``(batch, 1)`` tensor per critic
@@ -265,22 +257,18 @@ class VisualTD3Policy(TD3Policy):
     :param action_space: the action space
     :param lr_schedule: the learning rate over training
     :param args: the other arguments of :class:`stable_baselines3.td3.policies.TD3Policy`
-    :param encoder: ``"separate"``: actor and critic each have an encoder. ``"shared"``: one encoder, trained by the
-        critic's loss only, whose features the actor reads detached (Yarats et al. 2019 SAC-AE, 2021 DrQ-v2)
+    :param encoder: ``"separate"``, or ``"shared"``: one encoder, trained by the critic's loss only (Yarats et al. 2019
+        SAC-AE, 2021 DrQ-v2)
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
-    :param trunk_dim: width of the trunks (Linear -> LayerNorm -> Tanh) of actor and critics; None for no trunks
-    :param vectors_skip_trunk: True passes the vectors of Dict observations directly to the heads, so that they bypass
-        the trunk. This is meant for a few important numbers, such as a command to turn left, which would have little
-        effect among thousands of features of pictures
+    :param trunk_dim: width of the trunks (Linear -> LayerNorm -> Tanh); None for no trunks
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
-    :param actor_keys: keys of the Dict observation that the actor reads; None for all
-    :param critic_keys: keys of the Dict observation that the critics read; None for all. The critics are needed for
-        training only, so they may read what a deployed policy cannot know, such as positions in a simulator (Pinto et
-        al. 2018, "Asymmetric actor critic for image-based robot learning"). ``actor_keys`` and ``critic_keys`` need
-        ``encoder="separate"``. A network that reads no picture has no trunk
+    :param actor_keys: keys that the actor reads; None for all
+    :param critic_keys: keys that the critics read; None for all. They may read what a deployed policy cannot know
+        (Pinto et al. 2018, "Asymmetric actor critic for image-based robot learning"). Both kinds of keys need
+        ``encoder="separate"``
     :param kwargs: further arguments of the policy, by name
-    :raises ValueError: if ``encoder`` or ``encoder_arch`` is unknown, if ``"shared"`` is requested and there is no
-        encoder, or if ``actor_keys`` or ``critic_keys`` do not fit the observation space
+    :raises ValueError: if an argument is invalid, or does not fit the observation space or the encoder
     """
 
     actor: VisualActor
@@ -288,11 +276,9 @@ class VisualTD3Policy(TD3Policy):
     critic: VisualCritic
     critic_target: VisualCritic
     averaged_actor: VisualActor | None
-    """Copy of the actor whose weights are a moving average of the actor's weights. ``predict`` uses this copy. If it is
-    None, ``predict`` uses the actor itself."""
+    """Copy of the actor with a moving average of its weights; None for no average."""
     may_average: bool = True
-    """Whether :meth:`load_state_dict` loads an averaged actor if the weights include one. If False, it drops the
-    averaged actor."""
+    """Whether :meth:`load_state_dict` loads an averaged actor that the weights include, or drops it."""
 
     def __init__(
         self,
@@ -337,18 +323,13 @@ class VisualTD3Policy(TD3Policy):
 
     @property
     def pictures(self) -> dict[str, spaces.Box]:
-        """Return the spaces of the pictures that the policy sees, by key.
-
-        The encoders, random shifts and the camera's health measures all use this property, so they agree on which
-        entries are pictures.
-        """
+        """Return the spaces of the pictures that the policy sees, by key."""
         is_flat = issubclass(self.features_extractor_class, FlattenExtractor)  # reads numbers, not pictures
         return pictures_in(self.observation_space, is_scaled=not self.normalize_images and not is_flat)
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Build a features extractor.
 
-        :return: the features extractor
         :raises ValueError: if the pictures are too small for it
         """
         try:
@@ -404,7 +385,7 @@ class VisualTD3Policy(TD3Policy):
         self.critic_target.set_training_mode(False)
 
     def keep_average(self) -> None:
-        """Create ``averaged_actor``, which will hold a moving average of the actor's weights; it begins as a copy."""
+        """Create ``averaged_actor``, which begins as a copy of the actor."""
         self.averaged_actor = averaged_copy(self.actor)
 
     @contextmanager
@@ -417,23 +398,17 @@ class VisualTD3Policy(TD3Policy):
             self._uses_average = True
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """Return the actions of the averaged actor, or those of the trained actor if there is no average.
-
-        :param observation: the observations
-        :param deterministic: has no effect, because the actors are deterministic
-        :return: actions ``(batch, action_dim)`` in [-1, 1]
-        """
+        """Return the actions of the averaged actor, or of the actor if there is no average."""
         if self.averaged_actor is not None and self._uses_average:
             actions: th.Tensor = self.averaged_actor(observation)
             return actions
         return super()._predict(observation, deterministic)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the weights; a shared encoder appears once, under the critic, as in saved models.
+        """Return the weights by name; a shared encoder appears once, under the critic, as in saved models.
 
         :param args: see ``nn.Module``
         :param kwargs: see ``nn.Module``
-        :return: weights by name
         """
         state = super().state_dict(*args, **kwargs)
         if not self.encoder_is_shared:
@@ -446,11 +421,7 @@ class VisualTD3Policy(TD3Policy):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load the result of :meth:`state_dict`.
-
-        That result holds the weights of a shared encoder only once, under the critic. The encoder of ``critic`` is
-        loaded into ``critic`` and ``actor``, and the encoder of ``critic_target`` into ``critic_target`` and
-        ``actor_target``.
+        """Load the result of :meth:`state_dict`; a shared encoder is loaded into actor and critic.
 
         :param state_dict: weights by name
         :param strict: see ``nn.Module``
@@ -467,21 +438,17 @@ class VisualTD3Policy(TD3Policy):
         return super().load_state_dict(state, strict, assign)
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Make saved weights fit this policy: add the averaged actor if the policy has one, and remove it otherwise.
-
-        The weights may have been saved by an earlier version.
+        """Make saved weights fit this policy, which may have an averaged actor or not.
 
         :param state_dict: weights by name
-        :return: weights by name. If they lack an averaged actor that this policy has, it gets the weights of the saved
-            actor
+        :return: weights by name; a missing average gets the weights of the saved actor
         """
         return completed_state(state_dict, self.averaged_actor is not None, self.encoder_is_shared)
 
     def set_training_mode(self, mode: bool) -> None:
         """Put the networks into training or evaluation mode, unless they are in that mode.
 
-        Every ``predict`` calls this method to set evaluation mode. Visiting all modules each time would take as long as
-        a convolution on one image.
+        Every ``predict`` calls this method, so it must be fast.
 
         :param mode: True for training mode
         """
@@ -489,12 +456,12 @@ class VisualTD3Policy(TD3Policy):
             super().set_training_mode(mode)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
-        """Build an actor that uses the critic's encoder, or a new encoder if ``features_extractor`` is None."""
+        """Build an actor with the critic's encoder, or with a new one if None is given."""
         kwargs = self._network_kwargs(self.actor_kwargs, features_extractor, self.actor_keys)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualCritic:
-        """Build the critics with the given encoder, or with a new encoder if None is given."""
+        """Build the critics with the given encoder, or with a new one if None is given."""
         kwargs = self._network_kwargs(self.critic_kwargs, features_extractor, self.critic_keys)
         return VisualCritic(**kwargs).to(self.device)
 
@@ -503,10 +470,8 @@ class VisualTD3Policy(TD3Policy):
     ) -> dict[str, Any]:
         """Return the arguments with which this package's actor or critics are built.
 
-        :param kwargs: the arguments that Stable-Baselines3's actor or critics take
-        :param features_extractor: the features extractor; None for a new one
+        :param features_extractor: None for a new one
         :param keys: keys of the observation that the network reads; None for all
-        :return: these arguments, a features extractor, and the arguments that only this package's networks take
         """
         trunk_dim, skip = self.trunk_dim, self.vectors_skip_trunk
         if keys is not None:
@@ -534,14 +499,7 @@ class VisualTD3Policy(TD3Policy):
 
 
 def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any], encoder: Encoder) -> None:
-    """Refuse keys that a network cannot read.
-
-    :param name: the argument that lists the keys, ``"actor_keys"`` or ``"critic_keys"``
-    :param keys: the keys of the observation that the network is to read; None for all, which every network can read
-    :param space: the observation space
-    :param encoder: ``"separate"`` or ``"shared"``
-    :raises ValueError: if the observation is not a Dict, if a key is not in it, or if the networks share an encoder
-    """
+    """Refuse keys of a Dict observation that a network cannot read."""
     if keys is None:
         return
     if not isinstance(space, spaces.Dict):
@@ -558,11 +516,8 @@ def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any],
 def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Choose a features extractor that reads pictures that the environment has scaled (``normalize_images=False``).
 
-    Stable-Baselines3 passes ``normalized_image`` to its own two extractors itself. It transposes only uint8 pictures,
-    so other pictures with channels last need an extractor that transposes them.
+    Stable-Baselines3 transposes only uint8 pictures.
 
-    :param space: the observation space
-    :param kwargs: the policy's arguments by name
     :return: the arguments of the policy that have to be replaced
     """
     extractor = kwargs.get("features_extractor_class", FlattenExtractor)
@@ -604,4 +559,4 @@ OURS_FOR_STOCK: dict[type[BasePolicy], type[VisualTD3Policy]] = {
     CnnPolicy: VisualCnnPolicy,
     MultiInputPolicy: VisualMultiInputPolicy,
 }
-"""Our policy class for each policy class of Stable-Baselines3; without further arguments, the networks are the same."""
+"""Our policy class for each policy class of Stable-Baselines3."""

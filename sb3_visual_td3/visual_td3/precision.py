@@ -1,7 +1,6 @@
-"""Speed up updates by bfloat16 arithmetic, by converting images once for all networks, and by reusing freed memory.
+"""Speed up updates by bfloat16 arithmetic, a single conversion of images, and reuse of memory.
 
-The functions here compute what Stable-Baselines3 computes, in a different order or dtype. They are not used if updates
-must equal Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
+None of this is used if updates must equal Stable-Baselines3's bit for bit (:attr:`Arithmetic.is_exact`).
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ Precision = Literal["fp32", "bf16", "auto"]
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_KEPT = 2**28
-"""Freed blocks of memory are kept for reuse up to this size, in bytes (256 MiB). The temporary tensors of an update are
-smaller, so they are kept. A replay buffer is larger, so its memory returns to the system."""
+"""Freed blocks of memory are kept for reuse up to this size, in bytes (256 MiB)."""
 _PAD = 2**26
 
 
@@ -38,10 +36,7 @@ _PAD = 2**26
 def keep_freed_memory() -> bool:
     """Make glibc keep large freed blocks for reuse until the process ends.
 
-    By default glibc returns them to the system and requests them again at every update, and the system clears each page
-    before use. With another C library this function does nothing.
-
-    :return: True if the C library accepted the settings
+    :return: whether the C library accepted the settings
 
     Source: mallopt(3).
     """
@@ -59,8 +54,7 @@ def has_fast_bf16(device: th.device) -> bool:
     """Return whether the machine multiplies bfloat16 in hardware.
 
     :param device: the device of the networks
-    :return: True for AVX512_BF16 or AMX on a CPU, and for Ampere or newer on a GPU. Elsewhere bfloat16 is emulated,
-        several times slower than float32
+    :return: True for AVX512_BF16 or AMX on a CPU, and for Ampere or newer on a GPU
     """
     if device.type == "cuda":
         return bool(th.cuda.is_bf16_supported(including_emulation=False))
@@ -71,10 +65,9 @@ def has_fast_bf16(device: th.device) -> bool:
 class Arithmetic:
     """Decide how the networks compute during an update.
 
-    :param precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 where the machine has it in hardware
+    :param precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
     :param device: the device of the networks
-    :param is_stock: True if results in float32 must equal Stable-Baselines3's bit for bit, which needs the same memory
-        layouts and the same order of operations
+    :param is_stock: True if results in float32 must equal Stable-Baselines3's bit for bit
     """
 
     def __init__(self, precision: Precision, device: th.device, is_stock: bool) -> None:
@@ -86,10 +79,7 @@ class Arithmetic:
         self.is_exact = is_stock and precision == "fp32"
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Return a context in which matrix products and convolutions use ``self.dtype``: bfloat16 or float32.
-
-        Weights stay in float32, as do losses, optimizers and the last layer of every head.
-        """
+        """Return a context in which matrix products and convolutions use ``self.dtype``; weights stay in float32."""
         # Autocast's cache would hand weights that were cast without a gradient to a forward pass that needs one.
         return th.autocast(self._device.type, self.dtype, enabled=self.dtype != th.float32, cache_enabled=False)
 
@@ -99,17 +89,12 @@ class Arithmetic:
 # channels is slow in bfloat16, above all its gradient; on blocks it has 16 times as many.
 
 SIDE = 4
-"""Height and width of a block in pixels. This is the stride of NatureCNN's first convolution. It is also the number of
-uint8 pixels that can be moved as one 32-bit number."""
+"""Height and width of a block in pixels: the stride of NatureCNN's first convolution."""
 PIXEL_MAX = 255.0
 
 
 def can_use_blocks(convolution: nn.Module, height: int, width: int) -> bool:
-    """Return whether :func:`convolve_blocks` can compute a layer on blocks of pixels, for images of a given size.
-
-    It can compute a plain convolution with stride ``SIDE``, if kernel and images consist of whole blocks of ``SIDE`` x
-    ``SIDE`` pixels.
-    """
+    """Return whether :func:`convolve_blocks` can compute a layer for images of a given size."""
     if not isinstance(convolution, nn.Conv2d):
         return False
     is_plain = convolution.padding == (0, 0) and convolution.dilation == (1, 1) and convolution.groups == 1
@@ -122,9 +107,9 @@ def can_use_blocks(convolution: nn.Module, height: int, width: int) -> bool:
 def blocks_of(images: th.Tensor) -> th.Tensor:
     """Rearrange images so that the pixels of each block of ``SIDE`` x ``SIDE`` pixels become channels.
 
-    :param images: the images, ``(batch, channels, height, width)`` uint8; height and width are multiples of ``SIDE``
-    :return: the blocks, ``(batch, channels * SIDE * SIDE, height / SIDE, width / SIDE)`` uint8, with the memory layout
-        channels_last. The new channels are ordered by old channel, row and column
+    :param images: the images, ``(batch, channels, height, width)`` uint8; both sides multiples of ``SIDE``
+    :return: the blocks, ``(batch, channels * SIDE * SIDE, height / SIDE, width / SIDE)`` uint8, channels_last; the new
+        channels are ordered by old channel, row and column
     """
     batch, channels, height, width = images.shape
     # Four pixels of a row are moved as one 32-bit number:
@@ -140,9 +125,8 @@ def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> 
 
     :param convolution: a layer for which :func:`can_use_blocks` returns True
     :param blocks: output of :func:`blocks_of`, converted to a floating dtype
-    :param scale: factor on the pixels. The weights are multiplied by it instead: pixels stay integers, and bfloat16
-        represents integers up to 255 exactly
-    :return: ``(batch, filters, height, width)``: the layer's output for the scaled images
+    :param scale: factor on the pixels
+    :return: the layer's output, ``(batch, filters, height, width)``
     """
     filters, channels, kernel, _ = convolution.weight.shape
     side = kernel // SIDE  # of the kernel, in blocks
@@ -156,12 +140,9 @@ def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> 
 class Preparation:
     """Convert observations once into the form that the features extractors of all networks take.
 
-    Stable-Baselines3 converts them for each network separately: four times in an update of critics and actor.
-
     :param space: the observation space
     :param pictures: the pictures in it, by key
-    :param extractors: the features extractors of critic and actor, which will read the result. The memory layout of
-        images is changed only for extractors that compute the same as NatureCNN or as this package's encoders
+    :param extractors: the features extractors of critic and actor
     :param normalize_images: True if pixels are scaled to [0, 1]
     :param dtype: the dtype of the images; everything else becomes float32
     """
@@ -183,9 +164,7 @@ class Preparation:
     def __call__(self, observations: Observations) -> Prepared:
         """Return the observations in the form that the features extractors take.
 
-        Usually the pixels of images are scaled to [0, 1]. There is one exception: if :func:`convolve_blocks` will
-        compute the first layer, the images are rearranged by :func:`blocks_of`. Their pixels keep the values from 0 to
-        255, and the first layer scales them.
+        Pixels are scaled to [0, 1]. For :func:`convolve_blocks` they are rearranged instead, and keep values up to 255.
         """
         if not isinstance(observations, Mapping):
             picture = self._pictures.get(THE_ONLY_PART)
@@ -229,11 +208,7 @@ class Preparation:
 def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tensor:
     """Return the features that an extractor computes from observations that :class:`Preparation` has converted.
 
-    This function runs NatureCNN and our convolutions layer by layer instead of calling their ``forward``. In this way
-    :func:`convolve_blocks` can compute the first layer, and gradients keep the channels-last layout. For 256 images of
-    4 x 84 x 84 in bfloat16 on one CPU core, forward and backward pass take 44 ms instead of 54 ms (NatureCNN with its
-    dense layer: 53 ms instead of 61 ms); in float32 the gain is about 1 %. If a subclass has its own ``forward``, this
-    function calls it.
+    NatureCNN and our convolutions run layer by layer here, unless a subclass has its own ``forward``.
 
     :param extractor: the features extractor of actor or critic
     :param observations: observations that :class:`Preparation` returned
@@ -275,15 +250,12 @@ def _convolve(layers: nn.Sequential, images: th.Tensor) -> th.Tensor:
 
 
 def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
-    """Return whether an extractor computes the same as class ``kind``: it must not have a ``forward`` of its own."""
+    """Return whether an extractor has the ``forward`` of class ``kind``, and so computes the same."""
     return type(extractor).forward is kind.forward
 
 
 def _reader_of(key: str, extractors: Sequence[nn.Module]) -> nn.Module | None:
-    """Return the first module that reads a given entry of a Dict observation; None if no extractor reads this entry.
-
-    CombinedExtractor has one module for each entry that it reads. Any other extractor reads all entries itself.
-    """
+    """Return the first module that reads an entry of a Dict observation; None if there is none."""
     for extractor in extractors:
         if not _does_the_same(extractor, CombinedExtractor):
             return extractor

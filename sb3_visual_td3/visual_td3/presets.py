@@ -1,7 +1,6 @@
-"""Define the presets, which give values to arguments that are None, and decide which values a model uses.
+"""Define the presets, which give values to arguments that are None.
 
-``"td3"`` turns everything off that VisualTD3 adds to TD3; ``"visual"`` is the recommended set for pixels. Each value in
-``PRESETS`` has its source in a comment.
+``"td3"`` turns everything off that VisualTD3 adds to TD3; ``"visual"`` is the recommended set for pixels.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Settings:
 
 
 def _parse(name: str, value: Any) -> Any:
-    """Convert the value of a numeric setting to a Python number, and return other settings unchanged."""
+    """Convert a numeric setting to a Python number, and return other settings unchanged."""
     parsed = value
     if name == "random_shift":
         parsed = to_integer(name, value, 0, "an integer >= 0 (pixels)")
@@ -84,8 +83,7 @@ def _parse(name: str, value: Any) -> Any:
 
 
 ADAPTIVE_FACTOR = 0.3
-"""Default of ``max_grad_norm`` with ``grad_clip="adaptive"``: the largest ratio of a gradient's norm to its weights'
-norm, from DreamerV3 (Hafner et al. 2023)."""
+"""Default of ``max_grad_norm`` with ``grad_clip="adaptive"``, from DreamerV3 (Hafner et al. 2023)."""
 
 PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
     {
@@ -126,7 +124,7 @@ class Resolved(NamedTuple):
 
 
 class Description(dict[str, Resolved]):
-    """Map each setting's name to its value and origin; this dict prints as a table (setting, value, from)."""
+    """Map each setting's name to its value and origin; this dict prints as a table."""
 
     def __str__(self) -> str:
         rows = [("setting", "value", "from")]
@@ -147,16 +145,13 @@ def resolve(
 ) -> dict[str, Resolved]:
     """Decide which values a model uses: an explicit argument wins, and None means the preset's value.
 
-    ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``. The preset adds no ``policy_kwargs``
-    to a loaded model, because the saved weights fit no other networks.
+    ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
 
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: the preset that None stands for
-    :param arguments: arguments by the names of :class:`Settings`; other names are ignored. The ``policy_kwargs`` of a
-        loaded model include the values that its preset has added
-    :param given: the ``policy_kwargs`` that the user gave when a loaded model was made. Only these get the origin
-        ``"argument"``. None for a new model
-    :return: one entry for the preset, for each field, and for each key of ``policy_kwargs``
+    :param arguments: arguments by the names of :class:`Settings`; other names are ignored
+    :param given: the user's ``policy_kwargs`` of a loaded model, to which the preset adds none; None for a new model
+    :return: entries by name, with the preset itself under ``preset``
     :raises ValueError: if the preset is unknown
     """
     if preset is not None and preset not in tuple(PRESETS):
@@ -206,7 +201,6 @@ def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
     """Return a :class:`Settings` object with the settings that the model uses.
 
     :param resolved: the result of :func:`resolve`
-    :return: the settings
     :raises ValueError: if a value is out of range
     """
     prefix = "policy_kwargs."

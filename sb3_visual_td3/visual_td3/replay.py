@@ -1,7 +1,6 @@
 """Choose a model's replay buffer, and check a buffer that the user loads or sets.
 
-Stable-Baselines3 chooses a buffer by ``n_steps`` and the observation space. It has no n-step buffer for Dict
-observations, and stores every frame as often as it appears in a stack.
+Stable-Baselines3 has no n-step buffer for Dict observations, and stores every frame as often as it appears in a stack.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from sb3_visual_td3.visual_td3.requested import frame_stack_before
 def buffer_chosen(model: OffPolicyAlgorithm, preset: PresetName) -> Iterator[None]:
     """Choose the class and the arguments of the replay buffer that a model creates inside the ``with`` block.
 
-    :param model: the model that is being set up; its attributes are changed if the user chose no class
+    :param model: the model, whose attributes are changed
     :param preset: the preset that the model uses
     """
     buffer_size, n_step_kwargs = model.buffer_size, {"n_steps": model.n_steps, "gamma": model.gamma}
@@ -71,8 +70,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
     """Find how many frames an observation holds, without guessing from the number of channels.
 
     :param model: a model, with or without an environment
-    :return: the number of frames: the depth of the outermost VecFrameStack, otherwise the attribute ``frame_stack`` of
-        all environments. None if neither exists, or if the number does not divide the channels of any image
+    :return: depth of the outermost VecFrameStack, or the environments' ``frame_stack``; None if neither fits the images
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
@@ -109,9 +107,9 @@ def _attribute(env: VecEnv) -> int | None:
 def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
     """Refuse a replay buffer with other observations, actions or another number of environments.
 
-    :param buffer: a buffer that was loaded, or set by the user
-    :param model: the model that will fill it and learn from it
-    :raises ValueError: if the buffer does not fit; the message shows the buffer's shape and the model's
+    :param buffer: the buffer
+    :param model: the model that will use it
+    :raises ValueError: if the buffer does not fit
     """
     if buffer.n_envs != model.n_envs:
         raise ValueError(
@@ -145,17 +143,13 @@ def _shown(layout: dict[str, tuple[Any, str]]) -> str:
 
 
 def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolicyAlgorithm) -> ReplayBuffer:
-    """Set n_steps and gamma of a loaded replay buffer to the values of the model's own buffer.
-
-    A replay buffer stores single steps and computes n-step returns when it is sampled, so both values can be changed.
+    """Set n_steps and gamma of a loaded replay buffer to the model's values.
 
     :param buffer: the loaded buffer
-    :param reference: the model's own buffer, which the loaded buffer replaces. If it is None, the values are taken from
-        the model's arguments
-    :param model: the model that will learn from the buffer
+    :param reference: the model's own buffer; None for the model's arguments
+    :param model: the model
     :return: the buffer itself
-    :raises ValueError: if the buffer does not fit, or if the model needs n-step returns and the buffer cannot compute
-        them
+    :raises ValueError: if the buffer does not fit, or cannot compute n-step returns
     """
     check_fits(buffer, model)
     source = model.replay_buffer_kwargs if reference is None else vars(reference)
@@ -172,13 +166,11 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
 
 
 def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, Resolved]:
-    """Describe the replay buffer of a model, and say where its class and its frame stack come from.
+    """Describe the replay buffer of a model, with the origin of its class and its frame stack.
 
     :param model: a model that is set up
     :param preset: the preset that the model uses
-    :return: ``replay_buffer_class``, whose origin is a preset, ``"n_steps"`` or ``"argument"``; and for a
-        FrameReplayBuffer ``replay_buffer_kwargs.frame_stack``, whose origin is ``"environment"``, ``"unknown"`` or
-        ``"argument"``
+    :return: ``replay_buffer_class``, and ``replay_buffer_kwargs.frame_stack`` if it has one
     """
     buffer, default = model.replay_buffer, _default_class(model, preset)
     origin: str = "td3"

@@ -1,9 +1,7 @@
 """Distinguish the arguments that the user requested from the values that are derived from them.
 
-Setting a model up replaces arguments by derived values: ``replay_buffer_class=None`` becomes a class, ``gamma`` and
-``n_steps`` are passed on to the replay buffer, ``noise_schedule`` becomes an action noise. Stable-Baselines3 saves a
-model's attributes, which do not show which values were derived. Without this module a loaded model would treat derived
-values as the user's choices, and ``load(..., gamma=0.9)`` would leave the old discount in the replay buffer.
+The attributes that Stable-Baselines3 saves do not show which values were derived. Without this module, a new ``gamma``
+in ``load()`` would not reach the replay buffer.
 """
 
 from __future__ import annotations
@@ -26,10 +24,9 @@ from sb3_visual_td3.visual_td3.exploration import is_scheduled, noise_for_n_envs
 from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
 
 REQUESTED_AT_LOAD = "_requested_at_load"
-"""Name under which ``load()`` passes its keyword arguments to the model that is about to be set up."""
+"""Name under which ``load()`` passes its keyword arguments to the model."""
 _REQUESTED = "_asked_for"
-"""Name of the attribute that keeps the arguments as the user gave them, because ``_setup_model`` replaces some of them.
-It is saved with the model, so this name must not change."""
+"""Name of the attribute with the user's arguments. Saved models contain this name, so it must not change."""
 _REPLACED = ("replay_buffer_class", "replay_buffer_kwargs", "optimize_memory_usage")
 _DERIVED_CLASSES = (FrameReplayBuffer, NStepDictReplayBuffer, NStepReplayBuffer, DictReplayBuffer, ReplayBuffer)
 
@@ -55,14 +52,11 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 def restore_requested(model: TD3) -> frozenset[str] | None:
     """Restore the arguments as the user requested them, as the first step of ``_setup_model``.
 
-    The attributes of a new model still hold these arguments. In a loaded model, ``_setup_model`` had replaced some of
-    them by derived values before the model was saved. This function restores them. Arguments of ``load()`` take
-    precedence. Numbers are converted to Python's ``int`` and ``float``.
+    In a loaded model, some of them are replaced by derived values. Arguments of ``load()`` take precedence.
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model
-    :raises ValueError: if a number is out of range, or if ``load()`` was given an argument that does not exist or
-        contradicts what was chosen when the model was made
+    :raises ValueError: if a number is out of range, or ``load()`` has an unknown or contradictory argument
     """
     at_load: dict[str, Any] | None = vars(model).pop(REQUESTED_AT_LOAD, None)
     requested: dict[str, Any] | None = vars(model).pop(_REQUESTED, None)
@@ -91,20 +85,20 @@ def restore_requested(model: TD3) -> frozenset[str] | None:
 
 
 def requested_policy_kwargs(model: TD3) -> dict[str, Any] | None:
-    """Return the ``policy_kwargs`` that the user gave when a loaded model was created; None for a new model."""
+    """Return the ``policy_kwargs`` with which a loaded model was created; None for a new model."""
     requested = vars(model)[_REQUESTED]
     given: dict[str, Any] = requested["policy_kwargs"]
     return given if requested["is_loaded"] else None
 
 
 def frame_stack_before(model: OffPolicyAlgorithm) -> int | None:
-    """Return the frame stack that a loaded model was trained on; None for a new model, or if it is unknown."""
+    """Return the frame stack that a loaded model was trained on; None if there is none."""
     depth: int | None = vars(model).get(_REQUESTED, {}).get("frame_stack")
     return depth
 
 
 def convert_numbers(model: TD3) -> None:
-    """Convert the model's settings from numpy and torch numbers to Python's own, wherever that is exact.
+    """Convert the model's settings from numpy and torch numbers to Python's own.
 
     :param model: the model, whose attributes are changed
     :raises ValueError: if a setting is not a number, or out of range
@@ -126,7 +120,7 @@ def convert_numbers(model: TD3) -> None:
 
 
 def _parse_train_freq(value: Any, n_envs: int) -> TrainFreq:
-    """Return ``train_freq`` as Stable-Baselines3 takes it; a yml file gives a list where Python has a tuple."""
+    """Return ``train_freq`` as Stable-Baselines3 takes it."""
     number, unit = value, "step"
     if isinstance(value, tuple | list) and len(value) == 2:
         number, unit = value
@@ -158,10 +152,7 @@ def _check_names(model: TD3, at_load: Mapping[str, Any], known: frozenset[str]) 
 def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any]) -> None:
     """Restore the user's arguments that ``_setup_model`` replaced before the model was saved.
 
-    :param model: the loaded model, whose attributes are changed
-    :param requested: the arguments that the user gave when the model was made
     :param at_load: the arguments of ``load()``, which are kept
-    :raises ValueError: if an argument of ``load()`` contradicts the saved model
     """
     for name in _REPLACED:
         if name not in at_load:
@@ -203,8 +194,7 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
 def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
     """Guess which arguments the user gave to a model that an earlier version or Stable-Baselines3 saved.
 
-    Such a file does not say which values the user gave. If its replay buffer class is one that the model could have
-    chosen itself, this function assumes that the user gave no class.
+    A replay buffer class that the model could have chosen itself counts as not given.
     """
     cls, kwargs = model.replay_buffer_class, dict(model.replay_buffer_kwargs or {})
     gamma, n_steps = kwargs.get("gamma", model.gamma), kwargs.get("n_steps", model.n_steps)

@@ -1,13 +1,10 @@
 """Check the loss and its gradient before the optimizer steps.
 
-One step with a NaN in the gradient leaves NaN in every weight, and training silently continues with it. The loss and
-the gradients of vectors (biases, LayerNorms) are checked. That is enough, because a non-finite number anywhere in the
-backward pass reaches the biases of the layers before it.
+One step with a NaN in the gradient leaves NaN in every weight. Only the loss and the gradients of vectors (biases,
+LayerNorms) are checked, because a NaN anywhere in the backward pass reaches the biases of the layers before it.
 
-On a CPU the numbers can be read at once. On a GPU, reading them would mean waiting for the device in every update. So a
-fused optimizer decides on the device whether to skip the step, by its tensor ``found_inf``, which gradient scalers use
-too. The result is read once after the updates between two rollouts, because choosing the next action waits for the
-device anyway. With an optimizer that is not fused, the guard waits in every update.
+On a GPU, a fused optimizer skips the step on the device. The result is read only once between two rollouts, because
+reading it means waiting for the device.
 """
 
 from __future__ import annotations
@@ -35,10 +32,7 @@ class NonFiniteUpdateError(ValueError):
 
 
 class _Watched(NamedTuple):
-    """Hold an update whose result is still on the GPU.
-
-    ``number`` is a scalar tensor. If it is finite, the update was finite, and otherwise its step was skipped.
-    """
+    """Hold an update whose result is still on the GPU; ``number`` is finite if the update was."""
 
     number: th.Tensor
     update: NetworkUpdate
@@ -49,9 +43,7 @@ class StepGuard:
     """Step the optimizers of a model, and skip steps whose loss or gradient is not finite.
 
     :param device: the device of the networks
-    :param is_stock: True for a model that must train exactly as in Stable-Baselines3, which checks no step. Steps are
-        then checked only on a CPU, and only while a callback handles non-finite numbers. False checks every step, and
-        raises an error if no callback handles non-finite numbers
+    :param is_stock: True checks steps only on a CPU, and only while a callback handles non-finite numbers
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:
@@ -62,8 +54,7 @@ class StepGuard:
     def must_check(self, is_handled: bool) -> bool:
         """Return whether :meth:`step`, which checks the update, has to be called instead of ``optimizer.step``.
 
-        :param is_handled: whether a callback handles non-finite numbers. A model that must train exactly as in
-            Stable-Baselines3 is checked only if this is True; all other models are always checked
+        :param is_handled: whether a callback handles non-finite numbers
         """
         return not self._is_stock or (is_handled and self._is_at_hand)
 
@@ -81,9 +72,9 @@ class StepGuard:
         :param trained: the weights that have gradients
         :param update: the update, for the message
         :param n_steps: environment steps so far, for the message
-        :param is_handled: True if a callback handles non-finite numbers; a step is then skipped without an error
-        :raises NonFiniteUpdateError: if the update is not finite and no callback handles this. With a fused optimizer
-            on a GPU, :meth:`raise_if_skipped` raises this error later
+        :param is_handled: True skips a step without an error
+        :raises NonFiniteUpdateError: if the update is not finite and not handled; on a GPU, :meth:`raise_if_skipped`
+            raises it
         """
         number = _number_of(update.values["loss"], trained)
         if not self._is_at_hand and _can_skip(optimizer):
@@ -101,10 +92,7 @@ class StepGuard:
             raise NonFiniteUpdateError(update, n_steps)
 
     def raise_if_skipped(self) -> None:
-        """Raise an error if an optimizer step on a GPU was skipped since the last call, because it was not finite.
-
-        The GPU records for each update whether it was finite. The records are read here together, because after every
-        single update the CPU would have to wait for the GPU.
+        """Raise an error if an optimizer step on a GPU was skipped since the last call.
 
         :raises NonFiniteUpdateError: if an update was not finite
         """
@@ -117,11 +105,7 @@ class StepGuard:
 
 
 def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
-    """Return a scalar that is finite if and only if the loss and the gradients of all biases are finite.
-
-    Other weights that are vectors, such as those of a LayerNorm, are treated like biases. A network without biases and
-    vectors is judged by the gradient of its smallest weight tensor.
-    """
+    """Return a scalar that is finite exactly if the loss and the gradients of all biases are finite."""
     gradients = [weight.grad for weight in trained if weight.grad is not None]
     if not gradients:
         return loss
@@ -134,7 +118,7 @@ def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
 
 
 def _can_skip(optimizer: th.optim.Optimizer) -> bool:
-    """Return whether an optimizer is fused: it then skips a step on the device if its tensor ``found_inf`` is not 0."""
+    """Return whether an optimizer is fused, so that ``found_inf`` makes it skip a step."""
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
@@ -151,10 +135,7 @@ def _message(update: NetworkUpdate, n_steps: int) -> str:
 
 
 def _cause(update: NetworkUpdate) -> str:
-    """Return one or two sentences on the likely cause of a non-finite update.
-
-    The sampled observations and rewards are examined first, then the targets.
-    """
+    """Return one or two sentences on the likely cause of a non-finite update."""
     given = {f"observations{key}": part for key, part in _parts(update.observations)}
     if "rewards" in update.values:
         given["rewards"] = update.values["rewards"]

@@ -1,8 +1,6 @@
 """Define VisualTD3: Stable-Baselines3's TD3, extended to learn from pixels without divergence.
 
-The methods are in the order of ``stable_baselines3/td3/td3.py``: the set-up, :meth:`VisualTD3.train` and the methods
-that it calls, the loop that collects steps and calls ``train``, and saving and loading. A comment gives the reason for
-each difference from Stable-Baselines3.
+The methods are in the order of ``stable_baselines3/td3/td3.py``.
 """
 
 from __future__ import annotations
@@ -65,47 +63,41 @@ SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
 class VisualTD3(TD3):
     """Train TD3 from pixels, with separate learning rates and gradient clipping for encoders and heads.
 
-    VisualTD3 replaces :class:`stable_baselines3.TD3`: every argument of TD3 keeps its name, position and meaning. With
-    ``preset="td3"`` and no other new argument, the weights are TD3's, bit for bit.
+    Every argument of :class:`stable_baselines3.TD3` keeps its name, position and meaning. With ``preset="td3"`` and no
+    other new argument, the weights are TD3's, bit for bit.
 
-    The actor's loss reaches the actor's weights only through the action, because the critic computes Q from the
-    features of its own encoder. If it used the features of the actor's encoder, that encoder could raise Q without
-    better actions. Q would then grow without bound, even with clipped gradients.
+    The critic computes Q from its own encoder's features, because the actor's encoder could raise Q without better
+    actions.
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
-    :param learning_rate: the learning rate of every group that has no rate of its own, in any form that ``actor_lr``
-        takes
-    :param preset: ``"visual"`` (default if the policy sees images) or ``"td3"`` (default otherwise); it sets the
-        arguments below that are None. :meth:`describe` shows the values in force
+    :param learning_rate: learning rate of groups without a rate of their own, in any form of ``actor_lr``
+    :param preset: ``"visual"`` (default for images) or ``"td3"`` (default otherwise); it sets the arguments below that
+        are None. :meth:`describe` shows the values in force
     :param actor_lr: learning rate of the actor's heads and trunk: a number, ``"lin_3e-4"``, ``"cos_3e-4"`` or a
         callable of the progress remaining; 0 freezes them
     :param critic_lr: learning rate of the critics' heads and trunk
     :param actor_cnn_lr: learning rate of the actor's encoder
     :param critic_cnn_lr: learning rate of the critics' encoder, and of a shared encoder
-    :param max_grad_norm: largest L2 norm of a gradient: one number for each network, or numbers by network
-        (``{"actor": 1.0}``) or by group (``{"critic_cnn": 10.0}``)
-    :param grad_clip: ``"norm"``, or ``"adaptive"``, which keeps each unit's gradient within ``max_grad_norm`` (default
-        0.3) times the norm of its own weights
+    :param max_grad_norm: largest L2 norm of a gradient: one number for each network, or a dict by network or group
+        (``{"critic_cnn": 10.0}``)
+    :param grad_clip: ``"norm"``, or ``"adaptive"``, which limits gradients to ``max_grad_norm`` (default 0.3) times the
+        weights' norm
     :param random_shift: largest random shift of images, in pixels; 0 is off
     :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
-    :param pre_tanh_penalty: weight of the mean squared activation before the policy's tanh
-    :param target_q_clamp: True keeps targets within the returns that the rewards sampled so far allow; a number keeps
-        them within +- that number, in the unit of the environment's rewards
+    :param pre_tanh_penalty: weight of the mean squared activation before the actor's tanh
+    :param target_q_clamp: True keeps targets within the returns that the rewards allow; a number limits their
+        magnitude, in the unit of the environment's rewards
     :param critic_loss: loss of the critics: ``"mse"`` (squared error) or ``"huber"``
-    :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as
-        ``"lin_0.5_0.1"``; not used if an ``action_noise`` is given
-    :param precision: arithmetic of the networks while they learn: ``"fp32"``, ``"bf16"``, or ``"auto"``, which is
-        bfloat16 if the machine multiplies it in hardware; weights, losses and optimizers stay in float32
-    :param overlap: True lets the simulator step while the learner trains; needs a VecEnv whose simulator has its own
-        process, such as SubprocVecEnv
-    :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder.
-        ``predict``, evaluations, saved and exported policies use the average; exploration and learning use the
-        actor, so the training is the same with an average and without. 0 is off
-    :param scale_rewards: True divides the rewards of each batch by the mean magnitude of all rewards so far, so that
-        the unit of the rewards does not matter. It has no effect if VecNormalize scales the rewards
-    :raises ValueError: if an argument is out of range or names a group that the model does not have, or if ``overlap``
-        is requested for an environment that steps in this process
+    :param noise_schedule: standard deviation of Gaussian exploration noise, such as ``"lin_0.5_0.1"``; not used if an
+        ``action_noise`` is given
+    :param precision: arithmetic of updates: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
+    :param overlap: True lets the simulator step while the learner trains; needs a VecEnv such as SubprocVecEnv
+    :param policy_average: decay per update, in [0, 1), of an average of the actor that ``predict`` uses and training
+        does not; 0 is off
+    :param scale_rewards: True divides rewards by the mean magnitude of all rewards so far, unless VecNormalize scales
+        them
+    :raises ValueError: if an argument is out of range, or does not fit the model or the environment
 
     The other parameters are those of :class:`stable_baselines3.TD3`.
 
@@ -123,15 +115,13 @@ class VisualTD3(TD3):
     critic_target: policies.VisualCritic
     policy: policies.VisualTD3Policy
     observers: list[UpdateObserver]
-    """Objects that are called at every gradient update; callbacks add their own observers to this list."""
+    """Objects that are called at every gradient update; callbacks add their own."""
     lr_scale: float = 1.0
-    """Factor on the learning rate of every group. It stays in force until it is changed, and is saved with the
-    model."""
+    """Factor on the learning rate of every group; it is saved with the model."""
     _resolved: dict[str, Resolved]
     """The value that the model uses and its origin, by setting."""
     _is_stock_policy: bool = False
-    """True if the policy class inherits from Stable-Baselines3's classes and not from ours. Such a policy is trained
-    exactly as Stable-Baselines3's TD3 trains it."""
+    """True if the policy class inherits from Stable-Baselines3's classes and not from ours."""
 
     def __init__(
         self,
@@ -235,10 +225,7 @@ class VisualTD3(TD3):
     # ---- set-up
 
     def _setup_model(self) -> None:
-        """Create the model from its settings: resolve the preset, and build networks, schedules and parameter groups.
-
-        ``load()`` calls this method too, after it has set the saved attributes.
-        """
+        """Create the model from its settings."""
         checks.check_action_space(self.action_space)
         requested_at_load = restore_requested(self)
         # A model that was saved with overlap may be loaded in any environment, for example to be watched.
@@ -290,10 +277,7 @@ class VisualTD3(TD3):
         self.policy_kwargs = dict(self.settings.policy_kwargs)
 
     def _leave_rewards_unscaled(self) -> None:
-        """Turn off ``scale_rewards`` for a model or a snapshot of an earlier version, unless the user requests it.
-
-        The critics of such a model have learned the values of unscaled rewards.
-        """
+        """Turn off ``scale_rewards`` for a model of an earlier version, unless the user requests it."""
         if self.scale_rewards is None and self.settings.scale_rewards:
             self.scale_rewards = False
             self._resolved["scale_rewards"] = Resolved(False, "argument")
@@ -312,10 +296,7 @@ class VisualTD3(TD3):
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
-        """Set up the numerical precision of the updates, and their speed-ups, such as fused optimizers.
-
-        There are no speed-ups if updates must equal Stable-Baselines3's bit for bit.
-        """
+        """Set up the numerical precision of the updates, and their speed-ups, such as fused optimizers."""
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)
         self._prepare: Preparation | None = None
@@ -356,8 +337,8 @@ class VisualTD3(TD3):
 
         :param gradient_steps: number of updates of the critics
         :param batch_size: number of transitions in each update
-        :raises ValueError: if a loss or its gradient is not finite and no callback handles that; the weights are then
-            as before. Under the preset ``"td3"`` updates are not checked, as in Stable-Baselines3
+        :raises ValueError: if a loss or its gradient is not finite and no callback handles that, except under
+            ``preset="td3"``
         """
         # Switch to train mode (this affects batch norm / dropout)
         self.policy.set_training_mode(True)
@@ -385,7 +366,7 @@ class VisualTD3(TD3):
         self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
-        """Sample a batch from the replay buffer; shift its images randomly and convert them once for all networks."""
+        """Sample a batch from the replay buffer, with its images shifted and converted."""
         assert self.replay_buffer is not None
         self._measure_stored_rewards()
         replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
@@ -394,10 +375,7 @@ class VisualTD3(TD3):
         )
 
     def _measure_stored_rewards(self) -> None:
-        """Find the scale of the rewards in the replay buffer, if no reward has been measured yet.
-
-        For example, :meth:`load_replay_buffer` has filled the buffer, or VecNormalize has scaled the rewards so far.
-        """
+        """Find the scale of the rewards in the replay buffer, if no reward has been measured yet."""
         if not self._scales_rewards or not self._reward_scale.is_empty or self.replay_buffer is None:
             return
         # A user's own buffer may keep its rewards elsewhere; then only the rewards of further steps are measured.
@@ -467,8 +445,6 @@ class VisualTD3(TD3):
     def update_actor(self, batch: Batch) -> th.Tensor:
         """Make one gradient step of the actor towards actions with higher Q-values.
 
-        The critics compute the Q-values from the features of their own encoder.
-
         :param batch: the transitions of this update
         :return: the actor's loss without ``pre_tanh_penalty``, a scalar
         """
@@ -514,7 +490,7 @@ class VisualTD3(TD3):
         return actor_loss.detach()
 
     def soft_update(self) -> None:
-        """Move the target networks towards the trained ones; a shared encoder is moved once, as part of the critics."""
+        """Move the target networks towards the trained ones."""
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
         polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         # Copy running stats, see https://github.com/DLR-RM/stable-baselines3/issues/996
@@ -536,12 +512,8 @@ class VisualTD3(TD3):
     ) -> None:
         """Step the optimizer of one network, and call the observers at each stage.
 
-        In addition to Stable-Baselines3's ``zero_grad``, ``backward`` and ``step``, this method clips gradients by
-        group. It skips the step if the loss or its gradient is not finite.
-
-        :param network: the network to update
         :param loss: the network's loss, a scalar
-        :param values: the update's tensors by name, for the observers
+        :param values: the update's tensors by name
         :param replayed: the observations as the replay buffer gave them, for the observers
         """
         optimizer = getattr(self, network).optimizer
@@ -575,10 +547,7 @@ class VisualTD3(TD3):
             observer.after_step(update)
 
     def _update_learning_rate(self, optimizers: list[th.optim.Optimizer] | th.optim.Optimizer) -> None:
-        """Set each group's own learning rate; Stable-Baselines3 would write one rate into all of them.
-
-        :param optimizers: the optimizers of actor and critic, in this order
-        """
+        """Set each group's own learning rate; Stable-Baselines3 would write one rate into all of them."""
         learning_rate = self.lr_schedule(self._current_progress_remaining) * self.lr_scale
         self.logger.record("train/learning_rate", learning_rate)
         assert isinstance(optimizers, list)
@@ -601,12 +570,7 @@ class VisualTD3(TD3):
             self._record_losses()
 
     def _log_skipped(self, error: NonFiniteUpdateError) -> None:
-        """Log the loss or the gradient that was not finite, before the training ends.
-
-        Without this, the log would end with healthy values. If the loss is finite, a gradient was not. On a GPU it is
-        unknown which group's gradient was not finite, so the gradient norms of all groups of the network are logged as
-        NaN.
-        """
+        """Log the loss or the gradient that was not finite, before the training ends."""
         network, loss = error.update.network, error.update.values["loss"].item()
         self._record_losses()
         self.logger.record(f"train/{network}_loss", loss)
@@ -648,10 +612,7 @@ class VisualTD3(TD3):
     ) -> SelfVisualTD3:
         """Train the model; the parameters are those of :meth:`stable_baselines3.TD3.learn`.
 
-        Event files are written to a folder such as ``VisualTD3_1`` below ``tensorboard_log``.
-
-        :return: the model itself
-        :raises ValueError: if ``overlap`` is on and the environment cannot step while the learner works
+        :raises ValueError: if the environment cannot be used with ``overlap``
         """
         if not self.overlap:
             return super().learn(
@@ -688,11 +649,7 @@ class VisualTD3(TD3):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        """Prepare a training run as Stable-Baselines3 does, and check the replay buffer.
-
-        If the training begins with a reset of the environments, the stored transitions end there: this method prevents
-        n-step returns that continue from them into the new transitions.
-        """
+        """Prepare a training run as Stable-Baselines3 does, and check the replay buffer."""
         if self.replay_buffer is not None:
             check_fits(self.replay_buffer, self)
             begins_with_reset = reset_num_timesteps or self._last_obs is None
@@ -702,17 +659,16 @@ class VisualTD3(TD3):
         return super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *arguments: Any, **keywords: Any) -> RolloutReturn:
-        """Collect steps as Stable-Baselines3 does, and also store the step at which a callback stops the training.
+        """Collect steps, and also store the step at which a callback stops the training.
 
-        Stable-Baselines3 drops that step. So the end of an episode may be lost, and the next ``learn()`` without a
-        reset stores a transition that never took place: its next observation belongs to the following step. Under
-        ``preset="td3"`` the step is dropped here as well.
+        Stable-Baselines3 drops that step, as does ``preset="td3"``. The next ``learn()`` without a reset then stores a
+        transition that never took place.
 
         :param env: the environments
         :param callback: the callback of ``learn()``
-        :param arguments: further positional arguments of Stable-Baselines3's method
-        :param keywords: further arguments of that method, by name
-        :return: numbers of steps and episodes, and whether training continues
+        :param arguments: positional arguments of Stable-Baselines3's method
+        :param keywords: arguments of that method by name
+        :return: steps, episodes and whether training continues
         """
         try:
             rollout = super().collect_rollouts(env, callback, *arguments, **keywords)
@@ -728,11 +684,7 @@ class VisualTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the actions of a training step with the latest actor, not with the moving average of its weights.
-
-        The replay buffer should hold transitions of the actor that is trained. The parameters are those of
-        Stable-Baselines3's method.
-        """
+        """Choose the actions of a training step with the latest actor, not with its average."""
         if self._is_stock_policy:
             return super()._sample_action(learning_starts, action_noise, n_envs)
         with self.policy.without_average():
@@ -741,10 +693,9 @@ class VisualTD3(TD3):
     def _finish_step(self, step: dict[str, Any]) -> None:
         """Store the step after which a callback stopped the training.
 
-        Stable-Baselines3's loop returns before it stores this step. If the step cannot be stored, the next ``learn()``
-        begins with a reset.
+        If the step cannot be stored, the next ``learn()`` begins with a reset.
 
-        :param step: the local variables of the loop in ``collect_rollouts``, from ``callback.locals``
+        :param step: ``callback.locals``
         """
         is_complete = {"infos", "dones", "rewards", "new_obs", "buffer_actions", "replay_buffer"} <= step.keys()
         if not is_complete or not _is_finite(step["new_obs"]) or not _is_finite(step["rewards"]):
@@ -781,10 +732,7 @@ class VisualTD3(TD3):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store a valid transition in the replay buffer; ``overlap`` delays this until the next action is sent.
-
-        The parameters are those of Stable-Baselines3's method.
-        """
+        """Store a valid transition in the replay buffer; with ``overlap``, do so after the next action is sent."""
         reward, dones = np.asarray(reward), np.asarray(dones)  # a VecEnv may return lists
         if self._scales_rewards:
             self._measure_stored_rewards()
@@ -826,13 +774,13 @@ class VisualTD3(TD3):
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Return the current learning rate of each group of weights, by the name of the group."""
+        """Return the current learning rate of each group, by name."""
         progress = self._current_progress_remaining
         return self._parameter_groups.learning_rates(self.lr_schedule, progress, self.lr_scale)
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Return whether actor and critic share one encoder that the critic trains; None if there is no encoder."""
+        """Return whether actor and critic share one encoder; None if there is no encoder."""
         if CRITIC_CNN.name not in self.groups:
             return None
         return not self._is_stock_policy and self.policy.encoder_is_shared
@@ -844,12 +792,12 @@ class VisualTD3(TD3):
 
     @property
     def reward_divisor(self) -> float:
-        """Return the number by which ``scale_rewards`` divides the rewards now; 1 if it leaves them unchanged."""
+        """Return the number by which ``scale_rewards`` divides rewards now; 1 if it is off."""
         return self._reward_scale.divisor if self._scales_rewards else 1.0
 
     @property
     def _scales_rewards(self) -> bool:
-        """Return whether the model itself scales the rewards; if VecNormalize scales them, the model does not."""
+        """Return whether the model itself scales the rewards, because VecNormalize does not."""
         return self.settings.scale_rewards and not self._vec_normalize_scales
 
     @property
@@ -860,8 +808,7 @@ class VisualTD3(TD3):
     def describe(self) -> Description:
         """Return the settings that the model uses, each with its origin.
 
-        :return: a mapping from the name of each setting to its value and its origin, which is ``"argument"`` or the
-            preset's name. It prints as a table
+        :return: value and origin by the name of the setting; it prints as a table
         """
         described = Description(self._resolved)
         described.update(describe_buffer(self, self._resolved["preset"].value))
@@ -882,12 +829,11 @@ class VisualTD3(TD3):
     # ---- state of a training run, for snapshots
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state that Stable-Baselines3's attributes do not hold; call this at the start of a rollout.
+        """Return the state beyond Stable-Baselines3's attributes; call this at the start of a rollout.
 
-        A pending transition is stored first. This changes no result: it would be stored before the next update in any
-        case.
+        A pending transition is stored first.
 
-        :return: plain data: numbers, strings and arrays, in lists and dicts
+        :return: numbers, strings and arrays, in lists and dicts
         """
         self._record_losses()
         if self.replay_buffer is not None:
@@ -913,10 +859,7 @@ class VisualTD3(TD3):
         self._overlapped_loop.n_updates_owed = state["n_updates_owed"]
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
-        """Restore the learned state that is not in the weights: the scale of the rewards and the range of the targets.
-
-        ``lr_scale`` and the number of updates that are still due stay as they are, because a rollback does not change
-        how far the training has come.
+        """Restore the scale of the rewards and the range of the targets.
 
         :param state: the state that an earlier :meth:`get_state` returned
         """
@@ -957,15 +900,13 @@ class VisualTD3(TD3):
         """Load a model from a zip file, as Stable-Baselines3 does.
 
         :param path: path of the file
-        :param env: the environment to train in. Its number of parallel environments may differ from the saved model's
+        :param env: the environment, with any number of parallel environments
         :param device: the device of the networks
-        :param custom_objects: objects to use instead of those pickled in the file, by name
-        :param print_system_info: True prints the system that the model was saved on
-        :param force_reset: True begins the training with a reset of the environment
-        :param kwargs: arguments of the model to change. They also apply to what is derived from them, such as ``gamma``
-            and ``n_steps`` in the replay buffer
-        :return: the model
-        :raises ValueError: if an argument does not exist, or if the saved weights do not fit the changed arguments
+        :param custom_objects: objects by name that replace those in the file
+        :param print_system_info: True prints the system that saved the model
+        :param force_reset: True begins training with a reset
+        :param kwargs: arguments of the model to change
+        :raises ValueError: if an argument does not exist, or does not fit the saved weights
         """
         given = {**kwargs, REQUESTED_AT_LOAD: kwargs}
         # Stable-Baselines3 would compare them with the policy_kwargs in force, to which the preset has added its own.
@@ -975,14 +916,11 @@ class VisualTD3(TD3):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Continue the training in another environment, also with another number of parallel environments.
 
-        The replay buffer is rearranged for the new number. Under ``preset="td3"`` the number must stay the same, as in
-        Stable-Baselines3.
+        Under ``preset="td3"`` the number must stay the same, as in Stable-Baselines3.
 
         :param env: the environment
-        :param force_reset: True resets the environment before training continues. If the number of environments
-            changes, the environment is reset in any case
-        :raises ValueError: if the environment has other spaces, if the replay buffer would store other observations
-            than the policy sees, or if the replay buffer cannot be rearranged
+        :param force_reset: True resets the environment first; a new number of environments always does
+        :raises ValueError: if the environment has other spaces, or does not fit the replay buffer
         """
         env = self._wrap_env(env, self.verbose)
         checks.check_normalizer(self.observation_space, unwrap_vec_normalize(env))
@@ -1008,9 +946,8 @@ class VisualTD3(TD3):
 
         :param path: path of the file
         :param truncate_last_traj: True ends HerReplayBuffer's last episode where the file ends
-        :param any_n_envs: True rearranges a buffer of another number of environments; False refuses it
-        :raises ValueError: if observations, actions or the number of environments differ, or if the model needs n-step
-            returns and the loaded buffer cannot compute them. After an error the model still has its previous buffer
+        :param any_n_envs: True accepts a buffer of another number of environments
+        :raises ValueError: if the buffer does not fit the model, which then keeps its previous buffer
         """
         before = self.replay_buffer
         try:

@@ -11,8 +11,7 @@ __all__ = ["register"]
 def register() -> None:
     """Add the algorithm ``visual_td3`` to rl_zoo3; calling it again changes nothing.
 
-    A script of your own calls this function and then rl_zoo3's ``train()`` or ``enjoy()``. rl_zoo3 and torch are
-    imported when this function is called, not when the package is imported.
+    A script of your own calls this function and then rl_zoo3's ``train()`` or ``enjoy()``.
     """
     from sb3_visual_td3.zoo.plugin import register as register_algorithm
 

@@ -1,7 +1,6 @@
 """Define the subcommands of ``visual-td3`` that run rl-zoo's commands, extended by our algorithm.
 
-Large libraries are imported only when a command runs, so that ``visual-td3 --help`` is fast. To add one of rl-zoo's
-commands, add an entry to :data:`ZOO_COMMANDS`. Commands of our own are in :mod:`sb3_visual_td3.cli`.
+Large libraries are imported only when a command runs, so that ``visual-td3 --help`` is fast.
 """
 
 from __future__ import annotations
@@ -27,11 +26,10 @@ from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.zoo.flags import ALGO, DEFAULT_ENV, command_line, environments_found, replaced
 
 LAST_TRAINING = ("--algo", ALGO, "--env", DEFAULT_ENV, "-f", "logs")
-"""Default flags of rl-zoo's commands that load a model. They select the latest run of ``visual-td3 train``."""
+"""Default flags of rl-zoo's commands that load a model: the latest run of ``visual-td3 train``."""
 _PLOT_DEFAULTS = ("-a", ALGO, "-e", DEFAULT_ENV, "-f", "logs")
 EPISODE_WINDOW = 100
-"""Number of episodes over which rl-zoo's plot-train averages by default. It draws no curve for a run with fewer
-episodes."""
+"""Number of episodes over which rl-zoo's plot-train averages by default."""
 _BACKENDS_WITHOUT_WINDOW = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 """Backends of matplotlib that show nothing on a screen."""
 
@@ -43,15 +41,13 @@ HUB_GROUP = "rl-zoo: Hugging Face hub"
 class ZooCommand(NamedTuple):
     """Describe one of rl-zoo's commands.
 
-    :ivar help: one line, which ``visual-td3 --help`` shows
-    :ivar group: heading under which ``visual-td3 --help`` lists it
-    :ivar play: function that reads rl-zoo's flags from ``sys.argv`` and does the work
-    :ivar defaults: flags that are put before the user's flags, which override them
-    :ivar extra: the extra of this package that installs the command's libraries; None if it needs no extra
-    :ivar makes_environments: whether the command makes environments. Such a command accepts ``--gym-packages`` and
-        checks ``--env`` before it runs
-    :ivar loads_models: whether the command loads models and so needs our algorithm. A command that only reads logs
-        starts faster without it
+    :ivar help: one line in ``visual-td3 --help``
+    :ivar group: heading in ``visual-td3 --help``
+    :ivar play: function that runs it with the flags in ``sys.argv``
+    :ivar defaults: flags that the user's flags override
+    :ivar extra: the extra with its libraries; None for no extra
+    :ivar makes_environments: True accepts ``--gym-packages`` and checks ``--env``
+    :ivar loads_models: whether it needs our algorithm, which takes time to import
     """
 
     help: str
@@ -100,11 +96,7 @@ def _enjoy() -> None:
 
 
 def _check_display(arguments: Sequence[str]) -> None:
-    """Check for a display before slow imports begin, so that a missing display is reported at once.
-
-    :param arguments: the flags of enjoy
-    :raises UsageError: if there is no display
-    """
+    """Check for a display before slow imports begin."""
     # If SDL's video driver is set, the user has decided where the window appears.
     if {"--no-render", "-h", "--help"} & set(arguments) or has_display() or "SDL_VIDEODRIVER" in os.environ:
         return
@@ -122,10 +114,7 @@ def _record_video() -> None:
 
 
 def _record_training() -> None:
-    """Film a training run: its checkpoints, its last model and its best model.
-
-    The film is RUN_DIR/videos/training.mp4 by default. rl-zoo first empties the folder of the film.
-    """
+    """Film a training run; rl-zoo first empties the folder of the film."""
     from sb3_visual_td3.zoo.plugin_scripts import run_record_training
 
     # ffmpeg searches the parts of the film relative to the list that names them, not to the current folder, so a
@@ -161,7 +150,7 @@ def ffmpeg_on_path() -> Iterator[None]:
 
 
 def _benchmark() -> None:
-    """Evaluate the agents in a folder; without ``--no-hub``, also download and evaluate all of rl-zoo's agents."""
+    """Evaluate the agents in a folder, and without ``--no-hub`` all of rl-zoo's agents."""
     from sb3_visual_td3.zoo.plugin_scripts import run_benchmark
 
     run_benchmark()
@@ -190,11 +179,9 @@ def _plot_train() -> None:
 
 
 def _window_flag(arguments: Sequence[str]) -> list[str]:
-    """Choose the number of episodes over which ``plot-train`` averages.
+    """Return the flag ``-w`` for ``plot-train`` if a run has fewer episodes than rl-zoo averages over.
 
     :param arguments: the flags, defaults first
-    :return: the flag ``-w`` with a smaller number, if the user did not give it and a run has fewer episodes than
-        rl-zoo's default; otherwise an empty list
     """
     parser = argparse.ArgumentParser(add_help=False)
     for flags in (("-a", "--algo"), ("-f", "--exp-folder"), ("-w", "--episode-window")):
@@ -220,7 +207,7 @@ def _window_flag(arguments: Sequence[str]) -> list[str]:
 
 
 def _count_episodes(run: Path) -> int:
-    """Return the number of episodes of a run: the lines of its monitor files without the two header lines of each."""
+    """Return the number of episodes of a run, from its monitor files."""
     n_episodes = 0
     for path in run.glob("*.monitor.csv"):
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -229,24 +216,13 @@ def _count_episodes(run: Path) -> int:
 
 
 def _all_plots() -> None:
-    """Run rl-zoo's ``all_plots``, which plots the evaluations of several algorithms and environments.
-
-    With ``-o``, it also writes the file that ``plot-from-file`` reads.
-    """
+    """Run rl-zoo's ``all_plots``, which plots the evaluations of several algorithms and environments."""
     with figures_kept("all-plots"):
         _load_alone("rl_zoo3", "plots/all_plots.py").all_plots()
 
 
 def _load_alone(package: str, file: str) -> ModuleType:
-    """Import one file of a package without importing the package.
-
-    ``all_plots`` needs neither torch nor Stable-Baselines3, but importing rl_zoo3 (2.9) imports both, which takes half
-    of the 3.6 CPU seconds of ``all-plots --help``.
-
-    :param package: name of the package
-    :param file: path of the file in it
-    :return: the module; it is not added to ``sys.modules``
-    """
+    """Import one file of a package without importing the package, which is slow."""
     found = find_spec(package)  # does not import a top-level package
     assert found is not None
     assert found.submodule_search_locations
@@ -259,7 +235,7 @@ def _load_alone(package: str, file: str) -> ModuleType:
 
 
 def _plot_from_file() -> None:
-    """Plot the file that ``all-plots -o`` has written, even if it holds the results of one run only."""
+    """Plot the file that ``all-plots -o`` has written."""
     load = pickle.load
 
     def load_results(file: Any, *args: Any, **kwargs: Any) -> Any:
@@ -270,7 +246,7 @@ def _plot_from_file() -> None:
 
 
 def _with_axis_of_runs(results: Any) -> Any:
-    """Add the axis of runs to results of a single run, because all-plots (rl_zoo3 2.9) drops an axis of length 1."""
+    """Add the axis of runs to results of a single run, which all-plots (rl_zoo3 2.9) drops."""
     if not isinstance(results, dict) or "results_table" not in results:
         return results
     for env, by_key in results.items():
@@ -288,8 +264,6 @@ def _with_axis_of_runs(results: Any) -> Any:
 @contextmanager
 def figures_kept(command: str) -> Iterator[None]:
     """Save figures as ``COMMAND-1.png`` and so on if there is no display, because rl-zoo would show nothing.
-
-    A figure without data is neither shown nor written.
 
     :param command: name of the subcommand of ``visual-td3``
     """

@@ -1,7 +1,6 @@
 """Implement ``visual-td3 doctor``: examine environment, settings and learner of a training run before it starts.
 
-The command takes all flags of ``visual-td3 train``: to examine a training command, replace ``train`` by ``doctor``. The
-doctor's own arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.preflight` runs the checks.
+The command takes all flags of ``visual-td3 train``.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ NO_PROBLEM, A_PROBLEM = 0, 1
 
 
 class ExaminedExperiment(VisualExperimentManager):
-    """Set an experiment up as for a training run, and examine it instead of training; no file is written.
+    """Set an experiment up, and examine it instead of training; no file is written.
 
     :param settings: the doctor's own arguments
     :param examinations: list to which the result is appended
@@ -91,7 +90,7 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:
 
     :param settings: the doctor's own arguments
     :param flags: flags of ``visual-td3 train``
-    :return: 0 if there is no problem, 1 if there is one, 2 for bad usage, 4 for an internal error
+    :return: 0 for no problem, 1 for a problem, 2 for bad usage, 4 for an internal error
     """
     examinations: list[Examination] = []
     try:

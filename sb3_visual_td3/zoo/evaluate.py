@@ -1,8 +1,6 @@
 """Implement ``visual-td3 evaluate``: compare a trained agent on held-out maps with two simple drivers.
 
-One simple driver acts at random, the other only brakes. In an environment without maps, the agent and a random policy
-play episodes from held-out seeds. The arguments are parsed in :mod:`sb3_visual_td3.cli`;
-:mod:`sb3_visual_td3.callbacks.drives` plays the episodes.
+In an environment without maps, the agent and a random policy play episodes from held-out seeds.
 """
 
 from __future__ import annotations
@@ -52,15 +50,12 @@ Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]
 """Episodes by driver and map."""
 
 POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
-"""Labels of the policies that come from the run. ``POLICY`` is the model that the flags select, such as the last one;
-VisualTD3 acts with an average of its recent actors. ``LAST_ACTOR`` is the same model without this average. ``BEST`` is
-``best_model.zip``."""
+"""Labels of the run's policies: the model that the flags select, the same model without its average, and the best
+model."""
 DRIVERS = (POLICY, "random", "full brake")
-"""Labels of the drivers in an environment with maps, in the order of the table. ``--compare`` adds LAST_ACTOR and BEST
-after POLICY."""
+"""Labels of the drivers in an environment with maps, in the order of the table."""
 PLAYERS = (POLICY, "random")
-"""Labels of the policies in an environment without maps, in the order of the table. ``--compare`` adds LAST_ACTOR and
-BEST after POLICY."""
+"""Labels of the policies in an environment without maps, in the order of the table."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
@@ -74,8 +69,7 @@ _N_RESAMPLES = 2_000
 _PERCENTILES = (2.5, 97.5)
 
 Quantity = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Function that computes a quantity from an array of episodes, ``(..., episode, field of Drive or Episode)``. The
-result has the shape ``(...)``."""
+"""Function that computes a quantity ``(...)`` from episodes ``(..., episode, field of Drive or Episode)``."""
 
 
 def _mean(field: str, kind: type[Drive | Episode] = Drive) -> Quantity:
@@ -89,10 +83,7 @@ def _std(field: str, kind: type[Drive | Episode]) -> Quantity:
 
 
 def _per_km(field: str) -> Quantity:
-    """Return a function that divides the sum of a count over all episodes by the kilometres that were driven.
-
-    The function returns NaN if nothing was driven.
-    """
+    """Return a function that divides the sum of a count by the kilometres driven; NaN if nothing was driven."""
     column, metres = Drive._fields.index(field), Drive._fields.index("distance_m")
 
     def rate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -124,18 +115,17 @@ QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "blocked_per_km": ("blocked/km", "{:.2f}", _per_km("blocked")),
     "timeout_per_km": ("timeouts/km", "{:.2f}", _per_km("timeout")),
 }
-"""Heading in the table, number format and function of each quantity of driving, by its key in the JSON file."""
+"""Heading, number format and function of each quantity of driving, by its key in the JSON file."""
 EPISODE_QUANTITIES: Mapping[str, tuple[str, str, Quantity]] = {
     "return": ("return", "{:.2f}", _mean("reward", Episode)),
     "return_std": ("std of the return", "{:.2f}", _std("reward", Episode)),
     "length": ("steps", "{:.0f}", _mean("length", Episode)),
     "success_rate": ("success", "{:.0%}", _mean("success_rate", Episode)),
 }
-"""Heading in the table, number format and function of each quantity in an environment without maps, by its key in the
-JSON file."""
+"""Heading, number format and function of each quantity in an environment without maps."""
 SCORE = "driving_score"
 ROUTE_QUANTITIES = (SCORE, *(f"{name}_per_km" for name in INFRACTIONS if name != "lane_invasion"))
-"""Quantities that only routes to a goal have. Crossed lane marks are counted on closed routes as well."""
+"""Quantities that only routes to a goal have."""
 
 _INTERVAL = "[low, high] is the 95 % bootstrap interval over episodes."
 _EXPLANATION = (
@@ -152,7 +142,7 @@ _ROUTE_EXPLANATION = (
 def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
     """Summarise episodes by driver and map, and over all maps.
 
-    :param drives: episodes by driver and map; each list has at least one episode
+    :param drives: episodes by driver and map, at least one for each
     :return: mean and 95 % interval of each quantity, by driver and map
     """
     table: Table = {}
@@ -165,7 +155,7 @@ def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
 def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) -> Table:
     """Summarise the episodes of each policy in an environment without maps.
 
-    :param episodes: the episodes of each policy, all under the key :data:`ALL_MAPS`
+    :param episodes: episodes by policy, under the key :data:`ALL_MAPS`
     :return: mean and 95 % interval of each quantity, for each policy
     """
     return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
@@ -193,9 +183,6 @@ def _intervals(
 def show(table: Table, title: str) -> None:
     """Print a table of driving results, arranged to fit the width of the terminal.
 
-    A wide terminal shows one table with a row for each driver and map. A narrow terminal shows one table for each map,
-    with a row for each quantity and a column for each driver.
-
     :param table: the table to show
     :param title: the line to print above the table
     """
@@ -217,7 +204,7 @@ def show(table: Table, title: str) -> None:
 
 
 def _has_scores(table: Table) -> bool:
-    """Return whether the episodes of a table have driving scores, as they do on routes to a goal."""
+    """Return whether the episodes of a table have driving scores."""
     return any(SCORE in quantities for by_map in table.values() for quantities in by_map.values())
 
 
@@ -228,7 +215,7 @@ def _quantities_of(table: Table) -> dict[str, tuple[str, str, Quantity]]:
 
 
 def show_routes(drives: Mapping[str, Sequence[Drive]]) -> None:
-    """Print one line for each route: its length, how much of it was driven, the infractions, and the driving score.
+    """Print one line for each route with its infractions and driving score.
 
     :param drives: the episodes of one driver, by map
     """
@@ -246,7 +233,7 @@ def show_routes(drives: Mapping[str, Sequence[Drive]]) -> None:
 
 
 def show_episodes(table: Table, title: str) -> None:
-    """Print the results in an environment without maps: a row for each quantity, a column for each policy.
+    """Print the results in an environment without maps.
 
     :param table: the table to show
     :param title: the line to print above the table
@@ -354,7 +341,7 @@ def run(settings: argparse.Namespace) -> int:
 def _evaluate(
     saved: SavedRun, has_maps: bool, n_envs: int, settings: argparse.Namespace
 ) -> tuple[list[SuitePart], Episodes, Table]:
-    """Play the episodes; return the maps or suite parts (an empty list without maps), the episodes and a table."""
+    """Play the episodes; return the maps or suite parts (if any), the episodes and a table."""
     if settings.suite is not None:
         parts = suite_parts(settings.suite, settings.maps, settings.n_episodes)
         drives = _drive_all(saved, parts, n_envs, settings)
@@ -387,7 +374,7 @@ def _look_at(saved: SavedRun) -> tuple[bool, bool]:
 
 
 def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
-    """Return the names of the requested maps; a group, such as ``held_out``, is replaced by the names of its maps."""
+    """Return the names of the requested maps; a group, such as ``held_out``, becomes its maps."""
     maps: list[str] = []
     for each in requested:
         env = gym.make(saved.env_id, **env_kwargs_of(saved.env_kwargs(), {"maps": each}))
@@ -397,7 +384,7 @@ def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
 
 
 def _models_of(saved: SavedRun, settings: argparse.Namespace) -> dict[str, BaseAlgorithm]:
-    """Return the models to evaluate, by label: the chosen model, and with ``--compare`` the run's other models."""
+    """Return the models to evaluate, by label, with ``--compare`` also the run's other models."""
     models = {POLICY: saved.load(settings.device)}
     if not settings.compare:
         return models

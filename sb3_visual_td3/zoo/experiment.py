@@ -1,16 +1,10 @@
 """Save the configuration of a run as plain data, and check it before ``visual-td3 resume`` uses it.
 
-A saved configuration holds the flags and hyperparameters of a run. The run may come from a stranger, and resuming it
-must not execute the stranger's code. Two rules ensure this:
+Resuming a stranger's run must not execute the stranger's code:
 
-- No value is run as Python code. rl-zoo would call ``eval`` on some values, such as ``dict(a=1)``; this module parses
-  such text itself.
-- Every dotted name must be the name of a class of the expected kind. The class must be in one of the modules listed
-  below, or in a package that the user has allowed. Otherwise, a function could be called with arguments from the file,
-  or importing a module could execute its code.
-
-The parts of this module, in order: the classes that may be named, code as data, saving a configuration, checking a
-configuration, and converting a configuration to rl-zoo's arguments.
+- No value is run as Python code.
+- Every dotted name must be a class of the expected kind, in a module listed below or a package that the user has
+  allowed.
 """
 
 from __future__ import annotations
@@ -44,25 +38,24 @@ from sb3_visual_td3.zoo.flags import import_packages
 from sb3_visual_td3.zoo.hyperparameters import VEC_ENVS
 
 EXPERIMENT = "experiment.json"
-"""File with the configuration of a run, which is written to RUN_DIR at the start. With this file, a run that was killed
-before its first snapshot can start again."""
+"""File in RUN_DIR with the configuration of a run."""
 EVALUATED = ("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs", "normalize")
 """Hyperparameters that rl-zoo evaluates as Python code if they are strings."""
 MAX_DEPTH = 50
 MAX_EXPERIMENT_BYTES = 1 << 20
 
 ALLOWED_PACKAGES = ("sb3_visual_td3", "stable_baselines3", "sb3_contrib", "rl_zoo3", "gymnasium", "torch")
-"""Packages whose classes a saved configuration may name. The user has to allow any other package."""
+"""Packages whose classes a saved configuration may name."""
 CLASS_MARK = "$class"
 """Key of the mapping ``{"$class": "package.module.Class"}``, which represents a class in plain data."""
 
 
 class Kind(NamedTuple):
-    """Define a kind of class that a saved configuration may name, such as a callback class.
+    """Define a kind of class that a saved configuration may name.
 
     :ivar noun: name of the kind in error messages
-    :ivar bases: base classes; the class must be derived from one of them
-    :ivar modules: regular expression of the modules whose classes may be used without ``--allow``
+    :ivar bases: base classes, of which the class needs one
+    :ivar modules: regular expression of the modules that need no ``--allow``
     """
 
     noun: str
@@ -105,20 +98,17 @@ _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 _NAMED: Mapping[str, Kind] = {"callback": CALLBACK, "env_wrapper": WRAPPER, "vec_env_wrapper": VEC_WRAPPER}
-"""Hyperparameters that name classes for rl-zoo to import, with the kind of class. A value is a dotted path, a mapping
-of a path to arguments, or a list of these."""
+"""Hyperparameters that name classes for rl-zoo to import."""
 
 
 def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> type:
-    """Look up a class; its module is imported only if the module is known or allowed.
+    """Look up a class; its module is imported only if it is known or allowed.
 
     :param name: the class as ``package.module.Class``
     :param kind: expected kind of the class
-    :param allowed: packages that the user has allowed in addition to :data:`ALLOWED_PACKAGES`
-    :param where: the setting that names the class, for error messages
-    :return: the class
-    :raises ValueError: if the name is malformed, its package is not allowed, or it is not the name of a class of this
-        kind
+    :param allowed: packages that the user has allowed
+    :param where: name of the setting in error messages
+    :raises ValueError: if the name is not allowed, or not a class of this kind
     """
     if not isinstance(name, str) or not _DOTTED.fullmatch(name):
         raise ValueError(f"{where} is {shown(name)}: expected the name of a {kind.noun}, package.module.Class")
@@ -173,8 +163,8 @@ def check_package(name: Any, allowed: Collection[str]) -> None:
 def class_as_data(cls: type) -> dict[str, str] | None:
     """Return the name of a class as plain data, such as ``{"$class": "torch.optim.adam.Adam"}``.
 
-    :param cls: the class, such as an activation function or an optimizer
-    :return: the name; None if the class has none of the base classes of :data:`PART`, or is defined in a function
+    :param cls: the class
+    :return: the name; None if the class is not of the kind :data:`PART`, or is defined in a function
     """
     name = f"{cls.__module__}.{cls.__qualname__}"
     if not issubclass(cls, PART.bases) or "<locals>" in name:
@@ -183,7 +173,7 @@ def class_as_data(cls: type) -> dict[str, str] | None:
 
 
 def class_name_in(value: Any) -> Any:
-    """Return the class name in a ``{"$class": ...}`` mapping; None if the value is not such a mapping.
+    """Return the class name in a ``{"$class": ...}`` mapping; None for any other value.
 
     :param value: any plain data
     """
@@ -197,9 +187,8 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
 
     :param value: plain data
     :param allowed: packages that the user has allowed
-    :param where: the setting's name, for error messages
-    :return: a copy with classes instead of these mappings
-    :raises ValueError: if a name is not the name of a class of the kind :data:`PART`
+    :param where: name of the setting in error messages
+    :raises ValueError: if a name is not a class of the kind :data:`PART`
     """
     name = class_name_in(value)
     if name is not None:
@@ -212,10 +201,10 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
 
 
 def check_env_id(env_id: Any, where: str) -> None:
-    """Check that an environment is registered under this id, because any other id may make gymnasium import a module.
+    """Check that an id is registered, because any other id may make gymnasium import a module.
 
-    :param env_id: the id, as for gymnasium's ``make``; "module:Env-v0" would import the module
-    :param where: the setting that names the id, for error messages
+    :param env_id: the id, as for gymnasium's ``make``
+    :param where: name of the setting in error messages
     :raises ValueError: if the id is not registered
     """
     if not isinstance(env_id, str) or env_id not in gym.registry:
@@ -239,13 +228,10 @@ def check_algorithm(algo: Any) -> None:
 
 
 def read_code(code: str) -> Any:
-    """Read a setting that is written as Python code, such as ``dict(a=1)``, as data; no code is run.
+    """Read a setting that is written as Python code, such as ``dict(a=1)``, as data, without running it.
 
-    rl-zoo would call ``eval`` on the text.
-
-    :param code: a literal, ``dict(a=1)``, or a class as it is named in rl-zoo's files, such as
-        ``dict(activation_fn=nn.ReLU, net_arch=[64])`` or ``HerReplayBuffer``
-    :return: numbers, strings, lists and mappings of these; a class becomes ``{CLASS_MARK: its dotted path}``
+    :param code: a literal, ``dict(a=1)``, or a class such as ``nn.ReLU`` or ``HerReplayBuffer``
+    :return: plain data; a class becomes ``{CLASS_MARK: its dotted path}``
     :raises ValueError: if the setting is any other code
     """
     if len(code) > MAX_CHARACTERS:
@@ -292,10 +278,7 @@ def _node_as_data(node: ast.expr) -> Any:
 
 @functools.cache
 def _class_paths() -> dict[str, str]:
-    """Return the classes that Python code in a setting may name, each with its dotted path.
-
-    For example, the key ``nn.ReLU`` has the value ``torch.nn.modules.activation.ReLU``.
-    """
+    """Return the classes that code in a setting may name, such as ``nn.ReLU``, with dotted paths."""
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
@@ -353,15 +336,15 @@ _PATHS = (
     "filename",
     "name_prefix",
 )
-"""Arguments of callbacks and wrappers that are paths, or parts of paths, to which files are written."""
+"""Arguments of callbacks and wrappers that are paths for writing, or parts of them."""
 
 
 class Permission(NamedTuple):
     """Hold the permissions that the user gives to a resumed run.
 
-    :ivar run_dir: the folder of the run; a run that is not trusted may write to no other folder
-    :ivar packages: the user's own packages whose classes the run may name
-    :ivar is_trusted: whether the run may start programs, load a saved model and write to other folders
+    :ivar run_dir: the folder of the run, to which it may always write
+    :ivar packages: packages whose classes it may name
+    :ivar is_trusted: whether it may start programs, load a model and write to other folders
     """
 
     run_dir: Path
@@ -372,10 +355,10 @@ class Permission(NamedTuple):
 def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a run as plain data.
 
-    :param args: rl-zoo's parsed arguments; if no seed was given, they hold the seed that was drawn
-    :param hyperparams: the hyperparameters as they are in the file, before rl-zoo creates objects from them
-    :return: plain data: numbers and strings, in lists and dicts
-    :raises ValueError: if a hyperparameter is Python code or an object that cannot be written as plain data
+    :param args: rl-zoo's parsed arguments, with the seed that was drawn
+    :param hyperparams: the hyperparameters of the file
+    :return: numbers and strings, in lists and dicts
+    :raises ValueError: if a hyperparameter cannot be written as plain data
     """
     described = {name: getattr(args, name) for name in (*_TYPES, *_MAPPING_FLAGS)}
     described["hyperparams"] = {name: _as_data(name, value) for name, value in hyperparams.items()}
@@ -421,11 +404,9 @@ def _plain_leaf(value: Any, where: str) -> Any:
 def check_experiment(experiment: Any, permission: Permission) -> None:
     """Refuse a saved configuration if it could execute, import or write something that is not permitted.
 
-    Only modules of known or permitted packages are imported here.
-
-    :param experiment: a saved configuration; it is read from a file, so it may be any value
+    :param experiment: a saved configuration, which may be any value
     :param permission: permissions that the user has given
-    :raises ValueError: if a value has an unexpected type, or is not permitted; the message names the value
+    :raises ValueError: if a value has a wrong type, or is not permitted
     """
     # The order matters. Each check relies on types that earlier checks have confirmed. Packages are imported before the
     # environment is looked up, because they register it.
@@ -464,7 +445,7 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
 
 
 def _check_is_data(value: Any, where: str, depth: int = 0) -> None:
-    """Check that a value is plain JSON data, with text that can be printed and written to a file."""
+    """Check that a value is plain JSON data, with printable text."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{where} is nested more than {MAX_DEPTH} levels deep: expected at most {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
@@ -531,11 +512,7 @@ def _check_evaluated(hyperparams: Mapping[str, Any], packages: Collection[str]) 
 
 
 def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yield each dotted path in a hyperparameter, with its arguments.
-
-    :param name: the hyperparameter, such as ``callback``
-    :param value: None, a path, ``{path: arguments}``, or a list of these
-    """
+    """Yield each dotted path in a hyperparameter, with its arguments."""
     if value is None:
         return
     entries = value if isinstance(value, list) else [value]
@@ -553,13 +530,7 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Check that a class in a saved configuration may use its evaluation environment and write to its paths.
-
-    :param path: dotted path of the class, such as a callback class
-    :param kwargs: the arguments of the class in the saved configuration
-    :param permission: what the resumed run may do; without ``--trust`` it may write into RUN_DIR only
-    :raises ValueError: if an argument is invalid or not permitted
-    """
+    """Check that a class may use its evaluation environment and write to its paths."""
     if isinstance(kwargs.get("eval_env"), str):
         check_env_id(kwargs["eval_env"], f"eval_env of {path}")
     _check_keywords(kwargs.get("eval_env_kwargs"), f"eval_env_kwargs of {path}")
@@ -582,7 +553,7 @@ def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permissio
 
 
 def _read_if_text(value: Any) -> Any:
-    """Return a setting such as ``vec_env_kwargs`` as a mapping, even if it is written as text (``dict(a=1)``)."""
+    """Return a setting as a mapping, even if it is written as text (``dict(a=1)``)."""
     if isinstance(value, str):
         return read_code(value)
     return value
@@ -614,9 +585,8 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
     It leaves out the environment's arguments, because rl-zoo would run them as Python code.
 
     :param experiment: a saved configuration that has been checked
-    :param conf_file: the file that holds the hyperparameters, see :func:`hyperparameter_file`
+    :param conf_file: file of :func:`hyperparameter_file`
     :param tensorboard_log: folder of the event files; None for RUN_DIR/tb
-    :return: the words of the command line
     """
     arguments = ["--conf-file", conf_file]
     for name in _TYPES:
@@ -644,7 +614,7 @@ def hyperparameter_file(experiment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
-    """Write the configuration of a run to the file ``experiment.json`` in its new RUN_DIR.
+    """Write the configuration of a run to ``experiment.json`` in its new RUN_DIR.
 
     :param run_dir: the folder of the run
     :param experiment: the configuration as plain data
@@ -653,11 +623,10 @@ def keep_experiment(run_dir: Path, experiment: Mapping[str, Any]) -> None:
 
 
 def kept_experiment(run_dir: Path) -> Any:
-    """Read the configuration of a run from the file in RUN_DIR, which exists even before the first snapshot.
+    """Read the configuration of a run from the file in RUN_DIR.
 
     :param run_dir: the folder of the run
-    :return: the content of the file, which the caller must check with :func:`check_experiment`; None if there is no
-        such file
+    :return: the content, to be checked with :func:`check_experiment`; None if there is no file
     :raises ValueError: if the file is not JSON, or is too large
     """
     path = run_dir / EXPERIMENT

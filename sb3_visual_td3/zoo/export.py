@@ -1,7 +1,6 @@
 """Implement ``visual-td3 export``: write a trained policy as one file that does not need this package.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`; :mod:`sb3_visual_td3.visual_td3.export` makes the torch module
-that is written.
+:mod:`sb3_visual_td3.visual_td3.export` makes the torch module that is written.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
 
 OUTPUT_NAME = "action"
 OPSET = 17
-"""Version of ONNX's operator set. Version 17 is the first with the operator LayerNormalization. OpenCV and ONNX Runtime
-can read it."""
+"""Version of ONNX's operator set. Version 17 is the first with LayerNormalization."""
 SUFFIXES = (".onnx", ".pt")
 
 
@@ -91,9 +89,9 @@ def _normalizer(saved: SavedRun) -> VecNormalize | None:
 def example_inputs(model: BaseAlgorithm, actor: ExportableActor) -> tuple[th.Tensor, ...]:
     """Return a batch of two observations, as one tensor for each input of the actor.
 
-    :param model: the model, whose observation space gives the shapes
-    :param actor: the exported actor, whose ``input_names`` give the order of the inputs
-    :return: the tensors, ``(2, ...)``
+    :param model: the model
+    :param actor: the exported actor
+    :return: tensors ``(2, ...)`` in the order of the actor's ``input_names``
     """
     parts = parts_of(model.observation_space)
     inputs = []
@@ -113,7 +111,7 @@ def write_onnx(actor: ExportableActor, inputs: tuple[th.Tensor, ...], path: Path
     :param actor: the exported actor
     :param inputs: an example of each input
     :param path: path of the file
-    :param details: texts that are stored in the file's metadata
+    :param details: texts for the file's metadata
     :raises UsageError: if the library onnx is missing
     """
     try:
@@ -154,7 +152,7 @@ def write_torchscript(
     :param actor: the exported actor
     :param inputs: an example of each input
     :param path: path of the file
-    :param details: texts that are stored in the file, as the extra file ``details.json``
+    :param details: texts for the extra file ``details.json``
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch 2.13 warns that TorchScript is deprecated

@@ -2,15 +2,12 @@
 
 A change can be removed once rl-zoo (now rl_zoo3 2.9) does the same:
 
-- :func:`usage_errors` prints an error as one line; rl-zoo prints the usage of all flags
-- :func:`all_choices` accepts ``--vec-env ray``, ``--end-on`` and ``--no-doctor``, which rl-zoo does not have
-- :func:`environments_found` gives all commands ``--gym-packages`` and checks ``--env``; in rl-zoo only train and enjoy
-  have this flag, and an unknown environment ends in a KeyError
-- :func:`store_pairs` reads a KEY:VALUE that is not Python code as a hyperparameter file would; rl-zoo evaluates every
-  value as Python code, and a plain word, such as ``lin_1e-3`` or ``Town02``, ends in a NameError unless it is quoted
-  twice
+- :func:`usage_errors` prints an error as one line, without the usage of all flags
+- :func:`all_choices` accepts ``--vec-env ray``, ``--end-on`` and ``--no-doctor``
+- :func:`environments_found` gives all commands ``--gym-packages`` and checks ``--env``
+- :func:`store_pairs` reads plain words in KEY:VALUE, such as ``lin_1e-3``, without quotes
 
-This module imports neither torch nor rl_zoo3, so that ``--help`` of our own commands is fast.
+This module imports neither torch nor rl_zoo3, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -61,7 +58,7 @@ _MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp,
 
 
 def positive_int(text: str) -> int:
-    """Return a count that was typed on the command line; this is an argparse type.
+    """Return a count that was typed on the command line, as an argparse type.
 
     :param text: the text that was typed
     :return: an integer >= 1
@@ -94,7 +91,6 @@ def packages_in(arguments: Sequence[str]) -> list[str]:
     """Return the modules that ``--gym-packages`` names on a command line.
 
     :param arguments: the words of the command line
-    :return: the dotted names; empty if the flag is not there
     """
     parser = argparse.ArgumentParser(add_help=False)
     add_packages_argument(parser)
@@ -105,11 +101,10 @@ def packages_in(arguments: Sequence[str]) -> list[str]:
 def import_packages(packages: Sequence[str]) -> None:
     """Import the modules that register environments.
 
-    The current folder is searched last, and stays on the path for processes that are started later. (Without this,
-    rl-zoo finds modules of the current folder only under ``python -m``.)
+    The current folder is searched last, and stays on the path.
 
     :param packages: dotted names of the modules
-    :raises UsageError: if a module does not exist; an error within a module is raised unchanged
+    :raises UsageError: if a module does not exist
     """
     current_folder = os.getcwd()
     if packages and current_folder not in sys.path and "" not in sys.path:
@@ -137,8 +132,8 @@ def check_environment(env_id: str, packages: Sequence[str] = ()) -> None:
     """Check that gymnasium knows an environment.
 
     :param env_id: id of the environment, such as ``LiteDriving-v0``
-    :param packages: the modules that the user named to register environments; they have been imported already
-    :raises UsageError: if the environment is not registered; the message proposes a similar name
+    :param packages: modules of ``--gym-packages``, which are imported already
+    :raises UsageError: if the environment is not registered
     """
     if env_id in gym.registry:
         return
@@ -172,7 +167,7 @@ def check_env_flags(arguments: Sequence[str], default_env: str) -> None:
     """Import the packages that a command line of rl-zoo names, and check its environment.
 
     :param arguments: the words of the command line
-    :param default_env: the environment if the command line names none
+    :param default_env: environment of a command line without ``--env``
     :raises UsageError: if a module or the environment does not exist
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -186,7 +181,7 @@ def check_env_flags(arguments: Sequence[str], default_env: str) -> None:
 def check_seed(seed: int | None) -> None:
     """Check that NumPy accepts a seed; rl-zoo replaces a negative seed by a random one.
 
-    :param seed: seed from the command line, or from the saved configuration of a run
+    :param seed: the seed, or None
     :raises UsageError: if it is too large
     """
     if seed is not None and seed > _LARGEST_SEED:
@@ -201,7 +196,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Replace an attribute of a module or class until the ``with`` block ends.
 
     :param owner: the module or class
-    :param name: the attribute's name; the attribute need not exist
+    :param name: the attribute, which need not exist
     :param value: value of the attribute within the block
     """
     before = vars(owner).get(name, _ABSENT)
@@ -243,7 +238,7 @@ def command_line(command: str, arguments: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Make argparse raise a UsageError; otherwise it would print the usage of all flags and end the process."""
+    """Make argparse raise a UsageError instead of ending the process."""
 
     def raise_usage_error(self: argparse.ArgumentParser, message: str) -> NoReturn:  # noqa: ARG001 - a method
         raise UsageError(f"{message}; --help shows the flags")
@@ -303,7 +298,7 @@ def store_pairs(
 ) -> None:
     """Store KEY:VALUE pairs as a dict; this replaces ``rl_zoo3.utils.StoreDict.__call__``.
 
-    :param self: the argparse action, whose ``dest`` names the attribute to set
+    :param self: the argparse action
     :param parser: the parser that calls it
     :param namespace: the namespace in which they are stored
     :param values: the pairs as they were typed
@@ -325,14 +320,12 @@ def store_pairs(
 def read_value(text: str, where: str = "the value") -> Any:
     """Read a value that was typed on the command line.
 
-    The text is read as the first of these forms that fits: a Python literal (``0.01``, ``None``, ``[64, 64]``,
-    ``'quoted'``); Python code that rl_zoo3 can run (``dict(activation_fn=nn.ReLU)``, ``2**18``); a YAML mapping or list
-    (``{n: 3, mode: fast}``); a YAML word for true, false or null; plain text.
+    It may be a Python literal, code that rl_zoo3 can run (``dict(a=nn.ReLU)``), a YAML mapping, list, boolean or null,
+    or text.
 
     :param text: the text that was typed
     :param where: name of the value in error messages
-    :return: the value
-    :raises UsageError: if the text is code that fails, such as ``dict(net_arch=)`` or ``1/0``
+    :raises UsageError: if the text is code that fails, such as ``1/0``
     """
     text = text.strip()
     try:
@@ -346,10 +339,9 @@ def read_value(text: str, where: str = "the value") -> Any:
 
 
 def read_plain_value(text: str) -> Any:
-    """Read a value that was typed on the command line, without executing code: a Python literal, YAML, or text.
+    """Read a Python literal, YAML or text from the command line, without executing code.
 
     :param text: the text that was typed
-    :return: the value
     """
     text = text.strip()
     try:
@@ -359,7 +351,7 @@ def read_plain_value(text: str) -> Any:
 
 
 class StorePlainPairs(argparse.Action):
-    """Store KEY:VALUE pairs as a dict. This argparse action never evaluates a value as Python code."""
+    """Store KEY:VALUE pairs as a dict. No value is evaluated as Python code."""
 
     def __call__(
         self,
@@ -368,7 +360,7 @@ class StorePlainPairs(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Store the KEY:VALUE pairs of a flag; a text that is not such a pair is a usage error."""
+        """Store the KEY:VALUE pairs of a flag."""
         pairs: dict[str, Any] = {}
         for pair in values or ():
             key, colon, text = pair.partition(":")
@@ -379,10 +371,7 @@ class StorePlainPairs(argparse.Action):
 
 
 def _run_code(text: str, where: str) -> tuple[bool, Any]:
-    """Evaluate a text if it is code that rl_zoo3 can run.
-
-    :return: whether the text is such code, and the value of the code; for other text the second item has no meaning
-    """
+    """Evaluate a text if it is code that rl_zoo3 can run; return whether it is, and its value."""
     import rl_zoo3.utils
 
     try:
@@ -410,7 +399,7 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
 
 
 def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
-    """Return whether a text is meant as code; ``held-out``, ``map.xml`` and ``lin(1e-3)`` only look like code."""
+    """Return whether a text is meant as code; ``map.xml`` and ``lin(1e-3)`` only look like it."""
     nodes = list(ast.walk(expression))
     used_names = {node.id for node in nodes if isinstance(node, ast.Name)}
     if not used_names:  # numbers alone, such as 1/0
@@ -424,7 +413,7 @@ def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
 
 
 def _read_as_yaml(text: str) -> Any:
-    """Read a YAML list, mapping, boolean, null, infinity or NaN; return any other text, such as a date, unchanged."""
+    """Read a YAML list, mapping, boolean, null, infinity or NaN; return other text unchanged."""
     import yaml
 
     try:
@@ -443,7 +432,7 @@ def _read_as_yaml(text: str) -> Any:
 
 @functools.cache
 def _yaml_loader() -> type:
-    """Return a YAML loader that reads ``1e-3`` as a number; YAML 1.1 takes it for text, because it has no point."""
+    """Return a YAML loader that reads ``1e-3`` as a number, which YAML 1.1 takes for text."""
     import yaml
 
     class Loader(yaml.SafeLoader):

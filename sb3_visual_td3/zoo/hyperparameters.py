@@ -1,7 +1,6 @@
 """Check a block of a hyperparameter file: its keys, numbers, ``vec_env_kwargs`` and ``env_kwargs``.
 
-All checks run before anything is created, so a wrong file leaves no RUN_DIR. The checks cover types only; the
-constructors check the values.
+The checks cover types only, and run before anything is created.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ _ZOO_KEYS = (
     "vec_env_kwargs",
     "vec_env_wrapper",
 )
-"""Keys of a block that are not arguments of the model. rl-zoo or our plug-in uses them and removes them from the
-block."""
+"""Keys of a block that rl-zoo or our plug-in uses; the model does not get them."""
 _COUNTS = ("n_timesteps", "n_envs")
 """Keys whose values rl-zoo converts with ``int`` without a check."""
 _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
@@ -43,8 +41,7 @@ _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", 
 _NUMERIC = {"int", "float", "bool", "None", "Optional", "Union", "typing"}
 """An argument must be a number if its type annotation consists of these words only."""
 _LARGEST = 1e18
-"""Largest accepted number in a block. Larger hyperparameters make no sense, and larger integers may not fit into a
-float."""
+"""Largest accepted number in a block."""
 _NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
 """Keys of ``normalize``."""
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
@@ -54,9 +51,9 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
     """Check that the model's numeric arguments are numbers.
 
     :param block: the hyperparameters by name
-    :param algorithm: class of the model, whose annotations show which arguments are numbers
+    :param algorithm: class of the model
     :param where: name of the block in error messages
-    :raises ValueError: if a value is text, a mapping or a list, or not finite
+    :raises ValueError: if a value is not a number, or not finite
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
     noise = block.get("noise_std", 0.0)
@@ -83,10 +80,7 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
 
 
 def _as_number(text: str) -> str:
-    """Return a hint for a number that YAML read as text; the hint is empty if the text is not a number.
-
-    In YAML 1.1 a number with an exponent needs a point and a sign: 1e-3 is text, 1.0e-3 is a number.
-    """
+    """Return a hint for a number that YAML read as text, such as 1e-3."""
     found = re.fullmatch(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?[0-9]+)", text.strip())
     if found is None:
         return ""
@@ -98,7 +92,7 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
 
     :param block: the hyperparameters by name
     :param where: name of the block in error messages
-    :raises ValueError: if a hyperparameter has a different type, or ``normalize`` has an unknown key
+    :raises ValueError: if a type is wrong, or ``normalize`` has an unknown key
     """
     policy = block.get("policy", "")
     if not isinstance(policy, str | type):
@@ -129,7 +123,7 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
     :param keys: the keys of the block
     :param algorithm: class of the model
     :param where: name of the block in error messages
-    :raises ValueError: if a key is unknown; the message proposes the most similar one
+    :raises ValueError: if a key is unknown
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
     # An algorithm with **kwargs may accept any key.
@@ -148,9 +142,9 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
 def check_counts(block: Mapping[str, Any], where: str) -> None:
     """Check that counts are integers; rl-zoo would round them down.
 
-    :param block: the hyperparameters, including those of the command line
+    :param block: the hyperparameters, also of the command line
     :param where: name of the block in error messages
-    :raises ValueError: if a count is not an integer >= 1; ``.inf`` is an error, for example
+    :raises ValueError: if a count is not an integer >= 1
     """
     for key in _COUNTS:
         value = block.get(key, 1)
@@ -174,12 +168,9 @@ _PLACE_KEYS = {"town", "maps"}
 def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
     """Merge the arguments of an environment; later layers override earlier ones.
 
-    CarlaDriving-v0 takes either ``town`` or ``maps``, which mean the same. So ``town`` in a later layer also replaces
-    ``maps`` of an earlier layer, and ``maps`` replaces ``town``.
+    ``town`` and ``maps`` mean the same, so a later layer with one of them replaces the other.
 
-    :param layers: arguments by name, such as those of the hyperparameter file and then those of the command line. A
-        layer may be None, which means no arguments
-    :return: the arguments
+    :param layers: arguments by name; None means no arguments
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -193,10 +184,9 @@ def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
 def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str, Any]:
     """Read ``vec_env_kwargs``, and check that they are arguments of the VecEnv class.
 
-    :param given: ``vec_env_kwargs`` of a hyperparameter file: a mapping, a mapping as text, or None
+    :param given: a mapping, a mapping as text, or None
     :param vec_env_class: the class that ``--vec-env`` names
     :param where: name of the block in error messages
-    :return: arguments of the class, except the environments
     :raises ValueError: if a key is not an argument of the class
     """
     if given is None:

@@ -1,7 +1,6 @@
 """Distinguish a user's mistake (one line on stderr, exit code 2) from a bug (a traceback, exit code 4).
 
-Only the exceptions listed here are mistakes, see :func:`is_mistake`. All other exceptions are bugs, so that an error in
-our code is never shown as the user's mistake.
+Only the exceptions listed here are mistakes, so that an error in our code is never shown as the user's mistake.
 """
 
 from __future__ import annotations
@@ -29,21 +28,18 @@ from sb3_visual_td3.common.errors import (
 from sb3_visual_td3.common.installation import install_command
 
 SAVE_FAILED = 74
-"""Exit code of a training run whose final model could not be saved: EX_IOERR of ``sysexits.h``. The run can be
-resumed."""
+"""Exit code of a training run whose final model could not be saved: EX_IOERR of ``sysexits.h``."""
 INTERRUPTED = 130
-"""Exit code of a training run that Ctrl-C ended: 128 plus the number of SIGINT, as in shells. The run can be
-resumed."""
+"""Exit code of a training run that Ctrl-C ended: 128 plus the number of SIGINT, as in shells."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
 """Libraries that rl-zoo's commands import, by the extra of this package that installs them."""
 _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
-"""Packages with which huggingface_hub connects to the internet; different releases use different packages."""
+"""Packages with which different releases of huggingface_hub connect to the internet."""
 
 _ALWAYS: tuple[type[Exception], ...] = (UsageError, OSError, UnicodeError, SyntaxError, OverflowError)
-"""Exceptions that always count as a mistake of the user, because their cause is outside this package: wrong flags,
-files, code of the user, the internet connection, or numbers that are too large for a float."""
+"""Exceptions that always count as a mistake of the user."""
 _IF_RAISED: tuple[type[Exception], ...] = (
     ValueError,
     ImportError,
@@ -52,8 +48,7 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""An exception of these types is a mistake of the user if a ``raise`` statement raised it, as in code that checks its
-arguments. It is a bug if Python raised it in an operation that failed, such as ``int("x")``."""
+"""Exceptions that are a mistake of the user if a ``raise`` statement raised them."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
@@ -69,16 +64,12 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     "huggingface_hub": (AssertionError, ValueError, RuntimeError),
     "huggingface_sb3": (AssertionError, ValueError, RuntimeError),
 }
-"""Packages that receive the user's input before we can check it, and the exceptions that they raise for wrong input.
-
-Such an exception counts as a mistake of the user only if code of the listed package raised it. If code of
-sb3_visual_td3 or of the user raised it, it is a bug."""
+"""Packages that receive unchecked input of the user, and their exceptions for wrong input."""
 _OURS = "sb3_visual_td3"
 _CONSTRUCTED_WITH_SETTINGS = tuple(
     f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env")
 )
-"""Packages whose classes receive values of a hyperparameter file directly. A TypeError in these packages may therefore
-be a mistake of the user."""
+"""Packages whose classes receive values of a hyperparameter file directly."""
 _STANDARD_LIBRARY = {*sys.stdlib_module_names, "<frozen importlib"}
 
 
@@ -86,9 +77,7 @@ def is_mistake(error: Exception) -> bool:
     """Return whether an exception is the user's mistake rather than a bug.
 
     :param error: the exception that ended a command before its work began
-    :return: True for an exception class of this package, such as :class:`UsageError`, and for the exceptions in the
-        tables of this module. The table ``_IF_RAISED`` applies only to exceptions that code raised on purpose, as in
-        ``raise ValueError(...)``
+    :return: True for exceptions of this package, and for those listed in this module
     """
     is_ours = type(error).__module__.partition(".")[0] == _OURS
     if is_ours or isinstance(error, _ALWAYS) or _is_of_the_network(error):
@@ -111,10 +100,7 @@ def is_mistake(error: Exception) -> bool:
 def is_wrong_type(error: Exception) -> bool:
     """Return whether a class of this package failed because a hyperparameter has a wrong type.
 
-    Constructors check only the types that are often wrong. A value of any other wrong type raises a TypeError where it
-    is first used, and this function recognises that TypeError.
-
-    :param error: the exception that ended the set-up of an experiment
+    :param error: the exception
     """
     return (
         isinstance(error, TypeError)
@@ -134,7 +120,7 @@ def _package(module: str) -> str:
 
 
 def _owner(error: Exception) -> str:
-    """Return the module that raised an exception; for the standard library, return the module that called it."""
+    """Return the module that raised an exception, or that called the standard library."""
     owner, frame = "", error.__traceback__
     while frame is not None:
         # A script of rl-zoo runs as __main__, and its spec has the real name.
@@ -166,7 +152,7 @@ def complain(command: str, error: Exception) -> int:
     :param command: name of the subcommand of ``visual-td3``
     :param error: the exception that ended the command
     :return: the exit code
-    :raises BrokenPipeError: if the program that reads our output has ended, so that nothing can be printed
+    :raises BrokenPipeError: if the program that reads our output has ended
     """
     if isinstance(error, BrokenPipeError) and reader_is_gone():
         raise error
@@ -203,7 +189,7 @@ def need_extra(extra: str) -> None:
     """Check that the libraries of an extra are installed, before a command imports them.
 
     :param extra: name of the extra of this package
-    :raises ImportError: if a library is missing or too new; the message says how to install the extra
+    :raises ImportError: if a library is missing or too new
     """
     remedy = f"install the libraries of the extra {extra}, {install_command(extra)}"
     for module in _MODULES[extra]:

@@ -1,8 +1,7 @@
 """Add our algorithm to rl_zoo3, with an experiment manager of our own.
 
-rl_zoo3 (2.9) keeps its algorithms in one shared dict and has no entry points for further algorithms. Once it has entry
-points, most of this module can be removed. Changes to its scripts are in ``zoo.plugin_scripts``, and changes to its
-command lines in ``zoo.flags``.
+Changes to rl_zoo3's scripts are in ``zoo.plugin_scripts``, and changes to its command lines in ``zoo.flags``. Most of
+this module can be removed once rl_zoo3 (now 2.9) has entry points for algorithms.
 """
 
 from __future__ import annotations
@@ -78,10 +77,7 @@ if TYPE_CHECKING:
 
 
 def _find_configs() -> Traversable:
-    """Return the folder of our hyperparameter files.
-
-    An installed package contains this folder as ``sb3_visual_td3/zoo_configs``. In a clone, it is beside the package.
-    """
+    """Return the folder of our hyperparameter files; in a clone, it is beside the package."""
     try:
         return files("sb3_visual_td3.zoo_configs")
     except ModuleNotFoundError:
@@ -95,11 +91,9 @@ CONFIGS = _find_configs()
 _ZOO_EVAL_FREQ = 25_000
 _ZOO_EVAL_EPISODES = 5
 _EVALUATIONS_OF_A_SHORT_RUN = 10
-"""Number of evaluations of a short run without ``--eval-freq``. With this many evaluations, the report can judge
-whether the policy learns."""
+"""Number of evaluations of a short run without ``--eval-freq``, enough for a verdict."""
 _LEAST_EVAL_FREQ = 500
-"""Without ``--eval-freq``, at least this many steps lie between two evaluations. The number is a guess: policies change
-little in fewer steps."""
+"""Smallest number of steps between two evaluations without ``--eval-freq``; a guess."""
 
 
 def register() -> None:
@@ -128,15 +122,13 @@ class SaveError(OSError):
 class RunOptions:
     """Hold the options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: default of the signals that end the training after a snapshot. The flag ``--end-on`` and ``signals``
-        in the hyperparameter file override it. With ``--end-on none``, or an empty list in the file, no signal ends the
-        training after a snapshot
-    :ivar stops_on_critical: whether a critical alert ends the training; this overrides the hyperparameter file
-    :ivar resumed_run_dir: the RUN_DIR to continue in, from its newest valid snapshot; None for a new run
-    :ivar resumed_experiment: the saved configuration of that run, which has been checked
-    :ivar resumed_packages: the user's own packages whose classes the saved configuration may name
-    :ivar resumes_without_logs: whether the run may be resumed although some of its log files are lost
-    :ivar begins_again: whether the resumed run has no snapshot, so that it starts again in its folder
+    :ivar signals: default of the signals that end the training after a snapshot
+    :ivar stops_on_critical: True makes a critical alert end the training
+    :ivar resumed_run_dir: the RUN_DIR to continue in; None for a new run
+    :ivar resumed_experiment: the run's saved configuration, which has been checked
+    :ivar resumed_packages: packages whose classes that configuration may name
+    :ivar resumes_without_logs: whether the resumed run may have lost log files
+    :ivar begins_again: whether the resumed run starts again, because it has no snapshot
     """
 
     signals: tuple[str, ...] = ()
@@ -150,12 +142,11 @@ class RunOptions:
 
 @dataclass
 class RunResult:
-    """Hold the result of a training run; the fields are set while the training runs.
+    """Hold the result of a training run.
 
-    :ivar run_dir: the folder of the run; None before it exists, and in a hyperparameter search
-    :ivar has_started: whether training has begun, which is after the environment's reset. Later errors are not usage
-        errors
-    :ivar end: how the training ended, such as ``finished`` or ``interrupted``; None until it has ended
+    :ivar run_dir: the folder of the run; None before it exists, and in a search
+    :ivar has_started: whether training has begun; later errors are not usage errors
+    :ivar end: how the training ended, such as ``finished``; None until it has ended
     """
 
     run_dir: Path | None = None
@@ -169,14 +160,11 @@ class RunResult:
 class BeginningCallback(BaseCallback):
     """Report when training begins; this callback is the first of rl-zoo's list.
 
-    rl-zoo (2.9) expects a progress bar as the first callback in its list. After ``learn``, it calls the first
-    callback's ``on_training_end`` to remove the bar from the screen, even if ``learn`` raised an exception. This has
-    two bad effects. A progress bar that has not started raises a second exception, which hides the first one. Any other
-    callback treats the failed run as complete. So BeginningCallback is put first, and passes the call on only to a
-    progress bar that has started.
+    After ``learn``, rl-zoo (2.9) calls the first callback's ``on_training_end`` to remove a progress bar. This callback
+    passes the call on only to a bar that has started.
 
     :param first: the first callback of the original list
-    :param on_begin: called when the environment has been reset and the callbacks are set up
+    :param on_begin: called when training begins
     """
 
     def __init__(self, first: BaseCallback | None, on_begin: Callable[[], None]) -> None:
@@ -203,19 +191,17 @@ _CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<step>\d+)_steps\.zip")
 
 
 class CompanionFiles(NamedTuple):
-    """Name the files of the replay buffer and VecNormalize that belong to a model; they need not exist."""
+    """Name the files of a model's replay buffer and VecNormalize; they need not exist."""
 
     replay_buffer: Path
     vecnormalize: Path
 
 
 def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
-    """Return the paths of the files that belong to a saved model: its replay buffer and its VecNormalize.
+    """Return the paths of a saved model's replay buffer and VecNormalize.
 
-    :param model_path: the model's zip file: the last or the best model of a run, or a checkpoint, which has its own
-        companions
-    :param env_name: the environment's id, as in the name of the run's folder
-    :return: the two paths
+    :param model_path: the model's zip file, which may be a checkpoint
+    :param env_name: the environment's id in the name of RUN_DIR
     """
     path = Path(model_path)
     of_run = CompanionFiles(path.parent / "replay_buffer.pkl", path.parent / env_name / "vecnormalize.pkl")
@@ -234,11 +220,9 @@ def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
 
 
 class ContinuedModel:
-    """Wrap a loaded model, so that ``learn(n)`` continues its training by n more steps (rl-zoo's ``-i``).
+    """Wrap a loaded model, so that ``learn(n)`` trains it n more steps (rl-zoo's ``-i``).
 
-    Counts of steps and updates continue. Schedules continue too: if 500 more steps follow 1,000 steps, schedules
-    go on at two thirds of their course. Without a replay buffer the model first collects transitions, as at the start
-    of a run.
+    Without a replay buffer the model first collects transitions, as at the start of a run.
 
     :param model: a model that has just been loaded
     """
@@ -256,7 +240,6 @@ class ContinuedModel:
 
         :param total_timesteps: number of further environment steps
         :param kwargs: passed to the model's own ``learn``
-        :return: the model
         """
         model = self._model
         if isinstance(model, OffPolicyAlgorithm):
@@ -275,7 +258,7 @@ class Learner:
     """Wrap a model, and store the exception that ends its ``learn``, because rl-zoo may drop or hide it.
 
     :param model: the model to train
-    :param continues: True if ``learn`` continues from the model's step count, False if it starts at step 0
+    :param continues: True continues from the model's step count, False starts at step 0
     :ivar error: the exception; None if there was none
     """
 
@@ -293,7 +276,6 @@ class Learner:
 
         :param total_timesteps: number of environment steps
         :param kwargs: passed to the model's own ``learn``
-        :return: the model
         """
         try:
             return self._model.learn(total_timesteps, **kwargs)
@@ -320,15 +302,12 @@ class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc
 
 
 class StoredObservations(VecEnvWrapper):
-    """Let a stock off-policy algorithm store the observations that its policy sees, if VecNormalize scales the rewards.
+    """Let a stock off-policy algorithm store what its policy sees, if VecNormalize scales the rewards.
 
-    With VecNormalize, Stable-Baselines3 (2.9) stores the observation that VecNormalize received. rl-zoo puts
-    VecNormalize inside VecFrameStack and VecTransposeImage, so this observation is neither stacked nor transposed, and
-    does not fit the replay buffer: "could not broadcast input array from shape (1,64,64,1) into shape (1,1,64,64)".
-    This class makes the algorithm store the observation of the outermost layer instead. That is correct if VecNormalize
-    scales rewards only. VisualTD3 does not need this class.
+    Stable-Baselines3 (2.9) would store the observation that VecNormalize received, which is neither stacked nor
+    transposed. VisualTD3 does not need this class.
 
-    :param venv: the environments with all other layers around them; their VecNormalize has ``norm_obs=False``
+    :param venv: the environments with all other layers, and a VecNormalize with ``norm_obs=False``
     """
 
     def reset(self) -> VecEnvObs:
@@ -351,14 +330,7 @@ class StoredObservations(VecEnvWrapper):
 
 
 def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
-    """Make an environment's Monitor try again if a write fails, and then apply the hyperparameter ``env_wrapper``.
-
-    rl-zoo gets this function instead of ``env_wrapper``, and calls it right after it has applied the Monitor.
-
-    :param env: an environment in its Monitor
-    :param wrapper: the hyperparameter ``env_wrapper``, as rl-zoo read it; None if it was not set
-    :param kwargs: arguments that rl-zoo passes to the wrapper
-    """
+    """Make an environment's Monitor retry failed writes, and then apply ``env_wrapper``."""
     env = with_retrying_monitor(env)
     if wrapper is None:
         return env
@@ -373,27 +345,21 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     The differences from rl-zoo (2.9) are:
 
-    - without ``--conf-file``, a stock algorithm uses our hyperparameter file if that file has a block for the
-      environment, and otherwise rl-zoo's file. VisualTD3 always uses our file
-    - without ``--tensorboard-log``, event files go to RUN_DIR/tb (rl-zoo would write none)
+    - without ``--conf-file``, our hyperparameter file is used if it has a block for the environment, and always for
+      VisualTD3
+    - without ``--tensorboard-log``, event files go to RUN_DIR/tb
     - our ``learning_rate`` may be any schedule that VisualTD3 accepts
-    - a misspelt hyperparameter is reported before anything is created; a run that cannot be set up leaves no RUN_DIR
-    - ``--vec-env ray`` runs environments in Ray actors
-    - ``vec_env_kwargs`` of the hyperparameter file are passed to the VecEnv
-    - callbacks that write to RUN_DIR are given its path
-    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation. The flags of
-      rl-zoo's evaluation, such as ``--eval-freq``, apply to this callback
-    - otherwise a PolicyEvalCallback evaluates the policy. Without ``--eval-freq``, it evaluates a run of fewer than
-      250,000 steps ten times, but not more often than every 500 steps
-    - a stock off-policy algorithm can train with normalized rewards even if frames are stacked or images are
-      channels-last (with rl-zoo, the observations do not fit the replay buffer)
-    - ``-i`` makes n more steps: counters, schedules, VecNormalize and, if it was saved, the replay buffer continue
-    - ``--trial-id 0`` is trial 0, not "no trial"
+    - a run that cannot be set up leaves no RUN_DIR
+    - ``--vec-env ray`` runs environments in Ray actors, and the VecEnv is given ``vec_env_kwargs``
+    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and takes its
+      flags
+    - otherwise a PolicyEvalCallback evaluates the policy, in a short run up to ten times
+    - a stock off-policy algorithm can train with normalized rewards on stacked or channels-last images
+    - ``-i`` makes n more steps: counters, schedules, VecNormalize and a saved replay buffer continue
     - checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
-    - a terminal shows a progress bar
     - snapshots contain the configuration of the run, and a resumed run continues in its own folder
     - files are written atomically
-    - run.json says how the run ended; ``finished`` is written only after all other files have been saved
+    - run.json says how the run ended
     """
 
     eval_freq: int
@@ -439,7 +405,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read and check the hyperparameters, and keep a copy of the plain values, which rl-zoo turns into objects."""
+        """Read and check the hyperparameters, and keep a copy of the plain values."""
         # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so this method loads the trial.
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None
@@ -469,10 +435,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return {**super()._preprocess_schedules(others), "learning_rate": hyperparams["learning_rate"]}
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        """Take ``vec_env_kwargs`` out of the hyperparameters, and let rl-zoo process the others.
-
-        If there are no ``eval_env_kwargs``, the environments of evaluations get the ``env_kwargs`` of the training.
-        """
+        """Take ``vec_env_kwargs`` out of the hyperparameters, and let rl-zoo process the others."""
         given, where = hyperparams.pop("vec_env_kwargs", None), f"{self.config}, {self.env_name.gym_id}"
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
@@ -493,7 +456,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     @contextmanager
     def _cleanup_on_failure(self) -> Iterator[None]:
-        """Remove RUN_DIR and the new folders above it if the body of ``with`` raises before training has started."""
+        """Remove the new folders of the run if the body of ``with`` raises before training starts."""
         try:
             yield
         except BaseException:
@@ -516,11 +479,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._result.run_dir = run_dir
 
     def create_callbacks(self) -> None:
-        """Create the callbacks, and give them RUN_DIR and the settings of the run.
-
-        When rl-zoo calls this method, ``self.callbacks`` holds the callbacks of the hyperparameter file. rl-zoo's own
-        method then adds its callbacks to the list.
-        """
+        """Create the callbacks, and give them RUN_DIR and the settings of the run."""
         self._refuse_parallel_training()
         if self.optimize_hyperparameters:  # each trial makes its own callbacks
             return
@@ -550,10 +509,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
-        """Tell the SnapshotCallback the folder and the configuration of the run, and whether to resume the run.
-
-        :param callback: the callback from the hyperparameter file, or the default one
-        """
+        """Tell the SnapshotCallback the folder and the configuration of the run."""
         callback.run_dir = self.save_path
         callback.experiment = self._options.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
         callback.resume = self._options.resumed_run_dir is not None
@@ -569,7 +525,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     @staticmethod
     def _with_atomic_files(callback: BaseCallback) -> BaseCallback:
-        """Return a callback that does the same as the given callback, but writes its files atomically."""
+        """Return a callback that does the same, but writes its files atomically."""
         on_new_best: Any = getattr(callback, "callback_on_new_best", None)
         if isinstance(callback, EvalCallback) and type(on_new_best) is SaveVecNormalizeCallback:
             callback.callback_on_new_best = AtomicVecNormalizeCallback(on_new_best.save_freq, on_new_best.save_path)
@@ -609,10 +565,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.eval_freq = -1
 
     def _create_evaluation(self, eval_freq: int) -> EvalCallback:
-        """Create an evaluation callback with rl-zoo's arguments, for a run whose hyperparameters do not contain one.
-
-        :param eval_freq: environment steps between two evaluations, as ``--eval-freq`` says
-        """
+        """Create an evaluation callback with rl-zoo's arguments."""
         if self.verbose > 0:
             print("Creating test environment")
         env = self.create_envs(self.n_eval_envs, eval_env=True)
@@ -651,10 +604,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return env
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """Wrap the environments in VecNormalize if requested; a continued model gets the statistics saved with it.
-
-        rl-zoo would always load the statistics that were saved at the end of the run, even for an earlier checkpoint.
-        """
+        """Wrap the environments in VecNormalize if requested, with the statistics of a continued model."""
         if not self.continue_training:
             return self._with_new_statistics(env, eval_env)
         stats = companion_files(self.trained_agent, str(self.env_name)).vecnormalize
@@ -671,8 +621,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def _with_new_statistics(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Wrap the environments in a new VecNormalize if the hyperparameters request it.
 
-        rl-zoo (2.9) would load ``ENV/vecnormalize.pkl`` from the current folder with pickle. The file may belong to
-        another run or come from a stranger.
+        rl-zoo (2.9) would unpickle a file in the current folder, which may come from a stranger.
         """
         if not self.normalize:
             return env
@@ -684,10 +633,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return VecNormalize(env, **kwargs)
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
-        """Load the model that ``-i`` names; a checkpoint is loaded with its own replay buffer.
-
-        Unlike rl-zoo's method, this one also loads a replay buffer that was filled with another number of environments.
-        """
+        """Load the model that ``-i`` names, with its own replay buffer."""
         print("Loading pretrained agent")
         for name in ("policy", "policy_kwargs"):  # other values do not fit the weights
             hyperparams.pop(name, None)
@@ -778,8 +724,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """Save the model and its companion files, then record in run.json that the run is finished.
 
-        :param model: the trained model; after Ctrl-C it is only partly trained
-        :raises SaveError: if a file cannot be written; the previous file is kept
+        :param model: the model, only partly trained after Ctrl-C
+        :raises SaveError: if a file cannot be written
         """
         end, reason = self._end
         # "finished" means that the model is saved, and 'visual-td3 resume' then does nothing. So it is written last.
@@ -835,7 +781,7 @@ def _requested_signals(args: argparse.Namespace) -> tuple[str, ...] | None:
 
 
 def _describe_crash(error: BaseException) -> str:
-    """Describe the exception that ended training; an EOFError or a broken pipe means that a worker process died."""
+    """Describe the exception that ended training."""
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
         return f"a worker process of the environments has died ({text})"
@@ -843,10 +789,7 @@ def _describe_crash(error: BaseException) -> str:
 
 
 def _find_config(config: str) -> str:
-    """Return the path of a hyperparameter file.
-
-    :param config: value of ``--conf-file``: a path, or the name of a file that this package contains
-    """
+    """Return the path of a hyperparameter file, given as a path or as a name in this package."""
     resource = CONFIGS.joinpath(config)
     if os.path.basename(config) != config or os.path.exists(config) or not resource.is_file():
         return config
@@ -857,10 +800,9 @@ def _find_config(config: str) -> str:
 def default_config(algo: str, env_id: str) -> str | None:
     """Return the path of our hyperparameter file for an algorithm and an environment.
 
-    :param algo: the name of the algorithm
-    :param env_id: the id of the environment
-    :return: the path, if the algorithm is ours or the file has a block for the environment; None leaves the choice to
-        rl-zoo
+    :param algo: name of the algorithm
+    :param env_id: id of the environment
+    :return: the path; None leaves the choice to rl-zoo
     """
     resource = CONFIGS.joinpath(f"{algo}.yml")
     if not resource.is_file():

@@ -1,7 +1,6 @@
 """Change rl_zoo3's scripts while they run, so that they work with our algorithm.
 
-Some scripts have no function to call, and all of them accept only the stock algorithms. This module can be removed when
-rl_zoo3 (now 2.9) has removed these obstacles:
+This module can be removed when rl_zoo3 (now 2.9) has removed these obstacles:
 
 - enjoy, record_video and push_to_hub have hard-coded lists of off-policy algorithms
 - record_video and push_to_hub do not read ``env_kwargs`` of the hyperparameter file
@@ -39,11 +38,11 @@ from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 
 _FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
-"""Suffixes of the files that rl_zoo3's record_training writes. A .txt file remains if the script was interrupted."""
+"""Suffixes of the files that rl_zoo3's record_training writes."""
 
 
 class ModelToWatch:
-    """Load VisualTD3 models only to watch them: the replay buffer holds one transition, which saves memory."""
+    """Load VisualTD3 models only to watch them, with a replay buffer of one transition."""
 
     __name__ = VisualTD3.__name__
 
@@ -62,24 +61,22 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
     """Return rl_zoo3's algorithms for watching agents; :class:`ModelToWatch` takes the place of VisualTD3.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
-    :return: classes by name
     """
     return ChainMap({algo: ModelToWatch()}, cast(dict[str, Any], ALGOS))
 
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Let rl_zoo3's scripts for watching agents accept VisualTD3, as long as the ``with`` block lasts.
+    """Let rl_zoo3's scripts for watching agents accept VisualTD3.
 
-    The scripts then load VisualTD3 models with :class:`ModelToWatch`, and create the environment with the arguments
-    that it had in training.
+    The environment gets the arguments that it had in training.
 
-    :param algo: name of our algorithm in rl-zoo, ``visual_td3``
+    :param algo: name of our algorithm in rl-zoo
     """
     create = rl_zoo3.utils.create_test_env
 
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
-        """Make the environment with the arguments that it had in training; the command line may override them."""
+        """Make the environment with its arguments of training, which the command line may override."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
         kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
         return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
@@ -94,10 +91,10 @@ def watching(algo: str) -> Iterator[None]:
 
 
 def run_watching(module: str, algo: str) -> None:
-    """Run a script of rl_zoo3 for watching an agent, such as record_video, so that it accepts VisualTD3.
+    """Run a script of rl_zoo3 for watching an agent, such as record_video, with VisualTD3.
 
     :param module: dotted name of the script
-    :param algo: name of our algorithm in rl-zoo, ``visual_td3``
+    :param algo: name of our algorithm in rl-zoo
     """
     with watching(algo):
         run_script_of_zoo(module)
@@ -118,10 +115,9 @@ def run_script_of_zoo(module: str) -> None:
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
     """Let a script of rl_zoo3 start a subcommand of ``visual-td3`` in place of another command.
 
-    A command that has already run is skipped. rl_zoo3's record_training needs this: it starts one command for each file
-    of a checkpoint, although these commands are equal.
+    A command that has already run is skipped.
 
-    :param zoo_command: first words of the command that rl_zoo3 would start in a new process
+    :param zoo_command: first words of the command that rl_zoo3 would start
     :param ours: the subcommand of ``visual-td3`` that runs instead
     """
     call: Callable[..., int] = subprocess.call
@@ -143,19 +139,12 @@ def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
 
 
 def run_benchmark() -> None:
-    """Run rl_zoo3's benchmark, which here evaluates each agent with ``visual-td3 enjoy``.
-
-    rl_zoo3 would run ``python enjoy.py`` instead, which works only in the folder of its source code.
-    """
+    """Run rl_zoo3's benchmark, which here evaluates each agent with ``visual-td3 enjoy``."""
     hide_retries()
     find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
 
     def agents_to_evaluate(log_folder: str) -> dict[str, tuple[str, str]]:
-        """Return the trained agents in a folder whose environments are registered.
-
-        With ``--no-hub``, raise an error if there is no such agent. rl_zoo3 would fail later, when it writes an empty
-        table.
-        """
+        """Return the trained agents in a folder whose environments are registered."""
         agents, problems = find(log_folder), []
         for name, (_, env_id) in list(agents.items()):
             try:
@@ -184,8 +173,7 @@ def run_benchmark() -> None:
 def run_record_training() -> None:
     """Run rl_zoo3's script record_training, which here films each checkpoint with ``visual-td3 record-video``.
 
-    :raises ValueError: if the film's folder holds other files, because rl_zoo3 would delete them, or if no film was
-        made
+    :raises ValueError: if the film's folder holds other files, or no film was made
     """
     films: list[Path] = []
     remove = shutil.rmtree
@@ -213,12 +201,7 @@ def run_record_training() -> None:
 
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``, even if requests is not installed.
-
-    If an agent has no file of VecNormalize, the download expects this exception. Newer versions of huggingface_hub do
-    not install requests, and raise EntryNotFoundError instead. So a placeholder module named requests provides
-    EntryNotFoundError under the name HTTPError.
-    """
+    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``, even if requests is not installed."""
     import huggingface_hub.errors
     import huggingface_sb3  # noqa: F401 - imported before the placeholder exists, so that it does not find it
 
@@ -250,9 +233,7 @@ def run_load_from_hub() -> None:
 def run_push_to_hub(algo: str) -> None:
     """Run rl_zoo3's script that uploads an agent to the Hugging Face hub.
 
-    The agent's model card shows commands of ``visual-td3``, because rl_zoo3's own commands do not accept the algorithm.
-
-    :param algo: name of our algorithm in rl-zoo, ``visual_td3``
+    :param algo: name of our algorithm in rl-zoo
     """
     from huggingface_hub import repocard
 
@@ -293,10 +274,9 @@ def run_push_to_hub(algo: str) -> None:
 
 
 def card_of_run(run_dir: Path) -> str:
-    """Return the section of a Hub model card that shows the verdict on the training and the evaluation returns.
+    """Return the Markdown section of a Hub model card with verdict and evaluation returns.
 
-    :param run_dir: folder of the run, which holds report.json if ``visual-td3 report`` has judged the run
-    :return: the section, in Markdown
+    :param run_dir: folder of the run, with report.json if the run was judged
     """
     lines = ["## The training", ""]
     report = run_dir / "report.json"

@@ -1,8 +1,7 @@
 """Implement ``visual-td3 resume RUN_DIR``: continue a run that was killed.
 
-The arguments are parsed in :mod:`sb3_visual_td3.cli`. :mod:`~sb3_visual_td3.zoo.experiment` checks the saved
-configuration of the run. It refuses a configuration that would import a package, start a program or write to a folder
-without the user's permission. SnapshotCallback restores the snapshot.
+:mod:`~sb3_visual_td3.zoo.experiment` refuses a saved configuration that would import a package, start a program or
+write to a folder without the user's permission.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def _store(run_dir: Path) -> SnapshotStore:
 
 
 def _finishing_time(run_dir: Path) -> str | None:
-    """Return when the run finished and saved its model; None if it did not, or if this is unknown."""
+    """Return when the run finished and saved its model; None if it did not."""
     path = run_dir / FILE_NAME
     manifest = RunManifest.read(path) if path.is_file() else None
     if manifest is None or manifest.finished is None:
@@ -110,15 +109,7 @@ def _list_snapshots(run_dir: Path) -> int:
 
 
 def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
-    """Return the saved configuration of a run, and whether the run has to start again.
-
-    The configuration comes from the newest readable snapshot. A run that was killed before its first snapshot has to
-    start again. Its configuration comes from the file ``experiment.json``, which was written at the start.
-
-    :param run_dir: the folder of the run
-    :return: the configuration; True if the run has to start again
-    :raises ValueError: if there is neither a snapshot nor this file
-    """
+    """Return the saved configuration of a run, and whether the run starts again, because it has no snapshot."""
     kept = kept_experiment(run_dir)
     if kept is not None:  # the run may have been killed before it created the folder
         (run_dir / SNAPSHOTS).mkdir(exist_ok=True)
@@ -141,14 +132,7 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
 
 
 def _clear_first_attempt(run_dir: Path) -> None:
-    """Clear the logs of a run without snapshots, because it starts again and logs everything again.
-
-    Logs without a completed episode are removed: the run was killed before its first snapshot. Logs with completed
-    episodes are moved to a subfolder of RUN_DIR: the run probably had snapshots, and someone removed them.
-
-    :param run_dir: the folder of the run
-    :raises ValueError: if another process trains the run
-    """
+    """Remove the logs of a run that starts again; move them to a subfolder if they hold episodes."""
     # If another process trains this run, the lock raises an error before anything is removed.
     RunLock(run_dir / SNAPSHOTS / "lock").acquire()  # SnapshotCallback takes it over
     logs = [path for path in _logs_of(run_dir) if path.is_file() and not path.is_symlink()]

@@ -1,6 +1,6 @@
 """Find a saved run of rl-zoo, load its model, and make the environment of its training.
 
-``visual-td3 evaluate`` and ``export`` use this module. rl-zoo's own commands read runs with rl-zoo's functions.
+``visual-td3 evaluate`` and ``export`` use this module.
 """
 
 from __future__ import annotations
@@ -52,9 +52,8 @@ class SavedRun(NamedTuple):
         """Make environments that are wrapped as in training, with rewards that are not normalised.
 
         :param n_envs: number of environments
-        :param seed: seed of the first environment; each further environment has the next seed
+        :param seed: seed of the first environment
         :param env_kwargs: arguments of each environment
-        :return: the environments
         """
         with redirect_stdout(io.StringIO()):  # rl-zoo prints a line about VecNormalize for each map
             env = create_test_env(
@@ -70,12 +69,10 @@ class SavedRun(NamedTuple):
         return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the run's model to evaluate or export it; for VisualTD3, the replay buffer holds only one transition.
+        """Load the run's model to evaluate or export it, with a replay buffer of one transition.
 
         :param device: device of the networks, such as ``"cpu"``
-        :return: the model
-        :raises ValueError: if the model's file is truncated; earlier versions of this package left such a file if they
-            were killed while they saved it
+        :raises ValueError: if the model's file is truncated
         """
         if not is_complete_zip(self.model_path):
             raise ValueError(f"{self.model_path} is not a complete zip file: it is truncated; {_remedy(self.run_dir)}")
@@ -106,7 +103,7 @@ class _ArgsLoader(PlainLoader):
 
 
 def _name_as_text(_loader: _ArgsLoader, suffix: str, _node: Any) -> str:
-    """Return the name of a class or function in args.yml; ``-params policy_kwargs:...`` may have written it there."""
+    """Return the name of a class or function in args.yml."""
     return suffix
 
 
@@ -114,13 +111,11 @@ _ArgsLoader.add_multi_constructor("tag:yaml.org,2002:python/name:", _name_as_tex
 
 
 def read_args(path: Path) -> dict[str, Any]:
-    """Read the command line that rl-zoo saves with a model, without executing anything in the file.
-
-    rl-zoo reads the file with PyYAML's unsafe loader, which executes every function that a YAML tag names.
+    """Read the command line that rl-zoo saves with a model, without executing anything.
 
     :param path: path of args.yml
-    :return: values by flag; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
-    :raises ValueError: if the file holds a Python object or is not YAML, or if these values have other types
+    :return: values by flag; ``env_kwargs`` is None or a mapping
+    :raises ValueError: if the file is not YAML, or holds other values
     :raises OSError: if it cannot be read
     """
     if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
@@ -151,11 +146,9 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     :param algo: name of the algorithm
     :param env_id: id of the environment
     :param exp_id: number of the run; 0 is the latest
-    :param which: flags that choose the model: ``load_best``, ``load_checkpoint``, ``load_last_checkpoint``, as in
-        ``enjoy``
-    :return: the run
-    :raises AssertionError: if the log folder or the run's folder does not exist
-    :raises ValueError: if the run's folder does not hold the requested model
+    :param which: ``load_best``, ``load_checkpoint`` or ``load_last_checkpoint``, which choose the model
+    :raises AssertionError: if the run does not exist
+    :raises ValueError: if the run has no such model
     """
     try:
         _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)
@@ -176,7 +169,7 @@ def _remedy(run_dir: Path) -> str:
 
 
 def is_complete_zip(path: Path) -> bool:
-    """Return whether a zip file exists and is complete, with the right checksum for every part.
+    """Return whether a zip file exists and is complete.
 
     :param path: path of the file
     """
@@ -192,8 +185,7 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
 
     :param run_dir: the folder of one run
     :param which: flags that choose the model, see :func:`find_run`
-    :return: the run
-    :raises ValueError: if rl-zoo did not write the folder, or it holds no such model
+    :raises ValueError: if it is not a run's folder, or has no such model
     """
     found = sorted(run_dir.glob("*/args.yml"))
     if len(found) != 1:

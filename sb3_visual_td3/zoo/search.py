@@ -59,13 +59,11 @@ from sb3_visual_td3.zoo.trials import (
 )
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""States of the trials that ``--max-total-trials`` counts. A trial that failed, or whose worker died, does not
-count."""
+"""States of the trials that ``--max-total-trials`` counts."""
 POLL_S = 1.0
 """Seconds between two checks of the trials that other workers are running."""
 MAX_FAILURES = 10
-"""A worker ends with an error after this many failed trials in a row. The cause is then probably not in the sampled
-hyperparameters."""
+"""A worker ends with an error after this many failed trials in a row."""
 
 Objective = Callable[[optuna.Trial], float]
 
@@ -75,11 +73,10 @@ class SearchStoppedError(RuntimeError):
 
 
 class Budget(NamedTuple):
-    """Limit the number of trials of a hyperparameter search, for one worker or for all workers together.
+    """Limit the number of trials of a hyperparameter search.
 
-    :ivar n_trials: number of trials that this worker runs; it has no effect if ``max_total_trials`` is given
-    :ivar max_total_trials: number of finished trials of all workers together after which the search ends; None if
-        ``n_trials`` decides
+    :ivar n_trials: trials of this worker; not used if ``max_total_trials`` is given
+    :ivar max_total_trials: finished trials of all workers after which the search ends, or None
     """
 
     n_trials: int
@@ -88,11 +85,10 @@ class Budget(NamedTuple):
     def next(self, n_own: int, n_finished: int, n_running: int) -> Literal["run", "wait", "stop"]:
         """Decide what a worker does next.
 
-        :param n_own: number of trials that the worker has begun
-        :param n_finished: number of finished trials of all workers
-        :param n_running: number of trials that living workers are running
-        :return: ``"run"`` to begin a trial, ``"wait"``, or ``"stop"`` to end. A worker waits if the trials that are
-            running now may bring the number of finished trials to ``max_total_trials``
+        :param n_own: trials that the worker has begun
+        :param n_finished: finished trials of all workers
+        :param n_running: trials that living workers are running
+        :return: ``"run"`` to begin a trial, ``"wait"`` if the running trials may use up the budget, or ``"stop"``
         """
         if self.max_total_trials is None:
             return "run" if n_own < self.n_trials else "stop"
@@ -106,10 +102,10 @@ class Worker:
 
     :param study: the Optuna study
     :param storage: storage of the study
-    :param objective: function that runs a trial and returns its mean reward
+    :param objective: runs a trial and returns its mean reward
     :param budget: number of trials to run
-    :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
-    :param poll_s: seconds between two checks of the trials that other workers are running
+    :param grace_s: seconds without a heartbeat until a worker on another machine counts as dead
+    :param poll_s: seconds between two checks of other workers' trials
     """
 
     def __init__(
@@ -137,10 +133,9 @@ class Worker:
     def run(self, n_jobs: int = 1) -> None:
         """Run trials until the budget is used up.
 
-        :param n_jobs: number of trials that run at a time, each in a thread
+        :param n_jobs: number of trials at a time, each in a thread
         :raises SearchStoppedError: if several trials in a row fail
-        :raises KeyboardInterrupt: if the user interrupts the search; the parameters of the interrupted trial are
-            queued, so that a later trial uses them
+        :raises KeyboardInterrupt: if the user interrupts; the trial's parameters are queued again
         """
         if n_jobs == 1:
             self._run_trials()
@@ -217,7 +212,7 @@ class Worker:
             _print(f"trial {trial.number} finished with {value:.6g}; the best so far is {_best(self._study)}")
 
     def _store_result(self, trial: optuna.Trial, value: float | None, state: TrialState | None = None) -> None:
-        """Store the result of a trial, unless another worker considered this worker dead and has ended the trial."""
+        """Store the result of a trial, unless another worker has ended the trial."""
         self._n_failures = 0
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._study.tell(trial, value, state, skip_if_finished=True)
@@ -234,11 +229,7 @@ class Worker:
             ) from error
 
     def _why_surplus(self, trial: optuna.Trial) -> str | None:
-        """Return why a trial that has begun is one too many; None if it should run.
-
-        Workers cannot count the trials and begin a new one in a single step. So two workers may both begin the last
-        trial of a search, or both queue the same trial again. The trial with the lower number then runs.
-        """
+        """Return why a trial that has begun is one too many, because two workers began it; None if it should run."""
         others = [other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number]
         retry_of = trial.user_attrs.get(RETRY_OF)
         if retry_of is not None and any(other.user_attrs.get(RETRY_OF) == retry_of for other in others):
@@ -265,11 +256,11 @@ def _print(line: str) -> None:
 
 
 def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool) -> Path:
-    """Print the best trial of a search, and write a report on all trials to the files that rl-zoo would write.
+    """Print the best trial of a search, and write rl-zoo's report on all trials.
 
-    :param manager: rl-zoo's experiment manager, which names the folder of the report
+    :param manager: rl-zoo's experiment manager
     :param study: the Optuna study
-    :param is_ours: whether the trials train VisualTD3; then the best trial is also written as a hyperparameter file
+    :param is_ours: True writes the best trial as a hyperparameter file of VisualTD3
     :return: path of the report without its ending
     """
     trials = study.get_trials(deepcopy=False)
@@ -289,7 +280,7 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
 
 
 def _report_path(manager: ExperimentManager) -> Path:
-    """Return rl-zoo's name of the report; the process id is added if another worker's report has this name."""
+    """Return rl-zoo's name of the report, with the process id if it is taken."""
     name = (
         f"report_{manager.env_name}_{manager.n_trials}-trials-{manager.n_timesteps}-{manager.sampler}-{manager.pruner}"
         f"_{int(time.time())}"
@@ -325,11 +316,11 @@ def _write_best(manager: ExperimentManager, study: optuna.Study, path: Path, is_
 
 
 def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """Return the text of a hyperparameter file, with which a run can train with the hyperparameters of a trial.
+    """Return the text of a hyperparameter file with the hyperparameters of a trial.
 
     :param env_id: id of the environment
-    :param hyperparams: the hyperparameters of the file that the search began with
-    :param params: hyperparameters that were sampled for the trial
+    :param hyperparams: the hyperparameters of the search's file
+    :param params: sampled hyperparameters of the trial
     :return: the text, in YAML
     :raises ValueError: if the file's ``policy_kwargs`` are Python code
     :raises yaml.YAMLError: if the file's hyperparameters hold more than plain data
@@ -339,7 +330,7 @@ def best_block(env_id: str, hyperparams: Mapping[str, Any], params: Mapping[str,
 
 
 def _write_plots(study: optuna.Study, path: Path) -> None:
-    """Write rl-zoo's two plots to files, because rl-zoo would open a browser, which a server does not have."""
+    """Write rl-zoo's two plots to files, because rl-zoo would open a browser."""
     for name, plot in (("history", plot_optimization_history), ("importances", plot_param_importances)):
         try:
             plot(study).write_html(f"{path}_{name}.html", include_plotlyjs="directory")
@@ -350,9 +341,8 @@ def _write_plots(study: optuna.Study, path: Path) -> None:
 def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna.Study:
     """Run the hyperparameter search that the command line requests, and write the report.
 
-    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
-    :param on_start: function that is called before the first trial, when usage errors are no longer possible
-    :return: the study
+    :param manager: the manager, after its ``setup_experiment()``
+    :param on_start: called before the first trial
     :raises ValueError: if the command line, the storage or the hyperparameter file is wrong
     """
     if importlib.util.find_spec("pandas") is None:
@@ -381,12 +371,11 @@ def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna
 
 
 def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace hyperparameters of a file by the values of a trial; hyperparameters of the command line stay.
+    """Replace hyperparameters of a file by the values of a trial; the command line still wins.
 
-    :param manager: rl-zoo's experiment manager, which has ``--storage`` and ``--study-name``
+    :param manager: rl-zoo's experiment manager
     :param trial_id: number of the trial
-    :param hyperparams: the hyperparameters of the file and of the command line
-    :return: all hyperparameters
+    :param hyperparams: hyperparameters of file and command line
     :raises ValueError: if there is no such trial, or no storage or study is named
     """
     if not manager.storage or not manager.study_name:
@@ -426,11 +415,9 @@ def _sampler(manager: ExperimentManager) -> BaseSampler:
 
 
 def _reseed_if_not_alone(study: optuna.Study) -> None:
-    """Reseed the sampler if another worker, or an earlier run of this command, has used the study.
+    """Reseed the sampler if another worker has used the study.
 
-    rl-zoo seeds every sampler with ``--seed``, so workers with the same seed would try the same hyperparameters. Each
-    worker first registers itself and then looks for others. So if two workers start together, at least one of them sees
-    the other.
+    rl-zoo seeds every sampler with ``--seed``, so workers with the same seed would try the same hyperparameters.
     """
     worker = this_worker()
     own = f"{WORKER}:{worker['host']}:{worker['pid']}:{worker['started']}:{uuid.uuid4().hex[:8]}"

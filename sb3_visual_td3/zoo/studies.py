@@ -1,10 +1,7 @@
 """Open Optuna studies that several workers share, and use heartbeats to detect workers that have died.
 
-Optuna's JournalStorage has no heartbeat, and a database's heartbeat needs minutes to show that a process was killed. So
-each trial stores its machine, its process, and a counter that increases while it runs. On the same machine the process
-table shows at once whether that process is alive. On other machines, a counter that no longer increases shows that the
-process has ended. The process that watches the counter uses its own clock, so the clocks of the machines need not
-agree.
+Each trial stores its process and a counter that increases while it runs. On the same machine, the process table shows
+whether that process is alive. On other machines, a counter that no longer increases shows that it has ended.
 """
 
 from __future__ import annotations
@@ -31,8 +28,7 @@ BEAT_S = 30.0
 GRACE_S = 300.0
 """Seconds without a heartbeat after which a worker on another machine is considered dead."""
 MAX_RETRIES = 3
-"""The parameters of a trial are queued again at most this many times after its worker died. Without a limit, parameters
-that kill their worker would be tried forever."""
+"""The parameters of a trial are queued again at most this many times after its worker died."""
 
 WORKER = "visual_td3:worker"
 """System attribute of a trial that says which process runs it."""
@@ -69,10 +65,7 @@ def start_time(pid: int) -> str | None:
 
 
 def this_worker() -> dict[str, Any]:
-    """Return the data that identify this process to other workers.
-
-    The start time is included, because a later process may get the same process id.
-    """
+    """Return the data that identify this process to other workers."""
     return {
         "host": platform.node(),
         "machine": machine_id(),
@@ -93,7 +86,7 @@ def has_ended(worker: Mapping[str, Any]) -> bool | None:
 
 
 class Heartbeat:
-    """Mark a trial repeatedly as running in this process, which shows other workers that this process is alive.
+    """Mark a trial repeatedly as running in this process.
 
     :param storage: the storage of the study
     :param trial_id: the storage's id of the trial
@@ -143,7 +136,7 @@ class WorkerMonitor:
 
     :param study: the Optuna study
     :param storage: storage of the study
-    :param grace_s: seconds without a heartbeat after which a worker on another machine is considered dead
+    :param grace_s: seconds without a heartbeat until a worker on another machine counts as dead
     :param clock: a clock in seconds that never goes back
     """
 
@@ -164,8 +157,6 @@ class WorkerMonitor:
     def fail_abandoned_trials(self) -> list[int]:
         """Mark the trials of dead workers as failed.
 
-        A trial without a heartbeat, such as one of stock rl-zoo's workers, is never marked.
-
         :return: the numbers of the trials that seem to be still running
         """
         running = []
@@ -185,11 +176,7 @@ class WorkerMonitor:
         return running
 
     def _is_silent(self, number: int, beat: int | None) -> bool:
-        """Return whether a worker's heartbeat has not changed for too long, by this process's own clock.
-
-        :param number: number of the worker's trial
-        :param beat: the latest heartbeat; None for a trial without a heartbeat
-        """
+        """Return whether a worker's heartbeat has not changed for too long."""
         now = self._clock()
         known = self._last_change.get(number)
         if known is None or known[0] != beat:
@@ -205,7 +192,7 @@ class WorkerMonitor:
 
 
 def trial_id_of(study: optuna.Study, storage: BaseStorage, number: int) -> int:
-    """Return the id that the storage has given to a trial; the id may differ from the trial's number in its study.
+    """Return the storage's id of a trial, which may differ from the trial's number.
 
     :param study: the Optuna study
     :param storage: storage of the study
@@ -222,7 +209,7 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
     :param storage: storage of the study
     :param number: number of the trial
     :param reason: stored as the trial's user attribute ``fail_reason``
-    :return: whether this call has marked the trial; if several workers try, only one of them succeeds
+    :return: whether this call, and no other worker, has marked the trial
     """
     trial_id = trial_id_of(study, storage, number)
     try:
@@ -233,11 +220,10 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Queue the parameters of a trial that could not be finished.
+    """Queue the parameters of a trial that could not be finished; return whether they were queued.
 
     :param study: the Optuna study
-    :param trial: the trial; it may have drawn only some of its parameters
-    :return: whether the parameters were queued; parameters with which several workers have died are not queued
+    :param trial: the trial
     """
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     n_retries = trial.user_attrs.get(N_RETRIES, 0)
@@ -248,23 +234,20 @@ def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 
 JOURNAL = ".log"
-"""File name ending by which rl-zoo recognises a journal file. Every other address of a storage is a database."""
+"""File name ending by which rl-zoo recognises a journal file."""
 LOCK_GRACE_S = 30
-"""If a worker dies while it writes to the journal, its lock is removed after this many seconds (Optuna's default)."""
+"""Seconds after which a dead worker's lock on the journal is removed (Optuna's default)."""
 N_OPENINGS = 5
-"""Number of tries to open a storage. Workers that start together create a new database's tables together, and only one
-of them succeeds at the first try."""
+"""Number of tries to open a storage, because several workers may create its tables together."""
 
 
 def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s: int = LOCK_GRACE_S) -> BaseStorage:
     """Open the storage that rl-zoo's ``--storage`` names.
 
-    :param address: a journal file, such as ``"logs/study.log"``, or the address of a database, such as
-        ``"sqlite:///study.db"``; None keeps the trials in memory
-    :param must_exist: whether a missing journal file is an error; otherwise it is created
-    :param lock_grace_s: seconds after which a journal's lock is removed if the worker that holds it has died
-    :return: the storage
-    :raises ValueError: if the storage cannot be opened; the message has the reason
+    :param address: a journal file (``"logs/study.log"``) or a database (``"sqlite:///study.db"``); None for memory
+    :param must_exist: True refuses to create a journal file
+    :param lock_grace_s: seconds after which the lock of a dead worker is removed
+    :raises ValueError: if the storage cannot be opened
     """
     if address is None:
         return InMemoryStorage()
@@ -313,12 +296,11 @@ def open_study(
 
     :param storage: the storage that holds the study
     :param name: name of the study; None chooses a new name
-    :param identity: properties that all trials of the study must share to be comparable; they are stored with a new
-        study, and compared with an existing study
-    :param sampler: sampler that draws the hyperparameters
-    :param pruner: pruner that ends trials that are worse than others
+    :param identity: properties that the trials share; a new study stores them
+    :param sampler: Optuna's sampler
+    :param pruner: Optuna's pruner
     :return: the study, which maximises its value
-    :raises ValueError: if the storage has a study with this name and another identity, or cannot be read
+    :raises ValueError: if the study has another identity, or cannot be read
     """
     with _errors_as_value_errors("study", str(name)):
         study = optuna.create_study(
@@ -340,9 +322,8 @@ def load_study(storage: BaseStorage, name: str, identity: Mapping[str, str]) -> 
 
     :param storage: the storage that holds the study
     :param name: name of the study
-    :param identity: properties that the trials of this study must share
-    :return: the study
-    :raises ValueError: if the storage has no study with this name, or the study has a different identity
+    :param identity: properties that the trials share
+    :raises ValueError: if there is no such study, or its identity differs
     """
     known = [study.study_name for study in storage.get_all_studies()]
     if name not in known:
@@ -358,9 +339,8 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """Check that the trials of a study can be compared with the trials of this search.
 
     :param study: the Optuna study
-    :param identity: properties of this search, which the trials must share; a key that the study has not stored is not
-        compared
-    :raises ValueError: if the study has stored a different value for a key, or does not maximise exactly one objective
+    :param identity: properties that the trials share
+    :raises ValueError: if a stored property differs, or the study does not maximise one objective
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(

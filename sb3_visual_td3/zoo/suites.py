@@ -1,7 +1,6 @@
 """Define suites, which are named sets of routes for comparing policies.
 
-A suite consists of parts. Each part has numbered routes on one map, and a number always stands for the same route. So
-all drivers drive the same routes.
+A suite consists of parts. Each part has routes on one map, and a route's number always means the same route.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ LITE_ROUTES = "lite-routes"
 _N_LITE_ROUTES = 50
 """Number of routes of ``lite-routes`` on each of the two held-out districts."""
 _LITE_LENGTH_M, _LITE_TURNS = (200.0, 800.0), (0, 8)
-"""Ranges of the length and the number of turns of the routes of ``lite-routes``. They override the ranges of the
-training, which may have had shorter routes."""
+"""Ranges of the length and the number of turns of the routes of ``lite-routes``."""
 _N_TOWN_ROUTES = 25
 """Number of routes of each task, as in CoRL 2017."""
 
@@ -79,12 +77,10 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
     """Return the parts of a suite, which are sets of routes on one map each.
 
     :param suite: a name in :data:`SUITES`, or the path of a route file of CARLA's leaderboard
-    :param maps: names or paths of the maps to drive on. Town suites and route files require this argument.
-        ``lite-routes`` has maps of its own and does not accept it
-    :param n_routes: number of routes of each part; None for the suite's default. If a route file has fewer routes, all
-        of them are driven
-    :return: the parts, in the order in which they are driven
-    :raises ValueError: if there is no such suite, its maps are missing, or a map has no route in the file
+    :param maps: names or paths of the maps; None for ``lite-routes``
+    :param n_routes: largest number of routes of each part; None for the suite's default
+    :return: the parts in order
+    :raises ValueError: if the suite is unknown, or does not fit the maps
     """
     if suite == LITE_ROUTES:
         if maps is not None:

@@ -1,7 +1,4 @@
-"""Implement ``visual-td3 sweep``: train with several seeds, or search for hyperparameters, as Ray tasks.
-
-The arguments are parsed in :mod:`sb3_visual_td3.cli`, which also runs the report that compares the runs.
-"""
+"""Implement ``visual-td3 sweep``: train with several seeds, or search for hyperparameters, as Ray tasks."""
 
 from __future__ import annotations
 
@@ -41,8 +38,8 @@ TRAIN_LOG = "train.log"
 class Done(NamedTuple):
     """Hold the result of one Ray task: a training run or a worker of a search.
 
-    :ivar run_dir: the folder of the run; None if the run has no folder
-    :ivar problem: the failure in one line; empty if the task succeeded
+    :ivar run_dir: the folder of the run; None if there is none
+    :ivar problem: the failure in one line; empty for none
     :ivar code: the exit code
     """
 
@@ -55,8 +52,7 @@ class Sweep(NamedTuple):
     """Hold the result of a sweep.
 
     :ivar run_dirs: folders of the runs, by seed
-    :ivar code: the exit code of the training runs or of the search. If it is 0 and a report is written, the report's
-        exit code counts instead
+    :ivar code: the exit code of the training runs or of the search
     """
 
     run_dirs: dict[int, Path]
@@ -68,7 +64,6 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> Sweep:
 
     :param settings: the parsed arguments of ``visual-td3 sweep``
     :param flags: flags that are passed to ``visual-td3 train``
-    :return: the result of the sweep
     """
     try:
         _check(settings, flags)
@@ -90,7 +85,7 @@ def complain(text: str) -> int:
 
 
 def storage_of(settings: argparse.Namespace) -> str:
-    """Return the storage of the trials; if it is a file, return an absolute path, because workers run in other folders.
+    """Return the storage of the trials; a file has an absolute path, because workers run in other folders.
 
     :param settings: the parsed arguments of ``visual-td3 sweep``
     """
@@ -171,7 +166,6 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
     :param arguments: arguments of ``visual-td3 train``
     :param folder: folder for the run and its output, created if needed
-    :return: the run's folder, the failure in one line (empty if the training succeeded), and the exit code
     """
     os.makedirs(folder, exist_ok=True)
     result = RunResult()
@@ -202,20 +196,19 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
 
 _VALUES = (tags.EVAL_REWARD, tags.EPISODE_REWARD)
-"""Logged names that give the objective value of a training run in the study: the last value of the first name. The
-second name is used only if the run has not logged the first one."""
+"""Logged names of a run's objective value; the second is used only without the first."""
 _HEALTHY = "nothing critical"
 
 
 def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], report: Path, flags: Sequence[str]) -> None:
     """Store one trial in the Optuna study for each seed whose run was judged.
 
-    :param storage: the storage, as returned by :func:`storage_of`
+    :param storage: result of :func:`storage_of`
     :param study_name: name of the study in it
     :param run_dirs: folders of the runs, by seed
     :param report: path of report.json
-    :param flags: flags of every training run; they are the same for all training runs of a study
-    :raises ValueError: if the study has other flags, or does not belong to a sweep
+    :param flags: flags of every training run of the study
+    :raises ValueError: if the study has other flags, or is not a sweep's
     """
     content = json.loads(report.read_text(encoding="utf-8"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -253,7 +246,7 @@ def _value_of(metrics: Mapping[str, Any]) -> float | None:
 def write_search(storage: str, study_name: str, folder: Path) -> int:
     """Write a table of all trials of a search, and print a summary.
 
-    :param storage: the storage, as returned by :func:`storage_of`
+    :param storage: result of :func:`storage_of`
     :param study_name: name of the study in it
     :param folder: the folder to write ``STUDY.md`` to
     :return: the exit code: 1 if all finished trials are NO-GO, else 0

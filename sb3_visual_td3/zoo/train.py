@@ -44,13 +44,11 @@ def train_and_report_errors(
 ) -> tuple[int, RunResult]:
     """Train, and print errors on stderr: a mistake of the user in one line, a bug with its traceback.
 
-    After training has started, an exception is no longer a mistake of the user. Exceptions that show wrong code, such
-    as an AttributeError, are then printed as bugs. All other exceptions are then raised to the caller.
+    After training has started, exceptions other than bugs are raised.
 
     :param arguments: rl-zoo's flags
-    :param command: our subcommand, which the printed line names
-    :param options: options in addition to the flags. By default, the signals in ``DEFAULT_SIGNALS`` save a snapshot and
-        end the training
+    :param command: our subcommand, for the printed line
+    :param options: options; by default, ``DEFAULT_SIGNALS`` end training with a snapshot
     :return: the exit code, see :data:`~sb3_visual_td3.zoo.flags.EXIT_CODES`, and the result of the run
     """
     result = RunResult()
@@ -76,9 +74,7 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
 
     :param arguments: rl-zoo's flags
     :param options: options in addition to the flags
-    :param result: object whose fields are set while the training runs, so that the caller has them even after an
-        exception
-    :return: the result of the run
+    :param result: object whose fields are set while the training runs
     """
     register()
     if result is None:
@@ -99,7 +95,7 @@ def run_validation(settings: argparse.Namespace) -> Path | int:
     """Train for a short while, with the default hyperparameters and a fixed seed.
 
     :param settings: the parsed arguments of ``visual-td3 validate``
-    :return: RUN_DIR, or the exit code if the training failed; the error is then printed to stderr
+    :return: RUN_DIR, or the exit code if the training failed
     """
     arguments = ["--algo", settings.algo, "--env", settings.env, "--seed", str(settings.seed)]
     arguments += ["--log-folder", settings.log_folder, "--verbose", str(settings.verbose)]

@@ -1,4 +1,4 @@
-"""Run one trial of a hyperparameter search: sample values, train, and prune the trial if its run turns NO-GO.
+"""Run one trial of a hyperparameter search.
 
 :mod:`~sb3_visual_td3.zoo.search` decides which trials run, and :mod:`~sb3_visual_td3.zoo.studies` stores them.
 """
@@ -51,9 +51,7 @@ _MODEL_ARGUMENTS = (
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
 """Sampled hyperparameters that become entries of ``policy_kwargs`` without a conversion."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""A trial ignores these hyperparameters of the hyperparameter file, because they could conflict with sampled values.
-Instead of an action noise, a trial samples a noise schedule. It samples ``actor_cnn_lr`` only with separate encoders,
-because the actor does not train a shared encoder."""
+"""Hyperparameters of the file that a trial ignores, because they could conflict with sampled values."""
 
 VERDICT = "verdict"
 DIAGNOSIS = "diagnosis"
@@ -72,11 +70,10 @@ def sample_visual_td3_params(
     """Sample hyperparameters of VisualTD3 for a trial; every combination of values is valid.
 
     :param trial: the Optuna trial
-    :param n_actions: not used; rl-zoo passes the number of dimensions of an action
-    :param n_envs: not used; rl-zoo passes the number of environments
-    :param additional_args: ``has_encoder``: whether the policy sees images (True by default); ``has_n_steps``: whether
-        the replay buffer supports n-step returns (True by default)
-    :return: arguments of VisualTD3, plain data
+    :param n_actions: not used
+    :param n_envs: not used
+    :param additional_args: ``has_encoder``: whether the policy sees images; ``has_n_steps``: whether the buffer
+        supports n-step returns; both True by default
     """
     # gamma and the learning rates have rl-zoo's ranges for TD3. gamma is drawn as its distance from 1, so that 0.99 and
     # 0.999 are as far apart as 0.9 and 0.99.
@@ -116,9 +113,9 @@ def sample_visual_td3_params(
 def convert_visual_td3_params(sampled_params: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the sampled values of a trial to the hyperparameters with which it trained.
 
-    :param sampled_params: the sampled values by name, from Optuna's ``trial.params``
+    :param sampled_params: Optuna's ``trial.params``
     :return: arguments of VisualTD3, plain data
-    :raises ValueError: if values are missing, because the trial ended before all values were sampled
+    :raises ValueError: if values are missing
     """
     try:
         return _converted(sampled_params)
@@ -153,7 +150,7 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
     """Replace hyperparameters of a file by the sampled hyperparameters of a trial.
 
     :param hyperparams: the hyperparameters of the file
-    :param sampled: the result of :func:`sample_visual_td3_params` or :func:`convert_visual_td3_params`
+    :param sampled: result of :func:`convert_visual_td3_params`
     :return: all hyperparameters; ``policy_kwargs`` merge key by key
     :raises ValueError: if the file's ``policy_kwargs`` are Python code
     """
@@ -187,10 +184,7 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
 def no_go(findings: tuple[Finding, ...]) -> Finding | None:
     """Return the critical finding that ends a trial early; None if training may continue.
 
-    An uncertain finding, or a finding without data, does not prune a trial, because a healthy trial must not be lost.
-
-    :param findings: findings of the rules during training; the cause to fix first comes first
-    :return: the first finding if any is critical; None if training may continue
+    :param findings: findings of the rules; the cause to fix first comes first
     """
     if any(finding.level == "critical" for finding in findings):
         return findings[0]
@@ -198,7 +192,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
 
 
 class TrialHealthCallback(ExplosionAlertCallback):
-    """Watch the updates of a trial without writing or printing, and remember the first non-finite value."""
+    """Watch the updates of a trial silently, and remember the first non-finite value."""
 
     def __init__(self) -> None:
         super().__init__(verbose=0)
@@ -212,7 +206,7 @@ class TrialHealthCallback(ExplosionAlertCallback):
     def verdict(self) -> tuple[str, str] | None:
         """Return the diagnosis for which the trial is pruned.
 
-        :return: id and meaning of the diagnosis; None if no diagnosis is certain enough, so that training continues
+        :return: id and meaning; None if no diagnosis is certain enough
         """
         if self.not_finite is not None:
             return "non_finite", self.not_finite
@@ -227,11 +221,11 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
 
     :param eval_env: the environment to evaluate on
     :param trial: the trial that receives the results
-    :param health: the callback that watches the updates; it must come earlier in the list of callbacks
+    :param health: the callback that watches the updates; it must come earlier in the list
     :param n_eval_episodes: number of episodes of each evaluation
-    :param eval_freq: number of calls of the callback between two evaluations
+    :param eval_freq: calls of the callback between two evaluations
     :param deterministic: whether the policy acts deterministically
-    :param path: folder for evaluations and the best model; None saves neither
+    :param path: folder for evaluations and best model; None for neither
     """
 
     def __init__(
@@ -264,8 +258,8 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
 def prune_if_no_go(trial: optuna.Trial, health: TrialHealthCallback) -> None:
     """End a trial whose run is NO-GO.
 
-    :param trial: the trial, which stores verdict, first diagnosis and its meaning as user attributes
-    :param health: the callback that has watched the trial's updates
+    :param trial: the trial, which stores the verdict
+    :param health: the callback that watched its updates
     :raises optuna.TrialPruned: if the run is NO-GO
     """
     verdict = health.verdict()
@@ -287,15 +281,13 @@ WRITERS = (
     RunRecorderCallback,
     SnapshotCallback,
 )
-"""Callbacks that a trial leaves out. A trial has no RUN_DIR and no event files, and it has its own evaluation and
-health callbacks."""
+"""Callbacks that a trial leaves out, because it has no RUN_DIR, and an evaluation of its own."""
 
 
 def callbacks_of_a_trial(specified: Any) -> list[Any]:
-    """Return the callbacks of a hyperparameter file, except for those that only write files about a run.
+    """Return the callbacks of a hyperparameter file, except :data:`WRITERS`.
 
     :param specified: ``callback`` of a hyperparameter file
-    :return: the remaining callbacks, in the form of the file
     """
     if isinstance(specified, list):
         entries = specified
@@ -307,9 +299,9 @@ def callbacks_of_a_trial(specified: Any) -> list[Any]:
 def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
     """Return facts about the model in the hyperparameter file, which decide what Optuna samples.
 
-    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
+    :param manager: the manager, after its ``setup_experiment()``
     :return: ``additional_args`` of :func:`sample_visual_td3_params`
-    :raises ValueError: if the model cannot be created; then no trial could create one either
+    :raises ValueError: if the model cannot be created
     """
     env = manager.create_envs(manager.n_envs, no_log=True)
     try:
@@ -332,12 +324,11 @@ def _build_model(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[s
 
 
 def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[str, Any]) -> float:
-    """Sample hyperparameters for a trial, train with them, and return the mean reward of the last evaluation.
+    """Sample hyperparameters, train with them, and return the mean reward of the last evaluation.
 
-    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``; it is not changed
-    :param trial: the Optuna trial. It receives the evaluations, and stores verdict and diagnosis if the run is NO-GO
+    :param manager: the manager, after its ``setup_experiment()``
+    :param trial: the Optuna trial, which receives the evaluations
     :param facts: the result of :func:`sampler_facts`
-    :return: mean reward of the last evaluation
     :raises optuna.TrialPruned: if the run is NO-GO, or Optuna's pruner ends it
     """
     sampled = HYPERPARAMS_SAMPLER[manager.algo](trial, manager.n_actions, manager.n_envs, facts)

@@ -1,10 +1,7 @@
 """Collect the rules from this folder: every file is the rule of one cause, and a new file is a new rule.
 
-The module of a rule holds everything about its diagnosis: ``ID`` (the name of the file), ``TITLE``, ``REMEDY``,
-``IS_LIVE`` (whether the rule is also applied while training runs), ``EXPLAINED_BY`` (ids of other diagnoses that may
-have caused this one), ``CURE`` (changes of settings) and ``diagnose``, a pure function from named series to a
-:class:`~sb3_visual_td3.diagnosis.findings.RuleResult`. Live alerts call ``diagnose`` with a window of the last updates,
-the report calls it with the whole run.
+A module defines ``ID`` (the name of the file), ``TITLE``, ``REMEDY``, ``IS_LIVE``, ``EXPLAINED_BY``, ``CURE`` and
+``diagnose``, see :class:`~sb3_visual_td3.diagnosis.findings.Rule`.
 
 The documentation of a rule is generated from its module: the docstring, the numbers in capitals with the strings below
 them, and the docstring of ``diagnose``.
@@ -23,8 +20,7 @@ def _discover() -> dict[str, Rule]:
     """Import every module of this folder and collect its rule.
 
     :return: the rules by id, in alphabetical order
-    :raises TypeError: if a module lacks a name that every rule defines, such as ``TITLE`` or ``diagnose``, or if its
-        ``ID`` is not the name of its file
+    :raises TypeError: if a module lacks a name that every rule defines, or if its ``ID`` is not the name of its file
     :raises ValueError: if ``EXPLAINED_BY`` names a diagnosis that has no rule
     """
     rules: dict[str, Rule] = {}

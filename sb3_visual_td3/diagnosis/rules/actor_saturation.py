@@ -1,13 +1,7 @@
 """The policy is dead: its actions sit at the ends of their range, where the tanh passes no gradient.
 
-In the dead policies that were measured, 92 to 100 % of the actions were saturated, and the largest input to the tanh
-was 13 to 16. The gradients of the actor were 0 after about 750 updates, while the critic's loss and gradients looked
-normal. Saturation alone does not prove that a policy is dead: one healthy policy drove with 79 % of its actions at the
-ends, and its head still got a gradient.
-
-If the saturation was not logged, the gradients of a dead policy suggest it: the head of the actor got a gradient at
-first and gets none later, while the critics still learn. If the head has no gradient from the first update onwards, the
-action is cut off from the loss, which is the diagnosis vanishing_actor_gradient.
+The critic's loss looks normal meanwhile. Saturation alone does not prove that a policy is dead: one healthy policy
+drove with 79 % of its actions at the ends.
 """
 
 from __future__ import annotations
@@ -54,21 +48,19 @@ value."""
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
 
 STILL_ALIVE = 0.7
-"""If the actor's head still gets a gradient, the confidence is at most this value. An alert during training is then a
-warning. It would be critical from a confidence of 0.75 on."""
+"""If the actor's head still gets a gradient, the confidence is at most this value, and an alert during training is only
+a warning."""
 
 WAS_ALIVE = 1e-3
-"""The actor's head received a gradient at the start of the run if the largest of its first three gradient norms exceeds
-this fraction of the critics' median norm. The rule needs this test only if the saturation was not logged."""
+"""The actor's head received a gradient at first if the largest of its first three gradient norms exceeds this fraction
+of the critics' median norm."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the fraction of saturated actions over the last quarter of the run with a threshold.
 
-    Three other signs raise the confidence: large activations before the tanh, an action that no longer varies, and a
-    vanished gradient of the actor's head.
-
-    If the fraction was not logged, the gradients of the actor's head and of the critics decide instead.
+    Large activations before the tanh, a constant action and a vanished gradient raise the confidence. If the fraction
+    was not logged, the gradients decide instead.
     """
     saturation = data[tags.ACTION_SATURATION].finite
     if tags.ACTION_SATURATION not in data:

@@ -1,7 +1,7 @@
 """The gradient norms were logged after clipping, so the monitor cannot see a loss that diverges.
 
-Clipping reduces every larger norm to the limit, so a curve of the clipped norm is flat. In a run that was recorded
-this way, the norms were 1.9 and no alert was active while the actor loss fell from -250 to -2.8 billion.
+In a run that was recorded this way, the norms were 1.9 and no alert was active while the actor loss fell from -250 to
+-2.8 billion.
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ CURE = Cure(
 
 GROWS = 3.0
 """The actor's loss counts as growing if it grows at least by this factor over the later half of the run. The value is a
-guess. For comparison, the factor was 23 in a recorded run whose norms were logged after clipping."""
+guess."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a growing actor loss while the gradient norm of the actor's encoder stays constant.
 
-    In addition, the magnitude of the loss must be more than ``UNSUPPORTED`` times the largest |Q|. A healthy loss is
-    about as large as Q, because the actor's loss is a negated Q value.
+    In addition, the magnitude of the loss must be more than ``UNSUPPORTED`` times the largest |Q|.
     """
     support = actor_loss_support(data)
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite

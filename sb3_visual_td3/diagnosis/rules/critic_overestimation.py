@@ -47,20 +47,19 @@ CURE = Cure(
 
 MIN_POINTS = 5
 UNTRAINED = 1.0
-"""The smallest bound with which |Q| is compared: smaller bounds are raised to this value. The values of an untrained
-network have this order of magnitude."""
+"""The smallest bound with which |Q| is compared, because the values of an untrained network have this order of
+magnitude."""
 RUNAWAY = 10.0
 """The critic overestimates if |Q| grows at least by this factor over the later half of the run, and also becomes large
-(see ``LARGE``). This test is used only if no bound on Q was logged. The value is a guess."""
+(see ``LARGE``). The value is a guess."""
 
 BEYOND_RETURNS = 0.1
 """The confidence rises by this value if |Q| grows and also exceeds the range of the logged returns, as in the rule
-q_beyond_returns. This test is used only if no bound on Q was logged."""
+q_beyond_returns."""
 
 LARGE = 200.0
-"""A growing |Q| is reported if it ends above this value, which the criterion q_magnitude uses too. If it ends at a
-smaller value, it is reported only if it exceeds every logged return and the critic's error grows as well. This test is
-used only if no bound on Q was logged."""
+"""A growing |Q| is reported if it ends above this value, which the criterion q_magnitude uses too. A smaller |Q| is
+reported only if it exceeds every logged return and the critic's error grows as well."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -119,9 +118,7 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
     """Return whether Q ends beyond every logged return, and the critic's loss grows a hundredfold in the later half.
 
-    The Q values of a healthy critic may also grow tenfold, but they stop at the scale of the returns, and the
-    critic's error does not grow tenfold with them. Where the error grows tenfold, the loss grows a hundredfold, because
-    it is a squared error.
+    The Q values of a healthy critic may also grow tenfold, but its error does not.
     """
     scale, loss = own_scale.return_scale(data), data[tags.CRITIC_LOSS].finite
     if scale is None or len(loss) < MIN_POINTS:

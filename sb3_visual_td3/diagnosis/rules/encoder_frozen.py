@@ -33,23 +33,20 @@ CURE = Cure(
 
 FROZEN = 1e-6
 """An encoder counts as frozen if its gradient norm is at most this fraction of the gradient norm of the head that
-follows it. The update ratios of the two are compared in the same way. Learning rates within a run differ by far less
-than a factor of a million, so they do not explain such a difference."""
+follows it. The update ratios of the two are compared in the same way."""
 
 A_GRADIENT = 1e-5
-"""An encoder is not judged if the gradient norm of the head behind it is below this value. In a dead policy, for
-example, the saturated tanh passes no gradient to the head and none to the encoder."""
+"""An encoder is not judged if the gradient norm of the head behind it is below this value, as in a dead policy."""
 
 MIN_POINTS = 5
 DORMANT = 0.9
-"""If at least this fraction of the encoder's units are dormant (they have no output), the diagnosis lists the fraction
-as evidence."""
+"""If at least this fraction of the encoder's units have no output, the diagnosis lists the fraction as evidence."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the gradients and optimizer steps of each encoder and of the head that follows it.
 
-    An encoder with a learning rate of 0 or with frozen weights is not judged, because these settings are intended.
+    An encoder with a learning rate of 0 or with frozen weights is not judged.
     """
     found = [d for network in reversed(NETWORKS) if (d := _judge(data, network)) is not None]
     return found[0] if found else None
@@ -92,10 +89,7 @@ def _judge(data: SeriesSet, network: Network) -> RuleResult | None:
 
 
 def _weights_stand_still(data: SeriesSet, cnn: str, mlp: str) -> RuleResult | None:
-    """Look for an encoder whose weights stay the same while the weights of the head after it change.
-
-    This check is used only if the run logged neither gradient norms nor step sizes, which the other checks need.
-    """
+    """Look for an encoder whose weights stay the same while the weights of the head after it change."""
     if any(tag[cnn] in data for tag in (tags.GRADIENT_NORM, tags.UPDATE_RATIO)):
         return None
     encoder, head = data[tags.PARAM_STD[cnn]].finite, data[tags.PARAM_STD[mlp]].finite

@@ -1,8 +1,7 @@
 """A policy stops exploring before it has learned: its entropy, or the spread of its actions, is nearly gone.
 
-A policy that has solved its task also stops exploring. The rule therefore leaves out runs whose return shows learning.
-The entropy of discrete actions is compared with its first value. The entropy of continuous actions can be negative, so
-ratios of it have no meaning; the standard deviation of the actions is compared instead.
+A policy that has solved its task also stops exploring, so the rule leaves out runs whose return shows learning. For
+continuous actions, whose entropy can be negative, the standard deviation of the actions is compared instead.
 
 Source: Mnih et al. 2016, arXiv 1602.01783, section 4, on the entropy bonus against early convergence; Ahmed et al.
 2019, arXiv 1811.11214, on the effects of entropy in policy optimisation.
@@ -41,7 +40,7 @@ MIN_POINTS = own_scale.MIN_POINTS
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the entropy (or the standard deviation of the actions) at the end of the run with its first value.
 
-    The rule judges only on-policy runs. It leaves out runs whose return shows learning.
+    The rule judges only on-policy runs.
     """
     if recognise(data.names()).family is not Family.ON_POLICY:
         return None

@@ -1,12 +1,10 @@
 """SAC gains more from its entropy bonus than from its task, and therefore acts at random.
 
-SAC maximises the reward plus ``ent_coef`` times the entropy of its actions. One additional nat of entropy (a standard
-deviation 2.7 times as large) is worth ``ent_coef``. If ``ent_coef`` is more than the reward of a step, the best policy
-acts at random. There are two usual reasons: a fixed coefficient that was copied from a task with larger rewards, or
-rewards that are a thousand times too small. In the second case an automatic coefficient may still decrease enough.
+SAC maximises the reward plus ``ent_coef`` times the entropy of its actions, so one nat of entropy is worth
+``ent_coef``. If this is more than the reward of a step, the best policy acts at random. The usual reasons are a fixed
+coefficient from another task, or rewards that are far too small.
 
-Source: Haarnoja et al. 2018, arXiv 1801.01290, section 4.1 and figure 3: the scale of the rewards is SAC's temperature,
-and with a small scale the policy stays nearly uniform.
+Source: Haarnoja et al. 2018, arXiv 1801.01290, section 4.1 and figure 3.
 """
 
 from __future__ import annotations
@@ -33,8 +31,7 @@ CURE = Cure(code="Lower ent_coef, or scale the rewards up: settings of SAC and T
 
 OUTWEIGHS = 1.0
 """The entropy bonus outweighs the reward if the entropy coefficient is at least this many times the reward of a step.
-The coefficient is the worth of one nat of entropy (median over the last quarter of the run). The reward of a step is
-the median |return|, divided by the median episode length."""
+The reward of a step is the median |return|, divided by the median episode length."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 

@@ -25,9 +25,8 @@ CURE = Cure(
 )
 
 COLLAPSED = 0.4
-"""Episodes have collapsed if their median length in the last third of the steps is below this fraction of their median
-length in the first third. The criterion episode_length_not_decreasing already fails below 0.5. The rule waits for a
-clearer fall, because the episodes of a healthy policy may become shorter for a while before it learns."""
+"""Episodes have collapsed if their median length in the last third of the steps is below this fraction of that in the
+first third. The criterion episode_length_not_decreasing already fails below 0.5."""
 
 MIN_EPISODES = 10
 EXPLAINED_BY = (

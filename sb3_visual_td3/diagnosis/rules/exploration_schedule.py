@@ -1,9 +1,11 @@
 """Exploration does not fit the run: it ends before anything was learned, never ends, or grows into pure noise.
 
-The rule distinguishes three schedules. The noise (or epsilon) falls almost to 0 in the first tenth of a run: afterwards
-the policy finds nothing new. Epsilon stays large to the end: most actions are still random. The standard deviation of a
-stochastic policy grows to a multiple of its first level: the actions are cut off at the ends of their range and turn
-into noise, usually because an entropy bonus outweighs the reward.
+The rule distinguishes three schedules.
+
+- The noise (or epsilon) falls almost to 0 in the first tenth of the run.
+- Epsilon stays large to the end.
+- The standard deviation of a stochastic policy grows to a multiple of its first level, usually because an entropy bonus
+  outweighs the reward.
 
 Source: Mnih et al. 2015, doi:10.1038/nature14236 (epsilon from 1 to 0.1 over the first million of 50 million frames);
 Yarats et al. 2021, arXiv 2107.09645 (noise from 1 to 0.1 over 100,000 to 2 million frames).
@@ -46,11 +48,10 @@ GONE = 0.05
 """The policy counts as no longer exploring if the noise (or epsilon) is at most this fraction of its first value."""
 
 EARLY = 0.1
-"""Exploration ends too early if it ends within this fraction of the run: the policy had no time to find anything."""
+"""Exploration ends too early if it ends within this fraction of the run."""
 
 STILL_RANDOM = 0.5
-"""Exploration never ends if the median epsilon over the last tenth of the run is at least this value: at least half of
-the actions are then random."""
+"""Exploration never ends if the median epsilon over the last tenth of the run is at least this value."""
 
 MIN_POINTS = 10
 
@@ -58,8 +59,8 @@ MIN_POINTS = 10
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for exploration that turns into pure noise, ends too early or never ends, unless the run clearly learns.
 
-    The rule reads three logged quantities: the standard deviation of the policy's actions (only in on-policy runs), the
-    scale of the action noise, and epsilon.
+    The rule reads the standard deviation of the policy's actions (only in on-policy runs), the scale of the action
+    noise, and epsilon.
     """
     learning = judge_learning(data).answer
     if learning == "yes":

@@ -1,14 +1,11 @@
 """The target networks follow the critics without delay: each critic learns towards its own latest values.
 
-An update moves each target network by the fraction ``tau`` towards its critic. After ``u`` updates, Q is about as large
-as the rewards of ``1 + tau u`` steps, so the first logged Q shows how large ``tau`` is. The rule therefore needs no
-callback of this package. The formula holds while ``tau u`` is small compared with the horizon of the discount. It
-follows from dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0.
+After ``u`` updates, Q is about as large as the rewards of ``1 + tau u`` steps, so the first logged Q shows how large
+``tau`` is. This holds while ``tau u`` is small compared with the horizon of the discount. It follows from dQ_target/du
+= tau (r - (1 - gamma) Q_target), starting from Q_target = 0.
 
 With stock TD3 on Pendulum-v1, after 600 updates, Q was as large as the reward of 2 steps if tau was 0.005, and of 50
 steps if tau was 1.
-
-A large first step of the optimizer or a reward that grows has the same effect, so the diagnosis names these causes too.
 """
 
 from __future__ import annotations
@@ -46,12 +43,11 @@ CURE = Cure(
 )
 
 FAST = 0.03
-"""The targets count as following without delay if the estimated tau is at least this value, six times the usual 0.005.
-The real tau may be larger than the estimate, but not smaller."""
+"""The targets count as following without delay if the estimated tau is at least this value. 0.005 is usual."""
 
 MOST_UPDATES = 2_000.0
-"""A run is not judged if its first Q was logged after more updates than this. After so many updates, Q contains the
-rewards of ten or more steps even with the usual tau. A large Q then does not prove that tau is too large."""
+"""A run is not judged if its first Q was logged after more updates than this, because Q is then large even with the
+usual tau."""
 
 MIN_POINTS = 3
 
@@ -59,12 +55,8 @@ MIN_POINTS = 3
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Estimate tau from the first logged Q, the rewards of the first episodes, and the number of updates by then.
 
-    Only off-policy runs are judged. A run whose return shows learning is left out, and so is a run whose Q values could
-    come from normalised rewards.
-
-    If the number of updates is not known, as in event files of Stable-Baselines3, the rule uses an upper limit. The
-    updates usually begin after the last return that was logged before the first Q. There is usually at most one update
-    per environment step. The limit is therefore the number of environment steps between this return and this Q.
+    Only off-policy runs whose return does not show learning are judged. Without a logged number of updates, the rule
+    uses an upper limit.
     """
     kind = recognise(data.names())
     returns, length_tag = find_returns(data.names()), find_lengths(data.names())

@@ -1,15 +1,12 @@
 """The critic scores the ACTOR's features, so the actor's encoder learns features that the critic overrates.
 
 The loss ``-critic.q1(actor_encoder(s), actor(s))`` reaches the actor's encoder not only through the action, which a
-tanh bounds, but also through the critic's state input, which nothing bounds. The signature: the actor's loss grows far
-beyond any Q on replayed pairs, while the critics stay calm and the gradient of the actor's head is about 0 (its tanh is
-saturated). The encoder's gradient grows with the loss, unless the norms were taken after clipping.
+tanh bounds, but also through the critic's state input, which nothing bounds. The loss then grows far beyond any Q on
+replayed pairs, while the critics stay calm.
 
-The gradients show the leak long before the loss does. Where the loss acts through the action alone, every gradient that
-reaches the encoder has passed through the head, so the two norms have the same order of magnitude. With a correct loss,
-the norm of the head was between 1 and 10 times the norm of the encoder, even in policies that were failing. With the
-leak, it was between 0.02 and 0.1 times the norm of the encoder in the first updates, and fell to 0 within a hundred
-updates.
+The gradients show the leak long before the loss does. With a correct loss, the norm of the actor's head was between 1
+and 10 times the norm of its encoder. With the leak, it was at most 0.1 times that norm at first, and fell to 0 within a
+hundred updates.
 """
 
 from __future__ import annotations
@@ -50,19 +47,17 @@ CURE = Cure(
 MIN_POINTS = 5
 HEAD_BYPASSED = 0.02
 """The actor's loss bypasses the actor's head if the gradient norm of the head is at most this fraction of the gradient
-norm of the actor's encoder (medians of the last points). With a feature leak, the ratio was between
-0.02 and 0.1 at first and then 0. With a correct loss, it was between 1 and 10."""
+norm of the actor's encoder."""
 
 ENCODER_NEGLIGIBLE = 1e-3
 """The gradients are not judged if the gradient norm of the actor's encoder is at most this fraction of the gradient
-norm of the critics' head (medians of the last points). The encoder then hardly learns, and the ratio of two tiny norms
-means nothing."""
+norm of the critics' head."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for an actor's loss far beyond the Q of replayed state-action pairs, or gradients that bypass the action.
 
-    If actor and critic share one encoder, there is no leak, because the actor then reads detached features.
+    A run whose actor and critic share one encoder is not judged.
     """
     if data.flag(tags.ENCODER_IS_SHARED):
         return None

@@ -1,8 +1,7 @@
 """The learning rate is 0, or so small that no weight changes, so the policy does not learn.
 
 Possible causes are a typing error (1e-40), a schedule that reaches 0 early, or a schedule that counts in the wrong
-unit. A logged learning rate shows the problem directly. Without it, the optimizer's steps or the statistics of the
-weights show the problem: gradients arrive, but the weights do not change.
+unit. If the rate was not logged, the rule looks for weights that do not change although gradients arrive.
 """
 
 from __future__ import annotations
@@ -29,28 +28,25 @@ CURE = Cure(
 )
 
 TINY = 1e-9
-"""A learning rate counts as 0 if it is at most this value. A step of Adam is about as large as the learning rate. A
-32-bit weight near 1 cannot change by less than 6e-8, so such a small step does not change it."""
+"""A learning rate counts as 0 if it is at most this value. A step of Adam is about as large as the rate, and a 32-bit
+weight near 1 cannot change by less than 6e-8."""
 
 LOW = 2e-6
-"""A median learning rate below this value is reported if the return shows that nothing was learned. With such a rate,
-12,000 steps of Adam move a weight by about 0.02 at most."""
+"""A median learning rate below this value is reported if the return shows that nothing was learned."""
 
 ZERO_PART = 0.5
 """A learning rate is reported if more than this fraction of its points count as 0 (see ``TINY``). A schedule may end at
-0, but a schedule that is 0 for half of the run is a mistake."""
+0."""
 
 MIN_POINTS = 5
 A_GRADIENT = 1e-6
-"""Weights that do not change are reported only if the gradient norm of the network's head is above this value. Below
-this value, the small gradient explains why the weights do not change."""
+"""Weights that do not change are reported only if the gradient norm of the network's head is above this value."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a learning rate of 0 or nearly 0, and then for weights that do not change although gradients arrive.
 
-    A rate of 0 for one group of a network is not reported if another group of this network has a higher rate. Such a
-    setting is intended.
+    A rate of 0 for one group of a network is not reported if another group of this network has a higher rate.
     """
     return _by_rate(data) or _by_steps(data)
 

@@ -42,16 +42,16 @@ CURE = Cure(
 )
 
 EXPLODED = 50_000.0
-"""A gradient norm has exploded if its median over the last quarter of the run is above this value. The CARLA
-run that started this project used the same limit."""
+"""A gradient norm has exploded if its median over the last quarter of the run is above this value, which the CARLA run
+that started this project used, too."""
 
 GROWN = 100.0
-"""A norm above ``AT_LEAST`` has also exploded if it grows at least by this factor over the run. The same is true if the
-median of the last three points is more than this many times the median of all earlier points. The value is a guess."""
+"""A norm above ``AT_LEAST`` has also exploded if it grows at least by this factor over the run, or if the median of the
+last three points is this many times the median of all earlier points. The value is a guess."""
 
 AT_LEAST = 1_000.0
-"""A norm below this value has not exploded, however much it has grown. All norms grow at the start of training, and the
-norms of healthy critic encoders were 80 to 630."""
+"""A norm below this value has not exploded, however much it has grown. The norms of healthy critic encoders were 80 to
+630."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -93,7 +93,7 @@ def _explodes(norm: Series) -> bool:
 
 
 def _has_shot_up(norm: Series) -> bool:
-    """Return whether the last points are far above the earlier points; a trend over all points shows that too late."""
+    """Return whether the last points are far above the earlier points."""
     late = norm.values[-3:]
     before = norm.values[:-3]
     return before.size >= 3 and float(np.median(late)) > max(AT_LEAST, GROWN * float(np.median(before)))

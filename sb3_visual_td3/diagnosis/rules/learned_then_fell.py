@@ -1,12 +1,10 @@
 """The policy had learned, and then lost a large part of its gain: the last policy is not the best.
 
 The return rose clearly above its start and ended well below its best level, measured against the noise of the curve
-(`diagnosis/return_curve.py`). Many causes have this effect. If another rule finds such a cause, the report lists the
-cause first and this diagnosis below, as a consequence. In every case, an earlier checkpoint is better than the last
-one.
+(`diagnosis/return_curve.py`). In every case, an earlier checkpoint is better than the last one.
 
-Source: Henderson et al. 2018, "Deep Reinforcement Learning that Matters", arXiv 1709.06560, on runs that learn and then
-get worse; Fujimoto et al. 2018, arXiv 1802.09477, on overestimation as a cause.
+Source: Henderson et al. 2018, arXiv 1709.06560, on runs that learn and then get worse; Fujimoto et al. 2018, arXiv
+1802.09477, on overestimation as a cause.
 """
 
 from __future__ import annotations
@@ -56,9 +54,7 @@ MIN_STEPS = 10_000.0
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that collapsed after learning; evaluation curves are checked before training curves.
 
-    The confidence is 0.7 if more than half of the gain is lost beyond the noise of the curve. A single diagnosis blocks
-    a GO if its confidence is at least 0.75. This rule stays below, because a curve shows that the policy fell, but not
-    why.
+    The confidence is at most 0.7, because a curve shows that the policy fell, but not why.
     """
     n_steps = data.n_steps
     if n_steps is None or n_steps < MIN_STEPS:

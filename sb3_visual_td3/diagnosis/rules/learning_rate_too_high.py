@@ -1,12 +1,8 @@
 """Single optimizer steps are as large as the weights, so they overwrite what the network has learned.
 
-The rule divides the norm of a step by the norm of the weights. With Adam, this ratio follows from the learning rate. In
-a new network, its mean over the first 25 updates was 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2,
-0.4 to 0.7 for 0.1, and 3 to 7 for 1.
-
-If the sizes of the optimizer's steps were not logged, the rule looks at the logged learning rate instead. 1e-4 to 1e-3
-is usual for Adam, and few networks learn anything at 0.05 or more. A run whose return shows learning is not reported
-for its rate.
+The rule divides the norm of a step by the norm of the weights. In a new network with Adam, the mean of this ratio over
+the first 25 updates was 0.01 to 0.02 for a learning rate of 1e-3, 0.05 to 0.1 for 1e-2, 0.4 to 0.7 for 0.1, and 3 to 7
+for 1.
 
 Source: Karpathy 2015, CS231n notes, "Ratio of weights:updates": about 1e-3 is usual.
 """
@@ -46,31 +42,29 @@ CURE = Cure(
 
 SINGLE_STEP = 0.5
 """The learning rate is too high if the norm of any step is at least this fraction of the norm of the weights. The
-largest step counts, not the last: a large step makes the weights large, so later steps are small compared with them."""
+largest step counts, because it makes the weights large and later ratios small."""
 
 REPEATED_STEP = 0.1
 """The learning rate is also too high if the last optimizer steps are at least this large, relative to the weights
-(median of the logged ratios of step norm to weight norm). Ten such steps change the weights completely."""
+(median of the logged ratios)."""
 
 SUDDEN = 30.0
 """A single optimizer step of at least ``REPEATED_STEP`` is reported if it is at least this many times the median step.
-Such a jump shows that the network had already settled. In a new network, by contrast, the first steps are at most ten
-times as large as later steps."""
+In a new network, the first steps are at most ten times as large as later steps."""
 
 HIGH_RATE = 0.05
-"""A median learning rate of at least this value is reported, unless the return shows learning. The rate is judged only
-if the sizes of the optimizer's steps were not logged. The value is fifty times the largest usual rate."""
+"""A median learning rate of at least this value is reported, unless the return shows learning. The value is fifty times
+the largest usual rate."""
 
 DOUBTFUL_RATE = 0.01
 """A median learning rate from this value up to ``HIGH_RATE`` is reported only if the return shows that nothing was
-learned. The rate is judged only if the sizes of the optimizer's steps were not logged."""
+learned."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the norms of optimizer steps and weights, and report the group with the strongest evidence.
 
-    The strongest evidence gives the highest confidence. If no ratio of these norms was logged, check the logged
-    learning rates of each network instead.
+    If no ratio of these norms was logged, check the logged learning rates instead.
     """
     ratios = [series for tag in tags.UPDATE_RATIO.values() if len(series := data[tag].finite)]
     found = [d for series in ratios if (d := _judge(data, series)) is not None]

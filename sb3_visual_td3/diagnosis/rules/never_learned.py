@@ -1,8 +1,7 @@
 """The return never rises above its own noise, although the run was long enough.
 
-A flat return shows that something is wrong, but not the cause. The rule therefore names the causes with which the run
-is consistent, the likeliest first, and the tags to log in order to tell them apart. The logged tags rule some causes
-out: if the weights change, for example, no network is frozen.
+A flat return shows that something is wrong, but not the cause. The rule therefore names the causes that the logged tags
+do not rule out, the likeliest first, and the tags to log in order to tell them apart.
 
 Source: the shape of the curve, see `diagnosis/return_curve.py`; Henderson et al. 2018, arXiv 1709.06560, on the
 influence of reward scale and learning rates.
@@ -58,7 +57,7 @@ CURE = Cure(
 )
 
 FEWEST_STEPS = 10_000.0
-"""A run that is known to have fewer environment steps is not reported: it has not had enough time to learn."""
+"""A run that is known to have fewer environment steps is not reported."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -95,8 +94,7 @@ def candidates(data: SeriesSet) -> str:
     """Name the causes that fit a flat return and that the logged tags do not rule out.
 
     :param data: the series of a run
-    :return: one or two sentences with up to three causes, the likeliest first, and the tags that would show each of
-        them
+    :return: up to three causes, the likeliest first, and the tags that would show each of them
     """
     family = recognise(data.names()).family
     possible: list[tuple[str, str]] = []
@@ -140,8 +138,5 @@ def _unseen_on_policy(data: SeriesSet) -> list[tuple[str, str]]:
 
 
 def _counts_otherwise(data: SeriesSet) -> bool:
-    """Return whether the steps of the run may count episodes or updates instead of environment steps.
-
-    The unit of the steps is known only if the run logged one of the names in ``common/tags.py``.
-    """
+    """Return whether the steps of the run may count episodes or updates instead of environment steps."""
     return not any(name in tags.TAGS for name in data.names())

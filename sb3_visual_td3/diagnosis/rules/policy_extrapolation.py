@@ -1,10 +1,10 @@
 """The critic values the policy's own actions far above the actions in the replay buffer.
 
 The actor moves towards actions that the critic overrates, and no transition in the buffer corrects the critic there. A
-small positive gap is healthy, because the policy is better than the mixture of older policies in the buffer.
+small positive gap is healthy.
 
-Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error. The largest Q value that
-the rewards allow is computed as for critic_overestimation.
+Source: Fujimoto et al. 2019, arXiv 1812.02900, on extrapolation error. The largest Q value that the rewards allow is
+computed as for critic_overestimation.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ CURE = Cure(
 
 MIN_POINTS = 5
 GAP = 0.5
-"""The critic overrates the policy's actions if the gap is above this fraction of the largest |Q| of replayed actions.
-The gap is Q of the policy's actions minus Q of replayed actions (median of the last points). In healthy runs, the
-fraction was 0.05. The criterion q_gap_small uses the same value."""
+"""The critic overrates the policy's actions if their Q minus the Q of replayed actions (median of the last points) is
+above this fraction of the largest |Q| of replayed actions. In healthy runs, it was 0.05. The criterion q_gap_small uses
+the same value."""
 
 EXPLAINED_BY = (
     "feature_leak",
@@ -57,8 +57,7 @@ EXPLAINED_BY = (
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the Q of the policy's own actions with the limit that the rewards set, or with the Q of replayed actions.
 
-    If the Q of the policy's actions is not logged, the negated actor loss is used instead. The loss of SAC is not used,
-    because it also contains the entropy.
+    If the Q of the policy's actions is not logged, the negated actor loss is used instead, except for SAC.
     """
     return _beyond_bound(data) or _wide_gap(data, data[tags.Q_GAP].finite) or _gap_of_loss(data)
 

@@ -1,9 +1,7 @@
 """The updates of an on-policy algorithm no longer change the policy: the KL between old and new is about 0.
 
 PPO aims at an approximate KL of 0.01 to 0.05 per update. A2C logs no KL, but the standard deviation of its actions is a
-weight and changes with every update. If the KL is 0 to seven digits or the deviation does not change, no update reaches
-the policy. Possible causes are a learning rate of 0, a ``target_kl`` that ends every update at its first batch,
-advantages that are all equal, or parameters that the optimizer does not hold.
+weight and changes with every update.
 
 Source: Schulman et al. 2017, arXiv 1707.06347; the estimator of the KL: http://joschu.net/blog/kl-approx.html.
 """
@@ -31,8 +29,7 @@ EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "entropy_collapse")
 CURE = Cure(code="No single hyperparameter cures it: check the learning rate's schedule, target_kl and the reward.")
 
 STOPPED = own_scale.KL_STOPPED
-"""The updates no longer change the policy if the median |KL| of the last points is below this value. PPO aims at 0.01
-to 0.05."""
+"""The updates no longer change the policy if the median |KL| of the last points is below this value."""
 
 MIN_POINTS = own_scale.MIN_POINTS
 

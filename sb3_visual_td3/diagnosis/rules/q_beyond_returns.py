@@ -1,13 +1,10 @@
 """The critic's values are larger than the returns that the same run logged.
 
-Q is a discounted part of an episode's return, so the two have the same scale. A mean |Q| of several times the largest
-|return| is therefore wrong. This rule needs only the tags that Stable-Baselines3 logs, because the negated actor loss
-serves as Q. For SAC, Q may be larger by the value of the entropy bonus. If GradientNormCallback logged the bound on Q,
-the rule critic_overestimation is more exact.
+Q is a discounted part of an episode's return, so a mean |Q| of several times the largest |return| is wrong. If
+GradientNormCallback logged the bound on Q, the rule critic_overestimation is more exact.
 
-Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The thresholds come from
-`diagnosis/own_scale.py`: the ratio of |Q| to the largest |Q| that the returns allow was 0.35 at most in public runs
-that learned, and 2.4 or more in diverged runs.
+Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. In public runs, the ratio of |Q|
+to the largest |Q| that the returns allow was at most 0.35 if they learned, and at least 2.4 if they diverged.
 """
 
 from __future__ import annotations
@@ -58,14 +55,13 @@ CURE = Cure(
 
 WEAK = own_scale.Q_NOTED
 """The rule reports a |Q| of at least this many times the largest value that the returns allow. The margin is needed
-because the log does not contain the discount; the rule assumes 0.99."""
+because the rule assumes a discount of 0.99."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare Q with the largest returns; if Q is not logged, the negated actor loss is used instead.
 
-    Single outliers do not count: the rule uses the largest moving median of |Q|, and each median is over a twentieth of
-    the points. A run whose return shows learning is not reported, unless the ratio is extreme.
+    Single outliers do not count. A run whose return shows learning is not reported, unless the ratio is extreme.
     """
     kind = recognise(data.names())
     if kind.family not in (Family.OFF_POLICY, Family.VALUE_BASED):

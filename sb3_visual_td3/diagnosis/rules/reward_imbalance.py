@@ -1,13 +1,7 @@
 """One term makes up nearly all of the reward: the other terms hardly influence what the policy learns.
 
-The share of a term is its mean magnitude per step, divided by the sum of these means over all terms. Only the later
-half of the run is used.
-
-The rule reports a largest share above ``DOMINATES``. For comparison:
-
-- Healthy runs on LiteDriving-v0 had a largest share of 0.4 to 0.7.
-- A run on LiteDriving-v0 with one weight of the reward raised from 0.6 to 20 had 0.95.
-- The CARLA run that started this project had 0.95, according to its author.
+The share of a term is its mean magnitude per step, divided by the sum of these means over all terms. In healthy runs on
+LiteDriving-v0, the largest share was 0.4 to 0.7. In a run with one weight raised from 0.6 to 20, it was 0.95.
 """
 
 from __future__ import annotations
@@ -43,11 +37,11 @@ CURE = Cure(
 )
 
 DOMINATES = 0.9
-"""A term dominates the reward if its share is above this value. The largest share was 0.4 to 0.7 in healthy runs, and
-0.95 in two imbalanced runs."""
+"""A term dominates the reward if its share is above this value."""
 
 MIN_POINTS = 5
 MIN_TERMS = 2
+"""The rule needs the means of at least this many reward terms."""
 PREFIX = "reward/"
 
 _OF_ANY_TERM = (
@@ -61,12 +55,12 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""A penalty that dominates may also follow from episode_collapse: in very short episodes, the penalty for an accident
-is nearly the whole reward, whatever the weights are."""
+"""Only a dominating penalty may follow from episode_collapse: in very short episodes, the penalty for an accident is
+nearly the whole reward."""
 
 UNSURE = 0.45
-"""The confidence if the dominating term is a penalty. Such a penalty is more likely a consequence than a cause. The
-value is below 0.5, so that the report never calls it the cause of another diagnosis."""
+"""The confidence if the dominating term is a penalty. The value is below 0.5, so that the report never calls it the
+cause of another diagnosis."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -105,10 +99,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _since(largest: Series, terms: list[Series]) -> int | None:
-    """Return the step from which the largest term outweighs the other reward terms; None if it never does.
-
-    The term outweighs the others where it makes up more than the fraction ``DOMINATES`` of the sum of all magnitudes.
-    """
+    """Return the step from which the largest term outweighs the other reward terms; None if it never does."""
     # Only terms that were logged at the same steps as the largest term can be added to it. Terms that the same callback
     # logs share their steps.
     together = [term for term in terms if np.array_equal(term.steps, largest.steps)]

@@ -2,10 +2,6 @@
 
 With Adam, a network approaches a target of 1,000 no faster than a target of 1. But the squared error is a million times
 larger, and the critics' gradients are a thousand times larger.
-
-If the rewards themselves are not logged, two other numbers show their size: the return of an episode divided by its
-length, and the critic's first losses. As long as Q is still near 0, the critic's error is the reward of one or a few
-steps.
 """
 
 from __future__ import annotations
@@ -47,37 +43,31 @@ CURE = Cure(
 )
 
 LARGE = 1_000.0
-"""The rewards are too large if the largest |reward| of the last points is at least this value. The value is a guess.
-For comparison, the largest |reward| was 20 to 130 in the CARLA run that started this project, and is 10 in the driving
-environments of this package."""
+"""The rewards are too large if the largest |reward| of the last points is at least this value. The value is a guess."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""After a jump of the rewards (see ``JUMPED``), they are too large if the largest |reward| of the last points is at
-least this value. The limit ``LARGE`` then does not matter. The value is a guess."""
+"""This limit replaces ``LARGE`` after a jump of the rewards (see ``JUMPED``). The value is a guess."""
 
 JUMPED = 100.0
-"""The rewards have jumped if the largest |reward| is at least this many times as large as before. The rule takes the
-median of the largest |reward| over the last points, and divides it by the median over the earlier half of the run. A
-factor of ten is normal: for example, usual rewards are 1, and the first accident gives -10."""
+"""The rewards have jumped if the largest |reward| (median of the last points) is at least this many times its median
+over the earlier half of the run. A factor of ten is normal."""
 
 LARGE_GRADIENT = 10_000.0
-"""The confidence is higher if the gradient norm of a critic is also above this value (median of the last points). The
-CARLA run that started this project used this limit for its warnings."""
+"""The confidence is higher if the gradient norm of a critic is also above this value (median of the last points)."""
 
 NEAR_ZERO = 0.1
-"""The critic's first error shows the size of the rewards only while Q is still near 0. Q counts as near 0 if the first
-|Q| is at most this fraction of the error. The rule needs this test only if no rewards were logged."""
+"""The critic's first error shows the size of the rewards only if the first |Q| is at most this fraction of the
+error."""
 
 MIN_POINTS = 3
-"""The rule compares medians of this many points, because a single reward of 1,000 on arrival does not show the scale of
-the rewards."""
+"""The rule compares medians of this many points, because a single reward of 1,000 does not show the scale of the
+rewards."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the largest rewards at the end of the run with a limit and with earlier rewards, and check the gradients.
 
-    Large gradients of the critics raise the confidence. If no rewards were logged, their size is estimated from the
-    critic's first losses, or from returns and lengths. A run whose return shows learning is then not reported.
+    If no rewards were logged, their size is estimated from the critic's first losses, or from returns and lengths.
     """
     if tags.REWARD_MIN not in data and tags.REWARD_MAX not in data:
         return _estimated(data)

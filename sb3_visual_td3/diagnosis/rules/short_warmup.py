@@ -1,10 +1,6 @@
 """Updates began when the replay buffer was nearly empty: the networks overfit to the first few transitions.
 
-The step of the first update follows from the number of updates that was logged. For example, if a run makes one update
-per step and has made 98 updates at step 100, its updates began after step 2.
-
-How many transitions are enough is a guess. The defaults are 100 in Stable-Baselines3, 1,000 in Spinning Up, 4,000
-frames in DrQ-v2, and 25,000 in the code of the TD3 authors.
+How many transitions are enough is a guess.
 
 Source: Nikishin et al. 2022, "The Primacy Bias in Deep Reinforcement Learning", arXiv 2205.07802: agents that overfit
 to their first transitions do not recover later.
@@ -40,17 +36,17 @@ CURE = Cure(
 
 SHORT = 90.0
 """The warm-up is too short if the first update comes at most this many environment steps after the start.
-Stable-Baselines3's default of 100 must not count as too short, and the estimate can be a few steps too low."""
+Stable-Baselines3's default of 100 must not count as too short."""
 
 A_BATCH = 32.0
-"""The confidence is higher if the first update comes at most this many environment steps after the start. The buffer
-then holds less than a usual batch, so the same transitions are sampled again and again."""
+"""The confidence is higher if the first update comes at most this many environment steps after the start, so that the
+buffer holds less than a usual batch."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for updates that began at most ``SHORT`` steps after the start of the run.
 
-    The step of the first update is not logged. It is estimated from the first two points of the number of updates.
+    The step of the first update is estimated from the first two points of the number of updates.
     """
     updates = data[tags.TOTAL_ITERATIONS].finite
     begun = _first_update(updates)

@@ -1,14 +1,11 @@
 """The critics learn towards target networks that never change.
 
-The rule reads ``agent/critic_target_moved``, which shows directly whether the targets move. The distance of a target
-from its critic would not show it: in the first hundreds of updates, the distance grows in a healthy run almost as fast
-as with a target that never moves.
+The rule reads ``agent/critic_target_moved``, which shows directly whether the targets move. If this tag was not logged,
+the rule looks at the Q values. A critic whose targets never move predicts only the next reward, so Q is about as large
+as the reward of a step.
 
-If this tag was not logged, the rule recognises a target that never moves by the Q values. A critic whose targets never
-move learns the reward of one step plus the value that an untrained network gives, about 0. It predicts only the next
-reward. The ratio of Q to the reward of a step is then about 1, and the critic's error is so small that nothing will
-change any more. With stock TD3 on Pendulum-v1 and 12,000 updates, this ratio was 1.03 with tau = 0, and 11 to 15 in
-healthy runs. A discount near 0 has the same effect (a ratio of 1.01), so the diagnosis names both causes.
+With stock TD3 on Pendulum-v1 and 12,000 updates, Q was 1.03 times that reward with tau = 0, and 11 to 15 times in
+healthy runs. A discount near 0 has the same effect.
 """
 
 from __future__ import annotations
@@ -44,25 +41,24 @@ CURE = Cure(
 
 MIN_POINTS = 5
 MIN_Q_PER_REWARD = 0.7
-"""A critic is not judged if its |Q| is below this fraction of the average reward of a step. Such a critic has not even
-learned the reward, for example because its learning rate is too low."""
+"""A critic is not judged if its |Q| is below this fraction of the average reward of a step, because it has not even
+learned the reward."""
 
 MAX_Q_PER_REWARD = 2.0
 """The critic predicts hardly more than the next reward if its |Q| is at most this many times the average reward of a
-step. In a healthy run, Q contains the rewards of many steps."""
+step."""
 
 SETTLED = 0.3
-"""The critic's values have settled if its error is at most this fraction of the average reward of a step. In a run
-with tau = 0, whose targets never moved, the fraction was 0.003."""
+"""The critic's values have settled if its error is at most this fraction of the average reward of a step. The fraction
+was 0.003 in a run with tau = 0."""
 
 FEWEST_STEPS = 10_000.0
 """A run with fewer environment steps is not judged, because its critic may still learn to predict more than the next
 reward."""
 
 SHORTEST_EPISODE = 20.0
-"""A run is not judged if its median episode has fewer steps than this. The rule looks for a |Q| of at most
-``MAX_Q_PER_REWARD`` average rewards. In short episodes, such a small |Q| may be correct, because only a few rewards
-follow a step."""
+"""A run is not judged if its median episode has fewer steps than this, because in short episodes a small |Q| may be
+correct."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -1,13 +1,11 @@
 """The networks are hardly ever trained: the updates begin late in the run, or are rare.
 
-Off-policy algorithms make about one update per environment step. A warm-up that takes most of the run, or a
-``train_freq`` in the hundreds with one gradient step, leaves the policy as it was initialised. Losses and Q values then
-hardly change, so they look calm.
+A warm-up that takes most of the run, or a ``train_freq`` in the hundreds with one gradient step, leaves the policy as
+it was initialised.
 
-A late first loss shows that the updates began late. The rate of updates is known only if their number is logged:
-Stable-Baselines3 writes it to progress.csv, not to event files. Without this number, rare updates are a likely cause if
-the critic has not even learned the reward of a single step by the end of the run. For stock TD3 on Pendulum-v1 with an
-update every 500 steps, Q was 0.4 times the reward of a step; in healthy runs it was 11 to 15 times that reward.
+Stable-Baselines3 writes the number of updates to progress.csv, not to event files. Without this number, rare updates
+are a likely cause if the critic has not even learned the reward of a single step. With stock TD3 on Pendulum-v1 and an
+update every 500 steps, Q was 0.4 times that reward; in healthy runs it was 11 to 15 times.
 """
 
 from __future__ import annotations
@@ -43,12 +41,10 @@ UPDATES = "train/n_updates"
 """The tag in which Stable-Baselines3 logs the number of updates."""
 
 LATE = 0.5
-"""The updates begin late if at least this fraction of the run lies before the first one. A warm-up of up to a tenth of
-the run is usual."""
+"""The updates begin late if at least this fraction of the run lies before the first one. Up to a tenth is usual."""
 
 RARE = 0.01
-"""Updates are rare if there are fewer than this many per environment step. One update per step is usual. With 64
-environments and a single gradient step, the number is 0.016."""
+"""Updates are rare if there are fewer than this many per environment step. One per step is usual."""
 
 FEWEST_STEPS = 2_000
 """A run with fewer environment steps is not judged, because it may still be in its warm-up."""
@@ -63,14 +59,14 @@ LAST_TENTH = 0.1
 """The medians of Q and of the critic's error are taken over this last fraction of the run."""
 
 SHORTEST_EPISODE = 20.0
-"""Q is not judged if the median episode has fewer steps than this. Most states are then so close to the end of the
-episode that a small Q may be correct."""
+"""Q is not judged if the median episode has fewer steps than this, because in short episodes a small Q may be
+correct."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the step of the first loss with the length of the run, and the number of updates with the steps.
 
-    The rule judges only off-policy runs for which the answer to "is it learning?" is "no".
+    The rule judges only off-policy runs that do not learn.
     """
     n_steps = environment_steps(data)
     if recognise(data.names()).family is not Family.OFF_POLICY or n_steps is None or n_steps < FEWEST_STEPS:

@@ -1,7 +1,6 @@
 """The two critics no longer agree on the same pairs of observation and action.
 
-The two critics learn towards the same target, so their values should stay close. But critics that agree may still
-overestimate.
+The two critics learn towards the same target, so their values should stay close.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ CURE = Cure(
 
 DISAGREES = 0.3
 """The critics disagree if the mean |Q1 - Q2| over the last quarter of the run is above this fraction of the scale of Q.
-The value is a guess. For comparison, the fraction was 0.001 in two recorded CARLA runs, in which the critics agreed."""
+The value is a guess."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

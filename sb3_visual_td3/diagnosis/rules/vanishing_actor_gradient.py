@@ -39,9 +39,8 @@ CURE = Cure(
 )
 
 VANISHED = 1e-3
-"""The gradient of the actor's head has vanished if its median norm over the last quarter is small compared with two
-other norms: its own largest norm in the run, and the median norm of the critics' head. It must be at most this fraction
-of each. In healthy runs, the gradient norm of the actor's head was 0.07 to 1.1."""
+"""The gradient of the actor's head has vanished if its median norm over the last quarter is at most this fraction of
+its own largest norm, and of the median norm of the critics' head. In healthy runs, the norm was 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
 """A gradient norm of at most this value counts as 0."""
@@ -50,11 +49,7 @@ MIN_POINTS = 5
 
 
 def head_has_vanished(data: SeriesSet) -> bool | None:
-    """Return whether the actor's head no longer receives a gradient; None with too few points.
-
-    The head's gradient norm must be negligible compared with its own earlier norm, and with the norm of the critics'
-    head.
-    """
+    """Return whether the actor's head no longer receives a gradient; None with too few points."""
     actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     if len(actor) < MIN_POINTS or len(critic) < MIN_POINTS:

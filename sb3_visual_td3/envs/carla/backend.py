@@ -1,7 +1,7 @@
-"""Implement the driving task's backend in CARLA: episodes, ticks and weather through the official client.
+"""Implement the driving task's backend in CARLA, through the official client.
 
-The backend never repairs a failure itself. It raises ``SimulatorLostError``, and the environment calls ``lose()`` and
-``reset()``, which builds everything again.
+The backend never repairs a failure itself: it raises ``SimulatorLostError``, and the environment calls ``lose()`` and
+``reset()``.
 """
 
 from __future__ import annotations
@@ -60,12 +60,11 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 
 
 def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> str:
-    """Return the name of a weather, or raise an error if there is no such weather.
+    """Return the name of a weather.
 
-    :param weather: the user's value: a name of LiteDriving-v0's weathers, ``"random"``, or one of CARLA's presets.
-    :param presets: names of the presets of CARLA's client. None if the client is not imported yet: every name with a
-        capital first letter is then accepted.
-    :raises ValueError: if there is no such weather.
+    :param weather: the user's value
+    :param presets: names of the presets of CARLA's client; None accepts every name with a capital first letter
+    :raises ValueError: if there is no such weather
     """
     if isinstance(weather, str):
         is_preset = weather[:1].isupper() if presets is None else weather in presets
@@ -79,10 +78,10 @@ def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> st
 
 
 def weather_of_scene(weather: str, scene_seed: int) -> str:
-    """Return the weather of one episode, which is chosen at random if the environment's weather is ``"random"``.
+    """Return the weather of one episode.
 
-    :param weather: the environment's weather; ``"random"`` chooses clear, rain or night.
-    :param scene_seed: seed of the choice.
+    :param weather: the environment's weather; ``"random"`` chooses clear, rain or night
+    :param scene_seed: seed of the choice
     """
     if weather != "random":
         return weather
@@ -119,13 +118,13 @@ _LIGHTS_AHEAD_M = 60.0
 class CarlaBackend:
     """Implement ``envs.backend.Backend`` on a CARLA server. It connects at the first reset.
 
-    :param server: address of the simulator, or the command that starts it.
-    :param tick_s: length of a tick in seconds.
-    :param vehicle: the vehicle's blueprint and role.
-    :param mount: position and image format of the policy's camera.
-    :param scenery: weather, other cars, starting places, traffic lights and pedestrians.
-    :param maps: the names of all maps that episodes may use.
-    :param routes: the routes to drive; the closed route by default.
+    :param server: address of the simulator, or command that starts it
+    :param tick_s: length of a tick in seconds
+    :param vehicle: the vehicle's blueprint and role
+    :param mount: mount of the policy's camera
+    :param scenery: settings of the scene
+    :param maps: all maps that episodes may use
+    :param routes: the routes to drive; the closed route by default
     """
 
     map_file_suffix = None
@@ -185,9 +184,9 @@ class CarlaBackend:
     def reset(self, start: Start) -> VehicleState:
         """Start an episode; if necessary, first connect, load the map and spawn the actors.
 
-        :param start: place and conditions of the episode's start.
-        :raises SimulatorLostError: if the simulator fails; call :meth:`lose` and try again.
-        :raises SimulatorUnusableError: if the simulator cannot be used as requested.
+        :param start: place and conditions of the start
+        :raises SimulatorLostError: if the simulator fails; call :meth:`lose` and try again
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested
         """
         if self._settings.restart_every and self._n_episodes >= self._settings.restart_every:
             self.lose(restart=True)
@@ -230,9 +229,9 @@ class CarlaBackend:
     def step(self, control: Control, n_ticks: int) -> VehicleState:
         """Apply a control for some ticks, or until the vehicle hits something.
 
-        :param control: steering, throttle and brake.
-        :param n_ticks: number of ticks.
-        :raises SimulatorLostError: if the simulator fails.
+        :param control: steering, throttle and brake
+        :param n_ticks: number of ticks
+        :raises SimulatorLostError: if the simulator fails
         """
         connection, ego = self._connected()
         ego.control(control)  # once: CARLA repeats a control until the next one
@@ -259,14 +258,14 @@ class CarlaBackend:
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return an image of the scene for human viewers, from a second camera.
 
-        The first call creates this camera. If the first call comes in the middle of an episode, the camera has no image
-        until the next step, and the call returns the image of the policy's camera.
+        The first call creates this camera. A first call in the middle of an episode returns the image of the policy's
+        camera.
 
-        :param height: height of the picture in pixels.
-        :param width: width of the picture in pixels.
-        :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above the vehicle.
-        :return: ``(height, width, 3) uint8``, RGB, a new array.
-        :raises SimulatorLostError: if the simulator fails.
+        :param height: height in pixels
+        :param width: width in pixels
+        :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above
+        :return: ``(height, width, 3) uint8``, RGB, a new array
+        :raises SimulatorLostError: if the simulator fails
         """
         if self._picture_view is None and self._ego is not None:
             self._picture_view = view
@@ -285,16 +284,15 @@ class CarlaBackend:
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return points of the lane's centre ahead of the vehicle.
 
-        :param ahead_m: distances along the lane.
-        :return: x and y of each point.
+        :param ahead_m: distances along the lane
+        :return: x and y of each point
         """
         return self._track.waypoints_from(self._lane, ahead_m)
 
     def lose(self, *, restart: bool) -> None:
         """Drop the connection to a simulator that failed or is to be restarted; never raises.
 
-        :param restart: whether to end the simulator if this backend started it. The next reset then starts a new
-            simulator.
+        :param restart: whether to end the simulator if this backend started it
         """
         if self._ego is not None:
             self._ego.abandon()
@@ -314,7 +312,7 @@ class CarlaBackend:
     def share(self, address: Address) -> None:
         """Use the server of another environment. The two environments take turns.
 
-        :param address: the server's address.
+        :param address: the server's address
         """
         if self.server.address != address:
             self.close()
@@ -323,7 +321,7 @@ class CarlaBackend:
     def close(self) -> None:
         """Disconnect from the server, and end the simulator if this backend started it.
 
-        The actors of this backend are removed, and the server's settings are restored. A second call does nothing.
+        It also removes the actors of this backend and restores the server's settings.
         """
         connection, ego = self._connection, self._ego
         self._ego = self._connection = None
@@ -400,11 +398,7 @@ class CarlaBackend:
         return places_on(graph, self._spawn_points) if self._scenery.spawn == "points" else None
 
     def _start_index(self, position: float) -> int:
-        """Return the index of the track's point at which the episode starts.
-
-        :param position: number in [0, 1) that selects one of the track's points, or one of the permitted spawn points:
-            0 selects the first, 0.5 the one in the middle.
-        """
+        """Return the index of the track's point at which the episode starts, for a position in [0, 1)."""
         if self._starts is None:
             return int(position * len(self._track.points_m)) % len(self._track.points_m)
         return self._starts[int(position * len(self._starts)) % len(self._starts)]
@@ -450,11 +444,7 @@ class CarlaBackend:
         return self._street.is_closed(segment)
 
     def _follow(self, reading: Reading, dt_s: float) -> None:
-        """Update the position, the collisions and the red lights of the vehicle after some ticks.
-
-        :param reading: the vehicle's motion and images after the ticks.
-        :param dt_s: total duration of the ticks in seconds.
-        """
+        """Update the position, the collisions and the red lights of the vehicle after some ticks."""
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)
         if self._street.is_on:

@@ -39,80 +39,68 @@ _TIMEOUT_TEXT = "time-out"
 class CarlaDrivingEnv(DrivingEnv):
     """Drive in CARLA, with the observations, actions and rewards of ``LiteDriving-v0``; see ``DrivingEnv``.
 
-    Nothing is connected or started before the first ``reset()``. The simulator runs in synchronous mode while the
-    environment is open, and only the environment ticks it.
+    Nothing is connected or started before the first ``reset()``. Only the environment ticks the simulator, in
+    synchronous mode.
 
-    The simulator may fail during a step: it hangs, dies or sends no image, or another client ticks it. Such a step
-    returns the last observation with reward 0, ``truncated=True`` and ``info["invalid_transition"]=True``. VisualTD3
-    does not store such a step; for other algorithms, use ``sb3_visual_td3.buffers.valid_transitions``. The next
-    ``reset()`` reconnects, restarts the simulator if there is a ``command``, and builds the world again. ``reset()``
-    tries this for up to ``patience_s`` seconds.
+    If the simulator fails, the step returns the last observation with reward 0, ``truncated=True`` and
+    ``info["invalid_transition"]=True``. VisualTD3 does not store such a step; for other algorithms, use
+    ``sb3_visual_td3.buffers.valid_transitions``. The next ``reset()`` reconnects or restarts the simulator.
 
-    :param host: name or address of the machine that runs CARLA.
-    :param port: the port of a running server, or a list of ports. From a list, each environment takes a port that no
-        other environment uses.
-    :param command: the command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``. ``{port}`` in
-        the command stands for the port. If the command has no ``{port}``, ``-carla-rpc-port=PORT`` is appended. Each
-        environment starts its own simulator, on the first free port from ``port`` on. ``None`` connects to a running
-        server.
-    :param town: the map, such as ``"Town01"``; ``None`` for the map that the server has loaded.
-    :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps. Each episode
-        takes one of them at random.
-    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (one of these three for each episode), or one of
-        CARLA's presets, such as ``"WetCloudySunset"``.
-    :param route: as in ``LiteDriving-v0``: ``"loop"``, ``"random"``, ``"file"`` or a list of ``(start, goal)``.
-        A place is ``(x, y)`` or ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
-    :param route_file: an XML file of routes in the format of CARLA's leaderboard, for ``route="file"``.
-    :param route_length_m: least and greatest length of a random route, in metres.
-    :param route_turns: least and greatest number of turns to the left or right of a random route.
-    :param n_cars: number of other cars, 0 to 20. On the closed route they drive in both directions. On routes to a goal
-        they drive on the whole map and choose their way at junctions; a short map has fewer cars. This package drives
-        the cars, not CARLA's Traffic Manager.
-    :param traffic_lights: True if the task includes the traffic lights of the server's map: running a red light costs
-        reward, and waiting at a red light is not idling. The simulator shows its lights in either case. Only colour
-        frames (``grayscale=False``) show which lamp is on.
-    :param n_walkers: number of pedestrians who cross the route, 0 to 50. They are CARLA's walkers, and cross at the
-        same places and by the same rules as in ``LiteDriving-v0``.
-    :param spawn: starting places of the episodes. On the closed route: ``"route"`` anywhere on the route, ``"points"``
-        at the map's spawn points on the route, or the index of one of these spawn points. With ``route="random"``:
-        ``"route"`` for a start and a goal anywhere on the map, ``"points"`` for two of the map's spawn points.
-    :param blueprint: the vehicle's blueprint.
-    :param role_name: the vehicle's role. When it connects, the environment removes all actors of this role.
-    :param frame_stack: number of camera frames in an observation, 1 to 16.
-    :param frame_skip: ticks of the simulator per step, 1 to 100.
-    :param dt_s: length of a tick, 0.001 to 0.1 s. CARLA's physics becomes inaccurate with longer ticks.
+    :param host: machine that runs CARLA
+    :param port: port of a running server, or a list of ports, of which each environment takes its own
+    :param command: command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``; ``None`` connects
+        to a running server. ``{port}`` in it stands for the port; without it ``-carla-rpc-port=PORT`` is appended. Each
+        environment starts its own simulator, on the first free port from ``port`` on.
+    :param town: map, such as ``"Town01"``; ``None`` for the map that the server has loaded
+    :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or maps of which each episode takes
+        one at random
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (one of these for each episode), or one of
+        CARLA's presets
+    :param route: ``"loop"``, ``"random"``, ``"file"`` or a list of ``(start, goal)``. A place is ``(x, y)`` or
+        ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
+    :param route_file: XML file of routes in the format of CARLA's leaderboard, for ``route="file"``
+    :param route_length_m: least and greatest length of a random route, in metres
+    :param route_turns: least and greatest number of turns of a random route
+    :param n_cars: number of other cars, 0 to 20; a short map has fewer. This package drives the cars, not CARLA's
+        Traffic Manager.
+    :param traffic_lights: whether running a red light costs reward, and waiting at one is not idling; only colour
+        frames show which lamp is on
+    :param n_walkers: number of pedestrians who cross the route, 0 to 50
+    :param spawn: starting places: ``"route"`` for any place on the route, ``"points"`` for the map's spawn points, or
+        the index of a spawn point on the closed route. With ``route="random"`` it also applies to the goals.
+    :param blueprint: the vehicle's blueprint
+    :param role_name: the vehicle's role; the environment removes all other actors of this role
+    :param frame_stack: number of camera frames in an observation, 1 to 16
+    :param frame_skip: ticks of the simulator per step, 1 to 100
+    :param dt_s: length of a tick, 0.001 to 0.1 s
     :param observation: ``"camera"``, ``"camera+state"``; on routes to a goal also ``"camera+command"`` and
-        ``"camera+state+command"``.
-    :param image_size: height and width of a frame as the policy sees it, 32 to 512.
-    :param grayscale: whether frames are grey; ``False`` gives RGB, with ``3 * frame_stack`` channels.
-    :param camera_width: width of the image that the simulator renders; ``None`` for ``image_size``. Larger images are
-        scaled down.
-    :param camera_height: height of the image that the simulator renders; ``None`` for ``image_size``.
-    :param camera_fov_deg: horizontal field of view in degrees.
-    :param camera_position_m: position forward, right and up from the vehicle's origin, in metres.
-    :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention, in degrees.
-    :param camera_attributes: further attributes of CARLA's camera, such as ``{"motion_blur_intensity": "0.0"}``.
-    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
-        from ``"balanced"``, such as ``{"accident": 1.0}``.
-    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied.
-    :param target_speed_mps: the speed with the highest reward, in m/s.
+        ``"camera+state+command"``
+    :param image_size: height and width of the policy's frames, 32 to 512
+    :param grayscale: whether frames are grey; ``False`` gives RGB, with ``3 * frame_stack`` channels
+    :param camera_width: width of the rendered image, which is scaled down; ``None`` for ``image_size``
+    :param camera_height: height of the rendered image; ``None`` for ``image_size``
+    :param camera_fov_deg: horizontal field of view in degrees
+    :param camera_position_m: position forward, right and up from the vehicle's origin, in metres
+    :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention, in degrees
+    :param camera_attributes: further attributes of CARLA's camera
+    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or the weights that differ from
+        ``"balanced"``
+    :param reward_scale: number above 0 by which the reward is multiplied
+    :param target_speed_mps: speed with the highest reward, in m/s
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
-        counts as an accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. With
-        ``"truncated"`` an algorithm bootstraps at the goal as if the route continued: the camera does not show where
-        the goal is, so a critic cannot predict that the value drops to zero there.
-    :param timeout_s: longest wait for an answer, a tick or an image, in seconds.
-    :param start_timeout_s: longest wait for a simulator that starts or loads a map, in seconds.
-    :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is still starting.
-    :param restart_every: number of episodes after which the simulator is restarted, because CARLA's memory grows. Needs
+        counts as an accident
+    :param goal_ending: how an episode ends at the goal: ``"terminated"`` or ``"truncated"``; see ``DrivingEnv``
+    :param timeout_s: longest wait for an answer, a tick or an image, in seconds
+    :param start_timeout_s: longest wait for a simulator that starts or loads a map, in seconds
+    :param patience_s: seconds for which to keep reconnecting to a simulator that failed or is starting
+    :param restart_every: episodes after which the simulator is restarted, because CARLA's memory grows. Needs
         ``command``.
-    :param shares_server: True if another environment, such as the evaluation environment of a training run, uses the
-        same server. The two environments take turns: the one that calls ``reset()`` takes over the server, and the
-        episode of the other ends as if the simulator had failed.
-    :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another seed.
-    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``).
-    :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
-    :raises ValueError: if an argument is invalid.
+    :param shares_server: True if another environment uses the same server. The environment that calls ``reset()`` takes
+        over the server, and the other's episode ends as after a failure.
+    :param seed: seed of the environment's random stream, until ``reset(seed=...)`` sets another
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; needs the extra ``video``)
+    :param render_view: ``"front"`` through the windscreen, ``"chase"`` from behind and above
+    :raises ValueError: if an argument is invalid
     """
 
     _backend: CarlaBackend
@@ -227,17 +215,17 @@ class CarlaDrivingEnv(DrivingEnv):
         return self._backend.server.address
 
     def share_server(self, host: str, port: int) -> None:
-        """Use the server of another environment; the two environments take turns (see ``shares_server``).
+        """Use the server of another environment; see ``shares_server``.
 
-        :param host: the server's host.
-        :param port: the server's RPC port.
+        :param host: the server's host
+        :param port: the server's RPC port
         """
         self._backend.share(Address(host, port))
 
     def lend_server(self) -> None:
         """Disconnect from the server, so that another environment can use it.
 
-        If an episode is running, the next ``step()`` ends it, as after a failure of the simulator.
+        If an episode is running, the next ``step()`` ends it.
         """
         self._backend.withdraw()
 
@@ -246,14 +234,12 @@ class CarlaDrivingEnv(DrivingEnv):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode. If the simulator has failed, reconnect to it or restart it first.
 
-        :param seed: new seed of the environment's random stream; ``None`` continues the stream.
-        :param options: as in ``DrivingEnv.reset``.
-        :return: the first observation and the info.
-        :raises ValueError: if ``options`` contains anything else.
-        :raises SimulatorUnusableError: if the simulator cannot be used as requested, or if it does not come back within
-            ``patience_s`` after a failure. An environment that has never reached a simulator gives up earlier. Without
-            ``command``, it raises this error at once if nothing listens on the port. With ``command``, it raises this
-            error when the simulator ends, or when nothing listens on the port after ``start_timeout_s``.
+        :param seed: new seed of the random stream; ``None`` continues the stream
+        :param options: as in ``DrivingEnv.reset``
+        :return: first observation and info
+        :raises ValueError: if ``options`` contains anything else
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested, does not come back within
+            ``patience_s``, or was never reached
         """
         # Keep the state of the random stream, so that a retry draws the same start: failures do not change the
         # episodes.
@@ -288,10 +274,8 @@ class CarlaDrivingEnv(DrivingEnv):
     def _is_refusal(self, failure: SimulatorLostError) -> bool:
         """Return whether a running server has refused a request before the first episode of this environment.
 
-        The server would probably refuse the same request again. A timeout is not a refusal: while a server loads its
-        map, it answers only the version call, and other calls time out. On a shared server no failure is a refusal.
-
-        :param failure: the error that the request raised.
+        A timeout is not a refusal, because a server that loads its map does not answer. On a shared server no failure
+        is a refusal.
         """
         if self._has_driven or self._backend.server.is_shared or _TIMEOUT_TEXT in str(failure):
             return False
@@ -300,10 +284,10 @@ class CarlaDrivingEnv(DrivingEnv):
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply an action for ``frame_skip`` ticks. If the simulator fails, end the episode.
 
-        :param action: ``(2,) float32``: steering, and a pedal (above 0 throttle, below 0 brake), in [-1, 1].
-        :return: observation, reward, terminated, truncated, info.
-        :raises ValueError: if ``action`` does not have the shape ``(2,)`` or is not finite.
-        :raises gymnasium.error.ResetNeeded: before the first reset, and after a step in which the simulator failed.
+        :param action: ``(2,) float32``: steering, and a pedal (above 0 throttle, below 0 brake), in [-1, 1]
+        :return: observation, reward, terminated, truncated, info
+        :raises ValueError: if ``action`` does not have the shape ``(2,)`` or is not finite
+        :raises gymnasium.error.ResetNeeded: before the first reset, and after a step in which the simulator failed
         """
         # The connection was lost between two steps: in render(), or because another environment took the server.
         if self._is_driving and not self._backend.is_connected:
@@ -321,9 +305,9 @@ class CarlaDrivingEnv(DrivingEnv):
     def render(self) -> NDArray[np.uint8] | None:
         """Return an image of the scene for human viewers; the previous image if the simulator has failed.
 
-        After a failure of the simulator, the next step ends the episode.
+        After a failure, the next step ends the episode.
 
-        :return: ``(height, width, 3) uint8``, RGB; None unless ``render_mode="rgb_array"``.
+        :return: ``(height, width, 3) uint8``, RGB; None unless ``render_mode="rgb_array"``
         """
         try:
             return super().render()
@@ -333,12 +317,7 @@ class CarlaDrivingEnv(DrivingEnv):
             return super().render()
 
     def _invalid_step(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Return the result of a step in which the simulator failed: ``truncated=True`` ends the episode.
-
-        The observation is the last one, and the reward is 0.
-
-        :param reason: why the simulator failed; the result contains it as ``info["simulator_failure"]``.
-        """
+        """Return the result of a step in which the simulator failed: the last observation, reward 0 and truncation."""
         self._is_driving, self._failure_reason = False, ""
         info = {
             "reward_terms": dict.fromkeys(REWARD_TERMS, 0.0),
@@ -383,9 +362,7 @@ def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str,
 def _pauses(patience_s: float) -> Iterator[float]:
     """Yield the pause before each new attempt of a reset, in seconds, until ``patience_s`` has passed.
 
-    The first pause is 0.1 s. Each further pause is twice as long, up to 5 s.
-
-    :param patience_s: seconds after which there are no more attempts.
+    The first pause is 0.1 s, and each further pause is twice as long, up to 5 s.
     """
     end_s, pause_s = time.monotonic() + patience_s, _FIRST_PAUSE_S
     while time.monotonic() < end_s:

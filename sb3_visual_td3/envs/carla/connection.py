@@ -1,12 +1,7 @@
 """Connect to a CARLA server, control its ticks, and restore its settings at the end.
 
-Much of this module works around the behaviour of CARLA 0.9.16's client:
-
-* Every error is a RuntimeError; :func:`lost_on_error` turns it into a ``SimulatorLostError``.
-* A client whose server has died never reconnects, and ``get_world()`` answers from a cache. After a failure a new
-  :class:`Connection` replaces the old one.
-* A client does not survive a fork: every call of the child times out.
-* ``load_world`` resets the world to asynchronous mode by default.
+CARLA 0.9.16's client does not survive a fork, and it never reconnects to a server that has died. After a failure a new
+:class:`Connection` replaces the old one.
 """
 
 from __future__ import annotations
@@ -32,7 +27,7 @@ _FIRST_TICK_TIMEOUTS_S = (0.3, 2.0)
 def client_library() -> Any:
     """Import and return the module ``carla``.
 
-    :raises ImportError: if the extra ``carla`` is not installed.
+    :raises ImportError: if the extra ``carla`` is not installed
     """
     try:
         import carla
@@ -43,10 +38,10 @@ def client_library() -> Any:
 
 @contextlib.contextmanager
 def lost_on_error(doing: str) -> Iterator[None]:
-    """Convert every error that CARLA's client raises within this ``with`` block to a ``SimulatorLostError``.
+    """Convert every error of CARLA's client within this ``with`` block to a ``SimulatorLostError``.
 
-    :param doing: the client's current activity, for the message, such as ``"loading Town01"``.
-    :raises SimulatorLostError: if the block raises a RuntimeError.
+    :param doing: what the client does, for the message, such as ``"loading Town01"``
+    :raises SimulatorLostError: if the block raises a RuntimeError
     """
     try:
         yield
@@ -59,13 +54,12 @@ def lost_on_error(doing: str) -> Iterator[None]:
 class Connection:
     """Hold a client and its world in synchronous mode: the world ticks only when this client requests it.
 
-    :param address: address of a server that has answered a probe.
-    :param tick_s: length of a tick in seconds.
-    :param timeout_s: longest wait for an answer or a tick, in seconds.
-    :param load_timeout_s: longest wait for a map to load, in seconds.
-    :param found_settings: the world's settings before an earlier connection changed them; None if this is the first
-        connection.
-    :raises SimulatorLostError: if the server fails.
+    :param address: address of a server that has answered a probe
+    :param tick_s: length of a tick in seconds
+    :param timeout_s: longest wait for an answer or a tick, in seconds
+    :param load_timeout_s: longest wait for a map to load, in seconds
+    :param found_settings: the world's settings as the first connection found them; None for the first connection
+    :raises SimulatorLostError: if the server fails
     """
 
     def __init__(
@@ -97,9 +91,9 @@ class Connection:
     def load(self, map_name: str) -> None:
         """Load a map unless it is loaded already. Loading destroys all actors.
 
-        :param map_name: short name of the map; an empty string stands for the loaded map.
-        :raises SimulatorUnusableError: if the server has no such map.
-        :raises SimulatorLostError: if the server fails.
+        :param map_name: short name of the map; empty for the loaded map
+        :raises SimulatorUnusableError: if the server has no such map
+        :raises SimulatorLostError: if the server fails
         """
         with lost_on_error(f"loading {map_name}"):
             if map_name in {"", self.map_name}:
@@ -127,10 +121,10 @@ class Connection:
             return self.world.get_map()
 
     def ground(self, x_m: float, y_m: float) -> tuple[float, float]:
-        """Return the road's height in metres and its pitch in degrees at a place.
+        """Return the road's height in metres and its pitch in degrees at a place in CARLA's coordinates.
 
-        :param x_m: x of the place in CARLA's coordinates, in metres.
-        :param y_m: y of the place in CARLA's coordinates, in metres.
+        :param x_m: x in metres
+        :param y_m: y in metres
         """
         waypoint = self.map.get_waypoint(self._carla.Location(x_m, y_m, 0.0))
         if waypoint is None:
@@ -138,11 +132,10 @@ class Connection:
         return waypoint.transform.location.z, waypoint.transform.rotation.pitch
 
     def transform(self, pose: Pose, above_m: float = 0.0) -> Any:
-        """Return the ``carla.Transform`` of a pose on the road.
+        """Return the ``carla.Transform`` of a pose on the road, with the road's pitch.
 
-        :param pose: position and heading in this package's coordinates.
-        :param above_m: height above the road.
-        :return: the transform in CARLA's coordinates, with the pitch of the road.
+        :param pose: position and heading in this package's coordinates
+        :param above_m: height above the road
         """
         x, y, yaw_deg = to_carla(pose)
         height_m, pitch_deg = self.ground(x, y)
@@ -163,18 +156,17 @@ class Connection:
     def tick(self) -> int:
         """Advance the world by one tick and return the frame's number.
 
-        :raises SimulatorLostError: if the server fails.
+        :raises SimulatorLostError: if the server fails
         """
         with lost_on_error("ticking"):
             self.last_frame = int(self.world.tick(self._timeout_s))
         return self.last_frame
 
     def _first_tick(self) -> int:
-        """Advance the world by one tick, or by more ticks if the client misses the first ticks.
+        """Advance the world by one tick, or by more if the client misses the first ticks.
 
-        A new client subscribes to ticks asynchronously. If the server ticks before the client is subscribed, the client
-        misses this tick, and ``world.tick()`` waits in vain until its timeout. The first timeouts are short, so that
-        connecting stays fast.
+        A new client may miss a tick, and ``world.tick()`` then waits until its timeout. So the first timeouts are
+        short.
         """
         for timeout_s in _FIRST_TICK_TIMEOUTS_S:
             if timeout_s < self._timeout_s:
@@ -185,8 +177,8 @@ class Connection:
     def tick_alone(self) -> int:
         """Advance the world by one tick, and verify that no other client has ticked it since the last call.
 
-        :return: the frame's number.
-        :raises SimulatorLostError: if the server fails, or if another client also ticks the world.
+        :return: the frame's number
+        :raises SimulatorLostError: if the server fails, or another client has ticked the world
         """
         expected = self.last_frame + 1
         frame = self.tick()
@@ -200,9 +192,9 @@ class Connection:
     def blueprint(self, blueprint_id: str) -> Any:
         """Return one of the server's blueprints.
 
-        :param blueprint_id: id of the blueprint, such as ``"vehicle.tesla.model3"``.
-        :raises SimulatorUnusableError: if the server does not have this blueprint.
-        :raises SimulatorLostError: if the server fails.
+        :param blueprint_id: id, such as ``"vehicle.tesla.model3"``
+        :raises SimulatorUnusableError: if the server does not have this blueprint
+        :raises SimulatorLostError: if the server fails
         """
         with lost_on_error("reading the blueprints"):
             library = self.world.get_blueprint_library()
@@ -218,12 +210,10 @@ class Connection:
         return found[0]
 
     def remove_actors_of(self, role_names: Sequence[str]) -> None:
-        """Destroy the actors that have one of the given roles, and the sensors that are attached to them.
+        """Destroy the actors with given roles, which an earlier run may have left, and their sensors.
 
-        An earlier run or another environment may have left such actors on the server.
-
-        :param role_names: the roles.
-        :raises SimulatorLostError: if the server fails.
+        :param role_names: the roles
+        :raises SimulatorLostError: if the server fails
         """
         with lost_on_error("removing actors of an earlier run"):
             actors = list(self.world.get_actors())
@@ -235,7 +225,7 @@ class Connection:
     def destroy(self, actor_ids: Sequence[int]) -> None:
         """Destroy actors, and ignore actors that no longer exist.
 
-        :param actor_ids: ids of the actors.
+        :param actor_ids: ids of the actors
         """
         commands = [self._carla.command.DestroyActor(actor_id) for actor_id in actor_ids]
         if commands:
@@ -245,9 +235,8 @@ class Connection:
     def leave(self, role_names: Sequence[str], *, as_found: bool) -> None:
         """Remove this environment's actors and restore the world's settings; never raises.
 
-        :param role_names: the roles of this environment's actors.
-        :param as_found: whether to restore the world's settings; False if another client continues to use a shared
-            server.
+        :param role_names: roles of this environment's actors
+        :param as_found: whether to restore the settings; False if another client continues to use the server
         """
         with contextlib.suppress(RuntimeError):
             self.remove_actors_of(role_names)

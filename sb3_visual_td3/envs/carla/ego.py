@@ -1,8 +1,7 @@
 """Control the vehicle that the policy drives in CARLA, with its cameras and its collision sensor.
 
-CARLA's client runs sensor callbacks in its own threads. The callbacks here only copy the data into a queue, because the
-client's memory is valid only during the callback. A longer callback might still run when Python exits, which aborts the
-process.
+CARLA's client runs sensor callbacks in its own threads. The callbacks here only copy data into a queue, because a
+callback that still runs when Python exits aborts the process.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ class _Image(NamedTuple):
 class CameraFeed:
     """Receive the images of an RGB camera.
 
-    :param sensor: CARLA's sensor. Nothing else may listen to the sensor: with a second listener the client aborts at
-        exit.
+    :param sensor: CARLA's sensor, to which nothing else may listen: a second listener makes the client abort at exit
     """
 
     def __init__(self, sensor: Any) -> None:
@@ -59,10 +57,10 @@ class CameraFeed:
     def take(self, frame: int, deadline_s: float) -> NDArray[np.uint8]:
         """Return the image of a frame and drop older images.
 
-        :param frame: the frame's number, as ``world.tick()`` returned it.
-        :param deadline_s: time of ``time.monotonic()`` at which to give up, in seconds.
-        :return: ``(height, width, 4) uint8``, BGRA.
-        :raises SimulatorLostError: if the image does not arrive in time or is incomplete.
+        :param frame: number of the frame, as ``world.tick()`` returned it
+        :param deadline_s: time of ``time.monotonic()`` at which to give up
+        :return: ``(height, width, 4) uint8``, BGRA
+        :raises SimulatorLostError: if the image does not arrive in time or is incomplete
         """
         while True:
             try:
@@ -85,8 +83,8 @@ class CameraFeed:
     def has_image_of(self, frame: int, wait_s: float) -> bool:
         """Return whether the image of a frame arrives in time.
 
-        :param frame: the frame's number.
-        :param wait_s: longest wait in seconds.
+        :param frame: the frame's number
+        :param wait_s: longest wait in seconds
         """
         try:
             self.take(frame, time.monotonic() + wait_s)
@@ -98,7 +96,7 @@ class CameraFeed:
 class CollisionFeed:
     """Receive and store the events of a collision sensor.
 
-    :param sensor: CARLA's sensor, to which nothing else listens.
+    :param sensor: CARLA's sensor, to which nothing else listens
     """
 
     def __init__(self, sensor: Any) -> None:
@@ -110,9 +108,8 @@ class CollisionFeed:
     def collided_with_after(self, frame: int) -> CollidedWith:
         """Return what the vehicle has collided with in frames after ``frame``, and clear the stored events.
 
-        :param frame: number of a frame.
-        :return: the kind of the other actor, or of the first other actor if there are several; ``""`` without a
-            collision.
+        :param frame: number of a frame
+        :return: kind of the first other actor; ``""`` without a collision
         """
         found: CollidedWith = ""
         while True:
@@ -155,13 +152,13 @@ class Reading(NamedTuple):
 class Ego:
     """Control the vehicle that the policy drives, its cameras and its collision sensor.
 
-    :param connection: the connection to the server.
-    :param vehicle: the vehicle's blueprint and role.
-    :param mount: position and image format of the policy's camera.
-    :param picture_view: the view of a second camera, for people; None for no second camera.
-    :param timeout_s: longest wait for an image, in seconds.
-    :raises SimulatorLostError: if the server fails.
-    :raises SimulatorUnusableError: if the server lacks the blueprint, or its camera lacks a requested attribute.
+    :param connection: connection to the server
+    :param vehicle: the vehicle's blueprint and role
+    :param mount: position and image format of the policy's camera
+    :param picture_view: view of a second camera, for people; None for no second camera
+    :param timeout_s: longest wait for an image, in seconds
+    :raises SimulatorLostError: if the server fails
+    :raises SimulatorUnusableError: if the server lacks the blueprint, or its camera a requested attribute
     """
 
     def __init__(
@@ -174,8 +171,7 @@ class Ego:
     ) -> None:
         self._carla, self._connection, self._timeout_s = client_library(), connection, timeout_s
         self._lights: dict[str, Any] = {}
-        """CARLA's traffic lights that have been read, by their ids in the map; None for a light that the server does
-        not have."""
+        """CARLA's traffic lights that have been read, by their ids in the map; None for one that the server lacks."""
         blueprint = connection.blueprint(vehicle.blueprint)
         blueprint.set_attribute("role_name", vehicle.role_name)
         with lost_on_error("spawning the vehicle"):
@@ -193,8 +189,8 @@ class Ego:
     def look_from(self, view: PictureView) -> None:
         """Attach a second camera, for people.
 
-        :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above.
-        :raises SimulatorLostError: if the server fails.
+        :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above
+        :raises SimulatorLostError: if the server fails
         """
         ahead_m, height_m = CAMERA_AHEAD_M, CAMERA_HEIGHT_M
         if view == "chase":
@@ -203,10 +199,10 @@ class Ego:
         self._pictures = self._listen_to_camera(_PICTURE_SIZE, 90.0, transform, {})
 
     def warm_up(self) -> int:
-        """Tick until all cameras deliver images. Subscriptions are asynchronous and may miss the first ticks.
+        """Tick until all cameras deliver images.
 
-        :return: the number of the last tick's frame.
-        :raises SimulatorLostError: if an image does not arrive within 50 ticks or the timeout.
+        :return: number of the last frame
+        :raises SimulatorLostError: if an image does not arrive within 50 ticks or the timeout
         """
         feeds = [feed for feed in (self._camera, self._pictures) if feed is not None]
         deadline_s = time.monotonic() + self._timeout_s
@@ -222,7 +218,7 @@ class Ego:
     def body(self) -> BodySize:
         """Return the outer size of the vehicle. The wheelbase is estimated from the length.
 
-        :raises SimulatorLostError: if the server fails.
+        :raises SimulatorLostError: if the server fails
         """
         with lost_on_error("measuring the vehicle"):
             # This property of the client is a call to the server. The extent is half of the size.
@@ -232,11 +228,11 @@ class Ego:
     def place(self, pose: Pose) -> int:
         """Put the vehicle on the road, at rest, and tick once.
 
-        Physics is off during this tick, because it would move the vehicle away from this place.
+        Physics is off during this tick.
 
-        :param pose: position and heading.
-        :return: the number of the tick's frame.
-        :raises SimulatorLostError: if the server fails.
+        :param pose: position and heading
+        :return: number of the frame
+        :raises SimulatorLostError: if the server fails
         """
         with lost_on_error("placing the vehicle"):
             self._vehicle.apply_control(self._carla.VehicleControl())
@@ -248,9 +244,9 @@ class Ego:
     def release(self, heading_rad: float, speed_mps: float) -> None:
         """Turn on physics and set the initial velocity, from the next tick onwards.
 
-        :param heading_rad: heading of the vehicle in radians, counter-clockwise.
-        :param speed_mps: speed of the vehicle in m/s.
-        :raises SimulatorLostError: if the server fails.
+        :param heading_rad: heading in radians, counter-clockwise
+        :param speed_mps: speed in m/s
+        :raises SimulatorLostError: if the server fails
         """
         # CARLA's y axis points to the right, the task's to the left.
         x, y = float(speed_mps * np.cos(heading_rad)), float(-speed_mps * np.sin(heading_rad))
@@ -262,8 +258,8 @@ class Ego:
     def control(self, control: Control) -> None:
         """Apply a control from the next tick onwards. CARLA keeps it until the next control.
 
-        :param control: steering, throttle and brake.
-        :raises SimulatorLostError: if the client fails.
+        :param control: steering, throttle and brake
+        :raises SimulatorLostError: if the client fails
         """
         steer, throttle, brake = control
         with lost_on_error("controlling the vehicle"):
@@ -272,8 +268,8 @@ class Ego:
     def read(self, frame: int) -> Reading:
         """Return the vehicle's motion and images in the latest frame.
 
-        :param frame: the frame's number, as the last tick returned it.
-        :raises SimulatorLostError: if the vehicle does not exist any more, or an image does not arrive.
+        :param frame: number of the frame, as the last tick returned it
+        :raises SimulatorLostError: if the vehicle no longer exists, or an image does not arrive
         """
         deadline_s = time.monotonic() + self._timeout_s
         with lost_on_error("reading the vehicle"):
@@ -293,9 +289,9 @@ class Ego:
     def light_colour(self, opendrive_id: str) -> LightColour:
         """Return the colour of a traffic light in the latest frame.
 
-        :param opendrive_id: the light's id in the map.
-        :return: the colour; ``"unknown"`` if the server has no such light.
-        :raises SimulatorLostError: if the client fails.
+        :param opendrive_id: id of the light in the map
+        :return: the colour; ``"unknown"`` if the server has no such light
+        :raises SimulatorLostError: if the client fails
         """
         with lost_on_error("reading a traffic light"):
             if opendrive_id not in self._lights:
@@ -308,14 +304,14 @@ class Ego:
     def collided_with(self) -> CollidedWith:
         """Return what the vehicle has hit since the last call; collisions before the last ``place`` do not count.
 
-        :return: the kind of object, such as ``"vehicle"``; ``""`` if the vehicle has hit nothing.
+        :return: kind of object, such as ``"vehicle"``; ``""`` without a collision
         """
         return self._collisions.collided_with_after(self._start_frame)
 
     def close(self) -> None:
         """Stop and destroy the sensors, then destroy the vehicle; never raises.
 
-        The opposite order can crash the client or the server, and so can a missing pause between stop and destroy.
+        The opposite order can crash the client or the server.
         """
         feeds = [feed for feed in (self._camera, self._pictures, self._collisions) if feed is not None]
         for feed in feeds:
@@ -327,9 +323,9 @@ class Ego:
                 actor.destroy()
 
     def abandon(self) -> None:
-        """Stop the sensors without a call to the server, which does not answer any more; never raises.
+        """Stop the sensors without a call to the server, which no longer answers; never raises.
 
-        The actors are not destroyed: each ``destroy()`` would wait for its full timeout.
+        The actors are not destroyed.
         """
         for feed in (self._camera, self._pictures, self._collisions):
             if feed is not None:

@@ -1,8 +1,7 @@
 """Define the errors of a simulator; each class says whether another attempt may help.
 
-CARLA's client raises a plain RuntimeError for everything: a timeout, a dead server, a refused spawn, a wrong map name.
-This package raises one of the classes below instead. After ``SimulatorLostError`` the environment ends the episode and
-reconnects. ``SimulatorUnusableError`` stops the run, and its message says what the user should change.
+CARLA's client raises a plain RuntimeError for everything, and this package raises these classes instead. After
+``SimulatorLostError`` the environment ends the episode and reconnects. ``SimulatorUnusableError`` stops the run.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ class SimulatorLostError(RuntimeError):
 class SimulatorAbsentError(SimulatorLostError):
     """There is no simulator: nothing listens on the port, or the started program ended by itself.
 
-    Another attempt helps if the simulator was there before. If there was never a simulator, the port or the command is
-    probably wrong.
+    Another attempt helps only if the simulator was there before. Otherwise the port or the command is probably wrong.
     """
 
 
@@ -25,4 +23,4 @@ class SimulatorUnusableError(RuntimeError):
 
 
 class UnknownHostError(SimulatorUnusableError):
-    """The host name cannot be resolved. If it could be resolved before, the name service may be temporarily down."""
+    """The host name cannot be resolved. If it was known before, the name service may be temporarily down."""

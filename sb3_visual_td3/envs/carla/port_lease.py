@@ -1,8 +1,7 @@
 """Lease server ports, so that no two environments on one machine use the same CARLA server.
 
-A lease is a locked file in a private folder below the folder for temporary files. The lock (``flock``) ends with its
-process, even if the process is killed, so no stale lease remains. The file contains the process id, which is used in
-messages only.
+A lease is a locked file in a private folder below the folder for temporary files. The lock ends with its process, even
+if that is killed.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ except ModuleNotFoundError as error:  # on Windows
     raise ImportError("CarlaDriving-v0 needs Linux: it locks the ports of servers with flock") from error
 
 PORTS_PER_SERVER = 4
-"""Difference between the RPC ports of two servers. A server uses three consecutive ports (RPC, streams and secondary);
-the fourth port stays free."""
+"""Difference between the RPC ports of two servers. A server uses three consecutive ports."""
 MAX_SERVERS = 64
 _MAX_PORT = 65_532
 # A killed process keeps its locks until the kernel has removed it.
@@ -38,11 +36,11 @@ _PRIVATE_MODE = 0o700
 
 
 class PortLease:
-    """Reserve a server's port for one environment: no other environment of this user on this machine can lease it.
+    """Reserve a server's port: no other environment of this user on this machine can lease it.
 
-    :param port: the leased port.
-    :param lock: the file descriptor that holds the lock.
-    :param path: the path of the locked file.
+    :param port: the leased port
+    :param lock: file descriptor that holds the lock
+    :param path: path of the locked file
     """
 
     def __init__(self, port: int, lock: int, path: Path) -> None:
@@ -50,7 +48,7 @@ class PortLease:
         self._lock, self._path, self._pid = lock, path, os.getpid()
 
     def is_free(self) -> bool:
-        """Return whether a server can be started on the leased ports, that is, whether nothing listens on them."""
+        """Return whether nothing listens on the leased ports, so that a server can be started there."""
         return _is_range_free(self.port)
 
     def release(self) -> None:
@@ -77,10 +75,9 @@ class PortLease:
 def lease_running(host: str, ports: Iterable[int]) -> PortLease:
     """Lease one of several running servers: the first that no other environment uses.
 
-    :param host: the machine on which the servers run.
-    :param ports: RPC ports of the servers.
-    :return: the lease.
-    :raises SimulatorUnusableError: if all servers are in use; the message names the processes.
+    :param host: machine on which the servers run
+    :param ports: RPC ports of the servers
+    :raises SimulatorUnusableError: if all servers are in use
     """
     deadline_s = time.monotonic() + _MAX_WAIT_FOR_ENDING_PROCESS_S
     while True:
@@ -104,9 +101,8 @@ def lease_running(host: str, ports: Iterable[int]) -> PortLease:
 def lease_free(first_port: int) -> PortLease:
     """Lease a free port of this machine, so that a server can be started on it.
 
-    :param first_port: the port to try first; then every fourth port above it is tried.
-    :return: the lease.
-    :raises SimulatorUnusableError: if no port is free.
+    :param first_port: port to try first; then every fourth port above it is tried
+    :raises SimulatorUnusableError: if no port is free
     """
     for port in range(first_port, min(_MAX_PORT, first_port + PORTS_PER_SERVER * MAX_SERVERS), PORTS_PER_SERVER):
         lease, _ = _try_lease("127.0.0.1", port)
@@ -122,15 +118,7 @@ def lease_free(first_port: int) -> PortLease:
 
 
 def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
-    """Lease a port unless another environment has leased it.
-
-    :param host: the machine on which the server runs.
-    :param port: RPC port of the server.
-    :return: the lease and an empty string; or, if the port is leased already, None and the id of the process that holds
-        the lease.
-    :raises SimulatorUnusableError: if no folder or no file can be used safely as the lock, for example because other
-        users own them.
-    """
+    """Return the lease of a port, or None and the process id of the environment that has leased it."""
     host_name = "127.0.0.1" if host == "localhost" else host.replace("/", "_")
     name = f"carla-{host_name}-{port}.lock"
     for _ in range(_MAX_ATTEMPTS):
@@ -161,12 +149,8 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
 def _open_folder() -> tuple[int, Path]:
     """Open the folder of the leases, which is the same for all processes of this user.
 
-    The folder lies in the folder for temporary files, where any user of the machine can create anything under any name,
-    such as a link to one of this user's files. This function therefore accepts only a folder that this user owns and
-    that no other user can write to. If another user owns the path, the function tries the next numbered name.
-
-    :return: the folder's file descriptor and its path.
-    :raises SimulatorUnusableError: if the function accepts none of the names.
+    Any user can create anything in the folder for temporary files, such as a link to one of this user's files. So only
+    a folder is accepted that this user owns and no other user can write to.
     """
     base = Path(tempfile.gettempdir()) / f"sb3_visual_td3-{os.geteuid()}"
     names = [base, *(base.with_name(f"{base.name}-{number}") for number in range(1, _MAX_FOLDERS))]
@@ -181,11 +165,7 @@ def _open_folder() -> tuple[int, Path]:
 
 
 def _open_private(path: Path) -> int | None:
-    """Create a folder if it does not exist, and open it.
-
-    :param path: the folder.
-    :return: the folder's file descriptor; None if the path is not a folder, or if this user does not own the folder.
-    """
+    """Create a folder if it does not exist, and return its file descriptor; None if it is not a folder of this user."""
     for _ in range(_MAX_ATTEMPTS):
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=_PRIVATE_MODE)
@@ -206,14 +186,9 @@ def _open_private(path: Path) -> int | None:
 
 
 def _open_lock(folder: int, name: str, path: Path) -> int | None:
-    """Create a lease's file if it does not exist, and open it.
+    """Create a lease's file if it does not exist, and return its descriptor; None if the caller must try again.
 
-    :param folder: the file descriptor of the folder.
-    :param name: the name of the file.
-    :param path: path of the file, for the message.
-    :return: the file's descriptor. None if the caller must try again, because this function has deleted a link or
-        another unsuitable file of this name, or because another process has just deleted the folder.
-    :raises SimulatorUnusableError: if an unsuitable file of this name cannot be deleted.
+    An unsuitable file of this name, such as a link, is deleted.
     """
     # O_NOFOLLOW: a link could lead to one of the user's files. O_NONBLOCK: opening a named pipe would block.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK

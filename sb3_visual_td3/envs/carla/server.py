@@ -1,9 +1,7 @@
 """Find or start the simulator of an environment, probe it before CARLA's client connects, and end it after use.
 
-CARLA's client is not robust when it connects. If the port belongs to a program that is not CARLA, the client aborts the
-whole process. If nothing listens, it waits for its full timeout. If the version differs, it only prints a warning and
-then misreads the messages. Therefore this module first requests CARLA's version itself, with one RPC call over a plain
-socket.
+CARLA's client aborts the process if the port belongs to another program, and misreads the messages of another version.
+Therefore this module first requests CARLA's version itself.
 """
 
 from __future__ import annotations
@@ -54,14 +52,13 @@ _HOW_TO_START = (
 def server_version(host: str, port: int, timeout_s: float) -> str:
     """Return the version of the CARLA server on a port, without CARLA's client.
 
-    :param host: name or address.
-    :param port: the server's RPC port.
-    :param timeout_s: longest wait for the response in seconds, above 0.
-    :raises SimulatorAbsentError: if nothing listens on the port; a starting server may listen later.
-    :raises SimulatorLostError: if no response comes in time, or if the connection is closed before the response, for
-        example because the server is still starting or is ending.
-    :raises SimulatorUnusableError: if the host is unknown, or the program on the port does not speak CARLA's protocol.
-    :raises ImportError: if the extra ``carla`` is not installed.
+    :param host: name or address
+    :param port: the server's RPC port
+    :param timeout_s: longest wait in seconds, above 0
+    :raises SimulatorAbsentError: if nothing listens on the port
+    :raises SimulatorLostError: if no response comes in time, or the connection is closed before the response
+    :raises SimulatorUnusableError: if the host is unknown, or the program does not speak CARLA's protocol
+    :raises ImportError: if the extra ``carla`` is not installed
     """
     msgpack = _msgpack()
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=_MAX_RESPONSE_BYTES)
@@ -115,16 +112,14 @@ def wait_for_server(
 ) -> str:
     """Return the server's version as soon as it answers; a starting server is probed repeatedly.
 
-    :param host: name or address.
-    :param port: the server's RPC port.
-    :param timeout_s: longest wait in seconds, above 0.
-    :param is_starting: whether the server may still be starting. If False, the server is probed only once.
-    :param check: function that is called before each further probe; it raises an error to end the wait early.
-    :return: the version.
-    :raises SimulatorLostError: if nothing listens on the port, or the server does not answer. For a starting server
-        the error is raised only after ``timeout_s``.
-    :raises SimulatorUnusableError: if the host is unknown, the program on the port does not speak CARLA's protocol, or
-        the versions of client and server differ.
+    :param host: name or address
+    :param port: the server's RPC port
+    :param timeout_s: longest wait in seconds, above 0
+    :param is_starting: whether the server may still be starting; if False, it is probed only once
+    :param check: called before each further probe; raises an error to end the wait early
+    :raises SimulatorLostError: if nothing listens or answers; for a starting server only after ``timeout_s``
+    :raises SimulatorUnusableError: if the host is unknown, the program is not CARLA, or client and server differ in
+        version
     """
     deadline, pause_s = time.monotonic() + timeout_s, _FIRST_RETRY_PAUSE_S
     while True:
@@ -160,13 +155,10 @@ _reported: set[str] = set()
 def check_version(version: str, host: str, port: int) -> None:
     """Raise an error if server and client have different versions. A suffix such as ``-dirty`` is ignored.
 
-    The layout of messages differs between versions, and CARLA's client misreads the messages of another version.
-
-    :param version: the server's version.
-    :param host: name or address, for the message.
-    :param port: the server's RPC port, for the message.
-    :raises SimulatorUnusableError: if the first three numbers of the versions differ, or the client's version is not
-        supported.
+    :param version: the server's version
+    :param host: for the message
+    :param port: for the message
+    :raises SimulatorUnusableError: if the first three numbers differ, or the client's version is not supported
     """
     client = _numbers(client_version())
     if client not in SUPPORTED_VERSIONS:
@@ -236,9 +228,9 @@ _SIGNAL_EXIT_CODE = 128
 class Simulator:
     """Run a simulator until :meth:`stop` is called or this process ends, even if this process is killed.
 
-    :param command: the command; see :func:`~sb3_visual_td3.envs.carla.settings.launch_command`.
-    :param port: RPC port of the simulator.
-    :raises SimulatorUnusableError: if there is no such program.
+    :param command: see :func:`~sb3_visual_td3.envs.carla.settings.launch_command`
+    :param port: RPC port
+    :raises SimulatorUnusableError: if there is no such program
     """
 
     def __init__(self, command: str, port: int) -> None:
@@ -267,8 +259,8 @@ class Simulator:
     def check(self) -> None:
         """Raise an error if the simulator has ended; the message contains the end of its output.
 
-        :raises SimulatorAbsentError: if the simulator ended by itself: the command is probably wrong.
-        :raises SimulatorLostError: if a signal ended the simulator: it was killed or crashed, and a restart may help.
+        :raises SimulatorAbsentError: if the simulator ended by itself, so the command is probably wrong
+        :raises SimulatorLostError: if a signal ended the simulator, so a restart may help
         """
         if self.is_running():
             return
@@ -312,7 +304,7 @@ class Address(NamedTuple):
 class Server:
     """Manage the server of one environment. Nothing is leased or started before :meth:`ensure`.
 
-    :param settings: address of the simulator, or the command that starts it.
+    :param settings: address of the simulator, or the command that starts it
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -348,10 +340,10 @@ class Server:
         self._shared_address = address
 
     def ensure(self) -> Address:
-        """Return the address of a server that answers. If this object manages a simulator, start it if necessary.
+        """Return the address of a server that answers, and start the simulator if it is ours and does not run.
 
-        :raises SimulatorLostError: if the simulator does not start or does not answer.
-        :raises SimulatorUnusableError: if the simulator cannot be used as requested.
+        :raises SimulatorLostError: if the simulator does not start or does not answer
+        :raises SimulatorUnusableError: if the simulator cannot be used as requested
         """
         address = self._find()
         try:
@@ -380,9 +372,7 @@ class Server:
     def restart(self) -> None:
         """End the simulator if this object started it; the next :meth:`ensure` starts a new simulator.
 
-        If this object uses the server of another environment, that server keeps running. If the settings contain a
-        command that starts a simulator, this object leaves that server, and the next :meth:`ensure` starts its own
-        simulator. Without such a command, this object continues to use that server.
+        A server of another environment keeps running, but is no longer used if the settings have a command.
         """
         if self.settings.command is not None:
             self._shared_address = None

@@ -19,11 +19,10 @@ _MAX_PORT = 65_532
 def launch_command(command: str, port: int) -> list[str]:
     """Return program and arguments of the command that starts a simulator on a port.
 
-    :param command: the command as typed in a shell. ``{port}`` is replaced by the port. If the command has no
-        ``{port}``, the flag of CARLA's launcher, ``-carla-rpc-port=PORT``, is appended.
-    :param port: the RPC port.
-    :return: the program and its arguments.
-    :raises ValueError: if the command is empty or its quotes do not match.
+    :param command: command as typed in a shell. ``{port}`` is replaced; without it, ``-carla-rpc-port=PORT`` is
+        appended.
+    :param port: RPC port
+    :raises ValueError: if the command is empty or its quotes do not match
     """
     try:
         words = shlex.split(command)
@@ -40,13 +39,12 @@ def launch_command(command: str, port: int) -> list[str]:
 class ServerSettings:
     """Hold the address of the simulator or the command that starts it, and the timeouts.
 
-    :raises ValueError: if a value is out of range.
+    :raises ValueError: if a value is out of range
     """
 
     host: str = "127.0.0.1"
     port: int | Sequence[int] = DEFAULT_PORT
-    """The port of a running server. From a list of ports, each environment takes a port that no other environment uses.
-    With ``command``: the first port to try."""
+    """The port of a running server, or a list of ports. With ``command``, the first port to try."""
     command: str | None = None
     """The command that starts the simulator; None connects to a running simulator."""
     timeout_s: float = 10.0
@@ -99,7 +97,7 @@ class ServerSettings:
 class CameraMount:
     """Hold the position of the policy's camera, the size of its image, and the format of the policy's frames.
 
-    :raises ValueError: if a value is out of range.
+    :raises ValueError: if a value is out of range
     """
 
     image_size: int = 84
@@ -149,7 +147,7 @@ class CameraMount:
 class VehicleChoice:
     """Hold the blueprint and the role of the vehicle that the policy drives.
 
-    :raises ValueError: if a name is empty, or the blueprint is not a vehicle.
+    :raises ValueError: if a name is empty, or the blueprint is not a vehicle
     """
 
     blueprint: str = "vehicle.tesla.model3"

@@ -1,7 +1,6 @@
 """Choose where episodes start on a server's map, and spawn the other cars of an episode.
 
-This package's own traffic model moves the other cars. CARLA's Traffic Manager is not used: it listens on all network
-interfaces, and its traffic is not reproducible.
+This package's own traffic model moves the cars, because CARLA's Traffic Manager is not reproducible.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ _MAX_TURN_RAD = math.radians(45.0)
 def check_spawn(spawn: object) -> SpawnPolicy:
     """Return where episodes start: ``"route"``, ``"points"``, or the index of one of the map's spawn points.
 
-    :param spawn: the argument ``spawn`` of the environment.
-    :raises ValueError: if the value is something else.
+    :param spawn: the environment's argument
+    :raises ValueError: if the value is something else
     """
     if isinstance(spawn, str) and spawn in ("route", "points"):
         return spawn
@@ -40,11 +39,11 @@ def check_spawn(spawn: object) -> SpawnPolicy:
 def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[int] | None:
     """Return the points of the track at which an episode may start.
 
-    :param track: the closed route on the map.
-    :param points: the map's spawn points, in the map's order.
-    :param spawn: the setting ``spawn`` as :func:`check_spawn` returns it.
-    :return: indices of these points; None if an episode may start at every point of the track.
-    :raises SimulatorUnusableError: if the map has no such spawn point, or the spawn point does not lie on the route.
+    :param track: the closed route
+    :param points: the map's spawn points
+    :param spawn: as :func:`check_spawn` returns it
+    :return: indices of points of the track; None if an episode may start at every point
+    :raises SimulatorUnusableError: if no such spawn point lies on the route
     """
     if spawn == "route":
         return None
@@ -67,7 +66,7 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
 
 
 def _index_on(track: Track, point: Pose) -> int | None:
-    """Return the index of the track's point closest to a spawn point; None if the spawn point is on another lane."""
+    """Return the index of the track's point closest to a spawn point; None for a spawn point of another lane."""
     squares = ((track.points_m - point[:2]) ** 2).sum(axis=1)
     index = int(squares.argmin())
     turn_rad = math.remainder(point.heading_rad - float(track.headings_rad[index]), 2.0 * math.pi)
@@ -79,8 +78,8 @@ def _index_on(track: Track, point: Pose) -> int | None:
 def places_on(graph: LaneGraph, points: Sequence[Pose]) -> list[LanePlace]:
     """Return the places on lanes at which spawn points lie; spawn points in junctions are left out.
 
-    :param graph: the lanes of the map.
-    :param points: the map's spawn points.
+    :param graph: the lanes of the map
+    :param points: the map's spawn points
     """
     places = []
     for point in points:
@@ -104,9 +103,9 @@ _BLUEPRINTS = ("vehicle.audi.tt", "vehicle.tesla.model3", "vehicle.lincoln.mkz_2
 
 
 class OtherCars:
-    """Hold one vehicle in CARLA for each of the other cars: spawned once per loaded map, and moved in each episode.
+    """Hold one vehicle in CARLA for each of the other cars.
 
-    :param traffic: the model that computes where the cars are, on the closed route or on routes to a goal.
+    :param traffic: model that computes where the cars are
     """
 
     def __init__(self, traffic: Traffic | RouteTraffic) -> None:
@@ -119,10 +118,10 @@ class OtherCars:
         return self.traffic.settings.n_cars
 
     def spawn(self, connection: Connection) -> None:
-        """Spawn one vehicle in CARLA for each of the other cars, high above the map, where it blocks nothing.
+        """Spawn the vehicles, high above the map, where they block nothing.
 
-        :param connection: the connection to the server.
-        :raises SimulatorLostError: if the server fails.
+        :param connection: the connection to the server
+        :raises SimulatorLostError: if the server fails
         """
         with lost_on_error("spawning other cars"):
             known = {each.id for each in connection.world.get_blueprint_library().filter("vehicle.*")}
@@ -140,10 +139,10 @@ class OtherCars:
                 self._ids.append(car.id)
 
     def show(self, connection: Connection) -> None:
-        """Move each of CARLA's vehicles to the place of its car in the traffic model; the next tick shows the move.
+        """Move each vehicle to the place of its car in the traffic model, from the next tick on.
 
-        :param connection: the connection to the server.
-        :raises SimulatorLostError: if the server fails.
+        :param connection: the connection to the server
+        :raises SimulatorLostError: if the server fails
         """
         carla = client_library()
         commands = []

@@ -1,8 +1,7 @@
 """Show the pedestrians of an episode as CARLA's walkers.
 
-As in the embedded world, ``road.street_life`` determines where and when a pedestrian crosses, and how fast. The server
-has one walker for each pedestrian. ``carla.WalkerControl`` makes the walker move in the same way, so that the simulator
-animates its steps.
+``road.street_life`` determines where and when a pedestrian crosses. ``carla.WalkerControl`` makes one walker for each
+pedestrian move in the same way.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ class Walkers:
         self._speeds_mps: list[float] = []
 
     def reset(self, connection: Connection, street: StreetLife) -> None:
-        """Replace the walkers of the last episode by the walkers of a new episode.
+        """Replace the walkers of the last episode.
 
         If the simulator has no room for a walker, the episode has one pedestrian less.
 
-        :param connection: the connection to the server.
-        :param street: the pedestrians of the new episode.
-        :raises SimulatorLostError: if the server fails.
+        :param connection: the connection to the server
+        :param street: the pedestrians of the new episode
+        :raises SimulatorLostError: if the server fails
         """
         carla = client_library()
         with lost_on_error("spawning pedestrians"):
@@ -61,11 +60,11 @@ class Walkers:
         self.walk(connection, street)
 
     def walk(self, connection: Connection, street: StreetLife) -> None:
-        """Make each walker in CARLA move during the next ticks like the simulated pedestrian that it stands for.
+        """Make each walker move during the next ticks like the simulated pedestrian that it stands for.
 
-        :param connection: the connection to the server.
-        :param street: the simulation of the pedestrians.
-        :raises SimulatorLostError: if the server fails.
+        :param connection: the connection to the server
+        :param street: the simulation of the pedestrians
+        :raises SimulatorLostError: if the server fails
         """
         carla = client_library()
         commands: list[Any] = []

@@ -1,15 +1,8 @@
 """Run a simulator and end it together with the process that started it, even if that process is killed.
 
-A simulator that outlived its training would keep its port and its part of the GPU.
-
-This file runs as a script, ``python watchdog.py COMMAND...``, and imports nothing of the package, so that it starts
-fast and stays small. Its standard input is a pipe whose other end the parent holds. When that end is closed (the system
-does so for a killed process), or the parent is gone, the watchdog ends the command's whole process group.
-
-The watchdog itself may be killed, by a user or by the system when memory runs out. Two mechanisms handle this case. A
-second process (:class:`Guard`) ends the group when the watchdog disappears. Until this second process runs, Linux's
-parent-death signal ends the command. Children of a wrapper script can survive only if both processes are killed at the
-same moment.
+This file runs as a script, ``python watchdog.py COMMAND...``, and imports nothing of the package. When the parent
+closes its end of the standard input or is gone, the watchdog ends the command's whole process group. If the watchdog
+itself is killed, a second process (:class:`Guard`) does so.
 """
 
 from __future__ import annotations
@@ -32,8 +25,8 @@ _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 def main(command: list[str]) -> int:
     """Run a command until it ends, or until the process that started this script ends.
 
-    :param command: program and arguments.
-    :return: the command's exit code.
+    :param command: program and arguments
+    :return: the command's exit code
     """
     parent = os.getppid()
     # Ctrl-C in a terminal reaches all its processes. The parent decides whether to end the simulator.
@@ -74,10 +67,9 @@ def _die_with(watchdog: int) -> None:
 class Guard:
     """Fork a process that ends a process group when the watchdog disappears.
 
-    The parent-death signal is not enough: CarlaUE4.sh is a shell script, and the signal would end the shell but not the
-    simulator.
+    Linux's parent-death signal would end CarlaUE4.sh, which is a shell script, but not the simulator.
 
-    :param group: the id of the process group.
+    :param group: id of the process group
     """
 
     def __init__(self, group: int) -> None:

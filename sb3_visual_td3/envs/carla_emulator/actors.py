@@ -1,8 +1,7 @@
-"""Simulate the actors of the emulated world: vehicles, walkers and sensors, how they move, and how they collide.
+"""Simulate the actors of the emulated world: vehicles, walkers and sensors.
 
-Vehicles use the vehicle dynamics of the embedded world, the simulator of ``LiteDriving-v0``. Size, mass and limits
-depend on the vehicle's blueprint. Transforms and velocities are in CARLA's left-handed coordinates (y to the right);
-``Motion``, ``Pose`` and ``OrientedBox`` are in the embedded world's right-handed coordinates (y to the left).
+Transforms and velocities are in CARLA's left-handed coordinates (y to the right). ``Motion``, ``Pose`` and
+``OrientedBox`` are in the embedded world's right-handed coordinates (y to the left).
 """
 
 from __future__ import annotations
@@ -31,10 +30,7 @@ from sb3_visual_td3.envs.road.shapes import Pose
 
 
 class StoredState(NamedTuple):
-    """Hold the packed state of an actor at rest, and the values from which it was packed.
-
-    While none of these values changes, the same bytes are sent again in each tick.
-    """
+    """Hold the packed state of an actor at rest, and the values from which it was packed."""
 
     place: Transform
     velocity: Vector
@@ -126,10 +122,10 @@ class Actor:
 def attached_transform(carrier: Transform, relative: Transform) -> Transform:
     """Return the world transform of an object that is rigidly attached to a level carrier.
 
-    Only the carrier's yaw turns the offset: vehicles and walkers of the emulator neither pitch nor roll.
+    Only the carrier's yaw turns the offset.
 
-    :param carrier: the carrier's transform in the world.
-    :param relative: the offset forward, right and up from the carrier, and a rotation that is added to the carrier's.
+    :param carrier: the carrier's transform in the world
+    :param relative: offset forward, right and up, and a rotation that is added to the carrier's
     """
     yaw = math.radians(carrier.yaw)
     x = carrier.x + relative.x * math.cos(yaw) - relative.y * math.sin(yaw)
@@ -179,8 +175,8 @@ class Walker(Actor):
     def walk(self, direction: Vector, speed_mps: float) -> None:
         """Walk in a direction from the next tick onwards.
 
-        :param direction: direction in world coordinates, of any length. A zero vector stops the walker.
-        :param speed_mps: speed of the walker in m/s.
+        :param direction: in world coordinates, of any length; a zero vector stops the walker
+        :param speed_mps: speed in m/s
         """
         self._is_placed = self._was_placed = False
         x, y, _ = direction
@@ -193,10 +189,10 @@ class Walker(Actor):
     def place(self, transform: Transform, speed_mps: float) -> None:
         """Put the walker at the place that the client's navigation has computed for this tick.
 
-        The walker stops if the client sends no new place in the next tick.
+        The walker stops if the next tick brings no new place.
 
-        :param transform: place and direction on the ground.
-        :param speed_mps: speed that the walker reports, in m/s.
+        :param transform: place and direction on the ground
+        :param speed_mps: speed that the walker reports, in m/s
         """
         self.set_transform(transform._replace(z=self.extent_m[2]))
         yaw = math.radians(transform.yaw)
@@ -339,10 +335,7 @@ class Vehicle(Actor):
 
     @property
     def altitude_m(self) -> float:
-        """Return the height above the ground in metres; 0 for a vehicle with physics, which drives on the ground.
-
-        A height of up to 2 m also counts as 0: clients place vehicles a little above the road and let them drop.
-        """
+        """Return the height above the ground in metres; 0 with physics, and for heights up to 2 m."""
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
         return self.transform.z
@@ -481,13 +474,7 @@ class Vehicle(Actor):
 def _advance_in_reverse(motion: Motion, pedals: Control, dt_s: float, settings: VehicleSettings) -> Motion:
     """Return the motion after the car has driven backwards for one tick.
 
-    The model only drives forwards. The car is therefore turned around, driven with mirrored steering, and turned back.
-
-    :param motion: the motion before the tick.
-    :param pedals: the car's controls.
-    :param dt_s: length of the tick in seconds.
-    :param settings: size and limits of the car.
-    :return: the motion after the tick.
+    The model only drives forwards, so the car is turned around, driven, and turned back.
     """
     mirrored = motion._replace(yaw_rad=motion.yaw_rad + math.pi, wheel_rad=-motion.wheel_rad)
     after = advance(mirrored, pedals._replace(steer=-pedals.steer), dt_s, settings)
@@ -513,8 +500,7 @@ class Hit(NamedTuple):
 class Collisions:
     """Find the collisions of each tick and stop the vehicles that cause them.
 
-    A vehicle that drives into another actor stops where it is. While the vehicle keeps pushing against the actor, each
-    tick moves the vehicle back to its place one tick before, and sends an event. The vehicle can move away freely.
+    A vehicle that drives into another actor stops. While it keeps pushing, each tick moves it back and sends an event.
     """
 
     def __init__(self) -> None:
@@ -524,8 +510,8 @@ class Collisions:
     def resolve(self, solid: Sequence[Actor]) -> list[Hit]:
         """Stop the vehicles that drive into something, and return the collision events of this tick.
 
-        :param solid: all actors with which something can collide, including all vehicles.
-        :return: for each collision two events, one for each of the two actors.
+        :param solid: all actors that something can collide with
+        :return: for each collision two events, one for each actor
         """
         touches = _touches(solid)
         hits: dict[tuple[int, int], Hit] = {}

@@ -1,8 +1,7 @@
 """Execute the calls of CARLA 0.9.16's protocol, which clients make by name.
 
-:class:`WorldCalls` and :class:`ActorCalls` hold one method ``on_NAME`` for each call; :class:`Calls` finds the method
-and packs its result or its error. Arguments arrive unchecked from the network: a method checks what it uses, and
-:class:`Calls` turns every exception that still occurs into the failure of that one call.
+:class:`WorldCalls` and :class:`ActorCalls` hold one method ``on_NAME`` for each call. Arguments arrive unchecked from
+the network, and :class:`Calls` turns every exception into the failure of that one call.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _MAX_LIGHT_STATE = 2**32 - 1  # rpc::VehicleLightState, a u32 of flags
 class ActorCalls:
     """Execute the calls of CARLA's protocol that concern actors.
 
-    :param simulation: the emulated world.
+    :param simulation: the emulated world
     """
 
     def __init__(self, simulation: Simulation) -> None:
@@ -72,10 +71,7 @@ class ActorCalls:
     def on_spawn_actor_with_parent(
         self, description: list[Any], transform: list[Any], parent_id: int, *_: Any
     ) -> list[Any]:
-        """Create an actor that is attached to another actor, and return the new actor.
-
-        The further arguments, kind of attachment and socket, are ignored: every attachment is rigid.
-        """
+        """Create an actor that is rigidly attached to another actor, and return the new actor."""
         return self._sim.actor_message(self._sim.spawn(description, Transform.from_message(transform), parent_id))
 
     def on_destroy_actor(self, actor_id: int) -> bool:
@@ -119,8 +115,8 @@ class ActorCalls:
     def on_enable_actor_constant_velocity(self, actor_id: int, velocity: list[float]) -> Any:
         """Make a vehicle keep the forward component of a velocity, regardless of its pedals.
 
-        :param actor_id: id of the vehicle.
-        :param velocity: x, y and z in the vehicle's own coordinates, in m/s. Only x, which points forward, counts.
+        :param actor_id: id of the vehicle
+        :param velocity: x, y and z in the vehicle's own coordinates, in m/s; only x, which points forward, counts
         """
         self._sim.vehicle(actor_id).constant_mps = max(0.0, checked_number(velocity[0], _MAX_SPEED_MPS))
         return VOID
@@ -133,7 +129,7 @@ class ActorCalls:
     def on_apply_control_to_vehicle(self, actor_id: int, control: list[Any]) -> Any:
         """Set a vehicle's control.
 
-        CARLA's client does not check the values. They are clipped to their range, and NaN and infinity count as 0.
+        Values are clipped to their range, and NaN and infinity count as 0.
         """
         throttle, steer, brake, hand_brake, reverse, manual, gear = control[:7]
         vehicle = self._sim.vehicle(actor_id)
@@ -223,7 +219,7 @@ _WHEEL_RADIUS_CM = 35.0
 def _physics_control_of(vehicle: Vehicle) -> list[Any]:
     """Return the msgpack form of a carla.VehiclePhysicsControl.
 
-    Size, mass and steering are the values with which the vehicle drives; all other values are CARLA's defaults.
+    Only size, mass and steering are the vehicle's own; the rest are CARLA's defaults.
     """
     settings = vehicle.handling.settings
     max_steer_deg = math.degrees(settings.max_wheel_rad)
@@ -263,13 +259,9 @@ _ROAD_LABEL, _TERRAIN_LABEL = 1, 10
 class WorldCalls:
     """Execute the calls of CARLA's protocol that concern the world and the server itself.
 
-    ``client.get_world()`` makes these calls in this order: version, get_episode_info, get_sensor_token (of the world's
-    stream), get_episode_settings, get_required_files and query_lights_state. In asynchronous mode it waits for one
-    frame of the world's stream before get_required_files.
-
-    :param simulation: the emulated world.
-    :param streams: the stream server, for the status.
-    :param stream_port: port of the stream server, for tokens.
+    :param simulation: the emulated world
+    :param streams: the stream server
+    :param stream_port: port of the stream server
     """
 
     def __init__(self, simulation: Simulation, streams: StreamServer, stream_port: int) -> None:
@@ -351,10 +343,7 @@ class WorldCalls:
         return VOID
 
     def on_copy_opendrive_to_file(self, text: str, *_: Any) -> Any:
-        """Make an OpenDRIVE document available as the map ``OpenDriveMap``, which the client then loads.
-
-        The parameters for generating walls and meshes are ignored.
-        """
+        """Make an OpenDRIVE document available as the map ``OpenDriveMap``, which the client then loads."""
         if not isinstance(text, str):
             raise CallError(f"{shortened(text)}: expected an OpenDRIVE document")
         self._sim.maps.generate(text)
@@ -379,9 +368,9 @@ class WorldCalls:
     def on_project_point(self, location: list[float], direction: list[float], search_m: float) -> list[Any]:
         """Return the point at which a ray meets the ground, as an optional ``carla.LabelledPoint``.
 
-        :param location: starting point of the ray.
-        :param direction: direction of the ray, of any length.
-        :param search_m: length of the ray in metres.
+        :param location: start of the ray
+        :param direction: of any length
+        :param search_m: length of the ray in metres
         """
         length = math.hypot(*direction)
         down = 0.0  # metres down per metre along the ray
@@ -533,9 +522,9 @@ Handler = Callable[..., Any]
 class Calls:
     """Execute the calls of clients on one simulation, and pack their results.
 
-    :param simulation: the emulated world.
-    :param streams: the stream server.
-    :param stream_port: port of the stream server.
+    :param simulation: the emulated world
+    :param streams: the stream server
+    :param stream_port: port of the stream server
     """
 
     def __init__(self, simulation: Simulation, streams: StreamServer, stream_port: int) -> None:
@@ -552,10 +541,9 @@ class Calls:
     def answer(self, name: str, arguments: list[Any]) -> tuple[list[Any], str]:
         """Execute the call of a client and pack its result.
 
-        :param name: name of the call.
-        :param arguments: arguments of the call, as they came from the network.
-        :return: the result to send back, and a line for the server's console, which is empty if there is nothing to
-            report.
+        :param name: name of the call
+        :param arguments: as they came from the network
+        :return: result to send back, and a line for the console, which may be empty
         """
         try:
             if name == "apply_batch":

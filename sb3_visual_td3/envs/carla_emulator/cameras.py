@@ -1,8 +1,7 @@
 """Draw the images of the emulator's cameras: RGB, depth and semantic images of the map, vehicles and walkers.
 
-If an RGB camera is mounted like a camera of the embedded world, the embedded world's camera draws its image. This is
-fast, and the policy sees the same picture in both worlds. :class:`FreeCamera` draws the images of all other cameras,
-with actors as upright blocks, from far to near (painter's algorithm).
+If an RGB camera is mounted like a camera of the embedded world, the embedded world's camera draws its image, so that a
+policy sees the same picture in both. :class:`FreeCamera` draws all other images.
 """
 
 from __future__ import annotations
@@ -143,8 +142,7 @@ _PLATE_BACK = (150, 152, 155)
 def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
     """Return the shape of a traffic light or a sign: a pole, and a head with lamps or a plate.
 
-    :param sign: the light or sign.
-    :param transform: the camera's transform; lamps and plates are visible from the front only.
+    Lamps and plates are visible from the front only.
     """
     signal = sign.signal
     assert signal is not None
@@ -176,11 +174,9 @@ def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
 
 
 def _visible_faces(actors: Sequence[Actor], transform: Transform, axes: NDArray[np.float64]) -> list[Face]:
-    """Return the faces that a camera sees, the faces of the farthest actor first.
+    """Return the faces that a camera sees, the farthest actor first.
 
-    :param actors: vehicles, walkers, lights and signs that may be in view.
-    :param transform: the camera's transform in the world.
-    :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``, in CARLA's coordinates.
+    :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``, in CARLA's coordinates
     """
     found: list[tuple[float, list[Face]]] = []
     for actor in actors:
@@ -244,11 +240,8 @@ def _in_camera_axes(
 ) -> NDArray[np.float64]:
     """Return a box's corners at one height as depth, left and up from the camera, ``(n_corners, 3)``.
 
-    :param corners: (forward, left) of each corner from the box's centre, in metres.
-    :param up_m: height of the corners above the ground, in metres.
-    :param box: the box, for its place and direction.
-    :param transform: the camera's transform in the world.
-    :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``.
+    :param corners: (forward, left) of each corner from the box's centre, in metres
+    :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``
     """
     cos, sin = math.cos(box.yaw_rad), math.sin(box.yaw_rad)
     points = []
@@ -261,12 +254,7 @@ def _in_camera_axes(
 
 
 def _pixels_of(face: Face, focal: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the columns and rows of a face's corners, ``(n_corners, 2)``; pixel centres are integers.
-
-    :param face: the face to project.
-    :param focal: the focal length in pixels.
-    :param shape: height and width of the image.
-    """
+    """Return the columns and rows of a face's corners, ``(n_corners, 2)``; pixel centres are integers."""
     height, width = shape
     depth, left, up = face.corners.T
     columns = 0.5 * width - 0.5 - focal * left / depth
@@ -281,11 +269,7 @@ def _paint_face(
 ) -> None:
     """Fill a face with one value, in place.
 
-    :param picture: the picture to paint into, ``(height, width)`` or ``(height, width, n_channels)``.
-    :param face: the face to fill.
-    :param focal: the focal length in pixels.
-    :param value: the value of each channel.
-    :param is_smooth: whether to blend the edges. Semantic tags must not be blended.
+    :param is_smooth: whether to blend the edges; semantic tags must not be blended
     """
     pixels = _pixels_of(face, focal, picture.shape[:2])
     line = cv2.LINE_AA if is_smooth else cv2.LINE_8
@@ -293,12 +277,7 @@ def _paint_face(
 
 
 def _carve_depth(depth_m: NDArray[np.float32], face: Face, focal: float) -> None:
-    """Write the depth of a face into a depth image, in place, where the face is nearer than the depth in the image.
-
-    :param depth_m: the depth image, ``(height, width)``, in metres.
-    :param face: the face, which is flat.
-    :param focal: the focal length in pixels.
-    """
+    """Write a face's depth into a depth image, in place, where the face is nearer."""
     height, width = depth_m.shape
     pixels = _pixels_of(face, focal, (height, width))
     left, top = np.clip(np.floor(pixels.min(axis=0)), 0, (width, height)).astype(int)
@@ -352,12 +331,12 @@ def image_message(
 ) -> bytes:
     """Draw the image of a camera, and return it as the body of a measurement message.
 
-    :param sensor: the camera.
-    :param scene: the map to draw.
-    :param sky: the effect of the weather on light and colours; None on a clear day, which has no effect.
-    :param things: all vehicles and walkers.
-    :param tick: the number of the tick, which seeds the rain.
-    :param roadside: the traffic lights and signs; None for a map without them.
+    :param sensor: the camera
+    :param scene: the map to draw
+    :param sky: effect of the weather; None on a clear day
+    :param things: all vehicles, walkers and props
+    :param tick: number of the tick, which seeds the rain
+    :param roadside: traffic lights and signs; None for a map without them
     """
     width = int(sensor.float_attribute("image_size_x", 800))
     height = int(sensor.float_attribute("image_size_y", 600))
@@ -398,7 +377,7 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
 def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
     """Return whether the embedded world's camera can draw an actor, or may leave the actor out.
 
-    The camera cannot draw a truck, for example. Actors without a shape and actors too far away may be left out.
+    A truck cannot be drawn. An actor without a shape or too far away may be left out.
     """
     if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
         return True
@@ -422,11 +401,7 @@ def _lite_camera(height: int, width: int, ahead_m: float, height_m: float) -> Ca
 
 
 def _figures_of(things: Sequence[Actor], roadside: Roadside | None) -> Figures:
-    """Return pedestrians, traffic lights and stop lines in the form that the camera of ``envs.lite`` draws.
-
-    :param things: vehicles and walkers.
-    :param roadside: the traffic lights and signs; None for a map without them.
-    """
+    """Return pedestrians, traffic lights and stop lines in the form that the camera of ``envs.lite`` draws."""
     people = [Person(*thing.box[:2]) for thing in things if isinstance(thing, Walker)]
     if roadside is None:
         return NO_FIGURES._replace(people=people)
@@ -469,16 +444,7 @@ def _free_image(
     things: Sequence[Actor],
     tick: int,
 ) -> NDArray[np.uint8]:
-    """Return the image of a camera at any position and rotation, ``(height, width, 4) uint8``, BGRA.
-
-    :param kind: the number by which CARLA's protocol identifies the kind of camera.
-    :param size: height and width.
-    :param sensor: the camera.
-    :param scene: the map to draw.
-    :param sky: the effect of the weather on light and colours; None on a clear day, which has no effect.
-    :param things: the vehicles and walkers that the camera may see.
-    :param tick: the number of the tick, which seeds the rain.
-    """
+    """Return the image of a camera at any position and rotation, ``(height, width, 4) uint8``, BGRA."""
     transform = sensor.world_transform
     pitch, roll = round(transform.pitch, _ANGLE_DECIMALS), round(transform.roll, _ANGLE_DECIMALS)
     up_m = round(transform.z, _HEIGHT_DECIMALS)
@@ -529,8 +495,8 @@ def _free_picture(
 def _encoded_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return a depth image in CARLA's encoding, ``(height, width, 4) uint8``, BGRA.
 
-    ``depth / 1000 m`` is a fraction of 24 bits: red holds the lowest 8 bits, green the next 8, and blue the highest 8.
-    Source: CARLA's documentation of the depth camera.
+    ``depth / 1000 m`` is a fraction of 24 bits; red holds the lowest 8 bits, blue the highest. Source: CARLA's
+    documentation.
     """
     steps = np.rint(depth_m.astype(np.float64) * (_MAX_DEPTH_STEPS / FAR_M)).astype(np.uint32)
     image = np.empty((*depth_m.shape, 4), np.uint8)

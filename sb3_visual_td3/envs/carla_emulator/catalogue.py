@@ -1,7 +1,6 @@
 """List the blueprints of vehicles, walkers and sensors that the emulator offers to a client.
 
-The blueprints have CARLA's own names and attributes, so that scripts written for CARLA run. ``vehicle_models`` holds
-the sizes of vehicles; all walkers have one size, and most props have one size.
+The blueprints have CARLA's own names and attributes, so that scripts written for CARLA run.
 """
 
 from __future__ import annotations
@@ -364,11 +363,10 @@ _MAX_PIXELS = 8192 * 4320
 def check_description(description: Any) -> str:
     """Check an actor description and return its blueprint id.
 
-    An invalid attribute is rejected here, in the call that sets it; otherwise every later tick would fail.
+    An invalid attribute is rejected here, because otherwise every later tick would fail.
 
-    :param description: ``[uid, type_id, [[attribute, type, value]...]]`` as the client sent it.
-    :raises CallError: if the description has a different shape, no such blueprint exists, or an attribute is out of
-        range.
+    :param description: ``[uid, type_id, [[attribute, type, value]...]]`` as the client sent it
+    :raises CallError: if its shape is wrong, no such blueprint exists, or an attribute is out of range
     """
     match description:
         case [int(), str(type_id), [*attributes], *_] if len(attributes) <= _MAX_ATTRIBUTES:

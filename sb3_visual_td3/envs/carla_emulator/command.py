@@ -59,8 +59,8 @@ Flags of CARLA's launcher are accepted: -carla-rpc-port=N sets the port, the oth
 def run(arguments: Sequence[str]) -> int:
     """Run the emulator until SIGINT or SIGTERM arrives.
 
-    :param arguments: the command line's arguments.
-    :return: the exit code.
+    :param arguments: the command line's arguments
+    :return: the exit code
     """
     settings = _parser().parse_args(_without_launcher_flags(arguments))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -186,8 +186,8 @@ def _without_launcher_flags(arguments: Sequence[str]) -> list[str]:
 def _checked(settings: argparse.Namespace) -> EmulatorSettings:
     """Return the server's settings from the parsed arguments.
 
-    :param settings: the parsed arguments.
-    :raises ValueError: if an argument is out of range.
+    :param settings: the parsed arguments
+    :raises ValueError: if an argument is out of range
     """
     try:
         is_local = settings.host == "localhost" or ipaddress.ip_address(settings.host).is_loopback
@@ -223,12 +223,7 @@ def _library(folder: str | None, lights_seed: int | None) -> MapLibrary:
 
 
 def _first_map(name: str | None, maps: MapLibrary) -> str:
-    """Return the short name of the map to start with; if ``name`` is a file, add the file to the library.
-
-    :param name: the argument of ``--map``.
-    :param maps: the library of all maps that can be loaded.
-    :raises ValueError: if there is no such map.
-    """
+    """Return the short name of the map to start with; if ``name`` is a file, add the file to the library."""
     if name is None:
         return maps.names[0] if maps.has_files else _DEFAULT_MAP
     if name.endswith(OPENDRIVE_SUFFIX):

@@ -27,13 +27,12 @@ class Fault(NamedTuple):
 
     kind: str
     tick: int = 0
-    """For a fault that happens once, the number of the tick. For a fault that repeats, the number of ticks from one
-    occurrence to the next. 0 for a fault that is active from the start."""
+    """Tick of the fault, or period in ticks of a fault that repeats; 0 for a fault that is active from the start."""
     repeats: bool = False
     """True for a fault that happens at every ``tick``-th tick."""
     amount: float | None = None
-    """Duration in seconds, or number of affected images or spawns, depending on the kind of fault. None for the
-    default of :meth:`ActiveFaults.activate`."""
+    """Duration in seconds, or number of affected images or spawns; None for the default of
+    :meth:`ActiveFaults.activate`."""
 
     @property
     def is_active_from_start(self) -> bool:
@@ -43,7 +42,7 @@ class Fault(NamedTuple):
     def is_due(self, tick: int) -> bool:
         """Return whether the fault happens at this tick.
 
-        :param tick: counted from 1 at the server's start.
+        :param tick: counted from 1 at the server's start
         """
         if self.is_active_from_start:
             return False
@@ -55,9 +54,8 @@ class Fault(NamedTuple):
 def parse_fault(text: str) -> Fault:
     """Parse a fault that was given on the command line.
 
-    :param text: ``KIND[=AMOUNT]``, ``KIND[=AMOUNT]@TICK`` or ``KIND[=AMOUNT]@every:N``.
-    :raises ValueError: if the text has a different form, the kind is unknown, or the kind does not permit the amount or
-        the tick.
+    :param text: ``KIND[=AMOUNT]``, ``KIND[=AMOUNT]@TICK`` or ``KIND[=AMOUNT]@every:N``
+    :raises ValueError: if the form or kind is invalid, or the kind does not permit the amount or tick
     """
     found = _PATTERN.fullmatch(text)
     if found is not None and found["kind"] in KINDS:
@@ -80,9 +78,9 @@ def parse_fault(text: str) -> Fault:
 def check_fault(kind: object, amount: object = None) -> None:
     """Raise an error if the kind or the amount of a fault is invalid.
 
-    :param kind: one of ``KINDS``.
-    :param amount: seconds from 0 to ``FOREVER_S``, or an integer number of images or spawns; None for the default.
-    :raises ValueError: if the kind is unknown, or the kind does not permit the amount.
+    :param kind: one of ``KINDS``
+    :param amount: seconds from 0 to ``FOREVER_S``, or an integer number of images or spawns; None for the default
+    :raises ValueError: if the kind is unknown, or does not permit the amount
     """
     if kind not in KINDS:
         raise ValueError(f"fault {kind!r}: expected one of {', '.join(KINDS)}")
@@ -115,10 +113,10 @@ class ActiveFaults:
     def activate(self, kind: str, amount: float | None = None) -> None:
         """Activate a fault now.
 
-        :param kind: one of ``KINDS``. ``"die"`` ends the process at once, without cleanup, as a crash would.
-        :param amount: seconds of a hang or of each slow tick; number of images or spawns. None: a hang lasts forever,
-            a slow tick 0.2 s, and one image or spawn is affected.
-        :raises ValueError: if the kind is unknown, or the kind does not permit the amount.
+        :param kind: one of ``KINDS``; ``"die"`` ends the process at once, without cleanup
+        :param amount: seconds of a hang or slow tick, or number of images or spawns. None: a hang lasts forever, a slow
+            tick 0.2 s, and one image or spawn is affected.
+        :raises ValueError: if the kind is unknown, or does not permit the amount
         """
         check_fault(kind, amount)
         if amount is None:
@@ -156,10 +154,9 @@ class ActiveFaults:
     def truncate(self, image: bytes) -> bytes:
         """Return an image unchanged, or only about its first half if the fault "truncate-images" is active.
 
-        The cut falls between two pixels of four bytes. A cut inside a pixel would end the client's process instead of
-        delivering an image with too little data.
+        The cut falls between two pixels of four bytes. A cut inside a pixel would end the client's process.
 
-        :param image: the body of a camera's measurement.
+        :param image: body of a camera's measurement
         """
         if self.images_to_truncate <= 0:
             return image

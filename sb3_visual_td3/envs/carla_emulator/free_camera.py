@@ -1,8 +1,7 @@
 """Draw the ground and the horizon for a camera at any height and angle: in colour, depth and CARLA's semantic tags.
 
-The camera of ``envs.lite``, the simulator inside the emulator, is level and looks ahead, which makes it fast. Clients
-of CARLA also mount cameras that look down or sideways, or are rolled. :class:`FreeCamera` draws the ground by a
-homography, because the ground is a plane. It draws everything above the horizon from the map's panorama.
+The camera of ``envs.lite`` is level and looks ahead, but clients of CARLA also tilt, turn and roll cameras.
+:class:`FreeCamera` draws the ground by a homography, and the rest from the map's panorama.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 class _Strip(NamedTuple):
     """Describe a group of picture rows, and the pixels in it that are drawn from one level of the ground raster.
 
-    The picture is drawn at twice the camera's resolution. The ground raster is stored at several resolutions, called
-    levels, as in a mipmap.
+    The picture has twice the camera's resolution.
     """
 
     level: int
@@ -55,15 +53,14 @@ class _Strip(NamedTuple):
 class FreeCamera:
     """Draw the ground and the horizon for a camera with a fixed height, pitch and roll.
 
-    Position and heading may change from frame to frame. The geometry of the pixels does not depend on them, and is
-    computed once.
+    Position and heading may change from frame to frame.
 
-    :param height: height of the picture in pixels.
-    :param width: width of the picture in pixels.
-    :param fov_deg: the horizontal field of view in degrees.
-    :param up_m: the camera's height above the ground in metres.
-    :param pitch_deg: pitch of the camera in degrees, positive when it looks up.
-    :param roll_deg: roll of the camera in degrees, positive when it leans to the right.
+    :param height: height in pixels
+    :param width: width in pixels
+    :param fov_deg: horizontal field of view in degrees
+    :param up_m: height above the ground in metres
+    :param pitch_deg: pitch in degrees, positive when the camera looks up
+    :param roll_deg: roll in degrees, positive when it leans to the right
     """
 
     def __init__(self, height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> None:
@@ -95,9 +92,9 @@ class FreeCamera:
     def grey(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
         """Return the ground and the horizon in grey, without vehicles and walkers.
 
-        :param scene: the map to draw.
-        :param transform: the camera's position and heading.
-        :return: ``(height, width) uint8``.
+        :param scene: the map to draw
+        :param transform: position and heading
+        :return: ``(height, width) uint8``
         """
         fine = np.full((self.height * _OVERSAMPLING, self.width * _OVERSAMPLING), scene.ground.grey, np.uint8)
         for strip in self._strips:
@@ -110,11 +107,11 @@ class FreeCamera:
         return picture
 
     def paved(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
-        """Return a mask of the picture that shows where the road is.
+        """Return a mask that shows where the road is.
 
-        :param scene: the map to draw.
-        :param transform: the camera's position and heading.
-        :return: ``(height, width) uint8``, 255 on the road and 0 elsewhere, with interpolated edges.
+        :param scene: the map to draw
+        :param transform: position and heading
+        :return: ``(height, width) uint8``, 255 on the road, 0 elsewhere, interpolated at the edges
         """
         matrix = scene.ground.from_world(PAVED_LEVEL) @ self._to_world(transform, 1, 0)
         seen = cv2.warpPerspective(scene.ground.paved, matrix, (self.width, self.height), flags=_WARP)
@@ -126,11 +123,11 @@ class FreeCamera:
         return np.array(self._depth_m)
 
     def tags(self, scene: Scene, transform: Transform) -> NDArray[np.uint8]:
-        """Return the ground and the horizon as CARLA's semantic tags, without vehicles and walkers.
+        """Return ground and horizon as CARLA's semantic tags, without vehicles and walkers.
 
-        :param scene: the map to draw.
-        :param transform: the camera's position and heading.
-        :return: ``(height, width) uint8``.
+        :param scene: the map to draw
+        :param transform: position and heading
+        :return: ``(height, width) uint8``
         """
         paved = self.paved(scene, transform) > 127
         tags = np.where(paved, ROAD, TERRAIN).astype(np.uint8)
@@ -146,9 +143,7 @@ class FreeCamera:
     def _rays(self, oversampling: int) -> tuple[NDArray[np.float64], ...]:
         """Return the forward, right and up components of every sample's ray, relative to the heading.
 
-        :param oversampling: samples per pixel along each axis.
-        :return: three arrays ``(height * oversampling, width * oversampling)``. Each ray is scaled so that its
-            component along the camera's axis is 1.
+        :return: three arrays ``(height * oversampling, width * oversampling)``, scaled to 1 along the camera's axis
         """
         n_columns, n_rows = self.width * oversampling, self.height * oversampling
         columns = ((np.arange(n_columns) + 0.5) / oversampling - 0.5 * self.width) / self.focal
@@ -159,10 +154,7 @@ class FreeCamera:
     def _choose_levels(self) -> list[_Strip]:
         """Choose the resolution (mipmap level) of the ground raster from which each part of the picture is drawn.
 
-        The picture is drawn with several samples per pixel. Each sample is drawn from the level whose texels are about
-        as large as the area of the ground that the sample shows.
-
-        :return: for each level that is used, the rows and the samples that are drawn from this level.
+        A sample is drawn from the level whose texels are about as large as the sample's area on the ground.
         """
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -183,15 +175,13 @@ class FreeCamera:
     def _to_world(self, transform: Transform, oversampling: int, first_row: int) -> NDArray[np.float64]:
         """Return the homography from samples (column, row, 1) to homogeneous metres on the ground.
 
-        The ray through a sample with the image coordinates u and v is ``axis + u * right - v * up``. Let d be its
-        downward component and h the camera's height. The ray meets the ground where it has descended by h. From the
-        point below the camera, this place is ``h * forward / d`` ahead and ``h * left / d`` to the left. In homogeneous
-        coordinates it is ``(h * forward, h * left, d)``, which is linear in (1, u, v).
+        The ray through a sample with the image coordinates (u, v) is ``axis + u * right - v * up``. With its downward
+        component d and the camera's height h, it meets the ground ``h * forward / d`` ahead and ``h * left / d`` to the
+        left of the point below the camera. In homogeneous coordinates this is ``(h * forward, h * left, d)``, which is
+        linear in (1, u, v).
 
-        :param transform: the camera's position and heading.
-        :param oversampling: samples per pixel along each axis.
-        :param first_row: the row of samples that is counted as 0.
-        :return: a 3x3 matrix, into the embedded world's coordinates.
+        :param first_row: row of samples that is counted as 0
+        :return: a 3x3 matrix, into the embedded world's coordinates
         """
         size = self.focal * oversampling
         # (column, row, 1) -> (1, u, v)
@@ -213,12 +203,7 @@ class FreeCamera:
     def _warp(self, scene: Scene, transform: Transform, level: int, first_row: int, n_rows: int) -> NDArray[np.uint8]:
         """Draw some rows of the picture, at twice the camera's resolution, from one level of the ground raster.
 
-        :param scene: the map.
-        :param transform: the camera's position and heading.
-        :param level: index of the level; each level has half the resolution of the one before it.
-        :param first_row: the first row to draw.
-        :param n_rows: number of rows to draw.
-        :return: ``(n_rows, columns) uint8``.
+        :return: ``(n_rows, columns) uint8``
         """
         matrix = scene.ground.from_world(level) @ self._to_world(transform, _OVERSAMPLING, first_row)
         drawn = cv2.warpPerspective(
@@ -234,10 +219,7 @@ class FreeCamera:
     def _panorama(self, panorama: NDArray[np.uint8], transform: Transform, interpolation: int) -> NDArray[np.uint8]:
         """Draw the panorama, the distant surroundings all around the map, as the camera sees it.
 
-        :param panorama: the picture of all directions, from ``build_panorama``, or a picture of the same size.
-        :param transform: the camera's position and heading; only the heading counts.
-        :param interpolation: OpenCV's flag for interpolation between pixels.
-        :return: ``(height, width) uint8``.
+        :return: ``(height, width) uint8``
         """
         shift = np.float32(transform.pose.heading_rad / (2.0 * math.pi) % 1.0 * PANORAMA_COLUMNS)
         columns = (self._sky_columns + shift) % np.float32(PANORAMA_COLUMNS)
@@ -247,23 +229,23 @@ class FreeCamera:
 
 @lru_cache(maxsize=6)
 def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> FreeCamera:
-    """Return a :class:`FreeCamera` from a cache, because the camera's geometry is the same in every frame.
+    """Return a :class:`FreeCamera` from a cache.
 
-    :param height: height of the picture in pixels.
-    :param width: width of the picture in pixels.
-    :param fov_deg: the horizontal field of view in degrees.
-    :param up_m: the camera's height above the ground in metres.
-    :param pitch_deg: pitch of the camera in degrees, positive when it looks up.
-    :param roll_deg: roll of the camera in degrees, positive when it leans to the right.
+    :param height: height in pixels
+    :param width: width in pixels
+    :param fov_deg: horizontal field of view in degrees
+    :param up_m: height above the ground in metres
+    :param pitch_deg: pitch in degrees, positive when the camera looks up
+    :param roll_deg: roll in degrees, positive when it leans to the right
     """
     return FreeCamera(height, width, fov_deg, up_m, pitch_deg, roll_deg)
 
 
 def axes_of(transform: Transform) -> NDArray[np.float64]:
-    """Return the forward, right and up axes of a rotated object as the rows of a 3x3 matrix, in CARLA's coordinates.
+    """Return the forward, right and up axes of a rotated object as rows of a 3x3 matrix, in CARLA's coordinates.
 
-    The rotation order is Unreal's: yaw, then pitch (positive up), then roll (positive to the right). Source:
-    ``Transform::GetForwardVector`` and the functions beside it in ``LibCarla/source/carla/geom/Math.cpp``.
+    The order is yaw, pitch (positive up), roll (positive to the right). Source:
+    ``LibCarla/source/carla/geom/Math.cpp``.
     """
     pitch, yaw, roll = (math.radians(angle) for angle in (transform.pitch, transform.yaw, transform.roll))
     cp, sp = math.cos(pitch), math.sin(pitch)
@@ -281,8 +263,8 @@ def axes_of(transform: Transform) -> NDArray[np.float64]:
 def _tags_of(panorama: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a map's panorama as semantic tags.
 
-    The panorama is a grey picture without labels. All hills have the most frequent dark grey level and count as
-    vegetation. Everything else that is dark counts as buildings.
+    All hills have the most frequent dark grey level and count as vegetation. Everything else that is dark counts as
+    buildings.
     """
     dark = panorama[panorama < _SKY_GREY]
     hills = int(np.bincount(dark).argmax()) if len(dark) else 0

@@ -1,9 +1,6 @@
 """Write the navigation file from which CARLA's client plans the routes of walkers.
 
-The client requests a file in the format of Recast and Detour, and moves walkers itself with Detour's crowd. The file
-has the format in which RecastDemo, a program of the recastnavigation project, saves a set of tiles, in version 7 of
-Detour's tile format. The file written here has one tile without a bounding volume tree: the client then tests all
-polygons, which are some thousands at most. Detour's axes are x, up, y.
+It has the format of RecastDemo, in version 7 of Detour's tile format, with one tile. Detour's axes are x, up, y.
 """
 
 from __future__ import annotations
@@ -44,9 +41,8 @@ _MAX_CORNERS = 0xFFFF
 def navigation_file(footways: Footways) -> bytes:
     """Return the navigation file of a map.
 
-    :param footways: the mesh on which pedestrians walk: walkways, and crossings between them.
-    :return: the content of the file. The file has one tile of Detour's format. It has no tile if the mesh is empty, or
-        is too large for one tile.
+    :param footways: mesh on which pedestrians walk
+    :return: content of the file, without a tile if the mesh is empty or too large
     """
     n_quads = len(footways.quads)
     if not n_quads or len(footways.corners_m) >= _MAX_CORNERS:
@@ -65,10 +61,10 @@ def navigation_file(footways: Footways) -> bytes:
 
 
 def navigation_name(map_name: str, content: bytes) -> str:
-    """Return the name under which the client stores the navigation file; it differs for files with different contents.
+    """Return the name under which the client stores the navigation file; it depends on the file's content.
 
-    :param map_name: short name of the map.
-    :param content: content of the navigation file.
+    :param map_name: short name of the map
+    :param content: content of the navigation file
     """
     return f"{FOLDER}/{map_name}-{hashlib.sha256(content).hexdigest()[:16]}.bin"
 

@@ -1,7 +1,6 @@
-"""Run the emulator in a separate process, for tests and notebooks: start it, inject faults, and stop it.
+"""Run the emulator in a separate process, for tests and notebooks.
 
-A thread in the client's process would not work: the client holds Python's global interpreter lock while it waits for
-the server, so the thread could not run and answer.
+A thread would not work, because the client holds Python's global interpreter lock while it waits for the server.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ _TIMEOUT_S = 60.0
 class EmulatorControl:
     """Inject faults into a running emulator and read its status, without CARLA's client.
 
-    :param port: the emulator's port for calls.
-    :param host: address of the emulator.
+    :param port: the emulator's port for calls
+    :param host: address of the emulator
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -38,10 +37,9 @@ class EmulatorControl:
     def fault(self, kind: str, amount: float | None = None) -> None:
         """Activate a fault now.
 
-        :param kind: one of ``faults.KINDS``.
-        :param amount: seconds of a hang or of every slow tick; number of images or spawns for the other kinds. None
-            for the kind's default.
-        :raises ValueError: if the kind is unknown, or the kind does not permit the amount.
+        :param kind: one of ``faults.KINDS``
+        :param amount: seconds of a hang or slow tick, or number of images or spawns; None for the default
+        :raises ValueError: if the kind is unknown, or does not permit the amount
         """
         check_fault(kind, amount)
         if kind == "die":
@@ -54,7 +52,7 @@ class EmulatorControl:
         """Return the emulator's status.
 
         :return: ``frame``, ``map``, ``n_actors``, ``n_clients``, ``n_stream_connections``, ``synchronous``, ``rss_mb``
-            (resident memory in MB) and ``n_file_descriptors``.
+            (resident memory in MB) and ``n_file_descriptors``
         """
         found: dict[str, Any] = self._call("emulator_status")
         return found
@@ -84,12 +82,12 @@ _STOP_TIMEOUT_S = 60.0
 
 
 class EmulatorProcess:
-    """Run an emulator in its own process during a ``with`` block: ``with EmulatorProcess("train_0") as emulator:``.
+    """Run an emulator in its own process: ``with EmulatorProcess("train_0") as emulator:``.
 
-    :param map_name: the map to start with.
-    :param arguments: further arguments of ``visual-td3 carla-emulator``.
-    :param port: the port for calls; 0 for any free port.
-    :param timeout_s: longest wait until the emulator listens, in seconds.
+    :param map_name: the map to start with
+    :param arguments: further arguments of ``visual-td3 carla-emulator``
+    :param port: port for calls; 0 for any free port
+    :param timeout_s: longest wait until the emulator listens, in seconds
     """
 
     def __init__(self, map_name: str = "train_0", *arguments: str, port: int = 0, timeout_s: float = 120.0) -> None:
@@ -112,7 +110,7 @@ class EmulatorProcess:
     def start(self) -> None:
         """Start the emulator, on the same port as before if it was started before.
 
-        :raises RuntimeError: if the emulator does not listen in time.
+        :raises RuntimeError: if the emulator does not listen in time
         """
         # --end-with makes the emulator end with this process, even if this process is killed. A leftover server would
         # occupy its port, and a later test would connect to it.

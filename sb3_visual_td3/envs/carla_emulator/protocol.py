@@ -2,14 +2,12 @@
 
 A client opens two kinds of TCP connections, both little-endian:
 
-*Calls* go to the RPC port (2000 by default). The client sends first. Requests and responses are msgpack objects, one
-after another, without a length prefix::
+*Calls* go to the RPC port. Requests and responses are msgpack objects, one after another, without a length prefix::
 
     request    [0, call_id, "name", [[is_asynchronous], argument, ...]]
     response   [1, call_id, error or nil, result]
 
-An asynchronous call gets no response. CARLA wraps every result in its ``rpc::Response``, a variant that msgpack writes
-as ``[index, value]``:
+An asynchronous call gets no response. CARLA wraps every result in its ``rpc::Response``:
 
 ==================  =====================  ==================
 call                success                failure
@@ -18,16 +16,14 @@ returns a value     ``[[1, value]]``       ``[[0, ["text"]]]``
 returns nothing     ``[[false]]``          ``[[true, ["text"]]]``
 ==================  =====================  ==================
 
-The client raises a failure as ``RuntimeError("text")``. The msgpack-rpc ``error`` field stays nil: the client drops the
-text of such an error and reports only the name of the function. An optional value is ``[false]`` or ``[true, value]``.
+The msgpack-rpc ``error`` field stays nil, because the client drops its text. An optional value is ``[false]`` or
+``[true, value]``.
 
-*Streams* go to the port named in a stream's token (here the RPC port + 1). The client first sends the stream's number
-as a ``u32``. After that only the server sends: for each measurement a ``u32`` size and that many bytes.
-:mod:`~sb3_visual_td3.envs.carla_emulator.streaming` does this; the payloads are packed below.
+*Streams* go to the RPC port + 1. The client first sends the stream's number as a ``u32``. After that only the server
+sends: for each measurement a ``u32`` size and that many bytes.
 
-The layouts were read from the traffic of the genuine 0.9.16 client. They differ between CARLA versions (the sensor
-header of CARLA's main branch is 40 bytes longer), and the client does not check them: a payload of the wrong size ends
-its process. The names in the comments come from CARLA's C++ sources (``LibCarla/source/carla``).
+The layouts were read from the traffic of the genuine 0.9.16 client. The client does not check them, and a payload of
+the wrong size ends its process. The names in the comments come from ``LibCarla/source/carla``.
 """
 
 from __future__ import annotations
@@ -86,11 +82,10 @@ class CallReader:
         )
 
     def read(self, received: bytes) -> Iterator[Call]:
-        """Return the requests that are complete, and store the bytes of an incomplete request until more bytes arrive.
+        """Return the requests that are complete, and store the bytes of an incomplete request.
 
-        :param received: the bytes that came in.
-        :return: the requests, in the order of their arrival.
-        :raises ValueError: if the bytes are not a request: the sender does not speak this protocol.
+        :param received: bytes that came in
+        :raises ValueError: if the bytes are not a request
         """
         try:
             self._unpacker.feed(received)
@@ -127,12 +122,10 @@ def shortened(thing: object) -> str:
 def checked_number(thing: object, limit: float, what: str = "a number") -> float:
     """Return a number from a message as a float.
 
-    :param thing: the value in the message.
-    :param limit: the largest absolute value that is accepted.
-    :param what: name of the number in the error message.
-    :return: the number.
-    :raises CallError: if the value is not a finite number within the limit. NaN and huge values would otherwise reach
-        the simulation and spread from there.
+    :param thing: value in the message
+    :param limit: largest accepted absolute value
+    :param what: name of the number, for the message
+    :raises CallError: if the value is not a finite number within the limit
     """
     is_number = isinstance(thing, int | float) and not isinstance(thing, bool)
     if not is_number or not math.isfinite(thing) or abs(thing) > limit:  # type: ignore[arg-type]
@@ -150,9 +143,8 @@ def packed(value: Any) -> bytes:
 def response(call_id: int, result: Any) -> bytes:
     """Return the response to a call.
 
-    :param call_id: the number of the request.
-    :param result: one of :func:`value`, :func:`void`, :func:`failure` and :func:`void_failure`, or the bare list that
-        ``apply_batch`` returns.
+    :param call_id: number of the request
+    :param result: from :func:`value`, :func:`void`, :func:`failure` or :func:`void_failure`, or ``apply_batch``'s list
     """
     return packed([_RESPONSE, call_id, None, result])
 
@@ -234,10 +226,10 @@ class Transform(NamedTuple):
 
     @classmethod
     def from_message(cls, message: Any) -> Transform:
-        """Return the transform that a message contains in the msgpack form ``[[x, y, z], [pitch, yaw, roll]]``.
+        """Return the transform that a message contains as ``[[x, y, z], [pitch, yaw, roll]]``.
 
-        :param message: the value in the message.
-        :raises CallError: if the message has a different shape, or its numbers are not finite or too large.
+        :param message: value in the message
+        :raises CallError: if the shape is wrong, or a number is not finite or too large
         """
         try:
             location = vector_from_message(message[0], _MAX_LOCATION_M)
@@ -248,10 +240,10 @@ class Transform(NamedTuple):
 
     @classmethod
     def from_pose(cls, pose: Pose, z: float = 0.0) -> Transform:
-        """Return CARLA's transform, without pitch and roll, for a pose in this package's coordinates.
+        """Return CARLA's transform for a pose in this package's right-handed coordinates.
 
-        :param pose: position and heading in this package's right-handed coordinates.
-        :param z: height above the ground in metres.
+        :param pose: position and heading
+        :param z: height in metres
         """
         # The formula of ``to_carla`` without its tuple, because each vehicle needs a transform in each tick.
         x, y, heading_rad = pose
@@ -268,11 +260,11 @@ class Transform(NamedTuple):
 
 
 def vector_from_message(message: Any, limit: float) -> Vector:
-    """Return the vector that a message contains in the msgpack form ``[x, y, z]``.
+    """Return the vector that a message contains as ``[x, y, z]``.
 
-    :param message: the value in the message. Further elements are ignored, as in CARLA.
-    :param limit: the largest absolute value that is accepted.
-    :raises CallError: if the message is not three finite numbers within the limit.
+    :param message: value in the message; further elements are ignored
+    :param limit: largest accepted absolute value
+    :raises CallError: if the message is not three finite numbers within the limit
     """
     if not isinstance(message, list | tuple) or len(message) < 3:
         raise CallError(f"{shortened(message)}: expected three numbers")
@@ -298,8 +290,7 @@ class AckermannControl(NamedTuple):
     steer_rad: float = 0.0
     """Angle of the front wheels, positive to the right."""
     steer_rad_s: float = 0.0
-    """Largest steering rate of the front wheels in rad/s; 0 means no limit. The emulator ignores this value: its
-    vehicles have their own steering delay."""
+    """Largest steering rate in rad/s, which the emulator ignores; 0 means no limit."""
     speed_mps: float = 0.0
     """The speed to reach and keep; negative in reverse."""
     acceleration_mps2: float = 0.0
@@ -309,10 +300,10 @@ class AckermannControl(NamedTuple):
 
 
 def stream_token(stream_id: int, port: int) -> bytes:
-    """Return the 24 bytes that contain the address at which a client subscribes to a stream.
+    """Return the 24 bytes that contain the address of a stream.
 
-    :param stream_id: the number of the stream.
-    :param port: the port of the stream server.
+    :param stream_id: number of the stream
+    :param port: port of the stream server
     """
     return _TOKEN.pack(stream_id, port, _TCP, _HOST_OF_THE_CLIENT, bytes(16))
 
@@ -320,10 +311,10 @@ def stream_token(stream_id: int, port: int) -> bytes:
 def sensor_header(sensor: int, frame: int, seconds: float, transform: Transform) -> bytes:
     """Return the 48 bytes that precede the body of every measurement.
 
-    :param sensor: the number of the kind of sensor, such as ``RGB_SENSOR``.
-    :param frame: the number of the frame.
-    :param seconds: simulated time in seconds.
-    :param transform: the sensor's transform in the world.
+    :param sensor: kind of sensor, such as ``RGB_SENSOR``
+    :param frame: number of the frame
+    :param seconds: simulated time
+    :param transform: the sensor's transform in the world
     """
     return _HEADER.pack(sensor, frame, seconds, *transform)
 
@@ -331,21 +322,21 @@ def sensor_header(sensor: int, frame: int, seconds: float, transform: Transform)
 def image_body(width: int, height: int, fov_deg: float, pixels: bytes) -> bytes:
     """Return a camera's image as the body of a measurement message.
 
-    :param width: width of the image in pixels.
-    :param height: height of the image in pixels.
-    :param fov_deg: the horizontal field of view in degrees.
-    :param pixels: ``height * width * 4`` bytes, BGRA, row by row from the top.
+    :param width: width in pixels
+    :param height: height in pixels
+    :param fov_deg: horizontal field of view in degrees
+    :param pixels: ``height * width * 4`` bytes, BGRA, row by row from the top
     """
     return _IMAGE.pack(width, height, fov_deg) + pixels
 
 
 def world_body(episode_id: int, platform_s: float, delta_s: float, actors: list[bytes]) -> bytes:
-    """Return the body of the message with the world's state in a frame; the client makes its WorldSnapshot from it.
+    """Return the body of the message with the world's state, from which the client makes its WorldSnapshot.
 
-    :param episode_id: the number of the episode. A change invalidates the client's actors.
-    :param platform_s: the time of the server's clock in seconds.
-    :param delta_s: the length of the tick in seconds.
-    :param actors: the 119 bytes of each actor.
+    :param episode_id: number of the episode; a change invalidates the client's actors
+    :param platform_s: server's clock in seconds
+    :param delta_s: length of the tick in seconds
+    :param actors: 119 bytes of each actor
     """
     map_origin = (0, 0, 0)  # only large, tiled maps have another
     flags = 0
@@ -360,15 +351,15 @@ def actor_state(
     yaw_rate_deg_s: float = 0.0,
     type_state: bytes = b"",
 ) -> bytes:
-    """Return the packed state of one actor, the 119 bytes that the message of the world's state contains for it.
+    """Return the packed state of one actor, 119 bytes.
 
-    :param actor_id: number of the actor.
-    :param transform: transform of the actor in the world, in the order of :class:`Transform`.
-    :param velocity: velocity in m/s, in world coordinates.
-    :param acceleration: acceleration in m/s^2, in world coordinates.
-    :param yaw_rate_deg_s: yaw rate in degrees/s, positive to the right, as CARLA's yaw.
-    :param type_state: up to 54 bytes that depend on the kind of actor: :func:`vehicle_state` for vehicles,
-        the states of lights and signs in :mod:`~sb3_visual_td3.envs.carla_emulator.roadside`, else nothing.
+    :param actor_id: number of the actor
+    :param transform: in the world, in the order of :class:`Transform`
+    :param velocity: in m/s, in world coordinates
+    :param acceleration: in m/s^2, in world coordinates
+    :param yaw_rate_deg_s: in degrees/s, positive to the right
+    :param type_state: up to 54 bytes: :func:`vehicle_state`, or a state from
+        :mod:`~sb3_visual_td3.envs.carla_emulator.roadside`
     """
     angular_velocity = (0.0, 0.0, yaw_rate_deg_s)
     return _ACTOR.pack(actor_id, _ACTIVE, *transform, *velocity, *angular_velocity, *acceleration, type_state)
@@ -383,10 +374,10 @@ def vehicle_state(
 ) -> bytes:
     """Return the part of an actor's state that only vehicles have.
 
-    :param control: the vehicle's control.
-    :param speed_limit_kmh: the speed limit at the vehicle's place, in km/h.
-    :param light_state: state of the traffic light at which the vehicle is, as in ``carla.TrafficLightState``.
-    :param light_id: number of this traffic light's actor; None if the vehicle is at no light.
+    :param control: the vehicle's control
+    :param speed_limit_kmh: speed limit in km/h
+    :param light_state: state of the vehicle's traffic light, as in ``carla.TrafficLightState``
+    :param light_id: number of this light's actor; None if there is none
     """
     throttle, steer, brake, hand_brake, reverse, manual, gear = control
     if not manual:

@@ -1,7 +1,6 @@
-"""Simulate traffic lights and signs of the emulated world: their actors, their states, and their effect on vehicles.
+"""Simulate the traffic lights and signs of the emulated world.
 
-The signals come from the map's lane graph, and the colours come from ``light_cycle``, which the embedded world uses
-too. Vehicles do not collide with poles.
+The colours come from ``light_cycle``, which the embedded world uses too. Vehicles do not collide with poles.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ class _Line(NamedTuple):
 class Roadside:
     """Simulate all traffic lights and signs of one map.
 
-    :param graph: the lanes of the map, with its signals.
+    :param graph: the lanes of the map, with its signals
     """
 
     def __init__(self, graph: LaneGraph) -> None:
@@ -144,7 +143,7 @@ class Roadside:
     def spawn(self, ids: Iterator[int]) -> list[RoadSign]:
         """Create an actor for each traffic light and each sign of the map, and return these actors.
 
-        :param ids: iterator over the ids that the actors get.
+        :param ids: iterator over the ids that the actors get
         """
         for number, signal in enumerate(self.graph.signs.signals):
             # CARLA turns the pole by 90 degrees: the actor looks across the road, to the right of the traffic.
@@ -168,7 +167,7 @@ class Roadside:
     def advance(self, dt_s: float) -> None:
         """Advance the cycles of all lights.
 
-        :param dt_s: duration in seconds.
+        :param dt_s: duration in seconds
         """
         if self.lights.advance(dt_s):
             self.show()
@@ -195,7 +194,7 @@ class Roadside:
     def light_at(self, vehicle: Vehicle) -> RoadSign | None:
         """Return the traffic light whose stop line is close ahead of a vehicle; None if there is no such light.
 
-        :param vehicle: the vehicle.
+        :param vehicle: the vehicle
         """
         if not self._lines_near or not vehicle.is_on_ground:
             return None
@@ -214,10 +213,10 @@ class Roadside:
         return found
 
     def speed_limit_kmh(self, vehicle: Vehicle, default_kmh: float) -> float:
-        """Return the speed limit at a vehicle, in km/h; off the road, the limit of the last road that it was on.
+        """Return the speed limit at a vehicle, in km/h; off the road, the limit of the last road.
 
-        :param vehicle: the vehicle.
-        :param default_kmh: the limit before the vehicle has been on a road with a limit, in km/h.
+        :param vehicle: the vehicle
+        :param default_kmh: limit before the vehicle has been on a road with a limit, in km/h
         """
         if not self._has_limits:
             return default_kmh
@@ -237,7 +236,7 @@ class Roadside:
     def forget(self, vehicle: Vehicle) -> None:
         """Drop the stored data of a vehicle that is destroyed.
 
-        :param vehicle: the vehicle.
+        :param vehicle: the vehicle
         """
         self._limits.pop(vehicle.id, None)
 
@@ -252,11 +251,9 @@ class Roadside:
             self.posts.append(Post(signal.x_m, signal.y_m, signal.yaw_rad, colour))
 
     def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
-        """Return the trigger volume of a signal, which is a box over its stop lines.
+        """Return centre and half sizes of a signal's trigger volume, which is a box over its stop lines.
 
-        :param signal: the signal.
-        :param place: transform of the signal's actor in the world.
-        :return: centre and half sizes of the box, in the actor's own coordinates; all are 0 without stop lines.
+        They are in the actor's own coordinates, and 0 without stop lines.
         """
         if not signal.stops:
             return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
@@ -303,7 +300,7 @@ def _stop_lines(graph: LaneGraph) -> Iterator[_Line]:
 class LightCalls:
     """Execute the calls of CARLA's protocol that concern traffic lights.
 
-    :param find: function that returns the :class:`Roadside` of the current map.
+    :param find: function that returns the :class:`Roadside` of the current map
     """
 
     def __init__(self, find: Callable[[], Roadside]) -> None:

@@ -1,7 +1,6 @@
 """Compute the measurements of a tick: camera images, lidar, radar and obstacle rays, GNSS and IMU.
 
-Collisions are found in :mod:`~sb3_visual_td3.envs.carla_emulator.actors`. Lane invasions are missing: CARLA's client
-computes them itself from the map and the vehicle's transform.
+Lane invasions are missing, because CARLA's client computes them itself.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class WorldView(NamedTuple):
     sky: Sky | None
     """The light and haze; None for a clear day."""
     things: Sequence[Actor]
-    """All vehicles and walkers."""
+    """All vehicles, walkers and props."""
     hits: Sequence[Hit]
     """The collision events of this tick."""
     step_s: float
@@ -68,20 +67,20 @@ class WorldView(NamedTuple):
 
 
 def sensor_number_of(type_id: str) -> int | None:
-    """Return the number of a kind of sensor in CARLA's protocol; None if the server sends no measurements of this kind.
+    """Return the number of a kind of sensor in CARLA's protocol; None if the server sends no measurements of it.
 
-    :param type_id: id of the sensor's blueprint, such as ``"sensor.other.imu"``.
+    :param type_id: id of the blueprint, such as ``"sensor.other.imu"``
     """
     return _SENSOR_NUMBERS.get(type_id)
 
 
 def measurement(sensor: Actor, view: WorldView, actor_message: Callable[[Actor], list[Any]]) -> bytes | None:
-    """Compute what a sensor measures in a tick, and return it as the body of a measurement message.
+    """Return what a sensor measures in a tick, as the body of a measurement message.
 
-    :param sensor: any sensor except a collision detector.
-    :param view: the world in this tick.
-    :param actor_message: function that returns the msgpack form of an actor.
-    :return: the body; None if the sensor has nothing to report.
+    :param sensor: any sensor except a collision detector
+    :param view: the world in this tick
+    :param actor_message: returns the msgpack form of an actor
+    :return: the body; None if there is nothing to report
     """
     others = [thing for thing in view.things if thing is not sensor.parent]
     body: bytes | None = None
@@ -115,11 +114,11 @@ GRAVITY_MPS2 = 9.81
 def geolocation(transform: Transform) -> tuple[float, float, float]:
     """Return a location's geographic coordinates, as ``carla.Map.transform_to_geolocation`` computes them.
 
-    This is the inverse of a sphere's transverse Mercator projection around latitude 0, longitude 0 (Snyder 1987, "Map
-    Projections: A Working Manual", eq. 8-6 and 8-7). As in the client of 0.9.16, the latitude grows with y.
+    This is the inverse of a sphere's transverse Mercator projection (Snyder 1987, "Map Projections: A Working Manual",
+    eq. 8-6 and 8-7). As in the client of 0.9.16, the latitude grows with y.
 
-    :param transform: the location in CARLA's coordinates.
-    :return: latitude and longitude in degrees, altitude in metres.
+    :param transform: location in CARLA's coordinates
+    :return: latitude and longitude in degrees, altitude in metres
     """
     east, north = transform.x / (_EARTH_RADIUS_M * _SCALE), transform.y / (_EARTH_RADIUS_M * _SCALE)
     latitude = math.asin(math.sin(north) / math.cosh(east))
@@ -130,8 +129,7 @@ def geolocation(transform: Transform) -> tuple[float, float, float]:
 def _imu_message(sensor: Actor, gravity_mps2: float) -> list[object]:
     """Return acceleration in m/s^2 and turn rates in rad/s, in the sensor's coordinates, and the compass in radians.
 
-    The compass is 0 in the north, which is CARLA's -y. A level sensor at rest measures gravity as an acceleration
-    upwards.
+    The compass is 0 in the direction of CARLA's -y. At rest the sensor measures gravity as an acceleration upwards.
     """
     yaw = math.radians(sensor.world_transform.yaw)
     x, y, z = 0.0, 0.0, 0.0
@@ -175,13 +173,10 @@ def _cast_rays(
     grow_m: float = 0.0,
     has_ground: bool = True,
 ) -> _Echo:
-    """Return where rays end on the ground, which is flat at height 0, and on the boxes of vehicles and walkers.
+    """Return where rays end on the ground, which is flat at height 0, and on the boxes of actors.
 
-    :param directions: ``(n_rays, 3)``: unit vectors, (forward, right, up) in the sensor's own coordinates.
-    :param transform: the sensor's transform in the world.
-    :param things: vehicles and walkers that the rays can hit.
-    :param grow_m: margin in metres by which each box is enlarged on every side.
-    :param has_ground: whether the rays can hit the ground.
+    :param directions: ``(n_rays, 3)``: unit vectors, (forward, right, up) in the sensor's own coordinates
+    :param grow_m: margin in metres by which each box is enlarged
     """
     rays = directions @ axes_of(transform)  # in world coordinates, (n_rays, 3)
     nearest = np.full(len(rays), np.inf)
@@ -199,15 +194,11 @@ def _cast_rays(
 def _distance_to_box(
     rays: NDArray[np.float64], transform: Transform, thing: Actor, grow_m: float
 ) -> NDArray[np.float64]:
-    """Return the distance at which each ray enters the box of a vehicle or walker, by the slab method.
+    """Return the distance at which each ray enters the box of an actor, by the slab method.
 
     Source: Kay, Kajiya 1986, "Ray tracing complex scenes".
 
-    :param rays: unit vectors in world coordinates, ``(n_rays, 3)``.
-    :param transform: pose from which the rays start.
-    :param thing: the vehicle or walker.
-    :param grow_m: margin in metres by which the box is enlarged on every side.
-    :return: distances ``(n_rays,)``; ``inf`` where a ray misses the box or starts inside the box.
+    :return: ``(n_rays,)``; ``inf`` where a ray misses the box or starts inside
     """
     box = thing.box
     if box is None or math.hypot(box.x_m - transform.x, -box.y_m - transform.y) > _MAX_DISTANCE_M:
@@ -284,12 +275,7 @@ def _is_paved(ground: Ground, places: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: Actor) -> NDArray[np.float64]:
-    """Return the cosine of the angle at which each ray hits a box, measured from the normal of the side that it hits.
-
-    :param rays: unit vectors in world coordinates, ``(n_rays, 3)``.
-    :param places: the points at which the rays end, ``(n_rays, 3)``.
-    :param thing: the vehicle or walker to which the box belongs.
-    """
+    """Return the cosine of the angle between each ray and the normal of the side of the box that it hits."""
     box = thing.box
     assert box is not None
     cos, sin = math.cos(-box.yaw_rad), math.sin(-box.yaw_rad)
@@ -303,8 +289,8 @@ def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: A
 def _scan(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> _Scan:
     """Return the points that a lidar measures while it turns for one tick.
 
-    The body of a measurement begins (sensor/data/SemanticLidarData.h) with f32 horizontal angle in radians, u32 number
-    of channels, and a u32 number of points for each channel. The points follow, channel by channel.
+    The header has f32 horizontal angle in radians, u32 number of channels, and u32 points of each channel
+    (sensor/data/SemanticLidarData.h).
     """
     n_channels = int(sensor.float_attribute("channels", 32))
     points_per_second = sensor.float_attribute("points_per_second", 56_000)
@@ -330,8 +316,7 @@ def _scan(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> _
 def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
     """Return the body of a radar's measurement: 4 x f32 velocity, azimuth, altitude and depth for each detection.
 
-    The velocity is that of the detected object relative to the sensor, along the ray; it is positive away from the
-    sensor.
+    The velocity is relative to the sensor, along the ray, and positive away from the sensor.
     """
     n_rays = max(1, round(sensor.float_attribute("points_per_second", 1500) * step_s))
     rng = np.random.default_rng([sensor.id, tick])
@@ -354,11 +339,10 @@ def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> 
 
 
 def _directions(azimuth: NDArray[np.float64], elevation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return unit vectors in the directions that pairs of angles describe.
+    """Return unit vectors (forward, right, up), ``(n, 3)``, in given directions.
 
-    :param azimuth: ``(n,)``: angles to the right of the sensor's forward axis, in radians.
-    :param elevation: ``(n,)``: angles above the horizontal plane of the sensor, in radians.
-    :return: ``(n, 3)``: the components forward, right and up of each vector.
+    :param azimuth: ``(n,)``: angles to the right, in radians
+    :param elevation: ``(n,)``: angles above the sensor's horizontal plane, in radians
     """
     horizontal = np.cos(elevation)
     return np.stack([horizontal * np.cos(azimuth), horizontal * np.sin(azimuth), np.sin(elevation)], axis=1)

@@ -1,8 +1,7 @@
 """Provide the emulator's maps: the map files of a folder, a map that a client generates, and the built-in maps.
 
-The built-in maps are the maps of the embedded world. A file of the folder takes precedence over a built-in map with the
-same name. Scripts written for CARLA load its towns by name, such as Town01. For a town without a file, the emulator
-serves one of the built-in maps under the name of the town.
+A file takes precedence over a built-in map of the same name. For a CARLA town without a file, a built-in map is served
+under the town's name.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ TOWN_ALIASES = {
     "Town10HD": "junction_1",
     "Town10HD_Opt": "junction_1",
 }
-"""The built-in map that is served under the name of each of CARLA's towns, because scripts often contain these
-names."""
+"""The built-in map that is served under the name of each of CARLA's towns."""
 MAP_NAMES = tuple(name for group in MAP_GROUPS.values() for name in group)
 GENERATED_MAP = "OpenDriveMap"
 """The name under which CARLA serves the world that ``client.generate_opendrive_world`` generates."""
@@ -75,9 +73,9 @@ class ServedMap:
 class MapLibrary:
     """Find and load maps by the names that clients use.
 
-    :param folder: folder whose ``NAME.xodr`` files are served as maps ``NAME``; None for the built-in maps only.
-    :param lights_seed: seed of the traffic lights at the junctions of the built-in maps; None for no lights there.
-    :raises ValueError: if there is no such folder, or the folder has no map.
+    :param folder: folder of ``NAME.xodr`` files, served as maps ``NAME``; None for the built-in maps only
+    :param lights_seed: seed of the traffic lights on the built-in maps; None for no lights there
+    :raises ValueError: if there is no such folder, or it has no map
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, lights_seed: int | None = None) -> None:
@@ -114,8 +112,8 @@ class MapLibrary:
     def add_file(self, path: str | os.PathLike[str]) -> str:
         """Serve one more OpenDRIVE file, and return the name of its map.
 
-        :param path: path of the file.
-        :raises ValueError: if there is no such file.
+        :param path: path of the file
+        :raises ValueError: if there is no such file
         """
         file = Path(path)
         if not file.is_file():
@@ -126,8 +124,8 @@ class MapLibrary:
     def generate(self, text: str) -> None:
         """Make a document available as the map ``OpenDriveMap``, in place of the previous document.
 
-        :param text: the OpenDRIVE document.
-        :raises CallError: if the document is not a map on which a car can drive.
+        :param text: OpenDRIVE document
+        :raises CallError: if no car can drive on the map
         """
         # Each text gets a new name, because cameras use the name of the scene as a key of their cache.
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -138,11 +136,10 @@ class MapLibrary:
         self._loaded[GENERATED_MAP] = ServedMap(GENERATED_MAP, text, scene.graph, scene)
 
     def find(self, name: str) -> str:
-        """Find a map by a name that a client uses, and return the map's short name.
+        """Find a map by a name that a client uses, and return its short name.
 
-        :param name: a short name, or a path such as ``/Game/Carla/Maps/Town02``. A name that ends in ``_Opt``, CARLA's
-            layered variant of a town, finds the town if there is no map of this name.
-        :raises CallError: if there is no such map.
+        :param name: short name, or a path such as ``/Game/Carla/Maps/Town02``; a suffix ``_Opt`` may be ignored
+        :raises CallError: if there is no such map
         """
         short_name = map_name_of(name)
         for candidate in (short_name, short_name.removesuffix(_LAYERED_SUFFIX)):
@@ -151,10 +148,10 @@ class MapLibrary:
         raise CallError(f"map not found: {shortened(name).strip(chr(39))}")
 
     def load(self, short_name: str) -> ServedMap:
-        """Load a map, or return it if it is loaded already; the first load of a large town takes some seconds.
+        """Load a map, or return it if it is loaded already.
 
-        :param short_name: a name that ``find`` returned.
-        :raises CallError: if the map's file cannot be read, or no car can drive on the map.
+        :param short_name: a name that ``find`` returned
+        :raises CallError: if the file cannot be read, or no car can drive on the map
         """
         if short_name not in self._loaded:
             try:
@@ -193,10 +190,10 @@ _MIN_SPAWN_POINT_DISTANCE_M = 3.0
 def spawn_points_of(graph: LaneGraph) -> tuple[Transform, ...]:
     """Return recommended places for vehicles on all lanes outside of junctions.
 
-    The order follows the lanes in the map: by road, section and lane, and along each lane in its driving direction.
+    The order follows the lanes: by road, section and lane, and along each lane.
 
-    :param graph: the lanes of the map.
-    :return: the places; at least one.
+    :param graph: lanes of the map
+    :return: at least one place
     """
     points: list[Transform] = []
     cells: dict[tuple[int, int], list[Transform]] = {}
@@ -242,8 +239,8 @@ def _is_near_another(point: Transform, cells: dict[tuple[int, int], list[Transfo
 def pose_on(segment: LaneSegment, along_m: float) -> Pose:
     """Return the place and direction at a distance along a lane.
 
-    :param segment: the lane.
-    :param along_m: distance from the beginning of the lane in metres; limited to the lane's length.
+    :param segment: the lane
+    :param along_m: distance in metres, limited to the lane's length
     """
     points, along = segment.points_m, segment.along_m
     index = int(np.clip(np.searchsorted(along, along_m, side="right") - 1, 0, len(points) - 2))

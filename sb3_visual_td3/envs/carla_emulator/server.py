@@ -1,7 +1,6 @@
-"""Run the emulator's server: one thread and one loop that reads calls, answers them, and sends measurements.
+"""Run the emulator's server: one thread reads calls, answers them, and sends measurements.
 
-Calls and ticks run in the same thread, so they never overlap. A fault that hangs a tick therefore hangs the whole
-server, as in CARLA.
+A fault that hangs a tick therefore hangs the whole server, as in CARLA.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class EmulatorSettings:
 class Console:
     """Print lines on standard error, at a limited rate, so that a faulty client cannot flood the terminal.
 
-    :param is_quiet: True to print nothing.
+    :param is_quiet: True to print nothing
     """
 
     def __init__(self, is_quiet: bool) -> None:
@@ -95,12 +94,11 @@ class Console:
 class Acceptor:
     """Accept connections, and refuse them while the process has no file descriptors left.
 
-    A pending connection that is not accepted would make the selector return again and again. To refuse a connection,
-    the server must accept and close it, which takes a file descriptor. The acceptor therefore keeps a spare socket
-    open. When no descriptor is left, it closes the spare socket and refuses the connection with the free descriptor.
+    To refuse a connection, the server must accept and close it, which takes a file descriptor. The acceptor keeps a
+    spare socket open for this.
 
-    :param listener: a listening socket.
-    :param console: console to which refusals are reported.
+    :param listener: a listening socket
+    :param console: console to which refusals are reported
     """
 
     def __init__(self, listener: socket.socket, console: Console) -> None:
@@ -153,11 +151,11 @@ class Acceptor:
 
 
 class EmulatorServer:
-    """Serve CARLA's clients: the constructor opens the ports, and :meth:`serve` answers calls until the server ends.
+    """Serve CARLA's clients: the constructor opens the ports, and :meth:`serve` answers calls.
 
-    :param settings: settings of the emulator, such as its port and its first map.
-    :raises OSError: if the port or the next port is in use.
-    :raises CallError: if the map to start with cannot be loaded.
+    :param settings: the emulator's settings
+    :raises OSError: if the port or the next port is in use
+    :raises CallError: if the map to start with cannot be loaded
     """
 
     def __init__(self, settings: EmulatorSettings) -> None:
@@ -272,12 +270,7 @@ def _raise_open_file_limit() -> None:
 
 
 def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """Return two listening sockets on neighbouring ports, as CARLA uses them.
-
-    :param host: the address to bind.
-    :param port: the first port; 0 for any free port.
-    :raises OSError: if one of the ports is in use.
-    """
+    """Return two listening sockets on neighbouring ports; port 0 takes any free ports."""
     for _ in range(50):
         first = _listener(host, port)
         try:

@@ -35,9 +35,9 @@ SpawnVehicle = Callable[[list[object], Transform], Vehicle]
 class ServerTraffic(GraphTraffic[ServerCar]):
     """Drive the server's own cars on one map at a time.
 
-    :param n_cars: number of cars, 0 to 100. On a short map there are only as many as fit.
-    :param seed: seed of the cars' starting places, their desired speeds, and their ways at junctions.
-    :raises ValueError: if ``n_cars`` is out of range.
+    :param n_cars: number of cars, 0 to 100; a short map has only as many as fit
+    :param seed: seed of the cars' starting places, speeds and ways
+    :raises ValueError: if ``n_cars`` is out of range
     """
 
     def __init__(self, n_cars: int, seed: int) -> None:
@@ -48,9 +48,9 @@ class ServerTraffic(GraphTraffic[ServerCar]):
     def spawn(self, graph: LaneGraph, keep_free: Transform, spawn_vehicle: SpawnVehicle) -> None:
         """Spawn the cars on a new map.
 
-        :param graph: the lanes of the map.
-        :param keep_free: a place that stays free: no car starts near it.
-        :param spawn_vehicle: function that creates a vehicle from a description and a transform.
+        :param graph: the lanes of the map
+        :param keep_free: a place near which no car starts
+        :param spawn_vehicle: creates a vehicle from a description and a transform
         """
         traffic_map = TrafficMap(graph)
         self.enter(traffic_map)
@@ -91,8 +91,8 @@ class ServerTraffic(GraphTraffic[ServerCar]):
     def drive(self, dt_s: float, vehicles: Sequence[Vehicle]) -> None:
         """Move the server's cars for one tick.
 
-        :param dt_s: the length of the tick in seconds.
-        :param vehicles: all vehicles on the map.
+        :param dt_s: length of the tick in seconds
+        :param vehicles: all vehicles on the map
         """
         if not self.cars:
             return
@@ -119,13 +119,7 @@ def _road_user(vehicle: Vehicle) -> RoadUser:
 
 
 def _spread(slots: list[tuple[int, float]], n_cars: int, rng: random.Random) -> list[tuple[int, float]]:
-    """Order the places at which cars can start, so that the first ``n_cars`` places are spread evenly over the map.
-
-    :param slots: all places, each as the number of its lane and its distance along the lane in metres.
-    :param n_cars: the number of cars.
-    :param rng: generator of the random choices.
-    :return: all places in the new order.
-    """
+    """Order the places at which cars can start, so that the first ``n_cars`` places are spread over the map."""
     if not slots:
         return []
     first = rng.randrange(len(slots))

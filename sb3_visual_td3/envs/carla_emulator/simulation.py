@@ -53,13 +53,12 @@ _RAIN_SEED = 0
 
 
 def sky_of(weather: Sequence[float]) -> Sky | None:
-    """Convert CARLA's weather parameters to the light and haze with which the embedded world draws.
+    """Convert CARLA's weather parameters to light and haze of the embedded world.
 
-    ``CarlaDriving-v0`` sets 70 % precipitation for ``weather="rain"``, and a sun at -30 degrees for
-    ``weather="night"``. For these values the result is nearly the sky that the embedded world has for the same name.
+    For the weathers of ``CarlaDriving-v0``, the result is nearly the embedded world's sky of the same name.
 
-    :param weather: CARLA's 14 parameters, in the order of ``CLEAR_NOON``.
-    :return: the sky; None for a clear day, which is drawn without a filter.
+    :param weather: 14 parameters, in the order of ``CLEAR_NOON``
+    :return: the sky; None for a clear day
     """
     cloudiness, precipitation, sun_deg, fog = weather[0], weather[1], weather[5], weather[6]
     daylight = min(1.0, max(0.0, sun_deg / _FULL_DAYLIGHT_SUN_DEG))
@@ -88,15 +87,14 @@ _MAX_ATTACHMENT_DEPTH = 16
 class Simulation:
     """Simulate the emulated world: its actors, time, weather and traffic, on a map that clients can change.
 
-    :param map_name: short name of the map to start with.
-    :param streams: server of the streams to which measurements are sent.
-    :param stream_port: the port of that stream server, for tokens.
-    :param faults: faults to inject, with the tick of each.
-    :param traffic: the cars that the server drives; None for no cars.
-    :param maps: the maps that can be loaded; None for the built-in maps.
-    :param has_carla_steering: True gives ``vehicle.tesla.model3`` CARLA's steering, which the other vehicles always
-        have; False gives it the steering of the embedded world's car.
-    :raises CallError: if the map to start with cannot be loaded.
+    :param map_name: short name of the map to start with
+    :param streams: server to which measurements are sent
+    :param stream_port: port of that server, for tokens
+    :param faults: planned faults
+    :param traffic: cars that the server drives; None for no cars
+    :param maps: maps that can be loaded; None for the built-in maps
+    :param has_carla_steering: whether ``vehicle.tesla.model3`` has CARLA's steering, as the other vehicles always have
+    :raises CallError: if the map cannot be loaded
     """
 
     def __init__(
@@ -145,10 +143,9 @@ class Simulation:
     def load(self, map_name: str, *, reset_settings: bool) -> None:
         """Start a new episode on a map; all actors are destroyed.
 
-        :param map_name: short name of the map.
-        :param reset_settings: whether to return to asynchronous mode with a variable time step, which is CARLA's
-            default.
-        :raises CallError: if the map cannot be loaded; nothing has changed then.
+        :param map_name: short name of the map
+        :param reset_settings: whether to return to asynchronous mode with a variable time step
+        :raises CallError: if the map cannot be loaded; nothing has changed then
         """
         self.map = self.maps.load(map_name)
         for actor in self.actors.values():
@@ -203,8 +200,8 @@ class Simulation:
     def actor(self, actor_id: int) -> Actor:
         """Return the actor with this id.
 
-        :param actor_id: number of the actor.
-        :raises CallError: if the actor does not exist.
+        :param actor_id: number of the actor
+        :raises CallError: if the actor does not exist
         """
         if actor_id not in self.actors:
             raise CallError(f"unable to find actor {actor_id}: trying to operate on a destroyed actor")
@@ -213,8 +210,8 @@ class Simulation:
     def vehicle(self, actor_id: int) -> Vehicle:
         """Return the vehicle with this id.
 
-        :param actor_id: number of the actor.
-        :raises CallError: if the actor does not exist or is not a vehicle.
+        :param actor_id: number of the actor
+        :raises CallError: if the actor does not exist or is not a vehicle
         """
         actor = self.actor(actor_id)
         if not isinstance(actor, Vehicle):
@@ -224,8 +221,8 @@ class Simulation:
     def walker(self, actor_id: int) -> Walker:
         """Return the walker with this id.
 
-        :param actor_id: number of the actor.
-        :raises CallError: if the actor does not exist or is not a walker.
+        :param actor_id: number of the actor
+        :raises CallError: if the actor does not exist or is not a walker
         """
         actor = self.actor(actor_id)
         if not isinstance(actor, Walker):
@@ -235,11 +232,10 @@ class Simulation:
     def spawn(self, description: list[Any], transform: Transform, parent_id: int | None = None) -> Actor:
         """Create an actor.
 
-        :param description: ``[uid, type_id, attributes]`` as the client sent it.
-        :param transform: pose in the world, or relative to the parent.
-        :param parent_id: the number of the actor to which the new actor is attached; None if the new actor is not
-            attached.
-        :raises CallError: if the actor cannot be created.
+        :param description: ``[uid, type_id, attributes]`` as the client sent it
+        :param transform: pose in the world, or relative to the parent
+        :param parent_id: number of the actor to which the new one is attached; None for none
+        :raises CallError: if the actor cannot be created
         """
         type_id = check_description(description)
         if self.active_faults.refuses_spawn():
@@ -282,8 +278,8 @@ class Simulation:
     def destroy(self, actor_id: int) -> bool:
         """Remove an actor. Actors that are attached to it stay where they are.
 
-        :param actor_id: number of the actor.
-        :return: whether the actor existed.
+        :param actor_id: number of the actor
+        :return: whether the actor existed
         """
         actor = self.actors.get(actor_id)
         if actor is None or actor is self.spectator or isinstance(actor, RoadSign):
@@ -314,10 +310,9 @@ class Simulation:
     def tick(self) -> int:
         """Simulate one tick and send the world's state and all measurements.
 
-        The world's state is sent before the caller answers ``tick_cue``, because the client's ``world.tick()`` waits
-        for this state.
+        The state is sent before ``tick_cue`` is answered, because the client's ``world.tick()`` waits for it.
 
-        :return: the number of the frame.
+        :return: number of the frame
         """
         self.n_ticks += 1
         for fault in self._planned_faults:

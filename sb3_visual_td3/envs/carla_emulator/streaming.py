@@ -1,8 +1,7 @@
 """Run the stream server: clients subscribe to a stream by its number and receive every measurement sent on it.
 
-A client connects to the stream port, sends the stream's number as a little-endian ``u32``, and only listens from then
-on. The server sends a ``u32`` size and the payload for each measurement. CARLA's client opens one connection for each
-stream.
+A client sends the stream's number as a little-endian ``u32``, and only listens from then on. The server sends a ``u32``
+size and the payload of each measurement.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class _Subscriber:
 class StreamServer:
     """Accept subscribers and send measurements to them; a slow subscriber never blocks the server.
 
-    :param selector: the server's selector. The data of each entry is a function that handles the entry's events.
-    :param listener: a listening socket.
-    :param accept: function that returns the next connection, or None if no client is waiting.
+    :param selector: the server's selector, whose entries have an event handler as their data
+    :param listener: a listening socket
+    :param accept: returns the next connection; None if no client is waiting
     """
 
     def __init__(
@@ -64,18 +63,18 @@ class StreamServer:
     def keep(self, stream_id: int, payload: bytes | None) -> None:
         """Set the payload that each new subscriber of a stream receives first.
 
-        :param stream_id: the number of the stream.
-        :param payload: the payload; None to send nothing first.
+        :param stream_id: number of the stream
+        :param payload: None to send nothing first
         """
         self._kept.pop(stream_id, None)
         if payload is not None:
             self._kept[stream_id] = _U32.pack(len(payload)) + payload
 
     def send(self, stream_id: int, payload: bytes) -> None:
-        """Send a measurement to all subscribers of a stream. Subscribers with a full backlog miss it.
+        """Send a measurement to all subscribers of a stream, except those with a full backlog.
 
-        :param stream_id: the number of the stream.
-        :param payload: sensor header and body.
+        :param stream_id: number of the stream
+        :param payload: sensor header and body
         """
         for subscriber in tuple(self._subscribers.get(stream_id, ())):
             message = _U32.pack(len(payload)) + payload

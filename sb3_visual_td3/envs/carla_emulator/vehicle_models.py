@@ -1,9 +1,7 @@
 """Describe the vehicles of CARLA 0.9.16's blueprint library: size, kind, and how each of them drives.
 
-The sizes are the sizes of CARLA's bounding boxes. Wheelbase, mass, acceleration and top speed are estimates from size
-and kind. Vehicles turn as tightly as CARLA's vehicles, because CARLA's agents and many environments are tuned to them.
-The exception is ``vehicle.tesla.model3``: it steers like the embedded world's car, so that a policy drives in the same
-way in both worlds. The server's option ``--carla-steering`` removes the exception.
+Wheelbase, mass, acceleration and top speed are estimates from size and kind. Vehicles turn as tightly as in CARLA. Only
+``vehicle.tesla.model3`` steers like the embedded world's car, unless the server has the option ``--carla-steering``.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ _LITE = VehicleSettings()
 _REFERENCE_MASS_KG = 1_500.0
 """Mass of the embedded world's car."""
 _MAX_WHEEL_RAD = math.radians(60.0)
-"""Largest steering angle of the wheels. CARLA's vehicles turn their wheels by up to 70 degrees at rest and less at
-speed; the emulator uses one value for all speeds."""
+"""Largest steering angle of the wheels at all speeds. CARLA's limit is 70 degrees at rest and less at speed."""
 _TOP_SPEED_MPS: dict[BaseType, float] = {
     "car": _LITE.max_throttle_mps2 / _LITE.drag_per_s,
     "van": 10.0,
@@ -36,8 +33,8 @@ _LATERAL_MPS2: dict[BaseType, float] = {
     "motorcycle": 11.0,
     "bicycle": 5.0,
 }
-"""Largest lateral acceleration, which depends on tyres and height. A real car reaches about 8 m/s^2. The larger value
-for cars keeps CARLA's agents in their lane when they turn at 30 km/h."""
+"""Largest lateral acceleration. For cars it is larger than a real car's 8 m/s^2, to keep CARLA's agents in their
+lane."""
 # Tags with which semantic cameras of 0.9.16 show vehicles.
 _TAGS: dict[BaseType, int] = {"car": 14, "van": 14, "truck": 15, "bus": 16, "motorcycle": 18, "bicycle": 19}
 
@@ -163,18 +160,16 @@ _HANDLING: dict[tuple[str, bool], Handling] = {}
 def model_of(type_id: str) -> VehicleModel:
     """Return the size and kind of the vehicle with a blueprint id.
 
-    :param type_id: id of the blueprint, such as ``"vehicle.tesla.model3"``; an unknown id gives the model of
-        ``tesla.model3``.
+    :param type_id: id, such as ``"vehicle.audi.tt"``; an unknown id gives the model of ``tesla.model3``
     """
     return _BY_NAME.get(type_id.removeprefix(_PREFIX), _BY_NAME[_REFERENCE])
 
 
 def handling_of(model: VehicleModel, *, steers_like_carla: bool = False) -> Handling:
-    """Return the handling of a kind of vehicle: its mass and its limits; cached.
+    """Return the mass of a kind of vehicle and its limits; cached.
 
-    :param model: the kind of vehicle.
-    :param steers_like_carla: True gives ``vehicle.tesla.model3`` CARLA's steering, which the other vehicles always
-        have; False gives it the steering of the embedded world's car.
+    :param model: the kind of vehicle
+    :param steers_like_carla: whether ``vehicle.tesla.model3`` has CARLA's steering, as the other vehicles always have
     """
     key = (model.name, steers_like_carla)
     if key not in _HANDLING:

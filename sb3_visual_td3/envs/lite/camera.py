@@ -1,7 +1,7 @@
 """Draw the view of a forward camera: the ground in perspective, the panorama above the horizon, and their colours.
 
-The world is flat and the camera looks straight ahead. Therefore the horizon is the middle row, and the picture of the
-ground is a homography (a 3x3 matrix on homogeneous coordinates) of the ground raster.
+The world is flat and the camera looks straight ahead. So the horizon is the middle row, and the ground is drawn by a
+homography of the ground raster.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from sb3_visual_td3.envs.road.maps import Scene
 
 _TURN_RAD = 2.0 * math.pi
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-"""Flags of OpenCV's warp. With ``WARP_INVERSE_MAP``, a matrix maps pixels of the picture to pixels of the ground
-raster, not the reverse."""
+"""Flags of OpenCV's warp, whose matrix maps pixels of the picture to pixels of the ground raster."""
 
 
 class Band(NamedTuple):
@@ -34,8 +33,7 @@ class Band(NamedTuple):
     level: int
     """Level of the ground raster: 0 is the finest, and each level has half the resolution of the one before."""
     samples: int
-    """Number of rows that are drawn for each picture row and then averaged, because a row near the horizon covers many
-    metres of road."""
+    """Number of rows that are drawn for each picture row and then averaged."""
 
 
 # The row ``d`` pixels below the horizon sees the ground from h f / (d + 1) to h f / d metres ahead (see
@@ -55,19 +53,18 @@ class _Strip(NamedTuple):
     level: int
     samples: int
     to_vehicle: NDArray[np.float64]
-    """3x3 matrix that maps (column, row) of a drawn pixel to (forward, left) on the ground in metres, both homogeneous.
-    For each picture row, ``samples`` rows are drawn and then averaged."""
+    """3x3 matrix that maps (column, row) of a drawn pixel to (forward, left) on the ground in metres, both
+    homogeneous."""
 
 
 class Camera:
     """Draw the view ahead as ``(height, width) uint8`` pictures, 90 degrees wide, with the horizon on the middle row.
 
-    :param height: height of the pictures in pixels, an even number.
-    :param width: width of the pictures in pixels, an even number.
-    :param bands: groups of rows below the horizon, from the horizon downwards. Rows near the horizon are drawn from a
-        coarser level of the ground raster.
-    :param ahead_m: distance of the camera ahead of the vehicle's centre.
-    :param height_m: height of the camera above the ground.
+    :param height: height in pixels, an even number
+    :param width: width in pixels, an even number
+    :param bands: groups of rows below the horizon, from the horizon downwards
+    :param ahead_m: distance of the camera ahead of the vehicle's centre
+    :param height_m: height of the camera above the ground
     """
 
     def __init__(
@@ -111,11 +108,11 @@ class Camera:
     def draw(self, scene: Scene, x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.uint8]:
         """Draw the view from a vehicle at a place, without cars and weather.
 
-        :param scene: the map to draw.
-        :param x_m: x of the vehicle's centre in the world, in metres.
-        :param y_m: y of the vehicle's centre in the world, in metres.
-        :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
-        :return: ``(height, width) uint8``, a new array.
+        :param scene: the map to draw
+        :param x_m: x of the vehicle's centre in metres
+        :param y_m: y of the vehicle's centre in metres
+        :param yaw_rad: heading in radians, counter-clockwise from the x axis
+        :return: ``(height, width) uint8``, a new array
         """
         frame = np.empty((self._height, self._width), np.uint8)
         # The panorama is stored three times side by side. The vehicle looks at the middle copy, so that the columns to
@@ -134,12 +131,12 @@ class Camera:
     def paved(self, scene: Scene, x_m: float, y_m: float, yaw_rad: float, level: int) -> NDArray[np.uint8]:
         """Return a mask of the road in the picture that ``draw`` returns.
 
-        :param scene: the map to draw.
-        :param x_m: x of the vehicle's centre in the world, in metres.
-        :param y_m: y of the vehicle's centre in the world, in metres.
-        :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
-        :param level: always ``PAVED_LEVEL``, the only level of the ground raster for which there is a mask of the road.
-        :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, and values in between at the edge of the road.
+        :param scene: the map to draw
+        :param x_m: x of the vehicle's centre in metres
+        :param y_m: y of the vehicle's centre in metres
+        :param yaw_rad: heading in radians, counter-clockwise from the x axis
+        :param level: always ``PAVED_LEVEL``, the only level with a mask of the road
+        :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, interpolated at the edge
         """
         mask = np.zeros((self._height, self._width), np.uint8)
         rows = mask[self._horizon :]
@@ -151,12 +148,7 @@ class Camera:
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
         """Draw the ground into some rows of the picture, in place.
 
-        A far row is drawn as several rows, which are then averaged.
-
-        :param rows: ``(n_rows, width) uint8``: the rows to draw, a view of the picture.
-        :param strip: the geometry of these rows.
-        :param ground: the ground raster.
-        :param matrix: 3x3 matrix that maps (column, row), before averaging, to a pixel of the ground raster.
+        :param matrix: maps (column, row), before averaging, to a pixel of the ground raster
         """
         size = (self._width, rows.shape[0] * strip.samples)  # OpenCV's order: width, height
         samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
@@ -185,21 +177,16 @@ class Camera:
     def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
         """Return the matrix that maps pixels of some rows of the picture to places on the ground around the vehicle.
 
-        The matrix is a homography; it maps to homogeneous coordinates in metres, with the vehicle at the origin.
-
-        Let ``h`` be the camera's height above the ground. The ray through the pixel ``right`` pixels to the right of
-        the middle and ``down`` pixels below it has the direction (forward, right, down) = (focal, right, down).
-        Multiplied by ``h / down``, this vector descends by ``h``. The ray therefore meets the ground
-        ``h * focal / down`` ahead of the camera and ``h * right / down`` to its right. The camera is ``ahead`` metres
-        ahead of the vehicle's centre. In homogeneous coordinates, multiplied by ``down``::
+        Let ``h`` be the camera's height. The ray through the pixel ``right`` pixels to the right of the middle and
+        ``down`` pixels below it has the direction (focal, right, down). It meets the ground ``h * focal / down`` ahead
+        of the camera and ``h * right / down`` to its right. The camera is ``ahead`` metres ahead of the vehicle's
+        centre. In homogeneous coordinates, multiplied by ``down``::
 
             forward = ahead * down + h * focal
             left    = -h * right
             scale   = down
 
-        :param first_row: the first of these rows in the picture.
-        :param samples: number of rows that are drawn for each picture row and then averaged.
-        :return: ``(3, 3)``: from (column, row, 1) in the drawn rows, counted from the first, to (forward, left, scale).
+        :return: ``(3, 3)``: from (column, row, 1) in the drawn rows, counted from the first, to (forward, left, scale)
         """
         # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a
         # pixel beyond its index.
@@ -216,13 +203,7 @@ class Camera:
         return np.asarray(forward_left @ right_down)
 
     def _to_texels(self, scene: Scene) -> NDArray[np.float64]:
-        """Return for each group of picture rows the matrix from the world to pixels of the ground raster; cached.
-
-        The matrices differ because the groups (see :class:`Band`) use different resolutions of the raster.
-
-        :param scene: the map.
-        :return: the matrices, ``(n_strips, 3, 3)``, one for each group of rows.
-        """
+        """Return the matrices from the world to the ground raster, ``(n_strips, 3, 3)``; cached."""
         if scene.name not in self._from_world:
             self._from_world[scene.name] = np.stack([scene.ground.from_world(strip.level) for strip in self._strips])
         return self._from_world[scene.name]
@@ -239,12 +220,11 @@ class Camera:
 def pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
     """Return the 3x3 matrix that converts places relative to a vehicle (forward, left) to world coordinates (x, y).
 
-    Both are homogeneous coordinates in metres.
+    Both are homogeneous, in metres.
 
-    :param x_m: x of the vehicle's centre in the world, in metres.
-    :param y_m: y of the vehicle's centre in the world, in metres.
-    :param yaw_rad: heading of the vehicle in radians, counter-clockwise from the x axis.
-    :return: a rotation by the yaw, followed by a translation.
+    :param x_m: x of the vehicle's centre
+    :param y_m: y of the vehicle's centre
+    :param yaw_rad: heading in radians, counter-clockwise from the x axis
     """
     cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
     return np.array([[cos, -sin, x_m], [sin, cos, y_m], [0.0, 0.0, 1.0]])
@@ -272,10 +252,10 @@ _ALL = np.concatenate([_LAND, _ROAD, _SKY])
 def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDArray[np.uint8]:
     """Colour a grey picture: sky above the horizon, road or land below it.
 
-    :param grey: the grey picture, ``(height, width) uint8``.
-    :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
-    :param horizon: the row at which the ground begins.
-    :return: ``(height, width, 3) uint8``, RGB, a new array.
+    :param grey: ``(height, width) uint8``
+    :param paved: ``(height, width) uint8``: 128 or more on the road
+    :param horizon: row at which the ground begins
+    :return: ``(height, width, 3) uint8``, RGB, a new array
     """
     # OpenCV looks up each channel in its own column of the table, so the grey value is repeated in three channels.
     plain = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)
@@ -289,12 +269,12 @@ def tint(grey: NDArray[np.uint8], paved: NDArray[np.uint8], horizon: int) -> NDA
 
 
 def tint_by_kind(grey: NDArray[np.uint8], paved: NDArray[np.uint8], is_sky: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Colour a grey picture as ``tint`` does, but for a camera with any direction, whose horizon may be oblique.
+    """Colour a grey picture as ``tint`` does, but for a camera with any direction.
 
-    :param grey: the grey picture, ``(height, width) uint8``.
-    :param paved: ``(height, width) uint8``: 128 or more where the road is seen.
-    :param is_sky: ``(height, width) bool``: True where the picture shows the sky.
-    :return: ``(height, width, 3) uint8``, RGB, a new array.
+    :param grey: ``(height, width) uint8``
+    :param paved: ``(height, width) uint8``: 128 or more on the road
+    :param is_sky: ``(height, width) bool``
+    :return: ``(height, width, 3) uint8``, RGB, a new array
     """
     # (height, width): index into the joint table. The highest bit of the mask selects road (256) or land (0).
     entry = grey.astype(np.intp) + ((paved >> 7).astype(np.intp) << 8)

@@ -1,8 +1,7 @@
 """Draw cars as boxes in perspective: a body, a cabin on top of it, and a shadow beneath.
 
-Cars are few and small in the picture, so they are drawn as filled polygons over the ground. The farthest car is drawn
-first (painter's algorithm). Places on a car are given in metres along its length (forward), across it (to the left) and
-up.
+The farthest car is drawn first (painter's algorithm). Places on a car are given in metres along its length (forward),
+across it (to the left) and up.
 """
 
 from __future__ import annotations
@@ -73,12 +72,12 @@ def paint_cars(
 ) -> None:
     """Draw the visible cars onto ``frame``, in place.
 
-    :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
-    :param boxes: place and size of the cars.
-    :param paints: index into ``PAINTS`` for each car.
-    :param pose: x, y and yaw of the vehicle that carries the camera.
-    :param lens: the camera's projection.
-    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
+    :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB
+    :param boxes: place and size of the cars
+    :param paints: index into ``PAINTS`` for each car
+    :param pose: x, y and yaw of the vehicle that carries the camera
+    :param lens: the camera's projection
+    :param sky: effect of the weather; ``None`` on a clear day
     """
     x_m, y_m, yaw_rad = pose
     cos_yaw, sin_yaw = math.cos(yaw_rad), math.sin(yaw_rad)
@@ -104,14 +103,10 @@ def paint_cars(
 class _CarPainter:
     """Draw one car into one picture.
 
-    :param frame: the picture to draw into, in place.
-    :param lens: the camera's projection.
-    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
-    :param forward_m: distance of the car's centre ahead of the camera, in metres.
-    :param left_m: distance of the car's centre to the left of the camera, in metres.
-    :param turn_rad: direction of the car relative to the camera's direction, in radians.
-    :param box: the car's size.
-    :param paint: the car's colour.
+    :param sky: effect of the weather; ``None`` on a clear day
+    :param forward_m: distance of the car's centre ahead of the camera
+    :param left_m: distance of the car's centre to the left of the camera
+    :param turn_rad: direction of the car relative to the camera's
     """
 
     def __init__(
@@ -228,9 +223,9 @@ class _CarPainter:
         paint: Colour,
         shade: float,
     ) -> None:
-        """Fill an upright rectangle of the car's body between two of its corners, from ``low_m`` to ``high_m``.
+        """Fill an upright rectangle of the car's body between two corners, from ``low_m`` to ``high_m``.
 
-        A corner is given in the car's own coordinates: metres ahead of the car's centre, and metres to the left of it.
+        A corner is (forward, left) from the car's centre in metres.
         """
         depth1_m, left1_m, bottom_m = self._at(*one, low_m)
         depth2_m, left2_m, _ = self._at(*two, low_m)
@@ -273,13 +268,7 @@ class _CarPainter:
             self._fill_pixels(pixels, colour, shade * self._gain, self._veil)
 
     def _fill_pixels(self, pixels: list[tuple[int, int]], colour: Colour, gain: float, veil: float) -> None:
-        """Fill a polygon with ``gain * colour + veil``, in grey or in colour; ``veil`` is the grey that haze adds.
-
-        :param pixels: the corners, in fixed-point pixels.
-        :param colour: the colour before the effect of the weather.
-        :param gain: factor on the colour.
-        :param veil: number added to each channel.
-        """
+        """Fill a polygon with ``gain * colour + veil``, in grey or in colour; ``veil`` is the grey that haze adds."""
         red, green, blue = colour
         if self._frame.ndim == 3:
             value: Any = (red * gain + veil, green * gain + veil, blue * gain + veil)
@@ -299,8 +288,8 @@ def clip_to_near_plane(corners: Sequence[Point]) -> list[Point]:
 
     Source: Sutherland, Hodgman 1974, "Reentrant polygon clipping", for one plane.
 
-    :param corners: corners of the polygon, in order around it.
-    :return: the corners of the clipped polygon; fewer than three corners if nothing of the polygon is left.
+    :param corners: corners in order around the polygon
+    :return: corners of the clipped polygon; fewer than three if nothing is left
     """
     kept: list[Point] = []
     for one, two in zip(corners, [*corners[1:], corners[0]], strict=True):

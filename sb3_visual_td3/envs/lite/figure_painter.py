@@ -1,7 +1,6 @@
 """Draw traffic lights with their stop lines, and pedestrians.
 
-Traffic lights and pedestrians are narrow, so they are drawn as upright rectangles that face the camera. ``paint_scene``
-draws them together with the cars, the farthest first.
+``paint_scene`` draws them together with the cars.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ NO_FIGURES = Figures()
 def lamp_low_m(lamp: LightColour) -> float:
     """Return the height of the lower edge of a lamp above the ground, in metres.
 
-    :param lamp: colour of the lamp.
+    :param lamp: colour of the lamp
     """
     slot_m = (HEAD_HIGH_M - HEAD_LOW_M) / len(LAMPS)
     return HEAD_HIGH_M - slot_m * (LAMPS.index(lamp) + 1) + 0.5 * (slot_m - LAMP_SIZE_M)
@@ -88,13 +87,13 @@ def paint_scene(
 ) -> None:
     """Draw cars, traffic lights and pedestrians onto ``frame``, in place.
 
-    :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
-    :param boxes: place and size of the cars.
-    :param paints: index into ``PAINTS`` for each car.
-    :param figures: traffic lights, stop lines and pedestrians.
-    :param pose: x, y and yaw of the vehicle that carries the camera.
-    :param lens: the camera's projection.
-    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
+    :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB
+    :param boxes: place and size of the cars
+    :param paints: index into ``PAINTS`` for each car
+    :param figures: traffic lights, stop lines and pedestrians
+    :param pose: x, y and yaw of the vehicle that carries the camera
+    :param lens: the camera's projection
+    :param sky: effect of the weather on light and colours; ``None`` on a clear day
     """
     painter = _Painter(frame, pose, lens, sky)
     for bar in figures.stop_bars:
@@ -118,13 +117,7 @@ def paint_scene(
 
 
 class _Painter:
-    """Draw traffic lights, stop lines and pedestrians into one picture.
-
-    :param frame: the picture to draw into, in place.
-    :param pose: x, y and yaw of the vehicle that carries the camera.
-    :param lens: the camera's projection.
-    :param sky: the effect of the weather on light and colours; ``None`` on a clear day, which has no effect.
-    """
+    """Draw traffic lights, stop lines and pedestrians into one picture, in place."""
 
     def __init__(self, frame: NDArray[np.uint8], pose: tuple[float, float, float], lens: Lens, sky: Sky | None) -> None:
         self._frame, self._pose, self._lens, self._sky = frame, pose, lens, sky

@@ -1,6 +1,6 @@
 """Define ``LiteDriving-v0`` and ``LiteRoutes-v0``: the driving task in the embedded world.
 
-The embedded world is a small simulator inside the Python process. Its state can be saved and restored.
+The embedded world is a small simulator inside the Python process.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ class RestorableDrivingEnv(DrivingEnv):
     def get_state(self) -> dict[str, Any]:
         """Return the complete state of the environment, from which ``set_state`` continues the episode.
 
-        The number of elapsed steps is not part of the state, because gymnasium's ``TimeLimit`` wrapper counts the
-        steps.
+        The number of elapsed steps is not part of the state: gymnasium's ``TimeLimit`` wrapper counts the steps.
 
-        :return: plain Python values, and ``frames`` as an array ``(frame_stack, *frame_shape) uint8``.
+        :return: plain Python values, and ``frames`` as an array ``(frame_stack, *frame_shape) uint8``
         """
         return {
             "format": STATE_FORMAT,
@@ -55,9 +54,9 @@ class RestorableDrivingEnv(DrivingEnv):
     def set_state(self, state: Mapping[str, Any]) -> Observation:
         """Continue from a saved state, in this environment or in another environment with the same settings.
 
-        :param state: the state that ``get_state`` returned.
-        :return: the observation at the time of the saved state.
-        :raises ValueError: if ``state`` has a different format or comes from an environment with other settings.
+        :param state: the state that ``get_state`` returned
+        :return: the observation at the time of the saved state
+        :raises ValueError: if ``state`` has a different format or comes from other settings
         """
         frames = np.asarray(state.get("frames", ()), dtype=np.uint8)
         expected = (self.frame_stack, *self._backend.frame_shape)
@@ -83,43 +82,38 @@ class LiteDrivingEnv(RestorableDrivingEnv):
 
     ``DrivingEnv`` describes observations and actions.
 
-    :param frame_stack: number of camera frames in an observation, 1 to 16.
-    :param frame_skip: ticks of the simulator per step, 1 to 100.
-    :param dt_s: length of a tick, 0.001 to 0.2 s.
-    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
+    :param frame_stack: number of camera frames in an observation, 1 to 16
+    :param frame_skip: ticks of the simulator per step, 1 to 100
+    :param dt_s: length of a tick, 0.001 to 0.2 s
+    :param maps: ``"train"``, ``"held_out"``, or names of maps or of OpenDRIVE files (``.xodr``; requires the extra
         ``carla``). Each episode takes one of them at random.
-    :param n_cars: number of other cars, 0 to 20. On the closed route they drive in both directions. On routes to a goal
-        they drive on the whole map and choose their way at junctions; a short map has fewer cars.
-    :param traffic_lights: True for traffic lights: the lights of a map file, or lights at junctions of a built-in map.
-        Only colour frames (``grayscale=False``) show the policy which lamp is on.
-    :param n_walkers: number of pedestrians who cross the route, 0 to 50.
-    :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"`` chooses a
-        start and a goal at random in each episode; ``"file"`` takes the routes of ``route_file``; a list gives the
-        routes as ``(start, goal)``, each ``(x, y)`` or ``(x, y, heading_rad)`` in the map's coordinates. Each episode
-        takes one of the given routes at random.
-    :param route_file: an XML file of routes in the format of CARLA's leaderboard (1.0, 2.0 or 2.1), for
-        ``route="file"``.
-    :param route_length_m: least and greatest length of a random route, in metres.
-    :param route_turns: least and greatest number of turns to the left or right of a random route.
+    :param n_cars: number of other cars, 0 to 20; on routes to a goal, a short map has fewer
+    :param traffic_lights: True for the lights of a map file, or for lights at junctions of a built-in map. Only colour
+        frames show the policy which lamp is on.
+    :param n_walkers: number of pedestrians who cross the route, 0 to 50
+    :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"``;
+        ``"file"`` for the routes of ``route_file``; or a list of ``(start, goal)``, each ``(x, y)`` or
+        ``(x, y, heading_rad)`` in the map's coordinates. Each episode takes one route at random.
+    :param route_file: an XML file of routes in the format of CARLA's leaderboard (1.0, 2.0 or 2.1)
+    :param route_length_m: least and greatest length of a random route
+    :param route_turns: least and greatest number of turns of a random route
     :param observation: ``"camera"``, ``"camera+state"``; on routes to a goal also ``"camera+command"`` and
-        ``"camera+state+command"``.
-    :param image_size: height and width of a frame, an even number from 32 to 512.
-    :param grayscale: True for grey frames, False for RGB with ``3 * frame_stack`` channels.
-    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which changes with every episode.
-    :param noise_std: standard deviation of the camera's noise in grey levels, 0 to 100.
-    :param blur: standard deviation of the camera's blur in pixels, 0 to 10.
+        ``"camera+state+command"``
+    :param image_size: height and width of a frame, an even number from 32 to 512
+    :param grayscale: True for grey frames, False for RGB with ``3 * frame_stack`` channels
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``, which changes with every episode
+    :param noise_std: standard deviation of the camera's noise in grey levels, 0 to 100
+    :param blur: standard deviation of the camera's blur in pixels, 0 to 10
     :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
-        from ``"balanced"``, such as ``{"accident": 1.0}``.
-    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied.
-    :param target_speed_mps: the speed with the highest reward, in m/s.
-    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
-        counts as an accident.
-    :param goal_ending: how an episode ends at the goal of its route: ``"terminated"`` or ``"truncated"``. With
-        ``"truncated"`` an algorithm bootstraps at the goal as if the route continued: the camera does not show where
-        the goal is, so a critic cannot predict that the value drops to zero there.
-    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``).
-    :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above.
-    :raises ValueError: if an argument is out of range.
+        from ``"balanced"``, such as ``{"accident": 1.0}``
+    :param reward_scale: factor on the reward and on each of its terms, above 0
+    :param target_speed_mps: the speed with the highest reward
+    :param idle_ending: ``"truncated"`` when the vehicle stands still, or ``"terminated"``, which counts as an accident
+    :param goal_ending: ``"terminated"`` at the goal of a route, or ``"truncated"``, so that an algorithm bootstraps as
+        if the route continued
+    :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``)
+    :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above
+    :raises ValueError: if an argument is out of range
     """
 
     _map_groups: Mapping[str, Sequence[str]] = MAP_GROUPS
@@ -183,10 +177,10 @@ class LiteDrivingEnv(RestorableDrivingEnv):
 class LiteRoutesEnv(LiteDrivingEnv):
     """Drive random routes to a goal in districts of streets; the same as ``LiteDrivingEnv`` with other defaults.
 
-    :param maps: as in ``LiteDrivingEnv``; ``"train"`` and ``"held_out"`` are districts of streets.
-    :param route: as in ``LiteDrivingEnv``.
-    :param observation: as in ``LiteDrivingEnv``.
-    :param kwargs: the other arguments of ``LiteDrivingEnv``.
+    :param maps: as in ``LiteDrivingEnv``, with districts of streets for ``"train"`` and ``"held_out"``
+    :param route: as in ``LiteDrivingEnv``
+    :param observation: as in ``LiteDrivingEnv``; None for ``"camera+command"`` on routes to a goal
+    :param kwargs: other arguments of ``LiteDrivingEnv``
     """
 
     _map_groups = ROUTE_MAP_GROUPS

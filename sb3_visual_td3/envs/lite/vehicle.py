@@ -16,7 +16,7 @@ from sb3_visual_td3.envs.backend import BodySize, Control
 class Motion(NamedTuple):
     """Hold position, heading and speed of the car's centre, and the angle of its front wheels.
 
-    ``wheel_rad`` is positive to the left, in contrast to the steering of a ``Control``, which is positive to the right.
+    ``wheel_rad`` is positive to the left, but the steering of a ``Control`` is positive to the right.
     """
 
     x_m: float
@@ -30,7 +30,7 @@ class Motion(NamedTuple):
 class VehicleSettings:
     """Hold size and limits of the car. Its top speed is ``max_throttle_mps2 / drag_per_s``, 12 m/s by default.
 
-    :raises ValueError: if a value is not positive.
+    :raises ValueError: if a value is not positive
     """
 
     length_m: float = 4.4
@@ -59,17 +59,16 @@ class VehicleSettings:
 def advance(motion: Motion, control: Control, dt_s: float, settings: VehicleSettings) -> Motion:
     """Return the motion ``dt_s`` seconds later, by one step of the kinematic bicycle model.
 
-    The wheels follow the steering with a first-order lag. If the speed in a bend is too high for the tyres
-    (``max_lateral_mps2``), the car turns less than the angle of its wheels. The car never rolls backwards.
+    In a bend that is too fast for the tyres (``max_lateral_mps2``), the car turns less than the angle of its wheels. It
+    never rolls backwards.
 
     Source: Kong et al. 2015, "Kinematic and dynamic vehicle models for autonomous driving control design", eq. 1, with
     the centre midway between the axles (l_f = l_r = wheelbase / 2) and semi-implicit Euler steps.
 
-    :param motion: the motion now.
-    :param control: the driver's controls, held during the step.
-    :param dt_s: length of the step in seconds.
-    :param settings: size and limits of the car.
-    :return: the motion at the end of the step.
+    :param motion: the motion now
+    :param control: the driver's controls, held during the step
+    :param dt_s: length of the step in seconds
+    :param settings: size and limits of the car
     """
     # Steering is positive to the right, wheel angles are positive to the left. The exponential is the exact solution of
     # lag * d(wheel)/dt = target - wheel, so the lag does not depend on the length of the step.

@@ -30,7 +30,7 @@ Cars = tuple[Sequence[OrientedBox], Sequence[int]]
 class CameraSettings:
     """Hold size, colour, weather, blur and noise of the camera's frames.
 
-    :raises ValueError: if a value is out of range.
+    :raises ValueError: if a value is out of range
     """
 
     image_size: int = 84
@@ -66,7 +66,7 @@ class CameraSettings:
 class View:
     """Draw what the camera sees in an episode; the same place, cars and tick always give the same picture.
 
-    :param settings: settings of the camera's frames.
+    :param settings: settings of the camera's frames
     """
 
     def __init__(self, settings: CameraSettings) -> None:
@@ -75,10 +75,10 @@ class View:
         self._is_perfect = settings.noise_std == settings.blur == 0.0
 
     def reset(self, scene: Scene, scene_seed: int) -> None:
-        """Begin an episode on a map, with the weather and the noise that follow from a seed.
+        """Begin an episode on a map.
 
-        :param scene: the map to draw.
-        :param scene_seed: seed of the weather and the noise.
+        :param scene: the map to draw
+        :param scene_seed: seed of the weather and the noise
         """
         self._scene, self._seed = scene, scene_seed
         self._sky = choose_sky(self._settings.weather, scene_seed)
@@ -89,11 +89,11 @@ class View:
     def frame(self, pose: Pose, cars: Cars, tick: int, figures: Figures = NO_FIGURES) -> NDArray[np.uint8]:
         """Return a frame for the policy.
 
-        :param pose: pose of the vehicle that carries the camera.
-        :param cars: the other cars.
-        :param tick: number of ticks since the reset; rain and noise differ from tick to tick.
-        :param figures: traffic lights and pedestrians.
-        :return: a new ``uint8`` array of the shape ``CameraSettings.frame_shape``.
+        :param pose: pose of the vehicle that carries the camera
+        :param cars: other cars
+        :param tick: number of ticks since the reset
+        :param figures: traffic lights and pedestrians
+        :return: a new ``uint8`` array of the shape ``CameraSettings.frame_shape``
         """
         if self._settings.grayscale:
             frame = self._camera.draw(self._scene, *pose)
@@ -117,13 +117,13 @@ class View:
     ) -> NDArray[np.uint8]:
         """Return an image of the scene for human viewers, without blur and noise.
 
-        :param size: height and width in pixels.
-        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle.
-        :param pose: pose of the vehicle that carries the camera.
-        :param cars: the cars to draw.
-        :param tick: number of ticks since the reset.
-        :param figures: traffic lights and pedestrians.
-        :return: ``(height, width, 3) uint8``, RGB, a new array.
+        :param size: height and width in pixels
+        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the vehicle
+        :param pose: pose of the vehicle that carries the camera
+        :param cars: the cars to draw
+        :param tick: number of ticks since the reset
+        :param figures: traffic lights and pedestrians
+        :return: ``(height, width, 3) uint8``, RGB, a new array
         """
         camera = _picture_camera(*size, view)
         picture = _draw_in_colour(camera, self._scene, pose)

@@ -1,8 +1,7 @@
 """Apply light and weather to a grey value or to a whole picture, and draw streaks of rain.
 
-Weather maps a grey value to ``gain * grey + veil``. The gain is the light (ambient light and the car's own headlights)
-times the share of the light that passes through the haze. The veil is the grey that the haze adds. Gain and veil follow
-Koschmieder's law of fog: a share exp(-haze * distance) of the light passes, and the grey of the haze replaces the rest.
+Weather maps a grey value to ``gain * grey + veil``. The gain is the light that passes through the haze, and the veil is
+the grey that the haze adds (Koschmieder's law of fog).
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ class Sky(NamedTuple):
     def gain_and_veil(self, distance_m: float, side: float) -> tuple[float, float]:
         """Return how the weather changes grey values at one place: ``grey`` becomes ``gain * grey + veil``.
 
-        :param distance_m: metres from the camera, >= 0.
-        :param side: tangent of the horizontal angle between the place and straight ahead, either sign.
-        :return: the gain, and the veil (the grey that haze adds).
+        :param distance_m: metres from the camera, >= 0
+        :param side: tangent of the horizontal angle between the place and straight ahead, either sign
+        :return: the gain and the veil
         """
         lit = self.beam * math.exp(-distance_m / _BEAM_M - (side / _HALF_BEAM) ** 2)
         clear = math.exp(-self.haze_per_m * distance_m)
@@ -62,9 +61,9 @@ class Sky(NamedTuple):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return how the weather changes grey values at many places: ``grey`` becomes ``gain * grey + veil``.
 
-        :param distances_m: ``(height, width) float32``: metres from the camera.
-        :param sides: ``(height, width) float32``: tangent of the horizontal angle between the place and straight ahead.
-        :return: the gains, and the veils (the grey that haze adds), new ``float32`` arrays of the same shape.
+        :param distances_m: ``(height, width) float32``: metres from the camera
+        :param sides: ``(height, width) float32``: tangent of the horizontal angle between the place and straight ahead
+        :return: the gains and the veils, new ``float32`` arrays of the same shape
         """
         lit = np.float32(self.beam) * np.exp(-distances_m / np.float32(_BEAM_M) - (sides / np.float32(_HALF_BEAM)) ** 2)
         clear = np.exp(np.float32(-self.haze_per_m) * distances_m)
@@ -74,9 +73,9 @@ class Sky(NamedTuple):
 def choose_sky(weather: str, scene_seed: int) -> Sky | None:
     """Choose the light and the rain of an episode at random, within the limits of its weather.
 
-    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``: rain, night, or a day of any brightness.
-    :param scene_seed: seed of the choice.
-    :return: light and rain; ``None`` on a clear day, which needs no filter.
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, or ``"random"``: rain, night, or a day of any brightness
+    :param scene_seed: seed of the choice
+    :return: ``None`` on a clear day, which needs no filter
     """
     if weather == "clear":
         return None
@@ -119,11 +118,10 @@ def choose_sky(weather: str, scene_seed: int) -> Sky | None:
 class WeatherFilter:
     """Apply the light, haze and rain of a ``Sky`` to the pictures of one camera.
 
-    :param sky: the light, the haze and the rain.
-    :param distances_m: ``(n_rows,)``: for each row below the horizon, the distance of the ground that it shows.
-    :param sides: ``(width,)``: for each column, the tangent of the horizontal angle between its direction and straight
-        ahead.
-    :param horizon: row at which the ground begins.
+    :param sky: the light, the haze and the rain
+    :param distances_m: ``(n_rows,)``: distance of the ground that each row below the horizon shows
+    :param sides: ``(width,)``: tangent of the horizontal angle between each column's direction and straight ahead
+    :param horizon: row at which the ground begins
     """
 
     def __init__(
@@ -148,7 +146,7 @@ class WeatherFilter:
     def apply(self, frame: NDArray[np.uint8]) -> None:
         """Apply light and haze, but no rain, to ``frame`` in place.
 
-        :param frame: the frame to change, ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
+        :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB
         """
         gain, veil = self._gain, self._veil
         if frame.ndim == 3:
@@ -161,8 +159,8 @@ class WeatherFilter:
     def draw_rain(self, frame: NDArray[np.uint8], tick: int) -> None:
         """Draw the streaks of rain of one tick onto ``frame``, in place.
 
-        :param frame: the frame to change, ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB.
-        :param tick: number of the tick; each tick has its own streaks.
+        :param frame: ``(height, width) uint8`` grey or ``(height, width, 3) uint8`` RGB
+        :param tick: number of the tick; each tick has its own streaks
         """
         if not self._n_streaks:
             return

@@ -28,8 +28,7 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 _TRAFFIC_INTERVAL_S = 0.1
-"""Longest time between two movements of the other cars, and between two tests for collisions. At 12 and 8 m/s two cars
-approach each other by 2 m in this time, less than half a car's length, so they cannot pass through each other."""
+"""Longest time between two movements of the other cars. It is too short for cars to pass through each other."""
 _EGO_PAINT = 1
 """Colour of the ego vehicle in the chase view, as an index into ``PAINTS``."""
 
@@ -37,16 +36,16 @@ _EGO_PAINT = 1
 class LiteWorld:
     """Simulate a car on a map, inside the Python process; implements ``envs.backend.RestorableBackend``.
 
-    The world is deterministic: everything that varies between episodes follows from the ``Start`` of the episode.
+    Everything that varies between episodes follows from the ``Start`` of the episode.
 
-    :param tick_s: length of a tick, 0.001 to 0.2 s.
-    :param camera: settings of the camera's frames.
-    :param vehicle: size and limits of the car.
-    :param traffic: number and behaviour of the other cars.
-    :param routes: the routes to drive; the closed route by default.
-    :param map_groups: the names of the maps, by group.
-    :param street_life: traffic lights and pedestrians; the default world has neither.
-    :raises ValueError: if ``tick_s`` is out of range.
+    :param tick_s: length of a tick, 0.001 to 0.2 s
+    :param camera: settings of the camera's frames
+    :param vehicle: size and limits of the car
+    :param traffic: number and behaviour of the other cars
+    :param routes: the routes to drive; None for the closed route
+    :param map_groups: the names of the maps, by group
+    :param street_life: traffic lights and pedestrians; None for neither
+    :raises ValueError: if ``tick_s`` is out of range
     """
 
     def __init__(
@@ -118,9 +117,8 @@ class LiteWorld:
     def reset(self, start: Start) -> VehicleState:
         """Begin an episode: place the car, with straight wheels, and the other cars around it.
 
-        :param start: map, place, motion and seed.
-        :return: the state of the car.
-        :raises ValueError: if there is no such map, or the map is too short for the number of cars in the settings.
+        :param start: map, place, motion and seed
+        :raises ValueError: if there is no such map, or it is too short for the number of cars
         """
         self._enter(start.map_name, start.scene_seed, start.route_seed)
         track = self._track
@@ -144,9 +142,8 @@ class LiteWorld:
     def step(self, control: Control, n_ticks: int) -> VehicleState:
         """Apply ``control`` during ``n_ticks`` ticks, or until the car collides.
 
-        :param control: the driver's controls.
-        :param n_ticks: number of ticks.
-        :return: the state of the car.
+        :param control: the driver's controls
+        :param n_ticks: number of ticks
         """
         # Without traffic there are no collisions, so one faster call advances all ticks.
         if not self._traffic.cars and not self._street.is_on:
@@ -173,10 +170,10 @@ class LiteWorld:
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return an image of the scene for human viewers.
 
-        :param height: height of the picture in pixels.
-        :param width: width of the picture in pixels.
-        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the car.
-        :return: ``(height, width, 3) uint8``, RGB, a new array.
+        :param height: height in pixels
+        :param width: width in pixels
+        :param view: ``"front"`` through the camera, ``"chase"`` from behind and above the car
+        :return: ``(height, width, 3) uint8``, RGB, a new array
         """
         boxes, paints = self._traffic.boxes, self._traffic.paints
         if view == "chase":  # only the chase camera sees the ego vehicle
@@ -215,8 +212,8 @@ class LiteWorld:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state, in this world or in another world with the same settings.
 
-        :param state: the state that ``get_state`` returned.
-        :raises ValueError: if there is no such map, or the settings of traffic, lights or pedestrians differ.
+        :param state: the state that ``get_state`` returned
+        :raises ValueError: if there is no such map, or the settings differ
         """
         if ("street" in state) != self._street.is_on:
             with_or_without = "with" if "street" in state else "without"
@@ -282,7 +279,7 @@ class LiteWorld:
         return state
 
     def _enter(self, map_name: str, scene_seed: int, route_seed: int | None) -> None:
-        """Load a map, plan a route on it, and prepare traffic, lights, pedestrians and camera for an episode."""
+        """Load a map, plan a route on it, and prepare everything on it for an episode."""
         if self.has_routes != (route_seed is not None):
             raise ValueError(
                 f"route_seed={route_seed!r} does not fit this env: an env with routes to a goal needs a number, an env "

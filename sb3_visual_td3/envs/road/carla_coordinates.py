@@ -1,7 +1,7 @@
 """Convert between CARLA's coordinates and this package's coordinates, and convert CARLA's images to frames.
 
-CARLA's axes are left-handed, as in the Unreal Engine: y points to the right of x, and yaw turns clockwise, in degrees.
-This package's axes are right-handed, so y and yaw change their sign.
+CARLA's axes are left-handed: y points to the right of x, and yaw is clockwise, in degrees. This package's axes are
+right-handed, so y and yaw change their sign.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def to_carla(pose: Pose) -> CarlaPose:
 def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
     """Convert a pose from CARLA's coordinates to this package's coordinates.
 
-    :param x_m: CARLA's x.
-    :param y_m: CARLA's y, positive to the right.
-    :param yaw_deg: CARLA's yaw in degrees, clockwise.
-    :return: the pose in this package's coordinates; the heading is in [-pi, pi].
+    :param x_m: CARLA's x
+    :param y_m: CARLA's y, positive to the right
+    :param yaw_deg: CARLA's yaw in degrees, clockwise
+    :return: a pose with a heading in [-pi, pi]
     """
     return Pose(x_m, -y_m, -math.remainder(math.radians(yaw_deg), 2.0 * math.pi))
 
@@ -46,11 +46,11 @@ def from_carla(x_m: float, y_m: float, yaw_deg: float) -> Pose:
 def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
     """Return CARLA's raw image as an array, without a copy.
 
-    :param raw: the bytes of the sensor's message.
-    :param height: height of the image in pixels.
-    :param width: width of the image in pixels.
-    :return: ``(height, width, 4) uint8``: blue, green, red, alpha.
-    :raises ValueError: if the number of bytes is wrong; CARLA's client delivers truncated images too.
+    :param raw: the bytes of the sensor's message
+    :param height: height in pixels
+    :param width: width in pixels
+    :return: ``(height, width, 4) uint8``: blue, green, red, alpha
+    :raises ValueError: if the number of bytes is wrong; CARLA's client delivers truncated images too
     """
     if len(raw) != height * width * 4:
         raise ValueError(
@@ -63,10 +63,10 @@ def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
 def to_frame(image: NDArray[np.uint8], side: int, *, grayscale: bool) -> NDArray[np.uint8]:
     """Convert a camera image to a frame of the policy.
 
-    :param image: ``(height, width, 4) uint8``, BGRA.
-    :param side: height and width of the frame.
-    :param grayscale: True for grey (0.299 R + 0.587 G + 0.114 B, ITU-R BT.601), False for RGB.
-    :return: ``(side, side) uint8`` in grey, ``(3, side, side) uint8`` in RGB; a new array.
+    :param image: ``(height, width, 4) uint8``, BGRA
+    :param side: height and width of the frame
+    :param grayscale: True for grey (ITU-R BT.601), False for RGB
+    :return: ``(side, side) uint8`` in grey, ``(3, side, side) uint8`` in RGB; a new array
     """
     frame = cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if grayscale else cv2.COLOR_BGRA2RGB)
     if frame.shape[:2] != (side, side):

@@ -20,14 +20,10 @@ class OrientedBox(NamedTuple):
 def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
     """Return whether two rectangles share a point; touching edges count.
 
-    Both rectangles are projected onto the directions of their sides, two for each rectangle. They share a point exactly
-    if their projections overlap in all four directions (separating axis theorem for convex shapes).
+    Source: separating axis theorem, Gottschalk, Lin, Manocha 1996, "OBBTree", section 5, in the plane.
 
-    Source: Gottschalk, Lin, Manocha 1996, "OBBTree", section 5, in the plane.
-
-    :param one: a rectangle.
-    :param two: the other rectangle.
-    :return: True if the rectangles overlap or touch.
+    :param one: a rectangle
+    :param two: the other rectangle
     """
     dx_m, dy_m = two.x_m - one.x_m, two.y_m - one.y_m
     turn_rad = two.yaw_rad - one.yaw_rad
@@ -41,9 +37,8 @@ def boxes_overlap(one: OrientedBox, two: OrientedBox) -> bool:
 def any_overlap(one: OrientedBox, others: Iterable[OrientedBox]) -> bool:
     """Return whether a rectangle shares a point with at least one other rectangle.
 
-    :param one: a rectangle.
-    :param others: the other rectangles.
-    :return: True if the rectangle shares a point with one of the others.
+    :param one: a rectangle
+    :param others: the other rectangles
     """
     for other in others:
         # Two boxes whose centres are farther apart than half the sum of their diagonals cannot touch. Length plus width

@@ -1,8 +1,7 @@
 """Find where pedestrians can walk on a map: walkways beside the roads, and crossings between the walkways.
 
-The walkways are the map's lanes of type ``sidewalk``; a map without such lanes gets walkways on the shoulders of its
-roads. The crossings lie at the map's crosswalks; a map without crosswalks gets crossings before junctions and in the
-middle of long roads. A walkway consists of pieces of about 4 m, which are quadrangles.
+The walkways are the map's lanes of type ``sidewalk``, or else the shoulders of its roads. The crossings lie at the
+map's crosswalks, or else before junctions and in the middle of long roads.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ _STEP_M = 4.0
 _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
 """Gap between the road's outer line and a walkway on the shoulder, and width of this walkway."""
 _CLEARANCE_M = 0.05
-"""A piece of a walkway that is closer than this to the edge of a lane is left out, because it would lie on the road."""
+"""Pieces of a walkway that are closer than this to the edge of a lane are left out."""
 _NEAR_M = 5.0
-"""To find out whether a piece of a walkway lies on a road, only lanes whose centre is closer than this are checked. No
-lane is wide enough to reach the piece from farther away."""
+"""Only lanes whose centre is closer than this to a piece of a walkway can reach it."""
 _JOIN_M = 1.5
 """Ends of walkways that are closer to each other than this are merged."""
 _BRIDGE_M = 15.0
@@ -46,8 +44,9 @@ class Footways(NamedTuple):
     """``(n_quads, 4)``: indices of corners, clockwise. In a quadrangle of a walkway, the first two corners lie at the
     road."""
     beyond: NDArray[np.int64]
-    """``(n_quads, 4)``: for each side of a quadrangle, the index of the neighbouring quadrangle; -1 at an edge.
-    Side ``i`` leads from corner ``i`` to corner ``i + 1``."""
+    """``(n_quads, 4)``: index of the neighbouring quadrangle at each side, -1 at an edge. Side ``i`` leads from corner
+    ``i`` to corner ``i + 1``.
+    """
     is_crossing: NDArray[np.bool_]
     """``(n_quads,)``: True where the quadrangle crosses the road."""
 
@@ -87,8 +86,8 @@ _ROADSIDE, _AHEAD, _BEHIND = 0, 1, 3
 def footways_of(graph: LaneGraph) -> Footways:
     """Return the walkways and crossings on which pedestrians can walk on a map.
 
-    :param graph: the lanes of the map.
-    :return: a mesh of quadrangles; it is empty if there is no room beside any road.
+    :param graph: the lanes of the map
+    :return: an empty mesh if there is no room beside any road
     """
     mesh = _Mesh()
     strips = []
@@ -128,9 +127,9 @@ def _strips_of(graph: LaneGraph) -> Iterator[tuple[int, float, float]]:
 
 
 def _add_strip(mesh: _Mesh, graph: LaneGraph, segment: LaneSegment, offset_m: float, width_m: float) -> Iterator[int]:
-    """Add a walkway beside a lane to the mesh, piece by piece, and yield the index of each piece.
+    """Add a walkway beside a lane, piece by piece, and yield the index of each piece.
 
-    Each piece is joined to the previous piece. A piece that would overlap a lane, or is not convex, is left out.
+    A piece that would overlap a lane, or is not convex, is left out.
     """
     n_pieces = max(1, round(segment.length_m / _STEP_M))
     along = np.linspace(0.0, segment.length_m, n_pieces + 1)
@@ -176,11 +175,7 @@ def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
 
 
 def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
-    """Join each walkway's open end to the nearest open beginning of a walkway, by moving the corners of the beginning.
-
-    An end is open if no piece follows it. If a piece is missing within a walkway, the piece before the gap has an open
-    end, and the piece behind the gap has an open beginning.
-    """
+    """Join each walkway's open end to the nearest open beginning, by moving the corners of the beginning."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
@@ -269,14 +264,9 @@ def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
 
 
 def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: float) -> int | None:
-    """Return the piece of a walkway whose edge at the road is nearest to a point.
+    """Return the piece whose edge at the road is nearest to a point; None if no piece is within ``within_m``.
 
-    :param mesh: the mesh of walkways and crossings.
-    :param point: x and y of the point.
-    :param own: the piece at which the crossing begins. Only pieces opposite this piece are considered. -1 to consider
-        all pieces.
-    :param within_m: largest distance from the point.
-    :return: number of the piece; None if no piece is near enough.
+    If ``own`` is not -1, only pieces opposite the piece ``own`` are considered.
     """
     best, best_m = None, within_m
     for piece, beyond in enumerate(mesh.beyond):

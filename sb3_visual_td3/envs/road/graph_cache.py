@@ -1,7 +1,7 @@
 """Cache lane graphs on disk, so that CARLA's client reads a map only once.
 
-The folder is ``$VISUAL_TD3_CACHE``, or ``visual_td3`` in the user's cache folder (``$XDG_CACHE_HOME``, ``~/.cache``).
-The folder may be removed at any time. ``VISUAL_TD3_CACHE=off`` switches the cache off.
+The folder is ``$VISUAL_TD3_CACHE``, or ``visual_td3`` in the user's cache folder. It may be removed at any time.
+``VISUAL_TD3_CACHE=off`` switches the cache off.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def cache_folder() -> Path | None:
 def cached_path(text: str) -> Path | None:
     """Return the path at which the cache stores the lane graph of a map; None if the cache is off.
 
-    :param text: the OpenDRIVE document.
-    :return: a path that depends on every byte of the document, and on the format of the graph.
+    :param text: the OpenDRIVE document
+    :return: a path that depends on every byte of the document, and on the format of the graph
     """
     folder = cache_folder()
     if folder is None:
@@ -49,10 +49,9 @@ def cached_path(text: str) -> Path | None:
 
 
 def load_graph(text: str) -> LaneGraph | None:
-    """Return the lane graph of a map from the cache on disk, or None.
+    """Return the lane graph of a map from the cache on disk; None if it is not stored, or the file is damaged.
 
-    :param text: the OpenDRIVE document.
-    :return: the graph; None if the graph is not stored, or the file is damaged.
+    :param text: the OpenDRIVE document
     """
     path = cached_path(text)
     if path is None or not path.is_file():
@@ -70,8 +69,8 @@ def load_graph(text: str) -> LaneGraph | None:
 def store_graph(text: str, graph: LaneGraph) -> None:
     """Store the lane graph of a map in the cache on disk; if this fails, only log a warning.
 
-    :param text: the OpenDRIVE document.
-    :param graph: the graph.
+    :param text: the OpenDRIVE document
+    :param graph: the graph
     """
     path = cached_path(text)
     if path is None:

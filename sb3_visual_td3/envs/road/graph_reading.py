@@ -1,8 +1,6 @@
 """Build the lane graph of a map, from an OpenDRIVE document or from the roads of a built-in map (``network``).
 
-CARLA's client reads OpenDRIVE (in a separate process, see ``opendrive_reading``), because it supports every geometry of
-the standard, and routes then lie on the same lanes as in CARLA. The roads of the built-in maps are lines and arcs and
-need no client.
+CARLA's client reads OpenDRIVE, so that routes lie on the same lanes as in CARLA. The built-in maps need no client.
 """
 
 from __future__ import annotations
@@ -25,8 +23,7 @@ from sb3_visual_td3.envs.road.sign_reading import signs_of_survey, speed_limits_
 
 _SPACING_M = 0.5
 _MAX_GAP_M = 1.5
-"""A lane is extended to the beginning of the next lane if the gap between them is at most this long. Lanes are surveyed
-every 0.5 m along the road, so a gap is usually at most 0.5 m long. On the outside of a bend it can be longer."""
+"""A lane is extended to the beginning of the next lane if the gap between them is at most this long."""
 _SAME_OFFSET_M = 0.1
 """Marks at two successive points count as the same marks if their offsets differ by at most this."""
 
@@ -35,11 +32,11 @@ _SAME_OFFSET_M = 0.1
 def read_graph(text: str, source: str) -> LaneGraph:
     """Return the lane graph of an OpenDRIVE document, from the cache on disk if the cache has it.
 
-    :param text: the document.
-    :param source: the name of the map, for messages.
-    :return: the graph, which all environments of the process share.
-    :raises ImportError: if CARLA's client, which reads the document, is not installed.
-    :raises ValueError: if the document is not a valid map, or has no lanes to drive on.
+    :param text: the document
+    :param source: the name of the map, for messages
+    :return: the graph, which all environments of the process share
+    :raises ImportError: if CARLA's client is needed and not installed
+    :raises ValueError: if the document is not a valid map, or has no lanes to drive on
     """
     graph = load_graph(text)
     if graph is None:
@@ -52,12 +49,10 @@ def read_graph(text: str, source: str) -> LaneGraph:
 def graph_from_survey(answer: Mapping[str, Any], source: str, text: str) -> LaneGraph:
     """Return the lane graph of a map from the lanes that CARLA's client has read.
 
-    :param answer: the result of ``lane_survey.survey_graph``.
-    :param source: the name of the map, for messages.
-    :param text: the OpenDRIVE document; controllers and speed limits are read from it, because CARLA's client does not
-        provide them.
-    :return: the graph.
-    :raises ValueError: if the map has no lanes.
+    :param answer: the result of ``lane_survey.survey_graph``
+    :param source: the name of the map, for messages
+    :param text: the OpenDRIVE document, for controllers and speed limits, which CARLA's client does not provide
+    :raises ValueError: if the map has no lanes
     """
     rows = answer["segments"]
     if not rows:
@@ -104,9 +99,7 @@ def _joined_points(row: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -
 def _runs(at: Sequence[int], marks: Sequence[tuple[LaneMark, ...]]) -> tuple[MarkRun, ...]:
     """Divide a lane into parts along which the road marks do not change.
 
-    :param at: indices of the points at which the marks were read.
-    :param marks: the marks at each of these points.
-    :return: the first point and the marks of each part.
+    :param at: indices of the points at which the marks were read
     """
     runs = [MarkRun(0, marks[0])]
     for first, here in zip(at[1:], marks[1:], strict=True):
@@ -128,8 +121,8 @@ def _are_alike(one: Sequence[LaneMark], two: Sequence[LaneMark]) -> bool:
 def graph_from_network(network: RoadNetwork) -> LaneGraph:
     """Return the lane graph of the roads of a built-in map.
 
-    :param network: the roads of the map.
-    :return: the graph. Its lanes have the same keys as in the graph that is read from the network's OpenDRIVE document.
+    :param network: the roads of the map
+    :return: a graph with the same lane keys as the graph of the network's OpenDRIVE document
     """
     lanes = sorted((road.id, 0, lane) for road in network.roads for lane in road.lanes)
     number_of = {key: number for number, key in enumerate(lanes)}
@@ -195,15 +188,9 @@ def _own_segment(
 
 
 def _lane_beside(road: Road, lane: int, outward: int, number_of: Mapping[LaneKey, int]) -> int:
-    """Return the index of the neighbouring lane to which a car may change from ``lane``.
+    """Return the index of the neighbouring lane to which a car may change from ``lane``, or ``NO_LANE``.
 
-    :param road: the road of both lanes.
-    :param lane: number of the lane.
-    :param outward: 1 for the lane farther from the reference line, to the right of the traffic; -1 for the lane nearer
-        to the line.
-    :param number_of: index of each lane in the graph.
-    :return: the index; ``NO_LANE`` if there is no such lane in the same direction, or if the mark between the two lanes
-        is solid.
+    ``outward`` is 1 for the lane to the right of the traffic, -1 for the lane to its left.
     """
     beside = lane + outward * (1 if lane > 0 else -1)
     border = lane if outward > 0 else beside

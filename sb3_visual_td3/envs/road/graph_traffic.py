@@ -1,9 +1,8 @@
 """Drive cars along the lanes of any map: they stay in lane, keep their distance, and choose their way at junctions.
 
-The embedded world, the CARLA backend and the emulator share this model. A car drives along a path of lanes, which is
-extended at random at each junction. It follows the car ahead by the intelligent driver model and slows down for bends.
-A car enters a junction only if its way through the junction is free. This way is then reserved for the car until it has
-left the junction, and cars on crossing ways wait.
+The embedded world, the CARLA backend and the emulator share this model. A car follows the car ahead by the intelligent
+driver model. It enters a junction only after its way through the junction is reserved for it. Cars on crossing ways
+wait until it has left the junction.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ _SLOWEST_BEND_MPS = 2.5
 _CONFLICT_M = 2.6
 """Two ways through a junction are not driven at the same time if their centre lines come closer than this."""
 _ROOM_AFTER_M = 8.0
-"""A car enters a junction only if the lane after the junction has this much room, so that the car does not stop in the
-junction."""
+"""A car enters a junction only if the lane after the junction has this much room."""
 _RESERVE_FROM_M = 15.0
 _ON_LANE_M = 2.2
 """A vehicle blocks a lane if its centre is at most this far from the centre of the lane."""
@@ -63,8 +61,7 @@ class _Blocked(NamedTuple):
     pose: Pose
     reach_m: float
     places: list[tuple[int, float, float]]
-    """One entry for each blocked lane: the lane's index, the distance along the lane in metres, and the cosine of the
-    angle between ``pose`` and the lane."""
+    """One entry for each blocked lane: its index, the distance along it, and the cosine of its angle to ``pose``."""
 
 
 class Occupant(NamedTuple):
@@ -99,14 +96,15 @@ class Outlook(NamedTuple):
     vehicle_ahead_mps: float = 0.0
     """Speed of the next vehicle."""
     junction_m: float = math.inf
-    """Distance from the vehicle's centre to a near junction at which the vehicle must wait, because its way through the
-    junction is not reserved. Infinite if there is no such junction."""
+    """Distance from the vehicle's centre to a near junction at which it must wait, because its way is not reserved.
+    Infinite if there is none.
+    """
 
 
 class _Line:
     """Hold a lane's centre line with the direction and the highest speed at each point.
 
-    :param segment: the lane.
+    :param segment: the lane
     """
 
     def __init__(self, segment: LaneSegment) -> None:
@@ -159,7 +157,7 @@ class _Line:
 class TrafficMap:
     """Hold the lanes of a map, the lanes that cross each other, and the places where cars can start.
 
-    :param graph: the lanes of the map.
+    :param graph: the lanes of the map
     """
 
     def __init__(self, graph: LaneGraph) -> None:
@@ -181,7 +179,7 @@ class TrafficMap:
     def onward(self) -> tuple[tuple[int, ...], ...]:
         """Return for each lane the lanes on which a car may continue, without lanes that lead only to dead ends.
 
-        If all lanes that follow a lane lead only to dead ends, all of them are permitted.
+        If all lanes that follow lead only to dead ends, all of them are permitted.
         """
         lasting = set(range(len(self.graph.segments)))
         while True:
@@ -205,10 +203,7 @@ class TrafficMap:
         return tuple(tuple(sorted(beside - {i})) for i, beside in enumerate(found))
 
     def conflicts(self, segment: int) -> frozenset[int]:
-        """Return the lanes of the same junction that come too close to a lane to be driven at the same time; cached.
-
-        These lanes cross the lane, merge with it, or begin where it begins.
-        """
+        """Return the lanes of the same junction that come too close to a lane to be driven at the same time; cached."""
         if segment not in self._conflicts:
             own = self.graph.segments[segment]
             found = []
@@ -241,11 +236,7 @@ def traffic_map(graph: LaneGraph) -> TrafficMap:
 class _Plan:
     """Store the centre lines of a path and its next junction, so that they are not looked up in each step.
 
-    A plan is replaced if the car's path changes. If lanes are appended to the path, ``_plan_of`` notices the new number
-    of lanes. If a lane is removed from the beginning of the path, ``_move`` discards the plan.
-
-    :param path: the lanes along which a car drives, in driving order.
-    :param map_: the map with these lanes.
+    ``_plan_of`` notices appended lanes. ``_move`` must discard the plan when it removes a lane from the path.
     """
 
     def __init__(self, path: list[int], map_: TrafficMap) -> None:
@@ -302,15 +293,14 @@ class GraphTraffic(Generic[CarT]):
     def __init__(self) -> None:
         self.cars: list[CarT] = []
         self.guest: GraphCar | None = None
-        """A vehicle that the traffic model does not drive, such as the ego vehicle. The model still reserves ways
-        through junctions for this vehicle."""
+        """A vehicle that the model does not drive, but for which it reserves ways through junctions."""
         self.is_closed: Callable[[int], bool] = _never_closed
         """Function that returns whether vehicles must stop at the end of a lane, as at a red light."""
 
     def enter(self, map_: TrafficMap) -> None:
         """Switch to another map, and remove all cars.
 
-        :param map_: the new map.
+        :param map_: the new map
         """
         self._map = map_
         self._known: dict[int, _Blocked] = {}
@@ -325,8 +315,8 @@ class GraphTraffic(Generic[CarT]):
     def advance(self, dt_s: float, others: Iterable[RoadUser]) -> None:
         """Move all cars by one time step.
 
-        :param dt_s: duration of the movement in seconds.
-        :param others: all vehicles and pedestrians that the traffic model does not move.
+        :param dt_s: duration of the movement in seconds
+        :param others: all vehicles and pedestrians that this model does not move
         """
         for car in self.cars:
             self._extend_path(car)
@@ -340,7 +330,7 @@ class GraphTraffic(Generic[CarT]):
     def outlook(self, guest: GraphCar) -> Outlook:
         """Return the next vehicle and the next junction ahead of a vehicle that the traffic model does not drive.
 
-        :param guest: the vehicle.
+        :param guest: the vehicle
         """
         self._on_lane, self._foreign_lanes = self._occupants(())
         ahead = self._way_ahead(guest)
@@ -358,10 +348,7 @@ class GraphTraffic(Generic[CarT]):
         return Outlook(junction_m=junction_m)
 
     def _extend_path(self, car: GraphCar) -> None:
-        """Append lanes to a car's path until the path covers the sight distance and ends outside of a junction.
-
-        If no lane follows, the path stays shorter.
-        """
+        """Append lanes to a car's path until it covers the sight distance and ends outside of junctions."""
         plan = self._plan_of(car)
         reach_m = -car.along_m
         for line in plan.lines:
@@ -382,11 +369,7 @@ class GraphTraffic(Generic[CarT]):
         return plan
 
     def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
-        """Return the vehicles and pedestrians on each lane, and which of them this model does not move.
-
-        :param others: all vehicles and pedestrians that the traffic model does not move.
-        :return: for each lane its occupants, and for each lane the ids of the occupants from ``others``.
-        """
+        """Return the vehicles and pedestrians on each lane, and for each lane the ids of those from ``others``."""
         on_lane: dict[int, list[Occupant]] = {}
         for car in self.cars:
             mine = Occupant(car.along_m, car.half_length_m, car.speed_mps, car.id)
@@ -475,12 +458,7 @@ class GraphTraffic(Generic[CarT]):
         return True
 
     def _is_free(self, car: GraphCar, ahead: JunctionAhead, reserved: dict[int, set[int]]) -> bool:
-        """Return whether a car's way through a junction is free, and the lane after the junction has room.
-
-        :param car: the car.
-        :param ahead: the car's way through the junction.
-        :param reserved: for each reserved lane, the ids of the cars that have reserved it.
-        """
+        """Return whether a car's way through a junction is free, and the lane after the junction has room."""
         way, after = ahead.segments, ahead.after
         for segment in way:
             for crossing in self._map.conflicts(segment):
@@ -501,11 +479,7 @@ class GraphTraffic(Generic[CarT]):
         return first_m > n_ahead * _ROOM_AFTER_M or (is_moving and n_ahead == 1)
 
     def _is_taken(self, segment: int, own_id: int) -> bool:
-        """Return whether the ego vehicle, a pedestrian or another :class:`RoadUser` blocks a lane.
-
-        :param segment: number of the lane.
-        :param own_id: id of a vehicle to ignore, so that this vehicle does not wait for itself.
-        """
+        """Return whether a :class:`RoadUser` other than ``own_id`` blocks a lane."""
         return any(owner != own_id for owner in self._foreign_lanes.get(segment, ()))
 
     # Movement
@@ -550,11 +524,8 @@ class GraphTraffic(Generic[CarT]):
     def _nearest_ahead(self, segment: int, begin_m: float, own_id: int, checks_siblings: bool) -> Occupant | None:
         """Return the nearest vehicle or pedestrian ahead of a car on one lane of its path; None if the lane is free.
 
-        :param segment: number of the lane.
-        :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane.
-        :param own_id: id of the car, which the search ignores.
-        :param checks_siblings: whether to search the other lanes that begin at the same place, too. A vehicle on the
-            first 8 m of such a lane also blocks this lane.
+        :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane
+        :param checks_siblings: whether to check the first 8 m of lanes that begin at the same place, too
         """
         best: Occupant | None = None
         for each in self._on_lane.get(segment, ()):

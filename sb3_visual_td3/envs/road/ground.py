@@ -1,7 +1,6 @@
 """Paint a map: the ground with its marks as a raster, and the panorama around it.
 
-The raster and the panorama are painted once per map. A camera then only warps the raster and cuts its view from the
-panorama.
+Both are painted once per map. A camera only warps the raster and cuts its view from the panorama.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ from numpy.typing import NDArray
 from sb3_visual_td3.envs.road.network import Paint, RoadNetwork
 
 TEXEL_M = 0.1
-"""Side of a texel, which is a pixel of the raster. A mark is two texels wide: a coarser raster makes its edges uneven,
-and a finer raster has no visible effect."""
+"""Side of a texel, which is a pixel of the raster. A coarser raster makes the edges of marks uneven."""
 N_LEVELS = 4
-"""Number of levels (resolutions) at which the raster is stored, as in a mipmap. Level 0 is the finest, and each level
-has half the resolution of the one before. A camera draws distant rows from coarse levels."""
+"""Number of resolutions at which the raster is stored. Each level has half the resolution of the one before."""
 PAVED_LEVEL = 2
 """The mask of the road, ``Ground.paved``, is stored at this level only: at a quarter of the finest resolution."""
 _MARGIN_M = 45.0
@@ -54,8 +51,8 @@ class Ground(NamedTuple):
     def from_world(self, level: int) -> NDArray[np.float64]:
         """Return the 3x3 matrix that maps metres of the world to pixels (texels) of a level of the raster.
 
-        :param level: index in ``levels``.
-        :return: the matrix, for homogeneous coordinates.
+        :param level: index in ``levels``
+        :return: the matrix, for homogeneous coordinates
         """
         # Half a texel is subtracted, because integer texel coordinates are centres, while x0 and y0 belong to a corner.
         texel_m = TEXEL_M * 2**level
@@ -96,14 +93,10 @@ def ground_plan(network: RoadNetwork) -> GroundPlan:
 def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> list[Strip]:
     """Return the strips to paint for one lane mark: one for a solid mark, one per dash for a broken mark.
 
-    Each period of a dash and a gap has the dash in its middle, so that dashes continue evenly from one road to the
-    next.
-
-    :param line_m: evenly spaced points of the mark, ``(n, 2)``.
-    :param kind: paint of the mark: solid or broken.
-    :param length_m: length of the road in metres, from which the number of dashes follows. All marks of the road
-        therefore have equally many dashes, although in a bend the marks differ in length.
-    :return: the strips to paint; empty for the paint ``"none"``.
+    :param line_m: evenly spaced points of the mark, ``(n, 2)``
+    :param kind: paint of the mark
+    :param length_m: length of the road; all marks of a road get equally many dashes
+    :return: the strips to paint; empty for the paint ``"none"``
     """
     if kind == "none":
         return []
@@ -122,9 +115,8 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
 def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
     """Paint the ground of a map: the roads, their marks and the land around them.
 
-    :param plan: the asphalt and the marks to paint.
-    :param rng: generator of the brightness and the texture.
-    :return: a new raster.
+    :param plan: the asphalt and the marks to paint
+    :param rng: generator of the brightness and the texture
     """
     # The order of the random numbers must not change, because the same seed must give the same picture.
     points = np.concatenate([strip.line_m for strip in plan.paved])
@@ -150,29 +142,16 @@ def build_ground(plan: GroundPlan, rng: np.random.Generator) -> Ground:
 
 
 def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m: float) -> None:
-    """Paint a strip into ``raster``, in place, with smooth edges.
-
-    :param raster: the raster.
-    :param strip: the strip, in world coordinates in metres.
-    :param grey: the grey value to paint.
-    :param x0_m: the least x that the raster covers, in world coordinates.
-    :param y0_m: the least y that the raster covers, in world coordinates.
-    """
+    """Paint a strip into ``raster``, in place, with smooth edges; the raster begins at ``x0_m`` and ``y0_m``."""
     texels = (strip.line_m - (x0_m, y0_m)) / TEXEL_M - 0.5  # as Ground.from_world
     fixed = (texels * 2**_SUBPIXEL_BITS).round().astype(np.int32)
     cv2.polylines(raster, [fixed], False, grey, max(1, round(strip.width_m / TEXEL_M)), cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, float], ...]) -> NDArray[np.uint8]:
-    """Return a tile of value noise that repeats without a seam.
+    """Return a tile of value noise that repeats without a seam, ``(1024, 1024) uint8``.
 
-    Each layer is a grid of random values, interpolated by cubics; coarse layers give patches, fine layers give grain.
-
-    :param rng: generator of the random values.
-    :param grey: mean of the tile.
-    :param layers: for each layer, the size of a grid cell in pixels of the raster, and the standard deviation of the
-        random values.
-    :return: ``(1024, 1024) uint8``.
+    Each layer is the size of a grid cell in texels, and the standard deviation of its random values.
     """
     tile = np.full((_TILE, _TILE), grey, np.float32)
     pad = 2  # a cubic depends on two values on either side
@@ -209,11 +188,11 @@ PANORAMA_COLUMNS = 2048
 def build_panorama(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Paint the surroundings of the map: a sky, clouds, hills, and some blocks like houses.
 
-    The columns cover all directions: 360 degrees, counter-clockwise. The rows are proportional to the tangent of the
-    elevation, as in a camera's picture: the last row is the horizon, and the first row is 45 degrees above the horizon.
+    The columns cover 360 degrees, counter-clockwise. The rows are proportional to the tangent of the elevation: the
+    last row is the horizon, and the first row is 45 degrees above it.
 
-    :param rng: generator of the panorama's random values.
-    :return: ``(240, 2048) uint8``.
+    :param rng: generator of the panorama's random values
+    :return: ``(240, 2048) uint8``
     """
     # The order of the random numbers must not change, because the same seed must give the same picture.
     panorama = np.linspace(rng.uniform(195, 215), rng.uniform(160, 180), PANORAMA_ROWS)[:, None] + _clouds(rng)

@@ -1,7 +1,6 @@
 """Represent the lanes of a map as a graph: edges lead to the lanes that follow a lane, and to lanes beside it.
 
-Routes are searched on this graph. ``graph_reading`` builds it from an OpenDRIVE map or from a built-in map, and
-``graph_cache`` stores it on disk.
+``graph_reading`` builds the graph, ``graph_cache`` stores it on disk, and ``route_planning`` searches routes on it.
 """
 
 from __future__ import annotations
@@ -21,13 +20,11 @@ from sb3_visual_td3.envs.backend import LaneMark
 from sb3_visual_td3.envs.road.road_signs import NO_SIGNS, RoadSigns
 
 LaneKey = tuple[int, int, int]
-"""Identifies a lane: the number of a road, the number of a section of this road, and the number of a lane in this
-section."""
+"""Identifies a lane by the numbers of its road, of a section of this road, and of the lane in this section."""
 NO_JUNCTION = -1
 NO_LANE = -1
 CHANGE_COST_M = 50.0
-"""A route changes lanes only if the change shortens the route by more than this. This is the cost of a lane change in
-the search for routes."""
+"""Cost of a lane change in the search for routes. A change must shorten the route by more than this."""
 MIN_CHANGE_M = 20.0
 """A route changes lanes only on segments that are at least this long."""
 
@@ -53,20 +50,19 @@ class LanePlace(NamedTuple):
 class LaneSegment:
     """Describe one lane in one section of a road by points in driving order, about 0.5 m apart.
 
-    :param key: numbers of the lane in the map file.
-    :param junction: number of the junction that contains the lane; ``NO_JUNCTION`` outside of junctions.
-    :param points_m: ``(n, 2) float64``, at least two points: x and y of the centre line.
-    :param width_m: ``(n,)``: width of the lane.
-    :param left_line_m: ``(n,)``: offset from the lane's centre to the road's outer line on the left, positive.
-    :param right_line_m: ``(n,)``: offset from the lane's centre to the road's outer line on the right, negative.
-    :param marks: the marks of the road. Where they change along the lane, a new entry begins; the first entry begins at
-        point 0.
-    :param successors: indices of the segments that follow.
-    :param left: index of the segment to the left to which a car may change, or ``NO_LANE``.
-    :param right: index of the segment to the right to which a car may change, or ``NO_LANE``.
-    :param speed_limit_mps: speed limit of the road; NaN if the map has none.
-    :param footway_m: the pavement at the right of the road: the offset of its middle from the lane's centre, negative,
-        and its width; None if there is no pavement.
+    :param key: numbers of the lane in the map file
+    :param junction: number of the junction that contains the lane; ``NO_JUNCTION`` outside of junctions
+    :param points_m: ``(n, 2) float64``, at least two points: x and y of the centre line
+    :param width_m: ``(n,)``: width of the lane
+    :param left_line_m: ``(n,)``: offset from the lane's centre to the road's outer line on the left, positive
+    :param right_line_m: ``(n,)``: offset from the lane's centre to the road's outer line on the right, negative
+    :param marks: the marks of the road, with a new entry where they change; the first entry begins at point 0
+    :param successors: indices of the segments that follow
+    :param left: index of the segment to the left to which a car may change, or ``NO_LANE``
+    :param right: index of the segment to the right to which a car may change, or ``NO_LANE``
+    :param speed_limit_mps: speed limit of the road; NaN if the map has none
+    :param footway_m: offset of the middle of the pavement at the right from the lane's centre, negative, and its width;
+        None if there is no pavement
     """
 
     key: LaneKey
@@ -123,18 +119,18 @@ class _Square(NamedTuple):
     x_m: NDArray[np.float64]
     y_m: NDArray[np.float64]
     parts: list[tuple[int, int, int, int]]
-    """One tuple ``(lane, first, begin, end)`` for each lane in this cell. The lane's points from the index ``first`` on
-    are stored in ``x_m[begin:end]`` and ``y_m[begin:end]``. Example: with ``(7, 40, 0, 32)``, ``x_m[0:32]`` holds x of
-    the points 40 to 71 of lane 7."""
+    """One tuple ``(lane, first, begin, end)`` for each lane in this cell. ``x_m[begin:end]`` and ``y_m[begin:end]``
+    hold the lane's points from the index ``first`` on.
+    """
 
 
 @dataclass(frozen=True, eq=False)
 class LaneGraph:
     """Hold all lanes of a map and the links between them.
 
-    :param segments: the lanes; links between them are indices into this tuple.
-    :param rise_m: difference in height between the highest and the lowest lane of the map.
-    :param signs: the traffic lights, signs and crosswalks.
+    :param segments: the lanes; links between them are indices into this tuple
+    :param rise_m: difference in height between the highest and the lowest lane
+    :param signs: the traffic lights, signs and crosswalks
     """
 
     segments: tuple[LaneSegment, ...]
@@ -145,9 +141,8 @@ class LaneGraph:
     def digraph(self) -> networkx.DiGraph[int]:
         """Return the lanes as a networkx graph, for the search of shortest routes; its nodes are indices of segments.
 
-        An edge leads to the next segment or, as a lane change, to the adjacent segment. Its attribute ``weight`` is the
-        length of the segment at which the edge begins, or the cost of the lane change. Its attribute ``is_change`` is
-        True for a lane change.
+        ``is_change`` of an edge is True for a lane change to the adjacent segment. ``weight`` is the cost of the
+        change, or the length of the segment at which the edge begins.
         """
         graph: networkx.DiGraph[int] = networkx.DiGraph()
         graph.add_nodes_from(range(len(self.segments)))
@@ -179,10 +174,10 @@ class LaneGraph:
     def places_near(self, x_m: float, y_m: float, within_m: float) -> list[tuple[float, LanePlace]]:
         """Find the lanes near a point, and return the closest place on each of them, the nearest lane first.
 
-        :param x_m: x of the point in the world, in metres.
-        :param y_m: y of the point in the world, in metres.
-        :param within_m: largest distance from the lane's centre.
-        :return: for each lane the distance from its centre in metres, and the place.
+        :param x_m: x of the point in the world
+        :param y_m: y of the point in the world
+        :param within_m: largest distance from the lane's centre
+        :return: for each lane the distance from its centre in metres, and the place
         """
         left_m, low_m, right_m, high_m = self._extent
         if not (left_m - within_m <= x_m <= right_m + within_m and low_m - within_m <= y_m <= high_m + within_m):
@@ -205,11 +200,9 @@ class LaneGraph:
         return found
 
     def _square(self, column: float, row: float, within_m: float) -> _Square:
-        """Return the points of all lanes in one cell of the grid and around it.
+        """Return the points of all lanes in one cell of the grid, and up to ``within_m`` around it.
 
-        :param column: x of the cell in multiples of its side.
-        :param row: y of the cell in multiples of its side.
-        :param within_m: largest distance from the cell along x and y.
+        ``column`` and ``row`` are x and y of the cell in multiples of its side.
         """
         # (2,): the corners of the cell with its surroundings.
         low = _SQUARE_M * np.array((column, row)) - within_m
@@ -232,8 +225,8 @@ class LaneGraph:
     def junction_ways(self, incoming: int) -> list[JunctionWay]:
         """Return the ways through the junction to which a lane leads; cached.
 
-        :param incoming: index of a segment outside of junctions.
-        :return: the ways; empty if no junction follows.
+        :param incoming: index of a segment outside of junctions
+        :return: an empty list if no junction follows
         """
         if incoming not in self._ways:
             self._ways[incoming] = self._find_ways(incoming)
@@ -297,8 +290,8 @@ class LaneGraph:
 def graph_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> LaneGraph:
     """Rebuild a graph from the arrays that ``LaneGraph.to_arrays`` returned.
 
-    :param arrays: the arrays by name.
-    :return: a new graph.
+    :param arrays: the arrays by name
+    :return: a new graph
     """
     ends = np.cumsum(arrays["n_points"])[:-1]
     columns = [np.split(arrays[name], ends) for name in ("points_m", "width_m", "left_line_m", "right_line_m")]

@@ -1,8 +1,8 @@
 """Read an OpenDRIVE map with CARLA's client, and print its closed route and lanes, or its lane graph, as JSON.
 
-``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
-aborts its process on some errors in a map. The file imports nothing from this package, so that it can run as a script.
-Waypoints are in CARLA's coordinates; y and yaw change their sign in the output.
+``opendrive_reading`` runs this file as a separate process, because the client aborts its process on some errors in a
+map. The file must import nothing from this package. Waypoints are in CARLA's coordinates; the output is in this
+package's coordinates.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any, Literal
 SPACING_M = 0.5
 """Distance between the points of lanes and of the route."""
 FINE_M = 0.1
-"""Distance between the points of the route if only the route is read (``--route-only``). The straight lines between
-these points deviate from a bend by less than a millimetre."""
+"""Distance between the points of the route if only the route is read (``--route-only``)."""
 ROUTE_ONLY = "--route-only"
 GRAPH = "--graph"
 _STRIDE = 4
@@ -30,22 +29,20 @@ _BROKEN = {"Broken", "BrokenBroken", "BottsDots"}
 _NONE = {"NONE", "Other"}
 
 Key = tuple[int, int, int]
-"""Identifies a lane: the number of a road, the number of a section of this road, and the number of a lane in this
-section."""
+"""Identifies a lane by the numbers of its road, of a section of this road, and of the lane in this section."""
 Turn = Literal["straight", "left", "right"]
 
 
 def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
     """Return the route and the lanes of a map.
 
-    From each of at most 500 lanes (``_MAX_STARTS``), three walks are tried: straight on at every junction, left at
-    every junction, and right at every junction. The route is the longest loop in which such a walk ends. It is empty if
-    no walk ends in a loop.
+    The route is the longest loop that a car finds by taking the same turn at every junction. It is empty if there is
+    none.
 
-    :param text: the OpenDRIVE document.
-    :param with_lanes: False leaves out the lanes, which is much faster on the map of a town. The points of the route
-        are then 0.1 m apart instead of 0.5 m.
-    :return: ``{"route": [point, ...], "lanes": [[point, ...], ...]}``; :func:`_point` describes a point.
+    :param text: the OpenDRIVE document
+    :param with_lanes: False leaves out the lanes, which is much faster. The points of the route are then 0.1 m apart
+        instead of 0.5 m.
+    :return: ``{"route": [point, ...], "lanes": [[point, ...], ...]}``; :func:`_point` describes a point
     """
     import carla
 
@@ -66,7 +63,7 @@ def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
 def survey_graph(text: str) -> dict[str, Any]:
     """Return all lanes of a map; each lane names the lanes that follow it and the lanes beside it.
 
-    :param text: the OpenDRIVE document.
+    :param text: the OpenDRIVE document
     :return: ``{"segments": [segment, ...], "rise_m": float, "signals": [...], "crosswalks": [[(x, y), ...], ...]}``;
         :func:`_segment` describes a segment, :func:`_signal` a signal. ``rise_m`` is the difference in height between
         the highest and the lowest lane.
@@ -107,8 +104,7 @@ def survey_graph(text: str) -> dict[str, Any]:
 def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
     """Return a landmark (a traffic light or sign) as plain data: its pole, and the lanes that it controls.
 
-    If several roads refer to a signal, the client returns one landmark for each road, all with the same id.
-    ``sign_reading`` merges them.
+    A signal of several roads gives one landmark for each road, all with the same id. ``sign_reading`` merges them.
     """
     place = landmark.transform
     places: list[tuple[float, ...]] = []
@@ -132,10 +128,7 @@ def _signal(road_map: Any, landmark: Any) -> dict[str, Any]:
 
 
 def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
-    """Return the corners of each crosswalk.
-
-    The client returns one list for all crosswalks, in which each crosswalk repeats its first corner at its end.
-    """
+    """Return the corners of each crosswalk from the client's list, in which each crosswalk repeats its first corner."""
     found: list[list[tuple[float, float]]] = []
     open_outline: list[tuple[float, float]] = []
     for corner in corners:
@@ -151,12 +144,7 @@ def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
 def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]:
     """Return a lane as plain data.
 
-    Some entries, such as ``x_m``, have a value for each waypoint. Others, such as ``marks``, have a value only for
-    every fourth waypoint; ``surveyed`` holds the indices of these waypoints.
-
-    :param key: the numbers of the road, of its section and of the lane, which together identify the lane.
-    :param lane: the lane's waypoints in driving order.
-    :param successors: the lanes that follow.
+    Some entries, such as ``marks``, have a value only for the waypoints whose indices are in ``surveyed``.
     """
     places = [waypoint.transform for waypoint in lane]
     numbers = list(range(0, len(lane), _STRIDE))
@@ -180,12 +168,9 @@ def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]
 
 
 def _footway(waypoint: Any) -> tuple[float, float] | None:
-    """Return the place and the width of the pavement to the right of a lane; None for a lane without a pavement.
+    """Return the offset of the middle of the pavement to the right of a lane, and its width, in metres.
 
-    If another lane for vehicles lies to the right, the pavement belongs to that lane, and the result is None.
-
-    :param waypoint: a place on the lane.
-    :return: the offset of the pavement's middle from the lane's centre in metres, negative, and the pavement's width.
+    The offset from the lane's centre is negative. The result is None if no pavement or another lane is beside the lane.
     """
     offset_m, lane = -0.5 * waypoint.lane_width, waypoint
     for _ in range(_MAX_LANES):
@@ -216,9 +201,7 @@ def _lane_to_change_to(waypoints: list[Any], side: Literal["left", "right"]) -> 
 def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
     """Return the longest loop that a car finds by taking the same turn at every junction.
 
-    :param topology: the result of CARLA's ``Map.get_topology()``. Each pair holds the first waypoint of a lane, and the
-        first waypoint of a lane that follows this lane.
-    :return: the first waypoint of each lane of the loop, in driving order; empty if there is no loop.
+    :return: the first waypoint of each lane of the loop, in driving order; empty if there is no loop
     """
     starts = {_key(first): first for first, _ in topology}
     starts |= {_key(second): second for _, second in topology if _key(second) not in starts}
@@ -246,11 +229,8 @@ def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
 def _walk(start: Key, after: dict[Key, list[Key]], turns: dict[Key, float], turn: Turn) -> list[Key]:
     """Return the loop on which a car ends up if it takes the same turn at every junction.
 
-    :param start: the lane on which the car begins; it need not be part of the loop.
-    :param after: the lanes that follow each lane.
-    :param turns: the turn of each lane in radians, positive to the left.
-    :param turn: the turn to take where several lanes follow.
-    :return: the lanes of the loop in driving order; empty if the car comes to a dead end.
+    :return: the lanes of the loop in driving order, which need not contain ``start``; empty if the car comes to a dead
+        end
     """
     path: list[Key] = []
     seen: dict[Key, int] = {}

@@ -1,8 +1,7 @@
 """Simulate the traffic lights of a map: which light is green, yellow or red, and where vehicles must stop.
 
 The embedded world and the CARLA emulator share this model. As in CARLA, the lights of a junction are divided into
-stages, which take turns: the lights of one stage are green, then yellow, and then all lights of the junction are red
-for a moment.
+stages, which are green one after the other.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 class StageTimes:
     """Hold how long one stage of a junction's light cycle lasts, in seconds.
 
-    A stage consists of the lights that are green at the same time. They are green, then yellow, and then all lights of
-    the junction are red until the next stage begins.
+    After green and yellow, all lights of the junction are red for ``red_s``.
     """
 
     green_s: float = GREEN_S
@@ -43,7 +41,7 @@ class StageTimes:
 class _Cycle:
     """Run the light cycle of one junction.
 
-    :param stages: for each stage of the cycle, the indices of the lights that are green in it.
+    :param stages: for each stage of the cycle, the indices of the lights that are green in it
     """
 
     def __init__(self, stages: tuple[tuple[int, ...], ...]) -> None:
@@ -78,9 +76,8 @@ class _Cycle:
 class LightCycles:
     """Simulate the states of all traffic lights of a map.
 
-    :param signs: the lights of the map, and the stages of each junction in their order.
-    :param offset_s: time in seconds by which the cycle of each junction is ahead of the cycle of the previous junction,
-        so that the junctions do not switch at the same moment.
+    :param signs: the lights of the map, and the stages of each junction in their order
+    :param offset_s: seconds by which the cycle of each junction is ahead of the previous junction's cycle
     """
 
     def __init__(self, signs: RoadSigns, offset_s: float = 0.0) -> None:
@@ -105,8 +102,8 @@ class LightCycles:
     def advance(self, dt_s: float) -> bool:
         """Advance the cycles of all junctions that are not frozen.
 
-        :param dt_s: duration in seconds.
-        :return: whether a light has changed its colour.
+        :param dt_s: duration in seconds
+        :return: whether a light has changed its colour
         """
         has_changed = False
         for cycle in self._cycles:
@@ -118,11 +115,9 @@ class LightCycles:
     def stop_ahead_m(self, segment: int, along_m: float = 0.0) -> float | None:
         """Return the distance along a lane at which a vehicle must stop for a light; None if there is no such place.
 
-        :param segment: number of the lane.
-        :param along_m: distance of the vehicle's front from the beginning of the lane, in metres; stop lines behind the
-            front do not count.
-        :return: distance from the beginning of the lane to the nearest stop line whose light is red or yellow, in
-            metres.
+        :param segment: number of the lane
+        :param along_m: distance of the vehicle's front from the beginning of the lane
+        :return: distance from the beginning of the lane to the nearest stop line ahead with a red or yellow light
         """
         closed_m = [
             place_m
@@ -134,27 +129,25 @@ class LightCycles:
     def lights_on(self, segment: int) -> list[tuple[float, int]]:
         """Return the lights that control a lane: for each, the distance of its stop line in metres, and its number.
 
-        :param segment: number of the lane.
+        :param segment: number of the lane
         """
         return self._stops.get(segment, [])
 
     def set_colour(self, light: int, colour: LightColour) -> None:
         """Set the colour of one light until the next change of its junction's cycle.
 
-        :param light: number of the light.
-        :param colour: the new colour.
+        :param light: number of the light
+        :param colour: the new colour
         """
         self.colours[light] = colour
 
     def times_of(self, light: int) -> StageTimes:
         """Return how long a light is green, yellow and red in the cycle of its junction.
 
-        All lights that are green at the same time share one object with these durations. To change the cycle, assign to
-        the fields of the object.
+        Lights that are green at the same time share the returned object. To change the cycle, assign to its fields.
 
-        :param light: number of the light.
-        :return: the durations. For a light without a cycle, a new object with the default durations; assigning to its
-            fields has no effect.
+        :param light: number of the light
+        :return: the durations; changes have no effect for a light without a cycle
         """
         if light not in self._cycle_of:
             return StageTimes()
@@ -164,7 +157,7 @@ class LightCycles:
     def elapsed_s(self, light: int) -> float:
         """Return the seconds since the cycle of a light's junction last changed a colour; 0 without a cycle.
 
-        :param light: number of the light.
+        :param light: number of the light
         """
         if light not in self._cycle_of:
             return 0.0
@@ -173,9 +166,7 @@ class LightCycles:
     def group_of(self, light: int) -> list[int]:
         """Return all lights of a light's junction, in the order in which they turn green.
 
-        A light without a cycle is returned alone.
-
-        :param light: number of the light.
+        :param light: number of the light; without a cycle, it is returned alone
         """
         if light not in self._cycle_of:
             return [light]
@@ -184,15 +175,15 @@ class LightCycles:
     def is_frozen(self, light: int) -> bool:
         """Return whether the light cycle of a light's junction is frozen, so that no light there changes.
 
-        :param light: number of the light.
+        :param light: number of the light
         """
         return light in self._cycle_of and self._cycle_of[light][0].is_frozen
 
     def freeze(self, is_frozen: bool, light: int | None = None) -> None:
         """Freeze the light cycle of one junction or of all junctions, or continue it.
 
-        :param is_frozen: True to freeze, False to continue.
-        :param light: any light of the junction; None for all junctions.
+        :param is_frozen: True to freeze, False to continue
+        :param light: any light of the junction; None for all junctions
         """
         for cycle in self._cycles_of(light):
             cycle.is_frozen = is_frozen
@@ -200,25 +191,21 @@ class LightCycles:
     def reset(self, light: int | None = None) -> None:
         """Restart the light cycle of one junction or of all junctions.
 
-        :param light: any light of the junction; None for all junctions.
+        :param light: any light of the junction; None for all junctions
         """
         for cycle in self._cycles_of(light):
             cycle.reset()
             self._show(cycle)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state of all light cycles as plain values.
-
-        For each junction, the state holds the number of the current stage, the colour of the lights of this stage, and
-        the seconds since they took this colour. In addition, the state holds the colour of every light.
-        """
+        """Return the state of all light cycles as plain values."""
         cycles = [[cycle.stage, cycle.colour, cycle.elapsed_s] for cycle in self._cycles]
         return {"cycles": cycles, "colours": [[light, colour] for light, colour in self.colours.items()]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore the lights from a state that ``get_state`` returned.
 
-        :param state: the result of ``get_state``.
+        :param state: the result of ``get_state``
         """
         for cycle, (stage, colour, elapsed_s) in zip(self._cycles, state["cycles"], strict=True):
             cycle.stage, cycle.colour, cycle.elapsed_s = stage, colour, elapsed_s

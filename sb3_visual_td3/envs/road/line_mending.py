@@ -1,8 +1,7 @@
 """Repair the centre lines of lanes where they bend too sharply for a car to follow.
 
-Some maps draw bends as a few straight chords. A lane then consists of straight pieces, each parallel to a chord. On the
-inside of a bend the pieces overlap: a piece begins some decimetres behind the end of the previous piece. On the outside
-there are gaps. Where two pieces overlap, a vehicle seems to drive against the traffic.
+Some maps draw bends as straight chords. The straight pieces of a lane then overlap on the inside of a bend, so that a
+vehicle seems to drive against the traffic.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _FINE_M = 0.25
 def along_line_m(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return for each point of a line its distance from the first point, measured along the line, ``(n,)``.
 
-    :param points_m: the points of the line, ``(n, 2)``: x and y in metres.
+    :param points_m: ``(n, 2)``: x and y in metres
     """
     return np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_m, axis=0), axis=1))])
 
@@ -31,8 +30,8 @@ def along_line_m(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
 def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
     """Return the indices of the points that are left if repeated points and backward steps are removed.
 
-    :param points_m: the points, ``(n, 2)``, in driving order.
-    :return: indices in ascending order; the first point is always kept.
+    :param points_m: ``(n, 2)``, in driving order
+    :return: indices in ascending order; the first point is always kept
     """
     # Usually there are only repeated points, where two lanes join.
     lengths = np.linalg.norm(np.diff(points_m, axis=0), axis=1)
@@ -60,8 +59,8 @@ def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
 def mended(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a line whose corners are rounded if any bend is too sharp for a car, otherwise the same line.
 
-    :param points_m: the points of the line, ``(n, 2)``, in driving order, without backward steps.
-    :return: ``(n, 2)``: the same points, or the points of the smoothed line. The ends do not move.
+    :param points_m: ``(n, 2)``, in driving order, without backward steps
+    :return: ``(n, 2)``; the ends do not move
     """
     if _sharpest_per_m(points_m) <= _SHARPEST_PER_M:
         return points_m

@@ -24,8 +24,7 @@ from sb3_visual_td3.envs.road.track import Track, route_track
 
 OPENDRIVE_SUFFIX = ".xodr"
 MIN_RADIUS_M = 14.0
-"""Smallest radius of the lane that a route follows. A car at full lock turns with a radius of 8 m (2.9 m / tan 20
-degrees)."""
+"""Smallest radius of the lane that a route follows. A car at full lock turns with a radius of 8 m."""
 
 
 class MapPlan(NamedTuple):
@@ -65,8 +64,9 @@ ROUTE_MAP_GROUPS: dict[str, tuple[str, ...]] = {
     "train": MAP_GROUPS["streets"],
     "held_out": MAP_GROUPS["streets_held_out"],
 }
-"""The names of the maps of ``LiteRoutes-v0`` by group. Here, the groups ``"train"`` and ``"held_out"`` contain maps
-with a network of streets. In ``MAP_GROUPS``, these groups contain maps with one closed loop of road."""
+"""The names of the maps of ``LiteRoutes-v0`` by group. Here, ``"train"`` and ``"held_out"`` are maps with streets, not
+with a closed loop of road.
+"""
 
 
 class LiteMap(NamedTuple):
@@ -100,10 +100,9 @@ class Scene(Protocol):
 def load_map(name: str) -> LiteMap:
     """Return a map, which is built at the first call and then shared by all worlds of the process.
 
-    :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``.
-    :return: the map.
-    :raises ValueError: if there is no such map, or the file is not a valid map with a closed route.
-    :raises ImportError: if the name is a file, and CARLA's client is not installed to read the file.
+    :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file, ``.xodr``
+    :raises ValueError: if there is no such map, or the file is not a valid map with a closed route
+    :raises ImportError: if the name is a file and CARLA's client is not installed
     """
     if name.endswith(OPENDRIVE_SUFFIX):
         return LiteMap(name, *load_opendrive(name))
@@ -115,9 +114,8 @@ def load_map(name: str) -> LiteMap:
 def build_map(name: str, plan: MapPlan) -> LiteMap:
     """Build a map; the same plan gives the same bytes.
 
-    :param name: name of the map.
-    :param plan: the plan of the roads to build.
-    :return: a new map.
+    :param name: name of the map
+    :param plan: the plan of the roads to build
     """
     network = build_network(plan)
     rng = np.random.default_rng([plan.seed, 1])
@@ -128,13 +126,9 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
 def build_network(plan: MapPlan) -> RoadNetwork:
     """Build the roads of a map from its plan.
 
-    The bends of a closed loop of road have a radius of 14 m or more. Turns at junctions are sharper.
+    The route runs counter-clockwise if the seed is even, otherwise clockwise.
 
-    If the seed of the plan is even, the network's route runs counter-clockwise, otherwise clockwise. A group of maps
-    with different seeds, such as the training maps, therefore has bends to both sides.
-
-    :param plan: the plan of the roads to build.
-    :return: a new network.
+    :param plan: the plan of the roads to build
     """
     rng = np.random.default_rng(plan.seed)
     is_clockwise = plan.seed % 2 == 1

@@ -1,7 +1,6 @@
 """Describe roads, lanes and junctions, and build the two ring layouts of the built-in maps.
 
-The terms come from OpenDRIVE 1.4 (reference line, predecessor, successor, contact, connecting road), so that a network
-can be written to a file without conversion.
+The terms come from OpenDRIVE 1.4, so that a network can be written to a file without conversion.
 """
 
 from __future__ import annotations
@@ -30,15 +29,16 @@ class Neighbour(NamedTuple):
     contact: End | None = None
     """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
-    """Number of the neighbour's lane to which this road connects. It is set for roads within a junction, which have a
-    single lane. ``None`` if each lane connects with the lane of the same number."""
+    """Number of the neighbour's lane to which the single lane of a road within a junction connects. ``None`` if each
+    lane connects with the lane of the same number.
+    """
 
 
 class Road(NamedTuple):
     """Describe a road with right-hand traffic; its reference line separates the two directions.
 
-    Lanes are numbered as in OpenDRIVE. The lanes -1, -2, … lie to the right of the reference line and are driven along
-    it. The lanes 1, 2, … lie to its left and are driven in the opposite direction.
+    As in OpenDRIVE, the lanes -1, -2, … lie to the right of the reference line and are driven along it. The lanes 1, 2,
+    … lie to its left and are driven in the opposite direction.
     """
 
     id: int
@@ -71,9 +71,7 @@ class Road(NamedTuple):
     def mark(self, border: int) -> Paint:
         """Return the road mark at a lane's outer edge, which is the edge farther from the reference line.
 
-        :param border: number of the lane, positive to the left of the reference line and negative to the right; 0 for
-            the mark on the reference line itself.
-        :return: the mark.
+        :param border: number of the lane; 0 for the mark on the reference line itself
         """
         if border == 0:
             return self.centre_mark
@@ -85,9 +83,9 @@ class Road(NamedTuple):
     def line_m(self, left_m: float, spacing_m: float) -> NDArray[np.float64]:
         """Return evenly spaced points on a parallel to the reference line, both ends included.
 
-        :param left_m: distance of the parallel to the left of the reference line.
-        :param spacing_m: approximate distance between neighbouring points, measured along the reference line.
-        :return: ``(n, 2)``: x and y.
+        :param left_m: distance to the left of the reference line
+        :param spacing_m: approximate distance between neighbouring points, measured along the reference line
+        :return: ``(n, 2)``: x and y
         """
         n = max(2, round(self.length_m / spacing_m) + 1)
         x, y, heading = sample(self.start, self.pieces, np.linspace(0.0, self.length_m, n)).T
@@ -128,7 +126,7 @@ class RoadNetwork(NamedTuple):
     def border_m(self, border: int) -> float:
         """Return the offset of a lane's outer edge from the reference line, in metres, positive to the left.
 
-        :param border: number of the lane; 0 for the reference line itself.
+        :param border: number of the lane; 0 for the reference line itself
         """
         return border * self.lane_width_m
 
@@ -140,8 +138,7 @@ class RoadNetwork(NamedTuple):
 
 
 REACH_M = 10.0
-"""Distance from the middle of a junction to the ends of its roads (its arms). It is also the radius of the turns'
-reference lines, because the arms meet at right angles."""
+"""Distance from the middle of a junction to the ends of its roads (its arms), and radius of its turns."""
 
 
 class Arm(NamedTuple):
@@ -167,10 +164,10 @@ class Arm(NamedTuple):
 def connect_arms(number: int, arms: Sequence[Arm], first_road: int) -> tuple[Junction, tuple[Road, ...]]:
     """Build a junction with a single-lane road for each path through it, except U-turns.
 
-    :param number: number of the junction in the map.
-    :param arms: the roads, which meet at right angles and end ``REACH_M`` away from the middle.
-    :param first_road: number of the first connecting road; the other roads take the numbers that follow.
-    :return: the junction and its connecting roads.
+    :param number: number of the junction in the map
+    :param arms: the roads, which meet at right angles and end ``REACH_M`` away from the middle
+    :param first_road: number of the first connecting road; the others take the numbers that follow
+    :return: the junction and its connecting roads
     """
     roads: list[Road] = []
     connections = []
@@ -220,13 +217,11 @@ _JUNCTION_ID = 100
 def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> RoadNetwork:
     """Build a ring of four roads, whose route follows the rightmost lane.
 
-    The mark between the two driving directions is a broken line if the road has two lanes, and a solid line if it has
-    more.
+    The mark between the two driving directions is broken on a road with two lanes, and solid on a road with more.
 
-    :param shape: the closed reference line of the ring.
-    :param n_left: number of oncoming lanes, 1 or more.
-    :param n_right: number of lanes in the direction of the route, 1 or more.
-    :return: the network.
+    :param shape: the closed reference line of the ring
+    :param n_left: number of oncoming lanes, 1 or more
+    :param n_right: number of lanes in the direction of the route, 1 or more
     """
     roads = _roads_along(shape.start, shape.pieces, n_left, n_right)
     ids = [road.id for road in roads]
@@ -244,10 +239,9 @@ def loop_network(shape: LoopShape, *, n_left: int = 1, n_right: int = 1) -> Road
 def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | None:
     """Build a ring of two-lane roads with a junction in the middle of its longest straight part.
 
-    :param shape: the reference line. Its first piece is the longest straight piece, which should be at least ``2 *
-        (REACH_M + APPROACH_M)`` long.
-    :param sides: the side roads: 1 for a side road to the left, -1 for a side road to the right, or both numbers.
-    :return: the network; ``None`` if there is no room for the junction or a side road.
+    :param shape: the reference line, whose first piece is its longest straight piece
+    :param sides: 1 for a side road to the left, -1 for one to the right, or both
+    :return: ``None`` if there is no room for the junction or a side road
     """
     line = shape.pieces[0]
     half_m = 0.5 * line.length_m - REACH_M
@@ -265,11 +259,7 @@ def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | 
 
 
 def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
-    """Return the network of a ring road with one junction, at which side roads branch off.
-
-    :param ring: the roads of the ring in driving order; the ring begins and ends at the junction.
-    :param side_roads: the roads that branch off at the junction.
-    """
+    """Return the network of a ring road that begins and ends at a junction, at which side roads branch off."""
     ids = [road.id for road in ring]  # 0, 1, …
     crossing = Neighbour("junction", _JUNCTION_ID)
     linked = []

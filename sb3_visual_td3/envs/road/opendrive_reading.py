@@ -1,8 +1,7 @@
 """Read an OpenDRIVE map, from a user's file or from a CARLA server, and build a road from it.
 
-There are three steps. ``check_opendrive`` looks for errors on which CARLA's client would crash. ``survey`` runs the
-client in a separate process (``lane_survey.py``), which returns lanes and a route as plain data. From this data
-``track_of`` builds the route, and ``load_opendrive`` also builds the ground to draw.
+``check_opendrive`` looks for errors on which CARLA's client would crash. The client then runs in a separate process
+(``lane_survey``), which returns plain data.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ _GEOMETRIES = ("line", "arc", "spiral", "poly3", "paramPoly3")
 """The geometries of OpenDRIVE 1.4."""
 MIN_ROUTE_M = 50.0
 MAX_EXTENT_M = 1200.0
-"""A map file is rejected if its closed route extends farther than this along x or y. The painted ground takes 1.4 bytes
-per square of 0.1 m x 0.1 m, which is 200 MB for a map of this size."""
+"""A closed route that extends farther than this along x or y is rejected, because its ground takes too much memory."""
 _SIGHT_M = 80.0
 """Roads within this distance of the route's bounding box are drawn."""
 _SHOULDER_M = 0.4
@@ -53,9 +51,9 @@ SurveyedPoint = dict[str, Any]
 def check_opendrive(text: str, source: str) -> None:
     """Raise an error unless a document is a road map: it must have a header, and roads with a geometry and lanes.
 
-    :param text: the whole document.
-    :param source: the name of the document's source, for the message.
-    :raises ValueError: if the text is not well-formed XML, or a part is missing or invalid. The message names the road.
+    :param text: the whole document
+    :param source: the name of the document's source, for the message
+    :raises ValueError: if the text is not well-formed XML, or a part is missing or invalid
     """
     # Entities can expand to gigabytes ("billion laughs"). OpenDRIVE needs none, so they are refused before parsing.
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
@@ -169,9 +167,9 @@ def _fault(place: str, got: str, expected: str, remedy: str) -> ValueError:
 def read_opendrive(path: str | PathLike[str]) -> str:
     """Return the text of an ``.xodr`` file.
 
-    :param path: path of the file.
-    :return: the text, not checked yet.
-    :raises ValueError: if there is no such file, or the file is not UTF-8.
+    :param path: path of the file
+    :return: the text, not checked yet
+    :raises ValueError: if there is no such file, or the file is not UTF-8
     """
     file = Path(path)
     if not file.is_file():
@@ -191,10 +189,10 @@ def read_opendrive(path: str | PathLike[str]) -> str:
 def read_route(text: str, source: str) -> Track:
     """Return the closed route of a map; cached, because all environments on a server use the same route.
 
-    :param text: the OpenDRIVE document.
-    :param source: the name of the map, for messages.
-    :return: the route.
-    :raises ValueError: if the text is not a valid map, or has no closed route of at least 50 m.
+    :param text: the OpenDRIVE document
+    :param source: the name of the map, for messages
+    :raises ImportError: if CARLA's client is not installed
+    :raises ValueError: if the text is not a valid map, or has no closed route of at least 50 m
     """
     check_opendrive(text, source)
     return track_of(survey(text, source, ROUTE_ONLY)["route"], source)
@@ -203,12 +201,12 @@ def read_route(text: str, source: str) -> Track:
 def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
     """Read a map with CARLA's client, in a separate process that runs ``lane_survey``.
 
-    :param text: the OpenDRIVE document.
-    :param source: the name of the map, for messages.
-    :param flag: ``ROUTE_ONLY`` for the route alone, which is faster; ``GRAPH`` for the lanes as a graph.
-    :return: the result of :func:`lane_survey.survey`, or of :func:`lane_survey.survey_graph`.
-    :raises ImportError: if CARLA's client is not installed.
-    :raises ValueError: if CARLA's client cannot read the map.
+    :param text: the OpenDRIVE document
+    :param source: the name of the map, for messages
+    :param flag: ``ROUTE_ONLY`` for the route alone, which is faster; ``GRAPH`` for the lanes as a graph
+    :return: the result of :func:`lane_survey.survey`, or of :func:`lane_survey.survey_graph`
+    :raises ImportError: if CARLA's client is not installed
+    :raises ValueError: if CARLA's client cannot read the map
     """
     if importlib.util.find_spec("carla") is None:
         raise ImportError(f"a map from an OpenDRIVE file needs CARLA's client: {install_command('carla')}")
@@ -239,11 +237,10 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
 def track_of(route: Sequence[SurveyedPoint], source: str, max_extent_m: float = np.inf) -> Track:
     """Return the closed route of a map as a ``Track``, from the points that ``lane_survey`` found.
 
-    :param route: the points of the route, as ``lane_survey`` writes them.
-    :param source: the name of the map, for messages.
-    :param max_extent_m: largest extent in x or y that is accepted.
-    :return: a track with evenly spaced points.
-    :raises ValueError: if the route is shorter than 50 m, or larger than ``max_extent_m``.
+    :param route: the points of the route
+    :param source: the name of the map, for messages
+    :param max_extent_m: largest extent in x or y that is accepted
+    :raises ValueError: if the route is shorter than 50 m, or larger than ``max_extent_m``
     """
     length_m = 0.0
     if route:
@@ -301,11 +298,7 @@ def _mended_loop(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _marks_of(route: Sequence[SurveyedPoint]) -> tuple[LaneMark, ...]:
-    """Return the road markings of a whole route, from right to left.
-
-    Each point of the route has a sequence of markings across the road. The most frequent sequence is returned, each
-    marking with the median of its offsets.
-    """
+    """Return the road markings of a whole route, from right to left: the most frequent ones, with median offsets."""
     usual = mode(tuple(kind for _, kind in point["marks"]) for point in route)
     like = [point["marks"] for point in route if tuple(kind for _, kind in point["marks"]) == usual]
     columns = zip(*like, strict=True)
@@ -331,16 +324,13 @@ class OpenDriveRoad(NamedTuple):
 def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     """Read an ``.xodr`` file and build its route and its ground.
 
-    The route is the longest loop that a car finds if it goes straight on at every junction, left at every junction, or
-    right at every junction. Roads within 80 m of the route's bounding box are drawn. The world is flat: heights and
-    bridges are ignored. The lane width and the lane marks are the same along the whole route: the most frequent values
-    outside of junctions.
+    The route is the longest loop that a car finds by taking the same turn at every junction. The world is flat: heights
+    and bridges are ignored. Lane width and marks are the same along the whole route.
 
-    :param path: path of a file in OpenDRIVE 1.x with right-hand traffic.
-    :return: the road.
-    :raises ImportError: if CARLA's client is not installed.
+    :param path: path of a file in OpenDRIVE 1.x with right-hand traffic
+    :raises ImportError: if CARLA's client is not installed
     :raises ValueError: if the file does not exist, is not a valid map, or has no closed route of at least 50 m length
-        and at most 1,200 m extent.
+        and at most 1,200 m extent
     """
     text = read_opendrive(path)
     check_opendrive(text, str(path))

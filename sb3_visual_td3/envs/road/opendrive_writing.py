@@ -1,6 +1,6 @@
 """Write the roads of a map as OpenDRIVE 1.4, which ``carla.Map`` and other tools can read.
 
-The names of elements and attributes come from the standard: ASAM OpenDRIVE 1.4, format specification rev. H.
+Source of the names: ASAM OpenDRIVE 1.4, format specification rev. H.
 """
 
 from __future__ import annotations
@@ -26,13 +26,10 @@ _PROJECTIONS = 20
 def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[LaneSegment] = ()) -> str:
     """Return the roads of a map as an OpenDRIVE 1.4 document; the same map gives the same text.
 
-    OpenDRIVE's axes are right-handed, as in this package. CARLA's client negates y when it reads the document.
-
-    :param scene: a built-in map.
-    :param signs: traffic lights to write with the roads.
-    :param lanes: the lanes of the map's graph, to which the lights' stop lines refer.
-    :return: the XML document.
-    :raises ValueError: if the map was read from a file, and therefore was not built from roads.
+    :param scene: a built-in map
+    :param signs: traffic lights to write with the roads
+    :param lanes: the lanes of the map's graph, to which the lights' stop lines refer
+    :raises ValueError: if the map was read from a file
     """
     if scene.network is None:
         raise ValueError(
@@ -128,11 +125,7 @@ def _add_signals(
 def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, float, float]:
     """Locate a point relative to a road, in OpenDRIVE's road coordinates s (along) and t (to the left).
 
-    :param road: the road.
-    :param x_m: x of the point in metres.
-    :param y_m: y of the point in metres.
-    :return: distance of the point beyond the road's ends (0 beside the road), s and t, all in metres, and the road's
-        direction in radians.
+    :return: distance of the point beyond the road's ends, s, t, and the road's direction
     """
     along_m = road.length_m
     # A few steps along the line are needed to find the place in bends.

@@ -1,6 +1,6 @@
 """Describe the traffic lights, signs and crosswalks of a map, which are part of its lane graph.
 
-``sign_reading`` reads them from a map file, or places traffic lights on a built-in map.
+``sign_reading`` builds them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class RoadSigns(NamedTuple):
 
     signals: tuple[Signal, ...] = ()
     cycles: tuple[tuple[tuple[int, ...], ...], ...] = ()
-    """For each junction, the stages of its light cycle in their order. Each stage holds the indices of the lights that
-    are green at the same time."""
+    """For each junction, the stages of its light cycle. A stage holds the indices of the lights that are green
+    together.
+    """
     crosswalks: tuple[tuple[tuple[float, float], ...], ...] = ()
     """For each crosswalk, x and y of its corners, in order around the crosswalk."""
 
@@ -63,8 +64,8 @@ class RoadSigns(NamedTuple):
     def from_json(cls, text: str) -> RoadSigns:
         """Rebuild the signs from a document that ``to_json`` wrote.
 
-        :param text: the JSON document.
-        :return: new signs.
+        :param text: the JSON document
+        :return: new signs
         """
         signals, cycles, crosswalks = json.loads(text)
         return cls(
@@ -81,9 +82,8 @@ NO_SIGNS = RoadSigns()
 
 
 def lights_of(signs: RoadSigns) -> list[tuple[int, Signal]]:
-    """Return the traffic lights among the signals of a map, each with its number.
+    """Return the traffic lights of a map, each with its index in ``signs.signals``.
 
-    :param signs: the signs of the map.
-    :return: pairs of an index in ``signs.signals`` and the signal with this index.
+    :param signs: the signs of the map
     """
     return [(number, signal) for number, signal in enumerate(signs.signals) if signal.is_light]

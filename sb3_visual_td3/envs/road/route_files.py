@@ -1,8 +1,7 @@
 """Read route files in the format of CARLA's leaderboard, versions 1.0, 2.0 and 2.1.
 
-A file contains routes, each with the name of its town. In version 1.0, a ``<route>`` contains
-``<waypoint x= y= z= yaw= .../>``. Since version 2.0, it contains ``<waypoints>`` with ``<position x= y= z=/>``.
-Both formats use CARLA's coordinates, whose y has the opposite sign of this package's y.
+A ``<route>`` contains ``<waypoint x= y= z= yaw= .../>`` in version 1.0, and ``<waypoints>`` with
+``<position x= y= z=/>`` since version 2.0. CARLA's y has the opposite sign of this package's y.
 """
 
 from __future__ import annotations
@@ -27,12 +26,11 @@ def route_settings(
 ) -> RouteSettings:
     """Return the :class:`RouteSettings` for the route arguments of an environment.
 
-    :param route: ``"loop"``, ``"random"``, ``"file"``, or a sequence of ``(start, goal)``.
-    :param route_file: path of the file with the routes; only for ``route="file"``.
-    :param route_length_m: least and greatest length of a random route.
-    :param route_turns: least and greatest number of turns of a random route.
-    :return: the settings.
-    :raises ValueError: if an argument is invalid, or the file cannot be read.
+    :param route: ``"loop"``, ``"random"``, ``"file"``, or a sequence of ``(start, goal)``
+    :param route_file: path of the file with the routes, for ``route="file"``
+    :param route_length_m: least and greatest length of a random route
+    :param route_turns: least and greatest number of turns of a random route
+    :raises ValueError: if an argument is invalid, or the file cannot be read
     """
     checked = random_settings(route_length_m, route_turns)
     if (route_file is not None) != (isinstance(route, str) and route == "file"):
@@ -52,11 +50,11 @@ def route_settings(
 
 
 def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
-    """Return the routes of a file. Parts of a file that are not simulated are logged, once per file.
+    """Return the routes of a file.
 
-    :param path: path of the XML file.
-    :return: the routes in the order of the file.
-    :raises ValueError: if the file does not exist or is not a route file, or if a route has fewer than two places.
+    :param path: path of the XML file
+    :return: the routes in the order of the file
+    :raises ValueError: if the file does not exist or is not a route file, or a route has fewer than two places
     """
     file = Path(path)
     if not file.is_file():

@@ -18,11 +18,9 @@ from sb3_visual_td3.envs.road.network import Paint
 from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 
 MAX_SIDE_M = 3000.0
-"""A map is rejected if it extends farther than this along x or y. OpenCV cannot read a raster with more than 32,767
-texels along a side. With texels of 0.1 m this limit is 3,276 m, including the margin around the roads."""
+"""A map is rejected if it extends farther than this along x or y. The reason is OpenCV's limit of 32,767 texels."""
 MAX_AREA_M2 = 4e6
-"""A map is rejected if its area is larger than this. The raster takes 100 bytes per square metre, and its coarser
-levels take a third more. That is 0.6 GB for this area, and twice as much while the map is painted."""
+"""A map is rejected if its area is larger than this. Painting such a map takes about 1.2 GB."""
 _SHOULDER_M = 0.4
 _SAME_PLACE_M = 0.3
 _FLAT_RISE_M = 1.0
@@ -33,8 +31,7 @@ class RouteMap(NamedTuple):
     """Hold the lane graph of a map, and the ground and the panorama to draw."""
 
     name: str
-    """Name of the map, which must be unique because cameras use it as a cache key. One file can be loaded as a
-    ``RouteMap`` and as a ``LiteMap``. The two maps show different ground and have different names."""
+    """Name of the map. It must be unique, because cameras use it as a cache key."""
     graph: LaneGraph
     ground: Ground
     panorama: NDArray[np.uint8]
@@ -44,13 +41,11 @@ class RouteMap(NamedTuple):
 def load_route_map(name: str) -> RouteMap:
     """Return a map with its lane graph, which is built at the first call and then shared by all worlds of the process.
 
-    All lanes of a file are drawn, including the lanes of junctions. The world is flat: heights are ignored, and a
-    warning is logged.
+    The world is flat: heights are ignored, and a warning is logged.
 
-    :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file.
-    :return: the map.
-    :raises ImportError: if the file is not in the cache and CARLA's client is not installed.
-    :raises ValueError: if there is no such map, or the map is too large.
+    :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file
+    :raises ImportError: if the file is not in the cache and CARLA's client is not installed
+    :raises ValueError: if there is no such map, or the map is too large
     """
     if not name.endswith(OPENDRIVE_SUFFIX):
         scene = load_map(name)
@@ -62,12 +57,11 @@ def load_route_map(name: str) -> RouteMap:
 def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
     """Build the map of an OpenDRIVE document.
 
-    :param text: the document.
-    :param source: the name of the document's source, for messages.
-    :param name: the name of the new map.
-    :return: a new map.
-    :raises ImportError: if the document is not in the cache and CARLA's client is not installed.
-    :raises ValueError: if the document is not a valid map, or the map is too large.
+    :param text: the document
+    :param source: the name of the document's source, for messages
+    :param name: the name of the new map
+    :raises ImportError: if the document is not in the cache and CARLA's client is not installed
+    :raises ValueError: if the document is not a valid map, or the map is too large
     """
     graph = read_graph(text, source)
     low, high = extent_m(graph)
@@ -85,9 +79,9 @@ def route_map_of_text(text: str, source: str, name: str) -> RouteMap:
 def check_size(size_m: NDArray[np.float64], source: str) -> None:
     """Raise an error if a map is too large to be painted.
 
-    :param size_m: ``(2,)``: extent of the map along x and y, in metres.
-    :param source: the name of the map's source, for the message.
-    :raises ValueError: if a side or the area is too large.
+    :param size_m: ``(2,)``: extent along x and y, in metres
+    :param source: the name of the map's source, for the message
+    :raises ValueError: if a side or the area is too large
     """
     width_m, height_m = size_m.tolist()
     if max(width_m, height_m) > MAX_SIDE_M or width_m * height_m > MAX_AREA_M2:
@@ -105,11 +99,9 @@ def extent_m(graph: LaneGraph) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def lane_plan(graph: LaneGraph) -> GroundPlan:
-    """Return the strips to paint on the ground for the lanes of a graph.
+    """Return the strips to paint on the ground for the lanes of a graph: the asphalt and the marks of each lane.
 
-    :param graph: the lanes of the map.
-    :return: asphalt for each lane, and the marks on both sides of each lane. Within junctions, marks are painted only
-        where the map has them.
+    :param graph: the lanes of the map
     """
     paved: list[Strip] = []
     marks: list[Strip] = []
@@ -128,10 +120,7 @@ def lane_plan(graph: LaneGraph) -> GroundPlan:
 def _marks_at(segment: LaneSegment, first: int, end: int, side: float) -> list[Strip]:
     """Return the strips to paint for the road mark on one side of a part of a lane.
 
-    :param segment: the lane.
-    :param first: index of the lane's point at which the part begins.
-    :param end: index after the last point of the part.
-    :param side: 1 for the left side, -1 for the right side.
+    :param side: 1 for the left side, -1 for the right side
     """
     width_m = segment.width_m[first:end]
     run = next(run for run in segment.marks if run.first == first)

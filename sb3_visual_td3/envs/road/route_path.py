@@ -1,7 +1,6 @@
 """Represent a route as a line, to find a vehicle's position on it, the driven distance, and the present command.
 
-``RoutePath`` has the same methods as ``track.Track``, which is for a closed lane. A simulator can therefore use either
-class.
+``RoutePath`` has the same methods as ``track.Track``, so that a simulator can use either class.
 """
 
 from __future__ import annotations
@@ -27,17 +26,13 @@ CHANGE_M = 30.0
 _BEYOND_M = 30.0
 """The line continues beyond the goal by this length, so that there are points ahead of a vehicle at the goal."""
 _MIN_WIDTH_M = 2.0
-"""Smaller lane widths are replaced by this width. In a map, a lane can be 0 m wide where it begins or ends."""
+"""Smaller lane widths are replaced by this width, because a map's lane can be 0 m wide at its ends."""
 _JUNCTION_SIDE = 1.5
-"""Within a junction the road has no outer lines. The edge of the road is then assumed at this many lane widths from the
-route. This is farther than one lane width, the distance at which an episode ends with ``"off_route"``."""
+"""Within a junction, the edge of the road is assumed at this many lane widths from the route."""
 
 
 class RouteLine(NamedTuple):
-    """Hold the line of a route: width, outer lines, road marks and manoeuvre at each of its points.
-
-    The points need not be evenly spaced.
-    """
+    """Hold the line of a route: width, outer lines, marks and manoeuvre at each of its points, not evenly spaced."""
 
     points_m: NDArray[np.float64]
     """``(n, 2)``: x and y."""
@@ -59,19 +54,18 @@ class RouteLane(NamedTuple):
     from_m: float
     """Distance from the start of the route at which a vehicle begins to drive on this lane."""
     along_m: float
-    """Distance of this place from the lane's beginning. It is 0 on most lanes. On the first lane of the route and
-    after a lane change, the vehicle begins farther along the lane."""
+    """Distance of this place from the lane's beginning; above 0 only on the first lane and after a lane change."""
 
 
 class RoutePath:
     """Represent a route by evenly spaced points in driving order, from its start to some metres beyond its goal.
 
-    :param line: the points of the route's lanes, from the start of the route on, not yet evenly spaced.
-    :param n_to_goal: number of points of the line up to the goal.
-    :param marks: all combinations of road marks that occur on the route; the first entry has no marks.
-    :param commands: the command of each manoeuvre.
-    :param driven: for each lane up to the goal: the lane's index in the lane graph, the index of the line's first point
-        on the lane, and the distance of this point from the lane's beginning.
+    :param line: the points of the route's lanes, not yet evenly spaced
+    :param n_to_goal: number of points of the line up to the goal
+    :param marks: all combinations of road marks on the route; the first entry has no marks
+    :param commands: the command of each manoeuvre
+    :param driven: for each lane up to the goal: its index in the lane graph, the index of the line's first point on it,
+        and the distance of this point from the lane's beginning
     """
 
     def __init__(
@@ -115,9 +109,9 @@ class RoutePath:
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
         """Return the pose beside a point of the route, at a lateral offset.
 
-        :param index: index of the point.
-        :param lateral_offset_m: distance from the lane's centre, positive to the left.
-        :return: x and y in metres and the lane's direction in radians.
+        :param index: index of the point
+        :param lateral_offset_m: distance from the lane's centre, positive to the left
+        :return: x and y in metres and the lane's direction in radians
         """
         x, y, heading, _ = self._rows[index]
         return x - lateral_offset_m * math.sin(heading), y + lateral_offset_m * math.cos(heading), heading
@@ -125,10 +119,9 @@ class RoutePath:
     def locate(self, x_m: float, y_m: float, near: int) -> LanePosition:
         """Return the position of a place relative to the route.
 
-        :param x_m: x of the place in the world, in metres.
-        :param y_m: y of the place in the world, in metres.
-        :param near: index of a point close by, such as the closest point one step ago.
-        :return: the position.
+        :param x_m: x in the world
+        :param y_m: y in the world
+        :param near: index of a point close by, such as the closest point one step ago
         """
         # As ``Track.locate``, on a line with two ends.
         rows, last = self._rows, len(self._rows) - 1
@@ -152,13 +145,11 @@ class RoutePath:
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return x and y of the route at given distances beyond a position.
 
-        The waypoints are interpolated, so they move continuously with the vehicle; the waypoints of ``Track`` move in
-        steps of half a metre. A vehicle's positions in the embedded world and in CARLA differ by rounding. With steps,
-        such a tiny difference could move a waypoint by half a metre; with interpolation it cannot.
+        The waypoints are interpolated, so that they move continuously with the vehicle, unlike those of ``Track``.
 
-        :param lane: the position on the route.
-        :param ahead_m: distances along the route.
-        :return: (x, y) for each distance; the last point for distances beyond the end.
+        :param lane: the position on the route
+        :param ahead_m: distances along the route
+        :return: (x, y) for each distance; the last point for distances beyond the end
         """
         rows, last = self._rows, len(self._rows) - 1
         result = []
@@ -186,12 +177,11 @@ class RoutePath:
     ) -> VehicleState:
         """Return the state of a vehicle relative to this route, in the form that the task needs.
 
-        :param pose: x and y in metres and yaw in radians.
-        :param speed_mps: speed of the vehicle in m/s.
-        :param lane: the position of the vehicle on the route.
-        :param distance_m: distance along the route since the reset.
-        :param has_collided: True if the vehicle has collided since the reset.
-        :return: the state.
+        :param pose: x and y in metres and yaw in radians
+        :param speed_mps: speed of the vehicle
+        :param lane: position of the vehicle on the route
+        :param distance_m: distance along the route since the reset
+        :param has_collided: True if the vehicle has collided since the reset
         """
         width_m, left_line_m, right_line_m, marks = self._lanes[lane.nearest]
         command, command_distance_m = self._commands[lane.nearest]
@@ -216,9 +206,8 @@ class RoutePath:
 def build_path(graph: LaneGraph, plan: RoutePlan) -> RoutePath:
     """Build the path of a planned route: join its lanes to one line that a vehicle can follow.
 
-    :param graph: the lanes of the map.
-    :param plan: the route.
-    :return: the path.
+    :param graph: the lanes of the map
+    :param plan: the route
     """
     return _Builder(graph, plan).build()
 
@@ -226,8 +215,8 @@ def build_path(graph: LaneGraph, plan: RoutePlan) -> RoutePath:
 class _Builder:
     """Join the lanes of a route to one continuous line.
 
-    :param graph: the lanes of the map.
-    :param plan: the route.
+    :param graph: the lanes of the map
+    :param plan: the route
     """
 
     def __init__(self, graph: LaneGraph, plan: RoutePlan) -> None:
@@ -267,9 +256,7 @@ class _Builder:
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
         """Record at which point of the line each of these lanes will begin, before ``_add_stretch`` adds them.
 
-        :param lanes: the lanes of the next part of the route, in driving order.
-        :param begin: fraction of the lanes' length at which the part begins.
-        :param end: fraction of the lanes' length at which the part ends.
+        ``begin`` and ``end`` are fractions of the lanes' length.
         """
         first_m = self._graph.segments[lanes[0]].length_m
         n = _n_points_of((end - begin) * first_m)
@@ -281,10 +268,7 @@ class _Builder:
     def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
         """Add the next part of the route to the line: a lane, or neighbouring lanes between which the vehicle changes.
 
-        :param lanes: the lanes of this part, in driving order.
-        :param begin: fraction of the lanes' length at which the part begins.
-        :param end: fraction of the lanes' length at which the part ends.
-        :param manoeuvre: number of the junction's manoeuvre; -1 outside of junctions.
+        ``begin`` and ``end`` are fractions of the lanes' length. ``manoeuvre`` is -1 outside of junctions.
         """
         rows = [self._graph.segments[lane] for lane in lanes]
         length_m = (end - begin) * rows[0].length_m
@@ -376,13 +360,7 @@ def _columns(row: LaneSegment) -> NDArray[np.float64]:
 def _sampled(
     along_m: NDArray[np.float64], columns: NDArray[np.float64], at: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Interpolate values along a line, at given fractions of its length.
-
-    :param along_m: ``(n,)``, distance of each point of the line from its start.
-    :param columns: ``(n, n_columns)``, values at the points.
-    :param at: fractions of the line's length, 0 to 1.
-    :return: ``(len(at), n_columns)``.
-    """
+    """Interpolate columns along a line, at fractions ``at`` of its length; the result is ``(len(at), n_columns)``."""
     places = at * along_m[-1]
     return np.stack([np.interp(places, along_m, column) for column in columns.T], axis=1)
 
@@ -399,11 +377,7 @@ def _commands_ahead(
 ) -> list[tuple[Command, float]]:
     """Return the command at each point of a route, and the distance to the place where the command applies.
 
-    :param numbers: ``(n,)``: number of the manoeuvre at each point; -1 outside manoeuvres.
-    :param commands: the command of each manoeuvre.
-    :param along_m: ``(n,)``: distance of each point from the start.
-    :param goal_m: distance of the goal from the start.
-    :return: a pair for each point.
+    :param numbers: number of the manoeuvre at each point; -1 outside manoeuvres
     """
     result: list[tuple[Command, float]] = []
     next_number, next_m = -1, math.inf

@@ -1,7 +1,7 @@
 """Plan routes on a lane graph, at random from a seed or through given places.
 
-A route is a sequence of lanes; each lane follows the lane before it or lies beside it. ``route_path`` turns it into a
-line to drive along.
+In a route, each lane follows the lane before it or lies beside it. ``route_path`` turns a route into a line to drive
+along.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
-"""A given place belongs to the lanes whose centre is at most the first distance away. If there is no such lane, the
-second distance is used."""
+"""A place belongs to the lanes whose centre is within the first distance, or else within the second distance."""
 _OFFSET_COST = 3.0
 """If a lane's centre is 1 m away from a given place, a search counts the lane as this many metres longer."""
 _MAX_STARTS = 10
@@ -68,12 +67,11 @@ class Manoeuvre(NamedTuple):
 def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoeuvre]:
     """Return the junctions on a route, each with its navigation command.
 
-    A change of direction by more than 30 degrees is a turn to the left or right. If several ways from the same lane
-    change the direction by less, the straightest of them is "straight", and the others are "left" or "right" of it.
+    A change of direction by more than 30 degrees is a turn. Of several ways that turn by less, the straightest is
+    "straight", and the others are "left" or "right" of it.
 
-    :param graph: the lanes of the map.
-    :param segments: the numbers of the route's lane segments, in driving order.
-    :return: one manoeuvre for each junction, in driving order.
+    :param graph: the lanes of the map
+    :param segments: the numbers of the route's lane segments, in driving order
     """
     found = []
     position = 0
@@ -94,8 +92,7 @@ def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoe
 def _command_of(driven: tuple[int, ...], ways: Sequence[JunctionWay]) -> Command:
     """Return the navigation command (left, right or straight) for a way through a junction.
 
-    :param driven: the segments of the way; a route may end within the junction.
-    :param ways: all ways from the same lane.
+    :param driven: the segments of the way; a route may end within the junction
     """
     turn_rad = next((way.turn_rad for way in ways if way.segments[: len(driven)] == driven), 0.0)
     if turn_rad > TURN_RAD:
@@ -132,11 +129,9 @@ def route_length_m(graph: LaneGraph, plan: RoutePlan) -> float:
 def stretches(graph: LaneGraph, plan: RoutePlan) -> list[list[int]]:
     """Group the segments of a route: segments that lie side by side form one stretch of road.
 
-    On a stretch of several segments, the vehicle changes lanes from each segment to the next.
-
-    :param graph: the lanes of the map.
-    :param plan: the route.
-    :return: for each stretch, the positions of its segments in ``plan.segments``.
+    :param graph: the lanes of the map
+    :param plan: the route
+    :return: for each stretch, the positions of its segments in ``plan.segments``
     """
     groups = [[0]]
     for position, (one, two) in enumerate(itertools.pairwise(plan.segments), start=1):
@@ -175,13 +170,13 @@ def random_route(
 ) -> RoutePlan:
     """Choose a random start and goal whose shortest route has a length and a number of turns in given ranges.
 
-    :param graph: the lanes of the map.
-    :param seed: seed of the choice.
-    :param length_m: least and greatest length of the route.
-    :param turns: least and greatest number of junctions at which the route turns left or right.
-    :param source: the name of the map, for messages.
-    :return: the route; start and goal are outside of junctions.
-    :raises ValueError: if the map has no such route.
+    :param graph: the lanes of the map
+    :param seed: seed of the choice
+    :param length_m: least and greatest length of the route
+    :param turns: least and greatest number of turns
+    :param source: the name of the map, for messages
+    :return: the route; start and goal are outside of junctions
+    :raises ValueError: if no such route is found
     """
     rng = np.random.default_rng([seed, 5])
     open_road = [i for i, segment in enumerate(graph.segments) if segment.junction == NO_JUNCTION]
@@ -213,14 +208,13 @@ def random_route_between(
 ) -> RoutePlan:
     """Choose at random two places whose shortest route has a length and a number of turns in given ranges.
 
-    :param graph: the lanes of the map.
-    :param seed: seed of the choice.
-    :param places: the places at which a route may start and end, outside of junctions.
-    :param length_m: least and greatest length of the route.
-    :param turns: least and greatest number of junctions at which the route turns left or right.
-    :param source: the name of the map, for messages.
-    :return: the route.
-    :raises ValueError: if there is no such route.
+    :param graph: the lanes of the map
+    :param seed: seed of the choice
+    :param places: where a route may start and end, outside of junctions
+    :param length_m: least and greatest length of the route
+    :param turns: least and greatest number of turns
+    :param source: the name of the map, for messages
+    :raises ValueError: if no such route is found
     """
     rng = np.random.default_rng([seed, 5])
     for _ in range(_N_ATTEMPTS if places else 0):
@@ -250,12 +244,7 @@ def _routes_from(
 ) -> list[tuple[RoutePlan, float]]:
     """Return the shortest route from a place to each lane on which a route of the requested length can end.
 
-    :param graph: the lanes of the map.
-    :param start: the place at which the routes start.
-    :param length_m: least and greatest length of a route, in metres.
-    :param turns: least and greatest number of turns.
-    :return: for each of these lanes, the route to the first possible goal on the lane, and the distance in metres by
-        which the goal may be moved forward along the lane.
+    :return: for each of these lanes, the route to the first possible goal, and how far the goal may be moved forward
     """
     # The search is bounded by cost, and each lane change adds to the cost of a route but not to its length.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M
@@ -281,13 +270,12 @@ def _routes_from(
 def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> RoutePlan:
     """Return the shortest route that leads through all places in their order.
 
-    A place may lie on several lanes, for example in a junction. Lanes are chosen so that the whole route is shortest.
+    A place may lie on several lanes, for example in a junction.
 
-    :param graph: the lanes of the map.
-    :param places: the places that the route leads through, in this order; two or more.
-    :param name: the name of the route, for messages.
-    :return: the route.
-    :raises ValueError: if a place is not on a lane, or there is no way from one place to the next.
+    :param graph: the lanes of the map
+    :param places: two or more places
+    :param name: the name of the route, for messages
+    :raises ValueError: if a place is not on a lane, or there is no way from one place to the next
     """
     layers = [_lanes_at(graph, place, name) for place in places]
     # (cost, plan) of the best route to each lane of the current layer, or None: dynamic programming over the places.
@@ -335,13 +323,10 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Extend a route to the next given place, which may lie on several lanes.
+    """Extend a route to the next given place, and store it in ``following`` where it is the cheapest route.
 
-    :param graph: the lanes of the map.
-    :param reached: the route to the previous given place, with its cost.
-    :param layer: the lanes on which the next place may lie, each with the cost of choosing it.
-    :param following: for each lane of ``layer``, the cheapest route to it that was found before, with its cost; None if
-        no route was found yet. This function replaces an entry if it finds a cheaper route.
+    :param layer: the lanes on which the next place may lie, each with the cost of choosing it
+    :param following: for each lane of ``layer`` the cheapest route so far, with its cost, or None
     """
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)
@@ -363,24 +348,14 @@ def _extend(
 
 
 def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePlan:
-    """Extend a route to a new goal.
-
-    :param plan: the route.
-    :param way: the lanes to the new goal; the first of them is the last lane of the route.
-    :param place: the new goal.
-    :return: the longer route.
-    """
+    """Extend a route along the lanes ``way``, which begin with the last lane of the route, to a new goal."""
     return RoutePlan(plan.segments + tuple(way[1:]), plan.start_m, place.along_m)
 
 
 def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, list[int]]]:
     """Return the shortest ways that leave a segment at its end and enter another segment at its beginning.
 
-    :param graph: the lanes of the map.
-    :param first: the segment to leave.
-    :param last: the segment to enter, which may be the same.
-    :return: one way for each successor of ``first`` that leads to ``last``: the length of the way in metres, and its
-        segments from ``first`` to ``last``.
+    :return: one way for each successor of ``first``: its length in metres, and its segments
     """
 
     def weight(_: int, to: int, data: Mapping[str, Any]) -> float | None:

@@ -37,10 +37,10 @@ class GivenRoute(NamedTuple):
 class RouteSettings:
     """Hold the kind of routes to drive, with the ranges of random routes or the given routes.
 
-    :param kind: ``"loop"``, ``"random"`` or ``"given"``.
-    :param length_m: least and greatest length of a random route.
-    :param turns: least and greatest number of turns of a random route.
-    :param given: the routes of the kind ``"given"``.
+    :param kind: ``"loop"``, ``"random"`` or ``"given"``
+    :param length_m: least and greatest length of a random route
+    :param turns: least and greatest number of turns of a random route
+    :param given: the routes of the kind ``"given"``
     """
 
     kind: str = "loop"
@@ -56,8 +56,8 @@ class RouteSettings:
     def given_on(self, map_name: str) -> tuple[GivenRoute, ...]:
         """Return the given routes that can be driven on a map.
 
-        :param map_name: name of a map, or path of a map file such as ``maps/Town01.xodr``, which is the map Town01.
-        :return: the routes of this map and the routes for any map, in the order given.
+        :param map_name: name of a map, or path of a map file such as ``maps/Town01.xodr``, which is the map Town01
+        :return: the routes of this map and the routes for any map
         """
         return tuple(route for route in self.given if route.town in {None, map_name, Path(map_name).stem})
 
@@ -65,7 +65,7 @@ class RouteSettings:
 class RoutePlanner:
     """Plan the route of each episode.
 
-    :param settings: the kind of routes to plan, with their ranges or places.
+    :param settings: the kind of routes to plan, with their ranges or places
     """
 
     def __init__(self, settings: RouteSettings) -> None:
@@ -77,12 +77,11 @@ class RoutePlanner:
     ) -> RoutePath:
         """Plan one route, and return it as a path to drive on.
 
-        :param graph: the lanes of the map.
-        :param map_name: the name of the map.
-        :param route_seed: seed of a random route; for given routes the index of the route, modulo the number of routes.
-        :param places: where random routes may start and end; None for anywhere outside of junctions.
-        :return: a new path.
-        :raises ValueError: if the map has no such route.
+        :param graph: the lanes of the map
+        :param map_name: the name of the map
+        :param route_seed: seed of a random route; for given routes the index of the route, modulo their number
+        :param places: where random routes may start and end; None for anywhere outside of junctions
+        :raises ValueError: if the map has no such route
         """
         settings = self.settings
         if settings.kind == "random" and places is not None:
@@ -110,10 +109,10 @@ class RoutePlanner:
 def check_range(name: str, value: object) -> tuple[object, object]:
     """Check that a range is a pair, and return its two ends.
 
-    :param name: name of the argument, for the error message.
-    :param value: the range to check.
-    :return: both ends; the caller checks that they are numbers within limits.
-    :raises ValueError: if the value is not a pair.
+    :param name: name of the argument, for the error message
+    :param value: the range to check
+    :return: both ends, not checked yet
+    :raises ValueError: if the value is not a pair
     """
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise ValueError(f"{name}={value!r}: expected two numbers, the least and the greatest; give both")
@@ -123,10 +122,9 @@ def check_range(name: str, value: object) -> tuple[object, object]:
 def random_settings(length_m: object, turns: object) -> RouteSettings:
     """Return the settings of random routes.
 
-    :param length_m: least and greatest length, 20 to 100,000 m.
-    :param turns: least and greatest number of turns, 0 to 1,000.
-    :return: the settings.
-    :raises ValueError: if a range is not a pair of numbers, or its first number is larger than the second.
+    :param length_m: least and greatest length, 20 to 100,000 m
+    :param turns: least and greatest number of turns, 0 to 1,000
+    :raises ValueError: if a range is not a pair of numbers, or is reversed
     """
     shortest, longest = check_range("route_length_m", length_m)
     fewest, most = check_range("route_turns", turns)
@@ -143,9 +141,8 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
 def pair_settings(pairs: Sequence[Pair]) -> RouteSettings:
     """Return the settings of routes that are given by their starts and goals.
 
-    :param pairs: ``(start, goal)`` for each route; see :data:`Pair`.
-    :return: the settings.
-    :raises ValueError: if a pair does not have this form.
+    :param pairs: ``(start, goal)`` for each route; see :data:`Pair`
+    :raises ValueError: if a pair does not have this form
     """
     routes = []
     for number, pair in enumerate(pairs):
@@ -169,9 +166,9 @@ def _place(name: str, place: object) -> RoutePlace:
 def check_given(settings: RouteSettings, maps: Sequence[str]) -> None:
     """Raise an error if a map has no route, and log a warning if routes belong to towns that are not among the maps.
 
-    :param settings: settings with the given routes.
-    :param maps: the maps of the environment.
-    :raises ValueError: if there is a map without a route.
+    :param settings: settings with the given routes
+    :param maps: the maps of the environment
+    :raises ValueError: if there is a map without a route
     """
     if settings.kind != "given":
         return

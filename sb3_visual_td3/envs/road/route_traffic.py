@@ -1,8 +1,7 @@
 """Drive the other cars while the ego vehicle follows a route to a goal; cars and ego vehicle react to each other.
 
-The traffic model of ``graph_traffic`` moves the cars. The ego vehicle is a guest of this model (``guest``): the cars
-react to the ego vehicle, but the environment moves it. When the ego vehicle approaches a junction and its way through
-the junction is free, this way is reserved, and crossing traffic waits. Otherwise the ego vehicle must wait.
+The traffic model of ``graph_traffic`` moves the cars. It reserves ways through junctions for the ego vehicle too, but
+the environment moves this vehicle.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ _WALKER_HALF_M = 0.2
 
 
 class SeededChoice:
-    """Choose at random where a car drives on at junctions. The state to save is the seed and the number of choices.
+    """Choose at random where a car drives on at junctions.
 
-    :param seed: seed of all choices.
-    :param n_chosen: number of choices that were made before.
+    :param seed: seed of all choices
+    :param n_chosen: number of choices made before
     """
 
     def __init__(self, seed: Sequence[int], n_chosen: int = 0) -> None:
@@ -56,8 +55,7 @@ class SeededChoice:
     def __call__(self, ways: Sequence[int]) -> int:
         """Choose at random one of the lanes on which a car can continue.
 
-        :param ways: the lanes on which the car can continue, at least one.
-        :return: one of these lanes.
+        :param ways: the lanes on which the car can continue, at least one
         """
         if len(ways) == 1:
             return ways[0]
@@ -79,9 +77,9 @@ class RouteCar(GraphCar):
 class RouteTraffic:
     """Drive the other cars around an ego vehicle that follows a route to a goal, one episode at a time.
 
-    :param settings: number, size and speeds of the cars. A short map has fewer cars.
-    :param ego_body: outer size of the ego vehicle.
-    :param is_closed: function that returns whether vehicles must stop at the end of a lane, as at a red light.
+    :param settings: number, size and speeds of the cars; a short map has fewer cars
+    :param ego_body: outer size of the ego vehicle
+    :param is_closed: function that returns whether vehicles must stop at the end of a lane, as at a red light
     """
 
     def __init__(
@@ -101,8 +99,8 @@ class RouteTraffic:
     def enter(self, graph: LaneGraph, path: RoutePath) -> None:
         """Set the map and the ego vehicle's route, and remove all cars; ``reset`` places new cars.
 
-        :param graph: the lanes of the map.
-        :param path: the route of the ego vehicle.
+        :param graph: the lanes of the map
+        :param path: the route of the ego vehicle
         """
         self.boxes, self.paints, self.outlook = [], [], Outlook()
         self._path = path
@@ -117,10 +115,10 @@ class RouteTraffic:
     def reset(self, ego: Pose, lane: LanePosition, speed_mps: float, scene_seed: int) -> None:
         """Place the cars at random, none near the ego vehicle, and most of them near its route.
 
-        :param ego: place and direction of the ego vehicle.
-        :param lane: position of the ego vehicle on the route.
-        :param speed_mps: speed of the ego vehicle in m/s.
-        :param scene_seed: seed of the cars' starting places, their speeds, and the turns that they take.
+        :param ego: place and direction of the ego vehicle
+        :param lane: position of the ego vehicle on the route
+        :param speed_mps: speed of the ego vehicle
+        :param scene_seed: seed of the cars' places, speeds and turns
         """
         if not self.settings.n_cars:
             return
@@ -146,11 +144,11 @@ class RouteTraffic:
     ) -> None:
         """Move all cars.
 
-        :param dt_s: duration of the movement in seconds.
-        :param ego: place and direction of the ego vehicle.
-        :param lane: position of the ego vehicle on the route.
-        :param speed_mps: speed of the ego vehicle in m/s.
-        :param walkers: x and y of each pedestrian on the road.
+        :param dt_s: duration of the movement in seconds
+        :param ego: place and direction of the ego vehicle
+        :param lane: position of the ego vehicle on the route
+        :param speed_mps: speed of the ego vehicle
+        :param walkers: x and y of each pedestrian on the road
         """
         if not self.cars:
             return
@@ -171,10 +169,9 @@ class RouteTraffic:
     def hits(self, x_m: float, y_m: float, yaw_rad: float) -> bool:
         """Return whether the ego vehicle touches a car.
 
-        :param x_m: x of the ego vehicle's centre in the world, in metres.
-        :param y_m: y of the ego vehicle's centre in the world, in metres.
-        :param yaw_rad: heading of the ego vehicle in radians, counter-clockwise from the x axis.
-        :return: True if the ego vehicle touches a car.
+        :param x_m: x of the vehicle's centre in the world
+        :param y_m: y of the vehicle's centre in the world
+        :param yaw_rad: heading of the vehicle, counter-clockwise from x
         """
         return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
 
@@ -203,10 +200,10 @@ class RouteTraffic:
     def set_state(self, state: Mapping[str, Any], lane: LanePosition, speed_mps: float, scene_seed: int) -> None:
         """Restore the cars from a state that ``get_state`` returned; call ``enter`` with the same map and route first.
 
-        :param state: the result of ``get_state``.
-        :param lane: the position of the ego vehicle on the route.
-        :param speed_mps: speed of the ego vehicle in m/s.
-        :param scene_seed: seed of the episode.
+        :param state: the result of ``get_state``
+        :param lane: position of the ego vehicle on the route
+        :param speed_mps: speed of the ego vehicle
+        :param scene_seed: seed of the episode
         """
         if not self.settings.n_cars:
             return
@@ -233,11 +230,7 @@ class RouteTraffic:
         self.outlook = self._traffic.outlook(guest)
 
     def _order(self, places_m: np.ndarray[Any, np.dtype[np.float64]], rng: np.random.Generator) -> list[int]:
-        """Return the numbers of the starting places in random order; all places near the route come first.
-
-        :param places_m: ``(n, 2)``: x and y of the starting places.
-        :param rng: generator of the order.
-        """
+        """Return the numbers of the starting places in random order; all places near the route come first."""
         order = rng.permutation(len(places_m))
         route = self._path.points_m[::_ROUTE_STEP]
         # (n_places, n_route_points, 2) at most: 3,000 places of a town times 80 points.

@@ -1,7 +1,6 @@
 """Describe the shapes of roads as sequences of lines and arcs, and generate random closed loops.
 
-Real roads are designed with lines and arcs, and OpenDRIVE has both geometries. A parallel to an arc is an arc too, so
-the lanes of a road also consist of lines and arcs and need no approximation.
+A parallel to an arc is an arc too, so the lanes of a road need no approximation.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ class Piece(NamedTuple):
     def from_pose(self, start: Pose, along_m: float) -> Pose:
         """Return the pose at a distance along this piece.
 
-        :param start: the pose at which the piece begins.
-        :param along_m: distance along the piece.
-        :return: the pose at this distance; the heading can be outside of [-pi, pi].
+        :param start: the pose at which the piece begins
+        :param along_m: distance along the piece
+        :return: a pose whose heading can be outside of [-pi, pi]
         """
         # An arc that turns by t = curvature * along has the radius along / t. Its chord is 2 radius sin(t / 2)
         # = along * sin(t / 2) / (t / 2) long and points in the mean direction, heading + t / 2. NumPy's sinc(x) is
@@ -60,9 +59,8 @@ class Piece(NamedTuple):
     def beside(self, left_m: float) -> Piece:
         """Return the piece that runs parallel to this piece, ``left_m`` to its left.
 
-        :param left_m: distance to the left; negative to the right.
-        :return: a line or an arc with the same centre.
-        :raises ValueError: if the parallel lies at or beyond the arc's centre.
+        :param left_m: distance to the left; negative to the right
+        :raises ValueError: if the parallel lies at or beyond the arc's centre
         """
         # The centre is 1 / curvature to the left. The parallel's radius is 1 / curvature - left, which is the arc's
         # radius times 1 - curvature * left. The length changes by the same factor, because the angle is the same.
@@ -83,9 +81,9 @@ def total_length_m(pieces: Sequence[Piece]) -> float:
 def joints(start: Pose, pieces: Sequence[Piece]) -> list[Pose]:
     """Return the pose at which each piece begins, and the pose at which the last piece ends.
 
-    :param start: the pose at which the first piece begins.
-    :param pieces: the pieces, joined end to end.
-    :return: ``len(pieces) + 1`` poses.
+    :param start: the pose at which the first piece begins
+    :param pieces: the pieces, joined end to end
+    :return: ``len(pieces) + 1`` poses
     """
     poses = [start]
     for piece in pieces:
@@ -96,10 +94,10 @@ def joints(start: Pose, pieces: Sequence[Piece]) -> list[Pose]:
 def sample(start: Pose, pieces: Sequence[Piece], along_m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the poses at many distances along the pieces, computed as in ``Piece.from_pose``.
 
-    :param start: the pose at which the first piece begins.
-    :param pieces: the pieces, joined end to end.
-    :param along_m: ``(n,)``: distances from the start.
-    :return: ``(n, 3)``: x, y and heading, which can be outside of [-pi, pi].
+    :param start: the pose at which the first piece begins
+    :param pieces: the pieces, joined end to end
+    :param along_m: ``(n,)``: distances from the start
+    :return: ``(n, 3)``: x, y and heading, which can be outside of [-pi, pi]
     """
     # (n,): the piece of each distance, then the pose at which that piece begins and the distance along that piece.
     begins_m = np.concatenate([[0.0], np.cumsum([piece.length_m for piece in pieces])])
@@ -127,8 +125,7 @@ _MIN_LINE_M = 3.0
 _N_CORNERS = (8, 13)
 """Range of the number of corners, the upper end excluded."""
 _MIN_TURNING_RAD = 3.2 * np.pi
-"""A loop is accepted only if the absolute turning angles of its corners add up to at least this. In a loop with turns
-to one side only, these angles add up to 2 pi. The larger sum therefore requires turns to both sides."""
+"""Least sum of the absolute turning angles of a loop's corners. It is above 2 pi, so that loops turn to both sides."""
 _CHECK_SPACING_M = 2.0
 
 
@@ -145,10 +142,10 @@ class LoopShape(NamedTuple):
 def rounded_polygon(corners_m: NDArray[np.float64], radii_m: NDArray[np.float64]) -> LoopShape:
     """Replace each corner of a polygon by an arc.
 
-    :param corners_m: ``(n, 2)``: the corners in driving order, no three consecutive corners on one line.
-    :param radii_m: ``(n,)``: radius of the arc at each corner.
-    :return: the pieces, beginning with the line from corner 0 to corner 1.
-    :raises ValueError: if the arcs at two neighbouring corners do not fit on the edge between these corners.
+    :param corners_m: ``(n, 2)``: the corners in driving order, no three consecutive corners on one line
+    :param radii_m: ``(n,)``: radius of the arc at each corner
+    :return: the pieces, beginning with the line from corner 0 to corner 1
+    :raises ValueError: if the arcs at two neighbouring corners do not fit between these corners
     """
     # Everything is (n,) per corner, or per edge that begins at that corner. An arc of radius r that turns by t touches
     # both edges r tan(|t| / 2) away from the corner; what is left of an edge is a line.
@@ -174,12 +171,11 @@ def random_loop(
 ) -> LoopShape:
     """Generate a random closed road, 450 to 800 m long, with bends to both sides and at least 30 m between its parts.
 
-    :param rng: generator of the loop's random values.
-    :param is_clockwise: True for a loop with more right turns than left turns.
-    :param min_radius_m: smallest radius of a bend, below 22 m.
-    :param min_straight_m: the longest straight line of the loop is at least this long.
-    :return: the loop.
-    :raises ValueError: if ``min_radius_m`` is 22 m or more.
+    :param rng: generator of the loop's random values
+    :param is_clockwise: True for a loop with more right turns than left turns
+    :param min_radius_m: smallest radius of a bend, below 22 m
+    :param min_straight_m: least length of the longest straight line
+    :raises ValueError: if ``min_radius_m`` is 22 m or more
     """
     if not min_radius_m < MAX_SHARPEST_RADIUS_M - 1.0:
         raise ValueError(f"min_radius_m={min_radius_m:g}: expected less than 22; choose a smaller radius")

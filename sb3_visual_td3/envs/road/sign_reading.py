@@ -1,7 +1,6 @@
 """Read the traffic lights and signs of a map file, or place traffic lights on a built-in map.
 
-A file contains signs as OpenDRIVE signals, controllers and objects. ``lane_survey`` reports what CARLA's client
-provides; controllers and speed limits are read from the text of the file.
+CARLA's client provides the signals and crosswalks of a file. Controllers and speed limits are read from its text.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, S
 STOP_LINE_M = 0.5
 """Distance of a stop line from the end of the lane before a junction."""
 _POLE_ASIDE_M = 1.2
-"""A pole stands this far to the right of the edge of the lane that leads straight on. If no road leads straight on, it
-stands this far to the right of the approaching lane's centre line, extended across the junction."""
+"""A pole stands this far to the right of the edge of the lane that leads straight on. If there is no such lane, the
+distance is measured from the approaching lane's centre line.
+"""
 _STRAIGHT_RAD = 0.6
 """A way through a junction that turns by less than this leads straight on."""
 _BEYOND_M = 6.0
@@ -38,10 +38,10 @@ _MIN_ARMS = 3
 def signs_of_survey(answer: Mapping[str, Any], segments: Sequence[LaneSegment], text: str) -> RoadSigns:
     """Return the lights, signs and crosswalks of a map from the data that CARLA's client has read.
 
-    :param answer: the result of ``lane_survey.survey_graph``.
-    :param segments: the lanes of the graph.
-    :param text: the OpenDRIVE document; the controllers are read from it, because CARLA's client does not provide them.
-    :return: the signs, in the order in which their ids first appear in ``answer``.
+    :param answer: the result of ``lane_survey.survey_graph``
+    :param segments: the lanes of the graph
+    :param text: the OpenDRIVE document, for the controllers, which CARLA's client does not provide
+    :return: the signs, in the order in which their ids first appear in ``answer``
     """
     number_of = {segment.key: number for number, segment in enumerate(segments)}
     before: dict[int, list[int]] = {}
@@ -110,7 +110,7 @@ def _cycles_of(
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """Return the light cycle of each junction: the groups of lights that are green together, in their order.
 
-    Each controller of the file has one group of lights, and each light without a controller is a group of its own.
+    A group belongs to a controller of the file. Each light without a controller is a group of its own.
     """
     lights = {signal.id: number for number, signal in enumerate(signals) if signal.is_light}
     root = ElementTree.fromstring(text.encode())
@@ -139,12 +139,7 @@ def _cycles_of(
 
 
 def _junction_after(signal: Signal, segments: Sequence[LaneSegment], none: int) -> int:
-    """Return the number of the junction to which a signal's lanes lead.
-
-    :param signal: the signal, with the lanes for which it counts.
-    :param segments: all lanes of the map.
-    :param none: the number to return if the lanes lead to no junction.
-    """
+    """Return the number of the junction to which a signal's lanes lead; ``none`` if there is no such junction."""
     for stop in signal.stops:
         for after in segments[stop.segment].successors:
             if segments[after].junction >= 0:
@@ -155,10 +150,8 @@ def _junction_after(signal: Signal, segments: Sequence[LaneSegment], none: int) 
 def speed_limits_mps(text: str) -> dict[int, float]:
     """Return the speed limit of each road that has one, by the road's number.
 
-    Only the first limit of a road counts.
-
-    :param text: the OpenDRIVE document.
-    :return: limits in m/s.
+    :param text: the OpenDRIVE document
+    :return: the first limit of each road, in m/s
     """
     factors = {"km/h": 1.0 / 3.6, "mph": 0.44704, "m/s": 1.0}
     limits: dict[int, float] = {}
@@ -180,12 +173,11 @@ def speed_limits_mps(text: str) -> dict[int, float]:
 def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
     """Return traffic lights for the junctions of a map that has none.
 
-    Three of four junctions get lights. Each lane that leads into such a junction has its own light beyond the junction,
-    and the lights are green one after the other.
+    Three of four junctions get lights. Each lane into such a junction has its own light and its own green time.
 
-    :param graph: the lanes of the map.
-    :param seed: determines which junctions have lights.
-    :return: the signs with the new lights; the graph's own signs if they already contain lights.
+    :param graph: the lanes of the map
+    :param seed: determines which junctions have lights
+    :return: the graph's own signs if they already contain lights
     """
     if any(signal.is_light for signal in graph.signs.signals):
         return graph.signs
@@ -240,8 +232,8 @@ def _light_behind(graph: LaneGraph, number: int, name: str) -> Signal:
 def stop_bar_m(segment: LaneSegment, along_m: float) -> NDArray[np.float64]:
     """Return x and y of the left and the right end of the stop line across a lane, ``(2, 2)``, in metres.
 
-    :param segment: the lane.
-    :param along_m: distance of the stop line from the beginning of the lane, in metres.
+    :param segment: the lane
+    :param along_m: distance of the stop line from the beginning of the lane
     """
     index = min(int(np.searchsorted(segment.along_m, along_m)), len(segment.points_m) - 1)
     first = max(0, index - 1)

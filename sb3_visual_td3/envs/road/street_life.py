@@ -1,8 +1,7 @@
 """Simulate traffic lights and crossing pedestrians along the route that a vehicle drives.
 
-Lights and pedestrians depend only on the episode's seed and on the vehicle. The vehicle runs a red light when its
-centre passes the stop line while the light is red. A pedestrian at the roadside begins to cross only when the vehicle
-is far enough away to brake.
+The vehicle runs a red light when its centre passes the stop line. A pedestrian begins to cross only when the vehicle is
+far enough away to brake.
 """
 
 from __future__ import annotations
@@ -27,8 +26,7 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 
 MAX_WALKERS = 50
 LIGHTS_SEED = 0
-"""Seed that selects the junctions of a built-in map that get traffic lights. The emulator's ``--seed`` has the same
-default, so that both worlds have the same lights."""
+"""Seed that selects the junctions of a built-in map that get lights. The emulator's ``--seed`` has the same default."""
 _ON_LINE_M = 1.5
 """A stop line counts as part of the vehicle's route if its middle is closer to the route than this."""
 _CLOSED = ("red", "yellow")
@@ -42,8 +40,7 @@ _ASIDE_M = 1.5
 _PAUSE_S = (4.0, 20.0)
 """Range of the time for which a pedestrian waits before crossing again."""
 _REACTION_S, _BRAKING_MPS2, _MARGIN_M = 1.5, 3.0, 6.0
-"""A pedestrian does not start to cross if the approaching vehicle could no longer stop. The vehicle's stopping distance
-follows from this reaction time, this deceleration and this margin."""
+"""A pedestrian does not start to cross within the vehicle's stopping distance, which follows from these values."""
 _CLEAR_M = 25.0
 """No pedestrian stands within this distance ahead of the vehicle's starting place."""
 _BETWEEN_M = 12.0
@@ -97,12 +94,11 @@ class _LineStop(NamedTuple):
 class StreetLife:
     """Simulate the traffic lights and the pedestrians of one episode at a time.
 
-    :param traffic_lights: whether there are traffic lights: the lights of the map file, or lights at junctions of a
-        built-in map.
-    :param n_walkers: number of pedestrians who cross the vehicle's route, 0 to 50; a short route has fewer.
-    :param are_lights_remote: whether a CARLA server simulates the lights of the map. The caller then passes their
-        colours to ``show``.
-    :raises ValueError: if an argument is out of range.
+    :param traffic_lights: True for the lights of the map file, or for lights at junctions of a built-in map
+    :param n_walkers: number of pedestrians who cross the vehicle's route, 0 to 50; a short route has fewer
+    :param are_lights_remote: whether a CARLA server simulates the lights; the caller then passes their colours to
+        ``show``
+    :raises ValueError: if an argument is out of range
     """
 
     def __init__(self, traffic_lights: bool = False, n_walkers: int = 0, *, are_lights_remote: bool = False) -> None:
@@ -126,8 +122,8 @@ class StreetLife:
     def enter(self, graph: LaneGraph, line: Track | RoutePath) -> None:
         """Set the map and the route that the vehicle drives on it, and find the stop lines on this route.
 
-        :param graph: the lanes of the map.
-        :param line: the route that the vehicle drives, closed (``Track``) or to a goal (``RoutePath``).
+        :param graph: the lanes of the map
+        :param line: the route, closed (``Track``) or to a goal (``RoutePath``)
         """
         self._line = line
         self._lap_m = line.length_m if isinstance(line, Track) else None
@@ -154,8 +150,8 @@ class StreetLife:
     def reset(self, lane: LanePosition, scene_seed: int) -> None:
         """Begin an episode: start the light cycles at a random time, and place the pedestrians.
 
-        :param lane: the position of the vehicle on the route.
-        :param scene_seed: seed of the episode.
+        :param lane: the position of the vehicle on the route
+        :param scene_seed: seed of the episode
         """
         rng = np.random.default_rng([scene_seed, 6])
         self.n_red_lights, self.has_hit_walker = 0, False
@@ -173,11 +169,11 @@ class StreetLife:
     def advance(self, dt_s: float, before: LanePosition, after: LanePosition, box: OrientedBox, mps: float) -> None:
         """Advance the lights and pedestrians, and check whether the vehicle ran a red light or hit a pedestrian.
 
-        :param dt_s: duration in seconds.
-        :param before: position of the vehicle on the route ``dt_s`` ago.
-        :param after: position of the vehicle on the route now.
-        :param box: the rectangle of the vehicle now.
-        :param mps: speed of the vehicle in m/s.
+        :param dt_s: duration in seconds
+        :param before: position of the vehicle on the route ``dt_s`` ago
+        :param after: position of the vehicle on the route now
+        :param box: the rectangle of the vehicle now
+        :param mps: speed of the vehicle in m/s
         """
         if self._lights is not None:
             moved_m = self._line.advance_m(before, after)
@@ -194,7 +190,7 @@ class StreetLife:
     def stop_ahead_m(self, lane: LanePosition) -> float:
         """Return the distance in metres to the nearest place at which the vehicle must stop; infinite if it may go on.
 
-        :param lane: the position of the vehicle on the route.
+        :param lane: the position of the vehicle on the route
         """
         nearest_m = math.inf
         if self._lights is not None:
@@ -213,10 +209,9 @@ class StreetLife:
     def lights_ahead(self, lane: LanePosition, within_m: float) -> dict[int, str]:
         """Return the traffic lights on the route whose stop lines are ahead of the vehicle.
 
-        :param lane: the position of the vehicle on the route.
-        :param within_m: largest distance to the stop line, in metres.
-        :return: ``{number: id}``: the number of each light among the signals of the lane graph, and the light's id in
-            the map.
+        :param lane: the position of the vehicle on the route
+        :param within_m: largest distance to the stop line
+        :return: ``{number: id}``: index among the signals of the lane graph, and id in the map
         """
         found: dict[int, str] = {}
         if self._lights is not None:
@@ -228,8 +223,8 @@ class StreetLife:
     def show(self, light: int, colour: LightColour) -> None:
         """Set the colour of a light that a CARLA server simulates.
 
-        :param light: number of the light.
-        :param colour: the new colour.
+        :param light: number of the light
+        :param colour: the new colour
         """
         if self._lights is not None:
             self._lights.set_colour(light, colour)
@@ -237,7 +232,7 @@ class StreetLife:
     def obstacles(self) -> list[tuple[int, float]]:
         """Return the places at which other cars must stop: at pedestrians, and at lights that are red or yellow.
 
-        :return: for each place the index of a route point, and the lateral offset from it in metres.
+        :return: for each place the index of a route point, and the lateral offset from it in metres
         """
         found = self.walker_obstacles()
         if self._lights is not None:
@@ -249,21 +244,21 @@ class StreetLife:
     def walker_obstacles(self) -> list[tuple[int, float]]:
         """Return the places of all pedestrians who are crossing the road.
 
-        :return: for each pedestrian the index of a route point, and the lateral offset from it in metres.
+        :return: for each pedestrian the index of a route point, and the lateral offset from it in metres
         """
         return [(walker.index, walker.lateral_m) for walker in self.walkers if walker.direction]
 
     def is_closed(self, segment: int) -> bool:
         """Return whether a red or yellow light stops vehicles at the end of a lane.
 
-        :param segment: number of the lane.
+        :param segment: number of the lane
         """
         return self._lights is not None and self._lights.stop_ahead_m(segment) is not None
 
     def lights_at(self, segment: int) -> list[tuple[int, str]]:
         """Return the lights that control a lane: for each, its number, and its id in the map.
 
-        :param segment: number of the lane.
+        :param segment: number of the lane
         """
         if self._lights is None:
             return []
@@ -284,7 +279,7 @@ class StreetLife:
     def keep_walkers(self, numbers: Sequence[int]) -> None:
         """Keep some pedestrians and remove all others.
 
-        :param numbers: numbers of the pedestrians to keep.
+        :param numbers: numbers of the pedestrians to keep
         """
         self.walkers = [self.walkers[number] for number in numbers]
 
@@ -319,8 +314,8 @@ class StreetLife:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state that ``get_state`` returned; call ``enter`` with the same map and route first.
 
-        :param state: the result of ``get_state``.
-        :raises ValueError: if the state comes from a world with other settings.
+        :param state: the result of ``get_state``
+        :raises ValueError: if the state comes from a world with other settings
         """
         if (state["lights"] is None) != (self._lights is None):
             raise ValueError(
@@ -333,12 +328,9 @@ class StreetLife:
         self.n_red_lights, self.has_hit_walker = state["n_red_lights"], state["has_hit_walker"]
 
     def _ahead_m(self, lane: LanePosition, along_m: float) -> float:
-        """Return the distance along the route from a vehicle to a place ahead; negative if the place is behind.
+        """Return the distance along the route to a place ahead; negative if the place is behind.
 
         On a closed route, the distance is measured the shorter way round.
-
-        :param lane: the position of the vehicle on the route.
-        :param along_m: distance of the place from the start of the route.
         """
         if self._lap_m is None:
             return along_m - lane.along_m

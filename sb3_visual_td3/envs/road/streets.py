@@ -1,7 +1,6 @@
 """Generate random districts: streets between crossings and T-junctions, so that routes contain turns.
 
-The streets follow a grid with uneven spacing. Some streets of the grid are left out, others wind, and the whole
-district is turned by a random angle.
+The streets follow a grid with uneven spacing. Some are left out, others wind, and the district is turned.
 """
 
 from __future__ import annotations
@@ -45,10 +44,7 @@ _FIRST_JUNCTION, _FIRST_PATH = 100, 1000
 
 
 class _Street(NamedTuple):
-    """Describe a street of a district: a path along the lines of a grid, from one junction to the next.
-
-    The street turns a corner or goes straight on at each node of the grid between the two junctions.
-    """
+    """Describe a street of a district: a path along the lines of a grid, from one junction to the next."""
 
     nodes: tuple[Node, ...]
 
@@ -56,11 +52,11 @@ class _Street(NamedTuple):
 def street_network(rng: np.random.Generator, n_columns: int, n_rows: int, *, is_clockwise: bool) -> RoadNetwork:
     """Generate the roads of a random district.
 
-    :param rng: generator of the district's random values.
-    :param n_columns: number of the grid's columns, 3 or more.
-    :param n_rows: number of the grid's rows, 3 or more.
-    :param is_clockwise: direction of the closed route.
-    :return: the network, with roads of two lanes. Its closed route follows the longest ring of streets.
+    :param rng: generator of the district's random values
+    :param n_columns: number of the grid's columns, 3 or more
+    :param n_rows: number of the grid's rows, 3 or more
+    :param is_clockwise: direction of the closed route
+    :return: roads of two lanes, and a closed route along the longest ring of streets
     """
     x_m = np.cumsum(rng.uniform(*_SPACING_M, n_columns))
     y_m = np.cumsum(rng.uniform(*_SPACING_M, n_rows))
@@ -109,11 +105,7 @@ def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
 
 
 def _in_order(cycle: list[Node]) -> list[Node]:
-    """Return the nodes of a cycle in an order that does not depend on the order in the argument.
-
-    The list begins at the least node and continues with the lesser of its two neighbours. Nodes are compared by column,
-    then by row.
-    """
+    """Return the nodes of a cycle from the least node on, in the direction of the lesser of its neighbours."""
     first = cycle.index(min(cycle))
     onward = cycle[first:] + cycle[:first]
     return min(onward, [onward[0], *reversed(onward[1:])])
@@ -146,9 +138,7 @@ def _streets(grid: networkx.Graph[Node], ring: list[Node]) -> list[_Street]:
 def _line(rng: np.random.Generator, places: list[tuple[float, float]]) -> tuple[Pose, tuple[Piece, ...]]:
     """Lay a street from one junction to the next; both of its ends are ``REACH_M`` from the middle of a junction.
 
-    :param rng: generator of the random radii and bends.
-    :param places: x and y of the first junction, of the corners in between, and of the last junction.
-    :return: the pose at the start of the street, and its lines and arcs.
+    :param places: x and y of the first junction, of the corners in between, and of the last junction
     """
     pieces: list[Piece] = []
     headings = [math.atan2(two[1] - one[1], two[0] - one[0]) for one, two in itertools.pairwise(places)]

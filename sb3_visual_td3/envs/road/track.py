@@ -36,8 +36,7 @@ class LanePosition(NamedTuple):
     nearest: int
     """Index of the point of the centre line that is closest to the position."""
     along_m: float
-    """Distance along the lane from its first point. It is slightly below 0 just before the first point, and may be
-    slightly above the length after the last point."""
+    """Distance along the lane from its first point. It may be slightly below 0, or slightly above the lane's length."""
     lateral_offset_m: float
     """Distance from the lane's centre, positive to the left."""
     heading_rad: float
@@ -48,16 +47,13 @@ class LanePosition(NamedTuple):
 class Track:
     """Represent the centre line of a closed lane by evenly spaced points, in driving order.
 
-    :param points_m: ``(n, 2) float64``: x and y; after the last point the lane continues at the first point.
-    :param lane_width_m: width of the lane.
-    :param left_line_m: offset from the lane's centre to the road's outer line on the left, beyond all other lanes;
-        positive.
-    :param right_line_m: offset from the lane's centre to the road's outer line on the right; negative.
-    :param marks: all marks of the road outside of junctions, from right to left.
-    :param oncoming_lane_m: offset from the lane's centre to the centre of the nearest oncoming lane; ``None`` on a
-        one-way road.
-    :param in_junction: ``(n,) bool``: True where the lane leads through a junction and has no marks; ``None`` if the
-        lane leads through no junction.
+    :param points_m: ``(n, 2) float64``: x and y; the lane is closed
+    :param lane_width_m: width of the lane
+    :param left_line_m: offset from the lane's centre to the road's outer line on the left, positive
+    :param right_line_m: offset from the lane's centre to the road's outer line on the right, negative
+    :param marks: all marks of the road outside of junctions, from right to left
+    :param oncoming_lane_m: offset to the centre of the nearest oncoming lane; ``None`` on a one-way road
+    :param in_junction: ``(n,) bool``: True within junctions, where the lane has no marks; ``None`` without junctions
     """
 
     points_m: NDArray[np.float64]
@@ -106,9 +102,9 @@ class Track:
     def pose_at(self, index: int, lateral_offset_m: float) -> tuple[float, float, float]:
         """Return the pose beside a point of the lane, at a lateral offset.
 
-        :param index: index of the point on the track.
-        :param lateral_offset_m: distance from the lane's centre, positive to the left.
-        :return: x and y in metres and the lane's direction in radians.
+        :param index: index of the point
+        :param lateral_offset_m: distance from the lane's centre, positive to the left
+        :return: x and y in metres and the lane's direction in radians
         """
         x, y, heading, _ = self._rows[index]
         return x - lateral_offset_m * math.sin(heading), y + lateral_offset_m * math.cos(heading), heading
@@ -116,10 +112,9 @@ class Track:
     def locate(self, x_m: float, y_m: float, near: int) -> LanePosition:
         """Return the position of a place relative to the lane.
 
-        :param x_m: x of the place in the world, in metres.
-        :param y_m: y of the place in the world, in metres.
-        :param near: index of a point close by, such as the closest point one step ago.
-        :return: the position.
+        :param x_m: x in the world
+        :param y_m: y in the world
+        :param near: index of a point close by, such as the closest point one step ago
         """
         # Walk from ``near`` as long as the points come closer. From step to step these are a few points. Unlike a
         # search over all points, this walk cannot jump to another stretch of the road.
@@ -139,9 +134,9 @@ class Track:
     def waypoints_m(self, nearest: int, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return the points of the lane's centre line at given distances ahead of the point ``nearest``.
 
-        :param nearest: index of the point from which the distances are measured.
-        :param ahead_m: distances along the lane in metres, rounded to the spacing of the points.
-        :return: (x, y) for each distance.
+        :param nearest: index of the point from which the distances are measured
+        :param ahead_m: distances along the lane, rounded to the spacing of the points
+        :return: (x, y) for each distance
         """
         indices = [(nearest + round(metres / self.spacing_m)) % len(self.points_m) for metres in ahead_m]
         return [self.pose_at(index, 0.0)[:2] for index in indices]
@@ -149,9 +144,9 @@ class Track:
     def waypoints_from(self, lane: LanePosition, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
         """Return points of the lane's centre line at given distances ahead of a position.
 
-        :param lane: the position on the lane from which the distances are measured.
-        :param ahead_m: distances along the lane in metres, rounded to the spacing of the lane's points.
-        :return: (x, y) for each distance.
+        :param lane: the position from which the distances are measured
+        :param ahead_m: distances along the lane, rounded to the spacing of the points
+        :return: (x, y) for each distance
         """
         return self.waypoints_m(lane.nearest, ahead_m)
 
@@ -172,12 +167,11 @@ class Track:
     ) -> VehicleState:
         """Return the state of a vehicle relative to this lane, in the form that the task needs.
 
-        :param pose: x and y in metres and yaw in radians.
-        :param speed_mps: speed of the vehicle in m/s.
-        :param lane: the position of the vehicle on the lane.
-        :param distance_m: distance along the lane since the reset.
-        :param has_collided: True if the vehicle has collided since the reset.
-        :return: the state.
+        :param pose: x and y in metres and yaw in radians
+        :param speed_mps: speed of the vehicle
+        :param lane: position of the vehicle on the lane
+        :param distance_m: distance along the lane since the reset
+        :param has_collided: True if the vehicle has collided since the reset
         """
         is_marked = self.in_junction is None or not self.in_junction[lane.nearest]
         return VehicleState(

@@ -1,7 +1,6 @@
 """Drive other cars on a closed route: they stay in lane, and keep their distance by the intelligent driver model.
 
-The embedded world and the CARLA backend share this model, so that a policy meets the same traffic in both worlds.
-``graph_traffic`` drives cars on the lanes of a whole map, with the same intelligent driver model.
+The embedded world and the CARLA backend share this model. ``graph_traffic`` drives cars on the lanes of a whole map.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sb3_visual_td3.envs.road.track import Track
 class IdmSettings:
     """Hold the parameters of the intelligent driver model; the defaults describe a calm driver in a town.
 
-    :raises ValueError: if a value is not positive.
+    :raises ValueError: if a value is not positive
     """
 
     time_gap_s: float = 1.5
@@ -53,16 +52,15 @@ def idm_acceleration_mps2(
     """Return the acceleration of a driver who follows the car ahead.
 
     Source: Treiber, Hennecke, Helbing 2000, "Congested traffic states in empirical observations and microscopic
-    simulations", Phys. Rev. E 62, 1805: the IDM acceleration a (1 - (v / v0)^4 - (s* / s)^2) with the desired gap
-    s* = s0 + T v + v dv / (2 sqrt(a b)). The paper's s1 is 0 here, and s* is at least s0.
+    simulations", Phys. Rev. E 62, 1805: the IDM acceleration a (1 - (v / v0)^4 - (s* / s)^2) with the desired gap s* =
+    s0 + T v + v dv / (2 sqrt(a b)). The paper's s1 is 0 here, and s* is at least s0.
 
-    :param speed_mps: speed v of the driver's car, >= 0.
-    :param desired_mps: speed v0 on an empty road, > 0.
-    :param gap_m: distance s from the front bumper of the driver's car to the rear bumper ahead; ``inf`` on an empty
-        road.
-    :param approach_mps: dv, the speed of the driver's car minus the speed of the car ahead.
-    :param settings: T, s0, a and b.
-    :return: the acceleration, at least ``-settings.max_braking_mps2``.
+    :param speed_mps: speed v of the driver's car, >= 0
+    :param desired_mps: speed v0 on an empty road, > 0
+    :param gap_m: distance s from bumper to bumper; ``inf`` on an empty road
+    :param approach_mps: dv, the speed of the driver's car minus the speed of the car ahead
+    :param settings: T, s0, a and b
+    :return: the acceleration, at least ``-settings.max_braking_mps2``
     """
     if gap_m <= 0.0:
         return -settings.max_braking_mps2
@@ -80,9 +78,8 @@ def idm_acceleration_mps2(
 class LaneLine:
     """Hold the centre line of a lane as evenly spaced points, in the lane's driving direction.
 
-    :param points_m: ``(n, 2) float64``: x and y of the lane's centre beside each point of the ego vehicle's track, in
-        the order of the track. For an oncoming lane, this class reverses the order.
-    :param is_oncoming: True if the lane is driven against the order of the track's points.
+    :param points_m: ``(n, 2) float64``: x and y beside each point of the ego vehicle's track, in the track's order
+    :param is_oncoming: True if the lane is driven against this order
     """
 
     def __init__(self, points_m: NDArray[np.float64], *, is_oncoming: bool) -> None:
@@ -111,16 +108,16 @@ class LaneLine:
     def along_at(self, index: int) -> float:
         """Convert a point of the ego vehicle's track to a distance along this lane.
 
-        :param index: index of the point of the track.
-        :return: the distance from the beginning of this lane to the place beside this point, in metres.
+        :param index: index of the point of the track
+        :return: distance from the beginning of this lane to the place beside this point
         """
         return self._along_m[index]
 
     def pose_at(self, along_m: float) -> tuple[float, float, float]:
         """Return the pose at a distance along the line.
 
-        :param along_m: distance from the first point in metres; it may be longer than a lap.
-        :return: x and y in metres and the direction in radians.
+        :param along_m: distance from the first point; it may be longer than a lap
+        :return: x and y in metres and the direction in radians
         """
         place = along_m % self.length_m / self._spacing_m
         whole = int(place)
@@ -149,7 +146,7 @@ N_PAINTS = 6
 class TrafficSettings:
     """Hold number, size and behaviour of the other cars.
 
-    :raises ValueError: if a value is out of range.
+    :raises ValueError: if a value is out of range
     """
 
     n_cars: int = 0
@@ -198,10 +195,8 @@ class Ego(NamedTuple):
 class Traffic:
     """Drive the other cars on the closed route, one episode at a time.
 
-    Cars never overtake, so the list of a lane's cars stays in driving order.
-
-    :param settings: number, size and behaviour of the cars.
-    :param ego_body: outer size of the ego vehicle.
+    :param settings: number, size and behaviour of the cars
+    :param ego_body: outer size of the ego vehicle
     """
 
     def __init__(self, settings: TrafficSettings, ego_body: BodySize) -> None:
@@ -216,10 +211,10 @@ class Traffic:
     def reset(self, track: Track, nearest: int, scene_seed: int) -> None:
         """Place the cars at random on both lanes, none near the ego vehicle.
 
-        :param track: the ego vehicle's lane.
-        :param nearest: index of the track's point closest to the ego vehicle.
-        :param scene_seed: seed of the cars' positions.
-        :raises ValueError: if the road is too short for this number of cars.
+        :param track: the ego vehicle's lane
+        :param nearest: index of the track's point closest to the ego vehicle
+        :param scene_seed: seed of the cars' positions
+        :raises ValueError: if the road is too short for this number of cars
         """
         self._enter(track)
         rng = np.random.default_rng([scene_seed, 1])
@@ -235,8 +230,8 @@ class Traffic:
     def advance(self, dt_s: float, *egos: Ego) -> None:
         """Move all cars.
 
-        :param dt_s: duration of the movement in seconds.
-        :param egos: the obstacles on the road, such as the ego vehicle, that this model does not move; at least one.
+        :param dt_s: duration of the movement in seconds
+        :param egos: the obstacles on the road, such as the ego vehicle; at least one
         """
         # All accelerations of a lane are computed before its first car moves. With several obstacles, a car brakes
         # for the one that requires the strongest braking.
@@ -261,10 +256,9 @@ class Traffic:
     def hits(self, x_m: float, y_m: float, yaw_rad: float) -> bool:
         """Return whether the ego vehicle touches a car.
 
-        :param x_m: x of the ego vehicle's centre in the world, in metres.
-        :param y_m: y of the ego vehicle's centre in the world, in metres.
-        :param yaw_rad: heading of the ego vehicle in radians, counter-clockwise from the x axis.
-        :return: True if the ego vehicle touches a car.
+        :param x_m: x of the vehicle's centre in the world
+        :param y_m: y of the vehicle's centre in the world
+        :param yaw_rad: heading of the vehicle, counter-clockwise from x
         """
         return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
 

@@ -1,8 +1,4 @@
-"""Count the points of each alert of a run, and the active points among them.
-
-Only active points, which have the value 1, count as activations. The number of all points says how often the alert was
-checked.
-"""
+"""Count the points of each alert of a run, and the active points among them, which have the value 1."""
 
 from __future__ import annotations
 
@@ -24,10 +20,7 @@ _SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
 class Stretch(NamedTuple):
     """Describe a period in which one alert was active, by its consecutive active points.
 
-    :ivar first_step: step of the first active point
-    :ivar last_step: step of the last active point
     :ivar until_step: step of the next point, which is not active; ``last_step`` if no point follows
-    :ivar n_points: number of active points
     """
 
     first_step: int
@@ -40,15 +33,9 @@ class Stretch(NamedTuple):
 class Alert:
     """Describe how often, and at which steps, one alert was active in a run.
 
-    The alert was active at points with the value 1. A point with the value 0 shows that the check found nothing.
-
-    :param tag: the logged name
-    :param n_points: number of points
-    :param n_active: number of points that are 1
-    :param logged: step of the first point and step of the last point, active or not
+    :param logged: first and last step of all points, active or not
     :param first_step: step of the first active point; None without such a point
     :param last_step: step of the last active point; None without such a point
-    :param stretches: the periods in which the alert was active
     """
 
     tag: str
@@ -75,10 +62,7 @@ class Alert:
 
     @property
     def longest(self) -> Stretch | None:
-        """Return the period with the most points in which the alert was active; None if it was never active.
-
-        If several periods are equally long, the first one is returned.
-        """
+        """Return the first of the periods with the most active points; None if the alert was never active."""
         return max(self.stretches, key=lambda stretch: stretch.n_points, default=None)
 
 

@@ -58,13 +58,7 @@ class Logged:
 
 @dataclass(frozen=True)
 class Missing:
-    """Describe one known tag that the run did not log.
-
-    :param tag: name of the tag
-    :param meaning: description of the tag, from the table in ``common/tags.py``
-    :param owner: the callback that writes it
-    :param needed_by: ids of the criteria that are unknown without the tag
-    """
+    """Describe one known tag that the run did not log; ``needed_by`` holds the criteria that are unknown without it."""
 
     tag: str
     meaning: str
@@ -74,13 +68,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Kind:
-    """Hold the logged and the missing tags of one kind, such as the kind of all gradient norms.
-
-    :param id: id of the kind, such as "norms"
-    :param title: heading of the kind in the report
-    :param logged: the tags of this kind that the run logged
-    :param missing: the known tags of this kind that the run did not log
-    """
+    """Hold the logged and the missing tags of one kind; ``id`` is a key of :data:`KINDS`, such as "norms"."""
 
     id: str
     title: str
@@ -104,7 +92,7 @@ def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> A
     """Group the logged tags by kind, and also the known tags that were not logged.
 
     :param data: the series of the run
-    :param criteria: the results of the criteria, which name the tags that the run did not log
+    :param criteria: results of the criteria, which name the tags they lack
     """
     logged: dict[str, list[Logged]] = {kind: [] for kind in KINDS}
     missing: dict[str, list[Missing]] = {kind: [] for kind in KINDS}

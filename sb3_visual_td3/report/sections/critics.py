@@ -36,17 +36,7 @@ TWINS_SAY_NOTHING = (
 
 @dataclass(frozen=True)
 class Quantity:
-    """Hold the statistics of one tag over its finite values.
-
-    :param tag: the logged name
-    :param n: number of points
-    :param first: first value
-    :param last: last value
-    :param mean: mean of the values
-    :param std: standard deviation of the values
-    :param largest: the largest magnitude of a value
-    :param largest_step: the step at which this magnitude was logged
-    """
+    """Hold the statistics of one tag over its finite values; ``largest`` is the largest magnitude."""
 
     tag: str
     n: int
@@ -73,10 +63,8 @@ class Twins:
     :param n: number of these steps
     :param mean_distance: mean of |Q1 - Q2|
     :param max_distance: largest |Q1 - Q2|
-    :param max_step: step of the largest |Q1 - Q2|
     :param mean_difference: mean of Q1 - Q2, with its sign
-    :param scale: the largest |Q| of both critics, at least 1
-    :param rows: the values of both critics at about a dozen of these steps
+    :param scale: the largest |Q|, at least 1
     """
 
     n: int
@@ -94,13 +82,7 @@ class Twins:
 
 
 class BoundUse(NamedTuple):
-    """Hold the largest ratio of the Q values of one tag to their bound.
-
-    The bound is the largest Q value that the rewards allow. A value above it is wrong, whatever the policy does.
-
-    :ivar tag: the tag of the Q values
-    :ivar part: the largest |Q| / bound; above 1, a Q value is wrong
-    """
+    """Hold the largest |Q| / bound of one tag; above 1, a Q value is wrong, because the rewards do not allow it."""
 
     tag: str
     part: float
@@ -110,14 +92,10 @@ class BoundUse(NamedTuple):
 class Critics:
     """Hold the numbers about the critics.
 
-    :param values: statistics of the Q values
-    :param losses: statistics of the losses
-    :param twins: how much the two critics differ; None if there is no step at which both were logged
-    :param bound_use: per tag, the largest ratio of its Q values to their bound
+    :param twins: how much the two critics differ; None if they were never logged at the same step
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
-    :param support: comparison of the actor's loss with the largest |Q| of replayed state-action pairs. In a
-        healthy run, both are about as large. None if the run logged no actor loss, or neither Q values nor a critic
-        loss
+    :param support: comparison of the actor's loss with the largest |Q| of replayed pairs; None if one of them is
+        unknown
     """
 
     values: tuple[Quantity, ...]

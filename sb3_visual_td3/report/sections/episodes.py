@@ -55,7 +55,7 @@ class Evaluations:
     """Hold the evaluations of a run.
 
     :param n: number of evaluations
-    :param rows: at most a dozen of the evaluations, among them the first and the last
+    :param rows: at most a dozen of them, with the first and the last
     """
 
     n: int
@@ -97,11 +97,9 @@ class Episode(NamedTuple):
     """Hold one episode, with None for every number that was not logged.
 
     :ivar episode: number of the episode, from 0
-    :ivar end_step: environment step at which the episode ended; None if an earlier episode was not logged
+    :ivar end_step: environment step at its end; None if an earlier episode was not logged
     :ivar length: length in environment steps
-    :ivar reward: sum of the rewards of the episode
-    :ivar collisions: number of collisions in the episode
-    :ivar lane_invasions: number of lane marks crossed in the episode
+    :ivar reward: sum of the rewards
     """
 
     episode: int
@@ -129,24 +127,14 @@ class Incidents(NamedTuple):
 
 @dataclass(frozen=True)
 class Episodes:
-    """Hold the numbers about the episodes.
+    """Hold the numbers about the episodes; a number is None if it was not logged.
 
-    :param n: number of episodes
     :param n_steps: sum of the lengths
-    :param mean_length: mean length in environment steps
-    :param median_length: median length in environment steps
-    :param shortest: length of the shortest episode
-    :param longest: length of the longest episode
-    :param ends: median lengths of early and of late episodes; None if there are too few episodes
-    :param mean_reward: mean of the episodes' rewards
+    :param ends: median lengths of early and of late episodes; None for too few episodes
     :param reward_per_step: sum of the rewards divided by the sum of the lengths
-    :param reward_per_step_first: mean reward per step over the first ten episodes
-    :param reward_per_step_last: mean reward per step over the last ten episodes
-    :param collisions: number of collisions; None if they were not logged
-    :param lane_invasions: number of lane invasions; None if they were not logged
     :param first: the first ten episodes
-    :param last: the last ten episodes; episodes that ``first`` already contains are left out
-    :param moving_mean: first and last value of the mean length that SB3 logs; None if it was not logged
+    :param last: the last ten episodes, without those in ``first``
+    :param moving_mean: first and last value of SB3's mean length
     """
 
     n: int
@@ -168,10 +156,7 @@ class Episodes:
 
     @property
     def trend(self) -> float | None:
-        """Return the median length of late episodes, divided by the median length of early episodes.
-
-        None if there are too few episodes.
-        """
+        """Return the median length of late episodes divided by that of early ones; None for too few episodes."""
         return None if self.ends is None else self.ends.late / self.ends.early
 
     @property

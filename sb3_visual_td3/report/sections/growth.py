@@ -36,11 +36,9 @@ TIMELINE_TAGS = (
 class GrowthRow(NamedTuple):
     """Hold one row of the growth table: a point of the series, compared with the previous row and the first row.
 
-    :ivar step: step of the point
-    :ivar value: value of the point
-    :ivar change: change of the value since the previous row; None in the first row
-    :ivar multiplier: the magnitude, divided by the magnitude in the previous row; None if the previous value is 0
-    :ivar cumulative: the magnitude, divided by the magnitude in the first row; None if the first value is 0
+    :ivar change: change since the previous row; None in the first row
+    :ivar multiplier: magnitude divided by that of the previous row; None after a value of 0
+    :ivar cumulative: magnitude divided by that of the first row; None if the first value is 0
     """
 
     step: int
@@ -54,17 +52,11 @@ class GrowthRow(NamedTuple):
 class Timeline:
     """Hold some points of one tag over the run, and the factors by which the magnitude of its values grows.
 
-    :param tag: the logged name
-    :param n_points: number of finite points
     :param rows: about a dozen of the points
-    :param largest: the largest magnitude
-    :param multiplier: ratio of the last magnitude to the first; None if the first is 0
-    :param later_half: factor by which the magnitude grows over the later half of the steps, from a robust slope of
-        log|x|; None if the later half has fewer than two points that are not 0
-    :param per_1000_steps: factor by which the magnitude grows in 1,000 steps, from the slope over the whole run; None
-        if the points that are not 0 cover fewer than 1,000 steps
-    :param doubling_steps: number of steps in which the magnitude doubles, from the slope over the whole run; None if
-        the magnitude does not double within the run
+    :param multiplier: last magnitude divided by the first; None if the first is 0
+    :param later_half: factor over the later half of the steps, from a robust slope of log|x|; None for too few points
+    :param per_1000_steps: factor in 1,000 steps, from the slope over the whole run; None for a shorter run
+    :param doubling_steps: steps in which the magnitude doubles; None if it does not double within the run
     """
 
     tag: str
@@ -137,14 +129,9 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
-    """Return how fast a series grows: the factors over its later half and per 1,000 steps, and the doubling time.
+    """Return the growth factors over the later half and per 1,000 steps, and the doubling time in steps.
 
-    Values of 0 have no logarithm and are left out. The factors cover only the steps from the first to the last value
-    that is not 0.
-
-    :param series: finite points of a tag
-    :return: growth factor over the later half, growth factor per 1,000 steps, and number of steps in which |x| doubles;
-        each is None if there are too few points for it
+    Values of 0 are left out. Each result is None if there are too few points for it.
     """
     # Both slopes use the same points without zeros, so the two numbers are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))

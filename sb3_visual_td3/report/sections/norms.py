@@ -51,19 +51,10 @@ PAIRS = ((ACTOR_CNN.name, CRITIC_CNN.name), (ACTOR_CNN.name, ACTOR_MLP.name), (C
 
 @dataclass(frozen=True)
 class GroupNorm:
-    """Hold the gradient norm of one group over the run.
+    """Hold the gradient norm of one group over the run, with None for what was not logged.
 
-    :param group: name of the group
-    :param n: number of points
-    :param mean: mean of the norms
-    :param max: largest of the norms
-    :param max_step: step of the largest norm
-    :param last: last norm
-    :param mean_clipped: mean norm after clipping; None if it was not logged
-    :param clip_fraction: fraction of clipped updates, mean over the last quarter of the steps; None if it was not
-        logged
-    :param update_ratio: median ratio of the norm of an optimizer step to the norm of the weights; None if it was not
-        logged
+    :param clip_fraction: fraction of clipped updates over the last quarter of the steps
+    :param update_ratio: median of step norm / weight norm
     """
 
     group: str
@@ -90,16 +81,10 @@ class RatioRow(NamedTuple):
 class NormRatio:
     """Hold the ratio of two groups' norms at their common steps.
 
-    :param numerator: name of the group above the fraction bar
-    :param denominator: name of the group below the fraction bar
     :param n: number of common steps
-    :param n_zero: number of steps at which the denominator is 0; these steps do not count in any ratio
+    :param n_zero: number of steps with denominator 0, which are left out
     :param mean: mean of the ratios at single steps; None if every denominator is 0
-    :param median: median of the ratios at single steps
-    :param max: largest ratio at a single step
-    :param max_step: step of the largest ratio
     :param ratio_of_means: ratio of the mean norms; None if the denominator is 0
-    :param rows: about a dozen of the common steps
     """
 
     numerator: str
@@ -118,11 +103,8 @@ class NormRatio:
 class Norms:
     """Hold the numbers about the gradients.
 
-    :param taken: when the norms were measured: one of the texts of :data:`Taken`, such as "before" for before clipping
-    :param head_has_vanished: True if the gradient of the actor's head has vanished at the end of the run while the
-        critics still receive a gradient; None if the log has too few points
-    :param groups: the norm of each group
-    :param ratios: ratios of pairs of groups
+    :param head_has_vanished: whether the actor's head gets no gradient at the end of the run while the critics do; None
+        if the log has too few points
     """
 
     taken: Taken
@@ -135,8 +117,7 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
     """Compute the norms of the groups that were logged, and their ratios.
 
     :param data: the series of the run
-    :param diagnoses: diagnoses of the run. If ``clipping_masks_divergence`` is among them, the logged norms seem to
-        have been measured after clipping
+    :param diagnoses: diagnoses of the run; ``clipping_masks_divergence`` shows that norms were measured after clipping
     """
     groups = tuple(
         _group(data, group, series) for group in GROUP_NAMES if len(series := data[tags.GRADIENT_NORM[group]].finite)

@@ -16,8 +16,8 @@ from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table,
 PREFIX = "reward/"
 
 DOMINATES = 0.8
-"""A term with at least this share of the sum of magnitudes dominates the reward. A guess: the author of the CARLA run
-that started this project measured 0.93 to 0.95 for his progress term and called it an imbalance."""
+"""A term with at least this share of the sum of magnitudes dominates the reward. A guess: in the CARLA run that started
+this project, a term had 0.93 to 0.95."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class RewardTerm:
 
     :param tag: the logged name
     :param n: number of points
-    :param mean: mean of its points; the sign shows whether the term is a bonus or a penalty
+    :param mean: mean of its points; the sign tells a bonus from a penalty
     :param min: smallest of its points
     :param max: largest of its points
     :param mean_magnitude: mean of its magnitudes
-    :param share: share of the term in the sum of all terms' mean magnitudes, in [0, 1]; None if all terms are 0
+    :param share: share in the sum of all terms' mean magnitudes, in [0, 1]; None if all terms are 0
     """
 
     tag: str
@@ -49,11 +49,11 @@ class RewardTerm:
 
 @dataclass(frozen=True)
 class Rewards:
-    """Hold the numbers about a run's rewards, for the section on rewards in the report.
+    """Hold the numbers for the report's section on rewards.
 
-    :param terms: the logged terms of the reward, the term with the largest share first
-    :param critic_range: smallest and largest reward that the critic was trained on; None if these were not logged
-    :param is_normalized: whether these rewards were scaled; None if that was not logged
+    :param terms: the logged terms of the reward, the largest share first
+    :param critic_range: smallest and largest reward that the critic was trained on; None if not logged
+    :param is_normalized: whether these rewards were scaled; None if not logged
     """
 
     terms: tuple[RewardTerm, ...]
