@@ -48,30 +48,30 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
 
     :param space: the observation space
     :param frame_stack: number of stacked frames
-    :return: by image key: ``frame_stack``, or 1 if ``frame_stack`` does not divide the image's channels
+    :return: number of frames by image key: ``frame_stack``, or 1 if it does not divide the image's channels
     :raises ValueError: if no uint8 image has channels that ``frame_stack`` divides, or an image has its channels last
     """
     cameras = pictures_in(space)
     if not cameras:
         kind = "DictReplayBuffer" if isinstance(space, spaces.Dict) else "ReplayBuffer"
         raise ValueError(
-            f"{space}: FrameReplayBuffer expects uint8 images (channels, height, width) in [0, 255]. For other "
-            f"observations use Stable-Baselines3's {kind}, or NStepReplayBuffer for n_steps above 1"
+            f"the observation space is {space}: FrameReplayBuffer expects uint8 images (channels, height, width) in "
+            f"[0, 255]. For other observations use Stable-Baselines3's {kind}, or NStepReplayBuffer for n_steps above 1"
         )
     for key, camera in cameras.items():
         if channels_are_last(camera):
             raise ValueError(
-                f"{key} is {camera.shape}: expected channels first, (channels, height, width). Wrap the environment in "
-                "VecTransposeImage, as Stable-Baselines3's algorithms do"
+                f"{key} has the shape {camera.shape}: expected channels first, (channels, height, width). Wrap the "
+                "environment in VecTransposeImage, as Stable-Baselines3's algorithms do"
             )
     if frame_stack < 1:
         raise ValueError(f"frame_stack={frame_stack}: expected an integer >= 1 (1 if there is no stack)")
     stacks = {key: frame_stack if camera.shape[0] % frame_stack == 0 else 1 for key, camera in cameras.items()}
     if frame_stack > 1 and set(stacks.values()) == {1}:
-        channels = ", ".join(f"{key} has {camera.shape[0]} channels" for key, camera in cameras.items())
+        channels = ", ".join(f"{key}: {camera.shape[0]}" for key, camera in cameras.items())
         raise ValueError(
-            f"frame_stack={frame_stack}: {channels}, expected a multiple of {frame_stack}. Use 1 if the "
-            "depth of the stack is unknown"
+            f"frame_stack={frame_stack} does not divide the number of channels ({channels}). Use 1 if the depth of the "
+            "stack is unknown"
         )
     return stacks
 
@@ -82,17 +82,19 @@ Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
 class FrameReplayBuffer(ReplayBuffer):
     """Store each camera frame once, in an eighth of the memory that Stable-Baselines3's replay buffer needs.
 
-    An observation is a stack of frames along the channels, oldest first. Only *equal* frames are shared, so samples
-    hold exactly the stacks that the environment returned. One million transitions of 4 x 84 x 84 take 7.1 GB, where
-    Stable-Baselines3 takes 56.5 GB. Each episode adds one more frame.
+    An observation is a stack of frames along the channels, oldest first: ``(frame_stack * channels, height, width)``
+    uint8. Observations share only *equal* frames, so samples hold exactly the stacks that the environment returned. One
+    million transitions of 4 x 84 x 84 take 7.1 GB, where Stable-Baselines3 takes 56.5 GB. Each episode stores at least
+    one frame more than it has transitions.
 
     The same seed samples the same transitions as in :class:`stable_baselines3.common.buffers.ReplayBuffer`. In a Dict,
-    each uint8 image in [0, 255] is a stack if ``frame_stack`` divides its channels.
+    each uint8 image in [0, 255] is a stack if ``frame_stack`` divides its channels. Other images are single frames, and
+    everything else is stored as it is.
 
-    An n-step window ends with the episode, at the newest transition, or where the data do not continue. They continue
-    if an observation equals the next observation of the previous transition, and each next observation is the stack
-    shifted by one frame. For an environment that stacks frames in a different way (such as every second one) use
-    ``frame_stack=1``.
+    With ``n_steps`` above 1, rewards are summed over a window. It ends with the episode, at the newest transition, or
+    where the data do not continue. They continue if an observation equals the next observation of the previous
+    transition, and each next observation is the stack shifted by one frame. For an environment that stacks frames in a
+    different way (such as every second one) use ``frame_stack=1``.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some
@@ -100,11 +102,13 @@ class FrameReplayBuffer(ReplayBuffer):
     :param device: the device of the samples
     :param n_envs: number of parallel environments
     :param optimize_memory_usage: has no effect, because this buffer always saves memory
-    :param handle_timeout_termination: True lets a truncated episode bootstrap from its last observation
-    :param frame_stack: number of frames in an observation; 1 if it is unknown
+    :param handle_timeout_termination: True lets a truncated episode (``info["TimeLimit.truncated"]``) bootstrap from
+        its last observation
+    :param frame_stack: number of frames in an observation; 1 if it is unknown, so that only whole observations are
+        shared
     :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
     :param gamma: discount of each step, used if ``n_steps`` is above 1
-    :raises ValueError: if an argument is out of range, or ``frame_stacks_of`` refuses the space
+    :raises ValueError: if an argument is out of range, or as :func:`frame_stacks_of`
 
     Adding the first transition raises a MemoryError if the machine cannot hold ``buffer_size`` transitions.
 
@@ -228,8 +232,8 @@ class FrameReplayBuffer(ReplayBuffer):
     ) -> None:
         """Store one transition of each environment.
 
-        :param obs: observations before the step, ``(n_envs, frame_stack * channels, height, width)``, or a dict of
-            arrays
+        :param obs: observations before the step, ``(n_envs, frame_stack * channels, height, width)`` uint8, or a dict
+            of arrays
         :param next_obs: observations after the step, before any reset
         :param action: ``(n_envs, action_dim)``
         :param reward: ``(n_envs,)``
@@ -383,8 +387,8 @@ class FrameReplayBuffer(ReplayBuffer):
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
         """Sum the discounted rewards of each n-step window.
 
-        :return: last rows ``(batch,)``, returns ``(batch, 1)``, and discounts of the bootstrap ``(batch, 1)``, None for
-            single steps
+        :return: last rows ``(batch,)``, returns ``(batch, 1)``, and discounts of the bootstrap ``(batch, 1)``; the
+            discounts are None for single steps
         """
         if self.n_steps == 1:
             return rows, self._normalize_reward(self.rewards[rows, envs].reshape(-1, 1), env), None
@@ -418,5 +422,5 @@ class FrameReplayBuffer(ReplayBuffer):
         return self._tensor(found)
 
     def _tensor(self, array: NDArray[Any]) -> th.Tensor:
-        """Convert an array of samples to a tensor on the buffer's device; on a CPU both share their memory."""
+        """Convert an array of samples to a tensor on the buffer's device; on a CPU both share memory."""
         return self.to_torch(array, copy=False)

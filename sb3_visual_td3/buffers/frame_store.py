@@ -51,8 +51,8 @@ def require_memory(n_bytes: int, purpose: str, advice: str) -> None:
     """Raise an error now if memory is too small, because the process would otherwise be killed hours later.
 
     :param n_bytes: bytes that will be used
-    :param purpose: subject of the message
-    :param advice: advice for the user
+    :param purpose: use of the memory, as the subject of the error message
+    :param advice: what the user can do, the end of the error message
     :raises MemoryError: if fewer bytes are available
     """
     available = available_bytes()
@@ -70,8 +70,8 @@ Flags = NDArray[np.bool_]
 class Windows(NamedTuple):
     """Hold n-step windows: each sampled transition and the transitions that follow it.
 
-    ``rows`` ``(batch, n_steps)`` are rows of the buffer, and ``is_within`` is True for those that belong to the window.
-    ``last_rows`` ``(batch,)`` are the last rows of the windows.
+    ``rows`` ``(batch, n_steps)`` are rows of the buffer. ``is_within`` ``(batch, n_steps)`` is True for the rows that
+    belong to the window, which may end early. ``last_rows`` ``(batch,)`` are the last rows of the windows.
     """
 
     rows: Rows
@@ -115,7 +115,7 @@ def ids_let_go(replaced: Ids, successor: Ids) -> list[int]:
 Frames = NDArray[np.uint8]
 
 BLACK = 0
-"""Id of the black frame, with which VecFrameStack pads stacks at a reset. It is always stored."""
+"""Id of the black frame, with which VecFrameStack pads stacks at a reset. This frame is always stored."""
 FRAMES_PER_SPARE = 16
 """There is memory for one spare frame per 16 expected frames, because an episode has more frames than transitions."""
 

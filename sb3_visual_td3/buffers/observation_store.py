@@ -97,10 +97,11 @@ class ObservationStore(Protocol):
 def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return the values of a step of all environments in the stored shape and dtype.
 
-    Stable-Baselines3's buffers ``reshape`` arrays instead, and so store an image with its channels last scrambled.
+    The shape is checked, because ``reshape`` alone would scramble an image that has its channels last.
 
     :param name: the name of the values, for the error
-    :param values: an array of ``shape``; its first or last axis may be missing if it has the length 1
+    :param values: an array of ``shape``; the first axis may be missing if its length is 1, and so may the last axis of
+        ``(n_envs, 1)``
     :param shape: ``(n_envs, *part)``
     :param dtype: the stored dtype
     :return: the values, copied only if they have a different dtype
@@ -125,7 +126,7 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
         stored = array.astype(dtype)
     if dtype.kind in "biu" and not np.array_equal(stored, array):
         raise ValueError(
-            f"{name} is {array.dtype} and holds numbers that do not fit the stored dtype {dtype}: expected values of "
+            f"{name} ({array.dtype}) holds numbers that the buffer's dtype {dtype} cannot store: expected values of "
             "the observation space, such as integers from 0 to 255 for images"
         )
     return stored.reshape(shape)
@@ -401,7 +402,8 @@ class StackStore:
     def _number_next(self, stack: Frames, following: Frames, ids: list[int]) -> tuple[list[int], bool]:
         """Return the id of each frame of a transition's next observation, and store the frames that are new.
 
-        :return: the ids, and whether ``following`` is ``stack`` shifted by one frame
+        :return: the ids, and whether the next observation ``following`` is the observation ``stack`` shifted by one
+            frame
         """
         if _same(stack[1:], following[:-1]):
             return [*ids[1:], self.frames.put(following[-1])], True

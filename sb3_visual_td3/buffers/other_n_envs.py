@@ -22,7 +22,8 @@ Index = tuple[NDArray[Any], NDArray[Any]]
 def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     """Return a replay buffer with the same transitions for another number of environments.
 
-    The transitions keep their order. If they cannot be divided evenly, the oldest ones are dropped.
+    The transitions of each environment keep their order. If all transitions cannot be divided evenly among the new
+    environments, the oldest ones are dropped.
 
     :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
     :param n_envs: the new number of environments
@@ -36,9 +37,9 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     is_known = is_ours or type(buffer) in {ReplayBuffer, DictReplayBuffer, NStepReplayBuffer}
     if not is_known or (buffer.optimize_memory_usage and not isinstance(buffer, FrameReplayBuffer)):
         raise ValueError(
-            f"{type(buffer).__name__} holds transitions of {buffer.n_envs} environments, but there are {n_envs} now, "
-            "and the transitions of this buffer cannot be distributed over another number of environments. Use "
-            f"{buffer.n_envs} environments, create a new model, or load the model without its replay buffer"
+            f"{type(buffer).__name__} was filled with n_envs={buffer.n_envs}, but n_envs is now {n_envs}, and a buffer "
+            f"of this kind cannot be converted. Use n_envs={buffer.n_envs}, create a new model, or load the model "
+            "without its replay buffer"
         )
     n_rows = buffer.size()
     # Rows of the ring, oldest first.

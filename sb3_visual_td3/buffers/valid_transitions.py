@@ -49,7 +49,7 @@ def add_valid(
     :param action: ``(n_envs, action_dim)``
     :param reward: ``(n_envs,)``
     :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
-    :param infos: one dict for each environment
+    :param infos: one dict for each environment; ``invalid_transition`` is True in the info of an invalid transition
     """
     invalid = [index for index, info in enumerate(infos) if info.get(INVALID)]
     if not invalid:

@@ -32,8 +32,8 @@ class Alert(NamedTuple):
     :ivar step: environment steps at the time
     :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``
     :ivar level: ``warning``, ``critical`` or ``action``
-    :ivar value: the value that exceeds ``threshold``; NaN for a rule without a value
-    :ivar threshold: NaN for a rule without a threshold
+    :ivar value: the value that the rule compared with ``threshold``; NaN for a rule without a value
+    :ivar threshold: the limit for ``value``; NaN for a rule without a threshold
     :ivar meaning: one sentence for the user
     :ivar since: gradient update at which the problem first showed; None if it affected no update
     :ivar remedy: the change that the user can make

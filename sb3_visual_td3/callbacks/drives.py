@@ -54,7 +54,7 @@ class Drive(NamedTuple):
     driving_score: float = np.nan
     """Score of CARLA's leaderboard 2.1, 0 to 100."""
     collision_vehicle: float = np.nan
-    """Number of collisions with vehicles. This and the following fields count ``driving_score.INFRACTIONS``."""
+    """Number of collisions with vehicles. This and the following fields count infractions (``INFRACTIONS``)."""
     collision_walker: float = np.nan
     collision_layout: float = np.nan
     red_light: float = np.nan
@@ -201,7 +201,7 @@ def drive_episodes(
 
     :param driver: function that chooses the actions
     :param env: driving environments
-    :param seed: determines the starting places
+    :param seed: seed of the starting places
     :param n_episodes: number of episodes, >= 1; None drives one in each environment
     :param description: label of the progress bar
     :param quiet: whether to hide the progress bar

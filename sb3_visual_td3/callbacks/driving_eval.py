@@ -66,8 +66,9 @@ class DrivingEvalCallback(EvaluationCallback):
     - The best model is the model that drives *farthest* (see ``best_by``).
     - The ``eval/`` names are written at the step of the evaluation, and not through the logger.
 
-    :param eval_env: an environment or VecEnv with the ``info`` of a driving environment; for an id, the callback
-        creates one environment per episode, or a single CarlaDriving-v0 on the server of the training
+    :param eval_env: an environment or VecEnv whose ``info`` has ``distance_m``, ``speed_mps``, ``collisions``,
+        ``lane_invasions`` and ``is_success``. For an id, the callback creates one environment per episode, or a single
+        CarlaDriving-v0 on the server of the training
     :param callback_on_new_best: called when there is a new best model
     :param callback_after_eval: called after every evaluation
     :param n_eval_episodes: episodes of each evaluation
@@ -84,7 +85,8 @@ class DrivingEvalCallback(EvaluationCallback):
     :param best_by: ``"distance"`` or ``"reward"``, by which models are compared; Stable-Baselines3's
         StopTrainingOnRewardThreshold requires ``"reward"``
     :raises ValueError: if an argument is out of range, or ``eval_env_kwargs`` is given with an existing environment; at
-        the start of the training, if ``info`` lacks a key or the wrappers do not fit VecNormalize
+        the start of the training, if ``info`` lacks a key, or if training uses VecNormalize and an existing environment
+        has other wrappers
     """
 
     def __init__(
@@ -213,9 +215,9 @@ class DrivingEvalCallback(EvaluationCallback):
                 sync_envs_normalization(self.training_env, self.eval_env)
             except (AttributeError, AssertionError) as error:
                 raise ValueError(
-                    f"the training environment is {self.training_env}, but the evaluation environment is "
-                    f"{self.eval_env}: VecNormalize needs the same wrappers around both environments. Wrap the "
-                    "evaluation environment like the training environment, or give the id of an environment"
+                    "VecNormalize's statistics cannot be copied to the evaluation environment, because its wrappers "
+                    "differ from those of the training environment. Wrap both in the same way, or give the id of an "
+                    "environment"
                 ) from error
 
     def _policy(self) -> Driver:

@@ -1,7 +1,7 @@
 """Handle signals that end a training run with a snapshot: Slurm's preemption, a time limit, ``kill``.
 
 After the first signal, the training ends after its rollout, with a snapshot. If the rollout does not end within
-``GRACE_S`` seconds, there is no new snapshot. A second signal ends the process at once.
+``GRACE_S`` seconds, the training ends without a new snapshot. A second signal ends the process at once.
 """
 
 from __future__ import annotations

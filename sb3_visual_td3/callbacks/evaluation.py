@@ -42,6 +42,8 @@ def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
 class EvaluationCallback(EvalCallback):
     """Evaluate the policy every ``eval_freq`` environment steps and at the end, and write files atomically.
 
+    A subclass implements ``evaluate``.
+
     :param eval_env: the evaluation environment
     :param callback_on_new_best: called when there is a new best model
     :param callback_after_eval: called after every evaluation

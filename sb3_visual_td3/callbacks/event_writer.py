@@ -235,8 +235,8 @@ def run_directory(logger: Logger) -> Path | None:
     """Return the folder of the run that a logger belongs to.
 
     :param logger: logger of the model
-    :return: the folder that holds ``tb/`` if the event files are below it, otherwise their own folder; None if there
-        are no event files
+    :return: the folder that holds ``tb/`` if the event files are below ``tb/``, otherwise the folder of the event
+        files; None if there are no event files
     """
     # Without tensorboard_log, Stable-Baselines3 creates a temporary folder, where files of the run would be lost.
     if logger.dir is None or not any(isinstance(out, TensorBoardOutputFormat) for out in logger.output_formats):

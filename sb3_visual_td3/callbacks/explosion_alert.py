@@ -133,7 +133,7 @@ class ExplosionAlertCallback(BaseCallback):
     :param critical: gradient norm above which a group is reported as exploded
     :param check_freq: environment steps between two checks
     :param sample_freq: gradient updates between two measurements
-    :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run
+    :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run that the event files belong to
     :param verbose: verbosity level; 0 prints nothing
     :param on_critical: ``"warn"`` (no guard action), ``"stop"``, ``"reduce_lr"`` or ``"rollback"``
     :param lr_factor: factor by which each guard action multiplies the learning rates, above 0 and below 1
@@ -184,7 +184,8 @@ class ExplosionAlertCallback(BaseCallback):
     def is_healthy(self) -> bool:
         """Return whether the training is healthy.
 
-        It is unhealthy while a critical alert is active, and for 200 updates (``WINDOW``) after it.
+        It is unhealthy while a critical alert is active, for 200 updates (``WINDOW``) after the alert, and after the
+        guard has ended the training. A rollback makes it healthy at once.
         """
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
@@ -334,7 +335,7 @@ class ExplosionAlertCallback(BaseCallback):
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
     def _report(self, alerts: Sequence[Alert], *, is_fatal: bool = False) -> None:
-        """Announce the alerts that have begun; after a critical alert, also mark snapshots as unhealthy.
+        """Announce the alerts that have begun; mark the snapshots since a critical problem as unhealthy.
 
         :param alerts: the current alerts
         :param is_fatal: whether a non-finite value ends the training

@@ -35,7 +35,8 @@ def lr_scale_of(model: BaseAlgorithm) -> float:
 def set_lr_scale(model: BaseAlgorithm, factor: float) -> None:
     """Multiply every learning rate by a factor, from the next call of ``train()`` on.
 
-    ``learning_rate`` of a stock algorithm is replaced too, because ``load()`` creates the schedule from it.
+    For a stock algorithm, ``learning_rate`` and ``lr_schedule`` are replaced, because ``load()`` creates the schedule
+    from ``learning_rate``.
 
     :param model: any Stable-Baselines3 algorithm
     :param factor: factor on the user's learning rates; it replaces the factor of an earlier call
@@ -62,8 +63,9 @@ class Guard:
       learning rates as well. It restores networks, target networks, optimizers and the range of rewards seen so far.
       Steps, updates, the log and the replay buffer continue.
 
-    What the guard does is called a guard action. The guard then waits for 200 updates (``WINDOW``), because one problem
-    triggers several alerts. After ``max_actions`` guard actions, the next critical alert ends the training.
+    What the guard does is called a guard action. After a guard action, the guard waits for 200 updates (``WINDOW``),
+    because one problem triggers several alerts. After ``max_actions`` guard actions, the next critical alert ends the
+    training.
 
     With non-finite weights, ``"rollback"`` acts at once, and every other setting ends the training.
 

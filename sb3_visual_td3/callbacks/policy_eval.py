@@ -71,7 +71,8 @@ class PolicyEvalCallback(EvaluationCallback):
     :param verbose: verbosity level; 0 prints nothing
     :param warn: whether to warn if the environment has no Monitor
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
-    :param seed: seed of the first evaluation episode; the others use the seeds that follow
+    :param seed: seed of the first evaluation episode; the others use the seeds that follow. Later seeds are taken if
+        the training environments use one of these
     :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment; at the
         start of the training, if the environment does not fit the training environment, or needs a simulator server
     """
@@ -152,8 +153,8 @@ class PolicyEvalCallback(EvaluationCallback):
             )
         if needs_server(self.eval_env):
             raise ValueError(
-                f"{self.eval_env} needs a simulator server, which only one environment can use at a time. Use "
-                "DrivingEvalCallback, which shares the server of the training"
+                "the evaluation environment needs a simulator server, which only one environment can use at a time. "
+                "Use DrivingEvalCallback, which shares the server of the training"
             )
         self._require_same_spaces()
         # The check is made here as well as before each evaluation, so that an error comes before training and not hours
@@ -218,8 +219,8 @@ class PolicyEvalCallback(EvaluationCallback):
         own = unwrap_vec_normalize(self.eval_env)
         if own is None and trained.norm_obs:
             raise ValueError(
-                f"the training environment is {self.training_env}, but the evaluation environment is {self.eval_env}: "
-                "wrap the evaluation environment in VecNormalize too, or give the id of an environment"
+                "the training environment is wrapped in VecNormalize, but the evaluation environment is not: wrap it "
+                "in VecNormalize too, or give the id of an environment"
             )
         if own is not None:
             if trained.norm_obs:
@@ -327,7 +328,7 @@ def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
             env = VecTransposeImage(env, skip=layer.skip)
         elif not isinstance(layer, VecMonitor):  # Environments that are created from an id have a Monitor.
             raise ValueError(
-                f"the training environment is wrapped in {type(layer).__name__}: instead of an id, give an evaluation "
-                "environment that is wrapped in the same way"
+                f"eval_env is an id, but the training environment is wrapped in {type(layer).__name__}: give an "
+                "evaluation environment that is wrapped in the same way"
             )
     return env

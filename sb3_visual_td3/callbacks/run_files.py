@@ -80,7 +80,7 @@ def check_lengths(lengths: Mapping[str, int]) -> None:
     """
     for name, n_bytes in lengths.items():
         if type(n_bytes) is not int or n_bytes < 0:
-            raise ValueError(f"{name!r} has the length {n_bytes!r}: expected an integer >= 0, in bytes")
+            raise ValueError(f"the snapshot gives {name!r} the length {n_bytes!r}: expected an integer >= 0, in bytes")
 
 
 def why_incomplete(folder: Path, lengths: Mapping[str, int]) -> str | None:
@@ -133,8 +133,8 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
             break
         if parent.is_symlink():
             raise ValueError(
-                f"{parent} is a link, so {path.name} is outside the run's folder and cannot be truncated to its length "
-                "at the snapshot: replace the link by the folder itself"
+                f"{parent} is a link, so {path.name} is outside the run's folder, and a resumed run may not truncate "
+                "it: replace the link by the folder itself"
             )
     if not path.is_file():
         raise ValueError(f"{path} is missing; it had {n_bytes} bytes: the run cannot be continued without it")
@@ -212,7 +212,7 @@ class ResumedFiles:
     :ivar run_dir: folder of the run
     :ivar state: the result of :func:`run_files_state`, with its types checked
     :ivar event_dir: folder of the run's event files; None if it has none, or they are lost
-    :ivar is_lenient: whether the run may continue without lost log files
+    :ivar is_lenient: whether the run may continue although some of its log files are lost
     :ivar lines: messages for the user, one line each
     """
 
@@ -331,7 +331,7 @@ def find_run_files(
     :param state: the result of :func:`run_files_state`, which may be damaged
     :param tensorboard_log: log folder of the model, to which event files may have been moved
     :param logger_dir: folder of a logger that the user has given to the model
-    :param is_lenient: whether the run may continue without lost log files
+    :param is_lenient: whether the run may continue although some of its log files are lost
     :raises ValueError: if the state is malformed, or event files are missing or too short
     """
     lines: list[str] = []
@@ -367,7 +367,7 @@ def _check_state(state: Any) -> None:
     for name in state["event_files"]:
         if not fnmatch(name, EVENT_FILES) or os.sep in name:
             raise ValueError(
-                f"{name!r} in the snapshot's list of event files is not the name of an event file: use another snapshot"
+                f"the snapshot lists {name!r} as an event file, but this is not the name of one: use another snapshot"
             )
     check_lengths(state["event_files"])
     for name, text in state["texts"].items():

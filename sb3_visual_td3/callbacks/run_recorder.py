@@ -53,16 +53,17 @@ class RunRecorderCallback(BaseCallback):
 
     The entry ``end`` is ``"finished"`` if all steps were made, ``"stopped"`` if a callback ended the training early,
     ``"interrupted"`` after Ctrl-C or a signal, and ``"crashed"`` after another exception. The last two are written when
-    the process exits. Only a finished run has the key ``finished``.
+    the process exits, or earlier by ``visual-td3 train`` and SnapshotCallback. Only a finished run has the key
+    ``finished``.
 
-    :param run_dir: folder of the file; None takes the folder of the run
+    :param run_dir: folder of the file; None takes the folder of the run that the event files belong to
     :param verbose: verbosity level, as in Stable-Baselines3
     :raises ValueError: when training starts, if there is neither a ``run_dir`` nor a log folder
     """
 
     records_the_end = True
     """Whether this callback writes how the run ended as soon as training ends. ``visual-td3 train`` sets this to False,
-    because it first saves the model."""
+    because it first saves the model; it then calls ``record_end`` itself."""
 
     def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
         super().__init__(verbose)

@@ -93,7 +93,7 @@ class AtomicCheckpointCallback(CheckpointCallback):
 class AtomicEvalCallback(EvalCallback):
     """Evaluate the policy as Stable-Baselines3's EvalCallback does, but write its files atomically.
 
-    A full disk does not end the training. Both files are written after the evaluation.
+    A full disk does not end the training. ``evaluations.npz`` and ``best_model.zip`` are written after the evaluation.
     """
 
     state_class: ClassVar[type] = EvalCallback
@@ -238,7 +238,8 @@ def first_waiting() -> RetryingFile | None:
 def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
     """Make TensorBoard try again later if a write fails, for example because the disk is full.
 
-    This sets a private attribute (tensorboard 2.20, torch 2.9). A writer without this attribute is not changed.
+    This sets a private attribute of TensorBoard's writers (tensorboard 2.20, torch 2.9). A writer without this
+    attribute is not changed.
 
     :param logger: logger of the model
     :return: the event files, which now try again

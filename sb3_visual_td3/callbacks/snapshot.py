@@ -71,8 +71,8 @@ class SnapshotCallback(BaseCallback):
     after the first one cannot be written, a message says so, and training continues.
 
     A signal in ``signals`` ends the training after its rollout: a snapshot is taken, and the process exits with code 75
-    (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, there is no new snapshot. A second signal
-    ends the process at once. Signals are handled in the main thread only.
+    (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, the process exits without a new snapshot. A
+    second signal ends the process at once. Signals are handled in the main thread only.
 
     With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
     RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or had
@@ -85,7 +85,7 @@ class SnapshotCallback(BaseCallback):
         model.learn(1_000_000, callback=[GradientNormCallback(), SnapshotCallback(run_dir="runs/a", resume=True)])
 
     :param save_freq: environment steps between two snapshots, each taken between two rollouts
-    :param run_dir: folder of the run; None takes it from the event files
+    :param run_dir: folder of the run; None takes the folder of the run that the event files belong to
     :param keep: number of newest snapshots to keep; they share replay data
     :param resume: whether to continue from the newest good snapshot in ``run_dir``, or from the beginning if there is
         none
@@ -97,7 +97,8 @@ class SnapshotCallback(BaseCallback):
     """
 
     experiment: Mapping[str, Any] | None = None
-    """Flags and hyperparameters of the run, with which ``visual-td3 resume`` starts the run again; set by ``train``."""
+    """Flags and hyperparameters of the run, as plain data. ``visual-td3 train`` sets this attribute, and ``visual-td3
+    resume`` starts the run again with these values."""
     must_resume: bool = False
     """Whether a missing snapshot is an error when a run is resumed; otherwise, training starts from the beginning."""
     without_logs: bool = False
@@ -211,8 +212,8 @@ class SnapshotCallback(BaseCallback):
         later = [type(callback).__name__ for callback in all_callbacks[all_callbacks.index(self) + 1 :]]
         if set(later) - {"ProgressBarCallback"}:
             raise ValueError(
-                f"SnapshotCallback is followed by {', '.join(later)}: put it last in the list of callbacks, because "
-                "the other callbacks must have processed a step before it is saved"
+                f"SnapshotCallback is followed by {', '.join(later)}: put SnapshotCallback last in the list of "
+                "callbacks, because the others must process a step before it is saved"
             )
         self._root = root
         self._judges = [callback for callback in all_callbacks if isinstance(callback, HealthJudge)]
@@ -366,9 +367,8 @@ class SnapshotCallback(BaseCallback):
         self._last_saved = model.num_timesteps
         if self.verbose >= 2:
             print(
-                f"snapshot of step {saved.step:,} saved in {saved.seconds:.1f} s: it has "
-                f"{saved.n_bytes_total / 1e6:,.1f} MB, of which {saved.n_bytes_written / 1e6:,.1f} MB are new on the "
-                "disk"
+                f"snapshot of step {saved.step:,} saved in {saved.seconds:.1f} s: {saved.n_bytes_total / 1e6:,.1f} MB "
+                f"in all, {saved.n_bytes_written / 1e6:,.1f} MB newly written"
             )
 
     def newest_healthy(self, n_updates: int) -> Snapshot | None:

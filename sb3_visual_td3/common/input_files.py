@@ -155,7 +155,7 @@ def _ordered_dict(loader: PlainLoader, node: Any) -> dict[Any, Any]:
         return dict(pairs)
     except (TypeError, ValueError) as error:
         raise yaml.constructor.ConstructorError(
-            None, None, "expected an OrderedDict as a list of pairs", node.start_mark
+            None, None, "this OrderedDict is not a list of pairs", node.start_mark
         ) from error
 
 
@@ -191,7 +191,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     :param path: a JSON file if it ends in ``.json``, YAML otherwise
     :return: plain values: None, booleans, numbers, text, lists, and mappings of these
-    :raises ValueError: if the content is not a mapping of plain values, too large or too deep; the message is one line
+    :raises ValueError: if the content is not a mapping, has a tag that would execute code, or is too large or too deep;
+        the message is one line
     :raises OSError: if it cannot be read
     """
     text = read_text(path)

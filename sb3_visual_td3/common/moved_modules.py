@@ -68,7 +68,7 @@ def present_class_path(path: str) -> str:
     """Return the present dotted path of a class, given the path that an earlier version wrote into a snapshot.
 
     :param path: a dotted path, such as ``"sb3_visual_td3.zoo.continuation.BeginningCallback"``
-    :return: the present path, such as ``"sb3_visual_td3.zoo.plugin.BeginningCallback"``
+    :return: the present path, such as ``"sb3_visual_td3.zoo.plugin.BeginningCallback"``; ``path`` if it has not moved
     """
     module, _, class_name = path.rpartition(".")
     package, _, name = module.partition(".")

@@ -46,7 +46,7 @@ def to_float(
     :param value: a finite number in any notation: ``1``, ``np.float32(0.5)``, ``"1e-3"``
     :param minimum: the smallest accepted number
     :param maximum: the largest accepted number
-    :param above: a number that the value must be larger than
+    :param above: a number that the value must be larger than; None for no such limit
     :param expected: expectation that the error message states; None derives it from the limits
     :raises ValueError: if the value is not a finite number (bools are rejected), or is out of range
     """

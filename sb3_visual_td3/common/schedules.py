@@ -89,7 +89,7 @@ def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
         start = value(1.0)
         if not _is_finite_and_not_negative(start):
             raise InvalidSettingError(
-                f"{name} starts at {start!r}: expected a callable that returns finite numbers >= 0"
+                f"{name} returns {start!r} at the start of training: expected finite numbers >= 0"
             )
         return value
     # "lin_3e-4_1e-5" has the shape "lin", a start and an end. A number, also as text, has only one value.

@@ -28,7 +28,8 @@ class NetworkUpdate(NamedTuple):
         is absent.
 
         - critic: ``loss`` (scalar), ``losses`` (n_critics,), ``q_values`` (batch, n_critics), ``target_q`` (batch, 1),
-          ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar, ``reward_divisor`` (a scalar on the CPU)
+          ``rewards`` (batch, 1), ``discounts`` (batch, 1) or a scalar, ``reward_divisor`` (a scalar on the CPU: the
+          number by which the environment's rewards were divided)
         - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim), ``policy_q``
           (batch, 1), which is Q1(s, pi(s))
     :ivar observations: the batch's observations, not a copy; None if the algorithm does not provide them
@@ -97,7 +98,7 @@ class HasState(Protocol):
     def get_state(self) -> dict[str, Any]:
         """Return everything that the object's future behaviour depends on.
 
-        :return: plain data; arrays may be views
+        :return: plain data; arrays may be views, so the caller saves them before training continues
         """
 
     def set_state(self, state: Mapping[str, Any]) -> None:

@@ -99,7 +99,7 @@ def compare_with_baselines(data: SeriesSet) -> Comparison | None:
 def _has_jumped(values: FloatArray) -> bool:
     """Return whether the last evaluation is far above all earlier evaluations.
 
-    Only later evaluations show whether a policy that has just begun to learn keeps the new level.
+    After such a jump, only later evaluations show whether the policy keeps the new level.
 
     :param values: ``(n,)`` results of the evaluations, finite, ``n >= 3``
     """

@@ -1,7 +1,7 @@
 """Check the series of a run: every criterion names one of these pure functions as its ``kind``.
 
 A few points can fail a criterion, but a pass usually needs ``min_points`` of them. A tag that was not logged usually
-makes the criterion unknown, so a run gains nothing by leaving tags out.
+makes the criterion unknown. Leaving tags out of the log must not turn NO-GO into GO.
 """
 
 from __future__ import annotations
@@ -372,7 +372,7 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if no rule finds a cause with a confidence of ``threshold`` or more, and all of ``tags`` are logged.
 
-    A cause counts only if the tag of its strongest evidence is one of ``tags``. Otherwise, a run could fail only
+    A cause counts only if the tag of its strongest evidence is one of ``tags``. Otherwise, a run could fail merely
     because it logged more tags.
     """
     # Consequences and blind spots do not count, because their cause counts with its own confidence.

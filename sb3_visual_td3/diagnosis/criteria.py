@@ -154,8 +154,8 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
 def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResult, ...]:
     """Judge every criterion over the series of one run.
 
-    A criterion does not apply if none of its tags was logged and the callback that logs them did not run. It still
-    applies if the user's criteria file names it.
+    A criterion does not apply if none of its tags was logged and the callback that logs them did not run. The exception
+    is a criterion that the user's criteria file names.
 
     :param criteria: the criteria that :func:`load_criteria` returned
     :param data: the series of the run
@@ -206,7 +206,8 @@ class _Run:
     :param length_in_required_tags: the same length, but read only from the tags that every GO requires
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param why_too_early: why it is too early for a NO-GO; None if the run is long enough
-    :param is_watched_from_outside: whether the run used one of SB3's own algorithms
+    :param is_watched_from_outside: whether the run used one of SB3's own algorithms, whose targets and sampled rewards
+        callbacks cannot read
     """
 
     encoder_is_shared: bool
@@ -458,8 +459,8 @@ def _merge(known: Mapping[str, Criterion], entries: Mapping[str, Mapping[str, An
             missing = sorted(_REQUIRED - values.keys())
             if missing:
                 raise ValueError(
-                    f"{where}: there is no built-in criterion with this id, and for a new criterion these keys are "
-                    f"missing: {', '.join(missing)}; add them, or correct the id"
+                    f"{where}: this id is not built in, and a new criterion also needs {', '.join(missing)}; correct "
+                    "the id, or add what is missing"
                 )
             merged[identifier] = Criterion(id=str(identifier), **values)
         _check_threshold(merged[identifier], where)

@@ -61,7 +61,7 @@ class RuleResult:
     :param threshold: the limit for ``value``; NaN if there were several
     :param role: cause or blind spot
     :param remedy: the first thing to do; None for the rule's remedy
-    :param explained_by: ids of the diagnoses that may have caused it; None for the rule's list
+    :param explained_by: ids of the diagnoses that may have caused this finding; None for the rule's list
     """
 
     confidence: float
@@ -85,7 +85,7 @@ class Diagnosis:
     :param remedy: the first thing to do
     :param first_step: environment step at which the problem first showed; None if unknown
     :param role: cause, blind spot or consequence
-    :param explained_by: ids of the diagnoses that may have caused it
+    :param explained_by: ids of the diagnoses that may have caused this one
     :param consequence_of: id of the cause, for a consequence
     :param value: the number that the rule compared with ``threshold``; NaN if there were several
     :param threshold: the limit for ``value``; NaN if there were several
@@ -114,7 +114,7 @@ class SettingChange:
     """Describe one change of a hyperparameter that a cure proposes, under its name in VisualTD3 and rl-zoo.
 
     :param key: the setting; ``policy_kwargs.NAME`` is the key NAME of policy_kwargs, and ``group_lr`` is the learning
-        rate of the group that the evidence names
+        rate of the group that the evidence names, or ``learning_rate`` if this group has no rate of its own
     :param reason: why, and where the number comes from
     :param to: the new value; a mapping is merged into the run's own mapping
     :param fill: keys that are added if the run's mapping lacks them

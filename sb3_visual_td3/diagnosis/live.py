@@ -32,7 +32,7 @@ class Finding(NamedTuple):
     :ivar rule: id of the diagnosis; ``alert_of_rule`` in common/tags.py returns its tag
     :ivar level: warning or critical
     :ivar n_updates: number of the newest update, counted from the start of the training
-    :ivar since: the update at which the problem first showed; None if unknown
+    :ivar since: the update at which the problem first showed in the window; None if unknown
     :ivar tag: the logged name of the strongest evidence
     :ivar value: the number that the rule compared with ``threshold``; if there were several, the value of the strongest
         evidence

@@ -36,8 +36,8 @@ of 0.99 or less."""
 MAX_Q_PER_RETURN = 10.0
 """If a time limit cuts the episodes, Q may exceed their returns, but never by more than this factor."""
 ENTROPY_BONUS = 10.0
-"""The |entropy| of SAC's policy is assumed to be at most this large, in nats. SAC's default target is -1 nat per
-dimension of the action."""
+"""The |entropy| of SAC's policy is assumed to be at most this large, in nats. SAC's default target for the entropy is
+-1 nat per dimension of the action, so the value is enough for ten dimensions."""
 NORMALISED_Q = 50.0
 """A |Q| up to this value is always allowed. With VecNormalize, Q is of the order of 10."""
 SCALED_Q = 300.0
@@ -124,7 +124,7 @@ def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown"
 
     :param data: the series of the run
     :param kind: the kind of algorithm, which decides what Q and the losses mean
-    :param learning: whether the return shows that the run learns; weak signs then count less
+    :param learning: whether the return shows that the run learns; the signs of instability then count less
     """
     checks: list[tuple[str, Callable[[SeriesSet, RunKind, Answer], Found]]] = [
         ("finite_losses", finite_losses),
@@ -262,7 +262,8 @@ def rewards_are_scaled(data: SeriesSet) -> bool | None:
 def in_unit_of_returns(data: SeriesSet, series: Series, power: int = 1) -> Series:
     """Convert Q values or losses of the critic to the unit of the logged returns.
 
-    They have another unit if VisualTD3 divided the rewards (``scale_rewards``).
+    They have another unit if VisualTD3 divided the rewards (``scale_rewards``). Without a logged divisor, the series
+    stays as it is.
 
     :param data: the series of the run
     :param series: the series to convert

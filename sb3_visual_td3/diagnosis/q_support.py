@@ -23,7 +23,8 @@ untrained critic are near 0."""
 
 UNSUPPORTED = 10.0
 """The actor's loss is called unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs. In
-two recorded feature leaks, it was 8e4 and 3e7 times as large. The criterion actor_loss_stable uses the same value."""
+two recorded feature leaks, the loss was 8e4 and 3e7 times as large. The criterion actor_loss_stable uses the same
+value."""
 
 Q_PER_TD_ERROR = 1000.0
 """If no Q was logged, the largest |Q| is estimated as this many times the critic's largest temporal-difference error.

@@ -42,7 +42,8 @@ CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
 single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard deviations."""
 LONE_GAIN = 5.0
 """In a curve of ten to nineteen points, the first point may be an outlier if the gain over it is between ``NO_GAIN``
-and this many standard deviations of the returns of single episodes."""
+and this many standard deviations of the returns of single episodes. The curve then starts at the median of its first
+three points."""
 NO_GAIN = 1.0
 """The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
 single episodes."""
@@ -59,10 +60,11 @@ RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
 LARGE_FALL = 0.5
-"""If a curve has lost at least this fraction of its gain, and the fall is more than chance, the answer to "is it
-learning?" is "no"."""
+"""If a curve has lost at least this fraction of its gain up to the peak, and the fall is more than chance, the answer
+to "is it learning?" is "no"."""
 NOTED_FALL = 0.3
-"""If a curve has lost at least this fraction of its gain, the answer to "is it learning?" is never "yes"."""
+"""If a curve has lost at least this fraction of its gain up to the peak, the answer to "is it learning?" is never
+"yes"."""
 
 MIN_POINTS = 5
 """A series with fewer points is too short to judge. In many public runs, SB3's EvalCallback logged only five points."""
@@ -74,14 +76,15 @@ points and ``MIN_EPISODES_FOR_NO`` episodes."""
 N_BLOCKS = 20
 """The largest number of blocks into which a curve is divided to measure its slow fluctuations, see ``block_wander``."""
 LONGEST_GAP = 0.2
-"""A part of a curve counts as missing if a gap between two points is longer than this fraction of the curve's steps."""
+"""A part of a curve counts as missing only if a gap between two points is longer than this fraction of the curve's
+steps. A curve with a missing part never gives the answer "yes" to "is it learning?"."""
 
 WRITTEN_TOGETHER = 0.9
 """Two tags count as logged together if they share this fraction of their steps, in the range where they overlap."""
 
 SHORT_EPISODE = 3.0
 """If episodes become shorter than this many steps, a rise of the return does not show learning. Where rewards are
-negative, ending episodes early is enough."""
+negative, ending episodes early is enough to raise it."""
 STILL_NEGATIVE = 0.5
 """A rise of a negative return does not show learning if episodes last at least twice as long, and the return keeps at
 least this fraction of its negative value. The policy may then only stand still."""
@@ -116,12 +119,12 @@ class ReturnCurve:
     :param start: median of the first points
     :param late: median of the last tenth of the points
     :param peak: the highest median over a tenth of the points
-    :param peak_step: the step in the middle of these points; None if the curve is too short
+    :param peak_step: the step in the middle of the points that give ``peak``; None if the curve is too short
     :param first_step: the first step; None if the curve is too short
     :param last_step: the last step; None without points
     :param gain: ``late - start``, in standard deviations of the returns of single episodes; NaN if the curve is too
         short
-    :param lost: fraction of the gain that is lost, ``(peak - late) / (peak - start)``
+    :param lost: fraction of the gain at the peak that is lost at the end, ``(peak - late) / (peak - start)``
     :param still_rising: whether the last third rises to the best level so far
     :param reasons: the deciding facts, in words
     """
@@ -167,8 +170,8 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
     For normal noise, the 68 % quantile of the absolute differences is sqrt(2) times the standard deviation of the
     noise.
 
-    If each point is a moving mean over ``W`` episodes, of which ``k`` are new, such a difference has the variance
-    ``2 k sigma^2 / W^2``.
+    If each point is a moving mean over ``W`` episodes, of which ``k`` are new at each point, the difference has the
+    variance ``2 k sigma^2 / W^2``.
 
     :param values: the values of the curve, ``(n,)``, finite, with ``n >= 2``
     :param averaged_over: number of episodes that one point averages, ``W``
@@ -381,7 +384,8 @@ class _Noise(NamedTuple):
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change between two levels of the curve is more than chance.
 
-        With fewer than ten points, the wander cannot be measured, and only the error counts.
+        ``change`` must be positive. With fewer than ten points, the wander cannot be measured, and only the error
+        counts.
         """
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
@@ -426,7 +430,7 @@ def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
     The level is the median of the first points, see :func:`_n_first`. If a single first point may be an outlier (see
-    ``LONE_GAIN``), it is the median of three points.
+    ``LONE_GAIN``), the level is the median of the first three points.
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
@@ -475,7 +479,7 @@ class _Experience(NamedTuple):
 
     :param episodes_between: number of episodes between two points; None if it is not known
     :param n_episodes: number of episodes of the run; infinite if it is not known, so that it passes every minimum
-    :param n_steps: number of environment steps; likewise
+    :param n_steps: number of environment steps of the run; infinite if it is not known
     """
 
     episodes_between: float | None
@@ -649,7 +653,7 @@ def counts_episodes(tag: ReturnTag, series: Series) -> bool:
     """Return whether the x-axis of a return counts episodes instead of environment steps.
 
     A training return without a standard name counts episodes if its points are at regular intervals of at most
-    ``EPISODE_AXIS_SPACING``. Episodes end at irregular environment steps.
+    ``EPISODE_AXIS_SPACING``. If the x-axis counted environment steps, the intervals would be irregular.
     """
     if is_standard(tag.name):
         return _by_episode(tag.name)

@@ -193,8 +193,8 @@ class SeriesSet:
     def length_from(self, names: Iterable[str]) -> int | None:
         """Return the length of the run in environment steps, as the given tags show it.
 
-        The length is the largest step of the tags on environment steps, or the sum of the episode lengths if that is
-        larger. Tags with an unknown x-axis count only if there is nothing else.
+        The length is the largest step of the tags whose x-axis counts environment steps, or the sum of the episode
+        lengths if that is larger. Tags with an unknown x-axis count only if there is nothing else.
 
         :param names: the tags to read
         :return: the length in environment steps; None if none of these tags shows it

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sb3_visual_td3.diagnosis.series import BoolArray, FloatArray, Series, StepArray
 
 MAX_POINTS_FOR_SLOPE = 128
-"""A longer series is reduced to the medians of this many bins before its pairwise slopes are computed."""
+"""A series with more points is reduced to the medians of this many bins before its pairwise slopes are computed."""
 
 SMALLEST = 5e-324
 """The smallest positive double."""
@@ -43,6 +43,8 @@ def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
 def growth_factor(series: Series) -> float:
     """Return the factor by which the magnitude grows over the series, from a robust slope of log|x|.
 
+    Magnitudes below a millionth of the largest count as that millionth, because 0 has no logarithm.
+
     :param series: values of any sign; non-finite values are left out
     :return: above 1 for growth; NaN with fewer than two distinct steps, or if every value is 0
     """
@@ -58,10 +60,10 @@ def growth_factor(series: Series) -> float:
 
 
 def later_half_change(series: Series) -> float:
-    """Return how much a series changes over the later half of its steps, as robust slope times number of steps.
+    """Return how much a series changes over the later half of its steps, as a robust slope times the number of steps.
 
     :param series: the points of one tag
-    :return: the change, in the unit of the values; NaN without a finite point there
+    :return: the change, in the unit of the values; NaN without a finite point in that half
     """
     half = series.finite.tail(0.5)
     if len(half) == 0:
@@ -98,7 +100,7 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     """Return the median episode length of the first and the last third of the *environment steps*.
 
     The thirds are of the steps, because a collapsing run has short episodes already in its first third of episodes.
-    Halves replace thirds with too few episodes.
+    If a third holds too few episodes, halves are compared instead.
 
     :param lengths: length of each episode in environment steps
     :param min_episodes: fewest episodes in a third

@@ -130,7 +130,8 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
 def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
     """Return the curve that represents the run in the report, in agreement with the combined answer.
 
-    Without a logged return, or if only the comparison shows learning or a collapse, this is the comparison's curve.
+    This is usually the curve of the returns. Without a logged return, or if only the comparison with untrained policies
+    shows learning or a collapse, the curve is made from the comparison.
     """
     if comparison.has_fallen:
         if curve is not None and curve.state is CurveState.COLLAPSED:

@@ -56,14 +56,14 @@ class CriterionResult:
 
     :param id: id of the criterion
     :param title: sentence that is true if the criterion passes
-    :param status: result of the criterion
+    :param status: whether the criterion passed, failed or is unknown
     :param blocking: whether it counts for the verdict; see ``scale_dependent`` in criteria.yml
     :param value: measured value; None if nothing could be measured
     :param threshold: threshold for the value; None if the criterion needs none
     :param source: where the criterion comes from
     :param detail: the measured numbers, in words
     :param tags: logged names that the criterion reads
-    :param needs_callback: callback that would log the missing tags; None if there is none
+    :param needs_callback: callback that the run lacks and that would log the missing tags; None if there is none
     """
 
     id: str

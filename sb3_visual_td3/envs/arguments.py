@@ -76,7 +76,7 @@ def coerce_quantity(
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return ``value`` if it is True or False.
+    """Return ``value`` as a Python bool if it is True or False.
 
     :param name: name of the argument
     :param value: the value to check

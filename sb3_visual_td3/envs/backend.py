@@ -105,16 +105,16 @@ class VehicleState(NamedTuple):
     command: Command = "follow"
     """The next command on a route. It is given 50 m before the place where it applies."""
     command_distance_m: float = 0.0
-    """Distance to the place where the command applies, or to the goal if that is nearer, at most 50 m."""
+    """Distance to the place where the command applies, or to the goal for ``"follow"``; at most 50 m."""
     n_red_lights: int | None = None
     """Number of red lights that the vehicle has run since the reset; None in a world without traffic lights."""
     collided_with: CollidedWith = ""
     """What the vehicle has collided with; empty without a collision, or if the world does not report it."""
     stop_ahead_m: float = math.inf
-    """Distance along the lane to the nearest place where the vehicle must stop. This is the stop line of a red or
-    yellow light, a pedestrian on the road, or a junction in which other cars cross its way."""
+    """Distance along the lane from the vehicle's centre to the nearest place where the vehicle must stop. This is the
+    stop line of a red or yellow light, a pedestrian on the road, or a junction in which other cars cross its way."""
     vehicle_ahead_m: float = math.inf
-    """On a route, distance from the vehicle's centre to the rear of the next car ahead."""
+    """On a route, distance along the lanes from the vehicle's centre to the rear of the next car ahead."""
     vehicle_ahead_mps: float = 0.0
     """Speed of the next car ahead."""
 

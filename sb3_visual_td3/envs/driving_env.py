@@ -43,27 +43,28 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     The camera observation is ``(frame_stack, height, width) uint8`` in [0, 255], the oldest frame first. In colour
     there are ``3 * frame_stack`` channels, beginning with red, green and blue of the oldest frame. With state or
-    command the observation is a dictionary of ``"camera"``, ``"state"`` (``(11,) float32``, see
-    ``observation.vehicle_state_vector``) and ``"command"`` (``(7,) float32``, see ``observation.command_vector``). The
-    environment never writes to an array that it has returned.
+    command the observation is a dictionary with the entries that the argument ``observation`` names: ``"camera"``,
+    ``"state"`` (``(11,) float32``, see ``observation.vehicle_state_vector``) and ``"command"`` (``(7,) float32``, see
+    ``observation.command_vector``). The environment never writes to an array that it has returned.
 
     Action: ``(2,) float32`` in [-1, 1]: steer (+1 is full right) and pedal (above 0 throttle, below 0 brake).
 
     :param backend: the simulator to drive in
     :param frame_stack: number of camera frames in an observation, 1 to 16
     :param frame_skip: ticks of the simulator per step, 1 to 100
-    :param maps: ``"train"``, ``"held_out"``, or maps or OpenDRIVE files (``.xodr``; requires the extra ``carla``) of
-        which each episode takes one at random
+    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
+        ``carla``). Each episode takes one of them at random.
     :param observation: ``"camera"``, ``"camera+state"``, and on routes to a goal also ``"camera+command"`` or
         ``"camera+state+command"``
-    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or the weights that differ from
-        ``"balanced"``, such as ``{"accident": 1.0}``
-    :param reward_scale: number above 0 by which the reward is multiplied
+    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
+        from ``"balanced"``, such as ``{"accident": 1.0}``
+    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied
     :param target_speed_mps: speed with the highest reward, in m/s
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
         counts as an accident
     :param goal_ending: how an episode ends at the goal: ``"terminated"`` or ``"truncated"``. With ``"truncated"`` an
-        algorithm bootstraps at the goal, which the camera does not show.
+        algorithm bootstraps as if the route continued. The camera does not show the goal, so a critic cannot predict
+        the end.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``)
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above
     :raises ValueError: if an argument is out of range
@@ -215,8 +216,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
             return None
         if not self._backend.has_routes or set(options) != {"route"}:
             raise ValueError(
-                f"options={options!r}: expected no options; only an env with routes to a goal accepts an option, "
-                "{'route': n}. To choose maps, make the env with maps=..."
+                f"options={options!r}: expected no options or, in an env with routes to a goal, {{'route': n}}. To "
+                "choose maps, make the env with maps=..."
             )
         return check_count("options['route']", options["route"], 0, 2**63 - 1)
 
@@ -302,8 +303,8 @@ def _check_command(observation: ObservationKind, has_routes: bool) -> None:
     """
     if "command" in observation and not has_routes:
         raise ValueError(
-            f"observation={observation!r} contains the command, which a closed route (route='loop') does not have: set "
-            "route='random', or choose an observation without the command"
+            f"observation={observation!r} contains the command (where to turn), but a closed route (route='loop') has "
+            "none: set route='random', or choose an observation without the command"
         )
     if has_routes and "command" not in observation and "command" not in _warned:
         _warned.add("command")

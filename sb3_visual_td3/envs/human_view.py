@@ -150,7 +150,7 @@ class Window:
         self._screen: Any = None
 
     def show(self, picture: NDArray[np.uint8], fps: float) -> None:
-        """Show a picture, and wait, so that at most ``fps`` pictures are shown per second.
+        """Show a picture, and wait if necessary, so that at most ``fps`` pictures are shown per second.
 
         :param picture: ``(height, width, 3) uint8`` RGB
         :param fps: pictures per second

@@ -1,7 +1,8 @@
 """Compute the terms of the reward, with one pure function for each name in ``common.tags.REWARD_TERMS``.
 
-``task.DrivingTask`` calls the functions once per step and applies the weights. A new term needs a name in
-``REWARD_TERMS``, a function and a weight in this file, and a line in ``DrivingTask``.
+``task.DrivingTask`` calls the functions once per step and applies the weights; only ``safety_term`` is weighted
+already. A new term needs a name in ``REWARD_TERMS``, a function and a weight in this file, and a line in
+``DrivingTask``.
 """
 
 from __future__ import annotations
@@ -63,9 +64,7 @@ def reward_weights(reward: str | RewardWeights | Mapping[str, float]) -> RewardW
         names = [weight.name for weight in fields(RewardWeights)]
         unknown = [name for name in reward if name not in names]
         if unknown:
-            raise ValueError(
-                f"reward={dict(reward)!r}: {unknown} are not names of weights; expected only names among {names}"
-            )
+            raise ValueError(f"reward={dict(reward)!r}: unknown weights {unknown}; expected only names among {names}")
         return replace(REWARD_SETS["balanced"], **reward)
     if not isinstance(reward, str) or reward not in REWARD_SETS:
         raise ValueError(

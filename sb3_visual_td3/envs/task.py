@@ -1,6 +1,7 @@
 """Define the task: keep to the lane or the route at the target speed, until the goal or the end of the episode.
 
-The task does not depend on pixels or physics: ``DrivingTask`` only reads the ``VehicleState`` after each step.
+The task does not depend on pixels or physics: ``DrivingTask`` needs only the ``VehicleState`` and the action of each
+step.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ class TaskSettings:
     idle_ending: Ending = "truncated"
     """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
     goal_ending: Ending = "terminated"
-    """``"truncated"`` lets an algorithm bootstrap at the goal, as if the route went on. The camera does not show how
-    far away the goal is.
-    """
+    """``"truncated"`` lets an algorithm bootstrap at the goal, as if the route went on. A critic cannot foresee the
+    goal, because the camera does not show how far away it is."""
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
-    """Fraction of the target speed that the mean speed along the lane must reach for a success."""
+    """Fraction of the target speed that the mean speed along the lane must reach for a success. The time limit of a
+    route to a goal follows from this speed."""
     weights: rewards.RewardWeights = field(default_factory=rewards.RewardWeights)
     reward_scale: float = 1.0
     """Factor on all weighted terms."""

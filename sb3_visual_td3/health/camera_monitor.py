@@ -69,7 +69,8 @@ class CameraMonitor:
     def see(self, observations: Observed, n_updates: int) -> None:
         """Measure the images among the observations of one step of the environments.
 
-        :param observations: images ``(n_envs, channels, height, width)``, or a dict; other parts are ignored
+        :param observations: images ``(n_envs, channels, height, width)``, or a dict that contains such images; other
+            parts are ignored
         :param n_updates: gradient updates made so far, recorded with each value
         """
         # Copied, because an environment may write its next frame into the same array.

@@ -26,8 +26,8 @@ class NotFinite(NamedTuple):
 class FiniteMonitor:
     """Find the first non-finite number, as an :class:`~sb3_visual_td3.common.types.UpdateObserver` of every update.
 
-    Only the loss and the gradients of the biases are observed. Every non-finite number in the backward pass reaches
-    them.
+    The observed numbers are the loss, if the algorithm reports it, and the norms of the bias gradients. A NaN or
+    infinity anywhere in the backward pass reaches one of them.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ MAX_COLLECTED_BATCHES = 100
 class GradientMonitor:
     """Measure a model's gradient updates, as an :class:`~sb3_visual_td3.common.types.UpdateObserver`.
 
-    Between two reads everything stays on the device.
+    Between two reads, all measurements stay on the device.
 
     :param sample_freq: updates between two measurements, >= 1; rewards are measured in every update
     :param keep_points: whether to keep the values of single updates for :meth:`read_points`
@@ -218,7 +218,8 @@ class GradientMonitor:
     def read(self) -> dict[str, float]:
         """Return the measures of the current window of updates, and start the next window.
 
-        :return: means and extremes by tag, and the bound on |Q| over the whole run; empty if no update was sampled
+        :return: means and extremes by tag, and the bound on |Q| over the whole run, if there is one; empty if no update
+            was sampled
         """
         if not self._sums:
             return {}

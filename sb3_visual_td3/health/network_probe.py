@@ -29,7 +29,8 @@ def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.T
     """Return the fraction of tau-dormant units, over all layers together.
 
     Unit i of a layer with H units is tau-dormant if ``E|h_i| / (1/H sum_k E|h_k|) <= tau``. E is the mean over the
-    batch. In a convolution, a unit is a channel, and E is also the mean over the positions.
+    batch. In a convolution, a unit is a channel, and E is also the mean over the positions. In a layer without
+    activity, every unit is dormant.
 
     :param activations: one tensor per layer, ``(batch, units)`` or ``(batch, channels, height, width)``, after the
         non-linearity
@@ -83,7 +84,8 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 SMALL = 1_024
-"""Weight tensors with at most this many elements are compared to find out whether a network has changed."""
+"""Weight tensors with at most this many elements are compared with their earlier values, to find out whether a network
+has changed."""
 
 Observations = th.Tensor | Mapping[str, th.Tensor]
 
@@ -92,7 +94,7 @@ class NetworkProbe:
     """Measure networks between updates, without changing them and without drawing random numbers.
 
     :param model: an algorithm with ``actor`` and ``critic``; target networks may be missing
-    :param n_images: number of observations of a batch for the encoder, >= 1
+    :param n_images: number of observations of a batch that the encoder is run on, >= 1
     """
 
     def __init__(self, model: OffPolicyAlgorithm, n_images: int = 32) -> None:

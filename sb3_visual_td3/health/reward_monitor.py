@@ -46,7 +46,7 @@ class RewardMonitor:
     def read_points(self) -> Points:
         """Return the points since the last call.
 
-        If one of the rewards of a point was NaN, its smallest and its largest reward are both NaN.
+        If a reward of a point was NaN, both the smallest and the largest reward of the point are NaN.
         """
         points, self._points = self._points, {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
         return points

@@ -1,4 +1,8 @@
-"""Call observers at the updates of stock algorithms, by hooks on their optimizers and layers."""
+"""Call observers at the updates of stock algorithms, by hooks on their optimizers and layers.
+
+Stock algorithms are Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ. They do not call observers
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +94,8 @@ class ForwardTaps:
     def critic_values(self) -> dict[str, th.Tensor]:
         """Return the Q-values that the critic's latest loss used, and drop this object's references to them.
 
-        :return: ``q_values`` (batch, n_critics), the means over any quantiles; empty if there was no new loss
+        :return: ``q_values`` (batch, n_critics), which are means if the critics predict quantiles; empty if no critic
+            has run with gradients enabled since the last call
         """
         caught, self._q_values = self._q_values, {}
         if not caught:
@@ -103,8 +108,8 @@ class ForwardTaps:
     def actor_values(self) -> dict[str, th.Tensor]:
         """Return the tensors that the actor's latest loss used, and drop this object's references to them.
 
-        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim). For a
-            distribution, ``pre_tanh`` is its mean
+        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim). If the
+            policy is a distribution, ``pre_tanh`` is its mean, and ``actions`` is the tanh of this mean
         """
         values = {}
         if 0 in self._q_values:
@@ -146,7 +151,7 @@ class StockWatch:
     """Call observers at the updates of TD3, SAC, DDPG, TQC and CrossQ, as VisualTD3 does at its own updates.
 
     It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Observers see gradients only after any clipping, and get
-    no losses, targets, rewards and discounts.
+    no losses, targets, rewards or discounts.
 
     :param model: the algorithm; its networks are neither copied nor changed
     :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
@@ -168,7 +173,7 @@ class StockWatch:
         return bool(self._watched) and all(a is b for a, b in zip(self._watched, self._optimizers(), strict=True))
 
     def attach(self) -> None:
-        """Add hooks to the model's networks and optimizers, unless they have them.
+        """Add hooks to the model's networks and optimizers, unless the hooks are already there.
 
         Call it again after loading or a rollback, which may replace the networks.
 

@@ -45,7 +45,8 @@ def doctor(
 ) -> Examination:
     """Examine a model and its environment before a training run.
 
-    The environment is stepped with random actions. The model and the global random states stay as they are.
+    The environment is reset and stepped with random actions, and afterwards seeded again with the model's seed. The
+    model's weights, optimizers and replay buffer stay as they are, and so do the global random states.
 
     :param model: a model that has not been trained yet
     :param n_timesteps: environment steps of the planned run, >= 1

@@ -272,7 +272,10 @@ def _check_scale(frames: NDArray[Any], picture: spaces.Box, named: str, examinat
 
 
 def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination: Examination) -> None:
-    """Check that a stack, in which each frame moves to the next channel at every step, has its oldest frame first."""
+    """Check that a stack of frames has its oldest frame first.
+
+    In such a stack, each frame moves towards channel 0 at every step.
+    """
     n_channels = frames.shape[2]
     continued = _continued(rollout)
     if n_channels < 2 or not continued.any():
@@ -323,7 +326,7 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
 
 
 def _time_limit_of(env: VecEnv) -> int | None:
-    """Return the time limit of an episode in steps, from the TimeLimit wrapper or the registration; None if unknown."""
+    """Return the time limit of an episode in steps, from TimeLimit or the gymnasium registration; None if unknown."""
     inner = gym_env_of(env)
     while inner is not None:
         if isinstance(inner, gym.wrappers.TimeLimit):

@@ -348,6 +348,7 @@ class Examination:
     """Collect the checks of an examination, with their results.
 
     :ivar checks: the checks, by id
+    :ivar seconds: duration of the examination
     :ivar subject: what was examined, such as ``"VisualTD3 on LiteDriving-v0"``
     """
 
@@ -429,4 +430,4 @@ class Examination:
 
 
 Progress = Callable[[str], None]
-"""Function that is called with the name of each part of an examination before it begins."""
+"""Function that is called before each part of an examination, with the name of the part."""

@@ -34,7 +34,8 @@ FIT_RATE = 1e-3
 FITTED = 0.5
 """The critic can fit the batch if its loss falls below this fraction of the variance of the batch's targets."""
 SATURATED_ACTION, SATURATED_SHARE = 0.95, 0.5
-"""An untrained policy is saturated if more than SATURATED_SHARE of its actions exceed SATURATED_ACTION in magnitude."""
+"""An untrained policy is saturated if more than SATURATED_SHARE of its actions exceed SATURATED_ACTION in magnitude, in
+a range of -1 to 1."""
 LEAK = 1e-4
 """The actor's gradient has a second path, such as a shared encoder, if more than this fraction of it remains after the
 path through the action is cut."""
@@ -164,7 +165,7 @@ def _check_saturation(model: OffPolicyAlgorithm, rollout: Rollout, examination: 
 class GradientRecorder:
     """Sum the squared gradients that the optimizers of a model use, for each weight.
 
-    :param model: the model to record
+    :param model: the model; its optimizers get hooks, which are not removed
     """
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:

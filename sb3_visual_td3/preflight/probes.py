@@ -26,8 +26,7 @@ from sb3_visual_td3.preflight.findings import Examination, Progress
 SIZE = 36
 """Height and width of the pictures in pixels: the smallest size that NatureCNN accepts."""
 BLACK, WHITE = 85, 255
-"""Pixel values of the black and the white picture. Black is not 0, because then only a network's biases would have an
-effect."""
+"""Pixel values of the black and the white picture. With 0 for black, only a network's biases would have an effect."""
 GAMMA = 0.5
 """Discount of all probes. The value one step before a reward of 1 is 0.5; without bootstrapping it would be 0."""
 N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 700, 100, 16, 3e-4
@@ -35,7 +34,8 @@ NOISE, POLICY_DELAY = 0.3, 6
 """Standard deviation of the exploration noise on actions from -1 to 1, and number of critic updates per actor
 update."""
 LEAST_TAU = 0.05
-"""Smallest tau in the probes, unless tau is 0. A smaller tau would be too slow for the few updates of a probe."""
+"""Smallest tau in the probes, unless the model's tau is 0. With a smaller tau, target networks would follow too slowly
+for the few updates of a probe."""
 SECONDS_PER_PROBE = 36.0
 """Time limit of one probe in seconds: five probes take at most three minutes."""
 

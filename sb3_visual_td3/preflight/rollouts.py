@@ -23,7 +23,8 @@ Observations = NDArray[Any] | dict[str, NDArray[Any]]
 class Rollout:
     """Hold the steps of a vectorized environment in order; each entry holds one step of all environments.
 
-    :ivar observations: the observations of ``reset()`` and of each step; after an episode, the first of the next one
+    :ivar observations: the observations of ``reset()`` and of each step; at the end of an episode, the first
+        observation of the next episode
     :ivar next_observations: the observations after each step; at the end of an episode, its terminal observation
     :ivar actions: the actions of each step, ``(n_envs, *action_shape)``
     :ivar rewards: ``(n_envs,)`` per step

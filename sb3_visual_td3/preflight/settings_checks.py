@@ -31,8 +31,8 @@ LONG_HORIZON = 100.0
 """The doctor warns if the horizon is more than this many times as long as an episode."""
 HIGH_TAU, LOW_TAU = 0.5, 1e-5
 HIGH_NOISE, LOW_NOISE = 1.0, 0.01
-"""Limits for the standard deviation of the noise on actions in [-1, 1]. Above HIGH_NOISE, most actions are clipped.
-Below LOW_NOISE, the policy hardly explores."""
+"""Limits for the standard deviation of the noise on actions in [-1, 1]. Above HIGH_NOISE, at least 30 %
+of the noisy actions are clipped to their limits. Below LOW_NOISE, the policy hardly explores."""
 MEMORY_SHARE, CLOSE_SHARE = 1.0, 0.8
 """A replay buffer does not fit if it needs more than MEMORY_SHARE of the available memory. Above CLOSE_SHARE, the
 doctor warns."""
@@ -236,7 +236,8 @@ def _check_exploration(model: OffPolicyAlgorithm, examination: Examination) -> N
     if sigma > HIGH_NOISE:
         kind = type(model.action_noise).__name__
         evidence = (
-            f"{kind} has a standard deviation of {sigma:g} on actions from -1 to 1: most actions are at their limits"
+            f"{kind} has a standard deviation of {sigma:g} on actions from -1 to 1: at least 30 % of the noisy actions "
+            "are clipped to their limits"
         )
         examination.found("exploration_noise", evidence, sigma, remedy="Use 0.1 to 0.5.")
         return

@@ -75,7 +75,7 @@ def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[S
     """Find properties of a run that only its settings show, because its event file lacks their tags.
 
     :param settings: settings of the run
-    :param series: series of the event file
+    :param series: series of the event file alone
     :return: the properties, and notes on settings that the event file contradicts
     """
     found, notes = [], []
@@ -154,7 +154,7 @@ class RunSections:
 
         :param data: the series of the run
         :param criteria: results of the criteria
-        :param diagnoses: diagnoses of the run; ``clipping_masks_divergence`` shows that norms were measured after
+        :param diagnoses: diagnoses of the run; ``clipping_masks_divergence`` suggests that norms were measured after
             clipping
         """
         # Sums and ratios of huge values overflow to infinity. Infinity is the right number here, so no warning is
@@ -318,8 +318,8 @@ def analyse(
     :param manifest: content of run.json, which does not change the verdict
     :param notes: remarks on the files of the run
     :param settings: settings of the run, which may state properties that the event file does not show
-    :param require_evidence: evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``; with less, the verdict
-        is INSUFFICIENT
+    :param require_evidence: evidence that a GO needs: ``"thin"``, ``"standard"`` or ``"full"``; with less, a GO
+        becomes INSUFFICIENT
     :param until: the step of ``--until``, after which ``data`` has no points; None for the whole run
     :param over_time: verdicts on the run's earlier parts
     """

@@ -253,7 +253,8 @@ class _Job:
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read the runs, judge them and write the reports once.
 
-        :return: the analyses, whether a requested path holds nothing to judge, and the paths of the reports
+        :return: the analyses, whether a requested path holds nothing to judge or a run could be read but not judged,
+            and the paths of the reports
         """
         found = self.find()
         unreadable = [*found.waiting, *found.problems]

@@ -1,6 +1,6 @@
 """Find the runs below a path, and the settings files that belong to a run.
 
-A run is a folder that directly holds event files or tables, or a single such file.
+A run is a folder that directly holds event files or tables, such as SB3's progress.csv, or a single such file.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _only_one_below(folder: Path, runs: Iterable[Path]) -> Path | None:
 def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
     """Return whether the event files of a folder belong to the run in a folder above.
 
-    ``add_scalars("loss", {"critic": ...})`` writes into the folder "loss_critic". ``add_hparams`` has its own folder
-    too.
+    PyTorch's ``add_scalars("loss", {"critic": ...})`` writes into the folder "loss_critic". Its ``add_hparams`` writes
+    into a folder whose name is a time.
     """
     tag_sets = []
     for file in files:
@@ -179,7 +179,8 @@ def _holds_settings(env: Path) -> bool:
 def _possible_envs(run_dir: Path) -> list[Path]:
     """Return the folders below a possible RUN_DIR in which rl-zoo may have kept the settings of a run.
 
-    With a monitor file, these are all its entries. Otherwise Pendulum-v1_3 may contain Pendulum-v1.
+    If ``run_dir`` has a monitor file, all its entries are returned. Otherwise the names of the folders follow from its
+    own name: Pendulum-v1_3 may contain Pendulum-v1.
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())

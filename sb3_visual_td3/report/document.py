@@ -130,7 +130,7 @@ def representative(series: Series, n_rows: int = MAX_ROWS) -> Series:
     """Return about a dozen evenly spaced points of a series, with its first, last and largest point.
 
     :param series: at least one point, all of them finite
-    :param n_rows: number of points without the largest
+    :param n_rows: number of points, not counting the point of the largest magnitude
     """
     # A reader often looks for the point of the largest magnitude, and even spacing would miss it.
     chosen = np.union1d(evenly(len(series), n_rows), [int(np.argmax(np.abs(series.values)))])

@@ -212,7 +212,8 @@ def _masked(checksum: int) -> int:
 OnBytes = Callable[[int], None]
 
 CLOCK_TOLERANCE_S = 60.0
-"""If the wall-clock time goes back by more than this, the report has a note. Two threads cause smaller steps back."""
+"""If the wall-clock time goes back by more seconds than this, the report has a note. Two threads of one program may
+cause smaller steps back."""
 
 MAX_SCALAR_BYTES = 1 << 16
 """A value of more bytes is an image or a text. In records of more than ``READ_BYTES`` it is skipped."""
@@ -232,7 +233,7 @@ _TENSOR_TYPES: dict[int, tuple[str, str]] = {
 class Track:
     """Hold the points of one tag in the order of the file.
 
-    :param order: ``(n,) int64``, the record of each point, increasing
+    :param order: ``(n,) int64``, number of each point's record, increasing
     :param steps: ``(n,) int64``, which may go back
     :param values: ``(n,) float64``
     """

@@ -41,7 +41,7 @@ _MAX_NAMED = 3
 
 
 class _Decrease(NamedTuple):
-    """Describe one decrease of a tag's step: ``after`` is the record before it, and ``up_to`` the record after it."""
+    """Describe one decrease of a tag's step, between record ``after`` with the larger step and record ``up_to``."""
 
     after: int
     up_to: int
@@ -159,9 +159,10 @@ def _restarts(decreases: list[_Decrease], tracks: Mapping[str, Track]) -> tuple[
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return whether the steps of each tag go back at a record.
+    """Return the votes of the tags: whether the steps of each tag go back at a record.
 
-    Tags with points on one side only do not vote. Tags that count episodes vote only if there are no other tags.
+    A tag has no vote if all its points come before the record, or all after it. Tags that count episodes vote only if
+    no other tag has points before the record.
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
@@ -217,7 +218,8 @@ class RunData:
     :param axis: unit of the run's x-axis, such as "episodes"; "steps" if unknown
     :param number: number of this run in its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: the points of each tag with another x-axis, with their positions on the run's x-axis as values
+    :param positions: for each tag with another x-axis than the run, such as episodes, its points with their positions
+        on the run's x-axis as values
     """
 
     path: Path
@@ -337,7 +339,8 @@ class RunReader:
         """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
         A file that starts at the first steps again, or covers the steps of another file at the same time, holds a new
-        run. Any other file continues the previous run.
+        run. Any other file continues the previous run. If it is later, it replaces the old points of each tag from the
+        first new point on.
 
         :param is_growing: whether the files are still being written; an incomplete last record then gets no note
         :raises UnreadableRunError: if the files hold no scalar
@@ -532,7 +535,8 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
     """Return whether a file starts a new run, and does not continue the previous run.
 
-    A file that is not later, by its wall-clock times, is another run if it covers the same steps.
+    A file that is later, by its wall-clock times, is another run if it starts at the first steps again. Any other file
+    is another run if it covers the same steps.
     """
     shared = [tag for tag in new if tag in old]
     # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0

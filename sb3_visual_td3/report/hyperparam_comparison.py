@@ -54,7 +54,7 @@ class Reading:
 
     @property
     def text(self) -> str:
-        """Return the value as text, followed by a different notation of its source in brackets: ``0.001 (1e-3)``."""
+        """Return the value as text, with the notation of its source in brackets if it differs: ``0.001 (1e-3)``."""
         if self.is_off:
             return "none"
         if self.value is None or self.changes:
@@ -81,7 +81,7 @@ class Parameter:
     """Hold one row of hyperparam_reference.yml, which describes one parameter.
 
     :param names: the names that settings use; the first one found in a source counts
-    :param references: the value in each reference that has the parameter, by its id
+    :param references: the value in each reference that has the parameter, by the id of the reference
     :param none_if_null: names whose null value means that the parameter is switched off
     :param encoder: the network that must have its own encoder for this row to apply
     :param compare: kind of comparison: as a ratio, or as a horizon 1 / (1 - gamma)
@@ -358,6 +358,7 @@ class Against:
     :param reference: value of the reference, as text; None if it does not have the parameter
     :param agreement: the result for programs
     :param words: the result for readers
+    :param factor: ratio of the two values, >= 1; None if a factor has no meaning
     """
 
     reference: str | None

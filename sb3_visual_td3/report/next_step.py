@@ -20,8 +20,8 @@ from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
 
 LONG_RUN_FACTOR = 20
-"""After a GO, the recommended long run has this many times the steps of the judged run. The factor is only an
-example."""
+"""After a GO, the recommended long run has this many times the steps of the judged run, unless the hyperparameter
+file states a length. The factor is only an example."""
 LARGEST_BUFFER = 1_000_000
 """The largest ``buffer_size`` that is recommended for a long run: SB3's default."""
 _EVALUATIONS = 10
@@ -63,7 +63,7 @@ class NextStep(NamedTuple):
 
 
 def _key_value(key: str, value: Any) -> str | None:
-    """Format a key and its value for rl-zoo's flags, such as ``tau:0.01``; None if quotes cannot make them safe."""
+    """Format a key and its value for rl-zoo's flags, such as ``tau:0.01``; None if the pair is unsafe in a shell."""
     plain = f"{key}:{value}"
     if _PLAIN.fullmatch(plain):
         return plain

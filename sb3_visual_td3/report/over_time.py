@@ -72,7 +72,7 @@ class VerdictOverTime:
 def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> VerdictOverTime | None:
     """Judge the first 5 %, 10 %, ... and 100 % of a run's steps.
 
-    :param data: the points of the run, before ``--tags`` renames them
+    :param data: the points of the run, before ``--tags`` renames the tags
     :param judge: function that returns the verdict on a run
     :return: the verdicts; None for a run without a step
     """

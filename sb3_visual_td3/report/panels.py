@@ -56,7 +56,7 @@ class Panel:
     :param id: anchor of the plot in report.html
     :param marks: thresholds to draw as lines
     :param y_range: limits of the y-axis; None for automatic limits
-    :param requires: tag without which the plot is left out
+    :param requires: tag without which the plot is left out; None if no tag is required
     """
 
     id: str

@@ -88,7 +88,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class BandStyle:
-    """Describe the rectangles that show when an alert was active; ``top`` is a fraction of the plot's height."""
+    """Describe the rectangles that show when an alert was active; ``top`` is their height as a fraction of the plot."""
 
     fill: str
     outline: str
@@ -237,6 +237,8 @@ def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
 
 def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> list[Stretch]:
     """Join periods in which an alert was active, to limit the number of rectangles in a plot.
+
+    Periods that overlap or touch are always joined.
 
     :param stretches: periods of one or several alerts
     :param at_most: with more periods than this, those with gaps of up to ``1 / at_most`` of all steps are joined too
@@ -433,7 +435,7 @@ OVERLAYS = (
 
 
 def overlays(analyses: Sequence[Analysis]) -> tuple[Plot, ...]:
-    """Return plots that compare runs: one for each quantity that at least two of the runs logged."""
+    """Return plots that compare runs: one per quantity that two or more runs logged, one of them more than once."""
     found = (_overlay_plot(panel, analyses) for panel in OVERLAYS)
     return in_pairs([plot for plot in found if plot is not None])
 

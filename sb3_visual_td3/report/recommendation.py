@@ -258,7 +258,7 @@ def _group_of(diagnosis: Diagnosis) -> str:
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
     """Multiply a schedule such as ``"lin_3e-4_1e-5"`` by a factor at both ends.
 
-    :return: the new schedule; in another notation only the new start, or None if that is unknown
+    :return: the new schedule; for a schedule in another notation, its new start, or None if the start is unknown
     """
     # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5.
     shape, *ends = schedule.split("_")

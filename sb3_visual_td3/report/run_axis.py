@@ -110,7 +110,7 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     """Return the positions of points on the run's x-axis, for each tag that was logged over another unit.
 
     A position is the step that the run had reached when the point was logged. If the order of the file does not show
-    it, the points are spread over the run.
+    this step, the points are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
     :return: for each tag with another x-axis, a series with its own steps as steps and the positions as values
@@ -157,7 +157,7 @@ def at_own_steps(series: Series) -> Series:
     """Return the positions of a tag that uses the run's x-axis: each point is at its own step.
 
     :param series: the points of the tag
-    :return: the same form as :func:`positions_on_axis`
+    :return: the positions in the form that :func:`positions_on_axis` returns
     """
     return Series(series.name, series.steps, series.steps.astype(np.float64))
 

@@ -78,7 +78,7 @@ class Layer:
     def value_or_group(self, name: str) -> Any:
         """Return the value of a setting, or a mapping of its parts.
 
-        :param name: such as ``env_kwargs`` if the settings hold ``env_kwargs.n_cars``
+        :param name: name of a setting or of a group, such as ``env_kwargs`` for the setting ``env_kwargs.n_cars``
         :return: the value or the mapping; None if there is neither
         """
         if name in self.values:
@@ -93,7 +93,7 @@ class RunSettings:
     """Hold the known settings of a run.
 
     :param given: the settings of each source, in order of precedence
-    :param defaults: all settings that no source states; empty for an unknown algorithm
+    :param defaults: the defaults, for settings that no source states; empty for an unknown algorithm
     """
 
     given: tuple[Layer, ...] = ()

@@ -26,12 +26,13 @@ from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
 
 MAX_TABLE_BYTES = 64 << 20
-"""A table of more bytes is not read. SB3's progress.csv has a few megabytes after several days."""
+"""A table of more bytes is not read. SB3's progress.csv has a few megabytes after several days of training."""
 MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
-"""Files of ``report --format csv``, which repeat other logs. They are read only if PATH names the file itself."""
+"""Names of the files that ``report --format csv`` writes. They repeat other logs, so they are read only if PATH names
+the file itself."""
 
 STEP_COLUMNS = (
     "time/total_timesteps",

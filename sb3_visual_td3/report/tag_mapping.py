@@ -69,7 +69,7 @@ class Target:
 
         If the x-axis of ``tag`` is the episode, point k is placed at x = k, with k from 0.
 
-        :param series: the series
+        :param series: the series that the other code logged
         """
         steps = np.arange(len(series)) if self.is_over_episodes else series.steps
         # A value near the largest double becomes infinite when it is multiplied, which the criteria then report.
@@ -140,7 +140,8 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
     """Return a run in which tags of other code have this package's names, and notes on the renamed tags.
 
     :param data: content of the run's event files
-    :param given: the mapping of --tags, which takes precedence over the built-in mappings
+    :param given: the mapping of --tags, which takes precedence over the built-in mappings; None uses only the built-in
+        mappings
     :raises UnreadableRunError: if two tags would get the same name
     """
     logged = set(data.series.names())
@@ -245,7 +246,7 @@ _RETURN_WORDS = frozenset(["return", "returns", "reward", "rewards", "rew", "sco
 def mapping_to_start_from(data: RunData, name: str) -> str:
     """Return the text of a file for --tags: every name of the run, with a guess of this package's name for it.
 
-    :param data: the run
+    :param data: the run, before its tags are renamed
     :param name: name of the run, for the heading
     """
     guesses = _guesses(data)

@@ -43,7 +43,7 @@ class Ending(NamedTuple):
     """Describe the end of a run.
 
     :ivar words: description such as ``finished at ...``; None while the run trains, or if it was killed
-    :ivar is_over: whether the run cannot continue; False for a crashed or interrupted run, which can be resumed
+    :ivar is_over: whether no further points are expected; False for a crashed or interrupted run, which can be resumed
     """
 
     words: str | None
@@ -73,7 +73,7 @@ class Job(Protocol):
 class _Watched:
     """Hold the state of one watched run at the last check.
 
-    :param analysis: None if the run's files hold no point yet
+    :param analysis: result of the last check; None if the run's files hold no point yet
     :param said: the last verdict and cause that were printed
     """
 
@@ -88,7 +88,7 @@ class Watch:
 
     :param job: the work to do at each check
     :param quiet_s: a finished run is watched until its files are unchanged for this many seconds, or a check finds no
-        new points. Its last points may come after its end in run.json
+        new points. A run may log its last points after run.json says that it has finished
     :param on_change: program and arguments to run when the verdict or the cause of a run changes
     """
 

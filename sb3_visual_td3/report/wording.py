@@ -68,7 +68,7 @@ def answers_line(analysis: Analysis) -> str:
 
 
 def near_misses(analysis: Analysis) -> tuple[str, ...]:
-    """Return a line for each criterion that a GO run passed only narrowly, with the distance to its limit.
+    """Return a line for each blocking criterion that a GO run passed only narrowly, with the distance to its limit.
 
     :param analysis: the analysis of the run
     """
@@ -166,7 +166,7 @@ def until_line(analysis: Analysis) -> str | None:
 
 
 MAX_CHANGES = 6
-"""If the verdict changes more often, the report gives only the number of changes and the last verdict."""
+"""If the verdict changes more often than this, the report gives only the number of changes and the last verdict."""
 
 
 def over_time_line(analysis: Analysis) -> str | None:

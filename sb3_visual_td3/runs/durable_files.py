@@ -1,8 +1,8 @@
 """Write files durably and atomically, compute digests, and change log files without affecting other runs.
 
 A write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. A write is
-*atomic* if a reader sees the old content or the new content, and never a part of it. All code that writes a run's files
-uses this module.
+*atomic* if a reader sees the old content or the new content, and never a part of it. All code in ``runs/`` and
+``callbacks/`` that writes a run's files uses this module.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
     """Read bytes from a file into memory that is already allocated.
 
     :param path: path of the file
-    :param target: memory to read into, of the length to read
+    :param target: memory to read into; its length is the number of bytes to read
     :param offset: position of the first byte in the file
     :return: False if the file has fewer bytes
     """
@@ -204,7 +204,7 @@ def break_hard_links(folder: Path, but: Path) -> None:
     After ``cp -al``, appending to such a file would also change the original run.
 
     :param folder: folder of the run, without symbolic links (see :func:`refuse_links`)
-    :param but: a folder to leave out
+    :param but: a folder to leave out, because its files are only replaced as a whole
     :raises OSError: if the operating system refuses
     """
     for path in folder.rglob("*"):

@@ -120,8 +120,8 @@ FORMAT_VERSION = 1
 FILE_NAME = "run.json"
 EncoderKind = Literal["separate", "shared"]
 RunEnd = Literal["finished", "interrupted", "crashed", "stopped"]
-"""How a run ended: ``interrupted`` by Ctrl-C or a signal, ``crashed`` by an exception, ``stopped`` by a callback. A run
-that is not ``finished`` can be resumed."""
+"""How a run ended: ``finished`` after all steps, ``interrupted`` by Ctrl-C or a signal, ``crashed`` by an exception,
+``stopped`` by a callback. A run that is not ``finished`` can be resumed from its snapshots."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ class RunManifest:
     :param machine: result of ``machine``; empty in old files
     :param command: words of the command line; empty in old files
     :param started: ISO 8601 time with its UTC offset
-    :param finished: ISO 8601 time, written last; None unless the run has finished. Old files have it also for runs that
-        ended early
-    :param event_dir: folder of the event files, relative to this file
+    :param finished: ISO 8601 time at which the run finished, written after all its other files; None if it has not
+        finished. Old files have this time also for runs that ended early
+    :param event_dir: folder of the event files, relative to the folder of ``run.json``
     :param end: how the run ended; None while it runs, if it was killed, and in old files
     :param ended: ISO 8601 time at which the run ended
     :param end_reason: cause of the end; None for a finished run

@@ -137,7 +137,7 @@ class ObjectStore:
         return self.folder / digest[:2] / digest
 
     def put(self, data: memoryview) -> StoredChunk:
-        """Store a chunk, unless the store has it already, undamaged.
+        """Store a chunk, unless the store already has an undamaged copy.
 
         :param data: the content, not empty
         :raises OSError: if it cannot be written
@@ -177,7 +177,7 @@ class ObjectStore:
         """Read a chunk and check its digest.
 
         :param digest: name of the chunk
-        :param target: memory of the chunk's size; undefined after an error
+        :param target: memory of the chunk's size; its content is undefined after an error
         :raises SnapshotError: if the chunk is missing, damaged or cannot be read
         """
         path = self.path(digest)

@@ -37,7 +37,8 @@ class RunLock:
     def acquire(self) -> None:
         """Acquire the lock; do nothing if this object already holds it.
 
-        Any other lock object of this process, such as one from an interrupted notebook cell, loses the lock.
+        If another lock object of this process holds the lock, such as one from an interrupted notebook cell, that
+        object loses it.
 
         :raises ValueError: if another process trains the run, or if the path is a link or not a lock file
         :raises OSError: if the file cannot be written

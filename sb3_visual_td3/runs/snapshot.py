@@ -45,7 +45,7 @@ def describing_errors(what: str) -> Iterator[None]:
 
     A snapshot of another version of the package may cause any exception.
 
-    :param what: begin of the line, such as "PATH cannot be resumed"
+    :param what: text with which the line begins, such as "PATH cannot be resumed"
     :raises SnapshotError: instead of any other error
     """
     try:
@@ -92,12 +92,12 @@ class SplitTree(NamedTuple):
 def split(state: Mapping[str, Any]) -> SplitTree:
     """Separate a state into JSON and arrays, without copying the arrays.
 
-    :param state: a :class:`~sb3_visual_td3.common.types.HasState` state; tuples become lists, NumPy scalars Python
-        numbers
+    :param state: a state of :class:`~sb3_visual_td3.common.types.HasState`; tuples become lists, and NumPy scalars
+        become Python numbers
     :raises ValueError: if the state holds any other value
     """
     if not isinstance(state, Mapping):
-        raise ValueError(f"the state is a {type(state).__name__}: expected a dict with string keys")
+        raise ValueError(f"the state is of type {type(state).__name__}: expected a dict with string keys")
     arrays: list[NamedArray] = []
     return SplitTree(_plain_dict(state, (), arrays), arrays)
 
@@ -252,7 +252,7 @@ def health_label(health: Health | None) -> str:
 def kept_for_rollback(healths: Sequence[Health | None]) -> set[int]:
     """Choose the healthy snapshots that are kept for a rollback, whatever their age.
 
-    A healthy snapshot is confirmed after ``n_in_doubt`` further updates. Up to three are kept:
+    A snapshot that is still healthy after ``n_in_doubt`` further updates is confirmed. Up to three snapshots are kept:
 
     - the newest confirmed snapshot
     - the healthy snapshot that will be confirmed next
@@ -332,7 +332,8 @@ class SnapshotRecord:
     """Hold the content of ``snapshot.json``.
 
     :param step: environment steps at which the snapshot was taken
-    :param serial: number that increases with every snapshot. Times and steps may go back
+    :param serial: number that increases with every snapshot and shows which one is the newest. Times and steps do not
+        show this, because they may go back
     :param created: ISO 8601 time with its UTC offset
     :param versions: versions by package name
     :param state: the state without its arrays, as from :func:`split`
@@ -454,7 +455,7 @@ def _count(value: Any) -> int:
 
 
 def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
-    """Return the record of an array, with checked types.
+    """Check the types and sizes in the record of an array, and return the record.
 
     :param n_bytes_small: size in bytes of the file of small arrays
     """
@@ -472,9 +473,9 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
             raise ValueError(
-                f"the record of the small array {array.path} is wrong: it lists {len(array.chunks)} chunks (expected "
-                f"0), and the array ends at byte {array.offset + array.n_bytes:,} of {SMALL_ARRAYS_NAME} (expected at "
-                f"most {n_bytes_small:,}, the size of this file)"
+                f"the record of the small array {array.path} is wrong: the array ends at byte "
+                f"{array.offset + array.n_bytes:,} of {SMALL_ARRAYS_NAME} (size: {n_bytes_small:,} bytes), and its "
+                f"number of chunks is {len(array.chunks)} (expected 0)"
             )
     elif (
         not 0 < array.chunk_bytes <= MAX_CHUNK_BYTES

@@ -72,7 +72,7 @@ this name cannot be removed."""
 class FoundSnapshot(NamedTuple):
     """Describe a folder that has the name of a snapshot.
 
-    ``reason`` says why the snapshot cannot be used if ``record`` is None.
+    If ``record`` is None, ``reason`` says why the snapshot cannot be used.
     """
 
     step: int
@@ -131,7 +131,7 @@ def begin_folder(folder: Path, step: int) -> Path:
 def publish(temporary: Path) -> Path:
     """Rename a complete snapshot's folder to its final name.
 
-    At every moment, this snapshot or an older one of the same step can be found.
+    An older snapshot of the same step is replaced. At every moment, one of the two can be found.
 
     :param temporary: folder from :func:`begin_folder`, synced
     :return: its new path
@@ -274,8 +274,8 @@ class SnapshotStore:
         :param step: environment steps; a snapshot of the same step is replaced
         :param state: a tree as :class:`~sb3_visual_td3.common.types.HasState` describes it
         :param files: functions that write the files, by file name; each takes the path to write to
-        :param keep: number of newest snapshots to keep; :func:`~sb3_visual_td3.runs.snapshot.kept_for_rollback` may
-            keep more
+        :param keep: number of newest snapshots to keep, including this one;
+            :func:`~sb3_visual_td3.runs.snapshot.kept_for_rollback` may keep more
         :param versions: versions by package name
         :param health: health of the training; None if it is not judged
         :raises ValueError: if an argument is wrong
@@ -352,7 +352,7 @@ class SnapshotStore:
             raise SnapshotError(f"{self.folder}: {error}") from error
 
     def newest_healthy(self, n_updates: int) -> Snapshot | None:
-        """Load the newest healthy snapshot, for a rollback; None if there is none without damage.
+        """Load the newest healthy and undamaged snapshot, for a rollback; return None if there is none.
 
         Its large arrays are not checked, because a rollback does not restore the replay buffer.
 

@@ -1,7 +1,7 @@
 """Read and restore the state of callbacks, such as counters, best rewards and evaluation environments.
 
-:data:`ATTRIBUTES` lists the state of Stable-Baselines3's and rl-zoo's callbacks. Other callbacks need ``get_state()``
-and ``set_state()``.
+:data:`ATTRIBUTES` lists the attributes that hold the state of Stable-Baselines3's and rl-zoo's callbacks. Other
+callbacks need ``get_state()`` and ``set_state()``.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def set_callbacks_state(
 
 
 def unknown_callbacks(root: BaseCallback) -> list[str]:
-    """Return the names of the user's callbacks without ``get_state``: a snapshot may miss a part of their state.
+    """Return the class names of the user's callbacks without ``get_state``: a snapshot may miss a part of their state.
 
     :param root: the callback of ``learn()``
     """
@@ -188,8 +188,8 @@ def _eval_env(callback: BaseCallback) -> VecEnv | None:
 def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: SetEnvState | None) -> None:
     if not all(type(record[name]) is int and record[name] >= 0 for name in ("n_calls", "num_timesteps")):
         raise ValueError(
-            f"the snapshot's counters of {record['class']} are wrong: expected integers >= 0. Resume from another "
-            "snapshot"
+            f"the snapshot has n_calls={record['n_calls']!r} and num_timesteps={record['num_timesteps']!r} for "
+            f"{record['class']}: expected integers >= 0. Resume from another snapshot"
         )
     callback.n_calls, callback.num_timesteps = record["n_calls"], record["num_timesteps"]
     known = _attributes_of(callback)
@@ -200,7 +200,7 @@ def _set_one(callback: BaseCallback, record: Mapping[str, Any], set_env_state: S
         if name not in known or not _is_alike(getattr(callback, name), value):
             raise ValueError(
                 f"the snapshot has {name}={value!r} for {record['class']}, but this attribute is now {now}: use the "
-                "version of the callback with which the snapshot was written"
+                "version of this class that wrote the snapshot"
             )
         setattr(callback, name, value)
     holder = _state_holder(callback)

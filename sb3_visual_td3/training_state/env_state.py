@@ -219,7 +219,8 @@ def sub_env_states(base: VecEnv, names: list[Names], owns_states: bool) -> list[
 
     :param base: the innermost VecEnv
     :param names: result of :func:`sub_env_names`
-    :param owns_states: whether to call ``get_state()``; if False, only random generators are read
+    :param owns_states: whether to read the environments' own states by ``get_state()``; if False, their random
+        generators are read instead
     :raises ValueError: if an environment's ``get_state()`` returns something that is not plain data
     """
     nothing: list[Any] = [None] * len(names)
@@ -384,7 +385,8 @@ def env_state(env: VecEnv) -> dict[str, Any]:
 def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
     """Restore an environment, in the middle of its episodes or with new ones.
 
-    State that outlasts an episode, such as VecNormalize's statistics, is restored in any case.
+    New episodes begin if the saved ones cannot continue. State that outlasts an episode, such as VecNormalize's
+    statistics, is restored in any case.
 
     :param env: an environment with the same settings, which has been reset
     :param state: result of :func:`env_state`
@@ -460,7 +462,7 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
 
     :param env: the environment that is to be restored
     :param state: result of :func:`env_state`
-    :raises ValueError: if they differ
+    :raises ValueError: if the settings differ
     """
     there, here = state["description"], _description(env, sub_env_names(env.unwrapped))
     same_number = there.get("number of environments") == here["number of environments"]

@@ -125,14 +125,14 @@ def _described_object(value: Any, name: str) -> dict[str, Any]:
     # Functions of the same name may differ, and code cannot be compared.
     if isinstance(value, _FUNCTIONS):
         raise ValueError(
-            f"{name} is a function, which a snapshot cannot describe: use a number, a text such as 'lin_1e-4' where "
-            "text is accepted, or an object of a class, such as stable_baselines3.common.utils.LinearSchedule"
+            f"{name} is a function, which a snapshot cannot describe: use a number, a text such as 'lin_1e-4' if "
+            f"{name} accepts text, or an object such as stable_baselines3.common.utils.LinearSchedule(...)"
         )
     cls = type(value)
     if not hasattr(value, "__dict__") or "<locals>" in cls.__qualname__ or isinstance(value, th.Tensor | th.nn.Module):
         raise ValueError(
-            f"{name} is a {class_path(cls)}, which a snapshot cannot describe: use plain values, or an object of a "
-            "class that can be imported and whose attributes are plain values"
+            f"{name} is of type {class_path(cls)}, which a snapshot cannot describe: use plain values, or an object of "
+            "an importable class with only plain values as attributes"
         )
     return {"class": class_path(cls), **{key: _described(each, f"{name}.{key}") for key, each in vars(value).items()}}
 

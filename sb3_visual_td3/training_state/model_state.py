@@ -1,7 +1,7 @@
 """Read and set a model's counters, last observation and exploration noise as plain data, and load its weights.
 
-Stable-Baselines3 draws new gSDE noise *before* it calls the callbacks. A resumed process must not draw it again (see
-:func:`set_sde_state`).
+At the start of a rollout, Stable-Baselines3 draws new gSDE noise *before* it calls the callbacks. A snapshot is taken
+in such a callback, so a resumed process must not draw the noise again (see :func:`set_sde_state`).
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def set_action_noise_state(noise: ActionNoise | None, state: Mapping[str, Any] |
     if isinstance(noise, VectorizedActionNoise):
         if len(noise.noises) != len(state["noises"]):
             raise ValueError(
-                f"action_noise: the snapshot has {len(state['noises'])} environments, the model has "
-                f"{len(noise.noises)}: create the environment with the settings of the snapshot"
+                f"action_noise: the snapshot has n_envs={len(state['noises'])}, the model has "
+                f"n_envs={len(noise.noises)}: create the environment with the settings of the snapshot"
             )
         for each, each_state in zip(noise.noises, state["noises"], strict=True):
             set_action_noise_state(each, each_state)

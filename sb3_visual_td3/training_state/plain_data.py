@@ -26,7 +26,8 @@ def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -
     """Rebuild nested mappings, lists and tuples as dicts and lists, and convert every leaf.
 
     :param value: a mapping, a list, a tuple, or a leaf; keys become strings
-    :param convert: function of a leaf and its place, such as ``policy_kwargs.net_arch[0]``
+    :param convert: function that takes a leaf and its place, such as ``policy_kwargs.net_arch[0]``, and returns the new
+        leaf
     :param name: place of the value itself
     """
     if isinstance(value, Mapping):
@@ -61,8 +62,8 @@ def as_plain(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
         return [as_plain(each, f"{name}[{index}]") for index, each in enumerate(value)]
     raise ValueError(
-        f"{name} is a {type(value).__name__}: expected plain data (None, booleans, numbers, strings, NumPy arrays, "
-        "lists and dicts of these)"
+        f"{name} is of type {type(value).__name__}: expected plain data (None, booleans, numbers, strings, NumPy "
+        "arrays, lists and dicts of these)"
     )
 
 
@@ -115,8 +116,8 @@ def require_alike(here: Any, there: Any, name: str) -> None:
     if isinstance(here, Mapping):
         if not isinstance(there, Mapping) or there.keys() != here.keys():
             raise ValueError(
-                f"{name} does not have the same keys in the snapshot as in this run: expected "
-                f"{', '.join(map(str, here))}. Use the environment with which the run was started"
+                f"{name} has other keys in the snapshot than in this run ({', '.join(map(str, here))}): use the "
+                "environment with which the run was started"
             )
         for key in here:
             require_alike(here[key], there[key], f"{name}, {key}")

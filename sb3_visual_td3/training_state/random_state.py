@@ -34,7 +34,8 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Set the global random generators of Python, NumPy, torch and the CUDA devices.
 
-    Call this last in a restore, because creating and loading objects may draw numbers.
+    Call this last in a restore, because creating and loading objects may draw numbers. The states of CUDA devices that
+    do not exist here are skipped.
 
     :param state: result of :func:`random_state`
     """

@@ -32,8 +32,8 @@ def check_replay(buffer: object) -> None:
     """Refuse a replay buffer that cannot be saved, before training begins.
 
     :param buffer: replay buffer of the model
-    :raises ValueError: if the buffer has no ``get_state()`` and ``set_state()``, and is not one of Stable-Baselines3's
-        or has additional attributes
+    :raises ValueError: if the buffer lacks ``get_state()`` or ``set_state()``, unless it is a ReplayBuffer of
+        Stable-Baselines3 without further attributes
     """
     if isinstance(buffer, HasState):
         return
@@ -82,8 +82,8 @@ def end_segment(buffer: ReplayBuffer) -> None:
 
     Call this if the environments were reset instead of restored.
 
-    The last transition still bootstraps from its own next observation. It counts as terminal with
-    ``optimize_memory_usage``, and in an n-step buffer without ``handle_timeout_termination``.
+    The last transition then bootstraps from its own next observation. There are two exceptions, in which it counts as
+    terminal: with ``optimize_memory_usage``, and in an n-step buffer without ``handle_timeout_termination``.
 
     :param buffer: replay buffer of the model; its own ``end_segment()`` is called if it has one
     """

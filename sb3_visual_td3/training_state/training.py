@@ -182,6 +182,8 @@ def set_training_state(
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
     """Restore what the model has learned from an earlier state of the training, and leave everything else unchanged.
 
+    Networks, optimizers and a GuardedModel's further learned state are restored. Counters and replay buffer are not.
+
     :param model: a model between two rollouts
     :param state: earlier result of :func:`training_state`
     :param model_path: file that ``model.save()`` wrote at the same time

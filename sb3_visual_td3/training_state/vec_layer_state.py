@@ -1,6 +1,6 @@
 """Describe the layers (VecEnv wrappers) around the environments of a training run, and read and set their state.
 
-A user's wrapper needs ``get_state()`` and ``set_state()`` for this.
+A user's wrapper with state needs ``get_state()`` and ``set_state()``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Run one environment in an actor, a process that Ray starts on the simulator's machine.
 
-The code of this file runs in the actor's process.
+The code of this file runs in the actor's process, except :class:`SearchPaths` and :func:`pack`, which both sides use.
 """
 
 from __future__ import annotations

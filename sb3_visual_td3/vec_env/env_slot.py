@@ -37,7 +37,8 @@ _DEATH_NOTICE_TIMEOUT_S = 60.0
 _LISTEN_TIMEOUT_S = 10.0
 """How long an actor may take to start listening for a connection, in seconds."""
 _RESTART_PAUSE_S = 0.2
-"""Sets the pause before a restart. The first is made at once, the n-th in a row after ``0.2 * 2**n`` seconds."""
+"""Sets the pause before a restart. The first restart is made at once. Before the n-th restart in a row, the slot waits
+``0.2 * 2**n`` seconds."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 

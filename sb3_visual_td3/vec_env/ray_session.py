@@ -46,7 +46,8 @@ class RaySession:
     """Keep this process connected to Ray until :meth:`close` is called.
 
     A connection that exists already is used, and stays open at the end. Otherwise the session joins the cluster at
-    ``address`` or ``RAY_ADDRESS``. Without either, it starts Ray for this machine only.
+    ``address``, or at the environment variable ``RAY_ADDRESS``. Without either, it starts Ray for this machine only.
+    Ray is then shut down when the last session of this process is closed.
 
     :param address: ``"auto"`` (a Ray that runs on this machine), ``"10.0.0.1:6379"``, ``"ray://10.0.0.1:10001"``, or
         ``None``
@@ -87,7 +88,7 @@ class RaySession:
     def allows_connections(self) -> bool:
         """Return whether the learner may open its own network connections to actors, in addition to Ray's.
 
-        It may not outside the cluster (``ray://``), or if Ray encrypts its traffic.
+        The answer is False outside the cluster (``ray://``), and if Ray encrypts its traffic.
         """
         is_encrypted = os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}
         return not is_encrypted and not self.ray.util.client.ray.is_connected()
@@ -171,7 +172,7 @@ def run_tasks(
 ) -> Iterator[tuple[int, Any]]:
     """Call a function as Ray tasks, such as whole training runs, as many at a time as fit into the cluster.
 
-    Each call runs in a process of its own, in the folder of this process if that machine has it.
+    Each call runs in a process of its own. Its working folder is that of this process, if its machine has this folder.
 
     :param function: function to call, pickled by value if it cannot be imported
     :param arguments: the positional arguments of each call

@@ -43,7 +43,7 @@ class RayVecEnv(VecEnv):
     If an actor, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
     has set. A step with the reward 0, ``info["invalid_transition"]=True`` and ``info["simulator_failure"]`` truncates
     its episode. VisualTD3 does not store invalid steps. For other algorithms, use the buffers in
-    ``sb3_visual_td3.buffers.valid_transitions``.
+    ``sb3_visual_td3.buffers.valid_transitions``. An exception of the environment is raised in the learner.
 
     With ``deadline_s``, an environment that is late or restarting repeats its last observation in an invalid step. The
     step whose answer comes late is invalid too.
@@ -53,7 +53,8 @@ class RayVecEnv(VecEnv):
     :param num_gpus: share of a GPU for each environment: with 0.5, two environments share a GPU
     :param resources: further resources of the cluster, such as ``{"carla": 1}``
     :param placement: ``"pack"`` fills one machine after the other, ``"spread"`` distributes over the machines
-    :param address: address of the cluster, see :class:`RaySession`
+    :param address: address of the cluster, see :class:`RaySession`; None uses the environment variable ``RAY_ADDRESS``
+        or starts Ray on this machine
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
     :param direct: whether steps use network connections to the actors if possible, and otherwise Ray's slower calls
     :param deadline_s: longest wait for all environments, in seconds; None for no deadline
@@ -209,8 +210,8 @@ class RayVecEnv(VecEnv):
     def _arrived(self, waiting: list[EnvSlot], timeout_s: float, n: int) -> list[EnvSlot]:
         """Wait for answers, and return the environments that have answered.
 
-        The wait ends with the first answer if a request uses a direct connection, or if an environment has not answered
-        for ``patience_s``.
+        The wait ends early if an environment has not answered for ``patience_s``. If at least one request uses a direct
+        connection, the wait ends with the first answer.
 
         :param n: number of answers to wait for, if all requests are Ray calls
         """
@@ -283,7 +284,7 @@ class RayVecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Render each environment.
 
-        :return: one RGB array ``(height, width, 3)`` for each environment; None if ``render_mode`` is not
+        :return: one RGB array ``(height, width, 3)`` for each environment, or None if ``render_mode`` is not
             ``"rgb_array"``
         """
         if self.render_mode != "rgb_array":

@@ -1,7 +1,7 @@
 """Keep an exponential average of the actor's weights over its updates; ``predict`` uses this average.
 
-TD3's policy fluctuates from update to update, and the average does not. The training is the same, bit for bit, with or
-without an average.
+TD3's policy fluctuates from update to update, and the average fluctuates less. The training is the same, bit for bit,
+with or without an average.
 
 The average is corrected for its start, as in Adam. After ``t`` updates with decay ``d``, the weights of ``k`` updates
 ago have the coefficient ``(1 - d) d^k / (1 - d^t)``.

@@ -36,8 +36,8 @@ def shift_by(images: th.Tensor, rows: th.Tensor, columns: th.Tensor) -> th.Tenso
     """Shift image ``i``: its new pixel ``(y, x)`` is the old pixel ``(y + rows[i], x + columns[i])``.
 
     :param images: the images, ``(batch, channels, height, width)``
-    :param rows: shift of each image up in pixels, ``(batch,)``
-    :param columns: shift of each image to the left in pixels, ``(batch,)``
+    :param rows: vertical shift of each image in pixels, ``(batch,)``; a positive number moves the picture up
+    :param columns: horizontal shift in pixels, ``(batch,)``; a positive number moves the picture to the left
     :return: the shifted images, with the edge repeated
     """
     if images.device.type == "cpu":

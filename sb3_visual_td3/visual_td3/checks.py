@@ -38,9 +38,8 @@ def check_action_space(space: spaces.Space[Any]) -> None:
         return
     if not np.issubdtype(space.dtype, np.floating):
         raise InvalidSettingError(
-            f"the action space is {space} of dtype {space.dtype}: expected a floating-point dtype, because "
-            "TD3's actions are real numbers. Declare the space as float32 and round the actions in the environment, "
-            "or use DQN for discrete actions"
+            f"the action space is {space}: expected a floating-point dtype, because TD3's actions are real numbers. "
+            "Declare the space as float32 and round the actions in the environment, or use DQN for discrete actions"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         widths = space.high - space.low
@@ -55,8 +54,8 @@ def check_action_space(space: spaces.Space[Any]) -> None:
                 "constant, leave it out of the action space and set it in the environment"
             )
         raise InvalidSettingError(
-            f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, and "
-            "actions could not be scaled. Give the bounds that the environment really uses, such as -1 and 1"
+            f"{name} has the bounds low={low} and high={high}: their difference is not finite in {space.dtype}, so "
+            "actions cannot be scaled. Give the bounds that the environment really uses, such as -1 and 1"
         )
 
 
@@ -70,8 +69,8 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
     for key, part in parts_of(space).items():
         if isinstance(part, spaces.Box) and len(part.shape) == 4 and part.dtype == np.uint8:
             raise InvalidSettingError(
-                f"{key} is {part.shape}: a stack of images with a separate axis for the frames. Expected the frames in "
-                "the channels: stack with VecFrameStack, or make the frames grey and without a channel axis "
+                f"{key} has the shape {part.shape}, with a separate axis for the stacked frames: expected the frames "
+                "in the channels. Stack with VecFrameStack, or make the frames grey and without a channel axis "
                 "(GrayscaleObservation(keep_dim=False)) before FrameStackObservation"
             )
     if normalizer is not None and normalizer.norm_obs:
@@ -138,24 +137,22 @@ def check_normalizer(space: spaces.Space[Any], normalizer: VecNormalize | None) 
             continue
         if is_picture(part) and part.shape == (given[key].shape[2], *given[key].shape[:2]):  # type: ignore[index]
             raise InvalidSettingError(
-                f"VecNormalize receives {key} of shape {given[key].shape}, but the policy sees {part.shape}: "
-                "Stable-Baselines3 puts VecTransposeImage around VecNormalize, and the replay buffer would hold images "
-                "that are not transposed. Put VecNormalize around VecTransposeImage: "
+                "Stable-Baselines3 puts VecTransposeImage around VecNormalize, so the replay buffer would hold "
+                f"{key} of shape {given[key].shape}, but the policy sees {part.shape}. Use "
                 "VecNormalize(VecTransposeImage(env), norm_obs_keys="
                 f"{sorted(set(normalizer.norm_obs_keys or given) - {key})!r}), or let the environment return "
                 "channels first"
             )
         if normalizer.norm_obs_keys is None or key in normalizer.norm_obs_keys:
             raise InvalidSettingError(
-                f"VecNormalize scales {key} of shape {given[key].shape}, but the policy sees {part.shape}: "
-                "VecFrameStack or another wrapper around VecNormalize changes the shape, and the replay buffer would "
-                "hold observations without this change. Make VecNormalize the outermost wrapper, or normalise rewards "
-                "only: {norm_obs: false, norm_reward: true}"
+                "VecFrameStack or another wrapper around VecNormalize changes a shape, so the replay buffer would hold "
+                f"{key} of shape {given[key].shape}, but the policy sees {part.shape}. Make VecNormalize the outermost "
+                "wrapper, or normalise rewards only: {norm_obs: false, norm_reward: true}"
             )
         raise InvalidSettingError(
-            f"VecNormalize receives {key} of shape {given[key].shape}, but the policy sees {part.shape}: a wrapper "
-            "around VecNormalize changes the shape, and the replay buffer would hold observations without this change. "
-            "Make VecNormalize the outermost wrapper, or normalise rewards only: {norm_obs: false, norm_reward: true}"
+            "a wrapper around VecNormalize changes a shape, so the replay buffer would hold "
+            f"{key} of shape {given[key].shape}, but the policy sees {part.shape}. Make VecNormalize the outermost "
+            "wrapper, or normalise rewards only: {norm_obs: false, norm_reward: true}"
         )
 
 
@@ -176,7 +173,7 @@ _STOCK_VALUES: Mapping[str, tuple[Any, ...]] = {
 def is_stock(policy_class: type) -> bool:
     """Return whether a policy class inherits from Stable-Baselines3's policies but not from this package's.
 
-    VisualTD3 trains such a class as TD3 does, bit for bit.
+    VisualTD3 trains a policy of a stock class bit for bit as TD3 does.
 
     :param policy_class: the policy class
     """
@@ -186,7 +183,7 @@ def is_stock(policy_class: type) -> bool:
 def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that a stock policy class does not support, before the policy is built.
 
-    :param policy_class: the class; Stable-Baselines3's own classes have been replaced by ours
+    :param policy_class: the class, after Stable-Baselines3's own classes have been replaced by ours
     :param arguments: the model's arguments by name
     :raises ValueError: if an argument needs one of our policy classes
     """
@@ -197,11 +194,10 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
         # By type too, because 0 == False and 0 == 0.0.
         if not any(value is each or (type(value) is type(each) and value == each) for each in stock):
             raise ValueError(
-                f"{name}={value!r} does not work with {policy_class.__name__}, which inherits from "
-                f"{policy_class.__mro__[1].__name__} and is trained exactly as Stable-Baselines3's TD3 trains it. "
-                f"Remove {name}, or let your class inherit from {_OURS}.VisualTD3Policy, VisualCnnPolicy or "
-                "VisualMultiInputPolicy. If your class sets the learning rate of an optimizer, set it by actor_lr and "
-                "critic_lr instead"
+                f"{name}={value!r} does not work with {policy_class.__name__}: a class that inherits from "
+                f"{policy_class.__mro__[1].__name__} is trained exactly as Stable-Baselines3's TD3 trains it. Remove "
+                f"{name}, or inherit from {_OURS}.VisualTD3Policy, VisualCnnPolicy or VisualMultiInputPolicy; then set "
+                "learning rates by actor_lr and critic_lr, not in the class"
             )
 
 
@@ -230,7 +226,8 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
 
     :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``
-    :raises ValueError: if a network has no torch optimizer, or VisualTD3 cannot train a network of a VisualTD3Policy
+    :raises ValueError: if a network has no torch optimizer. For a VisualTD3Policy, also if a network is neither a
+        VisualActor nor a VisualCritic, or if the actor would train a shared encoder
     """
     name = type(policy).__name__
     for network in NETWORKS:
@@ -238,8 +235,8 @@ def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
         optimizer = getattr(module, "optimizer", None)
         if not isinstance(module, nn.Module) or not isinstance(optimizer, th.optim.Optimizer):
             raise ValueError(
-                f"{name}.{network} is {type(module).__name__} with optimizer={optimizer!r}: expected a network whose "
-                "attribute optimizer is a torch optimizer. Create the optimizer in _build, as TD3Policy does"
+                f"{name}.{network} is {type(module).__name__} with optimizer={optimizer!r}: expected a network with a "
+                "torch optimizer. Create the optimizer in _build, as TD3Policy does"
             )
         first_rate = lr_schedule(1.0)
         if isinstance(policy, VisualTD3Policy):
@@ -260,7 +257,7 @@ def _check_ours(policy: VisualTD3Policy, network: str) -> None:
         module = getattr(policy, name)
         if not isinstance(module, kind):
             raise ValueError(
-                f"{type(policy).__name__}.{name} is a {type(module).__name__}: expected a {_OURS}.{kind.__name__}. "
+                f"{type(policy).__name__}.{name} is of type {type(module).__name__}: expected {_OURS}.{kind.__name__}. "
                 "Let the network inherit from this class. Or, to train this network exactly as Stable-Baselines3's TD3 "
                 "does, let the policy class inherit from TD3Policy"
             )

@@ -22,8 +22,8 @@ class Convolutions(BaseFeaturesExtractor):
 
     Weights are channels-last, which is fast on CPUs and tensor cores.
 
-    :param observation_space: Box ``(channels, height, width)`` uint8; with ``normalized_image=True`` any dtype, or
-        ``(height, width, channels)``
+    :param observation_space: Box ``(channels, height, width)`` uint8; with ``normalized_image=True`` of any dtype and
+        bounds, and also ``(height, width, channels)``
     :param layers: (filters, kernel, stride) of each convolution; a ReLU follows each
     :param offset: number added to the pixels, which are within [0, 1]
     :param normalized_image: True if the images are scaled already
@@ -64,7 +64,7 @@ class Convolutions(BaseFeaturesExtractor):
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return the features of images; all features are non-negative.
 
-        :param observations: the images, ``(batch, channels, height, width)``
+        :param observations: the images, ``(batch, channels, height, width)``, or channels last as in the space
         :return: the features, ``(batch, features_dim)``
         """
         if self.channels_last:
@@ -91,7 +91,7 @@ def _channels_first(shape: tuple[int, ...], channels_last: bool) -> tuple[int, .
 class ChannelsLastNatureCNN(NatureCNN):
     """Apply Stable-Baselines3's NatureCNN to scaled images ``(height, width, channels)``.
 
-    Stable-Baselines3 transposes only uint8 images. Its NatureCNN would take the height of others as channels.
+    Stable-Baselines3 transposes only uint8 images. Its NatureCNN would take the height of other images as channels.
 
     :param observation_space: Box ``(height, width, channels)``
     :param features_dim: width of the dense layer after the convolutions
@@ -278,7 +278,7 @@ def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> 
     """Return the features extractor class for an ``encoder_arch``.
 
     :param encoder_arch: ``"nature"``, ``"drq"`` or the user's features extractor class
-    :param trunk_dim: width of the trunk; None for no trunk, which gives ``"nature"`` a dense layer of 512
+    :param trunk_dim: width of the trunk; None for no trunk, and ``"nature"`` then ends with a dense layer of 512
     :raises ValueError: if the name is unknown
     """
     if isinstance(encoder_arch, type) and issubclass(encoder_arch, BaseFeaturesExtractor):

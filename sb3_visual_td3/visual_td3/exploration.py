@@ -31,7 +31,7 @@ def set_sigma(noise: ActionNoise | None, sigma: float) -> None:
     """Set the standard deviation of scheduled noise for every environment; other kinds of noise are left unchanged.
 
     :param noise: the model's action noise
-    :param sigma: the standard deviation, in units of the scaled action
+    :param sigma: the standard deviation, in units of the scaled action in [-1, 1]
     """
     noises = noise.noises if isinstance(noise, VectorizedActionNoise) else [noise]
     for each in noises:

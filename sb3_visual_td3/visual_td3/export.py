@@ -20,9 +20,9 @@ from sb3_visual_td3.visual_td3.policies import VisualActor
 class ExportableActor(nn.Module):
     """Do what ``model.predict`` does with a batch of observations, as one torch module; see :func:`exportable_actor`.
 
-    Call it with one tensor for each of :attr:`input_names`: images ``(batch, channels, height, width)`` uint8, vectors
-    ``(batch, size)`` float32. It returns ``(batch, *action_shape)`` float32 within the bounds of the environment's
-    actions.
+    Call it with one tensor for each of :attr:`input_names`, in this order: images ``(batch, channels, height, width)``
+    uint8, vectors ``(batch, size)`` float32. It returns ``(batch, *action_shape)`` float32 within the bounds of the
+    environment's actions.
 
     :param actor: the network, which is used without a copy
     :param observation_space: the policy's observation space

@@ -73,7 +73,9 @@ def actor_loss(q_values: Sequence[th.Tensor], objective: ActorObjective = "q1") 
 
 
 def pre_tanh_penalty(pre_tanh: th.Tensor) -> th.Tensor:
-    """Return the mean squared input of the policy's tanh, a penalty that keeps these inputs small.
+    """Return the mean squared input of the policy's tanh.
+
+    As a penalty it keeps these inputs small, because the tanh has almost no gradient far from 0.
 
     :param pre_tanh: ``(batch, action_dim)`` outputs of the actor before the tanh
     :return: a scalar >= 0
@@ -145,7 +147,7 @@ class TargetRange:
     """Clamp targets to the returns that the rewards sampled so far allow, or to a fixed limit.
 
     Without a bound, each overestimated target would raise the next one further. The range only grows. With a discount
-    of 1 there is no range, and targets are not clamped.
+    of 1 no range follows from the rewards, and targets are clamped only to a fixed limit.
 
     The limits are in the unit of the environment's rewards, because the divisor of ``scale_rewards`` changes.
 
@@ -190,6 +192,8 @@ class TargetRange:
         self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float, reward_divisor: float = 1.0
     ) -> th.Tensor:
         """Extend the range of possible returns by a batch's rewards, and clamp the batch's targets to this range.
+
+        If a fixed limit was given, the targets are clamped to this limit instead.
 
         :param targets: ``(batch, 1)`` targets of the critics
         :param rewards: ``(batch, 1)`` rewards, or n-step sums of them

@@ -43,8 +43,8 @@ def check_can_overlap(env: VecEnv) -> None:
     while isinstance(env, VecEnvWrapper):
         if type(env).step is not VecEnv.step:
             raise ValueError(
-                f"overlap=True sends actions with step_async() and fetches replies with step_wait(), but "
-                f"{type(env).__name__} has its own step(): move the work of this step() into step_wait()"
+                f"{type(env).__name__} has its own step(), but overlap=True calls only step_async() and step_wait(): "
+                "move the work of this step() into step_wait()"
             )
         env = env.venv
 
@@ -52,10 +52,10 @@ def check_can_overlap(env: VecEnv) -> None:
 class OverlappedEnv(VecEnvWrapper):
     """Run the learner's updates within ``step``, while the simulator computes its reply.
 
-    Callbacks may call the environment as usual.
+    No step is pending outside :meth:`step`, so callbacks may reset the environment and call its methods as usual.
 
     :param venv: the environment, with its wrappers
-    :param work: called while the simulator steps; must not call the environment
+    :param work: function that is called while the simulator steps; it must not call the environment
     :raises ValueError: as :func:`check_can_overlap`
     """
 
@@ -67,7 +67,7 @@ class OverlappedEnv(VecEnvWrapper):
     def step(self, actions: np.ndarray) -> VecEnvStepReturn:
         """Send the actions, call ``work``, and fetch the reply, even if ``work`` raises an error.
 
-        :param actions: the actions, ``(n_envs, action_dim)`` float32
+        :param actions: the actions, ``(n_envs, action_dim)`` float32, in the range of the environment
         :return: observations, rewards, dones and infos
         """
         self.step_async(actions)
@@ -113,7 +113,7 @@ class PendingTransition:
 class OverlappedLoop:
     """Run the collect-and-train loop of ``learn()``, with updates during the simulator's next step.
 
-    The loop has no reference to the model, because references in both directions would keep both in memory.
+    The model refers to the loop. The loop does not refer to the model, because a cycle would keep both in memory.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class OverlappedLoop:
 
         :param model: the model to train
         :param total_timesteps: environment steps at which training ends
-        :param callback: the callback of ``learn()``
+        :param callback: the callback of ``learn()``, initialized
         :param log_interval: episodes between two logs
         """
         assert model.replay_buffer is not None

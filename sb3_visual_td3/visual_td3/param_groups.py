@@ -22,7 +22,8 @@ Groups = dict[str, list[nn.Parameter]]
 MaxGradNorm = float | Mapping[str, float] | None
 GradClip = Literal["norm", "adaptive"]
 SMALLEST_WEIGHT_NORM = 1e-3
-"""Smallest weight norm for adaptive clipping, because weights that start at zero could not change otherwise."""
+"""Adaptive clipping replaces smaller weight norms by this one, because weights that start at zero could not change
+otherwise."""
 
 
 class ClippedUnit(NamedTuple):
@@ -41,8 +42,8 @@ def named_groups(policy: TD3Policy, network: Network) -> Groups:
 
     :param policy: the policy
     :param network: ``"actor"`` or ``"critic"``
-    :return: weights by group name, the encoder first; a group without weights is absent, and a shared encoder is the
-        critic's
+    :return: weights by group name, the encoder first. A group without weights is absent, and the weights of a shared
+        encoder are in the critic's groups only
     """
     module: nn.Module = getattr(policy, network)
     encoder = getattr(module, "features_extractor", None)
@@ -61,8 +62,11 @@ def named_groups(policy: TD3Policy, network: Network) -> Groups:
 def group_optimizers(policy: TD3Policy) -> None:
     """Divide the weights in the optimizers of actor and critics into groups.
 
-    :param policy: the policy
-    :raises ValueError: if an optimizer lacks weights of the network, or has groups with settings of their own
+    A second call changes nothing.
+
+    :param policy: the policy, whose optimizers are changed
+    :raises ValueError: if an optimizer lacks trainable weights of its network, holds weights of others, or has groups
+        with settings of their own
     """
     for network in NETWORKS:
         module: nn.Module = getattr(policy, network)
@@ -74,9 +78,10 @@ def group_optimizers(policy: TD3Policy) -> None:
         trained = {id(weight) for weights in groups for weight in weights if weight.requires_grad}
         if not trained <= held <= every:
             raise ValueError(
-                f"{type(policy).__name__}: the {network}'s optimizer holds {len(held)} weights, expected all "
-                f"{len(trained)} trainable weights of the {network}. To freeze weights, set requires_grad=False or "
-                f"use a rate of 0 ({network}_lr, {network}_cnn_lr)"
+                f"{type(policy).__name__}: the {network}'s optimizer lacks {len(trained - held)} of the {network}'s "
+                f"{len(trained)} trainable weights and holds {len(held - every)} weights of other networks; expected "
+                "0 and 0. To freeze weights, set requires_grad=False or use a rate of 0 "
+                f"({network}_lr, {network}_cnn_lr)"
             )
         settings = [
             {key: param_group[key] for key in param_group if key not in ("params", "lr")}
@@ -146,8 +151,8 @@ def group_schedules(requested: Mapping[str, ScheduleLike | None], present: Itera
         if group.name not in present:
             raise ValueError(
                 f"{group.rate_argument}={value!r} has no effect: this model has no group {group.name} "
-                f"(it has {', '.join(sorted(present))}). A shared encoder is the critic's: use "
-                f"{CRITIC_CNN.rate_argument}. MlpPolicy has no encoders."
+                f"(it has {', '.join(sorted(present))}). For a shared encoder use {CRITIC_CNN.rate_argument}; "
+                "MlpPolicy has no encoders"
             )
         schedules[group.name] = parse_schedule(value, group.rate_argument)
     return schedules
@@ -177,10 +182,11 @@ def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
 def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Network, list[ClippedUnit]]:
     """Find which gradients are clipped together, for each network.
 
-    :param max_grad_norm: largest norm of each network, or a dict by network or group; None for no clipping
+    :param max_grad_norm: one largest gradient norm for each network, or a dict of norms by network or group; None for
+        no clipping
     :param present: names of the model's groups
     :return: the groups that are clipped together, by network
-    :raises ValueError: if a norm is not above 0, or a name is unknown
+    :raises ValueError: if a norm is not above 0, a name is unknown, or two names contain the same group
     """
     norms = parsed_norms(max_grad_norm)
     if norms is None:
@@ -199,8 +205,7 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
         network = GROUP_OF_NAME[groups[0]].network
         if any(set(groups) & set(unit.groups) for unit in units[network]):
             raise ValueError(
-                f"max_grad_norm: {name!r} contains a group that another key contains too. Expected each group in one "
-                "key only: remove one of the keys"
+                f"max_grad_norm: {name!r} and another key limit the same gradients: remove one of these keys"
             )
         units[network].append(ClippedUnit(groups, max_norm))
     return units
@@ -233,10 +238,10 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 class ParameterGroups:
     """Manage the groups of a policy, with their learning rates and clipping.
 
-    :param policy: the policy, after ``group_optimizers``
-    :param rates: learning rates by group name
-    :param max_grad_norm: see ``clipped_units``
-    :param grad_clip: ``"norm"``, or ``"adaptive"`` for :func:`clip_adaptively`
+    :param policy: the policy, after :func:`group_optimizers`
+    :param rates: learning rates by group name; None means the model's ``learning_rate``
+    :param max_grad_norm: see :func:`clipped_units`
+    :param grad_clip: ``"norm"`` limits joint norms; ``"adaptive"`` uses :func:`clip_adaptively`
     :raises ValueError: if a rate or a norm is out of range, or a name is unknown
     """
 

@@ -80,7 +80,7 @@ class VisualActor(Actor):
     :param features_dim: number of features that the encoder returns
     :param activation_fn: activation of the hidden layers
     :param normalize_images: True divides pixels by 255
-    :param trunk_dim: width of the trunk before the head; None for no trunk
+    :param trunk_dim: width of the trunk (Linear -> LayerNorm -> Tanh) before the head; None for no trunk
     :param vectors_skip_trunk: True passes vectors of Dict observations directly to the head
     :param layer_norm: True puts a LayerNorm after each dense layer of the head
     :param borrows_encoder: True if the features extractor belongs to the critic; it is then not among the actor's
@@ -181,7 +181,7 @@ class VisualCritic(ContinuousCritic):
     :param normalize_images: True divides pixels by 255
     :param n_critics: number of heads
     :param share_features_extractor: True if the actor's loss trains the encoder
-    :param trunk_dim: width of the trunk before the heads; None for no trunk
+    :param trunk_dim: width of the trunk (Linear -> LayerNorm -> Tanh) before the heads; None for no trunk
     :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
     """
@@ -261,12 +261,13 @@ class VisualTD3Policy(TD3Policy):
         SAC-AE, 2021 DrQ-v2)
     :param encoder_arch: ``"nature"``, ``"drq"`` or a features extractor class; None keeps ``features_extractor_class``
     :param trunk_dim: width of the trunks (Linear -> LayerNorm -> Tanh); None for no trunks
-    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads
+    :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads. Otherwise a few important
+        numbers may have little effect among thousands of features of pictures
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads
-    :param actor_keys: keys that the actor reads; None for all
-    :param critic_keys: keys that the critics read; None for all. They may read what a deployed policy cannot know
-        (Pinto et al. 2018, "Asymmetric actor critic for image-based robot learning"). Both kinds of keys need
-        ``encoder="separate"``
+    :param actor_keys: keys of the Dict observation that the actor reads; None for all
+    :param critic_keys: keys of the Dict observation that the critics read; None for all. The critics may read what a
+        deployed policy cannot know (Pinto et al. 2018, "Asymmetric actor critic for image-based robot learning").
+        ``actor_keys`` and ``critic_keys`` need ``encoder="separate"``
     :param kwargs: further arguments of the policy, by name
     :raises ValueError: if an argument is invalid, or does not fit the observation space or the encoder
     """
@@ -276,9 +277,9 @@ class VisualTD3Policy(TD3Policy):
     critic: VisualCritic
     critic_target: VisualCritic
     averaged_actor: VisualActor | None
-    """Copy of the actor with a moving average of its weights; None for no average."""
+    """Copy of the actor with a moving average of its weights, which ``predict`` uses; None for no average."""
     may_average: bool = True
-    """Whether :meth:`load_state_dict` loads an averaged actor that the weights include, or drops it."""
+    """Whether :meth:`load_state_dict` loads an averaged actor if the weights include one; False drops it."""
 
     def __init__(
         self,
@@ -438,10 +439,10 @@ class VisualTD3Policy(TD3Policy):
         return super().load_state_dict(state, strict, assign)
 
     def completed_state(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-        """Make saved weights fit this policy, which may have an averaged actor or not.
+        """Make saved weights fit this policy: add the averaged actor if the policy has one, and remove it otherwise.
 
         :param state_dict: weights by name
-        :return: weights by name; a missing average gets the weights of the saved actor
+        :return: weights by name; an averaged actor that is missing gets the weights of the saved actor
         """
         return completed_state(state_dict, self.averaged_actor is not None, self.encoder_is_shared)
 
@@ -516,7 +517,7 @@ def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any],
 def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Choose a features extractor that reads pictures that the environment has scaled (``normalize_images=False``).
 
-    Stable-Baselines3 transposes only uint8 pictures.
+    Stable-Baselines3 transposes only uint8 pictures, so the extractor has to transpose others with channels last.
 
     :return: the arguments of the policy that have to be replaced
     """

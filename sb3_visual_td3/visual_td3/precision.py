@@ -89,7 +89,8 @@ class Arithmetic:
 # channels is slow in bfloat16, above all its gradient; on blocks it has 16 times as many.
 
 SIDE = 4
-"""Height and width of a block in pixels: the stride of NatureCNN's first convolution."""
+"""Height and width of a block in pixels: the stride of NatureCNN's first convolution. It must be 4, because
+:func:`blocks_of` moves four uint8 pixels as one 32-bit number."""
 PIXEL_MAX = 255.0
 
 
@@ -107,9 +108,9 @@ def can_use_blocks(convolution: nn.Module, height: int, width: int) -> bool:
 def blocks_of(images: th.Tensor) -> th.Tensor:
     """Rearrange images so that the pixels of each block of ``SIDE`` x ``SIDE`` pixels become channels.
 
-    :param images: the images, ``(batch, channels, height, width)`` uint8; both sides multiples of ``SIDE``
-    :return: the blocks, ``(batch, channels * SIDE * SIDE, height / SIDE, width / SIDE)`` uint8, channels_last; the new
-        channels are ordered by old channel, row and column
+    :param images: the images, ``(batch, channels, height, width)`` uint8; height and width are multiples of ``SIDE``
+    :return: the blocks, ``(batch, channels * SIDE * SIDE, height / SIDE, width / SIDE)`` uint8, with the memory layout
+        channels_last. The new channels are ordered by old channel, row and column
     """
     batch, channels, height, width = images.shape
     # Four pixels of a row are moved as one 32-bit number:
@@ -142,7 +143,7 @@ class Preparation:
 
     :param space: the observation space
     :param pictures: the pictures in it, by key
-    :param extractors: the features extractors of critic and actor
+    :param extractors: the features extractors of critic and actor, which will read the result
     :param normalize_images: True if pixels are scaled to [0, 1]
     :param dtype: the dtype of the images; everything else becomes float32
     """
@@ -164,7 +165,8 @@ class Preparation:
     def __call__(self, observations: Observations) -> Prepared:
         """Return the observations in the form that the features extractors take.
 
-        Pixels are scaled to [0, 1]. For :func:`convolve_blocks` they are rearranged instead, and keep values up to 255.
+        Pixels are scaled to [0, 1]. If :func:`convolve_blocks` will compute the first layer, they are rearranged by
+        :func:`blocks_of` instead and keep values up to 255.
         """
         if not isinstance(observations, Mapping):
             picture = self._pictures.get(THE_ONLY_PART)
@@ -208,7 +210,8 @@ class Preparation:
 def encode_prepared(extractor: nn.Module, observations: Observations) -> th.Tensor:
     """Return the features that an extractor computes from observations that :class:`Preparation` has converted.
 
-    NatureCNN and our convolutions run layer by layer here, unless a subclass has its own ``forward``.
+    NatureCNN and our convolutions run layer by layer here, so that :func:`convolve_blocks` can compute the first layer.
+    If a subclass has its own ``forward``, this function calls it.
 
     :param extractor: the features extractor of actor or critic
     :param observations: observations that :class:`Preparation` returned

@@ -83,7 +83,7 @@ def _parse(name: str, value: Any) -> Any:
 
 
 ADAPTIVE_FACTOR = 0.3
-"""Default of ``max_grad_norm`` with ``grad_clip="adaptive"``, from DreamerV3 (Hafner et al. 2023)."""
+"""Default of ``max_grad_norm`` with ``grad_clip="adaptive"``, a ratio of norms, from DreamerV3 (Hafner et al. 2023)."""
 
 PRESETS: Mapping[PresetName, Settings] = MappingProxyType(
     {
@@ -117,7 +117,7 @@ def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
 
 
 class Resolved(NamedTuple):
-    """Hold a value that the model uses and its origin: ``"argument"``, or the name of a preset."""
+    """Hold a value that the model uses and its origin, such as ``"argument"`` or the name of a preset."""
 
     value: Any
     origin: str
@@ -150,7 +150,8 @@ def resolve(
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: the preset that None stands for
     :param arguments: arguments by the names of :class:`Settings`; other names are ignored
-    :param given: the user's ``policy_kwargs`` of a loaded model, to which the preset adds none; None for a new model
+    :param given: the ``policy_kwargs`` that the user gave when a loaded model was made; None for a new model. To a
+        loaded model, the preset adds no ``policy_kwargs``
     :return: entries by name, with the preset itself under ``preset``
     :raises ValueError: if the preset is unknown
     """

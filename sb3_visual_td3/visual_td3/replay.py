@@ -70,7 +70,8 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
     """Find how many frames an observation holds, without guessing from the number of channels.
 
     :param model: a model, with or without an environment
-    :return: depth of the outermost VecFrameStack, or the environments' ``frame_stack``; None if neither fits the images
+    :return: the depth of the outermost VecFrameStack, otherwise the environments' ``frame_stack``; None if neither
+        exists, or if the number does not divide the channels of any image
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
@@ -113,8 +114,8 @@ def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
     """
     if buffer.n_envs != model.n_envs:
         raise ValueError(
-            f"the replay buffer is (buffer_size={buffer.buffer_size}, n_envs={buffer.n_envs}, ...): expected "
-            f"n_envs={model.n_envs} as in the model. load_replay_buffer(..., any_n_envs=True) rearranges it"
+            f"the replay buffer has n_envs={buffer.n_envs}: expected n_envs={model.n_envs} as in the model. "
+            "load_replay_buffer(..., any_n_envs=True) rearranges the buffer"
         )
     found, expected = (_layout(space) for space in (buffer.observation_space, model.observation_space))
     if found != expected:
@@ -146,10 +147,10 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
     """Set n_steps and gamma of a loaded replay buffer to the model's values.
 
     :param buffer: the loaded buffer
-    :param reference: the model's own buffer; None for the model's arguments
+    :param reference: the model's own buffer, which has the values; None takes them from the model's arguments
     :param model: the model
     :return: the buffer itself
-    :raises ValueError: if the buffer does not fit, or cannot compute n-step returns
+    :raises ValueError: if the buffer does not fit, or cannot compute n-step returns that the model needs
     """
     check_fits(buffer, model)
     source = model.replay_buffer_kwargs if reference is None else vars(reference)
@@ -158,9 +159,8 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
         vars(buffer).update(n_steps=n_steps, gamma=source.get("gamma", model.gamma))
     elif n_steps > 1:
         raise ValueError(
-            f"the file holds a {type(buffer).__name__}, which cannot compute n-step returns: expected a buffer "
-            f"for n_steps={n_steps}, such as FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer. Load such a "
-            "buffer, or use n_steps=1"
+            f"the {type(buffer).__name__} in the file cannot compute n-step returns (n_steps={n_steps}): load a "
+            "FrameReplayBuffer or Stable-Baselines3's NStepReplayBuffer, or use n_steps=1"
         )
     return buffer
 
@@ -170,7 +170,7 @@ def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, 
 
     :param model: a model that is set up
     :param preset: the preset that the model uses
-    :return: ``replay_buffer_class``, and ``replay_buffer_kwargs.frame_stack`` if it has one
+    :return: ``replay_buffer_class``, and for a FrameReplayBuffer ``replay_buffer_kwargs.frame_stack``
     """
     buffer, default = model.replay_buffer, _default_class(model, preset)
     origin: str = "td3"

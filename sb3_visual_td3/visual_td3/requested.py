@@ -52,7 +52,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 def restore_requested(model: TD3) -> frozenset[str] | None:
     """Restore the arguments as the user requested them, as the first step of ``_setup_model``.
 
-    In a loaded model, some of them are replaced by derived values. Arguments of ``load()`` take precedence.
+    In a loaded model, derived values have replaced some of them. Arguments of ``load()`` take precedence.
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model
@@ -85,14 +85,14 @@ def restore_requested(model: TD3) -> frozenset[str] | None:
 
 
 def requested_policy_kwargs(model: TD3) -> dict[str, Any] | None:
-    """Return the ``policy_kwargs`` with which a loaded model was created; None for a new model."""
+    """Return the ``policy_kwargs`` that the user gave when a loaded model was created; None for a new model."""
     requested = vars(model)[_REQUESTED]
     given: dict[str, Any] = requested["policy_kwargs"]
     return given if requested["is_loaded"] else None
 
 
 def frame_stack_before(model: OffPolicyAlgorithm) -> int | None:
-    """Return the frame stack that a loaded model was trained on; None if there is none."""
+    """Return the frame stack that a loaded model was trained on; None for a new model, or if it is unknown."""
     depth: int | None = vars(model).get(_REQUESTED, {}).get("frame_stack")
     return depth
 

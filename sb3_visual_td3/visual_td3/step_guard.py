@@ -43,7 +43,8 @@ class StepGuard:
     """Step the optimizers of a model, and skip steps whose loss or gradient is not finite.
 
     :param device: the device of the networks
-    :param is_stock: True checks steps only on a CPU, and only while a callback handles non-finite numbers
+    :param is_stock: True for a model that must train exactly as in Stable-Baselines3. Steps are then checked only on a
+        CPU, and only while a callback handles non-finite numbers
     """
 
     def __init__(self, device: th.device, is_stock: bool = False) -> None:
@@ -72,9 +73,9 @@ class StepGuard:
         :param trained: the weights that have gradients
         :param update: the update, for the message
         :param n_steps: environment steps so far, for the message
-        :param is_handled: True skips a step without an error
-        :raises NonFiniteUpdateError: if the update is not finite and not handled; on a GPU, :meth:`raise_if_skipped`
-            raises it
+        :param is_handled: True if a callback handles non-finite numbers; a step is then skipped without an error
+        :raises NonFiniteUpdateError: if the update is not finite and no callback handles this. With a fused optimizer
+            on a GPU, :meth:`raise_if_skipped` raises this error later
         """
         number = _number_of(update.values["loss"], trained)
         if not self._is_at_hand and _can_skip(optimizer):

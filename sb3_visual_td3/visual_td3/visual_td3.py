@@ -66,12 +66,14 @@ class VisualTD3(TD3):
     Every argument of :class:`stable_baselines3.TD3` keeps its name, position and meaning. With ``preset="td3"`` and no
     other new argument, the weights are TD3's, bit for bit.
 
-    The critic computes Q from its own encoder's features, because the actor's encoder could raise Q without better
-    actions.
+    The actor's loss reaches the actor's weights only through the action, because the critic computes Q from the
+    features of its own encoder. If it used the features of the actor's encoder, that encoder could raise Q without
+    better actions. Q would then grow without bound, even with clipped gradients.
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
-    :param learning_rate: learning rate of groups without a rate of their own, in any form of ``actor_lr``
+    :param learning_rate: learning rate of the groups of weights that have no rate of their own, in any form of
+        ``actor_lr``
     :param preset: ``"visual"`` (default for images) or ``"td3"`` (default otherwise); it sets the arguments below that
         are None. :meth:`describe` shows the values in force
     :param actor_lr: learning rate of the actor's heads and trunk: a number, ``"lin_3e-4"``, ``"cos_3e-4"`` or a
@@ -81,22 +83,22 @@ class VisualTD3(TD3):
     :param critic_cnn_lr: learning rate of the critics' encoder, and of a shared encoder
     :param max_grad_norm: largest L2 norm of a gradient: one number for each network, or a dict by network or group
         (``{"critic_cnn": 10.0}``)
-    :param grad_clip: ``"norm"``, or ``"adaptive"``, which limits gradients to ``max_grad_norm`` (default 0.3) times the
-        weights' norm
+    :param grad_clip: ``"norm"``, or ``"adaptive"``, which limits the gradient of each row or filter to
+        ``max_grad_norm`` (default 0.3) times the norm of its weights
     :param random_shift: largest random shift of images, in pixels; 0 is off
     :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
     :param pre_tanh_penalty: weight of the mean squared activation before the actor's tanh
-    :param target_q_clamp: True keeps targets within the returns that the rewards allow; a number limits their
+    :param target_q_clamp: True keeps targets within the returns that the rewards so far allow; a number limits their
         magnitude, in the unit of the environment's rewards
     :param critic_loss: loss of the critics: ``"mse"`` (squared error) or ``"huber"``
-    :param noise_schedule: standard deviation of Gaussian exploration noise, such as ``"lin_0.5_0.1"``; not used if an
-        ``action_noise`` is given
+    :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as ``"lin_0.5_0.1"``;
+        not used if an ``action_noise`` is given
     :param precision: arithmetic of updates: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
     :param overlap: True lets the simulator step while the learner trains; needs a VecEnv such as SubprocVecEnv
-    :param policy_average: decay per update, in [0, 1), of an average of the actor that ``predict`` uses and training
-        does not; 0 is off
-    :param scale_rewards: True divides rewards by the mean magnitude of all rewards so far, unless VecNormalize scales
-        them
+    :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder; 0 is
+        off. ``predict``, evaluations and saved policies use the average; exploration and learning use the latest actor
+    :param scale_rewards: True divides the rewards by the mean magnitude of all rewards so far, so that their unit does
+        not matter. It has no effect if VecNormalize scales the rewards
     :raises ValueError: if an argument is out of range, or does not fit the model or the environment
 
     The other parameters are those of :class:`stable_baselines3.TD3`.
@@ -121,7 +123,8 @@ class VisualTD3(TD3):
     _resolved: dict[str, Resolved]
     """The value that the model uses and its origin, by setting."""
     _is_stock_policy: bool = False
-    """True if the policy class inherits from Stable-Baselines3's classes and not from ours."""
+    """True if the policy class inherits from Stable-Baselines3's classes and not from ours. Such a policy is trained
+    exactly as Stable-Baselines3's TD3 trains it."""
 
     def __init__(
         self,
@@ -277,7 +280,10 @@ class VisualTD3(TD3):
         self.policy_kwargs = dict(self.settings.policy_kwargs)
 
     def _leave_rewards_unscaled(self) -> None:
-        """Turn off ``scale_rewards`` for a model of an earlier version, unless the user requests it."""
+        """Turn off ``scale_rewards`` for a model of an earlier version, unless the user requests it.
+
+        The critics of such a model have learned the values of unscaled rewards.
+        """
         if self.scale_rewards is None and self.settings.scale_rewards:
             self.scale_rewards = False
             self._resolved["scale_rewards"] = Resolved(False, "argument")
@@ -296,7 +302,10 @@ class VisualTD3(TD3):
         self.lr_schedule = FloatSchedule(parse_schedule(self.learning_rate, "learning_rate"))
 
     def _setup_arithmetic(self) -> None:
-        """Set up the numerical precision of the updates, and their speed-ups, such as fused optimizers."""
+        """Set up the numerical precision of the updates, and their speed-ups, such as fused optimizers.
+
+        There are no speed-ups if updates must equal Stable-Baselines3's bit for bit.
+        """
         self._arithmetic = Arithmetic(self.settings.precision, self.device, self._is_stock)
         self._step_guard = StepGuard(self.device, self._is_stock)
         self._prepare: Preparation | None = None
@@ -366,7 +375,7 @@ class VisualTD3(TD3):
         self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
-        """Sample a batch from the replay buffer, with its images shifted and converted."""
+        """Sample a batch from the replay buffer; shift its images randomly and convert them once for all networks."""
         assert self.replay_buffer is not None
         self._measure_stored_rewards()
         replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
@@ -490,7 +499,7 @@ class VisualTD3(TD3):
         return actor_loss.detach()
 
     def soft_update(self) -> None:
-        """Move the target networks towards the trained ones."""
+        """Move the target networks towards the trained ones; a shared encoder is moved once, as part of the critics."""
         polyak_update(self.critic.parameters(), self.critic_target.parameters(), self.tau)
         polyak_update(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         # Copy running stats, see https://github.com/DLR-RM/stable-baselines3/issues/996
@@ -570,7 +579,11 @@ class VisualTD3(TD3):
             self._record_losses()
 
     def _log_skipped(self, error: NonFiniteUpdateError) -> None:
-        """Log the loss or the gradient that was not finite, before the training ends."""
+        """Log the loss or the gradient that was not finite, before the training ends.
+
+        Without this, the log would end with healthy values. On a GPU it is unknown which group's gradient was not
+        finite, so the norms of all groups of the network are logged as NaN.
+        """
         network, loss = error.update.network, error.update.values["loss"].item()
         self._record_losses()
         self.logger.record(f"train/{network}_loss", loss)
@@ -649,7 +662,11 @@ class VisualTD3(TD3):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
-        """Prepare a training run as Stable-Baselines3 does, and check the replay buffer."""
+        """Prepare a training run as Stable-Baselines3 does, and check the replay buffer.
+
+        If the training begins with a reset, n-step returns must not continue from the stored transitions into the new
+        ones.
+        """
         if self.replay_buffer is not None:
             check_fits(self.replay_buffer, self)
             begins_with_reset = reset_num_timesteps or self._last_obs is None
@@ -684,7 +701,10 @@ class VisualTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the actions of a training step with the latest actor, not with its average."""
+        """Choose the actions of a training step with the latest actor, not with its average.
+
+        The replay buffer should hold transitions of the actor that is trained.
+        """
         if self._is_stock_policy:
             return super()._sample_action(learning_starts, action_noise, n_envs)
         with self.policy.without_average():
@@ -780,7 +800,7 @@ class VisualTD3(TD3):
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Return whether actor and critic share one encoder; None if there is no encoder."""
+        """Return whether actor and critic share one encoder that the critic trains; None if there is no encoder."""
         if CRITIC_CNN.name not in self.groups:
             return None
         return not self._is_stock_policy and self.policy.encoder_is_shared
@@ -792,12 +812,12 @@ class VisualTD3(TD3):
 
     @property
     def reward_divisor(self) -> float:
-        """Return the number by which ``scale_rewards`` divides rewards now; 1 if it is off."""
+        """Return the number by which ``scale_rewards`` divides rewards now; 1 if it leaves them unchanged."""
         return self._reward_scale.divisor if self._scales_rewards else 1.0
 
     @property
     def _scales_rewards(self) -> bool:
-        """Return whether the model itself scales the rewards, because VecNormalize does not."""
+        """Return whether the model itself scales the rewards; if VecNormalize scales them, the model does not."""
         return self.settings.scale_rewards and not self._vec_normalize_scales
 
     @property
@@ -808,7 +828,8 @@ class VisualTD3(TD3):
     def describe(self) -> Description:
         """Return the settings that the model uses, each with its origin.
 
-        :return: value and origin by the name of the setting; it prints as a table
+        :return: value and origin (such as ``"argument"`` or a preset's name) by the name of the setting; it prints as a
+            table
         """
         described = Description(self._resolved)
         described.update(describe_buffer(self, self._resolved["preset"].value))
@@ -831,7 +852,7 @@ class VisualTD3(TD3):
     def get_state(self) -> dict[str, Any]:
         """Return the state beyond Stable-Baselines3's attributes; call this at the start of a rollout.
 
-        A pending transition is stored first.
+        A transition that ``overlap`` has held back is stored first.
 
         :return: numbers, strings and arrays, in lists and dicts
         """
@@ -860,6 +881,8 @@ class VisualTD3(TD3):
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Restore the scale of the rewards and the range of the targets.
+
+        ``lr_scale`` and the number of updates that are still due stay as they are.
 
         :param state: the state that an earlier :meth:`get_state` returned
         """
@@ -905,8 +928,9 @@ class VisualTD3(TD3):
         :param custom_objects: objects by name that replace those in the file
         :param print_system_info: True prints the system that saved the model
         :param force_reset: True begins training with a reset
-        :param kwargs: arguments of the model to change
-        :raises ValueError: if an argument does not exist, or does not fit the saved weights
+        :param kwargs: arguments of the model to change. They also apply to what is derived from them, such as ``gamma``
+            in the replay buffer
+        :raises ValueError: if an argument does not exist, or does not fit the saved model
         """
         given = {**kwargs, REQUESTED_AT_LOAD: kwargs}
         # Stable-Baselines3 would compare them with the policy_kwargs in force, to which the preset has added its own.
@@ -916,10 +940,11 @@ class VisualTD3(TD3):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Continue the training in another environment, also with another number of parallel environments.
 
-        Under ``preset="td3"`` the number must stay the same, as in Stable-Baselines3.
+        The replay buffer is rearranged for the new number. Under ``preset="td3"`` the number must stay the same, as in
+        Stable-Baselines3.
 
         :param env: the environment
-        :param force_reset: True resets the environment first; a new number of environments always does
+        :param force_reset: True resets the environment first; with a new number of environments, it is always reset
         :raises ValueError: if the environment has other spaces, or does not fit the replay buffer
         """
         env = self._wrap_env(env, self.verbose)
@@ -946,7 +971,7 @@ class VisualTD3(TD3):
 
         :param path: path of the file
         :param truncate_last_traj: True ends HerReplayBuffer's last episode where the file ends
-        :param any_n_envs: True accepts a buffer of another number of environments
+        :param any_n_envs: True rearranges a buffer of another number of environments; False refuses it
         :raises ValueError: if the buffer does not fit the model, which then keeps its previous buffer
         """
         before = self.replay_buffer

@@ -43,11 +43,11 @@ class ZooCommand(NamedTuple):
 
     :ivar help: one line in ``visual-td3 --help``
     :ivar group: heading in ``visual-td3 --help``
-    :ivar play: function that runs it with the flags in ``sys.argv``
-    :ivar defaults: flags that the user's flags override
-    :ivar extra: the extra with its libraries; None for no extra
-    :ivar makes_environments: True accepts ``--gym-packages`` and checks ``--env``
-    :ivar loads_models: whether it needs our algorithm, which takes time to import
+    :ivar play: function that runs the command with the flags in ``sys.argv``
+    :ivar defaults: default flags, which the user's flags override
+    :ivar extra: the extra of this package that installs the command's libraries; None if it needs no extra
+    :ivar makes_environments: True makes the command accept ``--gym-packages`` and check ``--env``
+    :ivar loads_models: whether the command needs our algorithm, which takes time to import
     """
 
     help: str

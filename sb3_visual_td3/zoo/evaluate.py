@@ -53,9 +53,9 @@ POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
 """Labels of the run's policies: the model that the flags select, the same model without its average, and the best
 model."""
 DRIVERS = (POLICY, "random", "full brake")
-"""Labels of the drivers in an environment with maps, in the order of the table."""
+"""Labels of the drivers in an environment with maps, without ``--compare``, in the order of the table."""
 PLAYERS = (POLICY, "random")
-"""Labels of the policies in an environment without maps, in the order of the table."""
+"""Labels of the policies in an environment without maps, without ``--compare``, in the order of the table."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
@@ -306,13 +306,13 @@ def run(settings: argparse.Namespace) -> int:
         has_maps, needs_server = _look_at(saved)
         if not has_maps and settings.maps is not None:
             raise ValueError(
-                f"{saved.env_id} has no maps, but --maps names some: expected a driving environment, such as "
-                "LiteDriving-v0, or no --maps"
+                f"{saved.env_id} has no maps, but --maps names some: leave --maps out, or choose a driving "
+                "environment, such as LiteDriving-v0"
             )
         if not has_maps and settings.suite is not None:
             raise ValueError(
-                f"{saved.env_id} has no routes, but --suite names some: expected a driving environment, such as "
-                "LiteRoutes-v0, or no --suite"
+                f"{saved.env_id} has no routes, but --suite names some: leave --suite out, or choose a driving "
+                "environment, such as LiteRoutes-v0"
             )
         if settings.seeds is None:
             settings.seeds = [_DRIVING_SEED if has_maps else EVALUATION_SEED]
@@ -384,7 +384,7 @@ def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
 
 
 def _models_of(saved: SavedRun, settings: argparse.Namespace) -> dict[str, BaseAlgorithm]:
-    """Return the models to evaluate, by label, with ``--compare`` also the run's other models."""
+    """Return the models to evaluate, by label; ``--compare`` adds the run's other models."""
     models = {POLICY: saved.load(settings.device)}
     if not settings.compare:
         return models

@@ -3,7 +3,7 @@
 Resuming a stranger's run must not execute the stranger's code:
 
 - No value is run as Python code.
-- Every dotted name must be a class of the expected kind, in a module listed below or a package that the user has
+- Every dotted name must name a class of the expected kind, in a module listed below or in a package that the user has
   allowed.
 """
 
@@ -45,7 +45,7 @@ MAX_DEPTH = 50
 MAX_EXPERIMENT_BYTES = 1 << 20
 
 ALLOWED_PACKAGES = ("sb3_visual_td3", "stable_baselines3", "sb3_contrib", "rl_zoo3", "gymnasium", "torch")
-"""Packages whose classes a saved configuration may name."""
+"""Packages whose classes a saved configuration may name. The user has to allow any other package."""
 CLASS_MARK = "$class"
 """Key of the mapping ``{"$class": "package.module.Class"}``, which represents a class in plain data."""
 
@@ -102,11 +102,11 @@ _NAMED: Mapping[str, Kind] = {"callback": CALLBACK, "env_wrapper": WRAPPER, "vec
 
 
 def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> type:
-    """Look up a class; its module is imported only if it is known or allowed.
+    """Look up a class; its module is imported only if the module is known or allowed.
 
     :param name: the class as ``package.module.Class``
     :param kind: expected kind of the class
-    :param allowed: packages that the user has allowed
+    :param allowed: packages that the user has allowed in addition to :data:`ALLOWED_PACKAGES`
     :param where: name of the setting in error messages
     :raises ValueError: if the name is not allowed, or not a class of this kind
     """
@@ -201,7 +201,7 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
 
 
 def check_env_id(env_id: Any, where: str) -> None:
-    """Check that an id is registered, because any other id may make gymnasium import a module.
+    """Check that an environment's id is registered, because any other id may make gymnasium import a module.
 
     :param env_id: the id, as for gymnasium's ``make``
     :param where: name of the setting in error messages
@@ -252,8 +252,8 @@ def _node_as_data(node: ast.expr) -> Any:
         name = ast.unparse(node)
         if name not in _class_paths():
             raise ValueError(
-                f"{name} is not one of the classes that Python code in a setting may name: expected an activation such "
-                "as nn.ReLU, an optimizer such as th.optim.Adam, HerReplayBuffer or RMSpropTFLike"
+                f"Python code in a setting may not name {name}: expected an activation such as nn.ReLU, an optimizer "
+                "such as th.optim.Adam, HerReplayBuffer or RMSpropTFLike"
             )
         return {CLASS_MARK: _class_paths()[name]}
     if isinstance(node, ast.List | ast.Tuple):
@@ -342,9 +342,9 @@ _PATHS = (
 class Permission(NamedTuple):
     """Hold the permissions that the user gives to a resumed run.
 
-    :ivar run_dir: the folder of the run, to which it may always write
-    :ivar packages: packages whose classes it may name
-    :ivar is_trusted: whether it may start programs, load a model and write to other folders
+    :ivar run_dir: the folder of the run, to which the run may always write
+    :ivar packages: further packages whose classes the run may name
+    :ivar is_trusted: whether the run may start programs, load a saved model and write to other folders
     """
 
     run_dir: Path
@@ -355,8 +355,8 @@ class Permission(NamedTuple):
 def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a run as plain data.
 
-    :param args: rl-zoo's parsed arguments, with the seed that was drawn
-    :param hyperparams: the hyperparameters of the file
+    :param args: rl-zoo's parsed arguments; if no seed was given, with the seed that was drawn
+    :param hyperparams: the hyperparameters as they are in the file, before rl-zoo creates objects from them
     :return: numbers and strings, in lists and dicts
     :raises ValueError: if a hyperparameter cannot be written as plain data
     """
@@ -403,6 +403,8 @@ def _plain_leaf(value: Any, where: str) -> Any:
 
 def check_experiment(experiment: Any, permission: Permission) -> None:
     """Refuse a saved configuration if it could execute, import or write something that is not permitted.
+
+    The check imports modules of known or permitted packages.
 
     :param experiment: a saved configuration, which may be any value
     :param permission: permissions that the user has given
@@ -585,7 +587,7 @@ def arguments_of(experiment: Mapping[str, Any], conf_file: str, tensorboard_log:
     It leaves out the environment's arguments, because rl-zoo would run them as Python code.
 
     :param experiment: a saved configuration that has been checked
-    :param conf_file: file of :func:`hyperparameter_file`
+    :param conf_file: path of a file with the result of :func:`hyperparameter_file`
     :param tensorboard_log: folder of the event files; None for RUN_DIR/tb
     """
     arguments = ["--conf-file", conf_file]

@@ -29,7 +29,8 @@ from sb3_visual_td3.zoo.saved_run import SavedRun, find_run, read_run
 
 OUTPUT_NAME = "action"
 OPSET = 17
-"""Version of ONNX's operator set. Version 17 is the first with LayerNormalization."""
+"""Version of ONNX's operator set. Version 17 is the first with LayerNormalization. OpenCV and ONNX Runtime can
+read it."""
 SUFFIXES = (".onnx", ".pt")
 
 

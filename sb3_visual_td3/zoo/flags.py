@@ -58,7 +58,7 @@ _MEANT_AS_CODE = (ast.Call, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp,
 
 
 def positive_int(text: str) -> int:
-    """Return a count that was typed on the command line, as an argparse type.
+    """Return a count that was typed on the command line; this is an argparse type.
 
     :param text: the text that was typed
     :return: an integer >= 1
@@ -320,8 +320,8 @@ def store_pairs(
 def read_value(text: str, where: str = "the value") -> Any:
     """Read a value that was typed on the command line.
 
-    It may be a Python literal, code that rl_zoo3 can run (``dict(a=nn.ReLU)``), a YAML mapping, list, boolean or null,
-    or text.
+    The text is read as the first of these forms that fits: a Python literal; code that rl_zoo3 can run
+    (``dict(a=nn.ReLU)``), which is run; a YAML mapping, list, boolean or null; plain text.
 
     :param text: the text that was typed
     :param where: name of the value in error messages

@@ -53,7 +53,7 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
     :param block: the hyperparameters by name
     :param algorithm: class of the model
     :param where: name of the block in error messages
-    :raises ValueError: if a value is not a number, or not finite
+    :raises ValueError: if a value is not a number, not finite or out of range
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
     noise = block.get("noise_std", 0.0)
@@ -80,7 +80,7 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
 
 
 def _as_number(text: str) -> str:
-    """Return a hint for a number that YAML read as text, such as 1e-3."""
+    """Return a hint for a number that YAML read as text, such as 1e-3; the hint is empty for other text."""
     found = re.fullmatch(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?[0-9]+)", text.strip())
     if found is None:
         return ""
@@ -142,7 +142,7 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
 def check_counts(block: Mapping[str, Any], where: str) -> None:
     """Check that counts are integers; rl-zoo would round them down.
 
-    :param block: the hyperparameters, also of the command line
+    :param block: the hyperparameters, including those of the command line
     :param where: name of the block in error messages
     :raises ValueError: if a count is not an integer >= 1
     """
@@ -187,7 +187,7 @@ def read_kwargs(given: Any, vec_env_class: type[VecEnv], where: str) -> dict[str
     :param given: a mapping, a mapping as text, or None
     :param vec_env_class: the class that ``--vec-env`` names
     :param where: name of the block in error messages
-    :raises ValueError: if a key is not an argument of the class
+    :raises ValueError: if it is not a mapping, or a key is not an argument of the class
     """
     if given is None:
         return {}

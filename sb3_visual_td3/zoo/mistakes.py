@@ -48,7 +48,8 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""Exceptions that are a mistake of the user if a ``raise`` statement raised them."""
+"""Exceptions that are a mistake of the user if a ``raise`` statement raised them, as in code that checks its arguments.
+They are a bug if Python raised them in an operation that failed, such as ``int("x")``."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
@@ -64,7 +65,8 @@ _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     "huggingface_hub": (AssertionError, ValueError, RuntimeError),
     "huggingface_sb3": (AssertionError, ValueError, RuntimeError),
 }
-"""Packages that receive unchecked input of the user, and their exceptions for wrong input."""
+"""Packages that receive the user's input before we can check it, and the exceptions that they raise for wrong input. An
+exception counts as a mistake of the user only if code of the listed package raised it."""
 _OURS = "sb3_visual_td3"
 _CONSTRUCTED_WITH_SETTINGS = tuple(
     f"{_OURS}.{part}." for part in ("visual_td3", "buffers", "callbacks", "envs", "vec_env")

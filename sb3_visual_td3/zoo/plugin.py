@@ -127,7 +127,7 @@ class RunOptions:
     :ivar resumed_run_dir: the RUN_DIR to continue in; None for a new run
     :ivar resumed_experiment: the run's saved configuration, which has been checked
     :ivar resumed_packages: packages whose classes that configuration may name
-    :ivar resumes_without_logs: whether the resumed run may have lost log files
+    :ivar resumes_without_logs: whether the run may be resumed although some of its log files are lost
     :ivar begins_again: whether the resumed run starts again, because it has no snapshot
     """
 
@@ -160,11 +160,11 @@ class RunResult:
 class BeginningCallback(BaseCallback):
     """Report when training begins; this callback is the first of rl-zoo's list.
 
-    After ``learn``, rl-zoo (2.9) calls the first callback's ``on_training_end`` to remove a progress bar. This callback
-    passes the call on only to a bar that has started.
+    After ``learn``, even if it has failed, rl-zoo (2.9) calls the first callback's ``on_training_end`` to remove a
+    progress bar. This callback passes the call on only to a progress bar that has started.
 
     :param first: the first callback of the original list
-    :param on_begin: called when training begins
+    :param on_begin: function that is called when training begins, after the environment's reset
     """
 
     def __init__(self, first: BaseCallback | None, on_begin: Callable[[], None]) -> None:
@@ -330,7 +330,7 @@ class StoredObservations(VecEnvWrapper):
 
 
 def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
-    """Make an environment's Monitor retry failed writes, and then apply ``env_wrapper``."""
+    """Make an environment's Monitor retry failed writes, and then apply the hyperparameter ``env_wrapper``."""
     env = with_retrying_monitor(env)
     if wrapper is None:
         return env
@@ -351,8 +351,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - our ``learning_rate`` may be any schedule that VisualTD3 accepts
     - a run that cannot be set up leaves no RUN_DIR
     - ``--vec-env ray`` runs environments in Ray actors, and the VecEnv is given ``vec_env_kwargs``
-    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and takes its
-      flags
+    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and the flags
+      of that evaluation, such as ``--eval-freq``, apply to it
     - otherwise a PolicyEvalCallback evaluates the policy, in a short run up to ten times
     - a stock off-policy algorithm can train with normalized rewards on stacked or channels-last images
     - ``-i`` makes n more steps: counters, schedules, VecNormalize and a saved replay buffer continue
@@ -802,7 +802,8 @@ def default_config(algo: str, env_id: str) -> str | None:
 
     :param algo: name of the algorithm
     :param env_id: id of the environment
-    :return: the path; None leaves the choice to rl-zoo
+    :return: the path, if the algorithm is ours or the file has a block for the environment; None leaves the choice to
+        rl-zoo
     """
     resource = CONFIGS.joinpath(f"{algo}.yml")
     if not resource.is_file():

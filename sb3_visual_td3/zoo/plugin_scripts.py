@@ -67,9 +67,9 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Let rl_zoo3's scripts for watching agents accept VisualTD3.
+    """Let rl_zoo3's scripts for watching agents accept VisualTD3 inside the ``with`` block.
 
-    The environment gets the arguments that it had in training.
+    The scripts create the environment with the arguments that it had in training.
 
     :param algo: name of our algorithm in rl-zoo
     """
@@ -173,7 +173,7 @@ def run_benchmark() -> None:
 def run_record_training() -> None:
     """Run rl_zoo3's script record_training, which here films each checkpoint with ``visual-td3 record-video``.
 
-    :raises ValueError: if the film's folder holds other files, or no film was made
+    :raises ValueError: if the film's folder holds other files, which rl_zoo3 would delete, or if no film was made
     """
     films: list[Path] = []
     remove = shutil.rmtree
@@ -201,7 +201,11 @@ def run_record_training() -> None:
 
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``, even if requests is not installed."""
+    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``, even if requests is not installed.
+
+    Inside the ``with`` block, a placeholder module ``requests`` has huggingface_hub's EntryNotFoundError under this
+    name.
+    """
     import huggingface_hub.errors
     import huggingface_sb3  # noqa: F401 - imported before the placeholder exists, so that it does not find it
 

@@ -69,10 +69,10 @@ class SavedRun(NamedTuple):
         return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the run's model to evaluate or export it, with a replay buffer of one transition.
+        """Load the run's model to evaluate or export it; for VisualTD3, the replay buffer holds only one transition.
 
         :param device: device of the networks, such as ``"cpu"``
-        :raises ValueError: if the model's file is truncated
+        :raises ValueError: if the model's file is missing or truncated
         """
         if not is_complete_zip(self.model_path):
             raise ValueError(f"{self.model_path} is not a complete zip file: it is truncated; {_remedy(self.run_dir)}")
@@ -114,8 +114,8 @@ def read_args(path: Path) -> dict[str, Any]:
     """Read the command line that rl-zoo saves with a model, without executing anything.
 
     :param path: path of args.yml
-    :return: values by flag; ``env_kwargs`` is None or a mapping
-    :raises ValueError: if the file is not YAML, or holds other values
+    :return: values by flag; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
+    :raises ValueError: if the file is missing, too large or not YAML, or holds Python objects or values of other types
     :raises OSError: if it cannot be read
     """
     if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
@@ -129,7 +129,9 @@ def read_args(path: Path) -> dict[str, Any]:
         reason = in_one_line(error)
         raise ValueError(f"{path} is refused: {reason}. Expected plain values, as rl-zoo writes them") from error
     if not isinstance(args, dict):
-        raise ValueError(f"{path} holds a {type(args).__name__}: expected a mapping of training flags to values")
+        raise ValueError(
+            f"{path} holds a value of type {type(args).__name__}: expected a mapping of training flags to values"
+        )
     for flag in ("algo", "env"):
         if not isinstance(args.get(flag), str):
             raise ValueError(f"{path}: {flag} is {args.get(flag)!r}: expected text")
@@ -146,7 +148,7 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
     :param algo: name of the algorithm
     :param env_id: id of the environment
     :param exp_id: number of the run; 0 is the latest
-    :param which: ``load_best``, ``load_checkpoint`` or ``load_last_checkpoint``, which choose the model
+    :param which: flags that choose the model: ``load_best``, ``load_checkpoint``, ``load_last_checkpoint``
     :raises AssertionError: if the run does not exist
     :raises ValueError: if the run has no such model
     """

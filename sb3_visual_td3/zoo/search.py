@@ -76,7 +76,7 @@ class Budget(NamedTuple):
     """Limit the number of trials of a hyperparameter search.
 
     :ivar n_trials: trials of this worker; not used if ``max_total_trials`` is given
-    :ivar max_total_trials: finished trials of all workers after which the search ends, or None
+    :ivar max_total_trials: finished trials of all workers after which the search ends; None if ``n_trials`` decides
     """
 
     n_trials: int
@@ -102,7 +102,7 @@ class Worker:
 
     :param study: the Optuna study
     :param storage: storage of the study
-    :param objective: runs a trial and returns its mean reward
+    :param objective: function that runs a trial and returns its mean reward
     :param budget: number of trials to run
     :param grace_s: seconds without a heartbeat until a worker on another machine counts as dead
     :param poll_s: seconds between two checks of other workers' trials
@@ -229,7 +229,10 @@ class Worker:
             ) from error
 
     def _why_surplus(self, trial: optuna.Trial) -> str | None:
-        """Return why a trial that has begun is one too many, because two workers began it; None if it should run."""
+        """Return why a trial that has begun is one too many; None if it should run.
+
+        Two workers may both begin the last trial of a search, or both queue the same trial again.
+        """
         others = [other for other in self._study.get_trials(deepcopy=False) if other.number < trial.number]
         retry_of = trial.user_attrs.get(RETRY_OF)
         if retry_of is not None and any(other.user_attrs.get(RETRY_OF) == retry_of for other in others):
@@ -256,7 +259,7 @@ def _print(line: str) -> None:
 
 
 def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool) -> Path:
-    """Print the best trial of a search, and write rl-zoo's report on all trials.
+    """Print the best trial of a search, and write a report on all trials to the files that rl-zoo would write.
 
     :param manager: rl-zoo's experiment manager
     :param study: the Optuna study
@@ -341,8 +344,8 @@ def _write_plots(study: optuna.Study, path: Path) -> None:
 def optimize(manager: ExperimentManager, on_start: Callable[[], None]) -> optuna.Study:
     """Run the hyperparameter search that the command line requests, and write the report.
 
-    :param manager: the manager, after its ``setup_experiment()``
-    :param on_start: called before the first trial
+    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
+    :param on_start: function that is called before the first trial
     :raises ValueError: if the command line, the storage or the hyperparameter file is wrong
     """
     if importlib.util.find_spec("pandas") is None:
@@ -385,8 +388,8 @@ def with_trial(manager: ExperimentManager, trial_id: int, hyperparams: Mapping[s
     # A negative index would silently choose a trial from the end of the list.
     if not 0 <= trial_id < len(trials):
         raise ValueError(
-            f"--trial-id {trial_id}: the study {study.study_name!r} has {len(trials)} trials; choose one of "
-            "them, numbered from 0"
+            f"--trial-id {trial_id}: there is no such trial; the study {study.study_name!r} has {len(trials)}, "
+            "numbered from 0"
         )
     drawn = HYPERPARAMS_CONVERTER[manager.algo](dict(trials[trial_id].params))
     if _is_ours(manager):

@@ -86,7 +86,7 @@ def has_ended(worker: Mapping[str, Any]) -> bool | None:
 
 
 class Heartbeat:
-    """Mark a trial repeatedly as running in this process.
+    """Mark a trial repeatedly as running in this process, which shows other workers that this process is alive.
 
     :param storage: the storage of the study
     :param trial_id: the storage's id of the trial
@@ -157,6 +157,8 @@ class WorkerMonitor:
     def fail_abandoned_trials(self) -> list[int]:
         """Mark the trials of dead workers as failed.
 
+        A trial without a heartbeat, such as one of stock rl-zoo's workers, is never marked.
+
         :return: the numbers of the trials that seem to be still running
         """
         running = []
@@ -220,10 +222,11 @@ def fail(study: optuna.Study, storage: BaseStorage, number: int, reason: str) ->
 
 
 def queue_again(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Queue the parameters of a trial that could not be finished; return whether they were queued.
+    """Queue the parameters of a trial that could not be finished, at most :data:`MAX_RETRIES` times.
 
     :param study: the Optuna study
     :param trial: the trial
+    :return: whether the parameters were queued
     """
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     n_retries = trial.user_attrs.get(N_RETRIES, 0)
@@ -244,7 +247,8 @@ N_OPENINGS = 5
 def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s: int = LOCK_GRACE_S) -> BaseStorage:
     """Open the storage that rl-zoo's ``--storage`` names.
 
-    :param address: a journal file (``"logs/study.log"``) or a database (``"sqlite:///study.db"``); None for memory
+    :param address: a journal file (``"logs/study.log"``) or a database (``"sqlite:///study.db"``); None keeps the
+        trials in memory
     :param must_exist: True refuses to create a journal file
     :param lock_grace_s: seconds after which the lock of a dead worker is removed
     :raises ValueError: if the storage cannot be opened
@@ -344,7 +348,7 @@ def check_study(study: optuna.Study, identity: Mapping[str, str]) -> None:
     """
     if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError(
-            f"the study {study.study_name!r} does not maximise exactly one value, as a hyperparameter search requires: "
+            f"the study {study.study_name!r} is not a hyperparameter search: expected exactly one value to maximise; "
             "choose another --study-name"
         )
     known = study.user_attrs

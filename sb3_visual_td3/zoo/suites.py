@@ -77,17 +77,14 @@ def suite_parts(suite: str, maps: Sequence[str] | None = None, n_routes: int | N
     """Return the parts of a suite, which are sets of routes on one map each.
 
     :param suite: a name in :data:`SUITES`, or the path of a route file of CARLA's leaderboard
-    :param maps: names or paths of the maps; None for ``lite-routes``
-    :param n_routes: largest number of routes of each part; None for the suite's default
+    :param maps: names or paths of the maps; None for ``lite-routes``, which has its own. Other suites require maps
+    :param n_routes: number of routes of each part, unless a route file has fewer; None for the suite's default
     :return: the parts in order
     :raises ValueError: if the suite is unknown, or does not fit the maps
     """
     if suite == LITE_ROUTES:
         if maps is not None:
-            raise ValueError(
-                f"--suite {suite} --maps {' '.join(maps)}: expected no --maps, because this suite has maps of its own; "
-                "drop --maps"
-            )
+            raise ValueError(f"--suite {suite} has maps of its own: drop --maps {' '.join(maps)}")
         ranges = {"route": "random", "route_length_m": _LITE_LENGTH_M, "route_turns": _LITE_TURNS}
         return [
             SuitePart(name, {"maps": [name], **ranges}, n_routes or _N_LITE_ROUTES)
@@ -125,7 +122,7 @@ def _file_parts(path: str, maps: Sequence[str] | None, n_routes: int | None) -> 
     if maps is None:
         towns = ", ".join(sorted({str(route.town) for route in settings.given}))
         raise ValueError(
-            f"--suite {path}: --maps is missing; give the maps of {towns}, because the routes of this file are there"
+            f"--suite {path}: --maps is missing; give the maps of {towns}, where the routes of this file are"
         )
     parts = []
     for name in maps:

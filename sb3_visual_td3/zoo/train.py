@@ -44,7 +44,8 @@ def train_and_report_errors(
 ) -> tuple[int, RunResult]:
     """Train, and print errors on stderr: a mistake of the user in one line, a bug with its traceback.
 
-    After training has started, exceptions other than bugs are raised.
+    After training has started, only exceptions that show wrong code, such as an AttributeError, are bugs. Others are
+    raised, except for a failed save and an unsuitable snapshot, which are printed.
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, for the printed line
@@ -74,7 +75,7 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
 
     :param arguments: rl-zoo's flags
     :param options: options in addition to the flags
-    :param result: object whose fields are set while the training runs
+    :param result: object whose fields are set while the training runs, so that they survive an exception
     """
     register()
     if result is None:

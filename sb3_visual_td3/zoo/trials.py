@@ -182,9 +182,10 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
 
 
 def no_go(findings: tuple[Finding, ...]) -> Finding | None:
-    """Return the critical finding that ends a trial early; None if training may continue.
+    """Return the finding that ends a trial early; None if training may continue.
 
     :param findings: findings of the rules; the cause to fix first comes first
+    :return: the first finding if any finding is critical, otherwise None
     """
     if any(finding.level == "critical" for finding in findings):
         return findings[0]
@@ -258,7 +259,7 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
 def prune_if_no_go(trial: optuna.Trial, health: TrialHealthCallback) -> None:
     """End a trial whose run is NO-GO.
 
-    :param trial: the trial, which stores the verdict
+    :param trial: the trial, which stores verdict, first diagnosis and its meaning as user attributes
     :param health: the callback that watched its updates
     :raises optuna.TrialPruned: if the run is NO-GO
     """
@@ -281,7 +282,7 @@ WRITERS = (
     RunRecorderCallback,
     SnapshotCallback,
 )
-"""Callbacks that a trial leaves out, because it has no RUN_DIR, and an evaluation of its own."""
+"""Callbacks that a trial leaves out, because it has no RUN_DIR, and has evaluation and health callbacks of its own."""
 
 
 def callbacks_of_a_trial(specified: Any) -> list[Any]:
@@ -299,7 +300,7 @@ def callbacks_of_a_trial(specified: Any) -> list[Any]:
 def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
     """Return facts about the model in the hyperparameter file, which decide what Optuna samples.
 
-    :param manager: the manager, after its ``setup_experiment()``
+    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
     :return: ``additional_args`` of :func:`sample_visual_td3_params`
     :raises ValueError: if the model cannot be created
     """
@@ -326,7 +327,7 @@ def _build_model(manager: ExperimentManager, env: VecEnv, hyperparams: Mapping[s
 def run_trial(manager: ExperimentManager, trial: optuna.Trial, facts: Mapping[str, Any]) -> float:
     """Sample hyperparameters, train with them, and return the mean reward of the last evaluation.
 
-    :param manager: the manager, after its ``setup_experiment()``
+    :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``; it is not changed
     :param trial: the Optuna trial, which receives the evaluations
     :param facts: the result of :func:`sampler_facts`
     :raises optuna.TrialPruned: if the run is NO-GO, or Optuna's pruner ends it

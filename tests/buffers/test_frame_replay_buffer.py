@@ -461,13 +461,13 @@ def test_the_memory_limit_of_a_container_counts(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("space", "kwargs", "message"),
     [
-        (BOX, {"frame_stack": 3}, "frame_stack=3.*4 channels"),
+        (BOX, {"frame_stack": 3}, r"frame_stack=3.*\(observation: 4\)"),
         (BOX, {"frame_stack": 0}, "frame_stack=0"),
         (BOX, {"n_steps": 0}, "n_steps=0"),
         (BOX, {"gamma": 1.1}, "gamma=1.1"),
         (BOX, {"gamma": -0.1}, "gamma=-0.1"),
         (BOX, {"n_envs": 11}, "buffer_size=10 for n_envs=11"),
-        (DICT, {"frame_stack": 5}, "frame_stack=5.*camera has 8 channels, mirror has 3"),
+        (DICT, {"frame_stack": 5}, r"frame_stack=5.*\(camera: 8, mirror: 3\)"),
         (spaces.Box(0, 255, (12, 12, 4), np.uint8), {}, "VecTransposeImage"),
         (spaces.Dict({"camera": spaces.Box(0, 255, (12, 12, 4), np.uint8)}), {}, "camera.*VecTransposeImage"),
         (spaces.Box(0, 1, (4, 12, 12), np.float32), {}, "Stable-Baselines3's ReplayBuffer"),

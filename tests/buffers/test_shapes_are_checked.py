@@ -48,11 +48,11 @@ def step(n_envs=1, **changed):
         (2, {"reward": np.zeros(1)}, r"reward is \(1,\): expected \(2, 1\)"),
         (2, {"done": np.zeros((2, 2))}, r"done is \(2, 2\): expected \(2, 1\)"),
         (2, {"infos": [{}]}, "1 infos: expected 2"),
-        (1, {"obs": image() / 255.0}, "obs is float64 and holds numbers that do not fit"),
+        (1, {"obs": image() / 255.0}, r"obs \(float64\) holds numbers that the buffer's dtype uint8 cannot store"),
         (
             1,
             {"obs": image().astype(int) - 300},
-            "obs is int64 and holds numbers that do not fit",
+            r"obs \(int64\) holds numbers that the buffer's dtype uint8 cannot store",
         ),
         (1, {"obs": parts()}, "obs is a dict of gear, goal, observation: expected one array"),
     ],

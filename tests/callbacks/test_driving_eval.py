@@ -215,7 +215,7 @@ def test_environments_with_different_wrappers_are_named():
     kwargs = {"observation": "camera+state", **SHORT}
     model = observing_model(VecNormalize(make_vec_env("LiteDriving-v0", 1, env_kwargs=kwargs), norm_obs_keys=["state"]))
     callback = DrivingEvalCallback(make_vec_env("LiteDriving-v0", 1, env_kwargs=kwargs), eval_freq=5, verbose=0)
-    with pytest.warns(UserWarning, match="not of the same type"), pytest.raises(ValueError, match="the same wrappers"):
+    with pytest.warns(UserWarning, match="not of the same type"), pytest.raises(ValueError, match="wrappers differ"):
         model.learn(10, callback=callback)
     assert model.num_timesteps == 0
 

@@ -143,7 +143,7 @@ def test_a_name_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("length", [-1, 1.5, True, "3", None])
 def test_a_length_that_is_not_a_number_of_bytes_is_refused(tmp_path: Path, length: int) -> None:
     append(tmp_path / "a", "one")
-    with pytest.raises(ValueError, match="'a' has the length"):
+    with pytest.raises(ValueError, match="the snapshot gives 'a' the length"):
         cut_to_lengths(tmp_path, {"a": length})
     assert contents_of(tmp_path) == {"a": "one"}
 

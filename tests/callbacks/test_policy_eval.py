@@ -272,7 +272,7 @@ class NeedsServer(PointEnv):
         (lambda training: training, "give a separate environment"),
         (lambda training: VecFrameStack(training.venv, 1), "give a separate environment"),
         (lambda _: DummyVecEnv([lambda: gym.make("Pendulum-v1")]), "same wrappers and arguments"),
-        (lambda _: make_vec_env(PointEnv, 1), "wrap the evaluation environment in VecNormalize"),
+        (lambda _: make_vec_env(PointEnv, 1), "wrap it in VecNormalize"),
     ],
 )
 def test_an_environment_that_cannot_be_evaluated_on_is_named_before_training(env, message):

@@ -404,7 +404,7 @@ class _OwnBuffer(ReplayBuffer):
 
 
 def test_the_snapshot_callback_must_be_the_last(tmp_path):
-    with pytest.raises(ValueError, match="SnapshotCallback is followed by Kill: put it last"):
+    with pytest.raises(ValueError, match="SnapshotCallback is followed by Kill: put SnapshotCallback last"):
         vector_td3().learn(30, callback=[SnapshotCallback(10, tmp_path), Kill(20)])
 
 

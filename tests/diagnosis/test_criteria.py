@@ -200,7 +200,7 @@ NEW = "title: t, kind: mean_below, tags: [x], threshold: 1, blocking: true, sour
         ("format_version: 1\ncriteria: {critic_loss_mean: {kind: eval}}", "unknown kind 'eval'"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {tags: []}}", "needs 1 or more"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {tags: [1]}}", "expected a list of names"),
-        ("format_version: 1\ncriteria: {mine: {blocking: true}}", "these keys are missing: kind, source, tags, title"),
+        ("format_version: 1\ncriteria: {mine: {blocking: true}}", "new criterion also needs kind, source, tags, title"),
         ("format_version: 1\ncriteria: [1]", "expected a mapping from each criterion's id"),
         ("- 1", "expected a mapping"),
         ("{", "not valid YAML"),

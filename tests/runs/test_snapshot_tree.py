@@ -108,7 +108,7 @@ def test_the_state_of_a_generator_round_trips() -> None:
         ({"a": 1j}, r"^a is a complex: "),
         ({"a": np.timedelta64(3, "s")}, r"^a is a timedelta64: "),
         ({"a": np.longdouble(1) / 3}, r"^a is a longdouble: "),
-        ([1], "^the state is a list"),
+        ([1], "^the state is of type list"),
     ],
 )
 def test_a_value_that_is_not_plain_data_is_refused_with_its_place(state: Any, message: str) -> None:

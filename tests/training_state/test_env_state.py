@@ -167,7 +167,7 @@ def test_a_state_that_is_not_plain_data_is_named_and_new_episodes_begin():
     env.reset()
     assert why_not_exact(env) is None, "it is known once it was asked"
     state = through_json(env_state(env))
-    assert state["why_not_exact"].startswith("the state of UnplainEnv.seen is a set")
+    assert state["why_not_exact"].startswith("the state of UnplainEnv.seen is of type set")
     assert set_env_state(env, state) is not None
 
 

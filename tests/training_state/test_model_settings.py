@@ -157,7 +157,7 @@ def schedule_of_a_module(progress_remaining):
         ),
         (
             {"replay_buffer_kwargs": {"x": th.zeros(2)}},
-            r"replay_buffer_kwargs.x is a torch.Tensor, which a snapshot can",
+            r"replay_buffer_kwargs.x is of type torch.Tensor, which a snapshot can",
         ),
     ],
 )

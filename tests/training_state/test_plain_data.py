@@ -33,11 +33,11 @@ def test_plain_data_round_trips_with_lists_for_tuples_and_copied_arrays():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ({"a": [{1, 2}]}, r"it\.a\[0\] is a set: expected plain data"),
+        ({"a": [{1, 2}]}, r"it\.a\[0\] is of type set: expected plain data"),
         ({"a": {1: 2}}, r"it\.a has the key 1: expected a string"),
-        (deque([1]), "it is a deque"),
-        (np.array([None]), "it is a ndarray"),
-        (IntEnum("Kind", "ONE").ONE, "it is a Kind"),
+        (deque([1]), "it is of type deque"),
+        (np.array([None]), "it is of type ndarray"),
+        (IntEnum("Kind", "ONE").ONE, "it is of type Kind"),
     ],
 )
 def test_a_value_that_is_not_plain_is_named(value, text):

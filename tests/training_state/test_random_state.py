@@ -186,7 +186,7 @@ def test_a_noise_keeps_a_changed_size():
 
 def test_another_noise_is_refused():
     state = action_noise_state(VectorizedActionNoise(ornstein(), 3))
-    with pytest.raises(ValueError, match="the snapshot has 3 environments, the model has 2"):
+    with pytest.raises(ValueError, match="the snapshot has n_envs=3, the model has n_envs=2"):
         set_action_noise_state(VectorizedActionNoise(ornstein(), 2), state)
     with pytest.raises(
         ValueError,

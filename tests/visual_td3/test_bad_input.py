@@ -48,7 +48,7 @@ def test_an_unknown_schedule_is_refused_with_the_known_ones(make_model, name, va
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize("start", [math.nan, -1e-4, math.inf])
 def test_a_callable_whose_first_value_is_no_rate_is_refused(make_model, name, start):
-    with pytest.raises(ValueError, match=f"{name} starts at {start}: expected a callable"):
+    with pytest.raises(ValueError, match=f"{name} returns {start} at the start of training"):
         make_model(policy_kwargs={"encoder": "separate"}, **{name: lambda progress: start})
 
 
@@ -160,8 +160,8 @@ def test_an_error_about_an_observation_says_nothing_of_actions(preset):
 @pytest.mark.parametrize(
     ("policy", "env", "words"),
     [
-        ("CnnPolicy", lambda: ShapedEnv(STACK), r"\(4, 36, 36, 3\): a stack of images.*VecFrameStack"),
-        ("MultiInputPolicy", lambda: ShapedEnv(spaces.Dict({"camera": STACK})), "camera is .*VecFrameStack"),
+        ("CnnPolicy", lambda: ShapedEnv(STACK), r"\(4, 36, 36, 3\), with a separate axis.*VecFrameStack"),
+        ("MultiInputPolicy", lambda: ShapedEnv(spaces.Dict({"camera": STACK})), "camera has .*VecFrameStack"),
         ("CnnPolicy", lambda: ShapedEnv(action_space=spaces.Discrete(3)), r"Discrete\(3\).*use DQN"),
         ("MlpPolicy", lambda: gym.make("CartPole-v1"), r"Discrete\(2\).*Box with finite bounds"),
         ("MlpPolicy", lambda: ShapedEnv(action_space=spaces.Box(-np.inf, np.inf, (2,))), "finite"),

@@ -244,7 +244,7 @@ class NoOptimizer(TD3Policy):
 @pytest.mark.parametrize(
     ("policy", "env", "words"),
     [
-        (StockActorInOurs, VectorEnv, "StockActorInOurs.actor is a Actor: expected a .*VisualActor"),
+        (StockActorInOurs, VectorEnv, "StockActorInOurs.actor is of type Actor: expected .*VisualActor"),
         (
             LeakingActor,
             ImageEnv,

@@ -235,16 +235,16 @@ def test_normalised_vectors_and_a_camera_transposed_outside_are_refused_with_the
     def venv():
         return DummyVecEnv([lambda: SpaceEnv(beside(cam=CAMERA_LAST, v=Box(-9, 9, (5,))))])
 
-    with pytest.raises(ValueError, match="VecNormalize around VecTransposeImage") as caught:
+    with pytest.raises(ValueError, match="VecTransposeImage around VecNormalize") as caught:
         VisualTD3("MultiInputPolicy", VecNormalize(venv(), norm_obs_keys=["v"]), **SETTINGS)
     assert "norm_obs_keys=['v']" in str(caught.value)
-    assert "VecNormalize scales" not in str(caught.value)
+    assert "VecFrameStack" not in str(caught.value)
     fixed = VecNormalize(VecTransposeImage(venv()), norm_obs_keys=["v"])
     model = VisualTD3("MultiInputPolicy", fixed, **SETTINGS)
     model.learn(12)
     assert isinstance(model.policy.critic.features_extractor.extractors["cam"], th.nn.Module)
     assert model.replay_buffer.observations["cam"].shape == (60, 1, 3, 36, 40)
-    with pytest.raises(ValueError, match="VecNormalize around VecTransposeImage"):
+    with pytest.raises(ValueError, match="VecTransposeImage around VecNormalize"):
         model.set_env(VecNormalize(venv(), norm_obs_keys=["v"]))
 
 

@@ -52,7 +52,7 @@ def test_a_python_object_in_args_yml_is_rejected_and_not_created(tmp_path, capsy
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[1, 2]", "holds a list: expected a mapping of training flags"),
+        ("[1, 2]", "holds a value of type list: expected a mapping of training flags"),
         ("algo: [a]\nenv: LiteDriving-v0", "algo is ['a']: expected text"),
         ("algo: visual_td3", "env is None: expected text"),
         ("algo: a\nenv: b\nenv_kwargs: 3", "env_kwargs is 3: expected a mapping"),

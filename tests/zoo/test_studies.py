@@ -87,7 +87,7 @@ def test_a_study_with_another_identity_is_rejected(tmp_path, key):
 def test_a_study_that_minimises_is_rejected():
     storage = open_storage(None)
     optuna.create_study(storage=storage, study_name="study", direction="minimize")
-    with pytest.raises(ValueError, match="does not maximise exactly one value, as a hyperparameter search requires"):
+    with pytest.raises(ValueError, match="is not a hyperparameter search: expected exactly one value to maximise"):
         open_study(storage, "study", PENDULUM)
 
 

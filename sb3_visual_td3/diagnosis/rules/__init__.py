@@ -56,7 +56,7 @@ def check_explanations(rules: Mapping[str, Rule]) -> None:
     for rule in rules.values():
         unknown = sorted(set(rule.explained_by) - rules.keys())
         if unknown:
-            raise ValueError(f"EXPLAINED_BY of {rule.id} names {unknown}, which are not rules; expected ids of rules")
+            raise ValueError(f"EXPLAINED_BY of {rule.id} names unknown rules {unknown}; expected ids of rules")
 
 
 RULES: dict[str, Rule] = _discover()

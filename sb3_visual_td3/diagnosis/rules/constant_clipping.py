@@ -1,6 +1,7 @@
 """The actor's gradients are clipped on nearly every update, although clipping is a safeguard for rare outliers.
 
-The critic's encoder is not judged, because its gradient norm was 80 to 630 in healthy runs.
+The critic's encoder is not judged, because its gradient norm was 80 to 630 in healthy runs, and a limit of 10 always
+clips such norms.
 """
 
 from __future__ import annotations

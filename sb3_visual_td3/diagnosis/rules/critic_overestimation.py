@@ -50,16 +50,16 @@ UNTRAINED = 1.0
 """The smallest bound with which |Q| is compared, because the values of an untrained network have this order of
 magnitude."""
 RUNAWAY = 10.0
-"""The critic overestimates if |Q| grows at least by this factor over the later half of the run, and also becomes large
-(see ``LARGE``). The value is a guess."""
+"""Without a logged bound on Q, the critic overestimates if |Q| grows at least by this factor over the later half of the
+run, and also becomes large (see ``LARGE``). The value is a guess."""
 
 BEYOND_RETURNS = 0.1
 """The confidence rises by this value if |Q| grows and also exceeds the range of the logged returns, as in the rule
-q_beyond_returns."""
+q_beyond_returns. This test is used only if no bound on Q was logged."""
 
 LARGE = 200.0
-"""A growing |Q| is reported if it ends above this value, which the criterion q_magnitude uses too. A smaller |Q| is
-reported only if it exceeds every logged return and the critic's error grows as well."""
+"""Without a logged bound on Q, a growing |Q| is reported if it ends above this value, which the criterion q_magnitude
+uses too. A smaller |Q| is reported only if it exceeds every logged return and the critic's error grows as well."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -24,7 +24,7 @@ ONE_COLOUR = 1.0
 
 MIN_POINTS = 6
 """Frames that do not change are reported only after this many points. In the driving environments of this package, a
-car may stand still for up to fifty steps."""
+car may stand still for up to fifty steps. There is a point every ten updates during training."""
 
 SURE_STEPS = 190
 """The confidence is high if the frames do not change over this many steps (updates, during training). The value is

@@ -1,7 +1,8 @@
 """A policy stops exploring before it has learned: its entropy, or the spread of its actions, is nearly gone.
 
 A policy that has solved its task also stops exploring, so the rule leaves out runs whose return shows learning. For
-continuous actions, whose entropy can be negative, the standard deviation of the actions is compared instead.
+continuous actions, whose entropy can be negative, the rule uses the standard deviation of the actions instead of the
+entropy.
 
 Source: Mnih et al. 2016, arXiv 1602.01783, section 4, on the entropy bonus against early convergence; Ahmed et al.
 2019, arXiv 1811.11214, on the effects of entropy in policy optimisation.

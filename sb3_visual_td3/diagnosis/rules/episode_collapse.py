@@ -25,8 +25,8 @@ CURE = Cure(
 )
 
 COLLAPSED = 0.4
-"""Episodes have collapsed if their median length in the last third of the steps is below this fraction of that in the
-first third. The criterion episode_length_not_decreasing already fails below 0.5."""
+"""Episodes have collapsed if their median length in the last third of the steps is below this fraction of their median
+length in the first third. The criterion episode_length_not_decreasing already fails below 0.5."""
 
 MIN_EPISODES = 10
 EXPLAINED_BY = (

@@ -42,8 +42,8 @@ CURE = Cure(
 )
 
 EXPLODED = 50_000.0
-"""A gradient norm has exploded if its median over the last quarter of the run is above this value, which the CARLA run
-that started this project used, too."""
+"""A gradient norm has exploded if its median over the last quarter of the run is above this value. The CARLA run that
+started this project used the same limit."""
 
 GROWN = 100.0
 """A norm above ``AT_LEAST`` has also exploded if it grows at least by this factor over the run, or if the median of the

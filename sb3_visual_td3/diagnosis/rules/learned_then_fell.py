@@ -1,7 +1,7 @@
 """The policy had learned, and then lost a large part of its gain: the last policy is not the best.
 
 The return rose clearly above its start and ended well below its best level, measured against the noise of the curve
-(`diagnosis/return_curve.py`). In every case, an earlier checkpoint is better than the last one.
+(`diagnosis/return_curve.py`). Whatever the cause is, an earlier checkpoint is better than the last one.
 
 Source: Henderson et al. 2018, arXiv 1709.06560, on runs that learn and then get worse; Fujimoto et al. 2018, arXiv
 1802.09477, on overestimation as a cause.

@@ -53,12 +53,12 @@ SUDDEN = 30.0
 In a new network, the first steps are at most ten times as large as later steps."""
 
 HIGH_RATE = 0.05
-"""A median learning rate of at least this value is reported, unless the return shows learning. The value is fifty times
-the largest usual rate."""
+"""If the sizes of the optimizer's steps were not logged, a median learning rate of at least this value is reported,
+unless the return shows learning. The value is fifty times the largest usual rate."""
 
 DOUBTFUL_RATE = 0.01
 """A median learning rate from this value up to ``HIGH_RATE`` is reported only if the return shows that nothing was
-learned."""
+learned and the sizes of the optimizer's steps were not logged."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

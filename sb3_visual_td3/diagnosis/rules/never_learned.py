@@ -94,7 +94,7 @@ def candidates(data: SeriesSet) -> str:
     """Name the causes that fit a flat return and that the logged tags do not rule out.
 
     :param data: the series of a run
-    :return: up to three causes, the likeliest first, and the tags that would show each of them
+    :return: a text with up to three causes, the likeliest first, and the tags that would show each of them
     """
     family = recognise(data.names()).family
     possible: list[tuple[str, str]] = []

@@ -42,8 +42,8 @@ CURE = Cure(
 MIN_POINTS = 5
 GAP = 0.5
 """The critic overrates the policy's actions if their Q minus the Q of replayed actions (median of the last points) is
-above this fraction of the largest |Q| of replayed actions. In healthy runs, it was 0.05. The criterion q_gap_small uses
-the same value."""
+above this fraction of the largest |Q| of replayed actions. In healthy runs, the fraction was 0.05. The criterion
+q_gap_small uses the same value."""
 
 EXPLAINED_BY = (
     "feature_leak",

@@ -41,7 +41,7 @@ DOMINATES = 0.9
 
 MIN_POINTS = 5
 MIN_TERMS = 2
-"""The rule needs the means of at least this many reward terms."""
+"""The rule judges a run only if at least this many reward terms were logged."""
 PREFIX = "reward/"
 
 _OF_ANY_TERM = (
@@ -59,8 +59,8 @@ EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
 nearly the whole reward."""
 
 UNSURE = 0.45
-"""The confidence if the dominating term is a penalty. The value is below 0.5, so that the report never calls it the
-cause of another diagnosis."""
+"""The confidence if the dominating term is a penalty. The value is below 0.5, so that the report never calls the
+penalty the cause of another diagnosis."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

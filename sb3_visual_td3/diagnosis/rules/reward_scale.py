@@ -67,7 +67,8 @@ rewards."""
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Compare the largest rewards at the end of the run with a limit and with earlier rewards, and check the gradients.
 
-    If no rewards were logged, their size is estimated from the critic's first losses, or from returns and lengths.
+    If no rewards were logged, their size is estimated from the critic's first losses, or from returns and lengths. A
+    run whose return shows learning is then not reported.
     """
     if tags.REWARD_MIN not in data and tags.REWARD_MAX not in data:
         return _estimated(data)

@@ -60,9 +60,9 @@ PARAMETERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
 
 
 def check_weather(weather: object, presets: tuple[str, ...] | None = None) -> str:
-    """Return the name of a weather.
+    """Check the name of a weather and return it.
 
-    :param weather: the user's value
+    :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"``, or one of CARLA's presets
     :param presets: names of the presets of CARLA's client; None accepts every name with a capital first letter
     :raises ValueError: if there is no such weather
     """
@@ -121,8 +121,8 @@ class CarlaBackend:
     :param server: address of the simulator, or command that starts it
     :param tick_s: length of a tick in seconds
     :param vehicle: the vehicle's blueprint and role
-    :param mount: mount of the policy's camera
-    :param scenery: settings of the scene
+    :param mount: position and image format of the policy's camera
+    :param scenery: weather, other cars, starting places, traffic lights and pedestrians
     :param maps: all maps that episodes may use
     :param routes: the routes to drive; the closed route by default
     """
@@ -292,7 +292,7 @@ class CarlaBackend:
     def lose(self, *, restart: bool) -> None:
         """Drop the connection to a simulator that failed or is to be restarted; never raises.
 
-        :param restart: whether to end the simulator if this backend started it
+        :param restart: whether to end the simulator if this backend started it; the next reset then starts a new one
         """
         if self._ego is not None:
             self._ego.abandon()

@@ -49,27 +49,29 @@ class CarlaDrivingEnv(DrivingEnv):
     :param host: machine that runs CARLA
     :param port: port of a running server, or a list of ports, of which each environment takes its own
     :param command: command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``; ``None`` connects
-        to a running server. ``{port}`` in it stands for the port; without it ``-carla-rpc-port=PORT`` is appended. Each
-        environment starts its own simulator, on the first free port from ``port`` on.
+        to a running server. ``{port}`` in the command stands for the port; without ``{port}``,
+        ``-carla-rpc-port=PORT`` is appended. Each environment starts its own simulator, on the first free port from
+        ``port`` on.
     :param town: map, such as ``"Town01"``; ``None`` for the map that the server has loaded
-    :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or maps of which each episode takes
-        one at random
+    :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps. Each
+        episode takes one of them at random.
     :param weather: ``"clear"``, ``"rain"``, ``"night"``, ``"random"`` (one of these for each episode), or one of
         CARLA's presets
-    :param route: ``"loop"``, ``"random"``, ``"file"`` or a list of ``(start, goal)``. A place is ``(x, y)`` or
-        ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
+    :param route: as in ``LiteDriving-v0``: ``"loop"``, ``"random"``, ``"file"`` or a list of ``(start, goal)``. A place
+        is ``(x, y)`` or ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
     :param route_file: XML file of routes in the format of CARLA's leaderboard, for ``route="file"``
     :param route_length_m: least and greatest length of a random route, in metres
-    :param route_turns: least and greatest number of turns of a random route
+    :param route_turns: least and greatest number of turns to the left or right of a random route
     :param n_cars: number of other cars, 0 to 20; a short map has fewer. This package drives the cars, not CARLA's
         Traffic Manager.
     :param traffic_lights: whether running a red light costs reward, and waiting at one is not idling; only colour
-        frames show which lamp is on
+        frames (``grayscale=False``) show which lamp is on
     :param n_walkers: number of pedestrians who cross the route, 0 to 50
-    :param spawn: starting places: ``"route"`` for any place on the route, ``"points"`` for the map's spawn points, or
-        the index of a spawn point on the closed route. With ``route="random"`` it also applies to the goals.
+    :param spawn: starting places. On the closed route: ``"route"`` for any place, ``"points"`` for the map's spawn
+        points on the route, or the index of one of them in the map's list. With ``route="random"``: ``"route"`` for
+        starts and goals anywhere on the map, ``"points"`` for starts and goals at spawn points.
     :param blueprint: the vehicle's blueprint
-    :param role_name: the vehicle's role; the environment removes all other actors of this role
+    :param role_name: the vehicle's role; when it connects, the environment removes all actors of this role
     :param frame_stack: number of camera frames in an observation, 1 to 16
     :param frame_skip: ticks of the simulator per step, 1 to 100
     :param dt_s: length of a tick, 0.001 to 0.1 s
@@ -83,9 +85,9 @@ class CarlaDrivingEnv(DrivingEnv):
     :param camera_position_m: position forward, right and up from the vehicle's origin, in metres
     :param camera_rotation_deg: pitch, yaw and roll in CARLA's convention, in degrees
     :param camera_attributes: further attributes of CARLA's camera
-    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or the weights that differ from
-        ``"balanced"``
-    :param reward_scale: number above 0 by which the reward is multiplied
+    :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
+        from ``"balanced"``
+    :param reward_scale: number above 0 by which the reward and each of its terms are multiplied
     :param target_speed_mps: speed with the highest reward, in m/s
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
         counts as an accident
@@ -154,8 +156,8 @@ class CarlaDrivingEnv(DrivingEnv):
         routes = route_settings(route, route_file, route_length_m, route_turns)
         if routes.has_goals and not (spawn == "route" or (spawn == "points" and routes.kind == "random")):
             raise ValueError(
-                f"spawn={spawn!r}: expected spawn='route', because route={route!r} has its own start. "
-                "Only route='random' also accepts spawn='points', with routes between the map's spawn points"
+                f"spawn={spawn!r}: expected spawn='route', because route={route!r} has its own start. Only "
+                "route='random' also accepts spawn='points'"
             )
         backend = CarlaBackend(
             ServerSettings(
@@ -225,7 +227,7 @@ class CarlaDrivingEnv(DrivingEnv):
     def lend_server(self) -> None:
         """Disconnect from the server, so that another environment can use it.
 
-        If an episode is running, the next ``step()`` ends it.
+        If an episode is running, the next ``step()`` ends it, as after a failure.
         """
         self._backend.withdraw()
 
@@ -237,7 +239,7 @@ class CarlaDrivingEnv(DrivingEnv):
         :param seed: new seed of the random stream; ``None`` continues the stream
         :param options: as in ``DrivingEnv.reset``
         :return: first observation and info
-        :raises ValueError: if ``options`` contains anything else
+        :raises ValueError: if ``options`` is invalid
         :raises SimulatorUnusableError: if the simulator cannot be used as requested, does not come back within
             ``patience_s``, or was never reached
         """
@@ -293,9 +295,7 @@ class CarlaDrivingEnv(DrivingEnv):
         if self._is_driving and not self._backend.is_connected:
             return self._invalid_step(self._failure_reason or "another environment took over this server")
         if not self._is_driving:
-            raise gym.error.ResetNeeded(
-                "no episode is running: call reset(), which is also needed after a truncated step"
-            )
+            raise gym.error.ResetNeeded("no episode is running: call reset(), also after a truncated step")
         try:
             return super().step(action)
         except SimulatorLostError as failure:

@@ -228,7 +228,7 @@ class Ego:
     def place(self, pose: Pose) -> int:
         """Put the vehicle on the road, at rest, and tick once.
 
-        Physics is off during this tick.
+        Physics stays off until :meth:`release`.
 
         :param pose: position and heading
         :return: number of the frame

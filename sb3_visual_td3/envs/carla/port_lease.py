@@ -118,7 +118,7 @@ def lease_free(first_port: int) -> PortLease:
 
 
 def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
-    """Return the lease of a port, or None and the process id of the environment that has leased it."""
+    """Lease a port and return the lease; if it is taken, return None and the id of the process that holds it."""
     host_name = "127.0.0.1" if host == "localhost" else host.replace("/", "_")
     name = f"carla-{host_name}-{port}.lock"
     for _ in range(_MAX_ATTEMPTS):
@@ -159,8 +159,8 @@ def _open_folder() -> tuple[int, Path]:
         if folder is not None:
             return folder, path
     raise SimulatorUnusableError(
-        f"{base}: expected a folder for lock files that belongs to you, but other users own this folder and all "
-        f"{_MAX_FOLDERS - 1} alternatives; set TMPDIR to a folder of your own"
+        f"{base}: this folder for lock files and all {_MAX_FOLDERS - 1} alternatives belong to other users; set "
+        "TMPDIR to a folder of your own"
     )
 
 
@@ -209,7 +209,7 @@ def _open_lock(folder: int, name: str, path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SimulatorUnusableError(f"{path}: expected the lock file of a port ({error}); remove this path") from error
+        raise SimulatorUnusableError(f"{path} is not a lock file and cannot be deleted ({error}); remove it") from error
     return None
 
 

@@ -156,8 +156,8 @@ def check_version(version: str, host: str, port: int) -> None:
     """Raise an error if server and client have different versions. A suffix such as ``-dirty`` is ignored.
 
     :param version: the server's version
-    :param host: for the message
-    :param port: for the message
+    :param host: name or address, for the message
+    :param port: the server's RPC port, for the message
     :raises SimulatorUnusableError: if the first three numbers differ, or the client's version is not supported
     """
     client = _numbers(client_version())
@@ -340,7 +340,7 @@ class Server:
         self._shared_address = address
 
     def ensure(self) -> Address:
-        """Return the address of a server that answers, and start the simulator if it is ours and does not run.
+        """Return the address of a server that answers. If this object manages a simulator, start it if necessary.
 
         :raises SimulatorLostError: if the simulator does not start or does not answer
         :raises SimulatorUnusableError: if the simulator cannot be used as requested

@@ -19,8 +19,8 @@ _MAX_PORT = 65_532
 def launch_command(command: str, port: int) -> list[str]:
     """Return program and arguments of the command that starts a simulator on a port.
 
-    :param command: command as typed in a shell. ``{port}`` is replaced; without it, ``-carla-rpc-port=PORT`` is
-        appended.
+    :param command: command as typed in a shell. ``{port}`` is replaced by the port; without ``{port}``,
+        ``-carla-rpc-port=PORT`` is appended.
     :param port: RPC port
     :raises ValueError: if the command is empty or its quotes do not match
     """
@@ -44,7 +44,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int | Sequence[int] = DEFAULT_PORT
-    """The port of a running server, or a list of ports. With ``command``, the first port to try."""
+    """The port of a running server, or a list of ports, of which each environment takes its own. With ``command``, the
+    first port to try."""
     command: str | None = None
     """The command that starts the simulator; None connects to a running simulator."""
     timeout_s: float = 10.0

@@ -1,6 +1,6 @@
 """Choose where episodes start on a server's map, and spawn the other cars of an episode.
 
-This package's own traffic model moves the cars, because CARLA's Traffic Manager is not reproducible.
+This package's own traffic model moves the other cars, because CARLA's Traffic Manager is not reproducible.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Show the pedestrians of an episode as CARLA's walkers.
 
-``road.street_life`` determines where and when a pedestrian crosses. ``carla.WalkerControl`` makes one walker for each
-pedestrian move in the same way.
+``road.street_life`` determines where and when a pedestrian crosses. The server has one walker for each pedestrian, and
+``carla.WalkerControl`` makes it move in the same way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Walkers:
         self._speeds_mps: list[float] = []
 
     def reset(self, connection: Connection, street: StreetLife) -> None:
-        """Replace the walkers of the last episode.
+        """Replace the walkers of the last episode by those of a new episode.
 
         If the simulator has no room for a walker, the episode has one pedestrian less.
 

@@ -510,7 +510,7 @@ class Collisions:
     def resolve(self, solid: Sequence[Actor]) -> list[Hit]:
         """Stop the vehicles that drive into something, and return the collision events of this tick.
 
-        :param solid: all actors that something can collide with
+        :param solid: all actors that something can collide with, including all vehicles
         :return: for each collision two events, one for each actor
         """
         touches = _touches(solid)

@@ -70,8 +70,8 @@ def parse_fault(text: str) -> Fault:
             check_fault(kind, amount)
             return Fault(kind, tick, found["every"] is not None, amount)
     raise ValueError(
-        f"fault {text!r}: expected KIND[=AMOUNT], KIND[=AMOUNT]@TICK or KIND[=AMOUNT]@every:N, with TICK and N at "
-        f"least 1. KIND is one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need @TICK or @every:N"
+        f"fault {text!r}: expected KIND[=AMOUNT][@TICK] or KIND[=AMOUNT]@every:N, with TICK and N at least 1. "
+        f"KIND is one of {', '.join(KINDS)}; {' and '.join(_NEED_A_TICK)} need @TICK or @every:N"
     )
 
 
@@ -87,7 +87,7 @@ def check_fault(kind: object, amount: object = None) -> None:
     if amount is None:
         return
     if kind in _TAKE_NO_AMOUNT:
-        raise ValueError(f"fault {kind}={amount!r}: expected no amount, because {kind} takes none; leave it out")
+        raise ValueError(f"fault {kind}={amount!r}: {kind} takes no amount; leave it out")
     is_number = isinstance(amount, int | float) and not isinstance(amount, bool)
     number = float(amount) if is_number and abs(amount) <= _MAX_COUNT else math.nan  # type: ignore[arg-type]
     # Written so that NaN fails both comparisons.

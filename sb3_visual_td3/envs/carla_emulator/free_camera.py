@@ -1,7 +1,7 @@
 """Draw the ground and the horizon for a camera at any height and angle: in colour, depth and CARLA's semantic tags.
 
 The camera of ``envs.lite`` is level and looks ahead, but clients of CARLA also tilt, turn and roll cameras.
-:class:`FreeCamera` draws the ground by a homography, and the rest from the map's panorama.
+:class:`FreeCamera` draws the ground by a homography, and everything above the horizon from the map's panorama.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class FreeCamera:
     :param fov_deg: horizontal field of view in degrees
     :param up_m: height above the ground in metres
     :param pitch_deg: pitch in degrees, positive when the camera looks up
-    :param roll_deg: roll in degrees, positive when it leans to the right
+    :param roll_deg: roll in degrees, positive when the camera leans to the right
     """
 
     def __init__(self, height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> None:
@@ -236,7 +236,7 @@ def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg:
     :param fov_deg: horizontal field of view in degrees
     :param up_m: height above the ground in metres
     :param pitch_deg: pitch in degrees, positive when the camera looks up
-    :param roll_deg: roll in degrees, positive when it leans to the right
+    :param roll_deg: roll in degrees, positive when the camera leans to the right
     """
     return FreeCamera(height, width, fov_deg, up_m, pitch_deg, roll_deg)
 

@@ -1,6 +1,7 @@
 """Write the navigation file from which CARLA's client plans the routes of walkers.
 
-It has the format of RecastDemo, in version 7 of Detour's tile format, with one tile. Detour's axes are x, up, y.
+The file has the format of RecastDemo (recastnavigation project): one tile, in version 7 of Detour's tile format.
+Detour's axes are x, up, y.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class EmulatorProcess:
         if found is None:
             self.kill()
             raise RuntimeError(
-                f"the emulator did not listen within {self._timeout_s:g} s; increase timeout_s. Its output was {line!r}"
+                f"the emulator did not listen within {self._timeout_s:g} s (its output: {line!r}); increase timeout_s"
             )
         self.port = int(found[2])
 

@@ -22,8 +22,9 @@ The msgpack-rpc ``error`` field stays nil, because the client drops its text. An
 *Streams* go to the RPC port + 1. The client first sends the stream's number as a ``u32``. After that only the server
 sends: for each measurement a ``u32`` size and that many bytes.
 
-The layouts were read from the traffic of the genuine 0.9.16 client. The client does not check them, and a payload of
-the wrong size ends its process. The names in the comments come from ``LibCarla/source/carla``.
+The layouts were read from the traffic of the genuine 0.9.16 client, and differ between CARLA's versions. The client
+does not check them, and a payload of the wrong size ends its process. The names in the comments come from
+``LibCarla/source/carla``.
 """
 
 from __future__ import annotations

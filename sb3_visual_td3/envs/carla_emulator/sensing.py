@@ -147,16 +147,16 @@ _MAX_DISTANCE_M = 200.0
 
 
 class _Echo(NamedTuple):
-    """Hold the length of each ray and the vehicle or walker that it hits."""
+    """Hold the length of each ray and the vehicle, walker or prop that it hits."""
 
     distances_m: NDArray[np.float64]
     """The length of each ray, ``(n_rays,)``; ``inf`` where it hits nothing."""
     hit_index: NDArray[np.intp]
-    """The index of the vehicle or walker that each ray hits, ``(n_rays,)``; -1 for the ground and for no hit."""
+    """The index of the vehicle, walker or prop that each ray hits, ``(n_rays,)``; -1 for the ground and for no hit."""
 
 
 def _obstacle_ahead(sensor: Actor, things: Sequence[Actor]) -> tuple[Actor, float] | None:
-    """Return the nearest vehicle or walker ahead and its distance in metres; None if nothing is in range."""
+    """Return the nearest vehicle, walker or prop ahead and its distance in metres; None if nothing is in range."""
     ahead = np.array([[1.0, 0.0, 0.0]])
     radius_m = sensor.float_attribute("hit_radius", 0.5)
     echo = _cast_rays(ahead, sensor.world_transform, things, grow_m=radius_m, has_ground=False)
@@ -227,7 +227,7 @@ class _Scan(NamedTuple):
     distances_m: NDArray[np.float64]
     """Lengths of the rays in metres, ``(n_points,)``."""
     hit_index: NDArray[np.intp]
-    """The index of the vehicle or walker that each ray hits, ``(n_points,)``; -1 for the ground."""
+    """The index of the vehicle, walker or prop that each ray hits, ``(n_points,)``; -1 for the ground."""
 
 
 def _lidar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:

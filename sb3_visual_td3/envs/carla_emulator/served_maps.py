@@ -138,7 +138,8 @@ class MapLibrary:
     def find(self, name: str) -> str:
         """Find a map by a name that a client uses, and return its short name.
 
-        :param name: short name, or a path such as ``/Game/Carla/Maps/Town02``; a suffix ``_Opt`` may be ignored
+        :param name: short name, or a path such as ``/Game/Carla/Maps/Town02``; ``_Opt`` at the end is ignored
+            if there is no map of the full name
         :raises CallError: if there is no such map
         """
         short_name = map_name_of(name)

@@ -1,7 +1,7 @@
 """Draw the view of a forward camera: the ground in perspective, the panorama above the horizon, and their colours.
 
 The world is flat and the camera looks straight ahead. So the horizon is the middle row, and the ground is drawn by a
-homography of the ground raster.
+homography (a 3x3 matrix on homogeneous coordinates) of the ground raster.
 """
 
 from __future__ import annotations
@@ -148,6 +148,8 @@ class Camera:
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
         """Draw the ground into some rows of the picture, in place.
 
+        For each picture row, ``strip.samples`` rows are drawn and then averaged.
+
         :param matrix: maps (column, row), before averaging, to a pixel of the ground raster
         """
         size = (self._width, rows.shape[0] * strip.samples)  # OpenCV's order: width, height
@@ -186,6 +188,7 @@ class Camera:
             left    = -h * right
             scale   = down
 
+        :param samples: number of drawn rows for each picture row
         :return: ``(3, 3)``: from (column, row, 1) in the drawn rows, counted from the first, to (forward, left, scale)
         """
         # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a

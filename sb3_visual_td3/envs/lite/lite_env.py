@@ -56,7 +56,7 @@ class RestorableDrivingEnv(DrivingEnv):
 
         :param state: the state that ``get_state`` returned
         :return: the observation at the time of the saved state
-        :raises ValueError: if ``state`` has a different format or comes from other settings
+        :raises ValueError: if ``state`` has a different format or comes from an environment with other settings
         """
         frames = np.asarray(state.get("frames", ()), dtype=np.uint8)
         expected = (self.frame_stack, *self._backend.frame_shape)
@@ -89,13 +89,14 @@ class LiteDrivingEnv(RestorableDrivingEnv):
         ``carla``). Each episode takes one of them at random.
     :param n_cars: number of other cars, 0 to 20; on routes to a goal, a short map has fewer
     :param traffic_lights: True for the lights of a map file, or for lights at junctions of a built-in map. Only colour
-        frames show the policy which lamp is on.
+        frames (``grayscale=False``) show the policy which lamp is on.
     :param n_walkers: number of pedestrians who cross the route, 0 to 50
-    :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"``;
-        ``"file"`` for the routes of ``route_file``; or a list of ``(start, goal)``, each ``(x, y)`` or
-        ``(x, y, heading_rad)`` in the map's coordinates. Each episode takes one route at random.
-    :param route_file: an XML file of routes in the format of CARLA's leaderboard (1.0, 2.0 or 2.1)
-    :param route_length_m: least and greatest length of a random route
+    :param route: ``"loop"`` for the longest closed lane, which has no end. For routes to a goal: ``"random"`` for a
+        random start and goal; ``"file"`` for the routes of ``route_file``; or a list of ``(start, goal)``, each
+        ``(x, y)`` or ``(x, y, heading_rad)`` in the map's coordinates. Each episode takes one route at random.
+    :param route_file: an XML file of routes in the format of CARLA's leaderboard (1.0, 2.0 or 2.1), for
+        ``route="file"``
+    :param route_length_m: least and greatest length of a random route, in metres
     :param route_turns: least and greatest number of turns of a random route
     :param observation: ``"camera"``, ``"camera+state"``; on routes to a goal also ``"camera+command"`` and
         ``"camera+state+command"``
@@ -107,10 +108,11 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
         from ``"balanced"``, such as ``{"accident": 1.0}``
     :param reward_scale: factor on the reward and on each of its terms, above 0
-    :param target_speed_mps: the speed with the highest reward
-    :param idle_ending: ``"truncated"`` when the vehicle stands still, or ``"terminated"``, which counts as an accident
-    :param goal_ending: ``"terminated"`` at the goal of a route, or ``"truncated"``, so that an algorithm bootstraps as
-        if the route continued
+    :param target_speed_mps: the speed with the highest reward, in m/s
+    :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
+        counts as an accident
+    :param goal_ending: how an episode ends at the goal of a route: ``"terminated"``, or ``"truncated"``, so that an
+        algorithm bootstraps as if the route continued
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``)
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above
     :raises ValueError: if an argument is out of range

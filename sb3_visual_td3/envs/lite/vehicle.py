@@ -59,8 +59,8 @@ class VehicleSettings:
 def advance(motion: Motion, control: Control, dt_s: float, settings: VehicleSettings) -> Motion:
     """Return the motion ``dt_s`` seconds later, by one step of the kinematic bicycle model.
 
-    In a bend that is too fast for the tyres (``max_lateral_mps2``), the car turns less than the angle of its wheels. It
-    never rolls backwards.
+    If the car is too fast for its tyres in a bend (``max_lateral_mps2``), it turns less than the angle of its wheels.
+    The car never rolls backwards.
 
     Source: Kong et al. 2015, "Kinematic and dynamic vehicle models for autonomous driving control design", eq. 1, with
     the centre midway between the axles (l_f = l_r = wheelbase / 2) and semi-implicit Euler steps.

@@ -1,7 +1,7 @@
 """Apply light and weather to a grey value or to a whole picture, and draw streaks of rain.
 
-Weather maps a grey value to ``gain * grey + veil``. The gain is the light that passes through the haze, and the veil is
-the grey that the haze adds (Koschmieder's law of fog).
+Weather maps a grey value to ``gain * grey + veil``. The gain is the light (ambient light and the car's own headlights)
+times the share that passes through the haze. The veil is the grey that the haze adds (Koschmieder's law of fog).
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 from sb3_visual_td3.envs.road.traffic import Ego, Traffic, TrafficSettings
 
 _TRAFFIC_INTERVAL_S = 0.1
-"""Longest time between two movements of the other cars. It is too short for cars to pass through each other."""
+"""Longest time between two movements of the other cars, and between two tests for collisions. It is too short for cars
+to pass through each other."""
 _EGO_PAINT = 1
 """Colour of the ego vehicle in the chase view, as an index into ``PAINTS``."""
 
@@ -213,7 +214,7 @@ class LiteWorld:
         """Continue from a saved state, in this world or in another world with the same settings.
 
         :param state: the state that ``get_state`` returned
-        :raises ValueError: if there is no such map, or the settings differ
+        :raises ValueError: if there is no such map, or the settings of routes, traffic, lights or pedestrians differ
         """
         if ("street" in state) != self._street.is_on:
             with_or_without = "with" if "street" in state else "without"
@@ -279,7 +280,7 @@ class LiteWorld:
         return state
 
     def _enter(self, map_name: str, scene_seed: int, route_seed: int | None) -> None:
-        """Load a map, plan a route on it, and prepare everything on it for an episode."""
+        """Load a map, plan a route on it, and prepare traffic, lights, pedestrians and camera for an episode."""
         if self.has_routes != (route_seed is not None):
             raise ValueError(
                 f"route_seed={route_seed!r} does not fit this env: an env with routes to a goal needs a number, an env "

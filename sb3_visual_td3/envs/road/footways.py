@@ -1,7 +1,7 @@
 """Find where pedestrians can walk on a map: walkways beside the roads, and crossings between the walkways.
 
-The walkways are the map's lanes of type ``sidewalk``, or else the shoulders of its roads. The crossings lie at the
-map's crosswalks, or else before junctions and in the middle of long roads.
+The walkways are the map's lanes of type ``sidewalk``, or the shoulders of its roads if the map has no such lanes. The
+crossings lie at the map's crosswalks, or before junctions and in the middle of long roads if it has no crosswalks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHOULDER_GAP_M, _SHOULDER_WIDTH_M = 0.6, 1.6
 _CLEARANCE_M = 0.05
 """Pieces of a walkway that are closer than this to the edge of a lane are left out."""
 _NEAR_M = 5.0
-"""Only lanes whose centre is closer than this to a piece of a walkway can reach it."""
+"""Only lanes whose centre is closer than this to a piece of a walkway are tested for overlap with the piece."""
 _JOIN_M = 1.5
 """Ends of walkways that are closer to each other than this are merged."""
 _BRIDGE_M = 15.0
@@ -175,7 +175,10 @@ def _is_beside_the_road(graph: LaneGraph, outline: NDArray[np.float64]) -> bool:
 
 
 def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
-    """Join each walkway's open end to the nearest open beginning, by moving the corners of the beginning."""
+    """Join each walkway's open end to the nearest open beginning, by moving the corners of the beginning.
+
+    An end is open if no piece follows it, and a beginning is open if no piece precedes it.
+    """
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]

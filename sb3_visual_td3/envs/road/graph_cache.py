@@ -1,7 +1,7 @@
 """Cache lane graphs on disk, so that CARLA's client reads a map only once.
 
-The folder is ``$VISUAL_TD3_CACHE``, or ``visual_td3`` in the user's cache folder. It may be removed at any time.
-``VISUAL_TD3_CACHE=off`` switches the cache off.
+The folder is ``$VISUAL_TD3_CACHE``, or ``visual_td3`` in the user's cache folder. This folder with the lane
+graphs may be removed at any time. ``VISUAL_TD3_CACHE=off`` switches the cache off.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def read_graph(text: str, source: str) -> LaneGraph:
     :param text: the document
     :param source: the name of the map, for messages
     :return: the graph, which all environments of the process share
-    :raises ImportError: if CARLA's client is needed and not installed
+    :raises ImportError: if the graph is not in the cache and CARLA's client is not installed
     :raises ValueError: if the document is not a valid map, or has no lanes to drive on
     """
     graph = load_graph(text)

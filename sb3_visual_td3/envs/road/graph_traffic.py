@@ -179,7 +179,7 @@ class TrafficMap:
     def onward(self) -> tuple[tuple[int, ...], ...]:
         """Return for each lane the lanes on which a car may continue, without lanes that lead only to dead ends.
 
-        If all lanes that follow lead only to dead ends, all of them are permitted.
+        If all lanes that follow a lane lead only to dead ends, all of them are permitted.
         """
         lasting = set(range(len(self.graph.segments)))
         while True:
@@ -348,7 +348,10 @@ class GraphTraffic(Generic[CarT]):
         return Outlook(junction_m=junction_m)
 
     def _extend_path(self, car: GraphCar) -> None:
-        """Append lanes to a car's path until it covers the sight distance and ends outside of junctions."""
+        """Append lanes to a car's path until it covers the sight distance and ends outside of junctions.
+
+        If no lane follows, the path stays shorter.
+        """
         plan = self._plan_of(car)
         reach_m = -car.along_m
         for line in plan.lines:

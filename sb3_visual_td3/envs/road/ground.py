@@ -16,7 +16,7 @@ from sb3_visual_td3.envs.road.network import Paint, RoadNetwork
 TEXEL_M = 0.1
 """Side of a texel, which is a pixel of the raster. A coarser raster makes the edges of marks uneven."""
 N_LEVELS = 4
-"""Number of resolutions at which the raster is stored. Each level has half the resolution of the one before."""
+"""Number of levels (resolutions) of the raster. Each level has half the resolution of the one before."""
 PAVED_LEVEL = 2
 """The mask of the road, ``Ground.paved``, is stored at this level only: at a quarter of the finest resolution."""
 _MARGIN_M = 45.0

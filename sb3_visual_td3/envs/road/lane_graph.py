@@ -61,8 +61,8 @@ class LaneSegment:
     :param left: index of the segment to the left to which a car may change, or ``NO_LANE``
     :param right: index of the segment to the right to which a car may change, or ``NO_LANE``
     :param speed_limit_mps: speed limit of the road; NaN if the map has none
-    :param footway_m: offset of the middle of the pavement at the right from the lane's centre, negative, and its width;
-        None if there is no pavement
+    :param footway_m: offset from the lane's centre to the middle of the pavement at the right, negative, and the
+        pavement's width; None if there is no pavement
     """
 
     key: LaneKey
@@ -141,8 +141,8 @@ class LaneGraph:
     def digraph(self) -> networkx.DiGraph[int]:
         """Return the lanes as a networkx graph, for the search of shortest routes; its nodes are indices of segments.
 
-        ``is_change`` of an edge is True for a lane change to the adjacent segment. ``weight`` is the cost of the
-        change, or the length of the segment at which the edge begins.
+        The attribute ``is_change`` of an edge is True for a lane change to the adjacent segment, False for the way to
+        the next segment. ``weight`` is the cost of the change, or the length of the segment at which the edge begins.
         """
         graph: networkx.DiGraph[int] = networkx.DiGraph()
         graph.add_nodes_from(range(len(self.segments)))

@@ -1,8 +1,8 @@
 """Read an OpenDRIVE map with CARLA's client, and print its closed route and lanes, or its lane graph, as JSON.
 
-``opendrive_reading`` runs this file as a separate process, because the client aborts its process on some errors in a
-map. The file must import nothing from this package. Waypoints are in CARLA's coordinates; the output is in this
-package's coordinates.
+``opendrive_reading`` runs this file as a separate process, with the document on standard input, because the client
+aborts its process on some errors in a map. The file must import nothing from this package. Waypoints are in CARLA's
+coordinates; the output is in this package's coordinates.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Turn = Literal["straight", "left", "right"]
 def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
     """Return the route and the lanes of a map.
 
-    The route is the longest loop that a car finds by taking the same turn at every junction. It is empty if there is
-    none.
+    The route is the longest loop that a car finds by taking the same turn (left, right or straight on) at every
+    junction. It is empty if there is none.
 
     :param text: the OpenDRIVE document
     :param with_lanes: False leaves out the lanes, which is much faster. The points of the route are then 0.1 m apart
@@ -170,7 +170,8 @@ def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]
 def _footway(waypoint: Any) -> tuple[float, float] | None:
     """Return the offset of the middle of the pavement to the right of a lane, and its width, in metres.
 
-    The offset from the lane's centre is negative. The result is None if no pavement or another lane is beside the lane.
+    The offset from the lane's centre is negative. The result is None if there is no pavement, or if another lane for
+    vehicles lies between.
     """
     offset_m, lane = -0.5 * waypoint.lane_width, waypoint
     for _ in range(_MAX_LANES):

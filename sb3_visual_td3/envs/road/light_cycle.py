@@ -22,7 +22,8 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 class StageTimes:
     """Hold how long one stage of a junction's light cycle lasts, in seconds.
 
-    After green and yellow, all lights of the junction are red for ``red_s``.
+    A stage consists of the lights that are green at the same time. After green and yellow, all lights of the junction
+    are red for ``red_s``.
     """
 
     green_s: float = GREEN_S

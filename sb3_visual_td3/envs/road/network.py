@@ -138,7 +138,8 @@ class RoadNetwork(NamedTuple):
 
 
 REACH_M = 10.0
-"""Distance from the middle of a junction to the ends of its roads (its arms), and radius of its turns."""
+"""Distance from the middle of a junction to the ends of its roads (its arms), and radius of the turns' reference
+lines."""
 
 
 class Arm(NamedTuple):

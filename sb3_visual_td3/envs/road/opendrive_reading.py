@@ -324,8 +324,9 @@ class OpenDriveRoad(NamedTuple):
 def load_opendrive(path: str | PathLike[str]) -> OpenDriveRoad:
     """Read an ``.xodr`` file and build its route and its ground.
 
-    The route is the longest loop that a car finds by taking the same turn at every junction. The world is flat: heights
-    and bridges are ignored. Lane width and marks are the same along the whole route.
+    The route is the longest loop that a car finds by taking the same turn (left, right or straight on) at every
+    junction. The world is flat: heights and bridges are ignored. Lane width and marks are the same along the whole
+    route.
 
     :param path: path of a file in OpenDRIVE 1.x with right-hand traffic
     :raises ImportError: if CARLA's client is not installed

@@ -1,6 +1,6 @@
 """Write the roads of a map as OpenDRIVE 1.4, which ``carla.Map`` and other tools can read.
 
-Source of the names: ASAM OpenDRIVE 1.4, format specification rev. H.
+Elements and attributes have the names of the standard: ASAM OpenDRIVE 1.4, format specification rev. H.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def _add_signals(
 def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, float, float]:
     """Locate a point relative to a road, in OpenDRIVE's road coordinates s (along) and t (to the left).
 
-    :return: distance of the point beyond the road's ends, s, t, and the road's direction
+    :return: distance of the point beyond the road's ends (0 beside the road), s and t, all in metres, and the road's
+        direction in radians
     """
     along_m = road.length_m
     # A few steps along the line are needed to find the place in bends.

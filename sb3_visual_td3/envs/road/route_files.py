@@ -1,7 +1,8 @@
 """Read route files in the format of CARLA's leaderboard, versions 1.0, 2.0 and 2.1.
 
 A ``<route>`` contains ``<waypoint x= y= z= yaw= .../>`` in version 1.0, and ``<waypoints>`` with
-``<position x= y= z=/>`` since version 2.0. CARLA's y has the opposite sign of this package's y.
+``<position x= y= z=/>`` since version 2.0. Both use CARLA's coordinates, whose y has the opposite sign of this
+package's y.
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ def route_settings(
     checked = random_settings(route_length_m, route_turns)
     if (route_file is not None) != (isinstance(route, str) and route == "file"):
         raise ValueError(
-            f"route={route!r}, route_file={route_file!r}: expected route='file' with a route_file, or another route "
-            "without a route_file; set both, or leave route_file out"
+            f"route={route!r}, route_file={route_file!r}: route='file' and route_file go together; set both, or neither"
         )
     if route_file is not None:
         return RouteSettings("given", given=read_route_file(route_file))
@@ -50,7 +50,7 @@ def route_settings(
 
 
 def read_route_file(path: str | PathLike[str]) -> tuple[GivenRoute, ...]:
-    """Return the routes of a file.
+    """Return the routes of a file, and log a warning if parts of the file are not simulated.
 
     :param path: path of the XML file
     :return: the routes in the order of the file
@@ -95,7 +95,7 @@ def _route(element: ElementTree.Element, source: str) -> GivenRoute:
     places = [_place(each, name) for each in element.findall("waypoint")]
     places += [_place(each, name) for each in element.findall("waypoints/position")]
     if len(places) < 2:
-        raise ValueError(f"{name}: got {len(places)} places, expected at least a start and a goal; add places")
+        raise ValueError(f"{name}: too few places ({len(places)}), expected at least a start and a goal; add places")
     return GivenRoute(name, tuple(places), town.rsplit("/", maxsplit=1)[-1])
 
 

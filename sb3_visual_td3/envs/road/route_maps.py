@@ -18,7 +18,8 @@ from sb3_visual_td3.envs.road.network import Paint
 from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
 
 MAX_SIDE_M = 3000.0
-"""A map is rejected if it extends farther than this along x or y. The reason is OpenCV's limit of 32,767 texels."""
+"""A map is rejected if it extends farther than this along x or y, because OpenCV cannot read a raster with more
+than 32,767 texels along a side."""
 MAX_AREA_M2 = 4e6
 """A map is rejected if its area is larger than this. Painting such a map takes about 1.2 GB."""
 _SHOULDER_M = 0.4
@@ -41,7 +42,7 @@ class RouteMap(NamedTuple):
 def load_route_map(name: str) -> RouteMap:
     """Return a map with its lane graph, which is built at the first call and then shared by all worlds of the process.
 
-    The world is flat: heights are ignored, and a warning is logged.
+    The world is flat: heights are ignored, and a warning is logged if the roads rise by more than 1 m.
 
     :param name: a name in ``MAP_GROUPS``, or the path of an OpenDRIVE file
     :raises ImportError: if the file is not in the cache and CARLA's client is not installed
@@ -86,9 +87,8 @@ def check_size(size_m: NDArray[np.float64], source: str) -> None:
     width_m, height_m = size_m.tolist()
     if max(width_m, height_m) > MAX_SIDE_M or width_m * height_m > MAX_AREA_M2:
         raise ValueError(
-            f"{source}: got a map of {width_m:.0f} m x {height_m:.0f} m, expected sides of at most {MAX_SIDE_M:g} m, "
-            f"and at most {MAX_AREA_M2 / 1e6:g} square kilometres, because the whole map is painted; "
-            "use a part of the map"
+            f"{source}: got a map of {width_m:.0f} m x {height_m:.0f} m, expected at most {MAX_SIDE_M:g} m per side "
+            f"and {MAX_AREA_M2 / 1e6:g} square kilometres; use a part of the map"
         )
 
 

@@ -28,7 +28,8 @@ _BEYOND_M = 30.0
 _MIN_WIDTH_M = 2.0
 """Smaller lane widths are replaced by this width, because a map's lane can be 0 m wide at its ends."""
 _JUNCTION_SIDE = 1.5
-"""Within a junction, the edge of the road is assumed at this many lane widths from the route."""
+"""Within a junction, the edge of the road is assumed at this many lane widths from the route. It must be above 1, the
+distance at which an episode ends with ``"off_route"``."""
 
 
 class RouteLine(NamedTuple):

@@ -28,7 +28,7 @@ TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
-"""A place belongs to the lanes whose centre is within the first distance, or else within the second distance."""
+"""A place belongs to the lanes whose centre is within the first distance; if there is none, within the second."""
 _OFFSET_COST = 3.0
 """If a lane's centre is 1 m away from a given place, a search counts the lane as this many metres longer."""
 _MAX_STARTS = 10
@@ -67,8 +67,8 @@ class Manoeuvre(NamedTuple):
 def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoeuvre]:
     """Return the junctions on a route, each with its navigation command.
 
-    A change of direction by more than 30 degrees is a turn. Of several ways that turn by less, the straightest is
-    "straight", and the others are "left" or "right" of it.
+    A change of direction by more than 30 degrees is "left" or "right". If several ways from the same lane change it by
+    less, the straightest of them is "straight", and the others are "left" or "right" of it.
 
     :param graph: the lanes of the map
     :param segments: the numbers of the route's lane segments, in driving order
@@ -290,8 +290,8 @@ def route_through(graph: LaneGraph, places: Sequence[RoutePlace], name: str) -> 
         best = following
         if not any(best):
             raise ValueError(
-                f"{name}: no lanes lead to ({place.x_m:g}, {place.y_m:g}) from the place before it: expected places "
-                "that lanes connect; move this place, or check on which side of the road it lies"
+                f"{name}: no lanes lead to ({place.x_m:g}, {place.y_m:g}) from the place before it; move this place, "
+                "or check on which side of the road it lies"
             )
     return min(reached for reached in best if reached is not None)[1]
 
@@ -311,9 +311,10 @@ def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[floa
             found.append((_OFFSET_COST * distance_m, lane_place))
         if found:
             return found[:_MAX_STARTS]
+    direction = "" if place.heading_rad is None else f" in the direction {place.heading_rad:g} rad"
     raise ValueError(
-        f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane: expected a lane within {_FAR_M:g} m; give x and y "
-        "in the map's own coordinates (CARLA's y has the opposite sign)"
+        f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane{direction}: expected a lane within {_FAR_M:g} m; "
+        "give places in the map's own coordinates (CARLA's y and yaw have the opposite sign)"
     )
 
 
@@ -355,7 +356,7 @@ def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePl
 def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, list[int]]]:
     """Return the shortest ways that leave a segment at its end and enter another segment at its beginning.
 
-    :return: one way for each successor of ``first``: its length in metres, and its segments
+    :return: one way for each successor of ``first`` that leads to ``last``: its length in metres, and its segments
     """
 
     def weight(_: int, to: int, data: Mapping[str, Any]) -> float | None:

@@ -57,7 +57,7 @@ class RouteSettings:
         """Return the given routes that can be driven on a map.
 
         :param map_name: name of a map, or path of a map file such as ``maps/Town01.xodr``, which is the map Town01
-        :return: the routes of this map and the routes for any map
+        :return: the routes of this map and the routes for any map, in the order given
         """
         return tuple(route for route in self.given if route.town in {None, map_name, Path(map_name).stem})
 
@@ -124,7 +124,7 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
 
     :param length_m: least and greatest length, 20 to 100,000 m
     :param turns: least and greatest number of turns, 0 to 1,000
-    :raises ValueError: if a range is not a pair of numbers, or is reversed
+    :raises ValueError: if a range is not a pair of numbers within these limits, or is reversed
     """
     shortest, longest = check_range("route_length_m", length_m)
     fewest, most = check_range("route_turns", turns)
@@ -132,8 +132,8 @@ def random_settings(length_m: object, turns: object) -> RouteSettings:
     counts = tuple(check_count("route_turns", end, 0, 1000) for end in (fewest, most))
     if lengths[0] > lengths[1] or counts[0] > counts[1]:
         raise ValueError(
-            f"route_length_m={length_m!r}, route_turns={turns!r}: expected (smallest, largest) for both, but one of "
-            "these ranges is reversed; swap the values of this range"
+            f"route_length_m={length_m!r}, route_turns={turns!r}: one of these ranges is reversed; give each as "
+            "(smallest, largest)"
         )
     return RouteSettings("random", (lengths[0], lengths[1]), (counts[0], counts[1]))
 

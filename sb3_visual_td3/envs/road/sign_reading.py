@@ -1,6 +1,7 @@
 """Read the traffic lights and signs of a map file, or place traffic lights on a built-in map.
 
-CARLA's client provides the signals and crosswalks of a file. Controllers and speed limits are read from its text.
+CARLA's client provides the signals and crosswalks of a file. Controllers and speed limits are read from the file's
+text.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
 
     :param graph: the lanes of the map
     :param seed: determines which junctions have lights
-    :return: the graph's own signs if they already contain lights
+    :return: the signs with the new lights, or the graph's own signs if they already contain lights
     """
     if any(signal.is_light for signal in graph.signs.signals):
         return graph.signs

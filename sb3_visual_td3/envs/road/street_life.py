@@ -1,7 +1,7 @@
 """Simulate traffic lights and crossing pedestrians along the route that a vehicle drives.
 
-The vehicle runs a red light when its centre passes the stop line. A pedestrian begins to cross only when the vehicle is
-far enough away to brake.
+The vehicle runs a red light when its centre passes the stop line while the light is red. A pedestrian begins to cross
+only when the vehicle is far enough away to brake.
 """
 
 from __future__ import annotations

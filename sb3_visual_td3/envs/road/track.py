@@ -47,7 +47,7 @@ class LanePosition(NamedTuple):
 class Track:
     """Represent the centre line of a closed lane by evenly spaced points, in driving order.
 
-    :param points_m: ``(n, 2) float64``: x and y; the lane is closed
+    :param points_m: ``(n, 2) float64``: x and y; after the last point the lane continues at the first point
     :param lane_width_m: width of the lane
     :param left_line_m: offset from the lane's centre to the road's outer line on the left, positive
     :param right_line_m: offset from the lane's centre to the road's outer line on the right, negative

@@ -52,8 +52,8 @@ def idm_acceleration_mps2(
     """Return the acceleration of a driver who follows the car ahead.
 
     Source: Treiber, Hennecke, Helbing 2000, "Congested traffic states in empirical observations and microscopic
-    simulations", Phys. Rev. E 62, 1805: the IDM acceleration a (1 - (v / v0)^4 - (s* / s)^2) with the desired gap s* =
-    s0 + T v + v dv / (2 sqrt(a b)). The paper's s1 is 0 here, and s* is at least s0.
+    simulations", Phys. Rev. E 62, 1805: the IDM acceleration a (1 - (v / v0)^4 - (s* / s)^2) with the desired gap
+    s* = s0 + T v + v dv / (2 sqrt(a b)). The paper's s1 is 0 here, and s* is at least s0.
 
     :param speed_mps: speed v of the driver's car, >= 0
     :param desired_mps: speed v0 on an empty road, > 0
@@ -78,7 +78,8 @@ def idm_acceleration_mps2(
 class LaneLine:
     """Hold the centre line of a lane as evenly spaced points, in the lane's driving direction.
 
-    :param points_m: ``(n, 2) float64``: x and y beside each point of the ego vehicle's track, in the track's order
+    :param points_m: ``(n, 2) float64``: x and y of the lane's centre beside each point of the ego vehicle's track, in
+        the track's order
     :param is_oncoming: True if the lane is driven against this order
     """
 
@@ -195,6 +196,8 @@ class Ego(NamedTuple):
 class Traffic:
     """Drive the other cars on the closed route, one episode at a time.
 
+    Cars never overtake, so the list of a lane's cars stays in driving order.
+
     :param settings: number, size and behaviour of the cars
     :param ego_body: outer size of the ego vehicle
     """
@@ -299,8 +302,8 @@ class Traffic:
         needed_m = settings.length_m + settings.idm.min_gap_m
         if slot_m < needed_m:
             raise ValueError(
-                f"n_cars={settings.n_cars}: expected at most one car per {needed_m:g} m of a lane of {lap_m:.0f} m; "
-                "take fewer cars or a longer road"
+                f"n_cars={settings.n_cars}: too many for a lane of {lap_m:.0f} m, because each car needs {needed_m:g} "
+                "m; take fewer cars or a longer road"
             )
         cars = []
         for number in range(n_cars):

@@ -132,6 +132,8 @@ class Episodes:
     :param n_steps: sum of the lengths
     :param ends: median lengths of early and of late episodes; None for too few episodes
     :param reward_per_step: sum of the rewards divided by the sum of the lengths
+    :param reward_per_step_first: reward per step over the first ten episodes
+    :param reward_per_step_last: reward per step over the last ten episodes
     :param first: the first ten episodes
     :param last: the last ten episodes, without those in ``first``
     :param moving_mean: first and last value of SB3's mean length

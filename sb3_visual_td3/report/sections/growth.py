@@ -53,6 +53,7 @@ class Timeline:
     """Hold some points of one tag over the run, and the factors by which the magnitude of its values grows.
 
     :param rows: about a dozen of the points
+    :param largest: the largest magnitude
     :param multiplier: last magnitude divided by the first; None if the first is 0
     :param later_half: factor over the later half of the steps, from a robust slope of log|x|; None for too few points
     :param per_1000_steps: factor in 1,000 steps, from the slope over the whole run; None for a shorter run

@@ -82,7 +82,7 @@ class NormRatio:
     """Hold the ratio of two groups' norms at their common steps.
 
     :param n: number of common steps
-    :param n_zero: number of steps with denominator 0, which are left out
+    :param n_zero: number of common steps with denominator 0, at which there is no ratio
     :param mean: mean of the ratios at single steps; None if every denominator is 0
     :param ratio_of_means: ratio of the mean norms; None if the denominator is 0
     """
@@ -117,7 +117,8 @@ def norms(data: SeriesSet, diagnoses: Sequence[Diagnosis] = ()) -> Norms:
     """Compute the norms of the groups that were logged, and their ratios.
 
     :param data: the series of the run
-    :param diagnoses: diagnoses of the run; ``clipping_masks_divergence`` shows that norms were measured after clipping
+    :param diagnoses: diagnoses of the run; ``clipping_masks_divergence`` suggests that norms were measured after
+        clipping
     """
     groups = tuple(
         _group(data, group, series) for group in GROUP_NAMES if len(series := data[tags.GRADIENT_NORM[group]].finite)

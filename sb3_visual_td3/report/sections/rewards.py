@@ -17,7 +17,7 @@ PREFIX = "reward/"
 
 DOMINATES = 0.8
 """A term with at least this share of the sum of magnitudes dominates the reward. A guess: in the CARLA run that started
-this project, a term had 0.93 to 0.95."""
+this project, the dominant term had 0.93 to 0.95."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_the_time_limit_of_a_route_replaces_the_500_steps(make_env):
         ({"route": "random", "n_walkers": 51}, "n_walkers=51"),
         ({"route": "random", "spawn": 3}, "spawn=3: expected spawn='route'"),
         ({"route": [((0, 0), (1, 1))], "spawn": "points"}, "spawn='points': expected spawn='route'"),
-        ({"observation": "camera+command"}, "contains the command, which a closed route"),
+        ({"observation": "camera+command"}, r"contains the command \(where to turn\), but a closed route"),
         ({"route": "somewhere"}, "route='somewhere'"),
     ],
 )

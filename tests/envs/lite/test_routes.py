@@ -216,7 +216,7 @@ def test_a_route_file_is_driven(tmp_path):
 
 
 def test_commands_need_a_route():
-    with pytest.raises(ValueError, match=r"observation='camera\+command' contains the command, which a closed"):
+    with pytest.raises(ValueError, match=r"observation='camera\+command' contains the command \(where to turn\), but"):
         made(route="loop", observation="camera+command")
 
 

@@ -70,7 +70,7 @@ def test_version_2_gives_positions_and_lists_what_is_left_out(file_of, caplog):
         (VERSION_1.replace('town="Town01"', ""), "route 0: got no town"),
         (VERSION_1.replace('x="10.0"', 'x="east"'), "route 0: got <waypoint x='east'>"),
         (VERSION_1.replace('y="20.0"', 'y="nan"'), "y='nan'"),
-        ('<routes><route id="0" town="T"><waypoint x="1" y="2"/></route></routes>', "got 1 places"),
+        ('<routes><route id="0" town="T"><waypoint x="1" y="2"/></route></routes>', r"too few places \(1\)"),
     ],
 )
 def test_a_file_that_is_none_says_what_is_wrong(file_of, text, words):
@@ -87,9 +87,9 @@ def test_a_missing_file_is_named(tmp_path):
     ("arguments", "words"),
     [
         (("circle", None, (200, 800), (0, 8)), "route='circle': expected 'loop'"),
-        (("file", None, (200, 800), (0, 8)), "set both, or leave route_file out"),
-        (("random", "routes.xml", (200, 800), (0, 8)), "expected route='file' with a route_file"),
-        (("random", None, (800, 200), (0, 8)), "swap the values"),
+        (("file", None, (200, 800), (0, 8)), "set both, or neither"),
+        (("random", "routes.xml", (200, 800), (0, 8)), "route='file' and route_file go together"),
+        (("random", None, (800, 200), (0, 8)), "one of these ranges is reversed"),
         (("random", None, 500, (0, 8)), "route_length_m=500: expected two numbers"),
         (("random", None, (200, 800), (0.5, 8)), "route_turns=0.5"),
         (("random", None, (1, 800), (0, 8)), "route_length_m=1: expected a number from 20"),

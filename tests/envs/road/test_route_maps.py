@@ -33,7 +33,7 @@ def test_maps_up_to_four_square_kilometres_are_painted(size_m):
     ("size_m", "words"), [((3001.0, 10.0), "3001 m x 10 m"), ((2010.0, 2000.0), "2010 m x 2000 m")]
 )
 def test_larger_maps_are_refused_with_their_size(size_m, words):
-    with pytest.raises(ValueError, match=f"a map: got a map of {words}, expected sides of at most 3000 m"):
+    with pytest.raises(ValueError, match=f"a map: got a map of {words}, expected at most 3000 m per side"):
         check_size(np.array(size_m), "a map")
 
 
