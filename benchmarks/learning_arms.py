@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from sb3_contrib import TQC
 from stable_baselines3 import SAC, TD3
-from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3 import VisualTD3
@@ -35,6 +35,7 @@ _OF_THE_ZOO = (
     "frame_stack",
 )
 """Keys of a hyperparameter file that are not arguments of the algorithm."""
+_NOISES = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,9 @@ def block_of(arm: Arm, name: str = ENV) -> dict[str, Any]:
 def constructor_arguments(block: Mapping[str, Any], action_dim: int) -> dict[str, Any]:
     """Return the part of a hyperparameter block that is passed to the algorithm's constructor."""
     arguments = {key: value for key, value in block.items() if key not in _OF_THE_ZOO}
-    if block.get("noise_type") == "normal":
-        arguments["action_noise"] = NormalActionNoise(np.zeros(action_dim), np.full(action_dim, block["noise_std"]))
+    if "noise_type" in block:
+        noise = _NOISES[block["noise_type"]]
+        arguments["action_noise"] = noise(np.zeros(action_dim), np.full(action_dim, block["noise_std"]))
     return arguments
 
 

@@ -1,9 +1,10 @@
 """How well does VisualTD3 learn on public tasks, compared with stock SB3 TD3 and SAC and with published curves?
 
-CarRacing-v3 has the observations and hyperparameters of the zoo's block: frame skip 2, 84 x 84 grey, four frames
-stacked. DeepMind Control's tasks have DrQ-v2's observations: action repeat 2, 84 x 84 RGB, three frames stacked. So one
-decision is two frames in every task. All algorithms get the same number of steps, the same batches and updates, and the
-same kind of replay buffer.
+CarRacing-v3 has the observations and hyperparameters of the zoo's block: frame skip 2, 64 x 64 grey, four frames
+stacked. Training episodes end after two seconds without a reward; evaluations drive whole episodes. DeepMind Control's
+tasks have DrQ-v2's observations: action repeat 2, 84 x 84 RGB, three frames stacked. So one decision is two frames in
+every task. All algorithms get the same number of steps, the same batches and updates, and the same kind of replay
+buffer.
 
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --seeds 0 1 2
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --algorithms 'SB3 TD3' 'SB3 SAC' --seeds 0 -n 30000
@@ -46,6 +47,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import FrameReplayBuffer, SnapshotCallback, VisualTD3
+from sb3_visual_td3.envs.idle_limit import lift_idle_limit
 
 RESULTS = Path(__file__).parent / "results" / "public_tasks.csv"
 COLUMNS = ("task", "algorithm", "seed", "frames", "return", "episodes", "minutes")
@@ -173,6 +175,7 @@ class Evaluator(BaseCallback):
         super().__init__()
         self._key, self._output, self._eval_freq = key, output, eval_freq
         self._env = environment(key["task"], block(key["task"], key["algorithm"]), EVAL_SEED)
+        lift_idle_limit(self._env)
         self._begin: float | None = None
 
     @property

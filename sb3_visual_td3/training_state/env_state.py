@@ -54,6 +54,7 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     ),
     "TimeLimit": _TIME_LIMIT,
     "PatchedTimeLimit": _TIME_LIMIT,  # rl-zoo's
+    "IdleLimit": ("idle_steps",),  # sb3_visual_td3.envs.idle_limit
     "TimeAwareObservation": ("timesteps",),
     "StickyAction": ("last_action", "is_sticky_actions", "num_repeats", "repeats_taken"),
     "TimeFeatureWrapper": ("_current_step",),
@@ -63,7 +64,8 @@ COUNTERS: dict[str, tuple[str, ...]] = {
     "HistoryWrapper": ("obs_history", "action_history"),
     "HistoryWrapperObsDict": ("obs_history", "action_history"),
 }
-"""Attributes that hold the state of wrappers of gymnasium, Stable-Baselines3 and rl-zoo, by class name."""
+"""Attributes that hold the state of wrappers of gymnasium, Stable-Baselines3, rl-zoo and this package, by class
+name."""
 
 _WITHOUT_STATE = frozenset(
     {

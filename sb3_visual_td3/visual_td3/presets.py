@@ -37,6 +37,7 @@ class Settings:
     target_q_clamp: float | bool = False
     critic_loss: CriticLoss = "mse"
     noise_schedule: ScheduleLike | None = None
+    noise_correlation: float = 0.0
     precision: Precision = "fp32"
     policy_average: float = 0.0
     scale_rewards: bool = False
@@ -44,7 +45,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse values that are out of range."""
-        for name in ("random_shift", "pre_tanh_penalty", "target_q_clamp", "policy_average", "scale_rewards"):
+        for name in (
+            "random_shift",
+            "pre_tanh_penalty",
+            "target_q_clamp",
+            "noise_correlation",
+            "policy_average",
+            "scale_rewards",
+        ):
             _parse(name, getattr(self, name))
         for name, known in (
             ("actor_objective", ActorObjective),
@@ -66,6 +74,9 @@ def _parse(name: str, value: Any) -> Any:
         parsed = to_integer(name, value, 0, "an integer >= 0 (pixels)")
     elif name == "pre_tanh_penalty":
         parsed = to_float(name, value, 0.0)
+    elif name == "noise_correlation":
+        # With a correlation of 1 the noise would never change.
+        parsed = to_float(name, value, 0.0, 1.0 - 1e-9, expected="a correlation >= 0 (0 is off) and < 1")
     elif name == "policy_average":
         # With a decay of 1 the average would stay at the initial weights.
         parsed = to_float(name, value, 0.0, 1.0 - 1e-9, expected="a decay per update >= 0 (0 is off) and < 1")

@@ -93,6 +93,8 @@ class VisualTD3(TD3):
     :param critic_loss: loss of the critics: ``"mse"`` (squared error) or ``"huber"``
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as ``"lin_0.5_0.1"``;
         not used if an ``action_noise`` is given
+    :param noise_correlation: correlation of the noise of ``noise_schedule`` from one step to the next, in [0, 1). Above
+        0, the noise keeps a direction for some steps, for actions that must be held to have an effect; 0 is off
     :param precision: arithmetic of updates: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
     :param overlap: True lets the simulator step while the learner trains; needs a VecEnv such as SubprocVecEnv
     :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder; 0 is
@@ -167,6 +169,7 @@ class VisualTD3(TD3):
         target_q_clamp: float | bool | None = None,
         critic_loss: losses.CriticLoss | None = None,
         noise_schedule: ScheduleLike | None = None,
+        noise_correlation: float | None = None,
         precision: Precision | None = None,
         overlap: bool = False,
         policy_average: float | None = None,
@@ -214,6 +217,7 @@ class VisualTD3(TD3):
         self.target_q_clamp = target_q_clamp
         self.critic_loss = critic_loss
         self.noise_schedule = noise_schedule
+        self.noise_correlation = noise_correlation
         self.precision = precision
         self.overlap = overlap
         self.policy_average = policy_average
@@ -332,7 +336,7 @@ class VisualTD3(TD3):
         if self._noise_schedule is not None and self.action_noise is None:
             assert self.action_space.shape is not None  # a Box
             sigma = self._noise_schedule(self._current_progress_remaining)
-            self.action_noise = ScheduledActionNoise(self.action_space.shape, sigma)
+            self.action_noise = ScheduledActionNoise(self.action_space.shape, sigma, self.settings.noise_correlation)
 
     @property
     def _is_stock(self) -> bool:

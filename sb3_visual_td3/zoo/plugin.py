@@ -47,6 +47,7 @@ from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import Saver, with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
+from sb3_visual_td3.envs.idle_limit import lift_idle_limit
 from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
@@ -596,6 +597,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             env = cast(VecEnv, super().create_envs(n_envs, eval_env, no_log or self.optimize_hyperparameters))
         finally:
             self.env_wrapper = given
+        if eval_env:
+            lift_idle_limit(env)
         normalizer = unwrap_vec_normalize(env)
         is_inside = normalizer is not None and normalizer is not env and not normalizer.norm_obs
         algorithm = ALGOS[self.algo]

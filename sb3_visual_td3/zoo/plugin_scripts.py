@@ -33,6 +33,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.envs.idle_limit import lift_idle_limit
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_in, replaced
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
@@ -79,7 +80,9 @@ def watching(algo: str) -> Iterator[None]:
         """Make the environment with its arguments of training, which the command line may override."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
         kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
-        return cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
+        env = cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
+        lift_idle_limit(env)
+        return env
 
     known = algorithms_to_watch(algo)
     # A script imports these names from one of the two modules when it runs.

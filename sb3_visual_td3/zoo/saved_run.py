@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import PlainLoader
+from sb3_visual_td3.envs.idle_limit import lift_idle_limit
 from sb3_visual_td3.zoo.flags import ALGO
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
@@ -49,7 +50,7 @@ class SavedRun(NamedTuple):
         return env_kwargs_of(self._hyperparams().get("env_kwargs"), saved)
 
     def make_envs(self, n_envs: int, seed: int, env_kwargs: Mapping[str, Any]) -> VecEnv:
-        """Make environments that are wrapped as in training, with rewards that are not normalised.
+        """Make environments that are wrapped as in training, but without an idle limit and without reward scaling.
 
         :param n_envs: number of environments
         :param seed: seed of the first environment
@@ -66,6 +67,7 @@ class SavedRun(NamedTuple):
                 env_kwargs=dict(env_kwargs),
                 vec_env_cls=DummyVecEnv,  # each subprocess would import torch
             )
+        lift_idle_limit(env)
         return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:

@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.envs.idle_limit import IdleLimit
 from tests.training_state.small_envs import (
     ColourImageEnv,
     DictEnv,
@@ -33,6 +34,14 @@ SMALL = {"buffer_size": 200, "learning_starts": 12, "batch_size": 4, "device": "
 NET = {"net_arch": [8], "features_extractor_kwargs": {"features_dim": 8}}
 
 
+class NegativeRewards(StatefulImageEnv):
+    """Give the rewards of StatefulImageEnv as costs."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, -1.0 - abs(reward), terminated, truncated, info
+
+
 def wrapped(env_class, limit=6):
     return Monitor(TimeLimit(env_class(), limit))
 
@@ -45,6 +54,16 @@ def test_lite_driving_behind_vecnormalize(tmp_path):
         )
 
     assert_goes_on(make, tmp_path, at=22, until=40)
+
+
+def test_correlated_noise_in_two_environments(tmp_path):
+    def make(seed):
+        env = DummyVecEnv([lambda: wrapped(StatefulImageEnv)] * 2)
+        env.seed(seed)
+        return VisualTD3("CnnPolicy", env, seed=seed, noise_correlation=0.9, policy_kwargs=NET, **SMALL)
+
+    # The snapshot lies in the middle of an episode.
+    assert_goes_on(make, tmp_path, at=32)
 
 
 def test_two_environments_in_processes_of_their_own(tmp_path):
@@ -100,6 +119,16 @@ def test_other_algorithms(algorithm, tmp_path):
         return algorithm("MlpPolicy", env, seed=seed, policy_kwargs={"net_arch": [8]}, **more, **SMALL)
 
     assert_goes_on(make, tmp_path)
+
+
+def test_the_counter_of_an_idle_limit(tmp_path):
+    def make(seed):
+        env = DummyVecEnv([lambda: IdleLimit(wrapped(NegativeRewards, limit=100), max_idle_steps=7)])
+        env.seed(seed)
+        return VisualTD3("CnnPolicy", env, seed=seed, policy_kwargs=NET, **SMALL)
+
+    # The snapshot lies between two ends, at 28 and 35 steps.
+    assert_goes_on(make, tmp_path, at=32)
 
 
 def test_a_wrapper_of_the_user_with_a_state(tmp_path):

@@ -104,6 +104,10 @@ def test_an_invalid_max_grad_norm_is_refused(make_model, limit):
         ({"random_shift": -1}, "random_shift=-1"),
         ({"noise_schedule": "foo_1"}, "noise_schedule='foo_1' is not a schedule"),
         ({"noise_schedule": math.nan}, "noise_schedule=nan is not a schedule"),
+        ({"noise_correlation": 1.0}, "noise_correlation=1.0: expected a correlation >= 0 .0 is off. and < 1"),
+        ({"noise_correlation": -0.1}, "noise_correlation=-0.1"),
+        ({"noise_correlation": math.nan}, "noise_correlation=nan"),
+        ({"noise_correlation": True}, "noise_correlation=True"),
         ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr=0.0001 has no effect.*use critic_cnn_lr"),
         ({"policy_kwargs": {"encoder": "both"}}, "encoder='both': expected 'separate' or 'shared'"),
         (

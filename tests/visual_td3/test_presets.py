@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise
 from sb3_visual_td3.visual_td3.presets import PRESETS, Settings
-from tests.image_env import VectorImageEnv
+from tests.image_env import ImageEnv, VectorImageEnv
 
 
 def test_images_choose_the_visual_preset_and_vectors_stock_td3(make_model):
@@ -86,6 +87,31 @@ def test_the_noise_has_the_described_standard_deviation():
     draws = np.array([ScheduledActionNoise(2, 0.3)() for _ in range(4000)])
     assert draws.shape == (4000, 2)
     assert draws.std() == pytest.approx(0.3, rel=0.05)
+
+
+def test_correlated_noise_keeps_the_standard_deviation_and_starts_each_episode_anew():
+    np.random.seed(0)
+    noise = ScheduledActionNoise(2, 0.3, correlation=0.8)
+    draws = np.array([noise() for _ in range(20_000)])
+    assert draws.dtype == np.float32
+    assert draws.std(axis=0) == pytest.approx([0.3, 0.3], rel=0.05)
+    for lag in (1, 3):
+        correlations = [np.corrcoef(column[:-lag], column[lag:])[0, 1] for column in draws.T]
+        assert correlations == pytest.approx([0.8**lag, 0.8**lag], abs=0.05)
+    first = []
+    for _ in range(2_000):
+        noise.reset()
+        first.append(noise())
+    assert np.std(first) == pytest.approx(0.3, rel=0.05)
+    assert np.corrcoef(np.array(first)[:-1, 0], np.array(first)[1:, 0])[0, 1] == pytest.approx(0.0, abs=0.07)
+
+
+def test_each_environment_has_correlated_noise_of_its_own(make_model):
+    model = make_model(env=DummyVecEnv([ImageEnv] * 2), noise_correlation=0.9)
+    model.learn(40)
+    first, second = model.action_noise.noises
+    assert (first.correlation, second.correlation) == (0.9, 0.9)
+    assert (first.unscaled != second.unscaled).all()
 
 
 def test_a_noise_of_your_own_is_left_alone(make_model):
