@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -247,7 +247,7 @@ def run(key: Row, n_decisions: int, output: Path, logs: Path) -> None:
     shutil.rmtree(folder)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], tasks: Collection[str]) -> str:
     """Return a Markdown table with one row per task and algorithm, for our results and the published ones."""
     heads = (
         "task",
@@ -259,7 +259,7 @@ def table(rows: list[Row]) -> str:
         "minutes of one processor",
     )
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
-    for task in TASKS:
+    for task in tasks:
         for algorithm in ALGORITHMS:
             last = [
                 row for row in rows if is_finished([row], {"task": task, "algorithm": algorithm, "seed": row["seed"]})
@@ -289,7 +289,11 @@ def main() -> None:
     """Make the runs that are missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--tasks", nargs="+", default=[CAR_RACING], choices=TASKS, help="tasks to train on (default: CarRacing-v3)"
+        "--tasks",
+        nargs="+",
+        default=[CAR_RACING],
+        choices=TASKS,
+        help="tasks to train on, or to print in the table (default: CarRacing-v3)",
     )
     parser.add_argument(
         "--algorithms",
@@ -325,7 +329,7 @@ def main() -> None:
     for key in keys if not settings.table else []:
         if not is_finished(read(settings.output), key):
             run(key, settings.n_decisions or TASKS[key["task"]].n_decisions, settings.output, settings.log_folder)
-    print(table(read(settings.output)))
+    print(table(read(settings.output), settings.tasks))
 
 
 if __name__ == "__main__":
