@@ -47,7 +47,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import FrameReplayBuffer, SnapshotCallback, VisualTD3
-from sb3_visual_td3.envs.idle_limit import lift_idle_limit
+from sb3_visual_td3.callbacks.evaluation import lift_idle_limits
 
 RESULTS = Path(__file__).parent / "results" / "public_tasks.csv"
 COLUMNS = ("task", "algorithm", "seed", "frames", "return", "episodes", "minutes")
@@ -175,7 +175,7 @@ class Evaluator(BaseCallback):
         super().__init__()
         self._key, self._output, self._eval_freq = key, output, eval_freq
         self._env = environment(key["task"], block(key["task"], key["algorithm"]), EVAL_SEED)
-        lift_idle_limit(self._env)
+        lift_idle_limits(self._env)
         self._begin: float | None = None
 
     @property

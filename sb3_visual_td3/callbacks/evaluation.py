@@ -28,6 +28,15 @@ def needs_server(env: VecEnv) -> bool:
     return env.has_attr(SERVER_ADDRESS)
 
 
+def lift_idle_limits(env: VecEnv) -> None:
+    """Let environments play whole episodes: turn off every ``IdleLimit`` (see ``sb3_visual_td3.envs.idle_limit``).
+
+    :param env: the environments, which will be used for an evaluation
+    """
+    if env.has_attr("lift_idle_limit"):
+        env.env_method("lift_idle_limit")
+
+
 def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
     """Check that the numbers of steps and episodes of an evaluation callback are integers >= 1.
 
@@ -103,6 +112,8 @@ class EvaluationCallback(EvalCallback):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
+        if self.eval_env.unwrapped is not self.training_env.unwrapped:
+            lift_idle_limits(self.eval_env)
         self._writer = EventWriter.of(self)
         # A second call of learn() continues the step count of the first.
         self._last_evaluated = self.num_timesteps

@@ -1,36 +1,35 @@
 """End the training episodes of an agent that is stuck, so that the replay buffer does not fill with useless steps.
 
-A car that has left the track of CarRacing-v3 gets no reward for the rest of the episode, often hundreds of steps. This
-happens in most episodes at the start of a training.
+A car that has left the track of CarRacing-v3 gets no positive reward for the rest of the episode, often hundreds of
+steps. This happens in most episodes at the start of a training.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 from gymnasium.core import ActType, ObsType
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.common.numbers import to_integer
-
-_LIMIT = "max_idle_steps"
 
 
 class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     """Truncate an episode after a number of steps in a row without a positive reward.
 
-    The episode is truncated, not terminated, so a critic does not learn that getting stuck ends the costs. Use this
-    wrapper for training only: a return over whole episodes needs ``max_idle_steps = None``. ``visual-td3`` turns the
-    limit off in evaluations.
+    The episode is truncated, not terminated, so critics bootstrap from its last observation. The wrapper is for
+    training. ``visual-td3``, PolicyEvalCallback and DrivingEvalCallback turn the limit off in evaluations, which play
+    whole episodes; elsewhere, call :meth:`lift_idle_limit`.
+
+    The limit suits tasks in which an agent that makes progress often gets a positive reward. If all rewards are
+    negative, it cuts every episode; if all are positive, it never acts.
 
     In a hyperparameter file, the position in ``env_wrapper`` decides what a step is. After ``FrameSkip``, a step is a
     decision of the policy.
 
-    :param env: the environment. A :class:`stable_baselines3.common.monitor.Monitor` inside it records the truncated
-        episode
+    :param env: the environment. Stable-Baselines3's ``Monitor`` inside it records the truncated episode
     :param max_idle_steps: number of steps without a positive reward after which the episode is truncated; None for no
         limit
     :raises ValueError: if ``max_idle_steps`` is not a positive integer
@@ -39,9 +38,15 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     def __init__(self, env: gym.Env[ObsType, ActType], max_idle_steps: int | None) -> None:
         super().__init__(env)
         if max_idle_steps is not None:
-            max_idle_steps = to_integer(_LIMIT, max_idle_steps, 1, "an integer >= 1 (steps), or None")
+            max_idle_steps = to_integer("max_idle_steps", max_idle_steps, 1, "an integer >= 1 (steps), or None")
         self.max_idle_steps = max_idle_steps
         self.idle_steps = 0
+
+    def lift_idle_limit(self) -> None:
+        """Turn off the limit of this wrapper and of every IdleLimit inside it, for an evaluation."""
+        for wrapper in _wrappers_from(self):
+            if isinstance(wrapper, IdleLimit):
+                wrapper.max_idle_steps = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -61,35 +66,36 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
         return observation, reward, terminated, truncated, info
 
     def _record_episode(self, info: dict[str, Any]) -> None:
-        """Record the truncated episode in the Monitor, which is closer to the environment and sees no end.
+        """Record the truncated episode in each Monitor inside this wrapper, because a Monitor there sees no end.
 
         Otherwise the log would show only those episodes in which the agent does not get stuck.
         """
-        env: gym.Env[Any, Any] = self.env
-        while isinstance(env, gym.Wrapper) and not isinstance(env, Monitor):
-            env = env.env
-        if not isinstance(env, Monitor):
-            return
-        episode = {
-            "r": round(sum(env.rewards), 6),
-            "l": len(env.rewards),
-            "t": round(time.time() - env.t_start, 6),
-            **{key: info[key] for key in env.info_keywords},
-            **env.current_reset_info,
-        }
-        env.needs_reset = True
-        env.episode_returns.append(sum(env.rewards))
-        env.episode_lengths.append(len(env.rewards))
-        env.episode_times.append(time.time() - env.t_start)
-        if env.results_writer is not None:
-            env.results_writer.write_row(episode)
-        info["episode"] = episode
+        for wrapper in _wrappers_from(self.env):
+            if not _is_monitor(wrapper):
+                continue
+            # As at the end of Monitor.step.
+            monitor: Any = wrapper
+            total, seconds = sum(monitor.rewards), time.time() - monitor.t_start
+            episode = {"r": round(total, 6), "l": len(monitor.rewards), "t": round(seconds, 6)}
+            episode |= {key: info[key] for key in monitor.info_keywords}
+            episode |= monitor.current_reset_info
+            monitor.needs_reset = True
+            monitor.episode_returns.append(total)
+            monitor.episode_lengths.append(len(monitor.rewards))
+            monitor.episode_times.append(seconds)
+            if monitor.results_writer is not None:
+                monitor.results_writer.write_row(episode)
+            info.setdefault("episode", episode)
 
 
-def lift_idle_limit(env: VecEnv) -> None:
-    """Turn off the :class:`IdleLimit` of environments, if they have one.
+def _wrappers_from(env: gym.Env[Any, Any]) -> Iterator[gym.Wrapper[Any, Any, Any, Any]]:
+    """Yield the wrappers around an environment, from the outermost one inwards."""
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
 
-    :param env: the environments, which will be used for an evaluation
-    """
-    if env.has_attr(_LIMIT):
-        env.env_method("set_wrapper_attr", _LIMIT, None)
+
+def _is_monitor(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> bool:
+    """Return whether a wrapper is Stable-Baselines3's Monitor, without an import of Stable-Baselines3."""
+    name = ("stable_baselines3.common.monitor", "Monitor")
+    return any((cls.__module__, cls.__name__) == name for cls in type(wrapper).__mro__)

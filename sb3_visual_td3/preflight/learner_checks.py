@@ -112,10 +112,10 @@ def _filled_buffer(model: OffPolicyAlgorithm, rollout: Rollout) -> ReplayBuffer:
     """Return a small buffer of the model's class and settings, with the rollout's transitions."""
     original = model.replay_buffer
     assert original is not None
-    arguments = {}
-    for name in inspect.signature(type(original)).parameters:
-        if hasattr(original, name):
-            arguments[name] = getattr(original, name)
+    # The constructors of all parent classes are read, because NStepReplayBuffer passes its arguments on as **kwargs.
+    constructors = [vars(cls)["__init__"] for cls in type(original).__mro__ if "__init__" in vars(cls)]
+    names = {name for each in constructors for name in inspect.signature(each).parameters}
+    arguments = {name: getattr(original, name) for name in names if hasattr(original, name)}
     arguments["buffer_size"] = (rollout.n_steps + 1) * model.n_envs
     buffer = type(original)(**arguments)
     for transition in transitions(rollout):

@@ -339,7 +339,19 @@ def max_episode_steps(base: VecEnv, names: list[Names]) -> list[int | None]:
     return limits
 
 
-_OF_EACH = ("wrappers", "max_episode_steps")
+def max_idle_steps(base: VecEnv, names: list[Names]) -> list[int | None] | None:
+    """Return the limit of each environment's ``IdleLimit``; None if no environment has one.
+
+    :param base: the innermost VecEnv
+    :param names: class names from :func:`sub_env_names`
+    """
+    has_limit = ["IdleLimit" in around[:-1] for around in names]
+    if not any(has_limit) or not has_attr(base, "max_idle_steps"):
+        return None
+    return [base.get_attr("max_idle_steps", [index])[0] if has else None for index, has in enumerate(has_limit)]
+
+
+_OF_EACH = ("wrappers", "max_episode_steps", "max_idle_steps")
 """Keys of :func:`_description` whose value is a list with one item per environment."""
 _ADVICE = "create the environment with the settings of the snapshot"
 
@@ -456,6 +468,7 @@ def _description(env: VecEnv, names: list[Names] | None) -> dict[str, Any]:
         "layers": [describe_layer(layer) for layer in layers_of(env)],
         "wrappers": names,
         "max_episode_steps": None if names is None else max_episode_steps(base, names),
+        "max_idle_steps": None if names is None else max_idle_steps(base, names),
     }
 
 

@@ -94,7 +94,8 @@ class VisualTD3(TD3):
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as ``"lin_0.5_0.1"``;
         not used if an ``action_noise`` is given
     :param noise_correlation: correlation of the noise of ``noise_schedule`` from one step to the next, in [0, 1). Above
-        0, the noise keeps a direction for some steps, for actions that must be held to have an effect; 0 is off
+        0, the noise keeps a direction for some steps, for actions that must be held to have an effect; 0 is off. Not
+        used if an ``action_noise`` is given
     :param precision: arithmetic of updates: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
     :param overlap: True lets the simulator step while the learner trains; needs a VecEnv such as SubprocVecEnv
     :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder; 0 is
@@ -333,6 +334,11 @@ class VisualTD3(TD3):
         self._noise_schedule = None
         if schedule is not None:
             self._noise_schedule = parse_schedule(schedule, "noise_schedule")
+        elif self.settings.noise_correlation:
+            raise ValueError(
+                f"noise_correlation={self.settings.noise_correlation!r} has no effect without noise_schedule: pass a "
+                'noise_schedule, such as "lin_0.5_0.1"'
+            )
         if self._noise_schedule is not None and self.action_noise is None:
             assert self.action_space.shape is not None  # a Box
             sigma = self._noise_schedule(self._current_progress_remaining)

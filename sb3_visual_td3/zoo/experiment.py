@@ -75,7 +75,7 @@ WRAPPER = Kind(
     "gymnasium.Wrapper class",
     (gym.Wrapper,),
     rf"{_GYM_WRAPPERS}|stable_baselines3\.common\.(atari_wrappers|monitor)|sb3_contrib\.common\.wrappers(\.\w+)?"
-    r"|rl_zoo3\.wrappers",
+    r"|rl_zoo3\.wrappers|sb3_visual_td3\.envs\.idle_limit",
 )
 VEC_WRAPPER = Kind("VecEnvWrapper class", (VecEnvWrapper,), _SB3_VEC_ENV)
 POLICY = Kind(

@@ -41,13 +41,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
-from sb3_visual_td3.callbacks.evaluation import needs_server
+from sb3_visual_td3.callbacks.evaluation import lift_idle_limits, needs_server
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import Saver, with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
-from sb3_visual_td3.envs.idle_limit import lift_idle_limit
 from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
@@ -70,7 +69,7 @@ from sb3_visual_td3.zoo.hyperparameters import (
     env_kwargs_of,
     read_kwargs,
 )
-from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, hub_errors
+from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch, hub_errors
 from sb3_visual_td3.zoo.trials import convert_visual_td3_params, sample_visual_td3_params
 
 if TYPE_CHECKING:
@@ -110,6 +109,7 @@ def register() -> None:
     with hub_errors():
         from rl_zoo3 import enjoy as zoo_enjoy
     zoo_enjoy.ALGOS = algorithms_to_watch(ALGO)
+    zoo_enjoy.create_test_env = create_env_to_watch
 
 
 # ---- options and result of a training run
@@ -598,7 +598,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         finally:
             self.env_wrapper = given
         if eval_env:
-            lift_idle_limit(env)
+            lift_idle_limits(env)
         normalizer = unwrap_vec_normalize(env)
         is_inside = normalizer is not None and normalizer is not env and not normalizer.norm_obs
         algorithm = ALGOS[self.algo]

@@ -32,12 +32,13 @@ from rl_zoo3.utils import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_visual_td3.callbacks.evaluation import lift_idle_limits
 from sb3_visual_td3.common.errors import UsageError
-from sb3_visual_td3.envs.idle_limit import lift_idle_limit
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_in, replaced
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 
+_create_test_env = rl_zoo3.utils.create_test_env  # watching() replaces rl-zoo's name of it
 _FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
 """Suffixes of the files that rl_zoo3's record_training writes."""
 
@@ -66,6 +67,17 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
     return ChainMap({algo: ModelToWatch()}, cast(dict[str, Any], ALGOS))
 
 
+def create_env_to_watch(*args: Any, **kwargs: Any) -> VecEnv:
+    """Make an environment as rl-zoo's ``create_test_env`` does, but for whole episodes: without an IdleLimit.
+
+    :param args: the arguments of ``create_test_env``
+    :param kwargs: its arguments by name
+    """
+    env = cast(VecEnv, _create_test_env(*args, **kwargs))
+    lift_idle_limits(env)
+    return env
+
+
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
     """Let rl_zoo3's scripts for watching agents accept VisualTD3 inside the ``with`` block.
@@ -74,15 +86,12 @@ def watching(algo: str) -> Iterator[None]:
 
     :param algo: name of our algorithm in rl-zoo
     """
-    create = rl_zoo3.utils.create_test_env
 
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
         """Make the environment with its arguments of training, which the command line may override."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
         kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
-        env = cast(VecEnv, create(env_id, *args, **{**kwargs, "hyperparams": hyperparams}))
-        lift_idle_limit(env)
-        return env
+        return create_env_to_watch(env_id, *args, **{**kwargs, "hyperparams": hyperparams})
 
     known = algorithms_to_watch(algo)
     # A script imports these names from one of the two modules when it runs.

@@ -19,10 +19,10 @@ from rl_zoo3.utils import create_test_env, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_visual_td3.callbacks.evaluation import lift_idle_limits
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import PlainLoader
-from sb3_visual_td3.envs.idle_limit import lift_idle_limit
 from sb3_visual_td3.zoo.flags import ALGO
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
@@ -67,7 +67,7 @@ class SavedRun(NamedTuple):
                 env_kwargs=dict(env_kwargs),
                 vec_env_cls=DummyVecEnv,  # each subprocess would import torch
             )
-        lift_idle_limit(env)
+        lift_idle_limits(env)
         return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:

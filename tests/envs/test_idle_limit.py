@@ -4,10 +4,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from stable_baselines3 import SAC
 from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecMonitor, VecNormalize
 
-from sb3_visual_td3.envs.idle_limit import IdleLimit, lift_idle_limit
+from sb3_visual_td3 import PolicyEvalCallback
+from sb3_visual_td3.callbacks.evaluation import lift_idle_limits
+from sb3_visual_td3.envs.idle_limit import IdleLimit
 
 
 class RewardsEnv(gym.Env):
@@ -101,7 +104,7 @@ def test_an_evaluation_lifts_the_limit(vec_env):
         return gym.wrappers.TimeLimit(IdleLimit(Monitor(RewardsEnv([-0.1] * 20)), max_idle_steps=3), 50)
 
     env = VecNormalize(VecMonitor(vec_env([make] * 2)), norm_obs=False)
-    lift_idle_limit(env)
+    lift_idle_limits(env)
     env.reset()
     for _ in range(20):
         _, _, dones, infos = env.step(np.zeros((2, 1), np.float32))
@@ -110,10 +113,42 @@ def test_an_evaluation_lifts_the_limit(vec_env):
     assert infos[0]["episode"]["l"] == 20
 
 
-def test_environments_without_a_limit_are_left_alone():
-    env = DummyVecEnv([lambda: Monitor(RewardsEnv([-0.1] * 20))])
-    lift_idle_limit(env)
-    assert not hasattr(env.envs[0], "max_idle_steps")
+def test_all_limits_around_an_environment_are_lifted():
+    env = DummyVecEnv([lambda: IdleLimit(Monitor(IdleLimit(RewardsEnv([-0.1] * 20), 3)), 4)])
+    lift_idle_limits(env)
+    assert drive(env.envs[0])[0] == 20
+
+
+class OwnLimitEnv(RewardsEnv):
+    """An environment of somebody else, with an attribute of the same name."""
+
+    max_idle_steps = 5
+
+
+def test_an_attribute_of_another_environment_is_left_alone():
+    env = DummyVecEnv([lambda: Monitor(OwnLimitEnv([-0.1] * 20))])
+    lift_idle_limits(env)
+    assert env.get_attr("max_idle_steps") == [5]
+
+
+def test_an_evaluation_callback_plays_whole_episodes_in_an_environment_that_is_wrapped_as_in_training():
+    def make():
+        return IdleLimit(Monitor(RewardsEnv([-0.1] * 20)), max_idle_steps=3)
+
+    callback = PolicyEvalCallback(DummyVecEnv([make]), eval_freq=40, n_eval_episodes=1, verbose=0)
+    training_env = DummyVecEnv([make])
+    model = SAC("MlpPolicy", training_env, learning_starts=1000, policy_kwargs={"net_arch": [4]}, device="cpu")
+    model.learn(40, callback)
+    assert callback.last_mean_reward == pytest.approx(-2.0)
+    assert training_env.get_attr("max_idle_steps") == [3]
+
+
+def test_two_monitors_inside_record_the_truncated_episode():
+    inner = Monitor(RewardsEnv([-0.1] * 20), allow_early_resets=False)
+    env = IdleLimit(Monitor(inner), max_idle_steps=3)
+    for _ in range(2):
+        drive(env)
+    assert inner.get_episode_lengths() == [3, 3]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "many", True])

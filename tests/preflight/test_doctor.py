@@ -240,6 +240,7 @@ HEALTHY = {
     "stock SAC": lambda: model_on(envs.Dot(), SAC),
     "TQC": lambda: model_on(envs.Dot(), TQC),
     "Pendulum": lambda: model_on("Pendulum-v1", TD3, "MlpPolicy", action_noise=noise(n=1)),
+    "Pendulum, n-step returns": lambda: model_on("Pendulum-v1", TD3, "MlpPolicy", action_noise=noise(n=1), n_steps=3),
     "LiteDriving": lambda: model_on("LiteDriving-v0"),
 }
 

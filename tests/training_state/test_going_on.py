@@ -131,6 +131,19 @@ def test_the_counter_of_an_idle_limit(tmp_path):
     assert_goes_on(make, tmp_path, at=32)
 
 
+def test_another_idle_limit_is_refused(tmp_path):
+    limits = iter([7, 3])
+
+    def make(seed):
+        limit = next(limits)
+        env = DummyVecEnv([lambda: IdleLimit(wrapped(NegativeRewards, limit=100), max_idle_steps=limit)])
+        env.seed(seed)
+        return VisualTD3("CnnPolicy", env, seed=seed, policy_kwargs=NET, **SMALL)
+
+    with pytest.raises(ValueError, match="max_idle_steps: the snapshot has 7, the environment here 3"):
+        assert_goes_on(make, tmp_path, at=32)
+
+
 def test_a_wrapper_of_the_user_with_a_state(tmp_path):
     def make(seed):
         env = DummyVecEnv([lambda: Momentum(wrapped(StatefulEnv))])

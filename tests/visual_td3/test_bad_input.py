@@ -106,6 +106,7 @@ def test_an_invalid_max_grad_norm_is_refused(make_model, limit):
         ({"noise_schedule": math.nan}, "noise_schedule=nan is not a schedule"),
         ({"noise_correlation": 1.0}, "noise_correlation=1.0: expected a correlation >= 0 .0 is off. and < 1"),
         ({"noise_correlation": -0.1}, "noise_correlation=-0.1"),
+        ({"noise_correlation": 0.8, "preset": "td3"}, "noise_correlation=0.8 has no effect without noise_schedule"),
         ({"noise_correlation": math.nan}, "noise_correlation=nan"),
         ({"noise_correlation": True}, "noise_correlation=True"),
         ({"actor_cnn_lr": 1e-4}, "actor_cnn_lr=0.0001 has no effect.*use critic_cnn_lr"),

@@ -4,10 +4,12 @@ import copy
 import re
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 import yaml
 from rl_zoo3.utils import ALGOS
 
+from sb3_visual_td3.zoo.experiment import CALLBACK, WRAPPER, find_class
 from sb3_visual_td3.zoo.plugin import CONFIGS, register
 from sb3_visual_td3.zoo.train import main, train
 
@@ -87,6 +89,15 @@ def test_every_block_trains(file, name, tmp_path, flags_of):
     assert model._n_updates == 8
     assert (run_dir / "run.json").is_file()
     assert (run_dir / "evaluations.npz").is_file() == (name in {"LiteDriving-v0", "LiteRoutes-v0", "CarlaDriving-v0"})
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_run_with_any_block_can_be_resumed_without_allow(file):
+    for block in blocks_of(file).values():
+        for setting, kind in (("callback", CALLBACK), ("env_wrapper", WRAPPER)):
+            for each in np.atleast_1d(np.array(block.get(setting, []), dtype=object)):
+                name = each if isinstance(each, str) else next(iter(each))
+                assert find_class(name, kind, (), setting).__name__ == name.rpartition(".")[2]
 
 
 @pytest.mark.parametrize("file", FILES)

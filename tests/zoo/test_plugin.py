@@ -15,6 +15,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.plugin import CONFIGS, VisualExperimentManager, default_config, register
+from sb3_visual_td3.zoo.plugin_scripts import watching
 from sb3_visual_td3.zoo.train import main, train
 from tests.callbacks.event_files import scalars_in
 
@@ -105,6 +106,27 @@ def test_registering_is_all_that_a_script_of_your_own_needs(monkeypatch):
 def test_our_hyperparameter_file_is_used_if_it_has_a_block_for_the_environment():
     assert default_config("visual_td3", "LiteDriving-v0") == str(CONFIGS / "visual_td3.yml")
     assert default_config("visual_td3", "CarRacing-v3") == str(CONFIGS / "visual_td3.yml"), "its default block"
+
+
+def test_whoever_watches_an_agent_sees_whole_episodes():
+    register()
+    from rl_zoo3 import enjoy
+    from rl_zoo3.utils import create_test_env  # rl-zoo's own
+
+    limit = {"sb3_visual_td3.envs.idle_limit.IdleLimit": {"max_idle_steps": 5}}
+
+    def n_steps(create):
+        env = create("Pendulum-v1", n_envs=1, should_render=False, hyperparams={"env_wrapper": [limit]})
+        env.reset()
+        n = next(n for n in range(1, 300) if env.step(np.zeros((1, 1), np.float32))[2][0])
+        env.close()
+        return n
+
+    assert n_steps(create_test_env) == 5
+    assert n_steps(enjoy.create_test_env) == 200
+    with watching("visual_td3"):
+        from rl_zoo3.utils import create_test_env as create_in_record_video
+    assert n_steps(create_in_record_video) == 200
     assert default_config("td3", "LiteDriving-v0") == str(CONFIGS / "td3.yml")
     assert default_config("td3", "CartPole-v1") is None
     assert default_config("ppo", "LiteDriving-v0") is None
