@@ -128,16 +128,16 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="allow the run to start its simulator, to load the saved model that it began with, and to write outside "
-        "RUN_DIR; use this for your own runs only",
+        help="allow what the run's saved settings ask for: to start a simulator, to load the model that 'train -i' "
+        "began with, and to write outside RUN_DIR. Use this flag for your own runs only",
     )
     parser.add_argument(
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder in which logging continues (default: RUN_DIR/tb). It is also searched for the run's earlier event "
-        "files, in case you have moved them. If DIR is outside RUN_DIR, the earlier event files are first copied to a "
-        "new subfolder of DIR, and logging continues in this subfolder",
+        help="folder in which logging continues (default: RUN_DIR/tb), and in which you may have put the run's event "
+        "files. If DIR is outside RUN_DIR, a new subfolder of DIR gets a copy of the event files, and logging goes on "
+        "there",
     )
     parser.add_argument(
         "--without-logs",
@@ -263,7 +263,8 @@ def _evaluate(arguments: list[str]) -> int:
         "-n",
         "--n-episodes",
         type=positive_int,
-        help="number of episodes on each map with each seed (default: 10; a suite has its own number of routes)",
+        help="number of episodes on each map with each seed (default: 10). With --suite, number of routes of each map "
+        "or task (default: that of the suite)",
     )
     parser.add_argument(
         "--seeds",
@@ -385,8 +386,8 @@ def _demo(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--route",
-        help="route to drive: loop, random, or a route file of CARLA's leaderboard (.xml); the policy does not see "
-        "where the route turns",
+        help="route to drive: loop, random, or a route file of CARLA's leaderboard (.xml). The policy does not see "
+        "where the route turns, so it may leave the route at a junction",
     )
     parser.add_argument(
         "--carla",

@@ -108,7 +108,7 @@ class FrameReplayBuffer(ReplayBuffer):
         shared
     :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
     :param gamma: discount of each step, used if ``n_steps`` is above 1
-    :raises ValueError: if an argument is out of range, or as :func:`frame_stacks_of`
+    :raises ValueError: if an argument is out of range, or as ``frame_stacks_of``
 
     Adding the first transition raises a MemoryError if the machine cannot hold ``buffer_size`` transitions.
 
@@ -317,9 +317,10 @@ class FrameReplayBuffer(ReplayBuffer):
         self.pos, self.full = state["pos"], state["full"]
 
     def _use_saved_stores(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace a PairStore by a StackStore for each key that the saved state stores as frames.
+        """Replace PairStores by StackStores where the saved state was written by a StackStore.
 
-        Earlier versions also stored masks and other grids as frames.
+        Earlier versions held masks and other grids in a StackStore. A PairStore cannot restore the state of a
+        StackStore.
         """
         for key, kept in stores.items():
             store = self._stores[key]

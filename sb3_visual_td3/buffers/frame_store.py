@@ -261,9 +261,10 @@ class FrameStore:
         return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the attributes, and allocate every block in its full size, because only the written part is pickled.
+        """Restore the attributes, and give every block its full size again; a pickle holds only the written parts.
 
-        A large enough main block is not copied, because a copy would need twice the memory for a moment.
+        If the only block has room for ``n_expected`` frames, it is used as it is. A copy into a larger block would need
+        twice the memory for a moment.
         """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})

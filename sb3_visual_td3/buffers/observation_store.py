@@ -279,7 +279,8 @@ class PairStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the previous step; ``shifts`` is True everywhere
+        :return: whether the step continues the previous step; ``Continuity.shifts`` is always True, because these
+            observations are not stacks of frames
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)

@@ -36,11 +36,11 @@ def add_valid(
     done: NDArray[Any],
     infos: list[dict[str, Any]],
 ) -> None:
-    """Store one transition of each environment, except for those in which the simulator failed.
+    """Store the transitions of one step, and replace each transition in which the simulator failed by a valid one.
 
-    An invalid transition is replaced by a copy of a valid one of another environment, because a buffer stores all
-    environments at once. If all are invalid, nothing is stored. The stored episode of an affected environment ends with
-    its last valid transition.
+    A buffer stores all environments at once. If the simulator of one environment failed, a copy of another
+    environment's transition takes its place. This copy continues neither the transitions before it nor those after it.
+    If the simulators of all environments failed, nothing is stored.
 
     :param add: the buffer's own ``add``
     :param buffer: the buffer to store in
@@ -114,7 +114,7 @@ class _KeepsOutInvalid(ReplayBuffer):
     """Prevent a replay buffer from storing transitions in which the simulator failed; this class is a mixin."""
 
     def add(self, *arguments: Any) -> None:
-        """Store one transition of each environment, except for those in which the simulator failed."""
+        """Store the transitions of one step without those in which the simulator failed, see :func:`add_valid`."""
         add_valid(super().add, self, *arguments)
 
 

@@ -84,9 +84,9 @@ class DrivingEvalCallback(EvaluationCallback):
     :param seed: seed of the starting places
     :param best_by: ``"distance"`` or ``"reward"``, by which models are compared; Stable-Baselines3's
         StopTrainingOnRewardThreshold requires ``"reward"``
-    :raises ValueError: if an argument is out of range, or ``eval_env_kwargs`` is given with an existing environment; at
-        the start of the training, if ``info`` lacks a key, or if training uses VecNormalize and an existing environment
-        has other wrappers
+    :raises ValueError: if an argument is out of range, or ``eval_env_kwargs`` is given although ``eval_env`` is not an
+        id; at the start of the training, if ``info`` lacks a key, or if training uses VecNormalize and the wrappers of
+        ``eval_env`` differ from those of the training environment
     """
 
     def __init__(

@@ -126,8 +126,8 @@ class ExplosionAlertCallback(BaseCallback):
     When a critical alert begins, :class:`~sb3_visual_td3.callbacks.guard.Guard` does what ``on_critical`` says. This is
     called a guard action. A rollback needs a SnapshotCallback in the same list of callbacks.
 
-    Values that are not finite end the training. Only ``"rollback"`` replaces non-finite weights by healthy weights, if
-    the policy has not used them yet.
+    A NaN or an infinity ends the training. There is one exception: if an update makes the weights non-finite,
+    ``"rollback"`` restores healthy weights before the policy acts.
 
     :param warning: gradient norm above which a group is reported
     :param critical: gradient norm above which a group is reported as exploded

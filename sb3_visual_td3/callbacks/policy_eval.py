@@ -73,8 +73,8 @@ class PolicyEvalCallback(EvaluationCallback):
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
     :param seed: seed of the first evaluation episode; the others use the seeds that follow. Later seeds are taken if
         the training environments use one of these
-    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given with an existing environment; at the
-        start of the training, if the environment does not fit the training environment, or needs a simulator server
+    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given although ``eval_env`` is not an id; at
+        the start of the training, if ``eval_env`` does not fit the training environment, or needs a simulator server
     """
 
     # A snapshot that was taken with Stable-Baselines3's callback in this place can be resumed.

@@ -1,7 +1,10 @@
-"""Record the lengths of a run's log files in a snapshot, and truncate the files to these lengths for a resumed run.
+"""Record the state of a run's log files in a snapshot, and bring the files back to this state for a resumed run.
 
-A killed run has logged steps after its last snapshot, which the resumed run makes again. Of text files, the snapshot
-holds the content, because a script that is called again overwrites some of them.
+A killed run has logged steps after its last snapshot. The resumed run makes these steps again, so their entries are
+removed from the files.
+
+A snapshot holds the length of each event file, and the content of each text file. The content is needed because some
+text files, such as ``monitor.csv``, are overwritten if the user resumes by starting the training script again.
 
 A run may come from another person. So nothing outside the run's own folder is truncated or removed, and links are not
 followed.
@@ -225,7 +228,7 @@ class ResumedFiles:
     def continue_event_files(self, model: BaseAlgorithm) -> None:
         """Make the model log into the run's event folder instead of the new folder that SB3 has just created.
 
-        The new folder stays in use if the user has set the logger, or if one of the two folders is outside RUN_DIR.
+        If the user has set the logger, or if the old or the new folder is outside RUN_DIR, the new folder stays in use.
 
         :param model: a model whose training is being set up
         """
@@ -245,7 +248,7 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return whether the event files are copied to the new log folder, because one folder is outside RUN_DIR."""
+        """Return whether the event files are copied: the old or the new log folder is outside RUN_DIR."""
         assert self.event_dir is not None
         return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 

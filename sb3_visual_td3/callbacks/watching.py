@@ -45,7 +45,8 @@ class HealthWatch:
     """Hold the monitors of one training run, which measure its updates, networks, images and rewards.
 
     :param model: any off-policy algorithm
-    :param sample_freq: updates, or environment steps, between two measurements
+    :param sample_freq: distance between two measurements: gradient updates for updates and networks, steps of the
+        environments for images and rewards
     :raises ValueError: if the model's updates cannot be watched
     """
 
@@ -173,7 +174,7 @@ def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
     """Return the HealthWatch of a model to a callback; create the HealthWatch for the first callback.
 
     :param model: any off-policy algorithm
-    :param sample_freq: gradient updates between two measurements
+    :param sample_freq: distance between two measurements, see :class:`HealthWatch`
     :param form: form in which the callback reads
     :return: the HealthWatch, shared by all callbacks with this ``sample_freq``
     :raises ValueError: if the model's updates cannot be watched

@@ -31,11 +31,12 @@ MIN_EVALUATIONS = 3
 MIN_LATE = 4
 """The noise of the last evaluations is estimated from the later half, but from no fewer evaluations than this."""
 CLEARLY_ABOVE = 2.0
-"""A policy is clearly better than the baselines if its last evaluations exceed the best baseline by at least this many
-standard deviations of a single evaluation."""
+"""A policy is clearly better than the baselines if the median of its last three evaluations exceeds the best baseline
+by at least this many standard deviations. The standard deviation is that of the results of evaluations, see
+``evaluation_spread``."""
 CLEAR_FALL = 1.5
-"""A policy has fallen if it ends below its best evaluation by at least this many standard deviations of a single
-evaluation. It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the baseline."""
+"""A policy has fallen if it ends below its best evaluation by at least this many standard deviations of the results of
+evaluations. It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the baseline."""
 
 
 class Comparison(NamedTuple):
@@ -69,12 +70,13 @@ class Comparison(NamedTuple):
 
 
 def evaluation_spread(values: FloatArray) -> float:
-    """Estimate the standard deviation of a single evaluation, without the effect of a trend over the run.
+    """Estimate the standard deviation with which the results of evaluations scatter around the trend of the run.
 
-    The second difference of three neighbours cancels a steady trend and has six times the variance of one value.
+    The scatter of the episodes within an evaluation is not used.
 
     :param values: ``(n,)`` results of the evaluations, finite, ``n >= 3``
     """
+    # The second difference of three neighbours cancels a steady trend, and has six times the variance of one value.
     bends = values[:-2] - 2.0 * values[1:-1] + values[2:]
     return float(1.4826 * np.median(np.abs(bends)) / math.sqrt(6.0))
 

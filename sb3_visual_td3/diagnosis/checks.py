@@ -14,7 +14,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags as names
 from sb3_visual_td3.diagnosis.numerals import counted, rounded
-from sb3_visual_td3.diagnosis.q_support import FLOOR, UNSUPPORTED, actor_loss_support, scale_value
+from sb3_visual_td3.diagnosis.q_support import FLOOR, UNSUPPORTED, actor_loss_support, divisor_in_words
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned, ended_not_finite
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, later_half_change
@@ -191,7 +191,7 @@ def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Me
     """Pass if Q makes no large jump and no large fall in the later half of the run.
 
     A jump is the difference between two neighbouring points. A fall is the decrease of the trend. Both are large above
-    ``threshold`` times the largest |Q| of the run (at least 1).
+    ``threshold`` times the largest |Q| of the run. If the largest |Q| is below 1, 1 takes its place.
     """
     missing = _missing(data, tags)
     if missing:
@@ -350,8 +350,8 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if a gap between Q values stays small, compared with the largest |Q|.
 
-    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q| (at least 1). The
-    first tag holds the gap, and the second tag holds the Q values.
+    The median of |gap| over the last quarter must be at most ``threshold`` times the largest |Q|. If the largest |Q| is
+    below 1, 1 takes its place. The first tag holds the gap, and the second tag holds the Q values.
     """
     missing = _missing(data, tags[:2])
     if missing:
@@ -365,7 +365,7 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
         value,
         len(gap),
         min_points,
-        f"median of the last quarter, divided by the largest |Q|, which is {scale_value(scale)}",
+        f"median of the last quarter, divided by {divisor_in_words(scale, 'the largest |Q|')}",
     )
 
 

@@ -206,8 +206,8 @@ class _Run:
     :param length_in_required_tags: the same length, but read only from the tags that every GO requires
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param why_too_early: why it is too early for a NO-GO; None if the run is long enough
-    :param is_watched_from_outside: whether the run used one of SB3's own algorithms, whose targets and sampled rewards
-        callbacks cannot read
+    :param is_watched_from_outside: whether the run used one of SB3's own algorithms; a callback cannot read the targets
+        and the sampled rewards of these algorithms
     """
 
     encoder_is_shared: bool
@@ -273,7 +273,7 @@ class _Run:
         needed = self.missing_callback(criterion)
         # A loss beyond its own Q values is a failure, whichever code logged both, except in SAC, whose loss contains an
         # entropy.
-        is_logged = criterion.kind in _FOR_ANY_CRITIC and self.logged.issuperset(criterion.tags)
+        is_logged = criterion.kind in _BLOCK_WITHOUT_CALLBACK and self.logged.issuperset(criterion.tags)
         return needed is None or (is_logged and not self.kind.has_entropy_bonus)
 
     def missing_callback(self, criterion: Criterion) -> str | None:
@@ -360,9 +360,10 @@ class _Run:
         return bool(criterion.tags) and is_certain and self.blocks(criterion)
 
 
-_FOR_ANY_CRITIC = {"supported_by_q", "growth_below"}
-"""Kinds of checks that can block a GO without a callback of this package, because they do not depend on the scale of
-the rewards. SAC is an exception, because its actor loss contains an entropy term."""
+_BLOCK_WITHOUT_CALLBACK = {"supported_by_q", "growth_below"}
+"""Kinds of checks that can block a GO even if the callback that logs their tags did not run. They compare the actor's
+loss with Q values of the same run, so the scale of the rewards does not matter. In runs with an entropy bonus, such as
+SAC, they need the callback, because the actor's loss contains an entropy term."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
 """Kinds of checks whose failure blocks a GO even in a very short run."""
 

@@ -43,7 +43,7 @@ class RunEvidence(NamedTuple):
     n_possible: int
 
     def __str__(self) -> str:
-        return f"{self.level} ({self.n_made} of {self.n_possible} checks could be made from these tags)"
+        return f"{self.level} ({self.n_made} of {self.n_possible} checks could be made from the logged tags)"
 
     def is_below(self, required: EvidenceLevel) -> bool:
         """Return whether the run has less evidence than a required level, such as "standard"."""

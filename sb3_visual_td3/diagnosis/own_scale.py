@@ -3,8 +3,12 @@
 A Q value of 2,000 is plausible if episodes return 5,000, and has diverged if they return 100. Every check therefore
 compares a series with the returns of the same run, or with its own early part.
 
-A check may find a sign that the training is unstable. A *clear* sign makes the answer "no". Two *weak* signs make it
-"no", and one makes it "unknown". If the return shows learning, weak signs give "unknown" or "yes".
+A check may find a sign that the training is unstable. One *clear* sign makes the answer "no". Without a clear sign, the
+*weak* signs decide:
+
+- If the return does not show learning, one weak sign makes the answer "unknown", and two make it "no".
+- If the return shows learning, two weak signs make the answer "unknown". A single weak sign makes it "unknown" if its
+  ``casts_doubt`` is True, and otherwise the answer is "yes".
 """
 
 from __future__ import annotations
@@ -41,20 +45,21 @@ ENTROPY_BONUS = 10.0
 NORMALISED_Q = 50.0
 """A |Q| up to this value is always allowed. With VecNormalize, Q is of the order of 10."""
 SCALED_Q = 300.0
-"""This limit replaces ``NORMALISED_Q`` if the run logged that its rewards were scaled. If their divisor was logged too,
-the limit is multiplied by it."""
+"""This limit replaces ``NORMALISED_Q`` if the run logged that its rewards were scaled. If the run also logged the
+divisors of the rewards, the limit is multiplied by the largest divisor."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Limits for |Q|, divided by the largest |Q| that the returns allow. In this order, they give a weak sign, a clear sign
-unless the return shows learning, and a clear sign in any case. The ratio was at most 0.35 in public runs that learned,
-and 2.4 to 3.6 in a diverged run."""
+"""Limits for |Q|, divided by the largest |Q| that the returns allow. From ``Q_NOTED`` on, the sign is weak. From
+``Q_CLEAR`` on, it is clear, but if the return shows learning, it stays weak. From ``Q_HOPELESS`` on, it is clear in any
+case. The ratio was at most 0.35 in public runs that learned, and 2.4 to 3.6 in a diverged run."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
-"""Limits for the critic's error (the square root of its loss), divided by the largest |return|. They give a weak sign,
-and a clear sign unless the return shows learning. The ratio was below 0.013 in runs that learned, and 0.09 to 0.15 in
-diverged runs."""
+"""Limits for the critic's error (the square root of its loss), divided by the largest |return|. From ``ERROR_NOTED``
+on, the sign is weak. From ``ERROR_CLEAR`` on, it is clear, but if the return shows learning, it stays weak. The ratio
+was below 0.013 in runs that learned, and 0.09 to 0.15 in diverged runs."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
-"""Limits for the factor by which the standard deviation of the policy's actions grows. They give a weak sign, and a
-clear sign unless the return shows learning."""
+"""Limits for the factor by which the standard deviation of the policy's actions grows over the run. From
+``SPREAD_NOTED`` on, the sign is weak. From ``SPREAD_CLEAR`` on, it is clear, but if the return shows learning, it stays
+weak."""
 ENTROPY_LEFT = 0.1
 """A policy counts as no longer exploring if its entropy falls to this fraction of its first value."""
 EXPLAINED_NOTED = 0.05
@@ -237,8 +242,8 @@ class ReturnScale(NamedTuple):
 
     :param largest: the 99 % quantile of |return|
     :param allowed_q: the largest mean |Q| that is plausible, at least ``normalised_q``
-    :param normalised_q: a |Q| that is always plausible, because the rewards may be normalised; in the unit of the
-        returns
+    :param normalised_q: up to this mean |Q|, Q is plausible with normalised rewards. It is converted to the unit of
+        the returns, as ``allowed_q`` is
     """
 
     largest: float

@@ -61,6 +61,18 @@ class QSupport(NamedTuple):
         return "the largest |Q| on replayed pairs"
 
 
+def divisor_in_words(scale: float, largest: str) -> str:
+    """Return the scale of Q for a sentence that gives a value divided by it.
+
+    :param scale: the largest |Q| of a run, at least 1 (:data:`FLOOR`)
+    :param largest: the largest |Q| in words
+    :return: such as "the largest |Q|, which is 20" or "1, which is used because the largest |Q| is not above 1"
+    """
+    if scale == FLOOR:
+        return f"{rounded(FLOOR)}, which is used because {largest} is not above {rounded(FLOOR)}"
+    return f"{largest}, which is {rounded(scale)}"
+
+
 def scale_value(scale: float) -> str:
     """Return the scale of Q as text, such as "20" or "1 or less, so 1 is used instead".
 

@@ -41,9 +41,9 @@ CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
 """A gain counts as learning if it is more than chance and at least ``CLEAR_GAIN`` standard deviations of the returns of
 single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard deviations."""
 LONE_GAIN = 5.0
-"""In a curve of ten to nineteen points, the first point may be an outlier if the gain over it is between ``NO_GAIN``
-and this many standard deviations of the returns of single episodes. The curve then starts at the median of its first
-three points."""
+"""A curve of ten to nineteen points starts at its first point if the gain from this point to the end is clearly small
+or clearly large: below ``NO_GAIN`` or at least this many standard deviations of the returns of single episodes. Between
+these limits the first point may be an outlier, and the curve starts at the median of its first three points."""
 NO_GAIN = 1.0
 """The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
 single episodes."""
@@ -186,13 +186,16 @@ def episode_spread(values: FloatArray, averaged_over: int = 1, episodes_between:
 
 
 def block_wander(values: FloatArray) -> float:
-    """Estimate how much slow fluctuations move the medians of consecutive parts of a curve, called blocks.
+    """Estimate the size of the slow fluctuations of a curve.
 
-    Second differences of these medians cancel a steady trend, and the median over the blocks cancels single jumps.
+    The curve is divided into blocks of consecutive points. A slow fluctuation moves the medians of the blocks. A steady
+    trend and single jumps do not count as fluctuations.
 
     :param values: the values of the curve, ``(n,)``, finite, with ``n >= 5``
     :return: standard deviation of the median of a block
     """
+    # Second differences of the medians of blocks cancel a steady trend. The median of these differences ignores single
+    # jumps. A second difference has six times the variance of one median.
     n_blocks = min(N_BLOCKS, max(values.size // 2, MIN_POINTS))
     levels = block_medians(values, n_blocks)
     bends = levels[:-2] - 2.0 * levels[1:-1] + levels[2:]
@@ -384,8 +387,11 @@ class _Noise(NamedTuple):
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change between two levels of the curve is more than chance.
 
-        ``change`` must be positive. With fewer than ten points, the wander cannot be measured, and only the error
-        counts.
+        It must exceed ``times`` times the larger of two noises: ``error``, and the noise that ``wander`` gives the
+        difference of two levels. With fewer than ten points, ``wander`` cannot be measured, and only ``error`` counts.
+
+        :param change: the size of the change, positive
+        :param times: see ``WANDER``
         """
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
@@ -393,8 +399,9 @@ class _Noise(NamedTuple):
     def is_learning(self, start: float, level: float) -> bool:
         """Return whether the rise from the start to a level shows learning: it must be large, and not chance.
 
-        A rise below ``CLEAR_GAIN`` counts if it is large relative to the levels, because some returns vary widely by
-        nature.
+        A rise is large if it is at least ``CLEAR_GAIN`` standard deviations of the returns of single episodes. In some
+        tasks, these returns vary so widely that no rise gets that far. A smaller rise therefore counts if it is large
+        relative to the levels, see ``LARGE_PART``.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -496,11 +503,9 @@ class _Experience(NamedTuple):
         return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
 
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
-        """Return the standard error of a curve's rise over its last third, in units of the spread of single episodes.
-
-        The difference of two means over ``D`` episodes, of which ``m`` are not common, has the variance ``2 m / D^2``.
-        For medians, the variance is pi / 2 times as large.
-        """
+        """Return the standard error of a curve's rise over its last third, in spreads of single episodes."""
+        # Two means over D episodes each, of which m are in one mean only, differ with the variance 2 m / D^2. For
+        # medians, the variance is pi / 2 times as large.
         in_level = self.episodes_in(window, averaged_over)
         points_between = max(n_points // 3 - window, 1)
         exchanged = min(points_between * self.new_episodes(averaged_over), in_level)
@@ -587,8 +592,9 @@ def judge_learning(data: SeriesSet) -> Learning:
 def of_new_episodes(series: Series, lengths: Series) -> tuple[Series, int]:
     """Undo the moving mean of returns in a run that has not filled SB3's window of 100 episodes yet.
 
-    Until then ``rollout/ep_rew_mean`` is the mean of all episodes so far, which hides the returns of the last ones. It
-    can be undone if one environment logs at the end of episodes.
+    Until then, ``rollout/ep_rew_mean`` is the mean of all episodes so far. The returns of the last episodes hardly
+    change this mean. It can be undone if the run has a single environment, and each point was logged at the end of an
+    episode.
 
     :param series: mean returns, such as ``rollout/ep_rew_mean``
     :param lengths: mean episode lengths over the same episodes, such as ``rollout/ep_len_mean``

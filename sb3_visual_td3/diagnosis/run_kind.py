@@ -84,9 +84,9 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
 
 
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
-    """Infer the kind from the combination of losses, if no name identifies it.
+    """Infer the kind from the combination of losses, if no single tag identifies it.
 
-    An actor loss and a critic loss alone do not decide, because libraries other than SB3 log both for A2C and PPO, too.
+    An actor loss with a critic loss decides only under SB3's names. Other libraries log this pair for A2C and PPO.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

@@ -27,7 +27,7 @@ class Series:
     """Hold the points of one tag, sorted by step.
 
     :param name: the tag
-    :param steps: ``(n,) int64``, in any order; points that share a step keep their order
+    :param steps: ``(n,) int64``, in any order; the object sorts the points, and keeps the order of equal steps
     :param values: ``(n,) float64``; NaN and infinities are kept
     :raises ValueError: if steps and values differ in length or are not one-dimensional
     """
@@ -260,7 +260,7 @@ def _last_per_step(series: Series) -> Series:
 def ended_not_finite(data: SeriesSet) -> int | None:
     """Return the step at which ExplosionAlertCallback ended the training because of a NaN or infinity.
 
-    All other tags then end with finite values.
+    The NaN or infinity itself may be missing in the log, because the training can end before it is logged.
 
     :return: an environment step; None if the alert was not active at the end
     """

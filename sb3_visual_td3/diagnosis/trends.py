@@ -89,11 +89,13 @@ class Ends(NamedTuple):
     :ivar early: value in the early part
     :ivar late: value in the late part
     :ivar late_begins_at: first step of the late part, on the series' own x-axis
+    :ivar part: length of both parts in words: "third" or "half" of the environment steps
     """
 
     early: float
     late: float
     late_begins_at: int
+    part: str
 
 
 def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
@@ -112,7 +114,7 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
         return None
     # The environment step at which each episode ends, counted from the first logged episode.
     ends = np.cumsum(finite.values)
-    for part, at_least in ((1 / 3, min_episodes), (1 / 2, 2)):
+    for part, name, at_least in ((1 / 3, "third", min_episodes), (1 / 2, "half", 2)):
         early = ends <= ends[-1] * part
         late = ends > ends[-1] * (1 - part)
         if early.sum() >= at_least and late.sum() >= at_least:
@@ -120,6 +122,7 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
                 float(np.median(finite.values[early])),
                 float(np.median(finite.values[late])),
                 int(finite.steps[late][0]),
+                name,
             )
     return None
 

@@ -72,7 +72,7 @@ class LaneMark(NamedTuple):
     """Describe a painted line along the road."""
 
     offset_m: float
-    """Distance of the line's middle from the centre of the vehicle's lane, positive to the left."""
+    """Distance from the centre of the vehicle's lane to the middle of the painted line, positive to the left."""
     kind: MarkKind
 
 
@@ -95,7 +95,7 @@ class VehicleState(NamedTuple):
     road_right_m: float
     """Offset of the road's right outer line from the centre of the vehicle's lane, negative."""
     marks: tuple[LaneMark, ...]
-    """All marks of the road at this place; empty within a junction."""
+    """All marks of the road beside the vehicle; empty within a junction."""
     route_length_m: float
     """Length of the route; on a closed road, the length of one lap."""
     has_collided: bool = False

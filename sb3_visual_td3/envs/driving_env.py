@@ -224,7 +224,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _draw_start(self, route_seed: int | None) -> Start:
         """Choose the start of an episode at random.
 
-        A given ``route_seed`` replaces the random one.
+        :param route_seed: seed of the route; None to draw a random seed
         """
         rng = self.np_random
         # The order of these random choices must stay: another order would give other episodes for the same seed.

@@ -152,11 +152,11 @@ class NetworkProbe:
         return {}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the target networks' small weight tensors from the last measurement, as plain data."""
+        """Return the weights that the next :meth:`targets_moved` compares with the current ones, by network."""
         return {name: small.cpu().numpy() for name, small in self._small_before.items()}
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
-        """Restore the weights that ``get_state`` returned, with which the next measurement is compared.
+        """Restore the weights that the next :meth:`targets_moved` compares with the current ones.
 
         :param state: result of ``get_state``
         :param device: device of the networks
@@ -167,7 +167,7 @@ class NetworkProbe:
 
 
 def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Return the tensors with at most ``SMALL`` numbers, such as biases; if there are none, the smallest tensor."""
+    """Return the tensors with at most ``SMALL`` numbers, such as biases; if none, the tensor with the fewest."""
     small = [weight for weight in weights if weight.numel() <= SMALL]
     return small or [min(weights, key=th.Tensor.numel)]
 

@@ -41,15 +41,15 @@ SEED = 2_000_003
 LONG_ROLLOUT_S = 15.0
 """Time limit of the longest rollout in seconds."""
 PAIRED_S = 2.0
-"""The first paired rollout ends after this many seconds at the latest. The others have the same number of steps."""
+"""Time limit of the first paired rollout in seconds. The other paired rollouts have as many steps as the first."""
 N_EPISODES = 3
 """The lengths of episodes are judged only if at least this many episodes have ended."""
 
 DEAD_STD = 1.0
 """A frame has no contrast if the standard deviation of its pixels is below this value, in grey levels from 0 to 255."""
 DEAD_SHARE = 0.95
-"""The camera is dead if at least this fraction of the frames has no contrast. It is frozen if as many frames equal the
-frame before."""
+"""The camera is dead if at least this fraction of the frames has no contrast. It is frozen if at least this fraction
+equals the frame before."""
 SHORT_EPISODE = 3
 """Episodes count as too short if their median length is at most this many steps."""
 MIN_STEPS_WITHOUT_END = 200

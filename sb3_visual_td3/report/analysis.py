@@ -154,8 +154,7 @@ class RunSections:
 
         :param data: the series of the run
         :param criteria: results of the criteria
-        :param diagnoses: diagnoses of the run; ``clipping_masks_divergence`` suggests that norms were measured after
-            clipping
+        :param diagnoses: diagnoses of the run
         """
         # Sums and ratios of huge values overflow to infinity. Infinity is the right number here, so no warning is
         # shown.

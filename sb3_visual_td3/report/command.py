@@ -47,9 +47,10 @@ DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
 """A progress bar is shown if the event files have at least this many bytes. Fewer bytes are read within a second."""
 _PLOTLY_BYTES = 4_800_000
-"""A report.html of more bytes than this contains plotly.js. The code of plotly.js alone has a few more bytes."""
+"""A report.html of more bytes than this is assumed to contain plotly.js, which alone has about 4,816,000 bytes."""
 MAX_SUMMARIES = 10
-"""For more runs than this, the command prints only a table, and the report files have no verdicts at earlier steps."""
+"""Largest number of runs with a summary of each. For more runs, the command prints only a table, and the report files
+do not show how the verdict changed over a run."""
 MAX_REASONS = 4
 """Number of criteria that the summary of a run lists; the reports list all of them."""
 
@@ -104,9 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--require-evidence",
         choices=("thin", "standard", "full"),
         default="thin",
-        help="the least evidence for a GO; with less evidence the verdict is INSUFFICIENT. full: the callbacks of "
-        "this package ran and every blocking criterion could be answered. standard: returns of training and "
-        "evaluation were logged, and all checks for the run's kind of algorithm could be made. thin: any log "
+        help="the least evidence for a GO; with less evidence the verdict is INSUFFICIENT. thin: any log. standard: "
+        "the run logged returns of training and of evaluation, and what the checks for its kind of algorithm need. "
+        "full: the callbacks of this package also ran, and every criterion that can block a GO found its values "
         "(default: thin)",
     )
     parser.add_argument(
@@ -120,9 +121,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watch",
         action="store_true",
         help="keep judging runs while they train: print each change of a verdict, and keep the reports up to date. "
-        "The watch ends on Ctrl-C, or when every run has finished or was stopped by a callback, according to its "
-        "run.json. The last verdict decides the exit code. Runs that crashed or were interrupted can be resumed, "
-        "so the watch waits for them",
+        "The watch ends on Ctrl-C, or when every run.json says that its run has finished or was stopped by a callback. "
+        "The watch waits for runs that crashed or were interrupted, because they can be resumed. The exit code is that "
+        "of the worst verdict at the end of the watch",
     )
     parser.add_argument(
         "--interval",

@@ -33,7 +33,7 @@ MAX_RECORD_BYTES = 64 << 20
 """A record of more bytes is left out. Usual records have at most a few megabytes."""
 
 READ_BYTES = 1 << 20
-"""Number of bytes that are read at once. A longer record is a batch by itself."""
+"""Number of bytes that are read at once."""
 
 TAIL_BYTES = 256
 """Number of bytes of the last record that are kept. They show whether another program has replaced the file."""
@@ -69,9 +69,9 @@ CUT_OFF, DAMAGED = "cut off", "damaged"
 class Batch(NamedTuple):
     """Hold consecutive records of a file.
 
-    :ivar records: data of each record of up to ``MAX_RECORD_BYTES``
-    :ivar n_whole: number of records, including one that was left out
-    :ivar n_bytes: number of bytes that these records take in the file
+    :ivar records: data of each record; empty for a single record of more than ``MAX_RECORD_BYTES``
+    :ivar n_whole: number of records, including such a long record
+    :ivar n_bytes: number of bytes that these ``n_whole`` records take in the file
     :ivar tail: the last bytes of the last record
     """
 
@@ -216,7 +216,7 @@ CLOCK_TOLERANCE_S = 60.0
 cause smaller steps back."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""A value of more bytes is an image or a text. In records of more than ``READ_BYTES`` it is skipped."""
+"""In records of more than ``READ_BYTES``, values of more bytes than this are not parsed: they are images or texts."""
 MAX_VALUES = 250_000
 """A record with more values than this is left out. Only records of more than ``READ_BYTES`` are checked."""
 

@@ -218,8 +218,8 @@ class RunData:
     :param axis: unit of the run's x-axis, such as "episodes"; "steps" if unknown
     :param number: number of this run in its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: for each tag with another x-axis than the run, such as episodes, its points with their positions
-        on the run's x-axis as values
+    :param positions: series by tag, only for tags with another x-axis than the run: the steps are the tag's own, and
+        the values are the positions on the run's x-axis
     """
 
     path: Path
@@ -338,9 +338,8 @@ class RunReader:
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
         """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
-        A file that starts at the first steps again, or covers the steps of another file at the same time, holds a new
-        run. Any other file continues the previous run. If it is later, it replaces the old points of each tag from the
-        first new point on.
+        A file starts a new run if it begins at the first steps again, or if it covers the same steps as another file
+        at the same time. Any other file continues the previous run.
 
         :param is_growing: whether the files are still being written; an incomplete last record then gets no note
         :raises UnreadableRunError: if the files hold no scalar
@@ -416,8 +415,9 @@ class _Run:
     :param end: wall time of the last point in seconds
     :param axis: unit of the x-axis as a table states it; None without such a table
     :param final: tags with a single point in a subfolder, such as the final values of ``add_hparams``
-    :param n_replaced: number of old points that a later file logs again
-    :param n_repeated: number of kept points that repeat steps of another file
+    :param n_replaced: number of points that were left out, because a later file logs their steps again
+    :param n_repeated: number of points at steps that another file has; they are kept, because no file is known to be
+        later
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -483,6 +483,9 @@ class _Run:
 
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
+
+    If the file continues a run and is later, each of its tags replaces the run's points from the tag's first new step
+    on. If the file is not later, all points are kept.
 
     :param are_apart: whether runs that were trained at the same time are kept separate
     """

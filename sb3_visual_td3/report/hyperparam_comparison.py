@@ -530,7 +530,7 @@ def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading
 def _contradicts(said: Reading, measured: Reading) -> bool:
     """Return whether the value in the event file contradicts the value in the settings.
 
-    A schedule in the settings is never contradicted, because its first value is logged late.
+    For a schedule in the settings the result is False, because it may have changed before a value was logged.
     """
     if said.changes or measured.value is None:
         return False

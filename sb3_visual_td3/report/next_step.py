@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
 from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran
+from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, ReturnCurve, counts_episodes
 from sb3_visual_td3.diagnosis.run_kind import Family
 from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns, is_standard, return_tag
@@ -216,20 +217,22 @@ class _Advice:
             told[0] += " as the hyperparameter file states."
         else:
             told[0] += f" for example, {LONG_RUN_FACTOR} times as many as in this run."
+        flags = [] if is_stated else [f"-n {length}"]
+        changes = {"buffer_size": long_buffer} if long_buffer != buffer else {}
+        command = self.command("train", *flags, hyperparams=changes)
         if long_buffer is not None:
             what = "all these steps" if long_buffer >= length else f"the last {long_buffer:,} steps"
-            told.append(f"The replay buffer then holds {what} (buffer_size {long_buffer:,}), if the memory allows.")
+            said = f"The command sets buffer_size to {long_buffer:,}: the replay buffer then holds {what}."
+            if not changes:
+                said = f"The replay buffer holds {what} (buffer_size {long_buffer:,}, as in this run)."
+            elif command is None:
+                said = f"With buffer_size {long_buffer:,}, the replay buffer holds {what}."
+            told += [said, "If the memory does not suffice, use a smaller buffer."]
         rate = settings.value("learning_rate")
         for layer in settings.file_layers:
             # For algorithms other than VisualTD3, run.json has the repr of the schedule object.
             rate = layer.values.get("learning_rate", rate)
-        if isinstance(rate, str) and rate.startswith(("lin_", "cos_")) and _PLAIN.fullmatch(rate):
-            told.append(f"The learning rate {rate} then falls over the whole length.")
-        elif isinstance(rate, int | float):
-            told.append(f"The learning rate stays at {rate:g}.")
-        flags = [] if is_stated else [f"-n {length}"]
-        changes = {"buffer_size": long_buffer} if long_buffer != buffer else {}
-        command = self.command("train", *flags, hyperparams=changes)
+        told += _rate_sentence(rate, length)
         if command is not None:
             return NextStep(" ".join(told), (Snippet("The command:", "console", command),))
         changed = "" if long_buffer is None else f"buffer_size={_code(long_buffer)} and "
@@ -282,7 +285,7 @@ class _Advice:
         least = max(EARLY_STEPS, 2 * begin)
         told = f"at least {least:,} environment steps, with {MIN_EVALUATIONS} evaluations or more"
         if _made_no_update(self.analysis) and n_steps <= begin:
-            why = f"No update was made before learning_starts ({begin:,} steps; the run has {n_steps:,}). "
+            why = f"The run has {n_steps:,} steps. No update is made in the first {begin:,} steps (learning_starts). "
         else:
             why = ""
         is_over = self.analysis.manifest is not None and self.analysis.manifest.finished is not None
@@ -341,7 +344,7 @@ class _Advice:
         ]
 
     def _what_shows_learning(self) -> tuple[str, bool]:
-        """Return what to log to show whether the run learns, and whether it needs evaluations that it does not have."""
+        """Return advice on how to find out whether the run learns, and True if it needs an evaluation callback."""
         analysis = self.analysis
         curve = analysis.curve
         if curve is None and _is_of_sb3(analysis):
@@ -350,15 +353,27 @@ class _Advice:
                 "and evaluate the policy (eval/mean_reward)."
             ), True
         if curve is None:
-            return "Log the return of each episode at its environment step, or name your tag with --tags.", False
+            return (
+                "Log the return of each episode at the environment step at which it ends. If your log has the returns "
+                "under another name, write the name into a file for --tags."
+            ), False
         if curve.state is CurveState.COLLAPSED:
             return "Evaluate that checkpoint on more episodes before a long run.", False
         comparison = analysis.questions.comparison
-        if curve.n_points < MIN_POINTS or (comparison is not None and comparison.n_points < MIN_EVALUATIONS):
-            return (
-                f"Log more returns: {curve.n_points} points are too few for a curve. Evaluate the policy more often.",
-                True,
+        more = ""
+        if curve.n_points < MIN_POINTS:
+            n_points = counted(curve.n_points, "point")
+            more = (
+                f"Log more returns: the curve has {n_points}, and needs {MIN_POINTS}. Evaluate the policy more often."
             )
+        elif comparison is not None and comparison.n_points < MIN_EVALUATIONS:
+            done = counted(comparison.n_points, "evaluation")
+            more = (
+                f"Evaluate the policy more often: the comparison with random actions has {done}, and needs "
+                f"{MIN_EVALUATIONS}."
+            )
+        if more:
+            return more, True
         if any(found.tag.startswith("eval/") for found in analysis.questions.learning.curves):
             return (
                 "The returns do not show clearly whether the policy learns: evaluate more episodes each time, or train "
@@ -375,7 +390,9 @@ class _Advice:
                 "Log the losses, approx_kl, explained_variance and the policy's entropy or std, as SB3 does under "
                 "train/."
             )
-        return "Log losses and Q values, or name your tags with --tags."
+        return (
+            "Log losses and Q values. If your log has them under other names, write these names into a file for --tags."
+        )
 
     # ---- the lines to type
 
@@ -446,6 +463,18 @@ class _Advice:
         return max(n_steps // _EVALUATIONS, 1)
 
 
+def _rate_sentence(rate: object, length: int) -> list[str]:
+    """Return a sentence on how a learning rate changes over a run of ``length`` steps; empty if it is not known."""
+    if isinstance(rate, int | float):
+        return [f"The learning rate stays at {rate:g}."]
+    if not isinstance(rate, str) or not rate.startswith(("lin_", "cos_")) or not _PLAIN.fullmatch(rate):
+        return []
+    # "lin_3e-4_1e-5" goes from 3e-4 to 1e-5; without a second number, a schedule falls to 0.
+    _, _, *end = rate.split("_")
+    goes = f"goes to {end[0]}" if end else "falls to 0"
+    return [f"The learning rate {rate} {goes} over the {length:,} steps."]
+
+
 def _is_evaluated(analysis: Analysis) -> bool:
     returns = find_returns(analysis.series.names())
     return analysis.questions.comparison is not None or any(tag.source == "evaluation" for tag in returns)
@@ -454,8 +483,8 @@ def _is_evaluated(analysis: Analysis) -> bool:
 def _made_no_update(analysis: Analysis) -> bool:
     names = analysis.series.names()
     logs_updates = any(name.startswith(STANDARD_PREFIXES[1]) and "loss" in name for name in names)
-    counted = analysis.series[tags.TOTAL_ITERATIONS].finite
-    return not logs_updates and (len(counted) == 0 or float(counted.values.max()) == 0.0)
+    n_updates = analysis.series[tags.TOTAL_ITERATIONS].finite
+    return not logs_updates and (len(n_updates) == 0 or float(n_updates.values.max()) == 0.0)
 
 
 def _count(value: object) -> int | None:

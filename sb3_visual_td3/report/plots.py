@@ -221,7 +221,9 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 
 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
-    """Return rectangles that show in a plot when alerts were active; those for gradient norms are as high as the plot.
+    """Return a rectangle for each period of the plot in which an alert was active.
+
+    Rectangles of gradient norm alerts are as high as the plot. Those of other alerts form a strip at the bottom.
 
     :param alerts: the alerts of the run
     """
@@ -241,7 +243,7 @@ def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> 
     Periods that overlap or touch are always joined.
 
     :param stretches: periods of one or several alerts
-    :param at_most: with more periods than this, those with gaps of up to ``1 / at_most`` of all steps are joined too
+    :param at_most: if there are more periods than this, gaps of up to ``1 / at_most`` of all steps are closed
     """
     ordered = sorted(stretches)
     if not ordered:
@@ -435,7 +437,10 @@ OVERLAYS = (
 
 
 def overlays(analyses: Sequence[Analysis]) -> tuple[Plot, ...]:
-    """Return plots that compare runs: one per quantity that two or more runs logged, one of them more than once."""
+    """Return the plots that compare runs, one for each quantity.
+
+    A quantity has a plot if at least two runs logged it, and at least one run logged more than one point of it.
+    """
     found = (_overlay_plot(panel, analyses) for panel in OVERLAYS)
     return in_pairs([plot for plot in found if plot is not None])
 

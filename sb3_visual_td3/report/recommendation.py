@@ -156,11 +156,14 @@ class _Run:
         return setting is not None and bool(setting.value)
 
     def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
-        """Return the key to write for a change, and its parameter in the reference table, if there is one."""
+        """Return the name of the setting to change, and its parameter in the reference table (None if it has none).
+
+        :param key: name of a setting; ``group_lr`` stands for the learning rate of the group in the evidence
+        """
         table = reference_table().parameters
         if key != _GROUP_LR:
             return key, table.get(_NAME_IN_REFERENCE.get(key, key))
-        # "group_lr" is the learning rate of the group in the evidence. A run with one rate for all keeps one rate.
+        # A run with one rate for all groups keeps one rate.
         parameter = table[f"{_group_of(diagnosis).removesuffix('_mlp')}_lr"]
         if self._has_own_rate(parameter):
             return parameter.id, parameter

@@ -24,8 +24,8 @@ IN_ORDER = 0.9
 """A file was written during training if at least this fraction of its points has no earlier point with a larger
 step."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""If all points of a tag come before, or after, those of the other tags, the tag was written separately. With at most
-this many points, the order may be chance."""
+"""If all points of a tag come before (or after) the points of the run's x-axis, the file's order shows no positions. If
+the tag or the x-axis has at most this many points, this may be chance, and the order is used nevertheless."""
 
 
 def axis_of(series: SeriesSet) -> str:

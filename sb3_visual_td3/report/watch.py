@@ -87,8 +87,8 @@ class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
     :param job: the work to do at each check
-    :param quiet_s: a finished run is watched until its files are unchanged for this many seconds, or a check finds no
-        new points. A run may log its last points after run.json says that it has finished
+    :param quiet_s: the watch of a finished run ends at a check without new points, or once the files are unchanged for
+        this many seconds. A run may log its last points after run.json says that it has finished
     :param on_change: program and arguments to run when the verdict or the cause of a run changes
     """
 
@@ -116,7 +116,8 @@ class Watch:
         are_finished = bool(places) and not found.waiting
         for place, (name, files) in places.items():
             run = self._watched.setdefault(place, _Watched(RunReader(files.path)))
-            # Read run.json before the event files: if the run has ended by then, all its points are in the files.
+            # Read run.json before the event files. In the other order, a run could log points and end in between, and
+            # these points would be missed.
             ending = self._job.ending(files)
             try:
                 has_new = self._read(run, name, files, ending)

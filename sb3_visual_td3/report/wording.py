@@ -183,7 +183,7 @@ def over_time_line(analysis: Analysis) -> str | None:
         sentence = f"The verdict changed {len(changes) - 1} times, and was {_verdict(changes[-1])} from step "
         sentence += f"{changes[-1].until:,} on."
     if over_time.part_after:
-        sentence += f" {over_time.part_after:.0%} of the run came after the failure could be seen."
+        sentence += f" When the failure could first be seen, {over_time.part_after:.0%} of the run was still to come."
     return sentence
 
 

@@ -180,7 +180,7 @@ def set_training_state(
 
 
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
-    """Restore what the model has learned from an earlier state of the training, and leave everything else unchanged.
+    """Reset what the model has learned to an earlier state of the training, and leave everything else unchanged.
 
     Networks, optimizers and a GuardedModel's further learned state are restored. Counters and replay buffer are not.
 

@@ -37,7 +37,7 @@ _DEATH_NOTICE_TIMEOUT_S = 60.0
 _LISTEN_TIMEOUT_S = 10.0
 """How long an actor may take to start listening for a connection, in seconds."""
 _RESTART_PAUSE_S = 0.2
-"""Sets the pause before a restart. The first restart is made at once. Before the n-th restart in a row, the slot waits
+"""The first restart is made at once. Before the n-th restart without a step in between, n >= 2, the slot waits for
 ``0.2 * 2**n`` seconds."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
@@ -386,7 +386,7 @@ class EnvSlot:
             self._ask(Pending.RESTART, self._actor.reset.remote(self._restart_seed(), {}))
 
     def extend_patience(self, reason: str) -> None:
-        """Give a restarted environment that does not answer ``patience_s`` more seconds, and log a warning.
+        """Allow a silent environment ``patience_s`` more seconds for its answer, and log a warning.
 
         :param reason: why the environment counts as silent, for the warning
         """

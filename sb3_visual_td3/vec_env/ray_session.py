@@ -172,7 +172,8 @@ def run_tasks(
 ) -> Iterator[tuple[int, Any]]:
     """Call a function as Ray tasks, such as whole training runs, as many at a time as fit into the cluster.
 
-    Each call runs in a process of its own. Its working folder is that of this process, if its machine has this folder.
+    Each call runs in a new process. If the machine of the new process has the caller's working folder, the call runs in
+    this folder.
 
     :param function: function to call, pickled by value if it cannot be imported
     :param arguments: the positional arguments of each call

@@ -31,7 +31,7 @@ _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
 """Default of ``patience_s``, in seconds: long enough for a simulator to start and load a large map."""
 _POLL_S = 0.01
-"""How often to ask Ray for answers if only some environments use connections, in seconds."""
+"""How often to ask Ray for answers, in seconds, if some environments answer over connections and others through Ray."""
 _PLACEMENTS = ("pack", "spread")
 _WARN_AFTER_S = 20.0
 """How long to wait for free resources in the cluster before a warning says what is missing, in seconds."""
@@ -41,12 +41,13 @@ class RayVecEnv(VecEnv):
     """Step environments in Ray actors anywhere in a Ray cluster, with the results of ``SubprocVecEnv`` bit for bit.
 
     If an actor, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
-    has set. A step with the reward 0, ``info["invalid_transition"]=True`` and ``info["simulator_failure"]`` truncates
-    its episode. VisualTD3 does not store invalid steps. For other algorithms, use the buffers in
-    ``sb3_visual_td3.buffers.valid_transitions``. An exception of the environment is raised in the learner.
+    has set. The step is replaced by an invalid step, which truncates the episode: its reward is 0, and ``info`` has
+    ``"invalid_transition": True`` and ``"simulator_failure"``. VisualTD3 does not store invalid steps. For other
+    algorithms, use the buffers in ``sb3_visual_td3.buffers.valid_transitions``. An exception of the environment is
+    raised in the learner.
 
-    With ``deadline_s``, an environment that is late or restarting repeats its last observation in an invalid step. The
-    step whose answer comes late is invalid too.
+    With ``deadline_s``, a late or restarting environment returns its last observation in an invalid step. The episode
+    continues. The step that returns a late answer is invalid, because the learner has chosen another action by then.
 
     :param env_fns: functions that make the environments; pickled by value if they cannot be imported
     :param num_cpus: processors for each environment; ignored if this process starts Ray

@@ -85,8 +85,8 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
 def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
     """Return the keys of the pictures that VecNormalize scales.
 
-    In a Dict, VecNormalize replaces the space of each scaled picture, also in the environment inside it. So this
-    function looks at the dtype of the environment's observations.
+    In a Dict space, VecNormalize replaces the uint8 space of each scaled picture by a float32 space. The environment
+    inside VecNormalize shares the Dict. So only the dtype of its observations shows which parts are pictures.
     """
     found = set()
     replaced = parts_of(normalizer.observation_space)

@@ -144,10 +144,11 @@ class RewardScale:
 
 
 class TargetRange:
-    """Clamp targets to the returns that the rewards sampled so far allow, or to a fixed limit.
+    """Clamp targets to the range of possible returns, or to a fixed limit.
 
-    Without a bound, each overestimated target would raise the next one further. The range only grows. With a discount
-    of 1 no range follows from the rewards, and targets are clamped only to a fixed limit.
+    The range contains all returns that are possible with the rewards of the batches so far, so it only grows. Without
+    a range, each overestimated target would raise the next one further. If the discount is 1, no range follows from
+    the rewards, and only a fixed limit clamps the targets.
 
     The limits are in the unit of the environment's rewards, because the divisor of ``scale_rewards`` changes.
 

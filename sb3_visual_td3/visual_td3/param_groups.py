@@ -238,9 +238,9 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 class ParameterGroups:
     """Manage the groups of a policy, with their learning rates and clipping.
 
-    :param policy: the policy, after :func:`group_optimizers`
+    :param policy: the policy, after ``group_optimizers``
     :param rates: learning rates by group name; None means the model's ``learning_rate``
-    :param max_grad_norm: see :func:`clipped_units`
+    :param max_grad_norm: see ``clipped_units``
     :param grad_clip: ``"norm"`` limits joint norms; ``"adaptive"`` uses :func:`clip_adaptively`
     :raises ValueError: if a rate or a norm is out of range, or a name is unknown
     """

@@ -160,9 +160,10 @@ def resolve(
 
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: the preset that None stands for
-    :param arguments: arguments by the names of :class:`Settings`; other names are ignored
-    :param given: the ``policy_kwargs`` that the user gave when a loaded model was made; None for a new model. To a
-        loaded model, the preset adds no ``policy_kwargs``
+    :param arguments: arguments by the names of :class:`Settings`; other names are ignored. The ``policy_kwargs`` of a
+        loaded model already contain the preset's
+    :param given: for a loaded model, the ``policy_kwargs`` that the user passed to the original model: only these get
+        the origin ``"argument"``. None for a new model
     :return: entries by name, with the preset itself under ``preset``
     :raises ValueError: if the preset is unknown
     """

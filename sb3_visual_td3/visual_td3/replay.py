@@ -71,7 +71,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 
     :param model: a model, with or without an environment
     :return: the depth of the outermost VecFrameStack, otherwise the environments' ``frame_stack``; None if neither
-        exists, or if the number does not divide the channels of any image
+        exists, or if there is no image with a multiple of this number of channels
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):

@@ -32,7 +32,12 @@ class NonFiniteUpdateError(ValueError):
 
 
 class _Watched(NamedTuple):
-    """Hold an update whose result is still on the GPU; ``number`` is finite if the update was."""
+    """Hold an update while the GPU may still compute it.
+
+    :ivar number: a scalar on the GPU, finite exactly if the loss and the checked gradients are finite
+    :ivar update: the update, for the error message
+    :ivar n_steps: environment steps so far
+    """
 
     number: th.Tensor
     update: NetworkUpdate
@@ -53,9 +58,9 @@ class StepGuard:
         self._waiting: list[_Watched] = []
 
     def must_check(self, is_handled: bool) -> bool:
-        """Return whether :meth:`step`, which checks the update, has to be called instead of ``optimizer.step``.
+        """Return whether the update must be checked, by calling :meth:`step` instead of ``optimizer.step``.
 
-        :param is_handled: whether a callback handles non-finite numbers
+        :param is_handled: whether a callback handles non-finite numbers; if not, a stock model is not checked
         """
         return not self._is_stock or (is_handled and self._is_at_hand)
 

@@ -674,8 +674,8 @@ class VisualTD3(TD3):
     ) -> tuple[int, BaseCallback]:
         """Prepare a training run as Stable-Baselines3 does, and check the replay buffer.
 
-        If the training begins with a reset, n-step returns must not continue from the stored transitions into the new
-        ones.
+        If the training begins with a reset, this method ends the stored segments. So no n-step return continues from a
+        stored transition into a new one. A stock model keeps Stable-Baselines3's behaviour.
         """
         if self.replay_buffer is not None:
             check_fits(self.replay_buffer, self)

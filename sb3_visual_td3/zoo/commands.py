@@ -246,7 +246,7 @@ def _plot_from_file() -> None:
 
 
 def _with_axis_of_runs(results: Any) -> Any:
-    """Add the axis of runs to results of a single run, which all-plots (rl_zoo3 2.9) drops."""
+    """Restore the axis of runs in the results; all-plots (rl_zoo3 2.9) drops this axis if there is a single run."""
     if not isinstance(results, dict) or "results_table" not in results:
         return results
     for env, by_key in results.items():

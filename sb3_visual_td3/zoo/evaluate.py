@@ -50,12 +50,13 @@ Episodes = dict[str, dict[str, list[Drive]]] | dict[str, dict[str, list[Episode]
 """Episodes by driver and map."""
 
 POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
-"""Labels of the run's policies: the model that the flags select, the same model without its average, and the best
-model."""
+"""Labels of the run's policies: the model that the flags select, the same model with its latest actor instead of the
+averaged actor, and the best model."""
 DRIVERS = (POLICY, "random", "full brake")
-"""Labels of the drivers in an environment with maps, without ``--compare``, in the order of the table."""
+"""Labels of the drivers on maps, in the order of the table. ``--compare`` inserts more models after the first."""
 PLAYERS = (POLICY, "random")
-"""Labels of the policies in an environment without maps, without ``--compare``, in the order of the table."""
+"""Labels of the policies that play in an environment without maps, in the order of the table. ``--compare`` inserts
+more models after the first."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
@@ -69,7 +70,8 @@ _N_RESAMPLES = 2_000
 _PERCENTILES = (2.5, 97.5)
 
 Quantity = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Function that computes a quantity ``(...)`` from episodes ``(..., episode, field of Drive or Episode)``."""
+"""Function from episodes to a quantity. It takes an array of shape ``(..., n_episodes, n_fields)``, with the fields of
+Drive or Episode, and returns an array of shape ``(...)``."""
 
 
 def _mean(field: str, kind: type[Drive | Episode] = Drive) -> Quantity:

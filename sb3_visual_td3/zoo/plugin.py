@@ -123,11 +123,11 @@ class SaveError(OSError):
 class RunOptions:
     """Hold the options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: default of the signals that end the training after a snapshot
+    :ivar signals: signals that end the training after a snapshot, unless flags or hyperparameters name others
     :ivar stops_on_critical: True makes a critical alert end the training
     :ivar resumed_run_dir: the RUN_DIR to continue in; None for a new run
     :ivar resumed_experiment: the run's saved configuration, which has been checked
-    :ivar resumed_packages: packages whose classes that configuration may name
+    :ivar resumed_packages: packages that the user has allowed: ``resumed_experiment`` may name their classes
     :ivar resumes_without_logs: whether the run may be resumed although some of its log files are lost
     :ivar begins_again: whether the resumed run starts again, because it has no snapshot
     """
@@ -354,9 +354,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - ``--vec-env ray`` runs environments in Ray actors, and the VecEnv is given ``vec_env_kwargs``
     - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and the flags
       of that evaluation, such as ``--eval-freq``, apply to it
-    - otherwise a PolicyEvalCallback evaluates the policy, in a short run up to ten times
+    - otherwise a PolicyEvalCallback evaluates the policy. If a run has under 250,000 steps and no ``--eval-freq``, it
+      evaluates up to ten times
+    - if an environment needs a simulator server, Stable-Baselines3's EvalCallback takes the place of PolicyEvalCallback
     - a stock off-policy algorithm can train with normalized rewards on stacked or channels-last images
-    - ``-i`` makes n more steps: counters, schedules, VecNormalize and a saved replay buffer continue
+    - with ``-i``, ``n_timesteps`` counts the further steps; counters, schedules, VecNormalize and a saved replay buffer
+      continue
     - checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
     - snapshots contain the configuration of the run, and a resumed run continues in its own folder
     - files are written atomically

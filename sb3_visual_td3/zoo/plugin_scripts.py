@@ -127,7 +127,7 @@ def run_script_of_zoo(module: str) -> None:
 def calling_ours(zoo_command: tuple[str, ...], ours: str) -> Iterator[None]:
     """Let a script of rl_zoo3 start a subcommand of ``visual-td3`` in place of another command.
 
-    A command that has already run is skipped.
+    If rl_zoo3 starts the same command with the same arguments again, the second start does nothing.
 
     :param zoo_command: first words of the command that rl_zoo3 would start
     :param ours: the subcommand of ``visual-td3`` that runs instead

@@ -44,8 +44,8 @@ def train_and_report_errors(
 ) -> tuple[int, RunResult]:
     """Train, and print errors on stderr: a mistake of the user in one line, a bug with its traceback.
 
-    After training has started, only exceptions that show wrong code, such as an AttributeError, are bugs. Others are
-    raised, except for a failed save and an unsuitable snapshot, which are printed.
+    Before training has started, every error is printed. After that, three kinds of errors are printed: a failed save,
+    an unsuitable snapshot, and an error that shows wrong code, such as an AttributeError. All others are raised.
 
     :param arguments: rl-zoo's flags
     :param command: our subcommand, for the printed line

@@ -92,7 +92,7 @@ def test_all_tags_of_a_callback_removed_lower_the_evidence(names: tuple[str, ...
 
 def test_levels_are_ordered() -> None:
     assert [RunEvidence(level, 1, 2).is_below("standard") for level in EVIDENCE_LEVELS] == [True, False, False]
-    assert str(RunEvidence("thin", 7, 21)) == "thin (7 of 21 checks could be made from these tags)"
+    assert str(RunEvidence("thin", 7, 21)) == "thin (7 of 21 checks could be made from the logged tags)"
 
 
 def test_both_questions_are_answered_by_the_blocking_criteria() -> None:

@@ -117,13 +117,13 @@ def test_episode_ends_are_thirds_of_the_steps_and_not_of_the_episodes() -> None:
     lengths = [50.0] * 20 + [2.0] * 500  # 1,000 steps each: two thirds of the episodes' first third are short
     ends = episode_length_ends(series(lengths))
     assert ends is not None
-    assert (ends.early, ends.late) == (50.0, 2.0)
+    assert (ends.early, ends.late, ends.part) == (50.0, 2.0, "third")
 
 
 def test_few_long_episodes_are_compared_by_halves_and_three_not_at_all() -> None:
     ends = episode_length_ends(series([100.0] * 5))
     assert ends is not None
-    assert (ends.early, ends.late) == (100.0, 100.0)
+    assert (ends.early, ends.late, ends.part) == (100.0, 100.0, "half")
     assert episode_length_ends(series([100.0, 100.0, 100.0])) is None
 
 

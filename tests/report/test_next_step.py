@@ -79,7 +79,8 @@ def test_a_go_of_the_zoo_names_the_command_of_the_long_run_with_steps_buffer_and
         "--hyperparams buffer_size:100000 -n 100000"
     )
     assert "100,000 steps for example" in step.text
-    assert "lin_2e-4 then falls over the whole length" in step.text
+    assert "The command sets buffer_size to 100,000: the replay buffer then holds all these steps." in step.text
+    assert "lin_2e-4 falls to 0 over the 100,000 steps" in step.text
 
 
 def test_what_the_command_line_changed_is_changed_in_the_long_run_too() -> None:
@@ -95,7 +96,9 @@ def test_what_the_command_line_changed_is_changed_in_the_long_run_too() -> None:
         "buffer_size:100000 -n 100000"
     )
     evil = {"--hyperparams": {"noise_type": "$(reboot)"}}
-    assert not next_step(analysed(healthy(), replace(ZOO, key_values=evil), config)).snippets
+    step = next_step(analysed(healthy(), replace(ZOO, key_values=evil), config))
+    assert not step.snippets
+    assert "With buffer_size 100,000, the replay buffer holds all these steps." in step.text
 
 
 def test_a_block_that_states_a_longer_run_is_run_as_it_is() -> None:
@@ -103,7 +106,7 @@ def test_a_block_that_states_a_longer_run_is_run_as_it_is() -> None:
     step = next_step(analysed(healthy(), ZOO, config))
     assert only(step.snippets, "console").endswith("--gym-packages mycam")
     assert "500,000 steps as the hyperparameter file states" in step.text
-    assert "the last 200,000 steps" in step.text
+    assert "holds the last 200,000 steps (buffer_size 200,000, as in this run)" in step.text
     assert "stays at 0.0001" in step.text
 
 
@@ -124,7 +127,7 @@ def test_a_run_without_updates_is_told_that_learning_starts_later() -> None:
     analysis = analysed(run, ZOO, config, finished=True)
     assert analysis.verdict is Verdict.INSUFFICIENT
     step = next_step(analysis)
-    assert step.text.startswith("No update was made before learning_starts (1,000 steps; the run has 600).")
+    assert step.text.startswith("The run has 600 steps. No update is made in the first 1,000 steps (learning_starts).")
     assert "Log what is missing" not in step.text
     assert "-n 5000" in only(step.snippets, "console")
 
@@ -238,7 +241,7 @@ def test_the_command_for_a_longer_run_is_that_of_the_short_one_and_runs(
     assert main(["train", "--algo", "sac", "--env", "Pendulum-v1", "--conf-file", "mine.yml", "--verbose", "0"]) == 0
     assert main(["report", "logs/sac/Pendulum-v1_1", "--format", "json"]) == 3
     step = json.loads((tmp_path / "logs/sac/Pendulum-v1_1/report.json").read_text())["next_step"]
-    assert step["text"].startswith("No update was made before learning_starts (70 steps; the run has 60).")
+    assert step["text"].startswith("The run has 60 steps. No update is made in the first 70 steps (learning_starts).")
     (snippet,) = step["snippets"]
     command = snippet["text"]
     assert command == ("visual-td3 train --algo sac --env Pendulum-v1 --conf-file mine.yml -n 2000 --eval-freq 200")

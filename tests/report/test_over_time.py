@@ -337,7 +337,8 @@ def test_the_report_says_since_when_the_failure_could_be_seen(
 ) -> None:
     write(with_nan(), tmp_path / "run")
     report(tmp_path / "run")
-    told = "GO from step 3,000, NO-GO from step 4,000. 20% of the run came after the failure could be seen."
+    told = "GO from step 3,000, NO-GO from step 4,000. "
+    told += "When the failure could first be seen, 20% of the run was still to come."
     assert told in capsys.readouterr().out
     assert told in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -122,7 +122,7 @@ def test_the_verdict_over_time_is_a_strip_of_marks_that_fit_their_cells(
     # One row of equal cells.
     assert len({cell["top"] for cell in cells}) == 1
     assert max(cell["width"] for cell in cells) - min(cell["width"] for cell in cells) < 1
-    assert "45% of the run came after the failure could be seen" in page.evaluate(
+    assert "When the failure could first be seen, 45% of the run was still to come." in page.evaluate(
         "document.querySelector('.over-time .told').innerText"
     )
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

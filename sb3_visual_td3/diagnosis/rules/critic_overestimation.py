@@ -118,7 +118,7 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
     """Return whether Q ends beyond every logged return, and the critic's loss grows a hundredfold in the later half.
 
-    The Q values of a healthy critic may also grow tenfold, but its error does not.
+    If only the Q values grow, the critic may be healthy. If the loss grows as well, the critic is not.
     """
     scale, loss = own_scale.return_scale(data), data[tags.CRITIC_LOSS].finite
     if scale is None or len(loss) < MIN_POINTS:

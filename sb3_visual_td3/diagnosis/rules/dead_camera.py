@@ -23,12 +23,13 @@ ONE_COLOUR = 1.0
 """A frame counts as a single colour if the standard deviation of its pixels is below this value, in grey levels."""
 
 MIN_POINTS = 6
-"""Frames that do not change are reported only after this many points. In the driving environments of this package, a
-car may stand still for up to fifty steps. There is a point every ten updates during training."""
+"""Frames that do not change are reported only after this many points. During training, each point covers ten steps of
+the environments by default. Six points thus cover more than the fifty steps (``max_idle_steps``) for which a car may
+stand still without a reason in the driving environments of this package."""
 
 SURE_STEPS = 190
-"""The confidence is high if the frames do not change over this many steps (updates, during training). The value is
-below 200, because alerts during training see only the last 200 updates."""
+"""The confidence is high if the frames do not change over this distance: environment steps in a report, gradient
+updates in an alert during training. The value is below 200, because alerts see only the last 200 updates."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

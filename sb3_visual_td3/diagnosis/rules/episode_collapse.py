@@ -51,9 +51,10 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     if ends is None or len(lengths) < MIN_EPISODES or ends.late >= COLLAPSED * ends.early:
         return None
     ratio = ends.late / ends.early
+    first_part, last_part = (f"median over the {which} {ends.part} of the run's steps" for which in ("first", "last"))
     evidence = (
-        Evidence(tags.EPISODE_LENGTH, int(lengths.steps[0]), ends.early, "median over the first part of the run"),
-        Evidence(tags.EPISODE_LENGTH, ends.late_begins_at, ends.late, "median over the last part of the run"),
+        Evidence(tags.EPISODE_LENGTH, int(lengths.steps[0]), ends.early, first_part),
+        Evidence(tags.EPISODE_LENGTH, ends.late_begins_at, ends.late, last_part),
     )
     # The confidence rises from 0.5 at the threshold to 0.9 for episodes that shrink to nothing.
     confidence = 0.5 + 0.4 * (COLLAPSED - ratio) / COLLAPSED

@@ -41,12 +41,13 @@ CURE = Cure(
 )
 
 SINGLE_STEP = 0.5
-"""The learning rate is too high if the norm of any step is at least this fraction of the norm of the weights. The
-largest step counts, because it makes the weights large and later ratios small."""
+"""The learning rate is too high if the norm of a single optimizer step is at least this fraction of the norm of the
+weights. The largest fraction of the run counts, because such a step makes the weights large and all later fractions
+small."""
 
 REPEATED_STEP = 0.1
-"""The learning rate is also too high if the last optimizer steps are at least this large, relative to the weights
-(median of the logged ratios)."""
+"""Even if no single step reaches ``SINGLE_STEP``, the learning rate is too high if the last optimizer steps are at
+least this fraction of the norm of the weights. The fraction is a median over the last quarter of the points."""
 
 SUDDEN = 30.0
 """A single optimizer step of at least ``REPEATED_STEP`` is reported if it is at least this many times the median step.

@@ -55,8 +55,9 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""Only a dominating penalty may follow from episode_collapse: in very short episodes, the penalty for an accident is
-nearly the whole reward."""
+"""Diagnoses that may be the cause of a dominating penalty. For a dominating bonus, only ``_OF_ANY_TERM`` counts.
+episode_collapse may cause a dominating penalty, because in very short episodes the penalty for an accident is nearly
+the whole reward."""
 
 UNSURE = 0.45
 """The confidence if the dominating term is a penalty. The value is below 0.5, so that the report never calls the

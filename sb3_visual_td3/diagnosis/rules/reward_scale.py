@@ -46,7 +46,8 @@ LARGE = 1_000.0
 """The rewards are too large if the largest |reward| of the last points is at least this value. The value is a guess."""
 
 LARGE_AFTER_A_JUMP = 100.0
-"""This limit replaces ``LARGE`` after a jump of the rewards (see ``JUMPED``). The value is a guess."""
+"""After a jump of the rewards (see ``JUMPED``), the rewards are too large if the largest |reward| of the last points is
+at least this value. The value is a guess."""
 
 JUMPED = 100.0
 """The rewards have jumped if the largest |reward| (median of the last points) is at least this many times its median

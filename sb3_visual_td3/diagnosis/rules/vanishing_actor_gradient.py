@@ -40,7 +40,7 @@ CURE = Cure(
 
 VANISHED = 1e-3
 """The gradient of the actor's head has vanished if its median norm over the last quarter is at most this fraction of
-its own largest norm, and of the median norm of the critics' head. In healthy runs, the norm was 0.07 to 1.1."""
+its own largest norm, and of the median norm of the critics' head. In healthy runs, these fractions were 0.07 to 1.1."""
 
 NEGLIGIBLE = 1e-5
 """A gradient norm of at most this value counts as 0."""

@@ -258,8 +258,9 @@ class CarlaBackend:
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
         """Return an image of the scene for human viewers, from a second camera.
 
-        The first call creates this camera. A first call in the middle of an episode returns the image of the policy's
-        camera.
+        The first call attaches this camera to the vehicle, and its ``view`` holds for all later calls. If steps were
+        made since the reset, the first call returns the image of the policy's camera. From the next step on, calls
+        return the image of the second camera.
 
         :param height: height in pixels
         :param width: width in pixels

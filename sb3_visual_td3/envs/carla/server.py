@@ -370,9 +370,11 @@ class Server:
         return True
 
     def restart(self) -> None:
-        """End the simulator if this object started it; the next :meth:`ensure` starts a new simulator.
+        """End the simulator if this object started it.
 
-        A server of another environment keeps running, but is no longer used if the settings have a command.
+        If the settings have a command, the next :meth:`ensure` starts a new simulator, even if this object used the
+        server of another environment before. Without a command, the next :meth:`ensure` waits for the same server
+        again. The server of another environment keeps running.
         """
         if self.settings.command is not None:
             self._shared_address = None

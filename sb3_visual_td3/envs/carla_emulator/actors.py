@@ -335,7 +335,10 @@ class Vehicle(Actor):
 
     @property
     def altitude_m(self) -> float:
-        """Return the height above the ground in metres; 0 with physics, and for heights up to 2 m."""
+        """Return the height above the ground in metres; 0 if the vehicle counts as on the ground.
+
+        A vehicle with physics always counts as on the ground. A vehicle without physics does so up to a height of 2 m.
+        """
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
         return self.transform.z

@@ -173,18 +173,16 @@ class FreeCamera:
         return strips
 
     def _to_world(self, transform: Transform, oversampling: int, first_row: int) -> NDArray[np.float64]:
-        """Return the homography from samples (column, row, 1) to homogeneous metres on the ground.
+        """Return the 3x3 homography from samples (column, row) to places (x, y) on the ground in metres.
 
-        The ray through a sample with the image coordinates (u, v) is ``axis + u * right - v * up``. With its downward
-        component d and the camera's height h, it meets the ground ``h * forward / d`` ahead and ``h * left / d`` to the
-        left of the point below the camera. In homogeneous coordinates this is ``(h * forward, h * left, d)``, which is
-        linear in (1, u, v).
+        The places are in the embedded world's coordinates.
 
-        :param first_row: row of samples that is counted as 0
-        :return: a 3x3 matrix, into the embedded world's coordinates
+        :param transform: position and heading of the camera
+        :param oversampling: number of samples along each side of a pixel
+        :param first_row: row of samples that the matrix counts as row 0
         """
         size = self.focal * oversampling
-        # (column, row, 1) -> (1, u, v)
+        # (column, row, 1) -> (1, u, v): u to the right and v downwards from the middle of the picture, in focal lengths
         to_ray = np.array(
             [
                 [0.0, 0.0, 1.0],
@@ -192,10 +190,13 @@ class FreeCamera:
                 [0.0, 1.0 / size, (0.5 + first_row - 0.5 * self.height * oversampling) / size],
             ]
         )
-        # Forward, right and up parts of the camera's axis (a), its right (r) and its up (u).
+        # The ray of a sample is axis + u * right - v * up, with the camera's three axes as vectors. If the ray goes f
+        # ahead, l to the left and d down, it meets the ground h f / d ahead of the point below the camera and h l / d
+        # to the left of it; h is the camera's height. In homogeneous coordinates this is (h f, h l, d), which is linear
+        # in (1, u, v). The names below: forward, right and up part of axis (a), right (r) and up (u).
         (af, ar, au), (rf, rr, ru), (uf, ur, uu) = self._axes
         up_m = self._up_m
-        # (1, u, v) -> homogeneous (forward, left, 1) around the camera's foot
+        # (1, u, v) -> homogeneous (forward, left, 1), from the point below the camera
         to_ground = np.array([[up_m * af, up_m * rf, -up_m * uf], [-up_m * ar, -up_m * rr, up_m * ur], [-au, -ru, uu]])
         x, y, yaw = transform.pose
         return np.asarray(pose_matrix(x, y, yaw) @ to_ground @ to_ray)

@@ -221,7 +221,8 @@ class _Scan(NamedTuple):
     """Hold what a rotating lidar measures in one tick, channel by channel."""
 
     header: bytes
-    """The beginning of the measurement's body: see ``_scan``."""
+    """The beginning of the measurement's body (sensor/data/SemanticLidarData.h): f32 horizontal angle in radians, u32
+    number of channels, then for each channel u32 number of points."""
     rays: NDArray[np.float64]
     """Unit vectors of the rays that hit something, in the sensor's own coordinates, ``(n_points, 3)``."""
     distances_m: NDArray[np.float64]
@@ -287,11 +288,7 @@ def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: A
 
 
 def _scan(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> _Scan:
-    """Return the points that a lidar measures while it turns for one tick.
-
-    The header has f32 horizontal angle in radians, u32 number of channels, and u32 points of each channel
-    (sensor/data/SemanticLidarData.h).
-    """
+    """Return the points that a lidar measures while it turns for one tick."""
     n_channels = int(sensor.float_attribute("channels", 32))
     points_per_second = sensor.float_attribute("points_per_second", 56_000)
     n_per_channel = max(1, round(points_per_second * step_s / n_channels))

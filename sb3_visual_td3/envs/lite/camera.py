@@ -167,7 +167,7 @@ class Camera:
             cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
 
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
-        """Compute the rows of each group, and the homography from these rows to the ground."""
+        """Return the strip of picture rows that belongs to each band, from the horizon downwards."""
         strips, first = [], self._horizon
         for band in bands:
             is_last = band is bands[-1]
@@ -177,19 +177,11 @@ class Camera:
         return strips
 
     def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
-        """Return the matrix that maps pixels of some rows of the picture to places on the ground around the vehicle.
+        """Return the homography from the drawn pixels of a strip to places on the ground around the vehicle.
 
-        Let ``h`` be the camera's height. The ray through the pixel ``right`` pixels to the right of the middle and
-        ``down`` pixels below it has the direction (focal, right, down). It meets the ground ``h * focal / down`` ahead
-        of the camera and ``h * right / down`` to its right. The camera is ``ahead`` metres ahead of the vehicle's
-        centre. In homogeneous coordinates, multiplied by ``down``::
-
-            forward = ahead * down + h * focal
-            left    = -h * right
-            scale   = down
-
+        :param first_row: first picture row of the strip
         :param samples: number of drawn rows for each picture row
-        :return: ``(3, 3)``: from (column, row, 1) in the drawn rows, counted from the first, to (forward, left, scale)
+        :return: 3x3 matrix from (column, row) to (forward, left) in metres; row 0 is the strip's first drawn row
         """
         # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a
         # pixel beyond its index.
@@ -201,7 +193,13 @@ class Camera:
             ]
         )
         ahead_m, height_m = self.lens.ahead_m, self.lens.height_m
-        # From (right, down, 1) to (forward, left, scale), as derived above.
+        # From (right, down, 1) to (forward, left, scale). Let h be the camera's height. The ray through the pixel
+        # ``right`` pixels to the right of the middle and ``down`` pixels below it has the direction (focal, right,
+        # down). It meets the ground h focal / down ahead of the camera, and h right / down to its right. The camera is
+        # ``ahead`` metres ahead of the vehicle's centre. In homogeneous coordinates, multiplied by ``down``:
+        #     forward = ahead * down + h * focal
+        #     left    = -h * right
+        #     scale   = down
         forward_left = np.array([[0.0, ahead_m, height_m * self._focal_px], [-height_m, 0.0, 0.0], [0.0, 1.0, 0.0]])
         return np.asarray(forward_left @ right_down)
 

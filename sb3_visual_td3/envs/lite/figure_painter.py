@@ -219,7 +219,10 @@ class _Painter:
     def _fill(
         self, corners: Sequence[Point], colour: Colour, forward_m: float, left_m: float, *, shines: bool = False
     ) -> None:
-        """Fill a convex polygon, whose corners are (forward, left, up) in metres from the camera."""
+        """Fill a convex polygon with corners (forward, left, up) in metres from the camera.
+
+        The weather changes ``colour`` as at the place (``forward_m``, ``left_m``), unless ``shines`` is True.
+        """
         kept = clip_to_near_plane(corners)
         if len(kept) < 3:
             return

@@ -203,7 +203,10 @@ class TrafficMap:
         return tuple(tuple(sorted(beside - {i})) for i, beside in enumerate(found))
 
     def conflicts(self, segment: int) -> frozenset[int]:
-        """Return the lanes of the same junction that come too close to a lane to be driven at the same time; cached."""
+        """Return the lanes of a junction that must be free of cars while a car drives on lane ``segment``; cached.
+
+        They lie in the same junction, and come closer to lane ``segment`` than ``_CONFLICT_M``.
+        """
         if segment not in self._conflicts:
             own = self.graph.segments[segment]
             found = []
@@ -245,7 +248,7 @@ class _Plan:
         in_junction = [map_.in_junction(segment) for segment in path]
         self.ends_in_junction = in_junction[-1]
         self.enters_junction = [False]
-        """For each lane of the path: True for the first lane within a junction."""
+        """For each lane of the path: True if it is the first lane within a junction."""
         for before, now in itertools.pairwise(in_junction):
             self.enters_junction.append(now and not before)
         self.way: list[int] = []
@@ -270,7 +273,7 @@ class GraphCar:
     path: list[int]
     """The lanes of the car's path; the first is its present lane."""
     along_m: float
-    """Distance of the car's centre from the beginning of the first lane."""
+    """Distance of the car's centre from the beginning of its present lane."""
     desired_mps: float
     choose: Callable[[Sequence[int]], int]
     """Function that chooses one of the lanes that follow the last lane of the path."""
@@ -528,7 +531,7 @@ class GraphTraffic(Generic[CarT]):
         """Return the nearest vehicle or pedestrian ahead of a car on one lane of its path; None if the lane is free.
 
         :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane
-        :param checks_siblings: whether to check the first 8 m of lanes that begin at the same place, too
+        :param checks_siblings: whether also to check other lanes that begin where this lane begins, on their first 8 m
         """
         best: Occupant | None = None
         for each in self._on_lane.get(segment, ()):

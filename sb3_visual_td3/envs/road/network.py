@@ -138,8 +138,7 @@ class RoadNetwork(NamedTuple):
 
 
 REACH_M = 10.0
-"""Distance from the middle of a junction to the ends of its roads (its arms), and radius of the turns' reference
-lines."""
+"""Roads end this many metres before the middle of a junction. So a turn by 90 degrees between them has this radius."""
 
 
 class Arm(NamedTuple):
@@ -260,7 +259,7 @@ def crossed_network(shape: LoopShape, *, sides: Sequence[int]) -> RoadNetwork | 
 
 
 def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
-    """Return the network of a ring road that begins and ends at a junction, at which side roads branch off."""
+    """Join the two ends of a ring and the beginnings of its side roads at one junction, and return the network."""
     ids = [road.id for road in ring]  # 0, 1, …
     crossing = Neighbour("junction", _JUNCTION_ID)
     linked = []

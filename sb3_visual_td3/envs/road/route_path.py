@@ -44,7 +44,7 @@ class RouteLine(NamedTuple):
     """Which marks the road has at each point, as an index into the ``marks`` of ``RoutePath``; 0 stands for no
     marks."""
     manoeuvre: NDArray[np.intp]
-    """Number of the manoeuvre at each point; -1 outside manoeuvres."""
+    """Which manoeuvre each point belongs to, as an index into the ``commands`` of ``RoutePath``; -1 for none."""
 
 
 class RouteLane(NamedTuple):
@@ -55,7 +55,8 @@ class RouteLane(NamedTuple):
     from_m: float
     """Distance from the start of the route at which a vehicle begins to drive on this lane."""
     along_m: float
-    """Distance of this place from the lane's beginning; above 0 only on the first lane and after a lane change."""
+    """Distance from the lane's beginning to the place where a vehicle begins to drive on this lane. It is above 0 only
+    for the first lane and after a lane change."""
 
 
 class RoutePath:
@@ -269,7 +270,9 @@ class _Builder:
     def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
         """Add the next part of the route to the line: a lane, or neighbouring lanes between which the vehicle changes.
 
-        ``begin`` and ``end`` are fractions of the lanes' length. ``manoeuvre`` is -1 outside of junctions.
+        :param begin: where the part begins, as a fraction of the lanes' length
+        :param end: where the part ends, as a fraction of the lanes' length
+        :param manoeuvre: in a junction with a command, index of the command in ``self._commands``; otherwise -1
         """
         rows = [self._graph.segments[lane] for lane in lanes]
         length_m = (end - begin) * rows[0].length_m
@@ -378,7 +381,7 @@ def _commands_ahead(
 ) -> list[tuple[Command, float]]:
     """Return the command at each point of a route, and the distance to the place where the command applies.
 
-    :param numbers: number of the manoeuvre at each point; -1 outside manoeuvres
+    :param numbers: for each point the index of its manoeuvre's command in ``commands``; -1 outside manoeuvres
     """
     result: list[tuple[Command, float]] = []
     next_number, next_m = -1, math.inf

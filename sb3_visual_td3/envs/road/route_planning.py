@@ -92,7 +92,8 @@ def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoe
 def _command_of(driven: tuple[int, ...], ways: Sequence[JunctionWay]) -> Command:
     """Return the navigation command (left, right or straight) for a way through a junction.
 
-    :param driven: the segments of the way; a route may end within the junction
+    :param driven: the route's segments in the junction; only the first part of a way if the route ends there
+    :param ways: all ways through the junction from the lane before it
     """
     turn_rad = next((way.turn_rad for way in ways if way.segments[: len(driven)] == driven), 0.0)
     if turn_rad > TURN_RAD:

@@ -20,9 +20,8 @@ from sb3_visual_td3.envs.road.road_signs import LIGHT_TYPE, RoadSigns, Signal, S
 STOP_LINE_M = 0.5
 """Distance of a stop line from the end of the lane before a junction."""
 _POLE_ASIDE_M = 1.2
-"""A pole stands this far to the right of the edge of the lane that leads straight on. If there is no such lane, the
-distance is measured from the approaching lane's centre line.
-"""
+"""Distance from a light's pole to the right edge of the lane that leads straight through the junction. If no lane leads
+straight on, this is the distance to the extended centre line of the lane before the junction."""
 _STRAIGHT_RAD = 0.6
 """A way through a junction that turns by less than this leads straight on."""
 _BEYOND_M = 6.0

@@ -76,11 +76,11 @@ def idm_acceleration_mps2(
 
 
 class LaneLine:
-    """Hold the centre line of a lane as evenly spaced points, in the lane's driving direction.
+    """Hold the centre line of a lane, converted to evenly spaced points in the lane's driving direction.
 
     :param points_m: ``(n, 2) float64``: x and y of the lane's centre beside each point of the ego vehicle's track, in
         the track's order
-    :param is_oncoming: True if the lane is driven against this order
+    :param is_oncoming: True if cars drive on the lane against the direction of the track
     """
 
     def __init__(self, points_m: NDArray[np.float64], *, is_oncoming: bool) -> None:

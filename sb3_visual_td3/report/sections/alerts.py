@@ -95,8 +95,8 @@ def alerts_section(found: Mapping[str, Alert]) -> Section | None:
     silent = [alert for alert in found.values() if not alert.n_active]
     sentences: list[Sentence] = [
         (
-            "A point of an alert is 1 if the alert is active, and 0 if the check found nothing. Only points of 1 "
-            "count as activations.",
+            "An alert's tag has the value 1 at each step at which the alert is active, and 0 at each step at which the "
+            "check found nothing. Only points with the value 1 count as active.",
         ),
         *(_counts(alert) for alert in fired.values()),
     ]

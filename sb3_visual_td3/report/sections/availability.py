@@ -169,7 +169,7 @@ def missing_section(found: Availability) -> Section | None:
     needed = [Code(one.tag) for kind in kinds for one in kind.missing if one.needed_by]
     n_known = n_missing + sum(one.tag in tags.TAGS for kind in found.kinds for one in kind.logged)
     sentences: list[Sentence] = [
-        (f"{n_missing} of the {n_known} known names that fit this kind of run were not logged.",)
+        (f"The report knows {n_known} tags that fit this kind of run. The run did not log {n_missing} of them.",)
     ]
     if needed:
         sentences.append(("Criteria are unknown without ", *joined(needed), "."))

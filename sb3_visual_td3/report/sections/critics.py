@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.checks import within_bound
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded, signed
-from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support, scale_value
+from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support, divisor_in_words
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.report.document import (
     Code,
@@ -29,6 +28,7 @@ Q_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN, tags.POLICY_Q_VALUE,
 LOSS_TAGS = (tags.CRITIC_LOSS, tags.CRITIC_1_LOSS, tags.CRITIC_2_LOSS)
 BOUNDED_TAGS = (tags.Q1_VALUE, tags.Q2_VALUE, tags.POLICY_Q_VALUE)
 
+_LARGEST = "the largest |Q| of both critics"
 TWINS_SAY_NOTHING = (
     "Twins that agree may still overestimate: critics that learn from the same targets have the same errors."
 )
@@ -181,11 +181,11 @@ def critics_section(found: Critics) -> Section | None:
 def _twins_sentence(found: Critics) -> list[Sentence]:
     twins = found.twins
     if twins is None:
-        return [("It is not known whether the two critics agree, because Q1 and Q2 were not both logged.",)]
+        return [("It is not known whether the critics agree, because Q1 and Q2 were never logged at the same step.",)]
     said = (
         f"Mean |Q1 - Q2| is {number(twins.mean_distance)} over {twins.n:,} common steps. This is "
-        f"{percent(twins.part_of_scale)} of the largest |Q|, which is {scale_value(twins.scale)}. The largest "
-        f"difference is {number(twins.max_distance)}, at step {twins.max_step:,}. {TWINS_SAY_NOTHING}"
+        f"{percent(twins.part_of_scale)} of {divisor_in_words(twins.scale, _LARGEST)}. The largest difference is "
+        f"{number(twins.max_distance)}, at step {twins.max_step:,}. {TWINS_SAY_NOTHING}"
     )
     return [(said,)]
 
@@ -202,13 +202,11 @@ def _bound_sentence(found: Critics) -> list[Sentence]:
             )
         ]
     if use.part > 1.0 + 1e-6:
-        said = (
-            f" reaches {factor(use.part)} the bound, the largest |Q| that the rewards allow: the critic overestimates."
-        )
+        said = f" reaches {factor(use.part)} its bound. The rewards allow no |Q| above it, so the critic overestimates."
         return [(Flag(use.tag), said)]
     said = (
-        f" reaches at most {percent(use.part)} of the bound, the largest |Q| that the rewards allow. The bound is "
-        "loose: a Q value above it is wrong, but a Q value below it may still be too large."
+        f" reaches at most {percent(use.part)} of its bound. The rewards allow no |Q| above the bound. A |Q| below the "
+        "bound may still be too large."
     )
     return [(Code(use.tag), said)]
 
@@ -216,11 +214,14 @@ def _bound_sentence(found: Critics) -> list[Sentence]:
 def _gap_sentence(found: Critics) -> list[Sentence]:
     if found.gap is None:
         return []
-    scale = found.twins.scale if found.twins else math.nan
+    higher = "lower" if found.gap < 0 else "higher"
     said = (
-        f" ends at {signed(found.gap)} (median of the last quarter), {percent(abs(found.gap) / scale)} of the largest "
-        "|Q|: the critic rates the policy's own actions this much higher than replayed actions."
+        f" ends at {signed(found.gap)} (median of the last quarter). The critic rates the policy's own actions this "
+        f"much {higher} than replayed actions."
     )
+    if found.twins is not None:
+        scale = found.twins.scale
+        said += f" This is {percent(abs(found.gap) / scale)} of {divisor_in_words(scale, _LARGEST)}."
     return [(Code(tags.Q_GAP), said)]
 
 
@@ -229,13 +230,13 @@ def _support_sentence(found: Critics) -> list[Sentence]:
     if support is None:
         return []
     said = (
-        f" ends near {rounded(support.loss)}. That is {factor(support.ratio)} {support.scale_in_words}, which is "
-        f"{support.value_in_words}."
+        f" ends near {rounded(support.loss)}. Its magnitude is {rounded(support.ratio)} times "
+        f"{divisor_in_words(support.q_scale, support.scale_in_words)}."
     )
     if support.first_unsupported_step is not None:
         said += (
-            f" Since step {support.first_unsupported_step:,}, the loss is too large for these Q values: Q values on "
-            "replayed pairs can stay small while the values on which the actor is trained grow."
+            f" At step {support.first_unsupported_step:,}, the loss became too large for these Q values. The actor is "
+            "trained on the Q values of its own actions. They can grow while the Q values on replayed pairs stay small."
         )
     return [(Code(tags.ACTOR_LOSS), said)]
 

@@ -270,16 +270,16 @@ def _length_sentence(found: Episodes) -> Sentence:
 def _trend_sentence(found: Episodes) -> list[Sentence]:
     if found.ends is None:
         return [("There are too few episodes to compare early and late episodes.",)]
-    early, late = number(found.ends.early), number(found.ends.late)
-    said = f"The median length is {early} in the first part of the run and {late} in the last part"
+    early, late, part = number(found.ends.early), number(found.ends.late), found.ends.part
+    said = f"The median length is {early} in the first {part} of the run's steps and {late} in the last {part}"
     said += f" ({factor(found.trend)})"
     if not found.has_collapsed:
         return [(f"{said}.",)]
     lines: list[Sentence] = [(Flag("Collapsed"), f": {said[0].lower()}{said[1:]}.")]
     first, last = found.reward_per_step_first, found.reward_per_step_last
     if first is not None and last is not None and last > first:
-        gain = f"The reward per step rose from {number(first)} to {number(last)} at the same time"
-        lines.append((f"{gain} (first and last ten episodes): steps of short episodes earn more.",))
+        gain = f"from {number(first)} in the first ten episodes to {number(last)} in the last ten"
+        lines.append((f"The reward per step rose {gain}. So the short episodes earn more per step.",))
     return lines
 
 

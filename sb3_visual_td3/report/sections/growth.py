@@ -168,8 +168,8 @@ def growth_section(found: Growth) -> Section | None:
     if not found.timelines:
         return None
     method: Sentence = (
-        "Factors compare magnitudes. The growth per 1,000 steps, the growth over the later half and the doubling come "
-        "from a robust slope (Theil-Sen) of log|x|, which single outliers do not change. Values of 0 are left out.",
+        'All factors compare magnitudes. The columns "Per 1,000 steps", "Later half" and "Doubles every" come from a '
+        "robust slope (Theil-Sen) of log|x|. A single outlier hardly changes this slope. It leaves out values of 0.",
     )
     lead = [_in_one_sentence(one) for tag in (tags.ACTOR_LOSS, tags.Q1_VALUE) if (one := found.of(tag)) is not None]
     tables = [_overview(found), *(_timeline_table(one) for one in found.timelines if one.n_points > 1)]
@@ -182,7 +182,8 @@ def _in_one_sentence(one: Timeline) -> Sentence:
     if one.multiplier is not None:
         said += f" Its last magnitude is {factor(one.multiplier)} the first."
     if one.doubling_steps is not None:
-        said += f" It doubled every {number(round(one.doubling_steps))} steps."
+        doubling = number(round(one.doubling_steps))
+        said += f" By a robust slope over all points, the magnitude doubled every {doubling} steps."
     return (Code(one.tag), said)
 
 

@@ -37,11 +37,18 @@ Taken = Literal["before", "optimizer", "after, by its look", "not said"]
 """
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
-    "before": "The norms were measured before clipping: clipped norms or clip fractions have separate tags.",
-    "optimizer": "The norms were measured at the optimizer, after any clipping: a small norm may have been clipped.",
+    "before": (
+        "The norms were measured before clipping. This follows from the log, which also has tags for clipped norms or "
+        "clip fractions."
+    ),
+    "optimizer": (
+        "The norms were measured at the optimizer, after any clipping. A small norm may be a large norm that was "
+        "clipped."
+    ),
     "after, by its look": (
-        "The norms were probably measured after clipping: the norm of the actor's encoder is constant while its loss "
-        "diverges. Such norms, and the alerts and criteria that read them, do not show whether the run is healthy."
+        "The norms were probably measured after clipping: the norm of the actor's encoder is constant while the "
+        "actor's loss diverges. Such norms, and the alerts and criteria that read them, do not show whether the run is "
+        "healthy."
     ),
     "not said": "The log does not show whether the norms were measured before or after clipping.",
 }

@@ -104,10 +104,8 @@ def rewards_section(found: Rewards) -> Section:
     sentences: list[Sentence] = [_lead(found)]
     if found.critic_range is not None:
         low, high = found.critic_range
-        scaled = {True: ", which were scaled", False: ", which were not scaled", None: ""}
-        sentences.append(
-            (f"The critic was trained on rewards from {number(low)} to {number(high)}{scaled[found.is_normalized]}.",)
-        )
+        kind = {True: "scaled rewards", False: "unscaled rewards", None: "rewards"}[found.is_normalized]
+        sentences.append((f"The critic was trained on {kind}. They range from {number(low)} to {number(high)}.",))
     if not found.terms:
         return Section("rewards", "Reward terms", tuple(sentences))
     return Section("rewards", "Reward terms", tuple(sentences), (_table(found),))
@@ -124,10 +122,13 @@ def _lead(found: Rewards) -> Sentence:
         share = percent(found.dominating.share)
         return (
             Code(found.dominating.tag),
-            f" makes up {share} of the sum of magnitudes: the policy learns this term and little else.",
+            f" makes up {share} of the sum of all terms' magnitudes: the policy learns this term and little else.",
         )
-    share = percent(found.terms[0].share)
-    return ("The largest term is ", Code(found.terms[0].tag), f", {share} of the sum of magnitudes.")
+    largest = found.terms[0]
+    if largest.share is None:
+        return ("The largest term of the reward is ", Code(largest.tag), ".")
+    share = percent(largest.share)
+    return ("The largest term of the reward is ", Code(largest.tag), f", {share} of the sum of all terms' magnitudes.")
 
 
 def _table(found: Rewards) -> Table:

@@ -63,7 +63,7 @@ def test_the_criteria_that_lack_a_tag_are_named_first() -> None:
     assert section is not None
     n_fit = sum(tag.owner not in {"DrivingMetricsCallback", "DrivingEvalCallback"} for tag in tags.TAGS.values())
     assert section.sentences[0] == (
-        f"{n_fit - 2} of the {n_fit} known names that fit this kind of run were not logged.",
+        f"The report knows {n_fit} tags that fit this kind of run. The run did not log {n_fit - 2} of them.",
     )
     assert Code(tags.ACTION_SATURATION) in section.sentences[1]
 

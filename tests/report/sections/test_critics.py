@@ -42,21 +42,21 @@ def test_small_q_values_are_held_against_one() -> None:
     found = critics(of(q1=[0.1], q2=[0.2]))
     assert found.twins is not None
     assert found.twins.scale == 1.0
-    said = "10 % of the largest |Q|, which is 1 or less, so 1 is used instead. The largest difference is 0.1, at step "
+    said = "10 % of 1, which is used because the largest |Q| of both critics is not above 1. The largest difference is"
     assert said in text(told(found))
-    assert "of the largest |Q|, which is 2. " in text(told(critics(of(q1=[1.0], q2=[2.0]))))
+    assert "of the largest |Q| of both critics, which is 2. " in text(told(critics(of(q1=[1.0], q2=[2.0]))))
 
 
 def test_the_use_of_the_bound_is_the_largest_part_of_the_bound_of_its_step() -> None:
     found = critics(of(q1=[5.0, -30.0, 10.0], bound=[100.0, 100.0, 20.0]))
     (use,) = found.bound_use
     assert (use.tag, use.part) == (tags.Q1_VALUE, 0.5)
-    assert "at most 50 % of the bound" in text(told(found))
+    assert "at most 50 % of its bound" in text(told(found))
 
 
 def test_beyond_the_bound_is_overestimation_and_flagged() -> None:
     section = told(critics(of(q1=[5.0, 60.0], bound=[20.0, 20.0])))
-    assert "reaches 3x the bound, the largest |Q| that the rewards allow: the critic overestimates" in text(section)
+    assert "reaches 3x its bound. The rewards allow no |Q| above it, so the critic overestimates" in text(section)
     assert any(isinstance(cell, Flag) for row in section.tables[0].rows for cell in row)
 
 
@@ -67,7 +67,7 @@ def test_agreement_of_the_twins_is_never_called_the_absence_of_overestimation() 
 
 
 def test_a_single_critic_is_not_called_in_agreement() -> None:
-    assert "not known whether the two critics agree, because Q1 and Q2 were not both logged" in text(
+    assert "not known whether the critics agree, because Q1 and Q2 were never logged at the same step" in text(
         told(critics(of(q1=[5.0])))
     )
 
@@ -75,12 +75,19 @@ def test_a_single_critic_is_not_called_in_agreement() -> None:
 def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
     found = critics(of(q1=[10.0] * 8, q2=[10.0] * 8, gap=[9.0] * 6 + [2.0, 2.0]))
     assert found.gap == 2.0
-    assert "train/q_gap ends at +2 (median of the last quarter), 20 % of the largest |Q|" in text(told(found))
+    said = text(told(found))
+    assert "train/q_gap ends at +2 (median of the last quarter). " in said
+    assert "much higher than replayed actions. This is 20 % of the largest |Q| of both critics, which is 10." in said
+
+
+def test_a_negative_gap_is_told_as_lower_and_without_a_scale_if_there_are_no_twins() -> None:
+    said = text(told(critics(of(q1=[10.0], gap=[-2.0]))))
+    assert said.endswith("The critic rates the policy's own actions this much lower than replayed actions.")
 
 
 def test_an_unsupported_loss_is_reported_with_its_first_step() -> None:
     leak, sound = (told(critics(as_series(run))) for run in (leaking(), healthy()))
-    assert "the loss is too large for these Q values" in text(leak)
+    assert "the loss became too large for these Q values" in text(leak)
     assert "too large for these Q values" not in text(sound)
 
 

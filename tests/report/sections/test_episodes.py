@@ -61,9 +61,9 @@ def test_a_collapse_is_flagged_with_the_gain_in_reward_per_step() -> None:
     found = episodes(of(lengths, [length * (1.0 if length > 10 else 4.0) for length in lengths]))
     assert found.trend == 0.05
     assert found.has_collapsed is True
-    said = "Collapsed: the median length is 60 in the first part of the run and 3 in the last part (0.05x)."
+    said = "Collapsed: the median length is 60 in the first third of the run's steps and 3 in the last third (0.05x)."
     assert said in text(found)
-    assert "rose from 1 to 4 at the same time" in text(found)
+    assert "rose from 1 in the first ten episodes to 4 in the last ten" in text(found)
 
 
 def test_episodes_that_grow_have_not_collapsed() -> None:

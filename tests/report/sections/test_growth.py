@@ -121,7 +121,7 @@ def test_the_section_starts_with_the_actor_loss_and_is_absent_without_data() -> 
     assert section is not None
     assert "".join(part if isinstance(part, str) else part.text for part in section.sentences[0]) == (
         "train/actor_loss went from -1 at step 0 to -22,026.5 at step 5,000. Its last magnitude is 22,000x the first. "
-        "It doubled every 347 steps."
+        "By a robust slope over all points, the magnitude doubled every 347 steps."
     )
     assert [table.folded for table in section.tables] == [False, False, True]
     assert growth_section(growth(SeriesSet())) is None

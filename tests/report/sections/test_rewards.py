@@ -46,6 +46,7 @@ def test_terms_that_are_all_zero_have_no_share() -> None:
     found = rewards(of(a=[0.0], b=[0.0]))
     assert [term.share for term in found.terms] == [None, None]
     assert found.dominating is None
+    assert rewards_section(found).sentences == (("The largest term of the reward is ", Code("reward/a"), "."),)
 
 
 def test_without_terms_the_shares_are_unknown() -> None:
@@ -58,4 +59,4 @@ def test_the_range_of_the_critics_rewards_is_reported() -> None:
     points = {tags.REWARD_MIN: [-2.0, -5.0], tags.REWARD_MAX: [1.0, 3.0], tags.REWARD_IS_NORMALIZED: [1.0, 1.0]}
     data = SeriesSet.of(Series(tag, np.array([1, 2]), np.array(v)) for tag, v in points.items())
     assert rewards(data).critic_range == (-5.0, 3.0)
-    assert "from -5 to 3, which were scaled" in str(rewards_section(rewards(data)).sentences)
+    assert "trained on scaled rewards. They range from -5 to 3." in str(rewards_section(rewards(data)).sentences)
