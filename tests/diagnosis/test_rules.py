@@ -511,5 +511,5 @@ def test_an_incomplete_rule_is_refused(
 
 def test_an_explanation_without_a_rule_is_refused() -> None:
     wrong = replace(RULES["encoder_frozen"], explained_by=("dead_camera", "no_such_cause"))
-    with pytest.raises(ValueError, match=r"EXPLAINED_BY of encoder_frozen names \['no_such_cause'\]"):
+    with pytest.raises(ValueError, match=r"EXPLAINED_BY of encoder_frozen names unknown rules \['no_such_cause'\]"):
         rules.check_explanations({**RULES, "encoder_frozen": wrong})
