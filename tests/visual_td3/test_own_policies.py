@@ -250,7 +250,7 @@ class NoOptimizer(TD3Policy):
             ImageEnv,
             "LeakingActor.make_actor creates an actor that would train its encoder.*borrows_encoder",
         ),
-        (HalfAnOptimizer, ImageEnv, "HalfAnOptimizer: the critic's optimizer holds .* weights"),
+        (HalfAnOptimizer, ImageEnv, "HalfAnOptimizer: the critic's optimizer lacks .* trainable weights"),
         (NoOptimizer, VectorEnv, "NoOptimizer.actor .*optimizer=None: expected"),
     ],
 )
