@@ -374,7 +374,7 @@ def test_fault_with_invalid_arguments_is_refused_where_it_is_set(kind, amount):
 
 @pytest.mark.parametrize("text", ["die=3@5", "wrong-version=1", "drop-frames=1.5", f"hang={'9' * 400}@3", "slow=1e9"])
 def test_fault_with_invalid_amount_is_refused_on_the_command_line(text):
-    with pytest.raises(ValueError, match="expected|takes no amount; leave it out"):
+    with pytest.raises(ValueError, match=r"expected|takes no amount; leave it out"):
         parse_fault(text)
 
 
