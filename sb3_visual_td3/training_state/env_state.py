@@ -330,13 +330,9 @@ def max_episode_steps(base: VecEnv, names: list[Names]) -> list[int | None]:
     :param base: the innermost VecEnv
     :param names: class names from :func:`sub_env_names`
     """
-    is_there = has_attr(base, "_max_episode_steps")
-    limits: list[int | None] = []
-    for index, around in enumerate(names):
-        # The attributes are compared, not the classes, because rl-zoo has a TimeLimit of its own.
-        has_limit = any(COUNTERS.get(name) == COUNTERS["TimeLimit"] for name in around[:-1])
-        limits.append(base.get_attr("_max_episode_steps", [index])[0] if is_there and has_limit else None)
-    return limits
+    # The attributes are compared, not the classes, because rl-zoo has a TimeLimit of its own.
+    has_limit = [any(COUNTERS.get(name) == COUNTERS["TimeLimit"] for name in around[:-1]) for around in names]
+    return _attribute_of_each(base, "_max_episode_steps", has_limit)
 
 
 def max_idle_steps(base: VecEnv, names: list[Names]) -> list[int | None] | None:
@@ -346,9 +342,15 @@ def max_idle_steps(base: VecEnv, names: list[Names]) -> list[int | None] | None:
     :param names: class names from :func:`sub_env_names`
     """
     has_limit = ["IdleLimit" in around[:-1] for around in names]
-    if not any(has_limit) or not has_attr(base, "max_idle_steps"):
-        return None
-    return [base.get_attr("max_idle_steps", [index])[0] if has else None for index, has in enumerate(has_limit)]
+    # Snapshots of earlier versions have no limits, and are compared with None.
+    return _attribute_of_each(base, "max_idle_steps", has_limit) if any(has_limit) else None
+
+
+def _attribute_of_each(base: VecEnv, attribute: str, has_it: Sequence[bool]) -> list[Any]:
+    """Return an attribute of each environment; None for an environment that does not have it."""
+    if not has_attr(base, attribute):
+        return [None] * len(has_it)
+    return [base.get_attr(attribute, [index])[0] if has else None for index, has in enumerate(has_it)]
 
 
 _OF_EACH = ("wrappers", "max_episode_steps", "max_idle_steps")

@@ -19,14 +19,13 @@ class ScheduledActionNoise(ActionNoise):
     """
 
     correlation = 0.0  # in models that were saved before there was a correlation
-    unscaled: np.ndarray | None = None
 
     def __init__(self, action_dim: int | tuple[int, ...], sigma: float, correlation: float = 0.0) -> None:
         super().__init__()
         self.action_dim = action_dim
         self.sigma = sigma
         self.correlation = correlation
-        self.unscaled = None
+        self.unscaled: np.ndarray | None = None
 
     def reset(self) -> None:
         """Begin an episode, with noise that does not depend on the previous episode."""

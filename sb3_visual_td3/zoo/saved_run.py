@@ -10,22 +10,21 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import rl_zoo3.import_envs  # noqa: F401 - registers environments
 import yaml
 from huggingface_sb3 import EnvironmentName
-from rl_zoo3.utils import create_test_env, get_model_path, get_saved_hyperparams
+from rl_zoo3.utils import get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_visual_td3.callbacks.evaluation import lift_idle_limits
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import PlainLoader
 from sb3_visual_td3.zoo.flags import ALGO
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
-from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch
+from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch
 
 MAX_ARGS_BYTES = 1_000_000
 
@@ -57,7 +56,7 @@ class SavedRun(NamedTuple):
         :param env_kwargs: arguments of each environment
         """
         with redirect_stdout(io.StringIO()):  # rl-zoo prints a line about VecNormalize for each map
-            env = create_test_env(
+            return create_env_to_watch(
                 self.env_id,
                 n_envs=n_envs,
                 stats_path=str(self._settings_dir()),
@@ -67,8 +66,6 @@ class SavedRun(NamedTuple):
                 env_kwargs=dict(env_kwargs),
                 vec_env_cls=DummyVecEnv,  # each subprocess would import torch
             )
-        lift_idle_limits(env)
-        return cast(VecEnv, env)
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
         """Load the run's model to evaluate or export it; for VisualTD3, the replay buffer holds only one transition.

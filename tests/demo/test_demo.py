@@ -28,7 +28,7 @@ def in_folder_without_display(tmp_path, monkeypatch):
 
 @pytest.fixture
 def screen(monkeypatch):
-    """SDL's screen that nobody sees."""
+    """SDL's dummy screen."""
     pytest.importorskip("pygame", reason="the extra video has it")
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

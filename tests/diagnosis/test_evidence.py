@@ -78,7 +78,7 @@ def test_the_tag_that_alone_shows_the_failure_is_missed_in_the_evidence() -> Non
     run = stock_sac(fails=True)
     _, evidence = seen(run)
     without, thinner = seen({name: points for name, points in run.items() if name != tags.EVAL_REWARD})
-    # Nobody sees what is not logged: the verdict turns, and a gate that requires the former level refuses.
+    # What is not logged cannot be judged: the verdict turns, and a gate that requires the former level refuses.
     assert (without, evidence.level, thinner.level) == (Verdict.GO, "standard", "thin")
     assert thinner.is_below("standard")
 

@@ -55,7 +55,7 @@ def drive(env):
 )
 def test_an_episode_is_truncated_after_steps_without_a_positive_reward(rewards, n_steps):
     env = IdleLimit(RewardsEnv(rewards), max_idle_steps=5)
-    for _ in range(2):  # the second episode counts anew
+    for _ in range(2):  # the second episode counts from 0
         made, (_, _, terminated, truncated, _) = drive(env)
         assert (made, terminated, truncated) == (n_steps, False, True)
 
@@ -120,7 +120,7 @@ def test_all_limits_around_an_environment_are_lifted():
 
 
 class OwnLimitEnv(RewardsEnv):
-    """An environment of somebody else, with an attribute of the same name."""
+    """An environment of another package, with an attribute of the same name."""
 
     max_idle_steps = 5
 

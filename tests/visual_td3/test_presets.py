@@ -89,7 +89,7 @@ def test_the_noise_has_the_described_standard_deviation():
     assert draws.std() == pytest.approx(0.3, rel=0.05)
 
 
-def test_correlated_noise_keeps_the_standard_deviation_and_starts_each_episode_anew():
+def test_correlated_noise_keeps_the_standard_deviation_and_is_independent_between_episodes():
     np.random.seed(0)
     noise = ScheduledActionNoise(2, 0.3, correlation=0.8)
     draws = np.array([noise() for _ in range(20_000)])

@@ -106,9 +106,12 @@ def test_registering_is_all_that_a_script_of_your_own_needs(monkeypatch):
 def test_our_hyperparameter_file_is_used_if_it_has_a_block_for_the_environment():
     assert default_config("visual_td3", "LiteDriving-v0") == str(CONFIGS / "visual_td3.yml")
     assert default_config("visual_td3", "CarRacing-v3") == str(CONFIGS / "visual_td3.yml"), "its default block"
+    assert default_config("td3", "LiteDriving-v0") == str(CONFIGS / "td3.yml")
+    assert default_config("td3", "CartPole-v1") is None
+    assert default_config("ppo", "LiteDriving-v0") is None
 
 
-def test_whoever_watches_an_agent_sees_whole_episodes():
+def test_enjoy_and_record_video_play_whole_episodes():
     register()
     from rl_zoo3 import enjoy
     from rl_zoo3.utils import create_test_env  # rl-zoo's own
@@ -127,9 +130,6 @@ def test_whoever_watches_an_agent_sees_whole_episodes():
     with watching("visual_td3"):
         from rl_zoo3.utils import create_test_env as create_in_record_video
     assert n_steps(create_in_record_video) == 200
-    assert default_config("td3", "LiteDriving-v0") == str(CONFIGS / "td3.yml")
-    assert default_config("td3", "CartPole-v1") is None
-    assert default_config("ppo", "LiteDriving-v0") is None
 
 
 def test_the_top_level_script_is_the_same_command(monkeypatch, capsys):

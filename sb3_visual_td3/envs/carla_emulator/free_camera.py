@@ -230,15 +230,7 @@ class FreeCamera:
 
 @lru_cache(maxsize=6)
 def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg: float, roll_deg: float) -> FreeCamera:
-    """Return a :class:`FreeCamera` from a cache.
-
-    :param height: height in pixels
-    :param width: width in pixels
-    :param fov_deg: horizontal field of view in degrees
-    :param up_m: height above the ground in metres
-    :param pitch_deg: pitch in degrees, positive when the camera looks up
-    :param roll_deg: roll in degrees, positive when the camera leans to the right
-    """
+    """Return a :class:`FreeCamera` from a cache; the parameters are those of the class."""
     return FreeCamera(height, width, fov_deg, up_m, pitch_deg, roll_deg)
 
 

@@ -50,7 +50,7 @@ class Recorder(gym.Wrapper):
 
 
 def record(drivers, n_steps, **kwargs):
-    """Drive episodes by turns with each driver until they have ``n_steps`` in all.
+    """Drive episodes with each driver, one after the other, until they have ``n_steps`` in all.
 
     :return: the infos of each episode, and its score as ``visual-td3 evaluate`` computes it.
     """
