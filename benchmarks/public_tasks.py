@@ -1,10 +1,10 @@
 """How well does VisualTD3 learn on public tasks, compared with stock SB3 TD3 and SAC and with published curves?
 
 CarRacing-v3 has the observations and hyperparameters of the zoo's block: frame skip 2, 64 x 64 grey, four frames
-stacked. Training episodes end after two seconds without a reward; evaluations drive whole episodes. DeepMind Control's
-tasks have DrQ-v2's observations: action repeat 2, 84 x 84 RGB, three frames stacked. So one decision is two frames in
-every task. All algorithms get the same number of steps, the same batches and updates, and the same kind of replay
-buffer.
+stacked. Training episodes end after two seconds without a positive reward; evaluations drive whole episodes. DeepMind
+Control's tasks have DrQ-v2's observations: action repeat 2, 84 x 84 RGB, three frames stacked. So one decision is two
+frames in every task. All algorithms get the same number of steps, the same batches and updates, and the same kind of
+replay buffer.
 
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --seeds 0 1 2
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --algorithms 'SB3 TD3' 'SB3 SAC' --seeds 0 -n 30000

@@ -135,9 +135,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder in which logging continues (default: RUN_DIR/tb), and in which you may have put the run's event "
-        "files. If DIR is outside RUN_DIR, a new subfolder of DIR gets a copy of the event files, and logging goes on "
-        "there",
+        help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, the run's event files are "
+        "copied from RUN_DIR, or from DIR if you have moved them there, to a new subfolder of DIR, and logging "
+        "continues in this subfolder",
     )
     parser.add_argument(
         "--without-logs",

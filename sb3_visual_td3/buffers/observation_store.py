@@ -393,7 +393,7 @@ class StackStore:
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
         """Return the id of each frame of a transition's observation, and store the frames that are new.
 
-        :param known: ids of the frames in the previous transition's next observation; empty if there is none
+        :param known: ids of the frames in the previous transition's next observation; empty without one
         :return: the ids, and whether the observation equals that next observation
         """
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):

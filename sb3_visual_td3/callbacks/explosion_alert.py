@@ -196,7 +196,7 @@ class ExplosionAlertCallback(BaseCallback):
 
     @property
     def has_ended_training(self) -> bool:
-        """Return whether the guard has ended the training; the next step is then the last."""
+        """Return whether the guard has decided to end the training. SB3 then stops after the next step."""
         return self.guard.has_stopped
 
     def _on_training_start(self) -> None:

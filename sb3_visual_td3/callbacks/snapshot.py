@@ -56,7 +56,7 @@ class HealthJudge(Protocol):
 
     @property
     def has_ended_training(self) -> bool:
-        """Return whether the callback has ended the training; the next step is then the last."""
+        """Return whether the callback has decided to end the training. SB3 then stops after the next step."""
 
 
 class SnapshotCallback(BaseCallback):
@@ -375,7 +375,7 @@ class SnapshotCallback(BaseCallback):
         """Return the newest healthy snapshot, for a rollback.
 
         :param n_updates: snapshots with more gradient updates than this are not considered
-        :return: the snapshot; None if there is none
+        :return: the snapshot; None without such a snapshot
         """
         assert self._store is not None
         try:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sb3_visual_td3.common import tags as names
 from sb3_visual_td3.diagnosis.numerals import counted, rounded
-from sb3_visual_td3.diagnosis.q_support import FLOOR, UNSUPPORTED, actor_loss_support, divisor_in_words
+from sb3_visual_td3.diagnosis.q_support import FLOOR, UNSUPPORTED, actor_loss_support, q_scale_in_words
 from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned, ended_not_finite
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, later_half_change
@@ -149,7 +149,7 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
     support = actor_loss_support(data)
     if support is None:
         return _unknown(*_missing(data, tags))
-    detail = f"the loss ends near {rounded(support.loss)}; {support.scale_in_words} is {support.value_in_words}"
+    detail = f"the loss ends near {rounded(support.loss)}; it is compared with {support.scale_in_words}"
     # A scale that is estimated from the critic's loss is an upper limit. A loss beyond this limit fails; a loss within
     # it proves nothing.
     if support.estimated and support.ratio <= threshold:
@@ -365,7 +365,7 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
         value,
         len(gap),
         min_points,
-        f"median of the last quarter, divided by {divisor_in_words(scale, 'the largest |Q|')}",
+        f"median of the last quarter, divided by {q_scale_in_words(scale, 'the largest |Q|')}",
     )
 
 

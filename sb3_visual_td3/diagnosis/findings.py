@@ -120,9 +120,9 @@ class SettingChange:
     :param fill: keys that are added if the run's mapping lacks them
     :param at_least: lower limit, proposed if the run's value is smaller
     :param at_most: upper limit, proposed if the run's value is larger
-    :param times: factor by which a value within these limits is multiplied
-    :param of_steps: raises the lower limit to this fraction of the run's environment steps
-    :param of_steps_at_most: the largest lower limit that ``of_steps`` may give; None for the length of the run
+    :param times: factor by which the run's value is multiplied, if it is within the limits
+    :param of_steps: fraction of the run's environment steps; the lower limit is at least this number of steps
+    :param of_steps_at_most: ``of_steps`` gives at most this number of steps; None for the length of the run
     :param unless_set: change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: change only if VecNormalize does not scale the rewards
     :param envs: change only for these environments; empty: for all

@@ -1,7 +1,8 @@
 """Check whether the Q values on state-action pairs in the replay buffer are large enough to explain the actor's loss.
 
-The actor's loss is minus the critic's value of the policy's own actions, so a healthy loss is about as large as Q. A
-far larger loss is called *unsupported*. It is a sign of a feature leak or of extrapolation.
+The actor's loss is minus the critic's value of the policy's own actions. So its magnitude is about that of the Q values
+if the run is healthy. A far larger magnitude is called *unsupported*. It is a sign that the critic overrates the
+policy's own actions or features, as the rules ``feature_leak`` and ``policy_extrapolation`` explain.
 """
 
 from __future__ import annotations
@@ -49,38 +50,21 @@ class QSupport(NamedTuple):
     estimated: bool = False
 
     @property
-    def value_in_words(self) -> str:
-        """Return ``q_scale`` as text; see :func:`scale_value`."""
-        return scale_value(self.q_scale)
-
-    @property
     def scale_in_words(self) -> str:
-        """Return in words what ``q_scale`` is."""
+        """Return ``q_scale`` and its origin in words; see :func:`q_scale_in_words`."""
         if self.estimated:
-            return "the largest |Q| that the critic's loss makes plausible"
-        return "the largest |Q| on replayed pairs"
+            return q_scale_in_words(self.q_scale, "the largest |Q| that the critic's loss makes plausible")
+        return q_scale_in_words(self.q_scale, "the largest |Q| on replayed pairs")
 
 
-def divisor_in_words(scale: float, largest: str) -> str:
-    """Return the scale of Q for a sentence that gives a value divided by it.
-
-    :param scale: the largest |Q| of a run, at least 1 (:data:`FLOOR`)
-    :param largest: the largest |Q| in words
-    :return: such as "the largest |Q|, which is 20" or "1, which is used because the largest |Q| is not above 1"
-    """
-    if scale == FLOOR:
-        return f"{rounded(FLOOR)}, which is used because {largest} is not above {rounded(FLOOR)}"
-    return f"{largest}, which is {rounded(scale)}"
-
-
-def scale_value(scale: float) -> str:
-    """Return the scale of Q as text, such as "20" or "1 or less, so 1 is used instead".
+def q_scale_in_words(scale: float, largest: str) -> str:
+    """Return the Q scale, by which other values are divided, for a sentence.
 
     :param scale: the largest |Q| of a run, at least 1 (:data:`FLOOR`)
+    :param largest: which |Q| this is, in words
+    :return: such as "the Q scale of 20 (the largest |Q| on replayed pairs, but at least 1)"
     """
-    if scale == FLOOR:
-        return f"{rounded(FLOOR)} or less, so {rounded(FLOOR)} is used instead"
-    return rounded(scale)
+    return f"the Q scale of {rounded(scale)} ({largest}, but at least {rounded(FLOOR)})"
 
 
 @once_per_run

@@ -63,7 +63,7 @@ class CriterionResult:
     :param source: where the criterion comes from
     :param detail: the measured numbers, in words
     :param tags: logged names that the criterion reads
-    :param needs_callback: callback that the run lacks and that would log the missing tags; None if there is none
+    :param needs_callback: callback that the run lacks and that would log the missing tags; None without such a callback
     """
 
     id: str
@@ -79,12 +79,12 @@ class CriterionResult:
 
 
 def decide(results: Iterable[CriterionResult]) -> Verdict:
-    """Return the verdict: NO-GO if a criterion failed, INSUFFICIENT if a criterion is unknown, otherwise GO.
+    """Return the verdict, which depends on the ``blocking`` criteria only.
 
-    Only ``blocking`` criteria are read.
+    The verdict is NO-GO if one of them failed. Otherwise it is INSUFFICIENT if one is unknown, or if not a single one
+    passed. In all other cases it is GO.
 
     :param results: results of all criteria
-    :return: the verdict; INSUFFICIENT also if none of these criteria passed
     """
     blocking = {r.status for r in results if r.blocking}
     if Status.FAIL in blocking:
@@ -105,7 +105,8 @@ def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Liter
 
     :param results: results of all criteria
     :param about_learning: True for "is it learning?", False for "is it stable?"
-    :return: "no" if a criterion failed, "unknown" if one is unknown or none passed, otherwise "yes"
+    :return: "no" if a criterion failed; otherwise "unknown" if one is unknown or not a single one passed; in all other
+        cases "yes"
     """
     asked = {r.status for r in results if r.blocking and (r.id in ABOUT_LEARNING) is about_learning}
     if Status.FAIL in asked:

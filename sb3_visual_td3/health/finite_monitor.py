@@ -60,7 +60,7 @@ class FiniteMonitor:
 
 
 def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Choose the biases that have a gradient; if there are none, the tensor with a gradient and the fewest numbers."""
+    """Choose the biases that have a gradient, or else the smallest tensor that has one."""
     moved = [weight for weight in weights if weight.grad is not None]
     vectors = [weight for weight in moved if weight.dim() == 1]
     if vectors or not moved:

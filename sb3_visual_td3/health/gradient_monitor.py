@@ -298,7 +298,7 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def must_log(tag: str, value: float) -> bool:
-    """Return whether to log a value; an infinite bound or ratio is not logged, because it means that there is none."""
+    """Return whether to log a value; an infinite bound or ratio is not logged, because it is undefined."""
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 

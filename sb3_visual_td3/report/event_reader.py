@@ -41,7 +41,11 @@ _MAX_NAMED = 3
 
 
 class _Decrease(NamedTuple):
-    """Describe one decrease of a tag's step, between record ``after`` with the larger step and record ``up_to``."""
+    """Describe a place in a file at which the step of a tag decreases from one point to the next.
+
+    :ivar after: number of the record with the last point before the decrease
+    :ivar up_to: number of the record with the first point after the decrease
+    """
 
     after: int
     up_to: int

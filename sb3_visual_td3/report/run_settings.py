@@ -115,7 +115,7 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the settings in rl-zoo's config.yml, which users edit; if there is none, return :attr:`given`."""
+        """Return the settings in rl-zoo's config.yml, which users edit, or :attr:`given` without such a file."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 

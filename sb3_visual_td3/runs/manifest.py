@@ -133,7 +133,7 @@ class RunManifest:
     :param seed: seed of the model; None if it had none
     :param n_timesteps: number of requested environment steps
     :param hyperparams: hyperparameters by name, plain JSON values only
-    :param encoder: kind of encoder; None if there is none
+    :param encoder: kind of encoder; None for a policy without encoders
     :param groups: names of the parameter groups
     :param reward_is_normalized: whether the critic saw scaled rewards; None if unknown
     :param versions: versions by package name

@@ -352,7 +352,7 @@ class SnapshotStore:
             raise SnapshotError(f"{self.folder}: {error}") from error
 
     def newest_healthy(self, n_updates: int) -> Snapshot | None:
-        """Load the newest healthy and undamaged snapshot, for a rollback; return None if there is none.
+        """Load the newest healthy and undamaged snapshot, for a rollback; return None without such a snapshot.
 
         Its large arrays are not checked, because a rollback does not restore the replay buffer.
 

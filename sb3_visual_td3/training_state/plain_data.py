@@ -132,7 +132,7 @@ def observation_state(observation: VecEnvObs | None) -> dict[str, Any] | None:
 
     With another layout, a convolution rounds differently and a resumed run is not exact.
 
-    :param observation: an array, or a dict or tuple of arrays; None if there is none yet
+    :param observation: an array, or a dict or tuple of arrays; None before the first reset
     """
     if observation is None:
         return None

@@ -71,7 +71,7 @@ def restored_generator(
 
     If possible, the current generator is changed in place, because several objects may share it.
 
-    :param generator: the current generator; None if there is none yet
+    :param generator: the current generator; None before the first one
     :param state: result of :func:`generator_state`
     :return: the current or a new generator; None if ``state`` is None
     :raises ValueError: if the state belongs to an unknown bit generator

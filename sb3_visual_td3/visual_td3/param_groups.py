@@ -79,9 +79,9 @@ def group_optimizers(policy: TD3Policy) -> None:
         if not trained <= held <= every:
             raise ValueError(
                 f"{type(policy).__name__}: the {network}'s optimizer lacks {len(trained - held)} of the {network}'s "
-                f"{len(trained)} trainable weights and holds {len(held - every)} weights of other networks; expected "
-                "0 and 0. To freeze weights, set requires_grad=False or use a rate of 0 "
-                f"({network}_lr, {network}_cnn_lr)"
+                f"{len(trained)} trainable weights and holds {len(held - every)} weights of other networks. "
+                f"Give it all of the {network}'s trainable weights, and no others. To freeze weights, set "
+                f"requires_grad=False or use a rate of 0 ({network}_lr, {network}_cnn_lr)"
             )
         settings = [
             {key: param_group[key] for key in param_group if key not in ("params", "lr")}
@@ -240,8 +240,9 @@ class ParameterGroups:
 
     :param policy: the policy, after ``group_optimizers``
     :param rates: learning rates by group name; None means the model's ``learning_rate``
-    :param max_grad_norm: see ``clipped_units``
-    :param grad_clip: ``"norm"`` limits joint norms; ``"adaptive"`` uses :func:`clip_adaptively`
+    :param max_grad_norm: largest gradient norm, for each network or by name of a network or group
+    :param grad_clip: ``"norm"`` limits the gradient norm of a network or group; ``"adaptive"`` limits each row or
+        filter, see :func:`clip_adaptively`
     :raises ValueError: if a rate or a norm is out of range, or a name is unknown
     """
 

@@ -258,7 +258,7 @@ def _does_the_same(extractor: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def _reader_of(key: str, extractors: Sequence[nn.Module]) -> nn.Module | None:
-    """Return the first module that reads an entry of a Dict observation; None if there is none."""
+    """Return the first module that reads an entry of a Dict observation; None if no module does."""
     for extractor in extractors:
         if not _does_the_same(extractor, CombinedExtractor):
             return extractor

@@ -38,7 +38,7 @@ TRAIN_LOG = "train.log"
 class Done(NamedTuple):
     """Hold the result of one Ray task: a training run or a worker of a search.
 
-    :ivar run_dir: the folder of the run; None if there is none
+    :ivar run_dir: the folder of the run; None for a worker of a search, or if the task failed before it had a folder
     :ivar problem: the failure in one line; empty for none
     :ivar code: the exit code
     """

@@ -378,7 +378,7 @@ def vehicle_state(
     :param control: the vehicle's control
     :param speed_limit_kmh: speed limit in km/h
     :param light_state: state of the vehicle's traffic light, as in ``carla.TrafficLightState``
-    :param light_id: number of this light's actor; None if there is none
+    :param light_id: number of this light's actor; None without a light
     """
     throttle, steer, brake, hand_brake, reverse, manual, gear = control
     if not manual:

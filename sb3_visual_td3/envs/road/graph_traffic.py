@@ -61,7 +61,8 @@ class _Blocked(NamedTuple):
     pose: Pose
     reach_m: float
     places: list[tuple[int, float, float]]
-    """One entry for each blocked lane: its index, the distance along it, and the cosine of its angle to ``pose``."""
+    """One entry for each blocked lane: its index, the distance in metres along the lane at which the vehicle or
+    pedestrian is, and the cosine of the angle between the lane and ``pose``."""
 
 
 class Occupant(NamedTuple):
@@ -97,7 +98,7 @@ class Outlook(NamedTuple):
     """Speed of the next vehicle."""
     junction_m: float = math.inf
     """Distance from the vehicle's centre to a near junction at which it must wait, because its way is not reserved.
-    Infinite if there is none.
+    Infinite if there is no such junction.
     """
 
 

@@ -37,7 +37,7 @@ def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
     """Return the route and the lanes of a map.
 
     The route is the longest loop that a car finds by taking the same turn (left, right or straight on) at every
-    junction. It is empty if there is none.
+    junction. The route is empty if the map has no such loop.
 
     :param text: the OpenDRIVE document
     :param with_lanes: False leaves out the lanes, which is much faster. The points of the route are then 0.1 m apart

@@ -28,7 +28,8 @@ TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
-"""A place belongs to the lanes whose centre is within the first distance; if there is none, within the second."""
+"""A place belongs to the lanes whose centre is within the first distance, or, without such lanes, within
+the second."""
 _OFFSET_COST = 3.0
 """If a lane's centre is 1 m away from a given place, a search counts the lane as this many metres longer."""
 _MAX_STARTS = 10

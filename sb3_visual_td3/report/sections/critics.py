@@ -10,7 +10,7 @@ import numpy as np
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.checks import within_bound
 from sb3_visual_td3.diagnosis.numerals import factor, number, of_or_none, percent, rounded, signed
-from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support, divisor_in_words
+from sb3_visual_td3.diagnosis.q_support import FLOOR, QSupport, actor_loss_support, q_scale_in_words
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned
 from sb3_visual_td3.report.document import (
     Code,
@@ -184,7 +184,7 @@ def _twins_sentence(found: Critics) -> list[Sentence]:
         return [("It is not known whether the critics agree, because Q1 and Q2 were never logged at the same step.",)]
     said = (
         f"Mean |Q1 - Q2| is {number(twins.mean_distance)} over {twins.n:,} common steps. This is "
-        f"{percent(twins.part_of_scale)} of {divisor_in_words(twins.scale, _LARGEST)}. The largest difference is "
+        f"{percent(twins.part_of_scale)} of {q_scale_in_words(twins.scale, _LARGEST)}. The largest difference is "
         f"{number(twins.max_distance)}, at step {twins.max_step:,}. {TWINS_SAY_NOTHING}"
     )
     return [(said,)]
@@ -221,7 +221,7 @@ def _gap_sentence(found: Critics) -> list[Sentence]:
     )
     if found.twins is not None:
         scale = found.twins.scale
-        said += f" This is {percent(abs(found.gap) / scale)} of {divisor_in_words(scale, _LARGEST)}."
+        said += f" This is {percent(abs(found.gap) / scale)} of {q_scale_in_words(scale, _LARGEST)}."
     return [(Code(tags.Q_GAP), said)]
 
 
@@ -230,8 +230,7 @@ def _support_sentence(found: Critics) -> list[Sentence]:
     if support is None:
         return []
     said = (
-        f" ends near {rounded(support.loss)}. Its magnitude is {rounded(support.ratio)} times "
-        f"{divisor_in_words(support.q_scale, support.scale_in_words)}."
+        f" ends near {rounded(support.loss)}. Its magnitude is {rounded(support.ratio)} times {support.scale_in_words}."
     )
     if support.first_unsupported_step is not None:
         said += (

@@ -42,9 +42,11 @@ def test_small_q_values_are_held_against_one() -> None:
     found = critics(of(q1=[0.1], q2=[0.2]))
     assert found.twins is not None
     assert found.twins.scale == 1.0
-    said = "10 % of 1, which is used because the largest |Q| of both critics is not above 1. The largest difference is"
+    said = "10 % of the Q scale of 1 (the largest |Q| of both critics, but at least 1). The largest difference is"
     assert said in text(told(found))
-    assert "of the largest |Q| of both critics, which is 2. " in text(told(critics(of(q1=[1.0], q2=[2.0]))))
+    assert "of the Q scale of 2 (the largest |Q| of both critics, but at least 1). " in text(
+        told(critics(of(q1=[1.0], q2=[2.0])))
+    )
 
 
 def test_the_use_of_the_bound_is_the_largest_part_of_the_bound_of_its_step() -> None:
@@ -77,7 +79,10 @@ def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
     assert found.gap == 2.0
     said = text(told(found))
     assert "train/q_gap ends at +2 (median of the last quarter). " in said
-    assert "much higher than replayed actions. This is 20 % of the largest |Q| of both critics, which is 10." in said
+    assert (
+        "much higher than replayed actions. This is 20 % of the Q scale of 10 "
+        "(the largest |Q| of both critics, but at least 1)." in said
+    )
 
 
 def test_a_negative_gap_is_told_as_lower_and_without_a_scale_if_there_are_no_twins() -> None:
