@@ -6,16 +6,19 @@ in a CARLA installation. It needs ``shapely`` and ``networkx``. Each route leads
     python benchmarks/agents_drive.py --agents CARLA/PythonAPI/carla --towns OpenDrive Town01 Town02
     python benchmarks/agents_drive.py --agents CARLA/PythonAPI/carla --towns OpenDrive --cars 20 Town01 Town02
 
-With ``--cars``, the server drives other cars, and the car steers as CARLA's (``--carla-steering``). The steering of the
-embedded world's car is too weak for this agent: in turns it swings into the opposite lane.
+With ``--cars``, the server drives other cars, and the agent's car steers as in CARLA (``--carla-steering``). Without
+``--cars``, the agent's car steers like the car of LiteDriving-v0, which is the emulator's default. That steering is too
+weak for this agent: in turns the car swings into the opposite lane.
 
-A route is completed if the agent says so, or the car comes within 5 m of the goal: the agent aims at its last waypoint
-until it is within 1 m of it, and circles around it if it has missed it, as it does after a sharp turn.
+A route is completed if the agent reports that it is done, or if the car comes within 5 m of the goal. The agent reports
+this only when the car is within 1 m of the last waypoint. After a sharp turn the car can miss that waypoint. It
+then circles around the waypoint, and the agent is never done.
 
-A light is run if the front of the car crosses its stop line while it is red. BasicAgent ignores yellow lights and
-brakes at the first red frame. If a light turns red when the line is closer than the stopping distance, this agent
-cannot stop in time: such crossings are counted as unavoidable. The results are added to
-benchmarks/results/agents_drive.csv.
+A red light is run (``red_run``) if the front of the car crosses the stop line while the light is red. BasicAgent
+ignores yellow lights and brakes at the first red frame. If the light turns red when the stop line is closer than the
+stopping distance, the agent cannot stop in time: such a crossing counts as unavoidable (``red_unavoidable``) instead.
+
+The results are added to benchmarks/results/agents_drive.csv.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ class Approach(NamedTuple):
 
 
 class Drive:
-    """Counts of all routes on one town.
+    """Drive routes on one town, and count collisions, stops at red lights and crossed stop lines.
 
     :param world: the world, in synchronous mode.
     :param agent_class: CARLA's ``BasicAgent``.
@@ -171,13 +174,13 @@ class Drive:
             self.counts["red_unavoidable"] += 1
         else:
             self.counts["red_run"] += 1
-        print(f"  crossed the line of light {light.id} on red: {approach}, needed {needed_m:.1f} m", flush=True)
+        print(f"  crossed the line of red light {light.id}: {approach}, needed {needed_m:.1f} m to stop", flush=True)
 
     def measure_braking(self, start: carla.Transform, brake: float) -> None:
         """Measure how strongly the car brakes.
 
         :param start: a spawn point.
-        :param brake: the pedal, as the agent presses it in an emergency.
+        :param brake: position of the brake pedal, 0 to 1; the agent uses this position in an emergency.
         """
         car = self.world.spawn_actor(self.world.get_blueprint_library().find("vehicle.tesla.model3"), start)
         car.apply_control(carla.VehicleControl(throttle=0.8))

@@ -1,19 +1,22 @@
 """Does a training run on CARLA survive its simulator? VisualTD3 fills its replay buffer while servers hang and die.
 
-The simulator is `visual-td3 carla-emulator`, started by the environment itself. At regular intervals it is made to die
-or to hang forever, alternately. Requirements at the end: every episode is accounted for, no invalid transition is in
-the replay buffer, threads, file descriptors and memory have not grown by more than 5 % since the first tenth, and the
-exit code is 0.
+The environment starts the simulator, `visual-td3 carla-emulator`. At regular intervals the benchmark makes the
+simulator die or hang forever, alternately. Requirements at the end: every step belongs to an episode, the environment
+has noticed every fault except possibly the last one, and no invalid transition is in the replay buffer. Threads, file
+descriptors and memory of the training process have grown by at most 5 % since the first tenth of the steps. If that
+tenth ends before the replay buffer is full (2,000 steps), growth is measured from the full buffer on.
 
     python benchmarks/carla_soak.py                                 100,000 steps, a fault every 2,000
     python benchmarks/carla_soak.py --steps 5000 --every 500        a short one
     python benchmarks/carla_soak.py --kill-for 300                  SIGKILL every 1 to 3 s for five minutes
 
-With `--kill-for` a separate process kills the simulator at any moment: while it starts, while the environment connects,
-while it drives. Every fifth time it kills the watchdog instead. VisualTD3 trains meanwhile. Requirements at the end:
-the training has ended normally, no invalid transition is stored, and no process, port, lease or temporary file is left.
+With `--kill-for`, VisualTD3 trains while a separate process kills the simulator at any moment: while the simulator
+starts, while the environment connects, or while the car drives. Every fifth kill hits the simulator's watchdog instead,
+which is the process that ends the simulator when the training process disappears. Requirements at the end: the training
+has ended normally, no invalid transition is stored, and no process, used port, port lease (a lock file that reserves a
+port) or temporary file is left.
 
-Results are added to benchmarks/results/carla_soak.json, one line for each soak.
+Each run adds one entry to benchmarks/results/carla_soak.json. The exit code is 0 if all requirements hold, else 1.
 """
 
 from __future__ import annotations
@@ -192,10 +195,12 @@ def track_phases(phase: Synchronized) -> None:
 
 
 class StepCounter(BaseCallback):
-    """Count steps, and end the training some valid steps after the killing has ended.
+    """Count steps, and end the training ``n_more`` valid steps after the ``killer`` process has ended.
 
-    :param killer: the process that kills
-    :param n_more: number of valid steps after the killing
+    A step is invalid if the simulator failed in it: ``info["invalid_transition"]`` is then True.
+
+    :param killer: the process that kills simulators and their watchdogs
+    :param n_more: number of valid steps
     """
 
     def __init__(self, killer: Any, n_more: int) -> None:

@@ -1,8 +1,9 @@
-"""Does a policy from LiteDriving-v0 drive as well in CarlaDriving-v0, and how fast is that?
+"""Does a LiteDriving-v0 policy drive as well in CarlaDriving-v0, and how many steps/s does CarlaDriving-v0 run?
 
-CarlaDriving-v0 runs on `visual-td3 carla-emulator`, started here. Both environments drive the same held-out maps from
-the same places. Requirements: mean return and distance differ by at most 5 %, and 10,000 steps run at 500 per second or
-more on one core, client and server together (the process pins itself and the server to one core).
+The script starts `visual-td3 carla-emulator` for CarlaDriving-v0. The policy drives the same held-out maps from the
+same places in LiteDriving-v0 and in CarlaDriving-v0. Requirements: mean return and mean distance differ by at most 5 %
+between the environments, and CarlaDriving-v0 runs 10,000 steps at 500 steps per second or more. Client and server share
+one core: the process pins itself and the server to that core.
 
     visual-td3 train --env LiteDriving-v0
     python benchmarks/carla_transfer.py logs/visual_td3/LiteDriving-v0_1/best_model.zip

@@ -1,18 +1,19 @@
 """Is it enough to replace TD3 by VisualTD3 in a script?
 
-Every cell trains `VisualTD3("CnnPolicy", env)` on the eight training maps of LiteDriving-v0, an empty road, with
-Stable-Baselines3's defaults for everything: learning rate 1e-3, batch 256, one update per step, raw rewards. A cell
-changes one property of the task, or the learning rate: the reward's scale, the learning rate, the number of stacked
-frames, the colours, the size of the pictures. Six mixed cells change several at once. After 10,000 steps the last
-policy drives 100 episodes on the two held-out maps.
+A cell is one configuration of this study. Every cell trains `VisualTD3("CnnPolicy", env)` without other cars on the
+eight training maps of LiteDriving-v0. The arguments of TD3 keep Stable-Baselines3's defaults: learning rate 1e-3, batch
+256, one update per step. The rewards are not normalised by VecNormalize. The cell `defaults` changes nothing. Nine
+cells change one thing: the reward's scale, the learning rate, the number of stacked frames, the colours or the size of
+the images. Six mixed cells change several of these things. After 10,000 steps the last policy drives 100 episodes on
+the two held-out maps.
 
     python benchmarks/class_swap.py                                    # all 16 cells, seed 0
     python benchmarks/class_swap.py --cells defaults 'reward x 100' 'reward x 100, not scaled'
     python benchmarks/class_swap.py --table                            # print the results and run nothing
 
 Rows are added to benchmarks/results/class_swap.csv, and cells that are there are not run again. `largest_norm` is the
-largest gradient norm of any group before clipping, `saturation` the share of the actions at the end whose absolute
-value is above 0.99. Minutes are minutes of one processor; a cell takes 20 to 30.
+largest gradient norm of any parameter group before clipping. `saturation` is the share of the actions in the 100
+test episodes whose absolute value is above 0.99. `minutes` is processor time; a cell takes 20 to 30 minutes.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ DRIVES = 0.9
 
 @dataclass(frozen=True)
 class Cell:
-    """The changes that a cell makes.
+    """Describe one configuration of the study by the arguments that differ from the defaults.
 
     :param env_kwargs: arguments of the environment, in training and in the test
-    :param arguments: arguments of the algorithm
+    :param arguments: arguments of VisualTD3
     """
 
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +105,8 @@ COMPARISONS = {
     "reward x 0.01, not scaled": _unscaled("reward x 0.01"),
     "reward x 100, not scaled": _unscaled("reward x 100"),
 }
-"""Cells that show what ``scale_rewards`` does. They do not count in the last line of the table."""
+"""Cells with ``scale_rewards=False``, for comparison. The line below the table says how many cells drive well; it does
+not count these."""
 ALL = {**CELLS, **COMPARISONS}
 
 
@@ -129,9 +131,9 @@ class LargestNorm:
 
 
 def trained(cell: Cell, seed: int, n_steps: int) -> tuple[VisualTD3, float]:
-    """Train a cell.
+    """Train VisualTD3 in one configuration.
 
-    :param cell: what is changed
+    :param cell: the arguments of environment and algorithm that differ from the defaults
     :param seed: the seed of environment and algorithm
     :param n_steps: steps of the training
     :return: the final model, and the largest gradient norm of its training
@@ -150,7 +152,7 @@ def tested(model: VisualTD3, cell: Cell) -> tuple[dict[str, Any], float]:
     """Drive the held-out episodes.
 
     :param model: the trained model
-    :param cell: what is changed in the environment
+    :param cell: the configuration, whose environment is used
     :return: the summary of the episodes, and the share of saturated actions
     """
     actions: list[np.ndarray] = []
@@ -204,7 +206,8 @@ def table(rows: list[Row]) -> str:
                 )
     counted = [row for row in rows if row["cell"] in CELLS]
     good = sum(row["driven_to_the_end"] >= DRIVES for row in counted)
-    lines += ["", f"{good} of {len(counted)} cells drive at least {DRIVES:.0%} of the held-out episodes."]
+    share = f"{good} of {len(counted)} runs with scale_rewards"
+    lines += ["", f"The last policies of {share} drive at least {DRIVES:.0%} of the episodes to the end."]
     return "\n".join(lines)
 
 
@@ -217,7 +220,7 @@ def main() -> None:
         default=list(CELLS),
         choices=ALL,
         metavar="CELL",
-        help="cells of the table to run (default: all but the comparisons without scale_rewards)",
+        help="cells (configurations) to run; default: all except the comparisons with scale_rewards=False",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of each cell's runs (default: 0)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The training and the curves that show each diagnosis, as data for the pictures and the documentation."""
+"""Define the training run and the logged curves that show each diagnosis, for the pictures and the documentation."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from sb3_visual_td3.common import tags
 
 SCALED, RAW = "preset, separate encoders", "preset, rewards as they are"
-"""Healthy training runs of the fault bench for comparison, with and without rewards scaled by VecNormalize."""
+"""Names of two healthy training runs of ``fault_bench.py``, for comparison. VecNormalize scales the rewards only in the
+first one."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A curve on which the diagnosis is based.
+    """Describe a curve on which a diagnosis is based.
 
-    :param tag: its logged name
-    :param is_log: whether to use a logarithmic axis if the magnitudes span more than about one decade
-    :param against: another logged name of the same training to draw for comparison; empty for none
+    :param tag: the curve's logged name
+    :param is_log: True uses a logarithmic axis if the largest magnitude is at least 30 times the smallest one
+    :param against: logged name of another curve of the same training run, drawn for comparison; empty for none
     """
 
     tag: str
@@ -26,12 +27,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """The picture of one diagnosis.
+    """Describe the picture of one diagnosis.
 
-    :param training: the name of the training in the fault bench
-    :param beside: the healthy training run, whose curves are dashed
+    :param training: name of the training run with the fault, as in ``fault_bench.py``
+    :param beside: name of a healthy training run, as in ``fault_bench.py``, whose curves are dashed
     :param panels: two or three curves
-    :param look: what the reader should see in it
+    :param look: what the reader should see in the picture
     """
 
     training: str

@@ -1,11 +1,12 @@
-"""What does each diagnosis look like? Draws docs/images/diagnoses/ from training runs of the fault bench.
+"""What does each diagnosis look like?
 
-Each picture shows the two or three logged curves on which the diagnosis is based, from a real short training run with
-that fault (seed 0) and from a healthy one (dashed), and marks where the report dates the diagnosis. Training runs
-that are in the log folder already are not repeated.
+The script draws one picture for each diagnosis into docs/images/diagnoses/. A picture shows the two or three logged
+curves on which the diagnosis is based, from two short training runs of `fault_bench.py` with seed 0: a run with the
+fault, and a healthy one (dashed). A dotted vertical line marks the step at which the problem first shows, according to
+the report. Training runs that are in the log folder already are not repeated.
 
     python benchmarks/diagnosis_pictures.py                      # all of them, 10 to 20 minutes on one core
-    python benchmarks/diagnosis_pictures.py --only feature_leak  # some
+    python benchmarks/diagnosis_pictures.py --only feature_leak  # only this picture
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def _set_log_axis(axes: Axes, floor: float, has_zeros: bool) -> None:
 def _log_floor(pair: list[Series]) -> float | None:
     """Return the value at which zeros are drawn on a logarithmic axis.
 
-    :return: a decade below the smallest value, within nine decades of the largest; None if a linear axis suffices
+    :return: a tenth of the smallest positive magnitude, but at least 1e-9 of the largest magnitude; None if a linear
+        axis suffices
     """
     magnitudes = np.abs(np.concatenate([series.values for series in pair]))
     positive = magnitudes[magnitudes > 0]
@@ -121,7 +123,7 @@ def _log_floor(pair: list[Series]) -> float | None:
 def draw(diagnosis_id: str, logs: Path) -> Path:
     """Draw the picture of one diagnosis.
 
-    :raises ValueError: if the report does not find it in its training
+    :raises ValueError: if the report does not find the diagnosis in the training run with the fault
     """
     picture = PICTURES[diagnosis_id]
     faulty, healthy = series_of(picture.training, logs), series_of(picture.beside, logs)

@@ -14,8 +14,9 @@ from gymnasium import spaces
 class PixelSuiteEnv(gym.Env[np.ndarray, np.ndarray]):
     """A task of DeepMind Control's suite, seen by its first camera; an episode lasts 1,000 frames.
 
-    Observations are ``(3 * frame_stack, size, size)`` uint8, oldest frame first; a reward is the sum over the repeated
-    action. The time limit truncates.
+    Observations are ``(3 * frame_stack, size, size)`` uint8, oldest frame first. An action is repeated for
+    ``action_repeat`` frames; the reward of a step is the sum of the rewards of these frames. The time limit truncates
+    the episode.
 
     :param task: domain and task in one, such as ``"cartpole_swingup"``
     :param action_repeat: frames for which an action lasts

@@ -1,9 +1,9 @@
-"""Does the emulator grow when vehicles are spawned, driven and destroyed a thousand times on a town?
+"""Does the emulator leak memory, actors or connections when vehicles are spawned and destroyed a thousand times?
 
-CARLA's client connects to `visual-td3 carla-emulator`, started here. Each episode spawns a vehicle with a camera, a
-collision sensor and an IMU at the next spawn point, drives some ticks, and destroys all of it. Requirements for the
-server: after the last episode it has as many actors, file descriptors and connections as after the hundredth, and at
-most 2 % more memory.
+CARLA's client connects to `visual-td3 carla-emulator`, which this script starts. Each episode spawns a vehicle with a
+camera, a collision sensor and an IMU at the next spawn point of a map, drives some ticks, and destroys the vehicle and
+its sensors. Requirements: after the last episode, the server has as many actors, file descriptors and connections as
+after the first tenth of the episodes, and at most 2 % more memory.
 
     python benchmarks/emulator_soak.py --maps OpenDrive --map Town02
     python benchmarks/emulator_soak.py --map streets_0 --episodes 200
@@ -79,11 +79,15 @@ def settled_status(control: EmulatorControl) -> dict[str, Any]:
 
 
 def soak(emulator: EmulatorProcess, n_episodes: int, n_ticks: int) -> dict[str, Any]:
-    """Drive the episodes, and return what the server used early and late, and whether the requirements hold.
+    """Drive the episodes, and measure the server's actors, file descriptors, connections and memory.
+
+    The measurements come after the first episode, after a tenth of the episodes, and after all of them.
 
     :param emulator: a running emulator.
-    :param n_episodes: number of episodes; the first measurement comes after a tenth of them.
+    :param n_episodes: number of episodes.
     :param n_ticks: ticks in each episode.
+    :return: the entry for the results file. ``is_fine`` says whether the numbers after the last episode meet the
+        requirements, compared with those after a tenth of the episodes.
     """
     client = carla.Client(emulator.host, emulator.port)
     client.set_timeout(TIMEOUT_S)

@@ -1,14 +1,16 @@
 """How many ticks per second does the emulator make, by map, other cars, cameras and size of the images?
 
 CARLA's client drives one vehicle with the given cameras in synchronous mode. Small images (84 x 84) are those of the
-policy's camera; larger ones come from a camera behind the windscreen that looks 10 degrees down. A second is one of
-the server's processor time, so that the client and other processes on the machine do not matter.
+policy's camera; larger ones come from a camera behind the windscreen that looks 10 degrees down. Rates are ticks per
+second of the server's processor time, not of wall-clock time, so that the client and other processes on the machine do
+not matter.
 
     python benchmarks/emulator_speed.py --maps OpenDrive train_0 streets_0 Town01 Town02
     python benchmarks/emulator_speed.py --before CHECKOUT train_0 streets_0
 
-With ``--before`` the server of another checkout of the project is measured in turn with this one, case by case. The
-median of the rounds counts. The table is written to benchmarks/results/emulator_speed.csv, or to ``--output``.
+With ``--before``, the script also measures the server of another checkout of the project. In each round of a case it
+measures this checkout first and the other checkout second. The median of the rounds counts. The table is written to
+benchmarks/results/emulator_speed.csv, or to ``--output``.
 """
 
 from __future__ import annotations
@@ -64,12 +66,12 @@ def processor_s(pid: int) -> float:
 
 
 class Server:
-    """An emulator, and CARLA's client on it with one vehicle.
+    """Start an emulator, connect CARLA's client to it, and spawn one vehicle.
 
     :param map_name: the map.
     :param folder: the folder of OpenDRIVE files; None for our own roads alone.
     :param n_cars: cars that the server drives.
-    :param checkout: the project whose server is measured.
+    :param checkout: folder of the checkout of this project whose server is measured.
     """
 
     def __init__(self, map_name: str, folder: str | None, n_cars: int, checkout: Path) -> None:
@@ -98,10 +100,10 @@ class Server:
                 break
 
     def ticks_per_second(self, case: Case, seconds: float) -> float:
-        """Return ticks per second of the server's processor time.
+        """Return how many ticks the server makes in one second of its processor time.
 
-        :param case: the cameras.
-        :param seconds: the processor time to measure.
+        :param case: the cameras to spawn.
+        :param seconds: processor time that the measurement lasts at least.
         """
         self.car.set_transform(self.start)
         self.car.apply_control(carla.VehicleControl(throttle=0.3))
@@ -155,7 +157,7 @@ def measure(
 
     :param name: the map.
     :param folder: the folder of OpenDRIVE files; None for our own roads alone.
-    :param checkouts: the projects to measure in turn, by the title of their column.
+    :param checkouts: folders of the checkouts of this project to measure in each round, by the title of their column.
     :param settings: number of rounds, seconds, and the largest number of cars.
     """
     for n_cars in sorted({case.cars for case in CASES if case.cars <= settings.cars}):
@@ -187,7 +189,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=1, help="rounds; their median counts (default: 1)")
     parser.add_argument("--seconds", type=float, default=1.0, help="processor time of each measurement (default: 1)")
-    parser.add_argument("--cars", type=int, default=100, help="leave out cases with more cars (default: 100)")
+    parser.add_argument("--cars", type=int, default=100, help="leave out cases with more cars than this (default: 100)")
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()
     folder = None if settings.maps is None else str(Path(settings.maps).resolve())

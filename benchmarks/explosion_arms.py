@@ -15,9 +15,10 @@ from gymnasium.wrappers import GrayscaleObservation, ResizeObservation, Transfor
 
 N_STEPS, LEARNING_STARTS = 5_000, 1_000
 REWARD_SCALE = 15.0
-"""The factor on rewards: a good step of LiteDriving-v0 earns about 1, one of the original CARLA run 10 to 20."""
+"""Factor on the rewards of LiteDriving-v0. Before this factor, a good step earns about 1; a good step of the original
+CARLA run earned 10 to 20."""
 RACING_REWARD_SCALE = 5.0
-"""The factor on CarRacing-v3's rewards, in which a new tile of the track earns about 3.3."""
+"""Factor on the rewards of CarRacing-v3. Before this factor, a new tile of the track earns about 3.3."""
 COMMON = {"batch_size": 64, "buffer_size": 6_000, "learning_starts": LEARNING_STARTS}
 FIRST_RUN = {
     "preset": "td3",
@@ -73,7 +74,12 @@ RACING_SLICE = (
     ("leak", "clip 1", "cnn 1e-4", "normalised"),
     ("correct", "no clip", "cnn 1e-5", "raw"),
 )
-"""The five arms: the original settings; its two recommended cures; all three; only the corrected actor loss."""
+"""The four arms that also run on CarRacing-v3, in addition to the preset.
+
+They are, in this order: the original settings; the two cures that the report on the original run recommends, which are
+clipping and a learning rate of 1e-4 for the actor's encoder; these two cures and normalised rewards; the original
+settings with the correct actor loss.
+"""
 ARMS = {
     **{", ".join(names): _arm(DRIVING, *names) for names in itertools.product(LOSSES, CLIPS, RATES, REWARDS)},
     "visual": _visual(env_kwargs={"reward_scale": REWARD_SCALE}),

@@ -1,11 +1,17 @@
 """What made the gradients of the CARLA run that started this project explode, and which cure works?
 
-The arms use the settings of the CARLA run that started this project, on LiteDriving-v0, with rewards of 10 to 20 per
-step. They combine four choices: its actor loss (the critic scores the ACTOR's features) or the correct one; no clipping
-or the clipping that its report recommends (norm 1.0 on the actor); its learning rate of the actor's encoder (1e-5) or
-the one that the report recommends (1e-4); raw rewards or rewards divided by VecNormalize. A further arm is
-`preset="visual"`. Five arms run on CarRacing-v3 as well. A run has 5,000 steps, batch 64, and one update per step after
-step 1,000. The norms are those before clipping; the verdict is that of `visual-td3 report`.
+In the following, that CARLA run is the "original run", and "the report" is the report that its author wrote. An arm is
+one variant of the training. The arms use the settings of the original run, on LiteDriving-v0, with rewards of 10 to 20
+per step. 16 arms combine four choices:
+
+- the actor's loss: the critic receives the ACTOR's features (original run), or its own features (correct loss);
+- clipping: none (original run), or to norm 1.0 on the actor (recommended in the report);
+- the learning rate of the actor's encoder: 1e-5 (original run), or 1e-4 (recommended in the report);
+- the rewards: raw (original run), or divided by VecNormalize (recommended in the report).
+
+A further arm is `preset="visual"`. Five arms run on CarRacing-v3 as well. A run has 5,000 steps, batch 64, and one
+update per step after step 1,000. The table shows gradient norms before clipping, and the verdict of
+`visual-td3 report`.
 
     python benchmarks/explosion_study.py                            # everything: 66 runs of some minutes, two at a time
     python benchmarks/explosion_study.py --seeds 0 --arms visual 'leak, clip 1, cnn 1e-4, raw'

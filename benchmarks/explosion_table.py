@@ -32,7 +32,10 @@ BRIEF = {
     "correct, clip 1, cnn 1e-4, normalised": ("its own", "all three"),
     "visual": ("its own", "the preset"),
 }
-"""The arms on the page docs/why.md: which features the critic scores, and which cure was applied."""
+"""The arms on the page docs/why.md.
+
+Each arm has two texts: whose features the critic receives in the actor's loss, and which cures were applied.
+"""
 
 
 def rows_of(results: dict[str, dict[str, Any]], arm: str) -> Rows:

@@ -126,11 +126,15 @@ def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
 
 
 def judged(folder: Path) -> dict[str, Any]:
-    """Return the report's diagnoses of a run, from all logged names and from the original CARLA run's 39 names."""
+    """Return the verdict and the diagnoses of a run, from its event files.
+
+    The diagnoses in ``found`` and ``first`` use all tags of the run. The diagnosis in ``first_with_seed_names`` uses
+    only the 39 tags that the original run logged. The original run is the CARLA run with which this project began.
+    """
     (files,) = find_runs(folder)
     series = read_run(files.path, files.files).series
     found = diagnose(series)
-    # The same rules on the names of the original run only: the difference shows the value of the additional names.
+    # The same rules on the tags of the original run only: the difference shows the value of the additional tags.
     seed_only = SeriesSet({name: s for name, s in series.series.items() if name in SEED_NAMES})
     with_seed_names = [d.id for d in diagnose(seed_only) if d.confidence >= LIKELY]
     return {
@@ -197,7 +201,11 @@ def is_right(name: str, row: dict[str, Any]) -> bool:
 
 
 def is_examined(name: str, row: dict[str, Any]) -> bool:
-    """Return whether a run can be judged: a healthy one must have learned something, without saturated actions."""
+    """Return whether a run counts in the table.
+
+    A run that ended with an exception does not count. A run without a fault counts only if its policy is better than
+    random actions, and if less than half of its actions are saturated (at the limits of their range).
+    """
     if "error" in row:
         return False
     return name not in HEALTHY or bool(row["is_better_than_random"] and (row["saturation"] or 0.0) < 0.5)
@@ -250,7 +258,7 @@ SEED_NAMES = frozenset(
         "eval/avg_episode_length",
     }
 )
-"""The 39 names that the original CARLA run logged."""
+"""The 39 tags that the original run logged (the CARLA run with which this project began)."""
 
 
 def keep(results: dict[str, Any], output: Path) -> None:

@@ -1,7 +1,7 @@
-"""The training runs of the fault bench: each with one fault, and healthy ones.
+"""Define the training runs of the fault bench: runs with a fault, and healthy runs.
 
-Each fault is a mistake that people make, in as few lines as possible: a sign, a missing line, a unit. ``diagnosis`` is
-the id that the report must put first.
+Each fault is a mistake that people make, in as few lines as possible, such as a wrong sign, a missing line or a wrong
+unit. ``Training.diagnosis`` is the id of the diagnosis that the report must list first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sb3_visual_td3.visual_td3.encoders import NatureConvolutions
 
 LITE, PENDULUM = "LiteDriving-v0", "Pendulum-v1"
 NARROW = 0.1
-"""The standard deviation of the actions of the other controller."""
+"""The standard deviation of the actions of the controller that replaces the policy in ``DeafTD3``."""
 
 Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
@@ -67,12 +67,12 @@ class LeakyTD3(VisualTD3):
     """Pass the ACTOR's features to the critic in the actor's loss."""
 
     def update_actor(self, batch: Any) -> th.Tensor:
-        """Update the actor with the leaky loss, and return it."""
+        """Update the actor with the faulty loss, and return the loss."""
         with self._arithmetic.autocast():
             features = self.actor.encode(batch.observations)
             pre_tanh = self.actor.pre_tanh(features)
-            # The correct loss scores the critic's own features. With these, the actor's encoder can raise Q without any
-            # better action: nothing limits its gradient.
+            # In the correct loss, the critic receives its own features. With the actor's features, the actor's encoder
+            # can raise Q without any better action: nothing limits the encoder's gradient.
             q_values = self.critic.score(features, th.tanh(pre_tanh), first_only=True)
         loss = losses.actor_loss(q_values)
         values = {"loss": loss, "actions": th.tanh(pre_tanh), "pre_tanh": pre_tanh, "policy_q": q_values[0]}
@@ -81,7 +81,11 @@ class LeakyTD3(VisualTD3):
 
 
 class ClippedFirstTD3(LeakyTD3):
-    """Combine the leak with clipping, and measure norms after the clipping, as in the second recorded CARLA run."""
+    """Combine the faulty loss of ``LeakyTD3`` with gradient clipping, and measure norms after the clipping.
+
+    Two recorded CARLA runs have the faulty loss (docs/why.md). The second run also clipped its gradients, and logged
+    norms after the clipping.
+    """
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         observers, self.observers = self.observers, [_SeesClippedOnly(self.observers, self._parameter_groups)]
@@ -115,7 +119,10 @@ class InverseDiscountTD3(VisualTD3):
 
 
 class DeafTD3(VisualTD3):
-    """Let another controller drive, and compute the targets with it: the policy's own actions are never tried."""
+    """Let another controller drive, so that the environment never receives an action of the policy.
+
+    The critics' targets also use actions of the controller, instead of actions of the target policy.
+    """
 
     def _sample_action(self, *_: Any, **__: Any) -> Any:
         action = np.array([[0.0, 0.3]]) + self._behaviour.normal(0.0, NARROW, (self.n_envs, 2))
@@ -160,14 +167,17 @@ class UnscaledTD3(VisualTD3):
 
 
 class StaleTD3(VisualTD3):
-    """Omit the soft update, which was lost when a loop was rewritten."""
+    """Omit the soft update.
+
+    The imitated mistake: the call was lost when a loop was rewritten.
+    """
 
     def soft_update(self) -> None:
         """Do nothing."""
 
 
 class LogOfZeroTD3(VisualTD3):
-    """Add a logarithm to the critic's loss that receives a 0 at the 700th update."""
+    """Make the critic's loss NaN from the 700th update on, as a logarithm of 0 in an additional term does."""
 
     def _optimize(self, network: Any, loss: Any, values: Any, replayed: Any = None) -> None:
         if network == "critic" and self._n_updates >= 700:
@@ -177,7 +187,10 @@ class LogOfZeroTD3(VisualTD3):
 
 
 class DetachedConvolutions(NatureConvolutions):
-    """Detach the features, as a line that was forgotten in the code after another experiment does."""
+    """Detach the features, so that the encoder receives no gradient.
+
+    The imitated mistake: a ``detach()`` from an earlier experiment was not removed.
+    """
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return features without a gradient."""
@@ -196,7 +209,10 @@ class ScaledReward(gym.RewardWrapper):  # type: ignore[type-arg]
 
 
 class PaidSteering(gym.Wrapper):  # type: ignore[type-arg]
-    """Add a bonus for steering, which was put in for a test and never removed."""
+    """Add a bonus for steering to the reward.
+
+    The imitated mistake: a bonus from an earlier test was not removed.
+    """
 
     def step(self, action: Any) -> Any:
         """Return the result of the step, with ten times the steering added to the reward."""
@@ -213,7 +229,10 @@ class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
 
 
 class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
-    """End every episode at its third step, from the 700th step on: the road's collision mesh is not loaded."""
+    """End every episode at its third step, after 700 steps of the run.
+
+    The imitated mistake: the collision mesh of the road is not loaded, so the car falls.
+    """
 
     n_total, n_steps = 0, 0
 
@@ -232,7 +251,10 @@ class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
 
 
 class FrozenCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
-    """Return the same frame from the 600th on, as a queue does that is never emptied."""
+    """Return the 600th frame again at every later step.
+
+    The imitated mistake: a queue of frames is never emptied.
+    """
 
     n_seen, kept = 0, None
 

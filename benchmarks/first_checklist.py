@@ -1,9 +1,13 @@
-"""Check one run against the report on the CARLA run that started this project (its sections 10.2 and 10.3).
+"""Does a run with the recommended settings pass each point of the original run's checklist?
+
+This project began with a CARLA run that exploded, the "original run". The checklist is the end of the report that the
+author of the original run wrote: tasks (section 10.2) and criteria (section 10.3) for the next run.
 
     visual-td3 validate
     python benchmarks/first_checklist.py logs/visual_td3/LiteDriving-v0_1
 
-Every number is read from the run's own event files and run.json, by `visual-td3 report`, and from the explosion study.
+Numbers about the given run come from its event files and its run.json, which `visual-td3 report` reads. Numbers about
+the cures that the checklist proposes come from the results of benchmarks/explosion_study.py, which tried these cures.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from sb3_visual_td3.cli import main as visual_td3
 from sb3_visual_td3.common import tags
 
 FIRST_RUN = "leak, no clip, cnn 1e-5, raw"
-"""The original settings, by their name in the explosion study."""
+"""The arm of the explosion study that has the settings of the original run."""
 
 
 def report_on(run_dir: Path) -> dict[str, Any]:
@@ -47,7 +51,11 @@ def of_study(study: dict[str, Any], arm: str, *path: str) -> float:
 
 
 def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return the cures of section 10.2, and what the study and this run show about them."""
+    """Yield each change to the training that section 10.2 of the checklist demands, and what is known about it.
+
+    :param report: ``report.json`` of the given run
+    :param study: results of the explosion study
+    """
     metrics, settings = report["metrics"], report["run"]["manifest"]["hyperparams"]
 
     def loss(arm: str) -> str:
@@ -83,7 +91,7 @@ def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, 
 
 
 def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the checks of section 10.2, and their results."""
+    """Yield each check that section 10.2 of the checklist demands, and its result for the given run."""
     metrics = report["metrics"]
     updates = metrics[tags.TOTAL_ITERATIONS]["last"]
     yield ("Re-run 5K step test", f"{report['run']['n_steps']:,} steps, {updates:,.0f} updates")
@@ -100,7 +108,11 @@ def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str,
 
 
 def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield each criterion of section 10.3: its list, its requirement, and what the run shows."""
+    """Yield the criteria of section 10.3 of the checklist, with the results of the given run.
+
+    :param report: ``report.json`` of the given run
+    :return: for each criterion, the list to which it belongs (GO list or NO-GO list), its title, and its result
+    """
     for criterion in report["criteria"]:
         if criterion["source"].startswith("first CARLA run"):
             value = criterion["value"]
@@ -115,7 +127,7 @@ def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:
-    """Return both sections as Markdown."""
+    """Return sections 10.2 and 10.3 of the checklist as Markdown."""
     lines = ["| required before another run | here |", "| --- | --- |"]
     boxes = [*cures(report, study), *checks(report, study)]
     lines += [f"| {asked} | {answer} |" for asked, answer in boxes]

@@ -2,20 +2,30 @@
 
 Judges public runs that were labelled by hand: TensorBoard files of SB3, CleanRL and other code, for TD3, SAC, DDPG,
 PPO, A2C and TRPO. The folder --runs must hold `labels.tsv` (columns `run` and `label`) and one folder per run; the runs
-themselves are not part of this repository. The labels:
+themselves are not part of this repository. --margins also needs the column `source`, the repository of each run. The
+labels:
 
 - H: healthy, the policy learned; F: failed;
 - A: ambiguous, any verdict is right; S: too short to say; M: several runs in one folder; U: nothing readable.
 
-Prints a line for each run and the confusion table, and writes benchmarks/results/foreign_runs.csv. Takes seconds. With
---stress, every healthy and failed run is judged again after changes that should not matter (every second point left
-out, returns times 100, some noise) and after changes that may matter (the last tenth or fifth cut off). A table of the
-changed verdicts is printed. With --over-time, every run is also judged as it stood at each twentieth of its steps, as
-`visual-td3 report --until` judges it; that table is printed, and the verdicts are written to
-benchmarks/results/foreign_runs_over_time.csv. With --margins, each threshold is changed alone, up and down by up to a
-factor of four. The table shows its range in which no healthy or failed run gets a worse verdict, the first run that
-does beyond that range, and the runs of a repository that would be judged wrong by a threshold in the middle of the
-range that all other repositories allow.
+Prints a line for each run and the confusion table, and writes benchmarks/results/foreign_runs.csv. Takes seconds.
+
+With --stress, every healthy and failed run is judged again after changes that should not matter (half of the points
+left out, rewards times 100, some noise) and after changes that may matter (the last tenth, fifth or half cut off). A
+table of the new verdicts is printed.
+
+With --over-time, the first 5 %, 10 %, ... and 100 % of each run's steps are also judged, as `visual-td3 report --until`
+does. A table of these verdicts is printed, and the verdicts are written to
+benchmarks/results/foreign_runs_over_time.csv.
+
+With --margins, each threshold of the verdict is changed alone, up and down by up to a factor of four. A table with a
+line for each threshold is printed:
+
+- "may be": the range of the threshold in which no healthy or failed run gets a worse verdict;
+- "first worse below" and "first worse above": the runs whose verdict is worse just outside this range;
+- "left out, chosen again, wrong": For each repository, the threshold is chosen again without the runs of this
+  repository, as the middle of the range that all other runs allow. The column names the runs of the repository whose
+  verdict is then worse.
 """
 
 from __future__ import annotations
@@ -63,14 +73,23 @@ COLUMNS = (
 )
 COLUMNS_OVER_TIME = ("run", "label", "last_step", "verdicts", "no_go_from", "part_after")
 LETTERS = {Verdict.GO: "G", Verdict.NO_GO: "N", Verdict.INSUFFICIENT: "I", None: "-"}
-"""How the verdicts at the twentieths of a run are written in one word; "-" before its first point."""
+"""Letters for the verdicts on the first 5 %, 10 %, ... and 100 % of a run; "-" if this part has no point.
+
+The column ``verdicts`` contains one such letter for each part.
+"""
 UNREADABLE = "unreadable"
 LABELS = "HFASMU"
 VERDICTS = (*(verdict.value for verdict in Verdict), UNREADABLE)
 
 
 class Judged(NamedTuple):
-    """A labelled run and its answers, which are None if nothing in it could be read."""
+    """Hold a labelled run, and what the report says about it.
+
+    :param run: name of the run in ``labels.tsv``
+    :param label: one of ``LABELS``
+    :param answers: answers to "is it stable?" and "is it learning?"; None if the run has no readable data
+    :param criteria: results of the criteria; empty if the run was not judged by criteria
+    """
 
     run: str
     label: str
@@ -79,7 +98,10 @@ class Judged(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Return the verdict of ``visual-td3 report`` in words: that of the criteria, where they were judged."""
+        """Return the verdict of ``visual-td3 report`` in words, or ``"unreadable"``.
+
+        The verdict follows from the criteria. Without results of criteria, it follows from the answers.
+        """
         if self.answers is None:
             return UNREADABLE
         return (decide(self.criteria) if self.criteria else self.answers.verdict).value
@@ -177,9 +199,10 @@ Change = Callable[[SeriesSet, np.random.Generator], SeriesSet]
 
 
 def _of_returns(change: Callable[[Series, int, np.random.Generator], Series]) -> Change:
-    """Turn a change of one return series into a change of all return series of a run.
+    """Return a function that modifies all return series of a run.
 
-    :param change: function of the series, the number of episodes behind one of its points, and a random generator.
+    :param change: function that modifies one return series. Its arguments are the series, the number of episodes over
+        which each point of the series is averaged, and a random generator.
     """
 
     def changed(data: SeriesSet, rng: np.random.Generator) -> SeriesSet:
@@ -262,11 +285,14 @@ CHANGES: Mapping[str, Change] = {
     "noise doubled": _noisy(np.sqrt(3.0)),
 }
 REPEATS = 5
-"""Changes that depend on chance are made this often; each time counts as a fraction of a run."""
+"""Each change is made with this many random seeds. Each seed counts as ``1 / REPEATS`` of a run in the table."""
 
 
 def stress(runs: list[tuple[Judged, SeriesSet]]) -> str:
-    """Return a Markdown table of the verdicts on healthy and failed runs after each change."""
+    """Modify the logged data of healthy and failed runs, and return a Markdown table of the new verdicts.
+
+    The table has a row for each entry of ``CHANGES``.
+    """
     columns = [(label, verdict.value) for label in "HF" for verdict in Verdict]
     lines = [
         "| change | " + " | ".join(f"{label} {verdict}" for label, verdict in columns) + " |",
@@ -286,7 +312,7 @@ def stress(runs: list[tuple[Judged, SeriesSet]]) -> str:
 
 
 def over_time(data: RunData) -> VerdictOverTime | None:
-    """Return the verdicts of ``visual-td3 report`` on a run as it stood at each twentieth of its steps."""
+    """Return the verdicts of ``visual-td3 report`` on the first 5 %, 10 %, ... and 100 % of a run's steps."""
     criteria = load_criteria()
     return verdict_over_time(data, lambda part: decide(judge(criteria, with_our_names(part).series)))
 
@@ -305,9 +331,12 @@ def over_time_row(judged: Judged, found: VerdictOverTime) -> dict[str, object]:
 
 
 def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return the table of early verdicts, with the steps that each would have saved, by label, in Markdown.
+    """Return a Markdown table of the verdicts over time, with a row for each label.
 
-    :param rows: the lines of :func:`over_time_row`.
+    The last column is the fraction of a run's steps after its verdict had become NO-GO for the rest of the run, as the
+    mean over all runs with the label. A user who stops such a run early saves these steps.
+
+    :param rows: return values of :func:`over_time_row`, one for each run
     """
     lines = [
         "| label | runs | verdicts | NO-GO among them | runs with one | NO-GO at the end | steps after it was seen |",
@@ -384,7 +413,13 @@ def sources(folder: Path) -> dict[str, str]:
 def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: str, factor: float) -> list[str]:
     """Return the runs whose verdict gets worse if one threshold is multiplied by a factor.
 
-    :param runs: the runs, with their present answers
+    A verdict is worse if it contradicts the label, or if it is INSUFFICIENT and the verdict with the present threshold
+    agrees with the label.
+
+    :param runs: the healthy and failed runs, judged with the present thresholds, and their data
+    :param module: module of the threshold
+    :param name: name of the threshold in the module
+    :param factor: factor on the threshold
     """
     value = getattr(module, name)
     worse = []
@@ -403,7 +438,11 @@ def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: s
 
 
 def allowed(worse: Mapping[float, list[str]], without: frozenset[str] = frozenset()) -> tuple[float, float]:
-    """Return the smallest and the largest factor around 1 with which no run gets worse, except those left out."""
+    """Return the smallest and the largest factor of the range around 1 in which no run gets a worse verdict.
+
+    :param worse: for each factor, the runs whose verdict is worse
+    :param without: runs that do not count
+    """
     lowest = highest = 1.0
     for factor in sorted((f for f in worse if f < 1.0), reverse=True):
         if set(worse[factor]) - without:
@@ -421,7 +460,11 @@ def _nearest_factor(wanted: float) -> float:
 
 
 def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> str:
-    """Return the table of the range in which each threshold may lie, in Markdown."""
+    """Return a Markdown table of the range in which each threshold may lie without a worse verdict.
+
+    :param runs: the healthy and failed runs, judged with the present thresholds, and their data
+    :param source: the repository of each run
+    """
     lines = ["| threshold | value | may be | first worse below | first worse above | left out, chosen again, wrong |"]
     lines.append("| --- " * 6 + "|")
     for module, names in THRESHOLDS.items():
@@ -452,7 +495,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder with labels.tsv (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
     parser.add_argument(
-        "--stress", action="store_true", help="also judge changed copies of the runs, such as every second point"
+        "--stress",
+        action="store_true",
+        help="also judge modified copies of the runs, for example with half of the points left out",
     )
     parser.add_argument(
         "--over-time", action="store_true", help="also judge each run as if it had ended at earlier steps"
@@ -463,7 +508,11 @@ def main() -> None:
         default=RESULTS_OVER_TIME,
         help="results file of --over-time (default: %(default)s)",
     )
-    parser.add_argument("--margins", action="store_true", help="also move every threshold, which takes minutes")
+    parser.add_argument(
+        "--margins",
+        action="store_true",
+        help="also find how far each threshold can change before a verdict gets worse, which takes minutes",
+    )
     options = parser.parse_args()
     if not (options.runs / "labels.tsv").is_file():
         parser.error(f"{options.runs}: expected a folder with labels.tsv; the labelled runs are not in this repository")

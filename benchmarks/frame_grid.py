@@ -40,7 +40,12 @@ SCENES = (
 
 
 def index_of(place: str, track: Track) -> int:
-    """Return the index of the lane's point from which a place of the scene's kind is visible."""
+    """Return the index of a point on the lane, from which the camera sees the given kind of place ahead.
+
+    :param place: ``"junction"`` (10 m ahead), ``"straight"`` (the least curved 30 m of the lane), or ``"bend"`` (the
+        most curved 30 m)
+    :param track: the lane, as a loop of points
+    """
     if place == "junction":
         return int(np.flatnonzero(track.in_junction)[0] - round(10.0 / track.spacing_m)) % len(track.points_m)
     # The mean curvature of the 30 m ahead of each point; the track is a loop.

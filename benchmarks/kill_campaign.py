@@ -1,16 +1,18 @@
 """Does a run that is killed, preempted or out of disk space end with the same results as an undisturbed run?
 
-A chain is one run of ``visual-td3 train`` that is interrupted repeatedly at random moments (SIGKILL before its first
-snapshot, in training and in its final save; SIGTERM; a full disk) and resumed by ``visual-td3 resume`` each time, until
-it is finished. Weights, replay buffer, episodes and every scalar of its event files must then equal those of an
-undisturbed run, bit for bit. Chains run on DummyVecEnv and SubprocVecEnv, with event files in RUN_DIR and elsewhere
-(``-tb``).
+A chain is one run of ``visual-td3 train`` that is interrupted six times at random moments (SIGKILL before its first
+snapshot, in training and in its final save; SIGTERM) and resumed by ``visual-td3 resume`` each time, until it is
+finished. Other runs are interrupted once, by a full disk. At the end of each run, weights, replay buffer, episodes and
+every scalar of the event files must equal those of an undisturbed run, bit for bit. Only the values of ``time/fps`` and
+``time/time_elapsed`` may differ. The runs use DummyVecEnv or SubprocVecEnv, with event files in RUN_DIR or, with
+``-tb``, in another folder.
 
     python benchmarks/kill_campaign.py                  # about 15 minutes of one core
     python benchmarks/kill_campaign.py --table          # print the existing results
 
-Full disks are small file systems in memory, which only root can mount; without root they are skipped, with a message.
-Chains in the results file are not repeated.
+To simulate a full disk, the benchmark mounts a small file system in memory (tmpfs) for the run, and fills it. Only root
+can mount it. Without root, the runs with a full disk are skipped, with a message. Runs in the results file are not
+repeated.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ LiteDriving-v0:
 """
 VARIANTS = [(vec_env, has_tb) for vec_env in ("dummy", "subproc") for has_tb in (False, True)]
 KILLS = ("before the first snapshot", "SIGKILL", "SIGTERM", "SIGKILL", "SIGTERM", "in the final save")
-"""The interruptions of a chain's runs, in this order."""
+"""The interruptions of a chain, in this order."""
 N_CHAINS = 3
 """The number of chains of each variant."""
 N_FULL_DISKS = 6
@@ -77,10 +79,10 @@ PATIENCE_S = 300.0
 
 
 class Run:
-    """One process of a chain.
+    """Run one ``visual-td3`` command in a forked process.
 
     :param arguments: arguments of ``visual-td3``
-    :param log_path: the file for its output
+    :param log_path: the file for the output of the process
     """
 
     def __init__(self, arguments: list[str], log_path: Path) -> None:
@@ -169,12 +171,12 @@ def begin(folder: Path, variant: tuple[str, bool], log_path: Path) -> Run:
 
 
 class Times:
-    """The durations of the undisturbed run, from which the moments of interruption are drawn.
+    """Hold the durations of four phases of the undisturbed run, from which the moments of interruption are drawn.
 
-    :param begin_s: seconds until the run had written its settings
-    :param first_s: seconds seconds from then until its first snapshot
-    :param train_s: seconds seconds from then until its final save started
-    :param save_s: seconds seconds from then until it ended
+    :param begin_s: seconds from the start of the process until it has written the settings of the run
+    :param first_s: seconds from the written settings until the first snapshot
+    :param train_s: seconds from the first snapshot until the start of the final save
+    :param save_s: seconds from the start of the final save until the end of the process
     """
 
     def __init__(self, begin_s: float, first_s: float, train_s: float, save_s: float) -> None:
@@ -182,11 +184,11 @@ class Times:
 
 
 def leave_alone(folder: Path, variant: tuple[str, bool]) -> Times:
-    """Make a training run without interruption, and measure its durations.
+    """Make a training run without interruption, and measure the durations of its phases.
 
     :param folder: the folder of the run
-    :param variant: kind of vectorized environment, and whether event files lie elsewhere
-    :return: its durations
+    :param variant: ``"dummy"`` or ``"subproc"`` environments, and whether event files are written outside RUN_DIR
+    :return: the durations
     """
     folder.mkdir()
     run = Run(train(folder, *variant), folder.with_suffix(".log"))
@@ -212,8 +214,9 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
     :param folder: the folder of the run
     :param kind: one of ``KILLS``
     :param times: the durations of the undisturbed run
-    :param rng: draws the moment
-    :return: the kind of interruption, its moment, and the end of the run
+    :param rng: random generator for the moment, and for the receivers of a SIGTERM
+    :return: the signal, the phase of the run in which it arrived, its receivers, the exit code of the process, and the
+        seconds from the signal until the process ended
     """
     number = signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL
     # A scheduler signals all processes of a job, a user only the command.
@@ -251,9 +254,10 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
 
 
 def fill(run: Run, folder: Path, times: Times, rng: random.Random) -> dict[str, Any]:
-    """Fill the disk of a run, wait until the run ends, and free the space again.
+    """Fill the disk of a run, wait until its process ends, and free the space again.
 
-    :return: the kind of interruption, and the end of the run
+    :return: the kind of interruption, the phase of the run, the exit code of the process, and the number of lines about
+        the full disk in its output
     """
     run.wait(lambda: has_snapshot(folder))
     run.wait(within_s=rng.uniform(0.0, 0.8 * times.train_s))
@@ -347,7 +351,7 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
 
     :param folder: where the chain's folder is created
     :param alone: the folder of the undisturbed run
-    :param variant: kind of vectorized environment, and whether event files lie elsewhere
+    :param variant: ``"dummy"`` or ``"subproc"`` environments, and whether event files are written outside RUN_DIR
     :param times: the durations of the undisturbed run
     :param seed: the seed of the moments of interruption
     :return: the interruptions of the run, and its differences from the undisturbed run
@@ -360,9 +364,9 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
 
 
 def full_disk(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
-    """Run one training run on a small disk that is filled meanwhile.
+    """Make one training run on a small disk, fill the disk during the run, and resume the run with free space.
 
-    :return: as :func:`chain`
+    :return: the interruption of the run in a list, and its differences from the undisturbed run
     """
     rng, disk = random.Random(seed), folder / f"disk_{seed}"
     disk.mkdir()
@@ -420,7 +424,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def jobs() -> list[tuple[str, tuple[str, bool], int]]:
-    """Return name, variant and seed of every chain and full disk."""
+    """Return name, variant and seed of every chain, and of every run with a full disk."""
     chains = [
         (f"chain {variant[0]}{' -tb' if variant[1] else ''} {number}", variant, 100 * place + number)
         for place, variant in enumerate(VARIANTS)
@@ -433,9 +437,9 @@ def jobs() -> list[tuple[str, tuple[str, bool], int]]:
 
 
 def main() -> int:
-    """Run the missing chains and print the table.
+    """Make the interrupted runs that are not in the results file yet, and print the table.
 
-    :return: 1 if a run differs from the undisturbed one, else 0
+    :return: 1 if an interrupted run differs from the undisturbed run, else 0
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")

@@ -1,8 +1,11 @@
-"""The worlds and arms of the learning benchmark. An arm is an algorithm, or the preset without one of its parts.
+"""Define the worlds and arms of the learning benchmark.
 
-All arms get the same steps, the same batch and one update per two steps; everything else comes from the algorithm's
-block for LiteDriving-v0 in zoo_configs/. An arm that changes the preset has gamma 0.99, because that block had it when
-these arms were measured; compare such an arm with the arm "gamma 0.99".
+A world sets the traffic and the number of steps. An arm is an algorithm, or VisualTD3's preset with one change. All
+arms get the same steps, the same batch and one update per two steps. All other hyperparameters come from the block for
+LiteDriving-v0 in the algorithm's file in zoo_configs/.
+
+Arms that change the preset use gamma 0.99, unless the change is in gamma: VisualTD3's block had gamma 0.99 when these
+arms were measured, and has another value now. Compare such an arm with the arm "gamma 0.99", not with the arm "visual".
 """
 
 from __future__ import annotations

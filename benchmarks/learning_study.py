@@ -2,8 +2,11 @@
 
 Every arm trains on the eight training maps of LiteDriving-v0 with the same steps, batch (128) and updates (one per two
 steps): 10,000 steps on empty roads, 30,000 among 8 other cars. During training the policy is evaluated regularly on
-the *training* maps, and the one with the highest return is kept. It then drives 100 episodes on the two held-out maps,
-which no training has seen, and among 6 to 10 other cars; so do the last policy, and the kept one with a blanked camera.
+the *training* maps, and the policy with the highest return is kept.
+
+After the training, the kept policy drives 100 episodes on the two held-out maps, which no training uses. The roads are
+empty, or have 6 to 10 other cars if the training had other cars. The last policy drives the same 100 episodes, and the
+kept policy drives them again with black camera images.
 
     python benchmarks/learning_study.py                                       # the preset, five seeds on empty roads
     python benchmarks/learning_study.py --arms ablations stock --seeds 0 1 2
@@ -200,7 +203,8 @@ def parsed() -> argparse.Namespace:
         default=["visual"],
         choices=names,
         metavar="ARM",
-        help=f"arms to run, of {', '.join(map(repr, names))} (default: visual)",
+        help="arms or groups of arms to run; an arm is an algorithm or a changed preset; "
+        f"choose from {', '.join(map(repr, names))} (default: visual)",
     )
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of each arm's runs (default: 0 1 2 3 4)"

@@ -1,15 +1,18 @@
 """What does monitoring a training run cost? Compares updates of the same model with the monitor on and off.
 
-On means what GradientNormCallback and ExplosionAlertCallback do at their defaults in a training run of one update per
-step: one update in 10 measured, a look at camera and rewards at each step, a check every 50 steps, a point in the event
-file every 100. A block of 100 updates contains all of that. Blocks come in pairs, whose order alternates, and a pair
-gives one ratio. The requirement is a median of at most 2 %.
+The monitor consists of GradientNormCallback and ExplosionAlertCallback with their default settings, in a training run
+with one update per step. It measures one update in 10, receives the images and rewards of every step, checks the run
+every 50 steps, and writes a point to the event file every 100 steps. A block of 100 updates contains all of this work.
+Blocks are measured in pairs, one block with and one without the monitor, in alternating order. Each pair gives the time
+that the monitor adds, relative to the block without it. The median should be at most 2 %.
 
-Besides wall time, the table shows processor time, which other work on the machine disturbs less, and the part of it
-that was spent inside the monitor's own calls, without its effect on caches.
+The table shows wall-clock time and processor time. Other work on the machine disturbs the processor time less. The last
+column is the processor time inside the monitor's own calls, relative to that of the updates. It leaves out the effect
+of the monitor on caches.
 
-Pairs are kept in benchmarks/results/monitor_cost.json, by setting. Existing ones are not measured again, so it can be
-stopped and continued. After a change of the code use --again. With the defaults it takes ten minutes.
+Pairs are kept in benchmarks/results/monitor_cost.json, by device, number of threads, size of a block, and case.
+Existing pairs are not measured again, so the benchmark can be stopped and continued. After a change of the code use
+--again. With the defaults the benchmark takes ten minutes.
 """
 
 from __future__ import annotations
@@ -125,7 +128,10 @@ class Training:
         self._callbacks.on_step()
 
     def block(self, n_updates: int, is_watched: bool) -> dict[str, float]:
-        """Time a block of updates; return seconds of wall clock, of processor, and inside the monitor."""
+        """Time a block of updates.
+
+        :return: wall-clock time, processor time, and processor time inside the monitor's calls, in seconds
+        """
         # In place: the model's parts hold this very list.
         self.model.observers[:] = self._observers if is_watched else []
         self.watch.total_s = 0.0
@@ -181,7 +187,10 @@ def main() -> None:
     """Measure the missing pairs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--pairs", type=int, default=12, help="pairs of blocks, one with and one without the monitor (default: 12)"
+        "--pairs",
+        type=int,
+        default=12,
+        help="pairs of blocks of updates, one block with and one without the monitor (default: 12)",
     )
     parser.add_argument("--updates", type=int, default=100, help="gradient updates in a block (default: 100)")
     parser.add_argument(

@@ -1,14 +1,16 @@
 """Is the verdict right on stock algorithms with one wrong setting, from the tags that SB3 writes?
 
 Trains stock SB3 TD3, SAC and PPO and sb3-contrib's TQC on Pendulum-v1, and TD3 and SAC on LiteDriving-v0 with pictures
-of 40 x 40, each with correct settings and with one setting that is wrong by up to three orders of magnitude: learning
-rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. The event files of each training run
-are then judged like those of any other run.
+of 40 x 40. Each algorithm is trained with correct settings, and with one setting that is wrong by up to three orders of
+magnitude: learning rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. A training run
+with a wrong setting is called a mutant. The event files of each training run are then judged like those of any other
+run.
 
-The final policy of a mutant decides whether it failed, not its setting. It is evaluated on 20 seeds that it was not
-trained on. On Pendulum-v1, a mean return above -300 is healthy and below -800 is failed (a random policy gets -1,200, a
-solved task -150); on LiteDriving-v0, above 100 is healthy and below 40 is failed (a random policy gets about 10, a good
-one 400). Mutants in between are not counted. A mutant that learns in spite of its setting is healthy.
+Each training run gets a label: healthy, failed, or between. The label depends on the final policy, not on the settings:
+a mutant that learns in spite of its wrong setting is healthy. The final policy is evaluated in 20 episodes, with a seed
+that was not used in training. On Pendulum-v1, a mean return above -300 is healthy and below -800 is failed (a random
+policy gets -1,200, a solved task -150); on LiteDriving-v0, above 100 is healthy and below 40 is failed (a random policy
+gets about 10, a good one 400). Training runs between these limits count neither as healthy nor as failed.
 
 Training runs with an even number were used to choose thresholds; those with an odd number are the test. A training run
 takes one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv, and existing ones are
@@ -67,10 +69,10 @@ N_EVALUATED = 20
 
 
 class Mutant(NamedTuple):
-    """A training run with one wrong setting.
+    """A training run with one wrong setting, or with correct settings.
 
-    :param fault: the setting and its value; "none" for a training run with correct settings.
-    :param settings: arguments of the algorithm that differ.
+    :param fault: the wrong setting and its value; "none" for a training run with correct settings.
+    :param settings: constructor arguments that replace the correct settings of the algorithm.
     :param reward_scale: factor on every reward.
     :param task: the environment.
     """
@@ -133,10 +135,11 @@ BASE_OF_PICTURES: Mapping[str, Any] = {
     "batch_size": 32,
     "policy_kwargs": {"net_arch": [64, 64]},
 }
-"""Settings for LiteDriving-v0: one update every two steps, because the updates of an encoder take longest."""
+"""Settings for LiteDriving-v0. ``train`` adds ``train_freq=2``, because updates with an image encoder are slow."""
 STEPS = {"TD3": 15_000, "SAC": 15_000, "PPO": 80_000, "TQC": 15_000}
 STEPS_OF_PICTURES = 10_000
-"""75 episodes off-policy; the report calls no run of fewer than 50 episodes a failure for not learning."""
+"""Environment steps of a training run on LiteDriving-v0, about 75 episodes. The report can answer "not learning"
+only for a run of at least 50 episodes."""
 CLASSES: Mapping[str, type[BaseAlgorithm]] = {"TD3": TD3, "SAC": SAC, "PPO": PPO, "TQC": TQC}
 
 OFF_POLICY_FAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -210,8 +213,8 @@ def grid() -> list[Mutant]:
 
 
 def environment(task: str, scale: float) -> gym.Env[Any, Any]:
-    """Return the environment with scaled rewards; as for a user, the logged returns are scaled too."""
-    # The convolutions of CnnPolicy take 36 pixels at least; episodes of 200 steps are 50 within 10,000.
+    """Return the environment with scaled rewards. Monitor logs the scaled returns, as in a user's own training."""
+    # CnnPolicy's convolutions need at least 36 pixels. With at most 200 steps per episode, a run has at least 50.
     small = {"image_size": 40, "max_episode_steps": 200} if task == LITE else {}
     env: gym.Env[Any, Any] = gym.make(task, **small)
     if scale != 1.0:
@@ -222,7 +225,7 @@ def environment(task: str, scale: float) -> gym.Env[Any, Any]:
 def train(mutant: Mutant, folder: Path) -> float:
     """Train a mutant, with SB3's own logging and its EvalCallback.
 
-    :return: the mean return of its policy on the evaluation seeds, in unscaled rewards.
+    :return: the mean return of its policy in the evaluation episodes, in unscaled rewards.
     """
     env = environment(mutant.task, mutant.reward_scale)
     is_pictures = mutant.task == LITE
@@ -282,7 +285,7 @@ def judge(mutant: Mutant, folder: Path, mean_return: float) -> result_rows.Row:
 
 
 def confusion(rows: list[result_rows.Row]) -> str:
-    """Return the tables of labels against verdicts, for either half of the training runs, in markdown."""
+    """Return a Markdown table of verdicts by label, for the tuning half and for the test half of the training runs."""
     verdicts = ("GO", "NO-GO", "INSUFFICIENT")
     lines = [f"| half | label | {' | '.join(verdicts)} |", "| --- | --- |" + " --- |" * len(verdicts)]
     halves: Mapping[str, Callable[[int], bool]] = {
@@ -297,7 +300,7 @@ def confusion(rows: list[result_rows.Row]) -> str:
 
 
 def main() -> None:
-    """Make the missing training runs, judge them, and print the tables."""
+    """Make the missing training runs, judge them, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
     parser.add_argument("--logs", type=Path, default=LOGS, help="folder of the event files (default: %(default)s)")

@@ -1,14 +1,18 @@
-"""Does a damaged or hostile input file ever cause more than one line of output and an exit code of 0 to 3?
+"""Does a damaged or hostile input file ever make the report crash, hang, or exit with a code other than 0 to 3?
 
-Each target is a kind of input file of a command. Every mutation is seeded by the target and its number, so that a
-failure can be repeated (--targets NAME --first NUMBER --count 1). It runs in a forked process that may take 30 s
-and 1 GB; the libraries are imported once, in the parent. A mutation fails if its exit code is not 0, 1, 2 or 3, if it
-writes a traceback, if a signal ends it, or if it exceeds the limits.
+A target is a kind of input file, with the command that reads it. A mutation changes the file of a target and runs the
+command. The target and the number of a mutation are its seed, so that a failure can be repeated (--targets NAME --first
+NUMBER --count 1). The command runs in a forked process that may take 30 s and 1 GB; the libraries are imported once, in
+the parent. A mutation fails if the exit code is not 0, 1, 2 or 3, if the command writes a traceback, if a signal ends
+the process, or if the process exceeds the limits.
 
-Tables (progress.csv, monitor.csv, evaluations.npz, and a CSV of one's own) stand alone in their folder.
+A mutated table (progress.csv, monitor.csv, evaluations.npz, or a user's own CSV) is the only file in its folder. Other
+targets include the complete folder of a run.
 
-Text files are mutated as values (another type, a huge number, a deep list in place of one value) and as bytes, event
-files as messages, as records with valid checksums, and as bytes. --keep DIR keeps the files of failures.
+The mutations depend on the format. In JSON and YAML files, values (another type, a huge number, or a deep list in place
+of one value) or bytes are changed. In CSV files, cells, rows or bytes are changed. In .npz files, arrays, their headers
+or bytes are changed. In event files, messages, records (with valid checksums) or bytes are changed. --keep DIR keeps
+the files of failures.
 
 Results are kept in benchmarks/results/mutation_campaign.json. A thousand mutations of each target take some minutes.
 """
@@ -73,7 +77,8 @@ class Outcome(NamedTuple):
     """How one mutation ended.
 
     :ivar code: the exit code; negative if a signal ended it.
-    :ivar peak_bytes: its peak memory, including the modules that its parent had imported.
+    :ivar peak_bytes: peak memory of the process that ran the command, including the modules that the parent process
+        had imported.
     """
 
     code: int
@@ -203,7 +208,7 @@ ODD_STEPS = (0, -1, 1, 2**53, 2**63 - 1, -(2**63))
 
 
 def changed_events(content: bytes, draw: random.Random) -> bytes:
-    """Return an event file of which messages, records or bytes are changed."""
+    """Return an event file in which messages, records or some bytes are changed."""
     what = draw.random()
     if what < 0.25:
         return changed_bytes(content, draw)
@@ -323,7 +328,7 @@ def changed_csv(content: bytes, draw: random.Random) -> bytes:
 
 
 def changed_npz(content: bytes, draw: random.Random) -> bytes:
-    """Return an .npz file of which the bytes, an array or its heading are changed."""
+    """Return an .npz file in which an array, the header of an array, or some bytes are changed."""
     if draw.random() < 0.4:
         return changed_bytes(content, draw)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -416,11 +421,11 @@ TARGETS: Mapping[str, Target] = {
 
 
 def try_mutation(name: str, number: int, keep: Path | None = None) -> Outcome:
-    """Mutate a target's file and run its command on it.
+    """Mutate the file of a target and run the target's command on the mutated file.
 
     :param name: the name of the target.
-    :param number: the seed.
-    :param keep: where to keep the folder if it fails.
+    :param number: the number of the mutation, which is part of its seed.
+    :param keep: folder in which to keep a copy of the files if the mutation fails; None to keep nothing.
     """
     target = TARGETS[name]
     draw = random.Random(zlib.crc32(name.encode()) + number)

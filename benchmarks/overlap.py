@@ -1,15 +1,17 @@
 """Does overlap=True hide the updates behind a slow simulator?
 
 LiteDriving-v0, in a separate process, is slowed to 20 steps per second, like CARLA: each step sleeps until 50 ms have
-passed, which costs no processor time. VisualTD3 makes one update per step, alternately without and with overlap, and
-each round is one line of the table:
+passed, which costs no processor time. VisualTD3 makes one update per step. A round measures first without and then with
+overlap, and is one line of the table:
 
-  without overlap a step takes the sum, 50 ms plus the update;
-  with overlap it takes the longer of the two, plus what cannot be hidden: choosing the action, and the communication
-  with the other process. 95 % of 20 steps/s or more is only possible if an update takes less than 50 ms.
+  Without overlap, a step takes the sum of 50 ms and the time of the update.
+  With overlap, a step takes 50 ms or the time of the update, whichever is longer, plus what cannot be hidden: choosing
+  the action, and the communication with the other process. The training can reach 95 % of the simulator's 20 steps/s
+  only if an update takes less than 50 ms.
 
-Rounds are kept in benchmarks/results/overlap.json, by setting. Existing ones are not measured again, so it can be
-stopped and continued. After a change of the code use --again. With the defaults it takes three minutes.
+Rounds are kept in benchmarks/results/overlap.json, under a key that names the settings. Stored rounds are not measured
+again, so the benchmark can be stopped and continued. After a change of the code use --again. With the defaults the
+benchmark takes three minutes.
 """
 
 from __future__ import annotations
@@ -64,7 +66,10 @@ class StepClock(BaseCallback):
 
 
 def make_model(overlap: bool, settings: argparse.Namespace) -> TimedTD3:
-    """Return a model after its first updates, whose simulator in another process is then slowed down."""
+    """Return a model that has made its first updates.
+
+    Its simulator runs in another process, at full speed during these updates and slowed to ``--rate`` afterwards.
+    """
     env = SubprocVecEnv([lambda: PacedEnv(gym.make(LITE_DRIVING_ID, maps=MAP))], start_method="fork")
     model = TimedTD3(
         "CnnPolicy",
@@ -94,7 +99,7 @@ def measure(model: TimedTD3, n_steps: int, bar: tqdm[Any]) -> dict[str, float]:
 
 
 def table(rounds: list[Round], rate: float) -> str:
-    """Return the rounds and their medians as Markdown; shares refer to the simulator's own rate."""
+    """Return the rounds and their medians as Markdown. A "share" is a speed divided by the simulator's rate."""
     columns = ["ms/update", "off, steps/s", "share", "sum predicts", "on, steps/s", "share"]
     lines = ["| round | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
     rows = [
@@ -126,7 +131,7 @@ def main() -> None:
         "--steps",
         type=int,
         default=200,
-        help="environment steps of each of the two measurements of a round (default: 200)",
+        help="environment steps of one measurement; a round has two, without and with overlap (default: 200)",
     )
     parser.add_argument(
         "--again", action="store_true", help="discard the stored rounds of these settings and measure again"

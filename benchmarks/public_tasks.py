@@ -1,10 +1,10 @@
 """How well does VisualTD3 learn on public tasks, compared with stock SB3 TD3 and SAC and with published curves?
 
-CarRacing-v3 has the observations and hyperparameters of the zoo's block: frame skip 2, 64 x 64 grey, four frames
-stacked. Training episodes end after two seconds without a positive reward; evaluations drive whole episodes. DeepMind
-Control's tasks have DrQ-v2's observations: action repeat 2, 84 x 84 RGB, three frames stacked. So one decision is two
-frames in every task. All algorithms get the same number of steps, the same batches and updates, and the same kind of
-replay buffer.
+CarRacing-v3 has the observations and hyperparameters of its block in zoo_configs/: frame skip 2, 64 x 64 grey, four
+frames stacked. Training episodes end after two seconds without a positive reward; evaluations drive whole episodes.
+DeepMind Control's tasks have DrQ-v2's observations: action repeat 2, 84 x 84 RGB, three frames stacked. So in every
+task, the agent makes one decision every two frames. All algorithms get the same number of decisions, the same batch
+size, the same number of updates, and the same kind of replay buffer.
 
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --seeds 0 1 2
     python benchmarks/public_tasks.py --tasks CarRacing-v3 --algorithms 'SB3 TD3' 'SB3 SAC' --seeds 0 -n 30000
@@ -18,7 +18,7 @@ one core.
 
 Every evaluation is written to benchmarks/results/public_tasks.csv as a row as soon as it is done. The last evaluation
 of a run has more episodes, and a run with that row is not repeated. An interrupted run continues from its last
-snapshot. Minutes are minutes of one processor, evaluations included.
+snapshot. The column "minutes" is the processor time since the run began, evaluations included.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ CAR_RACING = "CarRacing-v3"
 class Task:
     """A task, the length of its runs, and its evaluation.
 
-    :param n_decisions: number of decisions of a run
-    :param eval_freq: decisions between two evaluations
+    :param n_decisions: number of decisions in a run, which are agent steps of two frames each
+    :param eval_freq: number of decisions between two evaluations
     :param n_last: number of episodes of the last evaluation
     :param changes: changes of the hyperparameters, for all algorithms
     """
@@ -75,7 +75,7 @@ class Task:
 
 
 N_EPISODES = 5
-"""Of each evaluation but the last."""
+"""Number of episodes of each evaluation except the last."""
 _DRQ_V2 = {"normalize": False, "batch_size": 256, "learning_starts": 2_000, "train_freq": 2, "gradient_steps": 1}
 TASKS = {
     CAR_RACING: Task(100_000, 10_000, 20),
@@ -123,10 +123,12 @@ PUBLISHED: dict[str, dict[str, dict[int, float]]] = {
     },
     CAR_RACING: {"PPO (rl-zoo)": {8_000_000: 154}, "PPO-LSTM (rl-zoo)": {8_000_000: 862}},
 }
-"""Mean returns over about ten seeds, by frames.
+"""Published mean returns by task, algorithm and number of frames.
 
-Source: the result files of facebookresearch/drqv2, facebookresearch/MRQ and danijar/dreamerv3; CarRacing's are of
-rl-zoo's benchmark, after 4 million decisions.
+The returns on DeepMind Control are means over about ten seeds. Source: the result files of facebookresearch/drqv2,
+facebookresearch/MRQ and danijar/dreamerv3.
+
+The returns on CarRacing are those of a single run each, after 4 million decisions. Source: rl-zoo's benchmark.
 """
 
 
@@ -199,7 +201,10 @@ class Evaluator(BaseCallback):
         """Do nothing: the first step of a resumed run finds out where it continues."""
 
     def _go_on_from_earlier_rows(self) -> None:
-        """Drop the rows that an interrupted run wrote after its last snapshot, and count its earlier minutes."""
+        """Drop the rows that an interrupted run wrote after its last snapshot.
+
+        The clock of the run continues from the minutes of the last row that is kept.
+        """
         rows = read(self._output)
         own = [row for row in rows if all(row[column] == value for column, value in self._key.items())]
         kept = [row for row in own if row["frames"] < self.frames]

@@ -8,14 +8,14 @@ LiteDriving-v0 in separate processes, random actions, no learner. Each round mea
 
 and for each
 
-  free     unslowed environments: the milliseconds of a step of all of them;
-  paced    each slowed to 20 steps per second by sleeping, as CARLA runs: the total steps per second, and their share of
-           the simulators' maximum.
+  free     environments at full speed: the milliseconds of one VecEnv step, in which every environment makes a step;
+  paced    each environment slowed to 20 steps per second by sleeping, as CARLA runs: the total steps per second, and
+           their share of the simulators' maximum.
 
 With --observation 12 320 240 the environment returns a constant image of that shape, so that only the transport is
-measured. Rounds are kept in benchmarks/results/ray_speed.json, by setting. Existing ones are not measured again, so it
-can be stopped and continued. After a change of the code use --again. With the defaults it takes five minutes. It needs
-the extra ray.
+measured. Rounds are kept in benchmarks/results/ray_speed.json, under a key that names the settings. Stored rounds are
+not measured again, so the benchmark can be stopped and continued. After a change of the code use --again. With the
+defaults the benchmark takes five minutes. It needs the extra ray.
 """
 
 from __future__ import annotations
@@ -134,16 +134,20 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of a simulator (default: 20)")
     parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="numbers of environments (default: 1 8)")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="number of rounds; each measures subproc, calls and ray (default: 3)"
+        "--rounds", type=int, default=3, help="number of rounds; each measures every kind of VecEnv (default: 3)"
     )
     parser.add_argument(
-        "--observation", type=int, nargs="+", metavar="N", help="shape of an image to use instead of LiteDriving-v0"
+        "--observation",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="measure an environment that always returns an image of this shape (default: LiteDriving-v0)",
     )
     parser.add_argument(
         "--steps",
         type=int,
         default=200,
-        help="steps per round at the simulator's rate; at full speed a round has twice as many (default: 200)",
+        help="steps of a measurement with slowed environments; at full speed it has twice as many (default: 200)",
     )
     parser.add_argument(
         "--again", action="store_true", help="discard the stored rounds of these settings and measure again"

@@ -1,17 +1,20 @@
 """What does a replay buffer of camera stacks cost: memory, and time to sample?
 
 Fills FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8, in episodes of 200 steps and in those of
-10, each in a separate process, and prints by how much its resident memory grew. Frames are random, from a pool that
-is allocated before the measurement. Stable-Baselines3's ReplayBuffer would need 56.5 GB for a million: it is filled
-with --stock-transitions, and its growth is scaled; the two buffers are never in memory at the same time.
+10, each in a separate process, and prints by how much the resident memory of the process grew. Frames are random, from
+a pool that is allocated before the measurement. Stable-Baselines3's ReplayBuffer would need 56.5 GB for a million
+transitions. Therefore the script fills that buffer with only --stock-transitions, in a process of its own, and scales
+the growth of its memory to --transitions.
 
-Then both sample 256 transitions alternately, --rounds times, with n_steps 1 and 3, from --speed-transitions each. In a
-round both draw the same transitions; the result is the median of the rounds' ratios (ours / SB3's). A ratio below 1
-means that storing frames once costs no time.
+Then the speed of sampling is measured with n_steps 1 and 3. FrameReplayBuffer and SB3's buffer hold --speed-transitions
+each, and sample batches of 256 transitions alternately, --rounds times. In a round, FrameReplayBuffer and SB3's buffer
+draw the same transitions. The result is the median of the rounds' ratios (FrameReplayBuffer's time / SB3's time).
+FrameReplayBuffer stores each frame only once and builds the stacks when it samples. A ratio below 1 means that this
+costs no time.
 
-Results are kept in benchmarks/results/replay_memory.json, by setting. Existing ones are not measured again, so it can
-be stopped and continued. After a change of the code use --again. A million transitions need 7.9 GB of free
-memory and a few minutes; try --transitions 100000 first.
+Results are kept in benchmarks/results/replay_memory.json, under the name and the size of each measurement. Stored
+measurements are not made again, so the benchmark can be stopped and continued. After a change of the code use --again.
+A million transitions need 7.9 GB of free memory and a few minutes; try --transitions 100000 first.
 """
 
 from __future__ import annotations
@@ -95,7 +98,10 @@ def measure_memory(kind: str, n: int, episode: int, label: str) -> Result:
 
 
 def measure_speed(n: int, n_steps: int, n_rounds: int, label: str) -> Result:
-    """Return the medians over the rounds of both times and of their ratio. Needs a fresh process."""
+    """Measure how long both kinds of buffers take to sample a batch. Needs a fresh process.
+
+    :return: medians over the rounds: the milliseconds of ``"ours"`` and ``"sb3"``, and the ratio of these times
+    """
     th.set_num_threads(1)
     pool = make_pool()
     buffers = {kind: make(kind, n, n_steps) for kind in ("ours", "sb3")}

@@ -1,13 +1,15 @@
-"""Does a damaged or hostile run ever make `resume` or `train` fail with more than one line and exit code 2?
+"""Does a damaged or hostile input file ever make `resume` or `train` raise an exception or exit with a code above 3?
 
-A short run is trained once and copied for each mutation. Three kinds of input are changed: run.json, the JSON of a
-snapshot, and a hyperparameter file for `train`. Most mutations of a snapshot change values of its state and get a
-valid digest, as an attacker would: among the values are text that would write a file if it were evaluated, names that
-would be imported, and paths that lead elsewhere. The others change bytes.
+A short run is trained once and copied for each mutation. A target is one of three kinds of input: run.json, the JSON of
+a snapshot, or a hyperparameter file for `train`. A mutation changes values or bytes in the file of a target, and runs
+`resume` or `train` on it. Among the new values are hostile text (code that would write a file if it were evaluated),
+names that would be imported, and paths outside the run. Most mutations of a snapshot change values of its state. The
+snapshot then gets a valid digest, as an attacker would give it one.
 
-A mutation fails if the exit code is not 0 to 3, if an exception escapes, if it takes more than 30 s or more than 1 GB
-of additional memory, or if the file that hostile text would write exists. Commands run one after another in a
-forked process, which takes a fraction of a second each. A mutation can be repeated by its target and number.
+A mutation fails if the exit code is not 0, 1, 2 or 3, if an exception escapes, if the command takes more than 30 s or
+more than 1 GB of additional memory, or if `resume` evaluates hostile text, which the written file shows. The commands
+run one after another in a forked process. Most of them take a fraction of a second. To repeat a mutation, use --targets
+NAME --first NUMBER --count 1.
 
 Results are kept in benchmarks/results/resume_mutations.json.
 """
@@ -70,12 +72,12 @@ BLOCK: Mapping[str, Any] = {
 
 @functools.cache
 def canary() -> Path:
-    """Return the path of the file that hostile text would write."""
+    """Return the path of the file that hostile text would write if it were evaluated."""
     return Path(tempfile.mkdtemp(prefix="mutations_")) / "canary"
 
 
 def code() -> str:
-    """Return code that writes that file if it is evaluated."""
+    """Return the hostile text: code that writes the file ``canary()`` if it is evaluated."""
     return f"__import__('pathlib').Path({str(canary())!r}).touch()"
 
 
@@ -152,7 +154,7 @@ def changed_yaml(content: bytes, draw: random.Random) -> bytes:
 
 
 def changed_record(content: bytes, draw: random.Random) -> bytes:
-    """Return a snapshot's record in which values are changed, with a valid digest, or bytes are changed."""
+    """Return a snapshot's record with changed values and a valid digest, or with changed bytes."""
     if draw.random() < 0.2:
         return changed_bytes(content, draw)
     record = json.loads(content)
@@ -250,7 +252,8 @@ TARGETS: Mapping[str, Target] = {
 class Outcome(NamedTuple):
     """How a command ended: exit code (None if an exception escaped), output and duration.
 
-    :ivar has_run_text: whether hostile text was evaluated, which `train` does by design with a hyperparameter file
+    :ivar has_run_text: whether `resume` evaluated hostile text. It is always False for `train`, which evaluates the
+        text of hyperparameter files by design.
     """
 
     code: int | None
@@ -273,11 +276,11 @@ def _stop(*_: object) -> None:
 
 
 def try_mutation(name: str, number: int) -> Outcome:
-    """Change a target's file and run its command on it.
+    """Change the input file of a target and run the target's command on the changed file.
 
-    :param name: the name of the target
-    :param number: the seed
-    :return: how it ended
+    :param name: the name of the target, which is a kind of input
+    :param number: the number of the mutation, which is part of its seed
+    :return: how the command ended
     """
     target, draw = TARGETS[name], random.Random(zlib.crc32(name.encode()) + number)
     said, code_or_none = io.StringIO(), None

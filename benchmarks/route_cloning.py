@@ -1,17 +1,18 @@
-"""Can the network of VisualTD3 drive routes from camera and command at all, if it does not have to find out how?
+"""Can the network of VisualTD3 drive routes from camera image and navigation command, if it imitates a driver?
 
 Behaviour cloning: pure pursuit drives the training districts, and the actor with its encoder learns the driver's
-actions from what the policy sees. No reward takes part. The result separates a camera that does not show the way, or a
-network that does not read the command, from a reinforcement learning that does not find the turns.
+actions from the observations of the policy. Rewards are not used. The result helps to find the cause when reinforcement
+learning fails on the routes. If cloning fails too, the camera does not show the way, or the network does not use the
+command. If cloning succeeds, the cause is that reinforcement learning does not find the turns.
 
-Pure pursuit is pushed off its line again and again, so that the network also sees how to return to it; the action that
-is learned is the one without the push (Codevilla et al. 2018, "End-to-end driving via conditional imitation learning",
-section 5).
+Again and again, a push adds a random offset to the driver's action for a few steps. The pushes move the car off its
+line, so that the network also sees how to return to the line. The network learns the action without the offset
+(Codevilla et al. 2018, "End-to-end driving via conditional imitation learning", section 5).
 
     python benchmarks/route_cloning.py                 # seed 0: the default settings
     python benchmarks/route_cloning.py --table         # print the results and run nothing
 
-The routes of the evaluation, with the right and with shuffled commands, are those of route_learning.py.
+The evaluation drives the routes of route_learning.py, with the correct commands and with shuffled ones.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ _ARM = route_learning.arms(None)["visual"]
 BATCH_SIZE = 128
 LEARNING_RATE = 5e-4
 PUSH_STD = (0.5, 0.4)
-"""Standard deviations of a push on steering and pedal."""
+"""Standard deviations of a push, the random offset that is added to steering and pedal."""
 PUSH_STEPS, PAUSE_STEPS = (3, 9), (8, 25)
-"""Ranges of the number of steps that a push lasts, and of the steps between two."""
+"""Ranges of the number of steps that a push lasts, and of the number of steps between two pushes; the upper ends are
+excluded."""
 COLUMNS = (
     "seed",
     "samples",

@@ -1,17 +1,19 @@
 """How well does a policy learn to drive random routes, and does it take the turn that it is told to?
 
-An arm is an algorithm on maps to train on, with the settings of its block for LiteRoutes-v0 in zoo_configs/. After the
-training, its policy drives 100 held-out routes of 200 to 800 m without other cars, then the same routes with shuffled
-commands: at each junction one of *straight*, *left* and *right* is drawn, whatever the route is, and the distance
-stays. A policy that does not read its command drives as well as before. Of the environment's settings in the block, the
-evaluation has only those of the observation.
+An arm of this experiment is an algorithm and the maps that it trains on. The hyperparameters and the arguments of the
+training environment are those of the algorithm's block for LiteRoutes-v0 in zoo_configs/. After the training, the
+policy drives 100 held-out routes of 200 to 800 m without other cars. Then it drives the same routes with shuffled
+commands: at each junction, the observation has a random command (*straight*, *left* or *right*), which does not depend
+on the route. The distance to the junction in the observation is still correct. A policy that ignores the commands
+drives as well with shuffled commands as with correct ones. The evaluation uses only those environment arguments of the
+block that determine the observation.
 
     python benchmarks/route_learning.py                                  # VisualTD3 and stock TD3, seed 0
     python benchmarks/route_learning.py --arms 'Town01 to Town02' --towns PATH --seeds 0 1 2
     python benchmarks/route_learning.py --table                          # print the results and run nothing
 
-A row is added to benchmarks/results/route_learning.csv when its run ends. Runs that are there are not repeated. Models
-are kept in the log folder; a model that is complete there is evaluated and not trained again.
+When a run ends, its row is added to benchmarks/results/route_learning.csv. Runs that have a row are not repeated.
+Models are kept in the log folder; a model that is complete there is evaluated and not trained again.
 """
 
 from __future__ import annotations
@@ -114,9 +116,9 @@ def train(name: str, chosen: RouteArm, seed: int, logs: Path) -> tuple[BaseAlgor
 
 
 class ShuffledCommands:
-    """A driver whose policy is told another way at each junction.
+    """A driver whose policy gets a random command at each junction: straight, left or right.
 
-    :param driver: the driver that sees the wrong commands
+    :param driver: the driver that receives the random commands
     :param seed: seed of the commands
     """
 
@@ -127,7 +129,7 @@ class ShuffledCommands:
         self._is_at_junction = np.zeros(0, bool)
 
     def __call__(self, observations: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the actions for the observations with other commands."""
+        """Return the actions for the observations with random commands at junctions."""
         command = observations["command"]
         is_at_junction = command[:, _JUNCTION_COMMANDS].any(axis=1)
         if len(self._told) != len(command):
@@ -204,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["visual", "SB3 TD3"], help="arms to run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of each arm (default: 0)")
-    parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for the arms of the towns")
+    parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for arms on these towns")
     parser.add_argument(
         "-f", "--log-folder", type=Path, default=Path("logs/route_learning"), help="folder of the models"
     )
@@ -215,7 +217,7 @@ def main() -> None:
         available = arms(settings.towns)
         unknown = [name for name in settings.arms if name not in available]
         if unknown:
-            parser.error(f"--arms {unknown}: expected some of {list(available)}; the towns' arms need --towns")
+            parser.error(f"--arms {unknown}: expected some of {list(available)}; arms on Town01 need --towns")
         done = {(row["arm"], row["seed"]) for row in result_rows.read(RESULTS)}
         for seed in settings.seeds:
             for name in settings.arms:

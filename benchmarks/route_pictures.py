@@ -1,4 +1,8 @@
-"""Draw the pictures of docs/routes.md: a route on its map, three junctions with commands, and one with other cars."""
+"""Draw the three pictures of docs/routes.md.
+
+The first picture shows a route on its map. The second shows three junctions, one for each navigation command (left,
+straight, right). The third shows a junction with other cars.
+"""
 
 from __future__ import annotations
 

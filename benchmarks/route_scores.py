@@ -76,7 +76,13 @@ def pure_pursuit(env: gym.Env[Any, Any]) -> Callable[[Any], np.ndarray]:
 
 
 def busier(part: SuitePart, n_cars: int, n_walkers: int, has_lights: bool) -> SuitePart:
-    """Return a part with other road users, which its label names; the part itself if no others are asked for."""
+    """Return a part of a suite with cars, pedestrians and traffic lights, which are added to its label.
+
+    :param part: the part without traffic
+    :param n_cars: number of other cars; with 0, the label does not name them
+    :param n_walkers: number of pedestrians; with 0, the label does not name them
+    :param has_lights: whether there are traffic lights; if not, the label does not name them
+    """
     names = {f"{n_cars} cars": n_cars, f"{n_walkers} walkers": n_walkers, "lights": has_lights}
     label = ", ".join([part.label, *(name for name, is_there in names.items() if is_there)])
     others = {"n_cars": n_cars, "n_walkers": n_walkers, "traffic_lights": has_lights}
@@ -105,7 +111,7 @@ def main() -> None:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", nargs="+", default=["lite-routes"], help="suites to drive (default: lite-routes)")
-    parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for their suites")
+    parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for suites on these towns")
     parser.add_argument("--model", type=Path, help="model to drive with (default: pure pursuit)")
     parser.add_argument(
         "--algo", choices=_ARMS, default="visual_td3", help="the model's algorithm (default: visual_td3)"
@@ -114,7 +120,7 @@ def main() -> None:
     parser.add_argument("--cars", type=int, default=0, help="number of other cars (default: %(default)s)")
     parser.add_argument("--walkers", type=int, default=0, help="number of pedestrians (default: %(default)s)")
     parser.add_argument("--lights", action="store_true", help="with traffic lights")
-    parser.add_argument("--routes", type=int, help="number of routes of each part (default: the suite's own)")
+    parser.add_argument("--routes", type=int, help="routes in each part of a suite (default: set by the suite)")
     parser.add_argument("--table", action="store_true", help="print the results and run nothing")
     settings = parser.parse_args()
     driver_of = pure_pursuit

@@ -1,9 +1,10 @@
-"""Drive random routes with pure pursuit, and measure how many it completes and how fast the world is.
+"""Drive random routes with pure pursuit, and measure how many routes are completed and how fast the environment is.
 
-``python benchmarks/routes.py MAP [MAP ...]`` appends a row per map to ``benchmarks/results/routes.csv``. A map is the
-path of an OpenDRIVE file, or the name or the group of maps of our own. Decisions per second count processor time: the
-steps of the environment with pure pursuit, resets included, without traffic and without the camera, whose frames are
-replaced by an empty one.
+``python benchmarks/routes.py MAP [MAP ...]`` appends a row for each MAP to ``benchmarks/results/routes.csv``. MAP is
+the path of an OpenDRIVE file, the name of a built-in map, or the name of a group of built-in maps.
+
+Decisions per second are environment steps per second of processor time, which includes pure pursuit and the resets.
+There is no traffic. Without ``--camera``, every camera frame is an empty one, so that drawing takes no time.
 """
 
 from __future__ import annotations

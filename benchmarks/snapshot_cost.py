@@ -1,15 +1,17 @@
 """What does a snapshot of a full replay buffer cost: bytes, seconds, and memory while it is saved and restored?
 
 Fills a FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8 in episodes of 200 steps, in a separate
-process, saves a snapshot, adds more transitions (the share --new, 0.05), and saves a second one, which should cost
-little more than the new ones. A fresh process then loads and restores the newest snapshot.
+process, and saves a snapshot. Then it adds new transitions (by default 5 % of --transitions, see --new) and saves a
+second snapshot, which should cost little more than the new transitions. A fresh process then loads and restores the
+newest snapshot.
 
-Peak memory is the kernel's figure (VmHWM), reset before each part: the growth during the part, as a share of the
-buffer. For restoring, the restored buffer itself does not count.
+Peak memory is read from the kernel (VmHWM), which starts a new peak before each part of the benchmark. The table shows
+by how much the peak exceeds the memory before the part, as a share of the buffer's size. For restoring, the memory of
+the restored buffer is subtracted.
 
 Seconds depend on the disk of --folder, to which everything is synced; the first snapshot writes the whole buffer
-there, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json, by setting, and
-existing ones are not measured again. After a change of the code use --again. Linux only.
+there, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json, under the numbers of
+transitions, and stored results are not measured again. After a change of the code use --again. Linux only.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning_study.py does:
 10,000 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps, several policies of
 the run drive ten episodes each on the two held-out maps, from the same places: the current actor; TD3's target actor;
-exponential averages of the actor and its encoder over the updates, corrected for their start; and the actor with the
-best return in training. None of them changes the training, so one run measures all of them. The current actor also
-drives on the training maps: if it gets worse on the held-out maps alone, it has not forgotten what it learned. At the
-end each policy drives 100 episodes from other places. Arms that change one setting of the preset have gamma 0.99,
-because the preset had it when they were measured; compare such an arm with the arm "gamma 0.99".
+exponential moving averages of the weights of the actor and its encoder over the updates, with Adam's bias correction;
+and the actor with the best return in training. None of them changes the training, so one run measures all of them. The
+current actor also drives on the training maps: if it gets worse on the held-out maps alone, it has not forgotten what
+it learned. At the end each policy drives 100 episodes from other places.
+
+An arm is the preset, or the preset with a change. Most changes were measured when the preset had gamma 0.99, and their
+arms still start from gamma 0.99: compare such an arm with the arm "gamma 0.99". Only the arms "rewards scaled with
+gamma 0.99" and "gamma 0.95, one update per step" change the present preset: compare them with the arm "visual".
 
     python benchmarks/stability.py                                  # the preset, ten seeds
     python benchmarks/stability.py --arms 'one update per step' --seeds 777 4242
@@ -16,8 +19,8 @@ because the preset had it when they were measured; compare such an arm with the 
     python benchmarks/stability.py --table --page benchmarks/README.md   # and write them into that page
 
 Rows are added to benchmarks/results/stability.csv as soon as they are measured, and finished runs are not repeated. An
-interrupted run is started again, and its rows are dropped. Minutes are minutes of one processor since the run began,
-evaluations included. `q1` is the first critic's mean over 256 replayed transitions.
+interrupted run is started again, and its rows are dropped. The column `minutes` is the processor time since the run
+began, evaluations included. The column `q1` is the mean of the first critic over 256 replayed transitions.
 """
 
 from __future__ import annotations
@@ -54,9 +57,10 @@ from sb3_visual_td3.visual_td3.policies import head
 WORLD = "empty road"
 RESULTS = Path(__file__).parent / "results" / "stability.csv"
 DECAYS = (0.99, 0.995, 0.998, 0.999)
-"""Of the averages, per update of the critics."""
+"""Decays of the exponential averages, per update of the critics."""
 EVAL_FREQ, N_EVAL_EPISODES, EVAL_SEED = 1_000, 10, 1_000
-"""As the zoo's block evaluates: how many steps apart, and how many episodes from which places."""
+"""Steps between two evaluations, episodes of each evaluation, and the seed of their starting places. An evaluation
+with the block for LiteDriving-v0 in zoo_configs/visual_td3.yml has the same numbers."""
 ON_TRAINING_MAPS, IN_TRAINING = "last on training maps", "best in training"
 POLICIES = ("last", "target", *(f"average {decay:g}" for decay in DECAYS), IN_TRAINING, ON_TRAINING_MAPS)
 
@@ -97,10 +101,12 @@ class NoisyActorLoss(VisualTD3):
 class ChurnPenalty(VisualTD3):
     """CHAIN's penalty: an update should not change the actor's actions in states outside the batch.
 
-    The states are those of the previous batch. The change is measured from the actor before its last step.
+    The states are those of the previous batch. The penalty is the mean squared difference between the actions of the
+    current actor and those of the actor before its last optimizer step. ``churn_weight``, the factor on the penalty, is
+    a guess for Q-values of about one.
 
     Source: Tang and Berseth 2024, "Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and
-    Policy Churn" (CHAIN); the weight is a guess for values of about one.
+    Policy Churn" (CHAIN).
     """
 
     churn_weight = 1.0
@@ -179,9 +185,9 @@ ARMS = {
 
 
 class Average:
-    """An exponential average of weights, corrected for its start as Adam's moments are.
+    """An exponential moving average of weights, with the bias correction of Adam.
 
-    :param decay: weight of the past in each step, in [0, 1)
+    :param decay: weight of the earlier average in each step, before the bias correction, in [0, 1)
     """
 
     def __init__(self, decay: float) -> None:
@@ -202,7 +208,10 @@ class Average:
 
 
 class Averages:
-    """Averages the deployed policy of a model after every update of its critics; an observer of the updates."""
+    """Keeps exponential moving averages of the weights of a model's actor and encoder, one for each decay.
+
+    It is an observer of VisualTD3's updates, and adds the weights to the averages after every update of the critics.
+    """
 
     def __init__(self, model: VisualTD3, decays: Sequence[float]) -> None:
         self._weights = weights_of(model.actor)
@@ -369,7 +378,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
-    parser.add_argument("--page", type=Path, help="Markdown page in which to update the table, too")
+    parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced by the printed one")
     settings = parser.parse_args()
     th.set_num_threads(1)
     # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.

@@ -1,4 +1,7 @@
-"""The stability benchmark's table: how often policies get worse after their best, and how the last ones drive."""
+"""Make the table of the stability benchmark.
+
+The table shows how often a policy gets worse after it has learned, and how well it drives at the end of the run.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ END = "<!-- end of the table -->"
 N_EXAMINED = 90
 """Episodes of the examination at a run's end, at least; evaluations have fewer."""
 REACHED, FALLEN = 0.9, 0.8
-"""Shares of a run's best return: above the first the run has learned, and below the second it has fallen."""
+"""Fractions of the best return of a policy in a run. The policy has learned from its first evaluation at ``REACHED`` or
+above. A later evaluation below ``FALLEN`` counts as a fall."""
 DRIVES_WELL = 0.95
 """Share of the examination's episodes."""
 
@@ -35,9 +39,11 @@ def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:
 def falls(returns: Sequence[float]) -> tuple[int, int]:
     """Count how often a policy got worse after it had learned.
 
-    :param returns: returns of its evaluations, in order
-    :return: number of evaluations after the first one that reached 90 % of the best return, and number of those below
-        80 % of it; a run whose best return is not above 0 has not learned
+    A policy has learned from its first evaluation with at least 90 % of the best return.
+
+    :param returns: returns of the policy's evaluations, in order
+    :return: number of evaluations after this first one, and how many of them are below 80 % of the best return;
+        ``(0, 0)`` if the best return is not above 0, because such a policy has not learned
     """
     best = max(returns)
     if best <= 0:
@@ -75,7 +81,11 @@ def q_at(run: Sequence[Row], share: float) -> float:
 
 
 def table(rows: Sequence[Row], arms: Sequence[str]) -> str:
-    """Return a Markdown table with one row per arm and policy of the finished runs."""
+    """Return a Markdown table of the finished runs, with one row for each policy of each arm.
+
+    :param rows: rows of the results file
+    :param arms: names of the arms to show, in order; an arm is one set of training settings
+    """
     heads = (
         "arm",
         "policy",
@@ -127,6 +137,6 @@ def with_table(page: str, lines: str) -> str:
 
 
 def _by(rows: Sequence[Row], column: str) -> list[list[Row]]:
-    """Return the rows grouped by their value in a column, in the order of its first appearance."""
+    """Return one group of rows for each value in a column, in the order in which the values first appear."""
     values = list(dict.fromkeys(row[column] for row in rows))
     return [[row for row in rows if row[column] == value] for value in values]

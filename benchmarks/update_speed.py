@@ -50,7 +50,8 @@ ALL_OFF: dict[str, Any] = {
     "scale_rewards": False,
     "max_grad_norm": {},
 }
-"""What the preset adds to the arithmetic of TD3, off: the comparison is about the same update."""
+"""These settings switch off what the preset adds to the arithmetic of TD3. VisualTD3 then makes the same update as TD3,
+apart from the encoder and the precision, which the arm sets."""
 
 
 class Arm(NamedTuple):
@@ -120,7 +121,11 @@ def driver(arm: Arm, batch_size: int, device: str) -> Callable[[int], None]:
 
 
 def serve(arm: Arm, is_end_to_end: bool, batch_size: int, n_threads: int, device: str, connection: Connection) -> None:
-    """Serve requests in a separate process: time ``n`` updates, count their operations, return the memory."""
+    """Answer the requests that arrive on a connection, in a separate process.
+
+    A number ``n`` asks for the seconds that ``n`` updates take, ``"flops"`` for the floating-point operations of one
+    update, and ``"memory"`` for the peak memory in bytes. ``"stop"`` ends the process.
+    """
     th.set_num_threads(n_threads)
     if arm.keeps_memory:
         keep_freed_memory()

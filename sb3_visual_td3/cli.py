@@ -135,9 +135,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, the run's event files are "
-        "copied from RUN_DIR, or from DIR if you have moved them there, to a new subfolder of DIR, and logging "
-        "continues in this subfolder",
+        help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, the resumed run logs to a "
+        "new subfolder of DIR, and copies its earlier event files there first. It also finds earlier event files that "
+        "you have moved to DIR",
     )
     parser.add_argument(
         "--without-logs",

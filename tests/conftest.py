@@ -1,4 +1,7 @@
-"""Every test runs torch on one thread: only there are results exact, and the tests' processes share two cores."""
+"""Every test runs torch on one thread.
+
+Results are reproducible bit for bit only with one thread, and the test processes share two cores.
+"""
 
 import gc
 import os

@@ -66,7 +66,7 @@ def says(log_path, pattern, pid, within_s=300):
 
 
 def at_every_line(pattern, action, function):
-    """The function, with an action that is called whenever it prints something that matches."""
+    """Return a function that runs ``function`` and calls ``action`` before each printed text matching ``pattern``."""
 
     def call():
         really_write = sys.stdout.write
@@ -83,10 +83,11 @@ def at_every_line(pattern, action, function):
 
 
 def dies_after(pattern, cpu_s, function):
-    """The function, ended by SIGPROF when it has used some processor time since it first printed what matches.
+    """Return a function that runs ``function`` and ends the process by SIGPROF after ``cpu_s`` seconds of CPU time.
 
-    Seconds of the processor, not of the clock: beside busy processes a run gets as far as it does alone. Nothing
-    handles this signal, so it ends a process as abruptly as SIGKILL.
+    The time starts when the function first prints a text that matches ``pattern``. CPU time makes the moment of the end
+    independent of other processes on the machine. The process has no handler for SIGPROF, so it ends as abruptly as
+    with SIGKILL.
     """
     is_first = [True]
 
@@ -99,7 +100,10 @@ def dies_after(pattern, cpu_s, function):
 
 
 def dies_in_the_midst_of_a_snapshot(function, n_writes):
-    """The function, killed when it has made sure for the n-th time that something it wrote is on the disk."""
+    """Return a function that runs ``function`` and kills the process at the call number ``n_writes`` of ``os.fsync``.
+
+    A snapshot calls ``os.fsync`` several times, for its files and folders.
+    """
     left = [n_writes]
     really_sync = os.fsync
 
@@ -156,9 +160,10 @@ def assert_same_replay(one, other):
 
 
 def scalars_of_run(folder):
-    """Every scalar of a run, over all of its event files: name -> [(step, value), ...], by step.
+    """Return every scalar of a run, from all of its event files: name -> [(step, value), ...], sorted by step.
 
-    Files are read in the order of their names, which is that of their seconds: within one second it may be another.
+    TensorBoard reads the files in the order of their names, which contain the time of creation in seconds. For files of
+    the same second, this order may be wrong, so the points are sorted here.
     """
     (run,) = {path.parent for path in folder.rglob("events.out.tfevents.*")}
     accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})

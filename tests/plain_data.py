@@ -6,7 +6,7 @@ N_LAZY_BYTES = 64
 
 
 class OnDisk:
-    """An array that can only be read into its place, a part at a time, and counts how often it is."""
+    """Imitates an array on disk: ``read_into`` copies it into a given array, and ``n_reads`` counts these calls."""
 
     def __init__(self, array):
         self._bytes = array.tobytes()

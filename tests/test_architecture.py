@@ -58,7 +58,10 @@ NEVER = {
     "common": TRAINERS,
 }
 ONLY_HERE = {"ray": ("vec_env/",), "carla": ("envs/carla/", "envs/road/lane_survey.py")}
-"""Where an optional library may be imported. The survey of a map's lanes is a process of its own."""
+"""Optional libraries, with the folders and files of the package that may import them.
+
+``lane_survey.py`` may import ``carla``, because it runs as a process of its own.
+"""
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -101,7 +104,7 @@ def imports_of(tree, skip_type_checking=True, only_at_import=False):
 
 def broken_arrows(room, place, tree):
     """What in this file points where it must not. ``place`` is its path below the package."""
-    # For types alone an arrow is still an arrow, but a heavy library costs nothing.
+    # An import under TYPE_CHECKING couples two packages, but it does not load a heavy library.
     names = imports_of(tree, skip_type_checking=False)
     rooms = {room_of(name.split(".")[1:]) for name in names if name.startswith("sb3_visual_td3.")}
     rooms -= {"__version__", room}
@@ -142,7 +145,9 @@ def test_no_production_code_imports_a_test_library():
 
 
 def import_graph(sources):
-    """For each module, the modules of ours that it imports, within functions and for types alone included.
+    """Return, for each module, which of the other modules it imports.
+
+    Imports within functions and imports under ``TYPE_CHECKING`` are included.
 
     :param sources: source text by module name
     """

@@ -71,7 +71,10 @@ SHORTER = {
     "report --watch": ["--interval", "0.1"],
     "demo": ["--seconds", "1"],
 }
-"""Flags that make a command short, by its name and a flag that it must have. Later flags override earlier ones."""
+"""Flags that are appended to a command to make its run short; they override the same flags of the page.
+
+A key is the name of a command. If a flag follows the name, the entry is for commands with this flag only.
+"""
 
 RUN = "logs/visual_td3/LiteDriving-v0_1"
 PLACEHOLDERS = {"RUN_DIR": RUN, "RUN_A": RUN, "RUN_B": "runs/SAC_3"}
@@ -180,7 +183,7 @@ def folder_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_a_copy(folder_of_the_pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make a copy of the pages' folder the current one, and undo what the page changes in this process."""
+    """Copy the pages' folder, make the copy the current folder, and undo what the page changes in this process."""
     folder = tmp_path / "copy"
     shutil.copytree(folder_of_the_pages, folder)
     monkeypatch.chdir(folder)

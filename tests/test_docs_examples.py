@@ -34,7 +34,7 @@ def shortened(code: str, n_steps: int) -> str:
 
 @pytest.fixture
 def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Make a folder with the files of the page ``own_environment.md`` the current one.
+    """Write the files of the page ``own_environment.md`` to a folder, and make it the current folder.
 
     :return: the folder, which holds ``mycam.py`` and ``mine.yml``
     """

@@ -188,7 +188,10 @@ echo $? > "$SPOOL/$n.rc"
 
 @pytest.mark.slow
 def test_a_short_run_without_a_verdict_keeps_the_long_run_from_starting(tmp_path: Path) -> None:
-    """The scripts as they are, with our commands, on a run of 120 steps: no verdict, so no long run."""
+    """The unchanged example scripts call the real ``visual-td3`` for 120 steps, which are too few for a verdict.
+
+    Only ``sbatch`` is replaced, by a script that runs each job immediately.
+    """
     (tmp_path / "bin").mkdir()
     ours = f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} -m sb3_visual_td3 "$@"\n'
     for name, text in (("sbatch", RUNS_AT_ONCE), ("visual-td3", ours)):

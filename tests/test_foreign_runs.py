@@ -1,4 +1,7 @@
-"""The benchmark on public runs: tables, lines and changed copies; and its results, if the runs are on this machine."""
+"""Test the benchmark ``foreign_runs.py``, which judges public runs that were labelled by hand.
+
+Most tests use artificial runs. Tests that judge the public runs are skipped if these runs are not on this machine.
+"""
 
 from __future__ import annotations
 
@@ -155,7 +158,11 @@ REMOVALS = 12
 
 
 def removed(data: SeriesSet, rng: np.random.Generator) -> SeriesSet:
-    """Take points away by chance: single ones, a stretch, the begin or the end, of the returns or of everything."""
+    """Remove random points from a run.
+
+    Single points are removed from the returns or from all series. From the returns, a contiguous part may be removed
+    instead: at the beginning, at the end, or anywhere.
+    """
     series = dict(data.series)
     how = rng.choice(["single", "stretch", "begin", "end", "single ones of everything"])
     chosen = list(series)

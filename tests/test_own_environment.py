@@ -1,6 +1,7 @@
-"""A pixel environment of the user's own, a file in the current folder: GO when it has learned, NO-GO when it has not.
+"""A run on a pixel environment of the user gets GO if its agent has learned, and NO-GO if the reward is only noise.
 
-The environment, the hyperparameter files and the scripts are those of the page ``docs/own_environment.md``.
+The environment, the hyperparameter files and the scripts are those of the page ``docs/own_environment.md``. The
+environment is a file in the current folder.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ PAGE = "docs/own_environment.md"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with the files of the page, and the same environment with a reward that is noise alone."""
+    """Return a folder with the files of the page ``docs/own_environment.md``.
+
+    The subfolder ``noise`` has these files, too, but there the reward of the environment is only noise.
+    """
     environment, _, script, sac_script = blocks(PAGE, "python")
     block, sac_block = blocks(PAGE, "yaml")
     noise = environment.replace("1.0 - abs(self.position)", "self.np_random.normal(0.5, 0.3)")

@@ -57,7 +57,7 @@ def _run_dir(folder):
 
 
 def _whole_run(folder, extra):
-    """Let a run come to its end. Return its folder, and the processor's seconds from one snapshot to the next."""
+    """Let a run come to its end. Return its folder, and the mean CPU time between two snapshots in seconds."""
     log_path, times_path = folder.with_suffix(".log"), folder.with_suffix(".times")
 
     def note_the_time():

@@ -1,7 +1,7 @@
 """Collect the ``--help`` of every subcommand for the page about commands.
 
-The module runs as a separate process that prints all help texts as JSON, because rl-zoo's commands change other
-libraries when they are imported. If a command needs an extra that is not installed, its text says so.
+The module runs as a separate process that prints all help texts as JSON, because importing rl-zoo's commands changes
+other libraries. If a command needs an extra that is not installed, its text says so.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _evidence(rule: ModuleType) -> list[str]:
 
 
 def _consequence(rule: ModuleType) -> list[str]:
-    """Return a sentence with the causes that can explain this diagnosis, or nothing if no diagnosis explains it."""
+    """Return a sentence that lists the diagnoses that can cause this one; an empty list if there are none."""
     causes = RULES[rule.ID].explained_by
     if not causes:
         return []

@@ -24,7 +24,7 @@ def paragraphs(module: ModuleType) -> tuple[list[str], list[str]]:
     """Split the docstring of a module into paragraphs of Markdown.
 
     :param module: the module
-    :return: the paragraphs, and separately the texts of those that begin with "Source:"
+    :return: the paragraphs that do not begin with "Source:", and the paragraphs that do, without this word
     """
     found = [from_docstring(part) for part in (inspect.getdoc(module) or "").split("\n\n")]
     sources = [part.removeprefix("Source:").strip() for part in found if part.startswith("Source:")]

@@ -1,4 +1,4 @@
-"""The repository's own texts on pages of the documentation, and links that work in both places."""
+"""Read texts of the repository for pages of the documentation, and adapt their links to these pages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PAGES = {
     "SECURITY.md": "docs/security.md",
     "benchmarks/README.md": "docs/benchmarks.md",
 }
-"""Files of the repository that the documentation shows as pages; other anchors stay as they are."""
+"""Pages of the documentation that show a file of the repository. A key with an anchor stands for one section of the
+file. A link to another section of the file keeps its anchor."""
 
 _LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^()\s]+)\)")
 _FENCE = re.compile(r"^(```|~~~)")

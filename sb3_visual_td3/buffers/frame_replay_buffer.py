@@ -1,6 +1,7 @@
 """Define FrameReplayBuffer, which stores each frame once and samples like Stable-Baselines3's replay buffer.
 
-The stores in :mod:`~sb3_visual_td3.buffers.observation_store` hold the observations, one store for each part.
+The stores in :mod:`~sb3_visual_td3.buffers.observation_store` hold the observations. A Dict observation has one store
+for each key, and a Box observation has a single store.
 """
 
 from __future__ import annotations
@@ -91,10 +92,12 @@ class FrameReplayBuffer(ReplayBuffer):
     each uint8 image in [0, 255] is a stack if ``frame_stack`` divides its channels. Other images are single frames, and
     everything else is stored as it is.
 
-    With ``n_steps`` above 1, rewards are summed over a window. It ends with the episode, at the newest transition, or
-    where the data do not continue. They continue if an observation equals the next observation of the previous
-    transition, and each next observation is the stack shifted by one frame. For an environment that stacks frames in a
-    different way (such as every second one) use ``frame_stack=1``.
+    With ``n_steps`` above 1, rewards are summed over a window of consecutive transitions. A window ends with the
+    episode and at the newest transition. It also ends after a transition if one of these statements is true:
+
+    - The next transition does not begin with this transition's next observation.
+    - This transition's next observation is not its observation shifted by one frame. For an environment that stacks
+      frames in a different way (such as every second frame), use ``frame_stack=1``, which switches this test off.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some
@@ -108,7 +111,8 @@ class FrameReplayBuffer(ReplayBuffer):
         shared
     :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
     :param gamma: discount of each step, used if ``n_steps`` is above 1
-    :raises ValueError: if an argument is out of range, or as ``frame_stacks_of``
+    :raises ValueError: if an argument is out of range, the space has no uint8 image, an image has its channels last, or
+        ``frame_stack`` divides the channels of no image
 
     Adding the first transition raises a MemoryError if the machine cannot hold ``buffer_size`` transitions.
 
@@ -208,7 +212,7 @@ class FrameReplayBuffer(ReplayBuffer):
         return self._by_key(lambda store: ObservationView(store, moment))
 
     def _by_key(self, make: Callable[[ObservationStore], Any]) -> Any:
-        """Apply a function to each store; return the results by key, or the only result for a Box."""
+        """Apply a function to each store; return a dict of results for a Dict space, and a single result for a Box."""
         made = {key: make(store) for key, store in self._stores.items()}
         if self._is_dict:
             return made

@@ -226,9 +226,10 @@ class FrameStore:
         return [block[: max(0, self._n_touched - start)] for block, start in zip(self._blocks, starts, strict=False)]
 
     def get_state(self) -> dict[str, Any]:
-        """Return the frames, without a copy.
+        """Return the frames as views, and the store's sizes and counters.
 
-        :return: sizes and counters, the written memory (``blocks``), and released ids (``free``)
+        :return: sizes and counters, the frames as the written part of each memory block (``blocks``), and the ids of
+            released frames (``free``)
         """
         return {
             "n_main": self._n_main,
@@ -261,10 +262,10 @@ class FrameStore:
         return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the attributes, and give every block its full size again; a pickle holds only the written parts.
+        """Restore the attributes, and enlarge each block to its full size; a pickle holds only the written parts.
 
-        If the only block has room for ``n_expected`` frames, it is used as it is. A copy into a larger block would need
-        twice the memory for a moment.
+        If the pickle has a single block that holds at least ``n_expected`` frames, this block keeps its size. A copy
+        into a larger block would need twice the memory for a moment.
         """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})

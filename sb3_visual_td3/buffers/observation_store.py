@@ -74,7 +74,7 @@ class ObservationStore(Protocol):
         :param obs: before the step, ``(n_envs, *observation)``
         :param next_obs: after the step, before any reset, ``(n_envs, *observation)``
         :return: whether the step continues the previous step and shifts the frame stack
-        :raises ValueError: if the shape differs, or the store's dtype cannot represent the values
+        :raises ValueError: if an array has another shape, or the store's dtype cannot represent the values
         """
 
     def take(self, moment: Moment, index: Any) -> NDArray[Any]:
@@ -100,12 +100,12 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
     The shape is checked, because ``reshape`` alone would scramble an image that has its channels last.
 
     :param name: the name of the values, for the error
-    :param values: an array of ``shape``; the first axis may be missing if its length is 1, and so may the last axis of
-        ``(n_envs, 1)``
+    :param values: an array of ``shape``. The first axis may be missing if ``n_envs`` is 1. The last axis may be missing
+        if ``shape`` is ``(n_envs, 1)``.
     :param shape: ``(n_envs, *part)``
     :param dtype: the stored dtype
     :return: the values, copied only if they have a different dtype
-    :raises ValueError: if the shape differs, or an integer dtype cannot represent the values
+    :raises ValueError: if ``values`` has another shape, or an integer dtype cannot represent the values
     """
     array = np.asarray(values)
     accepted = {shape}
@@ -168,12 +168,13 @@ def step_actions(
 ) -> NDArray[Any]:
     """Return actions in the stored shape and dtype.
 
-    :param action: ``(n_envs, action_dim)`` or ``(n_envs, *space.shape)``
+    :param action: ``(n_envs, action_dim)`` or ``(n_envs, *space.shape)``; the first axis may be missing if ``n_envs``
+        is 1
     :param space: the action space
     :param shape: ``(n_envs, action_dim)``
     :param dtype: the stored dtype
     :return: the actions, ``(n_envs, action_dim)``
-    :raises ValueError: if the shape differs
+    :raises ValueError: if ``action`` has another shape, or an integer dtype cannot represent the values
     """
     array = np.asarray(action)
     whole = (shape[0], *(space.shape or ()))
@@ -203,7 +204,9 @@ def step_outcomes(
 
 
 class ObservationView:
-    """Read stored observations like Stable-Baselines3's array ``(size, n_envs, *observation)``; reading makes a copy.
+    """Index stored observations like the array ``(size, n_envs, *observation)`` of Stable-Baselines3's replay buffer.
+
+    Each index returns a copy.
 
     :param store: the store of the observations
     :param moment: ``BEFORE`` or ``AFTER`` the transitions
@@ -279,8 +282,8 @@ class PairStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the previous step; ``Continuity.shifts`` is always True, because these
-            observations are not stacks of frames
+        :return: whether the step continues the previous step. ``Continuity.shifts`` is always True: False would end
+            n-step windows at this step, and these observations have no frame stack that could be checked.
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)
@@ -393,8 +396,9 @@ class StackStore:
     def _number_first(self, stack: Frames, known: list[int]) -> tuple[list[int], bool]:
         """Return the id of each frame of a transition's observation, and store the frames that are new.
 
-        :param known: ids of the frames in the previous transition's next observation; empty without one
-        :return: the ids, and whether the observation equals that next observation
+        :param known: ids of the frames in the previous transition's next observation; empty if there is no previous
+            transition
+        :return: the ids, and whether the observation equals the previous transition's next observation
         """
         if known and all(_same(self.frames[id_], frame) for id_, frame in zip(known, stack, strict=True)):
             return known, True

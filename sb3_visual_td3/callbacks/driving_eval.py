@@ -66,9 +66,10 @@ class DrivingEvalCallback(EvaluationCallback):
     - The best model is the model that drives *farthest* (see ``best_by``).
     - The ``eval/`` names are written at the step of the evaluation, and not through the logger.
 
-    :param eval_env: an environment or VecEnv whose ``info`` has ``distance_m``, ``speed_mps``, ``collisions``,
-        ``lane_invasions`` and ``is_success``. For an id, the callback creates one environment per episode, or a single
-        CarlaDriving-v0 on the server of the training
+    :param eval_env: an environment, a VecEnv, or the id of an environment. Its ``info`` must have ``distance_m``,
+        ``speed_mps``, ``collisions``, ``lane_invasions`` and ``is_success``. From an id, the callback creates one
+        environment per episode. From ``"CarlaDriving-v0"``, it creates a single environment on the simulator server of
+        the training.
     :param callback_on_new_best: called when there is a new best model
     :param callback_after_eval: called after every evaluation
     :param n_eval_episodes: episodes of each evaluation
@@ -150,8 +151,8 @@ class DrivingEvalCallback(EvaluationCallback):
 
         :param eval_freq: see the constructor
         :param n_eval_episodes: see the constructor
-        :param eval_env_kwargs: see the constructor; it replaces all earlier arguments
-        :raises ValueError: as the constructor
+        :param eval_env_kwargs: see the constructor; the new mapping replaces the earlier ``eval_env_kwargs``
+        :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given although ``eval_env`` is not an id
         """
         if eval_freq is None:
             eval_freq = self.eval_freq
@@ -221,7 +222,7 @@ class DrivingEvalCallback(EvaluationCallback):
                 ) from error
 
     def _policy(self) -> Driver:
-        """Return a function from observations to the policy's actions, which prepares observations as in training."""
+        """Return a function that prepares observations as in training, and returns the policy's actions for them."""
         self._sync_normalization()
         normalizer = self.model.get_vec_normalize_env()
         must_normalize = normalizer is not None and normalizer.norm_obs and self._make_env is not None

@@ -170,7 +170,7 @@ def custom_scalars(names: Collection[str] | None = None) -> dict[str, dict[str, 
 
     The chart of the reward terms also shows the terms of your own environment.
 
-    :param names: the names to show; None shows every name
+    :param names: logged names to show; None shows every name in ``common/tags.py``
     :return: the argument of ``SummaryWriter.add_custom_scalars``
     """
     layout: dict[str, dict[str, list[str | list[str]]]] = {}
@@ -197,7 +197,7 @@ class EventWriter:
     The first writer of an event file also writes the layout of the "Custom Scalars" page into it.
 
     :param logger: if it does not write to TensorBoard, nothing is written
-    :param names: names that the page shows; None shows every name
+    :param names: logged names that the page shows in its charts; None shows every name in ``common/tags.py``
     """
 
     def __init__(self, logger: Logger, names: Collection[str] | None = None) -> None:

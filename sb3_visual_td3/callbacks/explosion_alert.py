@@ -139,7 +139,7 @@ class ExplosionAlertCallback(BaseCallback):
     :param lr_factor: factor by which each guard action multiplies the learning rates, above 0 and below 1
     :param max_actions: number of guard actions after which the next critical alert ends the training
     :raises ValueError: if an argument is out of range; at the start of the training, if the model cannot be watched, or
-        a rollback has no SnapshotCallback
+        if ``on_critical`` is ``"rollback"`` and the list of callbacks has no SnapshotCallback
     """
 
     def __init__(
@@ -356,7 +356,7 @@ class ExplosionAlertCallback(BaseCallback):
         self._active |= {alert.key for alert in alerts}
 
     def _act(self, alerts: Sequence[Alert]) -> None:
-        """Let the guard act on the first critical alert, because the first alert is the cause of the other alerts."""
+        """Let the Guard act on the first critical alert, see ``on_critical``: this alert is the cause of the others."""
         critical = [alert for alert in alerts if alert.level == "critical"]
         if not critical:
             return
@@ -368,7 +368,7 @@ class ExplosionAlertCallback(BaseCallback):
                 self._forget_measurements()
 
     def _forget_measurements(self) -> None:
-        """Drop all measurements so far, because they do not describe the weights that the guard has just changed."""
+        """Drop all measurements and active alerts from before a rollback or a reduction of the learning rates."""
         self._watch.read_points()
         self._watch.finite.first()
         self.window.clear()

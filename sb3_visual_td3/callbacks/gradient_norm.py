@@ -20,8 +20,9 @@ from sb3_visual_td3.health.quantities import is_frozen
 class GradientNormCallback(BaseCallback):
     """Log gradient norms before clipping, losses, Q-values, and statistics of weights, policy, encoder and images.
 
-    For Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ, norms are measured when the optimizer
-    steps, after any clipping by the algorithm. ``gradients/seen_by_optimizer`` is then 1.
+    Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ are an exception. Their norms are measured
+    when the optimizer steps, after any clipping by the algorithm. The flag ``gradients/seen_by_optimizer`` is 1 for
+    these algorithms, and 0 for VisualTD3.
 
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file

@@ -67,7 +67,8 @@ class Guard:
     because one problem triggers several alerts. After ``max_actions`` guard actions, the next critical alert ends the
     training.
 
-    With non-finite weights, ``"rollback"`` acts at once, and every other setting ends the training.
+    An update that makes the weights non-finite is a special case. ``"rollback"`` then acts without this wait. Any other
+    setting, including ``"warn"``, ends the training.
 
     :param on_critical: one of the four names above
     :param lr_factor: factor on the learning rates, above 0 and below 1
@@ -100,7 +101,7 @@ class Guard:
         """Find the SnapshotCallback, whose snapshots a rollback restores; call this before training starts.
 
         :param callbacks: all callbacks of the training
-        :raises ValueError: if a rollback has no SnapshotCallback
+        :raises ValueError: if ``on_critical`` is ``"rollback"``, and ``callbacks`` contains no SnapshotCallback
         """
         self._snapshots = next((each for each in callbacks if isinstance(each, SnapshotCallback)), None)
         if self.on_critical == "rollback" and self._snapshots is None:
@@ -219,7 +220,7 @@ class Guard:
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a saved state, and multiply the learning rates of the model by its ``lr_scale``.
+        """Restore a saved state, and multiply the model's learning rates by the ``lr_scale`` of this state.
 
         :param state: the state returned by ``get_state``
         """

@@ -58,8 +58,9 @@ class PolicyEvalCallback(EvaluationCallback):
 
     For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents.
 
-    :param eval_env: environment or VecEnv with the same wrappers as the training environment; for an id, the callback
-        creates the environment and adds these VecEnv wrappers
+    :param eval_env: an environment or VecEnv with the same wrappers as the training environment, or the id of an
+        environment. From an id, the callback creates the environment, and adds the VecEnv wrappers of the training
+        environment.
     :param callback_on_new_best: called when there is a new best model
     :param callback_after_eval: called after every evaluation
     :param n_eval_episodes: episodes of each evaluation
@@ -71,8 +72,8 @@ class PolicyEvalCallback(EvaluationCallback):
     :param verbose: verbosity level; 0 prints nothing
     :param warn: whether to warn if the environment has no Monitor
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
-    :param seed: seed of the first evaluation episode; the others use the seeds that follow. Later seeds are taken if
-        the training environments use one of these
+    :param seed: seed of the first evaluation episode; the second episode uses ``seed + 1``, and so on. If the training
+        environments use one of these seeds, the evaluation uses the seeds after those of the training instead.
     :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given although ``eval_env`` is not an id; at
         the start of the training, if ``eval_env`` does not fit the training environment, or needs a simulator server
     """

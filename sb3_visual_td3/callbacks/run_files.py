@@ -248,7 +248,7 @@ class ResumedFiles:
         model._logger = configure(str(self.event_dir), formats)
 
     def _is_copied(self, new_dir: Path) -> bool:
-        """Return whether the event files are copied: the old or the new log folder is outside RUN_DIR."""
+        """Return True if the old or the new log folder is outside RUN_DIR; the event files are then copied."""
         assert self.event_dir is not None
         return not (_is_in(self.event_dir, self.run_dir) and _is_in(new_dir, self.run_dir))
 

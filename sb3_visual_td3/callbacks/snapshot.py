@@ -442,9 +442,10 @@ class SnapshotCallback(BaseCallback):
 
 
 def _changed_versions(then: Mapping[str, str]) -> list[str]:
-    """Return a message if the version of a package has changed since a snapshot was taken.
+    """Return the packages whose version has changed since a snapshot was taken, as a message for the user.
 
     :param then: version of each package when the snapshot was taken; empty if unknown
+    :return: a list with one message; empty if no version has changed
     """
     now = package_versions()
     changed = [

@@ -45,8 +45,8 @@ class HealthWatch:
     """Hold the monitors of one training run, which measure its updates, networks, images and rewards.
 
     :param model: any off-policy algorithm
-    :param sample_freq: distance between two measurements: gradient updates for updates and networks, steps of the
-        environments for images and rewards
+    :param sample_freq: updates and networks are measured every ``sample_freq`` gradient updates; images and rewards
+        give one measurement per ``sample_freq`` steps of the environments
     :raises ValueError: if the model's updates cannot be watched
     """
 
@@ -115,7 +115,9 @@ class HealthWatch:
     def read_points(self) -> list[Points]:
         """Return the single measurements of updates, rewards and images since the last call.
 
-        Each value comes with the number of its update. Learning rates, frozen groups and a shared encoder are included.
+        Each value comes with the number of gradient updates at which it was measured. The last mapping in the list
+        holds the current settings of the model: each learning rate, a flag (1 or 0) for each group of weights that
+        tells whether it is frozen, and a flag that tells whether actor and critic share one encoder.
         """
         if "means" not in self.forms:
             self.monitor.read()
@@ -171,11 +173,12 @@ _watches: weakref.WeakKeyDictionary[BaseAlgorithm, dict[int, HealthWatch]] = wea
 
 
 def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
-    """Return the HealthWatch of a model to a callback; create the HealthWatch for the first callback.
+    """Return the HealthWatch of a model; the first call with a ``sample_freq`` creates this HealthWatch.
 
     :param model: any off-policy algorithm
-    :param sample_freq: distance between two measurements, see :class:`HealthWatch`
-    :param form: form in which the callback reads
+    :param sample_freq: how often to measure, see :class:`HealthWatch`
+    :param form: ``"means"`` if the callback reads averages since its last read, ``"points"`` if it reads single
+        measurements
     :return: the HealthWatch, shared by all callbacks with this ``sample_freq``
     :raises ValueError: if the model's updates cannot be watched
     """

@@ -1,6 +1,7 @@
 """Return the pip command that installs a missing library.
 
-It names the libraries, because ``pip install sb3-visual-td3[extra]`` fails if no package index offers sb3-visual-td3.
+The command names the libraries and not the extra that needs them, because ``pip install sb3-visual-td3[extra]`` fails
+if no package index offers sb3-visual-td3.
 """
 
 from __future__ import annotations

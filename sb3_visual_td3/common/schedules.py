@@ -1,6 +1,7 @@
 """Parse schedules of learning rates and noise from a number, a callable, or a string such as ``"lin_3e-4"``.
 
-Unlike a lambda, these classes can be pickled with a model, and a snapshot can compare them.
+A number or a string becomes an instance of one of the classes below. Unlike a lambda, such an instance can be pickled
+with a model, and a resumed run can compare it with the schedule in the snapshot.
 """
 
 from __future__ import annotations

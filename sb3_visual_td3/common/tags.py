@@ -183,7 +183,10 @@ ALERTS = "alerts/"
 
 
 def alert_of_rule(rule_id: str) -> str:
-    """Return the tag of the alert of a rule that also runs during training: 1 while the rule finds its problem."""
+    """Return the tag of the alert of a rule that also runs during training.
+
+    The values logged under this tag are 1 while the rule finds its problem, otherwise 0.
+    """
     return ALERTS + rule_id
 
 

@@ -1,9 +1,9 @@
 """Define the interfaces between packages: what observers, callbacks and snapshots use of an algorithm.
 
 Start here when you read the code. The algorithm (``visual_td3``) does not import health measures or callbacks, but
-passes each gradient update to its :class:`UpdateObserver` objects. Callbacks attach these through
-:class:`WatchedModel`, and a guard acts through :class:`GuardedModel`. A snapshot saves everything that implements
-:class:`HasState`.
+passes each gradient update to its :class:`UpdateObserver` objects. Callbacks attach these observers through
+:class:`WatchedModel`. The guard of ExplosionAlertCallback uses :class:`GuardedModel` to lower learning rates and to
+restore a healthy snapshot. A snapshot saves everything that implements :class:`HasState`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class NetworkUpdate(NamedTuple):
         - actor: ``loss`` (scalar), ``actions`` (batch, action_dim), ``pre_tanh`` (batch, action_dim), ``policy_q``
           (batch, 1), which is Q1(s, pi(s))
     :ivar observations: the batch's observations, not a copy; None if the algorithm does not provide them
-    :ivar seen_by_optimizer: True if the gradients are read after any clipping, when the optimizer steps, as for
-        Stable-Baselines3's own algorithms
+    :ivar seen_by_optimizer: True if the gradients are read when the optimizer steps, and so after any clipping. This is
+        the case for the algorithms of Stable-Baselines3 and sb3-contrib.
     """
 
     network: Network
@@ -91,8 +91,8 @@ class HasState(Protocol):
     """Save an object's state as plain data, and restore it in the same object or in an object with equal settings.
 
     A state is a dict with string keys. Its values are None, booleans, numbers, strings, NumPy arrays of numbers, and
-    lists and dicts of these. SnapshotCallback saves any callback, environment, replay buffer or noise with both
-    methods.
+    lists and dicts of these. SnapshotCallback saves any callback, environment, replay buffer or noise that has
+    ``get_state()`` and ``set_state()``.
     """
 
     def get_state(self) -> dict[str, Any]:
@@ -165,7 +165,9 @@ class WatchedModel(Protocol):
 class GuardedModel(Protocol):
     """Provide what the guard of ExplosionAlertCallback needs; VisualTD3 implements this.
 
-    For any other model, the guard wraps ``lr_schedule``, and a rollback restores only weights and optimizers.
+    After a critical alert, the guard can lower the learning rates, or roll back, which restores a healthy snapshot. For
+    a model that does not implement this class, the guard lowers the learning rates by wrapping ``lr_schedule``, and a
+    rollback restores only weights and optimizers.
     """
 
     lr_scale: float

@@ -1,7 +1,7 @@
 """Check the series of a run: every criterion names one of these pure functions as its ``kind``.
 
-A few points can fail a criterion, but a pass usually needs ``min_points`` of them. A tag that was not logged usually
-makes the criterion unknown. Leaving tags out of the log must not turn NO-GO into GO.
+A few points are enough to fail a criterion, but a pass usually needs at least ``min_points`` points. A tag that was not
+logged usually makes the criterion unknown. Leaving tags out of the log must not turn NO-GO into GO.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_point
 def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if the actor's last |loss| is at most ``threshold`` times the largest |Q| of replayed state-action pairs.
 
-    Without a logged Q value, |Q| is estimated from the critic's loss, and the check cannot pass.
+    If no Q value was logged, an upper limit of |Q| is estimated from the critic's loss. If |loss| exceeds ``threshold``
+    times this limit, the check fails. Otherwise the result is unknown, because the true |Q| may be far below the limit.
     """
     support = actor_loss_support(data)
     if support is None:
@@ -161,8 +162,8 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
     """Fail if the actor's loss has grown by a large factor and is far larger than the Q values.
 
     The growth is large if it reaches the factor ``threshold`` over the later half of the run, or 100 over the whole
-    run. The loss is far larger if it exceeds ``UNSUPPORTED`` times the largest |Q|. Without a logged Q value, a growing
-    loss cannot pass.
+    run. The loss is far larger than the Q values if |loss| divided by the largest |Q| exceeds the constant
+    ``UNSUPPORTED``. If no Q value was logged, a growing loss cannot pass.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:
@@ -218,9 +219,9 @@ def episode_length_holds(data: SeriesSet, tags: Tags, threshold: float, min_poin
 
 
 def episode_length_rises(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if episodes get longer, or last about as long as the longest episode.
+    """Pass if episodes get longer, or if late episodes are about as long as the longest episode.
 
-    They get longer if late episodes are more than ``threshold`` times as long as early episodes (medians).
+    Episodes get longer if late episodes are more than ``threshold`` times as long as early episodes (medians).
     """
     return _episode_lengths(data, tags[0], threshold, min_points, at_ceiling_passes=True)
 
@@ -246,7 +247,12 @@ def _episode_lengths(
 
 
 def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if no value of the named tags is NaN or infinite; without named tags, all measured tags are checked."""
+    """Pass if no value of the named tags is NaN or infinite.
+
+    If ``tags`` is empty, all logged tags are checked, except derived tags (``DERIVED`` in ``common/tags.py``) and
+    ``explained_variance``. The check then also fails if ExplosionAlertCallback ended the training because of a
+    non-finite value.
+    """
     # Derived tags, such as the bound of undiscounted returns, may be infinite by definition.
     # SB3 writes explained_variance as NaN wherever all returns of a rollout are equal.
     measured = (name for name in data.names() if name not in names.DERIVED)
@@ -372,8 +378,8 @@ def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if no rule finds a cause with a confidence of ``threshold`` or more, and all of ``tags`` are logged.
 
-    A cause counts only if the tag of its strongest evidence is one of ``tags``. Otherwise, a run could fail merely
-    because it logged more tags.
+    A cause counts only if the tag of its strongest evidence is one of ``tags``. Without this restriction, a run could
+    fail merely because it logged more tags.
     """
     # Consequences and blind spots do not count, because their cause counts with its own confidence.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]

@@ -92,7 +92,13 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
 
 
 def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult]) -> bool:
-    """Return whether callbacks of this package ran and logged all that the blocking criteria need."""
+    """Return whether the callbacks of this package logged the tags of every criterion that can block a GO.
+
+    :param data: the series of the run
+    :param asked: results of the criteria
+    :return: True if GradientNormCallback and ExplosionAlertCallback ran, if every criterion that can block a GO was
+        judged, and if no criterion lacks the tags of another callback
+    """
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False
     is_answered = all(r.status is not Status.UNKNOWN for r in asked if r.blocking)

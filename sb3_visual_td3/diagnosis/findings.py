@@ -59,7 +59,7 @@ class RuleResult:
     :param first_step: environment step at which the finding first showed; None if unknown
     :param value: the number that the rule compared with ``threshold``; NaN if there were several
     :param threshold: the limit for ``value``; NaN if there were several
-    :param role: cause or blind spot
+    :param role: ``"cause"``, or ``"blind_spot"`` if the finding explains why the logged values do not show a problem
     :param remedy: the first thing to do; None for the rule's remedy
     :param explained_by: ids of the diagnoses that may have caused this finding; None for the rule's list
     """
@@ -84,7 +84,8 @@ class Diagnosis:
     :param evidence: the supporting points, the strongest first
     :param remedy: the first thing to do
     :param first_step: environment step at which the problem first showed; None if unknown
-    :param role: cause, blind spot or consequence
+    :param role: ``"cause"``; ``"blind_spot"`` if the diagnosis explains why the logged values do not show a problem; or
+        ``"consequence"`` if it follows from a cause that was also found
     :param explained_by: ids of the diagnoses that may have caused this one
     :param consequence_of: id of the cause, for a consequence
     :param value: the number that the rule compared with ``threshold``; NaN if there were several
@@ -120,9 +121,12 @@ class SettingChange:
     :param fill: keys that are added if the run's mapping lacks them
     :param at_least: lower limit, proposed if the run's value is smaller
     :param at_most: upper limit, proposed if the run's value is larger
-    :param times: factor by which the run's value is multiplied, if it is within the limits
-    :param of_steps: fraction of the run's environment steps; the lower limit is at least this number of steps
-    :param of_steps_at_most: ``of_steps`` gives at most this number of steps; None for the length of the run
+    :param times: factor by which the run's value is multiplied if this value is neither below ``at_least`` nor above
+        ``at_most``
+    :param of_steps: fraction of the run's environment steps. If this fraction is a number of steps above ``at_least``,
+        that number is the lower limit instead of ``at_least``.
+    :param of_steps_at_most: the lower limit that results from ``of_steps`` is capped at this number of steps; None caps
+        it at the number of environment steps of the run
     :param unless_set: change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: change only if VecNormalize does not scale the rewards
     :param envs: change only for these environments; empty: for all

@@ -70,7 +70,7 @@ class LiveWindow:
 
         If the number of updates is smaller than before, a snapshot was restored. The window is then emptied first.
 
-        :param points: tag to pairs of update and value
+        :param points: the new points of each tag, as pairs (number of the update, value)
         """
         new_points = {tag: list(new) for tag, new in points.items() if new}
         # Points of both training runs in one window would look like a jump, and raise an alert that nothing caused.

@@ -47,10 +47,10 @@ def percent(share: float | None) -> str:
 
 
 def counted(n: float, noun: str) -> str:
-    """Format a number of things, such as "1 point" or "1,200 points".
+    """Format a count together with its noun, such as "1 point" or "1,200 points".
 
-    :param n: the number of things
-    :param noun: the singular, whose plural ends with s
+    :param n: the count
+    :param noun: the noun in the singular; an s is added to form the plural
     """
     return f"{number(n)} {noun}" if n == 1 else f"{number(n)} {noun}s"
 

@@ -49,17 +49,19 @@ SCALED_Q = 300.0
 divisors of the rewards, the limit is multiplied by the largest divisor."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
-"""Limits for |Q|, divided by the largest |Q| that the returns allow. From ``Q_NOTED`` on, the sign is weak. From
-``Q_CLEAR`` on, it is clear, but if the return shows learning, it stays weak. From ``Q_HOPELESS`` on, it is clear in any
-case. The ratio was at most 0.35 in public runs that learned, and 2.4 to 3.6 in a diverged run."""
+"""Limits for the ratio of |Q| to the largest |Q| that the returns allow. A ratio of at least ``Q_NOTED`` is a weak
+sign of instability. A ratio of at least ``Q_CLEAR`` is a clear sign, but only a weak one if the return shows learning.
+A ratio of at least ``Q_HOPELESS`` is always a clear sign. The ratio was at most 0.35 in public runs that learned, and
+2.4 to 3.6 in a diverged run."""
 ERROR_NOTED, ERROR_CLEAR = 0.05, 1.0
-"""Limits for the critic's error (the square root of its loss), divided by the largest |return|. From ``ERROR_NOTED``
-on, the sign is weak. From ``ERROR_CLEAR`` on, it is clear, but if the return shows learning, it stays weak. The ratio
-was below 0.013 in runs that learned, and 0.09 to 0.15 in diverged runs."""
+"""Limits for the ratio of the critic's error (the square root of its loss) to the largest |return|. A ratio of at
+least ``ERROR_NOTED`` is a weak sign of instability. A ratio of at least ``ERROR_CLEAR`` is a clear sign, but only a
+weak one if the return shows learning. The ratio was below 0.013 in runs that learned, and 0.09 to 0.15 in diverged
+runs."""
 SPREAD_NOTED, SPREAD_CLEAR = 3.0, 5.0
-"""Limits for the factor by which the standard deviation of the policy's actions grows over the run. From
-``SPREAD_NOTED`` on, the sign is weak. From ``SPREAD_CLEAR`` on, it is clear, but if the return shows learning, it stays
-weak."""
+"""Limits for the factor by which the standard deviation of the policy's actions grows over the run. A factor of at
+least ``SPREAD_NOTED`` is a weak sign of instability. A factor of at least ``SPREAD_CLEAR`` is a clear sign, but only a
+weak one if the return shows learning."""
 ENTROPY_LEFT = 0.1
 """A policy counts as no longer exploring if its entropy falls to this fraction of its first value."""
 EXPLAINED_NOTED = 0.05
@@ -241,9 +243,10 @@ class ReturnScale(NamedTuple):
     """Hold how large the returns of a run are, and how large Q can be with such returns.
 
     :param largest: the 99 % quantile of |return|
-    :param allowed_q: the largest mean |Q| that is plausible, at least ``normalised_q``
-    :param normalised_q: up to this mean |Q|, Q is plausible with normalised rewards. It is converted to the unit of
-        the returns, as ``allowed_q`` is
+    :param allowed_q: the largest plausible mean |Q|, in the unit of the logged returns; at least ``normalised_q``
+    :param normalised_q: the largest mean |Q| that is plausible if the rewards were normalised. If the divisors of the
+        rewards were logged, the limit is multiplied by the largest divisor, which converts the limit to the unit of the
+        logged returns
     """
 
     largest: float
@@ -360,11 +363,12 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
 
 
 def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
-    """Return the Q values of a run in the unit of its returns, or the negated actor loss if no Q values were logged.
+    """Return the Q values of a run, converted to the unit of the logged returns.
 
-    The actor's loss is used only for off-policy algorithms. In SAC, it also contains an entropy term.
+    If no Q values were logged, the negated loss of the actor is used as Q. This is possible only for off-policy
+    algorithms. In SAC, the actor's loss also contains an entropy term.
 
-    :return: the series; None if the run logged neither
+    :return: the series; None if the run logged no Q values and no usable actor loss
     """
     q_values = find_q_values(data.names())
     if q_values:
@@ -377,7 +381,7 @@ def q_series(data: SeriesSet, kind: RunKind) -> Series | None:
 
 
 def critic_loss(data: SeriesSet) -> Series | None:
-    """Return the critic's loss in the squared unit of the returns; None if no loss was logged."""
+    """Return the critic's loss, converted to the squared unit of the logged returns; None if no loss was logged."""
     losses = find_critic_losses(data.names())
     return in_unit_of_returns(data, data[losses[0]].finite, power=2) if losses else None
 

@@ -24,8 +24,8 @@ untrained critic are near 0."""
 
 UNSUPPORTED = 10.0
 """The actor's loss is called unsupported if its magnitude exceeds this many times the largest |Q| on replayed pairs. In
-two recorded feature leaks, the loss was 8e4 and 3e7 times as large. The criterion actor_loss_stable uses the same
-value."""
+two recorded runs with the fault that the rule ``feature_leak`` reports, the magnitude of the loss was 8e4 and 3e7 times
+the largest |Q|. The criterion actor_loss_stable uses the same value."""
 
 Q_PER_TD_ERROR = 1000.0
 """If no Q was logged, the largest |Q| is estimated as this many times the critic's largest temporal-difference error.
@@ -58,21 +58,25 @@ class QSupport(NamedTuple):
 
 
 def q_scale_in_words(scale: float, largest: str) -> str:
-    """Return the Q scale, by which other values are divided, for a sentence.
+    """Describe the Q scale in words that fit into a sentence.
+
+    The Q scale is the number by which other values, such as the actor's loss, are divided.
 
     :param scale: the largest |Q| of a run, at least 1 (:data:`FLOOR`)
     :param largest: which |Q| this is, in words
-    :return: such as "the Q scale of 20 (the largest |Q| on replayed pairs, but at least 1)"
+    :return: such as "the Q scale, which is 20 here (the largest |Q| on replayed pairs, but at least 1)"
     """
-    return f"the Q scale of {rounded(scale)} ({largest}, but at least {rounded(FLOOR)})"
+    return f"the Q scale, which is {rounded(scale)} here ({largest}, but at least {rounded(FLOOR)})"
 
 
 @once_per_run
 def actor_loss_support(data: SeriesSet) -> QSupport | None:
     """Compare the actor's loss at the end of a run with the largest |Q|.
 
+    If no Q value was logged, the largest |Q| is estimated from the critic's loss.
+
     :param data: the series of a run, or of a window of it
-    :return: the comparison; None if the run logged no actor loss, or neither a Q value nor a critic loss
+    :return: the comparison; None if the actor's loss is missing, or if the Q values and the critic's loss are missing
     """
     loss = data[tags.ACTOR_LOSS].finite
     if len(loss) == 0:

@@ -1,4 +1,7 @@
-"""Run the rules and order their diagnoses: causes, then reasons why the logs hide a problem, then consequences."""
+"""Run the rules and order their diagnoses: causes first, then blind spots, then consequences.
+
+A blind spot is a diagnosis that explains why the logged values do not show a problem.
+"""
 
 from __future__ import annotations
 

@@ -5,8 +5,9 @@ only if it rises above two kinds of noise.
 
 - *The spread of single episodes* says whether a change matters. The gain is divided by this spread (Cohen's d), see
   :func:`episode_spread`.
-- *The wander of the curve* says whether a change is more than chance, see :func:`block_wander`. Returns are correlated
-  in time, so tests that assume independent points report a drift of the policy as significant.
+- *The wander of the curve* is the size of its slow fluctuations, see :func:`block_wander`. It says whether a change is
+  larger than noise explains. Returns are correlated in time, so tests that assume independent points report a drift of
+  the policy as significant.
 """
 
 from __future__ import annotations
@@ -38,32 +39,35 @@ Answer = Literal["yes", "no", "unknown"]
 # The thresholds on the effect size d. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)), which
 # is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
-"""A gain counts as learning if it is more than chance and at least ``CLEAR_GAIN`` standard deviations of the returns of
-single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard deviations."""
+"""A gain counts as learning if it is larger than noise explains and at least ``CLEAR_GAIN`` standard deviations of the
+returns of single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard
+deviations."""
 LONE_GAIN = 5.0
-"""A curve of ten to nineteen points starts at its first point if the gain from this point to the end is clearly small
-or clearly large: below ``NO_GAIN`` or at least this many standard deviations of the returns of single episodes. Between
-these limits the first point may be an outlier, and the curve starts at the median of its first three points."""
+"""The start level of a curve of ten to nineteen points is usually the value of its first point. This point may be an
+outlier if the gain from this point to the end is at least ``NO_GAIN`` and less than ``LONE_GAIN`` standard deviations
+of the returns of single episodes. The start level is then the median of the first three points."""
 NO_GAIN = 1.0
 """The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
 single episodes."""
 LARGE_PART, LEAST_GAIN = 0.75, 0.5
 """A gain below ``CLEAR_GAIN`` can still count as learning. It must be at least ``LEAST_GAIN`` standard deviations, and
-at least ``LARGE_PART`` times the larger of |start| and |end|."""
+at least ``LARGE_PART`` times ``max(|start|, |end|)``."""
 SMALL_PART = 1 / 3
-"""A gain below ``NO_GAIN`` counts as no learning if it is also below this fraction of the larger of |start| and
-|end|."""
+"""A gain below ``NO_GAIN`` counts as no learning in two cases: if it is below this fraction of
+``max(|start|, |end|)``, or if it is not larger than noise explains."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""A change between two levels counts as more than chance if it exceeds ``WANDER`` times its noise, see
-``_Noise.stands_out``. A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""
+"""A change from one level of the return curve to another is larger than noise explains if it exceeds ``WANDER`` times
+its noise. A level is the median of some consecutive points. ``_Noise.stands_out`` computes the noise of a change. A
+gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""
 RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
 LARGE_FALL = 0.5
-"""If a curve has lost at least this fraction of its gain up to the peak, and the fall is more than chance, the answer
-to "is it learning?" is "no"."""
+"""The answer to "is it learning?" is "no" if a curve learned up to its peak, and then lost at least this fraction of
+the gain at the peak. The fall must be larger than noise explains, or the end level must no longer show learning. The
+run must also be long enough for the answer "no", see ``MIN_STEPS_FOR_NO``."""
 NOTED_FALL = 0.3
-"""If a curve has lost at least this fraction of its gain up to the peak, the answer to "is it learning?" is never
+"""If a curve has lost at least this fraction of its gain at the peak, the answer to "is it learning?" is never
 "yes"."""
 
 MIN_POINTS = 5
@@ -86,8 +90,9 @@ SHORT_EPISODE = 3.0
 """If episodes become shorter than this many steps, a rise of the return does not show learning. Where rewards are
 negative, ending episodes early is enough to raise it."""
 STILL_NEGATIVE = 0.5
-"""A rise of a negative return does not show learning if episodes last at least twice as long, and the return keeps at
-least this fraction of its negative value. The policy may then only stand still."""
+"""A rise of a negative return does not show learning in the following case: episodes last at least twice as long as at
+the start, and |return| is still at least this fraction of its value at the start. For example, a walking robot may have
+learned only to stand still until the time limit."""
 LONG_EPISODE = 1000.0
 """Number of steps that an episode is assumed to last if no lengths are logged: the time limit of most benchmark
 tasks."""
@@ -125,7 +130,7 @@ class ReturnCurve:
     :param gain: ``late - start``, in standard deviations of the returns of single episodes; NaN if the curve is too
         short
     :param lost: fraction of the gain at the peak that is lost at the end, ``(peak - late) / (peak - start)``
-    :param still_rising: whether the last third rises to the best level so far
+    :param still_rising: whether the curve rises over its last third and ends at least as high as its earlier peak
     :param reasons: the deciding facts, in words
     """
 
@@ -203,7 +208,7 @@ def block_wander(values: FloatArray) -> float:
 
 
 def is_still_rising(values: FloatArray, error: float = 0.0) -> bool:
-    """Return whether the last third of a curve rises to the best level so far.
+    """Return whether a curve rises over its last third and ends at least as high as the peak before this third.
 
     The test is Mann-Kendall on block medians, one-sided at 5 %. The points of a moving mean are not independent, so the
     rise must also exceed ``RISE`` times its standard error.
@@ -348,7 +353,7 @@ def _not_risen(
     is_decline = late < start and noise.stands_out(start - late)
     curve = replace(curve, state=CurveState.DECLINING if is_decline else CurveState.FLAT)
     if curve.still_rising:
-        return replace(curve, reasons=(*curve.reasons, "the last third rises to the best level so far"))
+        return replace(curve, reasons=(*curve.reasons, "the last third still rises to the curve's highest level"))
     return replace(curve, learning="no")
 
 
@@ -385,23 +390,25 @@ class _Noise(NamedTuple):
     n: int
 
     def stands_out(self, change: float, times: float = WANDER) -> bool:
-        """Return whether a change between two levels of the curve is more than chance.
+        """Return whether a change from one level of the curve to another is larger than noise explains.
 
-        It must exceed ``times`` times the larger of two noises: ``error``, and the noise that ``wander`` gives the
-        difference of two levels. With fewer than ten points, ``wander`` cannot be measured, and only ``error`` counts.
+        The noise of the change is the larger of two numbers: ``error``, and sqrt(2) times ``wander``, which is the
+        standard deviation of the difference between the medians of two blocks. With fewer than ten points, ``wander``
+        cannot be measured, and the noise is ``error``.
 
         :param change: the size of the change, positive
-        :param times: see ``WANDER``
+        :param times: the change must exceed the noise multiplied by this factor, see ``WANDER``
         """
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
 
     def is_learning(self, start: float, level: float) -> bool:
-        """Return whether the rise from the start to a level shows learning: it must be large, and not chance.
+        """Return whether the rise from ``start`` to ``level`` shows learning.
 
-        A rise is large if it is at least ``CLEAR_GAIN`` standard deviations of the returns of single episodes. In some
-        tasks, these returns vary so widely that no rise gets that far. A smaller rise therefore counts if it is large
-        relative to the levels, see ``LARGE_PART``.
+        The rise must be large, and larger than noise explains. A rise is large if it is at least ``CLEAR_GAIN``
+        standard deviations of the returns of single episodes. In some tasks, these returns vary so widely that no rise
+        gets that far. In a curve of at least ten points, a smaller rise therefore also counts as large if it is at
+        least ``LEAST_GAIN`` standard deviations and at least ``LARGE_PART`` times ``max(|start|, |level|)``.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -411,7 +418,11 @@ class _Noise(NamedTuple):
         return self.is_large_rise(start, level, SURE_WANDER)
 
     def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
-        """Return whether the rise from ``start`` to ``level`` is more than chance and large relative to the levels."""
+        """Return whether the rise from ``start`` to ``level`` is large, and larger than noise explains.
+
+        Here, a rise is large if it is at least ``LARGE_PART`` times ``max(|start|, |level|)``. See ``stands_out`` for
+        ``times``.
+        """
         gain = level - start
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)
 
@@ -436,8 +447,8 @@ def _n_first(n: int) -> int:
 def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """Return the level at which a curve starts, and the number of points from which it was computed.
 
-    The level is the median of the first points, see :func:`_n_first`. If a single first point may be an outlier (see
-    ``LONE_GAIN``), the level is the median of the first three points.
+    The level is the median of the first points. :func:`_n_first` returns their number, which is 1 for short curves. If
+    this one point may be an outlier (see ``LONE_GAIN``), the level is the median of the first three points.
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
@@ -503,7 +514,10 @@ class _Experience(NamedTuple):
         return averaged_over + (n_points - 1) * self.new_episodes(averaged_over)
 
     def error_of_rise(self, n_points: int, window: int, averaged_over: int) -> float:
-        """Return the standard error of a curve's rise over its last third, in spreads of single episodes."""
+        """Return the standard error of a curve's rise over its last third.
+
+        :return: the error, in standard deviations of the returns of single episodes
+        """
         # Two means over D episodes each, of which m are in one mean only, differ with the variance 2 m / D^2. For
         # medians, the variance is pi / 2 times as large.
         in_level = self.episodes_in(window, averaged_over)
@@ -644,9 +658,11 @@ def _combined(curves: Sequence[ReturnCurve]) -> tuple[Answer, ReturnCurve]:
 
 
 def _began_too_late(flat: ReturnCurve, other: ReturnCurve) -> bool:
-    """Return whether a flat curve begins after most of the learning that another curve shows.
+    """Return whether a flat curve begins only after the policy has learned much.
 
-    A fast learner, for example, has learned much before its first evaluation.
+    The curve ``other`` of the same run shows the earlier learning. ``flat`` must begin later than ``other``, and at a
+    level above the middle of the rise of ``other``. For example, a policy may learn most of the task before the first
+    evaluation. The curve of evaluation returns is then flat, but the curve of training returns rises.
     """
     if flat.state is not CurveState.FLAT or other.state is not CurveState.UNCLEAR:
         return False
@@ -721,7 +737,7 @@ def _ends_at_once(lengths: Series) -> bool:
 
 
 def _merely_lasts(curve: ReturnCurve, lengths: Series) -> bool:
-    """Return whether the return may have risen only because episodes last longer, as for a robot that stands still."""
+    """Return whether the return may have risen only because episodes last longer, see ``STILL_NEGATIVE``."""
     finite = lengths.finite
     if len(finite) < MIN_POINTS or not curve.start < 0.0 or curve.late > STILL_NEGATIVE * curve.start:
         return False

@@ -66,7 +66,7 @@ _MARKS: Sequence[_Mark] = [
 def recognise(names: Iterable[str]) -> RunKind:
     """Return the kind of algorithm that made a run.
 
-    :param names: tags of the run, as any code logged them
+    :param names: tags of the run; they need not have SB3's names
     """
     return _recognised(tuple(names))
 
@@ -86,7 +86,8 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no single tag identifies it.
 
-    An actor loss with a critic loss decides only under SB3's names. Other libraries log this pair for A2C and PPO.
+    An actor loss together with a critic loss shows an off-policy algorithm only if both tags have SB3's names. Other
+    libraries log these two losses for A2C and PPO too.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

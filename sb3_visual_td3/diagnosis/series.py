@@ -236,7 +236,9 @@ def is_on_steps(name: str) -> bool:
 
 
 def aligned(first: Series, second: Series) -> tuple[Series, Series]:
-    """Return the finite points of two series at their common steps, the last point of each step.
+    """Return the finite points of two series at the steps that both series have.
+
+    If a series has several points at one step, the last of them is used.
 
     :param first: any series
     :param second: any other series

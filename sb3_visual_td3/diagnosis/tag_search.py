@@ -80,8 +80,8 @@ _OTHER_FOLDERS = {
 def return_tag(name: str) -> ReturnTag | None:
     """Interpret a tag's name; return None if it does not name the return of an episode.
 
-    ``Episode/Reward``, ``charts/episodic_return`` and ``avg_reward`` are returns. Every word after the last slash has
-    to be known, so ``reward_step`` and terms such as ``Reward/speed`` are not.
+    ``Episode/Reward``, ``charts/episodic_return`` and ``avg_reward`` are returns. A tag is not a return if it has an
+    unknown word after the last slash, as ``reward_step`` and ``Reward/speed`` (a term of the reward) have.
     """
     folder, _, leaf = name.rpartition("/")
     words = words_of(leaf)
@@ -176,5 +176,8 @@ package (see ``common/tags.py``)."""
 
 
 def is_standard(name: str) -> bool:
-    """Return whether a tag has a name that SB3 or CleanRL uses, so that its x-axis is known."""
+    """Return whether a tag's name begins like SB3's tags, or is one of CleanRL's tags for episodes.
+
+    The x-axis of such a tag counts environment steps; for the exceptions see ``STANDARD_PREFIXES``.
+    """
     return name.startswith(STANDARD_PREFIXES) or name in {"charts/episodic_return", "charts/episodic_length"}

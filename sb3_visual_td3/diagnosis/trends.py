@@ -101,8 +101,8 @@ class Ends(NamedTuple):
 def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     """Return the median episode length of the first and the last third of the *environment steps*.
 
-    The thirds are of the steps, because a collapsing run has short episodes already in its first third of episodes.
-    If a third holds too few episodes, halves are compared instead.
+    The thirds divide the steps, not the episodes: a run that collapses ends with many short episodes, and some of them
+    would already fall into its first third of episodes. If a third holds too few episodes, the function uses halves.
 
     :param lengths: length of each episode in environment steps
     :param min_episodes: fewest episodes in a third
@@ -130,8 +130,8 @@ def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
 def onset(series: Series, mask: BoolArray) -> int | None:
     """Return the step from which a condition holds.
 
-    If the condition holds at the end, it has held since this step without interruption. Otherwise this is the first
-    step at which it holds.
+    If the condition holds at the last point, the result is the first step of the uninterrupted period that ends at the
+    last point. Otherwise, the result is the first step at which the condition holds.
 
     :param series: points that the condition was evaluated on
     :param mask: ``(n,) bool``, whether the condition holds at each point

@@ -128,9 +128,10 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
 
 
 def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: Answer) -> ReturnCurve:
-    """Return the curve that represents the run in the report, in agreement with the combined answer.
+    """Return the curve that represents the run in the report.
 
-    This is usually the curve of the returns. Without a logged return, or if only the comparison with untrained policies
+    The curve agrees with ``answer``, the answer to "is it learning?" from the returns and the comparison together. It
+    is usually the curve of the returns. Without a logged return, or if only the comparison with untrained policies
     shows learning or a collapse, the curve is made from the comparison.
     """
     if comparison.has_fallen:

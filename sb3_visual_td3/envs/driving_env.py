@@ -146,8 +146,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         """Begin an episode on a random map at a random place.
 
         :param seed: new seed of the random stream; ``None`` continues the stream
-        :param options: on routes to a goal ``{"route": n}``, with the seed of a random route or the index of a given
-            route; otherwise empty
+        :param options: ``None`` or empty, or ``{"route": n}`` if the environment has routes to a goal; ``n`` is the
+            seed of a random route, or the index of a given route
         :return: first observation and info
         :raises ValueError: if ``options`` contains anything else
         """
@@ -297,14 +297,17 @@ _warned: set[str] = set()
 
 
 def _check_command(observation: ObservationKind, has_routes: bool) -> None:
-    """Raise an error if the observation has a navigation command but the route has none; warn in the opposite case.
+    """Raise an error if the observation contains the navigation command on a closed route, which has no commands.
 
-    Without the command, a policy cannot know its way at a junction.
+    On routes to a goal, log a warning if the observation does not contain the command: the policy then cannot know
+    which way to take at a junction.
+
+    :param has_routes: whether the environment drives routes to a goal, not a closed route
     """
     if "command" in observation and not has_routes:
         raise ValueError(
             f"observation={observation!r} contains the command (where to turn), but a closed route (route='loop') has "
-            "none: set route='random', or choose an observation without the command"
+            "no commands: set route='random', or choose an observation without the command"
         )
     if has_routes and "command" not in observation and "command" not in _warned:
         _warned.add("command")

@@ -1,8 +1,8 @@
 """Compute the terms of the reward, with one pure function for each name in ``common.tags.REWARD_TERMS``.
 
-``task.DrivingTask`` calls the functions once per step and applies the weights; only ``safety_term`` is weighted
-already. A new term needs a name in ``REWARD_TERMS``, a function and a weight in this file, and a line in
-``DrivingTask``.
+``task.DrivingTask`` calls each function once per step, and multiplies the result by the weight of the term. It does not
+multiply the result of ``safety_term``, because this function applies its weights itself. A new term needs a name in
+``REWARD_TERMS``, a function and a weight in this file, and a line in ``DrivingTask``.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def safety_term(
     n_red_lights: int = 0,
     has_hit_walker: bool = False,
 ) -> float:
-    """Return the cost of accidents, crossed marks and red lights; unlike the other terms it is weighted already.
+    """Return the cost of accidents, crossed marks and red lights, as a reward of at most 0.
+
+    Unlike the results of the other functions, this result already contains the weights.
 
     :param is_accident: True if the step ended the episode with an accident
     :param n_lane_invasions: number of lane marks crossed in this step, >= 0

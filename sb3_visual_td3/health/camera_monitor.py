@@ -46,8 +46,8 @@ Observed = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 class CameraMonitor:
     """Measure standard deviation and change of the frames that the environment returns.
 
-    The change is measured at every step, the deviation at one step in ``sample_freq``. The change at a reset counts
-    too: it shows that a camera is not frozen when the car stands still.
+    The change is measured at every step, and the standard deviation at one step in ``sample_freq``. The change at a
+    reset is included: if the car stands still, this change shows that the camera is not frozen.
 
     :param sample_freq: number of steps between two points
     :param pictures: the image spaces by key, from :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats

@@ -34,7 +34,7 @@ class FiniteMonitor:
         self._seen: list[tuple[str, int, th.Tensor]] = []
 
     def after_backward(self, update: NetworkUpdate) -> None:
-        """Record the loss and the norms of the bias gradients on the device, until :meth:`first` checks them."""
+        """Store the loss and the norms of the bias gradients as tensors on the device; :meth:`first` checks them."""
         if "loss" in update.values:
             self._seen.append((_LOSS[update.network], update.n_updates, update.values["loss"]))
         for group, weights in update.groups.items():

@@ -298,7 +298,11 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 
 
 def must_log(tag: str, value: float) -> bool:
-    """Return whether to log a value; an infinite bound or ratio is not logged, because it is undefined."""
+    """Return whether to log a value of a tag.
+
+    Derived tags hold bounds, differences and ratios. An infinite value of such a tag is not logged, because infinity
+    then means that the quantity does not exist, such as the bound of undiscounted returns.
+    """
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 
 

@@ -94,7 +94,7 @@ class NetworkProbe:
     """Measure networks between updates, without changing them and without drawing random numbers.
 
     :param model: an algorithm with ``actor`` and ``critic``; target networks may be missing
-    :param n_images: number of observations of a batch that the encoder is run on, >= 1
+    :param n_images: ``dormancy`` runs the encoder on at most this many observations of its batch, >= 1
     """
 
     def __init__(self, model: OffPolicyAlgorithm, n_images: int = 32) -> None:

@@ -154,7 +154,7 @@ class StockWatch:
     no losses, targets, rewards or discounts.
 
     :param model: the algorithm; its networks are neither copied nor changed
-    :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
+    :raises ValueError: if the algorithm has no actor or no critic, or if one of them lacks an optimizer of its own
     """
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
@@ -175,9 +175,10 @@ class StockWatch:
     def attach(self) -> None:
         """Add hooks to the model's networks and optimizers, unless the hooks are already there.
 
-        Call it again after loading or a rollback, which may replace the networks.
+        Call it again after the model has loaded weights or returned to a snapshot, because its networks may then be
+        other objects.
 
-        :raises ValueError: if the model lacks an actor or a critic with its own optimizer
+        :raises ValueError: if the model has no actor or no critic, or if one of them lacks an optimizer of its own
         """
         if self.is_attached:
             return
@@ -246,8 +247,9 @@ class StockWatch:
         for network in (actor, critic):
             if not isinstance(getattr(network, "optimizer", None), th.optim.Optimizer):
                 raise ValueError(
-                    f"{type(self._model).__name__} lacks an actor or a critic with its own optimizer, so its updates "
-                    "cannot be watched: expected Stable-Baselines3's TD3, SAC or DDPG, or sb3-contrib's TQC or CrossQ"
+                    f"{type(self._model).__name__} has no actor or no critic, or one of them lacks an optimizer of its "
+                    "own, so its updates cannot be watched: expected Stable-Baselines3's TD3, SAC or DDPG, or "
+                    "sb3-contrib's TQC or CrossQ"
                 )
         assert isinstance(actor, nn.Module)
         assert isinstance(critic, nn.Module)
@@ -288,8 +290,9 @@ def attach(model: OffPolicyAlgorithm, *observers: UpdateObserver) -> StockWatch:
 
     :param model: the algorithm
     :param observers: objects whose methods are called at each update
-    :return: the watch; call its ``attach()`` after loading, and its ``detach()`` to remove the hooks
-    :raises ValueError: if the algorithm lacks an actor or a critic with its own optimizer
+    :return: the watch. Call its ``attach()`` again after the model has loaded weights, and its ``detach()`` to remove
+        the hooks
+    :raises ValueError: if the algorithm has no actor or no critic, or if one of them lacks an optimizer of its own
     """
     watch = StockWatch(model)
     watch.observers.extend(observers)

@@ -1,6 +1,7 @@
 """Check an environment: its observations, the effects of actions, starts and ends of episodes, and rewards.
 
-All rollouts have random actions. Paired rollouts are short rollouts that are compared and differ in one setting only.
+All rollouts have random actions. Most checks use one long rollout. Paired rollouts are short rollouts that are compared
+with each other: they have the same seed and the same actions, or differ in only one of them.
 """
 
 from __future__ import annotations
@@ -30,18 +31,19 @@ RewardScaling = Literal["VecNormalize", "VisualTD3"]
 """What may scale the rewards of the environment before the critics see them."""
 
 N_STEPS = 2_000
-"""The longest rollout has at most this many steps, unless the user gives another number."""
+"""The long rollout, which most checks use, has at most this many steps, unless the user gives another number."""
 N_PAIRED_STEPS = 30
-"""Maximum number of steps of a paired rollout. It is a guess: by then, the effect of an action should be visible in the
-picture."""
+"""Maximum number of steps of the short rollouts that are compared with each other. The number is a guess: by then, the
+effect of an action should be visible in the picture."""
 N_RESETS = 3
 """Number of further seeds whose rollouts are compared with the rollout of the first seed."""
 SEED = 2_000_003
 """Seed of the first rollout, far from the seeds that are usual in training."""
 LONG_ROLLOUT_S = 15.0
-"""Time limit of the longest rollout in seconds."""
+"""Time limit of the long rollout in seconds."""
 PAIRED_S = 2.0
-"""Time limit of the first paired rollout in seconds. The other paired rollouts have as many steps as the first."""
+"""Time limit in seconds of the first of the short rollouts that are compared with each other. All others have as many
+steps as the first."""
 N_EPISODES = 3
 """The lengths of episodes are judged only if at least this many episodes have ended."""
 
@@ -55,11 +57,11 @@ SHORT_EPISODE = 3
 MIN_STEPS_WITHOUT_END = 200
 """Episodes count as endless if no episode ended in this many steps."""
 MIN_LIMIT = 10
-"""Three episodes that share the largest length probably end at a time limit, if this length is at least this many
-steps."""
+"""If at least three episodes have the largest length, and this length is at least ``MIN_LIMIT`` steps, these episodes
+probably end at a time limit."""
 MIN_LIMIT_OF_TWO = 50
-"""Two episodes that share the largest length probably end at a time limit, if this length is at least this many
-steps."""
+"""If two episodes have the largest length, and this length is at least ``MIN_LIMIT_OF_TWO`` steps, both episodes
+probably end at a time limit."""
 SPARSE_SHARE = 0.01
 """Rewards count as sparse if less than this fraction of them differs from the most frequent reward."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2
@@ -83,10 +85,10 @@ def check_environment(
     :param examination: collects the results
     :param gamma: discount per step, in [0, 1]
     :param n_timesteps: environment steps of the planned run
-    :param n_steps: maximum number of steps of the longest rollout
+    :param n_steps: maximum number of steps of the long rollout
     :param rewards_scaled_by: what scales the rewards in the training; None if nothing does
     :param progress: function called with the name of each part
-    :return: the longest rollout
+    :return: the long rollout
     """
     progress("the environment's spaces")
     _check_spaces(env, examination)

@@ -1,6 +1,7 @@
-"""Define all findings of the doctor with title, remedy and source, and the examination that collects them.
+"""Define what the doctor can find, and the examination that collects the findings.
 
-In :data:`CATALOGUE`, causes come before their effects.
+The doctor examines a model and its environment before a training run. :data:`CATALOGUE` holds the title, the remedy and
+the source of each finding. In the catalogue, causes come before their effects.
 """
 
 from __future__ import annotations

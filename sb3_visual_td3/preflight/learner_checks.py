@@ -250,7 +250,7 @@ def _check_updates(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exa
 
 
 def _without_action_gradient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a replacement for a critic's method that passes no gradient on to the actions, its second argument."""
+    """Wrap a method of a critic so that no gradient reaches the actions, which are the method's second argument."""
 
     @wraps(method)
     def detached(first: Any, actions: th.Tensor, *args: Any, **kwargs: Any) -> Any:

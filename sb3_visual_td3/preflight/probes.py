@@ -51,7 +51,7 @@ class Probe(gym.Env[Picture, NDArray[np.float32]], ABC):
     """Show a black or a white picture, and end the episode after one action in [-1, 1].
 
     :ivar shows_both: whether the picture is white in half of the episodes
-    :ivar tests: the part of the learner that a wrong value or action points to
+    :ivar tests: the part of the learner that is probably broken if a learned value or action is wrong
     """
 
     observation_space = spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)
@@ -120,7 +120,8 @@ class PictureReward(Probe):
 class ActionReward(Probe):
     """Give the highest reward for the action 0, whatever the picture is.
 
-    With any other best action, stock actors would overshoot to a limit of the range, where tanh has no gradient.
+    If the best action were not 0, the actors of Stable-Baselines3 would overshoot it and end at a limit of the range,
+    where tanh has no gradient.
     """
 
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
@@ -130,7 +131,7 @@ class ActionReward(Probe):
         return 1.0 - abs(action)
 
     def compare(self, answer: Answer) -> dict[str, tuple[float, float]]:
-        """Return the actor's actions on the white and the black picture, each paired with the best action 0."""
+        """Return the actor's actions on the white and the black picture, each paired with the best action, 0."""
         return {"action on white": (answer.action(WHITE), 0.0), "action on black": (answer.action(BLACK), 0.0)}
 
 
@@ -173,11 +174,12 @@ class DelayedReward(Probe):
 
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
-"""A value or an action is correct if its error is at most this. The faults looked for cause errors of at least 0.5."""
+"""A value or an action is correct if its error is at most this. Each fault that a probe can find causes an error of at
+least 0.5."""
 
 
 class Answer:
-    """Read the values and actions that a trained model has learned in a probe.
+    """Compute the Q values and the actions of a model that was trained in a probe environment.
 
     :param model: the trained model
     """
@@ -260,8 +262,8 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
     policy: Any = model.policy_class
     probed: Any = algorithm(policy, env, **given)
     # DDPG has this attribute of TD3, but its constructor has no such argument. The critic has to learn the reward
-    # before the actor is trained. A stock actor that follows an untrained critic ends at a limit of its actions, where
-    # tanh has no gradient.
+    # before the actor is trained. An actor of Stable-Baselines3 that follows an untrained critic ends at a limit of
+    # its actions, where tanh has no gradient.
     if hasattr(probed, "policy_delay"):
         probed.policy_delay = POLICY_DELAY
     return probed  # type: ignore[no-any-return]

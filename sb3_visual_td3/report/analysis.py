@@ -75,7 +75,7 @@ def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[S
     """Find properties of a run that only its settings show, because its event file lacks their tags.
 
     :param settings: settings of the run
-    :param series: series of the event file alone
+    :param series: series that the run logged, without these properties
     :return: the properties, and notes on settings that the event file contradicts
     """
     found, notes = [], []
@@ -108,7 +108,7 @@ def effect_of_settings(
     """Return notes on the criteria and diagnoses that depend on properties from the settings of the run.
 
     :param given: the properties that the settings state
-    :param series: series of the event file alone
+    :param series: series that the run logged, without these properties
     :param criteria: all criteria
     :param results: results of the criteria with these properties
     :param diagnoses: diagnoses of the run with these properties
@@ -198,7 +198,8 @@ class Analysis:
     :param manifest: content of run.json
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: properties that only the settings state
+    :param answers: properties of the run, such as a shared encoder, that the settings state and the event file does not
+        show
     :param hyperparams: hyperparameters compared with well-known values
     :param recommendation: recommended changes; empty for a GO
     :param until: the step of ``--until``; None for the whole run

@@ -45,12 +45,13 @@ from sb3_visual_td3.runs.manifest import RunManifest
 FORMATS = ("md", "html", "json", "csv")
 DEFAULT_FORMATS = FORMATS[:3]
 PROGRESS_FROM_BYTES = 5_000_000
-"""A progress bar is shown if the event files have at least this many bytes. Fewer bytes are read within a second."""
+"""A progress bar is shown if the log files have at least this many bytes in total. Reading smaller files takes less
+than a second."""
 _PLOTLY_BYTES = 4_800_000
 """A report.html of more bytes than this is assumed to contain plotly.js, which alone has about 4,816,000 bytes."""
 MAX_SUMMARIES = 10
-"""Largest number of runs with a summary of each. For more runs, the command prints only a table, and the report files
-do not show how the verdict changed over a run."""
+"""If there are at most this many runs, the command prints a summary of each run. For more runs, it prints only a table,
+and the report files do not show how the verdict changed over a run."""
 MAX_REASONS = 4
 """Number of criteria that the summary of a run lists; the reports list all of them."""
 
@@ -114,8 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--until",
         type=_step,
         metavar="STEP",
-        help="judge only what the runs logged up to this step of their x-axis. The x-axis usually counts environment "
-        "steps. If a run counts episodes instead, for example, STEP is an episode",
+        help="judge only what the runs logged up to this step of their x-axis. STEP has the unit of the x-axis, which "
+        "is usually environment steps, and in some runs another unit, such as episodes",
     )
     parser.add_argument(
         "--watch",
@@ -254,8 +255,8 @@ class _Job:
     def do_once(self) -> tuple[Sequence[Analysis], bool, Sequence[Path]]:
         """Read the runs, judge them and write the reports once.
 
-        :return: the analyses, whether a requested path holds nothing to judge or a run could be read but not judged,
-            and the paths of the reports
+        :return: the analyses, a flag, and the paths of the reports. The flag is True if a requested path holds nothing
+            to judge, and also if a run could be read but not judged
         """
         found = self.find()
         unreadable = [*found.waiting, *found.problems]

@@ -123,8 +123,8 @@ def _only_one_below(folder: Path, runs: Iterable[Path]) -> Path | None:
 def _is_part(folder: Path, run: Path, files: tuple[Path, ...]) -> bool:
     """Return whether the event files of a folder belong to the run in a folder above.
 
-    PyTorch's ``add_scalars("loss", {"critic": ...})`` writes into the folder "loss_critic". Its ``add_hparams`` writes
-    into a folder whose name is a time.
+    PyTorch's SummaryWriter writes some event files of a run into subfolders: ``add_scalars("loss", {"critic": ...})``
+    writes into the folder "loss_critic", and ``add_hparams`` into a folder whose name is a time.
     """
     tag_sets = []
     for file in files:

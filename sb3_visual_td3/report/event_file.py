@@ -36,7 +36,8 @@ READ_BYTES = 1 << 20
 """Number of bytes that are read at once."""
 
 TAIL_BYTES = 256
-"""Number of bytes of the last record that are kept. They show whether another program has replaced the file."""
+"""The reader remembers the last bytes of the last record, at most this many. If these bytes have changed at the next
+read, another program has replaced the file."""
 _HEADER = struct.Struct("<QI")
 FOOTER_BYTES = 4
 FRAME_BYTES = _HEADER.size + FOOTER_BYTES
@@ -69,8 +70,8 @@ CUT_OFF, DAMAGED = "cut off", "damaged"
 class Batch(NamedTuple):
     """Hold consecutive records of a file.
 
-    :ivar records: data of each record; empty for a single record of more than ``MAX_RECORD_BYTES``
-    :ivar n_whole: number of records, including such a long record
+    :ivar records: data of each record; an empty list if the batch is one record of more than ``MAX_RECORD_BYTES``
+    :ivar n_whole: number of records; 1 if the batch is one record of more than ``MAX_RECORD_BYTES``
     :ivar n_bytes: number of bytes that these ``n_whole`` records take in the file
     :ivar tail: the last bytes of the last record
     """
@@ -247,10 +248,11 @@ class Track:
         return Track(self.order[mask], self.steps[mask], self.values[mask])
 
     def goes_back_at(self, record: int) -> bool | None:
-        """Return whether the steps of the tag decrease at a record of the file, for example from 1,000 to 800.
+        """Return whether the step of the tag decreases from the last point before a record to the next point.
 
         :param record: number of the record
-        :return: None if all points lie on one side of the record
+        :return: True if it decreases, for example from 1,000 to 800; None if the tag has no point before the record, or
+            no point in the record or after it
         """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:
@@ -260,7 +262,10 @@ class Track:
 
 @dataclass
 class Points:
-    """Collect the points of one tag in the order of the file; ``order`` counts the records that hold scalars."""
+    """Collect the points of one tag, in the order in which the file holds them.
+
+    :ivar order: number of each point's record, from 0; only the records that hold scalars are counted
+    """
 
     order: array[int] = field(default_factory=lambda: array("I"))
     steps: array[int] = field(default_factory=lambda: array("q"))
@@ -291,7 +296,7 @@ class EventFile:
     def read_new(self, on_bytes: OnBytes | None = None) -> bool:
         """Read the records that were appended since the last call; a truncated or replaced file is read from its start.
 
-        :param on_bytes: called with the number of bytes of each part
+        :param on_bytes: function called after each batch of records, with the number of bytes of the batch
         :return: whether the points have changed
         :raises OSError: if the file cannot be read
         """
@@ -323,7 +328,7 @@ class EventFile:
         return self._n_whole > n_before or (is_other and had_points)
 
     def _is_continued(self) -> bool:
-        """Return whether the file still contains the part that was read before, judged by its last bytes."""
+        """Return whether the file still contains what was read before, judged by the last bytes that were read."""
         if not self._n_whole:
             return True
         with open_regular(self.path) as stream:
@@ -338,7 +343,7 @@ class EventFile:
     def notes(self, is_growing: bool = False) -> list[str]:
         """Return notes on records that were left out and on unusual content.
 
-        :param is_growing: whether an incomplete last record gets no note, because the file is still being written
+        :param is_growing: whether the file is still being written; an incomplete last record then gets no note
         """
         name, notes = self.path.name, []
         problem = self._problem

@@ -30,7 +30,7 @@ from sb3_visual_td3.report.table_file import (
 )
 
 NEW_RUN_FRACTION = 0.05
-"""A new run begins if the steps go back into this first fraction of the previous run. Otherwise the run was resumed."""
+"""If the steps go back into the first 5 % of the previous run, a new run begins. Otherwise the run was resumed."""
 MAX_RESTARTS = 20
 """If the steps go back more often than this, the points of the file are judged as one run, ordered by step."""
 MIN_POINTS_FOR_INTERVAL = 4
@@ -62,8 +62,8 @@ class InFile(NamedTuple):
 def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
     """Return the runs in a file, in the order of the file.
 
-    If the steps of most tags go back to the start, a new run begins. If they go back to a later step, the new points
-    replace the old points from that step on.
+    If the steps of most tags go back to the start of the run, a new run begins. If they go back only a part of the way,
+    such as from 1,000 to 800, the run was resumed: from step 800 on, the new points replace the old points.
 
     :param tracks: the points by tag
     :param name: name of the file, for the notes
@@ -114,9 +114,10 @@ def runs_in_file(tracks: Mapping[str, Track], name: str) -> list[InFile]:
 
 
 def _decreases(tag: str, track: Track) -> Iterator[_Decrease]:
-    """Yield each decrease of a tag's step after which the tag logs several earlier steps again.
+    """Yield each place at which a tag's step decreases, if the tag then logs several earlier steps again.
 
-    The steps 100, 200, 300, 200, 300, 400 count. The steps 100, 300, 200, 400 only have one point out of order.
+    The steps 100, 200, 300, 200, 300, 400 have one such place: 200 and 300 are logged again. The steps 100, 300, 200,
+    400 have no such place, because only one point is out of order.
     """
     steps = track.steps
     places = np.flatnonzero(np.diff(steps) < 0) + 1
@@ -163,10 +164,11 @@ def _restarts(decreases: list[_Decrease], tracks: Mapping[str, Track]) -> tuple[
 
 
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
-    """Return the votes of the tags: whether the steps of each tag go back at a record.
+    """Return one vote of each tag on whether the run was restarted at a record.
 
-    A tag has no vote if all its points come before the record, or all after it. Tags that count episodes vote only if
-    no other tag has points before the record.
+    The vote is True if the tag's step decreases from the last point before the record to the next point. A tag has no
+    vote if it has no point before the record, or no point in the record or after it. Tags that count episodes vote only
+    if no other tag has points before the record.
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
@@ -216,14 +218,15 @@ class RunData:
 
     :param path: the requested folder or file
     :param series: all scalars, by tag
-    :param files: the files in the order of their wall-clock times; files of subfolders and tables come last
+    :param files: the event files in the order of their wall-clock times, then the event files in subfolders, then the
+        tables, such as progress.csv
     :param n_points: number of scalar points
     :param notes: remarks on the reader's decisions
     :param axis: unit of the run's x-axis, such as "episodes"; "steps" if unknown
     :param number: number of this run in its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: series by tag, only for tags with another x-axis than the run: the steps are the tag's own, and
-        the values are the positions on the run's x-axis
+    :param positions: for each tag whose steps are not on the run's x-axis, a series that maps these steps to positions
+        on the run's x-axis. The steps of the series are the tag's steps, and its values are the positions
     """
 
     path: Path
@@ -271,11 +274,12 @@ class RunData:
 def read_run(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None) -> RunData:
     """Read the files of a folder once, and return the last run that they hold.
 
-    Runs that were trained at the same time are returned as one run.
+    Runs that were trained at the same time count as one run.
 
     :param path: the requested folder or file
     :param files: the files of the folder
-    :param on_bytes: called with the number of bytes of each part
+    :param on_bytes: function called after each batch of records of an event file, with the number of bytes of the
+        batch
     :raises UnreadableRunError: if the files hold no scalar
     :raises OSError: if a file cannot be read
     """
@@ -289,7 +293,8 @@ def read_runs(path: Path, files: Sequence[Path], on_bytes: OnBytes | None = None
 
     :param path: the requested folder or file
     :param files: the files of the folder
-    :param on_bytes: called with the number of bytes of each part
+    :param on_bytes: function called after each batch of records of an event file, with the number of bytes of the
+        batch
     :raises UnreadableRunError: if the files hold no scalar
     :raises OSError: if a file cannot be read
     """
@@ -313,7 +318,8 @@ class RunReader:
         """Read the points that are new since the last call.
 
         :param files: the files that the run has now
-        :param on_bytes: called with the number of bytes of each part
+        :param on_bytes: function called after each batch of records of an event file, with the number of bytes of the
+            batch
         :return: whether the data have changed
         :raises OSError: if a file cannot be read
         """
@@ -330,9 +336,9 @@ class RunReader:
         return is_changed
 
     def data(self, is_growing: bool = False) -> RunData:
-        """Return the run read so far; if the files hold several runs, return the last run.
+        """Return the last run that the files hold, with all points that have been read so far.
 
-        Runs that were trained at the same time are returned as one run.
+        Runs that were trained at the same time count as one run.
 
         :param is_growing: whether the files are still being written; an incomplete last record then gets no note
         :raises UnreadableRunError: if the files hold no scalar
@@ -342,8 +348,9 @@ class RunReader:
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
         """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
-        A file starts a new run if it begins at the first steps again, or if it covers the same steps as another file
-        at the same time. Any other file continues the previous run.
+        A file with later wall-clock times than the previous run starts a new run if its steps begin at the start of
+        training again. A file without later times starts a new run if it covers the same steps as the previous run. Any
+        other file continues the previous run.
 
         :param is_growing: whether the files are still being written; an incomplete last record then gets no note
         :raises UnreadableRunError: if the files hold no scalar
@@ -385,7 +392,10 @@ class RunReader:
         return file.path.parent != self.path and self.path in file.path.parents
 
     def _add_tables(self, runs: list[_Run]) -> None:
-        """Add to the last run the tags that are only in its tables; without event files, the tables form a run."""
+        """Add to the last run the tags that only tables, such as progress.csv, hold.
+
+        Without event files, the tables form a run.
+        """
         # progress.csv comes first, because it holds the same values as SB3's event files.
         order = {PROGRESS: 0, EVALUATIONS: 1}
         tables = sorted(self._tables.values(), key=lambda t: (order.get(t.path.name, 2), t.path.name))
@@ -417,7 +427,8 @@ class _Run:
     """Collect the points of one run while its files are combined.
 
     :param end: wall time of the last point in seconds
-    :param axis: unit of the x-axis as a table states it; None without such a table
+    :param axis: unit of the x-axis, if the run consists only of tables, such as progress.csv; None for a run with event
+        files
     :param final: tags with a single point in a subfolder, such as the final values of ``add_hparams``
     :param n_replaced: number of points that were left out, because a later file logs their steps again
     :param n_repeated: number of points at steps that another file has; they are kept, because no file is known to be
@@ -488,8 +499,9 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    If the file continues a run and is later, each of its tags replaces the run's points from the tag's first new step
-    on. If the file is not later, all points are kept.
+    If the file continues a run, and its wall-clock times are later than those of the run, the points of the file
+    replace old points: for each tag, the run's points at and after the tag's first step in the file are removed. If the
+    wall-clock times are not later, all points are kept.
 
     :param are_apart: whether runs that were trained at the same time are kept separate
     """
@@ -542,8 +554,8 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
     """Return whether a file starts a new run, and does not continue the previous run.
 
-    A file that is later, by its wall-clock times, is another run if it starts at the first steps again. Any other file
-    is another run if it covers the same steps.
+    If the wall-clock times of the file are later than those of the previous run (``is_later``), the file starts a new
+    run if its steps begin at the start of training again. Otherwise, it starts a new run if it covers the same steps.
     """
     shared = [tag for tag in new if tag in old]
     # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0
@@ -563,9 +575,10 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
 
 
 def _starts_again(first: int, last: int, new: Series) -> bool:
-    """Return whether a tag of a later file starts at the first steps, as in a new run, and not at a checkpoint.
+    """Return whether a tag's steps in a later file begin at the start of training, and not at a checkpoint.
 
-    ``first`` and ``last`` are the tag's steps in the previous run.
+    A new run begins at the start of training, and a resumed run at a checkpoint. ``first`` and ``last`` are the tag's
+    first and last step in the previous run.
     """
     begins = int(new.steps[0])
     if begins - first <= NEW_RUN_FRACTION * (last - first):

@@ -98,7 +98,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class ReferenceTable:
-    """Hold the content of hyperparam_reference.yml: titles and sources of the references and the rows, all by id."""
+    """Hold the content of hyperparam_reference.yml.
+
+    :param titles: the title of each reference, by the id of the reference
+    :param sources: where the values of each reference come from, by the id of the reference
+    :param parameters: the rows of the file, by the id of the parameter
+    """
 
     titles: Mapping[str, str]
     sources: Mapping[str, str]
@@ -155,9 +160,10 @@ def _reference(value: Any, source: str) -> Reading:
 
 
 def as_number(value: Any) -> tuple[float, bool] | None:
-    """Return a setting as a number, and whether it is only the start of a schedule; None if it is not a number.
+    """Return a setting as a number; for a schedule, this is the value at the start of training.
 
     :param value: the value as a settings file states it
+    :return: the number, and True for a schedule that is not constant; None if the setting has no number
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -530,7 +536,8 @@ def _row(parameter: Parameter, settings: RunSettings, seen: Mapping[str, Reading
 def _contradicts(said: Reading, measured: Reading) -> bool:
     """Return whether the value in the event file contradicts the value in the settings.
 
-    For a schedule in the settings the result is False, because it may have changed before a value was logged.
+    If the settings state a schedule, the result is False: the schedule may have changed the value before the first
+    point was logged.
     """
     if said.changes or measured.value is None:
         return False

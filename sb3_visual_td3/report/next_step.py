@@ -301,7 +301,10 @@ class _Advice:
         return NextStep(f"{why}The run is over: start a new run of {told}.", snippets)
 
     def _missing_callbacks(self, unknown: Sequence[CriterionResult]) -> list[str]:
-        """Return the callbacks of this package that did not run, that fit this run, and that log the missing tags."""
+        """Return the callbacks of this package that log the missing tags and that the run did not use.
+
+        Callbacks that do not work with the run's algorithm or environment are left out.
+        """
         analysis = self.analysis
         ran = callbacks_that_ran(analysis.series)
         wanted = {
@@ -344,7 +347,10 @@ class _Advice:
         ]
 
     def _what_shows_learning(self) -> tuple[str, bool]:
-        """Return advice on how to find out whether the run learns, and True if it needs an evaluation callback."""
+        """Return advice on how to find out whether the run learns.
+
+        :return: the advice, and whether the user needs an evaluation callback to follow the advice
+        """
         analysis = self.analysis
         curve = analysis.curve
         if curve is None and _is_of_sb3(analysis):

@@ -14,10 +14,10 @@ N_PARTS = 20
 
 
 class Prefix(NamedTuple):
-    """Hold the verdict on the beginning of a run, up to one step.
+    """Hold the verdict on the part of a run from its beginning to a certain step.
 
-    :ivar until: the step on the run's x-axis
-    :ivar verdict: the verdict; None before the first point
+    :ivar until: the step at which the part ends, on the run's x-axis
+    :ivar verdict: the verdict; None if the part holds no point
     """
 
     until: int

@@ -230,7 +230,7 @@ RETURNS = "returns"
 
 
 def returns_panel(names: tuple[str, ...], *, counts_episodes: bool) -> Panel:
-    """Return the panel of the return curves that the verdict read.
+    """Return the panel of the return curves on which the verdict is based.
 
     :param names: tags of the curves, the evaluation first
     :param counts_episodes: whether the x-axis counts episodes

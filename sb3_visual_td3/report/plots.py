@@ -69,7 +69,8 @@ _LEGEND_ROW = 18
 LEAST_PART = 0.02
 """On a linear axis, a threshold below this fraction of the largest value is drawn only if its criterion is blocking."""
 MAX_BANDS = 100
-"""A plot has at most this many alert bands of one kind. More bands are joined across small gaps."""
+"""A plot has at most this many alert bands of one kind. If there are more, bands with small gaps between them are
+joined."""
 
 _LABEL = {"bgcolor": "#ffffff", "font": {"color": "#1f2933"}}
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#1f2933"}

@@ -50,7 +50,8 @@ class Change:
     :param new: the recommended value
     :param reason: why the change helps, and where the number comes from
     :param diagnosis: id of the diagnosis
-    :param own_name: name in the run's own settings; None if they do not have it
+    :param own_name: name of the same setting in the run's own settings, such as ``lr`` for ``learning_rate``; None if
+        the run's settings do not state this setting
     :param own_value: the value under ``own_name``, as written there
     """
 
@@ -68,7 +69,7 @@ class Recommendation:
     """Hold the recommended changes for a run.
 
     :param changes: changes to the hyperparameter file
-    :param code: what to change apart from hyperparameters, by the id of the diagnosis
+    :param code: maps the id of a diagnosis to a sentence on what else to do, such as a change in the training code
     """
 
     changes: tuple[Change, ...] = ()
@@ -110,7 +111,12 @@ def recommend(
 
 @dataclass(frozen=True)
 class _Run:
-    """Combine the settings of a run from its files and its event file, to find the changes that are left to make."""
+    """Hold the settings of a run, and find out what a proposed change would change in them.
+
+    :param settings: the settings from the run's files, and the defaults
+    :param series: the series of the run
+    :param logged: the hyperparameters that the event file shows, by name
+    """
 
     settings: RunSettings
     series: SeriesSet
@@ -156,9 +162,12 @@ class _Run:
         return setting is not None and bool(setting.value)
 
     def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
-        """Return the name of the setting to change, and its parameter in the reference table (None if it has none).
+        """Return the name of the setting to change, and the row of the reference table that describes this setting.
 
-        :param key: name of a setting; ``group_lr`` stands for the learning rate of the group in the evidence
+        :param key: name of a setting; ``group_lr`` stands for the learning rate of the parameter group that the
+            evidence of the diagnosis names
+        :param diagnosis: the diagnosis that proposes the change
+        :return: the name and the row; the row is None if the table does not describe the setting
         """
         table = reference_table().parameters
         if key != _GROUP_LR:
@@ -170,7 +179,10 @@ class _Run:
         return "learning_rate", parameter
 
     def _has_own_rate(self, parameter: Parameter) -> bool:
-        """Return whether a parameter group has its own learning rate, different from the common rate."""
+        """Return whether a group of weights has its own learning rate, different from the common rate.
+
+        :param parameter: the row of the reference table for the learning rate of this group
+        """
         # VisualTD3 states every group's rate in run.json. Only a rate that differs from learning_rate was set
         # separately.
         common = as_number(self.settings.value("learning_rate"))
@@ -385,7 +397,7 @@ def _text(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    """Return an escape sequence that YAML reads as a character, and that Markdown and HTML do not interpret."""
+    """Escape a character in YAML's notation if Markdown or HTML could interpret it, or if it is not printable ASCII."""
     code = ord(character)
     if character in "<>&`" or not 0x20 <= code < 0x7F:
         return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

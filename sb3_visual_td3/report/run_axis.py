@@ -1,7 +1,8 @@
 """Find the unit of a run's x-axis, and find the position of every point on this axis.
 
-If a run logs its losses at environment steps, and the return of episode 50 at environment step 10,000, then 10,000 is
-the position of this return. ``--until`` needs the positions.
+A run may log its losses over environment steps, and its returns over episode numbers. If the run is at environment
+step 10,000 when it logs the return of episode 50, then the position of this return is 10,000. ``--until`` needs the
+positions.
 """
 
 from __future__ import annotations
@@ -21,18 +22,25 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 SAME_AXIS = 2.0
 """A tag has another x-axis than the run if, at the same moment, their steps differ by more than this factor."""
 IN_ORDER = 0.9
-"""A file was written during training if at least this fraction of its points has no earlier point with a larger
-step."""
+"""The order of the points in a file shows when each point was logged only if the file was written during training. A
+file counts as written during training if the steps of its points almost always increase. At least this fraction of the
+points must have a step that is not smaller than any earlier step."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""If all points of a tag come before (or after) the points of the run's x-axis, the file's order shows no positions. If
-the tag or the x-axis has at most this many points, this may be chance, and the order is used nevertheless."""
+"""The positions of a tag with another x-axis come from the order of the points in the file. This order is not used if
+the file holds all points of the tag before the first point with the run's x-axis, or all of them after the last such
+point. If the tag has at most this many points, or if at most this many points have the run's x-axis, this may be
+chance, and the order is used nevertheless."""
 
 
 def axis_of(series: SeriesSet) -> str:
-    """Return the unit of a run's x-axis, if the tags of the run show it; for unknown tags it is a guess.
+    """Return the unit of a run's x-axis.
+
+    Known tags show the unit. In a run without known tags, the unit is guessed from the intervals between points and
+    from the words in the tags.
 
     :param series: everything that the run logged
-    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"``, ``"updates"``, or ``"steps"`` if unknown
+    :return: ``"environment steps"``, ``"episodes"``, ``"epochs"`` or ``"updates"``; ``"steps"`` if no unit can be
+        guessed
     """
     names = series.names()
     # The most certain sign comes first: known names, then the intervals between the points of a return, then words in
@@ -55,9 +63,9 @@ def axis_of(series: SeriesSet) -> str:
 
 
 class _Clock(NamedTuple):
-    """Hold the step that a run had reached at each record of an event file.
+    """Hold the step that a run had reached at each record (entry) of an event file.
 
-    :ivar records: ``(n,) int64``, ascending
+    :ivar records: ``(n,) int64``, numbers of the records, ascending
     :ivar reached: ``(n,) int64``, largest step of the run up to each record
     :ivar is_in_order: whether nearly all steps increase, as in a file that was written during training
     """
@@ -68,7 +76,10 @@ class _Clock(NamedTuple):
 
     @classmethod
     def of(cls, tracks: Sequence[Track]) -> _Clock:
-        """Read the steps of the run from the tags that use the run's x-axis; each has at least one point."""
+        """Read the steps that the run had reached at each record of the file.
+
+        :param tracks: the tags that use the run's x-axis, each with at least one point
+        """
         records = np.concatenate([track.order for track in tracks])
         in_order = np.argsort(records, kind="stable")
         steps = np.concatenate([track.steps for track in tracks])[in_order]
@@ -80,7 +91,8 @@ class _Clock(NamedTuple):
     def has_unit_of(self, track: Track) -> bool:
         """Return whether a tag counts its steps in the same unit as the run.
 
-        The steps are compared at the last record that both have reached, because a tag may end long before the run.
+        The largest step of the tag is compared with the largest step of the run. A tag may end long before the run, or
+        the run before the tag. Therefore only records up to the earlier of these two ends count.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))
@@ -93,7 +105,11 @@ class _Clock(NamedTuple):
         return here <= SAME_AXIS * there and there <= SAME_AXIS * here
 
     def positions_of(self, track: Track) -> FloatArray | None:
-        """Return the position of each point of a tag on the run's x-axis; None if the file's order does not show it."""
+        """Return the position of each point of a tag on the run's x-axis.
+
+        :param track: the points of the tag
+        :return: ``(n,) float64``; None if the order of the points in the file does not show the positions
+        """
         # Each point gets the step of the next record that uses the run's x-axis. The step of the previous record may be
         # too early, because the run may have continued since then.
         after = np.searchsorted(self.records, track.order)
@@ -107,13 +123,13 @@ class _Clock(NamedTuple):
 
 
 def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Return the positions of points on the run's x-axis, for each tag that was logged over another unit.
+    """Find the points' positions on the run's x-axis, for each tag whose own steps have another unit than this axis.
 
-    A position is the step that the run had reached when the point was logged. If the order of the file does not show
-    this step, the points are spread over the run in proportion to their own steps.
+    The position of a point is the step that the run had reached when the point was logged. If the order of the points
+    in the file does not show this step, the points are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
-    :return: for each tag with another x-axis, a series with its own steps as steps and the positions as values
+    :return: a series for each tag with another unit: its steps are the tag's own steps, its values are the positions
     """
     # In a resumed run, a tag may have lost all of its points.
     tracks = {name: track for name, track in tracks.items() if len(track.order)}

@@ -115,7 +115,7 @@ class RunSettings:
 
     @property
     def file_layers(self) -> tuple[Layer, ...]:
-        """Return the settings in rl-zoo's config.yml, which users edit, or :attr:`given` without such a file."""
+        """Return the settings in rl-zoo's config.yml, which users edit; if it is missing, return :attr:`given`."""
         of_zoo = tuple(layer for layer in self.given if layer.source.endswith(ZOO_CONFIG))
         return of_zoo or self.given
 

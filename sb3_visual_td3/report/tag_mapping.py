@@ -137,11 +137,12 @@ def built_in_mappings() -> tuple[TagMapping, ...]:
 
 
 def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
-    """Return a run in which tags of other code have this package's names, and notes on the renamed tags.
+    """Rename the tags of other code in a run to this package's names, and add notes on the renamed tags to the run.
 
     :param data: content of the run's event files
     :param given: the mapping of --tags, which takes precedence over the built-in mappings; None uses only the built-in
         mappings
+    :return: the run with renamed tags; its ``notes`` state which tags were renamed
     :raises UnreadableRunError: if two tags would get the same name
     """
     logged = set(data.series.names())
@@ -178,8 +179,8 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
             )
         if len(theirs_of) > 1:
             raise UnreadableRunError(
-                f"{path}: the run logged {' and '.join(theirs_of)}, and with {name} all of them would become {ours}. "
-                f"In {name}, keep only one of them"
+                f"{path}: the run logged {' and '.join(theirs_of)}, and the --tags file {name} maps each of them to "
+                f"{ours}. In {name}, keep only one of them"
             )
 
 
@@ -244,7 +245,7 @@ _RETURN_WORDS = frozenset(["return", "returns", "reward", "rewards", "rew", "sco
 
 
 def mapping_to_start_from(data: RunData, name: str) -> str:
-    """Return the text of a file for --tags: every name of the run, with a guess of this package's name for it.
+    """Return the text of a file for --tags: every tag that the run logged, with a guess of this package's tag for it.
 
     :param data: the run, before its tags are renamed
     :param name: name of the run, for the heading

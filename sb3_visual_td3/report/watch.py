@@ -87,9 +87,11 @@ class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
     :param job: the work to do at each check
-    :param quiet_s: the watch of a finished run ends at a check without new points, or once the files are unchanged for
-        this many seconds. A run may log its last points after run.json says that it has finished
-    :param on_change: program and arguments to run when the verdict or the cause of a run changes
+    :param quiet_s: a finished run needs no further check once its files are unchanged for this many seconds. Before
+        that time, a finished run is checked until a check finds nothing new, because a run may log its last points
+        after run.json says that it has finished
+    :param on_change: program and arguments to run when a run gets another verdict, or when the likely cause of the
+        verdict changes
     """
 
     def __init__(self, job: Job, quiet_s: float, on_change: Sequence[str] = ()) -> None:
@@ -205,7 +207,8 @@ def watch(
     :param interval_s: seconds between two checks; more if a check takes longer
     :param status: function that opens a status line
     :param wait: function that waits for a number of seconds
-    :param on_change: program and arguments to run when the verdict or the cause of a run changes
+    :param on_change: program and arguments to run when a run gets another verdict, or when the likely cause of the
+        verdict changes
     :return: the runs in the state of the last check
     """
     watched = Watch(job, interval_s, on_change)

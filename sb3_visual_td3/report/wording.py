@@ -121,7 +121,7 @@ _STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
 
 
 def how_to_relax(analysis: Analysis) -> str | None:
-    """Return advice on how to get a verdict without the criterion that decided it.
+    """Return advice on how to judge the run again without the criterion that decided the verdict.
 
     :param analysis: the analysis of the run; only its first deciding criterion is named
     :return: the advice; None for a GO, or if the run is only too short or has too little evidence

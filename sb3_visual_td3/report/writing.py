@@ -19,7 +19,9 @@ from sb3_visual_td3.report.sections.availability import Metric
 from sb3_visual_td3.runs.manifest import FILE_NAME
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
-"""Matches a sign that starts a formula, also full-width, at the start of a text or after a possible separator."""
+"""Matches the place before a character that can start a formula in a spreadsheet: ``=``, ``+``, ``-``, ``@`` or the
+full-width form of one of them. The character must stand at the start of a text or after a possible separator. Spaces
+and control characters may stand before it."""
 
 
 def report_csv(analyses: Sequence[Analysis]) -> str:

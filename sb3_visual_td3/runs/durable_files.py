@@ -51,7 +51,7 @@ def bytes_of(array: NDArray[Any]) -> memoryview:
 def write_durably(path: Path, parts: Iterable[memoryview]) -> None:
     """Write a new file part by part, and wait until its content is on the disk.
 
-    Its name is durable only after :func:`sync_folder`.
+    The name of the file is durable only after :func:`sync_folder`.
 
     :param path: path of the file, which must not exist yet
     :param parts: the parts of the content, in order
@@ -122,11 +122,11 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk.
+    """Wait until the directory entries of a folder, which hold the names of its files, are on the disk.
 
     :param path: path of the folder
     """
-    # Windows cannot open a folder, and syncs the names by itself.
+    # Windows cannot open a folder, and syncs its directory entries by itself.
     if _IS_WINDOWS:
         return
     try:
@@ -199,12 +199,12 @@ def refuse_links(folder: Path) -> None:
 
 
 def break_hard_links(folder: Path, but: Path) -> None:
-    """Replace each file that has hard links by a copy, because it may belong to another run too.
+    """Replace each file that has hard links by a copy, because the file may also belong to another run.
 
     After ``cp -al``, appending to such a file would also change the original run.
 
     :param folder: folder of the run, without symbolic links (see :func:`refuse_links`)
-    :param but: a folder to leave out, because its files are only replaced as a whole
+    :param but: a folder whose files are left as they are, because a run never changes these files in place
     :raises OSError: if the operating system refuses
     """
     for path in folder.rglob("*"):

@@ -204,7 +204,8 @@ class RunManifest:
             text = json.dumps(asdict(self), indent=2, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{path}: not plain JSON ({error}); turn the value into numbers, strings or lists"
+                f"{path}: the manifest holds a value that is not plain JSON ({error}); replace this value by finite "
+                "numbers, strings or lists"
             ) from error
         write_atomically(path, text)
 

@@ -51,7 +51,9 @@ def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
 
 
 class ChunkedArray:
-    """Represent a large array of a snapshot that is still on disk; this is a ``StoredArray``.
+    """Represent a large array of a snapshot, and read the array from disk only when it is used.
+
+    This class implements ``StoredArray``.
 
     :param shape: shape of the array
     :param dtype: dtype of the array
@@ -88,8 +90,9 @@ class ChunkedArray:
         """
         if target.shape != self.shape or target.dtype != self.dtype or not target.flags.c_contiguous:
             raise ValueError(
-                f"the target is {target.shape} {target.dtype}, C-contiguous: {target.flags.c_contiguous}; "
-                f"expected {self.shape} {self.dtype}, C-contiguous"
+                f"the target is an array with shape={target.shape}, dtype={target.dtype} and "
+                f"c_contiguous={target.flags.c_contiguous}; expected shape={self.shape}, dtype={self.dtype} and "
+                "c_contiguous=True"
             )
         if not target.flags.writeable:
             raise ValueError("the target is read-only: expected an array that can be written to")

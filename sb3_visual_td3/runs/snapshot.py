@@ -63,7 +63,8 @@ def describing_errors(what: str) -> Iterator[None]:
 # The state as JSON and arrays
 
 MAX_DEPTH = 100
-"""Deepest nesting of a state. A deeper state contains itself, or is too deep for a JSON reader."""
+"""Deepest nesting of a state. This limit refuses a state that contains itself, and a state that is too deep for JSON
+readers."""
 ARRAY_KINDS = "biuf"
 """NumPy's letters for bool, int, unsigned int and float: the dtypes that a snapshot accepts."""
 _MARKER = "$"
@@ -92,9 +93,9 @@ class SplitTree(NamedTuple):
 def split(state: Mapping[str, Any]) -> SplitTree:
     """Separate a state into JSON and arrays, without copying the arrays.
 
-    :param state: a state of :class:`~sb3_visual_td3.common.types.HasState`; tuples become lists, and NumPy scalars
-        become Python numbers
-    :raises ValueError: if the state holds any other value
+    :param state: a state as :class:`~sb3_visual_td3.common.types.HasState` describes it; tuples become lists, and NumPy
+        scalars become Python numbers
+    :raises ValueError: if the state holds a value that HasState does not allow, or is nested deeper than ``MAX_DEPTH``
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"the state is of type {type(state).__name__}: expected a dict with string keys")
@@ -294,7 +295,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def is_file_name(name: object) -> bool:
-    """Return whether a name is a valid file name within the snapshot's folder, and is not the name of the record."""
+    """Return whether a file of a snapshot may have this name; ``snapshot.json`` is reserved for the list of parts."""
     return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None and name != RECORD_NAME
 
 
@@ -473,8 +474,8 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
             raise ValueError(
-                f"the record of the small array {array.path} is wrong: the array ends at byte "
-                f"{array.offset + array.n_bytes:,} of {SMALL_ARRAYS_NAME} (size: {n_bytes_small:,} bytes), and its "
+                f"the record of the array {array.path}, which is stored in {SMALL_ARRAYS_NAME}, is wrong: the array "
+                f"ends at byte {array.offset + array.n_bytes:,} of this file (size: {n_bytes_small:,} bytes), and its "
                 f"number of chunks is {len(array.chunks)} (expected 0)"
             )
     elif (

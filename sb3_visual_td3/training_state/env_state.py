@@ -257,7 +257,7 @@ def set_sub_env_states(
     """Set the state of each environment and of its wrappers.
 
     :param base: the innermost VecEnv
-    :param names: result of :func:`sub_env_names`, equal to that of the state
+    :param names: result of :func:`sub_env_names`; must equal the names with which the state was saved
     :param states: result of :func:`sub_env_states`
     :param to_be_reset: whether a reset follows, so that the environments' own states are not needed
     :raises ValueError: if a worker process dies while it restores the state

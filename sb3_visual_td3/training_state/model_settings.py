@@ -52,7 +52,8 @@ def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
     Call this before the first step, because objects such as noise may change while they are used.
 
     :param model: the model, after ``_setup_model``
-    :raises ValueError: if an argument is or holds a function, or an object that cannot be described
+    :raises ValueError: if an argument, or a value inside an argument, is a function or cannot be described by plain
+        data
     """
     settings: dict[str, Any] = {
         "algorithm": class_path(type(model)),

@@ -1,6 +1,6 @@
 """Convert other libraries' values, such as observations, to plain data and back.
 
-:func:`as_plain` converts everything that a snapshot reads, and :func:`as_given` everything that is written back.
+Saving a snapshot uses :func:`as_plain`, and restoring a snapshot uses :func:`as_given`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def plain_part(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value of a state is a finite number of Python or NumPy, and not a bool."""
+    """Return whether a value of a state is a finite Python or NumPy number; a bool does not count as a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     return bool(abs(value) < INF)

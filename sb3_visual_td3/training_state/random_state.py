@@ -56,7 +56,7 @@ def _as_byte_tensor(state: Any) -> th.Tensor:
 def generator_state(generator: np.random.Generator | None) -> dict[str, Any] | None:
     """Read the state of a NumPy random generator.
 
-    :param generator: the generator; None if its owner has not been seeded yet
+    :param generator: the generator; None if its owner has not created a generator yet
     """
     if generator is None:
         return None
@@ -71,7 +71,7 @@ def restored_generator(
 
     If possible, the current generator is changed in place, because several objects may share it.
 
-    :param generator: the current generator; None before the first one
+    :param generator: the current generator; None if its owner has not created a generator yet
     :param state: result of :func:`generator_state`
     :return: the current or a new generator; None if ``state`` is None
     :raises ValueError: if the state belongs to an unknown bit generator

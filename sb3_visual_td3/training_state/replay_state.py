@@ -53,7 +53,7 @@ def replay_state(buffer: ReplayBuffer) -> dict[str, Any]:
     """Return the content of a replay buffer, without a copy.
 
     :param buffer: a buffer that :func:`check_replay` accepts
-    :raises ValueError: as :func:`check_replay`
+    :raises ValueError: if :func:`check_replay` refuses the buffer
     """
     check_replay(buffer)
     state = buffer.get_state() if isinstance(buffer, HasState) else _stock_state(buffer)
@@ -65,7 +65,8 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
 
     :param buffer: a buffer with the same settings
     :param state: result of :func:`replay_state`; arrays on disk are read directly into the buffer
-    :raises ValueError: if the settings differ, or as :func:`check_replay`; the buffer is not changed
+    :raises ValueError: if the settings differ, or if :func:`check_replay` refuses the buffer; the buffer is then not
+        changed
     """
     check_replay(buffer)
     require_same_settings(

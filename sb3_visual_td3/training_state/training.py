@@ -180,9 +180,10 @@ def set_training_state(
 
 
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
-    """Reset what the model has learned to an earlier state of the training, and leave everything else unchanged.
+    """Restore the networks and the optimizers from an earlier point of the training.
 
-    Networks, optimizers and a GuardedModel's further learned state are restored. Counters and replay buffer are not.
+    In a GuardedModel, the learned state outside the weights, such as the scale of the rewards, is restored as well. The
+    counters, the replay buffer and everything else stay unchanged.
 
     :param model: a model between two rollouts
     :param state: earlier result of :func:`training_state`

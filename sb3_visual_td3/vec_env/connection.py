@@ -115,10 +115,11 @@ class Connection:
         return pickle.loads(packed, buffers=buffers)
 
     def poll(self, timeout_s: float = 0.0) -> bool:
-        """Wait up to ``timeout_s`` for a value, and return whether a call of :meth:`receive` would not have to wait.
+        """Wait up to ``timeout_s`` for a value, and return whether a value has arrived.
 
         :param timeout_s: longest wait, in seconds; 0 returns at once
-        :return: True also if the connection is broken
+        :return: True if a value has arrived or the connection is broken; :meth:`receive` then returns the value or
+            raises the error
         """
         return bool(wait_for_messages([self], timeout_s))
 
@@ -152,7 +153,10 @@ class ActorConnection(Connection):
         self.is_left = False
 
     def leave(self) -> None:
-        """Tell the actor to stop serving this connection, so that it answers Ray calls again after a pending step."""
+        """Tell the actor to stop serving this connection.
+
+        The actor finishes the step that it is making, if there is one. After that, the actor answers Ray calls again.
+        """
         if not self.is_left:
             self.is_left = True
             with suppress(ConnectionLostError):

@@ -19,7 +19,10 @@ from sb3_visual_td3.vec_env.connection import Address, ConnectionLostError, List
 
 
 class SearchPaths(NamedTuple):
-    """Hold the learner's working folder and ``sys.path``, so that an actor on the same machine finds its modules."""
+    """Hold the learner's working folder and ``sys.path``.
+
+    With these paths, an actor on the same machine can import the learner's modules.
+    """
 
     folder: str
     paths: Sequence[str]
@@ -50,8 +53,8 @@ class Outcome(NamedTuple):
 class EnvActor:
     """Hold one environment, step it, and reset it when its episode ends.
 
-    The learner requests steps over a connection (:meth:`serve`) or by Ray's calls (:meth:`step`), which pass
-    observations as read-only arrays.
+    The learner requests steps over a network connection (:meth:`serve`) or by Ray calls (:meth:`step`). An observation
+    that the learner receives from a Ray call consists of read-only arrays.
 
     :param make_env: a pickled function that makes the environment
     :param paths: the learner's working folder and import paths
@@ -203,9 +206,12 @@ REQUESTS: Mapping[str, Callable[..., Any]] = {
     "set_attr": setattr,
     "is_wrapped": _is_wrapped,
 }
-"""Functions that the learner can request between two steps, with the names of Stable-Baselines3's VecEnv."""
+"""Functions that the learner can request between two steps, by the name of the request."""
 
 
 def pack(value: Any) -> bytes:
-    """Pickle a value for another process; classes and functions that it cannot import are pickled by value."""
+    """Pickle a value for another process.
+
+    Functions and classes that are local or defined in ``__main__`` are pickled by value.
+    """
     return bytes(cloudpickle.dumps(value))

@@ -1,6 +1,6 @@
-"""Represent one environment of a RayVecEnv in the learner's process: its actor, its connection and its pending request.
+"""Represent one environment of a RayVecEnv in the learner's process: its Ray actor, connection and pending request.
 
-If the actor dies, the slot starts another one and answers the pending step with an invalid transition.
+If the Ray actor dies, the slot starts another one and answers the pending step with an invalid transition.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INVALID = "invalid_transition"
 FAILURE = "simulator_failure"
 """Key of ``info``: the reason why the environment died, as text."""
 LATE = "is_late"
-"""Key of ``info``: True in a step that misses the deadline, and in the later step that returns its answer."""
+"""Key of ``info``: True in a step whose answer misses the deadline, and in the later step that returns this answer."""
 _CONNECTION_BROKE = "the connection to it broke"
 _CLOSE_TIMEOUT_S = 10.0
 _DEATH_NOTICE_TIMEOUT_S = 60.0
@@ -190,7 +190,10 @@ class EnvSlot:
 
     @property
     def needs_connection(self) -> bool:
-        """Return whether to open a connection before the next step; unreachable actors are tried only once."""
+        """Return whether to open a connection before the next step.
+
+        If the machine of the Ray actor could not be reached, the slot does not try again until the actor is restarted.
+        """
         return self.is_free and self.connection is None and not self._is_unreachable
 
     def begin_connection(self) -> Any:
@@ -272,7 +275,10 @@ class EnvSlot:
         return max(0.0, self._gives_up_at - time.monotonic())
 
     def collect(self) -> None:
-        """Fetch an answer that has arrived; a dead actor is restarted, and the answer then stays pending.
+        """Fetch the answer to the pending request, or the error that Ray reports instead of an answer.
+
+        If the Ray actor has died, it is replaced and its environment is reset; the slot then waits for that reset. If
+        the connection is broken, the request stays pending until Ray reports the cause.
 
         :raises EnvLostError: if the actor dies repeatedly
         :raises Exception: the exception that the environment has raised
@@ -348,7 +354,10 @@ class EnvSlot:
         self._is_behind = False
 
     def take(self) -> Reply:
-        """Return the reply and clear it; if the answer to the step is still missing, return an invalid step."""
+        """Return the reply to the learner's request, and clear the stored reply.
+
+        If the environment has not answered the step yet, the reply is an invalid step with the last observation.
+        """
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply
@@ -437,7 +446,7 @@ class EnvSlot:
     def _drain_connection(self, answer_ref: Any) -> None:
         """Read the answer to a pending step from a connection that is no longer used for steps.
 
-        A large answer blocks the actor until it is read.
+        A Ray actor that sends a large answer handles no other request until the learner has read this answer.
         """
         while self.connection is not None and self.connection.is_left and self.patience_left_s:
             if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):
@@ -478,7 +487,7 @@ class EnvSlot:
 
 
 def close_slots(slots: list[EnvSlot]) -> None:
-    """Close the environments, then kill all actors, even if an environment could not be closed."""
+    """Close the environments, then kill all Ray actors, even if an environment could not be closed."""
     closing = [slot.begin_close() for slot in slots if slot.has_answered]
     if closing:
         need_ray().wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)

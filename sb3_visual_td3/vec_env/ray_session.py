@@ -23,7 +23,8 @@ MAX_TASK_RETRIES = 2
 _PROBE_TIMEOUT_S = 10.0
 """How long to wait for a server at a cluster's address, in seconds."""
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Environment variable of Ray. If it is 0, Ray listens on the loopback address only, otherwise on the external one."""
+"""Environment variable of Ray. If it is 0, Ray listens only on the loopback address. If it is 1, Ray listens on the
+machine's external address."""
 
 
 def need_ray() -> Any:
@@ -45,9 +46,12 @@ def need_ray() -> Any:
 class RaySession:
     """Keep this process connected to Ray until :meth:`close` is called.
 
-    A connection that exists already is used, and stays open at the end. Otherwise the session joins the cluster at
-    ``address``, or at the environment variable ``RAY_ADDRESS``. Without either, it starts Ray for this machine only.
-    Ray is then shut down when the last session of this process is closed.
+    If this process is already connected to Ray, the session uses that connection. Otherwise the session joins the
+    cluster at ``address``. If ``address`` is None, the environment variable ``RAY_ADDRESS`` gives the address. If this
+    variable is not set either, the session starts Ray for this machine only.
+
+    When the last session of this process is closed, the process disconnects from Ray, and Ray is shut down if a session
+    started it. A connection that the user opened by ``ray.init()`` stays open.
 
     :param address: ``"auto"`` (a Ray that runs on this machine), ``"10.0.0.1:6379"``, ``"ray://10.0.0.1:10001"``, or
         ``None``
@@ -138,9 +142,10 @@ def _probe(address: str) -> None:
 
 @contextmanager
 def bound_to_loopback() -> Iterator[None]:
-    """Make Ray listen on the loopback address only, if it is started inside the ``with`` block.
+    """Make Ray listen on the loopback address only, if Ray is started inside the ``with`` block.
 
-    Ray (2.60) reads an environment variable into a constant at import, so both are set.
+    Ray (2.60) reads an environment variable into a constant when it is imported. So this function sets the variable
+    and the constant.
     """
     from ray._private import ray_constants
 

@@ -41,13 +41,15 @@ class RayVecEnv(VecEnv):
     """Step environments in Ray actors anywhere in a Ray cluster, with the results of ``SubprocVecEnv`` bit for bit.
 
     If an actor, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
-    has set. The step is replaced by an invalid step, which truncates the episode: its reward is 0, and ``info`` has
-    ``"invalid_transition": True`` and ``"simulator_failure"``. VisualTD3 does not store invalid steps. For other
-    algorithms, use the buffers in ``sb3_visual_td3.buffers.valid_transitions``. An exception of the environment is
-    raised in the learner.
+    has set. The learner receives an invalid step, which truncates the episode. Its reward is 0, and ``info`` has the
+    reason under ``"simulator_failure"``. An exception of the environment is raised in the learner.
 
-    With ``deadline_s``, a late or restarting environment returns its last observation in an invalid step. The episode
-    continues. The step that returns a late answer is invalid, because the learner has chosen another action by then.
+    With ``deadline_s``, an environment that is late or restarting returns an invalid step with its last observation and
+    the reward 0. This invalid step does not end the episode. The later step that returns the late answer is also
+    invalid, because the learner has chosen another action by then.
+
+    Every invalid step has ``"invalid_transition": True`` in ``info`` and must not be stored. VisualTD3 does not store
+    invalid steps. For other algorithms, use the buffers in ``sb3_visual_td3.buffers.valid_transitions``.
 
     :param env_fns: functions that make the environments; pickled by value if they cannot be imported
     :param num_cpus: processors for each environment; ignored if this process starts Ray
@@ -349,7 +351,8 @@ def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
 def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make all calls, even if one fails, and then raise the first exception.
 
-    Ray logs an error for each answer that is not fetched.
+    Each call fetches an answer from Ray. No call is left out, because Ray logs an error for each answer that is not
+    fetched.
     """
     results, errors = [], []
     for call in calls:

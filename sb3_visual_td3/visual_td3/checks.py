@@ -78,15 +78,17 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
         if scaled:
             raise InvalidSettingError(
                 f"VecNormalize scales the pixels of {', '.join(sorted(scaled))}, but the policy scales pixels itself. "
-                "Normalise rewards only: {norm_obs: false, norm_reward: true}, or name the vectors in norm_obs_keys"
+                "Normalise rewards only: {norm_obs: false, norm_reward: true}. Or, with a Dict observation, list only "
+                "the keys of its vectors in norm_obs_keys"
             )
 
 
 def _pictures_scaled_by(normalizer: VecNormalize) -> set[str]:
     """Return the keys of the pictures that VecNormalize scales.
 
-    In a Dict space, VecNormalize replaces the uint8 space of each scaled picture by a float32 space. The environment
-    inside VecNormalize shares the Dict. So only the dtype of its observations shows which parts are pictures.
+    In a Dict space, VecNormalize replaces the uint8 space of each scaled picture by a float32 space. VecNormalize and
+    the VecEnv inside it hold the same Dict object, so the space of the inner VecEnv changes as well. Therefore this
+    function recognises pictures by the dtype of the observations that the environments return.
     """
     found = set()
     replaced = parts_of(normalizer.observation_space)
@@ -194,10 +196,10 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
         # By type too, because 0 == False and 0 == 0.0.
         if not any(value is each or (type(value) is type(each) and value == each) for each in stock):
             raise ValueError(
-                f"{name}={value!r} does not work with {policy_class.__name__}: a class that inherits from "
-                f"{policy_class.__mro__[1].__name__} is trained exactly as Stable-Baselines3's TD3 trains it. Remove "
-                f"{name}, or inherit from {_OURS}.VisualTD3Policy, VisualCnnPolicy or VisualMultiInputPolicy; then set "
-                "learning rates by actor_lr and critic_lr, not in the class"
+                f"{name}={value!r} needs a policy class of this package, but {policy_class.__name__} inherits from "
+                f"{policy_class.__mro__[1].__name__}. Remove {name}, or let the class inherit from "
+                f"{_OURS}.VisualTD3Policy, VisualCnnPolicy or VisualMultiInputPolicy. With one of these base classes, "
+                "set learning rates by actor_lr and critic_lr, not in the class"
             )
 
 
@@ -222,7 +224,8 @@ def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> N
 def check_networks(policy: nn.Module, lr_schedule: Schedule) -> None:
     """Check that the updates can train the networks of a policy that has just been built.
 
-    An optimizer with another learning rate causes a warning, because the first update sets the model's rate.
+    If an optimizer has another learning rate than the model, a warning is issued: the first update overwrites the
+    optimizer's rate with the model's rate.
 
     :param policy: a policy for TD3
     :param lr_schedule: the model's ``learning_rate``

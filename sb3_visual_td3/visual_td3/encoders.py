@@ -1,4 +1,4 @@
-"""Define the encoders from pixels to features: stacks of convolutions, and the trunk between encoder and heads."""
+"""Define the encoders, which turn pixels into features, and the trunks, which connect an encoder to the heads."""
 
 from __future__ import annotations
 

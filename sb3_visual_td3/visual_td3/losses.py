@@ -1,4 +1,4 @@
-"""Compute the losses of critics and actor, the scale of the rewards, and the returns that are possible with them.
+"""Compute the losses of critics and actor, the scale of the rewards, and the range of possible returns.
 
 Source: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods" (TD3), algorithm 1.
 """

@@ -213,12 +213,12 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
 
 @th.no_grad()
 def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
-    """Scale each unit's gradient down to ``factor`` times the norm of the unit's weights.
+    """Limit the norm of each unit's gradient to ``factor`` times the norm of the unit's weights.
 
     A unit is a row of a matrix or a filter of a convolution; a vector (bias, LayerNorm) is one unit.
 
     :param parameters: weights, whose gradients are changed in place
-    :param factor: largest ratio of the two norms, above 0
+    :param factor: largest ratio of a unit's gradient norm to its weight norm, above 0
 
     Source: Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization", equation 3.
     """
@@ -240,9 +240,10 @@ class ParameterGroups:
 
     :param policy: the policy, after ``group_optimizers``
     :param rates: learning rates by group name; None means the model's ``learning_rate``
-    :param max_grad_norm: largest gradient norm, for each network or by name of a network or group
-    :param grad_clip: ``"norm"`` limits the gradient norm of a network or group; ``"adaptive"`` limits each row or
-        filter, see :func:`clip_adaptively`
+    :param max_grad_norm: one largest gradient norm for each network, or a dict of norms by network or group; None for
+        no clipping
+    :param grad_clip: ``"norm"`` limits the gradient norm of a network or group; ``"adaptive"`` limits the gradient of
+        each row or filter, with ``max_grad_norm`` as the factor of :func:`clip_adaptively`
     :raises ValueError: if a rate or a norm is out of range, or a name is unknown
     """
 

@@ -457,7 +457,11 @@ class VisualTD3Policy(TD3Policy):
             super().set_training_mode(mode)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> VisualActor:
-        """Build an actor with the critic's encoder, or with a new one if None is given."""
+        """Build an actor.
+
+        :param features_extractor: the critic's encoder, which the actor uses but does not train; None builds a new
+            encoder for the actor
+        """
         kwargs = self._network_kwargs(self.actor_kwargs, features_extractor, self.actor_keys)
         return VisualActor(**kwargs, borrows_encoder=features_extractor is not None).to(self.device)
 
@@ -515,9 +519,10 @@ def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any],
 
 
 def _reading_scaled_pictures(space: spaces.Space[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose a features extractor that reads pictures that the environment has scaled (``normalize_images=False``).
+    """Choose a features extractor for pictures that the environment has already scaled (``normalize_images=False``).
 
-    Stable-Baselines3 transposes only uint8 pictures, so the extractor has to transpose others with channels last.
+    Stable-Baselines3 transposes pictures to channels first only if they are uint8. A scaled picture may still have its
+    channels last, and the features extractor then has to transpose it.
 
     :return: the arguments of the policy that have to be replaced
     """

@@ -156,14 +156,15 @@ def resolve(
 ) -> dict[str, Resolved]:
     """Decide which values a model uses: an explicit argument wins, and None means the preset's value.
 
-    ``policy_kwargs`` merge key by key and are listed as ``policy_kwargs.<key>``.
+    Each value is returned with its origin, such as ``"argument"`` or the name of a preset. The keys of
+    ``policy_kwargs`` are resolved one by one and listed as ``policy_kwargs.<key>``.
 
     :param preset: ``"visual"``, ``"td3"`` or None for the default
     :param default: the preset that None stands for
     :param arguments: arguments by the names of :class:`Settings`; other names are ignored. The ``policy_kwargs`` of a
-        loaded model already contain the preset's
-    :param given: for a loaded model, the ``policy_kwargs`` that the user passed to the original model: only these get
-        the origin ``"argument"``. None for a new model
+        loaded model already contain the values of its preset
+    :param given: for a loaded model, the ``policy_kwargs`` that the user passed when the model was created. Only their
+        keys get the origin ``"argument"``. None for a new model
     :return: entries by name, with the preset itself under ``preset``
     :raises ValueError: if the preset is unknown
     """
@@ -193,7 +194,13 @@ def resolve(
 def _resolved_policy_kwargs(
     preset: PresetName, in_force: Mapping[str, Any], given: Mapping[str, Any] | None
 ) -> dict[str, Resolved]:
-    """Return one entry for each keyword of the policy; the parameters are those of :func:`resolve`."""
+    """Return one entry for each keyword of the policy.
+
+    :param preset: the preset that the model uses
+    :param in_force: the model's ``policy_kwargs``. Those of a loaded model already contain the values of its preset
+    :param given: for a loaded model, the ``policy_kwargs`` that the user passed when the model was created; None for a
+        new model
+    """
     chosen = PRESETS[preset].policy_kwargs
     if given is None:
         given = dict(in_force)

@@ -70,8 +70,8 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
     """Find how many frames an observation holds, without guessing from the number of channels.
 
     :param model: a model, with or without an environment
-    :return: the depth of the outermost VecFrameStack, otherwise the environments' ``frame_stack``; None if neither
-        exists, or if there is no image with a multiple of this number of channels
+    :return: the number of frames that the outermost VecFrameStack stacks; without a VecFrameStack, the environments'
+        ``frame_stack``. None if this number is unknown, or if no image's number of channels is divisible by it
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):

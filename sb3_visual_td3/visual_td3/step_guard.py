@@ -58,7 +58,7 @@ class StepGuard:
         self._waiting: list[_Watched] = []
 
     def must_check(self, is_handled: bool) -> bool:
-        """Return whether the update must be checked, by calling :meth:`step` instead of ``optimizer.step``.
+        """Return True if the caller must call :meth:`step`, which checks the update, instead of ``optimizer.step``.
 
         :param is_handled: whether a callback handles non-finite numbers; if not, a stock model is not checked
         """
@@ -111,7 +111,11 @@ class StepGuard:
 
 
 def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
-    """Return a scalar that is finite exactly if the loss and the gradients of all biases are finite."""
+    """Return a scalar that is finite exactly if the loss and the checked gradients are finite.
+
+    Among the trained weights, the gradients of all vectors (biases, LayerNorms) are checked. If there are no vectors,
+    the gradient with the fewest elements is checked.
+    """
     gradients = [weight.grad for weight in trained if weight.grad is not None]
     if not gradients:
         return loss

@@ -72,8 +72,8 @@ class VisualTD3(TD3):
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
-    :param learning_rate: learning rate of the groups of weights that have no rate of their own, in any form of
-        ``actor_lr``
+    :param learning_rate: learning rate where ``actor_lr``, ``critic_lr``, ``actor_cnn_lr`` or ``critic_cnn_lr`` is
+        None. It accepts the same values as ``actor_lr``
     :param preset: ``"visual"`` (default for images) or ``"td3"`` (default otherwise); it sets the arguments below that
         are None. :meth:`describe` shows the values in force
     :param actor_lr: learning rate of the actor's heads and trunk: a number, ``"lin_3e-4"``, ``"cos_3e-4"`` or a
@@ -81,15 +81,16 @@ class VisualTD3(TD3):
     :param critic_lr: learning rate of the critics' heads and trunk
     :param actor_cnn_lr: learning rate of the actor's encoder
     :param critic_cnn_lr: learning rate of the critics' encoder, and of a shared encoder
-    :param max_grad_norm: largest L2 norm of a gradient: one number for each network, or a dict by network or group
-        (``{"critic_cnn": 10.0}``)
+    :param max_grad_norm: largest L2 norm of a gradient. A number limits the gradient of the actor and the gradient of
+        the critics separately. A dict sets limits by the name of a network or group (``{"critic_cnn": 10.0}``)
     :param grad_clip: ``"norm"``, or ``"adaptive"``, which limits the gradient of each row or filter to
         ``max_grad_norm`` (default 0.3) times the norm of its weights
     :param random_shift: largest random shift of images, in pixels; 0 is off
     :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
     :param pre_tanh_penalty: weight of the mean squared activation before the actor's tanh
-    :param target_q_clamp: True keeps targets within the returns that the rewards so far allow; a number limits their
-        magnitude, in the unit of the environment's rewards
+    :param target_q_clamp: True clamps targets to the range of returns that are possible with the rewards so far: at
+        most r / (1 - gamma) if the largest reward is r > 0. A number x clamps targets to [-x, x], in the unit of the
+        environment's rewards
     :param critic_loss: loss of the critics: ``"mse"`` (squared error) or ``"huber"``
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as ``"lin_0.5_0.1"``;
         not used if an ``action_noise`` is given
@@ -106,7 +107,8 @@ class VisualTD3(TD3):
 
     The other parameters are those of :class:`stable_baselines3.TD3`.
 
-    Source: Fujimoto et al. 2018 (TD3); Yarats et al. 2019 (SAC-AE) and 2021 (DrQ-v2) for the shared encoder.
+    Source: Fujimoto et al. 2018 (TD3). Yarats et al. 2019 (SAC-AE) and 2021 (DrQ-v2) let actor and critics share one
+    encoder, which only the critics' loss trains. This is the default of ``preset="visual"``.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -385,7 +387,10 @@ class VisualTD3(TD3):
         self._keep_losses(actor_losses, critic_losses)
 
     def _sample(self, batch_size: int) -> Batch:
-        """Sample a batch from the replay buffer; shift its images randomly and convert them once for all networks."""
+        """Sample a batch from the replay buffer, and shift its images randomly.
+
+        If ``_prepare`` is set, it also converts the observations, so that no network has to convert them again.
+        """
         assert self.replay_buffer is not None
         self._measure_stored_rewards()
         replay_data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
@@ -458,7 +463,7 @@ class VisualTD3(TD3):
                 next_q_values = th.cat(self.critic_target.score(critic_features, next_actions), dim=1)
         # Bootstrap from the min over all critics targets
         target_q_values = losses.td_target(batch.rewards, batch.dones, batch.discounts, next_q_values)
-        # Keep the targets within the returns that the rewards allow, if target_q_clamp is set
+        # Clamp the targets to the range of possible returns, if target_q_clamp is set
         return self._target_range.clamp(target_q_values, batch.rewards, batch.discounts, batch.reward_divisor)
 
     def update_actor(self, batch: Batch) -> th.Tensor:
@@ -674,8 +679,9 @@ class VisualTD3(TD3):
     ) -> tuple[int, BaseCallback]:
         """Prepare a training run as Stable-Baselines3 does, and check the replay buffer.
 
-        If the training begins with a reset, this method ends the stored segments. So no n-step return continues from a
-        stored transition into a new one. A stock model keeps Stable-Baselines3's behaviour.
+        If the training begins with a reset of the environments, the new transitions do not continue the stored ones.
+        This method then marks where the stored ones end, so that no n-step return combines stored and new transitions.
+        With ``preset="td3"`` it sets no mark, as in Stable-Baselines3.
         """
         if self.replay_buffer is not None:
             check_fits(self.replay_buffer, self)
@@ -688,8 +694,8 @@ class VisualTD3(TD3):
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *arguments: Any, **keywords: Any) -> RolloutReturn:
         """Collect steps, and also store the step at which a callback stops the training.
 
-        Stable-Baselines3 drops that step, as does ``preset="td3"``. The next ``learn()`` without a reset then stores a
-        transition that never took place.
+        Stable-Baselines3 does not store that step, and with ``preset="td3"`` this method does not store it either. In
+        these two cases, the next ``learn()`` without a reset stores a transition that never took place.
 
         :param env: the environments
         :param callback: the callback of ``learn()``
@@ -711,9 +717,10 @@ class VisualTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the actions of a training step with the latest actor, not with its average.
+        """Choose the actions of a training step with the latest weights of the actor.
 
-        The replay buffer should hold transitions of the actor that is trained.
+        With ``policy_average``, ``predict`` uses averaged weights instead. This method does not use them, because
+        the replay buffer should hold transitions of the actor that is trained.
         """
         if self._is_stock_policy:
             return super()._sample_action(learning_starts, action_noise, n_envs)
@@ -879,7 +886,10 @@ class VisualTD3(TD3):
         return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from where :meth:`get_state` was called; call this when training has started.
+        """Restore a state that :meth:`get_state` returned.
+
+        Call this inside ``learn()``, in a callback's ``on_training_start`` or later, because ``learn()`` first sets the
+        number of updates that are still due to 0.
 
         :param state: the state that :meth:`get_state` returned
         """

@@ -53,10 +53,11 @@ POLICY, LAST_ACTOR, BEST = "policy", "last actor", "best"
 """Labels of the run's policies: the model that the flags select, the same model with its latest actor instead of the
 averaged actor, and the best model."""
 DRIVERS = (POLICY, "random", "full brake")
-"""Labels of the drivers on maps, in the order of the table. ``--compare`` inserts more models after the first."""
+"""Labels of the drivers in an environment with maps, in the order of the table: the run's model, random actions and
+full brake. ``--compare`` inserts more models of the run after the first label."""
 PLAYERS = (POLICY, "random")
 """Labels of the policies that play in an environment without maps, in the order of the table. ``--compare`` inserts
-more models after the first."""
+more models of the run after the first label."""
 BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
@@ -157,8 +158,9 @@ def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
 def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) -> Table:
     """Summarise the episodes of each policy in an environment without maps.
 
-    :param episodes: episodes by policy, under the key :data:`ALL_MAPS`
-    :return: mean and 95 % interval of each quantity, for each policy
+    :param episodes: ``episodes[policy]["all"]`` is the list of a policy's episodes. The inner dict has only this key,
+        :data:`ALL_MAPS`, as there are no maps
+    :return: mean and 95 % interval of each quantity, in ``table[policy]["all"]``
     """
     return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
 
@@ -235,9 +237,9 @@ def show_routes(drives: Mapping[str, Sequence[Drive]]) -> None:
 
 
 def show_episodes(table: Table, title: str) -> None:
-    """Print the results in an environment without maps.
+    """Print the result of ``summarise_episodes`` as a table.
 
-    :param table: the table to show
+    :param table: the result of ``summarise_episodes``
     :param title: the line to print above the table
     """
     console = Console(width=shutil.get_terminal_size().columns)
@@ -412,7 +414,12 @@ def _driver_of(model: BaseAlgorithm, settings: argparse.Namespace) -> Driver:
 def _drive_all(
     saved: SavedRun, parts: Sequence[SuitePart], n_envs: int, settings: argparse.Namespace
 ) -> dict[str, dict[str, list[Drive]]]:
-    """Return the episodes of each driver on each map, or in each part of a suite."""
+    """Let each driver drive on each map, or in each part of a suite, and return the episodes.
+
+    The drivers are the models of the run, a driver with random actions, and a driver that always brakes.
+
+    :return: episodes by driver, and by map or part
+    """
     models = _models_of(saved, settings)
     labels = [*models, *DRIVERS[1:]]
     drives: dict[str, dict[str, list[Drive]]] = {label: {part.label: [] for part in parts} for label in labels}

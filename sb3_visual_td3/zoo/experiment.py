@@ -164,7 +164,8 @@ def class_as_data(cls: type) -> dict[str, str] | None:
     """Return the name of a class as plain data, such as ``{"$class": "torch.optim.adam.Adam"}``.
 
     :param cls: the class
-    :return: the name; None if the class is not of the kind :data:`PART`, or is defined in a function
+    :return: the mapping. None for a class that is defined in a function, and for a class that is not a torch module,
+        optimizer, replay buffer or action noise (the base classes of :data:`PART`)
     """
     name = f"{cls.__module__}.{cls.__qualname__}"
     if not issubclass(cls, PART.bases) or "<locals>" in name:
@@ -188,7 +189,8 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
     :param value: plain data
     :param allowed: packages that the user has allowed
     :param where: name of the setting in error messages
-    :raises ValueError: if a name is not a class of the kind :data:`PART`
+    :raises ValueError: if a name is not that of a torch module, optimizer, replay buffer or action noise (the base
+        classes of :data:`PART`), or if its package is not allowed
     """
     name = class_name_in(value)
     if name is not None:
@@ -228,7 +230,7 @@ def check_algorithm(algo: Any) -> None:
 
 
 def read_code(code: str) -> Any:
-    """Read a setting that is written as Python code, such as ``dict(a=1)``, as data, without running it.
+    """Convert a setting from Python code, such as ``dict(a=1)``, to plain data without executing the code.
 
     :param code: a literal, ``dict(a=1)``, or a class such as ``nn.ReLU`` or ``HerReplayBuffer``
     :return: plain data; a class becomes ``{CLASS_MARK: its dotted path}``
@@ -278,7 +280,7 @@ def _node_as_data(node: ast.expr) -> Any:
 
 @functools.cache
 def _class_paths() -> dict[str, str]:
-    """Return the classes that code in a setting may name, such as ``nn.ReLU``, with dotted paths."""
+    """Return the dotted path of every class that a setting may name in Python code, by its name there (``nn.ReLU``)."""
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
@@ -355,7 +357,7 @@ class Permission(NamedTuple):
 def describe_experiment(args: argparse.Namespace, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a run as plain data.
 
-    :param args: rl-zoo's parsed arguments; if no seed was given, with the seed that was drawn
+    :param args: rl-zoo's parsed arguments. ``seed`` is the seed in use, which rl-zoo draws if the user gives none
     :param hyperparams: the hyperparameters as they are in the file, before rl-zoo creates objects from them
     :return: numbers and strings, in lists and dicts
     :raises ValueError: if a hyperparameter cannot be written as plain data
@@ -422,7 +424,7 @@ def check_experiment(experiment: Any, permission: Permission) -> None:
         try:
             import_packages([package])
         except ImportError as error:
-            raise ValueError(f"the run's {error}") from error
+            raise ValueError(f"a module that the run needs cannot be imported: {error}") from error
     check_algorithm(experiment["algo"])
     check_env_id(experiment["env"], "the environment")
     _check_evaluated(hyperparams, permission.packages)

@@ -1,6 +1,6 @@
 """Define the flags that our commands share, and change rl-zoo's parsers while a command runs.
 
-A change can be removed once rl-zoo (now rl_zoo3 2.9) does the same:
+Each of these changes can be removed once rl_zoo3 does the same itself (release 2.9 does not):
 
 - :func:`usage_errors` prints an error as one line, without the usage of all flags
 - :func:`all_choices` accepts ``--vec-env ray``, ``--end-on`` and ``--no-doctor``
@@ -179,7 +179,9 @@ def check_env_flags(arguments: Sequence[str], default_env: str) -> None:
 
 
 def check_seed(seed: int | None) -> None:
-    """Check that NumPy accepts a seed; rl-zoo replaces a negative seed by a random one.
+    """Check that a seed is not too large for NumPy.
+
+    A negative seed is accepted, because rl-zoo later replaces it by a random seed.
 
     :param seed: the seed, or None
     :raises UsageError: if it is too large

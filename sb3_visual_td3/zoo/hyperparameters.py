@@ -1,6 +1,7 @@
-"""Check a block of a hyperparameter file: its keys, numbers, ``vec_env_kwargs`` and ``env_kwargs``.
+"""Check a block of a hyperparameter file: the names of its keys, and the types and ranges of its values.
 
-The checks cover types only, and run before anything is created.
+The checks run before rl-zoo creates the environments and the model. They do not find values that fit the type and range
+but not the environment or the model.
 """
 
 from __future__ import annotations

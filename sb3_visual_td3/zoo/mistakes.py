@@ -48,8 +48,9 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""Exceptions that are a mistake of the user if a ``raise`` statement raised them, as in code that checks its arguments.
-They are a bug if Python raised them in an operation that failed, such as ``int("x")``."""
+"""Exceptions that count as a mistake of the user if a ``raise`` statement raised them, because code that checks its
+arguments contains such statements. If an operation such as ``int("x")`` failed instead, the exception counts as a bug,
+unless ``_AT_THE_BORDER`` lists it for the package that raised it."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),

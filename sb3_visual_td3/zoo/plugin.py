@@ -123,13 +123,14 @@ class SaveError(OSError):
 class RunOptions:
     """Hold the options of a training run in addition to rl-zoo's flags.
 
-    :ivar signals: signals that end the training after a snapshot, unless flags or hyperparameters name others
+    :ivar signals: names of the signals on which a run with a SnapshotCallback saves a snapshot and ends. They apply if
+        neither ``--end-on`` nor the hyperparameter file names signals
     :ivar stops_on_critical: True makes a critical alert end the training
     :ivar resumed_run_dir: the RUN_DIR to continue in; None for a new run
     :ivar resumed_experiment: the run's saved configuration, which has been checked
     :ivar resumed_packages: packages that the user has allowed: ``resumed_experiment`` may name their classes
     :ivar resumes_without_logs: whether the run may be resumed although some of its log files are lost
-    :ivar begins_again: whether the resumed run starts again, because it has no snapshot
+    :ivar begins_again: True if the resumed run has no snapshot and therefore starts again from step 0
     """
 
     signals: tuple[str, ...] = ()
@@ -159,12 +160,13 @@ class RunResult:
 
 
 class BeginningCallback(BaseCallback):
-    """Report when training begins; this callback is the first of rl-zoo's list.
+    """Call a function when training begins.
 
-    After ``learn``, even if it has failed, rl-zoo (2.9) calls the first callback's ``on_training_end`` to remove a
-    progress bar. This callback passes the call on only to a progress bar that has started.
+    This callback is inserted at the start of rl-zoo's list of callbacks. After ``learn``, even if it has failed, rl-zoo
+    (2.9) calls ``on_training_end`` of the list's first callback to remove a progress bar. This callback passes the call
+    on only to a progress bar that has started.
 
-    :param first: the first callback of the original list
+    :param first: the callback that was at the start of the list before; None if the list was empty
     :param on_begin: function that is called when training begins, after the environment's reset
     """
 
@@ -202,7 +204,7 @@ def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
     """Return the paths of a saved model's replay buffer and VecNormalize.
 
     :param model_path: the model's zip file, which may be a checkpoint
-    :param env_name: the environment's id in the name of RUN_DIR
+    :param env_name: the environment's id as folder names contain it, with ``-`` instead of ``/``
     """
     path = Path(model_path)
     of_run = CompanionFiles(path.parent / "replay_buffer.pkl", path.parent / env_name / "vecnormalize.pkl")
@@ -448,7 +450,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         try:
             processed = super()._preprocess_hyperparams(hyperparams)
         except ArithmeticError as error:  # rl-zoo evaluates code in the file, such as 1/0
-            raise ValueError(f"{where}: {' or '.join(code)} cannot be evaluated: {error}; correct its code") from error
+            raise ValueError(
+                f"{where}: {' or '.join(code)} cannot be evaluated: {error}; correct this Python code"
+            ) from error
         if self._eval_env_kwargs_args is None:
             self.eval_env_kwargs = self.env_kwargs
         return processed
@@ -627,7 +631,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def _with_new_statistics(self, env: VecEnv, eval_env: bool) -> VecEnv:
         """Wrap the environments in a new VecNormalize if the hyperparameters request it.
 
-        rl-zoo (2.9) would unpickle a file in the current folder, which may come from a stranger.
+        rl-zoo's own method (2.9) would first look for a ``vecnormalize.pkl`` in a subfolder of the current folder, and
+        unpickle it. This method does not, because unpickling a stranger's file can execute code.
         """
         if not self.normalize:
             return env

@@ -60,7 +60,9 @@ class ModelToWatch:
 
 
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
-    """Return rl_zoo3's algorithms for watching agents; :class:`ModelToWatch` takes the place of VisualTD3.
+    """Return the classes that load a model when the user watches its agent, by the algorithm's name in rl-zoo.
+
+    VisualTD3 models are loaded by :class:`ModelToWatch`, and models of other algorithms by rl-zoo's class.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """
@@ -68,7 +70,9 @@ def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelT
 
 
 def create_env_to_watch(*args: Any, **kwargs: Any) -> VecEnv:
-    """Make an environment as rl-zoo's ``create_test_env`` does, but for whole episodes: without an IdleLimit.
+    """Make an environment for whole episodes, as rl-zoo's ``create_test_env`` does.
+
+    The wrapper ``IdleLimit``, which truncates the training episodes of a stuck agent, is turned off.
 
     :param args: the arguments of ``create_test_env``
     :param kwargs: its arguments by name
@@ -80,7 +84,7 @@ def create_env_to_watch(*args: Any, **kwargs: Any) -> VecEnv:
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Let rl_zoo3's scripts for watching agents accept VisualTD3 inside the ``with`` block.
+    """Let rl_zoo3's scripts that show an agent, such as record_video, accept VisualTD3 inside the ``with`` block.
 
     The scripts create the environment with the arguments that it had in training.
 
@@ -103,7 +107,7 @@ def watching(algo: str) -> Iterator[None]:
 
 
 def run_watching(module: str, algo: str) -> None:
-    """Run a script of rl_zoo3 for watching an agent, such as record_video, with VisualTD3.
+    """Run a script of rl_zoo3 that shows an agent, such as record_video, with VisualTD3.
 
     :param module: dotted name of the script
     :param algo: name of our algorithm in rl-zoo
@@ -215,8 +219,8 @@ def run_record_training() -> None:
 def hub_errors() -> Iterator[None]:
     """Let rl_zoo3's download import ``requests.exceptions.HTTPError``, even if requests is not installed.
 
-    Inside the ``with`` block, a placeholder module ``requests`` has huggingface_hub's EntryNotFoundError under this
-    name.
+    Inside the ``with`` block, placeholders replace the modules ``requests`` and ``requests.exceptions``. The
+    placeholder's ``HTTPError`` is huggingface_hub's EntryNotFoundError, which a download raises if a file is missing.
     """
     import huggingface_hub.errors
     import huggingface_sb3  # noqa: F401 - imported before the placeholder exists, so that it does not find it

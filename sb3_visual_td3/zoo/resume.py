@@ -109,7 +109,7 @@ def _list_snapshots(run_dir: Path) -> int:
 
 
 def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
-    """Return the saved configuration of a run, and whether the run starts again, because it has no snapshot."""
+    """Return the saved configuration of a run, and True if the run has no snapshot and therefore starts again."""
     kept = kept_experiment(run_dir)
     if kept is not None:  # the run may have been killed before it created the folder
         (run_dir / SNAPSHOTS).mkdir(exist_ok=True)

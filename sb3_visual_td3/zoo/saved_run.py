@@ -68,7 +68,9 @@ class SavedRun(NamedTuple):
             )
 
     def load(self, device: str = "auto") -> BaseAlgorithm:
-        """Load the run's model to evaluate or export it; for VisualTD3, the replay buffer holds only one transition.
+        """Load the run's model to evaluate or export it.
+
+        A VisualTD3 model is loaded with a replay buffer of minimal size, because it is not trained any further.
 
         :param device: device of the networks, such as ``"cpu"``
         :raises ValueError: if the model's file is missing or truncated

@@ -157,7 +157,7 @@ class WorkerMonitor:
     def fail_abandoned_trials(self) -> list[int]:
         """Mark the trials of dead workers as failed.
 
-        A trial without a heartbeat, such as one of stock rl-zoo's workers, is never marked.
+        A trial that has never stored a heartbeat is not marked. Workers of stock rl-zoo store no heartbeats.
 
         :return: the numbers of the trials that seem to be still running
         """
@@ -241,7 +241,7 @@ JOURNAL = ".log"
 LOCK_GRACE_S = 30
 """Seconds after which a dead worker's lock on the journal is removed (Optuna's default)."""
 N_OPENINGS = 5
-"""Number of tries to open a storage, because several workers may create its tables together."""
+"""Number of tries to open a database. A try fails if another worker creates the same tables at the same time."""
 
 
 def open_storage(address: str | None, *, must_exist: bool = False, lock_grace_s: int = LOCK_GRACE_S) -> BaseStorage:

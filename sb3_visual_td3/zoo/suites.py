@@ -33,7 +33,7 @@ class SuitePart(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """Describe a task of the CARLA benchmark of CoRL 2017 as a range of random routes."""
+    """Describe a task of the CARLA benchmark of CoRL 2017: random routes with limits on length and turns."""
 
     name: str
     length_m: tuple[float, float]

@@ -85,7 +85,9 @@ def complain(text: str) -> int:
 
 
 def storage_of(settings: argparse.Namespace) -> str:
-    """Return the storage of the trials; a file has an absolute path, because workers run in other folders.
+    """Return the path of the journal file, or the address of the database, that stores the trials.
+
+    The path of a journal file is made absolute, because workers run in other folders.
 
     :param settings: the parsed arguments of ``visual-td3 sweep``
     """
@@ -208,7 +210,8 @@ def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], repo
     :param run_dirs: folders of the runs, by seed
     :param report: path of report.json
     :param flags: flags of every training run of the study
-    :raises ValueError: if the study has other flags, or is not a sweep's
+    :raises ValueError: if the study was created with other flags, does not maximise exactly one value, or cannot be
+        opened
     """
     content = json.loads(report.read_text(encoding="utf-8"))
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -51,7 +51,7 @@ _MODEL_ARGUMENTS = (
 _POLICY_ARGUMENTS = ("encoder", "trunk_dim", "layer_norm")
 """Sampled hyperparameters that become entries of ``policy_kwargs`` without a conversion."""
 _REPLACED = ("action_noise", "noise_type", "noise_std", "actor_cnn_lr")
-"""Hyperparameters of the file that a trial ignores, because they could conflict with sampled values."""
+"""A trial does not use these entries of the hyperparameter file, because they could conflict with sampled values."""
 
 VERDICT = "verdict"
 DIAGNOSIS = "diagnosis"
@@ -185,7 +185,7 @@ def no_go(findings: tuple[Finding, ...]) -> Finding | None:
     """Return the finding that ends a trial early; None if training may continue.
 
     :param findings: findings of the rules; the cause to fix first comes first
-    :return: the first finding if any finding is critical, otherwise None
+    :return: None if no finding is critical; otherwise the first finding, even if only a later finding is critical
     """
     if any(finding.level == "critical" for finding in findings):
         return findings[0]

@@ -423,7 +423,10 @@ def test_a_nan_in_a_vector_ends_no_window():
 
 
 def test_memory_is_allocated_when_the_first_transition_is_added():
-    """A million transitions on a machine that cannot hold them: to load the model and watch it is no error."""
+    """A buffer that does not fit into memory raises no error before its first transition.
+
+    A model with a large buffer can thus be loaded and watched on a machine with little memory.
+    """
     buffer = FrameReplayBuffer(10**12, BOX, ACTIONS, "cpu", frame_stack=4)
     assert (buffer.size(), buffer.rewards.shape) == (0, (0, 1))
     with pytest.raises(MemoryError, match=r"1,000,000,000,000 transitions needs \d+\.\d\d GB.*smaller buffer_size"):

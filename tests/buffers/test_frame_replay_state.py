@@ -250,7 +250,10 @@ def test_too_little_memory_is_reported_before_anything_is_read(monkeypatch):
 
 @pytest.mark.parametrize("length", [3, 10**9])
 def test_restoring_needs_no_second_copy_in_memory(length):
-    """A resume works where the buffer is half the memory: with a full buffer of short episodes and of long ones."""
+    """A run can be resumed on a machine whose memory cannot hold the buffer twice.
+
+    The buffer is full. It holds episodes of three steps, or one long episode.
+    """
     space = image_space(4)
     buffer = make(space, 4000, frame_stack=4)
     simulator = Simulator({"observation": space}, {"observation": 4}, 0, "noise", death_rate=0.0, reset_rate=0.0)

@@ -196,7 +196,10 @@ def her_buffer(n_envs, strategy="future"):
 
 
 def add_goals(buffer, numbers, infos, done=False):
-    """A step of each environment that achieves the number given; of which environment and episode it tells."""
+    """Add one step of each environment, in which the environment achieves its number from ``numbers``.
+
+    The desired goal is this number, rounded down to a multiple of 100.
+    """
     n_envs, goal = len(infos), np.array(numbers, np.float32)[:, None]
     before = {"observation": goal, "achieved_goal": goal, "desired_goal": goal // 100 * 100}
     after = {**before, "achieved_goal": goal + 1}
@@ -208,7 +211,10 @@ def add_goals(buffer, numbers, infos, done=False):
 @pytest.mark.parametrize("strategy", ["future", "final", "episode"])
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_hers_goals_come_from_the_episode_itself_if_its_last_step_is_invalid(strategy, n_envs):
-    """Episode k of environment e achieves 1000 e + 100 k and what follows: every goal must be of that hundred."""
+    """Step s of episode k in environment e achieves the goal 1000 e + 100 k + s.
+
+    Every sampled goal must lie in the same hundred as its transition, because goals come from the same episode.
+    """
     buffer = her_buffer(n_envs, strategy)
     for episode in range(8):
         for step in range(4):

@@ -54,9 +54,10 @@ def test_each_episode_has_a_point_with_the_info_of_its_last_step(lite_model, tmp
 
 
 class TermsEnv(ImageEnv):
-    """An environment of the user's own: other terms, one of them seldom, and one that is called as one of ours.
+    """Add reward terms of a user's environment to ``info``.
 
-    After 60 steps it tells no terms any more.
+    The term "safety" has the name of a built-in term, and the term "bonus" is in five steps only. After 60 steps,
+    ``info`` holds no reward terms.
     """
 
     n_total = 0

@@ -62,7 +62,11 @@ def test_infractions_of_a_step(info, is_last, expected):
 
 
 def test_a_driven_route_has_its_score_and_a_closed_one_has_none():
-    """Pure pursuit completes the route; a driver that only steers right leaves it, and its score is what it drove."""
+    """Only a route to a goal has a driving score; a closed course such as LiteDriving-v0 has none.
+
+    Pure pursuit completes the route and scores 100. A driver that always steers right leaves the road. Its score is the
+    completed percentage of the route, lowered by the penalty for leaving the road.
+    """
     env = make_vec_env("LiteRoutes-v0", 1, env_kwargs={"maps": ["streets_0"], "observation": "camera"})
     world = env.envs[0].unwrapped
     driver = PurePursuitDriver()
@@ -92,7 +96,11 @@ def test_every_ending_of_the_task_is_an_infraction_or_the_goal():
 
 
 def test_every_red_light_of_a_drive_is_counted_once():
-    """Pure pursuit's steering with a pedal that never brakes: the score by hand from the counters of the last step."""
+    """Pure pursuit steers, but the vehicle never brakes, so it runs red lights.
+
+    The infractions of the steps must add up to the counters in the ``info`` of the last step. The expected score is
+    computed by hand from these counters.
+    """
     env = gym.make("LiteRoutes-v0", maps=["streets_0"], route_turns=(0, 0), traffic_lights=True, observation="camera")
     driver = PurePursuitDriver()
     n_lights = 0

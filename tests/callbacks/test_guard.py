@@ -1,4 +1,8 @@
-"""The guard on small trainings that really fail: it stops, lowers the rate, goes back, and leaves the rest alone."""
+"""Test the guard on small trainings that really fail.
+
+Depending on its setting, the guard stops the training, lowers the learning rate, or rolls back to a snapshot. It does
+not change healthy trainings.
+"""
 
 import json
 import math
@@ -347,7 +351,11 @@ def test_the_guard_does_not_change_a_healthy_run(tmp_path, make):
 
 @pytest.mark.parametrize("make", [visual_td3, pytest.param(sac, marks=pytest.mark.slow)])
 def test_a_run_resumed_after_an_action_continues_bit_for_bit(tmp_path, make):
-    """It is killed within the quiet window too; what is broken once more in step 400 is acted on once more."""
+    """A run that is killed after a guard action continues like a run that is not killed.
+
+    The guard waits for 200 updates after its first action, and the run is killed during this wait. In step 400, after
+    the wait, the model breaks again, and the guard acts a second time.
+    """
 
     def script(folder, kill_at=None):
         model = make(folder, learning_rate=7e-4)

@@ -24,7 +24,10 @@ LEARNING_STARTS = 60
 
 
 class FailingEnv(ImageEnv):
-    """Rewards and camera that can be made to fail while it runs. Which action is best depends on the image."""
+    """Let a test change the reward scale or freeze the camera image during the training.
+
+    Which action is best depends on the image.
+    """
 
     frozen = False
 

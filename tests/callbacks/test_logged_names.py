@@ -1,4 +1,7 @@
-"""Tests that a run started as a user would has every name of the original CARLA run in its event file, once."""
+"""Tests that a run with all callbacks logs every tag of the original CARLA run.
+
+Each tag has one writer, and no step twice.
+"""
 
 import inspect
 from collections import defaultdict

@@ -107,7 +107,10 @@ def test_a_failure_is_found_within_a_hundred_updates_and_not_before_it_begins(na
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("shared_encoder", [False, True])
 def test_a_healthy_run_raises_nothing_at_any_check(seed: int, shared_encoder: bool) -> None:
-    """The computed healthy run is judged point by point; it changes faster than a real one does within a window."""
+    """A synthetic healthy run is judged after every third point.
+
+    Within a live window, the values of this run change faster than those of a real run.
+    """
     window = LiveWindow()
     run = {tag: values for tag, (_, values) in healthy(seed, 10_000, shared_encoder).items()}
     run = {tag: values for tag, values in run.items() if tag in tags.TAGS and tags.TAGS[tag].owner[0] in "GE"}

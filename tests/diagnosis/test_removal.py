@@ -1,7 +1,8 @@
-"""Where our callbacks ran, removing data never turns NO-GO into GO, with the exceptions named here.
+"""Removing data from the log of a run with our callbacks never turns NO-GO into GO, apart from a few exceptions.
 
-docs/gating.md says in words what is held here, and what cannot hold. A tag that any code logs may be the only one that
-shows a failure; test_evidence.py holds that the evidence then falls.
+docs/gating.md describes for which removals this holds, and the exceptions. One exception is a failure that shows only
+in a tag that any code may log, such as an evaluation return. Without this tag, the verdict may be GO, but
+test_evidence.py checks that the evidence level is then lower.
 """
 
 from __future__ import annotations

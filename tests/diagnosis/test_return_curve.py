@@ -137,7 +137,10 @@ def test_a_loss_of_two_fifths_of_the_gain_is_told_and_is_neither_yes_nor_no(seed
 
 
 def test_a_significant_gain_that_is_small_beside_the_spread_of_episodes_is_no_learning() -> None:
-    """Twenty thousand episodes make a gain of half a standard deviation certain; it is no learning all the same."""
+    """A gain of half a standard deviation does not count as learning.
+
+    With twenty thousand episodes, the gain is statistically significant.
+    """
     values = np.repeat([10.0, 10.5], [4_000, 16_000]) + noise(20_000)
     assert judge_curve(series(values, "ep_r", 10)).learning == "no"
     averaged = moving_mean(values, 100, 100)
@@ -145,7 +148,11 @@ def test_a_significant_gain_that_is_small_beside_the_spread_of_episodes_is_no_le
 
 
 def test_a_mean_that_becomes_a_multiple_is_learning_even_where_single_episodes_hardly_tell() -> None:
-    """Returns that are either 0 or large, such as a goal that is reached in 5 %, then in 60 % of the episodes."""
+    """The return of an episode is 100 if the episode reaches a goal, otherwise 0.
+
+    The fraction of episodes that reach the goal rises from 5 % to 60 %. The mean return thus becomes a multiple, but
+    the gain is small relative to the standard deviation of the returns of single episodes.
+    """
     rng = np.random.default_rng(0)
     reached = rng.random(20_000) < np.linspace(0.05, 0.6, 20_000)
     curve = judge_curve(series(moving_mean(np.where(reached, 100.0, 0.0), 100, 100)), 100)
@@ -259,7 +266,10 @@ def test_a_constant_added_to_all_returns_never_turns_yes_into_no_or_no_into_yes(
 @given(kind=st.sampled_from(["flat", "fallen", "falling"]), data=st.data())
 @settings(max_examples=150)
 def test_points_that_are_removed_never_turn_no_into_yes(kind: str, data: st.DataObject) -> None:
-    """By chance, in blocks, or at either end; how long the run was is known from its other tags."""
+    """Points are removed at random, in blocks, or at either end of the return curve.
+
+    ``time/fps`` keeps all of its points, so the report can see how long the run was.
+    """
     whole = series(CURVES[kind])
     run = SeriesSet.of([whole, series(np.full(200, 100.0), "time/fps")])
     assert judge_learning(run).answer == "no"
@@ -329,7 +339,10 @@ def test_an_axis_of_episodes_is_told_from_one_of_steps(name: str, steps: FloatAr
 
 
 def first_window(episodes: FloatArray, lengths: FloatArray, every: int = 4) -> tuple[Series, Series]:
-    """What SB3 logs of the first hundred episodes: means of all so far, at the step where the last one ended."""
+    """Return ``rollout/ep_rew_mean`` and ``rollout/ep_len_mean`` as SB3 logs them for at most one hundred episodes.
+
+    Each point is the mean over all episodes up to this point, at the step at which the latest of these episodes ended.
+    """
     ends = np.arange(every, episodes.size + 1, every)
     steps = np.cumsum(lengths)[ends - 1].astype(int)
     means = [

@@ -1,4 +1,7 @@
-"""The figures from which each rule gives a diagnosis, for the spacing of points in a live window and in a log."""
+"""Test the thresholds from which each rule gives a diagnosis.
+
+Most thresholds are tested twice: with points spaced as in a live window, and with points spaced as in a log.
+"""
 
 from __future__ import annotations
 

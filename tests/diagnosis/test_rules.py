@@ -158,7 +158,11 @@ def test_the_first_update_is_found_from_the_count_whatever_the_rhythm() -> None:
 
 
 def test_counts_without_a_known_start_are_not_a_short_warm_up() -> None:
-    """The counts are of a run continued from a checkpoint, of a single point, and one that does not change."""
+    """These update counts do not show the step of the first update.
+
+    The run was continued from a checkpoint (first and last case), or the count has a single point, or the count does
+    not change.
+    """
     for points in ([(100, 50_000), (200, 50_100)], [(100, 98)], [(100, 98), (200, 98)], [(0, 5), (100, 105)]):
         assert short_warmup.diagnose(counted(*points)) is None, points
 
@@ -210,7 +214,10 @@ def test_overestimation_explains_saturated_actions() -> None:
 
 
 def run(**values: object) -> SeriesSet:
-    """Return sixty points of each tag over 60,000 steps; ``__`` stands for the slash, a number for a constant."""
+    """Return a series of sixty points over 60,000 steps for each tag.
+
+    :param values: values of each tag; ``__`` in a name stands for ``/``, and a single number makes a constant series
+    """
     steps = np.arange(1, 61) * 1_000
     return SeriesSet.of(
         Series(name.replace("__", "/"), steps, np.broadcast_to(np.asarray(value, dtype=float), 60))

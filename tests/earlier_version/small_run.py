@@ -1,4 +1,4 @@
-"""A training so small that its files can be kept: an environment with tiny networks, and what is saved of it."""
+"""Train tiny networks in a small environment, so that the saved files are small enough for the repository."""
 
 import gymnasium as gym
 import numpy as np

@@ -1,7 +1,7 @@
 """Files that were saved before the modules were regrouped: a model, its replay buffer and the folder of a killed run.
 
-They were written by ``small_run.py`` with the package as it was at commit ddba4bb. The weights and actions that are
-expected are those of the run that was not killed, under that version.
+``small_run.py`` wrote them with the package at commit ddba4bb. The expected weights and actions come from a run of the
+same version that was not killed.
 """
 
 import shutil

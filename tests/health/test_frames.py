@@ -43,7 +43,7 @@ def test_each_point_is_the_mean_over_ten_changes():
 
 
 def test_points_do_not_depend_on_when_frames_are_compared_or_the_state_is_moved():
-    """Of an environment whose frames change their shape in between, and of one that shows none for a while."""
+    """The frames have another shape in three steps, and three later observations are vectors without a frame."""
     shown = [random_frames(seed, n=1, channels=1 if 5 <= seed < 8 else 4) for seed in range(40)]
     shown[20:23] = [np.zeros((1, 3))] * 3
     changes, expected, previous = [], [], None

@@ -58,7 +58,11 @@ class EveryUpdate:
 
 @pytest.mark.parametrize("n_steps", [1, 3])
 def test_rewards_of_updates_that_are_not_measured_count(make_model, n_steps):
-    """With one discount for all, and with one for each sample; with batches that wait until they are read."""
+    """The smallest and the largest reward cover all updates, also those between two measured updates.
+
+    With ``n_steps=1`` all samples have one discount, and with ``n_steps=3`` each sample has its own. There are more
+    batches than the monitor collects before it computes their extremes.
+    """
     model, every = make_model(n_steps=n_steps, scale_rewards=False, policy_kwargs={"net_arch": [8]}), EveryUpdate()
     monitors = [GradientMonitor(sample_freq) for sample_freq in (1, 7, 1_000)]
     model.observers += [*monitors, every]
@@ -67,7 +71,7 @@ def test_rewards_of_updates_that_are_not_measured_count(make_model, n_steps):
         every.rewards, every.discounts = [], []
         model.learn(125, reset_num_timesteps=False)
         rewards = th.cat(every.rewards)
-        assert len(every.rewards) > 100, "more than may wait"
+        assert len(every.rewards) > 100, "more batches than the monitor collects"
         bound = max(float((r.abs() / (1 - d)).max()) for r, d in zip(every.rewards, every.discounts, strict=True))
         for monitor in monitors:
             read, since_start = monitor.read(), bounds[monitor.sample_freq]

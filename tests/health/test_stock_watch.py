@@ -265,5 +265,5 @@ def test_a_stock_watch_is_a_watched_model_with_its_properties():
 
 
 def test_an_algorithm_without_actor_and_critic_is_refused():
-    with pytest.raises(ValueError, match=r"DQN lacks an actor or a critic with its own optimizer.*expected"):
+    with pytest.raises(ValueError, match=r"DQN has no actor or no critic, or one of them lacks an optimizer.*expected"):
         attach(DQN("MlpPolicy", "CartPole-v1"))

@@ -11,7 +11,10 @@ N_DIMENSIONS = 2
 
 
 class Dot(gym.Env):
-    """A dot is moved by two actions; the reward is its nearness to the middle. 40 steps, then the time is over."""
+    """Two actions move a dot, and the reward grows with its nearness to the middle of the picture.
+
+    An episode is truncated after 40 steps.
+    """
 
     observation_space = spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8)
     action_space = spaces.Box(-1.0, 1.0, (N_DIMENSIONS,), np.float32)

@@ -85,7 +85,10 @@ class Page:
         self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def draw(self, selector: str = ".plot") -> int:
-        """Scroll to the plots that a selector finds, until each is drawn, and back; return how many there are."""
+        """Scroll to each plot that matches a CSS selector, wait until it is drawn, and scroll back to the top.
+
+        :return: number of plots
+        """
         n_plots: int = self.evaluate(f"document.querySelectorAll({selector!r}).length")
         for i in range(n_plots):
             plot = f"document.querySelectorAll({selector!r})[{i}]"

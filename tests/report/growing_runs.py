@@ -40,7 +40,13 @@ def scalars(points: Sequence[tuple[str, int, float]], start_time: float = 1000.0
 
 
 def points_of(run: Values, after: int = -1, last: int = 1 << 60) -> list[tuple[str, int, float]]:
-    """Return a run's points after one environment step and up to another, in the order in which they are written."""
+    """Return the points of a run in the order in which a training writes them.
+
+    The length of an episode is written at the environment step at which the episode ends.
+
+    :param after: points up to and including this environment step are left out
+    :param last: points after this environment step are left out
+    """
     points = []
     for tag, (steps, values) in run.items():
         when = np.cumsum(values) if tag == tags.EPISODE_LENGTH else steps

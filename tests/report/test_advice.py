@@ -1,4 +1,7 @@
-"""What the report says first to its reader: both answers, what to do, and what would supply missing evidence."""
+"""The report first answers "is it stable?" and "is it learning?", and says what to do next.
+
+If evidence is missing, the report says which callback or code logs it.
+"""
 
 from __future__ import annotations
 

@@ -156,7 +156,10 @@ def test_undiscounted_returns_have_no_bound_to_judge_from_any_source() -> None:
 
 
 def frozen_encoder(run: Values, begin: int = 0) -> Values:
-    """Return a run whose actor's encoder is frozen from a step on, after which its tags are not logged."""
+    """Return the run with an actor's encoder that is frozen from step ``begin`` on.
+
+    From this step on, no gradients of the encoder are logged.
+    """
     steps = run[tags.ACTOR_LOSS][0]
     ended = {tag: tuple(part[run[tag][0] < begin] for part in run[tag]) for tag in run if "gradients/actor_cnn" in tag}
     run = {**run, **{tag: (at, values) for tag, (at, values) in ended.items()}}

@@ -54,7 +54,7 @@ def test_the_benchmarks_event_files_are_valid(report_speed: ModuleType, tmp_path
 def test_a_million_points_are_judged_like_a_thousand(
     report: Report, report_speed: ModuleType, tmp_path: Path, make: Callable[[], Values], code: int
 ) -> None:
-    """Return a run with a point at every step, and alerts that switch on and off all the time."""
+    """Each series over training steps has 40,000 points, and an alert is active at every second point."""
     run = make()
     n = 40_000
     dense = {}
@@ -73,7 +73,7 @@ def test_a_million_points_are_judged_like_a_thousand(
         append(tmp_path / "run" / "tfevents.1", report_speed.framed(bodies[begin : begin + report_speed.BATCH]))
     began = time.process_time()
     assert report(tmp_path / "run") == code
-    # Seconds of the processor, some ten: what others do on the machine is not ours.
+    # The report takes about ten seconds of CPU time. Other programs on the machine do not increase the CPU time.
     assert time.process_time() - began <= 60.0
     found = json.loads((tmp_path / "out" / "report.json").read_text())
     assert found["run"]["n_points"] == len(points)

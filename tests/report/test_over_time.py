@@ -28,7 +28,11 @@ N, G, U = Verdict.NO_GO, Verdict.GO, Verdict.INSUFFICIENT
 
 
 def write(run: Values, folder: Path, *, last: int = 1 << 60) -> Path:
-    """Write a run as it is written while it trains: each episode at the environment step at which it ends."""
+    """Write a run to one event file, with its points in the order in which a training writes them.
+
+    :param last: points after this environment step are left out
+    :return: ``folder``
+    """
     append(folder / "events.out.tfevents.1", scalars(points_of(run, last=last)))
     return folder
 

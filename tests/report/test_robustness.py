@@ -137,7 +137,7 @@ def test_threads_that_write_a_second_apart_are_not_a_jump_of_the_clock(judge: Re
 
 
 def test_files_without_a_clear_order_keep_all_points(judge: Report, tmp_path: Path) -> None:
-    """The clock was set back between the files, so no point may count as replaced: they are judged as two runs."""
+    """The clock was set back between the files, so no point may count as replaced: the files are judged as two runs."""
     append(tmp_path / "run" / "tfevents.1", scalars(points_of(leaking()), start_time=5000.0))
     append(tmp_path / "run" / "tfevents.2", event("x", 1, 1.0, 9000.0) + scalars(points_of(healthy()), 1000.0))
     assert judge(tmp_path / "run") == 1

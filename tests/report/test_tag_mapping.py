@@ -173,7 +173,7 @@ def test_a_name_of_ours_may_be_scaled_in_place(tmp_path: Path) -> None:
     [
         (
             "a: train/q1_value\nb: train/q1_value\n",
-            "logged a and b, and with names.yml all of them would become train/q1_value. In names.yml, keep only one",
+            "logged a and b, and the --tags file names.yml maps each of them to train/q1_value. In names.yml, keep",
         ),
         (
             "a: train/q2_value\n",

@@ -1,4 +1,4 @@
-"""Tests of the health of snapshots: which ones stay because of it, and what a kill while marking them leaves."""
+"""Tests that healthy snapshots are kept for a rollback, and that a kill while marking snapshots damages none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.runs.test_snapshot_store import own_chunk, rewrite_record
 __all__ = ["small_and_fast"]  # a fixture that every test here uses
 
 DOUBT = 210
-"""Updates that a later alert may reach back."""
+"""An alert may mark the snapshots of this many earlier updates as unhealthy."""
 
 
 def healths(*marks: tuple[str, int]) -> list[Health | None]:
@@ -57,7 +57,7 @@ def test_which_older_snapshots_are_spared(there: list[Health | None], spared: se
 
 @given(st.integers(1, 400), st.integers(1, 3), st.lists(st.booleans(), min_size=1, max_size=60))
 def test_a_healthy_snapshot_is_always_available(interval: int, keep: int, is_healthy: list[bool]) -> None:
-    """Snapshots at a rhythm; an alert that begins now and then makes the last ones unhealthy, as far as it reaches."""
+    """Snapshots are taken at regular intervals, and an alert marks those of the last ``DOUBT`` updates as unhealthy."""
     kept: list[Health] = []
     for number, healthy in enumerate(is_healthy):
         now = number * interval
@@ -68,7 +68,7 @@ def test_a_healthy_snapshot_is_always_available(interval: int, keep: int, is_hea
         kept = [h for place, h in enumerate(kept) if place in spared or place >= len(kept) - keep]
         assert any(h.is_healthy for h in kept)
         assert len(kept) <= keep + 3
-    # Long without an alert, it is no old one.
+    # After a long time without an alert, the newest snapshot that no alert can mark any more is not old.
     for number in range(len(is_healthy), len(is_healthy) + 4 * (DOUBT // interval + 2)):
         kept.append(Health(True, number * interval, DOUBT))
         spared = kept_for_rollback(kept)

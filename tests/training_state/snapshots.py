@@ -31,7 +31,10 @@ class OnDisk:
 
 
 def through_json(tree, large=64):
-    """Return a state as it is read back: from text, with arrays, and with large arrays still on disk."""
+    """Return a state as it is read from a snapshot: plain data from JSON, small arrays, and large arrays on disk.
+
+    :param large: arrays with more elements than this are replaced by ``OnDisk``
+    """
     arrays = []
 
     def put(value):
@@ -145,11 +148,12 @@ def pickle_free(value):
     return [th.tensor(float(value))] if isinstance(value, int | float) else []
 
 
-def assert_goes_on(make, tmp_path, at=30, until=60, between=None):
+def assert_goes_on(make, tmp_path, at=30, until=60):
     """Train without a break, and again from a snapshot in a new model, and compare the results bit for bit.
 
-    :param make: makes environment and model, alike but for the ``seed``
-    :param between: what happens to the second model before it learns
+    :param make: returns a new model with its environment; two calls differ in the ``seed`` only
+    :param at: environment steps before the snapshot
+    :param until: environment steps at the end of both trainings
     """
     model = make(seed=3)
     snapshot, trace = Snapshot(at, tmp_path / "model.zip"), Trace()

@@ -1,4 +1,7 @@
-"""Tests that an environment continues in the middle of its episodes, or gives a reason and begins new ones."""
+"""Tests that a restored environment continues in the middle of its episodes.
+
+If this is not possible, new episodes begin, and one line gives the reason.
+"""
 
 import re
 import time

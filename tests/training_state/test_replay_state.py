@@ -202,7 +202,10 @@ def window_lengths(buffer):
 @pytest.mark.parametrize("name", ["n-step", "n-step dict", "frames of one"])
 @pytest.mark.parametrize("is_one_reset_later", [False, True])
 def test_no_return_runs_into_the_episode_after_a_resume(name, is_one_reset_later):
-    """The first observation of the next episode is identical, so that only the artificial end can stop the window."""
+    """The second episode begins with the last observation of the first, so only ``end_segment`` can end n-step windows.
+
+    An n-step window is the sequence of transitions whose rewards are added to one n-step return.
+    """
     buffer = make(name)
     steps = steps_for(buffer, 6, done_rate=0.0)
     if is_one_reset_later:  # the mark must travel with the buffer

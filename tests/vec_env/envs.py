@@ -58,9 +58,11 @@ def wait_for_files(paths):
 
 
 class CountEnv(gym.Env):
-    """Observes how many steps it has made; its action may be written to; it can be told to misbehave.
+    """Observes the number of steps in the episode and the process id; the reward is the action.
 
-    A step takes ``slow_s`` seconds, and does not end before the file ``ends_with`` exists.
+    ``step`` writes to the action array, so this array must be writable. A step takes ``slow_s`` seconds, and does not
+    end before the file ``ends_with`` exists. With the ``mood`` "wrong" a step raises an error, and with "dying" it ends
+    the process.
     """
 
     def __init__(self, n_steps=1_000, truncates=False):
@@ -120,7 +122,7 @@ class BrokenEnv(gym.Env):
 
 
 class DiesOnResetEnv(CountEnv):
-    """Ends its process with every reset, as long as a file is not there; the first reset makes it."""
+    """Ends its process in the first reset, which creates the file ``sign``; resets succeed if this file exists."""
 
     def __init__(self, sign):
         super().__init__()

@@ -1,6 +1,7 @@
-"""Weights may be frozen: by the extractor, later, or a whole group of them.
+"""Frozen weights are not trained, and are not reported as a fault.
 
-Frozen weights are logged as frozen and are not reported as a fault.
+Weights are frozen by the features extractor, before the training or during it. A group of weights, such as the actor's
+encoder, is logged as frozen if none of its weights is trained.
 """
 
 import numpy as np

@@ -35,7 +35,7 @@ def gradients_of_actor_loss(model, batch):
 
 @pytest.mark.parametrize("objective", ["q1", "min", "mean"])
 def test_the_actors_encoder_is_reached_through_the_action_alone(make_model, objective):
-    """With the action cut out of the critic, the actor's loss must not reach the actor's encoder at all."""
+    """If the critic's weights for the action are 0, the actor's loss must give the actor gradients of 0 only."""
     model = make_model(policy_kwargs={"encoder": "separate"}, actor_objective=objective, pre_tanh_penalty=0.0)
     batch = filled(model)
     with th.no_grad():

@@ -26,7 +26,10 @@ ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones")
 
 
 class AsyncVecEnv(DummyVecEnv):
-    """A simulator in a process of its own, as it looks from here: deaf while a step is under way. Keeps a diary."""
+    """Imitates an environment in another process: while a step is under way, only ``step_wait`` may be called.
+
+    The list ``diary`` records the calls of ``step_async`` and ``step_wait``.
+    """
 
     def __init__(self, env_fns, diary=None):
         super().__init__(env_fns)
@@ -62,7 +65,7 @@ class AsyncVecEnv(DummyVecEnv):
 
 
 class Diarist(BaseCallback):
-    """Writes its own calls into the environment's diary, and asks the environment something each time."""
+    """Appends its own calls to the environment's ``diary``, and calls a method of the environment each time."""
 
     def _note(self, event):
         self.training_env.unwrapped.diary.append(event)
@@ -83,7 +86,7 @@ class Diarist(BaseCallback):
 
 
 class DiaryTD3(VisualTD3):
-    """Writes each training into the environment's diary; fails when told to."""
+    """Appends each call of ``train`` to the environment's ``diary``; fails once after ``failing_at`` updates."""
 
     failing_at = None
     error = RuntimeError

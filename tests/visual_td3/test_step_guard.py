@@ -160,7 +160,10 @@ def test_a_callback_that_only_logs_does_not_excuse_a_loss_that_is_not_finite(tmp
 
 
 class FusedOnTheDevice(StepGuard):
-    """What a GPU does, on a CPU: its optimizers can be told to leave the weights alone as well."""
+    """Guards steps as on a GPU, while the weights are on a CPU.
+
+    Fused optimizers can skip a step on a CPU in the same way as on a GPU.
+    """
 
     def __init__(self):
         super().__init__(th.device("cuda"))

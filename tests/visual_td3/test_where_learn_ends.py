@@ -16,7 +16,7 @@ LENGTH = 6
 
 
 class CountingEnv(gym.Env):
-    """Each observation tells how many there were before it in this environment: what follows on what can be read."""
+    """Numbers its observations consecutively, so a test can see whether a transition has two adjacent observations."""
 
     observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -118,7 +118,7 @@ def test_every_step_of_several_learn_calls_is_stored_once(buffer, n_envs):
 @pytest.mark.parametrize("buffer", [name for name in BUFFERS if "n-step" in name])
 @pytest.mark.parametrize("how", ["learn again", "set_env", "set_env, another number", "interrupted"])
 def test_no_return_crosses_from_one_learn_call_into_the_next(buffer, how):
-    """Rewards are 1: a return over n steps is 1 + g + ..., so its length can be read from the discount."""
+    """The last n-step return before a new learn() must have n = 1, so its discount gamma ** n must be gamma."""
     model = make(**BUFFERS[buffer])
     model.learn(1000, callback=StopAt(4))
     if how == "set_env":

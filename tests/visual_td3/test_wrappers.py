@@ -12,7 +12,10 @@ from tests.image_env import ImageEnv, VectorImageEnv
 
 
 class OneFrameEnv(gym.Env):
-    """One channel; every pixel of frame t of episode e is 10 e + t + 1, so that a stack can be read off."""
+    """Observes one frame with one channel; every pixel of frame t of episode e has the value 10 e + t + 1.
+
+    The pixels of a stack therefore show which frames it contains.
+    """
 
     observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
     action_space = spaces.Box(-1, 1, (2,), np.float32)

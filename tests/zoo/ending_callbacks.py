@@ -7,9 +7,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 
 class EndsAt(BaseCallback):
-    """Does at a step what :attr:`action` says, once in a process.
+    """Calls :attr:`action` at the environment step ``step``, once in a process.
 
-    A class attribute, not an argument: the hyperparameters of the run that is resumed are those of the first.
+    ``action`` and ``step`` are class attributes, not arguments, because a resumed run uses the hyperparameters that it
+    was started with. An argument would end the resumed run at the same step again.
     """
 
     action = None

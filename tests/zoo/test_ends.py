@@ -1,4 +1,7 @@
-"""How runs end: told apart in run.json and by the exit code, and all but finished ones are resumed to the same end."""
+"""Tests that run.json and the exit code show in which way a run ended.
+
+A run that is not finished is resumed, and its results must then equal those of a run without an interruption.
+"""
 
 import errno
 import json

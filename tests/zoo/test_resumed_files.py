@@ -1,4 +1,4 @@
-"""A run is resumed within its own folder: what lies outside is copied or left alone, and what is lost is one line."""
+"""Tests that a resumed run changes no existing file outside its own folder, and reports a lost file in one line."""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""A worker of a search: it finishes what was asked for, whatever becomes of single trials and of other workers."""
+"""Tests that a worker of a hyperparameter search completes the requested number of trials.
+
+This also holds if some of its own trials or of the other workers' trials fail.
+"""
 
 import time
 from threading import Event, Thread

@@ -1,4 +1,7 @@
-"""Storages and studies: what cannot be opened is said in one line, and what does not compare is not mixed."""
+"""Tests that a storage or study that cannot be opened is reported in one line.
+
+A study must not mix trials of different algorithms or environments, because their results cannot be compared.
+"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The ways in which rl-zoo's own tests call train and enjoy, with our algorithm on Pendulum; what each leaves."""
+"""Call train and enjoy as rl-zoo's own tests do, with VisualTD3 on Pendulum, and check the results of each call."""
 
 import os
 import pickle

@@ -3,8 +3,8 @@
 A module defines ``ID`` (the name of the file), ``TITLE``, ``REMEDY``, ``IS_LIVE``, ``EXPLAINED_BY``, ``CURE`` and
 ``diagnose``, see :class:`~sb3_visual_td3.diagnosis.findings.Rule`.
 
-The documentation of a rule is generated from its module: the docstring, the numbers in capitals with the strings below
-them, and the docstring of ``diagnose``.
+The documentation of a rule is generated from its module: from the docstring of the module, the numeric constants with
+the strings below them, and the docstring of ``diagnose``.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ CURE = Cure(
 )
 
 SATURATED = 0.5
-"""The policy counts as dead if the mean fraction of saturated actions over the last quarter is at least this value. It
-was 0.92 to 1.0 in dead policies and below 0.1 in most healthy ones. The criterion policy_is_alive uses the same
-value."""
+"""The policy counts as dead if the mean fraction of saturated actions over the last quarter is at least this value.
+The mean fraction was 0.92 to 1.0 in dead policies and below 0.1 in most healthy policies. The criterion policy_is_alive
+uses the same value."""
 
 # Q values without a limit push every action to an end of its range, so each of these explains a saturated actor.
 EXPLAINED_BY = ("feature_leak", "learning_rate_too_high", "twin_critic_desync", "critic_overestimation", "reward_scale")
@@ -52,8 +52,9 @@ STILL_ALIVE = 0.7
 a warning."""
 
 WAS_ALIVE = 1e-3
-"""The actor's head received a gradient at first if the largest of its first three gradient norms exceeds this fraction
-of the critics' median norm."""
+"""If the fraction of saturated actions was not logged, a policy counts as dead only if the actor's head received a
+gradient at the start of the run. The rule assumes such a gradient if the largest of the first three gradient norms of
+the head exceeds this fraction of the median gradient norm of the critics' head."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -39,7 +39,8 @@ guess."""
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a growing actor loss while the gradient norm of the actor's encoder stays constant.
 
-    In addition, the magnitude of the loss must be more than ``UNSUPPORTED`` times the largest |Q|.
+    In addition, the magnitude of the loss, divided by the largest |Q|, must exceed the limit ``UNSUPPORTED`` in
+    ``diagnosis/q_support.py``.
     """
     support = actor_loss_support(data)
     encoder = data[tags.GRADIENT_NORM[ACTOR_CNN.name]].finite

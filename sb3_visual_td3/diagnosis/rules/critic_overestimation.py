@@ -47,8 +47,8 @@ CURE = Cure(
 
 MIN_POINTS = 5
 UNTRAINED = 1.0
-"""The smallest bound with which |Q| is compared, because the values of an untrained network have this order of
-magnitude."""
+"""If the logged bound on Q is below this value, |Q| is compared with this value instead of the bound. The reason is
+that the Q values of an untrained network already have this order of magnitude."""
 RUNAWAY = 10.0
 """Without a logged bound on Q, the critic overestimates if |Q| grows at least by this factor over the later half of the
 run, and also becomes large (see ``LARGE``). The value is a guess."""
@@ -63,7 +63,10 @@ uses too. A smaller |Q| is reported only if it exceeds every logged return and t
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the Q values with the bound that the rewards set; if no bound was logged, look for exponential growth."""
+    """Compare |Q| with its bound, which is the largest value that the rewards allow.
+
+    If the bound was not logged, look for exponential growth of |Q|.
+    """
     found = [d for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN) if (d := _judge(data, data[tag].finite))]
     return max(found, key=lambda d: d.confidence, default=None)
 

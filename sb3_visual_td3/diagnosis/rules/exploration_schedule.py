@@ -48,10 +48,11 @@ GONE = 0.05
 """The policy counts as no longer exploring if the noise (or epsilon) is at most this fraction of its first value."""
 
 EARLY = 0.1
-"""Exploration ends too early if it ends within this fraction of the run."""
+"""The rule reports that exploration ends too early if it ends within this first fraction of the run."""
 
 STILL_RANDOM = 0.5
-"""Exploration never ends if the median epsilon over the last tenth of the run is at least this value."""
+"""The rule reports that exploration never ends if the median epsilon over the last tenth of the run is at least this
+value."""
 
 MIN_POINTS = 10
 

@@ -1,12 +1,14 @@
 """The target networks follow the critics without delay: each critic learns towards its own latest values.
 
-An update moves each target network by the fraction ``tau`` towards its critic. After ``u`` updates, Q is about as large
-as the rewards of ``1 + tau u`` steps, so the first logged Q shows how large ``tau`` is. This holds while ``tau u`` is
-small compared with the horizon of the discount. It follows from dQ_target/du = tau (r - (1 - gamma) Q_target), starting
-from Q_target = 0.
+An update moves each target network by the fraction ``tau`` towards its critic. After ``u`` updates of the targets, Q is
+about as large as the rewards of ``1 + tau u`` steps, so the first logged Q shows how large ``tau`` is. This holds while
+``tau u`` is small compared with the horizon of the discount. It follows from
+dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0.
 
-With stock TD3 on Pendulum-v1, after 600 updates, Q was as large as the reward of 2 steps if tau was 0.005, and of 50
-steps if tau was 1.
+With stock TD3 on Pendulum-v1, after 600 updates of the critics, Q was as large as the rewards of 2 steps if tau was
+0.005, and as large as the rewards of 50 steps if tau was 1. TD3 updates its targets only at every second update of the
+critics, so the formula gives 2.5 steps for a tau of 0.005. With a tau of 1, Q had grown to the whole horizon of the
+discount, where the formula no longer holds.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ MIN_POINTS = 3
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Estimate tau from the first logged Q, the rewards of the first episodes, and the number of updates by then.
+    """Estimate tau from the first logged Q, the updates before this Q, and the rewards of the first episodes.
 
     Only off-policy runs whose return does not show learning are judged. If the number of updates was not logged, the
     rule uses an upper limit for it.

@@ -46,8 +46,8 @@ CURE = Cure(
 
 MIN_POINTS = 5
 HEAD_BYPASSED = 0.02
-"""The actor's loss bypasses the actor's head if the gradient norm of the head is at most this fraction of the gradient
-norm of the actor's encoder."""
+"""The gradient of the actor's loss reaches the actor's encoder without passing through the actor's head if the gradient
+norm of the head is at most this fraction of the gradient norm of the encoder."""
 
 ENCODER_NEGLIGIBLE = 1e-3
 """The gradients are not judged if the gradient norm of the actor's encoder is at most this fraction of the gradient
@@ -55,7 +55,7 @@ norm of the critics' head."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for an actor's loss far beyond the Q of replayed state-action pairs, or gradients that bypass the action.
+    """Look for an actor's loss far beyond the Q of replayed pairs, or for gradients that do not pass the actor's head.
 
     A run whose actor and critic share one encoder is not judged.
     """

@@ -41,17 +41,19 @@ CURE = Cure(
 )
 
 SINGLE_STEP = 0.5
-"""The learning rate is too high if the norm of a single optimizer step is at least this fraction of the norm of the
-weights. The largest fraction of the run counts, because such a step makes the weights large and all later fractions
-small."""
+"""The learning rate is too high if the norm of a single optimizer step, divided by the norm of the weights, is at least
+this value. The rule uses the maximum of this ratio over the run, because such a step makes the weights large, and the
+ratios of all later steps are then small."""
 
 REPEATED_STEP = 0.1
-"""Even if no single step reaches ``SINGLE_STEP``, the learning rate is too high if the last optimizer steps are at
-least this fraction of the norm of the weights. The fraction is a median over the last quarter of the points."""
+"""Even if no single step reaches ``SINGLE_STEP``, the learning rate is too high if the last optimizer steps are large:
+the median ratio of the step's norm to the norm of the weights, over the last quarter of the points, is at least this
+value."""
 
 SUDDEN = 30.0
-"""A single optimizer step of at least ``REPEATED_STEP`` is reported if it is at least this many times the median step.
-In a new network, the first steps are at most ten times as large as later steps."""
+"""A single optimizer step is reported if the ratio of its norm to the norm of the weights is at least
+``REPEATED_STEP``, and also at least this many times the median ratio of the run. In a new network, the ratios of the
+first steps are at most ten times as large as the ratios of later steps."""
 
 HIGH_RATE = 0.05
 """If the sizes of the optimizer's steps were not logged, a median learning rate of at least this value is reported,

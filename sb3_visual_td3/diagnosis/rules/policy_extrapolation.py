@@ -55,7 +55,7 @@ EXPLAINED_BY = (
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Compare the Q of the policy's own actions with the limit that the rewards set, or with the Q of replayed actions.
+    """Compare Q of the policy's actions with the largest Q that the rewards allow, or with the Q of replayed actions.
 
     If the Q of the policy's actions is not logged, the negated actor loss is used instead, except for SAC.
     """

@@ -1,7 +1,8 @@
 """The updates of an on-policy algorithm no longer change the policy: the KL between old and new is about 0.
 
-PPO aims at an approximate KL of 0.01 to 0.05 per update. A2C logs no KL, but the standard deviation of its actions is a
-weight and changes with every update.
+PPO aims at an approximate KL of 0.01 to 0.05 per update. A2C logs no KL. For continuous actions, the standard deviation
+of A2C's actions is a trained parameter, which every update normally changes. A standard deviation that never changes
+is therefore a sign that the updates have no effect.
 
 Source: Schulman et al. 2017, arXiv 1707.06347; the estimator of the KL: http://joschu.net/blog/kl-approx.html.
 """
@@ -51,6 +52,6 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     std = own_scale.named(data, {"std"}, must_not=own_scale.NOT_OF_ACTIONS)
     if std is None or float(np.ptp(std.values)) > 0.0:
         return None
-    evidence = (Evidence.last_of(std, f"has not changed over {len(std)} points, although it is a weight"),)
+    evidence = (Evidence.last_of(std, f"has not changed over {len(std)} points, although it is a trained parameter"),)
     # A custom policy may fix the deviation on purpose, so the deviation alone does not decide.
     return RuleResult(0.55, evidence, int(std.steps[0]), value=0.0, threshold=STOPPED)

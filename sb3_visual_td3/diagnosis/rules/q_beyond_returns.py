@@ -3,8 +3,9 @@
 Q is a discounted part of an episode's return, so a mean |Q| of several times the largest |return| is wrong. If
 GradientNormCallback logged the bound on Q, the rule critic_overestimation is more exact.
 
-Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. In public runs, the ratio of |Q|
-to the largest |Q| that the returns allow was at most 0.35 if they learned, and at least 2.4 if they diverged.
+Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The ratio of |Q|
+to the largest |Q| that the returns allow was at most 0.35 in public runs that learned, and at least 2.4 in public runs
+that diverged.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 A warm-up that takes most of the run, or a ``train_freq`` in the hundreds with one gradient step, leaves the policy as
 it was initialised.
 
-Stable-Baselines3 writes the number of updates to progress.csv, not to event files. Without this number, rare updates
-are a likely cause if the critic has not even learned the reward of a single step. With stock TD3 on Pendulum-v1 and an
-update every 500 steps, Q was 0.4 times that reward; in healthy runs it was 11 to 15 times.
+Stable-Baselines3 writes the number of updates to progress.csv, not to event files. If this number is missing, the rule
+compares Q with the mean reward of a step. If Q has not even reached this reward, the updates are probably rare. With
+stock TD3 on Pendulum-v1 and an update every 500 steps, Q was 0.4 times this reward; in healthy runs it was 11 to 15
+times.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ FEWEST_STEPS = 2_000
 """A run with fewer environment steps is not judged, because it may still be in its warm-up."""
 
 NOT_LEARNED = 0.7
-"""The critic has not even learned the reward of a single step if its last |Q| is below this fraction of that reward."""
+"""The critic has not even learned the reward of a single step if its last |Q| is below this fraction of the mean reward
+of a step."""
 
 UNSETTLED = 0.3
-"""The critic's values are still changing if its error is at least this fraction of the reward of a step."""
+"""The critic is still learning if its TD error (the root mean square, computed from the loss) is at least this
+fraction of the mean reward of a step."""
 
 LAST_TENTH = 0.1
 """The medians of Q and of the critic's error are taken over this last fraction of the run."""

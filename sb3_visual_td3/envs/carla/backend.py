@@ -95,7 +95,7 @@ LOADED_MAP = ""
 # The size of a typical car is used until the real car has been spawned and measured.
 _DEFAULT_BODY = BodySize(4.4, 1.8, 4.4 * WHEELBASE_PER_LENGTH)
 _open: weakref.WeakSet[CarlaBackend] = weakref.WeakSet()
-# The other cars are moved at least this often, as in the embedded world.
+# The other cars are moved at least this often, as in ``LiteDriving-v0``.
 _TRAFFIC_STEP_S = 0.1
 
 
@@ -256,11 +256,12 @@ class CarlaBackend:
         return to_frame(self._image, self._mount.image_size, grayscale=self._mount.grayscale)
 
     def picture(self, height: int, width: int, view: PictureView = "front") -> NDArray[np.uint8]:
-        """Return an image of the scene for human viewers, from a second camera.
+        """Return an image of the scene for human viewers.
 
-        The first call attaches this camera to the vehicle, and its ``view`` holds for all later calls. If steps were
-        made since the reset, the first call returns the image of the policy's camera. From the next step on, calls
-        return the image of the second camera.
+        The first call attaches a second camera to the vehicle, with the view ``view``. Later calls ignore ``view``.
+
+        If the first call comes after a step of the episode, the second camera has no image yet, and the call returns
+        the image of the policy's camera. After the next step or reset, calls return the image of the second camera.
 
         :param height: height in pixels
         :param width: width in pixels

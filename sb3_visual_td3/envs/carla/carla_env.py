@@ -47,7 +47,8 @@ class CarlaDrivingEnv(DrivingEnv):
     ``sb3_visual_td3.buffers.valid_transitions``. The next ``reset()`` reconnects or restarts the simulator.
 
     :param host: machine that runs CARLA
-    :param port: port of a running server, or a list of ports, of which each environment takes its own
+    :param port: port of a running server, or a list of ports. From a list, each environment takes a port that no other
+        environment uses.
     :param command: command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``; ``None`` connects
         to a running server. ``{port}`` in the command stands for the port; without ``{port}``,
         ``-carla-rpc-port=PORT`` is appended. Each environment starts its own simulator, on the first free port from
@@ -64,14 +65,14 @@ class CarlaDrivingEnv(DrivingEnv):
     :param route_turns: least and greatest number of turns to the left or right of a random route
     :param n_cars: number of other cars, 0 to 20; a short map has fewer. This package drives the cars, not CARLA's
         Traffic Manager.
-    :param traffic_lights: whether running a red light costs reward, and waiting at one is not idling; only colour
-        frames (``grayscale=False``) show which lamp is on
+    :param traffic_lights: if True, running a red light costs reward, and waiting at a red light does not count as
+        standing still (see ``idle_ending``). Only colour frames (``grayscale=False``) show which lamp is on.
     :param n_walkers: number of pedestrians who cross the route, 0 to 50
     :param spawn: starting places. On the closed route: ``"route"`` for any place, ``"points"`` for the map's spawn
         points on the route, or the index of one of them in the map's list. With ``route="random"``: ``"route"`` for
         starts and goals anywhere on the map, ``"points"`` for starts and goals at spawn points.
     :param blueprint: the vehicle's blueprint
-    :param role_name: the vehicle's role; when it connects, the environment removes all actors of this role
+    :param role_name: the vehicle's role. When the environment connects, it removes all actors that have this role.
     :param frame_stack: number of camera frames in an observation, 1 to 16
     :param frame_skip: ticks of the simulator per step, 1 to 100
     :param dt_s: length of a tick, 0.001 to 0.1 s

@@ -146,7 +146,7 @@ class Reading(NamedTuple):
     image: NDArray[np.uint8]
     """``(height, width, 4) uint8``, BGRA."""
     picture: NDArray[np.uint8] | None
-    """The image of the camera for people, ``(480, 640, 4) uint8``, BGRA; None if there is no such camera."""
+    """The image of the second camera, for human viewers: ``(480, 640, 4) uint8``, BGRA; None without this camera."""
 
 
 class Ego:
@@ -155,10 +155,10 @@ class Ego:
     :param connection: connection to the server
     :param vehicle: the vehicle's blueprint and role
     :param mount: position and image format of the policy's camera
-    :param picture_view: view of a second camera, for people; None for no second camera
+    :param picture_view: view of a second camera, for human viewers; None for no second camera
     :param timeout_s: longest wait for an image, in seconds
     :raises SimulatorLostError: if the server fails
-    :raises SimulatorUnusableError: if the server lacks the blueprint, or its camera a requested attribute
+    :raises SimulatorUnusableError: if the server lacks the blueprint, or CARLA's camera lacks a requested attribute
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Ego:
         self._start_frame = self.warm_up()
 
     def look_from(self, view: PictureView) -> None:
-        """Attach a second camera, for people.
+        """Attach a second camera, for human viewers.
 
         :param view: ``"front"`` through the windscreen, ``"chase"`` from behind and above
         :raises SimulatorLostError: if the server fails

@@ -226,7 +226,9 @@ _SIGNAL_EXIT_CODE = 128
 
 
 class Simulator:
-    """Run a simulator until :meth:`stop` is called or this process ends, even if this process is killed.
+    """Run a simulator, and end it when :meth:`stop` is called or this process ends.
+
+    The simulator also ends if this process is killed.
 
     :param command: see :func:`~sb3_visual_td3.envs.carla.settings.launch_command`
     :param port: RPC port
@@ -302,7 +304,9 @@ class Address(NamedTuple):
 
 
 class Server:
-    """Manage the server of one environment. Nothing is leased or started before :meth:`ensure`.
+    """Manage the server of one environment.
+
+    Only :meth:`ensure` reserves a port or starts a simulator.
 
     :param settings: address of the simulator, or the command that starts it
     """
@@ -370,11 +374,11 @@ class Server:
         return True
 
     def restart(self) -> None:
-        """End the simulator if this object started it.
+        """End the simulator if this object started it; the next :meth:`ensure` then starts a new one.
 
-        If the settings have a command, the next :meth:`ensure` starts a new simulator, even if this object used the
-        server of another environment before. Without a command, the next :meth:`ensure` waits for the same server
-        again. The server of another environment keeps running.
+        A server that this object did not start keeps running. If the settings have a command, the next :meth:`ensure`
+        starts a new simulator, and this object no longer uses the server of another environment. If the settings have
+        no command, the next :meth:`ensure` probes the same server again.
         """
         if self.settings.command is not None:
             self._shared_address = None

@@ -44,8 +44,8 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int | Sequence[int] = DEFAULT_PORT
-    """The port of a running server, or a list of ports, of which each environment takes its own. With ``command``, the
-    first port to try."""
+    """The port of a running server, or a list of ports. From a list, each environment takes a port that no other
+    environment uses. With ``command``, the first port to try."""
     command: str | None = None
     """The command that starts the simulator; None connects to a running simulator."""
     timeout_s: float = 10.0

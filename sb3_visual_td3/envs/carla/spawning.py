@@ -41,9 +41,10 @@ def starts_on(track: Track, points: Sequence[Pose], spawn: SpawnPolicy) -> list[
 
     :param track: the closed route
     :param points: the map's spawn points
-    :param spawn: as :func:`check_spawn` returns it
+    :param spawn: ``"route"``, ``"points"`` or the index of a spawn point; see :func:`check_spawn`
     :return: indices of points of the track; None if an episode may start at every point
-    :raises SimulatorUnusableError: if no such spawn point lies on the route
+    :raises SimulatorUnusableError: for ``"points"``, if no spawn point lies on the route; for an index, if the spawn
+        point with this index does not lie on the route
     """
     if spawn == "route":
         return None
@@ -139,7 +140,9 @@ class OtherCars:
                 self._ids.append(car.id)
 
     def show(self, connection: Connection) -> None:
-        """Move each vehicle to the place of its car in the traffic model, from the next tick on.
+        """Move each vehicle to the place of its car in the traffic model.
+
+        The move takes effect at the next tick.
 
         :param connection: the connection to the server
         :raises SimulatorLostError: if the server fails

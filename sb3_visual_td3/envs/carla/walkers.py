@@ -1,7 +1,7 @@
 """Show the pedestrians of an episode as CARLA's walkers.
 
 ``road.street_life`` determines where and when a pedestrian crosses. The server has one walker for each pedestrian, and
-``carla.WalkerControl`` makes it move in the same way.
+``carla.WalkerControl`` makes the walker move with the speed and in the direction of its pedestrian.
 """
 
 from __future__ import annotations

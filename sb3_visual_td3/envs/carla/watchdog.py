@@ -2,7 +2,7 @@
 
 This file runs as a script, ``python watchdog.py COMMAND...``, and imports nothing of the package. When the parent
 closes its end of the standard input or is gone, the watchdog ends the command's whole process group. If the watchdog
-itself is killed, a second process (:class:`Guard`) does so.
+itself is killed, a second process (:class:`Guard`) ends the process group.
 """
 
 from __future__ import annotations

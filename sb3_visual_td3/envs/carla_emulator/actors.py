@@ -1,7 +1,7 @@
 """Simulate the actors of the emulated world: vehicles, walkers and sensors.
 
 Transforms and velocities are in CARLA's left-handed coordinates (y to the right). ``Motion``, ``Pose`` and
-``OrientedBox`` are in the embedded world's right-handed coordinates (y to the left).
+``OrientedBox`` are in this package's right-handed coordinates (y to the left).
 """
 
 from __future__ import annotations
@@ -273,7 +273,8 @@ class Vehicle(Actor):
     physics: list[Any] | None = None
     """The engine and wheels that a client has set. The client can read them back; they have no other effect."""
     steers_like_carla: bool = False
-    """Whether a ``vehicle.tesla.model3`` has CARLA's steering; if not, it steers like the embedded world's car."""
+    """True if a ``vehicle.tesla.model3`` steers as in CARLA, False if it steers like the car of ``LiteDriving-v0``. All
+    other vehicles always steer as in CARLA."""
     is_server_traffic: bool = False
     """Whether the emulator's own traffic drives the vehicle."""
 
@@ -309,7 +310,7 @@ class Vehicle(Actor):
 
     @property
     def pose(self) -> Pose:
-        """Return position and heading in the embedded world's coordinates."""
+        """Return position and heading in this package's right-handed coordinates."""
         x, y, yaw, _, _ = self.motion
         return Pose(x, y, yaw)
 
@@ -327,7 +328,10 @@ class Vehicle(Actor):
 
     @cached_property
     def paint(self) -> int:
-        """Return the index of the embedded world's paint that is closest to the vehicle's colour."""
+        """Return the index of the colour in ``PAINTS`` that is closest to the vehicle's colour.
+
+        ``PAINTS`` holds the colours in which ``LiteDriving-v0`` draws cars.
+        """
         squared_distances = []
         for paint in PAINTS:
             squared_distances.append(sum((a - b) ** 2 for a, b in zip(paint, self.colour, strict=True)))
@@ -437,7 +441,7 @@ class Vehicle(Actor):
             target_mps = 0.0
         limit_mps2 = wanted.acceleration_mps2 or math.inf
         acceleration_mps2 = max(-limit_mps2, min(limit_mps2, (target_mps - speed_mps) / dt_s))
-        # The throttle must compensate the drag of the embedded world's model.
+        # The throttle must compensate the drag of the model, which is that of ``LiteDriving-v0``.
         push_mps2 = acceleration_mps2 + settings.drag_per_s * speed_mps
         throttle = max(0.0, min(1.0, push_mps2 / settings.max_throttle_mps2))
         brake = max(0.0, min(1.0, -push_mps2 / settings.max_brake_mps2))
@@ -446,7 +450,7 @@ class Vehicle(Actor):
 
     def _drive_by_pedals(self, dt_s: float) -> None:
         control, settings = self.control, self.handling.settings
-        # The embedded world's car has no hand brake, so the hand brake counts as a fully pressed brake.
+        # The car of ``LiteDriving-v0`` has no hand brake, so the hand brake counts as a fully pressed brake.
         pedals = Control(control.steer, control.throttle, max(control.brake, float(control.hand_brake)))
         if self.constant_mps is not None:
             self._is_reversing = False
@@ -503,7 +507,9 @@ class Hit(NamedTuple):
 class Collisions:
     """Find the collisions of each tick and stop the vehicles that cause them.
 
-    A vehicle that drives into another actor stops. While it keeps pushing, each tick moves it back and sends an event.
+    A vehicle that drives into another actor stops. If the vehicle drives into the same actor again in the next tick,
+    for example because its throttle is still pressed, it is moved back to where it was one tick ago. Each of these
+    ticks gives new collision events.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 """Draw the images of the emulator's cameras: RGB, depth and semantic images of the map, vehicles and walkers.
 
-If an RGB camera is mounted like a camera of the embedded world, the embedded world's camera draws its image, so that a
-policy sees the same picture in both. :class:`FreeCamera` draws all other images.
+If an RGB camera has the position and field of view of a camera of ``LiteDriving-v0``, the code of that camera draws the
+image. A policy then sees the same picture in the emulator and in ``LiteDriving-v0``. :class:`FreeCamera` draws all
+other images, and the images with an actor that ``LiteDriving-v0`` cannot draw, such as a truck.
 """
 
 from __future__ import annotations
@@ -238,9 +239,12 @@ def _in_camera_axes(
     transform: Transform,
     axes: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return a box's corners at one height as depth, left and up from the camera, ``(n_corners, 3)``.
+    """Return the corners of a box at the height ``up_m`` in the camera's coordinates, ``(n_corners, 3)``.
+
+    The three columns are distances from the camera in metres: forward (the depth), to the left, and up.
 
     :param corners: (forward, left) of each corner from the box's centre, in metres
+    :param up_m: height of the corners above the ground
     :param axes: the camera's forward, right and up axes as rows, ``(3, 3)``
     """
     cos, sin = math.cos(box.yaw_rad), math.sin(box.yaw_rad)
@@ -310,9 +314,9 @@ SENSOR_NUMBERS = {
     "sensor.camera.instance_segmentation": INSTANCE_SENSOR,
 }
 """The number by which CARLA's protocol identifies each kind of camera."""
-# Larger images use the embedded world's finer drawing.
+# Larger images are drawn as finely as the pictures that ``LiteDriving-v0`` draws for human viewers.
 _MAX_SMALL_HEIGHT = 128
-# Ahead and up, in metres: the mounts of the embedded world's own cameras.
+# Ahead and up, in metres: the mounts of the cameras of ``LiteDriving-v0``.
 _LITE_MOUNTS = ((CAMERA_AHEAD_M, CAMERA_HEIGHT_M), (CHASE_AHEAD_M, CHASE_HEIGHT_M))
 _MOUNT_TOLERANCE_M = 1e-4
 # Depth images have 24 bits.
@@ -343,7 +347,7 @@ def image_message(
     fov_deg = sensor.float_attribute("fov", 90.0)
     kind = SENSOR_NUMBERS[sensor.type_id]
     mount = _lite_mount(sensor, fov_deg, height, width) if kind == RGB_SENSOR else None
-    # The embedded world's camera draws cars, walkers and traffic lights, but no other vehicles, signs or props.
+    # The camera of ``LiteDriving-v0`` draws cars, walkers and traffic lights, but no other vehicles, signs or props.
     if mount is not None and all(_can_lite_draw(each, sensor) for each in things):
         assert isinstance(sensor.parent, Vehicle)
         is_chase_camera = mount[0] < 0.0
@@ -363,7 +367,7 @@ def image_message(
 
 
 def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple[float, float] | None:
-    """Return how far ahead and up the sensor is mounted; None if no camera of the embedded world has this pose."""
+    """Return how far ahead and up the sensor is mounted; None if no camera of ``LiteDriving-v0`` has this pose."""
     x, y, z, *angles = sensor.transform
     is_level = y == 0.0 and not any(angles) and fov_deg == 90.0 and height % 2 == width % 2 == 0
     if not isinstance(sensor.parent, Vehicle) or not sensor.parent.is_on_ground or not is_level:
@@ -375,9 +379,10 @@ def _lite_mount(sensor: Actor, fov_deg: float, height: int, width: int) -> tuple
 
 
 def _can_lite_draw(thing: Actor, sensor: Actor) -> bool:
-    """Return whether the embedded world's camera can draw an actor, or may leave the actor out.
+    """Return whether the camera code of ``LiteDriving-v0`` draws a correct image of a scene with this actor.
 
-    A truck cannot be drawn. An actor without a shape or too far away may be left out.
+    The code draws walkers and cars. It leaves out other vehicles and props, which is correct only if they have no shape
+    or are too far away to be visible.
     """
     if isinstance(thing, Walker) or (isinstance(thing, Vehicle) and thing.model.has_car_shape):
         return True
@@ -417,7 +422,7 @@ def _lite_image(
     tick: int,
     figures: Figures,
 ) -> NDArray[np.uint8]:
-    """Return an image of the embedded world's camera, ``(height, width, 4) uint8``, BGRA."""
+    """Return an image of the camera of ``LiteDriving-v0``, ``(height, width, 4) uint8``, BGRA."""
     pose = carrier.pose
     picture = tint(camera.draw(scene, *pose), camera.paved(scene, *pose, level=PAVED_LEVEL), camera.lens.height // 2)
     # The filter dims the ground first. Then the cars are painted, each dimmed for its own distance. Rain comes last.
@@ -495,8 +500,8 @@ def _free_picture(
 def _encoded_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return a depth image in CARLA's encoding, ``(height, width, 4) uint8``, BGRA.
 
-    ``depth / 1000 m`` is a fraction of 24 bits; red holds the lowest 8 bits, blue the highest. Source: CARLA's
-    documentation.
+    The depth is stored as the 24-bit integer ``depth / 1000 m * (2**24 - 1)``: red holds the lowest 8 bits, blue
+    the highest. Source: CARLA's documentation.
     """
     steps = np.rint(depth_m.astype(np.float64) * (_MAX_DEPTH_STEPS / FAR_M)).astype(np.uint32)
     image = np.empty((*depth_m.shape, 4), np.uint8)

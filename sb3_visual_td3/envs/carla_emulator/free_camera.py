@@ -80,8 +80,8 @@ class FreeCamera:
         """Length of each pixel's ray up to the ground or the sky in metres, ``(height, width) float32``."""
         self.sides = (right / np.maximum(np.abs(forward), 1e-6)).astype(np.float32)
         """Tangent of each pixel's horizontal angle to the heading, positive to the right, ``(height, width)``."""
-        # As in the embedded world's camera, an image row shows one height of the panorama from edge to edge: the row
-        # follows from up / forward. Far to the side, where forward approaches 0, forward is limited from below.
+        # As in the camera of ``LiteDriving-v0``, an image row shows one height of the panorama from edge to edge: the
+        # row follows from up / forward. Far to the side, where forward approaches 0, forward is limited from below.
         along = np.maximum(forward, _MIN_FORWARD * np.hypot(forward, right)) + 1e-9
         self._sky_rows = np.clip(PANORAMA_ROWS * (1.0 - up / along) - 0.5, 0, PANORAMA_ROWS - 1).astype(np.float32)
         self._sky_columns = (np.arctan2(-right, forward) / (2.0 * np.pi) * PANORAMA_COLUMNS).astype(np.float32)
@@ -175,7 +175,7 @@ class FreeCamera:
     def _to_world(self, transform: Transform, oversampling: int, first_row: int) -> NDArray[np.float64]:
         """Return the 3x3 homography from samples (column, row) to places (x, y) on the ground in metres.
 
-        The places are in the embedded world's coordinates.
+        The places are in this package's right-handed coordinates (y to the left).
 
         :param transform: position and heading of the camera
         :param oversampling: number of samples along each side of a pixel
@@ -254,7 +254,7 @@ def axes_of(transform: Transform) -> NDArray[np.float64]:
 
 
 def _tags_of(panorama: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a map's panorama as semantic tags.
+    """Return the semantic tags of a panorama, which is the grey image of the distant surroundings of a map.
 
     All hills have the most frequent dark grey level and count as vegetation. Everything else that is dark counts as
     buildings.

@@ -263,9 +263,10 @@ class Transform(NamedTuple):
 def vector_from_message(message: Any, limit: float) -> Vector:
     """Return the vector that a message contains as ``[x, y, z]``.
 
-    :param message: value in the message; further elements are ignored
+    :param message: value in the message; elements after the first three are ignored
     :param limit: largest accepted absolute value
-    :raises CallError: if the message is not three finite numbers within the limit
+    :raises CallError: if there are fewer than three elements, or if one of the first three is not a finite number
+        within the limit
     """
     if not isinstance(message, list | tuple) or len(message) < 3:
         raise CallError(f"{shortened(message)}: expected three numbers")

@@ -1,6 +1,6 @@
 """Simulate the traffic lights and signs of the emulated world.
 
-The colours come from ``light_cycle``, which the embedded world uses too. Vehicles do not collide with poles.
+The colours come from ``light_cycle``, which ``LiteDriving-v0`` uses too. Vehicles do not collide with poles.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Roadside:
         self.actors: dict[int, RoadSign] = {}
         """The actors by the numbers of their signals."""
         self.posts: list[Post] = []
-        """All lights in their present colours, for the embedded world's camera."""
+        """All lights in their present colours, for the camera of ``LiteDriving-v0``."""
         self.stop_bars: list[NDArray[np.float64]] = []
         """The stop lines of all lights, by their two ends, ``(2, 2)``."""
         self._light_states: list[tuple[RoadSign, bytes, bytes, int]] = []
@@ -251,9 +251,9 @@ class Roadside:
             self.posts.append(Post(signal.x_m, signal.y_m, signal.yaw_rad, colour))
 
     def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
-        """Return centre and half sizes of a signal's trigger volume, which is a box over its stop lines.
+        """Return the centre and the half sizes of a signal's trigger volume, which is a box over its stop lines.
 
-        They are in the actor's own coordinates, and 0 without stop lines.
+        The centre and the half sizes are in the actor's own coordinates. If the signal has no stop lines, they are 0.
         """
         if not signal.stops:
             return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)

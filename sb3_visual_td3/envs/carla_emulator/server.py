@@ -54,7 +54,7 @@ class EmulatorSettings:
     seed: int = 0
     """The seed of the cars that the server drives itself."""
     has_carla_steering: bool = False
-    """True if ``vehicle.tesla.model3`` steers as in CARLA, False if it steers like the embedded world's car."""
+    """True if ``vehicle.tesla.model3`` steers as in CARLA, False if it steers like the car of ``LiteDriving-v0``."""
     is_quiet: bool = False
     """True suppresses the reports of unsupported calls, refused connections and errors."""
 
@@ -127,7 +127,7 @@ class Acceptor:
         return connection
 
     def close(self) -> None:
-        """Close the spare socket, which the acceptor keeps only to be able to refuse connections."""
+        """Close the spare socket, which reserves a file descriptor for refusing connections."""
         if self._reserve is not None:
             self._reserve.close()
 

@@ -36,7 +36,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
     """Drive the server's own cars on one map at a time.
 
     :param n_cars: number of cars, 0 to 100; a short map has only as many as fit
-    :param seed: seed of the cars' starting places, speeds and ways
+    :param seed: seed of the cars' starting places, colours, speeds and routes
     :raises ValueError: if ``n_cars`` is out of range
     """
 
@@ -73,7 +73,7 @@ class ServerTraffic(GraphTraffic[ServerCar]):
             # The traffic model moves this vehicle, so the physics of the vehicle is off.
             vehicle.set_physics(False)
             desired_mps = rng.uniform(_MIN_DESIRED_MPS, _MAX_DESIRED_MPS)
-            # Each car has its own generator, so that its way does not depend on the order in which cars reach
+            # Each car has its own generator, so that its route does not depend on the order in which cars reach
             # junctions.
             own_rng = random.Random(self._seed * (MAX_SERVER_CARS + 1) + number + 1)
             car = ServerCar(

@@ -53,9 +53,9 @@ _RAIN_SEED = 0
 
 
 def sky_of(weather: Sequence[float]) -> Sky | None:
-    """Convert CARLA's weather parameters to light and haze of the embedded world.
+    """Convert CARLA's weather parameters to the light and haze with which ``LiteDriving-v0`` draws images.
 
-    For the weathers of ``CarlaDriving-v0``, the result is nearly the embedded world's sky of the same name.
+    For a weather of ``CarlaDriving-v0``, the result is nearly the sky that ``LiteDriving-v0`` has for the same weather.
 
     :param weather: 14 parameters, in the order of ``CLEAR_NOON``
     :return: the sky; None for a clear day
@@ -93,7 +93,8 @@ class Simulation:
     :param faults: planned faults
     :param traffic: cars that the server drives; None for no cars
     :param maps: maps that can be loaded; None for the built-in maps
-    :param has_carla_steering: whether ``vehicle.tesla.model3`` has CARLA's steering, as the other vehicles always have
+    :param has_carla_steering: True if ``vehicle.tesla.model3`` steers as in CARLA, False if it steers like the car of
+        ``LiteDriving-v0``. All other vehicles always steer as in CARLA.
     :raises CallError: if the map cannot be loaded
     """
 
@@ -310,7 +311,8 @@ class Simulation:
     def tick(self) -> int:
         """Simulate one tick and send the world's state and all measurements.
 
-        The state is sent before ``tick_cue`` is answered, because the client's ``world.tick()`` waits for it.
+        The client's ``world.tick()`` waits for the world's state. Therefore the server sends the state before it
+        answers the client's call ``tick_cue``.
 
         :return: number of the frame
         """

@@ -1,7 +1,8 @@
 """Describe the vehicles of CARLA 0.9.16's blueprint library: size, kind, and how each of them drives.
 
-Wheelbase, mass, acceleration and top speed are estimates from size and kind. Vehicles turn as tightly as in CARLA. Only
-``vehicle.tesla.model3`` steers like the embedded world's car, unless the server has the option ``--carla-steering``.
+Wheelbase, mass, acceleration and top speed are estimates from size and kind. Vehicles turn as tightly as in CARLA. The
+only exception is ``vehicle.tesla.model3``, which by default steers like the car of ``LiteDriving-v0``. With the
+server's option ``--carla-steering``, this vehicle also turns as tightly as in CARLA.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sb3_visual_td3.envs.lite.vehicle import VehicleSettings
 BaseType = Literal["car", "truck", "van", "bus", "motorcycle", "bicycle"]
 _LITE = VehicleSettings()
 _REFERENCE_MASS_KG = 1_500.0
-"""Mass of the embedded world's car."""
+"""Assumed mass of ``vehicle.tesla.model3``; the masses of the other vehicles are scaled from it by volume."""
 _MAX_WHEEL_RAD = math.radians(60.0)
 """Largest steering angle of the wheels at all speeds. CARLA's limit is 70 degrees at rest and less at speed."""
 _TOP_SPEED_MPS: dict[BaseType, float] = {
@@ -166,10 +167,11 @@ def model_of(type_id: str) -> VehicleModel:
 
 
 def handling_of(model: VehicleModel, *, steers_like_carla: bool = False) -> Handling:
-    """Return the mass of a kind of vehicle and its limits; cached.
+    """Return the mass of a kind of vehicle and its limits of steering, acceleration and speed; cached.
 
     :param model: the kind of vehicle
-    :param steers_like_carla: whether ``vehicle.tesla.model3`` has CARLA's steering, as the other vehicles always have
+    :param steers_like_carla: True if ``vehicle.tesla.model3`` steers as in CARLA, False if it steers like the car of
+        ``LiteDriving-v0``. All other vehicles always steer as in CARLA.
     """
     key = (model.name, steers_like_carla)
     if key not in _HANDLING:

@@ -26,12 +26,13 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class Band(NamedTuple):
-    """Describe a group of picture rows below the horizon that are drawn from one level of the ground raster."""
+    """Describe a band: adjacent picture rows below the horizon that show the ground raster at one resolution."""
 
     n_rows: int
-    """Number of picture rows in the group. It is ignored for the last group, which takes all remaining rows."""
+    """Number of picture rows in the band. It is ignored for the last band, which takes all remaining rows."""
     level: int
-    """Level of the ground raster: 0 is the finest, and each level has half the resolution of the one before."""
+    """Resolution level of the ground raster: 0 is the finest, and each level has half the resolution of the level
+    before."""
     samples: int
     """Number of rows that are drawn for each picture row and then averaged."""
 
@@ -40,13 +41,14 @@ class Band(NamedTuple):
 # ``Camera._to_vehicle``), so far rows cover much more ground than near ones. If all rows were drawn from the finest
 # level, far marks would break into dots. Coarser levels prevent this, as mipmaps do in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
-"""Groups of picture rows for small frames, such as the policy's, from the horizon downwards."""
+"""Bands for small frames, such as the frames that the policy sees, from the horizon downwards. Each entry is
+``Band(n_rows, level, samples)``."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
-"""Groups of picture rows for large pictures, from the horizon downwards."""
+"""Bands for large pictures, from the horizon downwards."""
 
 
 class _Strip(NamedTuple):
-    """Hold the precomputed geometry of a ``Band``, a group of picture rows below the horizon."""
+    """Hold the picture rows of a ``Band`` and their precomputed geometry."""
 
     first_row: int
     last_row: int
@@ -62,7 +64,7 @@ class Camera:
 
     :param height: height in pixels, an even number
     :param width: width in pixels, an even number
-    :param bands: groups of rows below the horizon, from the horizon downwards
+    :param bands: bands of picture rows below the horizon, from the horizon downwards
     :param ahead_m: distance of the camera ahead of the vehicle's centre
     :param height_m: height of the camera above the ground
     """
@@ -146,11 +148,11 @@ class Camera:
         return mask
 
     def _draw_strip(self, rows: NDArray[np.uint8], strip: _Strip, ground: Ground, matrix: NDArray[np.float64]) -> None:
-        """Draw the ground into some rows of the picture, in place.
+        """Draw the ground into the picture rows of a strip, in place.
 
-        For each picture row, ``strip.samples`` rows are drawn and then averaged.
+        This method draws ``strip.samples`` rows for each picture row, and then averages them.
 
-        :param matrix: maps (column, row), before averaging, to a pixel of the ground raster
+        :param matrix: 3x3 homography from (column, row) of a pixel in the drawn rows to a pixel of the ground raster
         """
         size = (self._width, rows.shape[0] * strip.samples)  # OpenCV's order: width, height
         samples = rows if strip.samples == 1 else np.empty(size[::-1], np.uint8)
@@ -177,11 +179,13 @@ class Camera:
         return strips
 
     def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
-        """Return the homography from the drawn pixels of a strip to places on the ground around the vehicle.
+        """Return the homography that maps pixels to places on the ground around the vehicle.
 
-        :param first_row: first picture row of the strip
+        Each picture row is the average of ``samples`` drawn rows. The pixels are those of the drawn rows.
+
+        :param first_row: the picture row that contains the drawn row 0
         :param samples: number of drawn rows for each picture row
-        :return: 3x3 matrix from (column, row) to (forward, left) in metres; row 0 is the strip's first drawn row
+        :return: 3x3 matrix from (column, row) of a drawn pixel to (forward, left) in metres
         """
         # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a
         # pixel beyond its index.

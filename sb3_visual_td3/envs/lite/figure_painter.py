@@ -221,7 +221,8 @@ class _Painter:
     ) -> None:
         """Fill a convex polygon with corners (forward, left, up) in metres from the camera.
 
-        The weather changes ``colour`` as at the place (``forward_m``, ``left_m``), unless ``shines`` is True.
+        Unless ``shines`` is True, the weather changes ``colour``. This change is computed once for the whole polygon,
+        for the place (``forward_m``, ``left_m``).
         """
         kept = clip_to_near_plane(corners)
         if len(kept) < 3:

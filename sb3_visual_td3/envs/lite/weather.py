@@ -17,7 +17,8 @@ Weather = Literal["clear", "rain", "night", "random"]
 WEATHERS: tuple[str, ...] = get_args(Weather)
 
 _HALF_BEAM = 0.45
-"""Tangent of the angle to the side at which the brightness of the headlights falls to 1 / e."""
+"""Tangent of a horizontal angle. At this angle from straight ahead, to either side, the headlights have 1 / e of the
+brightness that they have straight ahead."""
 _BEAM_M = 18.0
 """Distance at which the brightness of the headlights falls to 1 / e; a simple model, not a measured beam."""
 _GAIN_UNIT = 128.0

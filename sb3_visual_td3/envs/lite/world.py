@@ -43,9 +43,9 @@ class LiteWorld:
     :param camera: settings of the camera's frames
     :param vehicle: size and limits of the car
     :param traffic: number and behaviour of the other cars
-    :param routes: the routes to drive; None for the closed route
+    :param routes: the kind of routes to drive; None for a closed route, which is a loop on the map
     :param map_groups: the names of the maps, by group
-    :param street_life: traffic lights and pedestrians; None for neither
+    :param street_life: traffic lights and pedestrians; None for a world without traffic lights and pedestrians
     :raises ValueError: if ``tick_s`` is out of range
     """
 
@@ -119,7 +119,7 @@ class LiteWorld:
         """Begin an episode: place the car, with straight wheels, and the other cars around it.
 
         :param start: map, place, motion and seed
-        :raises ValueError: if there is no such map, or it is too short for the number of cars
+        :raises ValueError: if the map does not exist or is too short for the number of cars
         """
         self._enter(start.map_name, start.scene_seed, start.route_seed)
         track = self._track
@@ -214,7 +214,8 @@ class LiteWorld:
         """Continue from a saved state, in this world or in another world with the same settings.
 
         :param state: the state that ``get_state`` returned
-        :raises ValueError: if there is no such map, or the settings of routes, traffic, lights or pedestrians differ
+        :raises ValueError: if the map of the saved state does not exist, or if the settings of routes, traffic, lights
+            or pedestrians differ
         """
         if ("street" in state) != self._street.is_on:
             with_or_without = "with" if "street" in state else "without"

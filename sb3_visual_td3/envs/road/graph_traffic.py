@@ -39,7 +39,7 @@ _ON_LANE_M = 2.2
 _SPLIT_M = 8.0
 """A vehicle within this distance of the beginning of a lane also blocks other lanes that begin at the same place."""
 WAY_CLEARANCE_M = 0.5
-"""A way through a junction is free again when the rear of its car is this far beyond the end of the way."""
+"""A lane of a junction stays reserved for a car until the rear of the car is this far beyond the end of the lane."""
 
 
 class RoadUser(NamedTuple):
@@ -97,8 +97,8 @@ class Outlook(NamedTuple):
     vehicle_ahead_mps: float = 0.0
     """Speed of the next vehicle."""
     junction_m: float = math.inf
-    """Distance from the vehicle's centre to a near junction at which it must wait, because its way is not reserved.
-    Infinite if there is no such junction.
+    """Distance from the vehicle's centre to the next junction while the vehicle must wait there: the junction is
+    near, and the lanes of the vehicle's way through it are not reserved for the vehicle. Otherwise infinite.
     """
 
 
@@ -531,8 +531,9 @@ class GraphTraffic(Generic[CarT]):
     def _nearest_ahead(self, segment: int, begin_m: float, own_id: int, checks_siblings: bool) -> Occupant | None:
         """Return the nearest vehicle or pedestrian ahead of a car on one lane of its path; None if the lane is free.
 
-        :param begin_m: distance from the car's centre to the beginning of the lane; negative on its present lane
-        :param checks_siblings: whether also to check other lanes that begin where this lane begins, on their first 8 m
+        :param segment: the lane
+        :param begin_m: distance from the car's centre to the beginning of the lane; negative on the car's present lane
+        :param checks_siblings: whether also to check the first 8 m of the other lanes that begin at the same place
         """
         best: Occupant | None = None
         for each in self._on_lane.get(segment, ()):

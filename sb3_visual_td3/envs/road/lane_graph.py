@@ -33,7 +33,8 @@ class MarkRun(NamedTuple):
     """Describe a part of a lane along which the road marks do not change."""
 
     first: int
-    """Index of the lane's point at which the part begins. The part ends where the next part begins."""
+    """Index of the lane's point at which this part of the lane begins. The part ends where the next ``MarkRun``
+    begins."""
     marks: tuple[LaneMark, ...]
     """The marks from right to left, with their offsets from the lane's centre."""
 
@@ -61,8 +62,8 @@ class LaneSegment:
     :param left: index of the segment to the left to which a car may change, or ``NO_LANE``
     :param right: index of the segment to the right to which a car may change, or ``NO_LANE``
     :param speed_limit_mps: speed limit of the road; NaN if the map has none
-    :param footway_m: offset from the lane's centre to the middle of the pavement at the right, negative, and the
-        pavement's width; None if there is no pavement
+    :param footway_m: ``(offset, width)`` of the pavement on the right. The offset leads from the lane's centre to the
+        middle of the pavement, and is negative. None if there is no pavement.
     """
 
     key: LaneKey

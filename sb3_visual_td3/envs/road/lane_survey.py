@@ -61,7 +61,10 @@ def survey(text: str, *, with_lanes: bool = True) -> dict[str, Any]:
 
 
 def survey_graph(text: str) -> dict[str, Any]:
-    """Return all lanes of a map; each lane names the lanes that follow it and the lanes beside it.
+    """Return all lanes of a map with the links between them, and the map's signals and crosswalks.
+
+    A segment is one lane in one section of a road. It names the segments that follow it, and the segments on its left
+    and right to which a car may change.
 
     :param text: the OpenDRIVE document
     :return: ``{"segments": [segment, ...], "rise_m": float, "signals": [...], "crosswalks": [[(x, y), ...], ...]}``;
@@ -144,7 +147,8 @@ def _crosswalks(corners: list[Any]) -> list[list[tuple[float, float]]]:
 def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]:
     """Return a lane as plain data.
 
-    Some entries, such as ``marks``, have a value only for the waypoints whose indices are in ``surveyed``.
+    The entry ``surveyed`` of the result holds the indices of every fourth waypoint. The entries ``left_line_m``,
+    ``right_line_m`` and ``marks`` have one value for each of these waypoints.
     """
     places = [waypoint.transform for waypoint in lane]
     numbers = list(range(0, len(lane), _STRIDE))

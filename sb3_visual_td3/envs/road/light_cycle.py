@@ -20,7 +20,7 @@ _COLOURS: tuple[LightColour, ...] = ("green", "yellow", "red")
 
 @dataclass
 class StageTimes:
-    """Hold how long one stage of a junction's light cycle lasts, in seconds.
+    """Hold the duration of each colour in one stage of a junction's light cycle, in seconds.
 
     A stage consists of the lights that are green at the same time. After green and yellow, all lights of the junction
     are red for ``red_s``.

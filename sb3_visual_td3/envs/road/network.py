@@ -29,8 +29,8 @@ class Neighbour(NamedTuple):
     contact: End | None = None
     """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
-    """Number of the neighbour's lane to which the single lane of a road within a junction connects. ``None`` if each
-    lane connects with the lane of the same number.
+    """Number of the neighbour's lane that connects to this road's lane. It is given for a road within a junction, which
+    has a single lane. ``None`` if each lane of this road connects to the neighbour's lane of the same number.
     """
 
 
@@ -65,7 +65,7 @@ class Road(NamedTuple):
 
     @property
     def lanes(self) -> tuple[int, ...]:
-        """Return the numbers of the lanes from left to right, without the 0 of the reference line."""
+        """Return the numbers of the lanes from left to right; 0 is not a lane, but the reference line."""
         return (*range(self.n_left, 0, -1), *range(-1, -self.n_right - 1, -1))
 
     def mark(self, border: int) -> Paint:

@@ -33,7 +33,10 @@ distance at which an episode ends with ``"off_route"``."""
 
 
 class RouteLine(NamedTuple):
-    """Hold the line of a route: width, outer lines, marks and manoeuvre at each of its points, not evenly spaced."""
+    """Hold the points of a route, each with the lane's width, the road's outer lines, the marks and the manoeuvre.
+
+    The points are not evenly spaced.
+    """
 
     points_m: NDArray[np.float64]
     """``(n, 2)``: x and y."""
@@ -64,7 +67,8 @@ class RoutePath:
 
     :param line: the points of the route's lanes, not yet evenly spaced
     :param n_to_goal: number of points of the line up to the goal
-    :param marks: all combinations of road marks on the route; the first entry has no marks
+    :param marks: each different set of road marks on the route, once; ``line.marks`` contains indices into this list.
+        The first set is empty, for points without marks.
     :param commands: the command of each manoeuvre
     :param driven: for each lane up to the goal: its index in the lane graph, the index of the line's first point on it,
         and the distance of this point from the lane's beginning
@@ -272,7 +276,8 @@ class _Builder:
 
         :param begin: where the part begins, as a fraction of the lanes' length
         :param end: where the part ends, as a fraction of the lanes' length
-        :param manoeuvre: in a junction with a command, index of the command in ``self._commands``; otherwise -1
+        :param manoeuvre: index in ``self._commands`` of the navigation command for the junction that contains the part;
+            -1 outside of junctions, or if the junction has no command
         """
         rows = [self._graph.segments[lane] for lane in lanes]
         length_m = (end - begin) * rows[0].length_m
@@ -364,7 +369,13 @@ def _columns(row: LaneSegment) -> NDArray[np.float64]:
 def _sampled(
     along_m: NDArray[np.float64], columns: NDArray[np.float64], at: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Interpolate columns along a line, at fractions ``at`` of its length; the result is ``(len(at), n_columns)``."""
+    """Interpolate columns of values at given places on a line.
+
+    :param along_m: ``(n,)``: distance of each point from the beginning of the line
+    :param columns: ``(n, n_columns)``: the values at each point
+    :param at: ``(n_at,)``: the places, as fractions of the line's length
+    :return: ``(n_at, n_columns)``
+    """
     places = at * along_m[-1]
     return np.stack([np.interp(places, along_m, column) for column in columns.T], axis=1)
 

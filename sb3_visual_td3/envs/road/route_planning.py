@@ -28,10 +28,11 @@ TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
-"""A place belongs to the lanes whose centre is within the first distance, or, without such lanes, within
-the second."""
+"""A place belongs to the lanes whose centre is at most the first distance away. If there is no such lane, the second
+distance is used instead."""
 _OFFSET_COST = 3.0
-"""If a lane's centre is 1 m away from a given place, a search counts the lane as this many metres longer."""
+"""Cost of a lane in the search for a route through given places, per metre between the given place and the lane's
+centre. It is added to the length of the route in metres."""
 _MAX_STARTS = 10
 
 
@@ -68,8 +69,9 @@ class Manoeuvre(NamedTuple):
 def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoeuvre]:
     """Return the junctions on a route, each with its navigation command.
 
-    A change of direction by more than 30 degrees is "left" or "right". If several ways from the same lane change it by
-    less, the straightest of them is "straight", and the others are "left" or "right" of it.
+    A way through a junction that changes the direction by more than 30 degrees is "left" or "right". Among the other
+    ways from the same lane, the straightest way is "straight". A way to the left of the straightest way is "left", and
+    a way to the right of the straightest way is "right".
 
     :param graph: the lanes of the map
     :param segments: the numbers of the route's lane segments, in driving order
@@ -244,9 +246,14 @@ def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str
 def _routes_from(
     graph: LaneGraph, start: LanePlace, length_m: tuple[float, float], turns: tuple[int, int]
 ) -> list[tuple[RoutePlan, float]]:
-    """Return the shortest route from a place to each lane on which a route of the requested length can end.
+    """Find the shortest route from a place to each lane, and return the routes of the requested kind.
 
-    :return: for each of these lanes, the route to the first possible goal, and how far the goal may be moved forward
+    Since the goal can lie anywhere on the last lane, a route has a range of possible lengths.
+
+    :param length_m: least and greatest length of the route
+    :param turns: least and greatest number of turns
+    :return: for each returned route: the route to the first possible goal on its last lane, and the distance in metres
+        by which this goal may be moved forward
     """
     # The search is bounded by cost, and each lane change adds to the cost of a route but not to its length.
     cutoff_m = length_m[1] + start.along_m + 4.0 * CHANGE_COST_M
@@ -326,10 +333,11 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Extend a route to the next given place, and store it in ``following`` where it is the cheapest route.
+    """Extend a route to each lane of the next given place, and store the extended routes that are the cheapest so far.
 
+    :param reached: the route so far, with its cost
     :param layer: the lanes on which the next place may lie, each with the cost of choosing it
-    :param following: for each lane of ``layer`` the cheapest route so far, with its cost, or None
+    :param following: for each lane of ``layer`` the cheapest route so far, with its cost, or None; changed in place
     """
     cost, plan = reached
     here = LanePlace(plan.segments[-1], plan.goal_m)

@@ -33,7 +33,7 @@ from sb3_visual_td3.envs.road.traffic import N_PAINTS, TrafficSettings
 _NEAR_ROUTE_M = 100.0
 """Cars start at most this far from the route as long as there is room, so that the ego vehicle meets them."""
 _ROUTE_STEP = 20
-"""Distances from the route are measured to every 20th point of the route; these points are 10 m apart."""
+"""Distances from the route are measured only to every 20th point of the route, which is one point in 10 m."""
 _EGO = -1
 """Id of the ego vehicle. Cars have the ids 0, 1, ..., and pedestrians -2, -3, ..."""
 _WALKER_REACH_M = 3.0
@@ -42,7 +42,7 @@ _WALKER_HALF_M = 0.2
 
 
 class SeededChoice:
-    """Choose at random where a car drives on at junctions.
+    """Choose at random which lane a car takes at each junction.
 
     :param seed: seed of all choices
     :param n_chosen: number of choices made before
@@ -75,7 +75,7 @@ class RouteCar(GraphCar):
 
 
 class RouteTraffic:
-    """Drive the other cars around an ego vehicle that follows a route to a goal, one episode at a time.
+    """Simulate the other cars while the ego vehicle follows a route to a goal, one episode at a time.
 
     :param settings: number, size and speeds of the cars; a short map has fewer cars
     :param ego_body: outer size of the ego vehicle

@@ -1,6 +1,7 @@
 """Generate random districts: streets between crossings and T-junctions, so that routes contain turns.
 
-The streets follow a grid with uneven spacing. Some are left out, others wind, and the district is turned.
+The streets follow a grid with uneven spacing, which is rotated by a random angle. Some streets are left out, and others
+wind.
 """
 
 from __future__ import annotations
@@ -98,14 +99,18 @@ def _thinned(rng: np.random.Generator, n_columns: int, n_rows: int) -> networkx.
 
 def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
     """Return the nodes of the longest cycle of the grid, beginning at a junction."""
-    # networkx does not guarantee the order of its results, so of equally long cycles the least list of nodes is taken.
+    # networkx does not guarantee the order of its results. So of equally long cycles, the smallest list of nodes is
+    # taken.
     ring = min(map(_in_order, networkx.simple_cycles(grid)), key=lambda cycle: (-len(cycle), cycle))
     first = next(index for index, node in enumerate(ring) if grid.degree[node] > 2)
     return ring[first:] + ring[:first]
 
 
 def _in_order(cycle: list[Node]) -> list[Node]:
-    """Return the nodes of a cycle from the least node on, in the direction of the lesser of its neighbours."""
+    """Return the nodes of a cycle in an order that does not depend on the given first node and direction.
+
+    The smallest node, compared as a tuple, comes first. The smaller of its two neighbours in the cycle comes second.
+    """
     first = cycle.index(min(cycle))
     onward = cycle[first:] + cycle[:first]
     return min(onward, [onward[0], *reversed(onward[1:])])

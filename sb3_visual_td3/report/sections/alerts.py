@@ -20,7 +20,10 @@ _SHORT_NAMES = {tags.ALERT_WARNING: "warning", tags.ALERT_CRITICAL: "critical"}
 class Stretch(NamedTuple):
     """Describe a period in which one alert was active, by its consecutive active points.
 
-    :ivar until_step: step of the next point, which is not active; ``last_step`` if no point follows
+    :ivar first_step: step of the first active point
+    :ivar last_step: step of the last active point
+    :ivar until_step: step of the first point after ``last_step``, which is not active; ``last_step`` if no point
+        follows
     """
 
     first_step: int
@@ -62,7 +65,10 @@ class Alert:
 
     @property
     def longest(self) -> Stretch | None:
-        """Return the first of the periods with the most active points; None if the alert was never active."""
+        """Return the period with the most active points; None if the alert was never active.
+
+        If several periods have this number of points, the first of them is returned.
+        """
         return max(self.stretches, key=lambda stretch: stretch.n_points, default=None)
 
 

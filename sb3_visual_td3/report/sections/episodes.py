@@ -118,7 +118,10 @@ class Episode(NamedTuple):
 
 
 class Incidents(NamedTuple):
-    """Count collisions or lane invasions: in total, per episode, and per 1,000 steps (None if no length is known)."""
+    """Count collisions or lane invasions: in total, per episode, and per 1,000 environment steps.
+
+    :ivar per_1000_steps: None if no episode length is known
+    """
 
     total: float
     per_episode: float
@@ -130,7 +133,8 @@ class Episodes:
     """Hold the numbers about the episodes; a number is None if it was not logged.
 
     :param n_steps: sum of the lengths
-    :param ends: median lengths of early and of late episodes; None for too few episodes
+    :param ends: median length of the episodes in the first and in the last third of the run's steps (halves if a third
+        holds too few episodes); None for too few episodes
     :param reward_per_step: sum of the rewards divided by the sum of the lengths
     :param reward_per_step_first: reward per step over the first ten episodes
     :param reward_per_step_last: reward per step over the last ten episodes

@@ -169,7 +169,7 @@ def growth_section(found: Growth) -> Section | None:
         return None
     method: Sentence = (
         'All factors compare magnitudes. The columns "Per 1,000 steps", "Later half" and "Doubles every" come from a '
-        "robust slope (Theil-Sen) of log|x|. A single outlier hardly changes this slope. It leaves out values of 0.",
+        "robust slope (Theil-Sen) of log|x|. A single outlier hardly changes this slope. Values of 0 are left out.",
     )
     lead = [_in_one_sentence(one) for tag in (tags.ACTOR_LOSS, tags.Q1_VALUE) if (one := found.of(tag)) is not None]
     tables = [_overview(found), *(_timeline_table(one) for one in found.timelines if one.n_points > 1)]

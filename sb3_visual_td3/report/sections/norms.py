@@ -31,15 +31,15 @@ Taken = Literal["before", "optimizer", "after, by its look", "not said"]
 """States when the gradient norms were measured. report.json contains these texts:
 
 - "before": before clipping
-- "optimizer": at the optimizer, after clipping, if the run clips
+- "optimizer": as the optimizer sees the gradients. If the run clips gradients, this is after clipping
 - "after, by its look": probably after clipping, because the curve is constant while the actor's loss diverges
 - "not said": the log does not show it
 """
 
 _TAKEN_IN_WORDS: dict[Taken, str] = {
     "before": (
-        "The norms were measured before clipping. This follows from the log, which also has tags for clipped norms or "
-        "clip fractions."
+        "The norms were measured before clipping. The log shows this: it has separate tags for the norms after "
+        "clipping, or for the fraction of clipped updates."
     ),
     "optimizer": (
         "The norms were measured at the optimizer, after any clipping. A small norm may be a large norm that was "

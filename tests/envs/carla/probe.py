@@ -1,7 +1,8 @@
-"""Ask CARLA's client about a map, in a separate process: on a malformed map the client crashes.
+"""Ask CARLA's client about a map in a separate process, because the client crashes on a malformed map.
 
 Reads ``{"text", "places": [[x, y]...], "lanes": [[road, lane, s]...], "step_m", "n_steps", "route": [road...]}`` as
-JSON and prints what the client says, y turned back to OpenDRIVE's.
+JSON and prints the client's answers as JSON. All coordinates are those of OpenDRIVE, where y and yaw have the opposite
+sign of CARLA's.
 """
 
 import json

@@ -141,7 +141,10 @@ def test_driving_into_another_car_is_a_collision(make_env):
 
 
 NOTICED_S = 5.0
-"""How long a failed server is waited for: short, but longer than an answer takes on a busy machine."""
+"""Longest wait for an answer of the server, in seconds.
+
+The wait is short, so that a failed server is noticed soon, but longer than an answer takes on a busy machine.
+"""
 
 FAULTS = {
     "hang": lambda emulator: emulator.control.fault("hang", 12.0),

@@ -1,6 +1,6 @@
 """Servers that die while the environment connects: the environment waits until the server is back.
 
-The drives are processes of their own, because CARLA's client ends the process on some faults.
+Each test drives in a separate process, because CARLA's client ends its process on some faults.
 """
 
 import os
@@ -25,7 +25,7 @@ import gymnasium as gym, numpy as np
 import sb3_visual_td3
 from sb3_visual_td3.envs.carla import carla_env
 
-carla_env._LONGEST_PAUSE_S = 0.1
+carla_env._MAX_PAUSE_S = 0.1
 env = gym.make("CarlaDriving-v0", timeout_s=0.3, n_cars=1, {arguments})
 env.reset(seed=0)
 answer = env.step(np.array([0.0, 0.5], np.float32))

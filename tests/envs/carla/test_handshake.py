@@ -17,10 +17,15 @@ RESET = "reset"
 
 @pytest.fixture
 def listener():
-    """Start a server that gives these answers, one to each connection, and the last one to all that follow.
+    """Return a function that starts a server with the given answers and returns its port.
 
-    An answer is bytes, after which the server closes the connection; bytes in a list, after which it stays open; None
-    for no answer on an open connection; or ``RESET``, which resets the connection.
+    The server gives one answer to each connection, and repeats the last answer for all later connections. An answer is
+    one of these:
+
+    - bytes: the server sends the bytes and closes the connection.
+    - a list with bytes: the server sends the bytes and keeps the connection open.
+    - None: the server sends nothing and keeps the connection open.
+    - ``RESET``: the server resets the connection.
     """
     sockets = []
 

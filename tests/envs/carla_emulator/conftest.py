@@ -13,7 +13,7 @@ IN_A_TOWN = (
 
 @pytest.fixture(scope="module", params=["train_0", pytest.param("Town02", marks=IN_A_TOWN)])
 def map_name(request):
-    """Return the map on which the emulators of the fixtures start: one of our own roads, or a town of a folder."""
+    """Return the map on which the emulators of the fixtures start: a built-in map, or a CARLA town from ``TOWNS``."""
     return request.param
 
 

@@ -380,7 +380,10 @@ def test_thousands_of_ticks_and_actors_leak_nothing(client, emulator):
 
 
 def shortest_tick_s(client):
-    """Return the shortest of twenty ticks; on a busy machine single ones take longer than the limit of the test."""
+    """Return the duration of the shortest of twenty ticks.
+
+    On a busy machine, some ticks take longer than the limit of the test.
+    """
     durations = []
     for _ in range(20):
         begin = time.monotonic()

@@ -1,4 +1,7 @@
-"""The cars that the emulator drives: they keep apart, choose their ways by the seed, and do not block each other."""
+"""Test the cars that the emulator drives.
+
+They never touch and do not block each other, and the seed determines where they start and which ways they take.
+"""
 
 import importlib.util
 import itertools

@@ -261,7 +261,10 @@ def test_physics_control_has_the_positions_of_the_wheels(sim):
 
 
 def test_geolocation_equals_a_hand_computed_value():
-    """100 m are this fraction of 0.9996 of the equator. The latitude grows with y, as in the client of 0.9.16."""
+    """100 m near the origin are an angle of 100 m / (0.9996 * Earth's radius) radians.
+
+    The scale of the projection is 0.9996. The latitude grows with y, as in the client of CARLA 0.9.16.
+    """
     degrees = math.degrees(100.0 / (0.9996 * 6_378_137.0))
     assert geolocation(Transform(100.0, 0.0, 3.0)) == pytest.approx((0.0, degrees, 3.0))
     assert geolocation(Transform(0.0, 100.0)) == pytest.approx((degrees, 0.0, 0.0))

@@ -50,9 +50,9 @@ class Recorder(gym.Wrapper):
 
 
 def record(drivers, n_steps, **kwargs):
-    """Drive episodes with each driver, one after the other, until they have ``n_steps`` in all.
+    """Drive whole episodes until their infos add up to at least ``n_steps``; the drivers take turns.
 
-    :return: the infos of each episode, and its score as ``visual-td3 evaluate`` computes it.
+    :return: for each episode, its infos and its result as ``visual-td3 evaluate`` computes it
     """
     Recorder.episodes = []
     env = make_vec_env("LiteRoutes-v0", 1, env_kwargs=kwargs, wrapper_class=Recorder)

@@ -9,7 +9,10 @@ from sb3_visual_td3.envs.road.shapes import rounded_polygon
 NAMES = [name for group in MAP_GROUPS.values() for name in group]
 SQUARE = rounded_polygon(np.array([(0.0, 0.0), (140.0, 0.0), (140.0, 140.0), (0.0, 140.0)]), np.full(4, 20.0))
 BRIGHT = 140
-"""Between the darkest mark, 205 less what a line of two texels loses to its neighbours, and the lightest asphalt."""
+"""Grey value between that of the lightest asphalt and that of the darkest lane mark.
+
+Marks are painted with a grey of at least 205. A mark of two texels may be darker, because its edges are antialiased.
+"""
 
 
 def greys(ground, points_m, level=0):

@@ -1,4 +1,8 @@
-"""The other cars on routes to a goal: where they start, how they treat the ego vehicle, and what it is told."""
+"""Test the other cars on routes to a goal.
+
+The tests check where the cars start, how they react to the ego vehicle, and the distances to the next car and the next
+junction that ``RouteTraffic`` reports to the ego vehicle.
+"""
 
 import itertools
 import json
@@ -42,7 +46,11 @@ def place_at(path, along_m):
 
 
 def begun_without_ego(n_cars, is_closed=None):
-    """Return traffic whose ego vehicle is at its goal, far from the road, and asks for no way through a junction."""
+    """Return traffic and the lane position of the goal, for tests in which the ego vehicle is in no car's way.
+
+    The tests pass this lane position and the pose ``FAR``, which is far from the road, to ``advance``. No junction lies
+    beyond the goal, so no way through a junction is reserved for the ego vehicle.
+    """
     path = path_of()
     return begun(n_cars, path, along_m=path.length_m, is_closed=is_closed)[0], place_at(path, path.length_m)[0]
 

@@ -1,4 +1,7 @@
-"""Save images of a camera that looks down from above, and of one on a vehicle with a sensor_tick."""
+"""Save images of two cameras with a ``sensor_tick``.
+
+One camera looks down on the road from above. The second camera is attached to a vehicle by a spring arm.
+"""
 
 import argparse
 import tempfile
