@@ -1,4 +1,4 @@
-"""Is it enough to replace TD3 by VisualTD3 in a script?
+"""Does a script learn to drive from camera images if only TD3 is replaced by VisualTD3?
 
 A cell is one configuration of this study. Every cell trains `VisualTD3("CnnPolicy", env)` without other cars on the
 eight training maps of LiteDriving-v0. The arguments of TD3 keep Stable-Baselines3's defaults: learning rate 1e-3, batch
@@ -105,8 +105,7 @@ COMPARISONS = {
     "reward x 0.01, not scaled": _unscaled("reward x 0.01"),
     "reward x 100, not scaled": _unscaled("reward x 100"),
 }
-"""Cells with ``scale_rewards=False``, for comparison. The line below the table says how many cells drive well; it does
-not count these."""
+"""Configurations with ``scale_rewards=False``, for comparison. The summary below the table does not count them."""
 ALL = {**CELLS, **COMPARISONS}
 
 

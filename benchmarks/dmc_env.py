@@ -53,7 +53,7 @@ class PixelSuiteEnv(gym.Env[np.ndarray, np.ndarray]):
         return np.concatenate(self._frames), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Hold an action for its frames."""
+        """Repeat an action for ``action_repeat`` frames."""
         reward = 0.0
         for _ in range(self._action_repeat):
             moment = self._suite.step(action)

@@ -69,7 +69,7 @@ class Server:
     """Start an emulator, connect CARLA's client to it, and spawn one vehicle.
 
     :param map_name: the map.
-    :param folder: the folder of OpenDRIVE files; None for our own roads alone.
+    :param folder: the folder of OpenDRIVE files; None for the built-in maps only.
     :param n_cars: cars that the server drives.
     :param checkout: folder of the checkout of this project whose server is measured.
     """
@@ -103,7 +103,7 @@ class Server:
         """Return how many ticks the server makes in one second of its processor time.
 
         :param case: the cameras to spawn.
-        :param seconds: processor time that the measurement lasts at least.
+        :param seconds: the shortest duration of the measurement, in seconds of the server's processor time.
         """
         self.car.set_transform(self.start)
         self.car.apply_control(carla.VehicleControl(throttle=0.3))
@@ -156,7 +156,7 @@ def measure(
     """Measure every case on a map, and yield its row.
 
     :param name: the map.
-    :param folder: the folder of OpenDRIVE files; None for our own roads alone.
+    :param folder: the folder of OpenDRIVE files; None for the built-in maps only.
     :param checkouts: folders of the checkouts of this project to measure in each round, by the title of their column.
     :param settings: number of rounds, seconds, and the largest number of cars.
     """

@@ -229,7 +229,7 @@ class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
 
 
 class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
-    """End every episode at its third step, after 700 steps of the run.
+    """End each episode at its third step once the run has made 700 steps.
 
     The imitated mistake: the collision mesh of the road is not loaded, so the car falls.
     """
@@ -267,7 +267,7 @@ class FrozenCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
 
 
 class CoveredCamera(gym.ObservationWrapper):  # type: ignore[type-arg]
-    """Show the inside of the bonnet."""
+    """Return a dark image, as if the camera were mounted under the car's hood."""
 
     def observation(self, observation: Any) -> Any:
         """Return a uniformly dark grey image."""
@@ -427,7 +427,7 @@ _HEALTHY = {**_OURS, "learning_starts": 500}
 
 
 _LONGER = {**_OURS, "buffer_size": 20_000, "learning_starts": 1_000, "batch_size": 128, "train_freq": 2}
-"""What zoo_configs/visual_td3.yml has for LiteDriving-v0, but for a constant rate and gamma 0.99."""
+"""The zoo's hyperparameters for LiteDriving-v0, with a constant learning rate of 1e-4 and ``gamma`` 0.99 instead."""
 
 
 def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgorithm]:

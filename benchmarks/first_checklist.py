@@ -51,10 +51,10 @@ def of_study(study: dict[str, Any], arm: str, *path: str) -> float:
 
 
 def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each change to the training that section 10.2 of the checklist demands, and what is known about it.
+    """Yield each change to the training that section 10.2 of the checklist demands, and the measurements about it.
 
     :param report: ``report.json`` of the given run
-    :param study: results of the explosion study
+    :param study: results of ``benchmarks/explosion_study.py``, which tried the first three changes
     """
     metrics, settings = report["metrics"], report["run"]["manifest"]["hyperparams"]
 
@@ -127,7 +127,7 @@ def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:
-    """Return sections 10.2 and 10.3 of the checklist as Markdown."""
+    """Return the tasks and criteria of the checklist with the results of the given run, as Markdown."""
     lines = ["| required before another run | here |", "| --- | --- |"]
     boxes = [*cures(report, study), *checks(report, study)]
     lines += [f"| {asked} | {answer} |" for asked, answer in boxes]

@@ -100,7 +100,7 @@ class Judged(NamedTuple):
     def verdict(self) -> str:
         """Return the verdict of ``visual-td3 report`` in words, or ``"unreadable"``.
 
-        The verdict follows from the criteria. Without results of criteria, it follows from the answers.
+        The verdict comes from ``criteria``. If ``criteria`` is empty, it comes from ``answers``.
         """
         if self.answers is None:
             return UNREADABLE
@@ -223,7 +223,7 @@ def _thinned(part: float) -> Change:
 
 
 def _cut(part: float) -> Change:
-    """Cut every series of a run at this part of its own steps."""
+    """Cut each series after the fraction ``part`` of the series' own steps."""
 
     def cut(series: Series, _rng: np.random.Generator) -> Series:
         if len(series) == 0:
@@ -251,7 +251,7 @@ def _times(factor: float) -> Change:
 
 
 def _shifted(times: float) -> Change:
-    """Add a constant to all returns: a multiple of their largest magnitude."""
+    """Add ``times`` the largest magnitude of a return series to all its values."""
 
     def shifted(series: Series, _averaged_over: int, _rng: np.random.Generator) -> Series:
         return Series(series.name, series.steps, series.values + times * series.abs_max())
@@ -260,7 +260,7 @@ def _shifted(times: float) -> Change:
 
 
 def _noisy(times: float) -> Change:
-    """Add normal noise to every return: a multiple of the noise of its points."""
+    """Add normal noise to each return series, ``times`` as large as the noise that the series already has."""
 
     def noisy(series: Series, _averaged_over: int, rng: np.random.Generator) -> Series:
         if len(series.finite) < 2:
@@ -333,8 +333,8 @@ def over_time_row(judged: Judged, found: VerdictOverTime) -> dict[str, object]:
 def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return a Markdown table of the verdicts over time, with a row for each label.
 
-    The last column is the fraction of a run's steps after its verdict had become NO-GO for the rest of the run, as the
-    mean over all runs with the label. A user who stops such a run early saves these steps.
+    The last column is the fraction of a run's steps after ``no_go_from``, the first step from which every verdict is
+    NO-GO. It is averaged over the runs with the label.
 
     :param rows: return values of :func:`over_time_row`, one for each run
     """
@@ -416,7 +416,7 @@ def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: s
     A verdict is worse if it contradicts the label, or if it is INSUFFICIENT and the verdict with the present threshold
     agrees with the label.
 
-    :param runs: the healthy and failed runs, judged with the present thresholds, and their data
+    :param runs: for each healthy or failed run, its result with the present thresholds, and its data
     :param module: module of the threshold
     :param name: name of the threshold in the module
     :param factor: factor on the threshold
@@ -438,7 +438,7 @@ def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: s
 
 
 def allowed(worse: Mapping[float, list[str]], without: frozenset[str] = frozenset()) -> tuple[float, float]:
-    """Return the smallest and the largest factor of the range around 1 in which no run gets a worse verdict.
+    """Return the smallest and the largest factor on a threshold with which no run gets a worse verdict.
 
     :param worse: for each factor, the runs whose verdict is worse
     :param without: runs that do not count
@@ -462,7 +462,7 @@ def _nearest_factor(wanted: float) -> float:
 def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> str:
     """Return a Markdown table of the range in which each threshold may lie without a worse verdict.
 
-    :param runs: the healthy and failed runs, judged with the present thresholds, and their data
+    :param runs: for each healthy or failed run, its result with the present thresholds, and its data
     :param source: the repository of each run
     """
     lines = ["| threshold | value | may be | first worse below | first worse above | left out, chosen again, wrong |"]

@@ -1,11 +1,11 @@
 """Does a run that is killed, preempted or out of disk space end with the same results as an undisturbed run?
 
-A chain is one run of ``visual-td3 train`` that is interrupted six times at random moments (SIGKILL before its first
-snapshot, in training and in its final save; SIGTERM) and resumed by ``visual-td3 resume`` each time, until it is
-finished. Other runs are interrupted once, by a full disk. At the end of each run, weights, replay buffer, episodes and
-every scalar of the event files must equal those of an undisturbed run, bit for bit. Only the values of ``time/fps`` and
-``time/time_elapsed`` may differ. The runs use DummyVecEnv or SubprocVecEnv, with event files in RUN_DIR or, with
-``-tb``, in another folder.
+A chain is one run of ``visual-td3 train`` that is interrupted six times at random moments, and resumed by
+``visual-td3 resume`` each time, until it is finished. The signals are SIGKILL before the first snapshot, two SIGKILL
+and two SIGTERM in training, and SIGKILL in the final save. Other runs are interrupted once, by a full disk. At the end
+of each run, weights, replay buffer, episodes and every scalar of the event files must equal those of an undisturbed
+run, bit for bit. Only the values of ``time/fps`` and ``time/time_elapsed`` may differ. The runs use DummyVecEnv or
+SubprocVecEnv, with event files in RUN_DIR or, with ``-tb``, in another folder.
 
     python benchmarks/kill_campaign.py                  # about 15 minutes of one core
     python benchmarks/kill_campaign.py --table          # print the existing results
@@ -69,7 +69,7 @@ LiteDriving-v0:
 """
 VARIANTS = [(vec_env, has_tb) for vec_env in ("dummy", "subproc") for has_tb in (False, True)]
 KILLS = ("before the first snapshot", "SIGKILL", "SIGTERM", "SIGKILL", "SIGTERM", "in the final save")
-"""The interruptions of a chain, in this order."""
+"""The six interruptions of a chain (one run that is interrupted and resumed six times), in this order."""
 N_CHAINS = 3
 """The number of chains of each variant."""
 N_FULL_DISKS = 6
@@ -354,7 +354,7 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
     :param variant: ``"dummy"`` or ``"subproc"`` environments, and whether event files are written outside RUN_DIR
     :param times: the durations of the undisturbed run
     :param seed: the seed of the moments of interruption
-    :return: the interruptions of the run, and its differences from the undisturbed run
+    :return: ``"events"`` with the interruptions, and ``"differences"`` between this run and the undisturbed run
     """
     rng, folder = random.Random(seed), folder / f"chain_{seed}"
     folder.mkdir()
@@ -366,7 +366,7 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
 def full_disk(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
     """Make one training run on a small disk, fill the disk during the run, and resume the run with free space.
 
-    :return: the interruption of the run in a list, and its differences from the undisturbed run
+    :return: ``"events"`` with the interruption, and ``"differences"`` between this run and the undisturbed run
     """
     rng, disk = random.Random(seed), folder / f"disk_{seed}"
     disk.mkdir()
@@ -424,7 +424,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def jobs() -> list[tuple[str, tuple[str, bool], int]]:
-    """Return name, variant and seed of every chain, and of every run with a full disk."""
+    """Return the name, variant and seed of every interrupted run."""
     chains = [
         (f"chain {variant[0]}{' -tb' if variant[1] else ''} {number}", variant, 100 * place + number)
         for place, variant in enumerate(VARIANTS)

@@ -10,9 +10,9 @@ The table shows wall-clock time and processor time. Other work on the machine di
 column is the processor time inside the monitor's own calls, relative to that of the updates. It leaves out the effect
 of the monitor on caches.
 
-Pairs are kept in benchmarks/results/monitor_cost.json, by device, number of threads, size of a block, and case.
-Existing pairs are not measured again, so the benchmark can be stopped and continued. After a change of the code use
---again. With the defaults the benchmark takes ten minutes.
+Pairs are kept in benchmarks/results/monitor_cost.json. Pairs with the same settings are not measured again, so the
+benchmark can be stopped and continued. After a change of the code use --again. With the defaults the benchmark takes
+ten minutes.
 """
 
 from __future__ import annotations

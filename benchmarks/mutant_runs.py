@@ -87,7 +87,7 @@ class Mutant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return the name of the mutant, which is also the name of its log folder."""
+        """Return the name of the training run, which is also the name of its log folder."""
         of_task = "" if self.task == PENDULUM else f"_{self.task}"
         return f"{self.number:03d}_{self.algorithm}{of_task}_{self.fault.replace('=', '_')}_{self.seed}"
 
@@ -177,7 +177,7 @@ FEW_FAULTS: Mapping[str, Mapping[str, Any]] = {
     "tau=0": {"tau": 0.0},
     "learning_starts=14000": {"learning_starts": 14_000},
 }
-"""The faults of TQC."""
+"""The wrong settings for TQC."""
 FAULTS_OF_PICTURES: Mapping[str, Mapping[str, Any]] = {
     "learning_rate=0": {"learning_rate": 0.0},
     "learning_rate=0.1": {"learning_rate": 0.1},
@@ -223,9 +223,9 @@ def environment(task: str, scale: float) -> gym.Env[Any, Any]:
 
 
 def train(mutant: Mutant, folder: Path) -> float:
-    """Train a mutant, with SB3's own logging and its EvalCallback.
+    """Make a training run with SB3's logging and EvalCallback.
 
-    :return: the mean return of its policy in the evaluation episodes, in unscaled rewards.
+    :return: the mean return of the final policy in the evaluation episodes, in unscaled rewards.
     """
     env = environment(mutant.task, mutant.reward_scale)
     is_pictures = mutant.task == LITE
@@ -263,7 +263,7 @@ def label_of(mean_return: float, task: str = PENDULUM) -> str:
 
 
 def judge(mutant: Mutant, folder: Path, mean_return: float) -> result_rows.Row:
-    """Judge the event files of a mutant, and return its row of the results."""
+    """Judge the event files of a training run, and return its row of the results."""
     (run,) = find_runs(folder)
     series = read_run(run.path, run.files).series
     _, stability, learning, _ = answers = ask(series)

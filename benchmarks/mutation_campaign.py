@@ -9,10 +9,9 @@ the process, or if the process exceeds the limits.
 A mutated table (progress.csv, monitor.csv, evaluations.npz, or a user's own CSV) is the only file in its folder. Other
 targets include the complete folder of a run.
 
-The mutations depend on the format. In JSON and YAML files, values (another type, a huge number, or a deep list in place
-of one value) or bytes are changed. In CSV files, cells, rows or bytes are changed. In .npz files, arrays, their headers
-or bytes are changed. In event files, messages, records (with valid checksums) or bytes are changed. --keep DIR keeps
-the files of failures.
+The mutations depend on the format. In JSON and YAML files, values or bytes are changed. In CSV files, cells, rows or
+bytes are changed. In .npz files, arrays, their headers or bytes are changed. In event files, messages, records (with
+valid checksums) or bytes are changed. --keep DIR keeps the files of failures.
 
 Results are kept in benchmarks/results/mutation_campaign.json. A thousand mutations of each target take some minutes.
 """
@@ -76,9 +75,8 @@ class Target:
 class Outcome(NamedTuple):
     """How one mutation ended.
 
-    :ivar code: the exit code; negative if a signal ended it.
-    :ivar peak_bytes: peak memory of the process that ran the command, including the modules that the parent process
-        had imported.
+    :ivar code: exit code of the process that ran the command; negative if a signal ended the process.
+    :ivar peak_bytes: peak memory of this process, including the modules that the parent process had imported.
     """
 
     code: int
@@ -297,7 +295,10 @@ def _of_run(name: str) -> Callable[[Path], Path]:
 
 
 def _report(*flags: str) -> Callable[[Path], list[str]]:
-    """Return the report's command, with the file of a flag in the folder."""
+    """Return a function that returns the arguments of ``visual-td3 report`` for a folder.
+
+    :param flags: options of the report; the value of an option is the name of a file in the folder
+    """
     return lambda folder: [
         "report",
         str(folder / "Env-v0_1"),

@@ -128,7 +128,7 @@ PUBLISHED: dict[str, dict[str, dict[int, float]]] = {
 The returns on DeepMind Control are means over about ten seeds. Source: the result files of facebookresearch/drqv2,
 facebookresearch/MRQ and danijar/dreamerv3.
 
-The returns on CarRacing are those of a single run each, after 4 million decisions. Source: rl-zoo's benchmark.
+Each return on CarRacing comes from a single run, after 4 million decisions. Source: rl-zoo's benchmark.
 """
 
 

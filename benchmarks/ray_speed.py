@@ -1,12 +1,13 @@
 """What does RayVecEnv cost compared with SubprocVecEnv, and does it keep 8 simulators of 20 steps/s busy?
 
-LiteDriving-v0 in separate processes, random actions, no learner. Each round measures all of these, one after another:
+LiteDriving-v0 runs in separate processes, with random actions and without a learner. Each round measures three kinds of
+VecEnv, one after another:
 
   subproc  SubprocVecEnv;
   calls    RayVecEnv(direct=False): every step is a Ray call, with the observation in the response or the object store;
   ray      RayVecEnv: every step goes over a connection with the environment.
 
-and for each
+Each kind is measured at two speeds:
 
   free     environments at full speed: the milliseconds of one VecEnv step, in which every environment makes a step;
   paced    each environment slowed to 20 steps per second by sleeping, as CARLA runs: the total steps per second, and
@@ -89,7 +90,12 @@ def seconds_per_step(env: VecEnv, n_steps: int) -> float:
 
 
 def measure(env: VecEnv, rate: float, n_steps: int) -> dict[str, float]:
-    """Return milliseconds of a free step, and steps per second of all paced environments."""
+    """Measure a VecEnv at full speed and at a limited speed.
+
+    :param rate: steps per second of each environment at the limited speed
+    :param n_steps: number of steps at the limited speed; at full speed twice as many
+    :return: milliseconds of one step at full speed, and total steps per second at the limited speed
+    """
     env.env_method("set_step_s", 0.0)
     env.reset()
     seconds_per_step(env, WARM_UP_STEPS)
@@ -147,7 +153,7 @@ def main() -> None:
         "--steps",
         type=int,
         default=200,
-        help="steps of a measurement with slowed environments; at full speed it has twice as many (default: 200)",
+        help="number of steps at the speed of --rate; twice as many are made at full speed (default: 200)",
     )
     parser.add_argument(
         "--again", action="store_true", help="discard the stored rounds of these settings and measure again"

@@ -9,8 +9,7 @@ the growth of its memory to --transitions.
 Then the speed of sampling is measured with n_steps 1 and 3. FrameReplayBuffer and SB3's buffer hold --speed-transitions
 each, and sample batches of 256 transitions alternately, --rounds times. In a round, FrameReplayBuffer and SB3's buffer
 draw the same transitions. The result is the median of the rounds' ratios (FrameReplayBuffer's time / SB3's time).
-FrameReplayBuffer stores each frame only once and builds the stacks when it samples. A ratio below 1 means that this
-costs no time.
+A ratio below 1 means that FrameReplayBuffer is faster, although it builds the stacks when it samples.
 
 Results are kept in benchmarks/results/replay_memory.json, under the name and the size of each measurement. Stored
 measurements are not made again, so the benchmark can be stopped and continued. After a change of the code use --again.

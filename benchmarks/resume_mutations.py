@@ -7,9 +7,9 @@ names that would be imported, and paths outside the run. Most mutations of a sna
 snapshot then gets a valid digest, as an attacker would give it one.
 
 A mutation fails if the exit code is not 0, 1, 2 or 3, if an exception escapes, if the command takes more than 30 s or
-more than 1 GB of additional memory, or if `resume` evaluates hostile text, which the written file shows. The commands
-run one after another in a forked process. Most of them take a fraction of a second. To repeat a mutation, use --targets
-NAME --first NUMBER --count 1.
+more than 1 GB of additional memory, or if `resume` evaluates hostile text. The commands run one after another in a
+forked process. Most of them take a fraction of a second. To repeat a mutation, use --targets NAME --first NUMBER
+--count 1.
 
 Results are kept in benchmarks/results/resume_mutations.json.
 """
@@ -77,7 +77,7 @@ def canary() -> Path:
 
 
 def code() -> str:
-    """Return the hostile text: code that writes the file ``canary()`` if it is evaluated."""
+    """Return hostile text: Python code that creates a file at the path that ``canary()`` returns."""
     return f"__import__('pathlib').Path({str(canary())!r}).touch()"
 
 
@@ -211,8 +211,8 @@ def killed_run() -> Path:
 
 
 def write_hyperparams(folder: Path) -> Path:
-    """Write a hyperparameter file and return its path; import a training's modules beforehand."""
-    killed_run()
+    """Write a hyperparameter file and return its path."""
+    killed_run()  # imports the modules of a training before the time limit begins
     return _write_hyperparams(folder)
 
 

@@ -66,7 +66,7 @@ _JUNCTION_COMMANDS = [COMMANDS.index(name) for name in ("straight", "left", "rig
 
 
 class RouteArm(NamedTuple):
-    """An algorithm, and the maps that it trains and is tested on."""
+    """An algorithm, its training maps and its test maps."""
 
     arm: Arm
     train_maps: tuple[str, ...]
@@ -148,7 +148,7 @@ class ShuffledCommands:
 
 
 def observed(arm: Arm) -> dict[str, Any]:
-    """Return the arguments of an environment that an arm's policies can observe."""
+    """Return the environment arguments that determine what an arm's policies observe."""
     env_kwargs = block_of(arm, ENV).get("env_kwargs", {})
     return {name: value for name, value in env_kwargs.items() if name in OBSERVED}
 

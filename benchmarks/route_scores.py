@@ -76,12 +76,13 @@ def pure_pursuit(env: gym.Env[Any, Any]) -> Callable[[Any], np.ndarray]:
 
 
 def busier(part: SuitePart, n_cars: int, n_walkers: int, has_lights: bool) -> SuitePart:
-    """Return a part of a suite with cars, pedestrians and traffic lights, which are added to its label.
+    """Add traffic to a part of a suite, and name the traffic in the part's label.
 
     :param part: the part without traffic
-    :param n_cars: number of other cars; with 0, the label does not name them
-    :param n_walkers: number of pedestrians; with 0, the label does not name them
-    :param has_lights: whether there are traffic lights; if not, the label does not name them
+    :param n_cars: number of other cars
+    :param n_walkers: number of pedestrians
+    :param has_lights: whether there are traffic lights
+    :return: the part with traffic; its label names only the traffic that is there
     """
     names = {f"{n_cars} cars": n_cars, f"{n_walkers} walkers": n_walkers, "lights": has_lights}
     label = ", ".join([part.label, *(name for name, is_there in names.items() if is_there)])

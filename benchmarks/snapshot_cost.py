@@ -5,9 +5,9 @@ process, and saves a snapshot. Then it adds new transitions (by default 5 % of -
 second snapshot, which should cost little more than the new transitions. A fresh process then loads and restores the
 newest snapshot.
 
-Peak memory is read from the kernel (VmHWM), which starts a new peak before each part of the benchmark. The table shows
-by how much the peak exceeds the memory before the part, as a share of the buffer's size. For restoring, the memory of
-the restored buffer is subtracted.
+The script resets the kernel's peak memory (VmHWM) before each part of the benchmark. The table shows by how much the
+peak exceeds the memory before the part, as a share of the buffer's size. For restoring, the memory of the restored
+buffer is subtracted.
 
 Seconds depend on the disk of --folder, to which everything is synced; the first snapshot writes the whole buffer
 there, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json, under the numbers of

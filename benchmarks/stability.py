@@ -1,4 +1,4 @@
-"""Does the last policy drive as well as the best one, and which change or average of policies achieves that?
+"""Which settings, or which average of the weights, make the last policy drive as well as the best one?
 
 Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning_study.py does:
 10,000 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps, several policies of
@@ -112,7 +112,7 @@ class ChurnPenalty(VisualTD3):
     churn_weight = 1.0
     _batches: tuple[Batch | None, Batch | None] = (None, None)
     _before: tuple[nn.Module, nn.Module] | None = None
-    """Trunk and head of the actor."""
+    """Copies of the actor's trunk and head from before its last optimizer step."""
 
     def update_actor(self, batch: Batch) -> th.Tensor:
         """Update the actor with the churn penalty added to its loss."""

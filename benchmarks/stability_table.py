@@ -14,14 +14,14 @@ from result_rows import Row
 COLUMNS = ("arm", "seed", "step", "policy", "episodes", "driven_to_the_end", "distance_m", "return", "minutes", "q1")
 BEGIN = "<!-- python benchmarks/stability.py --table --page benchmarks/README.md -->"
 END = "<!-- end of the table -->"
-"""Between these a page has the table."""
+"""The table of a page stands between ``BEGIN`` and ``END``."""
 N_EXAMINED = 90
-"""Episodes of the examination at a run's end, at least; evaluations have fewer."""
+"""The final test of a run has at least this many episodes; earlier evaluations have fewer."""
 REACHED, FALLEN = 0.9, 0.8
-"""Fractions of the best return of a policy in a run. The policy has learned from its first evaluation at ``REACHED`` or
-above. A later evaluation below ``FALLEN`` counts as a fall."""
+"""Fractions of the best return of a policy in a run. A policy has learned as soon as an evaluation reaches ``REACHED``.
+A later evaluation below ``FALLEN`` counts as a fall."""
 DRIVES_WELL = 0.95
-"""Share of the examination's episodes."""
+"""A policy drives well if it drives at least this share of the final test's episodes to the end."""
 
 
 def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:
@@ -39,11 +39,11 @@ def finished(rows: Sequence[Row]) -> set[tuple[str, int]]:
 def falls(returns: Sequence[float]) -> tuple[int, int]:
     """Count how often a policy got worse after it had learned.
 
-    A policy has learned from its first evaluation with at least 90 % of the best return.
+    A policy has learned as soon as an evaluation reaches 90 % of the best return.
 
     :param returns: returns of the policy's evaluations, in order
-    :return: number of evaluations after this first one, and how many of them are below 80 % of the best return;
-        ``(0, 0)`` if the best return is not above 0, because such a policy has not learned
+    :return: number of later evaluations, and how many of them are below 80 % of the best return; ``(0, 0)`` if the best
+        return is not above 0
     """
     best = max(returns)
     if best <= 0:

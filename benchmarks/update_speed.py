@@ -50,18 +50,18 @@ ALL_OFF: dict[str, Any] = {
     "scale_rewards": False,
     "max_grad_norm": {},
 }
-"""These settings switch off what the preset adds to the arithmetic of TD3. VisualTD3 then makes the same update as TD3,
-apart from the encoder and the precision, which the arm sets."""
+"""Settings that switch off what the preset adds to an update of TD3. VisualTD3 then differs from SB3's TD3 only in the
+encoder and the precision."""
 
 
 class Arm(NamedTuple):
     """One of the compared algorithms."""
 
     encoder: str = ""
-    """Empty: Stable-Baselines3's TD3."""
+    """Encoder of VisualTD3; empty for Stable-Baselines3's TD3."""
     precision: str = "fp32"
     keeps_memory: bool = False
-    """Stable-Baselines3's TD3 with the allocator's settings that VisualTD3 makes."""
+    """Whether Stable-Baselines3's TD3 uses the same settings of the memory allocator as VisualTD3."""
 
 
 ARMS = {

@@ -39,8 +39,8 @@ from sb3_visual_td3.zoo.train import train
 RESULTS = Path(__file__).parent / "results" / "visual_preset.json"
 STEPS_PER_UPDATE = 2
 LEARNING_RATE = 1e-4
-"""The constant learning rate that zoo_configs/visual_td3.yml had for LiteDriving-v0 when the preset was chosen. This
-file now has a rate that falls; learning_study.py compares both rates."""
+"""The learning rate for LiteDriving-v0 when the preset was chosen, a constant. Today zoo_configs/visual_td3.yml has a
+falling rate; learning_study.py compares the two rates."""
 PACKAGE = "sb3_visual_td3.callbacks"
 CALLBACKS = [
     f"{PACKAGE}.run_recorder.RunRecorderCallback",
@@ -69,7 +69,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "bf16": {"precision": "bf16"},
 }
-"""What may be taken from the preset, or added to it."""
+"""Changes of the preset; each removes, replaces or adds one part."""
 ARMS: dict[str, dict[str, Any]] = {
     "visual": {},
     "td3": {"preset": "td3", "n_steps": 1},

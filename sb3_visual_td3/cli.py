@@ -136,8 +136,8 @@ def _resume(arguments: list[str]) -> int:
         "--tensorboard-log",
         metavar="DIR",
         help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, the resumed run logs to a "
-        "new subfolder of DIR, and copies its earlier event files there first. It also finds earlier event files that "
-        "you have moved to DIR",
+        "new subfolder of DIR, and copies its earlier event files there first. The command also finds earlier event "
+        "files that you have moved to DIR",
     )
     parser.add_argument(
         "--without-logs",

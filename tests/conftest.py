@@ -9,15 +9,15 @@ import secrets
 from multiprocessing import get_context
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-# Processes that a test starts use one thread, too: pytest-xdist has given the other core to another worker.
+# Processes that a test starts use one thread as well, because another worker of pytest-xdist uses the other core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Maps of files are read afresh, and nothing is left in the user's cache folder.
+# Lane graphs of maps are not cached, so nothing is left in the user's cache folder.
 os.environ.setdefault("VISUAL_TD3_CACHE", "off")
-# One key for every Ray that a test starts: a process keeps to the first that it has met.
+# Every Ray session gets the same key, because a process keeps the first key that it has used.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-# Ray gives its workers the niceness 15: beside busy processes they would get a thirtieth of the processor's time. And
-# when its processes take longer than a minute to start, it gives up and says so on stderr, which some tests look at.
+# By default Ray's workers have a niceness of 15, and get a thirtieth of the processor's time beside busy processes.
+# If Ray's processes take longer than a minute to start, Ray gives up with a message on stderr, which some tests check.
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
@@ -31,54 +31,54 @@ from sb3_visual_td3 import VisualTD3
 from tests.image_env import ImageEnv
 
 th.set_num_threads(1)
-# On a busy machine an example takes long and is slow to make: neither is a fault of the code.
+# On a busy machine, making and running an example may take long, although the code is right.
 hypothesis.settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy machine")
-# SubprocVecEnv has its workers forked by a server. If the server has imported torch, no worker imports it again.
-# Not our own package: the server does not have the sys.path of the tests.
+# A server process forks the workers of SubprocVecEnv. If the server has imported torch, no worker imports it again.
+# The server cannot import our own package, because it does not have the sys.path of the tests.
 get_context("forkserver").set_forkserver_preload(["stable_baselines3"])
 
 _left_out = []
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the tests that take minutes, so that no worker of pytest-xdist is left alone with one at the end."""
+    """Run the tests that take minutes first, so that none of them runs alone at the end."""
 
     def minutes_of(item):
         marker = item.get_closest_marker("minutes")
         return 0 if marker is None else marker.args[0]
 
-    # Stable: all other tests stay in the order of the files, whose fixtures they share.
+    # The sort is stable: all other tests stay in the order of the files, whose fixtures they share.
     items.sort(key=minutes_of, reverse=True)
 
 
 def pytest_deselected(items):
-    """Remember what a marker expression left out, so that no run is silent about it."""
+    """Remember the tests that a marker expression deselects."""
     _left_out.extend(item.nodeid for item in items)
 
 
 def pytest_collection_finish():
-    """Leave out of garbage collection what lives until the end: the modules of torch, and some thousand tests."""
+    """Exclude modules and tests from garbage collection, because they live until the end."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_sessionfinish(session):
-    """Hand what a worker of pytest-xdist has left out to the process that prints the summary."""
+    """Send the deselected tests from a worker of pytest-xdist to the main process."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = _left_out
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-    """Take what a worker has left out: each of them collects all tests, so one list is enough."""
+    """Take the deselected tests from a worker. One list is enough, because every worker collects all tests."""
     _left_out[:] = getattr(node, "workeroutput", {}).get("left_out", _left_out)
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Name what was left out."""
+    """List the deselected tests."""
     if _left_out:
         terminalreporter.section("left out by the marker expression")
         for nodeid in _left_out:
@@ -87,7 +87,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def make_model():
-    """A VisualTD3 on small random images, ready to learn."""
+    """Return a function that creates a VisualTD3 on small random images."""
 
     def make(policy="CnnPolicy", env=None, **kwargs):
         settings = {"buffer_size": 300, "learning_starts": 20, "batch_size": 8, "seed": 0, "device": "cpu"}
@@ -98,7 +98,7 @@ def make_model():
 
 @pytest.fixture(scope="session")
 def kept_sessions():
-    """Keep the open session of Ray, at most one, from test to test: Ray takes seconds to start."""
+    """Keep the open Ray session (at most one) for later tests, because Ray takes seconds to start."""
     sessions = []
     yield sessions
     for session in sessions:
@@ -107,7 +107,7 @@ def kept_sessions():
 
 @pytest.fixture
 def ray_runs(kept_sessions):
-    """Start Ray as RayVecEnv and the sweep start it, unless it runs since an earlier test."""
+    """Return the Ray session of an earlier test, or start one."""
     pytest.importorskip("ray")
     from sb3_visual_td3.vec_env.ray_session import RaySession
 
@@ -118,6 +118,6 @@ def ray_runs(kept_sessions):
 
 @pytest.fixture
 def no_ray(kept_sessions):
-    """End the Ray of earlier tests."""
+    """Close the Ray session of an earlier test."""
     while kept_sessions:
         kept_sessions.pop().close()

@@ -1,4 +1,4 @@
-"""A small environment with pixels: random images, and a reward that depends on the action."""
+"""Provide small environments with random images and a reward that depends on the action."""
 
 import gymnasium as gym
 import numpy as np
@@ -31,7 +31,7 @@ class ImageEnv(gym.Env):
 
 
 class VectorImageEnv(ImageEnv):
-    """The same pixels beside a vector."""
+    """Observe a Dict of a random image and a random vector."""
 
     observation_space = spaces.Dict(
         {"camera": ImageEnv.observation_space, "state": spaces.Box(-1, 1, (3,), np.float32)}

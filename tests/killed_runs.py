@@ -1,4 +1,4 @@
-"""Runs in separate processes, which are killed; their files are then read and compared."""
+"""Run functions in separate processes that are killed, and compare the files of training runs."""
 
 import csv
 import os
@@ -20,12 +20,12 @@ WALL_CLOCK = {"time/fps", "time/time_elapsed"}
 
 
 def in_child(function, log_path):
-    """Call a function in a forked process. Return its process id."""
+    """Call a function in a forked process, and return the id of the process."""
     pid = os.fork()
     if pid:
         return pid
     status = 1
-    # The processes behind these two are the parent's children, not ours: a new interpreter has none.
+    # Both helper processes belong to the parent process. After the reset, this process starts its own.
     forkserver._forkserver.__init__()
     resource_tracker._resource_tracker.__init__()
     try:
@@ -43,7 +43,7 @@ def in_child(function, log_path):
 
 
 def ended(pid, within_s):
-    """The exit status of a process that ends within that time; None if it does not."""
+    """Return the status from ``os.waitpid``, or None if the process does not end within ``within_s`` seconds."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -54,7 +54,7 @@ def ended(pid, within_s):
 
 
 def says(log_path, pattern, pid, within_s=300):
-    """Whether a process writes something before it ends."""
+    """Return whether a process writes a match of ``pattern`` to its log before it ends or the time is up."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if log_path.is_file() and re.search(pattern, log_path.read_text()):
@@ -121,7 +121,7 @@ def dies_in_the_midst_of_a_snapshot(function, n_writes):
 
 
 def weights_in(model_path):
-    """Every tensor in SB3's zip, optimizers included."""
+    """Return every tensor in a model file of SB3, also those of the optimizers."""
     found = {}
     with zipfile.ZipFile(model_path) as archive:
         for name in archive.namelist():
@@ -173,7 +173,7 @@ def scalars_of_run(folder):
 
 
 def assert_same_scalars(one, other, at_least=20):
-    """No gap, no step twice, and every value the same; wall-clock names aside."""
+    """Check that two runs logged the same values at the same steps; times and fps may differ."""
     first, second = scalars_of_run(one), scalars_of_run(other)
     assert first.keys() == second.keys()
     assert len(first) > at_least
@@ -187,7 +187,7 @@ def assert_same_scalars(one, other, at_least=20):
 
 
 def episodes_in(folder):
-    """Reward and length of every episode, of all of Monitor's files."""
+    """Return the reward and the length of every episode in Monitor's files."""
     rows = []
     for path in sorted(folder.glob("*monitor.csv")):
         lines = path.read_text().splitlines()

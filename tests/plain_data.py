@@ -1,4 +1,4 @@
-"""A state as storage returns it: plain data, lists in place of tuples, and large arrays that are still on disk."""
+"""Imitate a state that comes back from disk: plain data, lists for tuples, and large arrays still on disk."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ N_LAZY_BYTES = 64
 
 
 class OnDisk:
-    """Imitates an array on disk: ``read_into`` copies it into a given array, and ``n_reads`` counts these calls."""
+    """Imitate an array on disk: ``read_into`` copies it into a given array, and ``n_reads`` counts these calls."""
 
     def __init__(self, array):
         self._bytes = array.tobytes()
@@ -27,7 +27,7 @@ class OnDisk:
 
 
 def read_back(state):
-    """:return: the state as it comes back from disk; whatever is no plain data fails"""
+    """Return the state as it comes back from disk, and fail if the state is not plain data."""
     if isinstance(state, dict):
         assert all(type(key) is str for key in state)
         return {key: read_back(value) for key, value in state.items()}

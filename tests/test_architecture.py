@@ -1,4 +1,4 @@
-"""Allowed imports between packages, no import circles, and logged names in one file. Imports are parsed, not run."""
+"""Tests for the imports of the package, and for the names that it logs. The source is parsed, not run."""
 
 import ast
 import re
@@ -54,13 +54,13 @@ NEVER = {
     "diagnosis": TRAINERS | {"gymnasium"},
     "report": TRAINERS | {"gymnasium"},
     "demo": TRAINERS,
-    "runs": set(),  # torch where it is used, never when the module is imported: see the test below
+    "runs": set(),  # torch is allowed inside functions only: see broken_arrows()
     "common": TRAINERS,
 }
 ONLY_HERE = {"ray": ("vec_env/",), "carla": ("envs/carla/", "envs/road/lane_survey.py")}
 """Optional libraries, with the folders and files of the package that may import them.
 
-``lane_survey.py`` may import ``carla``, because it runs as a process of its own.
+``lane_survey.py`` may import ``carla``, because it runs in a separate process.
 """
 
 
@@ -76,7 +76,7 @@ MODULES = {module_of(file) for file in FILES}
 
 
 def imports_of(tree, skip_type_checking=True, only_at_import=False):
-    """Every absolute module name that the file imports."""
+    """Return the absolute names of the modules and objects that a file imports."""
     found = set()
 
     def visit(node):
@@ -89,10 +89,10 @@ def imports_of(tree, skip_type_checking=True, only_at_import=False):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports hide their arrow"
+            assert node.level == 0, "expected an absolute import"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found.update(names)
-            # "from package import module" needs the module, not what the package itself offers.
+            # In "from package import module", only the module counts, not the package.
             if not names <= MODULES:
                 found.add(node.module)
         for child in ast.iter_child_nodes(node):
@@ -103,7 +103,11 @@ def imports_of(tree, skip_type_checking=True, only_at_import=False):
 
 
 def broken_arrows(room, place, tree):
-    """What in this file points where it must not. ``place`` is its path below the package."""
+    """Return a message for each forbidden import of a file.
+
+    :param room: the file's key in ``MAY_IMPORT``
+    :param place: the file's path below the package
+    """
     # An import under TYPE_CHECKING couples two packages, but it does not load a heavy library.
     names = imports_of(tree, skip_type_checking=False)
     rooms = {room_of(name.split(".")[1:]) for name in names if name.startswith("sb3_visual_td3.")}
@@ -113,14 +117,14 @@ def broken_arrows(room, place, tree):
     broken += [f"{place} imports {library}" for library in sorted(libraries & NEVER.get(room.split("/")[0], set()))]
     for library, homes in ONLY_HERE.items():
         if library in libraries and not place.startswith(homes):
-            broken.append(f"{place} imports {library}, which only {' and '.join(homes)} may")
+            broken.append(f"{place} imports {library}, which only {' and '.join(homes)} may import")
     if room == "runs" and "torch" in {n.split(".")[0] for n in imports_of(tree, only_at_import=True)}:
-        broken.append(f"{place} imports torch when it is imported")
+        broken.append(f"{place} imports torch outside a function")
     return broken
 
 
 def room_of(parts):
-    """The row of the table for a path below the package, such as ``["envs", "lite", "world"]``."""
+    """Return the key in ``MAY_IMPORT`` for a path below the package, such as ``["envs", "lite", "world"]``."""
     room = parts[0].removesuffix(".py")
     sub_room = "/".join(parts[:2])
     return sub_room if sub_room in MAY_IMPORT else room
@@ -159,7 +163,7 @@ def import_graph(sources):
 
 
 def circles(graph):
-    """One list of modules for each circle of imports."""
+    """Return one list of modules for each circle of imports."""
     components = networkx.strongly_connected_components(networkx.DiGraph(graph))
     return sorted(sorted(component) for component in components if len(component) > 1)
 
@@ -219,7 +223,7 @@ def test_no_package_has_a_meaningless_name():
 
 def test_logged_names_are_spelled_in_one_file_only():
     name = re.compile("(train|gradients|alerts|agent|progress|eval|reward)/[a-z0-9_]+")
-    # Stable-Baselines3's own names, which its train() and EvalCallback record, and ours.
+    # Stable-Baselines3 defines these names.
     allowed = {"train/n_updates", "train/actor_loss", "train/critic_loss", "train/learning_rate", "eval/mean_ep_length"}
     for file in FILES:
         if file == PACKAGE / "common" / "tags.py":

@@ -71,7 +71,7 @@ SHORTER = {
     "report --watch": ["--interval", "0.1"],
     "demo": ["--seconds", "1"],
 }
-"""Flags that are appended to a command to make its run short; they override the same flags of the page.
+"""Flags that make a command short. They are appended, so they override the same flags of the command.
 
 A key is the name of a command. If a flag follows the name, the entry is for commands with this flag only.
 """
@@ -83,7 +83,7 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 class Step(NamedTuple):
-    """One command, or one Python snippet, of a page."""
+    """A command or a Python snippet of a documentation page."""
 
     is_python: bool
     text: str
@@ -113,7 +113,7 @@ def reason_not_to_run(step: Step) -> str | None:
 
 
 STEPS = {page: [step for step in steps_of(page) if reason_not_to_run(step) is None] for page in PAGES}
-# The quickstart repeats commands of README, and runs them.
+# Commands that README shares with the quickstart run only with the quickstart.
 STEPS["README.md"] = [step for step in STEPS["README.md"] if step not in STEPS["docs/quickstart.md"]]
 
 
@@ -129,7 +129,7 @@ def with_short_flags(words: list[str]) -> list[str]:
 def run_command(text: str) -> None:
     """Run a command of a page in the current folder, and check its exit code."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(text, comments=True)]
-    if re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # a variable of the environment
+    if re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # an environment variable
         name, _, value = words.pop(0).partition("=")
         os.environ[name] = value
     program, *arguments = words
@@ -153,7 +153,7 @@ def shortened(code: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the files and the run that the pages assume."""
+    """Create the files and the run that the pages need."""
     folder = tmp_path_factory.mktemp("pages")
     own = dict(
         reversed([(name, text) for name, text in _BLOCK.findall((ROOT / "docs/own_environment.md").read_text())])

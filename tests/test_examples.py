@@ -32,7 +32,7 @@ echo $n
 
 
 def commands_in(text: str) -> list[list[str]]:
-    """Every call of ours in a script."""
+    """Return every ``visual-td3`` command in a script, split into words."""
     return [shlex.split(line) for line in re.findall(r"visual-td3 (?:train|report|resume)[^\n;|>]*", text)]
 
 
@@ -43,8 +43,8 @@ def check_report(arguments: list[str]) -> argparse.Namespace:
 
 
 def check_train(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let rl-zoo read its own flags, and stop before it does anything."""
-    from rl_zoo3 import train as zoo_train  # patches gymnasium's TimeLimit, which other tests here are to see as it is
+    """Let rl-zoo parse the arguments, and stop it before it trains."""
+    from rl_zoo3 import train as zoo_train  # not imported above, because it patches gymnasium's TimeLimit
 
     class ReadError(Exception):
         pass
@@ -69,7 +69,7 @@ def test_the_workflow_starts_the_long_run_only_after_a_go() -> None:
     assert "--fail-on" not in judged["run"]
     assert "||" not in judged["run"]
     after = steps[steps.index(judged) + 1 :]
-    assert all(step["if"] == "always()" for step in after), "the report is shown of a NO-GO above all"
+    assert all(step["if"] == "always()" for step in after), "the report must also be shown after a NO-GO"
 
 
 def test_the_workflows_commands_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_the_workflows_commands_are_accepted(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def submit(tmp_path: Path) -> Callable[..., list[list[str]]]:
-    """Run the script with an sbatch that writes down what it is given."""
+    """Return a function that runs ``slurm_gate.sh`` and returns the ``sbatch`` arguments of its three jobs."""
 
     def run(*arguments: str) -> list[list[str]]:
         (tmp_path / "bin").mkdir()
@@ -101,7 +101,7 @@ def submit(tmp_path: Path) -> Callable[..., list[list[str]]]:
 
 def test_slurm_holds_the_long_job_until_the_verdict_is_go(submit: Callable[..., list[list[str]]]) -> None:
     short, verdict, long = submit("LiteDriving-v0", "out")
-    assert "--dependency=afterany:101" in verdict, "a short run that crashed is judged, too"
+    assert "--dependency=afterany:101" in verdict, "a short run that crashed must be judged as well"
     assert "--dependency=afterok:102" in long
     assert "--kill-on-invalid-dep=yes" in long
     assert not any(flag.startswith("--dependency") for flag in short)
@@ -143,7 +143,7 @@ def test_a_job_at_its_time_limit_saves_a_snapshot_and_is_queued_again(
 ) -> None:
     *flags, _, long = submit("LiteDriving-v0", str(tmp_path / "out"))[2]
     assert {"--requeue", "--signal=B:USR1@60"} <= set(flags)
-    # What our command does on a signal is held elsewhere; here it is a program that does as much.
+    # Other tests check how visual-td3 handles signals. Here, a small program replaces it.
     ours = "import signal, sys, time\n"
     ours += "for n in (signal.SIGUSR1, signal.SIGTERM): signal.signal(n, lambda *_: (time.sleep(0.3), sys.exit(75)))\n"
     ours += "open(sys.argv[1], 'w').close()\n"
@@ -172,7 +172,7 @@ def test_a_job_at_its_time_limit_saves_a_snapshot_and_is_queued_again(
 
 
 RUNS_AT_ONCE = """#!/usr/bin/env bash
-# An sbatch that runs the job before it returns; one whose dependency has failed is cancelled.
+# This sbatch runs a job before it returns. It cancels a job whose dependency has failed.
 n=$(($(cat "$SPOOL/n" 2>/dev/null || echo 100) + 1))
 echo $n > "$SPOOL/n"
 echo $n
@@ -203,7 +203,7 @@ def test_a_short_run_without_a_verdict_keeps_the_long_run_from_starting(tmp_path
         "PYTHONPATH": str(ROOT),
         "SPOOL": str(tmp_path),
         "SHORT_STEPS": "120",
-        "LONG_STEPS": "120",  # in case the gate is broken
+        "LONG_STEPS": "120",  # keeps the test short if the gate is broken
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
     }
 
@@ -216,7 +216,7 @@ def test_a_short_run_without_a_verdict_keeps_the_long_run_from_starting(tmp_path
     assert "INSUFFICIENT" in (tmp_path / "logs" / "verdict" / "report.md").read_text()
     assert not (tmp_path / "logs" / "long").exists()
 
-    # The workflow judges the same logs; a step that fails stops the job, but not the steps that always run.
+    # The workflow judges the same logs. After a failed step, only steps with "if: always()" run.
     steps = [step["run"] for step in WORKFLOW["jobs"]["short-run"]["steps"] if "report" in step.get("run", "")]
     judged, summary = steps
     assert call("bash", "-e", "-c", judged) == 3

@@ -1,4 +1,4 @@
-"""Importing the package: public names, the version, and the registered environments."""
+"""Tests for the import of the package: public names, the version, and the registered environments."""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ import os, platform, select, signal, sys
 import matplotlib, plotly, psutil, rl_zoo3, sb3_contrib, tensorboard, torch, torch.utils.tensorboard
 platform.uname()
 for module in ("fcntl", "grp", "pwd", "resource", "termios"):
-    sys.modules[module] = None  # an ImportError
+    sys.modules[module] = None  # its import raises ImportError
 for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "fork", "getuid", "killpg", "pread", "pwrite", "register_at_fork",
              "sched_getaffinity", "setsid", "sysconf", "uname"):
     delattr(os, name)
@@ -87,7 +87,7 @@ assert main(["carla-emulator"]) == main(["demo", "--carla", "2000"]) == 2
 
 @pytest.mark.slow
 def test_training_resuming_and_reporting_need_no_name_that_python_lacks_on_windows(tmp_path):
-    """Leave out the modules, flags and signals that Python lacks on Windows; other packages are imported before."""
+    """The child process imports the other packages, and then removes the names that Python lacks on Windows."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_NAMES_MISSING_ON_WINDOWS],
         cwd=tmp_path,

@@ -1,7 +1,7 @@
-"""Private attributes of Stable-Baselines3, sb3-contrib and rl_zoo3 that this package uses: each is still there.
+"""Tests that the private attributes of other libraries that this package uses still exist.
 
-They may change in any release, so setup.cfg limits the versions. After a limit is raised, these tests show what
-changed.
+The libraries are Stable-Baselines3, sb3-contrib and rl_zoo3. Their private attributes may change in any release, so
+setup.cfg limits the versions. After a limit is raised, these tests show what changed.
 """
 
 import ast
@@ -74,7 +74,7 @@ USED = {
         "_save_config",
     },
 }
-"""Names of a class that we call, override or read, by the class that defines them."""
+"""Private attributes and methods that this package uses, by the class that has them."""
 OF_OURS = {
     "_build",
     "_dtype",
@@ -83,13 +83,13 @@ OF_OURS = {
     "_observation_space",
     "_worker",
 }
-"""Names that we give attributes of our own, and that a library happens to use elsewhere."""
+"""Private attributes of this package's own classes whose names also occur in one of the libraries."""
 OF_GYMNASIUM = {"_max_episode_steps"}
-"""Names of gymnasium's TimeLimit, which a library reads as well."""
+"""Private attributes of gymnasium's TimeLimit that this package and rl_zoo3 read."""
 
 
 def names_in(tree):
-    """Private names that a piece of source defines as functions, or reads and writes as attributes."""
+    """Return the private names of the functions that parsed source defines and of the attributes that it uses."""
     nodes = list(ast.walk(tree))
     names = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
@@ -102,7 +102,7 @@ def test_private_attributes_that_we_use_are_still_there(owner):
     for each in owner.__mro__:
         if each.__module__.partition(".")[0] in LIBRARIES:
             known |= names_in(ast.parse(inspect.getsource(each)))
-    assert USED[owner] - known == set(), f"{owner.__name__} of {owner.__module__} has lost what we use"
+    assert USED[owner] - known == set(), f"{owner.__name__} of {owner.__module__} no longer has attributes that we use"
 
 
 def test_every_private_attribute_that_we_use_is_in_the_table():
@@ -124,4 +124,4 @@ def test_the_libraries_whose_private_attributes_we_use_have_an_upper_bound(name)
     lines = [line for line in setup["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
     (found,) = [each for each in map(Requirement, lines) if each.name == name]
     assert {each.operator for each in found.specifier} == {">=", "<"}
-    assert found.specifier.contains(version(name)), "what is installed here is what the tests have seen"
+    assert found.specifier.contains(version(name)), "the installed version is outside the limits of setup.cfg"

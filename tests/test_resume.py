@@ -46,7 +46,7 @@ LiteDriving-v0:
 
 
 def _train(folder, extra):
-    """What starts a run in that folder, as a user would."""
+    """Return a function that starts a run with the log folder ``folder``."""
     arguments = ["train", "--env", "LiteDriving-v0", "-conf", str(folder.parent / "run.yml"), "-f", str(folder)]
     arguments += ["--seed", "3", "--save-replay-buffer", "--log-interval", "1", "--verbose", "0", "--num-threads", "1"]
     return lambda: main([*arguments, *extra])
@@ -57,7 +57,7 @@ def _run_dir(folder):
 
 
 def _whole_run(folder, extra):
-    """Let a run come to its end. Return its folder, and the mean CPU time between two snapshots in seconds."""
+    """Train without a kill. Return the run's folder, and the mean CPU time between two snapshots in seconds."""
     log_path, times_path = folder.with_suffix(".log"), folder.with_suffix(".times")
 
     def note_the_time():
@@ -71,7 +71,7 @@ def _whole_run(folder, extra):
 
 
 def _kill_once(function, log_path, rng, interval_s):
-    """Start or resume the run and kill it, between two steps or within one, or during a snapshot."""
+    """Start or resume a run, kill it during a snapshot or at a random time, and return its exit status."""
     log_path.unlink(missing_ok=True)
     if rng.random() < 0.5:
         killed = dies_in_the_midst_of_a_snapshot(function, rng.randint(1, 16))
@@ -104,7 +104,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path, n_envs, ext
     while n_killed < n_kills:
         if any((run_dir / "snapshots").glob("step_*")):
             status = _kill_once(partial(main, ["resume", str(run_dir)]), log_path, rng, interval_s)
-        else:  # nothing has been trained: it is begun again
+        else:  # without a snapshot, the training starts again
             n_begun += 1
             folder = tmp_path / f"killed_{n_begun}"
             run_dir = _run_dir(folder)
@@ -113,7 +113,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(tmp_path, n_envs, ext
             break
         assert status in {signal.SIGKILL, signal.SIGPROF}, log_path.read_text()
         n_killed += 1
-    assert n_killed >= n_kills * 5 // 6, f"only {n_killed}: it came to its end too soon"
+    assert n_killed >= n_kills * 5 // 6, f"only {n_killed} kills: the run ended too early"
     pid = in_child(lambda: main(["resume", str(run_dir)]), log_path)
     assert ended(pid, within_s=900) == 0, log_path.read_text()
 

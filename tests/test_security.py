@@ -60,12 +60,12 @@ def test_every_statement_is_held_by_a_test():
 
 @pytest.fixture
 def canary(tmp_path):
-    """A file that hostile content would write."""
+    """Return the path that hostile content creates if it is executed."""
     return tmp_path / "canary"
 
 
 def tagged(canary):
-    """YAML that makes a folder of this name where a loader does what tags say."""
+    """Return YAML that creates the folder ``canary`` if a loader executes its tags."""
     return f"!!python/object/apply:os.mkdir [{canary}]"
 
 

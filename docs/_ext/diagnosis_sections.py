@@ -86,7 +86,10 @@ def _evidence(rule: ModuleType) -> list[str]:
 
 
 def _consequence(rule: ModuleType) -> list[str]:
-    """Return a sentence that lists the diagnoses that can cause this one; an empty list if there are none."""
+    """Return a paragraph that names the diagnoses that can cause the rule's diagnosis.
+
+    :return: a list with this paragraph; an empty list if there are no such diagnoses
+    """
     causes = RULES[rule.ID].explained_by
     if not causes:
         return []

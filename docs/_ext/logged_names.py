@@ -11,7 +11,7 @@ from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 
 
 def logged_names() -> str:
-    """Return one table per prefix of the names, including the alerts of the rules."""
+    """Return one Markdown table per prefix of the logged names."""
     alerts = [
         Tag(alert_of_rule(rule.id), "0|1", f"1 while the last updates show {rule.id}", TAGS[ALERT_WARNING].owner)
         for rule in LIVE_RULES.values()

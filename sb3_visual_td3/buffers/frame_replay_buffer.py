@@ -93,11 +93,11 @@ class FrameReplayBuffer(ReplayBuffer):
     everything else is stored as it is.
 
     With ``n_steps`` above 1, rewards are summed over a window of consecutive transitions. A window ends with the
-    episode and at the newest transition. It also ends after a transition if one of these statements is true:
+    episode and at the newest transition. It also ends after a transition in two cases:
 
-    - The next transition does not begin with this transition's next observation.
-    - This transition's next observation is not its observation shifted by one frame. For an environment that stacks
-      frames in a different way (such as every second frame), use ``frame_stack=1``, which switches this test off.
+    - The ``obs`` of the next transition differs from the ``next_obs`` of this transition.
+    - ``next_obs`` is not ``obs`` shifted by one frame. For an environment that stacks frames in a different way (such
+      as every second frame), use ``frame_stack=1``, which switches this test off.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some
@@ -112,7 +112,7 @@ class FrameReplayBuffer(ReplayBuffer):
     :param n_steps: number of rewards to sum, >= 1; samples hold ``discounts`` if it is above 1
     :param gamma: discount of each step, used if ``n_steps`` is above 1
     :raises ValueError: if an argument is out of range, the space has no uint8 image, an image has its channels last, or
-        ``frame_stack`` divides the channels of no image
+        there is no image whose number of channels is a multiple of ``frame_stack``
 
     Adding the first transition raises a MemoryError if the machine cannot hold ``buffer_size`` transitions.
 

@@ -38,8 +38,8 @@ class Place(NamedTuple):
 class Continuity(NamedTuple):
     """Record for each environment whether a step continues the previous step, and whether it shifts the frame stack.
 
-    ``continues``, ``(n_envs,)``: True if the step's observation equals the next observation of the previous step.
-    ``shifts``, ``(n_envs,)``: True if the step's next observation is its observation, shifted by one frame.
+    ``continues``, ``(n_envs,)``: True if ``obs`` of the step equals ``next_obs`` of the previous step.
+    ``shifts``, ``(n_envs,)``: True if ``next_obs`` of the step is ``obs`` of the step, shifted by one frame.
     """
 
     continues: Flags
@@ -73,7 +73,7 @@ class ObservationStore(Protocol):
         :param place: rows to which the step is written
         :param obs: before the step, ``(n_envs, *observation)``
         :param next_obs: after the step, before any reset, ``(n_envs, *observation)``
-        :return: whether the step continues the previous step and shifts the frame stack
+        :return: two flags for each environment, see ``Continuity``
         :raises ValueError: if an array has another shape, or the store's dtype cannot represent the values
         """
 
@@ -282,8 +282,8 @@ class PairStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the previous step. ``Continuity.shifts`` is always True: False would end
-            n-step windows at this step, and these observations have no frame stack that could be checked.
+        :return: two flags for each environment, see ``Continuity``; ``shifts`` is always True, because this store does
+            not know frame stacks
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)
@@ -369,7 +369,7 @@ class StackStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, channels, height, width)`` uint8
         :param next_obs: observations after the step, before any reset
-        :return: whether the step continues the previous step, and shifts the stack by one frame
+        :return: two flags for each environment, see ``Continuity``
         """
         n_envs = self.shape[1]
         shape = (n_envs, self.frame_stack, *self.frames.frame_shape)

@@ -39,8 +39,8 @@ def add_valid(
     """Store the transitions of one step, and replace each transition in which the simulator failed by a valid one.
 
     A buffer stores all environments at once. If the simulator of one environment failed, a copy of another
-    environment's transition takes its place. This copy shares no n-step window, and no episode of HerReplayBuffer, with
-    the transitions before and after it. If the simulators of all environments failed, nothing is stored.
+    environment's transition takes its place. n-step windows and the episodes of HerReplayBuffer end directly before
+    this copy and directly after it. If the simulators of all environments failed, nothing is stored.
 
     :param add: the buffer's own ``add``
     :param buffer: the buffer to store in

@@ -64,7 +64,7 @@ class DrivingEvalCallback(EvaluationCallback):
     - ``eval_freq`` counts environment steps instead of calls.
     - Every evaluation starts from the same places.
     - The best model is the model that drives *farthest* (see ``best_by``).
-    - The ``eval/`` names are written at the step of the evaluation, and not through the logger.
+    - The ``eval/`` scalars are written directly to the event file, at the step of the evaluation.
 
     :param eval_env: an environment, a VecEnv, or the id of an environment. Its ``info`` must have ``distance_m``,
         ``speed_mps``, ``collisions``, ``lane_invasions`` and ``is_success``. From an id, the callback creates one
@@ -85,9 +85,9 @@ class DrivingEvalCallback(EvaluationCallback):
     :param seed: seed of the starting places
     :param best_by: ``"distance"`` or ``"reward"``, by which models are compared; Stable-Baselines3's
         StopTrainingOnRewardThreshold requires ``"reward"``
-    :raises ValueError: if an argument is out of range, or ``eval_env_kwargs`` is given although ``eval_env`` is not an
-        id; at the start of the training, if ``info`` lacks a key, or if training uses VecNormalize and the wrappers of
-        ``eval_env`` differ from those of the training environment
+    :raises ValueError: in the constructor, if an argument is out of range, or if ``eval_env_kwargs`` is given although
+        ``eval_env`` is not an id; when training starts, if ``info`` lacks a key, or if training uses VecNormalize and
+        the wrappers of ``eval_env`` differ from those of the training environment
     """
 
     def __init__(

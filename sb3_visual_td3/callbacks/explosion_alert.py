@@ -120,8 +120,9 @@ def _is_finite(part: Any) -> bool:
 class ExplosionAlertCallback(BaseCallback):
     """Judge the latest updates every ``check_freq`` steps, by the rules of the report and by two thresholds.
 
-    Gradient norms before clipping are compared with ``warning`` and ``critical``. When an alert begins, it is printed
-    and written to ``alerts.jsonl``. At every check, the event file gets a 0 or a 1 for each alert (``alerts/``).
+    The gradient norm of each parameter group, before clipping, is compared with ``warning`` and ``critical``. When an
+    alert begins, it is printed and written to ``alerts.jsonl``. At every check, the event file gets a 0 or a 1 for each
+    alert (``alerts/``).
 
     When a critical alert begins, :class:`~sb3_visual_td3.callbacks.guard.Guard` does what ``on_critical`` says. This is
     called a guard action. A rollback needs a SnapshotCallback in the same list of callbacks.
@@ -129,8 +130,8 @@ class ExplosionAlertCallback(BaseCallback):
     A NaN or an infinity ends the training. There is one exception: if an update makes the weights non-finite,
     ``"rollback"`` restores healthy weights before the policy acts.
 
-    :param warning: gradient norm above which a group is reported
-    :param critical: gradient norm above which a group is reported as exploded
+    :param warning: gradient norm above which a parameter group gets a warning
+    :param critical: gradient norm above which a parameter group gets a critical alert
     :param check_freq: environment steps between two checks
     :param sample_freq: gradient updates between two measurements
     :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run that the event files belong to
@@ -138,8 +139,8 @@ class ExplosionAlertCallback(BaseCallback):
     :param on_critical: ``"warn"`` (no guard action), ``"stop"``, ``"reduce_lr"`` or ``"rollback"``
     :param lr_factor: factor by which each guard action multiplies the learning rates, above 0 and below 1
     :param max_actions: number of guard actions after which the next critical alert ends the training
-    :raises ValueError: if an argument is out of range; at the start of the training, if the model cannot be watched, or
-        if ``on_critical`` is ``"rollback"`` and the list of callbacks has no SnapshotCallback
+    :raises ValueError: in the constructor, if an argument is out of range; when training starts, if the model cannot be
+        watched, or if ``on_critical`` is ``"rollback"`` and the list of callbacks has no SnapshotCallback
     """
 
     def __init__(
@@ -356,7 +357,7 @@ class ExplosionAlertCallback(BaseCallback):
         self._active |= {alert.key for alert in alerts}
 
     def _act(self, alerts: Sequence[Alert]) -> None:
-        """Let the Guard act on the first critical alert, see ``on_critical``: this alert is the cause of the others."""
+        """Let the Guard act on the first critical alert; causes come before their effects in ``alerts``."""
         critical = [alert for alert in alerts if alert.level == "critical"]
         if not critical:
             return

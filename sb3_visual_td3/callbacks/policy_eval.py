@@ -74,8 +74,9 @@ class PolicyEvalCallback(EvaluationCallback):
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
     :param seed: seed of the first evaluation episode; the second episode uses ``seed + 1``, and so on. If the training
         environments use one of these seeds, the evaluation uses the seeds after those of the training instead.
-    :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given although ``eval_env`` is not an id; at
-        the start of the training, if ``eval_env`` does not fit the training environment, or needs a simulator server
+    :raises ValueError: in the constructor, if a number is below 1, or if ``eval_env_kwargs`` is given although
+        ``eval_env`` is not an id; when training starts, if ``eval_env`` does not fit the training environment, or if
+        ``eval_env`` needs a simulator server
     """
 
     # A snapshot that was taken with Stable-Baselines3's callback in this place can be resumed.

@@ -28,7 +28,8 @@ from sb3_visual_td3.health.reward_monitor import RewardMonitor
 from sb3_visual_td3.health.stock_watch import StockWatch
 
 Form = Literal["means", "points"]
-"""Form in which a callback reads measurements: averages since its last read (``"means"``), or single measurements."""
+"""Form in which a callback reads measurements: averages since its last read (``"means"``), or individual measurements
+(``"points"``)."""
 
 
 def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
@@ -75,9 +76,9 @@ class HealthWatch:
         return self._model._n_updates
 
     def set_forms(self, *forms: Form) -> None:
-        """Set how the callbacks read the measurements: as averages, or as single measurements.
+        """Set how the callbacks read the measurements: as averages, or as individual measurements.
 
-        :param forms: one entry for each callback; single measurements are kept only if one is ``"points"``
+        :param forms: one entry for each callback; individual measurements are kept only if one is ``"points"``
         """
         self.forms = list(forms)
         reads_points = "points" in forms
@@ -113,7 +114,7 @@ class HealthWatch:
         return {**self.monitor.read(), **self._camera.read()}
 
     def read_points(self) -> list[Points]:
-        """Return the single measurements of updates, rewards and images since the last call.
+        """Return the individual measurements of updates, rewards and images since the last call.
 
         Each value comes with the number of gradient updates at which it was measured. The last mapping in the list
         holds the current settings of the model: each learning rate, a flag (1 or 0) for each group of weights that
@@ -177,8 +178,8 @@ def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
 
     :param model: any off-policy algorithm
     :param sample_freq: how often to measure, see :class:`HealthWatch`
-    :param form: ``"means"`` if the callback reads averages since its last read, ``"points"`` if it reads single
-        measurements
+    :param form: ``"means"`` if the callback reads averages since its last read, ``"points"`` if it reads
+        individual measurements
     :return: the HealthWatch, shared by all callbacks with this ``sample_freq``
     :raises ValueError: if the model's updates cannot be watched
     """

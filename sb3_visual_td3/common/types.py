@@ -23,7 +23,7 @@ class NetworkUpdate(NamedTuple):
 
     :ivar network: the network that is updated
     :ivar n_updates: number of this update, counted from 1 as Stable-Baselines3's ``_n_updates``
-    :ivar groups: the parameters of each group, with their gradients
+    :ivar groups: the parameters, with their gradients, by the name of their group, such as ``"actor_cnn"``
     :ivar values: tensors of this update, detached; they must not be changed. A key that the algorithm does not provide
         is absent.
 

@@ -77,8 +77,8 @@ class Criterion:
     min_points: int = 5
     reward_size: tuple[float, float] | None = None
     is_named_by_user: bool = field(default=False, compare=False)
-    """Whether the user's criteria file names this criterion. Such a criterion can block a GO even if its tags are
-    missing because the callback that logs them did not run."""
+    """Whether the user's criteria file names this criterion. Such a criterion can block a GO even if the callback that
+    logs its tags did not run."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
@@ -363,9 +363,8 @@ class _Run:
 _BLOCK_WITHOUT_CALLBACK = {"supported_by_q", "growth_below"}
 """Kinds of checks that can block a GO even if other code, and not GradientNormCallback, logged their tags.
 
-These checks compare the actor's loss with Q values of the same run, so the scale of the rewards does not matter. In
-runs with an entropy bonus, such as SAC, these checks block a GO only if GradientNormCallback ran, because the actor's
-loss contains an entropy term."""
+These checks compare the actor's loss with Q values of the same run, so the scale of the rewards does not matter. Runs
+with an entropy bonus, such as SAC, are an exception, because their actor's loss contains an entropy term."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
 """Kinds of checks whose failure blocks a GO even in a very short run."""
 

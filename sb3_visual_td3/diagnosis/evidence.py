@@ -92,12 +92,12 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
 
 
 def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult]) -> bool:
-    """Return whether the callbacks of this package logged the tags of every criterion that can block a GO.
+    """Return whether the callbacks of this package logged what the criteria need.
 
     :param data: the series of the run
     :param asked: results of the criteria
-    :return: True if GradientNormCallback and ExplosionAlertCallback ran, if every criterion that can block a GO was
-        judged, and if no criterion lacks the tags of another callback
+    :return: True if GradientNormCallback and ExplosionAlertCallback ran, every criterion that can block a GO was
+        judged, and no criterion needs a callback that did not run
     """
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False

@@ -112,10 +112,11 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class SettingChange:
-    """Describe one change of a hyperparameter that a cure proposes, under its name in VisualTD3 and rl-zoo.
+    """Describe one change of a hyperparameter that a cure proposes.
 
-    :param key: the setting; ``policy_kwargs.NAME`` is the key NAME of policy_kwargs, and ``group_lr`` is the learning
-        rate of the group that the evidence names, or ``learning_rate`` if this group has no rate of its own
+    :param key: name of the hyperparameter in VisualTD3 and rl-zoo; ``policy_kwargs.NAME`` is the key NAME of
+        policy_kwargs, and ``group_lr`` is the learning rate of the group that the evidence names, or ``learning_rate``
+        if this group has no rate of its own
     :param reason: why, and where the number comes from
     :param to: the new value; a mapping is merged into the run's own mapping
     :param fill: keys that are added if the run's mapping lacks them
@@ -123,10 +124,10 @@ class SettingChange:
     :param at_most: upper limit, proposed if the run's value is larger
     :param times: factor by which the run's value is multiplied if this value is neither below ``at_least`` nor above
         ``at_most``
-    :param of_steps: fraction of the run's environment steps. If this fraction is a number of steps above ``at_least``,
-        that number is the lower limit instead of ``at_least``.
-    :param of_steps_at_most: the lower limit that results from ``of_steps`` is capped at this number of steps; None caps
-        it at the number of environment steps of the run
+    :param of_steps: raises the lower limit to ``of_steps`` times the run's number of environment steps, if this is
+        above ``at_least``
+    :param of_steps_at_most: largest lower limit that ``of_steps`` can give; None for the run's number of environment
+        steps
     :param unless_set: change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: change only if VecNormalize does not scale the rewards
     :param envs: change only for these environments; empty: for all

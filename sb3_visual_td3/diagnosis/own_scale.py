@@ -244,9 +244,8 @@ class ReturnScale(NamedTuple):
 
     :param largest: the 99 % quantile of |return|
     :param allowed_q: the largest plausible mean |Q|, in the unit of the logged returns; at least ``normalised_q``
-    :param normalised_q: the largest mean |Q| that is plausible if the rewards were normalised. If the divisors of the
-        rewards were logged, the limit is multiplied by the largest divisor, which converts the limit to the unit of the
-        logged returns
+    :param normalised_q: the largest mean |Q| that is plausible for normalised rewards. If the divisors of the rewards
+        were logged, ``normalised_q`` already contains the largest divisor as a factor
     """
 
     largest: float

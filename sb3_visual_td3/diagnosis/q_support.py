@@ -64,9 +64,9 @@ def q_scale_in_words(scale: float, largest: str) -> str:
 
     :param scale: the largest |Q| of a run, at least 1 (:data:`FLOOR`)
     :param largest: which |Q| this is, in words
-    :return: such as "the Q scale, which is 20 here (the largest |Q| on replayed pairs, but at least 1)"
+    :return: such as "the Q scale (the largest |Q| on replayed pairs, but at least 1), which is 20 here"
     """
-    return f"the Q scale, which is {rounded(scale)} here ({largest}, but at least {rounded(FLOOR)})"
+    return f"the Q scale ({largest}, but at least {rounded(FLOOR)}), which is {rounded(scale)} here"
 
 
 @once_per_run

@@ -56,19 +56,21 @@ SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning in two cases: if it is below this fraction of
 ``max(|start|, |end|)``, or if it is not larger than noise explains."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""A change from one level of the return curve to another is larger than noise explains if it exceeds ``WANDER`` times
-its noise. A level is the median of some consecutive points. ``_Noise.stands_out`` computes the noise of a change. A
-gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its noise to count as learning."""
+"""A level of the return curve is the median of some consecutive points. ``_Noise.stands_out`` computes the noise of a
+change from one level to another. The change is larger than noise explains if it exceeds ``WANDER`` times this noise. A
+gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times this noise to count as learning."""
 RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
 LARGE_FALL = 0.5
-"""The answer to "is it learning?" is "no" if a curve learned up to its peak, and then lost at least this fraction of
-the gain at the peak. The fall must be larger than noise explains, or the end level must no longer show learning. The
-run must also be long enough for the answer "no", see ``MIN_STEPS_FOR_NO``."""
+"""If a curve learned up to its peak and then fell, the answer to "is it learning?" is "no" under three conditions:
+
+- The curve lost at least this fraction of the gain that it had at its peak.
+- The fall is larger than noise explains, or the level at the end no longer shows learning.
+- The run is long enough, see ``MIN_STEPS_FOR_NO``."""
 NOTED_FALL = 0.3
-"""If a curve has lost at least this fraction of its gain at the peak, the answer to "is it learning?" is never
-"yes"."""
+"""If a curve has lost at least this fraction of the gain that it had at its peak, the answer to "is it learning?" is
+never "yes"."""
 
 MIN_POINTS = 5
 """A series with fewer points is too short to judge. In many public runs, SB3's EvalCallback logged only five points."""
@@ -392,9 +394,8 @@ class _Noise(NamedTuple):
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change from one level of the curve to another is larger than noise explains.
 
-        The noise of the change is the larger of two numbers: ``error``, and sqrt(2) times ``wander``, which is the
-        standard deviation of the difference between the medians of two blocks. With fewer than ten points, ``wander``
-        cannot be measured, and the noise is ``error``.
+        The noise of the change is ``max(error, sqrt(2) * wander)``. With fewer than ten points, ``wander`` cannot be
+        measured, and the noise is ``error``.
 
         :param change: the size of the change, positive
         :param times: the change must exceed the noise multiplied by this factor, see ``WANDER``

@@ -80,8 +80,8 @@ _OTHER_FOLDERS = {
 def return_tag(name: str) -> ReturnTag | None:
     """Interpret a tag's name; return None if it does not name the return of an episode.
 
-    ``Episode/Reward``, ``charts/episodic_return`` and ``avg_reward`` are returns. A tag is not a return if it has an
-    unknown word after the last slash, as ``reward_step`` and ``Reward/speed`` (a term of the reward) have.
+    ``Episode/Reward``, ``charts/episodic_return`` and ``avg_reward`` are returns. ``reward_step`` and ``Reward/speed``
+    are not, because ``step`` and ``speed`` are unknown words. Words before the last slash may be unknown.
     """
     folder, _, leaf = name.rpartition("/")
     words = words_of(leaf)

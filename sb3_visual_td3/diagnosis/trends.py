@@ -101,8 +101,8 @@ class Ends(NamedTuple):
 def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     """Return the median episode length of the first and the last third of the *environment steps*.
 
-    The thirds divide the steps, not the episodes: a run that collapses ends with many short episodes, and some of them
-    would already fall into its first third of episodes. If a third holds too few episodes, the function uses halves.
+    The thirds divide the steps, not the episodes: if the policy collapses, most episodes of the run may be short
+    episodes from its end. If a third holds too few episodes, the function uses halves.
 
     :param lengths: length of each episode in environment steps
     :param min_episodes: fewest episodes in a third

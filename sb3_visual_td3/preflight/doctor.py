@@ -56,7 +56,7 @@ def doctor(
     :param progress_bar: whether to show a progress bar
     :param name: name of the model in the output; if None, the name of its class
     :return: the checks with their results
-    :raises ValueError: if an argument is out of range, or the model has no environment or discrete actions
+    :raises ValueError: if an argument is out of range, the model has no environment, or its action space is not a Box
     """
     n_timesteps = to_integer("n_timesteps", n_timesteps, 1)
     n_steps = to_integer("n_steps", n_steps, 20)

@@ -1,7 +1,7 @@
 """Check an environment: its observations, the effects of actions, starts and ends of episodes, and rewards.
 
 All rollouts have random actions. Most checks use one long rollout. Paired rollouts are short rollouts that are compared
-with each other: they have the same seed and the same actions, or differ in only one of them.
+with each other, to find whether the seed and the actions have an effect.
 """
 
 from __future__ import annotations
@@ -57,11 +57,9 @@ SHORT_EPISODE = 3
 MIN_STEPS_WITHOUT_END = 200
 """Episodes count as endless if no episode ended in this many steps."""
 MIN_LIMIT = 10
-"""If at least three episodes have the largest length, and this length is at least ``MIN_LIMIT`` steps, these episodes
-probably end at a time limit."""
+"""If the three longest episodes have the same length, of at least this many steps, a time limit probably ends them."""
 MIN_LIMIT_OF_TWO = 50
-"""If two episodes have the largest length, and this length is at least ``MIN_LIMIT_OF_TWO`` steps, both episodes
-probably end at a time limit."""
+"""If the two longest episodes have the same length, of at least this many steps, a time limit probably ends them."""
 SPARSE_SHARE = 0.01
 """Rewards count as sparse if less than this fraction of them differs from the most frequent reward."""
 MAX_RETURN, LARGE_RETURN, MIN_RETURN = 5e3, 1e3, 5e-2

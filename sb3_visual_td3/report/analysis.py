@@ -105,9 +105,9 @@ def effect_of_settings(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on the criteria and diagnoses that depend on properties from the settings of the run.
+    """Return notes on properties that are known only from the settings, and on the results that they change.
 
-    :param given: the properties that the settings state
+    :param given: these properties, such as normalised rewards
     :param series: series that the run logged, without these properties
     :param criteria: all criteria
     :param results: results of the criteria with these properties

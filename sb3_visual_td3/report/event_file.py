@@ -248,11 +248,10 @@ class Track:
         return Track(self.order[mask], self.steps[mask], self.values[mask])
 
     def goes_back_at(self, record: int) -> bool | None:
-        """Return whether the step of the tag decreases from the last point before a record to the next point.
+        """Return whether the step decreases between the last point before a record and the first point at or after it.
 
         :param record: number of the record
-        :return: True if it decreases, for example from 1,000 to 800; None if the tag has no point before the record, or
-            no point in the record or after it
+        :return: True if the step decreases, for example from 1,000 to 800; None if one of these two points is missing
         """
         at = int(np.searchsorted(self.order, record))
         if at in {0, len(self.order)}:

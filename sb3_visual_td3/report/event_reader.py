@@ -166,9 +166,9 @@ def _restarts(decreases: list[_Decrease], tracks: Mapping[str, Track]) -> tuple[
 def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
     """Return one vote of each tag on whether the run was restarted at a record.
 
-    The vote is True if the tag's step decreases from the last point before the record to the next point. A tag has no
-    vote if it has no point before the record, or no point in the record or after it. Tags that count episodes vote only
-    if no other tag has points before the record.
+    The vote is True if the tag's step decreases between its last point before the record and its first point at or
+    after the record. A tag without one of these two points has no vote. Tags that count episodes vote only if no other
+    tag has points before the record.
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}

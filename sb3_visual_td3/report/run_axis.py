@@ -26,10 +26,9 @@ IN_ORDER = 0.9
 file counts as written during training if the steps of its points almost always increase. At least this fraction of the
 points must have a step that is not smaller than any earlier step."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""The positions of a tag with another x-axis come from the order of the points in the file. This order is not used if
-the file holds all points of the tag before the first point with the run's x-axis, or all of them after the last such
-point. If the tag has at most this many points, or if at most this many points have the run's x-axis, this may be
-chance, and the order is used nevertheless."""
+"""If a file holds all points of a tag before (or after) all points with the run's x-axis, the order of the points is
+not used to find positions. With few points, such an order may be chance, so it is used if the tag has at most this many
+points, or if at most this many points have the run's x-axis."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -91,8 +90,8 @@ class _Clock(NamedTuple):
     def has_unit_of(self, track: Track) -> bool:
         """Return whether a tag counts its steps in the same unit as the run.
 
-        The largest step of the tag is compared with the largest step of the run. A tag may end long before the run, or
-        the run before the tag. Therefore only records up to the earlier of these two ends count.
+        The unit is the same if the largest steps of tag and run differ by at most the factor ``SAME_AXIS``. Records
+        after the end of the tag or of the run do not count.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))
@@ -108,7 +107,7 @@ class _Clock(NamedTuple):
         """Return the position of each point of a tag on the run's x-axis.
 
         :param track: the points of the tag
-        :return: ``(n,) float64``; None if the order of the points in the file does not show the positions
+        :return: ``(n,) float64``; None if the order of the points in the file cannot be used to find the positions
         """
         # Each point gets the step of the next record that uses the run's x-axis. The step of the previous record may be
         # too early, because the run may have continued since then.
@@ -126,7 +125,7 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     """Find the points' positions on the run's x-axis, for each tag whose own steps have another unit than this axis.
 
     The position of a point is the step that the run had reached when the point was logged. If the order of the points
-    in the file does not show this step, the points are spread over the run in proportion to their own steps.
+    in the file cannot be used to find this step, the points are spread over the run in proportion to their own steps.
 
     :param tracks: the points of one file, by tag
     :return: a series for each tag with another unit: its steps are the tag's own steps, its values are the positions

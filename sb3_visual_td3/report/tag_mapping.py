@@ -137,7 +137,7 @@ def built_in_mappings() -> tuple[TagMapping, ...]:
 
 
 def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
-    """Rename the tags of other code in a run to this package's names, and add notes on the renamed tags to the run.
+    """Replace the tag names of other code by this package's names.
 
     :param data: content of the run's event files
     :param given: the mapping of --tags, which takes precedence over the built-in mappings; None uses only the built-in

@@ -182,8 +182,8 @@ def parsed_norms(max_grad_norm: Any) -> float | dict[str, float] | None:
 def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Network, list[ClippedUnit]]:
     """Find which gradients are clipped together, for each network.
 
-    :param max_grad_norm: one largest gradient norm for each network, or a dict of norms by network or group; None for
-        no clipping
+    :param max_grad_norm: a number limits the gradient norm of each network; a dict sets limits by the name of a network
+        or group; None turns clipping off
     :param present: names of the model's groups
     :return: the groups that are clipped together, by network
     :raises ValueError: if a norm is not above 0, a name is unknown, or two names contain the same group
@@ -238,10 +238,10 @@ def clip_adaptively(parameters: Iterable[nn.Parameter], factor: float) -> None:
 class ParameterGroups:
     """Manage the groups of a policy, with their learning rates and clipping.
 
-    :param policy: the policy, after ``group_optimizers``
+    :param policy: the policy; call ``group_optimizers(policy)`` before ``set_learning_rates``
     :param rates: learning rates by group name; None means the model's ``learning_rate``
-    :param max_grad_norm: one largest gradient norm for each network, or a dict of norms by network or group; None for
-        no clipping
+    :param max_grad_norm: a number limits the gradient norm of each network; a dict sets limits by the name of a network
+        or group; None turns clipping off
     :param grad_clip: ``"norm"`` limits the gradient norm of a network or group; ``"adaptive"`` limits the gradient of
         each row or filter, with ``max_grad_norm`` as the factor of :func:`clip_adaptively`
     :raises ValueError: if a rate or a norm is out of range, or a name is unknown

@@ -66,9 +66,9 @@ class VisualTD3(TD3):
     Every argument of :class:`stable_baselines3.TD3` keeps its name, position and meaning. With ``preset="td3"`` and no
     other new argument, the weights are TD3's, bit for bit.
 
-    The actor's loss reaches the actor's weights only through the action, because the critic computes Q from the
-    features of its own encoder. If it used the features of the actor's encoder, that encoder could raise Q without
-    better actions. Q would then grow without bound, even with clipped gradients.
+    The gradient of the actor's loss flows only through the action, not through the features from which the critic
+    computes Q. Otherwise, an encoder could learn to raise Q without better actions, and Q would grow without bound,
+    even with clipped gradients.
 
     :param policy: ``"CnnPolicy"``, ``"MultiInputPolicy"`` or ``"MlpPolicy"``
     :param env: the environment to learn from
@@ -389,7 +389,7 @@ class VisualTD3(TD3):
     def _sample(self, batch_size: int) -> Batch:
         """Sample a batch from the replay buffer, and shift its images randomly.
 
-        If ``_prepare`` is set, it also converts the observations, so that no network has to convert them again.
+        If ``_prepare`` is set, the observations are already converted for the networks.
         """
         assert self.replay_buffer is not None
         self._measure_stored_rewards()
@@ -888,8 +888,8 @@ class VisualTD3(TD3):
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state that :meth:`get_state` returned.
 
-        Call this inside ``learn()``, in a callback's ``on_training_start`` or later, because ``learn()`` first sets the
-        number of updates that are still due to 0.
+        Call this in a callback's ``on_training_start`` or later, because ``learn()`` resets the number of pending
+        updates before it calls the callback.
 
         :param state: the state that :meth:`get_state` returned
         """

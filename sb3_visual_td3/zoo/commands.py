@@ -150,7 +150,7 @@ def ffmpeg_on_path() -> Iterator[None]:
 
 
 def _benchmark() -> None:
-    """Evaluate the agents in a folder, and without ``--no-hub`` all of rl-zoo's agents."""
+    """Evaluate the agents in a folder and rl-zoo's agents on the Hugging Face hub; ``--no-hub`` skips the hub."""
     from sb3_visual_td3.zoo.plugin_scripts import run_benchmark
 
     run_benchmark()

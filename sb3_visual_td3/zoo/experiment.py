@@ -280,7 +280,7 @@ def _node_as_data(node: ast.expr) -> Any:
 
 @functools.cache
 def _class_paths() -> dict[str, str]:
-    """Return the dotted path of every class that a setting may name in Python code, by its name there (``nn.ReLU``)."""
+    """Map each class name that is allowed in Python code, such as ``nn.ReLU``, to the dotted path of the class."""
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
@@ -516,7 +516,7 @@ def _check_evaluated(hyperparams: Mapping[str, Any], packages: Collection[str]) 
 
 
 def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yield each dotted path in a hyperparameter, with its arguments."""
+    """Yield the dotted path and the keyword arguments of each class that a hyperparameter names."""
     if value is None:
         return
     entries = value if isinstance(value, list) else [value]
@@ -534,7 +534,7 @@ def _named_in(name: str, value: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
 
 
 def _check_arguments(path: str, kwargs: Mapping[str, Any], permission: Permission) -> None:
-    """Check that a class may use its evaluation environment and write to its paths."""
+    """Check the evaluation environment and the output paths in the arguments of a callback or wrapper."""
     if isinstance(kwargs.get("eval_env"), str):
         check_env_id(kwargs["eval_env"], f"eval_env of {path}")
     _check_keywords(kwargs.get("eval_env_kwargs"), f"eval_env_kwargs of {path}")

@@ -1,7 +1,7 @@
 """Check a block of a hyperparameter file: the names of its keys, and the types and ranges of its values.
 
-The checks run before rl-zoo creates the environments and the model. They do not find values that fit the type and range
-but not the environment or the model.
+The checks run before rl-zoo creates the environments and the model. They do not check whether a value suits the
+environment or the model.
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""Exceptions that count as a mistake of the user if a ``raise`` statement raised them, because code that checks its
-arguments contains such statements. If an operation such as ``int("x")`` failed instead, the exception counts as a bug,
-unless ``_AT_THE_BORDER`` lists it for the package that raised it."""
+"""Exceptions that count as a mistake of the user if a ``raise`` statement raised them. If an operation such as
+``int("x")`` failed instead, the exception counts as a bug, unless ``_AT_THE_BORDER`` lists it for the package that
+raised it."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),

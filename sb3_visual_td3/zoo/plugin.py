@@ -163,8 +163,8 @@ class BeginningCallback(BaseCallback):
     """Call a function when training begins.
 
     This callback is inserted at the start of rl-zoo's list of callbacks. After ``learn``, even if it has failed, rl-zoo
-    (2.9) calls ``on_training_end`` of the list's first callback to remove a progress bar. This callback passes the call
-    on only to a progress bar that has started.
+    (2.9) calls ``on_training_end`` of the list's first callback to remove a progress bar. ``BeginningCallback`` passes
+    the call on to ``first`` only if ``first`` is a progress bar and training has begun.
 
     :param first: the callback that was at the start of the list before; None if the list was empty
     :param on_begin: function that is called when training begins, after the environment's reset

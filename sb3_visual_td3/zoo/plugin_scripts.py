@@ -92,7 +92,7 @@ def watching(algo: str) -> Iterator[None]:
     """
 
     def create_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
-        """Make the environment with its arguments of training, which the command line may override."""
+        """Make the environment with its training arguments; arguments on the command line take precedence."""
         hyperparams = dict(kwargs.get("hyperparams") or {})
         kwargs["env_kwargs"] = env_kwargs_of(hyperparams.pop("env_kwargs", None), kwargs.get("env_kwargs"))
         return create_env_to_watch(env_id, *args, **{**kwargs, "hyperparams": hyperparams})

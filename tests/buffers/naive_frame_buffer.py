@@ -8,7 +8,7 @@ GAMMA = 0.9
 
 
 def n_frames_held(frames):
-    """How many frames of a FrameStore are in use, the black one included."""
+    """Return how many frames of a FrameStore are in use; its black frame always counts."""
     return frames._n_touched - len(frames._free)
 
 
@@ -26,7 +26,7 @@ class NaiveFrameBuffer:
         self.transitions[env] = [*self.transitions[env], transition][-self.capacity :]
 
     def _is_followed(self, one, other):
-        """Whether two transitions belong to one window."""
+        """Return whether ``other`` is the next step of the same episode."""
         if one["done"] or (self.handles_timeouts and one["truncated"]):
             return False
         same = all(one["next_obs"][key].tobytes() == other["obs"][key].tobytes() for key in one["obs"])
@@ -39,7 +39,7 @@ class NaiveFrameBuffer:
         return older.tolist() == newer.tolist()
 
     def sample(self, env, age):
-        """:return: what starts at the transition of this age, 0 being the oldest one held"""
+        """Return the n-step sample that starts at index ``age``, counted from the oldest transition."""
         first = last = self.transitions[env][age]
         rewards = [first["reward"]]
         for step in self.transitions[env][age + 1 :]:
@@ -105,7 +105,7 @@ class Simulator:
         return obs
 
     def step(self):
-        """:return: a transition; sometimes the observation before it is not the one of the step before"""
+        """Return the next transition, which sometimes does not continue the previous transition."""
         if self.random.random() < self.reset_rate:
             what = self.random.choice(["reset", "dropped", "teleport", "one part"])
             if what == "reset":
@@ -133,13 +133,13 @@ class Simulator:
 
 
 def stacked(step, name, space):
-    """:return: one array for all environments, or a dict of them, as the space is"""
+    """Return one array for all environments, or a dict of such arrays if the space has several parts."""
     parts = {key: np.stack([each[name][key] for each in step]) for key in step[0][name]}
     return parts if len(parts_of(space)) > 1 else next(iter(parts.values()))
 
 
 def add_to(buffer, step):
-    """Write what every environment made in one step."""
+    """Add one transition of each environment to a buffer."""
     buffer.add(
         stacked(step, "obs", buffer.observation_space),
         stacked(step, "next_obs", buffer.observation_space),

@@ -144,7 +144,6 @@ def test_random_buffers_equal_the_naive_twin(
 
 
 def test_a_full_loaded_buffer_has_room_for_shorter_episodes():
-    """The frames that were read are the room, and more is added to it."""
     buffer, naive = make(BOX, 200, frame_stack=4), NaiveFrameBuffer(200, 1, 1, {"observation": 4})
     fill(buffer, naive, make_simulators(BOX, {"observation": 4}, 0, 1, "noise", death_rate=0.0, reset_rate=0.0), 230)
     buffer = pickle.loads(pickle.dumps(buffer))
@@ -180,7 +179,6 @@ def test_a_stack_never_crosses_the_end_of_an_episode():
 @pytest.mark.parametrize("padding", ["zeros", "repeat"])
 @pytest.mark.parametrize("length", [1, 10])
 def test_an_episode_stores_one_frame_more_than_it_has_steps(padding, length):
-    """Short episodes too: all transitions are held, in frames that are added by and by."""
     size = 3000
     buffer = make(BOX, size, frame_stack=4)
     simulator = Simulator({"observation": BOX}, {"observation": 4}, 0, padding, death_rate=0.0, reset_rate=0.0)
@@ -257,7 +255,7 @@ def test_samples_equal_those_of_stable_baselines3_draw_for_draw(n_envs, n_added,
 
 
 def test_a_window_ends_where_the_data_do_not_continue():
-    """Stable-Baselines3 sums the rewards of the segment that follows; the last transition here is not done."""
+    """Stable-Baselines3 would sum rewards across both segments, because no transition is done."""
     buffer = make(BOX, 20, frame_stack=4, n_steps=3)
     first, second = random_data(BOX, 1, 3, death_rate=0.0), random_data(BOX, 1, 3, seed=1, death_rate=0.0)
     for step in [*first, *second]:
@@ -271,7 +269,6 @@ def test_a_window_ends_where_the_data_do_not_continue():
 
 
 def test_the_observation_views_equal_the_arrays_of_stable_baselines3():
-    """Code that looks into ``observations`` finds what it finds there."""
     stock, ours = DictReplayBuffer(15, DICT, ACTIONS, "cpu"), make(DICT, 15, frame_stack=4)
     for step in random_data(DICT, 1, 22):
         add_to(stock, step)

@@ -30,7 +30,7 @@ from tests.plain_data import read_back
 
 
 def add(buffer, simulators, n):
-    """:return: the steps, for a second buffer"""
+    """Add ``n`` steps of the simulators to a buffer, and return these steps."""
     steps = [[simulator.step() for simulator in simulators] for _ in range(n)]
     for step in steps:
         add_to(buffer, step)
@@ -108,7 +108,6 @@ def test_a_restored_buffer_continues_like_the_uninterrupted_one(
 
 @pytest.mark.parametrize("n_before", [150, 900])
 def test_frames_beyond_the_expected_number_are_restored_under_their_numbers(n_before):
-    """Episodes of one or two steps need several blocks."""
     kwargs = {"frame_stack": 4}
     never_interrupted, resumed = make(BOX, 400, **kwargs), make(BOX, 400, **kwargs)
     simulators = make_simulators(BOX, {"observation": 4}, 0, 1, "noise", death_rate=0.6)
@@ -147,7 +146,7 @@ def test_a_buffer_without_transitions_stays_unallocated():
 
 
 def test_the_state_holds_views_of_the_used_rows_in_the_order_of_filling():
-    """A second snapshot writes what has changed: nothing that was there may move."""
+    """Old rows keep their places, so that the next snapshot writes only what has changed."""
     buffer = make(DICT, 40, 2, frame_stack=4)
     steps = random_data(DICT, 2, 30)
     for step in steps[:10]:

@@ -15,7 +15,7 @@ from tests.image_env import ImageEnv, VectorImageEnv
 
 
 class StackedImageEnv(ImageEnv):
-    """The same pixels, stacked: one new frame in each step."""
+    """Stack four frames in each observation; each step adds one new frame."""
 
     def reset(self, seed=None, options=None):
         obs, info = super().reset(seed=seed)
@@ -29,7 +29,7 @@ class StackedImageEnv(ImageEnv):
 
 
 class StackedVectorImageEnv(VectorImageEnv):
-    """The same, beside a vector."""
+    """Combine a stack of four frames with a vector."""
 
     def reset(self, seed=None, options=None):
         obs, info = super().reset(seed=seed)

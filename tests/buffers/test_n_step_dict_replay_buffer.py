@@ -31,7 +31,7 @@ class NaiveBuffer:
         self.transitions[env] = [*self.transitions[env], transition][-self.capacity :]
 
     def sample(self, env, age):
-        """:return: what starts at the transition of this age, 0 being the oldest one held"""
+        """Return the n-step sample that starts at index ``age``, counted from the oldest transition."""
         first = self.transitions[env][age]
         reward, discount = 0.0, 1.0
         for step in self.transitions[env][age : age + self.n_steps]:
@@ -59,7 +59,7 @@ def transition_of(number, terminated, truncated, reward):
 
 
 def add_to(buffer, step, keys=("camera", "state")):
-    """Write what every environment made in one step; a single key is written as a box."""
+    """Add one transition of each environment; with a single key, the observations are an array and not a dict."""
 
     def stacked(name):
         parts = {key: np.stack([each[name][key] for each in step]) for key in keys}
@@ -179,7 +179,7 @@ class VectorsEnv(gym.Env):
 
 
 def test_observations_and_each_reward_are_normalised_when_they_are_sampled(monkeypatch):
-    """Each reward before it is summed, as Stable-Baselines3 does; only the parts that VecNormalize was told of."""
+    """VecNormalize normalises each reward before the n-step sum, and only the observations in ``norm_obs_keys``."""
     env = VecNormalize(DummyVecEnv([VectorsEnv]), norm_obs_keys=["state"], clip_reward=1e6)
     env.reset()
     for _ in range(20):
@@ -201,7 +201,7 @@ def test_observations_and_each_reward_are_normalised_when_they_are_sampled(monke
 
 
 def test_sampling_changes_nothing_and_returns_copies():
-    """The cut at the write head is written into the buffer while it samples."""
+    """Stable-Baselines3 marks the newest transition as truncated while it samples, and restores it afterwards."""
     buffer = NStepDictReplayBuffer(10, SPACE, ACTIONS, "cpu", n_steps=3, gamma=GAMMA)
     for step in random_steps(13, 1):
         add_to(buffer, step)

@@ -1,4 +1,4 @@
-"""Rearranging a replay buffer for another number of environments."""
+"""Test that a replay buffer can be rearranged for another number of environments."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def observation(buffer, numbers):
 
 
 def filled(kind, size, n_envs, n_steps):
-    """Environment e counts from 60 e; its episodes are 5 steps long."""
+    """Return a buffer in which environment ``e`` stores the numbers 60 * e, 60 * e + 1, ... in episodes of 5 steps."""
     buffer = BUFFERS[kind](size, n_envs)
     for t in range(n_steps):
         numbers = [60 * env + t for env in range(n_envs)]
@@ -49,7 +49,7 @@ def filled(kind, size, n_envs, n_steps):
 
 
 def transitions(buffer):
-    """By environment, oldest first: (observation, next observation, reward, done, truncated)."""
+    """Return for each environment its transitions (observation, next observation, reward, done), oldest first."""
     n = buffer.size()
     order = (np.arange(n) + (buffer.pos if buffer.full else 0)) % buffer.buffer_size
     before, after = buffer.observations, buffer.next_observations
@@ -81,7 +81,7 @@ def test_transitions_keep_the_order_of_their_environment(kind, size, n_steps, be
 @pytest.mark.parametrize("kind", ["frames", "frames of a Dict", "stock n-step", "n-step dict"])
 def test_no_return_crosses_from_one_environment_into_another(kind):
     new = for_n_envs(filled(kind, 60, 3, 7), 1)
-    for row in (6, 13, 20):  # the newest of each environment
+    for row in (6, 13, 20):  # the newest transition of each environment
         sample = new._get_samples(np.array([row]))
         assert float(sample.discounts[0, 0]) == 0.5
         assert float(sample.rewards[0, 0]) == new.rewards[row, 0]

@@ -26,7 +26,7 @@ def frames(value, n_envs):
 
 
 def add(buffer, value, infos, done=False):
-    """A step whose observation, action and reward all tell ``value``."""
+    """Add a step whose observation, action and reward are computed from ``value``."""
     n_envs = len(infos)
     buffer.add(
         frames(value, n_envs),
@@ -64,7 +64,7 @@ def test_no_n_step_window_crosses_an_invalid_step(kind):
     assert data.rewards.flatten().tolist() == [1 + 0.5 * 2, 2.0, 3 + 0.5 * 4 + 0.25 * 5]
     assert data.discounts.flatten().tolist() == [0.25, 0.5, 0.125]
     assert data.next_observations[:, 0, 0, 0].tolist() == [3, 3, 6]
-    assert data.dones.flatten().tolist() == [0.0, 0.0, 0.0]  # cut short, and still bootstrapping
+    assert data.dones.flatten().tolist() == [0.0, 0.0, 0.0]  # the windows are cut short but still bootstrap
 
 
 @pytest.mark.parametrize("kind", BUFFERS)
@@ -82,7 +82,7 @@ def test_a_copy_of_a_valid_step_replaces_an_invalid_one(kind):
     for _ in range(20):
         data = buffer._get_samples(np.array([0, 1]))
         first, copied = data.rewards.flatten().tolist()
-        assert first in {1.0, 1 + 0.5 * 2 + 0.25 * 3}  # the first environment's window ends before what is invalid
+        assert first in {1.0, 1 + 0.5 * 2 + 0.25 * 3}  # the first environment's window ends before the invalid step
         assert copied in {2.0, 2 + 0.5 * 3}
 
 
@@ -133,7 +133,7 @@ def test_the_classes_for_stock_algorithms_inherit_from_the_stock_buffers(ours, s
 
 
 class FailingEnv(ImageEnv):
-    """Every fifth step fails, as CarlaDriving-v0's do."""
+    """Marks every fifth step as invalid, as CarlaDriving-v0 does when the simulator fails."""
 
     n_failed = 0
     n_made = 0
@@ -157,7 +157,7 @@ def test_visual_td3_stores_no_invalid_transition(settings, n_envs):
     assert FailingEnv.n_failed == 60 // 5
     size = model.replay_buffer.size()
     assert (model.replay_buffer.rewards[:size] > -1_000.0).all()
-    assert size == (48 if n_envs == 1 else 24)  # side by side both fail at once
+    assert size == (48 if n_envs == 1 else 24)  # two environments fail in the same steps
 
 
 def test_stock_sac_stores_no_invalid_transition_with_our_class():
@@ -196,7 +196,7 @@ def her_buffer(n_envs, strategy="future"):
 
 
 def add_goals(buffer, numbers, infos, done=False):
-    """Add one step of each environment, in which the environment achieves its number from ``numbers``.
+    """Add one step of each environment, with its entry in ``numbers`` as the achieved goal.
 
     The desired goal is this number, rounded down to a multiple of 100.
     """
@@ -211,9 +211,9 @@ def add_goals(buffer, numbers, infos, done=False):
 @pytest.mark.parametrize("strategy", ["future", "final", "episode"])
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_hers_goals_come_from_the_episode_itself_if_its_last_step_is_invalid(strategy, n_envs):
-    """Step s of episode k in environment e achieves the goal 1000 e + 100 k + s.
+    """Step s of episode k in environment e has the achieved goal 1000 * e + 100 * k + s.
 
-    Every sampled goal must lie in the same hundred as its transition, because goals come from the same episode.
+    A goal from the same episode therefore lies in the same hundred as its transition.
     """
     buffer = her_buffer(n_envs, strategy)
     for episode in range(8):
@@ -241,4 +241,4 @@ def test_a_window_ends_at_an_invalid_step_if_time_outs_are_not_handled():
     valid = ValidTransitions(buffer)
     for value, is_invalid in ((1, False), (2, True), (3, False), (4, False), (5, False), (6, False)):
         add(valid, value, [is_invalid])
-    assert not buffer.timeouts.any()  # it never writes them, so none may stay from a row's earlier content
+    assert not buffer.timeouts.any()  # the buffer never clears a timeout, so none may be set

@@ -1,4 +1,4 @@
-"""Tests that our callbacks, restored in the middle of a window, write what they would have written."""
+"""Test that our callbacks write the same values if their state is restored in the middle of a window."""
 
 import math
 
@@ -26,7 +26,7 @@ from tests.plain_data import read_back
 
 
 class MovedCallback(BaseCallback):
-    """Holds a callback, and at some steps lets a fresh one go on with its state."""
+    """At some steps, replaces its inner callback by a new one that gets the same state."""
 
     def __init__(self, make, moments):
         super().__init__()
@@ -106,7 +106,7 @@ def test_episodes_and_reward_terms_continue_in_the_middle(make_model, tmp_path):
         return DrivingMetricsCallback(log_freq=20)
 
     def run(name, moments):
-        # No updates: what is logged here does not depend on them.
+        # The model makes no updates, because the logged values do not depend on them.
         return trained(make_model, tmp_path / name, make, moments, env=lite_env(), learning_starts=10_000)
 
     expected = run("a", set())
@@ -194,7 +194,7 @@ def test_a_window_continues_with_identical_numbers(numbers, sample_freq):
         feed(first, numbers[:n_before])
         state = read_back(first.get_state())
         second = GradientMonitor(sample_freq)
-        feed(second, [(7.0, 7.0)])  # what was there is gone
+        feed(second, [(7.0, 7.0)])  # set_state() replaces this
         second.set_state(state)
         feed(second, numbers[n_before:], n_before)
         assert second._sums.keys() == one._sums.keys()

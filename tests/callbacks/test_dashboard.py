@@ -1,4 +1,4 @@
-"""The dashboard: what TensorBoard's own plugin reads back from a run's event file."""
+"""Test the dashboard that TensorBoard's own plugin reads from a run's event file."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ def event_files(folder):
 
 
 def plugin_of(logdir):
-    """TensorBoard's "Custom Scalars" page over a folder of runs."""
+    """Return TensorBoard's "Custom Scalars" plugin for a folder of runs."""
     multiplexer = EventMultiplexer()
     multiplexer.AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()
@@ -124,7 +124,7 @@ def test_tensorboard_draws_in_each_chart_the_names_of_the_table_and_no_other(run
 @pytest.mark.parametrize("callback", EVERYONE, ids=lambda callback: callback.__name__)
 def test_each_callback_alone_writes_the_layout(lite_model, tmp_path, callback):
     lite_model.learn(5, callback=callback())
-    lite_model.logger.close()  # what TensorBoard's writer still holds back in its thread
+    lite_model.logger.close()  # TensorBoard's writer thread may still hold events
     assert [len(layouts_in(file)) for file in event_files(tmp_path)] == [1]
 
 
@@ -135,7 +135,7 @@ def test_no_layout_without_our_callbacks(lite_model, tmp_path):
 
 def test_a_second_training_into_the_same_file_does_not_repeat_it(lite_model, tmp_path):
     lite_model.learn(5, callback=DrivingMetricsCallback(log_freq=1))
-    lite_model.set_logger(lite_model.logger)  # the user's own, from now on
+    lite_model.set_logger(lite_model.logger)  # from now on, this logger counts as the user's own
     lite_model.learn(5, callback=DrivingMetricsCallback(log_freq=1), reset_num_timesteps=False)
     (file,) = event_files(tmp_path)
     assert len(layouts_in(file)) == 1
@@ -210,7 +210,6 @@ def test_a_training_in_a_script_is_named_after_the_algorithm(tmp_path):
 
 
 def test_the_report_ignores_the_layout(run):
-    """It is no scalar: neither a tag, nor a point, nor a note."""
     (found,) = find_runs(run)
     data = read_run(found.path, found.files)
     scalars = scalars_in(run)

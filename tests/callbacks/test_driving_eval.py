@@ -1,4 +1,4 @@
-"""DrivingEvalCallback: Stable-Baselines3's EvalCallback for driving, on LiteDriving-v0."""
+"""Test DrivingEvalCallback, an EvalCallback for driving, on LiteDriving-v0."""
 
 import warnings
 
@@ -31,7 +31,7 @@ def short_evaluation(**kwargs):
 
 
 class Counts(BaseCallback):
-    """Counts its calls, and what its parent knew at each."""
+    """Records the step and the results of its parent callback at each call."""
 
     def __init__(self, goes_on=True):
         super().__init__()
@@ -43,7 +43,7 @@ class Counts(BaseCallback):
 
 
 def scripted(callback, monkeypatch, distances, rewards):
-    """Have evaluations give these numbers instead of driving."""
+    """Make evaluations return these distances and rewards."""
     pairs = iter(zip(distances, rewards, strict=True))
 
     def drives(_driver, description):
@@ -63,7 +63,7 @@ def test_the_policy_is_evaluated_on_time_and_at_the_end(lite_model, tmp_path, ca
     assert {step for step, _ in scalars[tags.EVAL_RANDOM_REWARD]} == {30, 60, 70}
     assert (tmp_path / "best_model.zip").is_file()
     assert "evaluation at step 70" in capsys.readouterr().out
-    # The policy was never updated: each evaluation, from the same places, says the same.
+    # The policy is never updated and starts from the same places, so all evaluations are equal.
     assert len({value for _, value in scalars[tags.EVAL_DISTANCE]}) == 1
     assert callback.best_mean_reward == callback.last_mean_reward
     assert callback.best_mean_reward == pytest.approx(scalars[tags.EVAL_REWARD][0][1])
@@ -81,7 +81,7 @@ def test_the_names_of_the_evaluation_are_written_once_by_it_alone(lite_model, tm
 def test_evaluations_npz_equals_that_of_sb3(lite_model, tmp_path):
     ours = short_evaluation(log_path=tmp_path / "ours")
     env = make_vec_env("LiteDriving-v0", 2, seed=1_000, env_kwargs=SHORT)
-    env.seed(1_000)  # as ours is before each evaluation; SB3 draws new places for the second one
+    env.seed(1_000)  # only our callback seeds before each evaluation, so only the first ones are equal
     theirs = EvalCallback(env, n_eval_episodes=2, eval_freq=30, log_path=str(tmp_path / "theirs"), verbose=0)
     lite_model.learn(35, callback=[ours, theirs])
     one, other = (np.load(tmp_path / name / "evaluations.npz") for name in ("ours", "theirs"))
@@ -278,7 +278,7 @@ def test_an_evaluation_counts_one_episode_of_each_environment():
     assert result.length <= 15
     assert result.success_rate == 0.0
     again = mean_of(drive_episodes(full_brake_driver(env), env, seed=0))
-    np.testing.assert_equal(again._asdict(), result._asdict())  # what an episode without a route lacks is NaN
+    np.testing.assert_equal(again._asdict(), result._asdict())  # values that need a route are NaN here
 
 
 @pytest.mark.parametrize(("n_episodes", "expected"), [(1, [0, 0, 1]), (3, [1, 1, 1]), (5, [1, 2, 2])])

@@ -1,4 +1,4 @@
-"""The driving score of leaderboard 2.1, by hand, and the infractions that the environments' info holds."""
+"""Test the driving score of leaderboard 2.1 and the infractions in the environments' ``info``."""
 
 import math
 from typing import get_args

@@ -1,4 +1,4 @@
-"""Signals end a training in order, and leave everything else as it was."""
+"""Test that signals end a training with a snapshot, and that the signal handlers are restored."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def td3(env=None, **kwargs):
 
 
 class At(BaseCallback):
-    """Does something at a step."""
+    """Calls ``action`` at one step."""
 
     def __init__(self, step, action):
         super().__init__()
@@ -78,7 +78,6 @@ def test_a_rollout_and_its_updates_are_completed_first(tmp_path):
 
 
 def test_a_rollout_that_takes_too_long_ends_without_a_new_snapshot(tmp_path, monkeypatch, capsys):
-    """A long evaluation or a long block of updates takes too long."""
     monkeypatch.setattr(ending_signals, "GRACE_S", 0.05)
     before = handlers()
 
@@ -124,7 +123,7 @@ def test_no_signal_is_handled_by_default_or_in_another_thread(tmp_path):
 
 
 def test_a_signal_after_an_exception_has_its_earlier_effect(tmp_path):
-    """Stable-Baselines3 tells callbacks nothing of an exception, so the handler is still there."""
+    """Stable-Baselines3 does not tell callbacks of an exception, so our handler is still installed."""
 
     def fail():
         raise RuntimeError("left")
@@ -160,7 +159,7 @@ def test_workers_survive_a_signal_to_all_processes_until_the_snapshot(tmp_path):
 
 
 def test_no_snapshot_is_taken_after_workers_have_died(tmp_path):
-    """It would be the newest one, and the run could not be resumed from it."""
+    """Such a snapshot would be the newest one, and the run could not be resumed from it."""
 
     def train():
         env = SubprocVecEnv([StatefulEnv] * 2)

@@ -30,10 +30,10 @@ from tests.killed_runs import assert_same_scalars, weights_in
 from tests.training_state.small_envs import StatefulEnv, StatefulImageEnv
 
 STARTS = 20
-"""Environment steps before the first update; then one update follows each step."""
+"""Number of environment steps before the first update. Later, one update follows each step."""
 SMALL = {"learning_starts": STARTS, "batch_size": 8, "buffer_size": 2_000, "seed": 0, "device": "cpu"}
 ONSET = 145
-"""What fails does so in step 166, after this many updates; snapshots are taken every 50 steps."""
+"""Number of updates after which a test breaks the training. This happens in step 166."""
 
 
 def visual_td3(folder=None, env=StatefulEnv, **kwargs):
@@ -49,26 +49,26 @@ def sac(folder=None, **kwargs):
 
 
 def pixels(folder=None, **kwargs):
-    """Return a model with the recommended preset: one encoder, fused optimizers, bfloat16 if the machine has it."""
+    """Return a model on images with the recommended preset."""
     settings = {**SMALL, "policy_kwargs": {"net_arch": [8], "trunk_dim": 4}, "tensorboard_log": str(folder / "tb")}
     return VisualTD3("CnnPolicy", DummyVecEnv([StatefulImageEnv]), **{**settings, **kwargs})
 
 
 def blow_up(model):
-    """Values of the critics a thousand times too large, which no few updates take back."""
+    """Multiply the critics' weights, so that Q-values are about a thousand times too large."""
     with th.no_grad():
         for weight in model.critic.parameters():
             weight.mul_(30.0)
 
 
 def break_weights(model):
-    """Set weights so that the next update of the actor breaks it too."""
+    """Set a bias of the critic to NaN."""
     with th.no_grad():
         model.critic.qf0[-1].bias.fill_(math.nan)
 
 
 class Always(Breaks):
-    """Breaks it at every step from an update on."""
+    """Calls ``break_it`` at every step once the model has made ``onset`` updates."""
 
     def _on_step(self):
         self.is_broken = False
@@ -76,7 +76,7 @@ class Always(Breaks):
 
 
 class Notes(BaseCallback):
-    """What the model is at the start of each rollout, when the guard has acted."""
+    """Records the number of updates, the weights and the critic's learning rates at the start of each rollout."""
 
     def _on_training_start(self):
         self.at = {}
@@ -259,7 +259,7 @@ def test_a_rollback_restores_the_weights_bit_for_bit_and_training_continues(tmp_
     assert set(rates_at(notes, at - 1)) == {given}
     if ranges:
         assert float(model._target_range.upper) < 1e6
-    # No alert lasts: what was rolled back is healthy.
+    # No alert remains active after the rollback.
     assert not alerts.is_critical
     assert alerts.is_healthy
     scalars = scalars_in(tmp_path)
@@ -268,14 +268,14 @@ def test_a_rollback_restores_the_weights_bit_for_bit_and_training_continues(tmp_
         steps = [step for step, _ in points]
         assert steps == sorted(set(steps)), tag
     assert [step for step, _ in scalars[tags.GUARD_ACTIONS]] == [*range(20, 321, 20)]
-    # The window has nothing of what was before: the next check finds nothing.
+    # The rollback empties the window, so the next check finds nothing.
     rules = {alert["rule"] for alert in alerts_in(tmp_path) if alert["step"] == at} & LIVE_RULES.keys()
     assert [dict(scalars[tags.alert_of_rule(rule)])[at] for rule in rules] == [1.0] * len(rules) != []
     assert {dict(scalars[tags.alert_of_rule(rule)])[at + 20] for rule in rules} == {0.0}
 
 
 def test_a_rollback_restores_only_what_was_learnt(tmp_path):
-    """Going back in the last step leaves steps, replay, random states and counters as they are without it."""
+    """A rollback in the last step does not change the replay buffer, the random states and the counters."""
 
     class GoesBack(BaseCallback):
         def _on_step(self):
@@ -316,14 +316,14 @@ def test_actions_are_limited_and_a_window_of_updates_apart(tmp_path, capsys):
 
 
 def blow_up_once_more(model):
-    """Keeps values too large, whatever the optimizer does and after every rollback."""
+    """Move all weights of the critics into the range 0 to 4, so that Q-values are too large."""
     with th.no_grad():
         for weight in model.critic.parameters():
             weight.clamp_(-2.0, 2.0).add_(2.0)
 
 
 def test_without_a_healthy_snapshot_the_guard_stops_with_a_message(tmp_path):
-    """The model is broken from the start, so the first snapshot is the only one that can exist."""
+    """A callback reports that the training is unhealthy from the start, so no snapshot is healthy."""
     model = visual_td3(tmp_path)
 
     class Unhealthy(BaseCallback):
@@ -382,7 +382,7 @@ def test_a_run_resumed_after_an_action_continues_bit_for_bit(tmp_path, make):
 
 
 class BreaksAt(BaseCallback):
-    """Breaks the model at one step, whatever was before."""
+    """Breaks the model at one given step, also in a resumed run."""
 
     def __init__(self, step):
         super().__init__()
@@ -401,7 +401,7 @@ class BreaksAt(BaseCallback):
 
 
 def test_actions_of_the_guard_count_in_a_resumed_run(tmp_path):
-    """Computed by hand: an action at update 100, and no other before update 300, in either process."""
+    """After its action at update 100, the guard waits until update 300, also in a resumed run."""
     alert = Alert(120, "reward_scale", "critical", 1.0, 0.0, "", since=90)
 
     def begun(model):
@@ -433,7 +433,7 @@ def test_keep_1_spares_the_healthy_snapshot_while_newer_ones_are_unhealthy(tmp_p
 
 
 def test_a_snapshot_from_before_the_alert_but_after_its_onset_is_marked_when_the_alert_begins(tmp_path):
-    """Checks every 90 steps: one snapshot falls between the onset and the check that sees it."""
+    """With a check every 90 steps, one snapshot lies between the onset and the check that raises the alert."""
     seen = {}
 
     class Looks(BaseCallback):
@@ -454,7 +454,7 @@ def test_non_finite_weights_are_rolled_back_before_they_choose_an_action(tmp_pat
     model = make(tmp_path)
     trained(model, tmp_path, [Breaks(ONSET, break_weights), guard("rollback")])
     (action,) = actions_in(tmp_path)
-    # It breaks in the step before update 131, which shows it; the next step is made with other weights.
+    # The weights break in step 166, and the update after this step shows it. The next step uses other weights.
     alert = next(alert for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite")
     assert alert["step"] == action["step"] == STARTS + ONSET + 1
     name = "train/critic_loss" if make is visual_td3 else "gradients/critic_mlp_norm"
@@ -494,10 +494,8 @@ def test_non_finite_weights_stop_and_the_last_healthy_snapshot_is_named(tmp_path
 
 @pytest.mark.parametrize("network", ["actor", "critic"])
 def test_a_non_finite_gradient_is_named_at_its_update_although_the_loss_is_finite(tmp_path, network):
-    """And the broken weights choose no action: a rollback comes first."""
-
     def poison(model):
-        """Once, on the way back through the first layer."""
+        """Make one gradient NaN in the backward pass through the first layer."""
 
         def passed(module, inputs, output):
             if output.requires_grad:

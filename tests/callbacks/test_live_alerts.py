@@ -1,4 +1,4 @@
-"""What the two callbacks show when training fails: alerts in time, a stop, and nothing changed by watching."""
+"""Test that failing trainings raise alerts in time, and that monitoring does not change a training."""
 
 import json
 import math
@@ -44,7 +44,7 @@ class FailingEnv(ImageEnv):
 
 
 class StaleTD3(VisualTD3):
-    """Forgets its soft update from some update on."""
+    """Stops updating its target networks after ``stale_from`` updates."""
 
     stale_from = 10**9
 
@@ -54,7 +54,7 @@ class StaleTD3(VisualTD3):
 
 
 class Breaks(BaseCallback):
-    """Breaks something at an update."""
+    """Calls ``break_it`` once, when the model has made ``onset`` updates."""
 
     def __init__(self, onset, break_it):
         super().__init__()
@@ -86,7 +86,7 @@ def nothing(model):
     pass
 
 
-# rule, level, class, what breaks at the onset, arguments
+# Each case has a rule, a level, a class, a function that breaks the training at the onset, and arguments.
 CASES = {
     "leak": ("feature_leak", "critical", LeakyTD3, nothing, {}),
     "lr of 1": ("learning_rate_too_high", "critical", VisualTD3, high_rate, {}),
@@ -119,7 +119,7 @@ def test_each_failure_raises_its_own_alert_within_a_hundred_updates(tmp_path, na
     train(tmp_path, cls, onset, break_it, onset + 110, **kwargs)
     found = [alert for alert in alerts_in(tmp_path) if alert["rule"] == rule and alert["level"] == level]
     assert found
-    # One update a step: the steps after the onset are updates.
+    # One update follows each step, so this counts updates as well.
     assert LEARNING_STARTS + onset <= found[0]["step"] <= LEARNING_STARTS + onset + 100
     assert found[0]["meaning"]
     points = scalars_in(tmp_path)[tags.alert_of_rule(rule)]
@@ -134,7 +134,7 @@ def test_healthy_training_raises_none_of_these(tmp_path):
 
 
 class BreakingEnv(StatefulEnv):
-    """An environment with one NaN at one step."""
+    """Returns one non-finite reward or observation at step ``bad_step``."""
 
     bad_step, bad_part = 30, "reward"
     n_total = 0
@@ -191,7 +191,7 @@ def test_a_non_finite_loss_ends_the_training_and_is_named(tmp_path):
     settings = {"learning_starts": 20, "batch_size": 4, "buffer_size": 300, "seed": 0, "device": "cpu"}
     model = VisualTD3("CnnPolicy", ImageEnv(), policy_kwargs={"net_arch": [8]}, **settings)
     model.learn(300, callback=[Breaks(40, break_it), ExplosionAlertCallback(run_dir=tmp_path, verbose=0)])
-    # It breaks in step 61, before update 41, which is made after that step: the next step is the last.
+    # The model breaks in step 61. Update 41 follows and shows it, so the next step is the last.
     assert model.num_timesteps == 62
     assert all(np.isfinite(action).all() for action in model.replay_buffer.actions)
     (meaning,) = [alert["meaning"] for alert in alerts_in(tmp_path) if alert["rule"] == "non_finite"]
@@ -239,7 +239,7 @@ def test_watching_changes_no_weight_and_leaves_finite_norms(tmp_path, name):
 
 
 def test_logged_norms_of_sac_equal_those_of_its_gradients(tmp_path):
-    """Compare with every gradient at the moment when SAC's optimizer steps."""
+    """The expected norms come from the gradients at each step of SAC's optimizer."""
     model = STOCK["SAC pixels"](tensorboard_log=str(tmp_path))
     by_hand = {"critic_cnn": [], "critic_mlp": []}
 
@@ -259,7 +259,7 @@ def test_logged_norms_of_sac_equal_those_of_its_gradients(tmp_path):
     model.learn(60, callback=GradientNormCallback(sample_freq=1, log_freq=20))
     handle.remove()
     scalars = scalars_in(tmp_path)
-    # The point of a step is written before its own update; the first update follows step 21.
+    # The point of a step is written before the update of this step. The first update follows step 21.
     for group in ("critic_cnn", "critic_mlp"):
         points = scalars[tags.GRADIENT_NORM[group]]
         assert [step for step, _ in points] == [40, 60]

@@ -1,6 +1,6 @@
-"""Tests that a run with all callbacks logs every tag of the original CARLA run.
+"""Test that a run with all callbacks logs every tag of the original CARLA run.
 
-Each tag has one writer, and no step twice.
+Each tag has one writer and at most one point per step.
 """
 
 import inspect
@@ -88,7 +88,7 @@ def test_no_other_name_is_written_twice_or_by_two_callbacks(run):
 
 def test_all_the_other_names_of_the_table_are_there_too(run):
     scalars, writers = run
-    # A guard may not act at all, and PolicyEvalCallback is for environments without a road.
+    # The run uses neither a guard that acts nor PolicyEvalCallback.
     always = {name: tag for name, tag in tags.TAGS.items() if name != tags.GUARD_ACTIONS}
     always = {name: tag for name, tag in always.items() if tag.owner != "PolicyEvalCallback"}
     assert set(always) <= set(scalars)

@@ -1,4 +1,4 @@
-"""PolicyEvalCallback: Stable-Baselines3's EvalCallback with held-out seeds, a random policy and the best evaluation."""
+"""Test PolicyEvalCallback, an EvalCallback with held-out seeds, a random policy and the best evaluation."""
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +24,7 @@ SETTINGS = {"buffer_size": 100, "learning_starts": 20, "batch_size": 4, "seed": 
 
 
 class PointEnv(gym.Env):
-    """Episodes of ten steps; the reward of a step is the action plus a number that the seed decides."""
+    """Has episodes of ten steps. The reward is the action plus a number that depends on the seed."""
 
     observation_space = spaces.Box(-10, 10, (2,), np.float32)
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -146,7 +146,7 @@ def test_the_run_is_the_same_with_and_without_it():
 
 
 class Scripted(PolicyEvalCallback):
-    """Has evaluations give these returns."""
+    """Replaces the returns of the policy's evaluations by the values in ``returns``."""
 
     returns = ()
 

@@ -1,4 +1,4 @@
-"""Tests of SnapshotCallback in scripts: the same script is called again and continues."""
+"""Test that a script with SnapshotCallback continues when it is called again."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ SMALL = {"buffer_size": 60, "learning_starts": 10, "batch_size": 4, "seed": 0, "
 
 
 class Killed(BaseException):
-    """Nothing cleans up after a SIGKILL; nothing that trains catches this."""
+    """Stands for a SIGKILL: training code does not catch this exception."""
 
 
 class Kill(BaseCallback):
@@ -43,7 +43,7 @@ class Kill(BaseCallback):
 
 
 class Records(BaseCallback):
-    """Adds to a mean that waits in the logger until the next dump."""
+    """Adds to a mean that the logger keeps until the next dump."""
 
     def _on_step(self):
         self.logger.record_mean("own/reward", float(self.locals["rewards"].mean()))
@@ -126,7 +126,7 @@ def test_the_model_in_a_snapshot_loads(tmp_path):
 
 
 def test_a_schedule_and_an_evaluation_continue(tmp_path):
-    """SB3's EvalCallback has an environment of its own, which continues too."""
+    """The environment of SB3's EvalCallback continues as well."""
 
     def script(folder, kill_at=None):
         model = vector_td3(str(folder / "tb"), learning_rate=LinearSchedule(1e-3, 1e-4, 1.0))
@@ -200,7 +200,7 @@ def test_a_finished_script_that_is_called_again_has_its_model_and_trains_nothing
 
 
 def test_a_training_that_a_callback_stopped_has_no_snapshot_of_its_end(tmp_path):
-    """Its last transition was not stored, and the earlier snapshot can be resumed."""
+    """The last transition is not stored, and the earlier snapshot can be resumed."""
 
     class Stop(BaseCallback):
         def _on_step(self):

@@ -1,4 +1,4 @@
-"""GradientNormCallback, ExplosionAlertCallback and RunRecorderCallback on small random images."""
+"""Test GradientNormCallback, ExplosionAlertCallback and RunRecorderCallback on small random images."""
 
 import json
 import math
@@ -20,13 +20,13 @@ def test_points_are_log_freq_apart_and_one_is_at_the_end(make_model, tmp_path):
     model.learn(75, callback=GradientNormCallback(sample_freq=1, log_freq=20))
     scalars = scalars_in(tmp_path)
     assert [step for step, _ in scalars[tags.CRITIC_LOSS]] == [40, 60, 75]
-    # The state of the agent is there from the start.
+    # The agent's state is logged before the first update as well.
     assert scalars[tags.TOTAL_ITERATIONS][0] == (20, 0.0)
     assert scalars[tags.IS_TRAINING] == [(20, 0.0), (40, 1.0), (60, 1.0), (75, 1.0)]
 
 
 def test_each_name_has_one_writer(make_model, tmp_path):
-    """Stable-Baselines3 dumps its losses every four episodes: not into the names that the callback writes."""
+    """Stable-Baselines3 does not write the tags of the callback when it dumps its log."""
     model = make_model(tensorboard_log=str(tmp_path))
     model.learn(120, callback=GradientNormCallback(sample_freq=1, log_freq=30))
     for tag, points in scalars_in(tmp_path).items():

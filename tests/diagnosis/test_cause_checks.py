@@ -1,4 +1,4 @@
-"""A cause with high confidence is a failure, and missing tags never pass the check."""
+"""Test the criterion no_sure_cause: it fails if a diagnosis has high confidence, and never passes without its tags."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_policy_without_an_encoder_is_not_asked_for_a_camera_and_has_to_say_so
 
 
 def test_a_cause_just_short_of_sure_does_not_fail_it() -> None:
-    """Saturated actions whose head still receives a gradient have a confidence of 0.7."""
+    """If the actor's head still receives a gradient, actor_saturation has a confidence of at most 0.7."""
     result = judged(with_points(healthy(), agent__action_saturation=1.0))
     assert result.status is Status.PASS
     assert result.value == 0.7

@@ -1,4 +1,4 @@
-"""How much of a run could be checked, and what removing tags does to it."""
+"""Test the evidence level of a run, and how it changes when tags are removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def seen(run: Values) -> tuple[Verdict, RunEvidence]:
 
 
 def stock_sac(fails: bool = False) -> Values:
-    """Return a run with the tags of SB3's SAC; a failing one falls in the evaluations alone."""
+    """Return a run with the tags of SB3's SAC. If it ``fails``, only its evaluation returns drop."""
     rng = np.random.default_rng(0)
     steps = np.arange(1000, 200_001, 1000)
     x = np.linspace(0, 1, steps.size)
@@ -78,7 +78,7 @@ def test_the_tag_that_alone_shows_the_failure_is_missed_in_the_evidence() -> Non
     run = stock_sac(fails=True)
     _, evidence = seen(run)
     without, thinner = seen({name: points for name, points in run.items() if name != tags.EVAL_REWARD})
-    # What is not logged cannot be judged: the verdict turns, and a gate that requires the former level refuses.
+    # The verdict becomes GO, but a gate that requires the previous level refuses the run.
     assert (without, evidence.level, thinner.level) == (Verdict.GO, "standard", "thin")
     assert thinner.is_below("standard")
 

@@ -1,4 +1,4 @@
-"""The live window, and how soon after its onset a failure is found."""
+"""Test the live window, and how soon after its onset a failure is found."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ HEALTHY = {
 
 
 def times(tag: str, per_update: float) -> Callable[[int], dict[str, float]]:
-    """Return a figure that grows by a factor with every update after the onset."""
+    """Return a function that multiplies a healthy value by ``per_update`` for every update after the onset."""
     return lambda n: {tag: HEALTHY[tag] * per_update**n}
 
 
-# What is measured once a failure has begun, n updates after its onset.
+# Maps each failure to the rule that finds it and to the values n updates after its onset.
 FAILURES: dict[str, tuple[str, Callable[[int], dict[str, float]]]] = {
     "leak": ("feature_leak", lambda n: {NORM["actor_mlp"]: 1e-4, NORM["actor_cnn"]: 1.0 * 1.02**n}),
     "overestimation": ("critic_overestimation", lambda n: {tags.Q1_VALUE: 120.0}),
@@ -145,7 +145,6 @@ def test_a_window_keeps_the_last_updates_only() -> None:
 
 
 def test_tags_that_end_at_different_updates_share_a_window() -> None:
-    """A camera has a point at every update, a monitor at every tenth."""
     window = LiveWindow(n_updates=100)
     window.append({"camera": [(100, 1.0)]})
     window.append({"norm": [(91, 1.0)]})

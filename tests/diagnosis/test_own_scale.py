@@ -1,4 +1,4 @@
-"""Stability is judged in the run's own scale: against its returns, and against its own begin."""
+"""Test that stability is judged relative to the returns of the run and to its start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RISE = np.linspace(-100.0, 300.0, N)
 
 
 def run(**values: object) -> SeriesSet:
-    """A run with these tags; ``__`` stands for the slash, a number for a constant series."""
+    """Return a run with these tags. ``__`` stands for a slash, and a number for a constant series."""
     return SeriesSet.of(
         Series(name.replace("__", "/"), STEPS, np.broadcast_to(np.asarray(value, dtype=float), N))
         for name, value in values.items()
@@ -143,12 +143,12 @@ def test_a_critic_that_errs_by_a_tenth_of_the_return_is_a_sign_and_two_signs_are
     assert judged(TD3, **error).answer == "unknown"
     both = judged(TD3, **error, train__actor_loss=np.linspace(0.0, -700.0, N))
     assert (both.answer, signs(both)) == ("no", ["q_beyond_returns", "critic_error"])
-    # A return that rises contradicts both signs: the answer is open.
+    # A rising return contradicts both signs, so the answer is "unknown".
     assert judged(TD3, "yes", **error, train__actor_loss=np.linspace(0.0, -700.0, N)).answer == "unknown"
 
 
 def test_the_critics_error_of_normalised_rewards_is_held_against_q() -> None:
-    """Returns of hundredths, rewards divided by their deviation: Q is of order 10."""
+    """Returns are about 0.01, but Q is 20, because the critic sees normalised rewards."""
     changes = {"rollout__ep_rew_mean": RISE * 1e-4, "train__actor_loss": -20.0, "train__critic_loss": 0.05}
     assert judged(TD3, **changes).answer == "yes"
 
@@ -205,7 +205,7 @@ def test_a_discrete_policy_that_no_longer_explores_counts_only_beside_another_si
 def test_updates_that_replace_the_policy_and_updates_that_do_nothing_are_signs() -> None:
     assert signs(judged(PPO, train__approx_kl=3.0)) == ["updates_too_large"]
     assert signs(judged(PPO, train__approx_kl=1e-9)) == ["policy_stopped_updating"]
-    # Of public runs that learned, one stays at 0.17 and reaches 6.5.
+    # In one public run that learned, the KL divergence is 0.17 and once reaches 6.5.
     assert judged(PPO, "yes", train__approx_kl=np.where(np.arange(N) == 50, 6.5, 0.17)).answer == "yes"
 
 
@@ -229,7 +229,7 @@ def test_one_verdict_comes_of_both_answers(stable: Answer, learning: Answer, exp
 
 
 def test_a_run_of_sb3_that_learns_is_go_and_one_that_diverges_is_no_go() -> None:
-    # A hundred episodes lie behind each point, of which 250 are played between two of them.
+    # With 4 steps per episode, 250 episodes lie between two points.
     changes = {"rollout__ep_len_mean": 4.0, "train__critic_loss": 1.0}
     assert ask(run(**{**TD3, **changes})).verdict is Verdict.GO
     assert ask(run(**{**TD3, "train__actor_loss": np.linspace(0.0, -1e6, N)})).verdict is Verdict.NO_GO
@@ -250,7 +250,7 @@ def test_the_unit_of_the_rewards_does_not_change_the_answer_if_the_divisor_is_lo
         "rollout__ep_rew_mean": unit * RISE,
         "train__actor_loss": np.linspace(0.0, -q, N),
         "train__critic_loss": q / 10,
-        # The rewards of a step are about 1 times the unit.
+        # The reward of a step is about as large as the unit.
         "train__reward_divisor": unit * np.linspace(0.5, 1.0, N),
     }
     assert judged(TD3, **data).answer == expected
@@ -279,7 +279,7 @@ def test_the_unit_of_the_rewards_does_not_change_the_diagnoses(unit: float) -> N
         **{
             **TD3,
             "rollout__ep_rew_mean": unit * np.resize([450.0, 500.0, 550.0], N),
-            # Q is large at the first point already: with rewards of 1, targets that follow without delay.
+            # Q is already large at the first point.
             "train__actor_loss": -np.linspace(40.0, 90.0, N),
             "train__reward_divisor": unit,
         }
@@ -290,7 +290,7 @@ def test_the_unit_of_the_rewards_does_not_change_the_diagnoses(unit: float) -> N
 
 def test_a_divisor_that_changes_does_not_make_a_healthy_critic_suspicious() -> None:
     data = {
-        "rollout__ep_rew_mean": np.resize([-1.0, 1.0], N),  # rewards of both signs cancel
+        "rollout__ep_rew_mean": np.resize([-1.0, 1.0], N),  # positive and negative rewards cancel
         "rollout__ep_len_mean": 100.0,
         "train__actor_loss": 60.0,
         "train__critic_loss": 5.0,

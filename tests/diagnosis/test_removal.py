@@ -1,8 +1,7 @@
-"""Removing data from the log of a run with our callbacks never turns NO-GO into GO, apart from a few exceptions.
+"""Test that removing data from a log does not turn NO-GO into GO.
 
-docs/gating.md describes for which removals this holds, and the exceptions. One exception is a failure that shows only
-in a tag that any code may log, such as an evaluation return. Without this tag, the verdict may be GO, but
-test_evidence.py checks that the evidence level is then lower.
+All runs use our callbacks. docs/gating.md describes for which removals this holds, and the exceptions.
+test_evidence.py tests runs without our callbacks.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def all_blocking(criteria: tuple[Criterion, ...]) -> tuple[Criterion, ...]:
 
 
 def names_to_remove(draw: st.DrawFn, run: Values, criteria: tuple[Criterion, ...]) -> set[str]:
-    """Draw a few tags, together with none or all of those that no blocking criterion names."""
+    """Draw up to three tags, and sometimes add every tag that no blocking criterion names."""
     few = draw(st.lists(st.sampled_from(sorted(run)), max_size=3, unique=True))
     named = {tag for criterion in criteria if criterion.blocking for tag in criterion.tags}
     return {*few, *(run.keys() - named if draw(st.booleans()) else ())}
@@ -111,7 +110,7 @@ def test_a_criterion_stays_applicable_without_the_tag_that_shows_the_length() ->
     run = healthy(last_step=2400)
     run[tags.EPISODE_LENGTH] = (np.arange(COLLAPSED.size), COLLAPSED)
     run[tags.PROGRESS_BUFFER_SIZE] = (np.array([1, 5000]), np.array([1.0, 5000.0]))
-    # Episodes collapse in 5,000 steps, but the tags that judge the training end at 2,400: no NO-GO, and no GO.
+    # The run has 5,000 steps, but most tags end at 2,400, so the status is unknown.
     assert result("episode_length_not_decreasing", run).status is Status.UNKNOWN
     for removed in (tags.PROGRESS_BUFFER_SIZE, tags.EPISODE_LENGTH):
         assert verdict(run) is not Verdict.NO_GO or verdict(without(run, {removed})) is not Verdict.GO
@@ -125,7 +124,7 @@ def test_a_criterion_stays_applicable_without_the_tag_that_shows_the_length() ->
 def test_a_short_runs_episodes_do_not_block_by_the_way_of_a_cause() -> None:
     run = healthy(last_step=2400)
     run[tags.EPISODE_LENGTH] = (np.arange(300), np.repeat([50.0, 3.0], [20, 280]))
-    # A comparison with policies that know nothing takes three evaluations.
+    # The comparison with baseline policies needs three evaluations.
     evaluations = np.array([800, 1600, 2400])
     for tag, metres in ((tags.EVAL_DISTANCE, 60.0), (tags.EVAL_RANDOM_DISTANCE, 12.0), (tags.EVAL_BRAKE_DISTANCE, 3.0)):
         run[tag] = (evaluations, np.full(3, metres))
@@ -271,7 +270,7 @@ def test_every_named_tag_must_be_there_to_pass() -> None:
 
 
 def test_nothing_is_left_to_say_that_a_tag_was_nan() -> None:
-    """The exception: a tag that no criterion names is removed, and with it the only fault."""
+    """If the only NaN is in a tag that no criterion reads, the verdict without this tag is GO."""
     run = healthy()
     run["other/tag"] = (np.array([1]), np.array([np.nan]))
     assert verdict(run) is Verdict.NO_GO

@@ -1,4 +1,4 @@
-"""Return curves are judged against their own noise, whatever the scale of the reward."""
+"""Test that return curves are judged against their own noise, at any scale of the reward."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def noise(n: int, seed: int = 0, sigma: float = 1.0) -> FloatArray:
 
 
 def rising(n: int = 200, seed: int = 0) -> FloatArray:
-    """From -5 to 5 with episodes of standard deviation 1."""
+    """Return a curve that rises from -5 to 5, with noise of standard deviation 1."""
     return np.linspace(-5.0, 5.0, n) + noise(n, seed)
 
 
@@ -48,7 +48,7 @@ def fallen(n: int = 200, seed: int = 0) -> FloatArray:
 
 
 def moving_mean(values: FloatArray, window: int, every: int) -> FloatArray:
-    """The mean of the last episodes, as SB3 logs it after every so many episodes."""
+    """Return the mean of the last ``window`` episodes after every ``every`` episodes, as SB3 logs it."""
     ends = range(every, values.size + 1, every)
     return np.array([values[max(0, end - window) : end].mean() for end in ends])
 
@@ -176,7 +176,7 @@ def test_five_evaluations_can_say_yes_and_never_no() -> None:
 def test_a_flat_curve_of_a_short_run_is_too_short_and_not_a_failure() -> None:
     curve = judge_curve(series(noise(35), "episode_return", every=1), on_steps=False)
     assert (curve.state, curve.learning) == (CurveState.TOO_SHORT, "unknown")
-    # The same points, each of them the mean of twenty episodes: enough to say.
+    # With twenty episodes per point, the same values are enough for a "no".
     assert judge_curve(series(noise(35), "episode_return", every=20), on_steps=False).learning == "no"
 
 
@@ -217,7 +217,7 @@ def test_one_lucky_first_point_of_a_short_curve_does_not_hide_learning() -> None
             curve = judge_curve(series(np.append(first, learned[1:]), "eval/return", every=5_000))
             found.append(curve.learning)
     assert answers[3.0].count("yes") >= 30
-    # A policy that was good at first and is as good again has learned nothing.
+    # A policy that is as good at the end as at the start has learned nothing.
     assert "yes" not in answers[8.0]
 
 
@@ -357,7 +357,7 @@ def test_the_mean_of_all_episodes_so_far_is_undone_exactly() -> None:
     undone, averaged_over = of_new_episodes(*first_window(episodes, lengths))
     assert averaged_over == 4
     np.testing.assert_allclose(undone.values, episodes.reshape(-1, 4).mean(axis=1), atol=1e-9)
-    # Points may be missing: the next one then tells of more episodes.
+    # If a point is missing, the next point covers more episodes.
     rewards, mean_lengths = first_window(episodes, lengths)
     kept = np.arange(19) != 7
     undone, _ = of_new_episodes(rewards.where(kept), mean_lengths.where(kept))
@@ -438,7 +438,7 @@ def test_a_walker_that_has_learned_to_stand_still_is_doubted() -> None:
         returns = np.where(np.arange(200) < 60, -110.0, late) + noise(200, sigma=4.0)
         run = SeriesSet.of([Series("Episode/Reward", np.arange(200), returns), lengths])
         assert judge_learning(run).answer == expected
-    # Where episodes do not last longer, a smaller cost is what was to be learned.
+    # If the episodes do not get longer, a smaller cost counts as learning.
     shorter = Series("Episode/Length", np.arange(200), np.full(200, 200.0))
     returns = np.where(np.arange(200) < 60, -200.0, -110.0) + noise(200, sigma=4.0)
     assert judge_learning(SeriesSet.of([Series("Episode/Reward", np.arange(200), returns), shorter])).answer == "yes"
@@ -450,6 +450,6 @@ def test_lengths_that_go_on_show_that_a_return_of_unknown_code_breaks_off() -> N
     cut = whole.where(np.arange(400) < 250)
     assert judge_learning(SeriesSet.of([whole, lengths])).answer == "yes"
     assert judge_learning(SeriesSet.of([cut, lengths])).answer == "unknown"
-    # A tag that counts something else shows nothing.
+    # A tag that counts updates does not show that the return breaks off.
     updates = Series("QValues/Q1", np.arange(40_000), np.zeros(40_000))
     assert judge_learning(SeriesSet.of([whole, lengths, updates])).answer == "yes"

@@ -19,13 +19,13 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 NORM, RATIO = tags.GRADIENT_NORM, tags.UPDATE_RATIO
 Values = dict[str, object]
 RESOLUTIONS = {
-    "live window": np.arange(10, 201, 10),  # updates: a point every 10 of the last 200
-    "logged series": np.arange(100, 5001, 100),  # environment steps: a point every 100 of a whole run
+    "live window": np.arange(10, 201, 10),  # a point every 10 updates, over 200 updates
+    "logged series": np.arange(100, 5001, 100),  # a point every 100 environment steps, over a whole run
 }
 
 
 def series(values: Values, steps: np.ndarray) -> SeriesSet:
-    """Return the series of a case, in which a number stands for a constant series."""
+    """Return the series of a test case; a number becomes a constant series."""
     spread = {tag: np.broadcast_to(np.asarray(v, dtype=float), steps.shape) for tag, v in values.items()}
     return SeriesSet.of(Series(tag, steps, v) for tag, v in spread.items())
 
@@ -35,7 +35,7 @@ def ending(last: float, n_last: int, before: float) -> Callable[[int], np.ndarra
 
 
 def growing(factor: float, end: float) -> Callable[[int], np.ndarray]:
-    """Return exponential growth by ``factor`` over the whole span."""
+    """Return a function that gives n points, which grow exponentially by ``factor`` to ``end``."""
     return lambda n: end * factor ** (np.arange(n) / (n - 1) - 1)
 
 
@@ -49,7 +49,7 @@ def still_targets(n_still: int, ratio: float = 1e-3, **others: object) -> Values
 
 
 def counted_from(start: int) -> Callable[[int], np.ndarray]:
-    """Return the count of updates with one update per step after ``start`` steps."""
+    """Return a function that gives the number of updates at n points: one per step after ``start`` steps."""
     by_length = {steps.size: steps for steps in RESOLUTIONS.values()}
     return lambda n: np.maximum(by_length[n] - start, 0)
 
@@ -59,22 +59,22 @@ def rewards(low: object, high: object, **others: object) -> Values:
 
 
 def td3(actor_loss: float) -> Values:
-    """Return what stock TD3 logs, with returns of 100."""
+    """Return the tags that stock TD3 logs, with an episode return of 100."""
     return {"rollout/ep_rew_mean": 100.0, "train/actor_loss": actor_loss, "train/critic_loss": 1.0}
 
 
 def vanished(first: float) -> Values:
-    """Return an actor's head whose gradient is 0 after the first points."""
+    """Return gradient norms; the norm of the actor's head is ``first`` at two points and then 0."""
     return {NORM["actor_mlp"]: lambda n: np.array([first] * 2 + [0.0] * (n - 2)), NORM["critic_mlp"]: 1.0}
 
 
 def first_losses(loss: float, actor_loss: float) -> Values:
-    """Return losses of a critic that has hardly learned yet."""
+    """Return the losses of a training that has hardly begun."""
     return {tags.CRITIC_LOSS: loss, tags.ACTOR_LOSS: actor_loss}
 
 
 def weights(encoder: object) -> Values:
-    """Return the statistics of an encoder's weights, and of a head that learns."""
+    """Return the mean and standard deviation of the weights of an encoder and of a head that learns."""
     mean = {tags.PARAM_MEAN["critic_cnn"]: 0.001, tags.PARAM_MEAN["critic_mlp"]: 0.001}
     return {
         **mean,
@@ -84,16 +84,16 @@ def weights(encoder: object) -> Values:
 
 
 def standing(norm_tag: str, norm: float) -> Values:
-    """Return weights that do not change, and a gradient."""
+    """Return the statistics of weights that do not change, and a gradient norm."""
     return {norm_tag: norm, tags.PARAM_MEAN["critic_mlp"]: 0.01, tags.PARAM_STD["critic_mlp"]: 0.04}
 
 
 def entropy(late: float) -> Values:
-    """Return what PPO logs with discrete actions, with an entropy that begins at 1."""
+    """Return the tags that PPO logs with discrete actions; the entropy loss is first -1 and then ``late``."""
     return {"train/approx_kl": 0.01, "train/entropy_loss": lambda n: np.array([-1.0] + [late] * (n - 1))}
 
 
-# (rule, what is just on the silent side, what is just on the other)
+# (rule, values just short of its threshold, values just beyond it)
 TABLE: list[tuple[str, Values, Values]] = [
     ("feature_leak", leak(0.0201), leak(0.02)),
     ("feature_leak", leak(0.0, encoder=1e-3), leak(0.0, encoder=1.01e-3)),
@@ -254,7 +254,7 @@ def curve(*levels: float) -> np.ndarray:
     return np.interp(np.linspace(0, 1, 60), np.linspace(0, 1, len(levels)), levels) + noise
 
 
-# Returns over 120,000 steps. (rule, a run of the silent kind, a run that shows it)
+# Returns over 120,000 steps: (rule, a curve without its diagnosis, a curve with its diagnosis)
 CURVES: list[tuple[str, np.ndarray, np.ndarray]] = [
     ("learned_then_fell", curve(0.0, 100.0, 100.0), curve(0.0, 100.0, 20.0)),
     ("learned_then_fell", curve(0.0, 100.0, 85.0), curve(0.0, 100.0, 60.0)),
@@ -275,18 +275,18 @@ def test_a_rule_of_the_return_curve_speaks_of_that_shape_alone(
     rule: str, silent: np.ndarray, speaking: np.ndarray
 ) -> None:
     assert RULES[rule].diagnose(returns(silent, 2_000)) is None
-    assert RULES[rule].diagnose(returns(speaking, 160)) is None  # 9,600 steps are too early to say
+    assert RULES[rule].diagnose(returns(speaking, 160)) is None  # 9,600 steps are too few for a diagnosis
     diagnosis = RULES[rule].diagnose(returns(speaking, 2_000))
     assert diagnosis is not None
     assert diagnosis.id == rule
-    # It never blocks a verdict by itself: the curve shows that something failed and not why.
+    # The diagnosis alone never blocks a verdict: the curve shows that something failed, but not why.
     assert MIN_CONFIDENCE <= diagnosis.confidence < 0.75
     assert not RULES[rule].is_live
 
 
-# Tags of stock algorithms beside returns of -700 that never rise, in episodes of 100 steps, over 60,000 steps.
+# Tags of stock algorithms. The test adds returns of -700 that never rise: 60,000 steps in episodes of 100 steps.
 STOCK: list[tuple[str, Values, Values]] = [
-    # 31 steps ahead after 1,000 updates is a tau of 0.03.
+    # A tau of 0.03 is the threshold: Q is then the sum of 31 rewards of -7 after 1,000 updates.
     ("fast_target_network", {"train/actor_loss": 212.0}, {"train/actor_loss": 222.0}),
     ("entropy_outweighs_reward", {"train/ent_coef": 6.9}, {"train/ent_coef": 7.1}),
     (

@@ -16,7 +16,7 @@ N_STEPS, STEP_S = 500, 0.1
 
 
 def blind(driver_of, *arguments):
-    """Return a driver of a vectorised evaluation as a function of one environment."""
+    """Return a function that takes an environment, ignores it, and returns an action of the driver."""
     driver = driver_of(DummyVecEnv([LiteDrivingEnv]), *arguments)
     return lambda _: driver(None)[0]
 
@@ -26,7 +26,7 @@ FULL_THROTTLE, STRAIGHT_THROTTLE = hold(0.0, 1.0), hold(0.0, 0.7)  # with 0.7 th
 
 
 def completes(episode):
-    """Return whether nine tenths of the distance at the target speed were driven; surviving is not enough."""
+    """Return whether the car drove at least 90 % of the distance of a full episode at the target speed."""
     return episode.distance_m >= 0.9 * TARGET_MPS * N_STEPS * STEP_S
 
 

@@ -14,7 +14,7 @@ from sb3_visual_td3.envs.idle_limit import IdleLimit
 
 
 class RewardsEnv(gym.Env):
-    """Give the rewards of a list, one a step; the episode terminates with the last one."""
+    """Give one reward of a list in each step; the episode terminates with the last reward."""
 
     observation_space = spaces.Box(0, 1, (1,))
     action_space = spaces.Box(-1, 1, (1,))
@@ -120,7 +120,7 @@ def test_all_limits_around_an_environment_are_lifted():
 
 
 class OwnLimitEnv(RewardsEnv):
-    """An environment of another package, with an attribute of the same name."""
+    """Imitate an environment of another package that has its own attribute ``max_idle_steps``."""
 
     max_idle_steps = 5
 

@@ -1,4 +1,4 @@
-"""Contrast and change of camera frames, and the monitor that measures both step by step."""
+"""Test the contrast and the change of camera frames, and the monitor that measures them."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_each_point_is_the_mean_over_ten_changes():
 
 
 def test_points_do_not_depend_on_when_frames_are_compared_or_the_state_is_moved():
-    """The frames have another shape in three steps, and three later observations are vectors without a frame."""
+    """Three of the 40 observations are frames of another shape, and three are vectors without a frame."""
     shown = [random_frames(seed, n=1, channels=1 if 5 <= seed < 8 else 4) for seed in range(40)]
     shown[20:23] = [np.zeros((1, 3))] * 3
     changes, expected, previous = [], [], None

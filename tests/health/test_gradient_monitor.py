@@ -11,7 +11,7 @@ from tests.image_env import ImageEnv
 
 
 class NaiveMonitor:
-    """Measures every update with plain Python numbers."""
+    """Measure every update with plain Python numbers."""
 
     def __init__(self):
         self.norms, self.rewards, self.saturation = [], [], []
@@ -34,7 +34,7 @@ class NaiveMonitor:
 
 
 def means(naive, sampled):
-    """The mean norm of each group over the sampled updates of its network."""
+    """Return the mean gradient norm of each group over the sampled updates of its network."""
     counts = {"actor": 0, "critic": 0}
     values = {}
     for network, norms in naive.norms:
@@ -67,7 +67,7 @@ def test_norms_and_rewards_equal_those_of_a_naive_twin(make_model, encoder):
 
 
 class ClipCounter(NaiveMonitor):
-    """Compares every number of every gradient before clipping and after."""
+    """Compare every number of every gradient before and after clipping."""
 
     def __init__(self):
         super().__init__()
@@ -91,7 +91,7 @@ def test_the_clip_fraction_is_the_share_of_updates_that_clipping_changed(make_mo
     free.observers.append(naive)
     free.learn(60)
     norms = sorted(norms["critic_mlp"] for network, norms in naive.norms if network == "critic")
-    # About half of the updates are above the median, until clipping itself changes what comes after.
+    # At first, about half of the norms are above the median. Clipping then changes the later norms.
     limit = norms[len(norms) // 2] if grad_clip == "norm" else 0.02
     model = make_model(**settings, max_grad_norm={"critic_mlp": limit})
     monitor, counter = GradientMonitor(sample_freq=1), ClipCounter()
@@ -105,7 +105,7 @@ def test_the_clip_fraction_is_the_share_of_updates_that_clipping_changed(make_mo
 
 
 def test_one_small_clipped_unit_counts_although_the_norm_hides_it():
-    """Adaptive clipping scales unit by unit: here a bias of 1e-5 beside a gradient of 1."""
+    """Adaptive clipping scales each unit separately: here it clips a gradient of 4e-4, but not gradients of 1."""
     large, small = th.nn.Parameter(th.full((2, 2), 100.0)), th.nn.Parameter(th.zeros(1))
     group = [large, small]
     monitor = GradientMonitor(sample_freq=1)

@@ -1,4 +1,4 @@
-"""Dormant units, target distances, and targets that do not move."""
+"""Test the measures of dormant units, target distances, and targets that do not move."""
 
 import numpy as np
 import pytest
@@ -108,7 +108,7 @@ def test_without_small_weights_the_smallest_represents_all():
 
 
 class Frozen:
-    """A probe that says what it was asked."""
+    """Imitate ``NetworkProbe`` with fixed values, and record the calls."""
 
     def __init__(self):
         self.calls = []
@@ -130,7 +130,7 @@ def test_the_monitor_takes_expensive_measures_once_per_window(make_model):
     model, monitor = make_model(), GradientMonitor(sample_freq=10)
     monitor.probe = Frozen()
     model.observers.append(monitor)
-    model.learn(61)  # updates 1 to 41: five are measured
+    model.learn(61)  # five of the updates 1 to 41 are measured
     read = monitor.read()
     assert monitor.probe.calls.count("moved") == 5
     assert monitor.probe.calls.count("distance") == 1

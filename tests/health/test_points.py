@@ -1,4 +1,4 @@
-"""Single points, compared with the means over a window."""
+"""Test the single points of GradientMonitor, and its values over a window."""
 
 import pytest
 import torch as th
@@ -40,7 +40,7 @@ def test_the_extremes_of_a_point_cover_every_update_since_the_previous_point():
 
 
 class EveryUpdate:
-    """Rewards and discounts of every update of the critics."""
+    """Keep the rewards and discounts of every critic update."""
 
     def __init__(self):
         self.rewards, self.discounts = [], []
@@ -60,8 +60,7 @@ class EveryUpdate:
 def test_rewards_of_updates_that_are_not_measured_count(make_model, n_steps):
     """The smallest and the largest reward cover all updates, also those between two measured updates.
 
-    With ``n_steps=1`` all samples have one discount, and with ``n_steps=3`` each sample has its own. There are more
-    batches than the monitor collects before it computes their extremes.
+    With ``n_steps=1`` all samples have the same discount, and with ``n_steps=3`` each sample has its own.
     """
     model, every = make_model(n_steps=n_steps, scale_rewards=False, policy_kwargs={"net_arch": [8]}), EveryUpdate()
     monitors = [GradientMonitor(sample_freq) for sample_freq in (1, 7, 1_000)]

@@ -1,4 +1,4 @@
-"""Stock algorithms watched from outside: TD3, SAC, DDPG, TQC and CrossQ."""
+"""Test StockWatch on TD3, SAC, DDPG, TQC and CrossQ."""
 
 import math
 
@@ -27,7 +27,7 @@ def make(cls, policy, **kwargs):
 
 
 class ByHand:
-    """The norm of each module's gradients at each step of its optimizer, read from ``p.grad`` with plain numbers."""
+    """Compute the gradient norms of encoder and head before each optimizer step, with plain Python numbers."""
 
     def __init__(self, model):
         self.norms = {}
@@ -86,7 +86,7 @@ def test_hidden_values_are_absent_and_all_others_present(cls, policy):
 
 
 class Spy:
-    """Keeps every update as it was shown."""
+    """Record the calls and the updates that an observer gets."""
 
     def __init__(self):
         self.calls, self.updates = [], []
@@ -103,7 +103,7 @@ class Spy:
 
 
 def test_td3_and_visual_td3_show_the_same_values_in_the_same_training():
-    """With the preset td3 the two train alike, bit for bit."""
+    """With the preset td3, VisualTD3 trains exactly like stock TD3."""
     seen, expected = Spy(), Spy()
     stock = make(TD3, PIXELS)
     attach(stock, seen)
@@ -127,7 +127,7 @@ def test_td3_and_visual_td3_show_the_same_values_in_the_same_training():
 
 
 def test_sacs_values_are_those_of_its_networks_before_the_step():
-    """Without updates of the weights the values can be computed afterwards."""
+    """With a learning rate of 0, the test can compute the same values after the training."""
     model = make(SAC, PIXELS, learning_rate=0.0)
     spy = Spy()
     attach(model, spy)

@@ -1,4 +1,4 @@
-"""Small environments with pictures for the doctor: three healthy ones, and wrappers that each plant one fault."""
+"""Provide three healthy image environments for tests of ``doctor``, and wrappers that add faults."""
 
 import time
 
@@ -11,7 +11,7 @@ N_DIMENSIONS = 2
 
 
 class Dot(gym.Env):
-    """Two actions move a dot, and the reward grows with its nearness to the middle of the picture.
+    """Two actions move a dot, and the reward grows as the dot approaches the middle of the picture.
 
     An episode is truncated after 40 steps.
     """
@@ -39,7 +39,7 @@ class Dot(gym.Env):
 
 
 class RoadInColour(Dot):
-    """The same in colour with a noisy background; an episode ends as terminated at the edge."""
+    """Show the dot of ``Dot`` in colour on a noisy background; an episode terminates if the dot reaches the edge."""
 
     observation_space = spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
 
@@ -54,7 +54,7 @@ class RoadInColour(Dot):
 
 
 class CameraAndState(Dot):
-    """A Dict of a picture and the dot's place."""
+    """Observe a Dict of the picture and the place of the dot."""
 
     observation_space = spaces.Dict(
         {
@@ -86,7 +86,7 @@ class White(gym.ObservationWrapper):
 
 
 class Frozen(gym.Wrapper):
-    """The first picture is returned again and again."""
+    """Return the first picture in every step."""
 
     def reset(self, **kwargs):
         observation, info = self.env.reset(**kwargs)
@@ -100,14 +100,14 @@ class Frozen(gym.Wrapper):
 
 
 class Scaled(gym.ObservationWrapper):
-    """Pixels of 0 to 1, cast to the space's uint8."""
+    """Scale the pixels to the range 0 to 1, and round them to uint8."""
 
     def observation(self, observation):
         return (observation / 255.0 + 0.5).astype(np.uint8)
 
 
 class Floats(gym.ObservationWrapper):
-    """Float pixels in a space of bytes."""
+    """Return float pixels, although the dtype of the space is uint8."""
 
     def observation(self, observation):
         return observation.astype(np.float32) / 255.0
@@ -125,7 +125,7 @@ class NotFinite(gym.ObservationWrapper):
 
 
 class Stacked(gym.Wrapper):
-    """Four frames along the channels."""
+    """Stack the last four frames along the channels."""
 
     newest_first = False
 
@@ -200,7 +200,7 @@ class Rewarded(gym.RewardWrapper):
 
 
 class Sparse(gym.Wrapper):
-    """A reward in one step of 120."""
+    """Give a reward of 1 in every 120th step, and 0 in the others."""
 
     count = 0
 
@@ -217,7 +217,7 @@ class Slow(gym.Wrapper):
 
 
 class FailingSimulator(gym.Wrapper):
-    """Every fifth step is not made, as CarlaDriving-v0 reports it."""
+    """Report a failure of the simulator in every fifth step, with the info keys of CarlaDriving-v0."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""The doctor names a planted fault first, raises no false alarm, and changes nothing."""
+"""Test that ``doctor`` lists a deliberate fault first, raises no false alarm, and does not change the training."""
 
 import copy
 import json
@@ -92,7 +92,7 @@ def test_a_reward_scale_that_the_model_corrects_is_a_warning():
 
 
 def test_an_observation_that_is_not_finite_is_named_first():
-    # CnnPolicy refuses floats, and a MlpPolicy takes them.
+    # CnnPolicy refuses float images, but MlpPolicy accepts them.
     model = model_on(envs.NotFinite(envs.Dot()), TD3, "MlpPolicy")
     assert ids(examine(model))[0] == "non_finite_observation"
 
@@ -164,7 +164,7 @@ def test_a_buffer_beyond_the_memory_is_named(monkeypatch):
 
 
 class Leaky(VisualTD3):
-    """The critic scores the actor's features, as in the CARLA run that started the project."""
+    """Pass the features of the actor's encoder to the critic in the actor update."""
 
     def update_actor(self, batch):
         with self._arithmetic.autocast():
@@ -175,7 +175,7 @@ class Leaky(VisualTD3):
 
 
 class WithoutPolyak(VisualTD3):
-    """The targets are forgotten."""
+    """Never update the target networks."""
 
     def soft_update(self):
         pass
@@ -336,7 +336,7 @@ def test_the_probes_have_the_rewards_that_they_say():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "probes"),
-    # An actor, its encoder and the targets at work: DDPG passes the three simpler probes if it passes these.
+    # These two probes need the actor, its encoder and the targets. They cover what the three simpler probes test.
     [(VisualTD3, PROBES), (DDPG, (ActionGivenPicture, DelayedReward))],
 )
 def test_a_healthy_learner_passes_its_probes(algorithm, probes):

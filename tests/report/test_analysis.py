@@ -1,4 +1,4 @@
-"""Settings may supply what the event file does not show, and the notes always say so."""
+"""Test that settings supply what the event file does not show, and that the notes say so."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def without(run: Values, *names: str) -> Values:
 
 
 def shared_run() -> Values:
-    """Return a healthy run with a shared encoder that it does not log."""
+    """Return a healthy run with a shared encoder, without the tag that says that the encoder is shared."""
     return without(healthy(shared_encoder=True), tags.ENCODER_IS_SHARED)
 
 
@@ -142,7 +142,7 @@ def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, t
 
 
 def test_undiscounted_returns_have_no_bound_to_judge_from_any_source() -> None:
-    """The source is the training's own flag, an earlier version's infinite bound, or gamma in the settings."""
+    """The source is a logged flag, an infinite Q bound (from earlier versions), or gamma in the settings."""
     unbounded = without(healthy(), tags.Q_BOUND)
     steps, bound = healthy()[tags.Q_BOUND]
     flagged = {**unbounded, tags.RETURN_IS_UNDISCOUNTED: (steps, bound / bound)}

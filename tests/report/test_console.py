@@ -1,4 +1,4 @@
-"""Progress and status lines appear on a terminal, and never in a pipe."""
+"""Test that progress and status lines appear on a terminal, and never in a pipe."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ class OnTerminal:
         self.seen = ""
 
     def see(self, is_enough: Callable[[str], bool], timeout_s: float = 300.0) -> str:
-        """Return what stands on the terminal, as soon as it is enough or the process ends."""
+        """Return the text on the terminal as soon as ``is_enough`` accepts it, or when the process ends."""
         end = time.monotonic() + timeout_s
         while not is_enough(self.seen) and (left := end - time.monotonic()) > 0:
             if not select.select([self._ours], [], [], left)[0]:
                 break
             try:
                 self.seen += os.read(self._ours, 65536).decode()
-            except OSError:  # the terminal's other end is closed
+            except OSError:  # the process has closed the terminal
                 break
         return self.seen
 
     def end(self) -> str:
-        """Return what the pipe got."""
+        """Wait until the process ends, and return its stdout."""
         self.see(lambda _: False)
         out, _ = self.process.communicate(timeout=300)
         os.close(self._ours)

@@ -1,4 +1,4 @@
-"""What the report says to type next: the lines run, and supply what was missing."""
+"""Test that the commands that the report suggests can be run and supply what was missing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def only(snippets: tuple[Snippet, ...], language: str) -> str:
 
 
 def plain_sac(n_points: int = 100) -> Values:
-    """Return a SAC run of SB3 alone that learns, without evaluations."""
+    """Return a run of SB3's SAC that learns and has no evaluations."""
     rng = np.random.default_rng(0)
     steps = np.arange(1, n_points + 1) * 1000
     x = np.linspace(0, 1, n_points)

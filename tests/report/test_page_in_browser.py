@@ -1,4 +1,4 @@
-"""The page as a reader sees it: in Debian's chromium, with a mouse, a keyboard, a phone and on paper."""
+"""Test the page in Debian's chromium: with a mouse, with a keyboard, on a phone, and printed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .synthetic_runs import REAL_RUNS, complete, dead_policy, healthy, leaking, 
 from .test_renderers import MARKUP, analysed, hostile
 
 PAPER = int((210 - 2 * 13) / 25.4 * 96)
-"""Pixels between the margins of A4, the narrower of the two usual paper sizes."""
+"""Width in pixels between the margins of A4, which is narrower than US Letter."""
 
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 
 def with_settings(folder: Path) -> Analysis:
-    """Return a dead policy with known settings, whose page has a diff and a comparison of hyperparameters."""
+    """Return the analysis of a dead policy; its page shows a diff and a comparison of hyperparameters."""
     hyperparams = {"learning_rate": 0.1, "pre_tanh_penalty": 0.0, "policy_kwargs": {"trunk_dim": None}, "tau": 0.5}
     manifest = RunManifest("VisualTD3", "LiteDriving-v0", 1, 5000, hyperparams, versions={"torch": "2.13.0"})
     known, _ = run_settings(None, manifest, folder)
@@ -63,7 +63,7 @@ def complaints(page: Page) -> list[Any]:
 
 
 def visible(page: Page, selector: str) -> bool:
-    """Return whether an element is completely inside the window when it opens."""
+    """Return whether an element is completely inside the window."""
     box = page.evaluate(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
     width, height = page.evaluate("[innerWidth, innerHeight]")
     return bool(box["top"] >= 0 and box["left"] >= 0 and box["bottom"] <= height and box["right"] <= width)
@@ -119,7 +119,7 @@ def test_the_verdict_over_time_is_a_strip_of_marks_that_fit_their_cells(
     assert cells[0]["says"] == "as it stood at step 250: nothing logged yet"
     assert cells[-1]["says"] == "as it stood at step 5,000: NO-GO"
     assert all(cell["fits"] and cell["pixels"] >= 11 and cell["ink"] != cell["paper"] for cell in cells)
-    # One row of equal cells.
+    # All cells are in one row and have the same width.
     assert len({cell["top"] for cell in cells}) == 1
     assert max(cell["width"] for cell in cells) - min(cell["width"] for cell in cells) < 1
     assert "When the failure could first be seen, 45% of the run was still to come." in page.evaluate(
@@ -278,7 +278,7 @@ def test_all_text_contrasts_with_its_background_on_screen_and_paper(page: Page, 
     assert poor == []
     page.send("Emulation.setEmulatedMedia", media="print")
     try:
-        # Browsers print no backgrounds unless they are told to: every ground is white then.
+        # By default, browsers print no backgrounds, so all text is on white.
         _, poor = page.evaluate(f"{CONTRASTS}(true)")
     finally:
         page.send("Emulation.setEmulatedMedia", media="")
@@ -321,7 +321,7 @@ def test_nothing_is_wider_than_paper(page: Page, tmp_path: Path, several: bool) 
     page.resize((PAPER, 900))
     page.send("Emulation.setEmulatedMedia", media="print")
     try:
-        # What is wider makes the browser shrink the whole document.
+        # If an element is wider than the paper, the browser shrinks the whole document.
         wider = page.evaluate(
             f"""[...document.querySelectorAll('main table, main figure, main pre')].filter(function (element) {{
                 return element.getBoundingClientRect().right > {PAPER};

@@ -1,4 +1,4 @@
-"""Any content of a folder gives the right answer or one clear line."""
+"""Test that the report gives the right answer or a one-line error for any content of a folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME = "events.out.tfevents.1"
 
 @pytest.fixture
 def judge(report: Report) -> Report:
-    """Return the command without the pages, which do not matter here."""
+    """Return the ``report`` command with ``--format json``."""
 
     def call(*arguments: object) -> int:
         return report(*arguments, "--format", "json")
@@ -45,7 +45,7 @@ def notes(tmp_path: Path) -> list[str]:
 
 
 def moved(run: Values, by: int) -> Values:
-    """Return a run with its environment steps moved to later ones."""
+    """Return a run with ``by`` added to its environment steps."""
     return {tag: (steps if tag == tags.EPISODE_LENGTH else steps + by, values) for tag, (steps, values) in run.items()}
 
 
@@ -77,7 +77,7 @@ def test_steps_that_no_double_holds_change_no_verdict(
     assert judge(tmp_path / "far") == code
     far = written(tmp_path)
     assert far["run"]["n_steps"] == 5000 + by  # type: ignore[index]
-    long = {"episode_length_improves", "learning"}  # both say no from 10,000 steps on only
+    long = {"episode_length_improves", "learning"}  # both can fail only from 10,000 steps on
     for a, b in zip(near["criteria"], far["criteria"], strict=True):  # type: ignore[call-overload]
         assert a["id"] in long or (a["status"], a["value"]) == (b["status"], b["value"]), a["id"]
 
@@ -94,7 +94,7 @@ def test_negative_steps_are_steps_before_others(judge: Report, tmp_path: Path) -
 
 
 def doubles(points: list[tuple[str, int, float]]) -> bytes:
-    """Return points as 64-bit tensors, which hold numbers that a simple value cannot."""
+    """Return records that hold points as 64-bit tensors, because ``simple_value`` has only 32 bits."""
     records = []
     for tag, step, value in points:
         tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_DOUBLE, double_val=[value])
@@ -137,7 +137,7 @@ def test_threads_that_write_a_second_apart_are_not_a_jump_of_the_clock(judge: Re
 
 
 def test_files_without_a_clear_order_keep_all_points(judge: Report, tmp_path: Path) -> None:
-    """The clock was set back between the files, so no point may count as replaced: the files are judged as two runs."""
+    """The clock was set back, so the order of the files is unknown, and they are judged as two runs."""
     append(tmp_path / "run" / "tfevents.1", scalars(points_of(leaking()), start_time=5000.0))
     append(tmp_path / "run" / "tfevents.2", event("x", 1, 1.0, 9000.0) + scalars(points_of(healthy()), 1000.0))
     assert judge(tmp_path / "run") == 1
@@ -189,7 +189,7 @@ def test_a_record_that_is_not_an_event_is_left_out_and_the_rest_is_read(judge: R
 
 
 def long_record(filling: bytes, n_bytes: int) -> bytes:
-    """Return a record with a scalar, something large that is not one, and another scalar."""
+    """Return a record with a scalar, then ``filling``, and then another scalar."""
     scalar = summary_pb2.Summary.Value(tag="a", simple_value=2.5).SerializeToString()
     scalar = b"\x0a" + bytes([len(scalar)]) + scalar
     summary = scalar + filling + scalar.replace(b"a", b"b")
@@ -215,7 +215,7 @@ FILLINGS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("filling", FILLINGS)
 def test_a_long_record_is_read_like_a_short_one(tmp_path: Path, filling: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare our own reading of the fields with protobuf's, for which no record counts as long."""
+    """Read one record twice: with protobuf as a short record, and with the parser for long records."""
     body = long_record(FILLINGS[filling](100_000), 100_000)
     append(tmp_path / NAME, frame(body) + event("a", 1, 1.0, 9.0))
     found = []
@@ -248,7 +248,7 @@ def test_a_long_record_takes_no_more_than_three_times_its_size(tmp_path: Path, f
 
 
 def in_child(work: Callable[[], int]) -> int:
-    """Return the number that a forked process returned; 99 if it failed."""
+    """Call ``work`` in a forked process, and return its result, or 99 if it fails."""
     child = os.fork()
     if child == 0:
         code = 99
@@ -260,7 +260,7 @@ def in_child(work: Callable[[], int]) -> int:
 
 
 def test_a_record_beyond_the_limit_is_left_out_with_a_note_and_the_rest_is_read(judge: Report, tmp_path: Path) -> None:
-    """A sparse file has two records of 65 MB and 5 TB, which are skipped without reading them."""
+    """The reader skips the records of 65 MB and 5 TB in a sparse file."""
     file = tmp_path / "run" / NAME
     append(file, scalars(points_of(healthy())[:50]))
     for n_bytes in (65 << 20, 5 << 40):

@@ -1,4 +1,4 @@
-"""``report --watch``: what it prints while a run trains, and how it ends."""
+"""Test what ``report --watch`` prints while a run trains, and how the watch ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Watched = Callable[..., int]
 
 @pytest.fixture
 def watched(report: Report, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Return the command with --watch, in which each pause is an action and the last one is Ctrl-C."""
+    """Return ``report --watch`` with pauses that call one function of ``happens`` each, and finally Ctrl-C."""
 
     def call(*arguments: object, happens: Iterable[Callable[[], object]] = (), output: object = "out") -> int:
         events = iter(happens)
@@ -263,7 +263,7 @@ def test_points_logged_after_run_json_says_finished_are_still_read(watched: Watc
     assert watched(tmp_path / "run", "--interval", "600", happens=happens) == 0
     found = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
     assert found["n_points"] == len(points_of(run))
-    # It is over: now the half record is a file that was cut off.
+    # The run is finished, so the half record now counts as a cut-off file.
     assert "cut off" in found["notes"][0]
 
 
@@ -331,7 +331,7 @@ def test_an_interval_without_a_watch_is_refused(
 
 
 def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
-    """A thread writes a run, a process watches it, and a real signal ends it."""
+    """A thread writes a run, another process watches the run, and SIGINT ends that process."""
     run, file = with_nan(), tmp_path / "run" / "events.out.tfevents.1"
     file.parent.mkdir()
     arguments = ["report", str(file.parent), "--watch", "--interval", "0.05", "--format", "json", "--output", "out"]

@@ -1,4 +1,4 @@
-"""Equality of states to the bit, and random ones."""
+"""Generate random states, and compare states bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a snapshot costs: bytes on disk and memory, with chunks of their true size."""
+"""Test how much disk space and memory a snapshot needs, with the default chunk size."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_large_array_is_never_in_memory_twice(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     assert peak_bytes(lambda: store.save(1, {"frames": frames}, {})) < 0.02 * frames.nbytes
     target = np.zeros_like(frames)
-    # Read by another store, which knows nothing yet.
+    # A new store reads the snapshot, because it has nothing cached.
     assert peak_bytes(lambda: fill(target, SnapshotStore(tmp_path).newest().state["frames"])) < 0.02 * frames.nbytes
     assert (target == frames).all()
     every_other = frames[::2, ::10]

@@ -1,4 +1,4 @@
-"""Killed at every single call to the operating system, and refused by it at every single call."""
+"""Test the saving of a snapshot with a kill or an error at each system call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALLS = ("open", "write", "fsync", "rename", "replace", "unlink", "mkdir", "rmdi
 @pytest.fixture(autouse=True)
 def small_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "CHUNK_BYTES", 64)
-    # A killed process loses nothing that the kernel has: waiting for the disk would only take time. It stays a call.
+    # A kill loses no data that the kernel has, so these tests need no real fsync. ``os.fsync`` still counts as a call.
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -55,7 +55,7 @@ def is_good(folder: Path, step: int) -> bool:
 
 @contextmanager
 def at_call(number: int, happens: Callable[[], Any]) -> Iterator[list[int]]:
-    """Have something happen instead of, or before, one of the calls that write."""
+    """Call ``happens`` before call ``number`` of the system calls that write, and count these calls."""
     n_calls = [0]
 
     def wrapped(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +76,7 @@ def at_call(number: int, happens: Callable[[], Any]) -> Iterator[list[int]]:
 
 
 def in_child(work: Callable[[], Any]) -> int:
-    """Return how a forked process ended."""
+    """Call ``work`` in a forked process, and return the exit code of the process."""
     child = os.fork()
     if child == 0:
         try:
@@ -102,7 +102,7 @@ def contents_of(folder: Path) -> set[str]:
 
 
 def assert_no_rest(folder: Path, like: Path, steps: list[int]) -> None:
-    """Assert that the folder is the same as one in which nothing went wrong."""
+    """Check that ``folder`` has the same files as ``like`` after saves of ``steps`` without a failure."""
     for step in steps:
         save(like, step, keep=len(steps))
     assert contents_of(folder) == contents_of(like)
@@ -133,7 +133,7 @@ def test_a_kill_before_any_system_call_keeps_the_last_complete_snapshot(tmp_path
         assert newest.skipped == []
         assert is_same(newest.state, state_of(newest.step))
         assert newest.step in {2, step}
-        # What is being removed is no longer listed when its first file goes.
+        # A snapshot leaves the list before the first of its files is removed.
         assert all(is_good(folder, listed.step) for listed in SnapshotStore(folder).all())
         found.append(newest.step)
         save(folder, 4)
@@ -168,7 +168,8 @@ def test_an_error_in_any_system_call_loses_nothing_and_leaves_nothing(tmp_path: 
             except SnapshotError as error:
                 refused = error
         if refused is None:
-            # An error after the snapshot has its name is a warning. An existing folder need not be created.
+            # An error after the snapshot has its final name only gives a warning. An error in the creation of a
+            # folder that exists has no effect.
             n_warned += len(warned)
             assert is_good(folder, step)
             told = ("older snapshots could not be removed", "remove it by hand")
@@ -182,7 +183,7 @@ def test_an_error_in_any_system_call_loses_nothing_and_leaves_nothing(tmp_path: 
             assert ("besides its files it needs up to 0.0 MB" in str(refused)) == (code == errno.ENOSPC)
             assert is_good(folder, 1)
             assert is_good(folder, 2)
-            # Only where the last sync of all fails is the new one there; it is whole.
+            # The new snapshot exists only if the very last sync fails. It is then complete.
             assert contents_of(folder) == before if last == 2 else is_good(folder, 3)
             assert not [*folder.glob(".*"), *folder.glob("objects/.*")]
         save(folder, 4)
@@ -214,7 +215,7 @@ def test_everything_is_durable_before_something_refers_to_it(tmp_path: Path, mon
 
 
 def test_a_partly_written_file_is_refused(tmp_path: Path) -> None:
-    """Use a real limit, which accepts a part of a write before it refuses the rest."""
+    """A real limit on the file size accepts a part of a write and refuses the rest."""
     save(tmp_path, 1)
     before = contents_of(tmp_path)
     large = {"weights": np.zeros((40, 2), np.int64)[:, 0], "note": "x" * 10_000}
@@ -285,7 +286,7 @@ def test_a_kill_at_a_random_moment_keeps_a_complete_snapshot(tmp_path: Path) -> 
             finally:
                 os._exit(1)
         os.close(writer)
-        # However busy the machine is, some saves are over; the pause then ends anywhere in the next ones.
+        # Wait for 0 to 3 complete saves, also on a busy machine. The pause then ends at any moment of a later save.
         told = b"".join(os.read(reader, 8) for _ in range(randomness.randrange(4)))
         time.sleep(0.05 * randomness.random())
         os.kill(child, signal.SIGKILL)
@@ -309,14 +310,14 @@ def test_a_kill_at_a_random_moment_keeps_a_complete_snapshot(tmp_path: Path) -> 
 def test_an_undeletable_folder_does_not_prevent_later_snapshots(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
 ) -> None:
-    """Another user's, or held open on a network file system."""
+    """For example, another user owns the folder, or a network file system holds it open."""
     save(tmp_path, 1, keep=1)
     save(tmp_path, 2, keep=1)
     stuck = [tmp_path / left]
     if left.startswith("objects"):
         chunks = [path.name for path in (tmp_path / "objects").rglob("*") if path.is_file()]
         stuck = [tmp_path / "objects" / f".new-{name}" for name in chunks]
-        (tmp_path / "objects" / chunks[0][:2] / chunks[0]).unlink()  # it is written again
+        (tmp_path / "objects" / chunks[0][:2] / chunks[0]).unlink()  # so that the store writes this chunk again
     for path in stuck:
         if left.startswith("objects"):
             path.write_bytes(b"begun")

@@ -1,4 +1,4 @@
-"""Tests that healthy snapshots are kept for a rollback, and that a kill while marking snapshots damages none."""
+"""Test that healthy snapshots are kept for a rollback, and that a kill in ``mark_unhealthy`` damages no snapshot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.runs.test_snapshot_store import own_chunk, rewrite_record
 __all__ = ["small_and_fast"]  # a fixture that every test here uses
 
 DOUBT = 210
-"""An alert may mark the snapshots of this many earlier updates as unhealthy."""
+"""An alert within this many updates after a snapshot may mark the snapshot as unhealthy."""
 
 
 def healths(*marks: tuple[str, int]) -> list[Health | None]:
@@ -36,19 +36,19 @@ def good(*n_updates: int) -> list[Health | None]:
         ([], set()),
         (healths(("?", 0), ("?", 100)), set()),  # not judged
         (good(0), {0}),
-        (good(0, 100), {0}),  # nothing is beyond doubt: the first will be so next
-        (good(0, 0, 0, 50), {2}),  # before the first update they hold the same weights
+        (good(0, 100), {0}),  # no snapshot is confirmed yet, so the first is kept
+        (good(0, 0, 0, 50), {2}),  # before the first update, equal snapshots: the last is kept
         (good(0, 209), {0}),
-        (good(0, 210), {0, 1}),  # now it is beyond doubt, and the newest is next
+        (good(0, 210), {0, 1}),  # the first is confirmed, and the newest is the next
         (good(0, 100, 210), {0, 1}),
         (good(0, 1000, 2000, 3000), {2, 3}),
         (good(0, 1000, 2900, 3000), {1, 2}),
-        (healths(("+", 0), ("+", 100), ("-", 200)), {0, 1}),  # the newest healthy one, in doubt as it may be
+        (healths(("+", 0), ("+", 100), ("-", 200)), {0, 1}),  # also the newest healthy one, although not confirmed
         (healths(("+", 0), ("+", 1000), ("-", 2000), ("-", 3000)), {1}),
         (healths(("+", 0), ("-", 100), ("+", 150)), {0}),
         (healths(("+", 0), ("+", 1000), ("-", 1100), ("+", 1150)), {0, 1}),
         (healths(("-", 0), ("-", 100)), set()),
-        (healths(("+", 0), ("+", 100), ("?", 0)), {1}),  # no longer judged
+        (healths(("+", 0), ("+", 100), ("?", 0)), {1}),  # the last one was not judged
     ],
 )
 def test_which_older_snapshots_are_spared(there: list[Health | None], spared: set[int]) -> None:

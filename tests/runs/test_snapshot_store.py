@@ -120,7 +120,6 @@ def test_keep_snapshots_stay_and_no_unused_chunk(tmp_path: Path) -> None:
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(0, 99)), min_size=1, max_size=8))
 def test_only_the_last_snapshots_stay_whatever_is_saved(saves: list[tuple[int, int, int]]) -> None:
-    """Against a naive twin: a dict that forgets. Steps repeat and go back, content repeats."""
     expected: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         store = SnapshotStore(Path(folder))
@@ -332,7 +331,7 @@ def test_a_snapshot_saved_beside_a_damaged_one_keeps_the_good_ones(tmp_path: Pat
     assert fresh.newest().step == 15
     assert is_good(fresh, 10)
     assert is_good(fresh, 15)
-    # Once the run is past it, it goes as it would have gone, and leaves no orphan.
+    # Later saves delete old snapshots as usual, and no unused chunk remains.
     for step in (30, 40):
         save(store, step, keep=2)
     is_foreign = damage == "record missing"

@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 
 class StatefulEnv(gym.Env):
-    """Random observations, and a hidden position that actions move: what it pays depends on all that came before."""
+    """Observations are random, and the reward depends on all earlier actions of the episode."""
 
     observation_space = spaces.Box(-1, 1, (3,), np.float32)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -32,7 +32,7 @@ class StatefulEnv(gym.Env):
         return {
             "random": self.np_random.bit_generator.state,
             "n_steps": self.n_steps,
-            "position": self.position,  # a tuple comes back as a list
+            "position": self.position,  # is restored as a list
         }
 
     def set_state(self, state):
@@ -42,7 +42,7 @@ class StatefulEnv(gym.Env):
 
 
 class StatefulImageEnv(StatefulEnv):
-    """The same with one frame, ``(height, width, channels)``: VecTransposeImage turns it round."""
+    """Observations are images ``(height, width, channels)``; VecTransposeImage moves the channels to the front."""
 
     observation_space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
 
@@ -51,13 +51,13 @@ class StatefulImageEnv(StatefulEnv):
 
 
 class ColourImageEnv(StatefulImageEnv):
-    """Three channels, whose layout in memory matters."""
+    """Images have three channels, so VecTransposeImage changes their layout in memory."""
 
     observation_space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 
 
 class DictEnv(StatefulEnv):
-    """A frame beside a vector."""
+    """Observations are an image and a vector."""
 
     observation_space = spaces.Dict(
         {"camera": StatefulImageEnv.observation_space, "state": StatefulEnv.observation_space}
@@ -69,7 +69,7 @@ class DictEnv(StatefulEnv):
 
 
 class ForgetfulEnv(StatefulEnv):
-    """Hands nothing over."""
+    """This environment has no ``get_state`` and no ``set_state``."""
 
     def __getattribute__(self, name):
         if name in {"get_state", "set_state"}:
@@ -78,7 +78,7 @@ class ForgetfulEnv(StatefulEnv):
 
 
 class Momentum(gym.Wrapper):
-    """A wrapper of the user's that answers for itself and what is in it."""
+    """This wrapper saves its own state and that of the wrapped environment."""
 
     def reset(self, **kwargs):
         self.last = 0.0
@@ -98,8 +98,6 @@ class Momentum(gym.Wrapper):
 
 
 class DiscreteEnv(StatefulEnv):
-    """Three actions."""
-
     action_space = spaces.Discrete(3)
 
     def step(self, action):

@@ -1,4 +1,4 @@
-"""A snapshot in memory, and the two runs that must be one: uninterrupted, and gone on with elsewhere."""
+"""Compare a training that resumes from a snapshot in memory with an uninterrupted training."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from sb3_visual_td3.training_state.training import logger_state, set_logger_stat
 
 
 class OnDisk:
-    """An array that is read when it is asked for."""
+    """Imitates an array that stays on disk until it is read."""
 
     def __init__(self, array):
         self._bytes = array.tobytes()
@@ -54,7 +54,7 @@ def digest(observation):
 
 
 class Trace(BaseCallback):
-    """Writes down every step."""
+    """Records every step."""
 
     def _on_training_start(self):
         self.steps = []
@@ -67,7 +67,7 @@ class Trace(BaseCallback):
 
 
 class Snapshot(BaseCallback):
-    """Taken once, at the start of a rollout."""
+    """Takes one snapshot, at the first start of a rollout from step ``at`` on."""
 
     def __init__(self, at, zip_path):
         super().__init__()
@@ -94,7 +94,7 @@ class Snapshot(BaseCallback):
 
 
 class GoOn(BaseCallback):
-    """Restores everything when training has started."""
+    """Restores a snapshot at the start of training."""
 
     def __init__(self, snapshot):
         super().__init__()
@@ -115,7 +115,7 @@ class GoOn(BaseCallback):
 
 
 def parts_of(model):
-    """Return everything that must be equal at the end."""
+    """Return a model's state as text and its parameters as tensors, without values that depend on time."""
     state = through_json({"model": model_state(model), "random": random_state(), "logger": logger_state(model.logger)})
     del state["model"]["elapsed_ns"]
     for info in state["model"]["ep_info_buffer"]:
@@ -129,7 +129,7 @@ def parts_of(model):
 
 
 def text_of(tree):
-    """Return a state as text in which every byte of its arrays counts."""
+    """Return a state as text that contains every byte of its arrays."""
 
     def shown(value):
         value = np.asarray(value)
@@ -149,11 +149,11 @@ def pickle_free(value):
 
 
 def assert_goes_on(make, tmp_path, at=30, until=60):
-    """Train without a break, and again from a snapshot in a new model, and compare the results bit for bit.
+    """Check that training a new model from a snapshot equals uninterrupted training bit for bit.
 
-    :param make: returns a new model with its environment; two calls differ in the ``seed`` only
+    :param make: function that takes ``seed`` and returns a new model with its environment
     :param at: environment steps before the snapshot
-    :param until: environment steps at the end of both trainings
+    :param until: environment steps in total
     """
     model = make(seed=3)
     snapshot, trace = Snapshot(at, tmp_path / "model.zip"), Trace()

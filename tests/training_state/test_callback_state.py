@@ -1,4 +1,4 @@
-"""Callbacks of a fresh training go on as those of the interrupted one would have."""
+"""Tests that callbacks of a resumed training continue like those of an uninterrupted training."""
 
 import inspect
 
@@ -38,7 +38,7 @@ def model_on_images(seed=0):
 
 
 class VectorEnv(ImageEnv):
-    """A vector, a reward that the action decides, and every now and then a success."""
+    """Observations are vectors, the reward is random, and a positive reward is a success."""
 
     observation_space = gym.spaces.Box(-1, 1, (3,), np.float32)
 
@@ -52,7 +52,7 @@ class VectorEnv(ImageEnv):
 
 
 def by_class(root):
-    """Return the callbacks of a training by the name of their class; the last one of each class."""
+    """Return the last callback of each class by the name of the class."""
     found = {}
 
     def visit(callback):
@@ -68,7 +68,7 @@ def by_class(root):
 
 
 def knowledge(root):
-    """Return all attributes of the callbacks, whether or not the table lists them."""
+    """Return every attribute of the callbacks that is a number or a list."""
     return {
         name: {
             key: repr(np.array(value).tolist())
@@ -88,7 +88,7 @@ def test_every_class_of_stable_baselines3_is_known():
 
 
 def all_of_them(folder):
-    """Return every callback of Stable-Baselines3, nested as users do it."""
+    """Return callbacks of Stable-Baselines3, nested as users nest them."""
     best = CallbackList([StopTrainingOnRewardThreshold(1e9), EveryNTimesteps(30, CheckpointCallback(1, str(folder)))])
     evaluation = EvalCallback(
         DummyVecEnv([VectorEnv]),
@@ -101,7 +101,7 @@ def all_of_them(folder):
         warn=False,
     )
     evaluation.eval_env.seed(7)
-    evaluation.eval_env.reset()  # or its generator would be a random one until the first evaluation
+    evaluation.eval_env.reset()  # otherwise its generator is not seeded before the first evaluation
     return [
         StopTrainingOnMaxEpisodes(6),
         evaluation,
@@ -111,7 +111,7 @@ def all_of_them(folder):
 
 
 class Seen(BaseCallback):
-    """What the others know, at each step; lets fresh ones go on at some of them."""
+    """Records the state of callbacks at each step; at the steps ``moments``, new callbacks take over the state."""
 
     def __init__(self, make, moments=()):
         super().__init__()
@@ -141,7 +141,7 @@ class Seen(BaseCallback):
 
 
 def env_state(env):
-    """Return what this environment needs between two evaluations."""
+    """Return the state of the random generator, and the seed for the next reset."""
     generator = env.envs[0].unwrapped.np_random.bit_generator
     return {"numbers": {key: str(value) for key, value in generator.state["state"].items()}, "seed": env._seeds[0]}
 
@@ -164,12 +164,12 @@ def test_callbacks_of_stable_baselines3_continue(tmp_path, moments):
         arrays = np.load(folder / "evaluations.npz")
         files.append({key: (arrays[key].dtype, arrays[key].shape, arrays[key].tolist()) for key in arrays})
     uninterrupted, resumed = runs
-    assert 60 < len(uninterrupted) < 1000, "one of them has stopped the training"
+    assert 60 < len(uninterrupted) < 1000, "a callback must stop the training"
     assert len(resumed) == len(uninterrupted)
     for step, (one, other) in enumerate(zip(resumed, uninterrupted, strict=True), 1):
         assert one == other, step
     final, known = resumed[-1]
-    assert len(final["callbacks"]) == 13, "what learn() sees is not below them"
+    assert len(final["callbacks"]) == 13, "callbacks among the local variables of learn() must not be saved"
     assert known["EvalCallback"]["evaluations_successes"].count("[") > 3
     assert files[0] == files[1]
     assert set(files[0]) == {"timesteps", "results", "ep_lengths", "successes"}
@@ -190,7 +190,7 @@ def test_each_listed_attribute_is_saved_and_restored(tmp_path):
 
 
 class Counting(BaseCallback):
-    """A user's, with a state."""
+    """Imitates a user's callback that has a state."""
 
     def __init__(self):
         super().__init__()
@@ -208,7 +208,7 @@ class Counting(BaseCallback):
 
 
 class Forgetful(BaseCallback):
-    """A user's, without one; it keeps others in its own ways."""
+    """Imitates a user's callback that has no state, but holds other callbacks."""
 
     def __init__(self, *held):
         super().__init__()
@@ -221,11 +221,11 @@ class Forgetful(BaseCallback):
 
 
 class OwnEvaluation(EvalCallback):
-    """The attributes of the parent of a user's subclass are saved."""
+    """Imitates a user's subclass of EvalCallback."""
 
 
 class CountingFunction:
-    """An old-style function that has a state."""
+    """Imitates a callback function that has a state."""
 
     def __init__(self):
         self.n = 0
@@ -334,7 +334,7 @@ def test_without_env_state_evaluation_environments_are_not_saved():
 
 @pytest.mark.parametrize("model_is_restored_first", [False, True])
 def test_a_progress_bar_continues_at_the_resumed_step(model_is_restored_first):
-    """The new bar may have been created for all steps or for the remaining ones."""
+    """The new bar may have been created for all steps or for the remaining steps."""
 
     class Resume(BaseCallback):
         def _on_training_start(self):

@@ -66,7 +66,7 @@ def test_lite_driving_continues_after_a_round_trip_through_text(where):
 
 
 class Doubled(gym.Wrapper):
-    """Remembers, and hands nothing over."""
+    """This wrapper has no ``get_state``, but may have a state."""
 
     last = None
 
@@ -79,7 +79,7 @@ def in_a_box(env):
     ("env", "reason"),
     [
         (lambda: Monitor(TimeLimit(StatefulEnv(), 5)), None),
-        (lambda: Momentum(Doubled(TimeLimit(StatefulEnv(), 5))), None),  # it answers for what is in it
+        (lambda: Momentum(Doubled(TimeLimit(StatefulEnv(), 5))), None),  # Momentum must save the state inside
         (lambda: gym.wrappers.RescaleAction(Monitor(StatefulEnv()), -2.0, 2.0), None),
         (lambda: Monitor(ForgetfulEnv()), r"ForgetfulEnv has no get_state\(\)/set_state\(\)"),
         (lambda: Monitor(gym.make("Pendulum-v1")), r"PendulumEnv has no get_state\(\)/set_state\(\)"),
@@ -125,7 +125,7 @@ def test_a_wrapper_known_only_to_the_worker_process_is_named():
         ("<Monitor<MyEnv instance>>", ["Monitor", "MyEnv"]),
         ("<MyEnv instance>", ["MyEnv"]),
         ("<OrderEnforcing<AtariEnv<ALE/Pong-v5>>>", ["OrderEnforcing", "AtariEnv"]),
-        ("<TimeLimit<MonitorMyEnv>>", None),  # MyEnv writes itself in its own way
+        ("<TimeLimit<MonitorMyEnv>>", None),  # MyEnv has a __str__ of its own
         ("<Monitor<TimeLimit<MyEnv(3)>>>", None),
         ("<MonitorMyEnv with <angles>>", None),
         ("car", None),
@@ -136,7 +136,7 @@ def test_wrappers_are_parsed_from_str_of_the_environment(text, names):
 
 
 class SilentVecEnv(SubprocVecEnv):
-    """A user's VecEnv without methods that it does not need: they raise NotImplementedError."""
+    """Imitates a user's VecEnv whose ``env_method``, ``get_attr`` and ``has_attr`` raise NotImplementedError."""
 
     def env_method(self, *args, **kwargs):
         raise NotImplementedError
@@ -168,7 +168,7 @@ class UnplainEnv(StatefulEnv):
 def test_a_state_that_is_not_plain_data_is_named_and_new_episodes_begin():
     env = in_a_box(UnplainEnv())
     env.reset()
-    assert why_not_exact(env) is None, "it is known once it was asked"
+    assert why_not_exact(env) is None, "only a call of get_state() shows the problem"
     state = through_json(env_state(env))
     assert state["why_not_exact"].startswith("the state of UnplainEnv.seen is of type set")
     assert set_env_state(env, state) is not None
@@ -192,7 +192,7 @@ def test_what_outlives_an_episode_is_restored_with_new_episodes(where, allow_ear
     other.reset()
     first = set_env_state(other, state)
     assert other.returns.tolist() == [0.0, 0.0]
-    # The statistics go on, and have seen the new episodes' first observations as well.
+    # The statistics continue, and include the first observations of the new episodes.
     assert other.obs_rms.count == env.obs_rms.count + 2
     np.testing.assert_array_equal(first, other.normalize_obs(other.old_obs))
     assert other.ret_rms.count == env.ret_rms.count
@@ -200,7 +200,7 @@ def test_what_outlives_an_episode_is_restored_with_new_episodes(where, allow_ear
     assert other.get_attr("episode_lengths") == env.get_attr("episode_lengths") == [[6, 6], [6, 6]]
     assert other.get_attr("_elapsed_steps") == [0, 0]
     assert other.get_attr("rewards") == [[], []]
-    # The random stream continues too, so that the first episodes of the run are not repeated.
+    # The random stream continues as well, so that the first episodes of the run are not repeated.
     env.env_method("set_wrapper_attr", "needs_reset", True)
     np.testing.assert_array_equal(env.venv.reset(), other.old_obs)
     for each in (env, other):
@@ -219,7 +219,7 @@ def test_a_model_begins_new_episodes_with_fresh_noise(tmp_path):
     model.learn(24, snapshot)
     other = make(2)
     go_on = GoOn(snapshot)
-    other.learn(20, go_on)  # not a step
+    other.learn(20, go_on)  # no step is left
     assert go_on.first_observation is other._last_obs
     assert other.num_timesteps == 20
     assert other.action_noise.noise_prev.tolist() == [0, 0]
@@ -228,7 +228,7 @@ def test_a_model_begins_new_episodes_with_fresh_noise(tmp_path):
 
 
 class Sampling(StatefulEnv):
-    """Has an action space of its own."""
+    """Each instance has its own action space."""
 
     def __init__(self):
         self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -263,7 +263,7 @@ def test_elapsed_time_continues(monkeypatch):
 
 
 class Counting(VecEnvWrapper):
-    """A layer of the user's."""
+    """Imitates a user's VecEnv wrapper that counts steps."""
 
     n_steps = 0
 
@@ -292,7 +292,7 @@ def test_wrappers_of_the_user_hand_over_their_state_or_are_named():
     set_env_state(other, through_json(env_state(env)))
     assert (other.n_steps, other.venv.venv.n_steps) == (3, 3)
     nameless = Counting(Handing(in_a_box(StatefulEnv())))
-    assert layers_not_restored(nameless) == [], "nothing of its own so far"
+    assert layers_not_restored(nameless) == [], "the wrapper has no attribute of its own yet"
     nameless.reset()
     list(steps(nameless, 1))
     assert layers_not_restored(nameless) == ["Counting"]

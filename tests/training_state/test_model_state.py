@@ -1,4 +1,4 @@
-"""The books of a model."""
+"""Tests that the counters and statistics of a model are restored."""
 
 import time
 from collections import deque
@@ -12,7 +12,7 @@ from tests.training_state.snapshots import through_json
 
 
 class WithMore(TD3):
-    """Knows more than TD3."""
+    """Adds one state variable to TD3."""
 
     n_owed = 0
 
@@ -45,7 +45,7 @@ def test_counters_and_statistics_continue():
 
 def test_the_latest_episodes_keep_their_count_and_their_dtypes():
     model, other = learning(stats_window_size=3), learning(stats_window_size=3)
-    # VecMonitor's are float32: their mean is not that of Python's floats.
+    # VecMonitor's rewards are float32, and their mean differs from the mean of Python's floats.
     rewards = [np.float32(0.1), np.float32(0.7), np.float32(0.3)]
     model.ep_info_buffer.extend({"r": reward, "l": np.int32(4), "t": 1.0, "more": object()} for reward in rewards)
     model.ep_success_buffer.extend([True, np.bool_(False)])

@@ -1,4 +1,4 @@
-"""Other people's values as plain data."""
+"""Tests for the conversion of values to plain data and back."""
 
 from collections import deque
 from enum import IntEnum
@@ -26,7 +26,7 @@ def test_plain_data_round_trips_with_lists_for_tuples_and_copied_arrays():
     back = as_given(through_json(as_plain({"a": [1, (2, 3)], "b": {"c": large}}, "it")))
     assert back["a"] == [1, [2, 3]]
     np.testing.assert_array_equal(back["b"]["c"], large)
-    back["b"]["c"][0] = 1  # writable, and not shared
+    back["b"]["c"][0] = 1  # the restored array is writable and not shared
     assert large[0] == 0
 
 
@@ -97,5 +97,5 @@ def test_the_means_of_the_log_continue():
     assert other.name_to_excluded["words"] == ("csv", "json")
     other.record_mean("mean", 6.0)
     assert other.name_to_value["mean"] == 3.0  # (1 + 2 + 6) / 3
-    other.record_mean("new", 4.0)  # a default for what is new
+    other.record_mean("new", 4.0)  # the mean of a new name starts without values
     assert other.name_to_value["new"] == 4.0

@@ -1,4 +1,4 @@
-"""Random generators, noise and spaces: what was going to come next comes next."""
+"""Tests that restored random generators, action noise and spaces continue their random sequences."""
 
 import random
 
@@ -29,7 +29,7 @@ BOX = spaces.Box(-1, 1, (2,), np.float32)
 
 
 def draw():
-    # An odd number of Gaussians each: all three keep the second of a pair for later.
+    # The generators compute Gaussians in pairs. After an odd number, each generator stores one for later.
     return [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand(), *th.randn(3).tolist()]
 
 
@@ -70,7 +70,7 @@ def test_states_of_missing_cuda_devices_are_skipped():
 @pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64", "PCG64DXSM"])
 def test_a_generator_of_any_kind_continues(kind):
     generator = np.random.Generator(getattr(np.random, kind)(5))
-    generator.integers(10, dtype=np.uint32)  # leaves half a word
+    generator.integers(10, dtype=np.uint32)  # most generators store the unused half of a 64-bit word
     state = through_json(generator_state(generator))
     expected = generator.random(4).tolist(), generator.integers(100, size=3, dtype=np.uint32).tolist()
     for other in (None, np.random.Generator(getattr(np.random, kind)(6)), np.random.default_rng(1)):
@@ -130,7 +130,7 @@ def test_spaces_are_described_in_words():
 
 
 class Shrinking(ActionNoise):
-    """The user's: a size that shrinks, a generator of its own, a name."""
+    """Imitates a user's noise whose attributes are a shrinking size, a random generator and a name."""
 
     def __init__(self):
         super().__init__()

@@ -37,7 +37,7 @@ def make(name, n_envs=1, **kwargs):
 
 
 def steps_for(buffer, n, seed=0, done_rate=0.2):
-    """Random steps whose observation is always the one that the step before ended with."""
+    """Return random steps; each next observation is the observation of the following step."""
     random = np.random.default_rng(seed)
     buffer.observation_space.seed(seed)
 
@@ -64,7 +64,7 @@ def add(buffer, steps):
 
 
 def sampled(buffer, seed=0):
-    """Return every number of a sample by name, and the next number of the generator."""
+    """Return the arrays of a sample by name, and the next random number."""
     np.random.seed(seed)
     samples = buffer.sample(32)
     found = {"next draw": np.random.random()}
@@ -79,7 +79,7 @@ def sampled(buffer, seed=0):
 
 
 def assert_same_arrays(one, other):
-    """Rows that are not in use, too."""
+    """Compare all rows, even those that are not in use."""
     for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
         parts = getattr(one, name, None)
         for key in parts if isinstance(parts, dict) else [...]:
@@ -105,7 +105,7 @@ def test_a_restored_buffer_equals_the_uninterrupted_one(name, n_envs, n_before, 
             one.add(*step)
             other.add(*step)
         assert (one.pos, one.full, one.size()) == (other.pos, other.full, other.size())
-        # The newest of one array is no sample until it has a successor.
+        # An empty buffer cannot be sampled; "one array" is compared from two transitions on.
         if one.size() > (name == "one array"):
             assert sampled(one) == sampled(other)
         assert_same_arrays(one, other)
@@ -169,7 +169,7 @@ class WithState(WithPriorities):
 
 
 class OtherwiseSampled(ReplayBuffer):
-    """A subclass with methods only, which has nothing more to save."""
+    """This subclass adds no state to ReplayBuffer."""
 
 
 def test_a_buffer_that_would_lose_data_is_refused_before_training():
@@ -202,13 +202,10 @@ def window_lengths(buffer):
 @pytest.mark.parametrize("name", ["n-step", "n-step dict", "frames of one"])
 @pytest.mark.parametrize("is_one_reset_later", [False, True])
 def test_no_return_runs_into_the_episode_after_a_resume(name, is_one_reset_later):
-    """The second episode begins with the last observation of the first, so only ``end_segment`` can end n-step windows.
-
-    An n-step window is the sequence of transitions whose rewards are added to one n-step return.
-    """
+    """Only ``end_segment`` separates the two episodes: no transition is done, and the observations continue."""
     buffer = make(name)
     steps = steps_for(buffer, 6, done_rate=0.0)
-    if is_one_reset_later:  # the mark must travel with the buffer
+    if is_one_reset_later:  # the saved state must contain the end of the segment
         add(buffer, steps[:3])
         end_segment(buffer)
         fresh = make(name)
@@ -236,7 +233,7 @@ def test_a_terminal_transition_stays_terminal():
 
 
 def test_an_artificial_end_disappears_when_its_row_is_overwritten():
-    """Without time-outs the buffer never clears one: the end is a terminal one there, as every other."""
+    """Without ``handle_timeout_termination``, a buffer never clears ``timeouts``, so the end is marked in ``dones``."""
     buffer = make("n-step", handle_timeout_termination=False)
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
     end_segment(buffer)

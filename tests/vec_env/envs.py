@@ -1,4 +1,4 @@
-"""Small environments that can be made in another process."""
+"""Small environments that another process can create."""
 
 import os
 import time
@@ -12,15 +12,15 @@ from sb3_visual_td3.envs import register_envs
 
 
 def make_drive():
-    """LiteDriving-v0, registered where it is made."""
-    from stable_baselines3.common.monitor import Monitor  # takes torch along, which the other environments do without
+    """Register and create LiteDriving-v0."""
+    from stable_baselines3.common.monitor import Monitor  # imports torch, which the other environments do not need
 
     register_envs()
     return Monitor(gym.make("LiteDriving-v0"))
 
 
 class SpaceEnv(gym.Env):
-    """Observes and acts in the same space; all it does follows from its seed."""
+    """Observations and actions have the same space; the seed determines observations and rewards."""
 
     def __init__(self, space, render_mode="rgb_array", n_steps=4):
         self.observation_space = self.action_space = space
@@ -52,7 +52,7 @@ class SpaceEnv(gym.Env):
 
 
 def wait_for_files(paths):
-    """Return when all of these files exist."""
+    """Wait until all of these files exist."""
     while not all(path.exists() for path in paths):
         time.sleep(0.005)
 
@@ -102,7 +102,7 @@ class CountEnv(gym.Env):
 
 
 class MeetingEnv(CountEnv):
-    """A step ends when the same step of all of these environments has begun."""
+    """Each step waits until all ``n_envs`` environments have begun this step."""
 
     def __init__(self, folder, index, n_envs):
         super().__init__()
@@ -115,8 +115,6 @@ class MeetingEnv(CountEnv):
 
 
 class BrokenEnv(gym.Env):
-    """Cannot be made."""
-
     def __init__(self):
         raise ValueError("there is no such town")
 

@@ -1,4 +1,4 @@
-"""Each actor starts its own CARLA (the emulator) beside it, and takes it along when it dies."""
+"""Tests that each actor starts its own CARLA emulator, and that the emulator ends with the actor."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def make_drive(port):
 
 
 def emulators(port):
-    """Return the processes that serve on this port and the following ones."""
+    """Return the command lines of the emulators on the ports ``port`` to ``port + 99``."""
     psutil = pytest.importorskip("psutil")
     words = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     found = [line for line in words if "sb3_visual_td3.envs.carla_emulator" in line and "watchdog.py" not in str(line)]

@@ -1,4 +1,4 @@
-"""Simulators step at the same time; how many steps a second that makes, benchmarks/ray_speed.py measures."""
+"""Tests that simulators step at the same time."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ N_ENVS = 8
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_eight_simulators_step_at_the_same_time(direct, make_vec, tmp_path):
-    """One after another they would wait for each other for ever."""
+    """If the simulators stepped one after another, MeetingEnv would wait forever."""
     env = make_vec([partial(MeetingEnv, tmp_path, index, N_ENVS) for index in range(N_ENVS)], direct=direct)
     env.reset()
     for n_steps in range(1, 4):

@@ -1,4 +1,4 @@
-"""Steps use connections, or Ray's calls where there is no connection; a connection that breaks is noticed."""
+"""Tests that steps use connections, or Ray's calls without a connection, and that a broken connection is noticed."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ def connections(env):
 
 
 def cut(broken):
-    """Break a connection, as a network does."""
+    """Break a connection, as a network failure does."""
     with socket.socket(fileno=os.dup(broken.fileno())) as sock:
         sock.shutdown(socket.SHUT_RDWR)
 
@@ -39,13 +39,13 @@ def assert_restarted(answer, reason):
 
 
 class SilentConnection:
-    """A connection to a machine that was switched off: it neither delivers nor receives."""
+    """Imitates a connection to a machine that was switched off: no data passes in either direction."""
 
     is_left = False
 
     def __init__(self, replaced):
         self.service = replaced.service
-        # Kept open: if it were closed, the actor would end its service before it is killed.
+        # This connection stays open: if it were closed, the actor would stop serving before the test kills the actor.
         self._replaced = replaced
         self._ends = socket.socketpair()
 
@@ -63,14 +63,14 @@ class SilentConnection:
 
 
 class NotANumber:
-    """Raises when it is unpickled."""
+    """Raises ValueError when it is unpickled."""
 
     def __reduce__(self):
         return int, ("not a number",)
 
 
 class StrangeInfoEnv(CountEnv):
-    """Returns an info that cannot be unpickled, if told to."""
+    """Returns an info that cannot be unpickled if ``mood`` is "strange"."""
 
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)
@@ -80,7 +80,7 @@ class StrangeInfoEnv(CountEnv):
 
 
 class LargeEnv(CountEnv):
-    """Its observations are larger than any socket buffer."""
+    """Observations are larger than any socket buffer."""
 
     def __init__(self):
         super().__init__()
@@ -91,7 +91,7 @@ class LargeEnv(CountEnv):
 
 
 class CloseFileEnv(CountEnv):
-    """Writes a file when it is closed: after how many steps."""
+    """Writes the number of steps to the file ``path`` when the environment is closed."""
 
     def __init__(self, path):
         super().__init__()
@@ -102,7 +102,7 @@ class CloseFileEnv(CountEnv):
 
 
 def make_deaf():
-    """Make an environment on a machine that does not have the address that Ray knows for it."""
+    """Create an environment, and let Ray report a wrong IP address for this machine."""
     import ray
 
     ray.util.get_node_ip_address = lambda: "192.0.2.1"
@@ -177,8 +177,8 @@ def test_without_a_death_notice_a_broken_connection_times_out_early(make_vec, mo
     env.set_attr("ends_with", str(tmp_path / "never"), indices=0)
     env.step_async(ZERO)
     cut(connections(env)[0])
-    env._slots[0]._attributes.clear()  # the next one is as quick as the other
-    # Not when its step ends, which it never does.
+    env._slots[0]._attributes.clear()  # the restarted environment must not wait for this file
+    # The step of environment 0 never ends.
     assert_restarted(env.step_wait(), "the connection to it broke")
 
 
@@ -239,7 +239,7 @@ def test_unreachable_actors_are_tried_once(make_vec, monkeypatch):
     assert len(attempts) == 2
     assert env.get_attr("n") == [3, 3]
     assert env.step(ZERO)[0][:, 0].tolist() == [4, 4]
-    assert len(attempts) == 3  # the other one again, after the call
+    assert len(attempts) == 3  # get_attr() closed the other connection, so it is opened again
     assert connections(env)[0] is None
     assert connections(env)[1] is not None
 
@@ -331,13 +331,13 @@ def test_closing_during_a_step_closes_the_environment(make_vec, tmp_path):
     env.set_attr("slow_s", 1.0)
     env.step_async(ZERO[:1])
     env.close()
-    assert (tmp_path / "closed").read_text() == "1 step", "it is closed when its step has ended"
+    assert (tmp_path / "closed").read_text() == "1 step", "the environment must be closed after its step"
 
 
 def test_no_connections_are_opened_where_ray_encrypts(make_vec, monkeypatch):
     monkeypatch.setenv("RAY_USE_TLS", "1")
     env = make_vec([CountEnv, CountEnv])
-    monkeypatch.delenv("RAY_USE_TLS")  # it is Ray's, and this Ray does not encrypt
+    monkeypatch.delenv("RAY_USE_TLS")  # Ray itself must not read it: this cluster does not encrypt
     env.reset()
     assert env.step(ZERO)[0][:, 0].tolist() == [1, 1]
     assert connections(env) == [None, None]

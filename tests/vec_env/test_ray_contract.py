@@ -1,4 +1,4 @@
-"""What Stable-Baselines3 expects of a VecEnv, and that every number is SubprocVecEnv's."""
+"""Tests that RayVecEnv is a complete VecEnv, and that its results equal those of SubprocVecEnv."""
 
 import sys
 from functools import partial
@@ -20,7 +20,7 @@ SPACES = {
     "multidiscrete": spaces.MultiDiscrete([2, 3]),
     "multibinary": spaces.MultiBinary(3),
     "box": BOX,
-    "image": spaces.Box(0, 255, (200, 200, 3), np.uint8),  # by Ray's calls: too large for the answer itself
+    "image": spaces.Box(0, 255, (200, 200, 3), np.uint8),  # Ray's calls return this size through its object store
 }
 SPACES["dict"] = spaces.Dict(SPACES)
 SPACES["tuple"] = spaces.Tuple(tuple(SPACES[name] for name in ("discrete", "box", "image")))
@@ -33,7 +33,7 @@ def leaves(observations):
 
 
 def same(left, right):
-    """Return whether two answers are equal bit for bit, types of numbers included."""
+    """Return whether two answers are equal, including the dtypes of their arrays."""
     if isinstance(left, dict):
         return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
     if isinstance(left, tuple | list):

@@ -1,4 +1,4 @@
-"""Choosing an action for one observation: the same action as Stable-Baselines3, without unnecessary work."""
+"""Tests that ``predict`` returns the same action as Stable-Baselines3, without unnecessary work."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.image_env import ImageEnv, VectorImageEnv
 
 @pytest.fixture
 def module_visits(monkeypatch):
-    """Every module that is told its mode, in order."""
+    """Record every call of ``nn.Module.train`` as ``(module, mode)``, in order."""
     visits = []
     train = nn.Module.train
 
@@ -48,7 +48,7 @@ def test_the_networks_switch_to_evaluation_mode_once_and_not_for_every_action(ma
 
 @pytest.mark.parametrize("network", ["actor", "critic"])
 def test_a_single_network_in_training_mode_is_switched_back(make_model, network):
-    """A batch normalisation would otherwise learn from the observations that the policy is only shown."""
+    """In training mode, batch normalisation would update its statistics with the observations of ``predict``."""
     model = make_model()
     observation = ImageEnv.observation_space.sample()
     model.predict(observation)

@@ -1,4 +1,4 @@
-"""With our extras off, VisualTD3 is Stable-Baselines3's TD3, bit for bit (one thread, CPU)."""
+"""Test that VisualTD3 with the td3 preset equals Stable-Baselines3's TD3 bit for bit (one thread, CPU)."""
 
 import pytest
 import torch as th
@@ -35,7 +35,7 @@ CASES = {
 
 
 class RecordingLogger(Logger):
-    """Keeps every point that is recorded, with its name."""
+    """Keep the name and the value of each recorded training metric."""
 
     def __init__(self):
         super().__init__(folder=None, output_formats=[])
@@ -96,8 +96,8 @@ def assert_same_moments(stock, ours):
             assert th.equal(value, ours.state[b][key]), key
 
 
-def test_the_visual_preset_leaves_other_weights():
-    """The comparison above can tell two algorithms apart."""
+def test_clipped_gradients_leave_other_weights():
+    """Clipping the gradients changes the weights, and the comparison with TD3 must detect this."""
     stock, _ = trained(TD3, "CnnPolicy", ImageEnv())
     ours, _ = trained(VisualTD3, "CnnPolicy", ImageEnv(), preset="td3", max_grad_norm=1e-3)
     assert not all(th.equal(a, b) for a, b in zip(stock.policy.parameters(), ours.policy.parameters(), strict=True))

@@ -1,4 +1,4 @@
-"""The failure that started this project: a critic on the actor's features makes the actor's loss explode."""
+"""Test that the actor's loss explodes if the critic reads the actor's features."""
 
 import pytest
 from faulty_trainings import LeakyTD3
@@ -12,7 +12,7 @@ N_UPDATES = 500
 
 
 def norms_over_training(cls, **kwargs):
-    """The actor's encoder's norm over the first and the last hundred updates, and the last actor loss."""
+    """Return the gradient norm of the actor's encoder in the first and last 100 updates, and the last actor loss."""
     settings = {"buffer_size": 1_200, "learning_starts": 100, "batch_size": 8, "device": "cpu", "preset": "td3"}
     model = cls("CnnPolicy", ImageEnv(reward_scale=10.0), seed=0, learning_rate=1e-4, **settings, **kwargs)
     model.learn(100)

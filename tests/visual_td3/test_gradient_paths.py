@@ -1,4 +1,4 @@
-"""The paths of gradients: each loss reaches the weights that it should train, and no others."""
+"""Test that each loss trains the weights that it should train, and no others."""
 
 import pytest
 import torch as th
@@ -15,7 +15,7 @@ def filled(model):
 
 
 def gradients_of_actor_loss(model, batch):
-    """The gradient that the actor's update leaves on the actor's encoder."""
+    """Update the actor, and return the gradients of each parameter group before clipping."""
     caught = {}
 
     class Catch:
@@ -35,7 +35,7 @@ def gradients_of_actor_loss(model, batch):
 
 @pytest.mark.parametrize("objective", ["q1", "min", "mean"])
 def test_the_actors_encoder_is_reached_through_the_action_alone(make_model, objective):
-    """If the critic's weights for the action are 0, the actor's loss must give the actor gradients of 0 only."""
+    """If the critic's weights for the action are 0, all gradients of the actor's loss must be 0."""
     model = make_model(policy_kwargs={"encoder": "separate"}, actor_objective=objective, pre_tanh_penalty=0.0)
     batch = filled(model)
     with th.no_grad():
@@ -47,7 +47,7 @@ def test_the_actors_encoder_is_reached_through_the_action_alone(make_model, obje
 
 
 def test_the_same_check_catches_the_leak(make_model):
-    """Handing the critic the actor's features reaches the actor's encoder without any action."""
+    """If the critic reads the actor's features, gradients reach the encoder even if the action has no effect."""
     model = make_model(policy_kwargs={"encoder": "separate"}, preset="td3")
     batch = filled(model)
     with th.no_grad():
@@ -64,7 +64,7 @@ def test_the_same_check_catches_the_leak(make_model):
     [{"preset": "td3"}, {"preset": "visual", "actor_objective": "q1", "pre_tanh_penalty": 0.0, "precision": "fp32"}],
 )
 def test_the_actors_gradient_is_the_chain_rule_through_the_action(make_model, policy, kwargs):
-    """A naive twin: dQ1/da by autograd on the critic alone, pushed by hand through the actor."""
+    """Compute dQ1/da on the critic alone, backpropagate it through the actor, and compare with the update."""
     model = make_model(policy, KINDS[policy](), policy_kwargs={"encoder": "separate"}, max_grad_norm=1e9, **kwargs)
     batch = filled(model)
     actions = model.actor(batch.observations)
@@ -74,7 +74,7 @@ def test_the_actors_gradient_is_the_chain_rule_through_the_action(make_model, po
     found = gradients_of_actor_loss(model, batch)["actor_cnn"]
     assert any((g != 0).any() for g in found)
     for a, b in zip(expected, found, strict=True):
-        # Of the whole, not of each number: where one nearly cancels out, what is left is rounding of the processor's.
+        # Norms are compared, because a single number may consist mostly of rounding errors.
         assert (a - b).norm() <= 1e-4 * b.norm()
 
 
@@ -127,7 +127,7 @@ def test_under_td3_the_critics_keep_what_their_own_update_left(make_model):
 
 @pytest.mark.parametrize("policy", KINDS)
 def test_no_loss_on_the_action_reaches_a_shared_encoder(make_model, policy):
-    """The policy itself guarantees it, not only the update: it holds for any backward() on the actor."""
+    """This must hold for any backward() on the actor, not only in the model's update."""
     model = make_model(policy, KINDS[policy](), policy_kwargs={"encoder": "shared"}, precision="fp32")
     batch = filled(model)
     model.critic.optimizer.zero_grad()

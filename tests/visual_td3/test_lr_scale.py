@@ -1,4 +1,4 @@
-"""The factor on all learning rates, and the state other than weights that a rollback restores."""
+"""Test the factor on all learning rates, and what a rollback restores besides the weights."""
 
 import pytest
 import torch as th

@@ -1,4 +1,4 @@
-"""overlap=True: updates are made during the environment's next step, and nothing else changes."""
+"""Test that overlap=True makes the updates during the environment's next step, and changes nothing else."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones")
 
 
 class AsyncVecEnv(DummyVecEnv):
-    """Imitates an environment in another process: while a step is under way, only ``step_wait`` may be called.
+    """Imitate an environment in another process: while a step is under way, only ``step_wait`` may be called.
 
     The list ``diary`` records the calls of ``step_async`` and ``step_wait``.
     """
@@ -65,7 +65,7 @@ class AsyncVecEnv(DummyVecEnv):
 
 
 class Diarist(BaseCallback):
-    """Appends its own calls to the environment's ``diary``, and calls a method of the environment each time."""
+    """Record the callback's events in the environment's ``diary``, and check that no step is under way."""
 
     def _note(self, event):
         self.training_env.unwrapped.diary.append(event)
@@ -86,7 +86,7 @@ class Diarist(BaseCallback):
 
 
 class DiaryTD3(VisualTD3):
-    """Appends each call of ``train`` to the environment's ``diary``; fails once after ``failing_at`` updates."""
+    """Record each call of ``train`` in the environment's ``diary``, and fail once after ``failing_at`` updates."""
 
     failing_at = None
     error = RuntimeError
@@ -137,7 +137,7 @@ def test_several_steps_per_training_overlap_the_first_of_the_next():
 def test_after_an_episode_the_first_step_of_the_next_overlaps():
     _, diary = diary_of(40, train_freq=(1, "episode"), gradient_steps=3)
     trainings = [index for index, event in enumerate(diary) if event == "train 3"]
-    # Episodes have 17 steps: the first ends before learning starts, the third is the last and overlaps with nothing.
+    # An episode has 17 steps. The first ends before learning starts. No step follows the third.
     assert trainings == [2 * 34 + 1, len(diary) - 1]
     assert diary[trainings[0] - 1 : trainings[0] + 2] == ["step_async", "train 3", "step_wait"]
 
@@ -153,7 +153,7 @@ FREQUENCIES = {
 
 @pytest.mark.parametrize("case", FREQUENCIES)
 def test_with_a_policy_that_does_not_change_overlap_changes_nothing_bit_for_bit(case):
-    """Same transitions, same number of updates from the same buffers, so the same critics."""
+    """A policy that does not change collects the same transitions, so the critics must be the same."""
     models = []
     for overlap in (False, True):
         frozen = {"preset": "td3", "actor_lr": 0.0, "actor_cnn_lr": 0.0}
@@ -168,7 +168,7 @@ def test_with_a_policy_that_does_not_change_overlap_changes_nothing_bit_for_bit(
 
 
 def test_a_step_is_chosen_with_the_weights_from_before_the_updates_that_it_overlaps():
-    """Done by hand: choose, train, and only then step."""
+    """Compare with a loop that chooses an action, trains, and then steps."""
     ours = model_on(AsyncVecEnv([ImageEnv]), overlap=True, preset="td3").learn(50)
 
     env = AsyncVecEnv([ImageEnv])
@@ -208,7 +208,6 @@ def test_the_same_seed_gives_the_same_weights_with_processes_and_noise(wrap):
 
 
 def test_the_fake_environment_behaves_like_a_real_process():
-    """The fake of these tests is held against the genuine article."""
     models = [model_on(env, overlap=True).learn(50) for env in (AsyncVecEnv([ImageEnv]), subproc())]
     assert_same_weights(*models)
     models[1].env.close()
@@ -254,7 +253,7 @@ class StopAt(BaseCallback):
 
 
 def assert_usable(env):
-    """Every call gets its own reply: a stale one would be of another kind."""
+    """Check that the environment answers each call, and does not return the reply to an earlier call."""
     assert env.env_method("get_wrapper_attr", "episode_length") == [25]
     assert env.reset().shape == (1, 4, 36, 36)
     _, rewards, dones, _ = env.step(np.full((1, 2), 0.25, np.float32))
@@ -275,7 +274,7 @@ def test_an_error_in_training_leaves_the_environment_usable_and_no_false_transit
     with pytest.raises(error, match="from train"):
         model.learn(60)
     assert_usable(env)
-    # The step that was under way is in the world, but not in the buffer: what follows begins with a reset.
+    # The interrupted step is not in the buffer, so the next learn() must begin with a reset.
     n_before = model.replay_buffer.size()
     model.learn(1, reset_num_timesteps=False)
     first = model.replay_buffer.observations[n_before, 0]
@@ -313,7 +312,7 @@ class SlowEnv(ImageEnv):
 
 
 def test_an_interrupt_that_also_ends_the_simulator_stays_a_keyboard_interrupt():
-    """A Ctrl-C reaches every process of the terminal; rl-zoo saves the model on KeyboardInterrupt alone."""
+    """Ctrl-C reaches all processes of the terminal. rl-zoo saves the model only after a KeyboardInterrupt."""
     env = SubprocVecEnv([SlowEnv], start_method="fork")
 
     class Interrupted(VisualTD3):

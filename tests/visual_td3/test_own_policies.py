@@ -1,4 +1,4 @@
-"""A user's policy class trains as in Stable-Baselines3's TD3, or is refused with the class to inherit from."""
+"""Test that a user's policy class trains as in Stable-Baselines3, or that the error names the class to inherit from."""
 
 import warnings
 
@@ -32,7 +32,7 @@ def heads_of(critic):
 
 
 def with_optimizers(policy):
-    """Give actor and critic optimizers of their own, as many scripts do after ``super()._build``."""
+    """Replace the optimizers of actor and critic, as many scripts do after ``super()._build``."""
     policy.actor.optimizer = th.optim.Adam(policy.actor.parameters(), lr=1e-5)
     policy.critic.optimizer = th.optim.SGD(policy.critic.parameters(), lr=1e-2, momentum=0.5)
 
@@ -50,7 +50,7 @@ class OwnOptimizersCnn(CnnPolicy):
 
 
 class GroupedOptimizer(CnnPolicy):
-    """Encoder and heads in groups with settings of their own."""
+    """Put the critic's encoder and heads into parameter groups with different settings."""
 
     def _build(self, lr_schedule):
         super()._build(lr_schedule)
@@ -61,7 +61,7 @@ class GroupedOptimizer(CnnPolicy):
 
 
 class HeadsOnly(CnnPolicy):
-    """The critic's optimizer leaves the encoder alone."""
+    """Leave the encoder out of the critic's optimizer."""
 
     def _build(self, lr_schedule):
         super()._build(lr_schedule)
@@ -269,6 +269,6 @@ def test_a_dict_policy_of_ours_may_be_inherited_from(make_model):
 
 
 def test_a_users_policy_trains_on_bounds_other_than_1(make_model):
-    """Pendulum's bounds are not [-1, 1]: actions of an own policy are scaled as stock's are."""
+    """Pendulum's action bounds are not [-1, 1]. The actions must be scaled as in Stable-Baselines3."""
     stock, ours = (cls(OwnActor, gym.make("Pendulum-v1"), **SETTINGS).learn(20) for cls in (TD3, VisualTD3))
     assert_same_weights(stock, ours)

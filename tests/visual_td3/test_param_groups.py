@@ -59,7 +59,7 @@ def test_rates_reach_the_optimizers_and_follow_their_schedules(make_model):
     model.learn(100)
     actor, critic = model.actor.optimizer.param_groups, model.critic.optimizer.param_groups
     assert [g["lr"] for g in actor] == [1e-5, 1e-3]
-    # The last update of 100 steps is made with no progress remaining.
+    # At the last update no progress remains, so the linear schedule is at 0.
     assert [g["lr"] for g in critic] == [pytest.approx(0.0), 1e-3]
     assert model.learning_rates == {
         "actor_cnn": 1e-5, "actor_mlp": 1e-3, "critic_cnn": pytest.approx(0.0), "critic_mlp": 1e-3
@@ -75,7 +75,7 @@ RATES = {
 
 
 class AtStep(BaseCallback):
-    """Reads the optimizers when the update of a step has been made."""
+    """Read the optimizers' learning rates after the update of a step."""
 
     def __init__(self, step):
         super().__init__()
@@ -106,7 +106,7 @@ def test_each_groups_schedule_has_its_own_value_half_way(make_model):
 
 
 def test_continued_training_continues_the_schedules(make_model):
-    """40 of 80 steps are made when the second half begins, as in Stable-Baselines3."""
+    """The second learn() begins with half of the progress remaining, as in Stable-Baselines3."""
     model = make_model(policy_kwargs={"encoder": "separate"}, **RATES)
     model.learn(40)
     callback = AtStep(60)
@@ -165,7 +165,7 @@ def test_rates_survive_saving_and_continued_training(make_model, tmp_path):
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
 def test_the_camera_belongs_to_the_encoder_and_the_vector_to_the_heads(make_model, encoder):
-    """With no trunk, the vector's columns stand in the first layer of the heads, behind the camera's features."""
+    """Without a trunk, the first layer of the heads reads the camera's features and the vector."""
     model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs={"encoder": encoder, "trunk_dim": None})
     names = ["actor", "critic"] if encoder == "separate" else ["critic"]
     assert [group for group in model.groups if group.endswith("cnn")] == [f"{name}_cnn" for name in names]
@@ -205,7 +205,7 @@ def test_an_encoder_rate_for_vector_observations_is_refused(make_model):
 
 
 class NormRecorder:
-    """Keeps the norm that each group's gradient has before and after clipping."""
+    """Keep the gradient norm of each group before and after clipping."""
 
     def __init__(self):
         self.before, self.after = [], []
@@ -253,7 +253,7 @@ def test_gradients_are_clipped_as_requested(make_model, max_grad_norm, units):
 
 
 def test_a_changed_lr_schedule_reaches_the_groups_without_a_rate_of_their_own(make_model):
-    """As users do with ``model.lr_schedule`` after loading."""
+    """Users replace ``model.lr_schedule`` after loading a model."""
     model = make_model(policy_kwargs={"encoder": "separate"}, actor_lr=1e-5)
     model.learn(30)
     model.lr_schedule = lambda _: 0.0

@@ -1,4 +1,4 @@
-"""The observation space decides which arrays are pictures; all parts of the package agree on it."""
+"""Test that all parts of the package treat the same arrays of an observation space as pictures."""
 
 import warnings
 
@@ -24,7 +24,7 @@ MASK = Box(0, 1, (36, 40, 1), np.uint8)
 
 
 class SpaceEnv(gym.Env):
-    """Random observations of any space."""
+    """Return random observations of a given space."""
 
     action_space = Box(-1, 1, (2,), np.float32)
 
@@ -42,7 +42,7 @@ class SpaceEnv(gym.Env):
 
 
 def beside(**parts):
-    """A Dict of new spaces: VecNormalize writes into the one that it is given."""
+    """Return a new Dict space, because VecNormalize modifies the Dict space of its environment."""
     return spaces.Dict({key: Box(part.low, part.high, part.shape, part.dtype) for key, part in parts.items()})
 
 
@@ -170,7 +170,7 @@ def test_a_scaled_picture_is_shifted_in_its_own_layout():
     batch = model._sample(4)
     assert batch.replayed.shape == (4, 40, 44, 3)
     assert batch.observations.observations.shape == (4, 3, 40, 44)
-    # Colours stay together: the three channels of a pixel move as one.
+    # The three channels of a pixel must be shifted together.
     pixels = {tuple(pixel) for pixel in batch.replayed[0].reshape(-1, 3).to(th.bfloat16).float().tolist()}
     found = batch.observations.observations[0].permute(1, 2, 0).reshape(-1, 3).to(th.bfloat16).float().tolist()
     assert all(tuple(pixel) in pixels for pixel in found)
@@ -194,7 +194,7 @@ def test_pictures_too_small_for_the_encoder_are_refused_with_their_size(policy, 
     assert policy == "CnnPolicy" or "cam" in str(caught.value)
 
 
-# VecNormalize around a Dict changes the space that the check reads.
+# VecNormalize modifies the Dict space in which the check looks for pictures.
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_the_measures_of_a_scaled_picture_are_in_grey_levels(space, monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.learn(15, callback=GradientNormCallback(sample_freq=1, log_freq=5))
-    # Uniform noise: standard deviation 255 / sqrt(12), mean difference 255 / 3.
+    # Uniform noise has the standard deviation 255 / sqrt(12) and the mean absolute difference 255 / 3.
     assert written["agent/frame_std"] == pytest.approx(255 / 12**0.5, rel=0.05)
     assert written["agent/frame_change"] == pytest.approx(255 / 3, rel=0.05)
 

@@ -1,4 +1,4 @@
-"""The fast update makes the same step as the plain one, within the precision of its dtype."""
+"""Test that the fast update equals the plain update within the precision of its dtype."""
 
 import subprocess
 import sys
@@ -21,12 +21,12 @@ ALL_OFF = {
     "scale_rewards": False,
     "max_grad_norm": {},
 }
-"""The preset's additions to TD3's arithmetic."""
+"""These arguments switch off what the visual preset adds to TD3's update."""
 CPU = th.device("cpu")
 
 
 class Gradients:
-    """Keeps the gradients of every update, flat, by group."""
+    """Keep the flattened gradients of each update by parameter group."""
 
     def __init__(self):
         self.caught = {}
@@ -43,7 +43,7 @@ class Gradients:
 
 
 def plain_and_fast(make_model, precision, policy="CnnPolicy", env=ImageEnv, lr=1e-3, **policy_kwargs):
-    """Two models of the same weights after the same two updates on the same batches, and their gradients."""
+    """Train a plain and a fast model from the same weights on the same batches; return them with their gradients."""
     kwargs = {"policy_kwargs": {"encoder": "separate", "trunk_dim": None, "net_arch": [32], **policy_kwargs}}
     plain = make_model(policy, env(), preset="td3", learning_starts=100, learning_rate=lr, **kwargs)
     kwargs.update(ALL_OFF, preset="visual", precision=precision)
@@ -80,9 +80,9 @@ def test_fp32_makes_the_plain_update(make_model, policy, env, policy_kwargs):
     for group, gradients in expected.items():
         error = (found[group][0] - gradients[0]).norm() / gradients[0].norm()
         assert error < 1e-5, group
-    # Adam's first steps are the learning rate times the sign of the gradient, whatever its size: where a gradient is
-    # of the order of its rounding error, which depends on the processor, weights may part by two steps of each
-    # update. As a whole the networks have gone the same way.
+    # Adam's first steps have the size of the learning rate, however small the gradient is. A rounding error can change
+    # the sign of a tiny gradient, so a weight may differ by two learning rates per update. Over all weights the
+    # difference must be small.
     learning_rate, n_updates = 1e-3, 2
     for network in ("critic", "actor"):
         one, two = (th.cat([w.detach().flatten() for w in getattr(m, network).parameters()]) for m in (plain, fast))
@@ -173,7 +173,7 @@ def test_an_unknown_precision_is_refused():
 
 
 class BrighterNature(NatureCNN):
-    """One that does something else than its parent."""
+    """Compute other features than its parent class NatureCNN."""
 
     def forward(self, observations):
         return super().forward(observations + 1.0)
@@ -190,7 +190,7 @@ def test_a_subclass_of_a_known_extractor_keeps_its_own_forward(make_model, preci
 
 
 class ViewingExtractor(BaseFeaturesExtractor):
-    """Needs contiguous images, as a user's own extractor may."""
+    """Fail on images that are not contiguous, as a user's extractor may."""
 
     def __init__(self, observation_space):
         super().__init__(observation_space, 16)

@@ -1,4 +1,4 @@
-"""The choice of a model's replay buffer, and of the number of frames in a stack."""
+"""Test which replay buffer and which number of stacked frames a model chooses."""
 
 import gymnasium as gym
 import numpy as np
@@ -18,13 +18,13 @@ class OneFrameEnv(ImageEnv):
 
 
 class ColourEnv(ImageEnv):
-    """Channels last, as cameras have them."""
+    """Return images with the channels last, as cameras do."""
 
     observation_space = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 
 
 class SayingEnv(ImageEnv):
-    """An environment that says how many frames it stacks."""
+    """Tell the number of stacked frames in the attribute ``frame_stack``."""
 
     def __init__(self, frame_stack=4):
         super().__init__()
@@ -71,7 +71,7 @@ def test_the_depth_of_stacks_is_found(make_model, env, expected):
     ],
 )
 def test_an_unknown_depth_is_1(make_model, env):
-    """Never guessed from four channels; what divides no image's channels is no depth."""
+    """The depth is not guessed from the channels, and a ``frame_stack`` that does not divide them is ignored."""
     assert frame_stack_of(make_model("CnnPolicy", env())) == (1, "unknown")
 
 
@@ -141,7 +141,7 @@ def test_a_model_of_several_environments_is_loaded_to_be_watched(make_model, tmp
 
 
 def test_with_optimize_memory_usage_an_unfinished_episode_is_not_done(make_model):
-    """Stable-Baselines3 refuses truncation beside it, and marks the last transition as done at a second learn()."""
+    """Stable-Baselines3 marks the last transition of the first learn() as done when a second learn() begins."""
     model = make_model("CnnPolicy", SayingEnv(), optimize_memory_usage=True)
     model.learn(30)
     assert not model.replay_buffer.dones[29, 0]

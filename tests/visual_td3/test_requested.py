@@ -1,4 +1,4 @@
-"""Arguments of ``load()`` also apply to all values derived from them, or are refused; any number of environments."""
+"""Test the arguments of ``load()``, which apply to all values derived from them, or are refused."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def envs(n, env=ImageEnv):
 
 @pytest.fixture
 def saved(make_model, tmp_path):
-    """Save a model with such arguments, and return how to load it with others."""
+    """Return a function that saves a model, and returns a function that loads it with other arguments."""
 
     def save(policy="CnnPolicy", env=ImageEnv, n_envs=1, algorithm=None, **kwargs):
         if algorithm is TD3:
@@ -109,10 +109,10 @@ def test_another_discount_resets_the_range_of_targets(saved):
 
 def test_the_noise_follows_the_requested_schedule(saved):
     load = saved(noise_schedule="lin_0.8_0.4")
-    assert load().action_noise.sigma == pytest.approx(0.4)  # training was at its end
+    assert load().action_noise.sigma == pytest.approx(0.4)  # the schedule's value at the end of training
     assert load(noise_schedule=0.1).action_noise.sigma == 0.1
-    assert load(preset="td3").action_noise is not None  # the schedule was the user's own
-    assert saved()(preset="td3").action_noise is None  # and here the preset's
+    assert load(preset="td3").action_noise is not None  # the user gave the schedule
+    assert saved()(preset="td3").action_noise is None  # the preset gave the schedule
     chosen = load(action_noise=NormalActionNoise(np.zeros(2), np.ones(2)))
     assert isinstance(chosen.action_noise, NormalActionNoise)
 
@@ -167,7 +167,7 @@ def test_the_depth_of_a_stack_is_that_of_the_environment_at_hand(saved, told):
     load = saved(env=SayingEnv, **({} if told is None else {"replay_buffer_kwargs": {"frame_stack": told}}))
     assert load().replay_buffer.frame_stack == (told or 4)
     assert load(env=lambda: SayingEnv(2)).replay_buffer.frame_stack == 2
-    assert load(env=ImageEnv).replay_buffer.frame_stack == (told or 4)  # which does not say it
+    assert load(env=ImageEnv).replay_buffer.frame_stack == (told or 4)  # ImageEnv has no frame_stack
 
 
 def test_run_json_holds_the_values_in_force(saved, tmp_path):

@@ -1,4 +1,4 @@
-"""A loss that is not finite is refused with its step, and leaves the weights as they were."""
+"""Test that a non-finite loss raises an error that names the step, and leaves the weights unchanged."""
 
 import math
 
@@ -25,7 +25,7 @@ VECTOR = spaces.Box(-np.inf, np.inf, (4,), np.float32)
 
 
 class BrokenEnv(gym.Env):
-    """After thirty steps it gives a reward, or a vector beside the camera, that breaks a training."""
+    """Return a reward or a vector that breaks the training, from step 30 on."""
 
     action_space = spaces.Box(-1, 1, (2,), np.float32)
     observation_space = spaces.Dict({"camera": CAMERA, "vector": VECTOR})
@@ -78,7 +78,7 @@ BARE = {
     "scale_rewards": False,
     "policy_kwargs": {"net_arch": [16], "trunk_dim": None},
 }
-"""Without what may bear a huge number: LayerNorm trunks, clamped targets and scaled rewards."""
+"""These arguments switch off what makes huge numbers harmless, such as LayerNorm trunks and clamped targets."""
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,7 @@ def test_a_callback_that_only_logs_does_not_excuse_a_loss_that_is_not_finite(tmp
 
 
 class FusedOnTheDevice(StepGuard):
-    """Guards steps as on a GPU, while the weights are on a CPU.
-
-    Fused optimizers can skip a step on a CPU in the same way as on a GPU.
-    """
+    """Use the code for a GPU on a CPU, where fused optimizers skip non-finite steps in the same way."""
 
     def __init__(self):
         super().__init__(th.device("cuda"))

@@ -1,4 +1,4 @@
-"""Undiscounted returns (gamma=1) have no bound that follows from the rewards, so no bound is applied or judged."""
+"""Test that undiscounted returns (gamma=1) have no bound, because none follows from the rewards."""
 
 import gymnasium as gym
 import numpy as np
@@ -86,7 +86,7 @@ def test_undiscounted_and_nearly_undiscounted_returns_train_without_an_alarm(gam
 
 
 class LargeRewardEnv(gym.Env):
-    """Finite rewards whose bound, and the sum of a batch of them, float32 cannot hold."""
+    """Return finite but very large rewards."""
 
     observation_space = spaces.Box(-1, 1, (3,), np.float32)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -99,7 +99,7 @@ class LargeRewardEnv(gym.Env):
         return self.observation_space.sample(), 1e15, False, False, {}
 
 
-def test_a_bound_that_float32_cannot_hold_is_no_alarm():
+def test_a_very_large_bound_is_no_alarm():
     model = VisualTD3("MlpPolicy", LargeRewardEnv(), gamma=1 - 1e-6, learning_starts=5, batch_size=4, device="cpu")
     alerts = ExplosionAlertCallback(check_freq=5, sample_freq=1, verbose=0)
     found = []

@@ -1,4 +1,4 @@
-"""Between two learn() calls no transition is invented: the last one is stored, or the segment ends."""
+"""Test that repeated learn() calls store no false transition, and that no n-step return crosses two calls."""
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ LENGTH = 6
 
 
 class CountingEnv(gym.Env):
-    """Numbers its observations consecutively, so a test can see whether a transition has two adjacent observations."""
+    """Number the observations, so that a test can see whether a transition has two consecutive observations."""
 
     observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -47,7 +47,7 @@ class CountingDictEnv(CountingEnv):
 
 
 class StopAt(BaseCallback):
-    """Ends training in mid-episode."""
+    """Stop training after ``n_calls`` steps."""
 
     def __init__(self, n_calls):
         super().__init__()
@@ -72,7 +72,7 @@ def make(env=CountingEnv, n_envs=1, **kwargs):
 
 
 def stored(model):
-    """By environment, the numbers of each transition's observations, and whether an episode ended with it."""
+    """Return per environment a list of (number in the observation, number in the next observation, done)."""
     buffer, n = model.replay_buffer, model.replay_buffer.size()
     before, after = buffer.observations, buffer.next_observations
     if isinstance(before, dict):
@@ -131,7 +131,7 @@ def test_no_return_crosses_from_one_learn_call_into_the_next(buffer, how):
     rows = model.replay_buffer.size()
     model.learn(3 * model.n_envs, reset_num_timesteps=how == "learn again")
     assert all(after == before + 1 for env in stored(model) for before, after, _ in env)
-    last = rows - 1  # before the second learn()
+    last = rows - 1  # the last transition before the last learn()
     discounts = model.replay_buffer._get_samples(np.full(20, last)).discounts
     assert discounts.flatten().tolist() == [pytest.approx(0.99)] * 20
 
@@ -170,7 +170,7 @@ def test_overlapped_training_stores_its_last_step_too():
 
 
 def test_under_the_td3_preset_the_last_step_is_dropped_as_in_stable_baselines3():
-    """It leaves the step out, and so does this: bit for bit means its faults too."""
+    """The td3 preset must equal Stable-Baselines3 bit for bit, including its faults."""
     models = [make(preset="td3"), TD3("CnnPolicy", CountingEnv(), buffer_size=60, learning_starts=10**6, device="cpu")]
     for model in models:
         for _ in range(2):

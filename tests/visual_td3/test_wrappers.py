@@ -1,4 +1,4 @@
-"""VecNormalize on rewards together with VecFrameStack, in either order."""
+"""Test VecNormalize on rewards together with VecFrameStack, in both orders."""
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +12,7 @@ from tests.image_env import ImageEnv, VectorImageEnv
 
 
 class OneFrameEnv(gym.Env):
-    """Observes one frame with one channel; every pixel of frame t of episode e has the value 10 e + t + 1.
+    """Observe one frame with one channel; every pixel of frame t of episode e has the value 10 e + t + 1.
 
     The pixels of a stack therefore show which frames it contains.
     """
@@ -61,15 +61,15 @@ def test_the_buffer_holds_the_stacks_seen_and_the_unscaled_rewards(order, preset
     first = int(seen[0, 3])
     expected = [[0, 0, 0, first], [0, 0, first, first + 1], [0, first, first + 1, first + 2]]
     assert seen[:3].tolist() == expected
-    # The last transition of an episode ends in its own last frame, not in the first of the next.
+    # The last transition of an episode ends with the episode's last frame, not with the next episode's first frame.
     assert then[6].tolist() == [first + 4, first + 5, first + 6, first + 7]
     assert buffer.rewards[:7, 0].tolist() == [100.0 * n for n in range(1, 8)]
-    # Sampled, they are scaled: what the critic sees is not what the environment gave.
+    # The buffer scales the rewards when it samples them.
     assert np.abs(buffer.sample(8, env=model._vec_normalize_env).rewards.numpy()).max() <= 10.0
 
 
 def test_stock_td3_fails_with_vecnormalize_inside_vecframestack():
-    """The reason for our own way; when this fails, Stable-Baselines3 has mended it and ours can go."""
+    """If this test fails, Stable-Baselines3 has fixed the error, and VisualTD3's own code for it can be removed."""
     model = TD3("CnnPolicy", stack(normalize(DummyVecEnv([OneFrameEnv]))), buffer_size=100, device="cpu")
     with pytest.raises(ValueError, match="broadcast"):
         model.learn(10)
@@ -122,7 +122,7 @@ def vectors():
 
 
 def test_vectors_that_are_scaled_and_then_stacked_are_refused_with_the_fix():
-    """Replay would hold what VecNormalize saw, one frame, where the policy sees four."""
+    """VecNormalize sees one frame, which the buffer would store, but the policy sees four frames."""
     with pytest.raises(
         ValueError, match=r"of shape \(3,\), but the policy sees \(12,\).*Make VecNormalize the outermost wrapper"
     ):

@@ -1,4 +1,4 @@
-"""Runs whose snapshot has been rewritten by someone who wants more than to have it resumed."""
+"""Create runs whose snapshots an attacker has changed."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from sb3_visual_td3.runs.snapshot import read_record, rewrite_record
 
 
 class Touch:
-    """Unpickling it writes the file."""
+    """Create the file ``path`` when an object of this class is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -23,12 +23,12 @@ class Touch:
 
 
 def touching(path):
-    """A pickle that writes the file."""
+    """Return a pickle that creates the file ``path`` when it is loaded."""
     return pickle.dumps(Touch(path))
 
 
 def rewritten(run_dir, folder, change):
-    """A copy of the run whose snapshots hold another state, with right digests."""
+    """Copy a run, apply ``change`` to the state of each snapshot, and make the digests valid again."""
     copy = Path(shutil.copytree(run_dir, folder / run_dir.name, symlinks=True))
     for snapshot in (copy / "snapshots").glob("step_*"):
         record = read_record(snapshot)
@@ -39,7 +39,7 @@ def rewritten(run_dir, folder, change):
 
 
 def contents(folder):
-    """What lies in a folder: name to bytes, or to where a link points."""
+    """Return the content of each file by its path in the folder; for a link, return its target."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -69,7 +69,7 @@ RUN = {
 
 
 def killed_run(folder, *extra):
-    """Train a short run, and take its model away, as if it had been killed after its last snapshot."""
+    """Return the RUN_DIR of a short run that looks as if it was killed after its last snapshot."""
     (folder / "run.yml").write_text(yaml.safe_dump(RUN))
     arguments = ["train", "--env", "LiteDriving-v0", "-conf", str(folder / "run.yml"), "-f", str(folder / "logs")]
     arguments += ["--seed", "1", "--verbose", "0", "--eval-freq", "-1"]

@@ -1,4 +1,4 @@
-"""rl-zoo's commands with our algorithm, end to end on one short run, and what each leaves or says."""
+"""Test rl-zoo's commands with VisualTD3, end to end on short runs."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from sb3_visual_td3.zoo.train import train
 ROOT = Path(__file__).resolve().parents[2]
 ENV = "LiteDriving-v0"
 N_STEPS = 20
-"""Of an episode."""
+"""Maximum number of steps in an episode."""
 
 CONF = """
 LiteDriving-v0:
@@ -48,7 +48,7 @@ LiteDriving-v0:
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
-    """A log folder with two runs of 120 steps."""
+    """Train two runs of 120 steps, and return their log folder."""
     folder = tmp_path_factory.mktemp("commands")
     (folder / "short.yml").write_text(CONF)
     for seed in (1, 2):
@@ -152,7 +152,7 @@ def test_enjoy_opens_a_window_without_a_screen(logs, monkeypatch):
 def test_a_model_that_is_only_watched_allocates_no_replay_buffer(tmp_path, preset):
     kwargs = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "preset": preset}
     model = VisualTD3("CnnPolicy", ENV, buffer_size=10, **kwargs)
-    model.buffer_size = 10_000_000  # as a long run's: 565 GB of a stock buffer
+    model.buffer_size = 10_000_000  # as in a long run; Stable-Baselines3's buffer would need 565 GB
     model.save(tmp_path / "a.zip")
     register()
     from rl_zoo3.enjoy import ALGOS as OF_ENJOY
@@ -260,7 +260,7 @@ def test_enjoy_without_a_display_says_so_before_anything_is_loaded(monkeypatch, 
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(commands, "command_line", None)  # whatever comes after the check fails
+    monkeypatch.setattr(commands, "command_line", None)  # all code after the check would fail
     assert visual_td3(["enjoy", "-f", "nowhere"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "there is no display" in line
@@ -399,7 +399,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(arguments, words, logs, in_fol
 
 
 class FakeHub:
-    """A hub in a folder."""
+    """Imitate the Hugging Face hub with a local folder."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -447,7 +447,7 @@ def test_an_agent_goes_to_the_hub_and_comes_back(logs, in_folder, monkeypatch, c
     mine, theirs = model_of(logs), model_of(in_folder / "fetched", 1)
     for one, other in zip(mine.policy.parameters(), theirs.policy.parameters(), strict=True):
         assert np.array_equal(one.detach(), other.detach())
-    # rl-zoo goes on where there is no VecNormalize; its way to see that is gone with requests.
+    # rl-zoo continues without a VecNormalize file, even if the package requests is not installed.
     (hub.folder / "me" / f"visual_td3-{ENV}" / "vec_normalize.pkl").unlink()
     capsys.readouterr()
     assert visual_td3(["load-from-hub", "-orga", "me", "-f", "fetched"]) == 0
@@ -552,7 +552,7 @@ def test_i_makes_more_steps_with_replay_and_normaliser(logs, tmp_path, capsys):
     assert model._n_updates == 20 + 30
     with open(more / "replay_buffer.pkl", "rb") as file:
         buffer = pickle.load(file)
-    assert buffer.size() >= 148  # of 150: what began a new stack may not count
+    assert buffer.size() >= 148  # 150 steps were made
     with open(more / ENV / "vecnormalize.pkl", "rb") as file:
         assert pickle.load(file).ret_rms.count == pytest.approx(150, abs=1)
 
@@ -570,7 +570,7 @@ def test_i_continues_from_a_checkpoint_with_its_companion_files(logs, tmp_path, 
     assert f"Continuing from step 60, {said}" in capsys.readouterr().out
     model = model_of(tmp_path, 1)
     assert model.num_timesteps == 120
-    # The warm-up of 100 steps ends at step 100; without replay it begins at step 60 and is not over.
+    # The warm-up has 100 steps. Without replay it starts again at step 60, so it is not over at step 120.
     assert model._n_updates == (20 if with_replay else 0)
     with open(more / ENV / "vecnormalize.pkl", "rb") as file:
         assert pickle.load(file).ret_rms.count == pytest.approx(120, abs=1)
@@ -599,7 +599,7 @@ def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_pa
 
 @pytest.mark.slow
 def test_a_download_without_network_is_one_line_in_a_process_of_its_own(tmp_path):
-    """There runpy has something to say to a script that was imported before."""
+    """runpy warns that the script was imported before, but the user must not see this warning."""
     environment = {**os.environ, "TRUST_REMOTE_CODE": "True", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "sb3_visual_td3", "load-from-hub", "-orga", "nobody", "-f", str(tmp_path)]
     ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)

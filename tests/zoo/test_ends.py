@@ -1,4 +1,4 @@
-"""Tests that run.json and the exit code show in which way a run ended.
+"""Test that run.json and the exit code show in which way a run ended.
 
 A run that is not finished is resumed, and its results must then equal those of a run without an interruption.
 """
@@ -66,7 +66,7 @@ def no_action_is_left():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that was not disturbed."""
+    """Return the RUN_DIR of a run that was not interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     assert train(folder) == 0
     return run_dir_in(folder)
@@ -138,7 +138,7 @@ def test_a_dead_worker_process_is_recorded_as_a_crash(tmp_path):
 
 
 def test_a_script_that_ends_with_an_exception_records_it_at_exit(tmp_path):
-    """Stable-Baselines3 tells no callback of an exception."""
+    """Stable-Baselines3 does not tell its callbacks about an exception."""
 
     def script():
         import atexit
@@ -152,7 +152,7 @@ def test_a_script_that_ends_with_an_exception_records_it_at_exit(tmp_path):
             model = VisualTD3("CnnPolicy", ImageEnv(), buffer_size=50, device="cpu", policy_kwargs={"net_arch": [4]})
             model.learn(10, callback=[RunRecorderCallback(tmp_path), EndsAt()])
         except RuntimeError as error:
-            sys.last_value = error  # as the interpreter does where nothing catches it
+            sys.last_value = error  # as the interpreter does with an uncaught exception
         atexit._run_exitfuncs()
 
     assert ended(in_child(script, tmp_path / "log"), within_s=300) == 0, (tmp_path / "log").read_text()
@@ -162,7 +162,7 @@ def test_a_script_that_ends_with_an_exception_records_it_at_exit(tmp_path):
 
 
 class Killed(BaseException):
-    """Nothing cleans up after a SIGKILL, and nothing in the save may catch this."""
+    """Imitate a SIGKILL with an error that ``except Exception`` does not catch."""
 
 
 @pytest.mark.parametrize("at", ["replay_buffer.pkl", "vecnormalize.pkl", MODEL, "run.json"])
@@ -201,7 +201,7 @@ def test_resume_saves_a_run_that_was_killed_during_its_final_save(whole, tmp_pat
 
 @pytest.mark.parametrize("n_bytes", [0, 1_000])
 def test_resume_saves_a_run_of_an_earlier_version_whose_model_is_truncated(whole, tmp_path, capsys, n_bytes):
-    """Earlier versions wrote that a run is finished before they saved it."""
+    """Earlier versions recorded a run as finished before they saved its model."""
     run_dir = shutil.copytree(whole, run_dir_in(tmp_path))
     (run_dir / MODEL).write_bytes((whole / MODEL).read_bytes()[:n_bytes])
     assert main(["evaluate", str(run_dir)]) == 2

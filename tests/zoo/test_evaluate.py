@@ -1,4 +1,4 @@
-"""Sums over episodes, by hand."""
+"""Test the statistics and tables of ``visual-td3 evaluate``."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def test_rates_count_over_all_metres_and_means_over_episodes():
 
 
 def test_the_interval_is_the_normal_one_for_many_episodes():
-    """For many episodes the bootstrap interval equals the normal one: 1.96 standard errors to each side."""
+    """For many episodes, the bootstrap interval is close to the mean plus or minus 1.96 standard errors."""
     rewards = np.random.default_rng(1).normal(10.0, 3.0, 400)
     found = summarise({"policy": {"a": [drive(reward=float(reward)) for reward in rewards]}})["policy"]["a"]["return"]
     half = 1.96 * rewards.std() / math.sqrt(400)
@@ -60,7 +60,7 @@ def test_the_table_fits_the_terminal(columns, monkeypatch, capsys):
     assert max(len(line) for line in printed.splitlines()) <= columns
     assert "717.5 [200.5," in printed
     assert all(word in printed for word in (*DRIVERS, "held_out_1", "held_out_2", "success", "invasions/km"))
-    # A narrow terminal has one table for each map, and one for all.
+    # A narrow terminal shows one table for each map, and one for all maps.
     assert printed.count("invasions/km") == (1 if columns == 220 else 3)
     assert "success: the episode ended without collision" in " ".join(printed.split())
 
@@ -94,7 +94,7 @@ def test_compare_shows_the_policies_of_a_run_side_by_side(env, others, maps, tmp
         results[bool(flag)] = json.loads(output.read_text())["episodes"]
     assert list(results[False]) == ["policy", *others]
     assert list(results[True]) == ["policy", "last actor", "best", *others]
-    # Each plays the same episodes as alone, and the policies differ.
+    # With --compare, the policy plays the same episodes as without. The compared policies differ.
     assert results[True]["policy"] == results[False]["policy"]
     assert results[True]["policy"] != results[True]["last actor"]
     assert "last actor" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""``visual-td3 export``: one file that does what the deployed policy does, without torch where it is ONNX."""
+"""Test that the file of ``visual-td3 export`` computes the actions of the deployed policy."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def run_dir(tmp_path_factory):
 
 
 def predicted(run_dir):
-    """The actions of the average policy, which differs from the last actor."""
+    """Return the actions of the policy with averaged weights, and check that the last actor's actions differ."""
     model = VisualTD3.load(run_dir / "LiteDriving-v0.zip", device="cpu", buffer_size=1)
     averaged = model.predict(OBSERVATIONS)[0]
     model.policy.averaged_actor = None

@@ -1,4 +1,4 @@
-"""KEY:VALUE pairs of the command line: what is Python stays Python, and a plain word is a word."""
+"""Test how KEY:VALUE pairs of the command line are read: as Python, as YAML, or as plain text."""
 
 import argparse
 import math
@@ -17,7 +17,7 @@ from sb3_visual_td3.zoo.flags import read_value, store_pairs
         "/data/maps:old/a.xodr", "./a.yml", "C:\\maps\\a.xodr", "localhost:2000", "127.0.0.1", "0.9.16", "10:30",
         "2024-01-01", "007", "two words", "a #b", "#b", "- a", "*a", "[", "{a", "!!python/object:os.system x", "é",
         "stable_baselines3.common.callbacks.CheckpointCallback", "lin(1e-3)",
-        # Names of Python's functions, and files named like its modules or functions.
+        # These words are, or begin with, names of Python functions or modules.
         "min", "max", "all", "id", "map", "os", "map.xml", "glob.txt", "os.yml", "all-red",
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A run that comes from a stranger is resumed without running, importing or loading what its files name."""
+"""Test that resuming an untrusted run executes no code that its files contain or name."""
 
 import shutil
 import zipfile
@@ -17,13 +17,13 @@ CHECKPOINTS = "stable_baselines3.common.callbacks.CheckpointCallback"
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """A run that was killed before it saved its model."""
+    """Return the RUN_DIR of a run that was killed before it saved its model."""
     return killed_run(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture
 def canary(tmp_path, monkeypatch):
-    """A file that hostile code would write; importing ``evil_module`` would write it, too."""
+    """Return the path of a file that hostile code would create; importing ``evil_module`` creates it, too."""
     path = tmp_path / "canary"
     modules = tmp_path / "modules"
     modules.mkdir()
@@ -37,12 +37,12 @@ def code(canary, value):
 
 
 def hyperparams(**changed):
-    """Change hyperparameters of the description."""
+    """Return a function that changes hyperparameters in the experiment that a snapshot stores."""
     return lambda experiment: experiment["hyperparams"].update(changed)
 
 
 def flags(**changed):
-    """Change flags of the description."""
+    """Return a function that changes command-line flags in the experiment that a snapshot stores."""
     return lambda experiment: experiment.update(changed)
 
 
@@ -51,11 +51,11 @@ def callback(name, **kwargs):
 
 
 def attacks(canary, evil):
-    """Return changes of a description by name; unpickling the file ``evil`` writes the canary."""
+    """Return a dict of attacks, each a function that changes the experiment of a snapshot."""
     touch = f"touch {canary}"
     mark = "$class"
     return {
-        # Nine that have worked.
+        # These nine attacks worked in an earlier version.
         "policy_kwargs is code": hyperparams(policy_kwargs=code(canary, "{}")),
         "normalize is code": hyperparams(normalize=code(canary, "{}")),
         "monitor_kwargs is code": hyperparams(monitor_kwargs=code(canary, "{}")),
@@ -65,7 +65,7 @@ def attacks(canary, evil):
         "a callback is a function": callback("stable_baselines3.common.save_util.load_from_pkl", path=str(evil)),
         "a saved model": flags(trained_agent=str(evil.with_suffix(".zip"))),
         "an evaluation environment in a module": callback(DRIVING_EVAL, eval_env="evil_module:Env-v0"),
-        # Neighbours.
+        # These attacks are similar.
         "replay_buffer_kwargs is code": hyperparams(replay_buffer_kwargs=code(canary, "{}")),
         "a callback of a strange package": callback("evil_module.Callback"),
         "a wrapper is a function": hyperparams(env_wrapper=[{"gymnasium.make": {"id": "evil_module:Env-v0"}}]),
@@ -120,7 +120,7 @@ def test_code_named_by_a_description_is_not_run(killed, canary, tmp_path, capsys
 
 
 def test_statistics_in_the_current_folder_are_not_loaded(killed, canary, tmp_path, monkeypatch, capsys):
-    """rl-zoo looks for ENV/vecnormalize.pkl in the current folder, which is RUN_DIR for ``resume .``"""
+    """rl-zoo looks for ENV/vecnormalize.pkl in the current folder, which is RUN_DIR for ``resume .``."""
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     (run_dir / "LiteDriving-v0" / "vecnormalize.pkl").write_bytes(touching(canary))
     monkeypatch.chdir(run_dir)
@@ -145,7 +145,7 @@ def test_the_pickled_part_of_a_snapshots_model_is_not_opened(killed, canary, tmp
 
 
 def test_an_honest_run_is_resumed_with_its_classes_and_arguments(killed, tmp_path, capsys):
-    """policy_kwargs with classes, --env-kwargs, and callbacks that write inside RUN_DIR."""
+    """The run has classes in policy_kwargs, --env-kwargs, and callbacks that write inside RUN_DIR."""
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     assert main(["resume", str(run_dir)]) == 0
     assert "resumed at step 20 of 30" in capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_an_honest_run_is_resumed_with_its_classes_and_arguments(killed, tmp_pat
 
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
-    """A package of the user's own."""
+    """Create the user's own module, and return a path to which its callback can write."""
     modules = tmp_path / "modules"
     modules.mkdir()
     (modules / "own_module.py").write_text(

@@ -1,4 +1,4 @@
-"""``visual-td3 train -optimize``: real, very short trials, and what they leave behind."""
+"""Test ``visual-td3 train -optimize`` with real but very short trials."""
 
 import csv
 import os
@@ -30,7 +30,7 @@ IDENTITY = {"algo": "visual_td3"}
 
 
 class ShortEnv(gym.Env):
-    """Four steps; the observation is drawn, the reward is the action, and something may go wrong."""
+    """Give random observations and the action as reward in episodes of four steps; tests can make a step fail."""
 
     observation_space = spaces.Box(-1, 1, (2,), np.float32)
     action_space = spaces.Box(-1, 1, (1,), np.float32)
@@ -59,7 +59,7 @@ class ShortEnv(gym.Env):
 
 @pytest.fixture
 def short_env(monkeypatch):
-    """Register ShortEnv; trial n uses the environments 2 n + 3 and 2 n + 4."""
+    """Register ShortEnv; trial n uses the instances with the numbers 2 n + 3 and 2 n + 4."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     monkeypatch.setattr(ShortEnv, "n_made", 0)
     gym.register("Short-v0", ShortEnv)
@@ -254,7 +254,7 @@ def a_worker(folder):
 
 
 def running(folder, pid):
-    """Wait until a process runs a trial that has drawn all its parameters, and return it."""
+    """Return the running trial of a process; None until all parameters of the trial are drawn."""
     if not (folder / "study.log").is_file():
         return None
     for trial in optuna.load_study(storage=open_storage(f"{folder}/study.log"), study_name=None).trials:

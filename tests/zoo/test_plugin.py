@@ -1,4 +1,4 @@
-"""rl-zoo with our algorithm: one short run, and what it leaves behind."""
+"""Test rl-zoo's training with VisualTD3 on one short run."""
 
 import json
 import sys
@@ -114,7 +114,7 @@ def test_our_hyperparameter_file_is_used_if_it_has_a_block_for_the_environment()
 def test_enjoy_and_record_video_play_whole_episodes():
     register()
     from rl_zoo3 import enjoy
-    from rl_zoo3.utils import create_test_env  # rl-zoo's own
+    from rl_zoo3.utils import create_test_env  # rl-zoo's function, not the plugin's
 
     limit = {"sb3_visual_td3.envs.idle_limit.IdleLimit": {"max_idle_steps": 5}}
 
@@ -157,7 +157,7 @@ def test_a_mistake_is_one_clear_line(arguments, words, capsys, tmp_path):
 
 
 def schedules_of(tmp_path, algo, hyperparams):
-    """Return what rl-zoo makes of a block of a hyperparameter file."""
+    """Return hyperparameters of a file after rl-zoo has converted the schedules."""
     (tmp_path / "conf.yml").write_text(yaml.safe_dump({"LiteDriving-v0": {"policy": "CnnPolicy", **hyperparams}}))
     args = SimpleNamespace(tensorboard_log="")
     manager = VisualExperimentManager(args, algo, "LiteDriving-v0", str(tmp_path), config=str(tmp_path / "conf.yml"))
@@ -174,7 +174,7 @@ def test_our_learning_rate_is_not_converted_to_a_linear_schedule(tmp_path, value
 
 @pytest.mark.parametrize("value", ["foo_1e-4", float("nan"), -1e-4, True])
 def test_an_invalid_learning_rate_is_quoted_as_the_file_has_it(tmp_path, value):
-    """rl-zoo would take "foo_1e-4" for a straight line."""
+    """rl-zoo alone would read "foo_1e-4" as a linear schedule."""
     found = schedules_of(tmp_path, "visual_td3", {"learning_rate": value})
     with pytest.raises(ValueError, match="learning_rate="):
         VisualTD3("CnnPolicy", "LiteDriving-v0", learning_rate=found["learning_rate"], buffer_size=10, device="cpu")
@@ -185,7 +185,7 @@ def test_other_algorithms_keep_rl_zoos_schedules(tmp_path):
 
 
 class ResetsNever(gym.Env):
-    """A simulator that is not there, which is found out when it is asked for something."""
+    """Imitate an unreachable simulator, which raises an error at a reset and not before."""
 
     observation_space = gym.spaces.Box(0, 1, (2,), np.float32)
     action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
@@ -211,7 +211,7 @@ ResetsNever-v0:
 
 @pytest.fixture
 def broken_env(tmp_path, monkeypatch):
-    """Flags of a training whose environment fails at a reset."""
+    """Return the flags of a training whose environment fails at a reset."""
     monkeypatch.setitem(gym.registry, "ResetsNever-v0", gym.envs.registration.EnvSpec("ResetsNever-v0", ResetsNever))
     (tmp_path / "broken.yml").write_text(BROKEN)
     arguments = ["--env", "ResetsNever-v0", "-conf", tmp_path / "broken.yml", "-f", tmp_path / "logs", "--verbose", 0]
@@ -220,7 +220,7 @@ def broken_env(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("flags", [[], ["-P"]], ids=["run recorder first", "progress bar first"])
 def test_an_environment_that_cannot_be_reset_is_one_line_and_leaves_nothing(broken_env, flags, tmp_path, capsys):
-    """rl-zoo ends the first callback, which has not begun: what that says hid the reason."""
+    """rl-zoo then ends a callback that has not started. Its error must not hide the environment's error."""
     assert main([*broken_env, *flags]) == 2
     assert capsys.readouterr().err.splitlines() == ["visual-td3 train: nothing listens on port 2000"]
     assert not (tmp_path / "logs").exists()

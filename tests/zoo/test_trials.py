@@ -1,4 +1,4 @@
-"""What a search may draw: every combination builds, and the converter gives back what trained."""
+"""Test the hyperparameters that a search draws, and their conversion to arguments of VisualTD3."""
 
 import gymnasium as gym
 import optuna
@@ -13,7 +13,7 @@ OF_AN_ENCODER = {"critic_cnn_lr", "actor_cnn_lr", "random_shift"}
 
 
 def drawn(n_trials, seed=0, **facts):
-    """Return random draws: what the sampler returned, and what the study stores."""
+    """Yield random draws: the hyperparameters that the sampler returns, and the values that the study stores."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for _ in range(n_trials):
@@ -22,7 +22,7 @@ def drawn(n_trials, seed=0, **facts):
 
 
 def fixed(params, **facts):
-    """Return what the sampler makes of given parameters."""
+    """Return the hyperparameters that the sampler returns for given values of a study."""
     return sample_visual_td3_params(optuna.trial.FixedTrial(params), 2, 1, facts)
 
 

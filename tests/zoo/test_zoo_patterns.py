@@ -210,7 +210,7 @@ def test_workers_one_after_another_finish_the_total_and_no_more():
 
 
 def console_script(folder, *arguments):
-    """Run the installed command, which does not have the current folder on its path as ``python -m`` has."""
+    """Run the installed command; unlike ``python -m``, it does not start with the current folder in ``sys.path``."""
     command = [str(Path(sys.executable).with_name("visual-td3")), *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
@@ -231,7 +231,7 @@ FROM_BESIDE = "from zoo_pattern_parts import STEPS\n"
 
 @pytest.fixture
 def own_env(in_folder, monkeypatch):
-    """Train on the user's own environment, and return its flags; it is not registered any more."""
+    """Train on the user's own environment, unregister it, and return the flags that name it."""
     Path("zoo_pattern_env.py").write_text(SHORT_ENV.replace("def reset", RENDER, 1))
     monkeypatch.setattr(sys, "path", [*sys.path, str(in_folder)])
     monkeypatch.delitem(sys.modules, "zoo_pattern_env", raising=False)

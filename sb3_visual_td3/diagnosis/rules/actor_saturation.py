@@ -52,9 +52,9 @@ STILL_ALIVE = 0.7
 a warning."""
 
 WAS_ALIVE = 1e-3
-"""If the fraction of saturated actions was not logged, a policy counts as dead only if the actor's head received a
-gradient at the start of the run. The rule assumes such a gradient if the largest of the first three gradient norms of
-the head exceeds this fraction of the median gradient norm of the critics' head."""
+"""If the fraction of saturated actions was not logged, a policy counts as dead only if it was alive at the start of the
+run: the largest of the first three gradient norms of the actor's head exceeds this fraction of the median gradient norm
+of the critics' head."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -28,8 +28,8 @@ the environments by default. Six points thus cover more than the fifty steps (``
 stand still without a reason in the driving environments of this package."""
 
 SURE_STEPS = 190
-"""The confidence is high if the frames do not change for at least this many steps. A report counts environment steps.
-An alert during training counts gradient updates. The value is below 200, because alerts see only the last 200
+"""The confidence is high if the frames do not change for at least this many environment steps (in a report) or
+gradient updates (in an alert during training). The value is below 200, because alerts see only the last 200
 updates."""
 
 

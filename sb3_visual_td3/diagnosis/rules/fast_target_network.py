@@ -7,8 +7,8 @@ dQ_target/du = tau (r - (1 - gamma) Q_target), starting from Q_target = 0.
 
 With stock TD3 on Pendulum-v1, after 600 updates of the critics, Q was as large as the rewards of 2 steps if tau was
 0.005, and as large as the rewards of 50 steps if tau was 1. TD3 updates its targets only at every second update of the
-critics, so the formula gives 2.5 steps for a tau of 0.005. With a tau of 1, Q had grown to the whole horizon of the
-discount, where the formula no longer holds.
+critics, so the formula gives 2.5 steps for a tau of 0.005. With a tau of 1, the formula does not hold, because
+``tau u`` is larger than the horizon of the discount.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ norm of the critics' head."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Look for an actor's loss far beyond the Q of replayed pairs, or for gradients that do not pass the actor's head.
+    """Look for an actor's loss far beyond the Q of replayed pairs, or for a gradient that bypasses the actor's head.
 
     A run whose actor and critic share one encoder is not judged.
     """

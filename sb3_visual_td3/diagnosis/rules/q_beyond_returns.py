@@ -1,7 +1,7 @@
 """The critic's values are larger than the returns that the same run logged.
 
 Q is a discounted part of an episode's return, so a mean |Q| of several times the largest |return| is wrong. If
-GradientNormCallback logged the bound on Q, the rule critic_overestimation is more exact.
+GradientNormCallback logged the largest |Q| that the rewards allow, the rule critic_overestimation is more exact.
 
 Source: overestimation in actor-critic methods: Fujimoto et al. 2018, arXiv 1802.09477. The ratio of |Q|
 to the largest |Q| that the returns allow was at most 0.35 in public runs that learned, and at least 2.4 in public runs

@@ -53,8 +53,8 @@ SETTLED = 0.3
 was 0.003 in a run with tau = 0."""
 
 FEWEST_STEPS = 10_000.0
-"""A run with fewer environment steps is not judged. Even if the targets move, its critic may have had too little time
-to learn the later rewards, so that Q still contains only the next reward."""
+"""A run with fewer environment steps is not judged. Even with a correct tau, its critic may still predict only the
+next reward."""
 
 SHORTEST_EPISODE = 20.0
 """A run is not judged if its median episode has fewer steps than this, because in short episodes a small |Q| may be

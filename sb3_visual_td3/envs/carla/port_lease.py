@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:  # on Windows
     raise ImportError("CarlaDriving-v0 needs Linux: it locks the ports of servers with flock") from error
 
 PORTS_PER_SERVER = 4
-"""Difference between the RPC ports of two servers. A server uses three consecutive ports."""
+"""Spacing of the servers' RPC ports. A server uses the first three of its four ports."""
 MAX_SERVERS = 64
 _MAX_PORT = 65_532
 # A killed process keeps its locks until the kernel has removed it.

@@ -377,8 +377,8 @@ class Server:
         """End the simulator if this object started it; the next :meth:`ensure` then starts a new one.
 
         A server that this object did not start keeps running. If the settings have a command, the next :meth:`ensure`
-        starts a new simulator, and this object no longer uses the server of another environment. If the settings have
-        no command, the next :meth:`ensure` probes the same server again.
+        starts a new simulator, even after ``share``. If the settings have no command, the next :meth:`ensure` probes
+        the same server again.
         """
         if self.settings.command is not None:
             self._shared_address = None

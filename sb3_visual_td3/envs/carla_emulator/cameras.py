@@ -241,7 +241,7 @@ def _in_camera_axes(
 ) -> NDArray[np.float64]:
     """Return the corners of a box at the height ``up_m`` in the camera's coordinates, ``(n_corners, 3)``.
 
-    The three columns are distances from the camera in metres: forward (the depth), to the left, and up.
+    The three columns are metres forward (the depth), to the left (the negative right axis) and up.
 
     :param corners: (forward, left) of each corner from the box's centre, in metres
     :param up_m: height of the corners above the ground

@@ -256,8 +256,8 @@ def axes_of(transform: Transform) -> NDArray[np.float64]:
 def _tags_of(panorama: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the semantic tags of a panorama, which is the grey image of the distant surroundings of a map.
 
-    All hills have the most frequent dark grey level and count as vegetation. Everything else that is dark counts as
-    buildings.
+    Pixels of the most frequent dark grey level show hills and become vegetation. Other dark pixels become buildings.
+    The rest is sky.
     """
     dark = panorama[panorama < _SKY_GREY]
     hills = int(np.bincount(dark).argmax()) if len(dark) else 0

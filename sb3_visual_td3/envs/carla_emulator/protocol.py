@@ -296,7 +296,7 @@ class AckermannControl(NamedTuple):
     speed_mps: float = 0.0
     """The speed to reach and keep; negative in reverse."""
     acceleration_mps2: float = 0.0
-    """Largest acceleration and deceleration on the way to this speed; 0 means no limit."""
+    """Largest acceleration and deceleration; 0 means no limit."""
     jerk_mps3: float = 0.0
     """Largest rate of change of the acceleration in m/s^3. The emulator ignores this value."""
 

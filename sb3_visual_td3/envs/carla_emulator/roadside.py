@@ -253,7 +253,8 @@ class Roadside:
     def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
         """Return the centre and the half sizes of a signal's trigger volume, which is a box over its stop lines.
 
-        The centre and the half sizes are in the actor's own coordinates. If the signal has no stop lines, they are 0.
+        The coordinates are those of the signal's actor, whose transform is ``place``. Without stop lines, all values
+        are 0.
         """
         if not signal.stops:
             return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)

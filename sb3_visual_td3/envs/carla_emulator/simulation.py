@@ -89,7 +89,7 @@ class Simulation:
 
     :param map_name: short name of the map to start with
     :param streams: server to which measurements are sent
-    :param stream_port: port of that server, for tokens
+    :param stream_port: port of that server
     :param faults: planned faults
     :param traffic: cars that the server drives; None for no cars
     :param maps: maps that can be loaded; None for the built-in maps
@@ -311,8 +311,7 @@ class Simulation:
     def tick(self) -> int:
         """Simulate one tick and send the world's state and all measurements.
 
-        The client's ``world.tick()`` waits for the world's state. Therefore the server sends the state before it
-        answers the client's call ``tick_cue``.
+        The client's ``world.tick()`` waits for this state.
 
         :return: number of the frame
         """

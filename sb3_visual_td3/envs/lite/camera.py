@@ -41,10 +41,10 @@ class Band(NamedTuple):
 # ``Camera._to_vehicle``), so far rows cover much more ground than near ones. If all rows were drawn from the finest
 # level, far marks would break into dots. Coarser levels prevent this, as mipmaps do in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
-"""Bands for small frames, such as the frames that the policy sees, from the horizon downwards. Each entry is
+"""Bands of rows in small frames, such as the frames that the policy sees, from the horizon downwards. Each entry is
 ``Band(n_rows, level, samples)``."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
-"""Bands for large pictures, from the horizon downwards."""
+"""Bands of rows in large pictures, from the horizon downwards. Each entry is ``Band(n_rows, level, samples)``."""
 
 
 class _Strip(NamedTuple):
@@ -179,12 +179,10 @@ class Camera:
         return strips
 
     def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
-        """Return the homography that maps pixels to places on the ground around the vehicle.
-
-        Each picture row is the average of ``samples`` drawn rows. The pixels are those of the drawn rows.
+        """Return the homography that maps drawn pixels to places on the ground around the vehicle.
 
         :param first_row: the picture row that contains the drawn row 0
-        :param samples: number of drawn rows for each picture row
+        :param samples: number of drawn rows that are averaged to one picture row
         :return: 3x3 matrix from (column, row) of a drawn pixel to (forward, left) in metres
         """
         # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a

@@ -269,8 +269,8 @@ def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
 def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: float) -> int | None:
     """Return the walkway piece whose edge at the road is nearest to a point; None if all are farther than ``within_m``.
 
-    :param own: the piece at which a crossing begins: other pieces count only if a convex crossing can join them to
-        ``own``. -1 to find the nearest piece without this condition.
+    :param own: the piece at which a crossing begins. Another piece counts only if the crossing to it is a convex
+        quadrangle. -1 finds the nearest piece without this condition.
     """
     best, best_m = None, within_m
     for piece, beyond in enumerate(mesh.beyond):

@@ -97,8 +97,8 @@ class Outlook(NamedTuple):
     vehicle_ahead_mps: float = 0.0
     """Speed of the next vehicle."""
     junction_m: float = math.inf
-    """Distance from the vehicle's centre to the next junction while the vehicle must wait there: the junction is
-    near, and the lanes of the vehicle's way through it are not reserved for the vehicle. Otherwise infinite.
+    """Distance from the vehicle's centre to the next junction if the vehicle must wait there, otherwise infinite. The
+    vehicle must wait if the junction is near, and the way through it is not reserved for the vehicle.
     """
 
 

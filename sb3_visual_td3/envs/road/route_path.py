@@ -272,8 +272,9 @@ class _Builder:
             self._lanes.append((lane, self._n_points() + int(share * n), place_m))
 
     def _add_stretch(self, lanes: Sequence[int], begin: float, end: float, manoeuvre: int) -> None:
-        """Add the next part of the route to the line: a lane, or neighbouring lanes between which the vehicle changes.
+        """Append the next part of the route to the route's line.
 
+        :param lanes: one lane, or neighbouring lanes between which the vehicle changes
         :param begin: where the part begins, as a fraction of the lanes' length
         :param end: where the part ends, as a fraction of the lanes' length
         :param manoeuvre: index in ``self._commands`` of the navigation command for the junction that contains the part;

@@ -69,9 +69,9 @@ class Manoeuvre(NamedTuple):
 def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoeuvre]:
     """Return the junctions on a route, each with its navigation command.
 
-    A way through a junction that changes the direction by more than 30 degrees is "left" or "right". Among the other
-    ways from the same lane, the straightest way is "straight". A way to the left of the straightest way is "left", and
-    a way to the right of the straightest way is "right".
+    A way through a junction is "left" or "right" if it turns by more than 30 degrees. Of all ways from the same lane
+    that turn by at most 30 degrees, the straightest way is "straight", ways to the left of it are "left", and ways to
+    the right of it are "right".
 
     :param graph: the lanes of the map
     :param segments: the numbers of the route's lane segments, in driving order

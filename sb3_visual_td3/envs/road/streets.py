@@ -1,7 +1,7 @@
 """Generate random districts: streets between crossings and T-junctions, so that routes contain turns.
 
 The streets follow a grid with uneven spacing, which is rotated by a random angle. Some streets are left out, and others
-wind.
+are curved.
 """
 
 from __future__ import annotations

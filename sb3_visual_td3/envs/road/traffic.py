@@ -183,17 +183,17 @@ class Car:
 
 
 class Ego(NamedTuple):
-    """Describe the ego vehicle, or another obstacle to which the cars react in the same way.
+    """Describe an obstacle for the cars: the ego vehicle, a pedestrian on the road, or a red or yellow traffic light.
 
-    The other obstacles are pedestrians on the road, and red or yellow traffic lights. Their speed is 0.
+    The cars treat pedestrians and traffic lights as stopped vehicles, with speed 0.
     """
 
     nearest: int
-    """Index of the track's point that is closest to the ego vehicle or other obstacle."""
+    """Index of the track's point that is closest to the obstacle."""
     lateral_offset_m: float
-    """Offset of the ego vehicle or other obstacle from the track, positive to the left."""
+    """Offset from the track, positive to the left."""
     speed_along_mps: float
-    """Speed of the ego vehicle or other obstacle in the direction of the track; negative in the opposite direction."""
+    """Speed in the direction of the track; negative in the opposite direction."""
 
 
 class Traffic:
@@ -237,7 +237,7 @@ class Traffic:
         """Move all cars.
 
         :param dt_s: duration of the movement in seconds
-        :param egos: the ego vehicle, and the other obstacles on the road (see ``Ego``); at least one entry
+        :param egos: the obstacles to which the cars react, at least one
         """
         # All accelerations of a lane are computed before its first car moves. With several obstacles, a car brakes
         # for the one that requires the strongest braking.

@@ -96,7 +96,8 @@ class Critics:
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
     :param support: the actor's loss compared with the largest |Q| of state-action pairs from the replay buffer, which
         shows whether these Q values support (explain) the loss. If no Q value was logged, the largest |Q| is estimated
-        from the critic's loss. None if the actor's loss is missing, or if Q values and the critic's loss are missing
+        from the critic's loss. None if the actor's loss is missing, or if neither Q values nor the critic's
+        loss were logged
     """
 
     values: tuple[Quantity, ...]

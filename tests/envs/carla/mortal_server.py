@@ -1,9 +1,14 @@
-"""Run an emulator that dies and comes back on its port: ``python mortal_server.py LIFE...``.
+"""Run faulty servers on one port, one after another: ``python mortal_server.py KIND:N...``.
 
-Each LIFE is ``KIND:N``: a server that exits at its Nth call without answering (``die``), that answers nothing from its
-Nth call on and exits after half a second (``hang``), or that closes (``close``) or resets (``reset``) its first N
-connections without an answer. After the last LIFE a normal server runs. The port is printed first, and the end of each
-life as it happens.
+Each argument describes one server:
+
+- ``die:N``: an emulator that exits at its Nth call without an answer
+- ``hang:N``: an emulator that stops answering at its Nth call, and exits half a second later
+- ``close:N``: a server that closes its first N connections without an answer, and exits
+- ``reset:N``: a server that resets its first N connections without an answer, and exits
+
+After the last of them, a normal emulator runs. The script first prints the port, and later the call at which each
+emulator fails.
 """
 
 import ctypes
@@ -35,7 +40,7 @@ def end_with_parent():
 
 
 def live(port, kind, n):
-    """Live one life, and end the process with it."""
+    """Run the server that the argument ``kind:n`` describes; a faulty server ends this process."""
     end_with_parent()
     if kind in {"close", "reset"}:
         hang_up(port, n, kind == "reset")
@@ -59,8 +64,8 @@ def live(port, kind, n):
 
 def main(lives):
     end_with_parent()
-    cv2.setNumThreads(1)  # a forked child would wait for threads that exist only in its parent
-    ports = EmulatorServer(EmulatorSettings(port=0))  # finds two free ports, and loads the map for all lives
+    cv2.setNumThreads(1)  # a forked child would wait for OpenCV's threads, which exist only in its parent
+    ports = EmulatorServer(EmulatorSettings(port=0))  # finds two free ports, and loads the map for all servers
     ports.close()
     print(ports.port, flush=True)
     for life in (*lives, "live:0"):

@@ -1,4 +1,4 @@
-"""Servers that die while the environment connects: the environment waits until the server is back.
+"""Test that CarlaDriving-v0 waits until a server that has died is running again.
 
 Each test drives in a separate process, because CARLA's client ends its process on some faults.
 """
@@ -44,7 +44,7 @@ def drive(arguments, timeout_s=900.0):
 
 @pytest.fixture
 def mortal():
-    """Start ``mortal_server.py`` with these lives and return its port."""
+    """Return a function that starts ``mortal_server.py`` with the given arguments and returns the port."""
     started = []
 
     def start(*lives):
@@ -85,7 +85,7 @@ def test_other_protocol_is_refused_at_once():
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
-            while True:  # a busy machine may try again before the first answer has arrived
+            while True:  # on a busy machine, the client may connect again before it has the first answer
                 connection, _ = server.accept()
                 connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
 
@@ -95,7 +95,7 @@ def test_other_protocol_is_refused_at_once():
 
 
 def test_simulator_killed_during_its_start_is_restarted(tmp_path):
-    """Kill it twice before it listens, and once as soon as it does."""
+    """The simulator is killed twice before it listens on its port, and once as soon as it listens."""
     starts, pid, emulator = tmp_path / "starts", tmp_path / "pid", EMULATOR.format(port="$1")
     script = tmp_path / "start.sh"
     script.write_text(

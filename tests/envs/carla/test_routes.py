@@ -1,4 +1,4 @@
-"""Routes to a goal in CarlaDriving-v0, through the genuine client, on the emulator."""
+"""Test routes to a goal in CarlaDriving-v0, with CARLA's own client and the emulator."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_both_worlds_drive_the_same_route_within_5_cm(make_env, name):
 
 @pytest.fixture
 def town_env():
-    """Create CarlaDriving-v0 with a server of its own, which serves Town02 of a folder."""
+    """Create CarlaDriving-v0 with its own emulator, which serves Town02."""
     if not TOWNS.is_dir():
         pytest.skip("no towns beside the project")
     env = gym.make("CarlaDriving-v0", command=f"{EMULATOR} --maps {TOWNS}", town="Town02", timeout_s=60.0, **ROUTES)
@@ -40,7 +40,8 @@ def test_town_of_a_folder_is_driven_as_in_the_embedded_world(town_env):
 
 @pytest.mark.slow
 def test_policy_sees_a_town_of_a_folder_as_in_the_embedded_world(town_env):
-    # The server draws the lights of its map in any case. Their phases differ, so a driver that ignores them is needed.
+    # The server always draws the traffic lights of its map. Their phases differ from those of LiteDriving-v0, so the
+    # driver must ignore them.
     lite = gym.make("LiteDriving-v0", maps=[str(TOWNS / "Town02.xodr")], traffic_lights=True, **ROUTES).unwrapped
     env, driver = town_env, PurePursuitDriver()
     expected, _ = lite.reset(seed=3, options={"route": 3})
@@ -55,14 +56,14 @@ def test_policy_sees_a_town_of_a_folder_as_in_the_embedded_world(town_env):
 
 
 def drive_both(lite, env):
-    """Drive a route to its goal in both worlds side by side."""
+    """Drive one route to its goal in both environments, and compare the environments in each step."""
     lite_driver, driver = PurePursuitDriver(), PurePursuitDriver()
     expected, lite_info = lite.reset(seed=3, options={"route": 3})
     seen, info = env.reset(seed=3, options={"route": 3})
     assert info.keys() == lite_info.keys()
     is_over, lite_is_over = False, False
     while not (is_over or lite_is_over):
-        # A command changes at a point of the route, which one of the worlds may pass a step earlier.
+        # The command changes at a point of the route, and one environment may pass this point a step earlier.
         assert seen["command"][:6] @ expected["command"][:6] == 1.0 or info["command_distance_m"] > 48.0
         assert math.dist(env.vehicle[:2], lite.vehicle[:2]) < 0.05
         expected, _, *lite_ends, lite_info = lite.step(lite_driver.act(lite))

@@ -39,7 +39,7 @@ def test_results_are_wrapped_as_the_client_expects():
 
 
 def test_floats_are_sent_in_double_precision():
-    """Single precision would return a fixed step of 0.05 s as 0.05000000075, and a script would set that."""
+    """In single precision, a script would read a fixed step of 0.05 s as 0.05000000075 and write this value back."""
     assert protocol.packed(0.05) == b"\xcb" + struct.pack(">d", 0.05)
 
 
@@ -88,7 +88,7 @@ def test_every_blueprint_attribute_has_six_fields():
 @pytest.mark.parametrize(
     ("type_id", "names"),
     [
-        # Attributes that CARLA's leaderboard and its examples set; the client refuses to set an unknown one.
+        # CARLA's leaderboard and examples set these attributes; the client refuses to set an unknown attribute.
         ("sensor.camera.rgb", "lens_circle_multiplier lens_circle_falloff chromatic_aberration_intensity"),
         ("sensor.camera.rgb", "chromatic_aberration_offset exposure_mode iso fstop bloom_intensity white_clip"),
         ("sensor.lidar.ray_cast", "dropoff_general_rate dropoff_intensity_limit dropoff_zero_intensity noise_stddev"),

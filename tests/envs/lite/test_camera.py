@@ -15,7 +15,7 @@ MARK, LAND = 250, 50
 
 
 def painted_scene(paint) -> LiteMap:
-    """Return a dark plain of 120 x 120 m around the origin, onto which ``paint(x_m, y_m)`` puts light."""
+    """Return a dark plain of 120 x 120 m around the origin, which is bright where ``paint(x_m, y_m)`` is true."""
     metres = (np.arange(1200) + 0.5) * TEXEL_M - 60.0
     x, y = np.meshgrid(metres, metres)
     raster = np.where(paint(x, y), MARK, LAND).astype(np.uint8)
@@ -28,7 +28,7 @@ def painted_scene(paint) -> LiteMap:
 
 
 def naive_ground(scene: LiteMap, x_m, y_m, yaw_rad, n_samples=16) -> np.ndarray:
-    """Draw the same picture ray by ray, many rays per pixel, from the finest level."""
+    """Draw the lower half of the frame from the finest ground raster, with ``n_samples`` ** 2 rays per pixel."""
     sub = (np.arange(SIDE * n_samples) + 0.5) / n_samples
     right, down = np.meshgrid(sub - SIDE / 2, sub[: HORIZON * n_samples])
     forward = CAMERA_AHEAD_M + CAMERA_HEIGHT_M * FOCAL / down
@@ -53,7 +53,8 @@ def test_the_ground_equals_that_of_a_naive_ray_caster(pose):
 
 
 def test_a_spot_appears_where_the_pinhole_puts_it():
-    # 8 m ahead of the camera and 2 m to its left: 1.5 * 42 / 8 rows down, 2 * 42 / 8 columns left of the middle.
+    # The spot is 8 m ahead of the camera and 2 m to the left. It appears 1.5 * 42 / 8 rows below the middle, and
+    # 2 * 42 / 8 columns left of it.
     scene = painted_scene(lambda x, y: np.hypot(x - 10.0, y - 2.0) < 0.4)
     frame = Camera(SIDE, SIDE).draw(scene, 0.0, 0.0, 0.0).astype(float)[HORIZON:] - LAND
     rows, columns = np.mgrid[:HORIZON, :SIDE] + 0.5
@@ -66,7 +67,7 @@ def test_turning_left_moves_the_panorama_to_the_right():
     camera = Camera(SIDE, SIDE)
     before = camera.draw(scene, 0.0, 0.0, 0.0)[HORIZON - 12 : HORIZON].astype(float)
     after = camera.draw(scene, 0.0, 0.0, 5.0 / FOCAL)[HORIZON - 12 : HORIZON].astype(float)
-    middle = slice(32, 52)  # where five pixels are the same angle everywhere
+    middle = slice(32, 52)  # where five columns cover nearly the same angle
     errors = {s: np.abs(np.roll(after, s, axis=1)[:, middle] - before[:, middle]).mean() for s in range(-8, 9)}
     assert min(errors, key=errors.__getitem__) in (-5, -4)
 
@@ -80,7 +81,7 @@ def test_a_whole_turn_shows_the_same_again():
 
 
 def pixels_of(points_m, x_m, y_m, yaw_rad):
-    """Rows and columns at which a pinhole sees these points of the ground, those within the frame."""
+    """Return the rows and columns of the ground points that a pinhole camera sees 1.6 to 12 m ahead."""
     dx, dy = (points_m - (x_m, y_m)).T
     forward = dx * math.cos(yaw_rad) + dy * math.sin(yaw_rad) - CAMERA_AHEAD_M
     left = dy * math.cos(yaw_rad) - dx * math.sin(yaw_rad)

@@ -1,4 +1,4 @@
-"""Routes to a goal in the embedded world, through the environment."""
+"""Test routes to a goal in LiteDriving-v0 and LiteRoutes-v0."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ def made(env_id="LiteDriving-v0", **kwargs):
 
 
 def drive(env, route, driver=None, seed=0):
-    """Drive one route and return the observations and infos of all steps, and how the last one ended."""
+    """Drive one route, and return all observations and infos and the last ``terminated`` and ``truncated``."""
     driver = driver or PurePursuitDriver().act
     observation, info = env.reset(seed=seed, options={"route": route})
     observations, infos, terminated, truncated = [observation], [info], False, False
@@ -40,7 +40,7 @@ def full_left(env):
 
 
 def crawl(env):
-    """Follow the route at 1 m/s: too fast for idle, too slow for the time limit."""
+    """Follow the route at 1 m/s: fast enough not to count as idle, but too slow for the time limit."""
     action = PurePursuitDriver().act(env)
     action[1] = 0.3 if env.vehicle.speed_mps < 1.0 else 0.0
     return action
@@ -87,7 +87,7 @@ def test_the_time_limit_grows_with_the_length():
     env = made(route_length_m=(40.0, 60.0), route_turns=(0, 0))
     _, infos, terminated, truncated = drive(env, 0, crawl)
     assert (terminated, truncated, infos[-1]["termination"]) == (False, True, "timeout")
-    # 30 s to spare, and the length at half the target speed of 30 km/h, in steps of 0.1 s.
+    # The limit is 30 s plus the time for the route at half the target speed of 30 km/h, in steps of 0.1 s.
     assert len(infos) - 1 == math.ceil((30.0 + infos[0]["route_length_m"] / (0.5 * 30 / 3.6)) / 0.1)
     long_env = made(route_length_m=(600.0, 800.0))
     _, infos, _, _ = drive(long_env, 0)

@@ -1,4 +1,4 @@
-"""Traffic lights and pedestrians in the embedded world: infractions, waiting, pictures, and saved states."""
+"""Test traffic lights and pedestrians in LiteDriving-v0 and LiteRoutes-v0."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ from sb3_visual_td3.envs.road.street_life import StreetLife
 
 
 class Blind(PurePursuitDriver):
-    """A driver who sees neither lights nor pedestrians."""
+    """Drive as if there were no traffic lights and no pedestrians."""
 
     def act(self, env):
         world = env._backend
@@ -154,7 +154,7 @@ def test_lamps_are_seen_from_the_front_only_and_shine():
 
 @pytest.mark.parametrize("side", [24, 84, 400])
 def test_a_stop_line_that_is_passed_over_is_not_in_the_picture(side, monkeypatch):
-    """The test of the view saves time and changes no pixel."""
+    """The painter skips a stop line that is out of view, which must not change any pixel."""
     lens = Lens(side, side, 2.0, 1.5)
     rng = np.random.default_rng(side)
     n_seen = 0
@@ -184,7 +184,7 @@ def test_the_nearer_thing_covers_the_farther_one():
         paint_scene(frame, [car], [2], Figures(people=people), (0.0, 0.0, 0.0), lens)
         return frame
 
-    # Of a person behind the car the head alone is seen, above the roof.
+    # Only the head of a person behind the car is visible, above the roof.
     behind, before = (drawn(Person(distance_m, 0.0)) != drawn() for distance_m in (20.0, 8.0))
     assert behind[43:].sum() == 0
     assert before[43:].sum() > 50
@@ -239,7 +239,7 @@ def test_other_cars_stop_at_red_lights_on_the_closed_route():
             for index in closed:
                 stop_m = traffic._lines[0].along_at(index)
                 if lane == 0:
-                    # A car that was more than its braking distance before a closed line does not pass it.
+                    # A car that can still brake before a closed stop line does not pass the line.
                     passed = along_m < stop_m - 8.0 and car.along_m > stop_m
                     assert not passed
                     n_stopped += car.speed_mps < 0.1 and 0.0 < stop_m - car.along_m < 12.0

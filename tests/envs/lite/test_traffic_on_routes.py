@@ -1,4 +1,4 @@
-"""Routes among cars, pedestrians and traffic lights: what is counted, and the driving score by hand."""
+"""Test the infractions and the driving score on routes with cars, pedestrians and traffic lights."""
 
 import math
 
@@ -19,7 +19,7 @@ BUSY = {"n_cars": 8, "n_walkers": 4, "traffic_lights": True}
 
 
 class Blind(PurePursuitDriver):
-    """A driver who sees neither lights nor pedestrians nor cars."""
+    """Drive as if there were no traffic lights, no pedestrians and no cars."""
 
     def act(self, env):
         state = env.vehicle._replace(stop_ahead_m=math.inf, vehicle_ahead_m=math.inf)
@@ -27,7 +27,7 @@ class Blind(PurePursuitDriver):
 
 
 class Blinkered:
-    """An environment whose state is another one."""
+    """Show a driver the environment with ``state`` as the state of the ego vehicle."""
 
     def __init__(self, env, state):
         self.vehicle, self.settings, self.waypoints_m = state, env.settings, env.waypoints_m
@@ -36,7 +36,7 @@ class Blinkered:
 class Recorder(gym.Wrapper):
     """Keep the infos of all episodes."""
 
-    episodes = []  # noqa: RUF012  of the class: make_vec_env wraps the wrapper
+    episodes = []  # noqa: RUF012  a class attribute, because make_vec_env wraps the instance
 
     def reset(self, **kwargs):
         observation, info = self.env.reset(**kwargs)
@@ -50,7 +50,7 @@ class Recorder(gym.Wrapper):
 
 
 def record(drivers, n_steps, **kwargs):
-    """Drive whole episodes until their infos add up to at least ``n_steps``; the drivers take turns.
+    """Drive whole episodes with each driver in turn, until there are at least ``n_steps`` infos.
 
     :return: for each episode, its infos and its result as ``visual-td3 evaluate`` computes it
     """
@@ -69,7 +69,7 @@ def record(drivers, n_steps, **kwargs):
 
 
 def score_by_hand(infos):
-    """Return the score of a recorded episode: 100 R / (1 + sum of penalties), leaderboard 2.1."""
+    """Return the driving score of leaderboard 2.1: 100 * route completion / (1 + sum of penalties)."""
     penalty = 0.0
     for info in infos[1:]:
         penalty += 0.4 * info["red_light"]
@@ -83,7 +83,7 @@ def score_by_hand(infos):
 
 
 def assert_counted_once(infos):
-    """Check that each infraction is in the info of the step in which it happened, and in no other."""
+    """Check that each infraction is in the info of the step in which it happened, and in no other info."""
     assert [info["termination"] for info in infos[:-1]] == [""] * (len(infos) - 1)
     assert infos[-1]["termination"] != ""
     assert sum(info["red_light"] for info in infos[1:]) == infos[-1]["red_lights"]
@@ -198,7 +198,7 @@ def test_cars_stop_at_red_lights_on_routes():
         for car, (segment, speed_mps, is_red) in zip(traffic.cars, before, strict=True):
             if car.path[0] != segment and graph.segments[car.path[0]].junction != NO_JUNCTION:
                 n_entered += 1
-                # A car that could not stop any more when the light changed drives on.
+                # A car may enter at red only if it was too fast to stop when the light changed.
                 assert not is_red or speed_mps > 2.0
             n_stopped += is_red and speed_mps < 0.1
     assert n_entered > 10

@@ -47,7 +47,8 @@ def test_a_three_way_junction_offers_two_ways_and_their_turns():
         for index, segment in enumerate(graph.segments)
         if segment.junction == NO_JUNCTION and graph.junction_ways(index)
     }
-    # From the ring: straight on or right; against the ring: left or straight on; from the side road: left or right.
+    # A car on the ring can drive straight on or right, a car against the ring left or straight on, and a car from
+    # the side road left or right.
     assert ways == {
         (3, 0, -1): [pytest.approx(-90, abs=8), pytest.approx(0, abs=2)],
         (0, 0, 1): [pytest.approx(0, abs=2), pytest.approx(90, abs=8)],
@@ -62,7 +63,7 @@ def test_lanes_of_one_direction_are_neighbours_across_a_broken_mark():
     assert (graph.segments[outer].left, graph.segments[outer].right) == (inner, NO_LANE)
     assert graph.digraph.edges[inner, outer]["is_change"]
     assert not graph.digraph.edges[outer, number_of(graph, (1, 0, -2))]["is_change"]
-    # The same seen from the other direction, whose left is the reference line too.
+    # In the other direction, the reference line is also on the left.
     inner, outer = number_of(graph, (0, 0, 1)), number_of(graph, (0, 0, 2))
     assert (graph.segments[inner].right, graph.segments[outer].left) == (outer, inner)
 
@@ -88,7 +89,7 @@ def test_a_place_is_found_on_every_lane_that_comes_close():
 
 
 def places_of_all_lanes(graph, x, y, within_m):
-    """Return the places near a point from all points of all lanes."""
+    """Return what ``places_near`` must return, by a search over all points of all lanes."""
     found = []
     for index, segment in enumerate(graph.segments):
         distances = np.hypot(segment.points_m[:, 0] - x, segment.points_m[:, 1] - y)
@@ -110,7 +111,7 @@ def test_places_near_a_point_are_those_of_all_points_of_all_lanes(name):
             assert graph.places_near(x, y, within_m) == expected
             n_found += len(expected)
     assert n_found > 400
-    # Far from the map there is nothing, and nothing is stored about it.
+    # Far from the map, nothing is found and nothing is cached.
     n_stored = len(graph._squares)
     for far in (1e6, -1e6, math.inf, math.nan):
         assert graph.places_near(far, 0.0, 5.0) == graph.places_near(0.0, far, 5.0) == []

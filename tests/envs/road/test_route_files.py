@@ -1,4 +1,4 @@
-"""Route files of CARLA's leaderboard. The fixtures are written by hand after its documentation."""
+"""Test route files of CARLA's leaderboard; the examples are handwritten in the documented format."""
 
 import math
 
@@ -45,7 +45,7 @@ def file_of(tmp_path):
 def test_version_1_gives_places_with_directions_in_our_coordinates(file_of):
     (route,) = read_route_file(file_of(VERSION_1))
     assert route.town == "Town01"
-    # CARLA's y and yaw change their signs. A yaw of 0 is what a file says that knows none.
+    # The signs of CARLA's y and yaw are reversed. A yaw of 0 means that the file gives no direction.
     assert route.places == (RoutePlace(10.0, -20.0, math.pi / 2), RoutePlace(30.0, 40.0, None))
 
 

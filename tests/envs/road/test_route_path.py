@@ -47,7 +47,7 @@ def test_a_vehicle_is_located_as_by_a_search_over_the_points_around(seed):
         offset = rng.uniform(-2.0, 2.0)
         x, y, heading = path.pose_at(index, offset)
         lane = path.locate(x, y, max(0, index - 4))
-        first = max(0, index - 20)  # a route may come by the same place twice
+        first = max(0, index - 20)  # a route may pass the same place twice
         around = path.points_m[first : index + 20]
         naive = first + int(np.argmin(np.hypot(*(around - (x, y)).T)))
         assert abs(lane.nearest - naive) <= 1
@@ -76,7 +76,7 @@ def test_the_ends_of_a_path_hold_a_vehicle_beyond_them():
 
 
 def test_a_command_is_given_from_50_m_before_its_junction_until_it_is_passed():
-    # From the ring road of junction_0, 100 m before the crossing, to its left side road (4).
+    # The route starts on the ring road of junction_0, 100 m before the crossing, and turns left into side road 4.
     graph = graph_from_network(load_map("junction_0").network)
     incoming = number_of(graph, (3, 0, -1))
     way = next(way for way in graph.junction_ways(incoming) if way.turn_rad > 1.0)
@@ -96,7 +96,7 @@ def test_a_command_is_given_from_50_m_before_its_junction_until_it_is_passed():
     assert told(before_m - COMMAND_AHEAD_M - 2.0)[0] == "follow"
     assert told(before_m - 30.0) == ("left", pytest.approx(30.0, abs=1.2))
     assert told(before_m + 0.5 * within_m) == ("left", 0.0)
-    # Behind it nothing more comes: the distance is the one to the goal.
+    # After the junction there is no other command, so the distance is that to the goal.
     assert told(before_m + within_m + 10.0) == ("follow", pytest.approx(20.0, abs=1.0))
 
 
@@ -112,7 +112,7 @@ def test_a_lane_change_leads_smoothly_from_lane_to_lane_and_has_no_marks():
     changing = [state for state in states if (state.command, state.command_distance_m) == ("change_left", 0.0)]
     assert 28.0 < len(changing) * path.spacing_m < 32.0
     assert {state.marks for state in changing} == {()}
-    # The left outer line comes nearer by one lane width, and the right one falls back by as much.
+    # The left edge of the road gets nearer by one lane width, and the right edge gets farther by one lane width.
     assert states[0].road_left_m - states[-1].road_left_m == pytest.approx(3.5, abs=0.01)
     assert states[0].road_right_m - states[-1].road_right_m == pytest.approx(3.5, abs=0.01)
     middle = changing[len(changing) // 2]
@@ -123,7 +123,7 @@ def test_a_lane_change_leads_smoothly_from_lane_to_lane_and_has_no_marks():
 
 def test_marks_count_on_the_road_and_not_within_a_junction():
     plan, _ = path_of(0, turns=(1, 1))
-    # Also where a map gives marks to the lanes of a junction.
+    # This holds even if a map gives marks to the lanes of a junction.
     mark = LaneMark(1.75, "solid")
     marked = [replace(segment, marks=(MarkRun(0, (mark,)),)) for segment in GRAPH.segments]
     path = build_path(LaneGraph(tuple(marked)), plan)
@@ -150,7 +150,7 @@ def test_beyond_a_dead_end_the_path_goes_straight_on():
 
 
 def chords(offset_m):
-    """The line ``offset_m`` beside a quarter of a circle of 12 m that is drawn as 4 chords."""
+    """Return the line ``offset_m`` to the left of 4 chords of a quarter circle with a radius of 12 m."""
     angles = np.linspace(0.0, math.pi / 2, 5)
     corners = 12.0 * np.stack([np.sin(angles), 1.0 - np.cos(angles)], axis=1)
     points = []

@@ -31,7 +31,7 @@ def path_of(seed=1, length_m=(300.0, 500.0)):
 
 
 def begun(n_cars, path, seed=0, along_m=0.0, speed_mps=0.0, is_closed=None):
-    """Return traffic around an ego vehicle at a place of its route, that place, and its pose."""
+    """Return the traffic, and the lane position and pose of an ego vehicle ``along_m`` from the route's start."""
     traffic = RouteTraffic(TrafficSettings(n_cars=n_cars), BODY, is_closed)
     traffic.enter(GRAPH, path)
     lane, ego = place_at(path, along_m)
@@ -46,10 +46,10 @@ def place_at(path, along_m):
 
 
 def begun_without_ego(n_cars, is_closed=None):
-    """Return traffic and the lane position of the goal, for tests in which the ego vehicle is in no car's way.
+    """Return traffic for tests without an ego vehicle on the road, and the lane position of the goal.
 
-    The tests pass this lane position and the pose ``FAR``, which is far from the road, to ``advance``. No junction lies
-    beyond the goal, so no way through a junction is reserved for the ego vehicle.
+    The tests pass this lane position and the pose ``FAR`` to ``advance``. At the goal, no junction is reserved for the
+    ego vehicle.
     """
     path = path_of()
     return begun(n_cars, path, along_m=path.length_m, is_closed=is_closed)[0], place_at(path, path.length_m)[0]
@@ -59,7 +59,7 @@ FAR = Pose(1e5, 1e5, 0.0)
 
 
 def first_junction_of(path):
-    """Return the first lane of a route that leads through a junction, at least 20 m from the start."""
+    """Return the first junction lane that begins more than 20 m after the start of a route."""
     far = [lane for lane in path.lanes if lane.from_m > 20.0]
     return next(lane for lane in far if GRAPH.segments[lane.segment].junction != NO_JUNCTION)
 
@@ -95,7 +95,7 @@ def test_a_short_map_has_as_many_cars_as_fit():
 @pytest.mark.parametrize("seed", range(3))
 def test_cars_stop_behind_an_ego_vehicle_that_stands_and_never_touch(seed):
     path = path_of(seed)
-    # In the middle of a junction of the route: the worst place to stand.
+    # The ego vehicle stands in the middle of a junction, which is the worst place.
     inside = first_junction_of(path)
     traffic, lane, ego = begun(15, path, seed, inside.from_m + 4.0)
     for _ in range(600):
@@ -133,7 +133,7 @@ def test_cars_take_different_ways_at_junctions_and_only_those_that_the_map_has()
 
 
 def test_crossing_cars_wait_while_the_way_is_reserved_for_the_ego_vehicle():
-    """The ego vehicle stands before a junction and then drives through it; cars that cross its way let it pass."""
+    """The ego vehicle stands before a junction until it may enter, and then drives through the junction."""
     path = path_of()
     junctions = [lane for lane in path.lanes if GRAPH.segments[lane.segment].junction != NO_JUNCTION]
     traffic, at_goal, _ = begun(20, path, along_m=path.length_m)
@@ -167,7 +167,7 @@ def test_the_ego_vehicle_is_told_how_far_the_car_ahead_is_and_how_fast():
     (car,) = traffic.cars
     car.path, car.along_m, car.speed_mps, car.held = [here.segment], 35.0, 6.0, []
     traffic.advance(0.0, ego, lane, 0.0)
-    # From centre to centre less half the length of the car.
+    # The distance from centre to centre, minus half the length of the car.
     assert traffic.outlook.vehicle_ahead_m == pytest.approx(15.0 - 2.2, abs=0.3)
     assert traffic.outlook.vehicle_ahead_mps == 6.0
     car.along_m, car.speed_mps = 5.0, 0.0
@@ -190,7 +190,7 @@ def test_cars_stop_at_closed_junctions_and_for_pedestrians():
     for _ in range(50):
         traffic.advance(0.1, FAR, lane, 0.0)
     line = traffic._map.line(car.path[1])
-    # On the way to the lane, beside it.
+    # The pedestrian stands 2.5 m beside the lane's centre line.
     walker = line.pose_at(0.5 * line.length_m).beside(2.5)[:2]
     for _ in range(300):
         traffic.advance(0.1, FAR, lane, 0.0, [walker])

@@ -42,9 +42,9 @@ def test_small_q_values_are_held_against_one() -> None:
     found = critics(of(q1=[0.1], q2=[0.2]))
     assert found.twins is not None
     assert found.twins.scale == 1.0
-    said = "10 % of the Q scale, which is 1 here (the largest |Q| of both critics, but at least 1). The largest"
+    said = "10 % of the Q scale (the largest |Q| of both critics, but at least 1), which is 1 here. The largest"
     assert said in text(told(found))
-    assert "of the Q scale, which is 2 here (the largest |Q| of both critics, but at least 1). " in text(
+    assert "of the Q scale (the largest |Q| of both critics, but at least 1), which is 2 here. " in text(
         told(critics(of(q1=[1.0], q2=[2.0])))
     )
 
@@ -80,8 +80,8 @@ def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
     said = text(told(found))
     assert "train/q_gap ends at +2 (median of the last quarter). " in said
     assert (
-        "much higher than replayed actions. This is 20 % of the Q scale, which is 10 here "
-        "(the largest |Q| of both critics, but at least 1)." in said
+        "much higher than replayed actions. This is 20 % of the Q scale "
+        "(the largest |Q| of both critics, but at least 1), which is 10 here." in said
     )
 
 
