@@ -140,7 +140,7 @@ NOT_OURS = ("SB3-", "torchinductor_")
 
 
 def processes_with(mark: str) -> dict[int, str]:
-    """Return the command lines, by process id, of all descendants of the marked process."""
+    """Map process ids to command lines, for each other process whose variable ``SB3_VISUAL_TD3_SOAK`` is ``mark``."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():

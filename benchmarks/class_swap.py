@@ -173,7 +173,7 @@ def tested(model: VisualTD3, cell: Cell) -> tuple[dict[str, Any], float]:
 
 
 def run(name: str, seed: int, n_steps: int) -> Row:
-    """Train and test one cell, and return its row."""
+    """Train and test one configuration, and return its row."""
     begin = time.process_time()
     model, largest_norm = trained(ALL[name], seed, n_steps)
     found, saturation = tested(model, ALL[name])
@@ -191,7 +191,7 @@ def run(name: str, seed: int, n_steps: int) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the results in Markdown, in the order of the cells."""
+    """Return a Markdown table with a row for each run, and a line that counts the runs with a good last policy."""
     lines = [
         "| cell | seed | held-out episodes driven to the end | metres | largest gradient norm | saturation |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -211,7 +211,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    """Run the cells that the results lack, or print the table."""
+    """Train and test the configurations that have no results yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--cells",
@@ -221,7 +221,7 @@ def main() -> None:
         metavar="CELL",
         help="cells (configurations) to run; default: all except the comparisons with scale_rewards=False",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds of each cell's runs (default: 0)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="train once per seed (default: 0)")
     parser.add_argument(
         "-n", "--n-steps", type=int, default=N_STEPS, help=f"environment steps of a run (default: {N_STEPS:,})"
     )

@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument(
         "--before", type=Path, metavar="CHECKOUT", help="another checkout of the project to compare with"
     )
-    parser.add_argument("--rounds", type=int, default=1, help="rounds; their median counts (default: 1)")
+    parser.add_argument("--rounds", type=int, default=1, help="measurements per case, for the median (default: 1)")
     parser.add_argument("--seconds", type=float, default=1.0, help="processor time of each measurement (default: 1)")
     parser.add_argument("--cars", type=int, default=100, help="leave out cases with more cars than this (default: 100)")
     parser.add_argument("--output", type=Path, default=RESULTS)

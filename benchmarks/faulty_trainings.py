@@ -427,7 +427,7 @@ _HEALTHY = {**_OURS, "learning_starts": 500}
 
 
 _LONGER = {**_OURS, "buffer_size": 20_000, "learning_starts": 1_000, "batch_size": 128, "train_freq": 2}
-"""The zoo's hyperparameters for LiteDriving-v0, with a constant learning rate of 1e-4 and ``gamma`` 0.99 instead."""
+"""The zoo's hyperparameters for LiteDriving-v0, except the learning rate (constant 1e-4) and ``gamma`` (0.99)."""
 
 
 def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgorithm]:

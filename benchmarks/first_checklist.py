@@ -28,7 +28,7 @@ from sb3_visual_td3.cli import main as visual_td3
 from sb3_visual_td3.common import tags
 
 FIRST_RUN = "leak, no clip, cnn 1e-5, raw"
-"""The arm of the explosion study that has the settings of the original run."""
+"""The arm of ``explosion_study.py`` with the settings of the CARLA run that exploded."""
 
 
 def report_on(run_dir: Path) -> dict[str, Any]:

@@ -23,9 +23,9 @@ line for each threshold is printed:
 
 - "may be": the range of the threshold in which no healthy or failed run gets a worse verdict;
 - "first worse below" and "first worse above": the runs whose verdict is worse just outside this range;
-- "left out, chosen again, wrong": For each repository, the threshold is chosen again without the runs of this
-  repository, as the middle of the range that all other runs allow. The column names the runs of the repository whose
-  verdict is then worse.
+- "left out, chosen again, wrong": the runs of one repository at a time are left out, and the threshold is chosen again,
+  as the middle of the range that all other runs allow. The column lists the left-out runs that then get a worse
+  verdict.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def _times(factor: float) -> Change:
 
 
 def _shifted(times: float) -> Change:
-    """Add ``times`` the largest magnitude of a return series to all its values."""
+    """Add ``times * max(|return|)`` to each value of a return series."""
 
     def shifted(series: Series, _averaged_over: int, _rng: np.random.Generator) -> Series:
         return Series(series.name, series.steps, series.values + times * series.abs_max())
@@ -438,9 +438,9 @@ def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: s
 
 
 def allowed(worse: Mapping[float, list[str]], without: frozenset[str] = frozenset()) -> tuple[float, float]:
-    """Return the smallest and the largest factor on a threshold with which no run gets a worse verdict.
+    """Return the smallest and the largest factor by which a threshold can be multiplied before a verdict gets worse.
 
-    :param worse: for each factor, the runs whose verdict is worse
+    :param worse: for each factor, the result of ``worse_runs``
     :param without: runs that do not count
     """
     lowest = highest = 1.0
@@ -460,7 +460,7 @@ def _nearest_factor(wanted: float) -> float:
 
 
 def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> str:
-    """Return a Markdown table of the range in which each threshold may lie without a worse verdict.
+    """Return a Markdown table of how far each threshold can change before a verdict gets worse (see ``worse_runs``).
 
     :param runs: for each healthy or failed run, its result with the present thresholds, and its data
     :param source: the repository of each run

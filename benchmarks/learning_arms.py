@@ -1,11 +1,11 @@
 """Define the worlds and arms of the learning benchmark.
 
 A world sets the traffic and the number of steps. An arm is an algorithm, or VisualTD3's preset with one change. All
-arms get the same steps, the same batch and one update per two steps. All other hyperparameters come from the block for
+arms get the same steps, the same batch and one update per two steps. The other hyperparameters come from the block for
 LiteDriving-v0 in the algorithm's file in zoo_configs/.
 
-Arms that change the preset use gamma 0.99, unless the change is in gamma: VisualTD3's block had gamma 0.99 when these
-arms were measured, and has another value now. Compare such an arm with the arm "gamma 0.99", not with the arm "visual".
+The arms with a changed preset were measured when VisualTD3's block had gamma 0.99; now it has another value. These arms
+therefore set gamma to 0.99, or to their own value. Compare them with the arm "gamma 0.99", not with the arm "visual".
 """
 
 from __future__ import annotations

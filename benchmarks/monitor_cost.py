@@ -210,7 +210,7 @@ def main() -> None:
         help="file of the results (default: benchmarks/results/monitor_cost.json)",
     )
     parser.add_argument(
-        "--again", action="store_true", help="discard the stored pairs of these cases and measure again"
+        "--again", action="store_true", help="discard the stored results of the selected cases and measure again"
     )
     options = parser.parse_args()
     th.set_num_threads(options.num_threads)

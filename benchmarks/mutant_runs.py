@@ -14,7 +14,7 @@ gets about 10, a good one 400). Training runs between these limits count neither
 
 Training runs with an even number were used to choose thresholds; those with an odd number are the test. A training run
 takes one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv, and existing ones are
-not repeated. --judge judges the event files that are still in --logs again, without training.
+not repeated. With --judge, nothing is trained: the event files in --logs are judged again.
 """
 
 from __future__ import annotations

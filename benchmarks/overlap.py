@@ -88,7 +88,7 @@ def make_model(overlap: bool, settings: argparse.Namespace) -> TimedTD3:
 
 
 def measure(model: TimedTD3, n_steps: int, bar: tqdm[Any]) -> dict[str, float]:
-    """Return steps per second, and the median milliseconds of an update within them."""
+    """Train for ``n_steps`` steps; return the steps per second and the median duration of an update in milliseconds."""
     clock = StepClock(bar)
     model.update_s = []
     model.learn(n_steps, callback=clock, reset_num_timesteps=False)
@@ -134,7 +134,7 @@ def main() -> None:
         help="environment steps of one measurement; a round has two, without and with overlap (default: 200)",
     )
     parser.add_argument(
-        "--again", action="store_true", help="discard the stored rounds of these settings and measure again"
+        "--again", action="store_true", help="discard the rounds stored for the same settings and measure again"
     )
     settings = parser.parse_args()
     th.set_num_threads(settings.num_threads)

@@ -147,7 +147,7 @@ def main() -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="measure an environment that always returns an image of this shape (default: LiteDriving-v0)",
+        help="instead of LiteDriving-v0, use an environment that always returns one image of this shape",
     )
     parser.add_argument(
         "--steps",
@@ -156,7 +156,7 @@ def main() -> None:
         help="number of steps at the speed of --rate; twice as many are made at full speed (default: 200)",
     )
     parser.add_argument(
-        "--again", action="store_true", help="discard the stored rounds of these settings and measure again"
+        "--again", action="store_true", help="discard the rounds stored for the same settings and measure again"
     )
     settings = parser.parse_args()
     results: dict[str, list[Round]] = read_json(RESULTS)

@@ -1,16 +1,16 @@
 """How long does a report take for a hundred megabytes of events, and how long does reading alone take?
 
-Writes an event file of --megabytes like that of a training run: 40 of our names in rotation, one scalar per record.
-Then it measures, each in a separate process, alternately and --rounds times:
+Writes an event file of --megabytes like that of a training run: one scalar per record, with 40 of the package's tags
+in turn. Then it measures, each in a separate process, alternately and --rounds times:
 
 - report: `visual-td3 report`, from the command to the last file (md, html, json);
-- read: our reader alone;
-- TensorBoard: its EventAccumulator, with all points kept.
+- read: the package's reader of event files alone;
+- TensorBoard: TensorBoard's EventAccumulator, with all points kept.
 
-The table shows medians of wall time and of processor time. On a busy machine compare the latter.
+The table shows medians of wall time and of processor time. On a busy machine compare the processor time.
 
-Results are kept in benchmarks/results/report_speed.json, by size. Existing ones are not measured again without --again.
-A hundred megabytes take some minutes.
+Results are kept in benchmarks/results/report_speed.json, by size. To measure again, use --again. A hundred megabytes
+take some minutes.
 """
 
 from __future__ import annotations

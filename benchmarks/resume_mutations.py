@@ -223,7 +223,7 @@ def write_manifest(folder: Path) -> Path:
 
 
 def write_snapshot(folder: Path) -> Path:
-    """Copy the run with a single snapshot and return its record."""
+    """Copy the run and return the snapshot.json of its only snapshot."""
     shutil.copytree(killed_run(), folder / "run")
     (snapshot,) = (folder / "run" / "snapshots").glob("step_*")
     return snapshot / "snapshot.json"
@@ -252,7 +252,7 @@ TARGETS: Mapping[str, Target] = {
 class Outcome(NamedTuple):
     """How a command ended: exit code (None if an exception escaped), output and duration.
 
-    :ivar has_run_text: whether `resume` evaluated hostile text. It is always False for `train`, which evaluates the
+    :ivar has_run_text: whether `resume` evaluated hostile text. False for `train`, which is not checked: it evaluates
         text of hyperparameter files by design.
     """
 
@@ -278,7 +278,7 @@ def _stop(*_: object) -> None:
 def try_mutation(name: str, number: int) -> Outcome:
     """Change the input file of a target and run the target's command on the changed file.
 
-    :param name: the name of the target, which is a kind of input
+    :param name: the name of the target, a key of ``TARGETS``
     :param number: the number of the mutation, which is part of its seed
     :return: how the command ended
     """

@@ -33,7 +33,7 @@ EPISODE = 200
 
 
 def memory_bytes(name: str) -> int:
-    """Return a memory figure of this process: ``VmRSS``, the current size, or ``VmHWM``, the peak since the reset."""
+    """Return the current memory (``VmRSS``) or the peak memory (``VmHWM``) of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

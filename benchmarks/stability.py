@@ -5,8 +5,8 @@ Every run trains on the eight training maps of LiteDriving-v0, an empty road, as
 the run drive ten episodes each on the two held-out maps, from the same places: the current actor; TD3's target actor;
 exponential moving averages of the weights of the actor and its encoder over the updates, with Adam's bias correction;
 and the actor with the best return in training. None of them changes the training, so one run measures all of them. The
-current actor also drives on the training maps: if it gets worse on the held-out maps alone, it has not forgotten what
-it learned. At the end each policy drives 100 episodes from other places.
+current actor also drives on the training maps, to distinguish forgetting (worse on all maps) from overfitting (worse
+only on the held-out maps). At the end each policy drives 100 episodes from other places.
 
 An arm is the preset, or the preset with a change. Most changes were measured when the preset had gamma 0.99, and their
 arms still start from gamma 0.99: compare such an arm with the arm "gamma 0.99". Only the arms "rewards scaled with
@@ -353,7 +353,7 @@ def mean_q1(model: VisualTD3) -> float:
 def run(
     arm: str, seed: int, output: Path, n_timesteps: int, eval_freq: int, policies: Sequence[str] = POLICIES
 ) -> None:
-    """Make one run and add the rows of some policies to the results; rows of an interrupted run are replaced."""
+    """Train an arm with a seed, evaluate ``policies``, and replace the rows of this arm and seed in ``output``."""
     key = {"arm": arm, "seed": seed}
     drop(key, output, COLUMNS)
     model = learner(ARMS[arm], replace(WORLDS[WORLD], n_timesteps=n_timesteps), seed, "cpu")

@@ -135,9 +135,9 @@ def _resume(arguments: list[str]) -> int:
         "-tb",
         "--tensorboard-log",
         metavar="DIR",
-        help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, the resumed run logs to a "
-        "new subfolder of DIR, and copies its earlier event files there first. The command also finds earlier event "
-        "files that you have moved to DIR",
+        help="folder for the event files (default: RUN_DIR/tb). If DIR is outside RUN_DIR, 'resume' copies the run's "
+        "event files to a new subfolder of DIR, and logging continues there. If you have moved the run's event files "
+        "to DIR, 'resume' finds them",
     )
     parser.add_argument(
         "--without-logs",

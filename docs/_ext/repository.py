@@ -17,8 +17,8 @@ PAGES = {
     "SECURITY.md": "docs/security.md",
     "benchmarks/README.md": "docs/benchmarks.md",
 }
-"""Pages of the documentation that show a file of the repository. A key with an anchor stands for one section of the
-file. A link to another section of the file keeps its anchor."""
+"""Page of the documentation for each file of the repository that the documentation shows. A key with an anchor stands
+for one section of a file."""
 
 _LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^()\s]+)\)")
 _FENCE = re.compile(r"^(```|~~~)")

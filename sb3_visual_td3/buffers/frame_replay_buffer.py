@@ -323,8 +323,8 @@ class FrameReplayBuffer(ReplayBuffer):
     def _use_saved_stores(self, stores: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace PairStores by StackStores where the saved state was written by a StackStore.
 
-        Earlier versions held masks and other grids in a StackStore. A PairStore cannot restore the state of a
-        StackStore.
+        A StackStore shares frames, and a PairStore stores whole observations. Earlier versions also used a StackStore
+        for masks and other arrays that are not camera images.
         """
         for key, kept in stores.items():
             store = self._stores[key]

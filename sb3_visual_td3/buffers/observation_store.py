@@ -282,8 +282,8 @@ class PairStore:
         :param place: rows to which the step is written
         :param obs: observations before the step, ``(n_envs, *observation)``
         :param next_obs: observations after the step, before any reset
-        :return: two flags for each environment, see ``Continuity``; ``shifts`` is always True, because this store does
-            not know frame stacks
+        :return: two flags for each environment, see ``Continuity``; ``shifts`` has no meaning in this store and is
+            always True
         """
         n_envs = self.shape[1]
         before = step_rows("obs", obs, self.shape[1:], self.dtype)

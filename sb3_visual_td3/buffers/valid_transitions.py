@@ -77,7 +77,7 @@ def end_segments(buffer: ReplayBuffer, envs: Sequence[int] | None = None, row: i
 
     n-step windows end there, and so do the episodes from which HerReplayBuffer draws goals.
 
-    :param buffer: any replay buffer; the user's own class may have a method ``end_segment()``
+    :param buffer: any replay buffer; if the user's own class has a method ``end_segment()``, this method is called
     :param envs: indices of the environments; None for all
     :param row: the last row of the segment; None for the newest row
     """

@@ -336,7 +336,7 @@ class ExplosionAlertCallback(BaseCallback):
         return sorted(found, key=lambda alert: alert.rule != NON_FINITE)
 
     def _report(self, alerts: Sequence[Alert], *, is_fatal: bool = False) -> None:
-        """Announce the alerts that have begun; mark the snapshots since a critical problem as unhealthy.
+        """Announce new alerts, and mark as unhealthy all snapshots that were taken after a critical problem began.
 
         :param alerts: the current alerts
         :param is_fatal: whether a non-finite value ends the training

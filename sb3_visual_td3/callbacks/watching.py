@@ -200,7 +200,7 @@ def unwatch(model: BaseAlgorithm, found: HealthWatch, form: Form) -> None:
 
     :param model: the watched model
     :param found: the HealthWatch, as :func:`watch` returned it
-    :param form: the ``form`` that was given to :func:`watch`
+    :param form: ``"means"`` or ``"points"``, as in the call of :func:`watch`
     """
     found.set_forms(*(other for other in found.forms if other != form))
     of_model = _watches.get(model, {})

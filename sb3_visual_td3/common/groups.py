@@ -25,9 +25,9 @@ class Group:
 
     @property
     def short_name(self) -> str:
-        """Return the short name of the group, which arguments such as ``actor_lr`` and ``actor_cnn_lr`` begin with.
+        """Return the short name of the group: ``"actor"`` for ``actor_mlp``, ``"actor_cnn"`` for ``actor_cnn``.
 
-        The short name of ``actor_mlp`` is ``"actor"``. The short name of ``actor_cnn`` is the full name.
+        The names of arguments such as ``actor_lr`` and ``actor_cnn_lr`` begin with the short name.
         """
         return self.name if self.is_encoder else self.network
 

@@ -162,8 +162,8 @@ SEEN_BY_OPTIMIZER = _tag(
 DERIVED = frozenset({Q_BOUND, Q_GAP, *UPDATE_RATIO.values()})
 """Names that are computed from other measurements: ratios, differences and bounds.
 
-A value that does not exist, such as the bound of undiscounted returns, is not logged. The check for non-finite values
-skips these names."""
+Infinity under one of these names means that the quantity does not exist: undiscounted returns, for example, have no
+bound. Checks for non-finite values therefore skip these names."""
 
 # alerts/: 1 while the rule fires, else 0
 ALERT_WARNING = _tag(

@@ -77,9 +77,10 @@ class UpdateObserver(Protocol):
 
 @runtime_checkable
 class JudgesFiniteness(Protocol):
-    """Observe updates to find NaN and infinity; the observer's callback then stops the training or rolls it back.
+    """Define an observer of updates that finds NaN and infinity for a callback.
 
-    With such an observer, VisualTD3 skips an optimizer step that is not finite. Without one, it raises an error.
+    The callback stops the training or rolls it back. With such an observer, VisualTD3 skips an optimizer step that is
+    not finite. Without such an observer, VisualTD3 raises an error.
     """
 
     def first(self) -> Any:

@@ -32,11 +32,10 @@ MIN_LATE = 4
 """The noise of the last evaluations is estimated from the later half, but from no fewer evaluations than this."""
 CLEARLY_ABOVE = 2.0
 """A policy is clearly better than the baselines if the median of its last three evaluations exceeds the best baseline
-by at least this many standard deviations. The standard deviation is that of the results of evaluations, see
-``evaluation_spread``."""
+by at least this many standard deviations (see ``evaluation_spread``)."""
 CLEAR_FALL = 1.5
-"""A policy has fallen if it ends below its best evaluation by at least this many standard deviations of the results of
-evaluations. It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the baseline."""
+"""A policy has fallen if it ends below its best evaluation by at least this many standard deviations (see
+``evaluation_spread``). It must also have lost at least the fraction ``NOTED_FALL`` of its lead over the baseline."""
 
 
 class Comparison(NamedTuple):

@@ -47,7 +47,7 @@ _HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN,
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
     """Return the callbacks of this package that can be used in a run like this one.
 
-    The callbacks for driving environments are included only if one of them ran.
+    DrivingMetricsCallback and DrivingEvalCallback are included only if at least one of these two callbacks ran.
 
     :param data: series of the run
     """
@@ -361,10 +361,10 @@ class _Run:
 
 
 _BLOCK_WITHOUT_CALLBACK = {"supported_by_q", "growth_below"}
-"""Kinds of checks that can block a GO even if other code, and not GradientNormCallback, logged their tags.
+"""Kinds of checks that can block a GO even if GradientNormCallback did not run and other code logged the tags.
 
-These checks compare the actor's loss with Q values of the same run, so the scale of the rewards does not matter. Runs
-with an entropy bonus, such as SAC, are an exception, because their actor's loss contains an entropy term."""
+These checks compare the actor's loss with Q values of the same run. Runs with an entropy bonus, such as SAC, are an
+exception, because their actor's loss contains an entropy term."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
 """Kinds of checks whose failure blocks a GO even in a very short run."""
 

@@ -124,10 +124,10 @@ class SettingChange:
     :param at_most: upper limit, proposed if the run's value is larger
     :param times: factor by which the run's value is multiplied if this value is neither below ``at_least`` nor above
         ``at_most``
-    :param of_steps: raises the lower limit to ``of_steps`` times the run's number of environment steps, if this is
-        above ``at_least``
-    :param of_steps_at_most: largest lower limit that ``of_steps`` can give; None for the run's number of environment
-        steps
+    :param of_steps: fraction of the run's environment steps; this number of steps is the lower limit if it is larger
+        than ``at_least``
+    :param of_steps_at_most: with ``of_steps``, the lower limit is at most this value; None: at most the run's number of
+        environment steps
     :param unless_set: change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: change only if VecNormalize does not scale the rewards
     :param envs: change only for these environments; empty: for all

@@ -45,8 +45,9 @@ ENTROPY_BONUS = 10.0
 NORMALISED_Q = 50.0
 """A |Q| up to this value is always allowed. With VecNormalize, Q is of the order of 10."""
 SCALED_Q = 300.0
-"""This limit replaces ``NORMALISED_Q`` if the run logged that its rewards were scaled. If the run also logged the
-divisors of the rewards, the limit is multiplied by the largest divisor."""
+"""If the run logged that its rewards were scaled, a |Q| up to this value is always allowed, instead of
+``NORMALISED_Q``. If the divisors of the rewards were also logged, the largest divisor converts this value to the unit
+of the logged returns."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
 """Limits for the ratio of |Q| to the largest |Q| that the returns allow. A ratio of at least ``Q_NOTED`` is a weak
@@ -86,7 +87,8 @@ class Sign:
     :param value: the measured number
     :param threshold: the limit that ``value`` has crossed
     :param words: the sign in words, with its numbers
-    :param casts_doubt: whether this weak sign alone makes the answer "unknown" for a run that learns
+    :param casts_doubt: for a weak sign: whether it alone changes the answer to "is it stable?" from "yes" to "unknown"
+        if the run learns
     """
 
     id: str
@@ -244,8 +246,8 @@ class ReturnScale(NamedTuple):
 
     :param largest: the 99 % quantile of |return|
     :param allowed_q: the largest plausible mean |Q|, in the unit of the logged returns; at least ``normalised_q``
-    :param normalised_q: the largest mean |Q| that is plausible for normalised rewards. If the divisors of the rewards
-        were logged, ``normalised_q`` already contains the largest divisor as a factor
+    :param normalised_q: the largest mean |Q| that is plausible for normalised rewards; converted to the unit of the
+        logged returns if the divisors of the rewards were logged
     """
 
     largest: float
@@ -288,7 +290,7 @@ def return_scale(data: SeriesSet) -> ReturnScale | None:
     """Return the limits for Q that follow from the logged returns and lengths; None if too few returns were logged.
 
     |Q| stays within the largest |return|, unless rewards of both signs cancel. If a time limit cuts the episodes, Q may
-    be up to ``HORIZON / length`` times as large, because SB3's critics also count later rewards.
+    be up to ``HORIZON / length`` times as large, because SB3's critics also count the rewards after the time limit.
     """
     values = [np.abs(data[tag.name].finite.values) for tag in find_returns(data.names())]
     returns = np.concatenate(values) if values else np.empty(0)

@@ -35,11 +35,12 @@ The factor is a high guess, to avoid false alarms."""
 class QSupport(NamedTuple):
     """Compare the actor's loss at the end of a run with the largest |Q| of state-action pairs in the replay buffer.
 
-    :ivar ratio: magnitude of the loss, divided by ``q_scale``; the loss is unsupported above ``UNSUPPORTED``
+    :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q|, at least 1
-    :ivar first_unsupported_step: the step at which the loss became unsupported; None if it never did
-    :ivar estimated: whether ``q_scale`` was estimated from the critic's loss; it then cannot show that a loss is
+    :ivar first_unsupported_step: the step at which the loss became larger than the Q values explain (see
+        ``UNSUPPORTED``); None if it never did
+    :ivar estimated: whether ``q_scale`` was estimated from the critic's loss; an estimate cannot show that the loss is
         healthy
     """
 

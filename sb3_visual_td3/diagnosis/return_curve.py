@@ -43,9 +43,9 @@ CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
 returns of single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard
 deviations."""
 LONE_GAIN = 5.0
-"""The start level of a curve of ten to nineteen points is usually the value of its first point. This point may be an
-outlier if the gain from this point to the end is at least ``NO_GAIN`` and less than ``LONE_GAIN`` standard deviations
-of the returns of single episodes. The start level is then the median of the first three points."""
+"""The start level of a curve of ten to nineteen points is usually its first point. After a gain of ``NO_GAIN`` to
+``LONE_GAIN`` standard deviations of the returns of single episodes, the first point may be an outlier. The start level
+is then the median of the first three points."""
 NO_GAIN = 1.0
 """The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
 single episodes."""
@@ -56,9 +56,9 @@ SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning in two cases: if it is below this fraction of
 ``max(|start|, |end|)``, or if it is not larger than noise explains."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""A level of the return curve is the median of some consecutive points. ``_Noise.stands_out`` computes the noise of a
-change from one level to another. The change is larger than noise explains if it exceeds ``WANDER`` times this noise. A
-gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times this noise to count as learning."""
+"""A change of the return curve is larger than noise explains if it exceeds ``WANDER`` times its own standard deviation
+(see ``_Noise.stands_out``). A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its own standard deviation to
+count as learning."""
 RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
@@ -394,12 +394,11 @@ class _Noise(NamedTuple):
     def stands_out(self, change: float, times: float = WANDER) -> bool:
         """Return whether a change from one level of the curve to another is larger than noise explains.
 
-        The noise of the change is ``max(error, sqrt(2) * wander)``. With fewer than ten points, ``wander`` cannot be
-        measured, and the noise is ``error``.
-
         :param change: the size of the change, positive
-        :param times: the change must exceed the noise multiplied by this factor, see ``WANDER``
+        :param times: the change must exceed this many times its own standard deviation, see ``WANDER``
         """
+        # The larger of wander and error estimates the standard deviation of the change. The wander of a curve with
+        # fewer points cannot be measured.
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
 
@@ -529,7 +528,7 @@ class _Experience(NamedTuple):
     def is_enough_for_no(self, n_points: int, averaged_over: int) -> bool:
         """Return whether the run is long enough to conclude from a flat curve that the policy does not learn.
 
-        In a moving mean, the first and the last point must not share an episode.
+        If the curve is a moving mean, the run is long enough only if the first and the last point share no episode.
         """
         n_episodes = MIN_EPISODES_FOR_NO
         if self.new_episodes(averaged_over) < averaged_over:

@@ -264,7 +264,7 @@ def ended_not_finite(data: SeriesSet) -> int | None:
 
     The NaN or infinity itself may be missing in the log, because the training can end before it is logged.
 
-    :return: an environment step; None if the alert was not active at the end
+    :return: an environment step; None if the training did not end for this reason
     """
     alert = data[tags.alert_of_rule("non_finite")].finite
     if len(alert) == 0 or alert.values[-1] == 0.0:

@@ -29,7 +29,8 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     In a hyperparameter file, the position in ``env_wrapper`` decides what a step is. After ``FrameSkip``, a step is a
     decision of the policy.
 
-    :param env: the environment. Stable-Baselines3's ``Monitor`` inside it records the truncated episode
+    :param env: the environment. If it contains Stable-Baselines3's ``Monitor``, this wrapper adds the truncated
+        episodes to the records of ``Monitor``
     :param max_idle_steps: number of steps without a positive reward after which the episode is truncated; None for no
         limit
     :raises ValueError: if ``max_idle_steps`` is not a positive integer

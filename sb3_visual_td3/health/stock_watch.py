@@ -233,7 +233,7 @@ class StockWatch:
         }
 
     def describe(self) -> dict[str, tuple[Any, str]]:
-        """Return the settings of the model that are numbers, booleans or text, as ``(value, class name)`` by name."""
+        """Return the model's settings that are numbers, booleans or text, as ``(value, name of the model's class)``."""
         plain = (bool, int, float, str)
         origin = type(self._model).__name__
         return {

@@ -72,10 +72,10 @@ class StatedProperty:
 
 
 def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[StatedProperty, ...], tuple[str, ...]]:
-    """Find properties of a run that only its settings show, because its event file lacks their tags.
+    """Find properties of a run, such as normalised rewards, that only its settings show.
 
     :param settings: settings of the run
-    :param series: series that the run logged, without these properties
+    :param series: series of the run, as logged
     :return: the properties, and notes on settings that the event file contradicts
     """
     found, notes = [], []
@@ -105,13 +105,13 @@ def effect_of_settings(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on properties that are known only from the settings, and on the results that they change.
+    """Return notes on properties of a run that only its settings show, and on the results that these properties change.
 
-    :param given: these properties, such as normalised rewards
-    :param series: series that the run logged, without these properties
+    :param given: the properties, such as normalised rewards
+    :param series: series of the run, as logged
     :param criteria: all criteria
-    :param results: results of the criteria with these properties
-    :param diagnoses: diagnoses of the run with these properties
+    :param results: results of the criteria if the run has these properties
+    :param diagnoses: diagnoses of the run if it has these properties
     """
     if not given:
         return ()
@@ -198,8 +198,7 @@ class Analysis:
     :param manifest: content of run.json
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: properties of the run, such as a shared encoder, that the settings state and the event file does not
-        show
+    :param answers: properties of the run, such as a shared encoder, that only its settings show
     :param hyperparams: hyperparameters compared with well-known values
     :param recommendation: recommended changes; empty for a GO
     :param until: the step of ``--until``; None for the whole run

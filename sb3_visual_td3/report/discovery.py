@@ -179,8 +179,8 @@ def _holds_settings(env: Path) -> bool:
 def _possible_envs(run_dir: Path) -> list[Path]:
     """Return the paths in ``run_dir`` at which rl-zoo may have kept the settings of a run.
 
-    If ``run_dir`` contains rl-zoo's monitor file, these are all files and folders in it. Otherwise they follow from
-    the name of ``run_dir``: Pendulum-v1_3 may contain Pendulum-v1.
+    If ``run_dir`` contains rl-zoo's monitor file, return all files and folders in ``run_dir``. Otherwise, derive the
+    paths from its name: Pendulum-v1_3 may contain Pendulum-v1.
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())

@@ -53,7 +53,7 @@ class _Decrease(NamedTuple):
 
 
 class InFile(NamedTuple):
-    """Hold the part of a run that lies in one event file, and notes on how the runs of the file were separated."""
+    """Hold the points of one run in an event file, and notes on steps that go back in this file."""
 
     tracks: Mapping[str, Track]
     notes: list[str]
@@ -193,7 +193,11 @@ def _around_restart(tracks: Mapping[str, Track], record: int) -> tuple[int, int,
 
 
 def _without_old_points(tag: str, track: Track, record: int, begins: int) -> Track:
-    """Return the points of a tag without the old points that a run replaced after it was resumed at ``begins``."""
+    """Return the points of a tag without the old points that a resumed run replaces.
+
+    :param record: number of the first record of the resumed run
+    :param begins: step at which the run was resumed
+    """
     is_later = track.order >= record
     cuts = []
     if is_later.any():
@@ -554,8 +558,8 @@ def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
 def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_later: bool) -> bool:
     """Return whether a file starts a new run, and does not continue the previous run.
 
-    If the wall-clock times of the file are later than those of the previous run (``is_later``), the file starts a new
-    run if its steps begin at the start of training again. Otherwise, it starts a new run if it covers the same steps.
+    A file with later wall-clock times (``is_later``) starts a new run if its steps begin at the start of training
+    again. Any other file starts a new run if its steps overlap with those of the previous run.
     """
     shared = [tag for tag in new if tag in old]
     # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0
@@ -575,10 +579,11 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
 
 
 def _starts_again(first: int, last: int, new: Series) -> bool:
-    """Return whether a tag's steps in a later file begin at the start of training, and not at a checkpoint.
+    """Return whether a tag's steps begin at the start of training (a new run), and not at a checkpoint (a resumed run).
 
-    A new run begins at the start of training, and a resumed run at a checkpoint. ``first`` and ``last`` are the tag's
-    first and last step in the previous run.
+    :param first: the tag's first step in the last run before this file
+    :param last: the tag's last step in the last run before this file
+    :param new: the tag's points in this file
     """
     begins = int(new.steps[0])
     if begins - first <= NEW_RUN_FRACTION * (last - first):

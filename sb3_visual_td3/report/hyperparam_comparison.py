@@ -392,7 +392,7 @@ class ComparedParameter:
 
 
 def compare_hyperparams(settings: RunSettings, series: SeriesSet) -> tuple[ComparedParameter, ...]:
-    """Compare every parameter that applies to the run with the references.
+    """Compare the hyperparameters of a run with reference values, such as Stable-Baselines3's defaults.
 
     :param settings: settings of the run
     :param series: series of the run

@@ -501,7 +501,7 @@ class Limits(NamedTuple):
     """Hold the thresholds that apply to the curves of a panel, by criterion.
 
     :ivar drawn: thresholds to draw as a line
-    :ivar beyond: blocking thresholds far above the curves, to show as text
+    :ivar beyond: thresholds far above the curves, to show as text; only of criteria that count for the verdict
     """
 
     drawn: dict[str, float | None]

@@ -22,13 +22,11 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 SAME_AXIS = 2.0
 """A tag has another x-axis than the run if, at the same moment, their steps differ by more than this factor."""
 IN_ORDER = 0.9
-"""The order of the points in a file shows when each point was logged only if the file was written during training. A
-file counts as written during training if the steps of its points almost always increase. At least this fraction of the
-points must have a step that is not smaller than any earlier step."""
+"""A file counts as written during training if at least this fraction of its points have a step that is not smaller than
+any earlier step. In any other file, the order of the points does not show when they were logged."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""If a file holds all points of a tag before (or after) all points with the run's x-axis, the order of the points is
-not used to find positions. With few points, such an order may be chance, so it is used if the tag has at most this many
-points, or if at most this many points have the run's x-axis."""
+"""The order of the points in a file is not used if all points of a tag come before (or after) all points with the run's
+x-axis, and both groups have more points than this. A smaller group may be on one side by chance."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -90,8 +88,8 @@ class _Clock(NamedTuple):
     def has_unit_of(self, track: Track) -> bool:
         """Return whether a tag counts its steps in the same unit as the run.
 
-        The unit is the same if the largest steps of tag and run differ by at most the factor ``SAME_AXIS``. Records
-        after the end of the tag or of the run do not count.
+        The unit is the same if the largest steps of tag and run differ by at most the factor ``SAME_AXIS``. Points of
+        the run after the tag's last point are left out, and points of the tag after the run's last point.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))

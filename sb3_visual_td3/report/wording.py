@@ -124,7 +124,8 @@ def how_to_relax(analysis: Analysis) -> str | None:
     """Return advice on how to judge the run again without the criterion that decided the verdict.
 
     :param analysis: the analysis of the run; only its first deciding criterion is named
-    :return: the advice; None for a GO, or if the run is only too short or has too little evidence
+    :return: the advice; None for a GO, for a run that is too short to be judged, or if only the criterion ``evidence``
+        prevents a verdict
     """
     why = [r for r in reasons(analysis) if r.id != "evidence"]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):

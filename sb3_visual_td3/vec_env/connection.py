@@ -207,11 +207,9 @@ class Listener:
 
 
 def connect(address: Address) -> socket.socket:
-    """Connect to a listener, and send the secret key from its address to prove that this client is authorised.
+    """Connect to a listener and send the listener's secret key, without waiting until the listener accepts.
 
-    This function does not wait until the listener accepts.
-
-    :param address: address of the listener, with the key
+    :param address: host, port and secret key of the listener
     :return: the socket for a :class:`Connection`
     :raises OSError: if the machine cannot be reached
     """

@@ -37,8 +37,8 @@ _DEATH_NOTICE_TIMEOUT_S = 60.0
 _LISTEN_TIMEOUT_S = 10.0
 """How long an actor may take to start listening for a connection, in seconds."""
 _RESTART_PAUSE_S = 0.2
-"""The first restart is made at once. Before the n-th restart without a step in between, n >= 2, the slot waits for
-``0.2 * 2**n`` seconds."""
+"""The slot waits for ``0.2 * 2**n`` seconds before the n-th restart since the environment's last step; it does not wait
+before the first restart."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 

@@ -22,8 +22,8 @@ class Convolutions(BaseFeaturesExtractor):
 
     Weights are channels-last, which is fast on CPUs and tensor cores.
 
-    :param observation_space: Box ``(channels, height, width)`` uint8; with ``normalized_image=True`` of any dtype and
-        bounds, and also ``(height, width, channels)``
+    :param observation_space: a uint8 Box ``(channels, height, width)``. If ``normalized_image`` is True, any dtype, any
+        bounds and the shape ``(height, width, channels)`` are also allowed
     :param layers: (filters, kernel, stride) of each convolution; a ReLU follows each
     :param offset: number added to the pixels, which are within [0, 1]
     :param normalized_image: True if the images are scaled already

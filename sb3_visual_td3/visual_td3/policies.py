@@ -126,11 +126,11 @@ class VisualActor(Actor):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Return the actor's weights and their names, without those of the critic's encoder.
+        """Return the actor's weights and their names, by default without the weights of the critic's encoder.
 
         :param prefix: see ``nn.Module``
         :param recurse: see ``nn.Module``
-        :param remove_duplicate: False includes the critic's encoder, as torch.export needs
+        :param remove_duplicate: False also returns the weights of the critic's encoder, which torch.export needs
         """
         borrowed: set[int] = set()
         if self.borrows_encoder and remove_duplicate:
@@ -342,8 +342,8 @@ class VisualTD3Policy(TD3Policy):
             raise ValueError(
                 f"pictures too small for {self.features_extractor_class.__name__}: {sizes}. NatureCNN needs at least "
                 "36 x 36 pixels, and encoder_arch='drq' needs at least 15 x 15. Render larger pictures, or resize them "
-                "(gymnasium.wrappers.ResizeObservation). If one of these entries is not a picture, give its space "
-                "other bounds than 0 and 255, or a single axis"
+                "(gymnasium.wrappers.ResizeObservation). If a listed observation is not a picture, flatten it, or give "
+                "its space bounds other than 0 and 255"
             ) from error
 
     @property

@@ -71,7 +71,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 
     :param model: a model, with or without an environment
     :return: the number of frames that the outermost VecFrameStack stacks; without a VecFrameStack, the environments'
-        ``frame_stack``. None if this number is unknown, or if no image's number of channels is divisible by it
+        ``frame_stack``. None if this number is unknown, or does not divide the number of channels of any image
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
@@ -166,11 +166,12 @@ def fitted(buffer: ReplayBuffer, reference: ReplayBuffer | None, model: OffPolic
 
 
 def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, Resolved]:
-    """Describe the replay buffer of a model, with the origin of its class and its frame stack.
+    """Return the class and the frame stack of a model's replay buffer, and say where each value comes from.
 
     :param model: a model that is set up
     :param preset: the preset that the model uses
-    :return: ``replay_buffer_class``, and for a FrameReplayBuffer ``replay_buffer_kwargs.frame_stack``
+    :return: value and origin (such as ``"argument"``) of ``replay_buffer_class``, and for a FrameReplayBuffer also of
+        ``replay_buffer_kwargs.frame_stack``
     """
     buffer, default = model.replay_buffer, _default_class(model, preset)
     origin: str = "td3"

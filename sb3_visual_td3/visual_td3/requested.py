@@ -50,9 +50,9 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 
 
 def restore_requested(model: TD3) -> frozenset[str] | None:
-    """Restore the arguments as the user requested them, as the first step of ``_setup_model``.
+    """Restore the user's arguments that derived values have replaced in a loaded model.
 
-    In a loaded model, derived values have replaced some of them. Arguments of ``load()`` take precedence.
+    Arguments of ``load()`` take precedence over saved arguments.
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model

@@ -3,8 +3,8 @@
 One step with a NaN in the gradient leaves NaN in every weight. Only the loss and the gradients of vectors (biases,
 LayerNorms) are checked, because a NaN anywhere in the backward pass reaches the biases of the layers before it.
 
-On a GPU, a fused optimizer skips the step on the device. The result is read only once between two rollouts, because
-reading it means waiting for the device.
+On a GPU, a fused optimizer itself skips a step with a non-finite value. The CPU reads only once between two rollouts
+whether a step was skipped, because reading this makes the CPU wait for the GPU.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class StepGuard:
     def must_check(self, is_handled: bool) -> bool:
         """Return True if the caller must call :meth:`step`, which checks the update, instead of ``optimizer.step``.
 
-        :param is_handled: whether a callback handles non-finite numbers; if not, a stock model is not checked
+        :param is_handled: whether a callback handles non-finite numbers
         """
         return not self._is_stock or (is_handled and self._is_at_hand)
 

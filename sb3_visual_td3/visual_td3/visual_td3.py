@@ -94,9 +94,8 @@ class VisualTD3(TD3):
     :param critic_loss: loss of the critics: ``"mse"`` (squared error) or ``"huber"``
     :param noise_schedule: standard deviation of Gaussian exploration noise over training, such as ``"lin_0.5_0.1"``;
         not used if an ``action_noise`` is given
-    :param noise_correlation: correlation of the noise of ``noise_schedule`` from one step to the next, in [0, 1). Above
-        0, the noise keeps a direction for some steps, for actions that must be held to have an effect; 0 is off. Not
-        used if an ``action_noise`` is given
+    :param noise_correlation: correlation of the noise of ``noise_schedule`` from one step to the next, in [0, 1); 0 is
+        off. A larger value keeps the noise in one direction for more steps. Not used if an ``action_noise`` is given
     :param precision: arithmetic of updates: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
     :param overlap: True lets the simulator step while the learner trains; needs a VecEnv such as SubprocVecEnv
     :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder; 0 is
@@ -126,7 +125,7 @@ class VisualTD3(TD3):
     lr_scale: float = 1.0
     """Factor on the learning rate of every group; it is saved with the model."""
     _resolved: dict[str, Resolved]
-    """The value that the model uses and its origin, by setting."""
+    """Value and origin of each setting, by the name of the setting."""
     _is_stock_policy: bool = False
     """True if the policy class inherits from Stable-Baselines3's classes and not from ours. Such a policy is trained
     exactly as Stable-Baselines3's TD3 trains it."""
@@ -869,7 +868,7 @@ class VisualTD3(TD3):
     def get_state(self) -> dict[str, Any]:
         """Return the state beyond Stable-Baselines3's attributes; call this at the start of a rollout.
 
-        A transition that ``overlap`` has held back is stored first.
+        With ``overlap=True``, this call also adds a pending transition to the replay buffer.
 
         :return: numbers, strings and arrays, in lists and dicts
         """

@@ -90,8 +90,8 @@ PART = Kind(
     r"|stable_baselines3\.common\.(torch_layers|buffers|noise|sb2_compat\.rmsprop_tf_like)|sb3_visual_td3"
     r"|sb3_visual_td3\.(buffers|visual_td3)\.[a-z_]+",
 )
-"""Classes that other hyperparameters may name: activations, optimizers, features extractors, replay buffers and
-noise."""
+"""Classes that hyperparameters such as ``policy_kwargs`` may name: activations, optimizers, features extractors, replay
+buffers and noise."""
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -280,7 +280,7 @@ def _node_as_data(node: ast.expr) -> Any:
 
 @functools.cache
 def _class_paths() -> dict[str, str]:
-    """Map each class name that is allowed in Python code, such as ``nn.ReLU``, to the dotted path of the class."""
+    """Map each class name that ``read_code`` accepts, such as ``nn.ReLU``, to the dotted path of the class."""
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}

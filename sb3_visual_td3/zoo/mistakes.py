@@ -123,7 +123,7 @@ def _package(module: str) -> str:
 
 
 def _owner(error: Exception) -> str:
-    """Return the module that raised an exception, or that called the standard library."""
+    """Return the last module in an exception's traceback that does not belong to the standard library."""
     owner, frame = "", error.__traceback__
     while frame is not None:
         # A script of rl-zoo runs as __main__, and its spec has the real name.

@@ -128,7 +128,7 @@ class RunOptions:
     :ivar stops_on_critical: True makes a critical alert end the training
     :ivar resumed_run_dir: the RUN_DIR to continue in; None for a new run
     :ivar resumed_experiment: the run's saved configuration, which has been checked
-    :ivar resumed_packages: packages that the user has allowed: ``resumed_experiment`` may name their classes
+    :ivar resumed_packages: packages that the user has allowed; ``resumed_experiment`` may name their classes
     :ivar resumes_without_logs: whether the run may be resumed although some of its log files are lost
     :ivar begins_again: True if the resumed run has no snapshot and therefore starts again from step 0
     """
@@ -310,7 +310,7 @@ class StoredObservations(VecEnvWrapper):
     Stable-Baselines3 (2.9) would store the observation that VecNormalize received, which is neither stacked nor
     transposed. VisualTD3 does not need this class.
 
-    :param venv: the environments with all other layers, and a VecNormalize with ``norm_obs=False``
+    :param venv: the environments inside all other wrappers; one of these is a VecNormalize with ``norm_obs=False``
     """
 
     def reset(self) -> VecEnvObs:
@@ -326,7 +326,7 @@ class StoredObservations(VecEnvWrapper):
         return observations, rewards, dones, infos
 
     def _keep(self, observations: VecEnvObs) -> None:
-        # It is looked up each time, because a layer with an attribute of its own would have state for a snapshot.
+        # It is looked up each time, because a wrapper with an attribute of its own would have state for a snapshot.
         normalizer = unwrap_vec_normalize(self.venv)
         assert normalizer is not None
         normalizer.old_obs = observations  # type: ignore[assignment]
@@ -733,9 +733,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     print(f"run.json: the end of the run could not be recorded: {error}", file=sys.stderr)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        """Save the model and its companion files, then record in run.json that the run is finished.
+        """Save the model and its companion files, and record in run.json how the run ended.
 
-        :param model: the model, only partly trained after Ctrl-C
+        :param model: the model to save
         :raises SaveError: if a file cannot be written
         """
         end, reason = self._end

@@ -160,7 +160,7 @@ def run_benchmark() -> None:
     find: Callable[[str], dict[str, tuple[str, str]]] = rl_zoo3.utils.get_trained_models
 
     def agents_to_evaluate(log_folder: str) -> dict[str, tuple[str, str]]:
-        """Return the trained agents in a folder whose environments are registered."""
+        """Map each trained agent in a folder to (algorithm, environment id); skip unregistered environments."""
         agents, problems = find(log_folder), []
         for name, (_, env_id) in list(agents.items()):
             try:
@@ -217,7 +217,7 @@ def run_record_training() -> None:
 
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """Let rl_zoo3's download import ``requests.exceptions.HTTPError``, even if requests is not installed.
+    """Let rl_zoo3's script load_from_hub import ``requests.exceptions.HTTPError`` even without requests.
 
     Inside the ``with`` block, placeholders replace the modules ``requests`` and ``requests.exceptions``. The
     placeholder's ``HTTPError`` is huggingface_hub's EntryNotFoundError, which a download raises if a file is missing.

@@ -283,7 +283,7 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
 
 
 def _report_path(manager: ExperimentManager) -> Path:
-    """Return rl-zoo's name of the report, with the process id if it is taken."""
+    """Return the report's path without its ending: rl-zoo's name, plus the process id if that name is taken."""
     name = (
         f"report_{manager.env_name}_{manager.n_trials}-trials-{manager.n_timesteps}-{manager.sampler}-{manager.pruner}"
         f"_{int(time.time())}"

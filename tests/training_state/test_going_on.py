@@ -1,4 +1,4 @@
-"""Tests that a run resumed from a snapshot is the run that was never interrupted, bit for bit."""
+"""Tests that a run resumed from a snapshot equals an uninterrupted run, bit for bit."""
 
 import numpy as np
 import pytest

@@ -52,9 +52,9 @@ STILL_ALIVE = 0.7
 a warning."""
 
 WAS_ALIVE = 1e-3
-"""If the fraction of saturated actions was not logged, a policy counts as dead only if it was alive at the start of the
-run: the largest of the first three gradient norms of the actor's head exceeds this fraction of the median gradient norm
-of the critics' head."""
+"""Without a logged fraction of saturated actions, the rule reports only policies that were alive at the start. A policy
+was alive if the largest of the first three gradient norms of the actor's head exceeds this fraction of the median
+gradient norm of the critics' head."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

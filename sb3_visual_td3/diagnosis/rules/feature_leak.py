@@ -46,8 +46,8 @@ CURE = Cure(
 
 MIN_POINTS = 5
 HEAD_BYPASSED = 0.02
-"""The gradient of the actor's loss reaches the actor's encoder without passing through the actor's head if the gradient
-norm of the head is at most this fraction of the gradient norm of the encoder."""
+"""If the gradient norm of the actor's head is at most this fraction of the gradient norm of the actor's encoder, the
+rule concludes that the gradient reaches the encoder without passing through the head."""
 
 ENCODER_NEGLIGIBLE = 1e-3
 """The gradients are not judged if the gradient norm of the actor's encoder is at most this fraction of the gradient

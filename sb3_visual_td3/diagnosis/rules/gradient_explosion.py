@@ -46,9 +46,8 @@ EXPLODED = 50_000.0
 started this project used the same limit."""
 
 GROWN = 100.0
-"""A norm between ``AT_LEAST`` and ``EXPLODED`` has exploded only if it has grown at least by this factor over the run,
-or if the median of its last three points is more than this many times the median of all earlier points. The factor is a
-guess."""
+"""A norm above ``AT_LEAST`` has also exploded if it has grown at least by this factor over the run, or if the median of
+its last three points is more than this many times the median of all earlier points. The factor is a guess."""
 
 AT_LEAST = 1_000.0
 """A norm below this value has not exploded, however much it has grown. The norms of healthy critic encoders were 80 to

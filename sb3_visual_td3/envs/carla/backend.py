@@ -446,7 +446,7 @@ class CarlaBackend:
         return self._street.is_closed(segment)
 
     def _follow(self, reading: Reading, dt_s: float) -> None:
-        """Update the position, the collisions and the red lights of the vehicle after some ticks."""
+        """Update the position of the vehicle, its collisions and the number of red lights that it has run."""
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)
         if self._street.is_on:

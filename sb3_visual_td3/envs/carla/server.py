@@ -376,9 +376,8 @@ class Server:
     def restart(self) -> None:
         """End the simulator if this object started it; the next :meth:`ensure` then starts a new one.
 
-        A server that this object did not start keeps running. If the settings have a command, the next :meth:`ensure`
-        starts a new simulator, even after ``share``. If the settings have no command, the next :meth:`ensure` probes
-        the same server again.
+        A server that this object did not start, such as another environment's server, keeps running. If the settings
+        have a command, the next :meth:`ensure` starts a new simulator. Otherwise, it probes the same server again.
         """
         if self.settings.command is not None:
             self._shared_address = None

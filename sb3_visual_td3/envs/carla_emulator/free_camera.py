@@ -37,9 +37,9 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
 
 class _Strip(NamedTuple):
-    """Describe a group of picture rows, and the pixels in it that are drawn from one level of the ground raster.
+    """Describe the pixels that are drawn from one level (resolution) of the ground raster.
 
-    The picture has twice the camera's resolution.
+    Rows and columns belong to a picture with twice the camera's resolution.
     """
 
     level: int

@@ -145,7 +145,8 @@ def response(call_id: int, result: Any) -> bytes:
     """Return the response to a call.
 
     :param call_id: number of the request
-    :param result: from :func:`value`, :func:`void`, :func:`failure` or :func:`void_failure`, or ``apply_batch``'s list
+    :param result: encoded by :func:`value`, :func:`void`, :func:`failure` or :func:`void_failure`; for
+        ``apply_batch``, a list with one encoded result for each command
     """
     return packed([_RESPONSE, call_id, None, result])
 

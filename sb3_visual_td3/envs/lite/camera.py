@@ -41,10 +41,9 @@ class Band(NamedTuple):
 # ``Camera._to_vehicle``), so far rows cover much more ground than near ones. If all rows were drawn from the finest
 # level, far marks would break into dots. Coarser levels prevent this, as mipmaps do in computer graphics.
 CAMERA_BANDS = (Band(4, 3, 4), Band(10, 1, 4), Band(0, 0, 1))
-"""Bands of rows in small frames, such as the frames that the policy sees, from the horizon downwards. Each entry is
-``Band(n_rows, level, samples)``."""
+"""The bands (see ``Band``) of small frames, such as the frames that the policy sees, from the horizon downwards."""
 PICTURE_BANDS = (Band(4, 3, 8), Band(12, 1, 8), Band(44, 0, 8), Band(0, 0, 1))
-"""Bands of rows in large pictures, from the horizon downwards. Each entry is ``Band(n_rows, level, samples)``."""
+"""The bands (see ``Band``) of large pictures, from the horizon downwards."""
 
 
 class _Strip(NamedTuple):
@@ -64,7 +63,8 @@ class Camera:
 
     :param height: height in pixels, an even number
     :param width: width in pixels, an even number
-    :param bands: bands of picture rows below the horizon, from the horizon downwards
+    :param bands: for each group of rows below the horizon, the resolution at which it shows the ground (see ``Band``);
+        from the horizon downwards
     :param ahead_m: distance of the camera ahead of the vehicle's centre
     :param height_m: height of the camera above the ground
     """
@@ -169,7 +169,7 @@ class Camera:
             cv2.resize(samples, rows.shape[::-1], dst=rows, interpolation=cv2.INTER_AREA)
 
     def _lay_out(self, bands: Sequence[Band]) -> list[_Strip]:
-        """Return the strip of picture rows that belongs to each band, from the horizon downwards."""
+        """Compute the first row, the last row and the geometry of each band, from the horizon downwards."""
         strips, first = [], self._horizon
         for band in bands:
             is_last = band is bands[-1]

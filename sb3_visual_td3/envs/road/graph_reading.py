@@ -148,7 +148,7 @@ def _neighbour_ahead(road: Road, lane: int) -> Neighbour | None:
 
 
 def _lane_ahead(lane: int, neighbour: Neighbour) -> int:
-    """Return the number of the lane on a neighbouring road that continues ``lane``."""
+    """Return the number of the lane that continues ``lane`` on a neighbouring road."""
     if neighbour.lane is not None:
         return neighbour.lane
     own_end: End = "end" if lane < 0 else "start"

@@ -376,7 +376,11 @@ class GraphTraffic(Generic[CarT]):
         return plan
 
     def _occupants(self, others: Iterable[RoadUser]) -> tuple[dict[int, list[Occupant]], dict[int, set[int]]]:
-        """Return the vehicles and pedestrians on each lane, and for each lane the ids of those from ``others``."""
+        """Find the vehicles and pedestrians on each lane.
+
+        :param others: all vehicles and pedestrians that this model does not move
+        :return: by lane: all vehicles and pedestrians on it; and by lane: the ids of the ``others`` on it
+        """
         on_lane: dict[int, list[Occupant]] = {}
         for car in self.cars:
             mine = Occupant(car.along_m, car.half_length_m, car.speed_mps, car.id)

@@ -151,7 +151,8 @@ def _draw(raster: NDArray[np.uint8], strip: Strip, grey: int, x0_m: float, y0_m:
 def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, float], ...]) -> NDArray[np.uint8]:
     """Return a tile of value noise that repeats without a seam, ``(1024, 1024) uint8``.
 
-    Each layer is the size of a grid cell in texels, and the standard deviation of its random values.
+    :param layers: for each layer of noise, the side of a grid cell in texels and the standard deviation of the random
+        values
     """
     tile = np.full((_TILE, _TILE), grey, np.float32)
     pad = 2  # a cubic depends on two values on either side

@@ -29,8 +29,8 @@ class Neighbour(NamedTuple):
     contact: End | None = None
     """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
-    """Number of the neighbour's lane that connects to the single lane of a road within a junction. ``None`` for other
-    roads, where each lane connects to the neighbour's lane of the same number.
+    """A road within a junction has a single lane, and this is the number of the neighbour's lane to which it connects.
+    ``None`` for other roads, where each lane connects to the neighbour's lane of the same number.
     """
 
 

@@ -85,7 +85,7 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> No
 def _add_signals(
     root: ElementTree.Element, network: RoadNetwork, signs: RoadSigns, lanes: Sequence[LaneSegment]
 ) -> None:
-    """Add each traffic light to the road nearest to its pole: the road of its lane, or a road within the junction."""
+    """Add each traffic light to the road of its lane, or to a road within the junction that is nearer to its pole."""
     roads = {road.id: road for road in network.roads}
     elements = {element.get("id"): element for element in root.findall("road")}
     for signal in signs.signals:

@@ -67,8 +67,8 @@ class RoutePath:
 
     :param line: the points of the route's lanes, not yet evenly spaced
     :param n_to_goal: number of points of the line up to the goal
-    :param marks: each different set of road marks on the route, once; ``line.marks`` contains indices into this list.
-        The first set is empty, for points without marks.
+    :param marks: the distinct sets of road marks on the route; ``line.marks`` contains indices into this list. The
+        first set is empty, for points without marks.
     :param commands: the command of each manoeuvre
     :param driven: for each lane up to the goal: its index in the lane graph, the index of the line's first point on it,
         and the distance of this point from the lane's beginning

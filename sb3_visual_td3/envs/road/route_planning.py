@@ -333,7 +333,7 @@ def _extend(
     layer: Sequence[tuple[float, LanePlace]],
     following: list[tuple[float, RoutePlan] | None],
 ) -> None:
-    """Extend a route to each lane of the next given place, and store the extended routes that are the cheapest so far.
+    """Extend a route to the next place, and keep the cheapest route to each lane on which this place may lie.
 
     :param reached: the route so far, with its cost
     :param layer: the lanes on which the next place may lie, each with the cost of choosing it
@@ -359,7 +359,7 @@ def _extend(
 
 
 def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePlan:
-    """Extend a route along the lanes ``way``, which begin with the last lane of the route, to a new goal."""
+    """Extend a route along the lanes ``way`` to a new goal; ``way`` begins with the last lane of the route."""
     return RoutePlan(plan.segments + tuple(way[1:]), plan.start_m, place.along_m)
 
 

@@ -76,10 +76,10 @@ def idm_acceleration_mps2(
 
 
 class LaneLine:
-    """Hold the centre line of a lane, converted to evenly spaced points in the lane's driving direction.
+    """Hold the centre line of a lane as evenly spaced points in the lane's driving direction.
 
     :param points_m: ``(n, 2) float64``: x and y of the lane's centre beside each point of the ego vehicle's track, in
-        the track's order
+        the track's order even if ``is_oncoming`` is True
     :param is_oncoming: True if cars drive on the lane against the direction of the track
     """
 
@@ -183,9 +183,9 @@ class Car:
 
 
 class Ego(NamedTuple):
-    """Describe an obstacle for the cars: the ego vehicle, a pedestrian on the road, or a red or yellow traffic light.
+    """Describe the ego vehicle, or another obstacle to which the cars react.
 
-    The cars treat pedestrians and traffic lights as stopped vehicles, with speed 0.
+    The other obstacles, which are pedestrians on the road and red or yellow traffic lights, have speed 0.
     """
 
     nearest: int

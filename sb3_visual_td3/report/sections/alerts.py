@@ -65,7 +65,7 @@ class Alert:
 
     @property
     def longest(self) -> Stretch | None:
-        """Return the period with the most active points; None if the alert was never active.
+        """Return the active period with the highest number of points; None if the alert was never active.
 
         If several periods have this number of points, the first of them is returned.
         """

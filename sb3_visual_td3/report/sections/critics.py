@@ -94,10 +94,9 @@ class Critics:
 
     :param twins: how much the two critics differ; None if they were never logged at the same step
     :param gap: median of policy_q_value - q1_value over the last quarter; None if it was not logged
-    :param support: the actor's loss compared with the largest |Q| of state-action pairs from the replay buffer, which
-        shows whether these Q values support (explain) the loss. If no Q value was logged, the largest |Q| is estimated
-        from the critic's loss. None if the actor's loss is missing, or if neither Q values nor the critic's
-        loss were logged
+    :param support: comparison of the actor's loss with the largest |Q| of state-action pairs from the replay buffer. If
+        no Q value was logged, the largest |Q| is estimated from the critic's loss. None if the actor's loss is missing,
+        or if neither Q values nor the critic's loss were logged
     """
 
     values: tuple[Quantity, ...]
