@@ -41,7 +41,7 @@ from sb3_visual_td3.zoo.flags import (
 
 VERDICT_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
 VERDICTS = (0, 1, 3)
-"""Exit codes that stand for a verdict: the report was written."""
+"""Exit codes of a command that has written a report."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 READER_IS_GONE = 141

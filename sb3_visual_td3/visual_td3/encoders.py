@@ -64,7 +64,8 @@ class Convolutions(BaseFeaturesExtractor):
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return the features of images; all features are non-negative.
 
-        :param observations: the images, ``(batch, channels, height, width)``, or channels last as in the space
+        :param observations: the images, ``(batch, channels, height, width)``, or ``(batch, height, width, channels)`` if the
+            observation space has its channels last
         :return: the features, ``(batch, features_dim)``
         """
         if self.channels_last:

@@ -253,8 +253,9 @@ class Roadside:
     def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
         """Return the centre and the half sizes of a signal's trigger volume, which is a box over its stop lines.
 
-        The coordinates are those of the signal's actor, whose transform is ``place``. Without stop lines, all values
-        are 0.
+        The centre is relative to the signal's actor, along its own axes. Without stop lines, all values are 0.
+
+        :param place: position and rotation of the signal's actor
         """
         if not signal.stops:
             return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)

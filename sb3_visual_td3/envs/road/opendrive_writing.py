@@ -85,7 +85,10 @@ def _add_road(root: ElementTree.Element, road: Road, network: RoadNetwork) -> No
 def _add_signals(
     root: ElementTree.Element, network: RoadNetwork, signs: RoadSigns, lanes: Sequence[LaneSegment]
 ) -> None:
-    """Add each traffic light to the road of its lane, or to a road within the junction that is nearer to its pole."""
+    """Add each traffic light to the road that is nearest to its pole.
+
+    The road is that of the light's lane, or one of the roads by which this lane continues in the junction.
+    """
     roads = {road.id: road for road in network.roads}
     elements = {element.get("id"): element for element in root.findall("road")}
     for signal in signs.signals:

@@ -79,8 +79,9 @@ class LaneLine:
     """Hold the centre line of a lane as evenly spaced points in the lane's driving direction.
 
     :param points_m: ``(n, 2) float64``: x and y of the lane's centre beside each point of the ego vehicle's track, in
-        the track's order even if ``is_oncoming`` is True
-    :param is_oncoming: True if cars drive on the lane against the direction of the track
+        the order of the track's points
+    :param is_oncoming: True if cars drive on the lane against the direction of the track; the order of the points is
+        then reversed
     """
 
     def __init__(self, points_m: NDArray[np.float64], *, is_oncoming: bool) -> None:
