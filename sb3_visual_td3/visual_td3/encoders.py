@@ -64,8 +64,8 @@ class Convolutions(BaseFeaturesExtractor):
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Return the features of images; all features are non-negative.
 
-        :param observations: the images, ``(batch, channels, height, width)``, or ``(batch, height, width, channels)`` if the
-            observation space has its channels last
+        :param observations: the images, ``(batch, channels, height, width)``; channels are last if they are last
+            in the observation space
         :return: the features, ``(batch, features_dim)``
         """
         if self.channels_last:
