@@ -1,8 +1,8 @@
 """Compute the terms of the reward, with one pure function for each name in ``common.tags.REWARD_TERMS``.
 
 ``task.DrivingTask`` calls each function once per step, and multiplies the result by the weight of the term. It does not
-multiply the result of ``safety_term``, because this function applies its weights itself. A new term needs a name in
-``REWARD_TERMS``, a function and a weight in this file, and a line in ``DrivingTask``.
+multiply the result of ``safety_term``, because this function applies its weights itself. docs/developer.md has the
+recipe for a new term.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ FULL_GATE_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """Hold the weight of each reward term. The last four weights are costs within the term ``safety``.
+    """Hold the weight of each reward term.
 
-    A collision with a pedestrian costs the sum of ``accident`` and ``walker``.
+    ``accident``, ``lane_invasion``, ``red_light`` and ``walker`` are costs within the term ``safety``. A collision with
+    a pedestrian costs the sum of ``accident`` and ``walker``.
 
     :raises ValueError: if a weight is negative or not finite
     """

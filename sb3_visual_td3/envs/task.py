@@ -328,4 +328,5 @@ class DrivingTask:
             ),
         }
         scale = self.settings.reward_scale
-        return {name: scale * term for name, term in terms.items()}
+        # Adding 0 turns -0.0, the product of a weight of 0 and a cost, into 0.0.
+        return {name: scale * term + 0.0 for name, term in terms.items()}

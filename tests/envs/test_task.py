@@ -1,5 +1,8 @@
+import json
 import math
+from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from sb3_visual_td3.common.tags import REWARD_TERMS
@@ -282,3 +285,35 @@ def test_a_car_far_ahead_is_no_reason_to_stand_still():
     for _ in range(49):
         assert not task.advance(idle, 0.0, 0.0).truncated
     assert task.advance(idle, 0.0, 0.0).truncated
+
+
+def test_a_term_without_weight_is_never_minus_zero():
+    task = begun_task(weights=RewardWeights(**{weight.name: 0.0 for weight in fields(RewardWeights)}))
+    outcome = task.advance(STEADY._replace(distance_m=-0.8, lateral_offset_m=2.5), -1.0, 1.0)
+    assert {name: math.copysign(1.0, term) for name, term in outcome.reward_terms.items()} == dict.fromkeys(
+        REWARD_TERMS, 1.0
+    )
+
+
+def test_a_restored_episode_earns_the_same_terms_whatever_a_term_remembers():
+    """Each weight is 1, so that a new term whose memory ``set_state`` does not restore changes the reward."""
+    weights = RewardWeights(**{weight.name: 1.0 for weight in fields(RewardWeights)})
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1.0, 1.0, (40, 2))
+    states = [
+        STEADY._replace(
+            distance_m=0.7 * i, lateral_offset_m=float(offset_m), speed_mps=float(speed_mps), n_red_lights=i // 9
+        )
+        for i, (offset_m, speed_mps) in enumerate(
+            zip(rng.uniform(-1.5, 1.5, 41), rng.uniform(0.0, 9.0, 41), strict=True)
+        )
+    ]
+    task = begun_task(weights=weights)
+    task.reset(states[0])
+    for at in range(len(actions)):
+        restored = begun_task(weights=weights)
+        restored.set_state(json.loads(json.dumps(task.get_state())), states[at])
+        steer, pedal = map(float, actions[at])
+        expected = task.advance(states[at + 1], steer, pedal)
+        assert restored.advance(states[at + 1], steer, pedal) == expected, at
+        assert restored.get_state() == task.get_state(), at
