@@ -30,8 +30,9 @@ class PixelSuiteEnv(gym.Env[np.ndarray, np.ndarray]):
     def __init__(self, task: str, action_repeat: int = 2, frame_stack: int = 3, size: int = 84) -> None:
         domain, _, name = task.partition("_")
         self._suite = suite.load(domain, name, task_kwargs={"random": 0})
-        # Software rendering spends a third of its time on MuJoCo's shadow map of 4096 x 4096. With a smaller one, at
-        # most 0.1 % of the pixels of the five benchmark tasks' first images change by more than 8 of 255.
+        # Software rendering spends a third of its time on MuJoCo's shadow map, which has 2048 x 2048 pixels in the
+        # suite. With a smaller one, at most 0.1 % of the pixels of the five benchmark tasks' first images change by
+        # more than 8 of 255.
         self._suite.physics.model.vis.quality.shadowsize = 1024
         self._action_repeat, self.frame_stack, self._size = action_repeat, frame_stack, size
         self._frames: deque[np.ndarray] = deque(maxlen=frame_stack)

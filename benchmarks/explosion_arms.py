@@ -76,9 +76,9 @@ RACING_SLICE = (
 )
 """The four arms that also run on CarRacing-v3, in addition to the preset.
 
-They are, in this order: the original settings; the two cures that the report on the original run recommends, which are
-clipping and a learning rate of 1e-4 for the actor's encoder; these two cures and normalised rewards; the original
-settings with the correct actor loss.
+They are, in this order: the original settings; two of the three cures that the report on the original run recommends,
+which are clipping and a learning rate of 1e-4 for the actor's encoder; all three cures, so also normalised rewards; the
+original settings with the correct actor loss.
 """
 ARMS = {
     **{", ".join(names): _arm(DRIVING, *names) for names in itertools.product(LOSSES, CLIPS, RATES, REWARDS)},

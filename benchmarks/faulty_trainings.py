@@ -427,7 +427,8 @@ _HEALTHY = {**_OURS, "learning_starts": 500}
 
 
 _LONGER = {**_OURS, "buffer_size": 20_000, "learning_starts": 1_000, "batch_size": 128, "train_freq": 2}
-"""The zoo's hyperparameters for LiteDriving-v0, except the learning rate (constant 1e-4) and ``gamma`` (0.99)."""
+"""The hyperparameters for LiteDriving-v0 in zoo_configs/visual_td3.yml, except the learning rate (constant 1e-4) and
+``gamma`` (0.99)."""
 
 
 def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgorithm]:

@@ -33,7 +33,7 @@ EPISODE = 200
 
 
 def memory_bytes(name: str) -> int:
-    """Return the current memory (``VmRSS``) or the peak memory (``VmHWM``) of this process."""
+    """Return the current memory (``VmRSS``) of this process, or the peak since its last reset (``VmHWM``)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

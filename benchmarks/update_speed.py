@@ -50,8 +50,8 @@ ALL_OFF: dict[str, Any] = {
     "scale_rewards": False,
     "max_grad_norm": {},
 }
-"""Settings that switch off what the preset adds to an update of TD3. VisualTD3 then differs from SB3's TD3 only in the
-encoder and the precision."""
+"""Settings that switch off what the preset adds to an update of TD3, except ``policy_average``, which stays on. The
+arms of VisualTD3 then differ from each other only in the encoder and the precision."""
 
 
 class Arm(NamedTuple):

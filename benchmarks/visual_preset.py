@@ -39,8 +39,8 @@ from sb3_visual_td3.zoo.train import train
 RESULTS = Path(__file__).parent / "results" / "visual_preset.json"
 STEPS_PER_UPDATE = 2
 LEARNING_RATE = 1e-4
-"""The constant learning rate of this benchmark. zoo_configs/visual_td3.yml now has a falling rate for LiteDriving-v0;
-learning_study.py compares these two rates."""
+"""The constant learning rate of this benchmark. zoo_configs/visual_td3.yml had this rate when the preset was chosen,
+and now has a falling rate for LiteDriving-v0; learning_study.py compares these two rates."""
 PACKAGE = "sb3_visual_td3.callbacks"
 CALLBACKS = [
     f"{PACKAGE}.run_recorder.RunRecorderCallback",

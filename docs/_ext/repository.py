@@ -18,7 +18,7 @@ PAGES = {
     "benchmarks/README.md": "docs/benchmarks.md",
 }
 """Page of the documentation for each file of the repository that the documentation shows. A key with an anchor stands
-for one section of a file."""
+for one section of a file. A link to another section keeps its anchor."""
 
 _LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^()\s]+)\)")
 _FENCE = re.compile(r"^(```|~~~)")

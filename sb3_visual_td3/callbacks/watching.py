@@ -118,7 +118,8 @@ class HealthWatch:
 
         Each value comes with the number of gradient updates at which it was measured. The last mapping in the list
         holds the current settings of the model: each learning rate, a flag (1 or 0) for each group of weights that
-        tells whether it is frozen, and a flag that tells whether actor and critic share one encoder.
+        tells whether it is frozen, and, if the policy has an encoder, a flag that tells whether actor and critic share
+        it.
         """
         if "means" not in self.forms:
             self.monitor.read()

@@ -162,8 +162,8 @@ SEEN_BY_OPTIMIZER = _tag(
 DERIVED = frozenset({Q_BOUND, Q_GAP, *UPDATE_RATIO.values()})
 """Names that are computed from other measurements: ratios, differences and bounds.
 
-Infinity under one of these names means that the quantity does not exist: undiscounted returns, for example, have no
-bound. Checks for non-finite values therefore skip these names."""
+If such a quantity does not exist, GradientNormCallback logs no value: undiscounted returns, for example, have no bound.
+Earlier versions logged infinity instead. Checks for non-finite values therefore skip these names."""
 
 # alerts/: 1 while the rule fires, else 0
 ALERT_WARNING = _tag(

@@ -363,8 +363,9 @@ class _Run:
 _BLOCK_WITHOUT_CALLBACK = {"supported_by_q", "growth_below"}
 """Kinds of checks that can block a GO even if GradientNormCallback did not run and other code logged the tags.
 
-These checks compare the actor's loss with Q values of the same run. Runs with an entropy bonus, such as SAC, are an
-exception, because their actor's loss contains an entropy term."""
+These checks compare the actor's loss with Q values of the same run, so the scale of the rewards does not matter. In
+runs with an entropy bonus, such as SAC, these checks block only if GradientNormCallback ran, because the actor's loss
+of these runs contains an entropy term."""
 _JUDGE_EARLY = {"all_finite", "own_scale", "learning"}
 """Kinds of checks whose failure blocks a GO even in a very short run."""
 

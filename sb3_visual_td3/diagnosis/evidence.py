@@ -97,7 +97,7 @@ def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult])
     :param data: the series of the run
     :param asked: results of the criteria
     :return: True if GradientNormCallback and ExplosionAlertCallback ran, every criterion that can block a GO was
-        judged, and no criterion needs a callback that did not run
+        judged, and no criterion needs a callback that could have been used in this run but did not run
     """
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False

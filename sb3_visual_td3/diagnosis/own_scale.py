@@ -46,8 +46,8 @@ NORMALISED_Q = 50.0
 """A |Q| up to this value is always allowed. With VecNormalize, Q is of the order of 10."""
 SCALED_Q = 300.0
 """If the run logged that its rewards were scaled, a |Q| up to this value is always allowed, instead of
-``NORMALISED_Q``. If the divisors of the rewards were also logged, the largest divisor converts this value to the unit
-of the logged returns."""
+``NORMALISED_Q``. If the divisors of the rewards were also logged, this value is multiplied by the largest divisor. The
+product is in the unit of the logged returns."""
 
 Q_NOTED, Q_CLEAR, Q_HOPELESS = 1.5, 5.0, 20.0
 """Limits for the ratio of |Q| to the largest |Q| that the returns allow. A ratio of at least ``Q_NOTED`` is a weak

@@ -63,7 +63,8 @@ RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
 LARGE_FALL = 0.5
-"""If a curve learned up to its peak and then fell, the answer to "is it learning?" is "no" under three conditions:
+"""If a curve learned up to its peak and then fell by at least one standard deviation of the returns of single episodes,
+the answer to "is it learning?" is "no" under three conditions:
 
 - The curve lost at least this fraction of the gain that it had at its peak.
 - The fall is larger than noise explains, or the level at the end no longer shows learning.
@@ -398,7 +399,7 @@ class _Noise(NamedTuple):
         :param times: the change must exceed this many times its own standard deviation, see ``WANDER``
         """
         # The larger of wander and error estimates the standard deviation of the change. The wander of a curve with
-        # fewer points cannot be measured.
+        # fewer than ten points (MIN_POINTS_FOR_NO) cannot be measured, so only the error counts there.
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
 

@@ -86,8 +86,9 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no single tag identifies it.
 
-    An actor loss together with a critic loss shows an off-policy algorithm only if both tags have SB3's names. Other
-    libraries log these two losses for A2C and PPO too.
+    An actor loss together with a loss that is named after the critic, and not after Q, shows an off-policy algorithm
+    only in two cases: if Q values are logged as well, or if both losses have SB3's names. Other libraries log these two
+    losses for A2C and PPO too.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

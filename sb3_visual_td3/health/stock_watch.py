@@ -233,7 +233,11 @@ class StockWatch:
         }
 
     def describe(self) -> dict[str, tuple[Any, str]]:
-        """Return the model's settings that are numbers, booleans or text, as ``(value, name of the model's class)``."""
+        """Return the model's settings that are numbers, booleans or text.
+
+        :return: ``(value, name of the model's class)`` by the name of the setting; names that begin with "_" are left
+            out
+        """
         plain = (bool, int, float, str)
         origin = type(self._model).__name__
         return {

@@ -174,8 +174,8 @@ class DelayedReward(Probe):
 
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
-"""A value or an action is correct if its error is at most this. Each fault that a probe can find causes an error of at
-least 0.5."""
+"""A value or an action is correct if its error is at most this. The faults that the probes are made to find cause
+errors of at least 0.5."""
 
 
 class Answer:

@@ -352,7 +352,7 @@ class RunReader:
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
         """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
-        A file with later wall-clock times than the previous run starts a new run if its steps begin at the start of
+        A file with later wall-clock times than all runs before it starts a new run if its steps begin at the start of
         training again. A file without later times starts a new run if it covers the same steps as the previous run. Any
         other file continues the previous run.
 
@@ -503,9 +503,9 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    If the file continues a run, and its wall-clock times are later than those of the run, the points of the file
-    replace old points: for each tag, the run's points at and after the tag's first step in the file are removed. If the
-    wall-clock times are not later, all points are kept.
+    If the file continues a run, and its wall-clock times are later than those of all runs before it, the points of the
+    file replace old points: for each tag, the run's points at and after the tag's first step in the file are removed.
+    If the wall-clock times are not later, all points are kept.
 
     :param are_apart: whether runs that were trained at the same time are kept separate
     """

@@ -351,8 +351,8 @@ def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
 def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     """Make all calls, even if one fails, and then raise the first exception.
 
-    Each call fetches an answer from Ray. No call is left out, because Ray logs an error for each answer that is not
-    fetched.
+    Each call fetches the answer of one environment. No call is left out, because Ray logs an error for each exception
+    that is not fetched.
     """
     results, errors = [], []
     for call in calls:

@@ -107,7 +107,8 @@ class VisualTD3(TD3):
     The other parameters are those of :class:`stable_baselines3.TD3`.
 
     Source: Fujimoto et al. 2018 (TD3). Yarats et al. 2019 (SAC-AE) and 2021 (DrQ-v2) let actor and critics share one
-    encoder, which only the critics' loss trains. This is the default of ``preset="visual"``.
+    encoder, which the actor's loss does not train. By default, ``preset="visual"`` also shares the encoder, and only
+    the critics' loss trains it.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {

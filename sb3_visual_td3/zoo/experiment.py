@@ -190,7 +190,7 @@ def with_classes(value: Any, allowed: Collection[str], where: str) -> Any:
     :param allowed: packages that the user has allowed
     :param where: name of the setting in error messages
     :raises ValueError: if a name is not that of a torch module, optimizer, replay buffer or action noise (the base
-        classes of :data:`PART`), or if its package is not allowed
+        classes of :data:`PART`), or if its module is neither among the modules of :data:`PART` nor allowed by the user
     """
     name = class_name_in(value)
     if name is not None:

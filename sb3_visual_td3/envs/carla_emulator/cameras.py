@@ -1,8 +1,9 @@
 """Draw the images of the emulator's cameras: RGB, depth and semantic images of the map, vehicles and walkers.
 
-If an RGB camera has the position and field of view of a camera of ``LiteDriving-v0``, the code of that camera draws the
-image. A policy then sees the same picture in the emulator and in ``LiteDriving-v0``. :class:`FreeCamera` draws all
-other images, and the images with an actor that ``LiteDriving-v0`` cannot draw, such as a truck.
+If an RGB camera on a vehicle has the position, rotation and field of view of a camera of ``LiteDriving-v0``, the code
+of that camera draws the image. A policy then sees the same picture in the emulator and in ``LiteDriving-v0``.
+:class:`FreeCamera` draws all other images, and the images with an actor that ``LiteDriving-v0`` cannot draw, such as a
+truck.
 """
 
 from __future__ import annotations

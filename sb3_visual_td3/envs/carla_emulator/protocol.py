@@ -266,8 +266,8 @@ def vector_from_message(message: Any, limit: float) -> Vector:
 
     :param message: value in the message; elements after the first three are ignored
     :param limit: largest accepted absolute value
-    :raises CallError: if there are fewer than three elements, or if one of the first three is not a finite number
-        within the limit
+    :raises CallError: if the value is not a list with at least three elements, or if one of the first three is not a
+        finite number within the limit
     """
     if not isinstance(message, list | tuple) or len(message) < 3:
         raise CallError(f"{shortened(message)}: expected three numbers")

@@ -267,7 +267,9 @@ def _add_crosswalk(mesh: _Mesh, corners: NDArray[np.float64]) -> None:
 
 
 def _nearest_piece(mesh: _Mesh, point: NDArray[np.float64], own: int, within_m: float) -> int | None:
-    """Return the walkway piece whose edge at the road is nearest to a point; None if all are farther than ``within_m``.
+    """Return the walkway piece whose edge at the road is nearest to a point; None if no piece is within ``within_m``.
+
+    Pieces that already have a crossing are ignored.
 
     :param own: the piece at which a crossing begins. Another piece counts only if the crossing to it is a convex
         quadrangle. -1 finds the nearest piece without this condition.

@@ -30,7 +30,7 @@ class Neighbour(NamedTuple):
     """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
     """A road within a junction has a single lane, and this is the number of the neighbour's lane to which it connects.
-    ``None`` for other roads, where each lane connects to the neighbour's lane of the same number.
+    ``None`` for other roads: if the neighbour is a road, each lane connects to the neighbour's lane of the same number.
     """
 
 
