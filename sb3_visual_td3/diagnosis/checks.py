@@ -131,7 +131,7 @@ def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_poi
 
 
 def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if at most ``threshold`` points of an alert are 1, which means that it was active."""
+    """Pass if an alert was active, with the value 1, at no more than ``threshold`` of its points."""
     series = data[tags[0]]
     if len(series) == 0:
         return _unknown(tags[0])

@@ -254,8 +254,8 @@ def _node_as_data(node: ast.expr) -> Any:
         name = ast.unparse(node)
         if name not in _class_paths():
             raise ValueError(
-                f"Python code in a setting may not name {name}: expected an activation such as nn.ReLU, an optimizer "
-                "such as th.optim.Adam, HerReplayBuffer or RMSpropTFLike"
+                f"Python code in a setting may not name {name}: expected an activation (such as nn.ReLU), an optimizer "
+                "(such as th.optim.Adam) or HerReplayBuffer"
             )
         return {CLASS_MARK: _class_paths()[name]}
     if isinstance(node, ast.List | ast.Tuple):

@@ -125,8 +125,8 @@ _MIN_LINE_M = 3.0
 _N_CORNERS = (8, 13)
 """Range of the number of corners, the upper end excluded."""
 _MIN_TURNING_RAD = 3.2 * np.pi
-"""Lower limit for the sum of the absolute turning angles at a loop's corners. A loop that turns to one side only has
-the sum 2 pi. This limit is above 2 pi, so that loops turn to both sides."""
+"""Lower limit for the sum of the absolute turning angles at a loop's corners. If all turns of a loop go to the same
+side, the sum is 2 pi. The limit is larger, so that loops turn to both sides."""
 _CHECK_SPACING_M = 2.0
 
 
