@@ -24,7 +24,7 @@ HEADINGS = (
     "metres, last evaluation",
 )
 BRIEF = {
-    "leak, no clip, cnn 1e-5, raw": ("the actor's features", "none: the original run"),
+    "leak, no clip, cnn 1e-5, raw": ("the actor's features", "none: the original settings"),
     "leak, clip 1, cnn 1e-5, raw": ("the actor's features", "clipping to 1"),
     "leak, clip 1, cnn 1e-4, raw": ("the actor's features", "clipping, the encoder's rate at 1e-4"),
     "leak, clip 1, cnn 1e-4, normalised": ("the actor's features", "these and normalised rewards"),
@@ -60,7 +60,7 @@ def brief(results: dict[str, dict[str, Any]]) -> str:
         rows = rows_of(results, arm)
         loss = _plain(statistics.median(row["actor_loss"] for row in rows))
         norm = _norm(rows, "actor_cnn", "mean")
-        encoder = _plain(float(norm)) if norm else "it has none"
+        encoder = _plain(float(norm)) if norm else "none of its own: it uses the critic's"
         cells = (scored, cures, loss, encoder, _counted(rows, "verdict"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ set -euo pipefail
 env=${1:-LiteDriving-v0}
 logs=${2:-logs}
 short_steps=${SHORT_STEPS:-5000}
-long_steps=${LONG_STEPS:-1000000}
+long_steps=${LONG_STEPS:-100000} # also the size of the replay buffer, which then holds all steps
 
 short=$(sbatch --parsable --job-name=short --time=1:00:00 --cpus-per-task=2 --wrap \
   "visual-td3 train --algo visual_td3 --env $env --n-timesteps $short_steps --seed 0 --log-folder $logs/short")
@@ -29,7 +29,8 @@ long=$(sbatch --parsable --job-name=long --time=3-00:00:00 --cpus-per-task=4 --r
          exec visual-td3 resume \"\$run\"
        fi
      done
-     exec visual-td3 train --algo visual_td3 --env $env --n-timesteps $long_steps --seed 0 --log-folder $logs/long
+     exec visual-td3 train --algo visual_td3 --env $env --hyperparams buffer_size:$long_steps \
+       --n-timesteps $long_steps --seed 0 --log-folder $logs/long
    }
    train & pid=\$!
    trap 'kill -USR1 \$pid' USR1

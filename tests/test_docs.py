@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -265,6 +266,48 @@ def test_links_between_files_lead_somewhere(path: Path) -> None:
 
 
 ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+MORE_PAGES = [ROOT / name for name in ("SECURITY.md", "notebooks/README.md")]
+_FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+
+
+def anchors_of(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as code hosts write them."""
+    n_alike: Counter[str] = Counter()
+    anchors = set()
+    for heading in _HEADING.findall(re.sub(_FENCED, "", text)):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", shown.strip().lower()).replace(" ", "-")
+        anchors.add(f"{anchor}-{n_alike[anchor]}" if n_alike[anchor] else anchor)
+        n_alike[anchor] += 1
+    return anchors
+
+
+@pytest.mark.parametrize(
+    ("text", "anchors"),
+    [
+        ("# 4. What GO needs\n", {"4-what-go-needs"}),
+        ("## Is `report` right?\n\n## A, b - c\n", {"is-report-right", "a-b---c"}),
+        ("## Same\n\n## Same\n", {"same", "same-1"}),
+        ("```bash\n# no heading\n```\n## [A link](a.md)\n", {"a-link"}),
+    ],
+)
+def test_an_anchor_is_the_one_of_a_code_host(text: str, anchors: set[str]) -> None:
+    assert anchors_of(text) == anchors
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ROOT_PAGES, *MORE_PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_link_to_a_section_leads_to_its_heading(path: Path) -> None:
+    """The headings of the diagnoses exist only in the pages that ``make docs`` builds."""
+    missing = []
+    for target in re.findall(r"\]\(([^()\s]+)\)", re.sub(_FENCED, "", path.read_text())):
+        file, has_anchor, anchor = target.partition("#")
+        linked = path.parent / file if file else path
+        if "://" in target or not has_anchor or linked.suffix != ".md":
+            continue
+        if anchor not in anchors_of(linked.read_text()) and not (linked.name == "diagnoses.md" and anchor in RULES):
+            missing.append(target)
+    assert missing == []
 
 
 @pytest.mark.parametrize("path", [*PAGES, *ROOT_PAGES], ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -308,6 +351,8 @@ def test_a_section_that_is_not_there_is_named() -> None:
 def test_a_generated_part_is_inserted_at_its_mark_and_an_unknown_mark_is_an_error() -> None:
     text = filled_in("# Criteria\n\n<!-- generated: criteria -->\n\nThe end.\n")
     assert text == f"# Criteria\n\n{criteria_table()}\n\nThe end.\n"
+    with_stand_in = "# Criteria\n\n<!-- generated: criteria -->\n> Built by\n> `make docs`.\n\nThe end.\n"
+    assert filled_in(with_stand_in) == text
     with pytest.raises(KeyError, match="criterion"):
         filled_in("<!-- generated: criterion -->")
 
@@ -315,6 +360,12 @@ def test_a_generated_part_is_inserted_at_its_mark_and_an_unknown_mark_is_an_erro
 def test_every_generated_part_is_on_exactly_one_page() -> None:
     asked = [name for path in PAGES for name in re.findall(r"^<!-- generated: ([a-z-]+) -->$", path.read_text(), re.M)]
     assert sorted(asked) == sorted(GENERATORS)
+
+
+def test_a_reader_on_a_code_host_learns_where_each_generated_part_is() -> None:
+    for path in PAGES:
+        for below in re.findall(r"^<!-- generated: [a-z-]+ -->\n(.*)", path.read_text(), re.MULTILINE):
+            assert below.startswith("> "), path.name
 
 
 def test_included_files_are_shown_completely() -> None:

@@ -126,6 +126,15 @@ def with_short_flags(words: list[str]) -> list[str]:
     return words
 
 
+def run_commands(text: str) -> None:
+    """Run the commands of a page's line in the current folder, and check their exit codes.
+
+    After ``&&``, a shell runs a command only if the previous one succeeded. Here both run.
+    """
+    for command in text.split(" && "):
+        run_command(command)
+
+
 def run_command(text: str) -> None:
     """Run a command of a page in the current folder, and check its exit code."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(text, comments=True)]
@@ -162,6 +171,8 @@ def folder_of_the_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(own["python"])
     (folder / "mine.yml").write_text(own["yaml"])
     (folder / "mine_sac.yml").write_text(own["yaml"])
+    wrapper = next(text for name, text in _BLOCK.findall((ROOT / "docs/own_reward.md").read_text()) if name == "python")
+    (folder / "my_wrappers.py").write_text(wrapper)
     (folder / "h.yml").write_text("tau: 0.005\n")
     (folder / "names.yml").write_text("Loss/qf1: train/critic_1_loss\n")
     (folder / "progress.csv").write_text("time/total_timesteps,rollout/ep_rew_mean\n100,1.0\n200,2.0\n")
@@ -191,7 +202,7 @@ def in_a_copy(folder_of_the_pages: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     yield
     gym.registry.pop("MyCamera-v0", None)
-    for module in ("mycam", "my_package"):
+    for module in ("mycam", "my_package", "my_wrappers"):
         sys.modules.pop(module, None)
 
 
@@ -205,7 +216,7 @@ def test_everything_that_a_page_shows_runs_in_its_order(page: str) -> None:
         if step.is_python:
             exec(shortened(step.text), names)
         else:
-            run_command(step.text)
+            run_commands(step.text)
 
 
 def test_the_reasons_not_to_run_something_are_still_needed() -> None:

@@ -111,14 +111,23 @@ def test_the_commands_of_the_own_environment_run_in_its_folder(
     assert list((run_dir / "videos").glob("*.mp4"))
 
 
-def test_the_wrapper_of_the_own_reward_page_subtracts_its_cost() -> None:
+def test_the_wrapper_of_the_own_reward_page_subtracts_its_cost_and_logs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrapper, use = blocks("docs/own_reward.md", "python")
+    (tmp_path / "my_wrappers.py").write_text(wrapper)
+    monkeypatch.syspath_prepend(str(tmp_path))
     names: dict[str, Any] = {}
-    exec(blocks("docs/own_reward.md", "python")[0], names)
+    exec(use, names)
+    sys.modules.pop("my_wrappers")
     plain, wrapped = gym.make("LiteDriving-v0"), names["env"]
     for env in (plain, wrapped):
         env.reset(seed=3)
     action = wrapped.action_space.high
-    assert wrapped.step(action)[1] == pytest.approx(plain.step(action)[1] - 0.1)
+    _, reward, *_, info = wrapped.step(action)
+    assert reward == pytest.approx(plain.step(action)[1] - 0.1)
+    assert info["reward_terms"]["smooth_steering"] == pytest.approx(-0.1)
+    assert sum(info["reward_terms"].values()) == pytest.approx(reward)
 
 
 def test_every_command_on_a_page_exists() -> None:

@@ -1,7 +1,7 @@
 """Sphinx extension that replaces ``<!-- generated: NAME -->`` in a page by text generated from the package.
 
-Generated text cannot become outdated. A code host shows the same files without the generated text; the sentence above
-the comment then says where the text comes from.
+Generated text cannot become outdated. A code host shows the same files without the generated text. Lines that begin
+with ``>`` directly below the comment are for readers there, and say where to find the text. The extension removes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from settings_table import settings_table
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-_MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- generated: (?P<name>[a-z-]+) -->(\n> .*)*$", re.MULTILINE)
 
 
 def _changelog() -> str:
@@ -54,7 +54,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
 
 
 def filled_in(text: str) -> str:
-    """Replace the comments of a page by the generated texts.
+    """Replace the comments of a page, and the quoted lines directly below them, by the generated texts.
 
     :param text: the page, in Markdown
     :return: the page with the generated texts

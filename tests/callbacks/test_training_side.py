@@ -64,7 +64,7 @@ def test_the_observer_is_detached_when_training_ends(make_model):
 def test_a_model_that_cannot_be_watched_is_named():
     with pytest.raises(ValueError, match=r"PPO.*VisualTD3"):
         PPO("MlpPolicy", "Pendulum-v1", device="cpu").learn(10, callback=GradientNormCallback())
-    with pytest.raises(ValueError, match="DQN lacks an actor"):
+    with pytest.raises(ValueError, match="DQN has no actor"):
         DQN("MlpPolicy", "CartPole-v1", device="cpu").learn(10, callback=ExplosionAlertCallback())
 
 
