@@ -117,6 +117,16 @@ _NAMES_OF_OTHERS = frozenset(
     ]
 )
 """Tags that do not prove that a callback of this package ran, because other code may log tags of the same name."""
+_OF_ANY_ENVIRONMENT = frozenset(
+    [
+        tags.EPISODE_SUCCESS,
+        tags.PROGRESS_BUFFER_SIZE,
+        tags.PROGRESS_EPISODE_STEPS,
+        tags.PROGRESS_REWARD,
+        *tags.REWARD_TERM.values(),
+    ]
+)
+"""Tags that DrivingMetricsCallback also logs in an environment without vehicles."""
 
 
 def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
@@ -132,6 +142,16 @@ def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
     if _EVALUATION in ran or (tags.EPISODE_LENGTH in data and _MONITOR in ran):
         ran.add(_METRICS)
     return frozenset(ran)
+
+
+def is_driving_run(data: SeriesSet) -> bool:
+    """Return whether a run logged a tag that only a driving environment has, such as the speed or the collisions.
+
+    :param data: the series of the run
+    """
+    others = _NAMES_OF_OTHERS | _OF_ANY_ENVIRONMENT
+    known = [name for name in data.names() if name in tags.TAGS and name not in others]
+    return any(tags.TAGS[name].owner in {_METRICS, _EVALUATION} for name in known)
 
 
 def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
@@ -206,6 +226,7 @@ class _Run:
     :param length_in_required_tags: the same length, but read only from the tags that every GO requires
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param why_too_early: why it is too early for a NO-GO; None if the run is long enough
+    :param drives: whether the environment is a driving environment
     :param is_watched_from_outside: whether the run used one of SB3's own algorithms; a callback cannot read the targets
         and the sampled rewards of these algorithms
     """
@@ -222,6 +243,7 @@ class _Run:
     callbacks: frozenset[str] = frozenset()
     largest_reward: float | None = None
     why_too_early: str | None = None
+    drives: bool = False
     logged: frozenset[str] = frozenset()
     is_watched_from_outside: bool = False
 
@@ -236,6 +258,7 @@ class _Run:
             frozen=frozenset(group for group, tag in tags.GROUP_FROZEN.items() if data.flag(tag) is True),
             kind=recognise(data.names()),
             callbacks=callbacks_that_ran(data),
+            drives=is_driving_run(data),
             largest_reward=_largest_reward(data),
             why_too_early=too_early(data),
             logged=frozenset(data.names()),
@@ -297,9 +320,8 @@ class _Run:
 
         :param callback: name of the callback; for None, the result is False
         """
-        drives = bool(self.callbacks & {_METRICS, _EVALUATION})
         if callback in {_METRICS, _EVALUATION}:
-            return drives
+            return self.drives
         return callback is not None and self.kind.family is Family.OFF_POLICY
 
     def why_without(self, callback: str) -> str:

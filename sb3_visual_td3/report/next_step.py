@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
-from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran
+from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran, is_driving_run
 from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, ReturnCurve, counts_episodes
 from sb3_visual_td3.diagnosis.run_kind import Family
@@ -140,12 +140,11 @@ class _Advice:
         settings = analysis.settings
         env = settings.value("env_id")
         is_plain = isinstance(env, str) and _PLAIN.fullmatch(env) is not None and env != "unknown"
-        ran = callbacks_that_ran(analysis.series)
         return cls(
             analysis,
             by_zoo=any(layer.source.endswith(ZOO_ARGUMENTS) for layer in settings.given),
             env=env if is_plain else None,
-            drives=bool(ran & {_METRICS, _DRIVING_EVAL}),
+            drives=is_driving_run(analysis.series),
         )
 
     @property

@@ -90,6 +90,20 @@ def test_all_tags_of_a_callback_removed_lower_the_evidence(names: tuple[str, ...
     assert verdict is Verdict.INSUFFICIENT or evidence.is_below("full")
 
 
+def test_reward_terms_of_an_environment_without_vehicles_do_not_require_the_evaluation_of_drives() -> None:
+    """The run has all tags that DrivingMetricsCallback writes for an ``info`` with nothing but ``reward_terms``."""
+    only_driving = {tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE}
+    own = {name: points for name, points in healthy().items() if name not in only_driving}
+    steps = np.arange(100, 5001, 100)
+    returns = (steps, np.minimum(steps / 20.0, 150.0))
+    own |= dict.fromkeys((tags.EPISODE_REWARD, tags.EVAL_REWARD, "rollout/ep_rew_mean", tags.PROGRESS_REWARD), returns)
+    own |= {"reward/mine": (steps, np.ones(steps.size)), tags.PROGRESS_EPISODE_STEPS: (steps, np.ones(steps.size))}
+    verdict, evidence = seen(own)
+    assert (verdict, evidence.level) == (Verdict.GO, "full")
+    of_a_vehicle = {**own, tags.PROGRESS_SPEED: (steps, np.ones(steps.size))}
+    assert seen(of_a_vehicle)[1].is_below("full"), "DrivingEvalCallback is missing there"
+
+
 def test_levels_are_ordered() -> None:
     assert [RunEvidence(level, 1, 2).is_below("standard") for level in EVIDENCE_LEVELS] == [True, False, False]
     assert str(RunEvidence("thin", 7, 21)) == "thin (7 of 21 checks could be made from the logged tags)"
