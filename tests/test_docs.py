@@ -267,7 +267,6 @@ def test_links_between_files_lead_somewhere(path: Path) -> None:
 
 ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
 MORE_PAGES = [ROOT / name for name in ("SECURITY.md", "notebooks/README.md")]
-_FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 
@@ -275,7 +274,7 @@ def anchors_of(text: str) -> set[str]:
     """Return the anchors of a page's headings, as code hosts write them."""
     n_alike: Counter[str] = Counter()
     anchors = set()
-    for heading in _HEADING.findall(re.sub(_FENCED, "", text)):
+    for heading in _HEADING.findall(re.sub(_BLOCK, "", text)):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
         anchor = re.sub(r"[^\w\- ]", "", shown.strip().lower()).replace(" ", "-")
         anchors.add(f"{anchor}-{n_alike[anchor]}" if n_alike[anchor] else anchor)
@@ -300,7 +299,7 @@ def test_an_anchor_is_the_one_of_a_code_host(text: str, anchors: set[str]) -> No
 def test_a_link_to_a_section_leads_to_its_heading(path: Path) -> None:
     """The headings of the diagnoses exist only in the pages that ``make docs`` builds."""
     missing = []
-    for target in re.findall(r"\]\(([^()\s]+)\)", re.sub(_FENCED, "", path.read_text())):
+    for target in re.findall(r"\]\(([^()\s]+)\)", re.sub(_BLOCK, "", path.read_text())):
         file, has_anchor, anchor = target.partition("#")
         linked = path.parent / file if file else path
         if "://" in target or not has_anchor or linked.suffix != ".md":
@@ -351,8 +350,8 @@ def test_a_section_that_is_not_there_is_named() -> None:
 def test_a_generated_part_is_inserted_at_its_mark_and_an_unknown_mark_is_an_error() -> None:
     text = filled_in("# Criteria\n\n<!-- generated: criteria -->\n\nThe end.\n")
     assert text == f"# Criteria\n\n{criteria_table()}\n\nThe end.\n"
-    with_stand_in = "# Criteria\n\n<!-- generated: criteria -->\n> Built by\n> `make docs`.\n\nThe end.\n"
-    assert filled_in(with_stand_in) == text
+    with_note = "# Criteria\n\n<!-- generated: criteria -->\n> Built by\n> `make docs`.\n\nThe end.\n"
+    assert filled_in(with_note) == text
     with pytest.raises(KeyError, match="criterion"):
         filled_in("<!-- generated: criterion -->")
 

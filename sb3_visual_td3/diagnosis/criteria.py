@@ -134,9 +134,8 @@ def callbacks_that_ran(data: SeriesSet) -> frozenset[str]:
 
     :param data: the series of the run
     """
-    names = data.names()
-    ran = {tags.TAGS[name].owner for name in names if name in tags.TAGS and name not in _NAMES_OF_OTHERS}
-    if any(name.startswith("alerts/") for name in names):
+    ran = _owners_of(data, _NAMES_OF_OTHERS)
+    if any(name.startswith("alerts/") for name in data.names()):
         ran.add(_ALERTS)
     # Both driving callbacks log in a driving environment. A few reward terms alone may come from any environment.
     if _EVALUATION in ran or (tags.EPISODE_LENGTH in data and _MONITOR in ran):
@@ -149,9 +148,12 @@ def is_driving_run(data: SeriesSet) -> bool:
 
     :param data: the series of the run
     """
-    others = _NAMES_OF_OTHERS | _OF_ANY_ENVIRONMENT
-    known = [name for name in data.names() if name in tags.TAGS and name not in others]
-    return any(tags.TAGS[name].owner in {_METRICS, _EVALUATION} for name in known)
+    return not _owners_of(data, _NAMES_OF_OTHERS | _OF_ANY_ENVIRONMENT).isdisjoint({_METRICS, _EVALUATION})
+
+
+def _owners_of(data: SeriesSet, without: frozenset[str]) -> set[str]:
+    """Return the callbacks that write the logged tags, except for the tags in ``without``."""
+    return {tags.TAGS[name].owner for name in data.names() if name in tags.TAGS and name not in without}
 
 
 def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:

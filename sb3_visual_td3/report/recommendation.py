@@ -167,7 +167,7 @@ class _Run:
         :param key: name of a setting; ``group_lr`` stands for the learning rate of the parameter group that the
             evidence of the diagnosis names
         :param diagnosis: the diagnosis that proposes the change
-        :return: the name and the row; the row is None if the table does not describe the setting
+        :return: the name and the row, or the name and None if the table does not describe the setting
         """
         table = reference_table().parameters
         if key != _GROUP_LR:

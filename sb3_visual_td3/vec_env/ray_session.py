@@ -47,7 +47,7 @@ class RaySession:
     """Keep this process connected to Ray until :meth:`close` is called.
 
     If this process is already connected to Ray, the session uses that connection. Otherwise the session joins the
-    cluster at ``address``. If ``address`` is None, the environment variable ``RAY_ADDRESS`` gives the address. If this
+    cluster at ``address``. Without ``address``, the environment variable ``RAY_ADDRESS`` gives the address. If this
     variable is not set either, the session starts Ray for this machine only.
 
     When the last session of this process is closed, the process disconnects from Ray, and Ray is shut down if a session
