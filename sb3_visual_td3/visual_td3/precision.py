@@ -196,7 +196,9 @@ class Preparation:
         if self._uses_blocks(values, reader):
             return blocks_of(values).to(self._dtype)
         # The layout is changed before the bytes are widened, because there are fewer of them then.
-        return (values.contiguous(memory_format=th.channels_last) / PIXEL_MAX).to(self._dtype)
+        # PyTorch divides float32 in place faster than it divides bytes; the quotients are the same.
+        floats = values.contiguous(memory_format=th.channels_last).to(th.float32)
+        return floats.div_(PIXEL_MAX).to(self._dtype)
 
     def _uses_blocks(self, images: th.Tensor, reader: nn.Module) -> bool:
         if self._dtype != th.bfloat16 or images.device.type != "cpu":
