@@ -1,4 +1,4 @@
-"""Does CARLA's own BasicAgent drive random routes on a served town, without collisions and without running red lights?
+"""Does CARLA's own BasicAgent drive random routes in the emulator, without collisions and without running red lights?
 
 The agent is not part of CARLA's Python package: pass the folder that contains ``agents``, which is ``PythonAPI/carla``
 in a CARLA installation. It needs ``shapely`` and ``networkx``. Each route leads from one random spawn point to another.
@@ -6,7 +6,7 @@ in a CARLA installation. It needs ``shapely`` and ``networkx``. Each route leads
     python benchmarks/agents_drive.py --agents CARLA/PythonAPI/carla --towns OpenDrive Town01 Town02
     python benchmarks/agents_drive.py --agents CARLA/PythonAPI/carla --towns OpenDrive --cars 20 Town01 Town02
 
-With ``--cars``, the server drives other cars, and the agent's car steers as in CARLA (``--carla-steering``). Without
+With ``--cars``, the emulator drives other cars, and the agent's car steers as in CARLA (``--carla-steering``). Without
 ``--cars``, the agent's car steers like the car of LiteDriving-v0, which is the emulator's default. That steering is too
 weak for this agent: in turns the car swings into the opposite lane.
 
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--agents", required=True, help="the folder that contains CARLA's package agents")
     parser.add_argument("--towns", required=True, help="folder of OpenDRIVE files")
     parser.add_argument("--routes", type=int, default=20, help="routes on each town (default: 20)")
-    parser.add_argument("--cars", type=int, default=0, help="other cars, which the server drives (default: 0)")
+    parser.add_argument("--cars", type=int, default=0, help="other cars, which the emulator drives (default: 0)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the routes (default: 0)")
     parser.add_argument("--speed-kmh", type=float, default=30.0, help="speed of the agent (default: 30)")
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -307,7 +307,7 @@ def main() -> int:
         "--kill-for",
         type=float,
         metavar="SECONDS",
-        help="for this many seconds kill the simulator or its watchdog every 1 to 3 s, and do nothing else",
+        help="kill the simulator or its watchdog every 1 to 3 s for this many seconds; --steps and --every are ignored",
     )
     parser.add_argument("--output", type=Path, default=RESULTS)
     settings = parser.parse_args()

@@ -23,7 +23,7 @@ Step = Callable[[], None]
 def lite_step(n_cars: int, n_steps: int) -> Step:
     """Return a function that makes one decision of ``LiteDriving-v0``.
 
-    The actions of a pure pursuit driver are recorded beforehand: the same seed gives the same drive again.
+    The actions of a pure pursuit driver are recorded first, and then replayed with the same seed.
     """
     register_envs()
     env = gym.make(LITE_DRIVING_ID, n_cars=n_cars)

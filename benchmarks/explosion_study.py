@@ -7,7 +7,7 @@ per step. 16 arms combine four choices:
 - the actor's loss: the critic receives the ACTOR's features (original run), or its own features (correct loss);
 - clipping: none (original run), or to norm 1.0 on the actor (recommended in the report);
 - the learning rate of the actor's encoder: 1e-5 (original run), or 1e-4 (recommended in the report);
-- the rewards: raw (original run), or divided by VecNormalize (recommended in the report).
+- the rewards: raw (original run), or normalised by VecNormalize (recommended in the report).
 
 A further arm is `preset="visual"`. Five arms run on CarRacing-v3 as well. A run has 5,000 steps, batch 64, and one
 update per step after step 1,000. The table shows gradient norms before clipping, and the verdict of

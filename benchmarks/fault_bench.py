@@ -128,8 +128,8 @@ def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
 def judged(folder: Path) -> dict[str, Any]:
     """Return the verdict and the diagnoses of a run, from its event files.
 
-    The diagnoses in ``found`` and ``first`` use all tags of the run. The diagnosis in ``first_with_seed_names`` uses
-    only the 39 tags that the original run logged. The original run is the CARLA run with which this project began.
+    ``found`` and ``first`` use all tags of the run. ``first_with_seed_names`` uses only ``SEED_NAMES``, the 39 tags of
+    the CARLA run with which this project began ("seed" means that run, not a random seed).
     """
     (files,) = find_runs(folder)
     series = read_run(files.path, files.files).series

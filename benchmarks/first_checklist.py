@@ -7,7 +7,7 @@ author of the original run wrote: tasks (section 10.2) and criteria (section 10.
     python benchmarks/first_checklist.py logs/visual_td3/LiteDriving-v0_1
 
 Numbers about the given run come from its event files and its run.json, which `visual-td3 report` reads. Numbers about
-other runs come from the results of benchmarks/explosion_study.py, which tried the first three cures of the checklist.
+other runs come from the results of benchmarks/explosion_study.py, which tried the first three tasks.
 """
 
 from __future__ import annotations

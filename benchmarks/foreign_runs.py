@@ -23,9 +23,9 @@ line for each threshold is printed:
 
 - "may be": the range of the threshold in which no healthy or failed run gets a worse verdict;
 - "first worse below" and "first worse above": the runs whose verdict is worse just outside this range;
-- "left out, chosen again, wrong": the runs of one repository at a time are left out, and the threshold is chosen again,
-  as the middle of the range that all other runs allow. The column lists the left-out runs that then get a worse
-  verdict.
+- "left out, chosen again, wrong": a cross-validation. For each repository, the threshold is chosen without the
+  repository's runs, as the middle of the range that all other runs allow. The column lists the left-out runs that then
+  get a worse verdict.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Judged(NamedTuple):
     :param run: name of the run in ``labels.tsv``
     :param label: one of ``LABELS``
     :param answers: answers to "is it stable?" and "is it learning?"; None if the run has no readable data
-    :param criteria: results of the criteria; empty if the run was not judged by criteria
+    :param criteria: results of the criteria, which decide the verdict; if empty, ``answers`` decide it
     """
 
     run: str
@@ -116,8 +116,8 @@ def labelled(folder: Path) -> dict[str, str]:
 def read(folder: Path, label: str) -> RunData | None:
     """Read the data of one labelled run; return None if nothing is readable.
 
-    Folders below the run's folder hold its final values (hparams) and are read after the run's own files. If a folder
-    holds several runs, the last one is used.
+    Folders below the run's folder hold its final values (hparams) and are read after the run's own files. With the
+    label M (several runs in one folder), only the last file of each folder is read.
     """
     whole: RunData | None = None
     for found in find_runs(folder):
@@ -234,7 +234,7 @@ def _cut(part: float) -> Change:
 
 
 def _times(factor: float) -> Change:
-    """Scale the reward: returns, Q values and losses grow by the factor, and the critic's loss by its square."""
+    """Scale returns, Q, the actor's loss and the entropy coefficient by a factor, the critic's loss by its square."""
 
     def scaled(series: Series, _rng: np.random.Generator) -> Series:
         name = series.name.lower()
@@ -413,8 +413,7 @@ def sources(folder: Path) -> dict[str, str]:
 def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: str, factor: float) -> list[str]:
     """Return the runs whose verdict gets worse if one threshold is multiplied by a factor.
 
-    A verdict is worse if it contradicts the label, or if it is INSUFFICIENT and the verdict with the present threshold
-    agrees with the label.
+    A verdict is worse if it contradicts the label, or if a right verdict becomes INSUFFICIENT.
 
     :param runs: for each healthy or failed run, its result with the present thresholds, and its data
     :param module: module of the threshold

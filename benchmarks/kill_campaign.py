@@ -214,7 +214,7 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
     :param folder: the folder of the run
     :param kind: one of ``KILLS``
     :param times: the durations of the undisturbed run
-    :param rng: random generator for the moment, and for the receivers of a SIGTERM
+    :param rng: random generator that chooses the moment, and the receivers of a SIGTERM
     :return: the signal, the phase of the run in which it arrived, its receivers, the exit code of the process, and the
         seconds from the signal until the process ended
     """
@@ -312,7 +312,7 @@ def _weights(run_dir: Path) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Any:
-    """Return nested values as a flat dict with string keys, so that an optimizer's integer keys can be compared."""
+    """Return nested values for ``_same``: with string keys, lists for tuples, and None for empty dicts."""
     if isinstance(value, dict):
         return {str(key): _flat(item) for key, item in value.items()} or None
     if isinstance(value, list | tuple):

@@ -4,8 +4,8 @@ A world sets the traffic and the number of steps. An arm is an algorithm, or Vis
 arms get the same steps, the same batch and one update per two steps. The other hyperparameters come from the block for
 LiteDriving-v0 in the algorithm's file in zoo_configs/.
 
-The arms with a changed preset were measured when VisualTD3's block had gamma 0.99; now it has another value. These arms
-therefore set gamma to 0.99, or to their own value. Compare them with the arm "gamma 0.99", not with the arm "visual".
+The arms with a changed preset were measured when VisualTD3's block had gamma 0.99. They still use this value, except
+the arms that change gamma. Compare all of them with the arm "gamma 0.99", not with the arm "visual".
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Timed:
 class Training:
     """A model that makes updates, with a monitor that can be removed and restored.
 
-    :param case: the training
+    :param case: the batch size, and the settings of the model
     :param device: the torch device
     :param folder: the folder for event files
     """

@@ -12,9 +12,10 @@ that was not used in training. On Pendulum-v1, a mean return above -300 is healt
 policy gets -1,200, a solved task -150); on LiteDriving-v0, above 100 is healthy and below 40 is failed (a random policy
 gets about 10, a good one 400). Training runs between these limits count neither as healthy nor as failed.
 
-Training runs with an even number were used to choose thresholds; those with an odd number are the test. A training run
-takes one to three minutes on one core. Results are kept in benchmarks/results/mutant_runs.csv, and existing ones are
-not repeated. With --judge, nothing is trained: the event files in --logs are judged again.
+Training runs with an even number in the column `number` of the results were used to choose thresholds; those with an
+odd number are the test. A training run takes one to three minutes on one core. Results are kept in
+benchmarks/results/mutant_runs.csv, and existing ones are not repeated. With --judge, nothing is trained: the event
+files in --logs are judged again.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ N_EVALUATED = 20
 
 
 class Mutant(NamedTuple):
-    """A training run with one wrong setting, or with correct settings.
+    """A training run of this benchmark: a mutant, or a run with correct settings.
 
     :param fault: the wrong setting and its value; "none" for a training run with correct settings.
     :param settings: constructor arguments that replace the correct settings of the algorithm.

@@ -1,10 +1,10 @@
 """What does a replay buffer of camera stacks cost: memory, and time to sample?
 
-Fills FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8, in episodes of 200 steps and in those of
-10, each in a separate process, and prints by how much the resident memory of the process grew. Frames are random, from
-a pool that is allocated before the measurement. Stable-Baselines3's ReplayBuffer would need 56.5 GB for a million
-transitions. Therefore the script fills that buffer with only --stock-transitions, in a process of its own, and scales
-the growth of its memory to --transitions.
+Fills FrameReplayBuffer with --transitions observations of 4 x 84 x 84 uint8, and prints by how much the resident memory
+of the process grew. One process uses episodes of 200 steps, another uses episodes of 10. Frames are random, from a pool
+that is allocated before the measurement. Stable-Baselines3's ReplayBuffer would need 56.5 GB for a million transitions.
+Therefore the script fills that buffer with only --stock-transitions, in a process of its own, and scales the growth of
+its memory to --transitions.
 
 Then the speed of sampling is measured with n_steps 1 and 3. FrameReplayBuffer and SB3's buffer hold --speed-transitions
 each, and sample batches of 256 transitions alternately, --rounds times. In a round, FrameReplayBuffer and SB3's buffer

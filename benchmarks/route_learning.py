@@ -116,9 +116,9 @@ def train(name: str, chosen: RouteArm, seed: int, logs: Path) -> tuple[BaseAlgor
 
 
 class ShuffledCommands:
-    """A driver whose policy gets a random command at each junction: straight, left or right.
+    """Gives a driver a random command at each junction: straight, left or right.
 
-    :param driver: the driver that receives the random commands
+    :param driver: the driver
     :param seed: seed of the commands
     """
 

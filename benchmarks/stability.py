@@ -1,6 +1,6 @@
 """Which settings, or which average of the weights, make the last policy drive as well as the best one?
 
-Every run trains on the eight training maps of LiteDriving-v0, an empty road, as benchmarks/learning_study.py does:
+Every run trains on the eight training maps of LiteDriving-v0, without other cars, as in benchmarks/learning_study.py:
 10,000 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps, several policies of
 the run drive ten episodes each on the two held-out maps, from the same places: the current actor; TD3's target actor;
 exponential moving averages of the weights of the actor and its encoder over the updates, with Adam's bias correction;
@@ -59,8 +59,8 @@ RESULTS = Path(__file__).parent / "results" / "stability.csv"
 DECAYS = (0.99, 0.995, 0.998, 0.999)
 """Decays of the exponential averages, per update of the critics."""
 EVAL_FREQ, N_EVAL_EPISODES, EVAL_SEED = 1_000, 10, 1_000
-"""Steps between two evaluations, episodes of each evaluation, and the seed of their starting places. An evaluation
-with the block for LiteDriving-v0 in zoo_configs/visual_td3.yml has the same numbers."""
+"""Steps between two evaluations, episodes of each evaluation, and the seed of their starting places: the values that
+``visual-td3 train`` uses for LiteDriving-v0."""
 ON_TRAINING_MAPS, IN_TRAINING = "last on training maps", "best in training"
 POLICIES = ("last", "target", *(f"average {decay:g}" for decay in DECAYS), IN_TRAINING, ON_TRAINING_MAPS)
 
@@ -224,7 +224,7 @@ class Averages:
         """Do nothing: gradients are not needed."""
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """Add the weights after the critics' step, which moves the encoder and comes once in every update."""
+        """Add the current weights to the averages after each optimizer step of the critics."""
         if update.network == "critic":
             for average in self.averages.values():
                 average.add(self._weights)

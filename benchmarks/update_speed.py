@@ -3,8 +3,8 @@
 Networks, batches and threads are the same.
 
 Every arm runs in its own process, so that arms do not share the state of the memory allocator. The arms alternate,
-round after round, and each round gives one ratio; the table shows the medians. Run nothing else on the machine: with
-two threads, other work dominates the measurement.
+round after round, and each round gives one ratio; the table shows the medians. Run nothing else on the machine: other
+work distorts the times.
 
     python benchmarks/update_speed.py                  # all of it, some minutes on two cores
     python benchmarks/update_speed.py --batch-size 256 --rounds 12

@@ -8,7 +8,8 @@ saturation, metres driven on held-out maps, and the report's verdict. Every upda
     python benchmarks/visual_preset.py --arms td3 'without shift'         # other arms: --help lists them
     python benchmarks/visual_preset.py --arms fp32 bf16 --seeds 0 1 2 -n 10000      # is learning the same in bfloat16?
 
-Results are kept in the results file, and existing runs are not repeated, so it can be stopped and continued.
+Results are kept in benchmarks/results/visual_preset.json. Runs that are in it are not repeated, so the benchmark can be
+stopped and continued.
 """
 
 from __future__ import annotations

@@ -263,8 +263,8 @@ def _evaluate(arguments: list[str]) -> int:
         "-n",
         "--n-episodes",
         type=positive_int,
-        help="number of episodes on each map with each seed (default: 10). With --suite, number of routes of each map "
-        "or task (default: that of the suite)",
+        help="number of episodes on each map with each seed (default: 10). With --suite, number of routes for each "
+        "map or each task, such as 'one turn' (the default depends on the suite)",
     )
     parser.add_argument(
         "--seeds",

@@ -1,7 +1,7 @@
 """Sphinx extension that replaces ``<!-- generated: NAME -->`` in a page by text generated from the package.
 
-Generated text cannot become outdated. A code host shows the same files without the generated text. Lines that begin
-with ``>`` directly below the comment are for readers there, and say where to find the text. The extension removes them.
+A code host such as GitHub shows the pages without the generated text. Lines that begin with ``>`` directly below the
+comment say where to find that text. The extension removes these lines.
 """
 
 from __future__ import annotations

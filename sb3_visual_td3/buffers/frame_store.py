@@ -262,10 +262,9 @@ class FrameStore:
         return {**self.__dict__, "_blocks": self._written()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the attributes, and enlarge each block to its full size; a pickle holds only the written parts.
+        """Restore the attributes, and enlarge the blocks, because a pickle holds only their written parts.
 
-        If the pickle has a single block that holds at least ``n_expected`` frames, this block keeps its size. A copy
-        into a larger block would need twice the memory for a moment.
+        A single block of at least ``n_expected`` frames keeps its size, because a copy would need twice the memory.
         """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})

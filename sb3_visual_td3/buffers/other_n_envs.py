@@ -22,8 +22,8 @@ Index = tuple[NDArray[Any], NDArray[Any]]
 def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     """Return a replay buffer with the same transitions for another number of environments.
 
-    The transitions of each environment keep their order. If all transitions cannot be divided evenly among the new
-    environments, the oldest ones are dropped.
+    The transitions of each environment keep their order. If the number of all transitions is not divisible by
+    ``n_envs``, up to ``n_envs - 1`` old transitions are dropped.
 
     :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
     :param n_envs: the new number of environments
@@ -92,7 +92,7 @@ def _rearranged(array: NDArray[Any], index: Index, size: int) -> NDArray[Any]:
 def _of_frames(buffer: FrameReplayBuffer, index: Index) -> FrameReplayBuffer:
     """Return a new FrameReplayBuffer with the transitions that an index ``(size, n_envs)`` selects.
 
-    Which transitions share a frame depends on their order, so they are added step by step.
+    The transitions are added step by step, because their order decides which of them share a frame.
     """
     new = type(buffer)(
         buffer.buffer_size * buffer.n_envs,

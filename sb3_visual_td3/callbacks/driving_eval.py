@@ -80,8 +80,8 @@ class DrivingEvalCallback(EvaluationCallback):
     :param render: whether to render each step
     :param verbose: verbosity level; 0 prints nothing
     :param warn: whether to warn if the environment has no Monitor
-    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id; None means ``{"maps": "held_out"}``,
-        maps on which LiteDriving-v0 does not train by default
+    :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id; None means ``{"maps": "held_out"}``.
+        The default of LiteDriving-v0 itself is ``{"maps": "train"}``
     :param seed: seed of the starting places
     :param best_by: ``"distance"`` or ``"reward"``, by which models are compared; Stable-Baselines3's
         StopTrainingOnRewardThreshold requires ``"reward"``

@@ -149,7 +149,7 @@ class EndingSignals:
 
 
 class _IgnoredOnArrival:
-    """Make the worker process that unpickles this object ignore a signal.
+    """Make a worker process ignore a signal, from the moment when the worker unpickles this object.
 
     SubprocVecEnv can only send pickled messages to its workers, and has no message for signals.
     """

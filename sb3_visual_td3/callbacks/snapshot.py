@@ -79,8 +79,8 @@ class SnapshotCallback(BaseCallback):
     ended less than 200 updates earlier. By default, an alert up to 210 updates later can still mark it as unhealthy. Up
     to three healthy snapshots are kept for a rollback, in addition to the last ``keep`` snapshots.
 
-    A run of ``visual-td3 train`` is continued by ``visual-td3 resume RUN_DIR``. A script is called again with
-    ``resume=True``, and everything else as the first time::
+    ``visual-td3 resume RUN_DIR`` continues a run of ``visual-td3 train``. To continue your own script, set
+    ``resume=True`` and run the script again without other changes::
 
         model.learn(1_000_000, callback=[GradientNormCallback(), SnapshotCallback(run_dir="runs/a", resume=True)])
 

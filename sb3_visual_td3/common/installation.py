@@ -26,7 +26,7 @@ def libraries_of(extra: str) -> list[str]:
     """Return the requirements of an extra, such as ``["moviepy", "pygame-ce"]``.
 
     :param extra: name of the extra
-    :return: the requirements without their conditions; ``[".[EXTRA]"]`` for a clone that is not installed
+    :return: the requirements without their environment markers; ``[".[EXTRA]"]`` for a clone that is not installed
     """
     try:
         requirements = metadata.requires(DISTRIBUTION) or []

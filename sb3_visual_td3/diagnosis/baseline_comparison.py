@@ -29,7 +29,7 @@ value has not shown that it is learning."""
 MIN_EVALUATIONS = 3
 """With fewer evaluations than this, the comparison gives the answer "unknown"."""
 MIN_LATE = 4
-"""The noise of the last evaluations is estimated from the later half, but from no fewer evaluations than this."""
+"""The noise at the end of a run is estimated from the later half of its evaluations, but at least from this many."""
 CLEARLY_ABOVE = 2.0
 """A policy is clearly better than the baselines if the median of its last three evaluations exceeds the best baseline
 by at least this many standard deviations (see ``evaluation_spread``)."""

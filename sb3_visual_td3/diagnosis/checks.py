@@ -131,7 +131,7 @@ def mean_difference_below(data: SeriesSet, tags: Tags, threshold: float, min_poi
 
 
 def activations_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if an alert was active, with the value 1, at no more than ``threshold`` of its points."""
+    """Pass if the number of points at which an alert was active (value 1) is at most ``threshold``."""
     series = data[tags[0]]
     if len(series) == 0:
         return _unknown(tags[0])
@@ -191,7 +191,7 @@ def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int)
 def smooth(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Pass if Q makes no large jump and no large fall in the later half of the run.
 
-    A jump is the difference between two neighbouring points. A fall is the decrease of the trend. Both are large above
+    A jump is the difference between two neighbouring points. A fall is the decrease of the trend. Large means more than
     ``threshold`` times the largest |Q| of the run. If the largest |Q| is below 1, 1 takes its place.
     """
     missing = _missing(data, tags)
@@ -278,10 +278,10 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 
 
 def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if every |Q| is at most ``threshold`` times the bound on |Q| at the same step.
+    """Pass if every |Q| is at most ``threshold`` times the last bound on |Q| that was logged up to the same step.
 
-    The latest bound up to a step counts. Q values at a bound of 0 are left out, because all rewards were 0 until then.
-    If Q values were logged before the first bound, the criterion cannot pass.
+    While the bound is 0, because all rewards were 0, Q values are left out. If Q values were logged before the first
+    bound, the criterion cannot pass.
     """
     bound = data[names.Q_BOUND].finite
     n_points = int((bound.values > 0).sum())
@@ -399,7 +399,7 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
 
 
 def own_scale(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) -> Measurement:
-    """Pass if no logged tag shows an instability, measured in the scale of the run's own returns."""
+    """Pass if the checks in ``own_scale.py`` find no instability."""
     stability = ask(data).stability
     words = "; ".join(sign.words for sign in stability.signs)
     made = ", ".join(stability.checks)

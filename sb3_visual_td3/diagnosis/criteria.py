@@ -225,7 +225,7 @@ class _Run:
 
     :param has_no_bound: whether the returns are undiscounted, so that the rewards do not limit Q
     :param length: length of the run in environment steps; None if no tag shows it
-    :param length_in_required_tags: the same length, but read only from the tags that every GO requires
+    :param length_in_required_tags: length of the run, read only from tags without which the verdict cannot be GO
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param why_too_early: why it is too early for a NO-GO; None if the run is long enough
     :param drives: whether the environment is a driving environment

@@ -32,8 +32,8 @@ class RunEvidence(NamedTuple):
 
     :param level: "full" if the callbacks of this package ran, evaluations were logged, and every criterion that can
         block a GO was judged. "standard" if the returns of training and evaluation were logged, and all checks for this
-        kind of algorithm were made. "thin" otherwise. If the callbacks do not support the algorithm, "standard" counts
-        as "full".
+        kind of algorithm were made. "thin" otherwise. If the callbacks do not support the algorithm, a run that meets
+        the conditions of "standard" gets "full".
     :param n_made: number of checks that could be made
     :param n_possible: number of checks for this kind of run
     """
@@ -97,7 +97,7 @@ def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult])
     :param data: the series of the run
     :param asked: results of the criteria
     :return: True if GradientNormCallback and ExplosionAlertCallback ran, every criterion that can block a GO was
-        judged, and no criterion needs a callback that could have been used in this run but did not run
+        judged, and ``needs_callback`` is None in all results
     """
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False

@@ -114,24 +114,21 @@ class Diagnosis:
 class SettingChange:
     """Describe one change of a hyperparameter that a cure proposes.
 
-    :param key: name of the hyperparameter in VisualTD3 and rl-zoo; ``policy_kwargs.NAME`` is the key NAME of
-        policy_kwargs, and ``group_lr`` is the learning rate of the group that the evidence names, or ``learning_rate``
-        if this group has no rate of its own
+    :param key: name of the hyperparameter in VisualTD3 and rl-zoo. ``policy_kwargs.NAME`` is the key NAME of
+        policy_kwargs. ``group_lr`` is the learning rate of the parameter group (such as the actor's encoder) that the
+        evidence names. If this group has no rate of its own, ``group_lr`` changes ``learning_rate``.
     :param reason: why, and where the number comes from
     :param to: the new value; a mapping is merged into the run's own mapping
     :param fill: keys that are added if the run's mapping lacks them
     :param at_least: lower limit, proposed if the run's value is smaller
     :param at_most: upper limit, proposed if the run's value is larger
-    :param times: factor by which the run's value is multiplied if this value is neither below ``at_least`` nor above
-        ``at_most``
-    :param of_steps: fraction of the run's environment steps; this number of steps is the lower limit if it is larger
-        than ``at_least``
-    :param of_steps_at_most: with ``of_steps``, the lower limit is at most this value; None: at most the run's number of
-        environment steps
+    :param times: factor by which the run's value is multiplied if it is within the limits
+    :param of_steps: raises the lower limit from ``at_least`` to this fraction of the run's environment steps
+    :param of_steps_at_most: the largest lower limit with ``of_steps``; None: the run's number of environment steps
     :param unless_set: change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: change only if VecNormalize does not scale the rewards
     :param envs: change only for these environments; empty: for all
-    :param default: value of the setting in ``envs`` if the run does not set it
+    :param default: the hyperparameter's default value in these environments, used if the run states no value
     """
 
     key: str

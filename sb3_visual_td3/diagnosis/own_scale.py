@@ -7,8 +7,8 @@ A check may find a sign that the training is unstable. One *clear* sign makes th
 *weak* signs decide:
 
 - If the return does not show learning, one weak sign makes the answer "unknown", and two make it "no".
-- If the return shows learning, two weak signs make the answer "unknown". A single weak sign makes it "unknown" if its
-  ``casts_doubt`` is True, and otherwise the answer is "yes".
+- If the return shows learning, two weak signs make the answer "unknown". A single weak sign changes the answer from
+  "yes" to "unknown" only if ``Sign.casts_doubt`` is True.
 """
 
 from __future__ import annotations

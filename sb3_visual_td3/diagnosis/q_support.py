@@ -64,7 +64,7 @@ def q_scale_in_words(scale: float, largest: str) -> str:
     The Q scale is the number by which other values, such as the actor's loss, are divided.
 
     :param scale: the largest |Q| of a run, at least 1 (:data:`FLOOR`)
-    :param largest: which |Q| this is, in words
+    :param largest: words for the largest |Q|, such as "the largest |Q| on replayed pairs"
     :return: such as "the Q scale (the largest |Q| on replayed pairs, but at least 1), which is 20 here"
     """
     return f"the Q scale ({largest}, but at least {rounded(FLOOR)}), which is {rounded(scale)} here"

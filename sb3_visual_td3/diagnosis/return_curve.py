@@ -6,8 +6,8 @@ only if it rises above two kinds of noise.
 - *The spread of single episodes* says whether a change matters. The gain is divided by this spread (Cohen's d), see
   :func:`episode_spread`.
 - *The wander of the curve* is the size of its slow fluctuations, see :func:`block_wander`. It says whether a change is
-  larger than noise explains. Returns are correlated in time, so tests that assume independent points report a drift of
-  the policy as significant.
+  larger than noise explains. Consecutive returns are correlated, so a test for independent points would report slow
+  fluctuations as learning.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
 returns of single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard
 deviations."""
 LONE_GAIN = 5.0
-"""The start level of a curve of ten to nineteen points is usually its first point. After a gain of ``NO_GAIN`` to
-``LONE_GAIN`` standard deviations of the returns of single episodes, the first point may be an outlier. The start level
-is then the median of the first three points."""
+"""The start level of a curve of ten to nineteen points is usually its first point. If the gain from this point is
+``NO_GAIN`` to ``LONE_GAIN`` standard deviations of the returns of single episodes, the point may be an outlier. The
+start level is then the median of the first three points."""
 NO_GAIN = 1.0
 """The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
 single episodes."""
@@ -56,9 +56,8 @@ SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning in two cases: if it is below this fraction of
 ``max(|start|, |end|)``, or if it is not larger than noise explains."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""A change of the return curve is larger than noise explains if it exceeds ``WANDER`` times its own standard deviation
-(see ``_Noise.stands_out``). A gain below ``CLEAR_GAIN`` must exceed ``SURE_WANDER`` times its own standard deviation to
-count as learning."""
+"""A change of the return curve is larger than noise explains if it exceeds ``WANDER`` times the standard deviation of
+changes that are only noise. For a gain below ``CLEAR_GAIN`` to count as learning, the factor is ``SURE_WANDER``."""
 RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
@@ -396,10 +395,10 @@ class _Noise(NamedTuple):
         """Return whether a change from one level of the curve to another is larger than noise explains.
 
         :param change: the size of the change, positive
-        :param times: the change must exceed this many times its own standard deviation, see ``WANDER``
+        :param times: the change must exceed this many times the standard deviation of changes that are only noise
         """
-        # The larger of wander and error estimates the standard deviation of the change. The wander of a curve with
-        # fewer than ten points (MIN_POINTS_FOR_NO) cannot be measured, so only the error counts there.
+        # The larger of wander and error estimates this standard deviation. The wander of a curve with fewer than ten
+        # points (MIN_POINTS_FOR_NO) cannot be measured, so only the error counts there.
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
 

@@ -86,9 +86,8 @@ def _recognised(names: tuple[str, ...]) -> RunKind:
 def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     """Infer the kind from the combination of losses, if no single tag identifies it.
 
-    An actor loss together with a loss that is named after the critic, and not after Q, shows an off-policy algorithm
-    only in two cases: if Q values are logged as well, or if both losses have SB3's names. Other libraries log these two
-    losses for A2C and PPO too.
+    Some libraries log an actor loss and a critic loss for A2C and PPO too. These two losses therefore show an
+    off-policy algorithm only if both have SB3's names, or if a Q value or a Q loss is also logged.
     """
     actor, critic, q_values = find_actor_losses(words), find_critic_losses(words), find_q_values(words)
     value = [name for name, known in words.items() if {"value", "loss"} <= known and name not in critic]

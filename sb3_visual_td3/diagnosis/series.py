@@ -101,7 +101,7 @@ class Series:
     def ends_before(self, step: int) -> bool:
         """Return whether the points end long before a step.
 
-        "Long" is more than a twentieth of that step, and also more than twice the longest pause between two points.
+        The distance from the last point must exceed 5 % of ``step``, and twice the longest pause between two points.
 
         :param step: usually the last step of the run
         """

@@ -19,7 +19,7 @@ MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
 CollidedWith = Literal["", "vehicle", "walker", "layout"]
 Command = Literal["follow", "straight", "left", "right", "change_left", "change_right"]
-"""A command on a route: keep to the lane, take this way through a junction, or change lanes."""
+"""A command on a route: follow the lane, go straight on or turn at a junction, or change lanes."""
 
 # The policy's camera is mounted at the same place in all worlds, so that a policy trained in one sees the same in
 # another. Distances are measured forward from the vehicle's centre and upward from the ground.
@@ -105,7 +105,7 @@ class VehicleState(NamedTuple):
     command: Command = "follow"
     """The next command on a route. It is given 50 m before the place where it applies."""
     command_distance_m: float = 0.0
-    """Distance to the place where the command applies, or to the goal for ``"follow"``; at most 50 m."""
+    """Distance to the place where the command applies. For ``"follow"``: distance to the goal, limited to 50 m."""
     n_red_lights: int | None = None
     """Number of red lights that the vehicle has run since the reset; None in a world without traffic lights."""
     collided_with: CollidedWith = ""

@@ -26,8 +26,8 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     The limit suits tasks in which an agent that makes progress often gets a positive reward. If all rewards are
     negative, it cuts every episode; if all are positive, it never acts.
 
-    In a hyperparameter file, the position in ``env_wrapper`` decides what a step is. After ``FrameSkip``, a step is a
-    decision of the policy.
+    If ``env_wrapper`` in a hyperparameter file lists IdleLimit after ``FrameSkip``, a step is a decision of the
+    policy.
 
     :param env: the environment. If it contains Stable-Baselines3's ``Monitor``, this wrapper adds the truncated
         episodes to the records of ``Monitor``

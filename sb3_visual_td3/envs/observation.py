@@ -36,7 +36,7 @@ def command_vector(state: VehicleState) -> NDArray[np.float32]:
     ======  ==========================================================================================
     entry   meaning
     ======  ==========================================================================================
-    0 to 5  1 for the command, otherwise 0: follow, straight, left, right, change left, change right
+    0 to 5  the command, one-hot: follow, straight, left, right, change left, change right
     6       distance to where the command applies, 1 for 50 m or more; 0 while it is carried out
     ======  ==========================================================================================
 

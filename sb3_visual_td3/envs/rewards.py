@@ -144,7 +144,7 @@ def efficiency_term(speed_mps: float, target_speed_mps: float) -> float:
 
     :param speed_mps: speed of the vehicle, >= 0
     :param target_speed_mps: the requested speed, > 0
-    :return: 1 at the target speed, 0 at half and at one and a half times that speed, never below -1
+    :return: 1 at the target speed, 0 at 0.5 and at 1.5 times the target speed, never below -1
     :raises ValueError: if ``target_speed_mps`` is not positive
     """
     _check_target(target_speed_mps)

@@ -49,7 +49,7 @@ class CameraMonitor:
     The change is measured at every step, and the standard deviation at one step in ``sample_freq``. The change at a
     reset is included: if the car stands still, this change shows that the camera is not frozen.
 
-    :param sample_freq: number of steps between two points
+    :param sample_freq: number of steps between two recorded values
     :param pictures: the image spaces by key, from :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats
         every uint8 array ``(n_envs, channels, height, width)`` as an image
     :raises ValueError: if ``sample_freq`` is below 1

@@ -120,8 +120,8 @@ class PictureReward(Probe):
 class ActionReward(Probe):
     """Give the highest reward for the action 0, whatever the picture is.
 
-    If the best action were not 0, the actors of Stable-Baselines3 would overshoot it and end at a limit of the range,
-    where tanh has no gradient.
+    With another best action for all pictures, the actors of Stable-Baselines3 would overshoot it and end at a limit of
+    the range, where tanh has no gradient.
     """
 
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"

@@ -214,10 +214,9 @@ def roll_out(
 def _with_terminal_observations(
     observations: Observations, dones: NDArray[np.bool_], infos: Sequence[Mapping[str, Any]]
 ) -> Observations:
-    """Return the observations after a step, including the last observation of each episode that ended.
+    """Return the observations after a step, with the terminal observation of each episode that ended.
 
-    If an episode ended, a VecEnv returns the first observation of the next episode. The terminal observation of the
-    ended episode replaces it.
+    A VecEnv returns the first observation of the next episode instead.
     """
     if not np.any(dones):
         return observations

@@ -19,7 +19,7 @@ from sb3_visual_td3.common.pictures import parts_of, pictures_in
 from sb3_visual_td3.preflight.findings import Examination
 
 HIGH_RATE, LOW_RATE = 1e-2, 1e-6
-"""From HIGH_RATE upwards, training usually diverges. Up to LOW_RATE, a run learns nothing. The learning rates in
+"""At HIGH_RATE and above, training usually diverges. At LOW_RATE and below, a run learns nothing. The learning rates in
 rl-zoo's tuned hyperparameters are 5e-5 to 7e-3."""
 LATE_WARMUP = 0.5
 """The doctor warns if more than this fraction of the run passes before learning starts."""

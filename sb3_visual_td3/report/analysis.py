@@ -110,8 +110,8 @@ def effect_of_settings(
     :param given: the properties, such as normalised rewards
     :param series: series of the run, as logged
     :param criteria: all criteria
-    :param results: results of the criteria if the run has these properties
-    :param diagnoses: diagnoses of the run if it has these properties
+    :param results: results of the criteria, computed with these properties
+    :param diagnoses: diagnoses of the run, computed with these properties
     """
     if not given:
         return ()
@@ -198,7 +198,7 @@ class Analysis:
     :param manifest: content of run.json
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: properties of the run, such as a shared encoder, that only its settings show
+    :param answers: what the settings state about properties that the event files do not show, such as a shared encoder
     :param hyperparams: hyperparameters compared with well-known values
     :param recommendation: recommended changes; empty for a GO
     :param until: the step of ``--until``; None for the whole run
@@ -228,7 +228,7 @@ class Analysis:
 
     @property
     def stable(self) -> Answered:
-        """Return the answer to "is it stable?", from all criteria that count for the verdict and ask this question."""
+        """Return the answer to "is it stable?", from all criteria about stability that count for the verdict."""
         # The criterion of --require-evidence belongs to neither question.
         return answer_of((r for r in self.criteria if r.id != "evidence"), about_learning=False)
 

@@ -229,8 +229,8 @@ class RunData:
     :param axis: unit of the run's x-axis, such as "episodes"; "steps" if unknown
     :param number: number of this run in its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: for each tag whose steps are not on the run's x-axis, a series that maps these steps to positions
-        on the run's x-axis. The steps of the series are the tag's steps, and its values are the positions
+    :param positions: a series for each tag whose steps have another unit than the run's x-axis. The steps of the series
+        are the tag's steps, and its values are the positions on the run's x-axis.
     """
 
     path: Path
@@ -352,9 +352,9 @@ class RunReader:
     def runs(self, is_growing: bool = False) -> tuple[RunData, ...]:
         """Return every run that the files hold, in the order of the wall-clock times at which the runs began.
 
-        A file with later wall-clock times than all runs before it starts a new run if its steps begin at the start of
-        training again. A file without later times starts a new run if it covers the same steps as the previous run. Any
-        other file continues the previous run.
+        A file is later if its wall-clock times come after those of all previous runs. A later file starts a new run if
+        its steps begin at the start of training again. Any other file starts a new run if its steps overlap with those
+        of the previous run. A file that starts no new run continues the previous run.
 
         :param is_growing: whether the files are still being written; an incomplete last record then gets no note
         :raises UnreadableRunError: if the files hold no scalar
@@ -396,7 +396,7 @@ class RunReader:
         return file.path.parent != self.path and self.path in file.path.parents
 
     def _add_tables(self, runs: list[_Run]) -> None:
-        """Add to the last run the tags that only tables, such as progress.csv, hold.
+        """Add tags that are only in tables, such as progress.csv, to the last run.
 
         Without event files, the tables form a run.
         """
@@ -503,9 +503,8 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    If the file continues a run, and its wall-clock times are later than those of all runs before it, the points of the
-    file replace old points: for each tag, the run's points at and after the tag's first step in the file are removed.
-    If the wall-clock times are not later, all points are kept.
+    A file that continues a run is merged tag by tag. If its wall-clock times are later than those of all runs, the
+    run's points at and after the file's first step of the tag are removed. Otherwise, all points are kept.
 
     :param are_apart: whether runs that were trained at the same time are kept separate
     """

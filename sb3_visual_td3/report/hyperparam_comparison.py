@@ -84,7 +84,7 @@ class Parameter:
     :param references: the value in each reference that has the parameter, by the id of the reference
     :param none_if_null: names whose null value means that the parameter is switched off
     :param encoder: the network that must have its own encoder for this row to apply
-    :param compare: kind of comparison: as a ratio, or as a horizon 1 / (1 - gamma)
+    :param compare: ``"ratio"`` divides the values; ``"horizon"`` first converts a discount to 1 / (1 - gamma)
     """
 
     id: str
@@ -362,8 +362,8 @@ class Against:
     """Hold the comparison of one parameter with one reference.
 
     :param reference: value of the reference, as text; None if it does not have the parameter
-    :param agreement: the result for programs
-    :param words: the result for readers
+    :param agreement: the result as a fixed word, for programs that read report.json
+    :param words: the result as text for the reader of the report
     :param factor: ratio of the two values, >= 1; None if a factor has no meaning
     """
 

@@ -22,11 +22,11 @@ from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
 
 LONG_RUN_FACTOR = 20
 """After a GO, the recommended long run has this many times the steps of the judged run, unless the hyperparameter
-file states a length. The factor is only an example."""
+file states a length. The factor is arbitrary."""
 LARGEST_BUFFER = 1_000_000
 """The largest ``buffer_size`` that is recommended for a long run: SB3's default."""
 _EVALUATIONS = 10
-"""Number of evaluations per run that the advice aims at: with ten points, a curve can be judged as flat."""
+"""Recommended number of evaluations per run. Fewer points are not enough to judge a curve as flat."""
 
 _GRADIENTS, _ALERTS = "GradientNormCallback", "ExplosionAlertCallback"
 _METRICS, _DRIVING_EVAL, _POLICY_EVAL = "DrivingMetricsCallback", "DrivingEvalCallback", "PolicyEvalCallback"

@@ -151,7 +151,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 
 
 def _log_floor(series: Sequence[Series]) -> float:
-    """Return where 0 is drawn on a log axis: a decade below the smallest positive magnitude, but not too far down."""
+    """Return where 0 is drawn on a log axis: at 1/10 of the smallest positive magnitude, or higher if this is tiny."""
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
     # Close to the smallest double, a division below would underflow to 0.
     positive = magnitudes[magnitudes > 1e-300]
@@ -244,7 +244,8 @@ def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> 
     Periods that overlap or touch are always joined.
 
     :param stretches: periods of one or several alerts
-    :param at_most: if there are more periods than this, gaps of up to ``1 / at_most`` of all steps are closed
+    :param at_most: if there are more periods than this, periods with a short gap between them are joined as well: up to
+        ``1 / at_most`` of the steps from the start of the first period to the end of the last
     """
     ordered = sorted(stretches)
     if not ordered:

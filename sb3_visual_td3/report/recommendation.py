@@ -141,7 +141,7 @@ class _Run:
         return Change(key, old, new, f"{proposed.reason}{self._needs(key)}", diagnosis.id, own_name, own_value)
 
     def _needs(self, key: str) -> str:
-        """Return what else the setting ``key`` requires, as text for the end of a reason; "" if it requires nothing."""
+        """Return what else the setting ``key`` requires, as text to append to ``Change.reason``; "" for nothing."""
         if key in own_arguments() and self.settings.algo != "visual_td3":
             return "; an argument of VisualTD3 (--algo visual_td3)"
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
@@ -271,9 +271,10 @@ def _group_of(diagnosis: Diagnosis) -> str:
 
 
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
-    """Multiply a schedule such as ``"lin_3e-4_1e-5"`` by a factor at both ends.
+    """Multiply both ends of a schedule such as ``"lin_3e-4_1e-5"`` by a factor.
 
-    :return: the new schedule; for a schedule in another notation, its new start, or None if the start is unknown
+    :return: the new schedule; for a schedule in another notation, a constant: its start multiplied by the factor, or
+        None if the start is unknown
     """
     # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5.
     shape, *ends = schedule.split("_")

@@ -25,8 +25,8 @@ IN_ORDER = 0.9
 """A file counts as written during training if at least this fraction of its points have a step that is not smaller than
 any earlier step. In any other file, the order of the points does not show when they were logged."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""The order of the points in a file is not used if all points of a tag come before (or after) all points with the run's
-x-axis, and both groups have more points than this. A smaller group may be on one side by chance."""
+"""If all points of a tag come before, or after, all points of the run, the order of the points in the file is not used.
+Exception: if the tag or the run has at most this many points, that may be chance, and the order is used."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -88,8 +88,8 @@ class _Clock(NamedTuple):
     def has_unit_of(self, track: Track) -> bool:
         """Return whether a tag counts its steps in the same unit as the run.
 
-        The unit is the same if the largest steps of tag and run differ by at most the factor ``SAME_AXIS``. Points of
-        the run after the tag's last point are left out, and points of the tag after the run's last point.
+        The unit is the same if the largest steps of tag and run differ by at most the factor ``SAME_AXIS``. If the tag
+        or the run ends earlier in the file, later points of the other are left out.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))

@@ -141,7 +141,7 @@ class RunSettings:
 
     @property
     def encoder_is_shared(self) -> Setting | None:
-        """Return whether actor and critic share one encoder; None if no source states it."""
+        """Return the setting that tells whether actor and critic share one encoder; None if no source states it."""
         for name, found in self._each("encoder", "policy_kwargs.encoder", "encoder_is_shared"):
             if found.value in ("shared", "separate") or (isinstance(found.value, bool) and name.endswith("shared")):
                 return Setting(found.value in ("shared", True), found.source)
@@ -149,7 +149,7 @@ class RunSettings:
 
     @property
     def reward_is_normalized(self) -> Setting | None:
-        """Return whether the critics see scaled rewards; None if no source states it.
+        """Return the setting that tells whether the critics see scaled rewards; None if no source states it.
 
         A ``normalize`` mapping without ``norm_reward`` counts as scaled, because that is VecNormalize's default.
         """

@@ -31,8 +31,8 @@ MAX_COLUMNS = 4_000
 MAX_HEADER_BYTES = 1 << 16
 PROGRESS, EVALUATIONS, MONITOR_END = "progress.csv", "evaluations.npz", "monitor.csv"
 OUR_OWN_TABLES = frozenset(["report.csv", "series.csv"])
-"""Names of the files that ``report --format csv`` writes. They repeat other logs, so they are read only if PATH names
-the file itself."""
+"""Names of the files that ``report --format csv`` writes. They repeat other logs, so they are read only if the user
+gives the path of the file itself."""
 
 STEP_COLUMNS = (
     "time/total_timesteps",
@@ -77,7 +77,7 @@ _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_
 
 
 class TableError(ValueError):
-    """Report that a table cannot be read. The message says "the file"; callers write the name of the file before it."""
+    """Report that a table cannot be read. Callers write the name of the file in front of the message."""
 
 
 @dataclass(frozen=True)

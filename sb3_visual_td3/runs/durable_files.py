@@ -1,4 +1,4 @@
-"""Write files durably and atomically, compute digests, and change log files without affecting other runs.
+"""Write files durably and atomically, compute digests, and protect files that runs share by hard links.
 
 A write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. A write is
 *atomic* if a reader sees the old content or the new content, and never a part of it. All code in ``runs/`` and

@@ -4,8 +4,8 @@ A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasSta
 cannot execute code. :mod:`~sb3_visual_td3.runs.object_store` stores its large arrays.
 
 In the JSON, an object with one key that starts with ``$`` is a marker: ``{"$array": 3}`` stands for the fourth array,
-``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. A dict with such a key is
-written as ``{"$dict": {...}}``.
+``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. A dict of the state with
+such a key is written as ``{"$dict": {...}}``.
 """
 
 from __future__ import annotations
@@ -474,9 +474,9 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
     if array.offset is not None:
         if array.chunks or array.offset + array.n_bytes > n_bytes_small:
             raise ValueError(
-                f"the record of the array {array.path}, which is stored in {SMALL_ARRAYS_NAME}, is wrong: the array "
-                f"ends at byte {array.offset + array.n_bytes:,} of this file (size: {n_bytes_small:,} bytes), and its "
-                f"number of chunks is {len(array.chunks)} (expected 0)"
+                f"the record of the array {array.path} is wrong: the array ends at byte "
+                f"{array.offset + array.n_bytes:,} of {SMALL_ARRAYS_NAME} and has {len(array.chunks)} chunks; "
+                f"expected an end at byte {n_bytes_small:,} or before, and 0 chunks"
             )
     elif (
         not 0 < array.chunk_bytes <= MAX_CHUNK_BYTES

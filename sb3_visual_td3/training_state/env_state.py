@@ -4,7 +4,7 @@ A sub-environment is restored within an episode if it has ``get_state()`` and ``
 gymnasium wrapper around it is known (see :data:`COUNTERS`). Otherwise a resumed run begins new episodes.
 
 Sub-environments may run in worker processes, so all access uses the VecEnv's ``get_attr``, ``env_method`` and
-``has_attr``. "Base" below is the VecEnv without its wrappers.
+``has_attr``.
 """
 
 from __future__ import annotations

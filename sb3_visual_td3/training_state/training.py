@@ -110,7 +110,7 @@ def require_same_training(model: OffPolicyAlgorithm, state: Mapping[str, Any]) -
 
 
 def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Read everything that the rest of a training run depends on, except weights and optimizers (see ``model.save()``).
+    """Read everything that a resumed run needs, except weights and optimizers (see ``model.save()``).
 
     :param model: a model at the start of a rollout
     :param root: the callback of ``learn()``
@@ -182,8 +182,8 @@ def set_training_state(
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
     """Restore the networks and the optimizers from an earlier point of the training.
 
-    In a GuardedModel, the learned state outside the weights, such as the scale of the rewards, is restored as well. The
-    counters, the replay buffer and everything else stay unchanged.
+    For a GuardedModel, such as VisualTD3, the learned state outside the weights is restored as well, such as the scale
+    of the rewards. The counters, the replay buffer and everything else stay unchanged.
 
     :param model: a model between two rollouts
     :param state: earlier result of :func:`training_state`

@@ -23,7 +23,7 @@ import numpy as np
 _ACCEPT_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 3.0
 _KEY_TIMEOUT_S = 1.0
-"""How long a client may take to send its key, in seconds. The learner sends it at once."""
+"""How long a client may take to send its key, in seconds."""
 _KEY_BYTES = 32
 _SEPARATE_MESSAGE_BYTES = 64 * 2**10
 """Arrays of at least this many bytes are sent as separate messages, without a copy."""

@@ -114,7 +114,7 @@ class EnvActor:
         """Start listening for the learner's connection.
 
         :return: address at which :meth:`serve` accepts the connection
-        :raises OSError: if Ray's IP address for this machine is not one of its addresses
+        :raises OSError: if this machine does not have the IP address that Ray reports for it
         """
         import ray
 

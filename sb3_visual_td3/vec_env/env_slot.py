@@ -23,7 +23,7 @@ from sb3_visual_td3.vec_env.ray_session import need_ray
 CHECK_INTERVAL_S = 1.0
 """How often to ask Ray whether the machine of a silent environment is still alive, in seconds."""
 MAX_DEATHS_IN_A_ROW = 5
-"""How often an environment may die without a step in between. At the next death an error is raised."""
+"""If an environment dies more than this many times without a step in between, the slot raises EnvLostError."""
 INVALID = "invalid_transition"
 """Key of ``info``: True if the replay buffer must not store the step, because it failed or its result was late."""
 FAILURE = "simulator_failure"
@@ -37,8 +37,7 @@ _DEATH_NOTICE_TIMEOUT_S = 60.0
 _LISTEN_TIMEOUT_S = 10.0
 """How long an actor may take to start listening for a connection, in seconds."""
 _RESTART_PAUSE_S = 0.2
-"""The slot waits for ``0.2 * 2**n`` seconds before the n-th restart since the environment's last step; it does not wait
-before the first restart."""
+"""The slot waits for ``0.2 * 2**n`` seconds before the n-th restart since the environment's last step, for n >= 2."""
 _LOG = logging.getLogger("sb3_visual_td3")
 
 
@@ -318,7 +317,7 @@ class EnvSlot:
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
         """Process the answer to a Ray call.
 
-        :param answer: answer of the :class:`EnvActor`; None if the actor has stopped serving the connection
+        :param answer: result of the call; None if the call was ``EnvActor.serve``, which ends with the connection
         """
         if answer is None:
             self.restart(_CONNECTION_BROKE)
@@ -444,9 +443,11 @@ class EnvSlot:
         return str(node), int(pid)
 
     def _drain_connection(self, answer_ref: Any) -> None:
-        """Read the answer to a pending step from a connection that is no longer used for steps.
+        """Read the answer to the last step from a connection that is being closed, if this answer is still missing.
 
         A Ray actor that sends a large answer handles no other request until the learner has read this answer.
+
+        :param answer_ref: Ray's reference to the answer of the next request; once it is ready, the method returns
         """
         while self.connection is not None and self.connection.is_left and self.patience_left_s:
             if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):

@@ -1,4 +1,4 @@
-"""Turn a replay buffer's sample into the batch of an update: shift and convert images, and find the discounts.
+"""Turn a replay buffer's sample into the batch of an update; shift and convert its images.
 
 The critics and the actor use the same batch.
 """

@@ -279,7 +279,7 @@ def features_extractor_for(encoder_arch: EncoderArch, trunk_dim: int | None) -> 
     """Return the features extractor class for an ``encoder_arch``.
 
     :param encoder_arch: ``"nature"``, ``"drq"`` or the user's features extractor class
-    :param trunk_dim: width of the trunk; None for no trunk, and ``"nature"`` then ends with a dense layer of 512
+    :param trunk_dim: width of the trunk; with None there is no trunk, and ``"nature"`` ends with a dense layer of 512
     :raises ValueError: if the name is unknown
     """
     if isinstance(encoder_arch, type) and issubclass(encoder_arch, BaseFeaturesExtractor):

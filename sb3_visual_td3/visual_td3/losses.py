@@ -105,8 +105,8 @@ class RewardScale:
 
     So the same learning rate and ``pre_tanh_penalty`` suit any unit of the rewards.
 
-    Rewards of 0 count too. If only one step in 1,000 has a reward, this reward is about 1,000 when scaled, but the Q
-    values have the usual size.
+    The mean includes rewards of 0. If only one step in 1,000 has a reward, the mean is a thousandth of this reward, and
+    the scaled reward is about 1,000.
 
     The relabelled rewards of HerReplayBuffer are not measured.
 

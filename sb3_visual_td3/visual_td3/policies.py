@@ -180,7 +180,7 @@ class VisualCritic(ContinuousCritic):
     :param activation_fn: activation of the hidden layers
     :param normalize_images: True divides pixels by 255
     :param n_critics: number of heads
-    :param share_features_extractor: True if the actor's loss trains the encoder
+    :param share_features_extractor: True if the critic uses the actor's encoder, which only the actor's loss trains
     :param trunk_dim: width of the trunk (Linear -> LayerNorm -> Tanh) before the heads; None for no trunk
     :param vectors_skip_trunk: True passes vectors of Dict observations directly to the heads
     :param layer_norm: True puts a LayerNorm after each dense layer of the heads

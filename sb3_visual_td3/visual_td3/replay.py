@@ -71,7 +71,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 
     :param model: a model, with or without an environment
     :return: the number of frames that the outermost VecFrameStack stacks; without a VecFrameStack, the environments'
-        ``frame_stack``. None if this number is unknown, or does not divide the number of channels of any image
+        ``frame_stack``. None if this number is unknown, or if no image's number of channels is a multiple of it
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):

@@ -50,7 +50,7 @@ _NUMBERS: dict[str, tuple[float, float]] = {
 
 
 def restore_requested(model: TD3) -> frozenset[str] | None:
-    """Restore the user's arguments that derived values have replaced in a loaded model.
+    """Restore the user's arguments in a loaded model, in which derived values have replaced them.
 
     Arguments of ``load()`` take precedence over saved arguments.
 

@@ -769,7 +769,10 @@ class VisualTD3(TD3):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store a valid transition in the replay buffer; with ``overlap``, do so after the next action is sent."""
+        """Store a transition in the replay buffer, unless the simulator failed in this step.
+
+        With ``overlap``, the transition is stored after the next action is sent.
+        """
         reward, dones = np.asarray(reward), np.asarray(dones)  # a VecEnv may return lists
         if self._scales_rewards:
             self._measure_stored_rewards()

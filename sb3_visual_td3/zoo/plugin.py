@@ -310,7 +310,7 @@ class StoredObservations(VecEnvWrapper):
     Stable-Baselines3 (2.9) would store the observation that VecNormalize received, which is neither stacked nor
     transposed. VisualTD3 does not need this class.
 
-    :param venv: the environments inside all other wrappers; one of these is a VecNormalize with ``norm_obs=False``
+    :param venv: the environments in all their wrappers; one wrapper is a VecNormalize with ``norm_obs=False``
     """
 
     def reset(self) -> VecEnvObs:
@@ -354,10 +354,10 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - our ``learning_rate`` may be any schedule that VisualTD3 accepts
     - a run that cannot be set up leaves no RUN_DIR
     - ``--vec-env ray`` runs environments in Ray actors, and the VecEnv is given ``vec_env_kwargs``
-    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation, and the flags
-      of that evaluation, such as ``--eval-freq``, apply to it
-    - otherwise a PolicyEvalCallback evaluates the policy. If a run has under 250,000 steps and no ``--eval-freq``, it
-      evaluates up to ten times
+    - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation. Flags such as
+      ``--eval-freq`` apply to this callback
+    - otherwise a PolicyEvalCallback evaluates the policy, up to ten times if a run has under 250,000 steps and no
+      ``--eval-freq``
     - if an environment needs a simulator server, Stable-Baselines3's EvalCallback takes the place of PolicyEvalCallback
     - a stock off-policy algorithm can train with normalized rewards on stacked or channels-last images
     - with ``-i``, ``n_timesteps`` counts the further steps; counters, schedules, VecNormalize and a saved replay buffer

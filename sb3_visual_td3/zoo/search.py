@@ -264,7 +264,7 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
     :param manager: rl-zoo's experiment manager
     :param study: the Optuna study
     :param is_ours: True writes the best trial as a hyperparameter file of VisualTD3
-    :return: path of the report without its ending
+    :return: path of the report, without a file extension
     """
     trials = study.get_trials(deepcopy=False)
     n_of_state = Counter(trial.state.name.lower() for trial in trials)
@@ -283,7 +283,7 @@ def write_report(manager: ExperimentManager, study: optuna.Study, is_ours: bool)
 
 
 def _report_path(manager: ExperimentManager) -> Path:
-    """Return the report's path without its ending: rl-zoo's name, plus the process id if that name is taken."""
+    """Return the report's path without an extension: rl-zoo's name, plus the process id if that name is taken."""
     name = (
         f"report_{manager.env_name}_{manager.n_trials}-trials-{manager.n_timesteps}-{manager.sampler}-{manager.pruner}"
         f"_{int(time.time())}"

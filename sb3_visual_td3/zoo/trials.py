@@ -184,7 +184,7 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
 def no_go(findings: tuple[Finding, ...]) -> Finding | None:
     """Return the finding that ends a trial early; None if training may continue.
 
-    :param findings: findings of the rules; the cause to fix first comes first
+    :param findings: findings about the training; the first finding is the one to fix first
     :return: None if no finding is critical; otherwise the first finding, even if only a later finding is critical
     """
     if any(finding.level == "critical" for finding in findings):

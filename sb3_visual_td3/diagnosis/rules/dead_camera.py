@@ -23,9 +23,8 @@ ONE_COLOUR = 1.0
 """A frame counts as a single colour if the standard deviation of its pixels is below this value, in grey levels."""
 
 MIN_POINTS = 6
-"""Frames that do not change are reported only after this many points. During training, each point covers ten steps of
-the environments by default. Six points thus cover more than the fifty steps (``max_idle_steps``) for which a car may
-stand still without a reason in the driving environments of this package."""
+"""Frames that do not change are reported only after this many points. By default, six points cover sixty steps during
+training, and the driving environments of this package end an episode after fifty idle steps (``max_idle_steps``)."""
 
 SURE_STEPS = 190
 """The confidence is high if the frames do not change for at least this many environment steps (in a report) or

@@ -4,9 +4,9 @@ The loss ``-critic.q1(actor_encoder(s), actor(s))`` reaches the actor's encoder 
 tanh bounds, but also through the critic's state input, which nothing bounds. The loss then grows far beyond any Q on
 replayed pairs, while the critics stay calm.
 
-The gradients show the leak long before the loss does. With a correct loss, the norm of the actor's head was between 1
-and 10 times the norm of its encoder. With the leak, it was at most 0.1 times that norm at first, and fell to 0 within a
-hundred updates.
+The gradients show the leak long before the loss does. The gradient norm of the actor's head, divided by that of the
+actor's encoder, was between 1 and 10 with a correct loss. With the leak, this ratio was at most 0.1 at first, and fell
+to 0 within a hundred updates.
 """
 
 from __future__ import annotations

@@ -55,9 +55,8 @@ _OF_ANY_TERM = (
     "non_finite",
 )
 EXPLAINED_BY = (*_OF_ANY_TERM, "episode_collapse")
-"""Diagnoses that may be the cause of a dominating penalty. For a dominating bonus, only ``_OF_ANY_TERM`` counts.
-episode_collapse may cause a dominating penalty, because in very short episodes the penalty for an accident is nearly
-the whole reward."""
+"""Diagnoses that may cause a dominating penalty. Those in ``_OF_ANY_TERM`` may also cause a dominating bonus. In very
+short episodes (episode_collapse), the penalty for an accident is nearly the whole reward."""
 
 UNSURE = 0.45
 """The confidence if the dominating term is a penalty. The value is below 0.5, so that the report never calls the

@@ -1,7 +1,7 @@
 """The rewards are too large for the networks to fit, or have suddenly become too large.
 
-With Adam, a network approaches a target of 1,000 no faster than a target of 1. But the squared error is a million times
-larger, and the critics' gradients are a thousand times larger.
+Adam's steps do not grow with the rewards, so the critics reach large targets slowly. Rewards that are 1,000 times
+larger also make the critics' gradients 1,000 times larger.
 """
 
 from __future__ import annotations

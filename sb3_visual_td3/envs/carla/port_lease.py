@@ -149,8 +149,8 @@ def _try_lease(host: str, port: int) -> tuple[PortLease | None, str]:
 def _open_folder() -> tuple[int, Path]:
     """Open the folder of the leases, which is the same for all processes of this user.
 
-    Any user can create anything in the folder for temporary files, such as a link to one of this user's files. So only
-    a folder is accepted that this user owns and no other user can write to.
+    Any user can create anything in the folder for temporary files, such as a link to one of this user's files. The
+    folder must therefore belong to this user, and only this user gets permissions for it.
     """
     base = Path(tempfile.gettempdir()) / f"sb3_visual_td3-{os.geteuid()}"
     names = [base, *(base.with_name(f"{base.name}-{number}") for number in range(1, _MAX_FOLDERS))]

@@ -374,10 +374,10 @@ class Server:
         return True
 
     def restart(self) -> None:
-        """End the simulator if this object started it; the next :meth:`ensure` then starts a new one.
+        """End the simulator if this object started it; any other server keeps running.
 
-        A server that this object did not start, such as another environment's server, keeps running. If the settings
-        have a command, the next :meth:`ensure` starts a new simulator. Otherwise, it probes the same server again.
+        If the settings have a command, the next :meth:`ensure` starts a new simulator. Otherwise, the next
+        :meth:`ensure` probes the same server again.
         """
         if self.settings.command is not None:
             self._shared_address = None

@@ -71,7 +71,7 @@ class ServerSettings:
             launch_command(self.command, self.ports[0])  # raises if the command is malformed
             if self.host not in {"127.0.0.1", "localhost"}:
                 raise ValueError(
-                    f"host={self.host!r} with a command, which starts CARLA on this machine: "
+                    f"host={self.host!r}: a command can start CARLA only on this machine; "
                     f"leave the command out, and start CARLA on {self.host} by hand"
                 )
         elif self.restart_every is not None:

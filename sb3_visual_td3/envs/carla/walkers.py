@@ -60,7 +60,7 @@ class Walkers:
         self.walk(connection, street)
 
     def walk(self, connection: Connection, street: StreetLife) -> None:
-        """Make each walker move during the next ticks like the simulated pedestrian that it stands for.
+        """Make each walker move like its pedestrian in ``street`` during the next ticks.
 
         :param connection: the connection to the server
         :param street: the simulation of the pedestrians

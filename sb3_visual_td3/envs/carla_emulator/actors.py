@@ -120,12 +120,12 @@ class Actor:
 
 
 def attached_transform(carrier: Transform, relative: Transform) -> Transform:
-    """Return the world transform of an object that is rigidly attached to a level carrier.
+    """Return the world transform of an object that is rigidly attached to another object, its carrier.
 
-    Only the carrier's yaw turns the offset.
+    The carrier's pitch and roll are ignored.
 
     :param carrier: the carrier's transform in the world
-    :param relative: offset forward, right and up, and a rotation that is added to the carrier's
+    :param relative: offset forward, right and up, and rotation, relative to the carrier
     """
     yaw = math.radians(carrier.yaw)
     x = carrier.x + relative.x * math.cos(yaw) - relative.y * math.sin(yaw)

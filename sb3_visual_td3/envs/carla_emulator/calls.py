@@ -515,7 +515,7 @@ _COMMANDS = {
 _REMARKS = {name: f"the call {name} is accepted and changes nothing" for name in _IGNORED}
 _REMARKS |= {name: f"the call {name} is accepted, but nothing is recorded" for name in _RECORDER}
 _REMARKS |= {name: f"the call {name} returns an empty list" for name in _EMPTY_LISTS if name not in _SILENT}
-"""The line that the console prints when a client makes one of these calls for the first time."""
+"""Maps the name of a call to the line that the console prints when a client first makes this call."""
 Handler = Callable[..., Any]
 
 

@@ -1,6 +1,6 @@
 """Pack and read CARLA 0.9.16's network protocol: the byte layout of calls, structures and measurements.
 
-A client opens two kinds of TCP connections, both little-endian:
+A client opens two kinds of TCP connections:
 
 *Calls* go to the RPC port. Requests and responses are msgpack objects, one after another, without a length prefix::
 
@@ -19,8 +19,8 @@ returns nothing     ``[[false]]``          ``[[true, ["text"]]]``
 The msgpack-rpc ``error`` field stays nil, because the client drops its text. An optional value is ``[false]`` or
 ``[true, value]``.
 
-*Streams* go to the RPC port + 1. The client first sends the stream's number as a ``u32``. After that only the server
-sends: for each measurement a ``u32`` size and that many bytes.
+*Streams* go to the RPC port + 1, in little-endian byte order. The client first sends the stream's number as a ``u32``.
+After that only the server sends: for each measurement a ``u32`` size and that many bytes.
 
 The layouts were read from the traffic of the genuine 0.9.16 client, and differ between CARLA's versions. The client
 does not check them, and a payload of the wrong size ends its process. The names in the comments come from
@@ -339,7 +339,7 @@ def world_body(episode_id: int, platform_s: float, delta_s: float, actors: list[
     :param episode_id: number of the episode; a change invalidates the client's actors
     :param platform_s: server's clock in seconds
     :param delta_s: length of the tick in seconds
-    :param actors: 119 bytes of each actor
+    :param actors: result of ``actor_state`` for each actor
     """
     map_origin = (0, 0, 0)  # only large, tiled maps have another
     flags = 0

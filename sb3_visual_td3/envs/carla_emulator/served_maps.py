@@ -73,7 +73,7 @@ class ServedMap:
 class MapLibrary:
     """Find and load maps by the names that clients use.
 
-    :param folder: folder of ``NAME.xodr`` files, served as maps ``NAME``; None for the built-in maps only
+    :param folder: folder of OpenDRIVE files; ``NAME.xodr`` becomes the map ``NAME``. None for the built-in maps only
     :param lights_seed: seed of the traffic lights on the built-in maps; None for no lights there
     :raises ValueError: if there is no such folder, or it has no map
     """

@@ -95,7 +95,7 @@ class Acceptor:
     """Accept connections, and refuse them while the process has no file descriptors left.
 
     To refuse a connection, the server must accept and close it, which takes a file descriptor. The acceptor keeps a
-    spare socket open, and closes it when it needs a descriptor for this.
+    spare socket open, and closes this socket to free a descriptor for a refusal.
 
     :param listener: a listening socket
     :param console: console to which refusals are reported

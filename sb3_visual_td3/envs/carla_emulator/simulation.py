@@ -55,7 +55,7 @@ _RAIN_SEED = 0
 def sky_of(weather: Sequence[float]) -> Sky | None:
     """Convert CARLA's weather parameters to the light and haze with which ``LiteDriving-v0`` draws images.
 
-    For a weather of ``CarlaDriving-v0``, the result is nearly the sky that ``LiteDriving-v0`` has for the same weather.
+    The weathers ``"rain"`` and ``"night"`` of ``CarlaDriving-v0`` look nearly the same as in ``LiteDriving-v0``.
 
     :param weather: 14 parameters, in the order of ``CLEAR_NOON``
     :return: the sky; None for a clear day

@@ -137,7 +137,7 @@ class Camera:
         :param x_m: x of the vehicle's centre in metres
         :param y_m: y of the vehicle's centre in metres
         :param yaw_rad: heading in radians, counter-clockwise from the x axis
-        :param level: always ``PAVED_LEVEL``, the only level with a mask of the road
+        :param level: must be ``PAVED_LEVEL``, the resolution of the mask in ``scene.ground``
         :return: ``(height, width) uint8``: 255 on the road, 0 elsewhere, interpolated at the edge
         """
         mask = np.zeros((self._height, self._width), np.uint8)
@@ -181,8 +181,8 @@ class Camera:
     def _to_vehicle(self, first_row: int, samples: int) -> NDArray[np.float64]:
         """Return the homography that maps drawn pixels to places on the ground around the vehicle.
 
-        :param first_row: the picture row that contains the drawn row 0
-        :param samples: number of drawn rows that are averaged to one picture row
+        :param first_row: first row of the strip in the picture
+        :param samples: number of rows that are drawn for each picture row and then averaged
         :return: 3x3 matrix from (column, row) of a drawn pixel to (forward, left) in metres
         """
         # From (column, row) of a drawn pixel to (right, down, 1) in pixels of the picture. A pixel's centre is half a

@@ -177,11 +177,12 @@ class LiteDrivingEnv(RestorableDrivingEnv):
 
 
 class LiteRoutesEnv(LiteDrivingEnv):
-    """Drive random routes to a goal in districts of streets; the same as ``LiteDrivingEnv`` with other defaults.
+    """Drive random routes to a goal in networks of streets; the same as ``LiteDrivingEnv`` with other defaults.
 
-    :param maps: as in ``LiteDrivingEnv``, with districts of streets for ``"train"`` and ``"held_out"``
+    :param maps: as in ``LiteDrivingEnv``, but ``"train"`` and ``"held_out"`` are networks of streets
     :param route: as in ``LiteDrivingEnv``
-    :param observation: as in ``LiteDrivingEnv``; None for ``"camera+command"`` on routes to a goal
+    :param observation: as in ``LiteDrivingEnv``; None for ``"camera"`` if ``route="loop"``, otherwise
+        ``"camera+command"``
     :param kwargs: other arguments of ``LiteDrivingEnv``
     """
 

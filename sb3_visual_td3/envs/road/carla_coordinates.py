@@ -50,7 +50,7 @@ def image_array(raw: bytes, height: int, width: int) -> NDArray[np.uint8]:
     :param height: height in pixels
     :param width: width in pixels
     :return: ``(height, width, 4) uint8``: blue, green, red, alpha
-    :raises ValueError: if the number of bytes is wrong; CARLA's client delivers truncated images too
+    :raises ValueError: if the number of bytes is wrong; CARLA's client may deliver a truncated image
     """
     if len(raw) != height * width * 4:
         raise ValueError(

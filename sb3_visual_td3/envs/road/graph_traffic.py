@@ -332,9 +332,9 @@ class GraphTraffic(Generic[CarT]):
             self._move(car, acceleration, dt_s)
 
     def outlook(self, guest: GraphCar) -> Outlook:
-        """Return the next vehicle and the next junction ahead of a vehicle that the traffic model does not drive.
+        """Return the next vehicle and the next junction ahead of a vehicle.
 
-        :param guest: the vehicle
+        :param guest: the vehicle, which the traffic model does not drive
         """
         self._on_lane, self._foreign_lanes = self._occupants(())
         ahead = self._way_ahead(guest)
@@ -379,7 +379,7 @@ class GraphTraffic(Generic[CarT]):
         """Find the vehicles and pedestrians on each lane.
 
         :param others: all vehicles and pedestrians that this model does not move
-        :return: by lane: all vehicles and pedestrians on it; and by lane: the ids of the ``others`` on it
+        :return: two dicts by lane: all vehicles and pedestrians on the lane, and the ids of the ``others`` on the lane
         """
         on_lane: dict[int, list[Occupant]] = {}
         for car in self.cars:

@@ -145,7 +145,8 @@ class LightCycles:
     def times_of(self, light: int) -> StageTimes:
         """Return how long a light is green, yellow and red in the cycle of its junction.
 
-        Lights that are green at the same time share the returned object. To change the cycle, assign to its fields.
+        Lights that are green at the same time share the returned object. Assign to the fields of this object to
+        change the cycle.
 
         :param light: number of the light
         :return: the durations; changes have no effect for a light without a cycle

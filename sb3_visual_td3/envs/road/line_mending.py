@@ -1,7 +1,7 @@
 """Repair the centre lines of lanes where they bend too sharply for a car to follow.
 
-Some maps draw bends as straight chords. The straight pieces of a lane then overlap on the inside of a bend, so that a
-vehicle seems to drive against the traffic.
+Some maps draw a bend as straight pieces. On the inside of the bend, the pieces of a lane overlap, and the points of the
+lane step backwards, against the traffic.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def build_map(name: str, plan: MapPlan) -> LiteMap:
 def build_network(plan: MapPlan) -> RoadNetwork:
     """Build the roads of a map from its plan.
 
-    The route runs counter-clockwise if the seed is even, otherwise clockwise.
+    The route runs counter-clockwise if ``plan.seed`` is even, otherwise clockwise.
 
     :param plan: the plan of the roads to build
     """

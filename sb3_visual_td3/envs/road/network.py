@@ -29,9 +29,8 @@ class Neighbour(NamedTuple):
     contact: End | None = None
     """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
-    """A road within a junction has a single lane, and this is the number of the neighbour's lane to which it connects.
-    ``None`` for other roads: if the neighbour is a road, each lane connects to the neighbour's lane of the same number.
-    """
+    """For a road within a junction: the number of the neighbour's lane to which its single lane connects. ``None`` for
+    other roads: their lanes connect to the lanes of the same numbers of a neighbouring road."""
 
 
 class Road(NamedTuple):
@@ -148,7 +147,7 @@ class Arm(NamedTuple):
     contact: End
     """Which end of the road lies at the junction."""
     gate: Pose
-    """The pose at this end of the road; its heading points to the middle of the junction."""
+    """The pose of the end of the road at the junction; its heading points to the middle of the junction."""
 
     @property
     def lane_in(self) -> int:

@@ -298,7 +298,7 @@ def _mended_loop(points_m: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _marks_of(route: Sequence[SurveyedPoint]) -> tuple[LaneMark, ...]:
-    """Return the road markings of a whole route, from right to left: the most frequent ones, with median offsets."""
+    """Return the most frequent set of road marks on a route, from right to left, with median offsets."""
     usual = mode(tuple(kind for _, kind in point["marks"]) for point in route)
     like = [point["marks"] for point in route if tuple(kind for _, kind in point["marks"]) == usual]
     columns = zip(*like, strict=True)

@@ -87,7 +87,7 @@ def _add_signals(
 ) -> None:
     """Add each traffic light to the road that is nearest to its pole.
 
-    The road is that of the light's lane, or one of the roads by which this lane continues in the junction.
+    The candidates are the road of the light's lane, and the roads by which this lane continues in the junction.
     """
     roads = {road.id: road for road in network.roads}
     elements = {element.get("id"): element for element in root.findall("road")}
@@ -128,8 +128,8 @@ def _add_signals(
 def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, float, float]:
     """Locate a point relative to a road, in OpenDRIVE's road coordinates s (along) and t (to the left).
 
-    :return: distance of the point beyond the road's ends (0 beside the road), s and t, all in metres, and the road's
-        direction in radians
+    :return: how far the point lies before the road's start or after its end (otherwise 0), s and t, all in metres, and
+        the road's direction in radians
     """
     along_m = road.length_m
     # A few steps along the line are needed to find the place in bends.
@@ -168,7 +168,7 @@ def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None
 
 
 def _add_lane(side: ElementTree.Element, lane: int, road: Road, width_m: float) -> None:
-    """Add a lane with its links, its constant width, and the road mark on its side away from the reference line."""
+    """Add a lane with its links, its constant width, and the road mark at its outer edge."""
     element = _add(side, "lane", id=lane, type="driving", level="false")
     # A road that ends at a junction has no lane link there: the junction's connections say where its lanes lead.
     link = _add(element, "link")

@@ -28,8 +28,8 @@ _BEYOND_M = 30.0
 _MIN_WIDTH_M = 2.0
 """Smaller lane widths are replaced by this width, because a map's lane can be 0 m wide at its ends."""
 _JUNCTION_SIDE = 1.5
-"""Within a junction, the edge of the road is assumed at this many lane widths from the route. It must be above 1, the
-distance at which an episode ends with ``"off_route"``."""
+"""Within a junction, each edge of the road is assumed to be this many lane widths from the route. The value must be
+above 1, because an episode ends with ``"off_route"`` at a distance of one lane width."""
 
 
 class RouteLine(NamedTuple):
@@ -70,8 +70,8 @@ class RoutePath:
     :param marks: the distinct sets of road marks on the route; ``line.marks`` contains indices into this list. The
         first set is empty, for points without marks.
     :param commands: the command of each manoeuvre
-    :param driven: for each lane up to the goal: its index in the lane graph, the index of the line's first point on it,
-        and the distance of this point from the lane's beginning
+    :param driven: for each lane up to the goal: the lane's index in the lane graph, the index in ``line`` of the first
+        point on this lane, and the distance of this point from the lane's beginning
     """
 
     def __init__(

@@ -95,7 +95,7 @@ def junction_manoeuvres(graph: LaneGraph, segments: Sequence[int]) -> list[Manoe
 def _command_of(driven: tuple[int, ...], ways: Sequence[JunctionWay]) -> Command:
     """Return the navigation command (left, right or straight) for a way through a junction.
 
-    :param driven: the route's segments in the junction; only the first part of a way if the route ends there
+    :param driven: the route's segments in the junction; incomplete if the route ends in the junction
     :param ways: all ways through the junction from the lane before it
     """
     turn_rad = next((way.turn_rad for way in ways if way.segments[: len(driven)] == driven), 0.0)
@@ -323,7 +323,7 @@ def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[floa
     direction = "" if place.heading_rad is None else f" in the direction {place.heading_rad:g} rad"
     raise ValueError(
         f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane{direction}: expected a lane within {_FAR_M:g} m; "
-        "give places in the map's own coordinates (CARLA's y and yaw have the opposite sign)"
+        "give places in OpenDRIVE coordinates (in CARLA, y and yaw have the opposite sign)"
     )
 
 

@@ -173,7 +173,8 @@ def speed_limits_mps(text: str) -> dict[int, float]:
 def place_lights(graph: LaneGraph, seed: int) -> RoadSigns:
     """Return traffic lights for the junctions of a map that has none.
 
-    Three of four junctions get lights. Each lane into such a junction has its own light and its own green time.
+    A junction with at least three incoming lanes gets lights with a probability of 75 %. Each of these lanes has its
+    own light and its own green time.
 
     :param graph: the lanes of the map
     :param seed: determines which junctions have lights

@@ -19,9 +19,9 @@ from sb3_visual_td3.envs.road.network import LANE_WIDTH_M, Road, RoadNetwork
 from sb3_visual_td3.envs.road.shapes import sample, total_length_m
 
 RIGHT_LINE_M = -0.5 * LANE_WIDTH_M
-"""Offset of the road's outer line on the right from the lane's centre, for a road with one lane each way."""
+"""Offset from the lane's centre to the road's right outer line, for a road with one lane each way."""
 LEFT_LINE_M = 1.5 * LANE_WIDTH_M
-"""Offset of the outer line on the left, beyond the oncoming lane, for a road with one lane each way."""
+"""Offset from the lane's centre to the road's left outer line, for a road with one lane each way."""
 TWO_LANE_MARKS = (
     LaneMark(RIGHT_LINE_M, "solid"),
     LaneMark(0.5 * (LEFT_LINE_M + RIGHT_LINE_M), "broken"),

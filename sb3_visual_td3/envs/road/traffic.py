@@ -80,8 +80,8 @@ class LaneLine:
 
     :param points_m: ``(n, 2) float64``: x and y of the lane's centre beside each point of the ego vehicle's track, in
         the order of the track's points
-    :param is_oncoming: True if cars drive on the lane against the direction of the track; the order of the points is
-        then reversed
+    :param is_oncoming: True if cars drive on the lane against the direction of the track; this object then reverses the
+        order of the points
     """
 
     def __init__(self, points_m: NDArray[np.float64], *, is_oncoming: bool) -> None:

@@ -56,7 +56,7 @@ class Timeline:
     :param largest: the largest magnitude
     :param multiplier: last magnitude divided by the first; None if the first is 0
     :param later_half: factor over the later half of the steps, from a robust slope of log|x|; None for too few points
-    :param per_1000_steps: factor in 1,000 steps, from the slope over the whole run; None for a shorter run
+    :param per_1000_steps: factor in 1,000 steps, from the slope over the run; None if the points cover fewer steps
     :param doubling_steps: steps in which the magnitude doubles; None if it does not double within the run
     """
 
