@@ -300,8 +300,21 @@ def confusion(rows: list[result_rows.Row]) -> str:
     return "\n".join(lines)
 
 
+def causes(rows: list[result_rows.Row]) -> str:
+    """Return a Markdown table of the causes that the report named first for the failed runs, by wrong setting."""
+    runs: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        if row["label"] == "failed":
+            runs.setdefault((row["fault"], row["cause"] or "no cause"), Counter())[row["algorithm"]] += 1
+    lines = ["| wrong setting | failed runs | the report names first |", "| --- | --- | --- |"]
+    for (fault, cause), counts in sorted(runs.items()):
+        by_algorithm = ", ".join(f"{algorithm} ({n})" for algorithm, n in counts.items())
+        lines.append(f"| {fault} | {by_algorithm} | {cause} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Make the missing training runs, judge them, and print the table."""
+    """Make the missing training runs, judge them, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULTS, help="results file (default: %(default)s)")
     parser.add_argument("--logs", type=Path, default=LOGS, help="folder of the event files (default: %(default)s)")
@@ -330,7 +343,7 @@ def main() -> None:
         row = rows[mutant.number]
         print(mutant.name, *(row[column] for column in COLUMNS[4:]), flush=True)
         result_rows.write([rows[number] for number in sorted(rows)], options.output, COLUMNS)
-    print(confusion(list(rows.values())))
+    print(confusion(list(rows.values())), causes(list(rows.values())), sep="\n\n")
 
 
 if __name__ == "__main__":

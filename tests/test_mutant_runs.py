@@ -6,7 +6,7 @@ import math
 
 import gymnasium as gym
 import pytest
-from mutant_runs import BASE, CLASSES, LITE, PENDULUM, confusion, environment, grid, label_of
+from mutant_runs import BASE, CLASSES, LITE, PENDULUM, causes, confusion, environment, grid, label_of
 
 
 def test_both_halves_of_the_grid_have_enough_healthy_and_failed_runs() -> None:
@@ -70,3 +70,17 @@ def test_the_table_counts_both_halves() -> None:
     table = confusion(rows)
     assert "| tuning | healthy | 1 | 0 | 0 |" in table
     assert "| test | failed | 0 | 1 | 1 |" in table
+
+
+def test_the_table_of_causes_counts_failed_runs_only() -> None:
+    rows = [
+        {"label": "failed", "fault": "tau=0", "algorithm": "SAC", "cause": "stale_target_network"},
+        {"label": "failed", "fault": "tau=0", "algorithm": "TD3", "cause": "stale_target_network"},
+        {"label": "failed", "fault": "tau=0", "algorithm": "TD3", "cause": "stale_target_network"},
+        {"label": "failed", "fault": "tau=0", "algorithm": "TD3", "cause": ""},
+        {"label": "healthy", "fault": "gamma=0", "algorithm": "TD3", "cause": "stale_target_network"},
+    ]
+    assert causes(rows).splitlines()[2:] == [
+        "| tau=0 | TD3 (1) | no cause |",
+        "| tau=0 | SAC (1), TD3 (2) | stale_target_network |",
+    ]
