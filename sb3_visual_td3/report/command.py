@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("thin", "standard", "full"),
         default="thin",
         help="the least evidence for a GO; with less evidence the verdict is INSUFFICIENT. thin: any log. standard: "
-        "the run logged training returns, evaluation returns, and all tags that the checks of its algorithm need. "
+        "the run logged training returns, evaluation returns, and what all checks for its kind of algorithm need. "
         "full: the callbacks of this package also ran, and every criterion that can block a GO found its values "
         "(default: thin)",
     )

@@ -229,8 +229,8 @@ class RunData:
     :param axis: unit of the run's x-axis, such as "episodes"; "steps" if unknown
     :param number: number of this run in its folder, from 1
     :param n_runs: number of runs in its folder
-    :param positions: a series for each tag whose steps have another unit than the run's x-axis. The steps of the series
-        are the tag's steps, and its values are the positions on the run's x-axis.
+    :param positions: a series for each tag whose steps are not on the run's x-axis, for example because they have
+        another unit. The steps of the series are the tag's steps, and its values are the positions on the run's x-axis
     """
 
     path: Path

@@ -25,8 +25,9 @@ IN_ORDER = 0.9
 """A file counts as written during training if at least this fraction of its points have a step that is not smaller than
 any earlier step. In any other file, the order of the points does not show when they were logged."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""If all points of a tag come before, or after, all points of the run, the order of the points in the file is not used.
-Exception: if the tag or the run has at most this many points, that may be chance, and the order is used."""
+"""If all points of a tag come before, or after, all points with the run's x-axis, the order of the points in the file
+is not used. Exception: if one of the two groups has at most this many points, this may be chance, and the order is
+used."""
 
 
 def axis_of(series: SeriesSet) -> str:

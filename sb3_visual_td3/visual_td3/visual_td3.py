@@ -769,9 +769,10 @@ class VisualTD3(TD3):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store a transition in the replay buffer, unless the simulator failed in this step.
+        """Store the transitions of one step in the replay buffer, except for those that their info marks as invalid.
 
-        With ``overlap``, the transition is stored after the next action is sent.
+        A transition is invalid if the simulator failed in the step, or if the result of the step was late. With
+        ``overlap``, the transitions are stored after the next action is sent.
         """
         reward, dones = np.asarray(reward), np.asarray(dones)  # a VecEnv may return lists
         if self._scales_rewards:

@@ -323,7 +323,8 @@ def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[floa
     direction = "" if place.heading_rad is None else f" in the direction {place.heading_rad:g} rad"
     raise ValueError(
         f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane{direction}: expected a lane within {_FAR_M:g} m; "
-        "give places in OpenDRIVE coordinates (in CARLA, y and yaw have the opposite sign)"
+        "give the places of a list in OpenDRIVE coordinates, and the places of a route file in CARLA's coordinates "
+        "(y and yaw have the opposite sign)"
     )
 
 

@@ -83,7 +83,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Availability:
-    """Hold the tags of a run by kind. A kind with neither a logged nor a missing tag is left out."""
+    """Hold the logged and the missing tags of a run by kind, without the empty kinds."""
 
     kinds: tuple[Kind, ...]
 
