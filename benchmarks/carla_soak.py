@@ -1,10 +1,13 @@
 """Does a training run on CARLA survive its simulator? VisualTD3 fills its replay buffer while servers hang and die.
 
 The environment starts the simulator, `visual-td3 carla-emulator`. At regular intervals the benchmark makes the
-simulator die or hang forever, alternately. Requirements at the end: every step belongs to an episode, the environment
-has noticed every fault except possibly the last one, and no invalid transition is in the replay buffer. Threads, file
-descriptors and memory of the training process have grown by at most 5 % since the first tenth of the steps. If that
-tenth ends before the replay buffer is full (2,000 steps), growth is measured from the full buffer on.
+simulator die or hang forever, alternately. Requirements at the end:
+
+- every step belongs to an episode
+- the environment has noticed every fault except possibly the last one
+- no invalid transition is in the replay buffer
+- threads, file descriptors and memory of the training process have grown by at most 5 % since the first tenth of the
+  steps. If that tenth ends before the replay buffer is full (2,000 steps), growth is measured from the full buffer on
 
     python benchmarks/carla_soak.py                                 100,000 steps, a fault every 2,000
     python benchmarks/carla_soak.py --steps 5000 --every 500        a short one
@@ -12,9 +15,12 @@ tenth ends before the replay buffer is full (2,000 steps), growth is measured fr
 
 With `--kill-for`, VisualTD3 trains while a separate process kills the simulator at any moment: while the simulator
 starts, while the environment connects, or while the car drives. Every fifth kill hits the simulator's watchdog instead,
-which is the process that ends the simulator when the training process disappears. Requirements at the end: the training
-has ended normally, no invalid transition is stored, and no process, used port, port lease (a lock file that reserves a
-port) or temporary file is left.
+which is the process that ends the simulator when the training process disappears. Requirements at the end:
+
+- the training has ended normally
+- no invalid transition is stored
+- all processes that the training started have ended, and their ports are free
+- no temporary file is left, and no lock file that reserves a port
 
 Each run adds one entry to benchmarks/results/carla_soak.json. The exit code is 0 if all requirements hold, else 1.
 """

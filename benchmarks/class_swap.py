@@ -12,8 +12,8 @@ the two held-out maps.
     python benchmarks/class_swap.py --table                            # print the results and run nothing
 
 Rows are added to benchmarks/results/class_swap.csv, and cells that are there are not run again. `largest_norm` is the
-largest gradient norm of any parameter group before clipping. `saturation` is the share of the actions in the 100
-test episodes whose absolute value is above 0.99. `minutes` is processor time; a cell took 6 to 31 minutes.
+largest gradient norm of any parameter group before clipping. `saturation` is the share of action components with an
+absolute value above 0.99, in the 100 test episodes. `minutes` is processor time; a cell took 6 to 31 minutes.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def tested(model: VisualTD3, cell: Cell) -> tuple[dict[str, Any], float]:
 
     :param model: the trained model
     :param cell: the configuration, whose environment is used
-    :return: the summary of the episodes, and the share of saturated actions
+    :return: the summary of the episodes, and the share of saturated action components
     """
     actions: list[np.ndarray] = []
     drive = driver_of(model)

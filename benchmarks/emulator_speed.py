@@ -1,4 +1,4 @@
-"""How many ticks per second does the emulator make, by map, other cars, cameras and size of the images?
+"""How many ticks per second does the emulator make for different maps and numbers of cars, cameras and pixels?
 
 CARLA's client drives one vehicle with the given cameras in synchronous mode. Small images (84 x 84) are those of the
 policy's camera; larger ones come from a camera behind the windscreen that looks 10 degrees down. Rates are ticks per
@@ -71,7 +71,7 @@ class Server:
     :param map_name: the map.
     :param folder: the folder of OpenDRIVE files; None for the built-in maps only.
     :param n_cars: cars that the server drives.
-    :param checkout: folder of the checkout of this project whose server is measured.
+    :param checkout: folder of a checkout of this project; the server in this folder is measured.
     """
 
     def __init__(self, map_name: str, folder: str | None, n_cars: int, checkout: Path) -> None:
@@ -157,7 +157,8 @@ def measure(
 
     :param name: the map.
     :param folder: the folder of OpenDRIVE files; None for the built-in maps only.
-    :param checkouts: folders of the checkouts of this project to measure in each round, by the title of their column.
+    :param checkouts: folders of checkouts of this project, by the title of their column in the table; every round
+        measures each of them.
     :param settings: number of rounds, seconds, and the largest number of cars.
     """
     for n_cars in sorted({case.cars for case in CASES if case.cars <= settings.cars}):

@@ -1,7 +1,8 @@
 """How many decisions per second does the driving environment make, compared with other driving environments?
 
-Prints a table; each line is the best of some rounds on one core, rendering and the frame stack included. Rates are
-decisions per second of processor time, not of wall-clock time, so that other processes on the machine do not matter.
+Prints a table of rates. A decision includes the rendering of the image and frame stacking. Each rate is the best of
+some rounds on one core. Rates are decisions per second of processor time, not of wall-clock time, so that other
+processes on the machine do not matter.
 """
 
 from __future__ import annotations

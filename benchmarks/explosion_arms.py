@@ -1,7 +1,7 @@
-"""The arms of the explosion study.
+"""Define the arms of the explosion study.
 
-They use the settings of the CARLA run that started this project, with and without its fault, and with each cure on and
-off.
+The arms use the settings of the CARLA run that started this project. An arm has the faulty actor loss of that run or
+the correct one. Each of the three cures is on or off.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ RACING_SLICE = (
 )
 """The four arms that also run on CarRacing-v3, in addition to the preset.
 
-They are, in this order: the original settings; two of the three cures that the report on the original run recommends,
-which are clipping and a learning rate of 1e-4 for the actor's encoder; all three cures, so also normalised rewards; the
+The report on the original run recommends three cures: clipping, a learning rate of 1e-4 for the actor's encoder, and
+normalised rewards. The arms have, in this order: the original settings; the first two cures; all three cures; the
 original settings with the correct actor loss.
 """
 ARMS = {

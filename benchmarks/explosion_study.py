@@ -10,8 +10,8 @@ per step. 16 arms combine four choices:
 - the rewards: raw (original run), or normalised by VecNormalize (recommended in the report).
 
 A further arm is `preset="visual"`. Five arms run on CarRacing-v3 as well. A run has 5,000 steps, batch 64, and one
-update per step after step 1,000. The table shows gradient norms before clipping, and the verdict of
-`visual-td3 report`.
+update per step after step 1,000. The table shows the verdict of `visual-td3 report`, and gradient norms, which are
+measured before clipping.
 
     python benchmarks/explosion_study.py                            # everything: 66 runs of some minutes, two at a time
     python benchmarks/explosion_study.py --seeds 0 --arms visual 'leak, clip 1, cnn 1e-4, raw'

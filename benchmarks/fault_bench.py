@@ -1,7 +1,7 @@
-"""Is the report right? Real short training runs with one fault each, and healthy ones, judged from their event files.
+"""Is the report right about short training runs with one fault each, and about healthy runs?
 
-For every fault the table shows the first diagnosis of the report, seed by seed. The rules were tuned on seeds 0 to 2;
-seeds 3 to 5 are the test. No healthy run may be judged NO-GO.
+The runs are real, and the report reads their event files. For each fault, the table counts which diagnosis the report
+lists at the top. The rules were tuned on seeds 0 to 2; seeds 3 to 5 are the test. No healthy run may be judged NO-GO.
 
     python benchmarks/fault_bench.py                           # everything, an hour or two on two cores
     python benchmarks/fault_bench.py --seeds 3 4 5 --jobs 2    # the test
@@ -128,8 +128,9 @@ def train(name: str, seed: int, folder: Path, device: str = "cpu") -> float:
 def judged(folder: Path) -> dict[str, Any]:
     """Return the verdict and the diagnoses of a run, from its event files.
 
-    ``found`` and ``first`` use all tags of the run. ``first_with_seed_names`` uses only ``SEED_NAMES``, the 39 tags of
-    the CARLA run with which this project began ("seed" means that run, not a random seed).
+    :return: a row of the results. ``"verdict"``, ``"found"`` (the diagnoses) and ``"first"`` (the id of the top
+        diagnosis) use all tags of the run. ``"first_with_seed_names"`` uses only ``SEED_NAMES``, the 39 tags of the
+        CARLA run with which this project began ("seed" means that run, not a random seed).
     """
     (files,) = find_runs(folder)
     series = read_run(files.path, files.files).series

@@ -1,7 +1,7 @@
 """Define the training runs of the fault bench: runs with a fault, and healthy runs.
 
-Each fault is a mistake that people make, in as few lines as possible, such as a wrong sign, a missing line or a wrong
-unit. ``Training.diagnosis`` is the id of the diagnosis that the report must list first.
+Each fault is a mistake that people make, such as a wrong sign, a missing line or a wrong unit. The code of a fault is
+as short as possible. ``Training.diagnosis`` is the id of the diagnosis that the report must list first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sb3_visual_td3.visual_td3.encoders import NatureConvolutions
 
 LITE, PENDULUM = "LiteDriving-v0", "Pendulum-v1"
 NARROW = 0.1
-"""The standard deviation of the actions of the controller that replaces the policy in ``DeafTD3``."""
+"""In ``DeafTD3``, a controller replaces the policy. This is the standard deviation of the controller's actions."""
 
 Wrapper = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
@@ -215,7 +215,7 @@ class PaidSteering(gym.Wrapper):  # type: ignore[type-arg]
     """
 
     def step(self, action: Any) -> Any:
-        """Return the result of the step, with ten times the steering added to the reward."""
+        """Return the result of the step, with ``10 * steering`` added to the reward."""
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, float(reward) + 10.0 * float(action[0]), terminated, truncated, info
 
@@ -229,7 +229,7 @@ class TakesNaN(gym.ActionWrapper):  # type: ignore[type-arg]
 
 
 class FallsThroughTheRoad(gym.Wrapper):  # type: ignore[type-arg]
-    """End each episode at its third step once the run has made 700 steps.
+    """After the first 700 steps of the run, end each episode at its third step.
 
     The imitated mistake: the collision mesh of the road is not loaded, so the car falls.
     """
@@ -427,8 +427,8 @@ _HEALTHY = {**_OURS, "learning_starts": 500}
 
 
 _LONGER = {**_OURS, "buffer_size": 20_000, "learning_starts": 1_000, "batch_size": 128, "train_freq": 2}
-"""The hyperparameters for LiteDriving-v0 in zoo_configs/visual_td3.yml, except the learning rate (constant 1e-4) and
-``gamma`` (0.99)."""
+"""The hyperparameters for LiteDriving-v0 in zoo_configs/visual_td3.yml, with two differences: the learning rate here is
+constant at 1e-4, and ``gamma`` is 0.99."""
 
 
 def _stock(algorithm: type[OffPolicyAlgorithm]) -> Callable[..., OffPolicyAlgorithm]:

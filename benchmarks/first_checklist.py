@@ -51,7 +51,7 @@ def of_study(study: dict[str, Any], arm: str, *path: str) -> float:
 
 
 def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each change to the training that section 10.2 of the checklist demands, and the measurements about it.
+    """Yield the changes that section 10.2 of the checklist demands, each with its measurements.
 
     :param report: ``report.json`` of the given run
     :param study: results of ``benchmarks/explosion_study.py``, which tried the first three changes

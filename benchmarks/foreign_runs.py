@@ -18,8 +18,9 @@ With --over-time, the first 5 %, 10 %, ... and 100 % of each run's steps are als
 does. A table of these verdicts is printed, and the verdicts are written to
 benchmarks/results/foreign_runs_over_time.csv.
 
-With --margins, each threshold of the verdict is changed alone, up and down by up to a factor of four. A table with a
-line for each threshold is printed:
+With --margins, each threshold of the verdict is changed alone, by factors from 1/4 to 4. The new verdict of a run is
+worse if it contradicts the label, or if it is INSUFFICIENT and the old verdict was right. A table with a line for each
+threshold is printed:
 
 - "may be": the range of the threshold in which no healthy or failed run gets a worse verdict;
 - "first worse below" and "first worse above": the runs whose verdict is worse just outside this range;
@@ -234,7 +235,11 @@ def _cut(part: float) -> Change:
 
 
 def _times(factor: float) -> Change:
-    """Scale returns, Q, the actor's loss and the entropy coefficient by a factor, the critic's loss by its square."""
+    """Change the logged values as if all rewards were multiplied by ``factor``.
+
+    Returns, Q, the actor's loss and the entropy coefficient are multiplied by ``factor``. The critic's loss is
+    multiplied by ``factor**2``.
+    """
 
     def scaled(series: Series, _rng: np.random.Generator) -> Series:
         name = series.name.lower()
@@ -260,7 +265,10 @@ def _shifted(times: float) -> Change:
 
 
 def _noisy(times: float) -> Change:
-    """Add normal noise to each return series, ``times`` as large as the noise that the series already has."""
+    """Add normal noise to each return series.
+
+    :param times: standard deviation of the added noise, divided by that of the noise in the series
+    """
 
     def noisy(series: Series, _averaged_over: int, rng: np.random.Generator) -> Series:
         if len(series.finite) < 2:
@@ -333,8 +341,8 @@ def over_time_row(judged: Judged, found: VerdictOverTime) -> dict[str, object]:
 def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return a Markdown table of the verdicts over time, with a row for each label.
 
-    The last column is the fraction of a run's steps after ``no_go_from``, the first step from which every verdict is
-    NO-GO. It is averaged over the runs with the label.
+    In a run that ends with NO-GO, all verdicts from the step ``no_go_from`` on are NO-GO. The last column is the
+    fraction of steps that come after ``no_go_from``, averaged over the runs with the label.
 
     :param rows: return values of :func:`over_time_row`, one for each run
     """
@@ -413,7 +421,7 @@ def sources(folder: Path) -> dict[str, str]:
 def worse_runs(runs: list[tuple[Judged, SeriesSet]], module: ModuleType, name: str, factor: float) -> list[str]:
     """Return the runs whose verdict gets worse if one threshold is multiplied by a factor.
 
-    A verdict is worse if it contradicts the label, or if a right verdict becomes INSUFFICIENT.
+    The new verdict is worse if it contradicts the label, or if it is INSUFFICIENT and the old verdict was right.
 
     :param runs: for each healthy or failed run, its result with the present thresholds, and its data
     :param module: module of the threshold

@@ -40,7 +40,7 @@ SCENES = (
 
 
 def index_of(place: str, track: Track) -> int:
-    """Return the index of a point on the lane, from which the camera sees the given kind of place ahead.
+    """Return the index of a lane point from which the camera sees the given kind of place ahead.
 
     :param place: ``"junction"`` (10 m ahead), ``"straight"`` (the least curved 30 m of the lane), or ``"bend"`` (the
         most curved 30 m)

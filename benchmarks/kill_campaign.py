@@ -1,11 +1,12 @@
 """Does a run that is killed, preempted or out of disk space end with the same results as an undisturbed run?
 
 A chain is one run of ``visual-td3 train`` that is interrupted six times at random moments, and resumed by
-``visual-td3 resume`` each time, until it is finished. The signals are SIGKILL before the first snapshot, two SIGKILL
-and two SIGTERM in training, and SIGKILL in the final save. Other runs are interrupted once, by a full disk. At the end
-of each run, weights, replay buffer, episodes and every scalar of the event files must equal those of an undisturbed
-run, bit for bit. Only the values of ``time/fps`` and ``time/time_elapsed`` may differ. The runs use DummyVecEnv or
-SubprocVecEnv, with event files in RUN_DIR or, with ``-tb``, in another folder.
+``visual-td3 resume`` each time, until it is finished. The signals are, in this order: SIGKILL before the first
+snapshot; SIGKILL, SIGTERM, SIGKILL, SIGTERM in training; SIGKILL in the final save. Other runs are interrupted once, by
+a full disk. At the end of each run, weights, replay buffer, episodes and every scalar of the event files must equal
+those of an undisturbed run, bit for bit. Only the values of ``time/fps`` and ``time/time_elapsed`` may differ. Each run
+uses DummyVecEnv or SubprocVecEnv. Half of the runs start with the option ``-tb``, which puts the event files outside
+RUN_DIR.
 
     python benchmarks/kill_campaign.py                  # about 15 minutes of one core
     python benchmarks/kill_campaign.py --table          # print the existing results
@@ -171,7 +172,9 @@ def begin(folder: Path, variant: tuple[str, bool], log_path: Path) -> Run:
 
 
 class Times:
-    """Hold the durations of four phases of the undisturbed run, from which the moments of interruption are drawn.
+    """Hold the durations of the four phases of the undisturbed run.
+
+    The random moments of interruption depend on these durations.
 
     :param begin_s: seconds from the start of the process until it has written the settings of the run
     :param first_s: seconds from the written settings until the first snapshot
@@ -256,8 +259,8 @@ def end(run: Run, folder: Path, kind: str, times: Times, rng: random.Random) -> 
 def fill(run: Run, folder: Path, times: Times, rng: random.Random) -> dict[str, Any]:
     """Fill the disk of a run, wait until its process ends, and free the space again.
 
-    :return: the kind of interruption, the phase of the run, the exit code of the process, and the number of lines about
-        the full disk in its output
+    :return: the kind of interruption, the phase of the run, the exit code of the process, and the number of output
+        lines about the full disk
     """
     run.wait(lambda: has_snapshot(folder))
     run.wait(within_s=rng.uniform(0.0, 0.8 * times.train_s))
@@ -272,7 +275,7 @@ def fill(run: Run, folder: Path, times: Times, rng: random.Random) -> dict[str, 
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Return the differences between two folders of runs; empty if they are identical, bit for bit."""
+    """Return the differences between two runs; an empty list if the runs are identical, bit for bit."""
     first, second = run_dir_in(one), run_dir_in(other)
     found = []
     for name, read in (("weights", _weights), ("replay buffer", _replay), ("episodes", _episodes)):
@@ -312,7 +315,10 @@ def _weights(run_dir: Path) -> dict[str, Any]:
 
 
 def _flat(value: Any) -> Any:
-    """Return nested values for ``_same``: with string keys, lists for tuples, and None for empty dicts."""
+    """Return nested values in a form that ``_same`` can compare.
+
+    Keys become strings, tuples become lists, and empty dicts become None.
+    """
     if isinstance(value, dict):
         return {str(key): _flat(item) for key, item in value.items()} or None
     if isinstance(value, list | tuple):
@@ -364,7 +370,7 @@ def chain(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, se
 
 
 def full_disk(folder: Path, alone: Path, variant: tuple[str, bool], times: Times, seed: int) -> dict[str, Any]:
-    """Make one training run on a small disk, fill the disk during the run, and resume the run with free space.
+    """Make one training run on a small disk, fill the disk during the run, free the space, and resume the run.
 
     :return: ``"events"`` with the interruption, and ``"differences"`` between this run and the undisturbed run
     """

@@ -46,7 +46,7 @@ class World:
     """The environments of training and evaluation.
 
     :param n_cars: number of other cars in training
-    :param test_n_cars: numbers of other cars in the evaluation, with equally many episodes each
+    :param test_n_cars: numbers of other cars in the evaluation; each number is used in equally many episodes
     """
 
     n_timesteps: int

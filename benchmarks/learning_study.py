@@ -1,8 +1,8 @@
 """How well does VisualTD3 learn to drive, which of its parts matter, and how do stock algorithms compare?
 
-Every arm trains on the eight training maps of LiteDriving-v0 with the same steps, batch (128) and updates (one per two
-steps): 10,000 steps on empty roads, 30,000 among 8 other cars. During training the policy is evaluated regularly on
-the *training* maps, and the policy with the highest return is kept.
+Every arm trains on the eight training maps of LiteDriving-v0, with batch 128 and one update per two steps. A run has
+10,000 steps if the roads are empty, and 30,000 steps if there are 8 other cars. During training the policy is evaluated
+regularly on the *training* maps, and the policy with the highest return is kept.
 
 After the training, the kept policy drives 100 episodes on the two held-out maps, which no training uses. The roads are
 empty, or have 6 to 10 other cars if the training had other cars. The last policy drives the same 100 episodes, and the

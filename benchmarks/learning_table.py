@@ -1,4 +1,8 @@
-"""The learning benchmark's tables: rliable's interquartile means over the seeds, with intervals for three or more."""
+"""Make the tables of the learning benchmark.
+
+Most numbers are rliable's interquartile means over the seeds. For arms with at least three seeds, the tables also show
+95 % intervals.
+"""
 
 from __future__ import annotations
 

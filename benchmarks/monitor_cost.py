@@ -163,7 +163,7 @@ def measure(training: Training, pairs: list[Pair], options: argparse.Namespace, 
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the median and the quartiles of the shares of time that the monitor adds."""
+    """Return the median and the quartiles of the monitor's relative costs, in percent."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{median:+.2%} ({low:+.2%} to {high:+.2%})"
 

@@ -1,16 +1,21 @@
-"""Is the verdict right on stock algorithms with one wrong setting, from the tags that SB3 writes?
+"""Is the verdict right on stock algorithms with one wrong setting?
 
-Trains stock SB3 TD3, SAC and PPO and sb3-contrib's TQC on Pendulum-v1, and TD3 and SAC on LiteDriving-v0 with pictures
-of 40 x 40. Each algorithm is trained with correct settings, and with one setting that is wrong by up to three orders of
-magnitude: learning rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. A training run
-with a wrong setting is called a mutant. The event files of each training run are then judged like those of any other
-run.
+The tasks and the algorithms:
+
+- Pendulum-v1: TD3, SAC, PPO (SB3), TQC (sb3-contrib)
+- LiteDriving-v0 with images of 40 x 40: TD3, SAC (SB3)
+
+Each algorithm is trained with correct settings, and with one setting that is wrong by up to three orders of magnitude:
+learning rate, gamma, tau, batch size, warm-up, training frequency, reward scale, entropy. A training run with a wrong
+setting is called a mutant. The event files contain only the tags that SB3 writes. They are judged like those of any
+other run.
 
 Each training run gets a label: healthy, failed, or between. The label depends on the final policy, not on the settings:
 a mutant that learns in spite of its wrong setting is healthy. The final policy is evaluated in 20 episodes, with a seed
-that was not used in training. On Pendulum-v1, a mean return above -300 is healthy and below -800 is failed (a random
-policy gets -1,200, a solved task -150); on LiteDriving-v0, above 100 is healthy and below 40 is failed (a random policy
-gets about 10, a good one 400). Training runs between these limits count neither as healthy nor as failed.
+that was not used in training. The mean return gives the label:
+
+- Pendulum-v1: healthy above -300, failed below -800. A random policy gets -1,200, and a good policy gets -150.
+- LiteDriving-v0: healthy above 100, failed below 40. A random policy gets about 10, and a good policy gets 400.
 
 Training runs with an even number in the column `number` of the results were used to choose thresholds; those with an
 odd number are the test. A training run takes one to three minutes on one core. Results are kept in
@@ -61,8 +66,8 @@ COLUMNS = (
 )
 PENDULUM, LITE = "Pendulum-v1", "LiteDriving-v0"
 LIMITS = {PENDULUM: (-800.0, -300.0), LITE: (40.0, 100.0)}
-"""Mean returns below which a policy has failed and above which it is healthy. Pendulum-v1 has 200 steps, each of which
-costs 0 to 16."""
+"""Two limits on the mean return for each environment. Below the first limit, a policy has failed. Above the second
+limit, a policy is healthy. Pendulum-v1 has 200 steps, each of which costs 0 to 16."""
 LIKELY = 0.5
 """Confidence below which the report names no cause."""
 EVALUATED_SEED = 10_000
@@ -301,7 +306,7 @@ def confusion(rows: list[result_rows.Row]) -> str:
 
 
 def causes(rows: list[result_rows.Row]) -> str:
-    """Return a Markdown table of the causes that the report named first for the failed runs, by wrong setting."""
+    """Return a Markdown table of the failed runs: the wrong setting, and the cause that the report names first."""
     runs: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
         if row["label"] == "failed":

@@ -2,12 +2,13 @@
 
 LiteDriving-v0, in a separate process, is slowed to 20 steps per second, like CARLA: each step sleeps until 50 ms have
 passed, which costs no processor time. VisualTD3 makes one update per step. A round measures first without and then with
-overlap, and is one line of the table:
+overlap. Each line of the table is a round. The expected duration of a step:
 
-  Without overlap, a step takes the sum of 50 ms and the time of the update.
-  With overlap, a step takes 50 ms or the time of the update, whichever is longer, plus what cannot be hidden: choosing
-  the action, and the communication with the other process. The training can reach 95 % of the simulator's 20 steps/s
-  only if an update takes less than 50 ms.
+- Without overlap: the sum of 50 ms and the time of the update.
+- With overlap: 50 ms or the time of the update, whichever is longer, plus what cannot be hidden: choosing the action,
+  and the communication with the other process.
+
+The training can reach 95 % of the simulator's 20 steps/s only if an update takes less than 50 ms.
 
 Rounds are kept in benchmarks/results/overlap.json, under a key that names the settings. Stored rounds are not measured
 again, so the benchmark can be stopped and continued. After a change of the code use --again. With the defaults the

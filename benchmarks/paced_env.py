@@ -9,7 +9,10 @@ import gymnasium as gym
 
 
 class PacedEnv(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment that takes at least ``step_s`` seconds for a step; 0 until :meth:`set_step_s` is called."""
+    """An environment that takes at least ``step_s`` seconds for a step.
+
+    ``step_s`` is 0 until :meth:`set_step_s` is called.
+    """
 
     step_s = 0.0
 

@@ -11,14 +11,15 @@ size, the same number of updates, and the same kind of replay buffer.
     MUJOCO_GL=osmesa python benchmarks/public_tasks.py --tasks cartpole_swingup walker_walk --seeds 0 1
     python benchmarks/public_tasks.py --table                       # print the results and run nothing
 
-The script needs the extra bench (pip install -e '.[bench]'). DeepMind Control renders with OpenGL. Without a
-GPU and a display, install Debian's libosmesa6 (apt-get install libosmesa6) and set MUJOCO_GL=osmesa; with an NVIDIA
-GPU, set MUJOCO_GL=egl. Software rendering makes 30 to 50 decisions per second, so that a run takes an hour or more on
-one core.
+The script needs the extra bench (pip install -e '.[bench]'). DeepMind Control renders with OpenGL. With an NVIDIA GPU,
+set MUJOCO_GL=egl. On a machine that has neither a GPU nor a display, install Debian's libosmesa6 (apt-get install
+libosmesa6) and set MUJOCO_GL=osmesa. Software rendering makes 30 to 50 decisions per second, so that a run takes an
+hour or more on one core.
 
 Every evaluation is written to benchmarks/results/public_tasks.csv as a row as soon as it is done. The last evaluation
-of a run has more episodes, and a run with that row is not repeated. An interrupted run continues from its last
-snapshot. The column "minutes" is the processor time since the run began, evaluations included.
+of a run has more episodes than the others. A run is not repeated if the file has the row of its last evaluation. An
+interrupted run continues from its last snapshot. The column "minutes" is the processor time since the run began,
+evaluations included.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ CAR_RACING = "CarRacing-v3"
 class Task:
     """A task, the length of its runs, and its evaluation.
 
-    :param n_decisions: number of decisions in a run, which are agent steps of two frames each
+    :param n_decisions: number of decisions (agent steps of two frames each) in a run
     :param eval_freq: number of decisions between two evaluations
     :param n_last: number of episodes of the last evaluation
     :param changes: changes of the hyperparameters, for all algorithms
@@ -171,7 +172,10 @@ def learner(task: str, algorithm: str, seed: int, n_decisions: int) -> OffPolicy
 
 
 class Evaluator(BaseCallback):
-    """Evaluates the policy from time to time and at the end, and adds a row for each time to the results."""
+    """Evaluates the policy every ``eval_freq`` decisions and at the end of the run.
+
+    Each evaluation adds a row to the results.
+    """
 
     def __init__(self, key: Row, output: Path, eval_freq: int) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """How long does a report take for a hundred megabytes of events, and how long does reading alone take?
 
-Writes an event file of --megabytes like that of a training run: one scalar per record, with 40 of the package's tags
-in turn. Then it measures, each in a separate process, alternately and --rounds times:
+Writes an event file as a training run writes it: one scalar per record, with 40 of the package's tags in turn. The
+option --megabytes sets the size of the file. Then each round (see --rounds) runs these programs one after another, in
+separate processes:
 
 - report: `visual-td3 report`, from the command to the last file (md, html, json);
 - read: the package's reader of event files alone;

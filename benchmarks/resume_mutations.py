@@ -3,8 +3,8 @@
 A short run is trained once and copied for each mutation. A target is one of three kinds of input: run.json, the JSON of
 a snapshot, or a hyperparameter file for `train`. A mutation changes values or bytes in the file of a target, and runs
 `resume` or `train` on it. Among the new values are hostile text (code that would write a file if it were evaluated),
-names that would be imported, and paths outside the run. Most mutations of a snapshot change values of its state. The
-snapshot then gets a valid digest, as an attacker would give it one.
+names that would be imported, and paths outside the run. Most mutations of a snapshot change values of its state and
+write a valid digest, as an attacker would.
 
 A mutation fails if the exit code is not 0, 1, 2 or 3, if an exception escapes, if the command takes more than 30 s or
 more than 1 GB of additional memory, or if `resume` evaluates hostile text. The commands run one after another in a
@@ -195,7 +195,10 @@ def train_command(folder: Path) -> list[str]:
 
 @functools.cache
 def killed_run() -> Path:
-    """Return the folder of a run that was killed after its snapshot of step 10. It is trained once per process."""
+    """Return the folder of a run that was killed after its snapshot of step 10.
+
+    The first call trains the run. Later calls in the same process return the same folder.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mutations_"))
     _write_hyperparams(folder)
     with contextlib.redirect_stdout(io.StringIO()):

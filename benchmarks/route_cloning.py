@@ -1,9 +1,10 @@
-"""Can the network of VisualTD3 drive routes from camera image and navigation command, if it imitates a driver?
+"""Can the network of VisualTD3 learn to drive routes if it imitates a driver?
 
-Behaviour cloning: pure pursuit drives the training districts, and the actor with its encoder learns the driver's
-actions from the observations of the policy. Rewards are not used. The result helps to find the cause when reinforcement
-learning fails on the routes. If cloning fails too, the camera does not show the way, or the network does not use the
-command. If cloning succeeds, the cause is that reinforcement learning does not find the turns.
+The network sees the camera image and the navigation command. Behaviour cloning: pure pursuit drives the training
+districts, and the actor with its encoder learns the driver's actions from the observations of the policy. Rewards are
+not used. The result helps to find the cause when reinforcement learning fails on the routes. If cloning fails too, the
+camera does not show the way, or the network does not use the command. If cloning succeeds, the cause is that
+reinforcement learning does not find the turns.
 
 Again and again, a push adds a random offset to the driver's action for a few steps. The pushes move the car off its
 line, so that the network also sees how to return to the line. The network learns the action without the offset

@@ -1,19 +1,19 @@
 """How well does a policy learn to drive random routes, and does it take the turn that it is told to?
 
-An arm of this experiment is an algorithm and the maps that it trains on. The hyperparameters and the arguments of the
-training environment are those of the algorithm's block for LiteRoutes-v0 in zoo_configs/. After the training, the
-policy drives 100 held-out routes of 200 to 800 m without other cars. Then it drives the same routes with shuffled
-commands: at each junction, the observation has a random command (*straight*, *left* or *right*), which does not depend
-on the route. The distance to the junction in the observation is still correct. A policy that ignores the commands
-drives as well with shuffled commands as with correct ones. The evaluation uses only those environment arguments of the
-block that determine the observation.
+An arm of this experiment is an algorithm and the maps that it trains on. The training uses the hyperparameters and the
+environment arguments of the algorithm's block for LiteRoutes-v0 in zoo_configs/. After the training, the policy drives
+100 held-out routes of 200 to 800 m without other cars. Then it drives the same routes with shuffled commands: at each
+junction, the observation has a random command (*straight*, *left* or *right*), which does not depend on the route. The
+distance to the junction in the observation is still correct. A policy that ignores the commands drives as well with
+shuffled commands as with correct ones. The evaluation uses only those environment arguments of the block that determine
+the observation.
 
     python benchmarks/route_learning.py                                  # VisualTD3 and stock TD3, seed 0
     python benchmarks/route_learning.py --arms 'Town01 to Town02' --towns PATH --seeds 0 1 2
     python benchmarks/route_learning.py --table                          # print the results and run nothing
 
 When a run ends, its row is added to benchmarks/results/route_learning.csv. Runs that have a row are not repeated.
-Models are kept in the log folder; a model that is complete there is evaluated and not trained again.
+Models are kept in the log folder. A complete model in this folder is not trained again, only evaluated.
 """
 
 from __future__ import annotations

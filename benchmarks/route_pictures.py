@@ -50,7 +50,10 @@ def route_picture(number: int) -> Picture:
 
 
 def junction_pictures() -> list[Picture]:
-    """Return the chase view shortly before a junction for each command, ``(240, 320, 3) uint8``, BGR."""
+    """Return three chase views, each taken shortly before a junction.
+
+    :return: one picture for each command in ``COMMANDS``, each ``(240, 320, 3) uint8``, BGR
+    """
     env = gym.make(
         "LiteDriving-v0",
         maps=[MAP],
@@ -80,7 +83,7 @@ def junction_pictures() -> list[Picture]:
 
 
 def traffic_picture() -> Picture:
-    """Return the chase view while the vehicle waits at a junction for crossing cars, ``(480, 640, 3) uint8``, BGR."""
+    """Return a chase view of a junction with many other cars, ``(480, 640, 3) uint8``, BGR."""
     env = gym.make(
         "LiteRoutes-v0",
         maps=[MAP],

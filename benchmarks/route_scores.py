@@ -7,8 +7,9 @@
     python benchmarks/route_scores.py --model MODEL.zip --name 'SB3 TD3' --algo td3
     python benchmarks/route_scores.py --table                             # print the results and run nothing
 
-Results are rows of benchmarks/results/route_scores.csv, one for each driver and part of a suite. Rows that are there
-are not measured again.
+A suite is a named set of routes, and a part of a suite has routes on one map. A row of
+benchmarks/results/route_scores.csv has the results of one driver on one part of a suite. Existing rows are not measured
+again.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ The script resets the kernel's peak memory (VmHWM) before each part of the bench
 peak exceeds the memory before the part, as a share of the buffer's size. For restoring, the memory of the restored
 buffer is subtracted.
 
-Seconds depend on the disk of --folder, to which everything is synced; the first snapshot writes the whole buffer
-there, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json, under the numbers of
-transitions, and stored results are not measured again. After a change of the code use --again. Linux only.
+Seconds depend on the disk that contains --folder, because each snapshot is synced to this disk. The first snapshot
+writes the whole buffer, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json,
+under the numbers of transitions, and stored results are not measured again. After a change of the code use --again.
+Linux only.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ EPISODE = 200
 
 
 def memory_bytes(name: str) -> int:
-    """Return the current memory (``VmRSS``) of this process, or the peak since its last reset (``VmHWM``)."""
+    """Return the current memory or the peak memory of this process.
+
+    :param name: ``"VmRSS"`` for the current memory, ``"VmHWM"`` for the peak since ``PeakMemory`` last reset the peak
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

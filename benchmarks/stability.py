@@ -1,12 +1,12 @@
-"""Which settings, or which average of the weights, make the last policy drive as well as the best one?
+"""Which settings, or which average of the weights, give a last policy that is no worse than the best policy of the run?
 
 Every run trains on the eight training maps of LiteDriving-v0, without other cars, as in benchmarks/learning_study.py:
 10,000 steps, batch 128, one update per two steps unless the arm says otherwise. Every 1,000 steps, several policies of
 the run drive ten episodes each on the two held-out maps, from the same places: the current actor; TD3's target actor;
 exponential moving averages of the weights of the actor and its encoder over the updates, with Adam's bias correction;
-and the actor with the best return in training. None of them changes the training, so one run measures all of them. The
-current actor also drives on the training maps, to distinguish forgetting (worse on all maps) from overfitting (worse
-only on the held-out maps). At the end each policy drives 100 episodes from other places.
+and the actor with the best return in training. The evaluation of a policy does not change the training, so one run
+measures all policies. The current actor also drives on the training maps, to distinguish forgetting (worse on all maps)
+from overfitting (worse only on the held-out maps). At the end each policy drives 100 episodes from other places.
 
 An arm is the preset, or the preset with a change. Most changes were measured when the preset had gamma 0.99, and their
 arms still start from gamma 0.99: compare such an arm with the arm "gamma 0.99". Only the arms "rewards scaled with
@@ -102,8 +102,8 @@ class ChurnPenalty(VisualTD3):
     """CHAIN's penalty: an update should not change the actor's actions in states outside the batch.
 
     The states are those of the previous batch. The penalty is the mean squared difference between the actions of the
-    current actor and those of the actor before its last optimizer step. ``churn_weight``, the factor on the penalty, is
-    a guess for Q-values of about one.
+    current actor and those of the actor before its last optimizer step. ``churn_weight`` is the factor on the penalty.
+    Its value is a guess, and assumes that Q-values are about one.
 
     Source: Tang and Berseth 2024, "Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and
     Policy Churn" (CHAIN).
@@ -231,12 +231,13 @@ class Averages:
 
 
 class Checkpoint:
-    """Keeps the policy from the moment at which the last training episodes had their best mean return.
+    """Keeps the policy that had the best returns in training.
 
-    It needs no evaluation, and therefore no second simulator. Source: the checkpoints of Fujimoto et al. 2023 (TD7).
-    TD7 pauses its updates while it judges a policy; here the training continues.
+    ``add`` keeps the current policy if the mean return of the most recent training episodes is the highest so far. No
+    second simulator is needed. Source: the checkpoints of Fujimoto et al. 2023 (TD7). TD7 pauses its updates while it
+    judges a policy; here the training continues.
 
-    :param window: number of episodes by which a policy is judged
+    :param window: number of episodes in this mean
     """
 
     def __init__(self, window: int = 5) -> None:
@@ -374,7 +375,7 @@ def main() -> None:
         default=POLICIES,
         choices=POLICIES,
         metavar="POLICY",
-        help=f"policies of each run to measure: {', '.join(map(repr, POLICIES))} (default: all)",
+        help=f"policies to measure in each run: {', '.join(map(repr, POLICIES))} (default: all)",
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="file of the results (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")

@@ -18,8 +18,8 @@ END = "<!-- end of the table -->"
 N_EXAMINED = 90
 """The final test of a run has at least this many episodes; earlier evaluations have fewer."""
 REACHED, FALLEN = 0.9, 0.8
-"""Fractions of the best return of a policy in a run. A policy has learned as soon as an evaluation reaches ``REACHED``.
-A later evaluation below ``FALLEN`` counts as a fall."""
+"""Fractions of the best return in a policy's evaluations. A policy has learned as soon as an evaluation reaches
+``REACHED``. A later evaluation below ``FALLEN`` counts as a fall."""
 DRIVES_WELL = 0.95
 """A policy drives well if it drives at least this share of the final test's episodes to the end."""
 

@@ -2,9 +2,9 @@
 
 Networks, batches and threads are the same.
 
-Every arm runs in its own process, so that arms do not share the state of the memory allocator. The arms alternate,
-round after round, and each round gives one ratio; the table shows the medians. Run nothing else on the machine: other
-work distorts the times.
+Every arm runs in its own process, so that arms do not share the state of the memory allocator. Each round measures all
+arms, and divides the time of SB3's TD3 by the time of each arm. The table shows medians over the rounds. Run nothing
+else on the machine: other work distorts the times.
 
     python benchmarks/update_speed.py                  # all of it, some minutes on two cores
     python benchmarks/update_speed.py --batch-size 256 --rounds 12

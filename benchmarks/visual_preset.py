@@ -1,8 +1,9 @@
 """Does ``preset="visual"`` train stably and learn to drive, with every seed, and which of its parts matter?
 
 Trains on LiteDriving-v0 with the zoo's hyperparameters (batch 128), a constant learning rate and one update per two
-steps. For each run the table shows the growth of the norms before clipping, the largest ratio of Q to its bound,
-saturation, metres driven on held-out maps, and the report's verdict. Every update is measured.
+steps. For each run the table shows the size and the growth of the gradient norms (measured before clipping), the
+largest ratio of Q to its bound, saturation, metres driven on held-out maps, and the report's verdict. Every update is
+measured.
 
     python benchmarks/visual_preset.py                                    # five seeds of the preset, some minutes each
     python benchmarks/visual_preset.py --arms td3 'without shift'         # other arms: --help lists them
@@ -94,7 +95,10 @@ COLUMNS = {
 
 
 def log_slope_per_1000_updates(norms: Series) -> float:
-    """Return the robust slope of the natural logarithm of a norm over the last half of its updates."""
+    """Return how fast the natural logarithm of a gradient norm grows per 1,000 updates.
+
+    The result is a robust slope (Theil-Sen) over the last half of the run.
+    """
     half = norms.tail(0.5)
     return 1_000 * theil_sen_slope(half.steps / STEPS_PER_UPDATE, np.log(np.maximum(half.values, 1e-12)))
 

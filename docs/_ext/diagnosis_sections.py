@@ -1,4 +1,7 @@
-"""Write a section about each diagnosis from its rule's docstring and its picture of a real training."""
+"""Write a section about each diagnosis.
+
+The text comes from the docstring of the rule. The picture shows a real training run.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def diagnosis_sections() -> str:
 
 
 def diagnosis_index() -> str:
-    """Return a table of ids and titles that also says which rules raise live alerts."""
+    """Return a table of the diagnoses: id, title, and whether the rule raises live alerts."""
     rows = [(f"[{code(rule_id)}](#{rule_id})", _rule(rule_id).TITLE, _is_live(rule_id)) for rule_id in RULES]
     return table(("id", "what is wrong", "also a live alert"), rows)
 

@@ -1,4 +1,7 @@
-"""Render the table of settings that VisualTD3 adds to TD3, from the class, the policy and the presets."""
+"""Render the table of settings that VisualTD3 adds to TD3.
+
+The table is generated from the class, the policy and the presets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define FrameReplayBuffer, which stores each frame once and samples like Stable-Baselines3's replay buffer.
+"""Define FrameReplayBuffer, a replay buffer that stores each camera frame only once.
 
 The stores in :mod:`~sb3_visual_td3.buffers.observation_store` hold the observations. A Dict observation has one store
 for each key, and a Box observation has a single store.
@@ -49,8 +49,9 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
 
     :param space: the observation space
     :param frame_stack: number of stacked frames
-    :return: number of frames by image key: ``frame_stack``, or 1 if it does not divide the image's channels
-    :raises ValueError: if no uint8 image has channels that ``frame_stack`` divides, or an image has its channels last
+    :return: number of frames by image key: ``frame_stack``, or 1 if the number of channels is not a multiple of it
+    :raises ValueError: if there is no uint8 image, if an image has its channels last, if ``frame_stack`` is below 1, or
+        if no image has a multiple of ``frame_stack`` channels
     """
     cameras = pictures_in(space)
     if not cameras:
@@ -92,12 +93,12 @@ class FrameReplayBuffer(ReplayBuffer):
     each uint8 image in [0, 255] is a stack if ``frame_stack`` divides its channels. Other images are single frames, and
     everything else is stored as it is.
 
-    With ``n_steps`` above 1, rewards are summed over a window of consecutive transitions. A window ends with the
-    episode and at the newest transition. It also ends after a transition in two cases:
+    With ``n_steps`` above 1, rewards are summed over a window of consecutive transitions. A window ends at the end
+    of an episode or at the newest transition. It also ends after a transition in two cases:
 
     - The ``obs`` of the next transition differs from the ``next_obs`` of this transition.
-    - ``next_obs`` is not ``obs`` shifted by one frame. For an environment that stacks frames in a different way (such
-      as every second frame), use ``frame_stack=1``, which switches this test off.
+    - ``next_obs`` without its newest frame differs from ``obs`` without its oldest frame. If the environment stacks
+      frames in a different way (such as every second frame), use ``frame_stack=1``, which switches this test off.
 
     :param buffer_size: number of transitions to hold, over all environments
     :param observation_space: uint8 images ``(channels, height, width)``, or a Dict that contains some
@@ -125,7 +126,7 @@ class FrameReplayBuffer(ReplayBuffer):
     dones: Flags
     timeouts: Flags
     segment_ends: Flags
-    """``(buffer_size, n_envs)``: True where the transition that was added next does not continue this one."""
+    """``(buffer_size, n_envs)``: True for a transition after which n-step windows must end."""
 
     def __init__(
         self,

@@ -197,7 +197,7 @@ class FrameStore:
         self._blocks.append(np.empty((self._n_more, *self.frame_shape), np.uint8))
 
     def let_go(self, ids: Iterable[int]) -> None:
-        """Release frames, so that new frames can get their ids; the black frame (BLACK) is never released."""
+        """Make the ids of unused frames available for new frames; the black frame (BLACK) always keeps its id."""
         self._free.extend(frame_id for frame_id in ids if frame_id != BLACK)
 
     def take(self, ids: Ids) -> Frames:
@@ -228,8 +228,8 @@ class FrameStore:
     def get_state(self) -> dict[str, Any]:
         """Return the frames as views, and the store's sizes and counters.
 
-        :return: sizes and counters, the frames as the written part of each memory block (``blocks``), and the ids of
-            released frames (``free``)
+        :return: ``blocks``: the written part of each memory block; ``free``: the ids of released frames; other keys:
+            sizes and counters
         """
         return {
             "n_main": self._n_main,
@@ -264,7 +264,7 @@ class FrameStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the attributes, and enlarge the blocks, because a pickle holds only their written parts.
 
-        A single block of at least ``n_expected`` frames keeps its size, because a copy would need twice the memory.
+        If the only block has at least ``n_expected`` frames, it keeps its size: enlarging needs twice the memory.
         """
         written: list[Frames] = state["_blocks"]
         self.__dict__.update({**state, "_blocks": []})

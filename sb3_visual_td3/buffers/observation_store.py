@@ -24,7 +24,7 @@ AFTER: Moment = 1
 
 
 class Place(NamedTuple):
-    """Hold the row of a replay buffer to which a step of all environments is written, and the row of the step before.
+    """Hold the row for a new step of all environments in a replay buffer, and the row of the previous step.
 
     ``previous`` is None for the first step. ``replaces`` is True if ``row`` still holds the oldest step, which is
     replaced.
@@ -39,7 +39,7 @@ class Continuity(NamedTuple):
     """Record for each environment whether a step continues the previous step, and whether it shifts the frame stack.
 
     ``continues``, ``(n_envs,)``: True if ``obs`` of the step equals ``next_obs`` of the previous step.
-    ``shifts``, ``(n_envs,)``: True if ``next_obs`` of the step is ``obs`` of the step, shifted by one frame.
+    ``shifts``, ``(n_envs,)``: True if ``next_obs`` without its newest frame equals ``obs`` without its oldest frame.
     """
 
     continues: Flags
@@ -186,7 +186,7 @@ def step_actions(
 def step_outcomes(
     reward: NDArray[Any], done: NDArray[Any], infos: list[dict[str, Any]], n_envs: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return rewards and ends of episodes as float32.
+    """Return the rewards and the done flags of one step as float32.
 
     :param reward: ``(n_envs,)``
     :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
@@ -323,15 +323,18 @@ class PairStore:
 
 
 def _same(one: Frames, other: Frames) -> bool:
-    """Return whether arrays of the same shape are equal, ten times as fast on a frame as ``np.array_equal``."""
+    """Return whether two arrays of the same shape are equal.
+
+    For a frame, ``np.array_equal`` takes ten times as long.
+    """
     return one.tobytes() == other.tobytes()
 
 
 class StackStore:
-    """Store stacks of frames before and after each transition, each frame once.
+    """Store the stacks of frames before and after each transition; each frame is stored only once.
 
-    :param shape: ``(channels, height, width)`` of a stack
-    :param frame_stack: number of frames in a stack, oldest first; it divides the channels
+    :param shape: ``(channels, height, width)`` of a stack, with the oldest frame first
+    :param frame_stack: number of frames in a stack, a divisor of ``channels``
     :param size: number of steps to hold
     :param n_envs: number of environments
     """

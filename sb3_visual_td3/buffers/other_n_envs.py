@@ -25,7 +25,8 @@ def for_n_envs(buffer: ReplayBuffer, n_envs: int) -> ReplayBuffer:
     The transitions of each environment keep their order. If the number of all transitions is not divisible by
     ``n_envs``, up to ``n_envs - 1`` old transitions are dropped.
 
-    :param buffer: a buffer of Stable-Baselines3 except HerReplayBuffer, or of this package; it is not changed
+    :param buffer: a buffer of this package, or a ReplayBuffer, DictReplayBuffer or NStepReplayBuffer of
+        Stable-Baselines3; it is not changed
     :param n_envs: the new number of environments
     :return: a new buffer of the same class, or the same buffer if the number is the same
     :raises ValueError: if the buffer is of any other class, or next observations are not stored

@@ -36,11 +36,11 @@ def add_valid(
     done: NDArray[Any],
     infos: list[dict[str, Any]],
 ) -> None:
-    """Store the transitions of one step, and replace each transition in which the simulator failed by a valid one.
+    """Store the transitions of one step, except those in which the simulator failed.
 
-    A buffer stores all environments at once. If the simulator of one environment failed, a copy of another
-    environment's transition takes its place. n-step windows and the episodes of HerReplayBuffer end directly before
-    this copy and directly after it. If the simulators of all environments failed, nothing is stored.
+    A buffer stores all environments at once. So an invalid transition is replaced by a copy of another environment's
+    valid transition. n-step windows and the episodes of HerReplayBuffer end directly before this copy and directly
+    after it. If the simulators of all environments failed, nothing is stored.
 
     :param add: the buffer's own ``add``
     :param buffer: the buffer to store in

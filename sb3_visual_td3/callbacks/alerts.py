@@ -27,7 +27,7 @@ ACTION = "action"
 
 
 class Alert(NamedTuple):
-    """Describe one alert: a rule began to find a problem, or an action followed from a problem, such as a rollback.
+    """Describe one alert: a problem that a rule has found, or an action of the guard, such as a rollback.
 
     :ivar step: environment steps at the time
     :ivar rule: id of the rule, such as ``non_finite`` or ``gradient_explosion:critic_cnn``

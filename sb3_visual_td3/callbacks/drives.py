@@ -50,7 +50,7 @@ class Drive(NamedTuple):
     route_completion: float = np.nan
     """Fraction of the route, 0 to 1; NaN if the environment has no route."""
     route_length_m: float = np.nan
-    """Length of the route in metres. This and the following numbers are NaN unless the episode has a goal."""
+    """Length of the route in metres. If the episode has no goal, this field and all following fields are NaN."""
     driving_score: float = np.nan
     """Score of CARLA's leaderboard 2.1, 0 to 100."""
     collision_vehicle: float = np.nan
@@ -206,7 +206,7 @@ def drive_episodes(
     :param description: label of the progress bar
     :param quiet: whether to hide the progress bar
     :param render: whether to render each step
-    :param options: options of the first reset of each environment, such as ``{"route": 3}``
+    :param options: for each environment, the ``options`` of its first ``reset()``, such as ``{"route": 3}``
     :return: results of the episodes, environment by environment
     :raises ValueError: if ``info`` lacks a key of a driving environment
     """
@@ -234,8 +234,8 @@ def play_episodes(
 ) -> list[Episode]:
     """Play a number of episodes in any environment, each with its own seed.
 
-    Episode i begins with seed + i, whatever the number of environments and their earlier use. An episode in which the
-    simulator fails (``info["invalid_transition"]``) does not count and is repeated.
+    Episode i begins with ``seed + i``, for any number of environments. An episode in which the simulator fails
+    (``info["invalid_transition"]``) does not count and is repeated.
 
     :param policy: function that chooses the actions
     :param env: the environments
@@ -293,7 +293,7 @@ def trained_policy(model: BaseAlgorithm, deterministic: bool = True) -> Policy:
 
 
 def random_policy(env: VecEnv, seed: int) -> Policy:
-    """Return a policy that samples every action from the action space, whatever its type.
+    """Return a policy that samples every action from the action space, which may be of any type.
 
     :param env: the environments
     :param seed: seed of the actions

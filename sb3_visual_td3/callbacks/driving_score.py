@@ -31,8 +31,8 @@ PENALTIES: Mapping[Infraction, float] = MappingProxyType(
         "red_light": 0.4,
     }
 )
-"""Penalty of each kind of infraction; see :func:`infraction_penalty`. Other infractions have none. ``off_route``,
-``blocked`` and ``timeout`` end the route, which lowers its completion."""
+"""Penalties of infractions; see :func:`infraction_penalty`. Infractions that are not listed have no penalty.
+``off_route``, ``blocked`` and ``timeout`` end the route, which lowers its completion."""
 
 _INFRACTION_OF_ENDING: Mapping[str, Infraction] = MappingProxyType(
     {

@@ -1,7 +1,7 @@
-"""Handle signals that end a training run with a snapshot: Slurm's preemption, a time limit, ``kill``.
+"""Take a snapshot and end the training after a signal, which Slurm or ``kill`` may send.
 
-After the first signal, the training ends after its rollout, with a snapshot. If the rollout does not end within
-``GRACE_S`` seconds, the training ends without a new snapshot. A second signal ends the process at once.
+After the first signal, the current rollout is finished, a snapshot is taken, and the training ends. If the rollout does
+not end within ``GRACE_S`` seconds, the training ends without a new snapshot. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class EndingSignals:
             signal.raise_signal(number)
             return
         self.received = name
-        # Windows has no SIGALRM: there, the training ends after its rollout, however long that takes.
+        # Windows has no SIGALRM: there, the training ends after the current rollout, however long that takes.
         if hasattr(signal, "SIGALRM"):
             self._alarm_before = signal.signal(signal.SIGALRM, self._on_alarm) or signal.SIG_DFL
             signal.setitimer(signal.ITIMER_REAL, GRACE_S)

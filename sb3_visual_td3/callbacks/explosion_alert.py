@@ -37,7 +37,7 @@ from sb3_visual_td3.training_state.callback_state import callbacks_in
 
 
 class ZeroedWeights:
-    """Set all weights of a policy to zero until :meth:`restore` is called, so that its next action is finite.
+    """Set all weights of a policy to zero, so that its next action is finite; :meth:`restore` undoes this.
 
     Stable-Baselines3 can end a training run only after a step, which would otherwise use NaN actions.
 
@@ -185,8 +185,8 @@ class ExplosionAlertCallback(BaseCallback):
     def is_healthy(self) -> bool:
         """Return whether the training is healthy.
 
-        It is unhealthy while a critical alert is active, for 200 updates (``WINDOW``) after the alert, and after the
-        guard has ended the training. A rollback makes it healthy at once.
+        It is unhealthy in three cases: a critical alert is active; such an alert ended less than 200 updates
+        (``WINDOW``) ago; or the guard has ended the training. A rollback makes the training healthy at once.
         """
         return not (self.is_critical or self.guard.is_in_doubt(self._watch.n_updates))
 
@@ -369,7 +369,7 @@ class ExplosionAlertCallback(BaseCallback):
                 self._forget_measurements()
 
     def _forget_measurements(self) -> None:
-        """Drop all measurements and active alerts from before a rollback or a reduction of the learning rates."""
+        """Drop all measurements and active alerts after a rollback or a reduction of the learning rates."""
         self._watch.read_points()
         self._watch.finite.first()
         self.window.clear()

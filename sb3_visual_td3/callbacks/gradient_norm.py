@@ -18,16 +18,16 @@ from sb3_visual_td3.health.quantities import is_frozen
 
 
 class GradientNormCallback(BaseCallback):
-    """Log gradient norms before clipping, losses, Q-values, and statistics of weights, policy, encoder and images.
+    """Log gradient norms, losses, Q-values, and statistics of weights, policy, encoder and images.
 
-    Stable-Baselines3's TD3, SAC and DDPG and sb3-contrib's TQC and CrossQ are an exception. Their norms are measured
-    when the optimizer steps, after any clipping by the algorithm. The flag ``gradients/seen_by_optimizer`` is 1 for
-    these algorithms, and 0 for VisualTD3.
+    For VisualTD3, the norms are measured before clipping. For the algorithms of Stable-Baselines3 (TD3, SAC, DDPG) and
+    sb3-contrib (TQC, CrossQ), they are measured when the optimizer steps, after any clipping by the algorithm. The flag
+    ``gradients/seen_by_optimizer`` is 1 for these algorithms, and 0 for VisualTD3.
 
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file
     :param verbose: verbosity level, as in Stable-Baselines3
-    :raises ValueError: if a frequency is below 1; at the start of the training, if the model cannot be watched
+    :raises ValueError: if a frequency is below 1, or, at the start of the training, if the model cannot be watched
     """
 
     def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:

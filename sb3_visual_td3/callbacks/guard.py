@@ -163,11 +163,11 @@ class Guard:
         return f"training stops; last healthy: {healthy.path}"
 
     def act_on(self, cause: Alert, n_updates: int) -> Alert | None:
-        """Act on a critical alert; for a rollback, only decide it here and let :meth:`carry_out` do it.
+        """Act on a critical alert; if the action is a rollback, :meth:`carry_out` performs it later.
 
         :param cause: the first critical alert
         :param n_updates: gradient updates made so far
-        :return: an alert that describes the guard action; None if nothing was done
+        :return: an alert that describes the guard action; None if this call did nothing or only decided on a rollback
         """
         if not self._is_time_for(cause, n_updates):
             return None

@@ -44,7 +44,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 class PolicyEvalCallback(EvaluationCallback):
-    """Evaluate the policy in any environment, and compare it with a random policy and with its best evaluation.
+    """Evaluate the policy in any environment, and compare it with a random policy and the untrained policy.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` with these differences:
 
@@ -73,7 +73,7 @@ class PolicyEvalCallback(EvaluationCallback):
     :param warn: whether to warn if the environment has no Monitor
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
     :param seed: seed of the first evaluation episode; the second episode uses ``seed + 1``, and so on. If the training
-        environments use one of these seeds, the evaluation uses the seeds after those of the training instead.
+        environments use one of these seeds, the evaluation begins at the first seed above the training's seeds.
     :raises ValueError: in the constructor, if a number is below 1, or if ``eval_env_kwargs`` is given although
         ``eval_env`` is not an id; when training starts, if ``eval_env`` does not fit the training environment, or if
         ``eval_env`` needs a simulator server
@@ -150,8 +150,8 @@ class PolicyEvalCallback(EvaluationCallback):
         super()._on_training_start()
         if _base_of(self.eval_env) is _base_of(self.training_env):
             raise ValueError(
-                "the evaluation environment is the training environment, and an evaluation would cut its episodes "
-                "short: give a separate environment, or the id of an environment"
+                "the evaluation environment is the training environment, so an evaluation would interrupt the training "
+                "episodes: give a separate environment, or the id of an environment"
             )
         if needs_server(self.eval_env):
             raise ValueError(

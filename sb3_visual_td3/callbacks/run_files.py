@@ -1,7 +1,7 @@
 """Record the state of a run's log files in a snapshot, and bring the files back to this state for a resumed run.
 
-A killed run has logged steps after its last snapshot. The resumed run makes these steps again, so their entries are
-removed from the files.
+The log files of a killed run contain steps after the last snapshot. The resumed run makes these steps again, so their
+entries are removed from the files.
 
 A snapshot holds the length of each event file, and the content of each text file. The content is needed because some
 text files, such as ``monitor.csv``, are overwritten if the user resumes by starting the training script again.
@@ -214,7 +214,7 @@ class ResumedFiles:
 
     :ivar run_dir: folder of the run
     :ivar state: the result of :func:`run_files_state`, with its types checked
-    :ivar event_dir: folder of the run's event files; None if it has none, or they are lost
+    :ivar event_dir: folder of the run's event files; None if the run has no event files, or if they are lost
     :ivar is_lenient: whether the run may continue although some of its log files are lost
     :ivar lines: messages for the user, one line each
     """
@@ -389,7 +389,7 @@ def _is_by_name(value: Any) -> bool:
 def _find_events(
     run_dir: Path, state: Mapping[str, Any], tensorboard_log: str | None, logger_dir: str | None
 ) -> Path | None:
-    """Find the folder that now holds the event files of a snapshot; return None if the snapshot names no such folder.
+    """Find the current folder of a snapshot's event files; return None if the snapshot names no folder.
 
     The user may have moved the folder, so the folders of ``--tensorboard-log`` and of the logger are tried too.
     """

@@ -62,8 +62,8 @@ class RunRecorderCallback(BaseCallback):
     """
 
     records_the_end = True
-    """Whether this callback writes how the run ended as soon as training ends. ``visual-td3 train`` sets this to False,
-    because it first saves the model; it then calls ``record_end`` itself."""
+    """Whether this callback calls ``record_end`` as soon as training ends. ``visual-td3 train`` sets this to False and
+    calls ``record_end`` itself: it saves the model before it records a finished run."""
 
     def __init__(self, run_dir: str | Path | None = None, verbose: int = 0) -> None:
         super().__init__(verbose)
@@ -130,7 +130,7 @@ class RunRecorderCallback(BaseCallback):
         ended.write(self._folder / FILE_NAME)
 
     def _record_at_exit(self) -> None:
-        """Write how the run ended, when the process exits after an exception has left ``learn()``."""
+        """Record that an exception ended the run; Python calls this method when the process exits."""
         # A forked child process exits, but the training continues in its parent.
         if os.getpid() != self._pid:
             return

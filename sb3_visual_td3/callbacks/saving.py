@@ -72,7 +72,7 @@ class AtomicCheckpointCallback(CheckpointCallback):
     """
 
     state_class: ClassVar[type] = CheckpointCallback
-    """A snapshot saves this callback under the name of SB3's class, so that both classes can continue from it."""
+    """A snapshot saves this callback under the name CheckpointCallback. A resumed run can use either class."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -97,7 +97,7 @@ class AtomicEvalCallback(EvalCallback):
     """
 
     state_class: ClassVar[type] = EvalCallback
-    """A snapshot saves this callback under the name of SB3's class, so that both classes can continue from it."""
+    """A snapshot saves this callback under the name EvalCallback. A resumed run can use either class."""
     _saver: Saver | None = None
 
     def _on_step(self) -> bool:
@@ -215,7 +215,7 @@ class RetryingFile:
             self._has_reported = True
 
     def close(self) -> None:
-        """Write the content that is still in memory to the file, and close the file."""
+        """Write the content that is still in memory, and close the file."""
         if self._handle < 0:
             return
         self.flush()
@@ -242,7 +242,7 @@ def make_event_files_retry(logger: Logger) -> list[RetryingFile]:
     attribute is not changed.
 
     :param logger: logger of the model
-    :return: the event files, which now try again
+    :return: the open event files, which now repeat failed writes
     """
     files = []
     for output in logger.output_formats:

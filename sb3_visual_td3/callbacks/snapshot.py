@@ -63,21 +63,21 @@ class SnapshotCallback(BaseCallback):
     """Save the whole training every ``save_freq`` steps, so a killed run can continue as if it had not been killed.
 
     A snapshot in ``RUN_DIR/snapshots`` holds the model (``model.zip``, which ``load()`` accepts as well), the replay
-    buffer, VecNormalize, every random state, and the state of all callbacks and of the environment. The resumed run is
-    equal, bit for bit, to a run that was never killed. An environment without ``get_state()`` and ``set_state()``
-    begins a new episode instead. A snapshot contains data and never code.
+    buffer, VecNormalize, every random state, and the state of all callbacks and of the environment. If the
+    environment has ``get_state()`` and ``set_state()``, the resumed run is equal, bit for bit, to a run that was never
+    killed. Otherwise, the resumed run begins with a new episode. A snapshot contains data and never code.
 
     Put this callback last in the list: the other callbacks must have processed a step before it is saved. If a snapshot
     after the first one cannot be written, a message says so, and training continues.
 
-    A signal in ``signals`` ends the training after its rollout: a snapshot is taken, and the process exits with code 75
-    (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, the process exits without a new snapshot. A
-    second signal ends the process at once. Signals are handled in the main thread only.
+    A signal in ``signals`` ends the training after the current rollout: a snapshot is taken, and the process exits with
+    code 75 (EX_TEMPFAIL: try again). If the rollout does not end within 12 seconds, the process exits without a new
+    snapshot. A second signal ends the process at once. Signals are handled in the main thread only.
 
     With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
-    RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when it was taken, or had
-    ended less than 200 updates earlier. By default, an alert up to 210 updates later can still mark it as unhealthy. Up
-    to three healthy snapshots are kept for a rollback, in addition to the last ``keep`` snapshots.
+    RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when the snapshot was
+    taken, or in the 200 updates before. By default, an alert up to 210 updates later can still mark the snapshot as
+    unhealthy. Up to three healthy snapshots are kept for a rollback, in addition to the last ``keep`` snapshots.
 
     ``visual-td3 resume RUN_DIR`` continues a run of ``visual-td3 train``. To continue your own script, set
     ``resume=True`` and run the script again without other changes::
@@ -87,13 +87,13 @@ class SnapshotCallback(BaseCallback):
     :param save_freq: environment steps between two snapshots, each taken between two rollouts
     :param run_dir: folder of the run; None takes the folder of the run that the event files belong to
     :param keep: number of newest snapshots to keep; they share replay data
-    :param resume: whether to continue from the newest good snapshot in ``run_dir``, or from the beginning if there is
-        none
+    :param resume: whether to continue from the newest good snapshot in ``run_dir``; without such a snapshot, training
+        starts from the beginning
     :param verbose: 0 prints errors only, 1 also what is resumed, 2 also a line for each snapshot
-    :param signals: names of the signals that end the training; None means no signal in a script, and SIGTERM and
-        SIGUSR1 under ``visual-td3 train`` and ``resume``
-    :raises ValueError: if an argument is out of range, or ``resume`` is set without ``run_dir``; by ``learn()``, if the
-        model cannot be saved, or the snapshots in the folder belong to another run or other settings
+    :param signals: names of the signals that end the training. With None, ``visual-td3 train`` and ``resume``
+        use SIGTERM and SIGUSR1, but a script uses no signals.
+    :raises ValueError: if an argument is out of range, or ``resume`` is set without ``run_dir``. ``learn()`` raises it
+        if the model cannot be saved, or if the snapshots in the folder belong to another run or other settings.
     """
 
     experiment: Mapping[str, Any] | None = None

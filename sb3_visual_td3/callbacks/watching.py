@@ -54,8 +54,7 @@ class HealthWatch:
     def __init__(self, model: BaseAlgorithm, sample_freq: int) -> None:
         if not isinstance(model, OffPolicyAlgorithm):
             raise ValueError(
-                f"{type(model).__name__} cannot be watched: expected VisualTD3, Stable-Baselines3's TD3, SAC "
-                "or DDPG, or sb3-contrib's TQC or CrossQ"
+                f"{type(model).__name__} cannot be watched: expected VisualTD3, TD3, SAC, DDPG, TQC or CrossQ"
             )
         self._model = model
         self.model: WatchedModel | StockWatch = model if isinstance(model, WatchedModel) else StockWatch(model)
@@ -78,7 +77,7 @@ class HealthWatch:
     def set_forms(self, *forms: Form) -> None:
         """Set how the callbacks read the measurements: as averages, or as individual measurements.
 
-        :param forms: one entry for each callback; individual measurements are kept only if one is ``"points"``
+        :param forms: one entry for each callback; individual measurements are kept only if an entry is ``"points"``
         """
         self.forms = list(forms)
         reads_points = "points" in forms
@@ -117,9 +116,9 @@ class HealthWatch:
         """Return the individual measurements of updates, rewards and images since the last call.
 
         Each value comes with the number of gradient updates at which it was measured. The last mapping in the list
-        holds the current settings of the model: each learning rate, a flag (1 or 0) for each group of weights that
-        tells whether it is frozen, and, if the policy has an encoder, a flag that tells whether actor and critic share
-        it.
+        holds the current settings of the model: the learning rates, and flags with the value 1 or 0. The flags tell
+        which groups of weights are frozen and, if the policy has an encoder, whether actor and critic share the
+        encoder.
         """
         if "means" not in self.forms:
             self.monitor.read()

@@ -21,7 +21,7 @@ INTERNAL_ERROR = 4
 DEBUG_FLAG = "--debug"
 DEBUG_VARIABLE = "VISUAL_TD3_DEBUG"
 CODE_FAULTS = (AttributeError, TypeError, NameError, LookupError, AssertionError)
-"""Exceptions that wrong code raises. A wrong setting raises a ValueError instead, and a wrong file an OSError."""
+"""Exceptions that wrong code raises. A wrong setting raises a ValueError, and a wrong file raises an OSError."""
 
 
 class UsageError(ValueError):
@@ -95,7 +95,7 @@ def is_debugging() -> bool:
 
 @contextmanager
 def debugging(is_wanted: bool) -> Iterator[None]:
-    """Request tracebacks of usage errors while a ``with`` block runs, in this process and in its worker processes.
+    """Request tracebacks of usage errors in this process and its worker processes, during a ``with`` block.
 
     :param is_wanted: whether to set ``VISUAL_TD3_DEBUG=1``; False leaves this environment variable as it is
     """
@@ -121,7 +121,7 @@ def show_traceback_if_debugging(error: BaseException) -> None:
 
 
 def report_bug(command: str, error: BaseException) -> int:
-    """Print to stderr an exception that is not a mistake of the user, with its traceback.
+    """Print the traceback of a bug to stderr, and ask the user to report the bug.
 
     :param command: name of the subcommand
     :param error: the exception

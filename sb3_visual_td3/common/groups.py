@@ -40,7 +40,8 @@ class Group:
 ACTOR_CNN = Group("actor_cnn", "actor", is_encoder=True)
 ACTOR_MLP = Group("actor_mlp", "actor", is_encoder=False)
 CRITIC_CNN = Group("critic_cnn", "critic", is_encoder=True)
-"""The critics' encoder, or the encoder that actor and critic share, which only the critic's loss trains."""
+"""The critics' encoder. An encoder that actor and critic share also belongs to this group, because only the critic's
+loss trains the shared encoder."""
 CRITIC_MLP = Group("critic_mlp", "critic", is_encoder=False)
 
 GROUPS = (ACTOR_CNN, ACTOR_MLP, CRITIC_CNN, CRITIC_MLP)

@@ -107,13 +107,13 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
 
 
 def python_literal(code: str) -> Any:
-    """Return the value of a Python literal, or of ``dict(a=1)`` with such values, without executing it.
+    """Return the value of a Python literal without executing code; ``dict(a=1)`` counts as a literal.
 
     rl-zoo calls ``eval`` on the literals in hyperparameter files, which would execute any code.
 
     :param code: the text, such as ``"dict(net_arch=[400, 300])"``
-    :return: numbers, strings, lists, tuples and mappings of these
-    :raises ValueError: if the text is anything else
+    :return: the value, such as a number, a string, a list, a tuple or a dict
+    :raises ValueError: if the text is not a literal, or is longer than ``MAX_CHARACTERS``
     """
     if len(code) > MAX_CHARACTERS:
         raise ValueError(f"a literal of {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
@@ -175,7 +175,7 @@ class _BoundedLoader(PlainLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose one node of a YAML document, and refuse a document with too many nodes.
 
-        :raises yaml.constructor.ConstructorError: if there are too many nodes, for which PyYAML would take a minute
+        :raises yaml.constructor.ConstructorError: if there are more than ``MAX_VALUES`` nodes
         """
         self.n_nodes += 1
         if self.n_nodes > MAX_VALUES:
@@ -190,7 +190,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Read a file that holds one mapping.
 
     :param path: a JSON file if it ends in ``.json``, YAML otherwise
-    :return: plain values: None, booleans, numbers, text, lists, and mappings of these
+    :return: a mapping with plain values: None, booleans, numbers, text, lists and mappings
     :raises ValueError: if the content is not a mapping, has a tag that would execute code, or is too large or too deep;
         the message is one line
     :raises OSError: if it cannot be read
@@ -225,11 +225,11 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
 
 
 def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    """Return a copy of a mapping with plain values only; refuse a mapping with too many values or levels.
+    """Convert a mapping to plain values; refuse a mapping with too many values or levels.
 
     :param content: the result of a parser
     :param name: name of the file, for error messages
-    :return: the copy, with string keys
+    :return: a copy with string keys and plain values
     :raises ValueError: if there are too many values or levels
     """
     plain: dict[str, Any] = plain_value(content, name)
@@ -237,11 +237,11 @@ def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:
 
 
 def plain_value(content: Any, name: str) -> Any:
-    """Return a copy of a value with plain values only; refuse a value with too many parts or levels.
+    """Convert the result of a parser to plain values; refuse a result with too many values or levels.
 
     :param content: the result of a parser
     :param name: name of the file and the key, for error messages
-    :return: None, a boolean, a number, text, or lists and mappings of these; any other value becomes text
+    :return: a copy that consists of None, booleans, numbers, text, lists and mappings; any other value becomes text
     :raises ValueError: if there are too many values or levels
     """
     n_values = 0

@@ -31,7 +31,8 @@ def is_picture(space: spaces.Space[Any], is_scaled: bool = False) -> bool:
 
     :param space: space of an observation, or of one entry of a Dict
     :param is_scaled: whether the environment has scaled its pictures already (``normalize_images=False``)
-    :return: True for a Box with three axes; unless ``is_scaled``, it must also be ``uint8`` with bounds 0 and 255
+    :return: True for a ``uint8`` Box with three axes and bounds 0 and 255; with ``is_scaled``, True for every Box with
+        three axes
     """
     if not isinstance(space, spaces.Box) or len(space.shape) != 3:
         return False

@@ -82,8 +82,8 @@ def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
         ``"cos_START_END"``, or a callable of the progress remaining
     :param name: name of the argument, for the error message
     :return: a schedule that can be pickled; a callable is returned as it is
-    :raises InvalidSettingError: if the value is anything else, negative or not finite; a callable is checked only at
-        the start of training
+    :raises InvalidSettingError: if the value has another form, or if a number is negative or not finite. For a
+        callable, only its value at the start of training is checked.
     """
     if callable(value):
         # Only the start is checked, because a callable may be undefined for other values until training reaches them.

@@ -323,8 +323,8 @@ OF_SB3 = {
     "std": "train/std",
     "value_loss": "train/value_loss",
 }
-"""Names that the report reads and that only Stable-Baselines3 writes, by their part after the slash. A --tags file may
-map other names to them."""
+"""Names that the report reads and that only Stable-Baselines3 writes. Each key is the part of a name after the slash.
+A --tags file may map other names to these names."""
 EVAL_LENGTH_OF_SB3 = "eval/mean_ep_length"
 """SB3's name for the mean episode length of an evaluation. Only SB3's EvalCallback writes it."""
 EVAL_DISTANCE = _tag("eval/mean_distance_m", "m", "Mean distance driven along the lane per evaluation episode.", _EVAL)

@@ -1,4 +1,4 @@
-"""Define the interfaces between packages: what observers, callbacks and snapshots use of an algorithm.
+"""Define the interfaces through which observers, callbacks and snapshots use an algorithm.
 
 Start here when you read the code. The algorithm (``visual_td3``) does not import health measures or callbacks, but
 passes each gradient update to its :class:`UpdateObserver` objects. Callbacks attach these observers through

@@ -100,7 +100,10 @@ def run(settings: argparse.Namespace) -> int:
 
 
 def _film_path(settings: argparse.Namespace) -> Path | None:
-    """Return the path of the film to write, or None for a window, and print the choice."""
+    """Decide between a film and a window, and print a note for the user.
+
+    :return: path of the film; None for a window
+    """
     film: Path = settings.output or Path("demo.gif")
     if film.suffix not in FILM_SUFFIXES:
         raise UsageError(f"--output {film}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
@@ -121,10 +124,10 @@ def _film_path(settings: argparse.Namespace) -> Path | None:
 
 
 def make_env(settings: argparse.Namespace) -> gym.Env[Any, Any]:
-    """Make the environment of the demo: roads that the policy was not trained on, or a CARLA server.
+    """Make the environment of the demo: CARLA, or roads on which the policy was not trained.
 
     :param settings: the parsed arguments
-    :raises UsageError: if the demo's policy does not fit the observations
+    :raises UsageError: if ``--env-kwargs`` has an unknown argument, or the demo's policy does not fit the observations
     """
     kwargs: dict[str, Any] = {"render_mode": "rgb_array", "render_view": "chase"}
     if settings.carla is None:
@@ -187,7 +190,7 @@ def drive(env: gym.Env[Any, Any], policy: ExportedPolicy, n_steps: int, seed: in
 
 
 def with_inset(picture: Picture, seen: Picture) -> Picture:
-    """Draw the newest frame that the policy saw into the lower left corner of a picture.
+    """Draw the policy's newest frame into the lower left corner of a picture.
 
     :param picture: ``(height, width, 3) uint8``; it is changed
     :param seen: ``(height, width) uint8``

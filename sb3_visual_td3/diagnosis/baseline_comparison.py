@@ -20,16 +20,18 @@ BASELINES = (
     (tags.EVAL_DISTANCE, (tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE)),
     (tags.EVAL_REWARD, (tags.EVAL_RANDOM_REWARD,)),
 )
-"""The tag of each evaluated quantity, with the tags of its baselines. The first quantity that a run logged with a
-baseline is compared. The distance comes first, because a policy may earn reward while it stands still."""
+"""Each entry holds the tag of an evaluated quantity and the tags of its baselines. The comparison uses the first entry
+for which the run logged the quantity and a baseline. The distance comes first, because a policy may earn reward while
+it stands still."""
 UNTRAINED = {tags.EVAL_REWARD: tags.EVAL_UNTRAINED_REWARD}
-"""Maps an evaluated quantity to the tag of its value before the first update. A policy that is not better than this
-value has not shown that it is learning."""
+"""Maps an evaluated quantity to the tag of its value before the first update. Only an evaluation above this value shows
+that the policy has learned."""
 
 MIN_EVALUATIONS = 3
 """With fewer evaluations than this, the comparison gives the answer "unknown"."""
 MIN_LATE = 4
-"""The noise at the end of a run is estimated from the later half of its evaluations, but at least from this many."""
+"""Fewest evaluations from which the noise at the end of a run is estimated. If the later half of the evaluations has
+more, the whole half is used."""
 CLEARLY_ABOVE = 2.0
 """A policy is clearly better than the baselines if the median of its last three evaluations exceeds the best baseline
 by at least this many standard deviations (see ``evaluation_spread``)."""
@@ -43,8 +45,8 @@ class Comparison(NamedTuple):
 
     :param tag: logged name of the quantity that the evaluations measured
     :param n_points: number of evaluations
-    :param answer: yes if the policy is clearly better than every baseline and has kept its best level; no if it is not
-        better; otherwise unknown
+    :param answer: yes if ``late`` is clearly above ``baseline`` and ``untrained``, and ``has_fallen`` is False; no if
+        ``late`` is not above ``baseline``; unknown in other cases, and if only the last evaluation is high
     :param late: median of the last three evaluations
     :param baseline: level of the best baseline
     :param peak: value of the best evaluation

@@ -161,9 +161,9 @@ def supported_by_q(data: SeriesSet, tags: Tags, threshold: float, min_points: in
 def growth_below(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
     """Fail if the actor's loss has grown by a large factor and is far larger than the Q values.
 
-    The growth is large if it reaches the factor ``threshold`` over the later half of the run, or 100 over the whole
-    run. The loss is far larger than the Q values if |loss| divided by the largest |Q| exceeds the constant
-    ``UNSUPPORTED``. If no Q value was logged, a growing loss cannot pass.
+    The growth is large if |loss| grows at least by the factor ``threshold`` over the later half of the run, or by the
+    factor 100 over the whole run. The loss is far larger than the Q values if |loss| divided by the largest |Q|
+    exceeds the constant ``UNSUPPORTED``. If no Q value was logged, a growing loss cannot pass.
     """
     loss = data[tags[0]].finite
     if len(loss) == 0:
@@ -278,10 +278,11 @@ def all_finite(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -
 
 
 def within_bound(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
-    """Pass if every |Q| is at most ``threshold`` times the last bound on |Q| that was logged up to the same step.
+    """Pass if every |Q| is at most ``threshold`` times its bound.
 
-    While the bound is 0, because all rewards were 0, Q values are left out. If Q values were logged before the first
-    bound, the criterion cannot pass.
+    The bound of a Q value is the last bound that was logged at or before the step of the Q value. As long as all
+    rewards are 0, this bound is 0, and Q values are left out. If Q values were logged before the first bound, the
+    criterion cannot pass.
     """
     bound = data[names.Q_BOUND].finite
     n_points = int((bound.values > 0).sum())

@@ -160,8 +160,8 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     """Return the built-in criteria, with the changes and additions of a file.
 
     :param path: a YAML or JSON file of the same form as the built-in file; None for the built-in criteria alone
-    :raises ValueError: for an unknown or missing key, a wrong type, or a file that is not a mapping, is too large or is
-        nested too deeply
+    :raises ValueError: if the file is not a mapping, has an unknown or missing key, has a value of a wrong type, is too
+        large, or is nested too deeply
     :raises OSError: if ``path`` is not a regular file or cannot be read
     """
     built_in = resources.files(__package__).joinpath(_BUILT_IN).read_text(encoding="utf-8")
@@ -225,7 +225,7 @@ class _Run:
 
     :param has_no_bound: whether the returns are undiscounted, so that the rewards do not limit Q
     :param length: length of the run in environment steps; None if no tag shows it
-    :param length_in_required_tags: length of the run, read only from tags without which the verdict cannot be GO
+    :param length_in_required_tags: length of the run according to the tags that a GO requires
     :param largest_reward: largest |reward| of a step; None if the run did not log it
     :param why_too_early: why it is too early for a NO-GO; None if the run is long enough
     :param drives: whether the environment is a driving environment
@@ -335,7 +335,7 @@ class _Run:
         return f"needs tags that only {callback} logs, and it did not run"
 
     def asked_of(self, criterion: Criterion) -> tuple[str, ...]:
-        """Leave out the tags of a criterion that this kind of run cannot log, and return the others."""
+        """Return those tags of a criterion that this kind of run can log."""
         # A tag that such a run cannot log must not make a criterion unknown. Only flags that the run logged count here.
         absent: set[str] = set()
         if self.has_no_encoder:
@@ -385,7 +385,7 @@ class _Run:
 
 
 _BLOCK_WITHOUT_CALLBACK = {"supported_by_q", "growth_below"}
-"""Kinds of checks that can block a GO even if GradientNormCallback did not run and other code logged the tags.
+"""Kinds of checks that can block a GO without GradientNormCallback, if other code logged the tags.
 
 These checks compare the actor's loss with Q values of the same run, so the scale of the rewards does not matter. In
 runs with an entropy bonus, such as SAC, these checks block only if GradientNormCallback ran, because the actor's loss

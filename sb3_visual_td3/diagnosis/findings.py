@@ -60,8 +60,8 @@ class RuleResult:
     :param value: the number that the rule compared with ``threshold``; NaN if there were several
     :param threshold: the limit for ``value``; NaN if there were several
     :param role: ``"cause"``, or ``"blind_spot"`` if the finding explains why the logged values do not show a problem
-    :param remedy: the first thing to do; None for the rule's remedy
-    :param explained_by: ids of the diagnoses that may have caused this finding; None for the rule's list
+    :param remedy: the first thing to do; None means the rule's own remedy
+    :param explained_by: ids of the diagnoses that may have caused this finding; None means the rule's own list
     """
 
     confidence: float
@@ -105,7 +105,7 @@ class Diagnosis:
     threshold: float = float("nan")
 
     def as_consequence_of(self, cause: Diagnosis) -> Diagnosis:
-        """Return this diagnosis as a consequence of another diagnosis, with a remedy that names the cause first."""
+        """Return this diagnosis as a consequence of another one; the new remedy says to fix the cause first."""
         remedy = f"A consequence of {cause.id}: fix {cause.id} first. If this problem remains afterwards: {self.remedy}"
         return replace(self, role="consequence", consequence_of=cause.id, remedy=remedy)
 
@@ -122,13 +122,14 @@ class SettingChange:
     :param fill: keys that are added if the run's mapping lacks them
     :param at_least: lower limit, proposed if the run's value is smaller
     :param at_most: upper limit, proposed if the run's value is larger
-    :param times: factor by which the run's value is multiplied if it is within the limits
+    :param times: factor for a value of the run that is already within the limits
     :param of_steps: raises the lower limit from ``at_least`` to this fraction of the run's environment steps
-    :param of_steps_at_most: the largest lower limit with ``of_steps``; None: the run's number of environment steps
+    :param of_steps_at_most: highest value to which ``of_steps`` raises the lower limit; None means the number of
+        the run's environment steps
     :param unless_set: change only if the run's own value is None, False or 0
     :param unless_rewards_are_normalized: change only if VecNormalize does not scale the rewards
     :param envs: change only for these environments; empty: for all
-    :param default: the hyperparameter's default value in these environments, used if the run states no value
+    :param default: default value in the environments of ``envs``; used if the run states no value
     """
 
     key: str

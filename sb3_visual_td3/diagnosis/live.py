@@ -34,9 +34,9 @@ class Finding(NamedTuple):
     :ivar n_updates: number of the newest update, counted from the start of the training
     :ivar since: the update at which the problem first showed in the window; None if unknown
     :ivar tag: the logged name of the strongest evidence
-    :ivar value: the number that the rule compared with ``threshold``; if there were several, the value of the strongest
-        evidence
-    :ivar threshold: the limit for ``value``; NaN if there were several
+    :ivar value: the number that the rule compared with ``threshold``; if the rule compared several numbers, the value
+        of the strongest evidence
+    :ivar threshold: the limit for ``value``; NaN if the rule used several limits
     :ivar meaning: title and strongest evidence, in one line
     :ivar remedy: the first thing to do
     """
@@ -115,7 +115,7 @@ class LiveWindow:
 
 
 def judge(data: SeriesSet) -> tuple[Finding, ...]:
-    """Apply the rules that run during training to a window of series.
+    """Judge a window of series with the rules that run during training.
 
     :param data: the series of a window
     :return: the findings; the cause to fix first comes first

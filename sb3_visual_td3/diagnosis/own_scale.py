@@ -35,8 +35,8 @@ from sb3_visual_td3.diagnosis.tag_search import (
 from sb3_visual_td3.diagnosis.trends import moving_medians
 
 HORIZON = 100.0
-"""Number of future steps whose rewards Q is assumed to contain: 1 / (1 - 0.99). Nearly all public runs have a discount
-of 0.99 or less."""
+"""Q is assumed to be the sum of the rewards of this many future steps: 1 / (1 - 0.99). Nearly all public runs have a
+discount of 0.99 or less."""
 MAX_Q_PER_RETURN = 10.0
 """If a time limit cuts the episodes, Q may exceed their returns, but never by more than this factor."""
 ENTROPY_BONUS = 10.0
@@ -87,8 +87,8 @@ class Sign:
     :param value: the measured number
     :param threshold: the limit that ``value`` has crossed
     :param words: the sign in words, with its numbers
-    :param casts_doubt: for a weak sign: whether it alone changes the answer to "is it stable?" from "yes" to "unknown"
-        if the run learns
+    :param casts_doubt: whether this weak sign alone makes the answer "unknown" for a run that learns; not used for a
+        clear sign
     """
 
     id: str
@@ -133,7 +133,7 @@ def judge_stability(data: SeriesSet, kind: RunKind, learning: Answer = "unknown"
 
     :param data: the series of the run
     :param kind: the kind of algorithm, which decides what Q and the losses mean
-    :param learning: whether the return shows that the run learns; the signs of instability then count less
+    :param learning: the answer to "is it learning?"; if it is "yes", signs of instability count less
     """
     checks: list[tuple[str, Callable[[SeriesSet, RunKind, Answer], Found]]] = [
         ("finite_losses", finite_losses),
@@ -496,12 +496,12 @@ actions."""
 
 
 def named(data: SeriesSet, words: set[str], must_not: Iterable[str] = ()) -> Series | None:
-    """Return the finite points of the first tag with a matching name and at least ``MIN_POINTS`` such points.
+    """Return the finite points of the first tag that has a matching name and enough finite points.
 
     :param data: the series of the run
     :param words: words that the name has to contain
     :param must_not: words that the name must not contain
-    :return: the points; None without such a tag
+    :return: at least ``MIN_POINTS`` points; None without such a tag
     """
     for name in data.names():
         known = set(words_of(name))

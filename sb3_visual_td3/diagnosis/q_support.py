@@ -2,7 +2,7 @@
 
 The actor's loss is minus the critic's value of the policy's own actions. So its magnitude is about that of the Q values
 if the run is healthy. A far larger magnitude is called *unsupported*. It is a sign that the critic overrates the
-policy's own actions or features, as the rules ``feature_leak`` and ``policy_extrapolation`` explain.
+policy's own actions (rule ``policy_extrapolation``) or the features of the actor's encoder (rule ``feature_leak``).
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ class QSupport(NamedTuple):
     :ivar ratio: magnitude of the loss, divided by ``q_scale``
     :ivar loss: median of the last losses
     :ivar q_scale: the largest |Q|, at least 1
-    :ivar first_unsupported_step: the step at which the loss became larger than the Q values explain (see
-        ``UNSUPPORTED``); None if it never did
+    :ivar first_unsupported_step: the step from which the loss is unsupported (see ``UNSUPPORTED``); None if it never is
     :ivar estimated: whether ``q_scale`` was estimated from the critic's loss; an estimate cannot show that the loss is
         healthy
     """

@@ -39,13 +39,12 @@ Answer = Literal["yes", "no", "unknown"]
 # The thresholds on the effect size d. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)), which
 # is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
-"""A gain counts as learning if it is larger than noise explains and at least ``CLEAR_GAIN`` standard deviations of the
-returns of single episodes. In a curve of fewer than ten points, it must be at least ``SURE_GAIN`` standard
-deviations."""
+"""A gain of at least ``CLEAR_GAIN`` standard deviations of the returns of single episodes counts as learning, unless
+noise explains it. A curve of fewer than ten points needs a gain of at least ``SURE_GAIN`` standard deviations."""
 LONE_GAIN = 5.0
-"""The start level of a curve of ten to nineteen points is usually its first point. If the gain from this point is
-``NO_GAIN`` to ``LONE_GAIN`` standard deviations of the returns of single episodes, the point may be an outlier. The
-start level is then the median of the first three points."""
+"""The start level of a curve of ten to nineteen points is usually its first point, but this point may be an outlier. If
+the gain from this point lies between ``NO_GAIN`` and ``LONE_GAIN``, the start level is the median of the first three
+points. The two limits are in standard deviations of the returns of single episodes."""
 NO_GAIN = 1.0
 """The answer to "is it learning?" may be "no" if the gain is below this many standard deviations of the returns of
 single episodes."""
@@ -57,7 +56,8 @@ SMALL_PART = 1 / 3
 ``max(|start|, |end|)``, or if it is not larger than noise explains."""
 WANDER, SURE_WANDER = 3.0, 4.0
 """A change of the return curve is larger than noise explains if it exceeds ``WANDER`` times the standard deviation of
-changes that are only noise. For a gain below ``CLEAR_GAIN`` to count as learning, the factor is ``SURE_WANDER``."""
+changes that are only noise. A gain below ``CLEAR_GAIN`` counts as learning only if it exceeds ``SURE_WANDER`` times
+this standard deviation."""
 RISE = 1.645
 """A curve counts as still rising only if the rise over its last third exceeds this many standard errors (one-sided test
 at 5 %)."""
@@ -89,8 +89,8 @@ WRITTEN_TOGETHER = 0.9
 """Two tags count as logged together if they share this fraction of their steps, in the range where they overlap."""
 
 SHORT_EPISODE = 3.0
-"""If episodes become shorter than this many steps, a rise of the return does not show learning. Where rewards are
-negative, ending episodes early is enough to raise it."""
+"""If episodes become shorter than this many steps, a rise of the return does not show learning. If rewards are
+negative, shorter episodes alone raise the return."""
 STILL_NEGATIVE = 0.5
 """A rise of a negative return does not show learning in the following case: episodes last at least twice as long as at
 the start, and |return| is still at least this fraction of its value at the start. For example, a walking robot may have
@@ -713,12 +713,12 @@ def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None
 
 
 def _by_episode(name: str) -> bool:
-    """Return whether a tag is in the table of ``common/tags.py`` with episodes as its x-axis."""
+    """Return whether the x-axis of a tag counts episodes; False if the tag is not in ``common/tags.py``."""
     return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 
 def _covers(series: Series, begin: int | None, end: int | None) -> bool:
-    """Return whether a series reaches from the start to the end of its run; True if one of them is not known."""
+    """Return whether a series reaches from the start to the end of its run; True if the start or the end is unknown."""
     if begin is None or end is None or len(series) == 0:
         return True
     longest = float(np.diff(series.offsets).max(initial=0.0))

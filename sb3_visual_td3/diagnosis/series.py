@@ -89,9 +89,9 @@ class Series:
         return (self.steps.astype(np.uint64) - begin).astype(np.float64)
 
     def tail(self, fraction: float) -> Series:
-        """Return the points in the last part of the steps that the series spans.
+        """Return the points of the last steps of the series.
 
-        :param fraction: fraction of the span of steps, not of the number of points, in [0, 1]
+        :param fraction: fraction of the distance from the first to the last step, in [0, 1]
         """
         if len(self) == 0:
             return self
@@ -231,7 +231,7 @@ def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet
 
 
 def is_on_steps(name: str) -> bool:
-    """Return whether a tag is in the table of ``common/tags.py`` with environment steps as its x-axis."""
+    """Return whether the x-axis of a tag counts environment steps; False if the tag is not in ``common/tags.py``."""
     return name in tags.TAGS and tags.TAGS[name].x_axis == "step"
 
 

@@ -43,7 +43,7 @@ def theil_sen_slope(x: FloatArray, y: FloatArray) -> float:
 def growth_factor(series: Series) -> float:
     """Return the factor by which the magnitude grows over the series, from a robust slope of log|x|.
 
-    Magnitudes below a millionth of the largest count as that millionth, because 0 has no logarithm.
+    Magnitudes below a millionth of the largest magnitude are raised to this limit, because 0 has no logarithm.
 
     :param series: values of any sign; non-finite values are left out
     :return: above 1 for growth; NaN with fewer than two distinct steps, or if every value is 0
@@ -101,8 +101,8 @@ class Ends(NamedTuple):
 def episode_length_ends(lengths: Series, min_episodes: int = 3) -> Ends | None:
     """Return the median episode length of the first and the last third of the *environment steps*.
 
-    The thirds divide the steps, not the episodes: if the policy collapses, most episodes of the run may be short
-    episodes from its end. If a third holds too few episodes, the function uses halves.
+    The thirds divide the steps, not the episodes, because a policy that collapses late in the run adds many short
+    episodes. If a third holds too few episodes, the function uses halves.
 
     :param lengths: length of each episode in environment steps
     :param min_episodes: fewest episodes in a third

@@ -37,7 +37,7 @@ class Answers(NamedTuple):
     :param kind: kind of algorithm
     :param stability: answer to "is it stable?"
     :param learning: answer to "is it learning?"
-    :param comparison: evaluations compared with untrained policies; None without an untrained policy
+    :param comparison: comparison of the evaluations with baselines; None if no baseline was logged
     """
 
     kind: RunKind
@@ -100,7 +100,7 @@ def too_early(data: SeriesSet) -> str | None:
 
 
 def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | None) -> Learning:
-    """Combine what the return curves and the comparison with untrained policies say about learning."""
+    """Combine what the return curves and the comparison with baselines say about learning."""
     if comparison is None:
         return learning
     answer = _combined_answer(learning, comparison, n_steps)
@@ -131,8 +131,8 @@ def _combined_curve(curve: ReturnCurve | None, comparison: Comparison, answer: A
     """Return the curve that represents the run in the report.
 
     The curve agrees with ``answer``, the answer to "is it learning?" from the returns and the comparison together. It
-    is usually the curve of the returns. Without a logged return, or if only the comparison with untrained policies
-    shows learning or a collapse, the curve is made from the comparison.
+    is usually the curve of the returns. Without a logged return, or if only the comparison with baselines shows
+    learning or a collapse, the curve is made from the comparison.
     """
     if comparison.has_fallen:
         if curve is not None and curve.state is CurveState.COLLAPSED:

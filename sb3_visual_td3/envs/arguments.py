@@ -103,11 +103,11 @@ def check_choice(name: str, value: object, choices: Sequence[str | None]) -> Non
 def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: str | None = None) -> tuple[str, ...]:
     """Return the names of the maps that the argument ``maps`` of an environment selects.
 
-    :param maps: name of a group, name or file path of one map, or a sequence of names and paths
+    :param maps: name of a group, a map, or a sequence of maps; a map is given by its name or file path
     :param groups: names of the available maps, by group
     :param file_suffix: suffix of map files that the simulator can read; None if it reads no map files
     :return: names and paths, in the order given
-    :raises ValueError: if ``maps`` is empty, or names a map twice, an unknown map or a missing file
+    :raises ValueError: if ``maps`` is empty, if a map is unknown or given twice, or if a file does not exist
     """
     if isinstance(maps, str) and maps in groups:
         return tuple(groups[maps])
@@ -129,6 +129,6 @@ def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: 
         or_files = "" if file_suffix is None else f" or *{file_suffix} files"
         raise ValueError(
             f"maps={maps!r}: expected one of the groups {sorted(groups)} or a sequence of different map names"
-            f"{or_files}; choose from {known}"
+            f"{or_files}; choose the map names from {known}"
         )
     return tuple(selected)

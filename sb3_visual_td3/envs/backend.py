@@ -19,7 +19,7 @@ MarkKind = Literal["solid", "broken"]
 PictureView = Literal["front", "chase"]
 CollidedWith = Literal["", "vehicle", "walker", "layout"]
 Command = Literal["follow", "straight", "left", "right", "change_left", "change_right"]
-"""A command on a route: follow the lane, go straight on or turn at a junction, or change lanes."""
+"""A command on a route: follow the lane, go straight through a junction, turn at a junction, or change lanes."""
 
 # The policy's camera is mounted at the same place in all worlds, so that a policy trained in one sees the same in
 # another. Distances are measured forward from the vehicle's centre and upward from the ground.
@@ -53,7 +53,7 @@ class Start(NamedTuple):
     scene_seed: int = 0
     """Seed of the parts of the scene that vary: traffic, weather, noise."""
     route_seed: int | None = None
-    """Seed of a random route, or index of a given route; None on a closed route. With a route seed ``position`` is
+    """Seed of a random route, or index of a given route; None on a closed route. With a route seed, ``position`` is
     ignored."""
 
 
@@ -112,7 +112,8 @@ class VehicleState(NamedTuple):
     """What the vehicle has collided with; empty without a collision, or if the world does not report it."""
     stop_ahead_m: float = math.inf
     """Distance along the lane from the vehicle's centre to the nearest place where the vehicle must stop. This is the
-    stop line of a red or yellow light, a pedestrian on the road, or a junction in which other cars cross its way."""
+    stop line of a red or yellow light, a pedestrian on the road, or a junction in which other cars cross the vehicle's
+    way."""
     vehicle_ahead_m: float = math.inf
     """On a route, distance along the lanes from the vehicle's centre to the rear of the next car ahead."""
     vehicle_ahead_mps: float = 0.0
@@ -179,7 +180,7 @@ class Backend(Protocol):
         """
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return (x, y) in metres of the lane's centre at the distances ``ahead_m`` ahead of the vehicle."""
+        """Return points of the lane's centre, (x, y) in metres, at the distances ``ahead_m`` ahead of the vehicle."""
 
     def close(self) -> None:
         """Release the resources of the simulator."""

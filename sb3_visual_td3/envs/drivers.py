@@ -20,13 +20,13 @@ _BEND_MPS2 = 4.0
 _BRAKING_MPS2 = 2.0
 """The driver brakes with this deceleration before a bend, a stop line or a pedestrian."""
 _HARD_BRAKING_MPS2 = 5.0
-"""The driver stops at a light that turns yellow if this deceleration or less is enough."""
+"""When a light turns yellow, the driver stops if this deceleration is enough to stop before the stop line."""
 _STOP_BEFORE_M = 4.0
 """Distance from the vehicle's centre to a stop line or a pedestrian when the vehicle stops: half its length and a
 margin."""
 _FOLLOW_M = 5.0
-"""Distance from the vehicle's centre to the rear of the car ahead at standstill: half the vehicle's length and a
-margin."""
+"""Distance from the vehicle's centre to the rear of the car ahead when both stand still: half the vehicle's length and
+a margin."""
 
 
 class PurePursuitDriver:
@@ -88,7 +88,7 @@ class PurePursuitDriver:
 
     @staticmethod
     def _bend_speed_mps(env: DrivingEnv) -> float:
-        """Return the highest speed, in m/s, from which the vehicle can still slow down for the bends within 25 m."""
+        """Return the highest speed in m/s that lets the vehicle slow down in time for all bends in the next 25 m."""
         points = env.waypoints_m(_PREVIEW_M)
         slowest_mps = math.inf
         for ahead_m, (one, two, three) in zip(

@@ -52,8 +52,8 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
     :param backend: the simulator to drive in
     :param frame_stack: number of camera frames in an observation, 1 to 16
     :param frame_skip: ticks of the simulator per step, 1 to 100
-    :param maps: ``"train"``, ``"held_out"``, or the names of maps or of OpenDRIVE files (``.xodr``; requires the extra
-        ``carla``). Each episode takes one of them at random.
+    :param maps: ``"train"``, ``"held_out"``, or the names of one or more maps. The path of an OpenDRIVE file
+        (``.xodr``) is a valid name too; such files require the extra ``carla``. Each episode takes one map at random.
     :param observation: ``"camera"``, ``"camera+state"``, and on routes to a goal also ``"camera+command"`` or
         ``"camera+state+command"``
     :param reward: ``"balanced"``, ``"progress_heavy"``, a ``RewardWeights``, or a mapping with the weights that differ
@@ -137,7 +137,7 @@ class DrivingEnv(gym.Env[Observation, NDArray[np.float32]]):
         return self._backend.state
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return (x, y) in metres of the lane's centre at the distances ``ahead_m`` ahead of the vehicle."""
+        """Return points (x, y) of the lane's centre, in metres, at the distances ``ahead_m`` ahead of the vehicle."""
         return self._backend.waypoints_m(ahead_m)
 
     def reset(

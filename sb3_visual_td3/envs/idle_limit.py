@@ -23,8 +23,8 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     training. ``visual-td3``, PolicyEvalCallback and DrivingEvalCallback turn the limit off in evaluations, which play
     whole episodes; elsewhere, call :meth:`lift_idle_limit`.
 
-    The limit suits tasks in which an agent that makes progress often gets a positive reward. If all rewards are
-    negative, it cuts every episode; if all are positive, it never acts.
+    The limit suits tasks in which progress often gives a positive reward. If all rewards are negative, the limit cuts
+    every episode. If all rewards are positive, the limit never acts.
 
     If ``env_wrapper`` in a hyperparameter file lists IdleLimit after ``FrameSkip``, a step is a decision of the
     policy.

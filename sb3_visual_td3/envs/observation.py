@@ -62,8 +62,8 @@ def vehicle_state_vector(state: VehicleState, waypoints_m: Sequence[tuple[float,
     1        offset from the centre of the lane, to the left            3.5 m
     2        heading error, to the left                                 90 degrees
     3 to 10  coordinates (forward, left) of four points in the          20 m
-             vehicle's own frame: the points on the lane's centre
-             line 5, 10, 15 and 20 m ahead
+             vehicle's own frame. The points lie on the lane's centre
+             line, at the distances 5, 10, 15 and 20 m ahead.
     =======  =========================================================  ==========
 
     :param state: the current state of the vehicle

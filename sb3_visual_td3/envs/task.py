@@ -31,19 +31,19 @@ class TaskSettings:
     target_speed_mps: float = 30 / 3.6
     step_s: float = 0.1
     roadside_m: float = 0.3
-    """Distance beyond an outer line that the vehicle's centre may reach before it counts as off the road."""
+    """The vehicle is off the road if its centre is farther than this beyond an outer line of the road."""
     idle_speed_mps: float = 0.5
     max_idle_steps: int = 50
     """Number of consecutive steps below ``idle_speed_mps`` that end the episode."""
     idle_ending: Ending = "truncated"
-    """``"terminated"`` treats standing still as an accident with its penalty, ``"truncated"`` only ends the episode."""
+    """With ``"terminated"``, standing still is punished as an accident. With ``"truncated"``, the episode only ends."""
     goal_ending: Ending = "terminated"
     """``"truncated"`` lets an algorithm bootstrap at the goal, as if the route went on. A critic cannot foresee the
     goal, because the camera does not show how far away it is."""
     mark_half_width_m: float = 0.1
     success_speed_fraction: float = 0.5
-    """Fraction of the target speed that the mean speed along the lane must reach for a success. The time limit of a
-    route to a goal follows from this speed."""
+    """On a closed route, a success needs a mean speed along the lane of at least this fraction of the target speed. On
+    a route to a goal, the time limit is computed from the same minimum speed."""
     weights: rewards.RewardWeights = field(default_factory=rewards.RewardWeights)
     reward_scale: float = 1.0
     """Factor on all weighted terms."""

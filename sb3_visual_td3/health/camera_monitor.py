@@ -46,7 +46,7 @@ Observed = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 class CameraMonitor:
     """Measure standard deviation and change of the frames that the environment returns.
 
-    The change is measured at every step, and the standard deviation at one step in ``sample_freq``. The change at a
+    The change is measured at every step, and the standard deviation once every ``sample_freq`` steps. The change at a
     reset is included: if the car stands still, this change shows that the camera is not frozen.
 
     :param sample_freq: number of steps between two recorded values

@@ -24,10 +24,11 @@ class NotFinite(NamedTuple):
 
 
 class FiniteMonitor:
-    """Find the first non-finite number, as an :class:`~sb3_visual_td3.common.types.UpdateObserver` of every update.
+    """Find the first non-finite number in any update.
 
-    The observed numbers are the loss, if the algorithm reports it, and the norms of the bias gradients. A NaN or
-    infinity anywhere in the backward pass reaches one of them.
+    This class is an :class:`~sb3_visual_td3.common.types.UpdateObserver`. It observes the loss, if the algorithm
+    reports it, and the norms of the bias gradients. A NaN or infinity anywhere in the backward pass reaches one of
+    these numbers.
     """
 
     def __init__(self) -> None:

@@ -218,8 +218,8 @@ class GradientMonitor:
     def read(self) -> dict[str, float]:
         """Return the measures of the current window of updates, and start the next window.
 
-        :return: means and extremes by tag, and the bound on |Q| over the whole run, if there is one; empty if no update
-            was sampled
+        :return: means and extremes by tag, with the bound on |Q| over the whole run if this bound exists; an empty dict
+            if no update was sampled
         """
         if not self._sums:
             return {}
@@ -300,8 +300,8 @@ def _fold(fold: Callable[[th.Tensor, th.Tensor], th.Tensor], so_far: th.Tensor |
 def must_log(tag: str, value: float) -> bool:
     """Return whether to log a value of a tag.
 
-    Derived tags hold bounds, differences and ratios. An infinite value of such a tag is not logged, because infinity
-    then means that the quantity does not exist, such as the bound of undiscounted returns.
+    Derived tags hold bounds, differences and ratios. An infinite value of such a tag is not logged, because it means
+    that the quantity does not exist. For example, undiscounted returns have no bound.
     """
     return tag not in tags.DERIVED or not abs(value) > LARGEST_LOGGED
 

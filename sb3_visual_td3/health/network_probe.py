@@ -167,7 +167,7 @@ class NetworkProbe:
 
 
 def smallest(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Return the tensors with at most ``SMALL`` numbers, such as biases; if none, the tensor with the fewest."""
+    """Return the tensors with at most ``SMALL`` numbers, such as biases; if all tensors are larger, the smallest."""
     small = [weight for weight in weights if weight.numel() <= SMALL]
     return small or [min(weights, key=th.Tensor.numel)]
 

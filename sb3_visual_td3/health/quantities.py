@@ -17,7 +17,7 @@ def total_norm(tensors: Sequence[th.Tensor]) -> th.Tensor:
     """Return the L2 norm of all numbers in some tensors together.
 
     :param tensors: at least one tensor, all on one device
-    :return: a scalar >= 0; on a GPU not finite if the square of a number overflows
+    :return: a scalar >= 0. On a GPU, it is not finite if the square of a number overflows.
     """
     # This gives the result of th.nn.utils.get_total_norm, bit for bit, but without sorting the tensors by device.
     norm: th.Tensor = th.linalg.vector_norm(th.stack(th._foreach_norm(list(tensors))))
@@ -63,10 +63,10 @@ def gradients_of(parameters: Iterable[th.Tensor]) -> th.Tensor:
 
 
 def were_changed(before: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
-    """Return whether any gradient of some parameters differs from an earlier copy.
+    """Return whether any gradient has changed since it was copied.
 
     :param before: result of an earlier :func:`gradients_of`
-    :param parameters: the same parameters
+    :param parameters: the parameters whose gradients were copied
     :return: 1 or 0; numbers that were NaN before are ignored
     """
     if before.device.type != "cpu" or before.dtype not in {th.float32, th.float64}:
@@ -117,7 +117,7 @@ def smallest_action_std(actions: th.Tensor) -> th.Tensor:
 
 
 def value_bound(rewards: th.Tensor, discounts: th.Tensor) -> th.Tensor:
-    """Return the largest |Q| that rewards of this size allow: max |r| / (1 - discount).
+    """Return the largest |Q| that the given rewards allow: max |r| / (1 - discount).
 
     :param rewards: ``(batch, 1)`` rewards, or n-step sums of them
     :param discounts: ``(batch, 1)`` or a scalar: gamma to the power of the number of summed steps

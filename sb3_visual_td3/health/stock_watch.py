@@ -108,8 +108,9 @@ class ForwardTaps:
     def actor_values(self) -> dict[str, th.Tensor]:
         """Return the tensors that the actor's latest loss used, and drop this object's references to them.
 
-        :return: ``policy_q`` (batch, 1) of the first critic, ``pre_tanh`` and ``actions`` (batch, action_dim). If the
-            policy is a distribution, ``pre_tanh`` is its mean, and ``actions`` is the tanh of this mean
+        :return: ``policy_q`` (batch, 1), the first critic's Q-values; ``pre_tanh`` (batch, action_dim); ``actions``
+            (batch, action_dim). If the policy is a distribution, ``pre_tanh`` is its mean, and ``actions`` is the tanh
+            of this mean.
         """
         values = {}
         if 0 in self._q_values:
@@ -150,8 +151,8 @@ def _last_linear(actor: nn.Module) -> nn.Module:
 class StockWatch:
     """Call observers at the updates of TD3, SAC, DDPG, TQC and CrossQ, as VisualTD3 does at its own updates.
 
-    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. Observers see gradients only after any clipping, and get
-    no losses, targets, rewards or discounts.
+    It is a :class:`~sb3_visual_td3.common.types.WatchedModel`. If the algorithm clips gradients, observers see them
+    only after clipping. Observers get no losses, targets, rewards or discounts.
 
     :param model: the algorithm; its networks are neither copied nor changed
     :raises ValueError: if the algorithm has no actor or no critic, or if one of them lacks an optimizer of its own

@@ -50,8 +50,8 @@ def doctor(
 
     :param model: a model that has not been trained yet
     :param n_timesteps: environment steps of the planned run, >= 1
-    :param n_steps: maximum number of steps of the long rollout, which most checks of the environment use, >= 20; some
-        checks compare further rollouts of at most 30 steps
+    :param n_steps: maximum number of steps of the long rollout, >= 20. Most checks of the environment use this rollout.
+        Some checks compare further rollouts of at most 30 steps.
     :param probes: whether to train the algorithm on five small environments with known answers, in up to 3 minutes
     :param progress_bar: whether to show a progress bar
     :param name: name of the model in the output; if None, the name of its class

@@ -50,8 +50,8 @@ N_EPISODES = 3
 DEAD_STD = 1.0
 """A frame has no contrast if the standard deviation of its pixels is below this value, in grey levels from 0 to 255."""
 DEAD_SHARE = 0.95
-"""The camera is dead if at least this fraction of the frames has no contrast. It is frozen if at least this fraction
-equals the frame before."""
+"""The camera is dead if at least this fraction of the frames have no contrast. The camera is frozen if at least this
+fraction of the frames are equal to their previous frame."""
 SHORT_EPISODE = 3
 """Episodes count as too short if their median length is at most this many steps."""
 MIN_STEPS_WITHOUT_END = 200

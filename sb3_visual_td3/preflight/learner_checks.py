@@ -37,8 +37,8 @@ SATURATED_ACTION, SATURATED_SHARE = 0.95, 0.5
 """An untrained policy is saturated if more than SATURATED_SHARE of its actions exceed SATURATED_ACTION in magnitude, in
 a range of -1 to 1."""
 LEAK = 1e-4
-"""The actor's gradient has a second path, such as a shared encoder, if more than this fraction of it remains after the
-path through the action is cut."""
+"""The actor's gradient has a second path, such as a shared encoder, if more than this fraction of the gradient remains
+after the path through the action is cut."""
 LOW_PRECISION = 0.1
 _NETWORKS = ("actor", "critic")
 
@@ -349,7 +349,7 @@ def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examina
 
 @th.no_grad()
 def _check_precision(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination) -> None:
-    """Compare the critics' values in the precision of the training with their values in float32."""
+    """Compare the Q values that the critics compute in the training precision and in float32."""
     arithmetic: Any = getattr(model, "_arithmetic", None)
     if arithmetic is None or arithmetic.dtype == th.float32:
         examination.skipped("low_precision", "the networks learn in float32")

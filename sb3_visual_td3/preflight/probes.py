@@ -120,8 +120,8 @@ class PictureReward(Probe):
 class ActionReward(Probe):
     """Give the highest reward for the action 0, whatever the picture is.
 
-    With another best action for all pictures, the actors of Stable-Baselines3 would overshoot it and end at a limit of
-    the range, where tanh has no gradient.
+    If the best action were a fixed action other than 0, the actors of Stable-Baselines3 would overshoot it and end at a
+    limit of the range, where tanh has no gradient.
     """
 
     tests = "the actor's loss, its optimizer, or the actions in the replay buffer"
@@ -174,8 +174,8 @@ class DelayedReward(Probe):
 
 PROBES: tuple[type[Probe], ...] = (ConstantReward, PictureReward, ActionReward, ActionGivenPicture, DelayedReward)
 TOLERANCE = 0.25
-"""A value or an action is correct if its error is at most this. The faults that the probes are made to find cause
-errors of at least 0.5."""
+"""A value or an action is correct if its error is at most this. The probes look for faults that cause errors of at
+least 0.5."""
 
 
 class Answer:
@@ -194,7 +194,7 @@ class Answer:
 
     @th.no_grad()
     def value(self, brightness: int) -> float:
-        """Return the mean of the critics' Q values for a picture of this brightness and the policy's action on it."""
+        """Return the critics' mean Q value of the action that the policy chooses on a picture of this brightness."""
         model: Any = self._model
         # Stable-Baselines3's algorithms get pictures with the channels first.
         tensor = th.as_tensor(picture(brightness).transpose(2, 0, 1)[None].copy(), device=model.device)

@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="a run's folder, a folder above several runs, or one file: an event file, SB3's progress.csv, monitor.csv "
-        "or evaluations.npz, or a CSV file with a step column",
+        help="a run's folder, a folder above several runs, or one log file. A log file is an event file, a CSV file "
+        "with a step column, or SB3's progress.csv, monitor.csv or evaluations.npz",
     )
     parser.add_argument(
         "--output",
@@ -89,17 +89,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plotlyjs",
         choices=("inline", "directory"),
         default="inline",
-        help="where to put plotly.js (4.8 MB). inline: into report.html, which is then a single file. directory: into "
-        "plotly.min.js beside report.html, which all pages of that folder share. Both work without a network "
-        "(default: inline)",
+        help="where to put plotly.js (4.8 MB). inline: into report.html, which then needs no other file. directory: "
+        "into the file plotly.min.js in the folder of report.html; all reports in this folder share plotly.min.js. "
+        "Both work without a network (default: inline)",
     )
     parser.add_argument(
         "--fail-on",
         choices=("no-go", "insufficient"),
         default="insufficient",
         help=(
-            "verdicts that give an exit code other than 0. With no-go: NO-GO (exit code 1). With insufficient, the "
-            "default: NO-GO (exit code 1) and INSUFFICIENT (exit code 3)"
+            "which verdicts give an exit code other than 0. no-go: the exit code is 1 for NO-GO, and 0 for "
+            "INSUFFICIENT. insufficient: the exit code is 1 for NO-GO, and 3 for INSUFFICIENT (default: insufficient)"
         ),
     )
     parser.add_argument(
@@ -107,9 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("thin", "standard", "full"),
         default="thin",
         help="the least evidence for a GO; with less evidence the verdict is INSUFFICIENT. thin: any log. standard: "
-        "the run logged training returns, evaluation returns, and what all checks for its kind of algorithm need. "
-        "full: the callbacks of this package also ran, and every criterion that can block a GO found its values "
-        "(default: thin)",
+        "training returns and evaluation returns were logged, and all checks for this kind of algorithm could be made. "
+        "full: the callbacks of this package ran, evaluation returns were logged, and every criterion that can block a "
+        "GO could be judged (default: thin)",
     )
     parser.add_argument(
         "--until",
@@ -135,9 +135,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on-change",
         metavar="CMD",
-        help="with --watch: program and arguments to run, without a shell, when the verdict or cause of a run changes; "
-        "the environment variables VISUAL_TD3_RUN, VISUAL_TD3_PATH, VISUAL_TD3_VERDICT, VISUAL_TD3_CAUSE, "
-        "VISUAL_TD3_STEP and VISUAL_TD3_BEFORE (verdict and cause before) describe the run",
+        help="with --watch: program and arguments to run, without a shell, when the verdict or cause of a run changes. "
+        "These environment variables describe the run: VISUAL_TD3_RUN, VISUAL_TD3_PATH, VISUAL_TD3_VERDICT, "
+        "VISUAL_TD3_CAUSE, VISUAL_TD3_STEP, and VISUAL_TD3_BEFORE, which holds the previous verdict and cause",
     )
 
 
@@ -270,7 +270,7 @@ class _Job:
         return analyses, is_unreadable or is_refused or self.has_unreadable_path(analyses), written
 
     def write_tags(self, path: Path) -> Path:
-        """Write a file for --tags with the tags that the first run logged, and return the path of the file."""
+        """Write the tags of the first readable run to a file for --tags, and return the path of the file."""
         for name, files in self.find().runs:
             with suppress(UnreadableRunError, OSError):
                 data = self._read(files, lambda _: None)[0]
@@ -436,7 +436,7 @@ def _rendered(form: str, analyses: Sequence[Analysis], unreadable: Sequence[str]
 
 
 def _renderer(form: str) -> Callable[[Sequence[Analysis], Sequence[str]], str]:
-    """Return the renderer of a format. Plotly and jinja2 are imported only for HTML, because this takes a second."""
+    """Return the renderer of a format; import Plotly and jinja2 only for HTML, because their import takes a second."""
     if form == "html":
         from sb3_visual_td3.report.render_html import render_html
 

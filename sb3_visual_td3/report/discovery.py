@@ -1,6 +1,7 @@
 """Find the runs below a path, and the settings files that belong to a run.
 
-A run is a folder that directly holds event files or tables, such as SB3's progress.csv, or a single such file.
+A run is a folder that directly holds event files or tables, such as SB3's progress.csv. If the path is a single file,
+this file is the run.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def _possible_envs(run_dir: Path) -> list[Path]:
     """Return the paths in ``run_dir`` at which rl-zoo may have kept the settings of a run.
 
     If ``run_dir`` contains rl-zoo's monitor file, return all files and folders in ``run_dir``. Otherwise, derive the
-    paths from its name: Pendulum-v1_3 may contain Pendulum-v1.
+    paths from the name of ``run_dir``: the folder Pendulum-v1_3 may contain the folder Pendulum-v1.
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())

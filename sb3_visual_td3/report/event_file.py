@@ -90,7 +90,7 @@ def read_records(path: Path, offset: int = 0, n_whole: int = 0) -> Iterator[Batc
     :param path: path of the event file
     :param offset: byte at which to start, which must be the end of a record
     :param n_whole: number of records before ``offset``
-    :raises DamagedRecordError: after the last intact record, if the file does not end with it
+    :raises DamagedRecordError: if a record is damaged or cut off; the intact records before it are yielded first
     :raises OSError: if the file is not a regular file or cannot be read
     """
     with open_regular(path) as stream:
@@ -478,7 +478,7 @@ def long_event(record: memoryview) -> tuple[int, float, Iterator[Any]]:
     """Read step, wall time and the small values of a long record, one value at a time to save memory.
 
     :param record: an Event in protobuf's wire format, https://protobuf.dev/programming-guides/encoding
-    :return: step, wall time in seconds, and an iterator over the values of up to ``MAX_SCALAR_BYTES``
+    :return: step, wall time in seconds, and an iterator over the values that take at most ``MAX_SCALAR_BYTES`` each
     :raises DecodeError: if the record is not in that format, or has more than ``MAX_VALUES`` values
     """
     step, wall_time = 0, 0.0
@@ -528,7 +528,7 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
 
 
 def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
-    """Decode a varint of protobuf that begins at byte ``at``; return the integer and the byte after its last byte."""
+    """Decode a varint of protobuf that begins at index ``at``; return the integer and the index after the varint."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= end:

@@ -435,8 +435,8 @@ class _Run:
         files
     :param final: tags with a single point in a subfolder, such as the final values of ``add_hparams``
     :param n_replaced: number of points that were left out, because a later file logs their steps again
-    :param n_repeated: number of points at steps that another file has; they are kept, because no file is known to be
-        later
+    :param n_repeated: number of points whose steps occur in another file too. These points are kept, because it is not
+        known which file is later.
     """
 
     series: dict[str, Series] = field(default_factory=dict)
@@ -503,8 +503,8 @@ class _Run:
 def _add_file(runs: list[_Run], file: EventFile, *, are_apart: bool) -> None:
     """Add the points of one event file to the run that they belong to.
 
-    A file that continues a run is merged tag by tag. If its wall-clock times are later than those of all runs, the
-    run's points at and after the file's first step of the tag are removed. Otherwise, all points are kept.
+    A file that continues a run is merged tag by tag. If the file's wall-clock times are later than those of all runs,
+    the new points of a tag replace the old points at and after the first new step. Otherwise, all points are kept.
 
     :param are_apart: whether runs that were trained at the same time are kept separate
     """
@@ -595,7 +595,7 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
 
 
 def _add_part(runs: list[_Run], file: EventFile, inside: str) -> None:
-    """Add the points of an event file in a subfolder, as PyTorch's ``add_scalars`` writes it, to the last run.
+    """Add the points of an event file in a subfolder to the last run; PyTorch's ``add_scalars`` writes such files.
 
     A tag that the run already has is not replaced.
     """

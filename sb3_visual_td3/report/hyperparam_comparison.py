@@ -39,7 +39,8 @@ _MIN_POINTS = 5
 class Reading:
     """Hold the value of one parameter according to one source.
 
-    :param value: number in the parameter's own units; None if it is switched off, or is not a number
+    :param value: number in the parameter's own units; None if the parameter is switched off or its value is not a
+        number
     :param written: the value as the source writes it
     :param changes: whether the value is only the start of a schedule
     :param every: only for "updates per step": environment steps between two rounds of updates; None if unknown
@@ -83,7 +84,7 @@ class Parameter:
     :param names: the names that settings use; the first one found in a source counts
     :param references: the value in each reference that has the parameter, by the id of the reference
     :param none_if_null: names whose null value means that the parameter is switched off
-    :param encoder: the network that must have its own encoder for this row to apply
+    :param encoder: the row applies only if this network has its own encoder; if None, the row always applies
     :param compare: ``"ratio"`` divides the values; ``"horizon"`` first converts a discount to 1 / (1 - gamma)
     """
 

@@ -469,7 +469,7 @@ class _Advice:
 
 
 def _rate_sentence(rate: object, length: int) -> list[str]:
-    """Return a sentence on how a learning rate changes over a run of ``length`` steps; empty if it is not known."""
+    """Return a sentence on how a learning rate changes over ``length`` steps; an empty list if the rate is unknown."""
     if isinstance(rate, int | float):
         return [f"The learning rate stays at {rate:g}."]
     if not isinstance(rate, str) or not rate.startswith(("lin_", "cos_")) or not _PLAIN.fullmatch(rate):
@@ -493,7 +493,7 @@ def _made_no_update(analysis: Analysis) -> bool:
 
 
 def _count(value: object) -> int | None:
-    """Return a number of steps from a settings file, which may be written as ``1e6``; None for other values."""
+    """Return a value from a settings file, such as 1e6, as a number of steps; None if it is not a number >= 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 1:
         return None
     return int(value)

@@ -33,7 +33,7 @@ COMPARED = (
 )
 """Headings of the table that compares several runs, in report.html and report.md."""
 N_ALWAYS = 5
-"""Number of columns, from the left, that the table has even if they are empty for every run."""
+"""Number of leading columns that the table always has. Any other column is left out if it is empty for every run."""
 ABSENT = "-"
 
 

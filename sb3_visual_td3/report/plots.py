@@ -151,7 +151,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
 
 
 def _log_floor(series: Sequence[Series]) -> float:
-    """Return where 0 is drawn on a log axis: at 1/10 of the smallest positive magnitude, or higher if this is tiny."""
+    """Return the positive value at which a log axis draws 0, usually 1/10 of the smallest positive magnitude."""
     magnitudes = np.abs(np.concatenate([s.values for s in series]))
     # Close to the smallest double, a division below would underflow to 0.
     positive = magnitudes[magnitudes > 1e-300]
@@ -222,7 +222,7 @@ def _threshold_label(mark: Mark, limit: float, panel: Panel, *, above: bool) -> 
 
 
 def alert_bands(alerts: Iterable[Alert]) -> list[Figure]:
-    """Return a rectangle for each period of the plot in which an alert was active.
+    """Return the rectangles of a plot that mark the periods in which an alert was active.
 
     Rectangles of gradient norm alerts are as high as the plot. Those of other alerts form a strip at the bottom.
 
@@ -244,8 +244,8 @@ def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> 
     Periods that overlap or touch are always joined.
 
     :param stretches: periods of one or several alerts
-    :param at_most: if there are more periods than this, periods with a short gap between them are joined as well: up to
-        ``1 / at_most`` of the steps from the start of the first period to the end of the last
+    :param at_most: if there are more periods than this, periods with a short gap between them are joined as well. A gap
+        is short if it has at most ``1 / at_most`` of all steps between the first start and the last end
     """
     ordered = sorted(stretches)
     if not ordered:
@@ -324,7 +324,7 @@ def layout(panel: Panel, shapes: list[Figure], labels: list[Figure], drawn: Sequ
 
 
 def _log_ticks(curves: Sequence[Figure]) -> Figure:
-    """Return the plotly setting of a logarithmic y-axis that gives at most about eight ticks."""
+    """Return the plotly setting that limits the ticks of a logarithmic y-axis to about eight."""
     positive = [y for curve in curves for y in curve["y"] if y > 0]
     decades = 0.0
     if positive:
@@ -502,7 +502,8 @@ class Limits(NamedTuple):
     """Hold the thresholds that apply to the curves of a panel, by criterion.
 
     :ivar drawn: thresholds to draw as a line
-    :ivar beyond: thresholds far above the curves, to show as text; only of criteria that count for the verdict
+    :ivar beyond: thresholds to show as text, because they are far above the curves. Each belongs to a criterion that
+        counts for the verdict
     """
 
     drawn: dict[str, float | None]

@@ -164,8 +164,8 @@ class _Run:
     def _key(self, key: str, diagnosis: Diagnosis) -> tuple[str, Parameter | None]:
         """Return the name of the setting to change, and the row of the reference table that describes this setting.
 
-        :param key: name of a setting; ``group_lr`` stands for the learning rate of the parameter group that the
-            evidence of the diagnosis names
+        :param key: name of a setting; ``group_lr`` stands for the learning rate of one parameter group. The evidence of
+            the diagnosis tells which group
         :param diagnosis: the diagnosis that proposes the change
         :return: the name and the row, or the name and None if the table does not describe the setting
         """
@@ -265,7 +265,7 @@ class _Run:
 
 
 def _group_of(diagnosis: Diagnosis) -> str:
-    """Return the parameter group that the evidence of a diagnosis names first; critic_mlp if it names none."""
+    """Return the first parameter group in the evidence of a diagnosis; critic_mlp if the evidence has no group."""
     by_tag = {by_group[group]: group for by_group in (tags.GRADIENT_NORM, tags.UPDATE_RATIO) for group in GROUP_NAMES}
     return next((by_tag[e.tag] for e in diagnosis.evidence if e.tag in by_tag), CRITIC_MLP.name)
 
@@ -273,8 +273,8 @@ def _group_of(diagnosis: Diagnosis) -> str:
 def _of_the_same_shape(schedule: str, factor: float) -> Any:
     """Multiply both ends of a schedule such as ``"lin_3e-4_1e-5"`` by a factor.
 
-    :return: the new schedule; for a schedule in another notation, a constant: its start multiplied by the factor, or
-        None if the start is unknown
+    :return: the new schedule. A schedule in another notation becomes a constant: the start of the schedule, multiplied
+        by the factor. The result is None if this start is unknown
     """
     # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5.
     shape, *ends = schedule.split("_")

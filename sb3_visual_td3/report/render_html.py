@@ -32,17 +32,17 @@ from sb3_visual_td3.report.recommendation import zoo_diff
 from sb3_visual_td3.report.sections.availability import logged_section, missing_section
 
 MAX_CHARACTERS = 4000
-"""Largest number of characters of one cell or sentence; a longer name from a log is cut."""
+"""Largest number of characters of one text on the page. Any longer text is cut."""
 
 _TEMPLATES = resources.files(__package__).joinpath("templates")
 
 
 PLOTLY_FILE = "plotly.min.js"
-"""Name of the file beside the page that holds plotly.js; plotly's own pages use the same name."""
+"""Name of the plotly.js file beside the page. Plotly's own pages use the same name."""
 
 
 def render_html(analyses: Sequence[Analysis], unreadable: Sequence[str] = (), *, plotly_beside: bool = False) -> str:
-    """Return report.html: the verdict, its reasons, the first remedy, and the criteria, plots and metrics of each run.
+    """Return report.html: the verdict with its reasons, the first remedy, the criteria, the plots and the metrics.
 
     :param analyses: one run, or several, which are also compared
     :param unreadable: one line per unreadable run

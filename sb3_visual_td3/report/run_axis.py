@@ -25,9 +25,8 @@ IN_ORDER = 0.9
 """A file counts as written during training if at least this fraction of its points have a step that is not smaller than
 any earlier step. In any other file, the order of the points does not show when they were logged."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""If all points of a tag come before, or after, all points with the run's x-axis, the order of the points in the file
-is not used. Exception: if one of the two groups has at most this many points, this may be chance, and the order is
-used."""
+"""All points of a tag may come before the first point of the run in the file, or all after the last one. This may be
+chance if the tag or the run has at most this many points. Otherwise the order of the points is not used."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -89,8 +88,8 @@ class _Clock(NamedTuple):
     def has_unit_of(self, track: Track) -> bool:
         """Return whether a tag counts its steps in the same unit as the run.
 
-        The unit is the same if the largest steps of tag and run differ by at most the factor ``SAME_AXIS``. If the tag
-        or the run ends earlier in the file, later points of the other are left out.
+        The unit is the same if the largest steps of the tag and the run differ by at most the factor ``SAME_AXIS``. The
+        comparison stops where the points of the tag or of the run end in the file, whichever comes first.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))

@@ -151,7 +151,8 @@ class RunSettings:
     def reward_is_normalized(self) -> Setting | None:
         """Return the setting that tells whether the critics see scaled rewards; None if no source states it.
 
-        A ``normalize`` mapping without ``norm_reward`` counts as scaled, because that is VecNormalize's default.
+        If a ``normalize`` mapping has no ``norm_reward``, rewards count as scaled, because VecNormalize scales them by
+        default.
         """
         for layer in self.layers:
             group = {name for name in layer.values if name.startswith("normalize.")}

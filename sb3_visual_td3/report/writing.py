@@ -62,8 +62,8 @@ def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
 def inert(text: str) -> str:
     """Escape text for a CSV cell, so that no spreadsheet evaluates the text as a formula.
 
-    An apostrophe is put before each sign that could start a formula, such as ``=``. A tag in a stranger's event file
-    may be such a formula.
+    An apostrophe is put before each ``=`` or other character that could start a formula. An event file from another
+    person may have a formula as the name of a tag.
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
 
@@ -84,8 +84,8 @@ def _csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def output_folders(output: Path | None, paths: Sequence[Path]) -> tuple[Path, ...]:
     """Return the folders for the reports, in the order in which to try them.
 
-    Without --output, the folder of a single run comes first if it holds a run.json, and the current folder comes last.
-    A folder without a run.json may belong to another program.
+    Without --output, the current folder is returned. If only one path was requested and it holds a run.json, it comes
+    before the current folder. A folder without a run.json may belong to another program.
 
     :param output: the folder of --output, or None
     :param paths: the paths that were requested

@@ -1,6 +1,6 @@
 """Write files durably and atomically, compute digests, and protect files that runs share by hard links.
 
-A write is *durable* when ``fsync`` has returned, for the content and for the folder that holds the name. A write is
+A write is *durable* when two calls of ``fsync`` have returned: one for the file, and one for its folder. A write is
 *atomic* if a reader sees the old content or the new content, and never a part of it. All code in ``runs/`` and
 ``callbacks/`` that writes a run's files uses this module.
 """
@@ -174,7 +174,7 @@ def read_fully(path: Path, target: memoryview, offset: int = 0) -> bool:
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder that holds symbolic links or special files.
 
-    Resuming a stranger's run with links could destroy files elsewhere.
+    If a run from another person contains links, resuming it could destroy files elsewhere.
 
     :param folder: folder of the run, which may be a link itself
     :raises ValueError: if there is such a file at any depth, or a folder cannot be read
@@ -199,7 +199,7 @@ def refuse_links(folder: Path) -> None:
 
 
 def break_hard_links(folder: Path, but: Path) -> None:
-    """Replace each file that has hard links by a copy, because the file may also belong to another run.
+    """Replace each hard-linked file by a copy, because another run may share the file.
 
     After ``cp -al``, appending to such a file would also change the original run.
 

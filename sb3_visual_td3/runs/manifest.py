@@ -141,10 +141,11 @@ class RunManifest:
     :param machine: result of ``machine``; empty in old files
     :param command: words of the command line; empty in old files
     :param started: ISO 8601 time with its UTC offset
-    :param finished: ISO 8601 time at which the run finished, written after all its other files; None if it has not
-        finished. Old files have this time also for runs that ended early
+    :param finished: ISO 8601 time at which the run finished; None if the run has not finished. ``visual-td3 train``
+        saves the model before it writes this time. Old files have this time also for runs that ended early
     :param event_dir: folder of the event files, relative to the folder of ``run.json``
-    :param end: how the run ended; None while it runs, if it was killed, and in old files
+    :param end: how the run ended. It is None in three cases: the run still trains, the run was killed, or the file is
+        old
     :param ended: ISO 8601 time at which the run ended
     :param end_reason: cause of the end; None for a finished run
     :param format_version: version of the file's format

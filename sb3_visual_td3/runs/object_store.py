@@ -30,7 +30,9 @@ LARGE_ARRAY_BYTES = 1 << 30
 
 
 def chunk_bytes_for(n_bytes: int) -> int:
-    """Return the size in bytes of each chunk of an array except the last; it is a multiple of every item size.
+    """Return the size of an array's chunks in bytes, a multiple of every item size.
+
+    The last chunk may be smaller.
 
     :param n_bytes: size of the array in bytes
     """
@@ -40,7 +42,7 @@ def chunk_bytes_for(n_bytes: int) -> int:
 def cut(array: NDArray[Any], chunk_bytes: int) -> Iterator[memoryview]:
     """Yield the content of an array in C order, one chunk at a time.
 
-    :param array: array in any memory layout; only a C-contiguous array is not copied
+    :param array: array in any memory layout; the chunks are copies if the array is not C-contiguous
     :param chunk_bytes: size in bytes of each chunk except the last; a multiple of the item size
     """
     # For a transposed array, slicing array.flat copies only the slice.

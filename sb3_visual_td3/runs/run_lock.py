@@ -40,7 +40,7 @@ class RunLock:
         If another lock object of this process holds the lock, such as one from an interrupted notebook cell, that
         object loses it.
 
-        :raises ValueError: if another process trains the run, or if the path is a link or not a lock file
+        :raises ValueError: if another process trains the run, if the path is a link, or if the file is not a lock file
         :raises OSError: if the file cannot be written
         """
         if self._handle is not None:

@@ -4,8 +4,8 @@ A state is a tree of plain data (see :class:`~sb3_visual_td3.common.types.HasSta
 cannot execute code. :mod:`~sb3_visual_td3.runs.object_store` stores its large arrays.
 
 In the JSON, an object with one key that starts with ``$`` is a marker: ``{"$array": 3}`` stands for the fourth array,
-``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. A dict of the state with
-such a key is written as ``{"$dict": {...}}``.
+``$int`` for an integer beyond 64 bits, ``$float`` for the bits of a NaN or an infinity. If a dict of the state has a
+key that starts with ``$``, this dict is written as ``{"$dict": {...}}``.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": 
 class Health(NamedTuple):
     """Describe whether the training was healthy when a snapshot was taken.
 
-    :ivar is_healthy: whether no critical alert was active, and no later one marked this snapshot as unhealthy
+    :ivar is_healthy: False if a critical alert was active, or if a later alert marked this snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
     :ivar n_in_doubt: an alert within this many further updates may mark the snapshot as unhealthy
     """
@@ -428,8 +428,8 @@ class SnapshotRecord:
         texts = [read["created"], *read["versions"].keys(), *read["versions"].values()]
         if not isinstance(read["state"], dict) or not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                "a value has the wrong type: expected 'state' to be an object, and 'created' and every key and value "
-                "of 'versions' to be text"
+                "a value has the wrong type: expected an object for 'state', text for 'created', and only text in "
+                "'versions'"
             )
         return cls(
             step=_count(read["step"]),
@@ -485,14 +485,14 @@ def _checked_array(read: dict[str, Any], n_bytes_small: int) -> ArrayRecord:
         or not all(is_digest(chunk) for chunk in array.chunks)
     ):
         raise ValueError(
-            f"the record of the array {array.path} is wrong: it has {len(array.chunks)} digests of chunks of "
-            f"{array.chunk_bytes} bytes, which do not fit an array of {array.n_bytes} bytes"
+            f"the record of the array {array.path} is wrong: the array has {array.n_bytes} bytes, but the record lists "
+            f"{len(array.chunks)} digests for chunks of {array.chunk_bytes} bytes"
         )
     return array
 
 
 def read_record(folder: Path) -> SnapshotRecord:
-    """Read the record of a snapshot, which lists its parts; the parts themselves are not checked.
+    """Read the record of a snapshot, without checking the files and arrays that the record lists.
 
     :param folder: folder of the snapshot
     :raises SnapshotError: if the record is missing, damaged, of another format, or cannot be read

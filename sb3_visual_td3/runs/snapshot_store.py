@@ -7,8 +7,8 @@ On disk::
                             model.zip       and whatever else the caller writes
     <folder>/objects/ab/abcdef...           the large arrays in chunks, which snapshots share
 
-A process may be killed at any instruction. The order of writes keeps every snapshot complete or absent: first the
-chunks, then the record, then the folder's final name.
+A folder with a final name always holds a complete snapshot, even if the process was killed: the chunks are written
+first, then the record, and the folder gets its final name last.
 
 ``.new-`` marks a folder that is being written, ``.old-`` one that is being replaced, ``.gone-`` one that is being
 removed. Only one process at a time may save (:class:`~sb3_visual_td3.runs.run_lock.RunLock`).
@@ -65,8 +65,8 @@ from sb3_visual_td3.runs.snapshot import (
 _NAME = re.compile(r"step_([0-9]{9,})")
 _NEW, _OLD, _GONE = ".new-", ".old-", ".gone-"
 _NUMBER = "~"
-"""Character before the number that is added to a temporary name, as in ``.new-step_000012000~2``, if an older folder of
-this name cannot be removed."""
+"""Character before the number in a temporary name such as ``.new-step_000012000~2``. A temporary name has a number if
+an older folder of the same name cannot be removed."""
 
 
 class FoundSnapshot(NamedTuple):
@@ -496,8 +496,9 @@ def _check_arguments(step: int, files: Mapping[str, FileWriter], keep: int) -> N
     for name in files:
         if not is_file_name(name) or name == SMALL_ARRAYS_NAME:
             raise ValueError(
-                f"'files' contains the file name {name!r}: expected letters, digits, '_', '.', '-' and spaces, without "
-                f"a folder, and not {RECORD_NAME} or {SMALL_ARRAYS_NAME}"
+                f"'files' contains the file name {name!r}: expected letters, digits, '_', '.', '-' and spaces, "
+                "and no '.', '-' or space at the beginning. "
+                f"The names {RECORD_NAME} and {SMALL_ARRAYS_NAME} are reserved"
             )
 
 

@@ -406,8 +406,9 @@ def set_env_state(env: VecEnv, state: Mapping[str, Any]) -> VecEnvObs | None:
 
     :param env: an environment with the same settings, which has been reset
     :param state: result of :func:`env_state`
-    :return: first observation of new episodes, which must replace the model's last one; None if the episodes continue
-    :raises ValueError: if the environment has other settings; it is not changed
+    :return: None if the episodes continue. Otherwise the first observation of the new episodes, to replace the model's
+        last observation
+    :raises ValueError: if the environment has other settings. The environment is then not changed
     """
     check_env(env, state)
     base = env.unwrapped
@@ -447,7 +448,7 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
 
     :param env: an environment with the same settings
     :param state: result of :func:`evaluation_state`
-    :raises ValueError: if the environment has other settings; it is not changed
+    :raises ValueError: if the environment has other settings. The environment is then not changed
     """
     check_env(env, state)
     base = env.unwrapped

@@ -148,7 +148,7 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
 
     :param model: a model with the same settings
     :param zip_path: path of the zip file, with its suffix
-    :raises ValueError: if the file is damaged or holds another architecture; the model is not changed
+    :raises ValueError: if the file is damaged or holds another architecture. The model is then not changed
     """
     saved = _read(zip_path)
     variables = saved.pop(_VARIABLES, None) or {}
@@ -165,7 +165,8 @@ def load_parameters(model: OffPolicyAlgorithm, zip_path: str | os.PathLike[str])
         if len(differences) > 5:
             shown += f"; and {len(differences) - 5} more"
         raise ValueError(
-            f"{zip_path} holds another architecture: {shown}: create the model with the settings of the snapshot"
+            f"{zip_path} does not fit the model: {shown}. To load this file, create the model with the settings of the "
+            "snapshot"
         )
     model.set_parameters(saved, exact_match=True)
     with th.no_grad():

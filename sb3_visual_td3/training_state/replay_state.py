@@ -29,11 +29,13 @@ _KNOWN = {
 
 
 def check_replay(buffer: object) -> None:
-    """Refuse a replay buffer that cannot be saved, before training begins.
+    """Refuse a replay buffer that cannot be saved.
+
+    A buffer can be saved if it has ``get_state()`` and ``set_state()``. A ReplayBuffer of Stable-Baselines3 without
+    further attributes can also be saved.
 
     :param buffer: replay buffer of the model
-    :raises ValueError: if the buffer lacks ``get_state()`` or ``set_state()``, unless it is a ReplayBuffer of
-        Stable-Baselines3 without further attributes
+    :raises ValueError: if the buffer cannot be saved
     """
     if isinstance(buffer, HasState):
         return

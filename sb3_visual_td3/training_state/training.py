@@ -81,11 +81,11 @@ def set_logger_state(logger: Logger, state: Mapping[str, Any]) -> None:
 
 
 def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
-    """Refuse a model that cannot be saved in a snapshot, before training begins.
+    """Refuse a model that cannot be saved in a snapshot.
 
     :param model: the model to train, with its environment
     :return: ``model`` itself
-    :raises ValueError: if it is not off-policy, a setting is a function, or the replay buffer cannot be saved
+    :raises ValueError: if the model is not off-policy, a setting is a function, or the replay buffer cannot be saved
     """
     if not isinstance(model, OffPolicyAlgorithm):
         raise ValueError(
@@ -115,7 +115,7 @@ def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapp
     :param model: a model at the start of a rollout
     :param root: the callback of ``learn()``
     :param settings: result of ``settings_of(model)`` from before the first step
-    :return: plain data, with views of the replay buffer, which must be written before training continues
+    :return: plain data. It holds views of the replay buffer, so write it to disk before training continues
     """
     assert model.env is not None
     assert model.replay_buffer is not None
@@ -141,9 +141,9 @@ def set_training_state(
     :param model: a model with the same settings, inside ``learn()`` and before its first step
     :param root: the callback of ``learn()``
     :param state: result of :func:`training_state`
-    :param model_path: file that ``model.save()`` wrote at the same time
+    :param model_path: file that ``model.save()`` wrote when ``state`` was read
     :return: messages for the user about everything that is not restored exactly
-    :raises ValueError: if it is the state of another training run
+    :raises ValueError: if ``state`` belongs to another training run
     :raises MemoryError: if the replay buffer does not fit into memory
     """
     assert model.env is not None
@@ -182,13 +182,13 @@ def set_training_state(
 def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Path) -> None:
     """Restore the networks and the optimizers from an earlier point of the training.
 
-    For a GuardedModel, such as VisualTD3, the learned state outside the weights is restored as well, such as the scale
-    of the rewards. The counters, the replay buffer and everything else stay unchanged.
+    A GuardedModel, such as VisualTD3, also gets back what it has learned outside its weights, for example the scale of
+    the rewards. The counters, the replay buffer and everything else stay unchanged.
 
     :param model: a model between two rollouts
     :param state: earlier result of :func:`training_state`
-    :param model_path: file that ``model.save()`` wrote at the same time
-    :raises ValueError: if it is the state of another training run
+    :param model_path: file that ``model.save()`` wrote when ``state`` was read
+    :raises ValueError: if the file is damaged or holds another architecture
     """
     load_parameters(model, model_path)
     extras = state["model"]["extras"]

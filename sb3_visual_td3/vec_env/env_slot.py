@@ -317,7 +317,8 @@ class EnvSlot:
     def accept(self, answer: tuple[Any, bytes] | None) -> None:
         """Process the answer to a Ray call.
 
-        :param answer: result of the call; None if the call was ``EnvActor.serve``, which ends with the connection
+        :param answer: result of the call; None if the call was ``EnvActor.serve``, which returns when the connection
+            ends
         """
         if answer is None:
             self.restart(_CONNECTION_BROKE)
@@ -447,7 +448,8 @@ class EnvSlot:
 
         A Ray actor that sends a large answer handles no other request until the learner has read this answer.
 
-        :param answer_ref: Ray's reference to the answer of the next request; once it is ready, the method returns
+        :param answer_ref: Ray's reference to the answer to the next request. The method also returns when this
+            reference is ready
         """
         while self.connection is not None and self.connection.is_left and self.patience_left_s:
             if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):
@@ -471,9 +473,9 @@ class EnvSlot:
         return answer
 
     def begin_close(self) -> Any:
-        """Tell the Ray actor to close its environment, without waiting for it.
+        """Tell the Ray actor to close its environment, and return immediately.
 
-        :return: Ray's reference to the call, which must be ready before :meth:`kill`
+        :return: Ray's reference to the answer; wait for this reference before :meth:`kill`
         """
         self._drop_connection()
         return self._actor.close.remote()

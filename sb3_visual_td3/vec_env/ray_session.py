@@ -175,10 +175,10 @@ def run_tasks(
     num_gpus: float = 0.0,
     address: str | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Call a function as Ray tasks, such as whole training runs, as many at a time as fit into the cluster.
+    """Call a function in parallel Ray tasks, once for each tuple of arguments.
 
-    Each call runs in a new process. If the machine of the new process has the caller's working folder, the call runs in
-    this folder.
+    The cluster limits how many calls run at a time. Each call runs in a new process. If the machine of the new process
+    has the caller's working folder, the call runs in this folder.
 
     :param function: function to call, pickled by value if it cannot be imported
     :param arguments: the positional arguments of each call
@@ -187,7 +187,7 @@ def run_tasks(
     :param address: address of the cluster, see :class:`RaySession`
     :return: pairs of a call's index and its result or exception, in the order in which the calls end
     :raises ImportError: if Ray is not installed
-    :raises ValueError: if no cluster can be joined, or it is too small for a call
+    :raises ValueError: if no cluster can be joined, or if the cluster is too small for one call
     """
     session = RaySession(address)
     try:

@@ -31,14 +31,14 @@ _LOG = logging.getLogger("sb3_visual_td3")
 _PATIENCE_S = 900.0
 """Default of ``patience_s``, in seconds: long enough for a simulator to start and load a large map."""
 _POLL_S = 0.01
-"""How often to ask Ray for answers, in seconds, if some environments answer over connections and others through Ray."""
+"""Seconds between two polls of Ray, if some environments answer over connections and others through Ray."""
 _PLACEMENTS = ("pack", "spread")
 _WARN_AFTER_S = 20.0
 """How long to wait for free resources in the cluster before a warning says what is missing, in seconds."""
 
 
 class RayVecEnv(VecEnv):
-    """Step environments in Ray actors anywhere in a Ray cluster, with the results of ``SubprocVecEnv`` bit for bit.
+    """Step environments in the actors of a Ray cluster, and return bit for bit the same results as ``SubprocVecEnv``.
 
     If an actor, its machine or the network fails, the environment is restarted with the attributes that ``set_attr``
     has set. The learner receives an invalid step, which truncates the episode. Its reward is 0, and ``info`` has the

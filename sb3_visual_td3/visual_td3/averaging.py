@@ -23,9 +23,9 @@ AVERAGE = "averaged_actor."
 
 
 def averaged_copy(actor: nn.Module) -> Any:
-    """Return a copy of an actor and its encoder that will hold averaged weights; its weights are registered as buffers.
+    """Return a copy of an actor for the averaged weights, which the copy holds as buffers.
 
-    Optimizers and gradient clipping ignore buffers.
+    The copy has its own encoder. Optimizers and gradient clipping ignore buffers.
 
     :param actor: the actor; it may borrow the critic's encoder
     :return: the copy, in evaluation mode
@@ -72,13 +72,13 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
 
 
 def completed_state(state: Mapping[str, Any], has_average: bool, encoder_is_shared: bool) -> dict[str, Any]:
-    """Add the averaged actor's weights to saved weights, or remove them, so that a policy can load them.
+    """Make saved weights fit a policy: add the averaged actor's weights, or remove them.
 
     An average that was not saved starts with the actor's weights.
 
     :param state: saved weights of a policy, by name
     :param has_average: whether the policy that loads them has an averaged actor
-    :param encoder_is_shared: whether its actor uses the critic's encoder
+    :param encoder_is_shared: whether the policy's actor uses the critic's encoder
     """
     if not has_average:
         return {name: weight for name, weight in state.items() if not name.startswith(AVERAGE)}

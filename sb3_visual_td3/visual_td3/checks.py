@@ -70,8 +70,8 @@ def check_camera(space: spaces.Space[Any], normalizer: VecNormalize | None) -> N
         if isinstance(part, spaces.Box) and len(part.shape) == 4 and part.dtype == np.uint8:
             raise InvalidSettingError(
                 f"{key} has the shape {part.shape}, with a separate axis for the stacked frames: expected the frames "
-                "in the channels. Stack with VecFrameStack, or make the frames grey and without a channel axis "
-                "(GrayscaleObservation(keep_dim=False)) before FrameStackObservation"
+                "in the channels. Stack with VecFrameStack. Or use FrameStackObservation on grey frames without a "
+                "channel axis, for example from GrayscaleObservation(keep_dim=False)"
             )
     if normalizer is not None and normalizer.norm_obs:
         scaled = _pictures_scaled_by(normalizer)

@@ -24,7 +24,7 @@ class ExportableActor(nn.Module):
     uint8, vectors ``(batch, size)`` float32. It returns ``(batch, *action_shape)`` float32 within the bounds of the
     environment's actions.
 
-    :param actor: the network, which is used without a copy
+    :param actor: the network; it is not copied
     :param observation_space: the policy's observation space
     :param action_space: the environment's action space
     :param normalizer: the VecNormalize that scales observations before the policy sees them; None if they are raw

@@ -37,8 +37,8 @@ def check_can_overlap(env: VecEnv) -> None:
     if type(env.unwrapped).step_async is DummyVecEnv.step_async:
         raise ValueError(
             f"overlap=True on a {type(env.unwrapped).__name__}, which steps in the learner's process: nothing would "
-            "overlap. Use a SubprocVecEnv, also for one environment: --vec-env subproc with rl-zoo's commands, "
-            "make_vec_env(..., vec_env_cls=SubprocVecEnv) in Python"
+            "overlap. Use a SubprocVecEnv, even for a single environment. With rl-zoo's commands: --vec-env subproc. "
+            "In Python: make_vec_env(..., vec_env_cls=SubprocVecEnv)"
         )
     while isinstance(env, VecEnvWrapper):
         if type(env).step is not VecEnv.step:
@@ -100,11 +100,11 @@ class PendingTransition:
         self._arguments: tuple[Any, ...] | None = None
 
     def add(self, *arguments: Any) -> None:
-        """Hold a transition back until :meth:`store_in`; the arguments are those of a replay buffer's ``add``."""
+        """Keep a transition for :meth:`store_in`; the arguments are those of a replay buffer's ``add``."""
         self._arguments = arguments
 
     def store_in(self, replay_buffer: ReplayBuffer) -> None:
-        """Store the transition that was held back, unless it is invalid."""
+        """Store the kept transition, unless it is invalid."""
         arguments, self._arguments = self._arguments, None
         if arguments is not None:
             ValidTransitions(replay_buffer).add(*arguments)

@@ -277,7 +277,7 @@ class VisualTD3Policy(TD3Policy):
     critic: VisualCritic
     critic_target: VisualCritic
     averaged_actor: VisualActor | None
-    """Copy of the actor with a moving average of its weights, which ``predict`` uses; None for no average."""
+    """Copy of ``actor`` with a moving average of its weights. ``predict`` uses this copy. None for no average."""
     may_average: bool = True
     """Whether :meth:`load_state_dict` loads an averaged actor if the weights include one; False drops it."""
 
@@ -342,8 +342,8 @@ class VisualTD3Policy(TD3Policy):
             raise ValueError(
                 f"pictures too small for {self.features_extractor_class.__name__}: {sizes}. NatureCNN needs at least "
                 "36 x 36 pixels, and encoder_arch='drq' needs at least 15 x 15. Render larger pictures, or resize them "
-                "(gymnasium.wrappers.ResizeObservation). If a listed observation is not a picture, flatten it, or give "
-                "its space bounds other than 0 and 255"
+                "(gymnasium.wrappers.ResizeObservation). If a listed observation is not a picture, flatten it, or set "
+                "the bounds of its space to values other than 0 and 255"
             ) from error
 
     @property

@@ -28,7 +28,7 @@ Precision = Literal["fp32", "bf16", "auto"]
 # Parameters of mallopt(3), from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_KEPT = 2**28
-"""Freed blocks of memory are kept for reuse up to this size, in bytes (256 MiB)."""
+"""Size of the largest freed block that is kept for reuse, in bytes (256 MiB)."""
 _PAD = 2**26
 
 
@@ -65,7 +65,7 @@ def has_fast_bf16(device: th.device) -> bool:
 class Arithmetic:
     """Decide how the networks compute during an update.
 
-    :param precision: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
+    :param precision: ``"fp32"``, ``"bf16"`` or ``"auto"``. ``"auto"`` uses bfloat16 if the hardware supports it
     :param device: the device of the networks
     :param is_stock: True if results in float32 must equal Stable-Baselines3's bit for bit
     """

@@ -128,7 +128,7 @@ def default_preset(observation_space: spaces.Space[Any]) -> PresetName:
 
 
 class Resolved(NamedTuple):
-    """Hold a value that the model uses and its origin, such as ``"argument"`` or the name of a preset."""
+    """Hold the value of a setting and the origin of this value, such as ``"argument"`` or the name of a preset."""
 
     value: Any
     origin: str

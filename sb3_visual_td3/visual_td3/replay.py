@@ -71,7 +71,7 @@ def found_frame_stack(model: OffPolicyAlgorithm) -> int | None:
 
     :param model: a model, with or without an environment
     :return: the number of frames that the outermost VecFrameStack stacks; without a VecFrameStack, the environments'
-        ``frame_stack``. None if this number is unknown, or if no image's number of channels is a multiple of it
+        ``frame_stack``. None if this number is unknown, or if no image has a channel count divisible by it
     """
     env, depth = model.env, None
     while depth is None and isinstance(env, VecEnvWrapper):
@@ -106,7 +106,7 @@ def _attribute(env: VecEnv) -> int | None:
 
 
 def check_fits(buffer: ReplayBuffer, model: OffPolicyAlgorithm) -> None:
-    """Refuse a replay buffer with other observations, actions or another number of environments.
+    """Refuse a replay buffer whose observations, actions or number of environments differ from the model's.
 
     :param buffer: the buffer
     :param model: the model that will use it
@@ -170,8 +170,8 @@ def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, 
 
     :param model: a model that is set up
     :param preset: the preset that the model uses
-    :return: value and origin (such as ``"argument"``) of ``replay_buffer_class``, and for a FrameReplayBuffer also of
-        ``replay_buffer_kwargs.frame_stack``
+    :return: value and origin (such as ``"argument"``) by name. The names are ``replay_buffer_class`` and, for a
+        FrameReplayBuffer, ``replay_buffer_kwargs.frame_stack``
     """
     buffer, default = model.replay_buffer, _default_class(model, preset)
     origin: str = "td3"

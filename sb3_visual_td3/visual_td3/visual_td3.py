@@ -86,7 +86,8 @@ class VisualTD3(TD3):
     :param grad_clip: ``"norm"``, or ``"adaptive"``, which limits the gradient of each row or filter to
         ``max_grad_norm`` (default 0.3) times the norm of its weights
     :param random_shift: largest random shift of images, in pixels; 0 is off
-    :param actor_objective: the actor maximises ``"q1"``, the ``"min"`` or the ``"mean"`` of the critics
+    :param actor_objective: the actor maximises the Q-value of the first critic (``"q1"``), or the minimum (``"min"``)
+        or the mean (``"mean"``) of all critics' Q-values
     :param pre_tanh_penalty: weight of the mean squared activation before the actor's tanh
     :param target_q_clamp: True clamps targets to the range of returns that are possible with the rewards so far: at
         most r / (1 - gamma) if the largest reward is r > 0. A number x clamps targets to [-x, x], in the unit of the
@@ -96,7 +97,8 @@ class VisualTD3(TD3):
         not used if an ``action_noise`` is given
     :param noise_correlation: correlation of the noise of ``noise_schedule`` from one step to the next, in [0, 1); 0 is
         off. A larger value keeps the noise in one direction for more steps. Not used if an ``action_noise`` is given
-    :param precision: arithmetic of updates: ``"fp32"``, ``"bf16"``, or ``"auto"``: bfloat16 if the hardware has it
+    :param precision: arithmetic of updates: ``"fp32"``, ``"bf16"`` or ``"auto"``. ``"auto"`` uses bfloat16 if the
+        hardware supports it
     :param overlap: True lets the simulator step while the learner trains; needs a VecEnv such as SubprocVecEnv
     :param policy_average: decay per update, in [0, 1), of an exponential average of the actor and its encoder; 0 is
         off. ``predict``, evaluations and saved policies use the average; exploration and learning use the latest actor
@@ -906,7 +908,7 @@ class VisualTD3(TD3):
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """Restore the scale of the rewards and the range of the targets.
 
-        ``lr_scale`` and the number of updates that are still due stay as they are.
+        This does not change ``lr_scale`` or the number of pending updates.
 
         :param state: the state that an earlier :meth:`get_state` returned
         """
@@ -952,8 +954,8 @@ class VisualTD3(TD3):
         :param custom_objects: objects by name that replace those in the file
         :param print_system_info: True prints the system that saved the model
         :param force_reset: True begins training with a reset
-        :param kwargs: arguments of the model to change. They also apply to what is derived from them, such as ``gamma``
-            in the replay buffer
+        :param kwargs: new values of the model's arguments, which replace the saved values. Values derived from them,
+            such as ``gamma`` in the replay buffer, change too
         :raises ValueError: if an argument does not exist, or does not fit the saved model
         """
         given = {**kwargs, REQUESTED_AT_LOAD: kwargs}

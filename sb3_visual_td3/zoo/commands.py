@@ -101,8 +101,8 @@ def _check_display(arguments: Sequence[str]) -> None:
     if {"--no-render", "-h", "--help"} & set(arguments) or has_display() or "SDL_VIDEODRIVER" in os.environ:
         return
     raise UsageError(
-        "there is no display to show the agent on: film it with 'visual-td3 record-video', or use --no-render to "
-        "print its return only"
+        "there is no display to show the agent on: film the agent with 'visual-td3 record-video', or use "
+        "--no-render, which only prints the return"
     )
 
 

@@ -145,7 +145,7 @@ _ROUTE_EXPLANATION = (
 def summarise(drives: Mapping[str, Mapping[str, Sequence[Drive]]]) -> Table:
     """Summarise episodes by driver and map, and over all maps.
 
-    :param drives: episodes by driver and map, at least one for each
+    :param drives: episodes by driver and map, at least one for each pair of driver and map
     :return: mean and 95 % interval of each quantity, by driver and map
     """
     table: Table = {}
@@ -378,7 +378,7 @@ def _look_at(saved: SavedRun) -> tuple[bool, bool]:
 
 
 def _resolve_maps(saved: SavedRun, requested: list[str]) -> list[str]:
-    """Return the names of the requested maps; a group, such as ``held_out``, becomes its maps."""
+    """Return the names of the requested maps; a group, such as ``held_out``, is replaced by the maps in it."""
     maps: list[str] = []
     for each in requested:
         env = gym.make(saved.env_id, **env_kwargs_of(saved.env_kwargs(), {"maps": each}))

@@ -128,8 +128,8 @@ def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> t
         found = None
     if not (isinstance(found, type) and issubclass(found, kind.bases) and found not in kind.bases):
         raise ValueError(
-            f"{where} names {name}: expected a {kind.noun} of a library that rl-zoo uses, or of a package that you "
-            "name with --allow"
+            f"{where} names {name}: expected a {kind.noun}. It must belong to a library that rl-zoo uses or to a "
+            "package that you name with --allow"
         )
     return found
 
@@ -395,8 +395,8 @@ def _plain_leaf(value: Any, where: str) -> Any:
             return mark
     raise ValueError(
         f"{where} is {value!r}, which a snapshot cannot store: expected numbers and strings, in lists and mappings. "
-        "Remove SnapshotCallback, or train with your own script instead of a hyperparameter file: the script creates "
-        "this value again when you resume with SnapshotCallback(resume=True)"
+        "Remove SnapshotCallback. Or train with your own script, which creates this value again when it resumes with "
+        "SnapshotCallback(resume=True)"
     )
 
 

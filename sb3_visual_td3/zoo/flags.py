@@ -401,7 +401,7 @@ def _run_code(text: str, where: str) -> tuple[bool, Any]:
 
 
 def _is_meant_as_code(expression: ast.expr, names: dict[str, Any]) -> bool:
-    """Return whether a text is meant as code; ``map.xml`` and ``lin(1e-3)`` only look like it."""
+    """Return whether a text is meant as code; ``map.xml`` and ``lin(1e-3)`` are not, although they look like code."""
     nodes = list(ast.walk(expression))
     used_names = {node.id for node in nodes if isinstance(node, ast.Name)}
     if not used_names:  # numbers alone, such as 1/0
@@ -434,7 +434,7 @@ def _read_as_yaml(text: str) -> Any:
 
 @functools.cache
 def _yaml_loader() -> type:
-    """Return a YAML loader that reads ``1e-3`` as a number, which YAML 1.1 takes for text."""
+    """Return a YAML loader that reads ``1e-3`` as a number; in YAML 1.1, ``1e-3`` is text."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -33,7 +33,7 @@ _ZOO_KEYS = (
     "vec_env_kwargs",
     "vec_env_wrapper",
 )
-"""Keys of a block that rl-zoo or our plug-in uses; the model does not get them."""
+"""Keys of a block that are not arguments of the model: rl-zoo or our plug-in uses them."""
 _COUNTS = ("n_timesteps", "n_envs")
 """Keys whose values rl-zoo converts with ``int`` without a check."""
 _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
@@ -169,7 +169,8 @@ _PLACE_KEYS = {"town", "maps"}
 def env_kwargs_of(*layers: Mapping[str, Any] | None) -> dict[str, Any]:
     """Merge the arguments of an environment; later layers override earlier ones.
 
-    ``town`` and ``maps`` mean the same, so a later layer with one of them replaces the other.
+    ``town`` and ``maps`` both say where to drive. In a later layer, ``town`` replaces ``maps``, and ``maps`` replaces
+    ``town``.
 
     :param layers: arguments by name; None means no arguments
     """

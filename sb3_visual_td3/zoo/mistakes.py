@@ -30,7 +30,7 @@ from sb3_visual_td3.common.installation import install_command
 SAVE_FAILED = 74
 """Exit code of a training run whose final model could not be saved: EX_IOERR of ``sysexits.h``."""
 INTERRUPTED = 130
-"""Exit code of a training run that Ctrl-C ended: 128 plus the number of SIGINT, as in shells."""
+"""Exit code of a training run that Ctrl-C ended: 128 + 2 as in shells, because SIGINT is signal 2."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
 """Libraries that rl-zoo's commands import, by the extra of this package that installs them."""

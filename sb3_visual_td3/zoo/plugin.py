@@ -147,7 +147,7 @@ class RunResult:
     """Hold the result of a training run.
 
     :ivar run_dir: the folder of the run; None before it exists, and in a search
-    :ivar has_started: whether training has begun; later errors are not usage errors
+    :ivar has_started: whether training has begun
     :ivar end: how the training ended, such as ``finished``; None until it has ended
     """
 
@@ -362,7 +362,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - a stock off-policy algorithm can train with normalized rewards on stacked or channels-last images
     - with ``-i``, ``n_timesteps`` counts the further steps; counters, schedules, VecNormalize and a saved replay buffer
       continue
-    - checkpoints include VecNormalize, and the replay buffer with ``--save-replay-buffer``
+    - checkpoints include VecNormalize; with ``--save-replay-buffer``, they also include the replay buffer
     - snapshots contain the configuration of the run, and a resumed run continues in its own folder
     - files are written atomically
     - run.json says how the run ended

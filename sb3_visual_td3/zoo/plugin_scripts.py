@@ -60,9 +60,9 @@ class ModelToWatch:
 
 
 def algorithms_to_watch(algo: str) -> ChainMap[str, type[BaseAlgorithm] | ModelToWatch]:
-    """Return the classes that load a model when the user watches its agent, by the algorithm's name in rl-zoo.
+    """Map the name of each algorithm in rl-zoo to the class that loads its models when the user watches an agent.
 
-    VisualTD3 models are loaded by :class:`ModelToWatch`, and models of other algorithms by rl-zoo's class.
+    :class:`ModelToWatch` loads VisualTD3 models, and rl-zoo's classes load the models of other algorithms.
 
     :param algo: name of our algorithm in rl-zoo, ``visual_td3``
     """
@@ -294,7 +294,7 @@ def run_push_to_hub(algo: str) -> None:
 
 
 def card_of_run(run_dir: Path) -> str:
-    """Return the Markdown section of a Hub model card with verdict and evaluation returns.
+    """Return a Markdown section for a Hub model card: the verdict, and the returns of the last and best evaluation.
 
     :param run_dir: folder of the run, with report.json if the run was judged
     """

@@ -132,7 +132,7 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
 
 
 def _clear_first_attempt(run_dir: Path) -> None:
-    """Remove the logs of a run that starts again; move them to a subfolder if they hold episodes."""
+    """Delete the logs of a run that starts again, or move them to a subfolder if they hold episodes."""
     # If another process trains this run, the lock raises an error before anything is removed.
     RunLock(run_dir / SNAPSHOTS / "lock").acquire()  # SnapshotCallback takes it over
     logs = [path for path in _logs_of(run_dir) if path.is_file() and not path.is_symlink()]

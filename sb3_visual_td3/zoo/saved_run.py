@@ -116,8 +116,9 @@ def read_args(path: Path) -> dict[str, Any]:
 
     :param path: path of args.yml
     :return: values by flag; ``algo`` and ``env`` are text, ``env_kwargs`` is None or a mapping
-    :raises ValueError: if the file is missing, too large or not YAML, or holds Python objects or values of other types
-    :raises OSError: if it cannot be read
+    :raises ValueError: if the file is missing, too large or not YAML, or if a value is a Python object or has
+        the wrong type
+    :raises OSError: if the file cannot be read
     """
     if not path.is_file() or path.stat().st_size > MAX_ARGS_BYTES:
         raise ValueError(

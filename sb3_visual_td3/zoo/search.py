@@ -1,6 +1,7 @@
-"""Run rl-zoo's ``--optimize-hyperparameters`` with workers that continue after failed trials, and write the report.
+"""Run the search of rl-zoo's ``--optimize-hyperparameters``, and write its report.
 
 :mod:`~sb3_visual_td3.zoo.trials` runs a trial, and :mod:`~sb3_visual_td3.zoo.studies` holds what workers share.
+Workers continue after a failed trial.
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ class SearchStoppedError(RuntimeError):
 class Budget(NamedTuple):
     """Limit the number of trials of a hyperparameter search.
 
-    :ivar n_trials: trials of this worker; not used if ``max_total_trials`` is given
-    :ivar max_total_trials: finished trials of all workers after which the search ends; None if ``n_trials`` decides
+    :ivar n_trials: number of trials of this worker; not used if ``max_total_trials`` is given
+    :ivar max_total_trials: the search ends when all workers together have finished this many trials; None if
+        ``n_trials`` decides
     """
 
     n_trials: int
@@ -430,7 +432,7 @@ def _reseed_if_not_alone(study: optuna.Study) -> None:
 
 
 def _store_description(study: optuna.Study, hyperparams: Mapping[str, Any]) -> None:
-    """Store the command that began a study and the study's fixed hyperparameters, as rl-zoo does."""
+    """Store a study's fixed hyperparameters and the command that created the study, as rl-zoo does."""
     if "command" in study.user_attrs:
         return
     study.set_user_attr("command", " ".join(sys.orig_argv))

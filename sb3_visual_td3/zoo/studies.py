@@ -1,7 +1,7 @@
 """Open Optuna studies that several workers share, and use heartbeats to detect workers that have died.
 
-Each trial stores its process and a counter that increases while it runs. On the same machine, the process table shows
-whether that process is alive. On other machines, a counter that no longer increases shows that it has ended.
+Each trial stores which worker process runs it, and a counter of heartbeats. Workers on the same machine look this
+process up in the process table. Workers on other machines consider it dead if the counter no longer increases.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ _HEALTHY = "nothing critical"
 
 
 def keep_seeds(storage: str, study_name: str, run_dirs: Mapping[int, Path], report: Path, flags: Sequence[str]) -> None:
-    """Store one trial in the Optuna study for each seed whose run was judged.
+    """Store each judged run as one trial of the Optuna study.
 
     :param storage: result of :func:`storage_of`
     :param study_name: name of the study in it

@@ -1,4 +1,4 @@
-"""Implement ``visual-td3 train``, which is rl-zoo's training command, and the short run of ``visual-td3 validate``."""
+"""Run rl-zoo's training for ``visual-td3 train`` and for the short run of ``visual-td3 validate``."""
 
 from __future__ import annotations
 

@@ -222,11 +222,11 @@ class HealthEvalCallback(TrialEvalCallback):  # type: ignore[misc]  # rl-zoo has
 
     :param eval_env: the environment to evaluate on
     :param trial: the trial that receives the results
-    :param health: the callback that watches the updates; it must come earlier in the list
+    :param health: the callback that watches the updates; it must run before this callback
     :param n_eval_episodes: number of episodes of each evaluation
     :param eval_freq: calls of the callback between two evaluations
     :param deterministic: whether the policy acts deterministically
-    :param path: folder for evaluations and best model; None for neither
+    :param path: folder for the evaluations and the best model; None if they are not saved
     """
 
     def __init__(
@@ -298,7 +298,7 @@ def callbacks_of_a_trial(specified: Any) -> list[Any]:
 
 
 def sampler_facts(manager: ExperimentManager) -> dict[str, Any]:
-    """Return facts about the model in the hyperparameter file, which decide what Optuna samples.
+    """Return what :func:`sample_visual_td3_params` must know about the model in the hyperparameter file.
 
     :param manager: rl-zoo's experiment manager, after its ``setup_experiment()``
     :return: ``additional_args`` of :func:`sample_visual_td3_params`

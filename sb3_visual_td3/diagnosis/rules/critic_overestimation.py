@@ -119,7 +119,7 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
 
 
 def _error_runs_away(data: SeriesSet, q: Series) -> bool:
-    """Return whether Q ends beyond every logged return, and the critic's loss grows a hundredfold in the later half.
+    """Return whether Q ends beyond every logged return and the critic's loss grows a hundredfold in the later half.
 
     If only the Q values grow, the critic may be healthy. If the loss grows as well, the critic is not.
     """

@@ -24,8 +24,8 @@ ONE_COLOUR = 1.0
 
 MIN_POINTS = 6
 """Frames that do not change are reported only after this many points. By default, six points cover sixty steps during
-training. In the driving environments of this package, a car may stand still without a reason for at most fifty steps
-(``max_idle_steps``)."""
+training. If a car stands still without a reason, the driving environments of this package end the episode after fifty
+steps (``max_idle_steps``)."""
 
 SURE_STEPS = 190
 """The confidence is high if the frames do not change for at least this many environment steps (in a report) or

@@ -33,7 +33,8 @@ CURE = Cure(
 
 FROZEN = 1e-6
 """An encoder counts as frozen if its gradient norm is at most this fraction of the gradient norm of the head that
-follows it. The update ratios of the two are compared in the same way."""
+follows it. The rule also compares the update ratios of encoder and head in this way. An update ratio is the norm of an
+optimizer step, divided by the norm of the weights."""
 
 A_GRADIENT = 1e-5
 """An encoder is not judged if the gradient norm of the head behind it is below this value, as in a dead policy."""

@@ -55,7 +55,7 @@ AT_LEAST = 1_000.0
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
-    """Check the gradient norms of all four groups, and report the largest norm that explodes."""
+    """Check the gradient norm of each parameter group, and report the largest norm that explodes."""
     exploded = [norm for tag in tags.GRADIENT_NORM.values() if _explodes(norm := data[tag].finite)]
     if not exploded:
         return None

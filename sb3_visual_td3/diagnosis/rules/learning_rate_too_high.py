@@ -60,8 +60,8 @@ HIGH_RATE = 0.05
 unless the return shows learning. The value is fifty times the largest usual rate."""
 
 DOUBTFUL_RATE = 0.01
-"""A median learning rate from this value up to ``HIGH_RATE`` is reported only if the return shows that nothing was
-learned and the sizes of the optimizer's steps were not logged."""
+"""If the sizes of the optimizer's steps were not logged, a median learning rate from this value up to ``HIGH_RATE`` is
+reported only if the return shows that nothing was learned."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:

@@ -39,8 +39,8 @@ SHORT = 90.0
 Stable-Baselines3's default of 100 must not count as too short."""
 
 A_BATCH = 32.0
-"""The confidence is higher if the first update comes at most this many environment steps after the start, so that the
-buffer holds less than a usual batch."""
+"""The confidence is higher if the first update comes at most this many environment steps after the start. The buffer
+then holds fewer transitions than a usual batch."""
 
 
 def diagnose(data: SeriesSet) -> RuleResult | None:
@@ -62,7 +62,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 
 
 def _first_update(updates: Series) -> float | None:
-    """Return the environment steps before the first update; None if the points do not show it."""
+    """Return the number of environment steps before the first update; None if it cannot be estimated."""
     trained = updates.where(updates.values > 0)
     if len(trained) < 2 or trained.steps[0] <= 0:
         return None

@@ -294,7 +294,7 @@ class CarlaBackend:
     def lose(self, *, restart: bool) -> None:
         """Drop the connection to a simulator that failed or is to be restarted; never raises.
 
-        :param restart: whether to end the simulator if this backend started it; the next reset then starts a new one
+        :param restart: whether to end a simulator that this backend started, so that the next reset starts a new one
         """
         if self._ego is not None:
             self._ego.abandon()

@@ -44,15 +44,15 @@ class CarlaDrivingEnv(DrivingEnv):
 
     If the simulator fails, the step returns the last observation with reward 0, ``truncated=True`` and
     ``info["invalid_transition"]=True``. VisualTD3 does not store such a step; for other algorithms, use
-    ``sb3_visual_td3.buffers.valid_transitions``. The next ``reset()`` reconnects or restarts the simulator.
+    ``sb3_visual_td3.buffers.valid_transitions``. The next ``reset()`` reconnects to the simulator or restarts it.
 
     :param host: machine that runs CARLA
     :param port: port of a running server, or a list of ports. From a list, each environment takes a port that no other
         environment uses.
     :param command: command that starts the simulator, such as ``"./CarlaUE4.sh -RenderOffScreen"``; ``None`` connects
         to a running server. ``{port}`` in the command stands for the port; without ``{port}``,
-        ``-carla-rpc-port=PORT`` is appended. Each environment starts its own simulator, on the first free port from
-        ``port`` on.
+        ``-carla-rpc-port=PORT`` is appended. With a command, each environment starts its own simulator, and
+        ``port`` is the first port that it tries.
     :param town: map, such as ``"Town01"``; ``None`` for the map that the server has loaded
     :param maps: instead of ``town``: ``"train"`` (Town01), ``"held_out"`` (Town02), or the names of maps. Each
         episode takes one of them at random.
@@ -62,7 +62,7 @@ class CarlaDrivingEnv(DrivingEnv):
         is ``(x, y)`` or ``(x, y, heading_rad)`` in OpenDRIVE's coordinates: CARLA's y has the opposite sign.
     :param route_file: XML file of routes in the format of CARLA's leaderboard, for ``route="file"``
     :param route_length_m: least and greatest length of a random route, in metres
-    :param route_turns: least and greatest number of turns to the left or right of a random route
+    :param route_turns: least and greatest number of left and right turns on a random route
     :param n_cars: number of other cars, 0 to 20; a short map has fewer. This package drives the cars, not CARLA's
         Traffic Manager.
     :param traffic_lights: if True, running a red light costs reward, and waiting at a red light does not count as
@@ -269,7 +269,7 @@ class CarlaDrivingEnv(DrivingEnv):
                 return result
 
     def _is_hopeless(self, failure: SimulatorLostError) -> bool:
-        """Return whether this environment has never found a simulator: the port or the command is probably wrong."""
+        """Return whether a retry is useless, because this environment has never found a simulator."""
         if not isinstance(failure, SimulatorAbsentError):
             self._was_simulator_seen = True
         return not (self._was_simulator_seen or self._has_driven or self._backend.server.is_shared)

@@ -210,7 +210,7 @@ class Connection:
         return found[0]
 
     def remove_actors_of(self, role_names: Sequence[str]) -> None:
-        """Destroy the actors with given roles, which an earlier run may have left, and their sensors.
+        """Destroy all actors that have one of the given roles, and the sensors of these actors.
 
         :param role_names: the roles
         :raises SimulatorLostError: if the server fails

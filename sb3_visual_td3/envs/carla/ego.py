@@ -1,7 +1,7 @@
 """Control the vehicle that the policy drives in CARLA, with its cameras and its collision sensor.
 
-CARLA's client runs sensor callbacks in its own threads. The callbacks here only copy data into a queue, because a
-callback that still runs when Python exits aborts the process.
+CARLA's client runs sensor callbacks in its own threads. The callbacks here only copy data into a queue, so that
+they end quickly: if a callback is still running when Python exits, the process aborts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lease server ports, so that no two environments on one machine use the same CARLA server.
 
-A lease is a locked file in a private folder below the folder for temporary files. The lock ends with its process, even
-if that is killed.
+A lease is a locked file in a private folder below the folder for temporary files. If the process that holds the
+lock ends or is killed, the lock is released.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def lease_running(host: str, ports: Iterable[int]) -> PortLease:
         time.sleep(0.1)
     raise SimulatorUnusableError(
         f"every CARLA server on {host} is in use by another environment: {', '.join(taken)}; give each "
-        "environment its own server: port=[2000, 2004, ...], or a command that starts it"
+        "environment its own server: list the ports of several servers (port=[2000, 2004, ...]), or give a command "
+        "that starts a server (command=...)"
     )
 
 

@@ -172,7 +172,8 @@ def check_version(version: str, host: str, port: int) -> None:
         if server in SUPPORTED_VERSIONS:
             remedy += f", or install the server's client: pip install carla=={server}"
         raise SimulatorUnusableError(
-            f"the server on {host}:{port} is CARLA {version}, the client {client}: expected the same version; {remedy}"
+            f"the server on {host}:{port} is CARLA {version}, but the client is CARLA {client}: expected the same "
+            f"version; {remedy}"
         )
     if client != TESTED_VERSION and client not in _reported:
         _reported.add(client)

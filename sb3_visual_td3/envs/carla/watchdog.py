@@ -67,7 +67,8 @@ def _die_with(watchdog: int) -> None:
 class Guard:
     """Fork a process that ends a process group when the watchdog disappears.
 
-    Linux's parent-death signal would end CarlaUE4.sh, which is a shell script, but not the simulator.
+    Linux's parent-death signal is not enough. It would end the shell script CarlaUE4.sh, but not the simulator that the
+    script runs.
 
     :param group: id of the process group
     """

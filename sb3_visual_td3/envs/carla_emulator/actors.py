@@ -51,7 +51,7 @@ class Actor:
     """The transform relative to the parent, or in the world if there is no parent."""
     parent: Actor | None = None
     stream_id: int | None = None
-    """Number of the stream with a sensor's measurements; None if the server sends no measurements of this actor."""
+    """Id of the stream that sends a sensor's measurements; None if the server sends no measurements of this actor."""
     stream_port: int = 0
     next_measurement_s: float = 0.0
     """The simulated time of a sensor's next measurement."""
@@ -71,7 +71,7 @@ class Actor:
 
     @cached_property
     def attributes(self) -> dict[str, str]:
-        """Return the blueprint attributes that the client set when it spawned the actor, by name."""
+        """Return the names and values of the blueprint attributes that the client set when it spawned the actor."""
         return {name: value for name, _, value in self.description[2]}
 
     def float_attribute(self, name: str, default: float) -> float:
@@ -341,7 +341,8 @@ class Vehicle(Actor):
     def altitude_m(self) -> float:
         """Return the height above the ground in metres; 0 if the vehicle counts as on the ground.
 
-        A vehicle with physics always counts as on the ground. A vehicle without physics does so up to a height of 2 m.
+        A vehicle with physics always counts as on the ground. A vehicle without physics counts as on the ground up
+        to a height of 2 m.
         """
         if self.has_physics or self.transform.z <= _ON_GROUND_BELOW_M:
             return 0.0
@@ -376,7 +377,7 @@ class Vehicle(Actor):
         self.motion = Motion(pose.x_m, pose.y_m, pose.heading_rad, self.motion.speed_mps, 0.0)
 
     def set_velocity(self, velocity: Vector) -> None:
-        """Set the velocity; with physics only its part along the heading counts, because cars do not slide sideways."""
+        """Set the velocity; a vehicle with physics keeps only the component along its heading."""
         if not self.has_physics:
             self._requested_velocity = velocity
             return

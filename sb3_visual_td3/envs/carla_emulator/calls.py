@@ -83,7 +83,7 @@ class ActorCalls:
         return self._sim.actor(actor_id).bounding_box()
 
     def on_get_all_level_BBs(self, tag: int) -> list[Any]:  # noqa: N802  the name of the call
-        """Return the bounding boxes of all objects that have a semantic tag; 255 stands for any tag."""
+        """Return the bounding boxes of all objects with the semantic tag ``tag``; 255 stands for any tag."""
         boxes = []
         for actor in self._sim.actors.values():
             if actor.semantic_tags and tag in (*actor.semantic_tags, _ANY_TAG):

@@ -1,9 +1,9 @@
 """Draw the images of the emulator's cameras: RGB, depth and semantic images of the map, vehicles and walkers.
 
-If an RGB camera on a vehicle has the position, rotation and field of view of a camera of ``LiteDriving-v0``, the code
-of that camera draws the image. A policy then sees the same picture in the emulator and in ``LiteDriving-v0``.
-:class:`FreeCamera` draws all other images, and the images with an actor that ``LiteDriving-v0`` cannot draw, such as a
-truck.
+If an RGB camera on a vehicle has the same position, rotation and field of view as a camera of ``LiteDriving-v0``, the
+code of ``LiteDriving-v0`` draws the image. A policy then sees the same picture in the emulator and in
+``LiteDriving-v0``. :class:`FreeCamera` draws all other images, and the images with an actor that ``LiteDriving-v0``
+cannot draw, such as a truck.
 """
 
 from __future__ import annotations
@@ -142,9 +142,10 @@ _PLATE_BACK = (150, 152, 155)
 
 
 def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
-    """Return the shape of a traffic light or a sign: a pole, and a head with lamps or a plate.
+    """Return the shape of a traffic light or a sign.
 
-    Lamps and plates are visible from the front only.
+    A light has a pole and a head with lamps. A sign has a pole and a plate. The lamps, and the colour of the plate, are
+    visible from the front only.
     """
     signal = sign.signal
     assert signal is not None
@@ -240,7 +241,7 @@ def _in_camera_axes(
     transform: Transform,
     axes: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the corners of a box at the height ``up_m`` in the camera's coordinates, ``(n_corners, 3)``.
+    """Return the corners of a box in the camera's coordinates, ``(n_corners, 3)``.
 
     The three columns are metres forward (the depth), to the left (the negative right axis) and up.
 

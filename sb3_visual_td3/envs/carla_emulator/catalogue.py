@@ -396,7 +396,7 @@ def check_description(description: Any) -> str:
             _check_colour(type_id, value)
     if n_pixels > _MAX_PIXELS:
         raise CallError(
-            f"{type_id}: an image of {n_pixels:g} pixels: expected at most {_MAX_PIXELS}; set a smaller size"
+            f"{type_id}: the image has {n_pixels:g} pixels, expected at most {_MAX_PIXELS}; set a smaller size"
         )
     return type_id
 

@@ -27,7 +27,7 @@ class Fault(NamedTuple):
 
     kind: str
     tick: int = 0
-    """Tick of the fault, or period in ticks of a fault that repeats; 0 for a fault that is active from the start."""
+    """Tick at which the fault happens; 0 if it is active from the start. If the fault repeats: its period in ticks."""
     repeats: bool = False
     """True for a fault that happens at every ``tick``-th tick."""
     amount: float | None = None
@@ -145,7 +145,7 @@ class ActiveFaults:
             time.sleep(pause_s)
 
     def drops_image(self) -> bool:
-        """Return whether to drop the next image, and reduce the number of images that are still to be dropped."""
+        """Return whether to drop the next image; a result of True lowers ``images_to_drop`` by 1."""
         if self.images_to_drop <= 0:
             return False
         self.images_to_drop -= 1
@@ -164,7 +164,7 @@ class ActiveFaults:
         return image[: len(image) // 8 * 4]
 
     def refuses_spawn(self) -> bool:
-        """Return whether to refuse the next spawn, and reduce the number of spawns that are still to be refused."""
+        """Return whether to refuse the next spawn; a result of True lowers ``spawns_to_refuse`` by 1."""
         if self.spawns_to_refuse <= 0:
             return False
         self.spawns_to_refuse -= 1

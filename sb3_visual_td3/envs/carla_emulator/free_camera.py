@@ -152,7 +152,7 @@ class FreeCamera:
         return tuple(axis[i] + columns[None] * right[i] - rows[:, None] * up[i] for i in range(3))
 
     def _choose_levels(self) -> list[_Strip]:
-        """Choose the resolution (mipmap level) of the ground raster from which each part of the picture is drawn.
+        """Choose a resolution (mipmap level) of the ground raster for each part of the picture.
 
         A sample is drawn from the level whose texels are about as large as the sample's area on the ground.
         """
@@ -237,7 +237,7 @@ def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg:
 def axes_of(transform: Transform) -> NDArray[np.float64]:
     """Return the forward, right and up axes of a rotated object as rows of a 3x3 matrix, in CARLA's coordinates.
 
-    The order is yaw, pitch (positive up), roll (positive to the right). Source:
+    The rotations are applied in the order yaw, pitch (positive up), roll (positive to the right). Source:
     ``LibCarla/source/carla/geom/Math.cpp``.
     """
     pitch, yaw, roll = (math.radians(angle) for angle in (transform.pitch, transform.yaw, transform.roll))

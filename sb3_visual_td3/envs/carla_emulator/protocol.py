@@ -16,15 +16,15 @@ returns a value     ``[[1, value]]``       ``[[0, ["text"]]]``
 returns nothing     ``[[false]]``          ``[[true, ["text"]]]``
 ==================  =====================  ==================
 
-The msgpack-rpc ``error`` field stays nil, because the client drops its text. An optional value is ``[false]`` or
-``[true, value]``.
+The msgpack-rpc ``error`` field stays nil, because the client ignores the text in this field. An optional value is
+``[false]`` or ``[true, value]``.
 
 *Streams* go to the RPC port + 1, in little-endian byte order. The client first sends the stream's number as a ``u32``.
 After that only the server sends: for each measurement a ``u32`` size and that many bytes.
 
-The layouts were read from the traffic of the genuine 0.9.16 client, and differ between CARLA's versions. The client
-does not check them, and a payload of the wrong size ends its process. The names in the comments come from
-``LibCarla/source/carla``.
+The layouts were read from the traffic of the genuine 0.9.16 client. CARLA's versions have different layouts. The client
+does not check the layout of a payload, and a payload of the wrong size ends the client's process. The names in the
+comments come from ``LibCarla/source/carla``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from sb3_visual_td3.envs.road.carla_coordinates import from_carla
 from sb3_visual_td3.envs.road.shapes import Pose
 
 VOID = object()
-"""Marks the result of a call that returns nothing, which is packed differently from a value of nil."""
+"""Stands for the result of a call without a return value. Such a result is packed differently from nil."""
 _RESPONSE = 1
 # A map's OpenDRIVE is the longest message that a client sends: some megabytes.
 _MAX_MESSAGE_BYTES = 16_000_000
@@ -228,9 +228,9 @@ class Transform(NamedTuple):
 
     @classmethod
     def from_message(cls, message: Any) -> Transform:
-        """Return the transform that a message contains as ``[[x, y, z], [pitch, yaw, roll]]``.
+        """Return the transform from its msgpack form ``[[x, y, z], [pitch, yaw, roll]]``.
 
-        :param message: value in the message
+        :param message: the decoded list
         :raises CallError: if the shape is wrong, or a number is not finite or too large
         """
         try:
@@ -262,11 +262,11 @@ class Transform(NamedTuple):
 
 
 def vector_from_message(message: Any, limit: float) -> Vector:
-    """Return the vector that a message contains as ``[x, y, z]``.
+    """Return the vector from its msgpack form ``[x, y, z]``.
 
-    :param message: value in the message; elements after the first three are ignored
+    :param message: the decoded list; its elements after the first three are ignored
     :param limit: largest accepted absolute value
-    :raises CallError: if the value is not a list with at least three elements, or if one of the first three is not a
+    :raises CallError: if ``message`` is not a list with at least three elements, or if one of the first three is not a
         finite number within the limit
     """
     if not isinstance(message, list | tuple) or len(message) < 3:
@@ -403,6 +403,6 @@ def vehicle_state(
 
 
 def velocity_along(pose: Pose, speed_mps: float) -> Vector:
-    """Return the velocity in CARLA's coordinates of an object that moves in the direction of its pose."""
+    """Convert a speed in the direction of a pose to a velocity in CARLA's coordinates."""
     # CARLA's y axis points the other way.
     return speed_mps * math.cos(pose.heading_rad), -speed_mps * math.sin(pose.heading_rad), 0.0

@@ -253,7 +253,7 @@ class Roadside:
     def _trigger_of(self, signal: Signal, place: Transform) -> tuple[Vector, Vector]:
         """Return the centre and the half sizes of a signal's trigger volume, which is a box over its stop lines.
 
-        The centre is relative to the signal's actor, along its own axes. Without stop lines, all values are 0.
+        The centre and the sizes are in the coordinates of the signal's actor. Without stop lines, all values are 0.
 
         :param place: position and rotation of the signal's actor
         """

@@ -67,7 +67,7 @@ class WorldView(NamedTuple):
 
 
 def sensor_number_of(type_id: str) -> int | None:
-    """Return the number of a kind of sensor in CARLA's protocol; None if the server sends no measurements of it.
+    """Return a sensor type's number in CARLA's protocol; None if the server sends no measurements of this type.
 
     :param type_id: id of the blueprint, such as ``"sensor.other.imu"``
     """
@@ -276,7 +276,7 @@ def _is_paved(ground: Ground, places: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _cos_at_box(rays: NDArray[np.float64], places: NDArray[np.float64], thing: Actor) -> NDArray[np.float64]:
-    """Return the cosine of the angle between each ray and the normal of the side of the box that it hits."""
+    """Return the cosine of each ray's angle of incidence (between ray and surface normal) on an actor's box."""
     box = thing.box
     assert box is not None
     cos, sin = math.cos(-box.yaw_rad), math.sin(-box.yaw_rad)
@@ -311,9 +311,10 @@ def _scan(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> _
 
 
 def _radar(sensor: Actor, things: Sequence[Actor], step_s: float, tick: int) -> bytes:
-    """Return the body of a radar's measurement: 4 x f32 velocity, azimuth, altitude and depth for each detection.
+    """Return the body of a radar's measurement.
 
-    The velocity is relative to the sensor, along the ray, and positive away from the sensor.
+    Each detection consists of four f32 values: velocity, azimuth, altitude and depth. The velocity is relative to
+    the sensor, along the ray, and positive away from the sensor.
     """
     n_rays = max(1, round(sensor.float_attribute("points_per_second", 1500) * step_s))
     rng = np.random.default_rng([sensor.id, tick])

@@ -20,7 +20,7 @@ from sb3_visual_td3.envs.road.light_cycle import LightColour
 
 POLE_WIDTH_M = 0.14
 HEAD_LOW_M, HEAD_HIGH_M, HEAD_SIZE_M = 2.3, 3.5, 0.42
-"""Lower edge, upper edge and width of the head of a traffic light, which contains the lamps."""
+"""Lower edge, upper edge and width of a traffic light's head, the box that contains the lamps."""
 LAMP_SIZE_M = 0.3
 POLE_COLOUR, HEAD_COLOUR, DARK_LAMP = (95, 98, 100), (28, 30, 32), (60, 60, 60)
 LAMP_COLOURS: dict[LightColour, Colour] = {"red": (255, 40, 30), "yellow": (255, 190, 30), "green": (40, 235, 90)}
@@ -68,7 +68,7 @@ NO_FIGURES = Figures()
 
 
 def lamp_low_m(lamp: LightColour) -> float:
-    """Return the height of the lower edge of a lamp above the ground, in metres.
+    """Return how high a lamp's lower edge is above the ground, in metres.
 
     :param lamp: colour of the lamp
     """

@@ -85,8 +85,8 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param frame_stack: number of camera frames in an observation, 1 to 16
     :param frame_skip: ticks of the simulator per step, 1 to 100
     :param dt_s: length of a tick, 0.001 to 0.2 s
-    :param maps: ``"train"``, ``"held_out"``, or names of maps or of OpenDRIVE files (``.xodr``; requires the extra
-        ``carla``). Each episode takes one of them at random.
+    :param maps: ``"train"``, ``"held_out"``, or the names of one or more maps. The path of an OpenDRIVE file
+        (``.xodr``) is a valid name too; such files require the extra ``carla``. Each episode takes one map at random.
     :param n_cars: number of other cars, 0 to 20; on routes to a goal, a short map has fewer
     :param traffic_lights: True for the lights of a map file, or for lights at junctions of a built-in map. Only colour
         frames (``grayscale=False``) show the policy which lamp is on.
@@ -111,8 +111,8 @@ class LiteDrivingEnv(RestorableDrivingEnv):
     :param target_speed_mps: the speed with the highest reward, in m/s
     :param idle_ending: how an episode ends when the vehicle stands still: ``"truncated"``, or ``"terminated"``, which
         counts as an accident
-    :param goal_ending: how an episode ends at the goal of a route: ``"terminated"``, or ``"truncated"``, so that an
-        algorithm bootstraps as if the route continued
+    :param goal_ending: how an episode ends at the goal of a route: ``"terminated"`` or ``"truncated"``. With
+        ``"truncated"`` an algorithm bootstraps as if the route continued.
     :param render_mode: ``None``, ``"rgb_array"`` or ``"human"`` (a window; requires the extra ``video``)
     :param render_view: ``"front"`` through the camera, ``"chase"`` from behind and above
     :raises ValueError: if an argument is out of range
@@ -181,8 +181,8 @@ class LiteRoutesEnv(LiteDrivingEnv):
 
     :param maps: as in ``LiteDrivingEnv``, but ``"train"`` and ``"held_out"`` are networks of streets
     :param route: as in ``LiteDrivingEnv``
-    :param observation: as in ``LiteDrivingEnv``; None for ``"camera"`` if ``route="loop"``, otherwise
-        ``"camera+command"``
+    :param observation: as in ``LiteDrivingEnv``. None stands for ``"camera"`` on the route ``"loop"``, and for
+        ``"camera+command"`` on other routes.
     :param kwargs: other arguments of ``LiteDrivingEnv``
     """
 

@@ -186,7 +186,7 @@ class LiteWorld:
         )
 
     def waypoints_m(self, ahead_m: Sequence[float]) -> list[tuple[float, float]]:
-        """Return (x, y) in metres of the lane's centre at the distances ``ahead_m`` ahead of the car."""
+        """Return points (x, y) of the lane's centre, in metres, at the distances ``ahead_m`` ahead of the car."""
         return self._track.waypoints_from(self._lane, ahead_m)
 
     def get_state(self) -> dict[str, Any]:
@@ -335,7 +335,7 @@ class LiteWorld:
         self._has_collided = self._traffic.hits(*motion[:3])
 
     def _advance_street(self, n_ticks: int, before: LanePosition) -> None:
-        """Advance lights and pedestrians, count red lights that the car runs, and test for a hit pedestrian."""
+        """Advance lights and pedestrians, count red lights that the car runs, and test whether it hits a pedestrian."""
         motion, body = self._motion, self._vehicle.body
         box = OrientedBox(*motion[:3], body.length_m, body.width_m)
         self._street.advance(n_ticks * self._tick_s, before, self._lane, box, motion.speed_mps)

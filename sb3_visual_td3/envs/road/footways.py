@@ -205,7 +205,7 @@ def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
 
 
 def _bridge_ends(mesh: _Mesh, graph: LaneGraph, strips: Sequence[Sequence[int]]) -> None:
-    """Join each open end of a walkway to the nearest open beginning of a walkway by a new piece that covers no lane."""
+    """Add pieces that join open ends of walkways to near open beginnings of walkways; a new piece covers no lane."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]

@@ -129,7 +129,7 @@ class _Line:
         self.limit_mps: list[float] = np.sqrt(squared).tolist()
 
     def index_at(self, along_m: float) -> int:
-        """Return the index of the last point of the line that is not farther along the lane than ``along_m``."""
+        """Return the index i for which ``along_m`` lies between the points i and i + 1 of the line."""
         index = bisect_right(self.along_m, along_m) - 1
         if index < 0:
             return 0

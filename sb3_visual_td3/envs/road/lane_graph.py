@@ -115,7 +115,7 @@ _SQUARE_M = 16.0
 
 
 class _Square(NamedTuple):
-    """Hold the points of all lanes in one cell of the grid, and within the search distance around the cell."""
+    """Hold all lane points in a grid cell and in a margin of the search distance around the cell."""
 
     x_m: NDArray[np.float64]
     y_m: NDArray[np.float64]
@@ -201,7 +201,7 @@ class LaneGraph:
         return found
 
     def _square(self, column: float, row: float, within_m: float) -> _Square:
-        """Return the points of all lanes in one cell of the grid, and up to ``within_m`` around it.
+        """Return all lane points in a grid cell and in a margin of ``within_m`` around the cell.
 
         ``column`` and ``row`` are x and y of the cell in multiples of its side.
         """

@@ -172,10 +172,10 @@ def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]
 
 
 def _footway(waypoint: Any) -> tuple[float, float] | None:
-    """Return the offset of the middle of the pavement to the right of a lane, and its width, in metres.
+    """Return ``(offset, width)`` of the pavement to the right of a lane, in metres.
 
-    The offset from the lane's centre is negative. The result is None if there is no pavement, or if another lane for
-    vehicles lies between.
+    The offset leads from the lane's centre to the middle of the pavement, and is negative. The result is None if there
+    is no pavement, or if another lane for vehicles lies between the lane and the pavement.
     """
     offset_m, lane = -0.5 * waypoint.lane_width, waypoint
     for _ in range(_MAX_LANES):
@@ -268,7 +268,7 @@ def _turned_rad(segment: list[Any]) -> float:
 
 
 def _in_order(lane: list[Any]) -> list[Any]:
-    """Return a lane's waypoints in driving order, with one more waypoint at either end, so that lanes join."""
+    """Return a lane's waypoints in driving order, with one extra waypoint before the first and one after the last."""
     # ``s`` is the distance along the road. Lanes with positive numbers are driven against it.
     ordered = sorted(lane, key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
     return [*ordered[0].previous(SPACING_M)[:1], *ordered, *ordered[-1].next(SPACING_M)[:1]]

@@ -214,7 +214,10 @@ class LightCycles:
         self.colours = dict(state["colours"])
 
     def _cycles_of(self, light: int | None) -> list[_Cycle]:
-        """Return a list with the cycle of a light's junction, if it has one; all cycles if ``light`` is None."""
+        """Return the cycle that controls a light, in a list; all cycles if ``light`` is None.
+
+        The list is empty if no cycle controls the light.
+        """
         if light is None:
             return self._cycles
         if light not in self._cycle_of:

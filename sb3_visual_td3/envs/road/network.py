@@ -29,8 +29,8 @@ class Neighbour(NamedTuple):
     contact: End | None = None
     """The end of the neighbouring road that touches this road; ``None`` for a junction."""
     lane: int | None = None
-    """For a road within a junction: the number of the neighbour's lane to which its single lane connects. ``None`` for
-    other roads: their lanes connect to the lanes of the same numbers of a neighbouring road."""
+    """A road within a junction has a single lane, which connects to the neighbour's lane with this number. ``None`` for
+    other roads: each of their lanes connects to the neighbour's lane with the same number."""
 
 
 class Road(NamedTuple):

@@ -28,7 +28,7 @@ def to_opendrive(scene: LiteMap, signs: RoadSigns = NO_SIGNS, lanes: Sequence[La
 
     :param scene: a built-in map
     :param signs: traffic lights to write with the roads
-    :param lanes: the lanes of the map's graph, to which the lights' stop lines refer
+    :param lanes: the lanes of the map's graph; the stop lines of the lights refer to these lanes
     :raises ValueError: if the map was read from a file
     """
     if scene.network is None:
@@ -128,8 +128,9 @@ def _add_signals(
 def _place_beside(road: Road, x_m: float, y_m: float) -> tuple[float, float, float, float]:
     """Locate a point relative to a road, in OpenDRIVE's road coordinates s (along) and t (to the left).
 
-    :return: how far the point lies before the road's start or after its end (otherwise 0), s and t, all in metres, and
-        the road's direction in radians
+    :return: ``(gap, s, t, heading)``. The gap is the distance along the road by which the point lies before the road's
+        start or after its end; it is 0 for other points. The gap, s and t are in metres. The heading is the road's
+        direction at s in radians.
     """
     along_m = road.length_m
     # A few steps along the line are needed to find the place in bends.
@@ -154,7 +155,7 @@ def _stages_at(junction: Junction, signs: RoadSigns, lanes: Sequence[LaneSegment
 
 
 def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None:
-    """Add the only lane section of a road; OpenDRIVE lists its lanes from left to right."""
+    """Add the only lane section of a road, with the lanes from left to right, as OpenDRIVE requires."""
     section = _add(_add(element, "lanes"), "laneSection", s=0.0)
     if road.n_left:
         left = _add(section, "left")

@@ -21,7 +21,7 @@ MAX_SIDE_M = 3000.0
 """A map is rejected if it extends farther than this along x or y, because OpenCV cannot read a raster with more
 than 32,767 texels along a side."""
 MAX_AREA_M2 = 4e6
-"""A map is rejected if its area is larger than this. Painting such a map takes about 1.2 GB."""
+"""A map is rejected if its area is larger than this. Painting a map of this area takes about 1.2 GB."""
 _SHOULDER_M = 0.4
 _SAME_PLACE_M = 0.3
 _FLAT_RISE_M = 1.0
@@ -40,7 +40,7 @@ class RouteMap(NamedTuple):
 
 @cache
 def load_route_map(name: str) -> RouteMap:
-    """Return a map with its lane graph, which is built at the first call and then shared by all worlds of the process.
+    """Return a map with its lane graph; later calls with the same name return the same object.
 
     The world is flat: heights are ignored, and a warning is logged if the roads rise by more than 1 m.
 

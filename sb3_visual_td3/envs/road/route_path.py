@@ -29,7 +29,7 @@ _MIN_WIDTH_M = 2.0
 """Smaller lane widths are replaced by this width, because a map's lane can be 0 m wide at its ends."""
 _JUNCTION_SIDE = 1.5
 """Within a junction, each edge of the road is assumed to be this many lane widths from the route. The value must be
-above 1, because an episode ends with ``"off_route"`` at a distance of one lane width."""
+above 1, because an episode ends with ``"off_route"`` only beyond one lane width from the route."""
 
 
 class RouteLine(NamedTuple):
@@ -70,8 +70,8 @@ class RoutePath:
     :param marks: the distinct sets of road marks on the route; ``line.marks`` contains indices into this list. The
         first set is empty, for points without marks.
     :param commands: the command of each manoeuvre
-    :param driven: for each lane up to the goal: the lane's index in the lane graph, the index in ``line`` of the first
-        point on this lane, and the distance of this point from the lane's beginning
+    :param driven: for each lane up to the goal: the lane's index in the lane graph, the index of the lane's first point
+        in ``line``, and the distance of this point from the lane's beginning
     """
 
     def __init__(
@@ -260,7 +260,7 @@ class _Builder:
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
-        """Record at which point of the line each of these lanes will begin, before ``_add_stretch`` adds them.
+        """Store the first point of each of these lanes on the line; call this before ``_add_stretch`` adds the lanes.
 
         ``begin`` and ``end`` are fractions of the lanes' length.
         """

@@ -31,8 +31,8 @@ _NEAR_M, _FAR_M = 3.0, 10.0
 """A place belongs to the lanes whose centre is at most the first distance away. If there is no such lane, the second
 distance is used instead."""
 _OFFSET_COST = 3.0
-"""Cost of a lane in the search for a route through given places, per metre between the given place and the lane's
-centre. It is added to the length of the route in metres."""
+"""In the search for a route through given places, each metre between a place and the centre of its lane counts as this
+many metres of route."""
 _MAX_STARTS = 10
 
 
@@ -236,7 +236,7 @@ def random_route_between(
 
 
 def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str) -> ValueError:
-    """Return the error for a map without a route of the requested kind."""
+    """Return the error for a map without a route in the given ranges of length and turns."""
     return ValueError(
         f"{source}: found no route of {length_m[0]:g} to {length_m[1]:g} m with {turns[0]} to {turns[1]} turns; widen "
         "route_length_m or route_turns, or choose another map"
@@ -246,7 +246,7 @@ def _no_route(length_m: tuple[float, float], turns: tuple[int, int], source: str
 def _routes_from(
     graph: LaneGraph, start: LanePlace, length_m: tuple[float, float], turns: tuple[int, int]
 ) -> list[tuple[RoutePlan, float]]:
-    """Find the shortest route from a place to each lane, and return the routes of the requested kind.
+    """Find the shortest route from a place to each lane, and return the routes within the given ranges.
 
     Since the goal can lie anywhere on the last lane, a route has a range of possible lengths.
 
@@ -323,8 +323,8 @@ def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[floa
     direction = "" if place.heading_rad is None else f" in the direction {place.heading_rad:g} rad"
     raise ValueError(
         f"{name}: ({place.x_m:g}, {place.y_m:g}) is not on a lane{direction}: expected a lane within {_FAR_M:g} m; "
-        "give the places of a list in OpenDRIVE coordinates, and the places of a route file in CARLA's coordinates "
-        "(y and yaw have the opposite sign)"
+        "move the place, or check its coordinates. (start, goal) pairs use OpenDRIVE's coordinates. Route files use "
+        "CARLA's coordinates, whose y and yaw have the opposite sign"
     )
 
 
@@ -367,7 +367,8 @@ def _continued(plan: RoutePlan, way: Sequence[int], place: LanePlace) -> RoutePl
 def _ways_around(graph: LaneGraph, first: int, last: int) -> list[tuple[float, list[int]]]:
     """Return the shortest ways that leave a segment at its end and enter another segment at its beginning.
 
-    :return: one way for each successor of ``first`` that leads to ``last``: its length in metres, and its segments
+    :return: length in metres and segments of each way; there is one way for each successor of ``first`` from which
+        ``last`` can be reached
     """
 
     def weight(_: int, to: int, data: Mapping[str, Any]) -> float | None:

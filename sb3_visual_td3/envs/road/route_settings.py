@@ -35,7 +35,7 @@ class GivenRoute(NamedTuple):
 
 @dataclass(frozen=True)
 class RouteSettings:
-    """Hold the kind of routes to drive, with the ranges of random routes or the given routes.
+    """Hold the kind of routes to drive, and the settings of this kind.
 
     :param kind: ``"loop"``, ``"random"`` or ``"given"``
     :param length_m: least and greatest length of a random route
@@ -79,7 +79,8 @@ class RoutePlanner:
 
         :param graph: the lanes of the map
         :param map_name: the name of the map
-        :param route_seed: seed of a random route; for given routes the index of the route, modulo their number
+        :param route_seed: seed of a random route, or index of a given route. The index is taken modulo the
+            number of given routes.
         :param places: where random routes may start and end; None for anywhere outside of junctions
         :raises ValueError: if the map has no such route
         """

@@ -67,8 +67,8 @@ class Piece(NamedTuple):
         stretch = 1.0 - self.curvature_per_m * left_m
         if stretch <= 0.0:
             raise ValueError(
-                f"left_m={left_m:g}: expected less than the distance to the arc's centre, "
-                f"{1.0 / self.curvature_per_m:g} m to the left; widen the bend"
+                f"left_m={left_m:g}: expected a parallel that does not reach the arc's centre, which is at "
+                f"left_m={1.0 / self.curvature_per_m:g}; widen the bend"
             )
         return Piece(self.length_m * stretch, self.curvature_per_m / stretch)
 
@@ -202,7 +202,7 @@ def keeps_apart(shape: LoopShape) -> bool:
 
 
 def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) -> LoopShape | None:
-    """Generate one random loop; return None if its arcs do not fit, or its turns or its length are out of range."""
+    """Generate one random loop; return None if its arcs, its turns or its length are not allowed."""
     corners = _random_corners(rng, is_clockwise)
     n = len(corners)
     edges = np.roll(corners, -1, axis=0) - corners

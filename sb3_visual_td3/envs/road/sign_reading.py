@@ -25,7 +25,8 @@ straight on, this is the distance to the extended centre line of the lane before
 _STRAIGHT_RAD = 0.6
 """A way through a junction that turns by less than this leads straight on."""
 _BEYOND_M = 6.0
-"""If no road leads straight on, the pole of a light stands this far behind the farthest exit of the junction."""
+"""If no road leads straight on, the pole of a light stands this far beyond the junction's farthest exit, in the
+direction of the incoming lane."""
 _LIT_SHARE = 0.75
 """Share of the built-in maps' junctions that get traffic lights."""
 _MIN_ARMS = 3
@@ -88,7 +89,7 @@ def _along_near(segment: LaneSegment, x_m: float, y_m: float) -> float:
 
 
 def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[int, Sequence[int]]) -> set[int]:
-    """Return the lanes before a junction from which a vehicle can reach lane ``number`` inside the junction."""
+    """Return the lanes that end at a junction and lead to lane ``number`` inside this junction."""
     found: set[int] = set()
     seen: set[int] = set()
     to_visit = [number]
@@ -108,9 +109,10 @@ def _lanes_into(number: int, segments: Sequence[LaneSegment], before: Mapping[in
 def _cycles_of(
     signals: Sequence[Signal], segments: Sequence[LaneSegment], text: str
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Return the light cycle of each junction: the groups of lights that are green together, in their order.
+    """Return the light cycle of each junction, as a sequence of groups of lights.
 
-    A group belongs to a controller of the file. Each light without a controller is a group of its own.
+    All lights of a group are green at the same time. Each controller of the file has one group. Each light without a
+    controller is a group of its own.
     """
     lights = {signal.id: number for number, signal in enumerate(signals) if signal.is_light}
     root = ElementTree.fromstring(text.encode())

@@ -26,7 +26,7 @@ from sb3_visual_td3.envs.road.track import LanePosition, Track
 
 MAX_WALKERS = 50
 LIGHTS_SEED = 0
-"""Seed of the random choice of junctions with traffic lights on a built-in map. The emulator's ``--seed`` has the same
+"""This seed decides which junctions of a built-in map get traffic lights. The emulator's ``--seed`` has the same
 default."""
 _ON_LINE_M = 1.5
 """A stop line counts as part of the vehicle's route if its middle is closer to the route than this."""

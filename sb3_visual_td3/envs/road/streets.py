@@ -31,8 +31,8 @@ _SPACING_M = (72.0, 110.0)
 _CORNER_M = (17.0, 28.0)
 """Range of the radius of a street's corner."""
 _KEPT_SHARE = 0.85
-"""Share of the grid's streets that are kept. More are kept if removing them would create a dead end, or remove the last
-crossing."""
+"""Share of the grid's streets that are kept. A street is always kept if its removal would create a dead end or remove
+the last crossing, so the actual share can be larger."""
 _WINDING_SHARE = 0.6
 _WINDING_M = (28.0, 50.0)
 """Range of the radius of a winding street's arcs."""

@@ -22,8 +22,7 @@ class Stretch(NamedTuple):
 
     :ivar first_step: step of the first active point
     :ivar last_step: step of the last active point
-    :ivar until_step: step of the first point after ``last_step``, which is not active; ``last_step`` if no point
-        follows
+    :ivar until_step: step of the first point after the period; equal to ``last_step`` if no point follows
     """
 
     first_step: int

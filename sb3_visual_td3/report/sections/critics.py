@@ -82,7 +82,7 @@ class Twins:
 
 
 class BoundUse(NamedTuple):
-    """Hold the largest |Q| / bound of one tag; above 1, a Q value is wrong, because the rewards do not allow it."""
+    """Hold the largest ratio |Q| / bound of one tag; the rewards allow a ratio of at most 1."""
 
     tag: str
     part: float

@@ -133,8 +133,8 @@ class Episodes:
     """Hold the numbers about the episodes; a number is None if it was not logged.
 
     :param n_steps: sum of the lengths
-    :param ends: median length of the episodes in the first and in the last third of the run's steps (halves if a third
-        holds too few episodes); None for too few episodes
+    :param ends: median length of the episodes in the first and in the last third of the run's steps. Halves are used if
+        a third holds fewer than three episodes. None if a half holds fewer than two episodes
     :param reward_per_step: sum of the rewards divided by the sum of the lengths
     :param reward_per_step_first: reward per step over the first ten episodes
     :param reward_per_step_last: reward per step over the last ten episodes

@@ -16,8 +16,8 @@ from sb3_visual_td3.report.document import Code, Flag, Section, Sentence, Table,
 PREFIX = "reward/"
 
 DOMINATES = 0.8
-"""A term with at least this share of the sum of magnitudes dominates the reward. This limit is a guess, somewhat below
-the 0.93 to 0.95 of the dominant term in the CARLA run that started this project."""
+"""A term with at least this share of the sum of magnitudes dominates the reward. This limit is a guess. In the
+CARLA run that started this project, the dominant term had a share of 0.93 to 0.95."""
 
 
 @dataclass(frozen=True)
