@@ -341,8 +341,9 @@ def over_time_row(judged: Judged, found: VerdictOverTime) -> dict[str, object]:
 def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Return a Markdown table of the verdicts over time, with a row for each label.
 
-    In a run that ends with NO-GO, all verdicts from the step ``no_go_from`` on are NO-GO. The last column is the
-    fraction of steps that come after ``no_go_from``, averaged over the runs with the label.
+    In a run that ends with NO-GO, ``no_go_from`` is the first step from which all verdicts are NO-GO. The last column
+    is the fraction of steps that come after ``no_go_from``, averaged over the runs with the label. A run that does not
+    end with NO-GO counts as 0.
 
     :param rows: return values of :func:`over_time_row`, one for each run
     """

@@ -2,7 +2,7 @@
 
 LiteDriving-v0, in a separate process, is slowed to 20 steps per second, like CARLA: each step sleeps until 50 ms have
 passed, which costs no processor time. VisualTD3 makes one update per step. A round measures first without and then with
-overlap. Each line of the table is a round. The expected duration of a step:
+overlap. The table has a line for each round, and a line with the medians. The expected duration of a step:
 
 - Without overlap: the sum of 50 ms and the time of the update.
 - With overlap: 50 ms or the time of the update, whichever is longer, plus what cannot be hidden: choosing the action,

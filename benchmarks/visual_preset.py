@@ -97,7 +97,7 @@ COLUMNS = {
 def log_slope_per_1000_updates(norms: Series) -> float:
     """Return how fast the natural logarithm of a gradient norm grows per 1,000 updates.
 
-    The result is a robust slope (Theil-Sen) over the last half of the run.
+    The result is a robust slope (Theil-Sen) over the last half of the updates.
     """
     half = norms.tail(0.5)
     return 1_000 * theil_sen_slope(half.steps / STEPS_PER_UPDATE, np.log(np.maximum(half.values, 1e-12)))

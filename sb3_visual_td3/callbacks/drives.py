@@ -234,8 +234,8 @@ def play_episodes(
 ) -> list[Episode]:
     """Play a number of episodes in any environment, each with its own seed.
 
-    Episode i begins with ``seed + i``, for any number of environments. An episode in which the simulator fails
-    (``info["invalid_transition"]``) does not count and is repeated.
+    Episode i begins with ``seed + i``. The number of environments and their earlier use do not change this. An
+    episode in which the simulator fails (``info["invalid_transition"]``) does not count and is repeated.
 
     :param policy: function that chooses the actions
     :param env: the environments

@@ -241,7 +241,8 @@ def plain_value(content: Any, name: str) -> Any:
 
     :param content: the result of a parser
     :param name: name of the file and the key, for error messages
-    :return: a copy that consists of None, booleans, numbers, text, lists and mappings; any other value becomes text
+    :return: a copy that consists of None, booleans, numbers, text, lists and mappings. Tuples and sets become lists,
+        and any other value becomes text
     :raises ValueError: if there are too many values or levels
     """
     n_values = 0

@@ -100,7 +100,7 @@ def run(settings: argparse.Namespace) -> int:
 
 
 def _film_path(settings: argparse.Namespace) -> Path | None:
-    """Decide between a film and a window, and print a note for the user.
+    """Decide between a film and a window, and print the decision unless the user has asked for a film.
 
     :return: path of the film; None for a window
     """

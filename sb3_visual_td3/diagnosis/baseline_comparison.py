@@ -45,8 +45,9 @@ class Comparison(NamedTuple):
 
     :param tag: logged name of the quantity that the evaluations measured
     :param n_points: number of evaluations
-    :param answer: yes if ``late`` is clearly above ``baseline`` and ``untrained``, and ``has_fallen`` is False; no if
-        ``late`` is not above ``baseline``; unknown in other cases, and if only the last evaluation is high
+    :param answer: unknown if there are fewer than ``MIN_EVALUATIONS`` evaluations, or if ``has_fallen`` is True.
+        Otherwise, yes if ``late`` is clearly above ``baseline`` and ``untrained``; no if ``late`` is not above
+        ``baseline``; unknown in other cases, and if only the last evaluation is high
     :param late: median of the last three evaluations
     :param baseline: level of the best baseline
     :param peak: value of the best evaluation

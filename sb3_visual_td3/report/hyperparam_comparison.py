@@ -84,7 +84,8 @@ class Parameter:
     :param names: the names that settings use; the first one found in a source counts
     :param references: the value in each reference that has the parameter, by the id of the reference
     :param none_if_null: names whose null value means that the parameter is switched off
-    :param encoder: the row applies only if this network has its own encoder; if None, the row always applies
+    :param encoder: the row applies only if this network has its own encoder; if None, the row always applies. A shared
+        encoder counts as the critic's own
     :param compare: ``"ratio"`` divides the values; ``"horizon"`` first converts a discount to 1 / (1 - gamma)
     """
 

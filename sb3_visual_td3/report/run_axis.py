@@ -25,8 +25,9 @@ IN_ORDER = 0.9
 """A file counts as written during training if at least this fraction of its points have a step that is not smaller than
 any earlier step. In any other file, the order of the points does not show when they were logged."""
 MAX_POINTS_ON_ONE_SIDE = 3
-"""All points of a tag may come before the first point of the run in the file, or all after the last one. This may be
-chance if the tag or the run has at most this many points. Otherwise the order of the points is not used."""
+"""In a file, all points of a tag may come before the first point with the run's x-axis, or after the last such point.
+This may be chance if the tag has at most this many points, or if at most this many points have the run's x-axis.
+Otherwise the order of the points is not used."""
 
 
 def axis_of(series: SeriesSet) -> str:

@@ -62,8 +62,8 @@ def _named_series(analysis: Analysis) -> Iterator[tuple[str, str, Series]]:
 def inert(text: str) -> str:
     """Escape text for a CSV cell, so that no spreadsheet evaluates the text as a formula.
 
-    An apostrophe is put before each ``=`` or other character that could start a formula. An event file from another
-    person may have a formula as the name of a tag.
+    An apostrophe is put before each character that could start a formula, such as a ``=`` at the start of the text. An
+    event file from another person may have a formula as the name of a tag.
 
     Source: OWASP, CSV injection, https://owasp.org/www-community/attacks/CSV_Injection
 

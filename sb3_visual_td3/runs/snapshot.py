@@ -217,7 +217,8 @@ _FROM_TEXT: dict[str, Callable[[str], Any]] = {"$int": _int_from_hex, "$float": 
 class Health(NamedTuple):
     """Describe whether the training was healthy when a snapshot was taken.
 
-    :ivar is_healthy: False if a critical alert was active, or if a later alert marked this snapshot as unhealthy
+    :ivar is_healthy: False if a critical alert was active or had ended shortly before, or if a later alert marked this
+        snapshot as unhealthy
     :ivar n_updates: number of gradient updates made
     :ivar n_in_doubt: an alert within this many further updates may mark the snapshot as unhealthy
     """

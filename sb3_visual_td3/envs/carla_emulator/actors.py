@@ -377,7 +377,7 @@ class Vehicle(Actor):
         self.motion = Motion(pose.x_m, pose.y_m, pose.heading_rad, self.motion.speed_mps, 0.0)
 
     def set_velocity(self, velocity: Vector) -> None:
-        """Set the velocity; a vehicle with physics keeps only the component along its heading."""
+        """Set the velocity. A vehicle with physics takes only the forward component, and stops if this is negative."""
         if not self.has_physics:
             self._requested_velocity = velocity
             return

@@ -237,7 +237,7 @@ def free_camera(height: int, width: int, fov_deg: float, up_m: float, pitch_deg:
 def axes_of(transform: Transform) -> NDArray[np.float64]:
     """Return the forward, right and up axes of a rotated object as rows of a 3x3 matrix, in CARLA's coordinates.
 
-    The rotations are applied in the order yaw, pitch (positive up), roll (positive to the right). Source:
+    The object turns about its own axes in the order yaw, pitch (positive up), roll (positive to the right). Source:
     ``LibCarla/source/carla/geom/Math.cpp``.
     """
     pitch, yaw, roll = (math.radians(angle) for angle in (transform.pitch, transform.yaw, transform.roll))

@@ -268,7 +268,10 @@ def _turned_rad(segment: list[Any]) -> float:
 
 
 def _in_order(lane: list[Any]) -> list[Any]:
-    """Return a lane's waypoints in driving order, with one extra waypoint before the first and one after the last."""
+    """Return a lane's waypoints in driving order, with one extra waypoint before the first and one after the last.
+
+    The extra waypoints close the gaps between lanes that follow each other. At a dead end there is no extra waypoint.
+    """
     # ``s`` is the distance along the road. Lanes with positive numbers are driven against it.
     ordered = sorted(lane, key=lambda waypoint: -math.copysign(waypoint.s, waypoint.lane_id))
     return [*ordered[0].previous(SPACING_M)[:1], *ordered, *ordered[-1].next(SPACING_M)[:1]]

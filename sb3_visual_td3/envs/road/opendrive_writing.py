@@ -155,7 +155,7 @@ def _stages_at(junction: Junction, signs: RoadSigns, lanes: Sequence[LaneSegment
 
 
 def _add_lanes(element: ElementTree.Element, road: Road, width_m: float) -> None:
-    """Add the only lane section of a road, with the lanes from left to right, as OpenDRIVE requires."""
+    """Add the only lane section of a road, with the lanes from left to right, as OpenDRIVE recommends."""
     section = _add(_add(element, "lanes"), "laneSection", s=0.0)
     if road.n_left:
         left = _add(section, "left")

@@ -80,7 +80,7 @@ class RoutePlanner:
         :param graph: the lanes of the map
         :param map_name: the name of the map
         :param route_seed: seed of a random route, or index of a given route. The index is taken modulo the
-            number of given routes.
+            number of given routes on this map.
         :param places: where random routes may start and end; None for anywhere outside of junctions
         :raises ValueError: if the map has no such route
         """

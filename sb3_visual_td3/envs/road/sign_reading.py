@@ -111,8 +111,8 @@ def _cycles_of(
 ) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """Return the light cycle of each junction, as a sequence of groups of lights.
 
-    All lights of a group are green at the same time. Each controller of the file has one group. Each light without a
-    controller is a group of its own.
+    All lights of a group are green at the same time. If a junction of the file lists a controller, the lights of this
+    controller form one group. Each other light is a group of its own.
     """
     lights = {signal.id: number for number, signal in enumerate(signals) if signal.is_light}
     root = ElementTree.fromstring(text.encode())
