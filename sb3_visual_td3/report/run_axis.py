@@ -121,7 +121,7 @@ class _Clock(NamedTuple):
 
 
 def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Find the points' positions on the run's x-axis, for each tag whose own steps have another unit than this axis.
+    """Place the points of tags whose steps have another unit on the run's x-axis.
 
     The position of a point is the step that the run had reached when the point was logged. If the order of the points
     in the file cannot be used to find this step, the points are spread over the run in proportion to their own steps.

@@ -40,7 +40,8 @@ def map_leaves(value: Any, convert: Callable[[Any, str], Any], name: str = "") -
 def as_plain(value: Any, name: str) -> Any:
     """Convert a value to plain data: None, booleans, numbers, strings, arrays, and lists and dicts of these.
 
-    NumPy scalars become arrays without dimensions, because their arithmetic differs from Python's. Arrays are copied.
+    NumPy scalars become arrays without dimensions: as Python numbers, they would follow other rules of arithmetic.
+    Arrays are copied.
 
     :param value: any value from another library; tuples become lists
     :param name: name of the value, for the error message

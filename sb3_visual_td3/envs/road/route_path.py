@@ -260,9 +260,10 @@ class _Builder:
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
-        """Store the first point of each of these lanes on the line; call this before ``_add_stretch`` adds the lanes.
+        """Store for each lane the number of the line's point at which the lane begins.
 
-        ``begin`` and ``end`` are fractions of the lanes' length.
+        This method must be called before ``_add_stretch`` adds these lanes to the line. ``begin`` and ``end`` are
+        fractions of the lanes' length.
         """
         first_m = self._graph.segments[lanes[0]].length_m
         n = _n_points_of((end - begin) * first_m)
