@@ -95,7 +95,7 @@ class Saboteur(BaseCallback):
             self.early = resources()
         if self.num_timesteps % self.every == 0:
             (_, port), *_ = self.training_env.get_attr("server_address")
-            # The first and every other fault is a death, the others are hangs.
+            # Deaths and hangs alternate, beginning with a death.
             EmulatorControl(port).fault(("die", "hang")[self.n_faults % 2])
             self.n_faults += 1
         return True

@@ -48,8 +48,8 @@ PICTURES: dict[str, Picture] = {
         "leak",
         SCALED,
         (Panel(tags.ACTOR_LOSS, True), Panel(_NORM["actor_cnn"], True), Panel(_NORM["actor_mlp"], True)),
-        "The actor's loss runs away, and the gradient of its encoder with it. The gradient of its head, through which "
-        "an honest loss has to pass, falls to nothing.",
+        "The actor's loss and the gradient of its encoder explode. The gradient of its head falls to almost nothing, "
+        "although a correct loss reaches the encoder only through the head.",
     ),
     "clipping_masks_divergence": Picture(
         "leak, clipped",
@@ -67,7 +67,7 @@ PICTURES: dict[str, Picture] = {
         "policy is not heard",
         RAW,
         (Panel(tags.Q_GAP), Panel(tags.Q1_VALUE), Panel(tags.POLICY_Q_VALUE)),
-        "The critic's value of the policy's own actions leaves its value of the replayed ones behind.",
+        "The critic's Q of the policy's own actions grows far above its Q of the replayed actions.",
     ),
     "twin_critic_desync": Picture(
         "one critic",
@@ -92,7 +92,7 @@ PICTURES: dict[str, Picture] = {
         "gradients not unscaled",
         SCALED,
         (Panel(_NORM["critic_mlp"], True), Panel(_NORM["critic_cnn"], True)),
-        "Norms orders of magnitude above a healthy run's. Why, another diagnosis or another look has to say.",
+        "The norms are orders of magnitude above a healthy run's. These curves do not show the cause.",
     ),
     "constant_clipping": Picture(
         "clipped to nothing",
@@ -111,20 +111,20 @@ PICTURES: dict[str, Picture] = {
         "one term",
         RAW,
         (Panel(tags.REWARD_TERM["progress"], True), Panel(tags.REWARD_TERM["lane_centring"], True)),
-        "One term is orders of magnitude above the others (as weighted, mean per step).",
+        "One term is orders of magnitude above the others. The curves show weighted terms, averaged over steps.",
     ),
     "learning_rate_too_high": Picture(
         "learning rate 0.1",
         SCALED,
         (Panel(_RATIO["critic_mlp"], True), Panel(_RATIO["critic_cnn"], True)),
-        "The first steps move a good part of the weights' norm each. Later ones look small because the weights have "
-        "become large, or because the encoder has died of them.",
+        "Each of the first steps changes the weights by a large part of their norm. Later steps look small because the "
+        "weights have become large, or because the encoder no longer gets a gradient.",
     ),
     "stale_target_network": Picture(
         "no soft update",
         SCALED,
         (Panel(tags.TARGET_MOVED["critic"]), Panel(tags.TARGET_DISTANCE["critic"])),
-        "The target copy has never moved, and the critic walks away from it.",
+        "The target network has never moved, and its distance to the critic grows.",
     ),
     "encoder_frozen": Picture(
         "detached encoder",

@@ -164,7 +164,7 @@ def measure(
     for n_cars in sorted({case.cars for case in CASES if case.cars <= settings.cars}):
         servers = {title: Server(name, folder, n_cars, checkout) for title, checkout in checkouts.items()}
         for server in servers.values():
-            # Spawn points may differ between versions, and what a camera sees costs more or less.
+            # All servers use one start: spawn points may differ between versions, and the cost depends on the view.
             server.start = next(iter(servers.values())).start
         for case in CASES:
             if case.cars != n_cars:

@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--brief", action="store_true", help="print the table of docs/why.md and run nothing")
     settings = parser.parse_args()
     results = read_json(settings.output)
-    # Seed by seed, so that a study that is stopped early has as many arms as it can.
+    # All arms of a seed come before the next seed, so that a study that is stopped early compares all arms.
     jobs = [(arm, seed, settings.log_folder, settings.device) for seed in settings.seeds for arm in settings.arms]
     missing = [] if settings.table or settings.brief else [job for job in jobs if key(*job[:2]) not in results]
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -215,7 +215,7 @@ def is_examined(name: str, row: dict[str, Any]) -> bool:
 def table(results: dict[str, dict[str, Any]], seeds: Sequence[int]) -> str:
     """Return the table: a row for every training run, and the counts."""
     lines = [
-        "| training | what is wrong | must be first | right | what was first | 39 names alone |",
+        "| training | what is wrong | must be first | right | what was first | first diagnosis with 39 tags only |",
         "| --- " * 6 + "|",
     ]
     counts = {"faults": [0, 0], "healthy": [0, 0]}

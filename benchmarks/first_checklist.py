@@ -128,7 +128,7 @@ def criteria(report: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 def checklist(report: dict[str, Any], study: dict[str, Any]) -> str:
     """Return the tasks and criteria of the checklist with the results of the given run, as Markdown."""
-    lines = ["| required before another run | here |", "| --- | --- |"]
+    lines = ["| required before another run | this run |", "| --- | --- |"]
     boxes = [*cures(report, study), *checks(report, study)]
     lines += [f"| {asked} | {answer} |" for asked, answer in boxes]
     lines += ["", "| list | criterion | this run |", "| --- | --- | --- |"]

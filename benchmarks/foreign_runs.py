@@ -22,11 +22,10 @@ With --margins, each threshold of the verdict is changed alone, by factors from 
 worse if it contradicts the label, or if it is INSUFFICIENT and the old verdict was right. A table with a line for each
 threshold is printed:
 
-- "may be": the range of the threshold in which no healthy or failed run gets a worse verdict;
-- "first worse below" and "first worse above": the runs whose verdict is worse just outside this range;
-- "left out, chosen again, wrong": a cross-validation. For each repository, the threshold is chosen without the
-  repository's runs, as the middle of the range that all other runs allow. The column lists the left-out runs that then
-  get a worse verdict.
+- "allowed range": the range of the threshold in which no healthy or failed run gets a worse verdict;
+- "worse below" and "worse above": the runs whose verdict is worse just outside this range;
+- "worse in cross-validation": for each repository, the threshold is chosen without the repository's runs, as the
+  middle of the range that all other runs allow. The column lists the left-out runs that then get a worse verdict.
 """
 
 from __future__ import annotations
@@ -348,7 +347,7 @@ def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
     :param rows: return values of :func:`over_time_row`, one for each run
     """
     lines = [
-        "| label | runs | verdicts | NO-GO among them | runs with one | NO-GO at the end | steps after it was seen |",
+        "| label | runs | verdicts | NO-GO verdicts | runs with NO-GO | NO-GO at the end | steps after lasting NO-GO |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for label in LABELS:
@@ -359,7 +358,7 @@ def over_time_table(rows: Sequence[Mapping[str, object]]) -> str:
         n_no_go = sum(each.count("N") for each in verdicts)
         n_with_one = sum("N" in each for each in verdicts)
         n_at_end = sum("no_go_from" in row for row in of_label)
-        # A run that is not NO-GO at its end saves nothing.
+        # In a run that does not end with NO-GO, no steps can be saved.
         saved = float(np.mean([float(str(row.get("part_after", 0.0))) for row in of_label]))
         cells = [len(of_label), sum(map(len, verdicts)), n_no_go, n_with_one, n_at_end, f"{saved:.0%}"]
         lines.append(f"| {label} | {' | '.join(map(str, cells))} |")
@@ -375,7 +374,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, o
         writer.writerows(rows)
 
 
-# ---- Thresholds that a single repository supports
+# ---- How far each threshold can change
 
 THRESHOLDS: Mapping[ModuleType, tuple[str, ...]] = {
     return_curve: (
@@ -473,7 +472,7 @@ def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> 
     :param runs: for each healthy or failed run, its result with the present thresholds, and its data
     :param source: the repository of each run
     """
-    lines = ["| threshold | value | may be | first worse below | first worse above | left out, chosen again, wrong |"]
+    lines = ["| threshold | value | allowed range | worse below | worse above | worse in cross-validation |"]
     lines.append("| --- " * 6 + "|")
     for module, names in THRESHOLDS.items():
         for name in names:
@@ -489,7 +488,7 @@ def margins(runs: list[tuple[Judged, SeriesSet]], source: Mapping[str, str]) -> 
             wrong = []
             for repository in sorted({source[judged.run] for judged, _ in runs}):
                 own = frozenset(run for run, one in source.items() if one == repository)
-                # The choice of someone who has not seen these runs: the middle of the range that the others allow.
+                # Choose the threshold without these runs: the middle of the range that all other runs allow.
                 low, high = allowed(worse, own)
                 middle = _nearest_factor(float(np.sqrt(low * high)))
                 wrong += [run for run in worse[middle] if run in own]

@@ -127,7 +127,7 @@ def _be(arguments: list[str], log_path: Path) -> None:
     code = 1
     try:
         os.setsid()
-        # The parent's two helper processes of multiprocessing cannot be used here, so this process starts its own.
+        # The child cannot use its parent's fork server and resource tracker, so it starts its own.
         forkserver._forkserver.__init__()  # type: ignore[attr-defined, misc]
         resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
         with log_path.open("w", buffering=1) as log:

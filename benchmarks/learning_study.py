@@ -231,7 +231,7 @@ def main() -> None:
     settings = parsed()
     results = read_json(settings.output)
     arms = [arm for name in settings.arms for arm in GROUPS.get(name, [name])]
-    # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.
+    # All arms of a seed come before the next seed, so that a benchmark that is stopped early compares all arms.
     jobs = [
         Job(world, arm, seed, settings.device, settings.log_folder)
         for seed in settings.seeds

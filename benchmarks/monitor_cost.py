@@ -170,7 +170,7 @@ def spread(values: Sequence[float]) -> str:
 
 def table(results: dict[str, list[Pair]], n_updates: int) -> str:
     """Return the cases as Markdown."""
-    columns = ["ms/update, off", "wall clock", "processor time", "inside the monitor, of the processor time"]
+    columns = ["ms/update, off", "wall clock", "processor time", "processor time inside the monitor"]
     lines = ["| what | pairs | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
     for name, pairs in results.items():
         update_ms = 1e3 * statistics.median(pair["off"]["wall_s"] for pair in pairs) / n_updates

@@ -98,7 +98,7 @@ class Mutant(NamedTuple):
         return f"{self.number:03d}_{self.algorithm}{of_task}_{self.fault.replace('=', '_')}_{self.seed}"
 
 
-# The settings that learn Pendulum: those of rl-zoo, with smaller networks, and for PPO its four environments as one.
+# rl-zoo's settings for Pendulum, but with smaller networks, and for PPO with one environment instead of four.
 SMALL = {"net_arch": [64, 64]}
 BASE: Mapping[str, Mapping[str, Any]] = {
     "TD3": {
@@ -200,7 +200,7 @@ def grid() -> list[Mutant]:
         algorithm: str, fault: str, settings: Mapping[str, Any], scale: float, n_seeds: int, task: str = PENDULUM
     ) -> None:
         for _ in range(n_seeds):
-            # Consecutive numbers are seeds of the same fault: one belongs to the tuning half, the other to the test.
+            # Even numbers are for tuning, odd numbers are the test. With consecutive numbers, each fault is in both.
             found.append(Mutant(len(found), algorithm, fault, len(found), settings, scale, task))
 
     for algorithm in ("TD3", "SAC", "PPO"):
@@ -209,7 +209,7 @@ def grid() -> list[Mutant]:
             add(algorithm, fault, settings, 1.0, 2)
         for fault, scale in SCALES.items():
             add(algorithm, fault, {}, scale, 2)
-    # Later training runs go to the end: a number never changes.
+    # New training runs are added at the end, so that every run keeps its number.
     for fault, settings in {"none": {}, **FEW_FAULTS}.items():
         add("TQC", fault, settings, 1.0, 2)
     for algorithm in ("TD3", "SAC"):
@@ -220,7 +220,7 @@ def grid() -> list[Mutant]:
 
 def environment(task: str, scale: float) -> gym.Env[Any, Any]:
     """Return the environment with scaled rewards. Monitor logs the scaled returns, as in a user's own training."""
-    # CnnPolicy's convolutions need at least 36 pixels. With at most 200 steps per episode, a run has at least 50.
+    # CnnPolicy's convolutions need at least 36 pixels. With at most 200 steps each, a run has at least 50 episodes.
     small = {"image_size": 40, "max_episode_steps": 200} if task == LITE else {}
     env: gym.Env[Any, Any] = gym.make(task, **small)
     if scale != 1.0:
@@ -264,7 +264,7 @@ def label_of(mean_return: float, task: str = PENDULUM) -> str:
     failed, healthy = LIMITS[task]
     if mean_return > healthy:
         return "healthy"
-    # A policy that acts NaN has no return: it failed.
+    # A policy whose mean return is NaN has failed.
     return "between" if mean_return >= failed else "failed"
 
 

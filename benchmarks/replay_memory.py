@@ -141,7 +141,7 @@ def plan(settings: argparse.Namespace) -> dict[str, tuple[Callable[..., Result],
 
 def report(results: dict[str, Result], n: int) -> str:
     """Return the two tables as Markdown."""
-    lines = [f"| resident memory | held | growth, GB | KB per transition | GB for {n:,} | ms to sample {BATCH} |"]
+    lines = [f"| resident memory | transitions | growth, GB | KB/transition | GB for {n:,} | ms to sample {BATCH} |"]
     lines.append("| --- " * 6 + "|")
     for name, result in results.items():
         if "growth_bytes" in result:

@@ -162,7 +162,7 @@ def changed_record(content: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.9:
         part = draw.choice(["experiment", "training", "files"])
         state = record["state"][part]
-        # Start from one of the parts: from the top, most draws would not reach deep values.
+        # Change one part of the state: a change of the whole record would seldom reach deeply nested values.
         inner = draw.choice(list(state))
         if draw.random() < 0.8:
             changed = {**state, inner: changed_value(state[inner], draw)}
@@ -320,7 +320,7 @@ def run_target(name: str, first: int, count: int) -> dict[str, Any]:
     """Run ``count`` mutations of a target, starting with the seed ``first``, and return their outcomes."""
     killed_run()
     canary()
-    # Every run that fails leaves a thread of TensorBoard's: a process is replaced before they take its memory.
+    # Each failed run leaves a TensorBoard thread. The process is replaced before the threads use up its memory.
     with get_context("fork").Pool(1, _limit_memory, maxtasksperchild=10) as pool:
         made = pool.imap(functools.partial(try_mutation, name), range(first, first + count))
         outcomes = dict(enumerate(tqdm(made, name, count, disable=None), first))

@@ -124,7 +124,7 @@ def run(seed: int, n_samples: int, n_updates: int) -> result_rows.Row:
     minutes = (time.perf_counter() - begin) / 60.0
 
     def driver(observations: Any) -> np.ndarray:
-        # The average has not followed the cloning.
+        # Cloning does not update the averaged actor, which ``predict`` would use.
         with model.policy.without_average():
             actions: np.ndarray = model.predict(observations, deterministic=True)[0]
         return actions

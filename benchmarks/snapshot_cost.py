@@ -120,7 +120,7 @@ def report(result: Result) -> str:
             "peak memory while saving, beyond before",
             f"{result['first_peak_growth'] / whole:.1%} of the buffer, then {result['second_peak_growth'] / whole:.1%}",
         ),
-        ("restoring, s", f"{result['restore_seconds']:.1f}, of them {result['load_seconds']:.1f} to check every byte"),
+        ("restoring, s", f"{result['restore_seconds']:.1f}, of which {result['load_seconds']:.1f} to check every byte"),
         (
             "peak memory while restoring, beyond the buffer",
             f"{result['restore_peak_beyond'] / whole:.1%} of the buffer",

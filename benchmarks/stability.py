@@ -382,7 +382,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced by the printed one")
     settings = parser.parse_args()
     th.set_num_threads(1)
-    # Seed by seed, so that a benchmark that is stopped early has as many arms as it can.
+    # All arms of a seed come before the next seed, so that a benchmark that is stopped early compares all arms.
     for seed in settings.seeds if not settings.table else []:
         for arm in settings.arms:
             if (arm, seed) not in finished(read(settings.output)):

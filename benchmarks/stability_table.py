@@ -92,7 +92,7 @@ def table(rows: Sequence[Row], arms: Sequence[str]) -> str:
         "seeds",
         "later evaluations below 80 % of the best",
         "runs that end at 90 % of their best or above",
-        "last policy, of 100 episodes to the end: mean",
+        "episodes out of 100 driven to the end after training: mean",
         "worst seed",
         "seeds with 95 or more",
         "Q halfway, and at the end",

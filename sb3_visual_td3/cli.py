@@ -508,7 +508,7 @@ COMMANDS = {
     "evaluate": Command("measure a trained agent on held-out maps or seeds", JUDGING_GROUP, _evaluate),
     "export": Command("write a trained policy as one ONNX or TorchScript file", JUDGING_GROUP, _export),
     "carla-emulator": Command(
-        "serve CARLA's own client without Unreal and without a GPU", SIMULATOR_GROUP, _carla_emulator
+        "act as a CARLA server, without Unreal and without a GPU", SIMULATOR_GROUP, _carla_emulator
     ),
     **{name: Command(each.help, each.group, partial(run_zoo_command, name)) for name, each in ZOO_COMMANDS.items()},
 }

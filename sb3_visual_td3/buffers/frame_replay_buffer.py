@@ -154,7 +154,7 @@ class FrameReplayBuffer(ReplayBuffer):
         frame_stacks = frame_stacks_of(observation_space, frame_stack)
         # Not ReplayBuffer.__init__, which would allocate arrays for whole observations.
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
-        # As in ReplayBuffer: buffer_size is the number of rows from here on, with one transition of each environment.
+        # As in ReplayBuffer, buffer_size is the number of rows from here on. A row has one transition per environment.
         self.buffer_size = buffer_size // n_envs
         self.optimize_memory_usage = optimize_memory_usage
         self.handle_timeout_termination = handle_timeout_termination
@@ -255,7 +255,7 @@ class FrameReplayBuffer(ReplayBuffer):
         if not self._is_allocated:
             self._allocate()
         row = self.pos
-        # The row that was written last; this step may continue it.
+        # The row of the previous step, whose episodes may continue in this step.
         previous = None
         if self.full or row > 0:
             previous = (row - 1) % self.buffer_size
@@ -371,7 +371,7 @@ class FrameReplayBuffer(ReplayBuffer):
     def _get_samples(  # type: ignore[override]
         self, batch_inds: NDArray[Any], env: VecNormalize | None = None
     ) -> ReplayBufferSamples | DictReplayBufferSamples:
-        # Sample randomly the env idx, as ReplayBuffer does
+        # As in ReplayBuffer, draw a random environment for each sampled row.
         env_indices = np.random.randint(0, high=self.n_envs, size=(len(batch_inds),))
         last_rows, rewards, discounts = self._returns(batch_inds, env_indices, env)
         # A truncated episode could have gone on, so it still bootstraps.

@@ -122,7 +122,7 @@ def step_rows(name: str, values: Any, shape: tuple[int, ...], dtype: np.dtype[An
         raise ValueError(f"{name} is {array.shape}: expected {shape}{hint}")
     if array.dtype == dtype:
         return array.reshape(shape)
-    with np.errstate(invalid="ignore"):  # NaN becomes some integer, which the comparison below finds
+    with np.errstate(invalid="ignore"):  # NaN becomes some integer, and the comparison below detects this
         stored = array.astype(dtype)
     if dtype.kind in "biu" and not np.array_equal(stored, array):
         raise ValueError(
@@ -378,7 +378,7 @@ class StackStore:
         shape = (n_envs, self.frame_stack, *self.frames.frame_shape)
         before = step_rows("obs", obs, self.shape[1:], self.dtype).reshape(shape)
         after = step_rows("next_obs", next_obs, self.shape[1:], self.dtype).reshape(shape)
-        # Both (n_envs, frame_stack, channels of a frame, height, width) from here on.
+        # before and after have the shape (n_envs, frame_stack, channels of a frame, height, width).
         continuity = Continuity(np.zeros(n_envs, bool), np.zeros(n_envs, bool))
         replaced = self.ids[place.row].copy()
         known: list[list[int]] = [[] for _ in range(n_envs)]

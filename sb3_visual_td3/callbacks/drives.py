@@ -81,7 +81,7 @@ class _Tally(ABC, Generic[Result]):
 
     def step(self, reward: float, is_done: bool, info: dict[str, Any]) -> Result | None:
         """Add one step of the environment, and return the result of the episode if this step ends it."""
-        # The simulator failed to make this step. The environment begins a new episode, and this one does not count.
+        # The simulator failed to make this step, so the environment ends the episode, and the episode does not count.
         if info.get("invalid_transition"):
             self.clear()
             return None

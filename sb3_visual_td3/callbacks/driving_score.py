@@ -36,10 +36,11 @@ PENALTIES: Mapping[Infraction, float] = MappingProxyType(
 
 _INFRACTION_OF_ENDING: Mapping[str, Infraction] = MappingProxyType(
     {
-        # In CARLA there are kerbs and buildings beside the road, which the embedded world does not have.
+        # In CARLA, a vehicle that leaves the road may hit a kerb or a building. LiteDriving-v0 has neither, so leaving
+        # the road counts as such a collision.
         "off_road": "collision_layout",
         "off_route": "off_route",
-        # The leaderboard has no such ending: the vehicle has turned around on its route.
+        # The vehicle has turned around on its route. The leaderboard does not have this ending.
         "wrong_way": "off_route",
         "idle": "blocked",
         "timeout": "timeout",

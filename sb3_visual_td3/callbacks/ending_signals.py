@@ -92,9 +92,9 @@ class EndingSignals:
         """
         if not self._names or threading.current_thread() is not threading.main_thread():
             return
-        # The workers come first. If a signal to all processes then arrives in between, it ends this process as before.
-        # In the other order this process would handle the signal, and the snapshot would need environments whose
-        # workers have died.
+        # The workers come first. If a signal reaches all processes before the handlers below are installed, it ends
+        # this process as before. In the other order, this process would handle the signal, but the workers would have
+        # died, and the snapshot needs them.
         for env in envs:
             shield_workers(env, self._names)
         for name in self._names:

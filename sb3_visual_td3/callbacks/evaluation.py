@@ -136,7 +136,7 @@ class EvaluationCallback(EvalCallback):
         continues = True
         if self._is_new_best and self.callback_on_new_best is not None:
             continues = self.callback_on_new_best.on_step()
-        # _on_event() comes first, because both callbacks have to see the evaluation.
+        # _on_event() calls callback_after_eval. It comes first, because it must run even if continues is False.
         return self._on_event() and continues
 
     def _keep_record(self, rewards: list[float], lengths: list[int], successes: list[bool]) -> None:

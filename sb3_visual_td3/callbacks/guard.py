@@ -90,9 +90,9 @@ class Guard:
         self.n_actions = 0
         self.has_stopped = False
         """Whether the training has to end at the next step."""
-        # Numbers of updates: the guard does not act before the first number, and no snapshot is healthy before the
-        # second.
+        # The number of updates before which the guard acts only on non-finite values.
         self._quiet_until = 0
+        # The number of updates before which no snapshot is healthy.
         self._doubted_until = 0
         self._target: tuple[Alert, Snapshot] | None = None
         self._snapshots: SnapshotCallback | None = None
@@ -174,7 +174,7 @@ class Guard:
         if self.on_critical == "stop":
             self.n_actions += 1
             return self._stop(cause, "")
-        # Without a limit, the guard would roll back a training run that cannot be cured again and again.
+        # Without a limit, the guard would act again and again on a run that it cannot cure.
         if self.n_actions >= self.max_actions:
             return self._stop(
                 cause,
@@ -206,7 +206,7 @@ class Guard:
         (cause, healthy), self._target = self._target, None
         assert self._snapshots is not None
         self._snapshots.go_back_to(healthy)
-        # The restored weights are healthy, so the next snapshot may be marked as such.
+        # The restored weights are healthy, so the next snapshot may be healthy too.
         self._doubted_until = 0
         return self._lower_rates(cause, step, n_updates, f"back to the weights of {healthy.path}, ")
 

@@ -141,7 +141,7 @@ class PolicyEvalCallback(EvaluationCallback):
         if is_transposed and not is_vecenv_wrapped(self.eval_env, VecTransposeImage):
             self.eval_env = VecTransposeImage(self.eval_env)
         with warnings.catch_warnings():
-            # Only the spaces and the statistics of VecNormalize matter. They are checked when training starts.
+            # The types may differ. The spaces and VecNormalize are checked when training starts.
             warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
             super()._init_callback()
         self._warn_without_monitor()

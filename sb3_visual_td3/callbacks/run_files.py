@@ -280,7 +280,7 @@ class ResumedFiles:
             )
             return True
         if log_dir is not None or _is_in(self.event_dir, self.run_dir):
-            # The event file that this process has just opened is not in the state either, but must not be removed.
+            # The event file that this process has just opened is not in the state, but must not be removed.
             own = {Path(_path_of_writer(writer)).resolve() for writer in _event_writers(logger)}
             later = [path for path in self.event_dir.glob(EVENT_FILES) if path.resolve() not in own]
             try:

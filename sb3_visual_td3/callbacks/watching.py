@@ -184,8 +184,8 @@ def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
     :raises ValueError: if the model's updates cannot be watched
     """
     of_model = _watches.setdefault(model, {})
-    # A callback's form is removed at the end of training. A form that is still there belongs to a training run that an
-    # exception ended.
+    # forms has an entry for each callback, which the callback removes at the end of training. If this entry is still
+    # there, an exception ended an earlier training run.
     if sample_freq in of_model and form in of_model[sample_freq].forms:
         of_model.pop(sample_freq).detach()
     if sample_freq not in of_model:

@@ -129,9 +129,9 @@ def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
         words += f"; a comparison needs {MIN_EVALUATIONS} evaluations, and there are {n}"
     else:
         spread = evaluation_spread(values)
-        # In a curve of five or six points, the jump of a fast learner would count as noise of the whole curve.
+        # In a curve of five or six points, the jump of a fast learner looks like noise. The later half may lack it.
         late_spread = min(spread, evaluation_spread(values[-max(MIN_LATE, n // 2) :]))
-        # The median of three lags behind a curve that still rises.
+        # While a curve still rises, the median of its last three points is below its last point.
         end = max(late, float(values[-1]))
         lost = (peak - end) / (peak - baseline) if peak > baseline else 0.0
         has_fallen = lost >= NOTED_FALL and peak - end >= CLEAR_FALL * spread

@@ -106,8 +106,8 @@ def abs_max_at_most(data: SeriesSet, tags: Tags, threshold: float, min_points: i
     present = [data[tag].finite for tag in tags if len(data[tag].finite)]
     if not present:
         return _unknown(*tags)
-    # A value beyond the threshold fails even if another tag is missing. A value within the threshold proves nothing
-    # then: the missing tag might be beyond it.
+    # If a tag is missing, a value beyond the threshold still fails. But values within the threshold prove nothing,
+    # because the missing tag might be beyond it.
     largest = max(present, key=Series.abs_max)
     value = largest.abs_max()
     missing = _missing(data, tags)
@@ -241,7 +241,8 @@ def _episode_lengths(
     if at_ceiling_passes:
         holds = ratio > threshold or ends.late >= 0.95 * lengths.abs_max()
     detail = (
-        f"median length {rounded(ends.early)} steps at first, {rounded(ends.late)} late, of {len(lengths)} episodes"
+        f"median length: {rounded(ends.early)} steps in early episodes, {rounded(ends.late)} in late episodes "
+        f"({len(lengths)} episodes in all)"
     )
     return _judged(holds, ratio, len(lengths), min(min_points, 4), detail)
 
@@ -382,7 +383,7 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     A cause counts only if the tag of its strongest evidence is one of ``tags``. Without this restriction, a run could
     fail merely because it logged more tags.
     """
-    # Consequences and blind spots do not count, because their cause counts with its own confidence.
+    # A consequence does not count, because its cause counts. A blind spot only explains why a problem is not visible.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]
     surest = max(causes, key=lambda found: found.confidence, default=None)
     if surest is None:

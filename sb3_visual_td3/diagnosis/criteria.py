@@ -291,13 +291,12 @@ class _Run:
                 return False
         if criterion.reward_size is not None and self.largest_reward is None and self.is_watched_from_outside:
             return False
-        # A NaN in a tag of other code may be a mean over no values. The criterion stable_in_own_scale looks for losses
-        # that end as NaN.
+        # Without this package's callbacks, a NaN may be a mean over no values. The criterion stable_in_own_scale looks
+        # for losses that end as NaN.
         if criterion.kind == "all_finite" and not self.callbacks:
             return False
         needed = self.missing_callback(criterion)
-        # A loss beyond its own Q values is a failure, whichever code logged both, except in SAC, whose loss contains an
-        # entropy.
+        # Some checks also block without the callback, see _BLOCK_WITHOUT_CALLBACK.
         is_logged = criterion.kind in _BLOCK_WITHOUT_CALLBACK and self.logged.issuperset(criterion.tags)
         return needed is None or (is_logged and not self.kind.has_entropy_bonus)
 
@@ -371,7 +370,7 @@ class _Run:
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
         if criterion.kind == "within_bound" and self._bound_is_hidden:
-            return "a stock algorithm shows no rewards to callbacks, so no bound is known"
+            return "callbacks cannot read the rewards of SB3's own algorithms, so no bound is known"
         if self.has_no_encoder:
             return "the policy has no encoder"
         if self.encoder_is_shared:
@@ -415,8 +414,8 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     if run.is_exempt_from(criterion):
         return Measurement(Status.NOT_APPLICABLE, None, run.why_exempt_from(criterion))
     asked = run.asked_of(criterion)
-    # A criterion with a first step needs the length of the run. An unknown length makes the criterion unknown rather
-    # than inapplicable: otherwise leaving the steps out of the log would excuse a failure.
+    # A criterion that applies only from some step on needs the length of the run. If the length is unknown, the result
+    # is unknown, not inapplicable. Otherwise, a run could avoid a failure by not logging its steps.
     begin = criterion.applies_from_step
     if begin > 0 and (run.length is None or run.length_in_required_tags is None):
         return Measurement(Status.UNKNOWN, None, "the length of the run is not known")
@@ -425,15 +424,18 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
     measured = CHECKS[criterion.kind](data, asked, criterion.threshold, criterion.min_points)
     if measured.status is Status.PASS:
         return _while_logged(measured, data, asked, run.last_step)
-    # Some tag shows that the run is long enough, but the tags of the training end before that step. The result is then
-    # unknown, not failed.
+    # Some tag shows that the run is long enough for the criterion, but the tags that a GO requires end too early. The
+    # result is then unknown, not failed.
     if (
         measured.status is Status.FAIL
         and begin > 0
         and run.length_in_required_tags is not None
         and run.length_in_required_tags < begin
     ):
-        detail = f"applies from {begin:,} steps, and the tags of the training end at {run.length_in_required_tags:,}"
+        detail = (
+            f"applies from {begin:,} steps, but the tags that a GO requires were logged only up to step "
+            f"{run.length_in_required_tags:,}"
+        )
         return measured._replace(status=Status.UNKNOWN, detail=f"{measured.detail}; {detail}")
     return measured
 

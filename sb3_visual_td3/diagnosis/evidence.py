@@ -57,7 +57,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     :param results: results of all criteria
     :param answers: answers to "is it stable?" and "is it learning?"
     """
-    # These two criteria answer the two questions as a whole. The single checks behind the answers are counted below.
+    # These two criteria repeat the answers. The checks behind the answers are counted below.
     asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
     open_ones = [r for r in asked if r.status not in {Status.PASS, Status.FAIL}]
     n_made = len(asked) - len(open_ones)

@@ -73,7 +73,7 @@ class LiveWindow:
         :param points: the new points of each tag, as pairs (number of the update, value)
         """
         new_points = {tag: list(new) for tag, new in points.items() if new}
-        # Points of both training runs in one window would look like a jump, and raise an alert that nothing caused.
+        # Points from before and after the restore would look like a jump, and raise a false alert.
         if any(new[0][0] < self._points[tag][-1][0] for tag, new in new_points.items() if tag in self._points):
             self.clear()
         for tag, new in new_points.items():

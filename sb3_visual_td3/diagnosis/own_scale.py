@@ -198,7 +198,7 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
     for name in names:
         series = data[name]
         is_bad = ~np.isfinite(series.values)
-        # The order of points at the same step is not known, so one finite value among them is enough.
+        # The order of points at the same step is not known, so any finite value at the last step counts.
         at_end = series.steps == series.steps[-1]
         if is_bad[at_end].all():
             good = np.flatnonzero(~is_bad)
@@ -344,8 +344,8 @@ def critic_error(data: SeriesSet, kind: RunKind, learning: Answer) -> Found:
     unit = scale.largest
     q = q_series(data, kind)
     if q is not None and len(q):
-        # The critic may learn scaled rewards while the logged returns are unscaled. A Q above them, but
-        # within what normalised rewards allow, then gives the scale of the critic's targets.
+        # The critic may learn from scaled rewards while the logged returns are unscaled. If |Q| exceeds the returns
+        # but is plausible for normalised rewards, |Q| gives the scale of the critic's targets.
         size = float(np.quantile(np.abs(q.values), 0.95))
         if unit < size <= scale.normalised_q:
             unit = size

@@ -29,7 +29,7 @@ def diagnose(data: SeriesSet) -> tuple[Diagnosis, ...]:
     :param data: the series of a run, or of a window of it
     :return: the diagnoses; the one to fix first comes first
     """
-    # Near the limits of doubles, sums become infinite and ratios NaN. The rules compare such that neither counts.
+    # Near the limits of doubles, sums become infinite and ratios NaN. The rules do not count such values.
     with np.errstate(all="ignore"):
         return rank(found for rule in RULES.values() if (found := rule.diagnose(data)) is not None)
 

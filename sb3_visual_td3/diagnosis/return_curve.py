@@ -397,8 +397,8 @@ class _Noise(NamedTuple):
         :param change: the size of the change, positive
         :param times: the change must exceed this many times the standard deviation of changes that are only noise
         """
-        # The larger of wander and error estimates this standard deviation. The wander of a curve with fewer than ten
-        # points (MIN_POINTS_FOR_NO) cannot be measured, so only the error counts there.
+        # The standard deviation is the larger of sqrt(2) * wander and error. In a curve with fewer than ten points
+        # (MIN_POINTS_FOR_NO), wander cannot be measured.
         wander = math.sqrt(2.0) * self.wander if self.n >= MIN_POINTS_FOR_NO else 0.0
         return change > times * max(wander, self.error)
 
@@ -452,7 +452,7 @@ def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
-    # After a rise of more than LONE_GAIN, the policy may have learned before the second point: the first point counts.
+    # After a larger rise, the policy may have learned before the second point, so only the first point shows the start.
     is_doubtful = NO_GAIN * spread <= late - start < LONE_GAIN * spread
     if n_first > 1 or values.size < MIN_POINTS_FOR_NO or not is_doubtful:
         return start, n_first
@@ -518,8 +518,8 @@ class _Experience(NamedTuple):
 
         :return: the error, in standard deviations of the returns of single episodes
         """
-        # Two means over D episodes each, of which m are in one mean only, differ with the variance 2 m / D^2. For
-        # medians, the variance is pi / 2 times as large.
+        # If two means are over D episodes each, and m episodes of each mean are not in the other mean, their difference
+        # has the variance 2 m / D^2. For medians, the variance is pi / 2 times as large.
         in_level = self.episodes_in(window, averaged_over)
         points_between = max(n_points // 3 - window, 1)
         exchanged = min(points_between * self.new_episodes(averaged_over), in_level)
@@ -578,7 +578,7 @@ def judge_learning(data: SeriesSet) -> Learning:
             series, averaged_over = of_new_episodes(series, lengths)
         curve = judge_curve(series, averaged_over, lengths=lengths, on_steps=on_steps, is_complete=is_complete)
         if averaged_over != tag.averaged_over:
-            # These levels differ from the levels of the logged curve, which the page shows.
+            # The levels differ from the logged curve that the report shows, so the report needs an explanation.
             parts = "single episodes" if averaged_over == 1 else f"means of {averaged_over} episodes"
             reason = f"these returns are {parts}, computed from {tag.name}, which is the mean of all episodes so far"
             curve = replace(curve, reasons=(*curve.reasons, reason))
@@ -589,7 +589,10 @@ def judge_learning(data: SeriesSet) -> Learning:
     reasons = [reason for curve in curves for reason in curve.reasons]
     for flat, other in permutations(curves, 2):
         if _began_too_late(flat, other):
-            reasons.append(f"{flat.tag} begins at step {flat.first_step:,}, after half of the rise of {other.tag}")
+            reasons.append(
+                f"{flat.tag} begins only at step {flat.first_step:,}, at a level that {other.tag} reached after more "
+                "than half of its rise"
+            )
     if answer == "yes" and lengths is not None and _ends_at_once(lengths):
         answer = "unknown"
         late = rounded(lengths.finite.tail(0.1).median())

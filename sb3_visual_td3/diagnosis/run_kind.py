@@ -71,7 +71,7 @@ def recognise(names: Iterable[str]) -> RunKind:
     return _recognised(tuple(names))
 
 
-# A dozen rules need the kind of the same run.
+# The result is cached, because a dozen rules need the kind of the same run.
 @lru_cache(maxsize=256)
 def _recognised(names: tuple[str, ...]) -> RunKind:
     # PPO's clip fraction is about a probability ratio, not about the norm of a gradient.
@@ -101,8 +101,8 @@ def _by_losses(words: dict[str, frozenset[str]]) -> RunKind:
     if "train/actor_loss" in words and "train/critic_loss" in words:
         return RunKind(Family.OFF_POLICY, "TD3 or DDPG", ("train/actor_loss", "train/critic_loss"))
     if len(twins) >= 2:
-        # Twin critics belong to TD3 and SAC. Without a loss, the tags do not show whether the values contain an
-        # entropy.
+        # Twin critics belong to TD3 and SAC. Without a loss, the tags do not show whether the Q values contain an
+        # entropy bonus.
         return RunKind(Family.OFF_POLICY, "TD3 or SAC", tuple(twins))
     if q_values and not actor:
         return RunKind(Family.VALUE_BASED, "DQN", q_values)

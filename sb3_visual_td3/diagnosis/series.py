@@ -109,7 +109,7 @@ class Series:
         if len(finite) == 0:
             return False
         last = int(finite.steps[-1])
-        # A single point has no pause before another point, so its own step counts as the longest pause.
+        # With a single point, there is no pause between points; the point's step then counts as the longest pause.
         pauses = np.diff(finite.offsets)
         longest = float(pauses.max(initial=0.0)) or max(float(last), 0.0)
         return step - last > max(2.0 * longest, 0.05 * step)
@@ -255,7 +255,7 @@ def aligned(first: Series, second: Series) -> tuple[Series, Series]:
 def _last_per_step(series: Series) -> Series:
     if len(series) == 0:
         return series
-    # A point is the last of its step where the next step differs; the last point of all always is.
+    # A point is kept if the next point has a different step. The last point of the series is always kept.
     return series.where(np.append(np.diff(series.steps) != 0, True))
 
 

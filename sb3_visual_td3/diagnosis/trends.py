@@ -139,7 +139,7 @@ def onset(series: Series, mask: BoolArray) -> int | None:
     """
     if not mask.any():
         return None
-    # The last point without the condition separates the last stretch from the rest.
+    # The final period begins after the last point at which the condition does not hold.
     off = np.flatnonzero(~mask)
     begin = int(off[-1]) + 1 if off.size else 0
     if begin >= mask.size:

@@ -114,14 +114,14 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
         # A fall in a few evaluations does not prove a failure, but does not justify a long run either.
         return "no" if answer == "no" else "unknown"
     if comparison.answer == "yes":
-        # The comparison takes precedence over a flat curve, which may have begun after the policy had learned, and over
-        # an unclear training curve, which contains exploration.
+        # The comparison takes precedence over a flat curve, because logging may have started after the policy had
+        # learned. It also takes precedence over an unclear training curve, which contains exploration.
         is_contradicted = answer == "no" and curve is not None and curve.state is not CurveState.FLAT
         return "unknown" if is_contradicted else "yes"
     if comparison.answer == "no":
         is_long = n_steps is not None and n_steps >= MIN_STEPS_FOR_NO
         return "no" if answer != "yes" and is_long else "unknown"
-    # Not clearly better than untrained policies: a curve that only rises towards their level has not learned yet.
+    # A return that only rises to the level of a baseline or of the untrained policy does not show learning.
     if answer == "yes" and comparison.late <= max(comparison.baseline, comparison.untrained):
         return "unknown"
     return answer

@@ -63,7 +63,7 @@ class PurePursuitDriver:
         state, target_mps = env.vehicle, env.settings.target_speed_mps
         if state.has_goal:
             target_mps = min(target_mps, self._bend_speed_mps(env))
-        # The driver passes a light that turns yellow if the vehicle is too close to stop.
+        # If the vehicle is too close to stop when a light turns yellow, the driver passes the light.
         if state.speed_mps**2 / (2.0 * _HARD_BRAKING_MPS2) < state.stop_ahead_m:
             room_m = max(0.0, state.stop_ahead_m - _STOP_BEFORE_M)
             target_mps = min(target_mps, math.sqrt(2.0 * _BRAKING_MPS2 * room_m))

@@ -46,7 +46,7 @@ def draw_route(
     """
     ahead_m, height_m = (CAMERA_AHEAD_M, CAMERA_HEIGHT_M) if view == "front" else (CHASE_AHEAD_M, CHASE_HEIGHT_M)
     height_px, width_px = picture.shape[:2]
-    focal_px = 0.5 * width_px  # 90 degrees: at 45 degrees to the side, the column is half the width from the middle
+    focal_px = 0.5 * width_px  # the picture is 90 degrees wide, and tan(45 degrees) is 1
     points = []
     for x_m, y_m in waypoints_m:
         forward_m, left_m = to_vehicle_frame(state, x_m, y_m)

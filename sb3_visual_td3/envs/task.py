@@ -148,7 +148,7 @@ class DrivingTask:
         truncated |= self.termination == "goal" and self.settings.goal_ending == "truncated"
         terminated = self.termination != "" and not truncated
         is_accident = terminated and self.termination != "goal"
-        # The terms compare with the step before: they are computed before the state and the action are replaced.
+        # The terms compare the new state and action with the previous ones, so they are computed before the update.
         terms = self._reward_terms(state, steer, pedal, is_accident)
         self._state = state
         self._action = (steer, pedal)
@@ -162,7 +162,7 @@ class DrivingTask:
         """
         if not self._state.has_goal:
             return None
-        # The limit follows from the mean speed that a success on a closed route requires.
+        # A vehicle that keeps this mean speed reaches the goal in time. On a closed route, it would be a success.
         slowest_mps = max(0.1, self.settings.success_speed_fraction * self.settings.target_speed_mps)
         limit_s = self.settings.spare_s + self._state.route_length_m / slowest_mps
         return math.ceil(limit_s / self.settings.step_s)
@@ -229,7 +229,7 @@ class DrivingTask:
         self.n_lane_invasions = saved["n_lane_invasions"]
         self.termination = saved["termination"]
         self._n_idle = saved["n_idle"]
-        # States that were saved before there were traffic lights lack this entry.
+        # States of earlier versions may lack these entries.
         self._n_waited = saved.get("n_waited", 0)
         self._n_standing = saved.get("n_standing", 0)
         self.n_new_red_lights = saved.get("n_new_red_lights", 0)
@@ -246,7 +246,7 @@ class DrivingTask:
         """Return whether the episode would be a success if it ended now."""
         if self._state.has_goal:
             return self.termination == "goal"
-        # Distance along the lane, not survival: a policy that creeps until the time limit has not succeeded.
+        # The mean speed along the lane decides, because a policy that creeps until the time limit has not succeeded.
         mean_speed_mps = self._state.distance_m / (self.n_steps * self.settings.step_s)
         needed_mps = self.settings.success_speed_fraction * self.settings.target_speed_mps
         return self.termination == "" and mean_speed_mps >= needed_mps

@@ -153,8 +153,8 @@ class GradientMonitor:
             policy_q = values["policy_q"].mean(dtype=th.float64)
             self._add(tags.POLICY_Q_VALUE, policy_q)
             if self._last_q1 is not None:
-                # This value is for single points only. Over a whole window the gap is the difference of the means, see
-                # read().
+                # This is the gap of a single update. For a window of updates, read() computes the difference of the
+                # means.
                 self._keep(tags.Q_GAP, policy_q - self._last_q1)
         if "actions" in values:
             self._add(tags.ACTION_SATURATION, quantities.action_saturation(values["actions"]))
@@ -181,7 +181,7 @@ class GradientMonitor:
             return
         rewards = th.cat([reward for reward, _, _ in self._collected_rewards])
         discounts = th.cat([_as_many(discount, reward) for reward, discount, _ in self._collected_rewards])
-        # The divisor changes during the training, so a bound over all batches needs rewards of one unit.
+        # The divisor changes during the training, so the bound over all batches is computed from unscaled rewards.
         unscaled = th.cat([reward * divisor for reward, _, divisor in self._collected_rewards])
         self._collected_rewards.clear()
         lowest, highest = rewards.aminmax()
@@ -278,7 +278,7 @@ class GradientMonitor:
         self._extremes = _scalar_tensors(state["extremes"], device)
         bound = _scalar_tensors(state["value_bound"], device)
         self._value_bound = bound.get(tags.Q_BOUND)
-        self._is_undiscounted = bound.get(tags.RETURN_IS_UNDISCOUNTED)  # states of earlier versions have none
+        self._is_undiscounted = bound.get(tags.RETURN_IS_UNDISCOUNTED)  # states of earlier versions lack this tag
         self._divisor = float(state.get("reward_divisor", 1.0))
         self._points = [
             (tag, n_updates, th.tensor(value, dtype=th.float64, device=device))

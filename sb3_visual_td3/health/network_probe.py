@@ -43,8 +43,8 @@ def dormant_fraction(activations: Sequence[th.Tensor], tau: float = TAU) -> th.T
     n_dormant, n_units = th.zeros((), device=activations[0].device), 0
     for layer in activations:
         activity = layer.detach().float().abs().transpose(0, 1).flatten(start_dim=1).mean(dim=1)
-        # (units,): the mean over the batch and, for convolutions, over positions.
-        # s_i <= tau is compared without the division, which would be 0/0 in a layer without activity.
+        # activity, (units,): the mean over the batch and, for convolutions, over positions. The threshold is multiplied
+        # by the layer's mean, because a division by this mean would be 0/0 in a layer without activity.
         n_dormant = n_dormant + (activity <= tau * activity.mean()).sum()
         n_units += activity.numel()
     return n_dormant / n_units

@@ -208,7 +208,7 @@ def _grey_levels_per_unit(frames: NDArray[Any], picture: spaces.Box) -> float:
 
 
 def _check_contrast(frames: NDArray[Any], picture: spaces.Box, named: str, examination: Examination) -> None:
-    # (steps, n_envs): the contrast within each frame of the newest channel, in grey levels.
+    # deviations, (steps, n_envs): the contrast within the newest channel of each observation, in grey levels.
     deviations = frames[:, :, -1].astype(np.float32).std(axis=(-2, -1)) * _grey_levels_per_unit(frames, picture)
     share = float((deviations < DEAD_STD).mean())
     # Pixels of 0 to 1 in a space of 0 to 255 also have no contrast in grey levels, but they are reported as scaled
@@ -319,7 +319,7 @@ def _check_stack(frames: NDArray[Any], rollout: Rollout, named: str, examination
             )
         examination.found("stack_order", evidence, moved[:8])
         return
-    examination.skipped("stack_order", "no channel reappears at the next step: no stack")
+    examination.skipped("stack_order", "no channel reappears at the next step, so the frames are not stacked")
 
 
 # ---- episodes
@@ -445,7 +445,7 @@ def _check_reward_scale(
     if is_far_off and scaled_by == "VisualTD3":
         remedy = (
             "VisualTD3 can learn from these rewards, because it divides them by their mean magnitude (scale_rewards). "
-            "But look for a unit that changed, or a term without a weight: scaling hides it."
+            "But look for a unit that changed, or a reward term without a weight, because scaling hides such mistakes."
         )
         examination.found("reward_scale", evidence, value, "warning", remedy)
     elif is_far_off:
@@ -522,7 +522,7 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
     seconds = rollout.seconds / max(rollout.n_steps, 1)
     server = ":".join(map(str, address)) if isinstance(address, tuple) else str(address)
     value = {"server": server, "invalid": len(failures), "ms_per_step": round(1_000 * seconds, 1)}
-    evidence = f"{len(failures)} of {rollout.n_steps} steps were not made"
+    evidence = f"the simulator failed in {len(failures)} of {rollout.n_steps} steps"
     if failures:
         evidence += f": {failures[0].get('simulator_failure', 'no reason is given')}"
     examination.judge("invalid_steps", bool(failures), evidence, value)
@@ -540,7 +540,8 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
         return roll_out(env, each, seed, lambda rollout: rollout.seconds > PAIRED_S)
 
     first = play(actions, SEED)
-    # All other rollouts have the same number of steps as the first, so a slow moment does not change the result.
+    # The first rollout stops after PAIRED_S seconds. All others make as many steps as the first, without a time limit,
+    # so a busy machine cannot make them differ.
     actions, others = actions[: first.n_steps], others[: first.n_steps]
     if not actions:
         for name in names:
@@ -595,7 +596,7 @@ def _check_each_action(
     examination.judge(
         "action_without_effect",
         bool(without),
-        f"dimension {' and '.join(without)} of {n_dimensions}: other values over {len(actions)} steps change no "
-        "observation and no reward",
+        f"action dimension {' and '.join(without)} of {n_dimensions}: different action values in {len(actions)} steps "
+        "change no observation and no reward",
         without,
     )

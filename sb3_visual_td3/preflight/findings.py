@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 _GYMNASIUM = "Gymnasium, documentation of Env.step and Env.reset"
 _SB3_TIPS = "Stable-Baselines3, Reinforcement Learning Tips and Tricks"
 _SB3_NOISE = "Fujimoto et al. 2018 (TD3): a deterministic policy explores only by the noise on its actions"
-_MARGIN = "a margin around the values that rl-zoo's tuned off-policy blocks use"
+_MARGIN = "a margin around the values in rl-zoo's tuned hyperparameters for off-policy algorithms"
 _COUNT = "arithmetic"
 
 CATALOGUE: Mapping[str, Entry] = {
@@ -160,7 +160,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "the reward is 1 at the goal and 0 elsewhere",
     ),
     "reward_scale": Entry(
-        "Returns are far from the scale that networks learn",
+        "Returns are far from the scale at which networks learn well",
         "problem",
         'Scale the rewards: VecNormalize(env, norm_obs=False), or normalize: "{norm_obs: false, norm_reward: true}" in '
         "a hyperparameter file, or a constant factor.",
@@ -265,7 +265,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "positions in millimetres as observations of a MlpPolicy",
     ),
     "leaking_features": Entry(
-        "The actor's loss reaches the actor on a path other than its action",
+        "The actor's loss has a gradient path to the actor that bypasses the action",
         "problem",
         "In the actor's loss, let the critic use its own encoder, without gradient. Otherwise the actor's "
         "encoder learns to raise Q without better actions, and its features grow without bound.",
@@ -293,7 +293,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "Check the architecture. Are observations and actions both connected to the output? Are the activations "
         "always 0?",
         "Braiek and Khomh 2022 (TheDeepChecker): a network that cannot overfit one batch is broken",
-        "a features extractor that returns zeros, or a head without the action",
+        "a features extractor that returns zeros, or a critic head that does not take the action as an input",
     ),
     **{
         f"probe_{name}": Entry(

@@ -325,8 +325,8 @@ def _check_fit(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examina
     n = len(actions)
     targets = _fit_targets(observations, actions).to(model.device)
     optimizer = th.optim.Adam(weights, lr=FIT_RATE)
-    # The processor time of this thread is used. A critic then gets as many steps beside busy processes as on a quiet
-    # machine. process_time() would add up the time of all threads, so it would allow fewer steps on many cores.
+    # The processor time of this thread is used, so a busy machine does not reduce the number of steps. process_time()
+    # would add up the time of all threads, so it would allow fewer steps on many cores.
     begin, losses = time.thread_time(), []
     for _ in range(N_FIT_STEPS):
         values = critic(tensors, action_tensor)

@@ -250,10 +250,10 @@ def probe_model(model: OffPolicyAlgorithm, probe: type[Probe]) -> OffPolicyAlgor
     elif hasattr(model, "target_policy_noise"):
         given["action_noise"] = NormalActionNoise(np.zeros(1), np.full(1, NOISE))
     if "policy_average" in known:
-        # The answer is read from the actor itself, because an averaged policy would follow late.
+        # The answer is read from the actor itself, because an averaged policy would lag behind the actor.
         given["policy_average"] = 0.0
     if "scale_rewards" in known:
-        # The known values are those of the unscaled rewards.
+        # The correct values of a probe are known for unscaled rewards.
         given["scale_rewards"] = False
     if "ent_coef" in known:
         # The entropy bonus is part of a value. A small coefficient makes the values nearly equal to those of the

@@ -229,7 +229,7 @@ class Analysis:
     @property
     def stable(self) -> Answered:
         """Return the answer to "is it stable?", from all criteria about stability that count for the verdict."""
-        # The criterion of --require-evidence belongs to neither question.
+        # The criterion "evidence", which --require-evidence adds, is about neither stability nor learning.
         return answer_of((r for r in self.criteria if r.id != "evidence"), about_learning=False)
 
     @property

@@ -185,7 +185,7 @@ def _possible_envs(run_dir: Path) -> list[Path]:
     """
     if (run_dir / ZOO_MONITOR).is_file():
         return sorted(run_dir.iterdir())
-    # The entries are not read here: if hundreds of runs lie in this folder, it would be read once for each of them.
+    # run_dir is not listed, because it may hold hundreds of runs and would be listed again for each of them.
     name = run_dir.name
     return [run_dir / name[:at] for at, letter in enumerate(name) if letter == "_" and at > 0]
 

@@ -127,8 +127,8 @@ def _decreases(tag: str, track: Track) -> Iterator[_Decrease]:
     for at in places.tolist():
         before, after = steps[begin:at], steps[at:]
         # After a restart, at least two of the earlier steps lie at or after the new step: these steps are repeated. In
-        # addition, one of two conditions holds. Either there are at least half as many new points up to the largest
-        # earlier step, or the resumed run has not yet passed that step.
+        # addition, one of two conditions holds. Either the new points up to the largest earlier step are at least half
+        # as many as the repeated steps, or the resumed run has not yet passed the largest earlier step.
         top = before.max()
         n_repeated = np.unique(before[before >= steps[at]]).size
         n_again = int((after <= top).sum())
@@ -154,7 +154,8 @@ def _restarts(decreases: list[_Decrease], tracks: Mapping[str, Track]) -> tuple[
     found: list[int] = []
     single_tags: set[str] = set()
     for record, group in zip(records, of_record, strict=True):
-        # A majority of the tags with points on both sides decides, so a single unusual tag cannot split a run.
+        # The majority of the tags with points before and after the restart decides, so a single unusual tag cannot
+        # split a run.
         votes = _votes(tracks, record)
         if 2 * sum(votes) > len(votes):
             found.append(record)
@@ -202,9 +203,9 @@ def _without_old_points(tag: str, track: Track, record: int, begins: int) -> Tra
     cuts = []
     if is_later.any():
         cuts.append(int(track.steps[is_later][0]))
-    # The old points of a known tag on environment steps are removed from the step at which the run was resumed, even if
-    # the first new point of the tag comes later. For a tag with another x-axis, such as episodes, the old points are
-    # removed from the step of its own first new point.
+    # For a known tag on environment steps, the old points at or after the step ``begins`` are removed, even if the
+    # first new point of the tag comes later. For any other tag, such as a tag on episodes, the old points at or after
+    # its own first new point are removed.
     if tag in tags.TAGS and _may_count_steps(tag):
         cuts.append(begins)
     if not cuts:
@@ -587,8 +588,9 @@ def _starts_again(first: int, last: int, new: Series) -> bool:
     begins = int(new.steps[0])
     if begins - first <= NEW_RUN_FRACTION * (last - first):
         return True
-    # 5 % of a short run may be less than one interval between points. A new run logs its first point about one interval
-    # after step 0. A resumed run logs its first point about one interval after its checkpoint.
+    # In a short run, the interval between two points may be longer than the first 5 % of the run. A new run logs its
+    # first point about one interval after step 0. A resumed run logs its first point about one interval after its
+    # checkpoint.
     if len(new) < MIN_POINTS_FOR_INTERVAL:
         return False
     return begins <= 1.5 * float(np.median(np.diff(new.offsets)))

@@ -489,12 +489,14 @@ def _equal_ratio(ours: Reading, reference: Reading, every: float, there: str) ->
         return Against(there, "same", "same ratio")
     if ours.every == every:
         return Against(there, "same", "same")
-    # 50 updates every 50 steps are as many updates as 1 every step. The report on the CARLA run that started this
-    # project counted only the updates of one round, so the first notation looked like 50 times more.
+    # 50 updates every 50 steps are as many updates as 1 update every step. A reader who compares only the numbers 50
+    # and 1 would see 50 times more updates.
     factor = number(max(ours.every, every) / min(ours.every, every))
     more = "more" if ours.every < every else "fewer"
     return Against(
-        there, "other_notation", f"same ratio: {reference.written} there, which is not {factor} times {more}"
+        there,
+        "other_notation",
+        f"same ratio, written as {reference.written}; this does not mean {factor} times {more} updates",
     )
 
 

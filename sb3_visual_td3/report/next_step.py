@@ -112,7 +112,7 @@ def _fall(analysis: Analysis) -> str:
         kept = " (rl-zoo and EvalCallback keep it as best_model.zip)"
     return (
         f"The run has fallen from its best policy, which was near {curve_unit(analysis, curve)} {curve.peak_step:,} of "
-        f"{curve.last_step or 0:,}: restore that checkpoint{kept}."
+        f"{curve.last_step or 0:,}: restore the checkpoint of this policy{kept}."
     )
 
 
@@ -313,8 +313,8 @@ class _Advice:
             if tag in tags.TAGS and len(analysis.series[tag].finite) == 0
         }
         family = analysis.questions.kind.family
-        # The criterion "evidence" is unknown if --require-evidence demands more than the run has. Every callback that a
-        # criterion needs is then missing, whatever tags that criterion names.
+        # The criterion "evidence" is unknown if --require-evidence demands more than the run has. Every callback that
+        # any criterion lacks would then add evidence.
         if any(r.id == "evidence" for r in unknown):
             wanted |= {r.needs_callback for r in analysis.criteria if r.needs_callback is not None}
         if any(r.id == "stable_in_own_scale" for r in unknown) and family is Family.OFF_POLICY:

@@ -84,7 +84,7 @@ def verdict_over_time(data: RunData, judge: Callable[[RunData], Verdict]) -> Ver
     n_points, verdict = 0, None
     for step in sorted({begin + (last - begin) * part // N_PARTS for part in range(1, N_PARTS + 1)}):
         part = data.until(step)
-        # A run with few evaluations has parts without a new point.
+        # Without a new point since the previous step, the verdict is the same.
         if part.n_points != n_points:
             n_points, verdict = part.n_points, judge(part)
         prefixes.append(Prefix(step, verdict))

@@ -179,8 +179,8 @@ PANELS = (
     Panel(
         "clipping",
         "Clipped updates",
-        "Fraction of updates in which the group's gradient was clipped. Near 1, the norm after clipping always equals "
-        "the limit, so it shows nothing.",
+        "Fraction of updates in which the group's gradient was clipped. If almost every update is clipped, the norm "
+        "after clipping only shows the limit.",
         _groups(tags.CLIP_FRACTION),
         y_range=FRACTION,
     ),

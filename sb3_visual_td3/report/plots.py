@@ -142,7 +142,7 @@ def _curve(line: Line, series: Series, floor: float | None) -> Figure:
         "name": harmless(line.label),
         "x": thin.steps.tolist(),
         "y": shown.tolist(),
-        # The hover label shows the logged value; the drawn value may be a magnitude, or raised from 0.
+        # The hover label shows the logged value. The plot may show the magnitude, or a small positive value for 0.
         "customdata": [number(value) for value in thin.values.tolist()],
         "hovertemplate": hover,
         "line": {"color": line.colour, "width": 2, "dash": line.dash},

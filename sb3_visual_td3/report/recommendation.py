@@ -240,7 +240,7 @@ class _Run:
             if proposed.unless_set and is_set:
                 return None
             return proposed.to
-        # In this order: raise the value to the lowest, lower it to the highest, or scale a value between the two.
+        # A value outside the limits is moved to the nearer limit. A value within the limits is multiplied by a factor.
         lowest, highest = self._lowest(proposed), proposed.at_most
         found = as_number(old)
         if found is None:
@@ -332,7 +332,7 @@ def _group(parent: str, changes: Sequence[Change], settings: RunSettings) -> lis
     own = file.value_or_group(parent)
     if not isinstance(own, Mapping):
         added = (f"{c.key.removeprefix(f'{parent}.')}={c.new!r}  # {c.reason}" for c in changes)
-        return [f" {parent}: {as_yaml(code)}", *(f"+# {parent} is Python code; add to it {each}" for each in added)]
+        return [f" {parent}: {as_yaml(code)}", *(f"+# {parent} is Python code; add this: {each}" for each in added)]
     replaced = {change.key.removeprefix(f"{parent}.") for change in changes}
     kept = [f"+  {as_yaml(k)}: {as_yaml(v)}" for k, v in _nested(own).items() if k not in replaced]
     added_lines = [line for line in own_lines if line.startswith("+")]
@@ -367,7 +367,7 @@ def as_yaml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(as_yaml, value)) + "]"
     if value is None or isinstance(value, bool):
-        # Before the numbers, because a bool is an int in Python.
+        # A bool is an int in Python, so it is handled before the numbers.
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
         return _float(value)

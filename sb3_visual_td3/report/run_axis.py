@@ -96,7 +96,7 @@ class _Clock(NamedTuple):
         n_before = int(np.searchsorted(self.records, end, side="right"))
         n_of_track = int(np.searchsorted(track.order, end, side="right"))
         if n_before == 0 or n_of_track == 0:
-            # If the tag begins after the run has ended, or the reverse, only their last steps can be compared.
+            # All points of the tag come before or after all points of the run, so only the largest steps are compared.
             there, here = int(self.reached[-1]), int(track.steps.max())
         else:
             there, here = int(self.reached[n_before - 1]), int(track.steps[:n_of_track].max(initial=0))

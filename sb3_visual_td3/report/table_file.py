@@ -216,7 +216,7 @@ def _episodes(texts: Sequence[str]) -> dict[str, Series]:
     rewards = np.array([episode.reward for episode in ended])
     lengths = np.array([float(int(episode.length)) for episode in ended])
     ends = np.cumsum(lengths)
-    # A sum of more than 64 bits cannot be a number of steps, so the episodes from this sum on are left out.
+    # A sum of more than 64 bits cannot be a number of steps, so an episode with such a sum is left out.
     is_usable = ends < MAX_STEP
     steps = ends[is_usable].astype(np.int64)
     return {
@@ -428,8 +428,8 @@ def _evaluations(path: Path) -> dict[str, Series]:
     except OSError:
         raise
     except Exception as error:
-        # With damaged files, zipfile, zlib, NumPy and the tokenizer that NumPy uses for headings raise errors of a
-        # dozen undocumented classes.
+        # A damaged file causes errors of a dozen undocumented classes. They come from zipfile, zlib, NumPy, and the
+        # tokenizer that NumPy uses for headings.
         reason = in_one_line(error)
         raise TableError(
             f"the file was left out, because it is not an evaluations.npz of plain numbers ({reason})"

@@ -160,7 +160,8 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 
 def _not_there_yet(targets: Targets, series: SeriesSet) -> Targets:
-    # A built-in mapping never replaces a tag of this package that the run logged itself, or that --tags filled.
+    # A built-in mapping never replaces a tag of this package that already has points. These points come from the run
+    # itself, or from a tag that --tags renamed.
     new = {theirs: tuple(t for t in each if t.tag not in series) for theirs, each in targets.items()}
     return {theirs: each for theirs, each in new.items() if each and theirs in series}
 
@@ -171,7 +172,8 @@ def _refuse_two_of_one(path: Path, chosen: Targets, logged: set[str], name: str)
         for target in targets:
             sources.setdefault(target.tag, []).append(theirs)
     for ours, theirs_of in sources.items():
-        # A tag of this package that the run logged also collides, unless the file maps it to another name.
+        # A tag that the run logged itself keeps its name if the file does not rename it. No other tag can then get this
+        # name.
         if ours in logged and ours not in chosen:
             raise UnreadableRunError(
                 f"{path}: the run logged {ours} itself, and {name} also maps {' and '.join(theirs_of)} to it. "
@@ -256,7 +258,8 @@ def mapping_to_start_from(data: RunData, name: str) -> str:
         f"# Names that {shown(name)[1:-1]} logged, for: visual-td3 report RUN --tags THIS_FILE",
         "# THEIRS: OURS. OURS is guessed from the words in THEIRS: correct the guesses. Lines that begin with # are "
         "ignored.",
-        "# docs/logged_names.md lists all names of OURS; 'THEIRS: {tag: OURS, scale: -1}' changes the sign.",
+        "# docs/logged_names.md lists all names that can stand for OURS. 'THEIRS: {tag: OURS, scale: -1}' changes the "
+        "sign.",
     ]
     for theirs in data.series.names():
         key = _as_key(theirs)

@@ -85,7 +85,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
             near.append(f"{r.title}: {number(r.value)}, {distance:.0%} above {number(r.threshold)} ({r.id})")
     lost = _lost_since_peak(analysis)
     if lost is not None and lost > _NEAR * NOTED_FALL:
-        told = f"the last returns are below the best returns by {lost:.0%} of the gain"
+        told = f"{lost:.0%} of the return gained up to the best point is lost again"
         limit = f"a loss of {NOTED_FALL:.0%} counts as a fall"
         if lost >= NOTED_FALL:
             limit = "this would count as a fall if it were larger than the noise of the returns"
@@ -204,14 +204,15 @@ def length_in_words(analysis: Analysis) -> str:
     steps, curve = analysis.series.n_steps, analysis.curve
     if steps is None:
         return "unknown length"
-    # Episodes or epochs are not environment steps, and a reader would take them for that. Other code may log its
-    # returns over episodes and its losses over updates: the largest step of all tags does not count episodes then.
+    # A reader would take a number of episodes or epochs for environment steps, so the unit is stated. Other code may
+    # log its returns over episodes and its losses over updates. The largest step of all tags is then not a number of
+    # episodes.
     if analysis.data.axis == "episodes" and curve is not None and curve.last_step is not None:
         if curve_unit(analysis, curve) == "episode" and curve.last_step < steps:
             # With the lengths of the episodes, their sum is the number of environment steps.
             if tags.EPISODE_LENGTH in analysis.series:
                 return f"{curve.last_step:,} episodes, {steps:,} environment steps"
-            return f"{curve.last_step:,} episodes, other tags up to {steps:,}"
+            return f"{curve.last_step:,} episodes, other tags up to step {steps:,}"
         if curve_unit(analysis, curve) != "episode":
             return f"{steps:,} steps"
     return f"{steps:,} {analysis.data.axis}"

@@ -243,7 +243,7 @@ def cut_own(handle: int, path: Path, n_bytes: int) -> None:
 
 
 def _replace_by_copy(path: Path, n_bytes: int) -> None:
-    # The rename gives this run its own file. The other run keeps the old file.
+    # Another run may share the file by a hard link. The rename gives this run a copy; the other run keeps the old file.
     copy = path.with_name(f".{path.name}.own")
     copy.unlink(missing_ok=True)
     copy_start(path, copy, n_bytes)

@@ -266,14 +266,15 @@ def kept_for_rollback(healths: Sequence[Health | None]) -> set[int]:
     healthy = [(place, health) for place, health in enumerate(healths) if health is not None and health.is_healthy]
     if not healthy:
         return set()
-    # The newest snapshot holds the detection delay of later alerts. If it was not judged, there are no further alerts.
+    # The ``n_in_doubt`` of the newest snapshot applies to later alerts. If the newest snapshot was not judged, the run
+    # no longer has alerts, so all healthy snapshots are confirmed.
     newest = healths[-1]
     settled = [
         place for place, health in healthy if newest is None or health.n_updates + newest.n_in_doubt <= newest.n_updates
     ]
     kept = set(settled[-1:])
-    # Of the later snapshots, the one with the fewest updates is confirmed first. If several have the same number of
-    # updates, as during the warm-up, the latest is kept.
+    # Of the healthy snapshots after the confirmed ones, the one with the fewest updates will be confirmed next. If
+    # several have the same number of updates, as during the warm-up, the latest of them is kept.
     waiting = [(health.n_updates, -place) for place, health in healthy if place > max(settled, default=-1)]
     if waiting:
         _, minus_place = min(waiting)
@@ -446,7 +447,8 @@ class SnapshotRecord:
 
 
 def _encode(content: Mapping[str, Any]) -> bytes:
-    # Surrogates are written as they are: as \u escapes, two neighbouring ones would be read back as one character.
+    # Surrogates are written directly. If two neighbouring surrogates were written as \u escapes, they would be read
+    # back as one character.
     return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
 
 

@@ -454,9 +454,9 @@ class SnapshotStore:
         for old in known[:n_older]:
             if old not in for_rollback:
                 remove(old.path)
-        # An unreadable snapshot is removed if its step is older than those of all kept snapshots. A newer unreadable
-        # snapshot may still be good: its file may be unreadable only now, or a newer version may have written it. It is
-        # unknown which chunks it needs, so no chunk is removed as long as it exists.
+        # An unreadable snapshot is removed if its step is lower than those of all kept snapshots. Otherwise it may be
+        # good: the error may be temporary, or a later version of this package may have written the snapshot. Its chunks
+        # are unknown, so no chunk is removed while it exists.
         first_kept = min(snapshot.step for snapshot in kept)
         unknown = [other for other in found if other.record is None and (other.path / RECORD_NAME).exists()]
         for old in unknown:

@@ -145,7 +145,7 @@ def _numbered(root: BaseCallback) -> dict[Key, BaseCallback]:
     numbers: Counter[str] = Counter()
     numbered: dict[Key, BaseCallback] = {}
     for callback in seen.values():
-        # A subclass that only saves its files in a different way uses the state of the class that it replaces.
+        # A callback with "state_class" saves its state under the name of that class, which it replaces.
         path = class_path(getattr(callback, "state_class", type(callback)))
         numbered[path, numbers[path]] = callback
         numbers[path] += 1

@@ -180,12 +180,12 @@ def _why_state_is_hidden(wrapper: str) -> str | None:
     """
     classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
     if not classes:
-        # It was created in a worker process, and this process cannot see which class defines get_state().
+        # The wrapper was created in a worker process, and this process cannot see whether it defines get_state().
         return f"the wrapper {wrapper} is not imported in this process: import its class before the training"
     if all(class_has_state(cls) for cls in classes):
         # The outermost wrapper with both methods must return the state of everything inside it.
         return None
-    return f"{wrapper} may have state of the episode, but has no get_state()/set_state()"
+    return f"{wrapper} may hold state of the current episode, but has no get_state()/set_state()"
 
 
 def _subclasses(cls: type) -> Iterator[type]:
@@ -293,7 +293,7 @@ def _counters(base: VecEnv, names: list[Names]) -> list[list[str]]:
 
 def _read(base: VecEnv, index: int, name: str) -> Any:
     value = base.get_attr(name, [index])[0]
-    # The elapsed time is saved, so that the pause between the two processes does not count.
+    # Save the elapsed time instead of the start time: the time between interruption and resumption must not count.
     if name == _START_TIME:
         return time.time() - value
     # Monitor has one number for every past episode; an array keeps them out of the JSON.
@@ -457,8 +457,8 @@ def set_evaluation_state(env: VecEnv, state: Mapping[str, Any]) -> None:
         set_sub_env_states(base, names, state["environments"], to_be_reset=True)
     for layer, each in zip(layers_of(env), state["layers"], strict=True):
         set_layer_state(layer, each)
-    # These are the seeds of the next reset. SB3 clears them at a reset, so they are all None after the first
-    # evaluation.
+    # These are the seeds of the next reset. The first evaluation resets the environment, and SB3 then sets the seeds to
+    # None.
     base._seeds = list(state["seeds"])
 
 
@@ -487,8 +487,8 @@ def check_env(env: VecEnv, state: Mapping[str, Any]) -> None:
     differences = []
     for name, value in here.items():
         kept = there.get(name)
-        # Another number of environments is reported once. The lists per environment then differ in length, which is not
-        # reported.
+        # If only the number of environments differs, the lists with one item per environment differ in length. Then
+        # only the number is reported.
         is_alike = name in _OF_EACH and not same_number and _shown(kept) == _shown(value)
         if kept != value and not is_alike:
             differences.append(f"{name}: the snapshot has {_shown(kept)}, the environment here {_shown(value)}")

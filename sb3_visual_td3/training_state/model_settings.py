@@ -77,7 +77,7 @@ def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> No
     :param model: the model that is to be restored
     :raises ValueError: if a setting differs
     """
-    # An earlier version may have named a class by a module that has moved since.
+    # An earlier version may have saved the path of a class that is in another module now.
     recorded = map_leaves(recorded, lambda leaf, _: present_class_path(leaf) if isinstance(leaf, str) else leaf)
     differences = _differences(recorded, settings_of(model), "")
     if differences:

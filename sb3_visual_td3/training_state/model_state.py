@@ -181,8 +181,8 @@ def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
         with zipfile.ZipFile(zip_path) as archive:
             for name in archive.namelist():
                 if name.endswith(_SUFFIX):
-                    # The tensors are loaded on the CPU, where Adam keeps its step counters. The others are copied to
-                    # the model's device later.
+                    # All tensors are loaded on the CPU, because Adam's step counters stay there. The weights and Adam's
+                    # moments are copied to the model's device later.
                     content = io.BytesIO(archive.read(name))
                     read[name.removesuffix(_SUFFIX)] = th.load(content, map_location="cpu", weights_only=True)
     # zipfile raises NotImplementedError if a damaged header names an unknown compression method or version.
@@ -222,7 +222,7 @@ def _differences_of_optimizers(name: str, optimizer: th.optim.Optimizer, saved: 
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     indices = [index for group in saved["param_groups"] for index in group["params"]]
     if len(indices) != len(weights):
-        return [f"{name} is for {len(indices)} weights in the file, {len(weights)} in the model"]
+        return [f"{name} has {len(indices)} weights in the file, {len(weights)} in the model"]
     lines = []
     for index, weight in zip(indices, weights, strict=True):
         for key, value in saved["state"].get(index, {}).items():
@@ -303,7 +303,7 @@ def set_model_state(
     # All checks are done; from here on the model changes.
     set_action_noise_state(model.action_noise, state["action_noise"])
     vars(model).update({name: value for name, value in counters.items() if name in vars(model)})
-    # SB3 computes frames per second from this time; the pause between the two processes must not count.
+    # SB3 computes frames per second from this time. The time between interruption and resumption must not count.
     model.start_time = time.time_ns() - int(state["elapsed_ns"])
     model.ep_info_buffer = deque(infos, maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(successes, maxlen=model._stats_window_size)

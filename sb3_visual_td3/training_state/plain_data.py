@@ -80,7 +80,7 @@ def as_given(state: Any) -> Any:
     if isinstance(state, StoredArray):
         state = np.asarray(state)
     if isinstance(state, np.ndarray):
-        # Indexing an array without dimensions with () returns the NumPy scalar that it was.
+        # state[()] converts an array without dimensions back to a NumPy scalar.
         return state.copy() if state.ndim else state[()]
     return state
 

@@ -99,7 +99,7 @@ def end_segment(buffer: ReplayBuffer) -> None:
     if isinstance(buffer, NStepReplayBuffer):
         if buffer.handle_timeout_termination:
             buffer.timeouts[newest] = np.logical_or(buffer.timeouts[newest], np.logical_not(buffer.dones[newest]))
-        # Marked as a time-out, the last transition still bootstraps. Without handle_timeout_termination, the buffer
+        # A transition that is marked as a time-out still bootstraps. Without handle_timeout_termination, the buffer
         # treats every end as terminal. Then "timeouts" must not be written, because nothing would clear it.
         buffer.dones[newest] = 1
     elif buffer.optimize_memory_usage:
@@ -148,7 +148,7 @@ def _set_stock_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
     for name, array in _arrays(buffer).items():
         kept = state["arrays"][name]
         fill(array[: kept.shape[0]], kept)
-        # Clear only the rows that this buffer held beyond the state, because memory that was never written is not
-        # allocated.
+        # Clear the rows after the restored ones, but only those that were in use: writing to the others would allocate
+        # their memory.
         array[kept.shape[0] : n_rows_before + 1] = 0
     buffer.pos, buffer.full = state["pos"], state["full"]

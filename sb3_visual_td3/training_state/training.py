@@ -171,8 +171,8 @@ def set_training_state(
         )
     if state["n_threads"] != th.get_num_threads():
         messages.append(
-            f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, which rounds differently: "
-            f"for the same run bit for bit, call th.set_num_threads({state['n_threads']}) or use --num-threads"
+            f"torch used {state['n_threads']} threads and uses {th.get_num_threads()} now, so it rounds differently: "
+            f"to continue the run bit for bit, call th.set_num_threads({state['n_threads']}) or use --num-threads"
         )
     # The generators come last, because everything above may draw numbers.
     set_random_state(state["random"])

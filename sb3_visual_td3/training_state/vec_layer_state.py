@@ -127,7 +127,8 @@ def layer_state(layer: VecEnv) -> Any:
             "episode_returns": layer.episode_returns.copy(),
             "episode_lengths": layer.episode_lengths.copy(),
             "episode_count": layer.episode_count,
-            # A time of day would count the pause between the two processes as training time.
+            # Save the elapsed time instead of the start time: the time between interruption and resumption must not
+            # count.
             "elapsed_s": time.time() - layer.t_start,
         }
     return None

@@ -87,8 +87,8 @@ class Connection:
         try:
             packed = pickle.dumps(value, 5, buffer_callback=belongs_into_message)
         except (pickle.PicklingError, AttributeError, TypeError):
-            # Local classes and lambdas: only cloudpickle serialises them by value, but it is slower. The first attempt
-            # may have collected some of the arrays already.
+            # Only cloudpickle serialises local classes and lambdas by value, but it is slower. pickle.dumps may have
+            # collected some arrays before it failed.
             large.clear()
             packed = cloudpickle.dumps(value, 5, buffer_callback=belongs_into_message)
         try:

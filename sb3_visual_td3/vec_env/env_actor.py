@@ -75,8 +75,8 @@ class EnvActor:
             self._paths.apply()
             env = cloudpickle.loads(self._make_env)()
             if not isinstance(env, gym.Env):
-                # An environment of the old gym. Imported only for it: Stable-Baselines3 imports torch, which takes more
-                # than a second of processor time and 200 MB in each actor.
+                # This is an environment of the old gym. The import is here because Stable-Baselines3 imports torch,
+                # which takes more than a second of processor time and 200 MB in each actor.
                 from stable_baselines3.common.vec_env.patch_gym import _patch_env
 
                 env = _patch_env(env)
@@ -172,7 +172,7 @@ class EnvActor:
 Env = gym.Env[Any, Any]
 
 
-# The requests, which do the same as SubprocVecEnv's worker process for these methods of VecEnv.
+# The functions below execute the requests in REQUESTS as SubprocVecEnv's worker process does.
 
 
 def _spaces(env: Env) -> tuple[Any, Any]:

@@ -173,7 +173,7 @@ class EnvSlot:
         self._last_observation: Any = None
         self._reset_with: tuple[int | None, dict[str, Any]] = (None, {})
         self._seed: int | None = None
-        self._is_behind = False  # True while it still makes a step whose result the learner no longer waits for
+        self._is_behind = False  # True while the environment makes a step that the learner no longer waits for
         self._n_deaths = 0  # since the last step that was made
         self._death_reason = ""
         self._actor = self._start()
@@ -208,7 +208,7 @@ class EnvSlot:
         :param address_ref: the Ray reference that :meth:`begin_connection` returned
         :raises OSError: if the actor's machine cannot be reached or cannot listen
         """
-        self._is_unreachable = True  # stays so if an OSError leaves this method
+        self._is_unreachable = True  # remains True if an OSError is raised below
         try:
             self.connection = ActorConnection(self._actor, self._ray.get(address_ref, timeout=_LISTEN_TIMEOUT_S))
         except self._ray.exceptions.RayTaskError as error:
@@ -258,7 +258,7 @@ class EnvSlot:
         self._reset_with = (seed, options)
         self.reply = None
         self._is_behind = False
-        self._drop_connection()  # a reset is a Ray call, which the actor answers only after it has left the connection
+        self._drop_connection()  # a reset is a Ray call, which the actor answers only when it serves no connection
         self._ask(Pending.RESET, self._actor.reset.remote(seed, options))
 
     def _ask(self, what: Pending, answer_ref: Any) -> None:
@@ -289,7 +289,7 @@ class EnvSlot:
             answer = self._fetch(self.answer_ref)
         except self._dead as death:
             self.restart(_first_line(death))
-        except Exception:  # of the environment: the request is over, and the actor has left the connection
+        except Exception:  # raised by the environment: the request is over, and the actor serves no connection
             self.pending, self.answer_ref = Pending.NOTHING, None
             self._drop_connection()
             raise
@@ -329,7 +329,7 @@ class EnvSlot:
             return
         self.reset_info = cloudpickle.loads(packed)
         if self.pending is Pending.RESTART:
-            # The answer is the first observation of the next episode. The reply also ends the interrupted episode.
+            # This reply ends the interrupted episode. Its observation is the first one of the next episode.
             self._answered(lost_step(observation, self._last_observation, self._death_reason))
         else:
             self._answered(Reply(observation, reward=0.0, done=False, info={}))
@@ -361,7 +361,7 @@ class EnvSlot:
         reply, self.reply = self.reply, None
         if reply is not None:
             return reply
-        # A restarting environment is not late: its next answer ends the interrupted episode, for any action.
+        # During a restart no step is pending: the next reply ends the interrupted episode, whatever the action is.
         self._is_behind = self.pending is Pending.STEP
         self.n_late += 1
         return late_step(self._last_observation)
@@ -454,7 +454,7 @@ class EnvSlot:
         while self.connection is not None and self.connection.is_left and self.patience_left_s:
             if self.connection.poll(min(CHECK_INTERVAL_S, self.patience_left_s)):
                 self._collect_from_connection(self.connection)
-            elif self._ray.wait([answer_ref], timeout=0)[0]:  # Ray answers for an actor whose machine is gone
+            elif self._ray.wait([answer_ref], timeout=0)[0]:  # also ready if the actor's machine is lost
                 return
 
     def _fetch(self, answer_ref: Any) -> Any:

@@ -59,8 +59,8 @@ class RaySession:
     :raises ValueError: if no Ray can be joined at the address
     """
 
-    # Ray has one connection per process. So the class holds its state: how many sessions use it, and whether one made
-    # it.
+    # Ray has one connection per process, so all sessions share these attributes: the number of open sessions, and
+    # whether a session opened the connection and started Ray.
     _n_open = 0
     _is_connected_by_us = False
     _is_started_by_us = False
@@ -192,7 +192,7 @@ def run_tasks(
     session = RaySession(address)
     try:
         _check_room(session.ray, {"CPU": num_cpus, "GPU": num_gpus})
-        # max_calls=1: a process for each call, so that a training run leaves no memory and no threads to the next one.
+        # max_calls=1 runs each call in a new process, so that no memory and no threads of a previous call remain.
         options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": MAX_TASK_RETRIES, "max_calls": 1}
         task, paths = session.ray.remote(**options)(_call), SearchPaths.of_this_process()
         yield from _results(session.ray, [task.remote(paths, pack((function, each))) for each in arguments])

@@ -197,8 +197,8 @@ class RayVecEnv(VecEnv):
                 left_s = self._sent_at + deadline_s - time.monotonic()
             is_late = left_s <= 0
             has_reply = any(slot.reply is not None for slot in self._slots)
-            # After the deadline, answers that have arrived are collected without waiting. If none has arrived, the
-            # learner could only repeat all observations, so it waits for the first answer.
+            # After the deadline, answers that have arrived are collected without waiting. If none has arrived, wait for
+            # the first one: otherwise the step would return only the previous observations.
             if is_late and has_reply:
                 left_s = 0.0
             elif is_late:

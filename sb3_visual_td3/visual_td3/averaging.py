@@ -55,9 +55,9 @@ def update_average(average: nn.Module, actor: nn.Module, decay: float, n_updates
     :param decay: the factor of the old average in one update, in (0, 1)
     :param n_updates: number of updates so far, including this one
     """
-    # With the step (1 - d) / (1 - d^t), the policies have the coefficients in the module's docstring.
+    # This step gives the weights of earlier updates the coefficients in the module's docstring.
     step = (1.0 - decay) / (1.0 - decay**n_updates)
-    # remove_duplicate=False includes a borrowed encoder, which is averaged too.
+    # remove_duplicate=False includes the critic's encoder if the actor uses it. It is averaged too.
     latest: dict[str, th.Tensor] = dict(actor.named_parameters(remove_duplicate=False))
     latest.update(actor.named_buffers(remove_duplicate=False))
     averages: list[th.Tensor] = []

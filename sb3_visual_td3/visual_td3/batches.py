@@ -134,8 +134,8 @@ def batch_of(
     actions = data.actions
     if prepare is not None:
         observations, next_observations = prepare(shifted), prepare(next_shifted)
-        # The buffer keeps the environment's dtype, and autocast cannot combine float16 with bfloat16. Without
-        # ``prepare`` the update is Stable-Baselines3's, which draws its smoothing noise in that dtype.
+        # The actions have the dtype of the action space, and autocast cannot combine float16 with bfloat16. Without
+        # ``prepare`` they keep this dtype, because Stable-Baselines3 draws its smoothing noise in it.
         actions = actions.float()
     # For n-step replay, the discount is gamma**n_steps (when no early termination)
     discounts = gamma if data.discounts is None else data.discounts

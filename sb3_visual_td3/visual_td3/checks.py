@@ -117,8 +117,7 @@ def _was_uint8(normalizer: VecNormalize, key: str) -> bool:
     try:  # environments in other processes have their own space objects
         space = parts_of(env.get_attr("observation_space", 0)[0]).get(key)
     except (AttributeError, NotImplementedError):
-        # A VecEnv of the user may lack get_attr, which it shows by NotImplementedError, or its environments may lack
-        # the attribute.
+        # A user's VecEnv may not implement get_attr, or its environments may lack the attribute.
         return True
     return space is None or bool(space.dtype == np.uint8)
 

@@ -212,8 +212,8 @@ class TargetRange:
             lower, upper = possible_range(rewards, discounts)
             self._widen(lower * reward_divisor, upper * reward_divisor)
             return targets.clamp(self.lower / reward_divisor, self.upper / reward_divisor)
-        # n-step discounts are a tensor. The decision is made on the device, because reading a number from it would make
-        # a GPU wait in every update.
+        # n-step discounts are a tensor. th.where decides on the device whether there is a limit, because reading a
+        # number from the tensor would make a GPU wait in every update.
         has_limit = (discounts < 1.0).all()
         lower, upper = possible_range(rewards, discounts)
         self._widen(th.where(has_limit, lower * reward_divisor, 0.0), th.where(has_limit, upper * reward_divisor, 0.0))

@@ -95,7 +95,7 @@ def group_optimizers(policy: TD3Policy) -> None:
             )
         base = optimizer.param_groups[0]
         optimizer.param_groups = [{**base, "params": weights} for weights in groups]
-        # Models saved by stock TD3 have one group per network. The hook fits such a state when it is loaded.
+        # Models saved by stock TD3 have one group per network. When such a state is loaded, the hook divides its group.
         if regrouped not in optimizer._optimizer_load_state_dict_pre_hooks.values():
             optimizer.register_load_state_dict_pre_hook(regrouped)
 

@@ -160,7 +160,7 @@ class VisualActor(Actor):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data.update(
-            features_dim=self.encoder_dim,  # Stable-Baselines3 has the head's input width here
+            features_dim=self.encoder_dim,  # instead of self.features_dim, the head's input width
             trunk_dim=self.trunk_dim,
             layer_norm=self.layer_norm,
             borrows_encoder=self.borrows_encoder,

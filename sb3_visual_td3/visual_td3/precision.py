@@ -80,13 +80,13 @@ class Arithmetic:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return a context in which matrix products and convolutions use ``self.dtype``; weights stay in float32."""
-        # Autocast's cache would hand weights that were cast without a gradient to a forward pass that needs one.
+        # Autocast's cache would reuse weights that were cast under no_grad in a forward pass that needs their gradient.
         return th.autocast(self._device.type, self.dtype, enabled=self.dtype != th.float32, cache_enabled=False)
 
 
 # ---- Images as blocks: a first convolution of stride 4 on (batch, 4, 84, 84) is the same sum as one of stride 1 on
 # (batch, 4 * 4 * 4, 21, 21), whose channels are the 4 x 4 pixels of a block. On CPUs a first layer with few input
-# channels is slow in bfloat16, above all its gradient; on blocks it has 16 times as many.
+# channels is slow in bfloat16, above all in the backward pass. Blocks have 16 times as many channels as images.
 
 SIDE = 4
 """Height and width of a block in pixels: the stride of NatureCNN's first convolution. It must be 4, because
@@ -133,7 +133,7 @@ def convolve_blocks(convolution: nn.Conv2d, blocks: th.Tensor, scale: float) -> 
     side = kernel // SIDE  # of the kernel, in blocks
     # (filters, channels, block row, row in block, block column, column in block)
     weight = (scale * convolution.weight).view(filters, channels, side, SIDE, side, SIDE)
-    # -> the pixels of a block as channels, in the order of blocks_of(), and the blocks as the kernel's area.
+    # The pixels of a block become channels, in the order of blocks_of(). The kernel has side x side blocks.
     weight = weight.permute(0, 1, 3, 5, 2, 4).reshape(filters, channels * SIDE * SIDE, side, side)
     return F.conv2d(blocks, weight.contiguous(memory_format=th.channels_last), convolution.bias)
 
@@ -195,14 +195,14 @@ class Preparation:
             return values.to(self._dtype).contiguous(memory_format=th.channels_last)
         if self._uses_blocks(values, reader):
             return blocks_of(values).to(self._dtype)
-        # The layout is changed before the bytes are widened, because there are fewer of them then.
-        # PyTorch divides float32 in place faster than it divides bytes; the quotients are the same.
+        # The layout is changed before the conversion to float32, because uint8 values are fewer bytes to move.
+        # PyTorch divides float32 in place faster than it divides uint8; the quotients are the same.
         floats = values.contiguous(memory_format=th.channels_last).to(th.float32)
         return floats.div_(PIXEL_MAX).to(self._dtype)
 
     def _uses_blocks(self, images: th.Tensor, reader: nn.Module) -> bool:
         if self._dtype != th.bfloat16 or images.device.type != "cpu":
-            return False  # the plain layout is fast there
+            return False  # the plain layout is slow only for bfloat16 on a CPU
         if getattr(reader, "offset", 0.0) != 0.0:
             return False  # the offset is added to scaled pixels, and blocks hold unscaled ones
         assert isinstance(reader.cnn, nn.Sequential)

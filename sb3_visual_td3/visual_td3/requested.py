@@ -159,7 +159,7 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
             vars(model)[name] = requested[name]
     model.replay_buffer_kwargs = model.replay_buffer_kwargs or {}
     if "replay_buffer_kwargs" not in at_load:
-        # gamma and n_steps may also be set for the replay buffer alone. A new value of one would contradict the other.
+        # replay_buffer_kwargs may also hold gamma and n_steps. A new value for the model must not contradict them.
         for name in at_load.keys() & {"gamma", "n_steps"}:
             if model.replay_buffer_kwargs.get(name, at_load[name]) != at_load[name]:
                 raise ValueError(
@@ -203,7 +203,7 @@ def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
             if name in kwargs and (name in at_load or kwargs[name] == getattr(model, name)):
                 del kwargs[name]
         kwargs.pop("frame_stack", None)  # found again in the environment, or by frame_stack_before()
-        # Under "td3" no default is a FrameReplayBuffer, so there the user has chosen it.
+        # The preset "td3" never chooses a FrameReplayBuffer, so the user has chosen it.
         is_chosen = cls is FrameReplayBuffer and getattr(model, "preset", None) == "td3"
         if not is_chosen:
             cls = None

@@ -448,7 +448,7 @@ class VisualTD3(TD3):
         # Select action according to policy and add clipped noise
         noise = batch.actions.clone().data.normal_(0, self.target_policy_noise)
         if self._is_stock_policy:
-            # A stock policy's networks have no encode() or score(). They are only called, as TD3 calls them.
+            # A stock policy's networks have no encode() or score(), so forward() is called, as in TD3.
             actions = self.actor_target(batch.next_observations)
             next_actions = losses.smoothed_actions(actions, noise, self.target_noise_clip)
             next_q_values = th.cat(self.critic_target(batch.next_observations, next_actions), dim=1)
@@ -504,8 +504,8 @@ class VisualTD3(TD3):
             q_values = self.critic.score(critic_features, actions, first_only=objective == "q1")
         actor_loss = losses.actor_loss(q_values, objective)
 
-        # A penalty on large activations keeps the tanh out of the range where its gradient vanishes. It is left out of
-        # the loss that is logged, which would otherwise not compare between settings.
+        # A penalty on large activations keeps the tanh out of the range where its gradient vanishes. The logged loss
+        # excludes the penalty, so that losses can be compared between settings.
         penalized_loss = actor_loss
         if self.settings.pre_tanh_penalty:
             penalized_loss = actor_loss + self.settings.pre_tanh_penalty * losses.pre_tanh_penalty(pre_tanh)
@@ -661,8 +661,8 @@ class VisualTD3(TD3):
         reset_num_timesteps: bool,
         progress_bar: bool,
     ) -> None:
-        # As OffPolicyAlgorithm.learn, with another loop. It is a method of its own because callbacks are shown its
-        # local variables: they find Stable-Baselines3's names, without the __class__ that super() would add.
+        # This is OffPolicyAlgorithm.learn with another loop. Callbacks receive the local variables, which have the same
+        # names as in Stable-Baselines3. In learn(), super() would add __class__ to the local variables.
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -788,9 +788,9 @@ class VisualTD3(TD3):
         if normalizer is None or normalizer.norm_obs:
             super()._store_transition(target, buffer_action, new_obs, reward, dones, infos)
             return
-        # VecNormalize scales rewards only. Stable-Baselines3 would store VecNormalize's own observation, which outer
-        # wrappers have not changed: inside a VecFrameStack it is not stacked. So the observation that the policy saw is
-        # stored instead. The rest is copied from Stable-Baselines3's method.
+        # VecNormalize scales rewards only. Stable-Baselines3 would store VecNormalize's own observation, without the
+        # changes of outer wrappers such as VecFrameStack. So the observation that the policy saw is stored instead. The
+        # rest is copied from Stable-Baselines3's method.
         self._last_original_obs = self._last_obs
         # Avoid modification by reference
         next_obs = deepcopy(new_obs)

@@ -117,8 +117,8 @@ def _record_training() -> None:
     """Film a training run; rl-zoo first empties the folder of the film."""
     from sb3_visual_td3.zoo.plugin_scripts import run_record_training
 
-    # ffmpeg searches the parts of the film relative to the list that names them, not to the current folder, so a
-    # relative path would not be found.
+    # ffmpeg reads the paths of the film's parts from a list file. It resolves relative paths from the folder of this
+    # file, not from the current folder, so it would not find the parts in a relative output folder.
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-o", "--output-folder")
     if folder := parser.parse_known_args(sys.argv[1:])[0].output_folder:

@@ -85,7 +85,7 @@ def _as_number(text: str) -> str:
     found = re.fullmatch(r"([-+]?[0-9]+)(\.[0-9]*)?[eE]([-+]?[0-9]+)", text.strip())
     if found is None:
         return ""
-    return f": YAML takes {text} for text, write {found[1]}{found[2] or '.0'}e{int(found[3]):+d}"
+    return f" (YAML reads {text} as text): write {found[1]}{found[2] or '.0'}e{int(found[3]):+d}"
 
 
 def check_structure(block: Mapping[str, Any], where: str) -> None:

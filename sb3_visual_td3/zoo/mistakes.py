@@ -52,15 +52,15 @@ _IF_RAISED: tuple[type[Exception], ...] = (
 ``int("x")`` failed instead, the exception counts as a bug, unless ``_AT_THE_BORDER`` lists it for the package that
 raised it."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
-    # The modules, classes and keywords that a hyperparameter file names, and the text that rl-zoo evaluates.
+    # Raised for wrong modules, classes or keywords in a hyperparameter file, and for text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
     "<string>": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
-    # ``gym.make`` with keywords that the environment does not take.
+    # Raised by ``gym.make`` for keywords that the environment does not take.
     "gymnasium": (AssertionError, AttributeError, TypeError, ValueError),
-    # Constructors that check settings with assertions, and ``load``, which refuses a file that does not fit.
+    # Raised by constructors that check settings with assertions, and by ``load`` for a file that does not fit.
     "stable_baselines3": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
     "sb3_contrib": (AssertionError, LookupError, TypeError, ValueError, RuntimeError),
-    # A file that is nested too deeply.
+    # Raised for a file that is nested too deeply.
     "yaml": (*CODE_FAULTS, ValueError, RecursionError),
     "torch": (AssertionError, ValueError, RuntimeError),
     "huggingface_hub": (AssertionError, ValueError, RuntimeError),

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import gymnasium as gym
 import yaml
 
-# When rl_zoo3 is imported, it patches gymnasium's TimeLimit, which may then make steps after the limit.
+# Importing rl_zoo3 replaces gymnasium's TimeLimit. At the limit, the new class sets info["TimeLimit.truncated"].
 from rl_zoo3 import train as zoo_train
 from rl_zoo3.callbacks import ParallelTrainCallback, SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
@@ -216,7 +216,7 @@ def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
         path.parent / f"{prefix}_replay_buffer_{step}_steps.pkl",
         path.parent / f"{prefix}_vecnormalize_{step}_steps.pkl",
     )
-    # Checkpoints of earlier versions have no companions, so the files of the run's end are used.
+    # Earlier versions saved no such files with a checkpoint. The files from the end of the run are used instead.
     if own.vecnormalize.exists() or own.replay_buffer.exists():
         return own
     return of_run
@@ -326,7 +326,7 @@ class StoredObservations(VecEnvWrapper):
         return observations, rewards, dones, infos
 
     def _keep(self, observations: VecEnvObs) -> None:
-        # It is looked up each time, because a wrapper with an attribute of its own would have state for a snapshot.
+        # The normalizer is not kept as an attribute, because SnapshotCallback warns about wrappers with attributes.
         normalizer = unwrap_vec_normalize(self.venv)
         assert normalizer is not None
         normalizer.old_obs = observations  # type: ignore[assignment]
@@ -584,8 +584,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             "log_path": self.save_path,
             "deterministic": self.deterministic_eval,
         }
-        # PolicyEvalCallback refuses such environments. rl-zoo's evaluation uses a server of its own. Its frequency
-        # counts calls, and there is one call for a step of all training environments.
+        # PolicyEvalCallback refuses environments that need a server. For EvalCallback, ``env`` has a server of its own.
+        # EvalCallback counts eval_freq in calls, and one call steps all training environments.
         if needs_server(env):
             return EvalCallback(env, eval_freq=max(eval_freq // self.n_envs, 1), **settings)
         # With few evaluations a short run would get no verdict.
@@ -595,7 +595,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create the environments; a resumed run appends its episodes to the monitor files."""
-        # The Monitor would overwrite its file. If a run starts again, its files have been removed.
+        # By default, Monitor overwrites its file. A run that starts again from step 0 has no monitor file to keep.
         if self._options.resumed_run_dir is not None and not self._options.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         given: Callable[..., Any] | None = self.env_wrapper
@@ -688,8 +688,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                     callback.prepare(model)
                 if isinstance(callback, ExplosionAlertCallback):
                     callback.guard.prepare(self.callbacks)
-            # A progress bar comes first, because rl-zoo ends the first callback of the list. A SnapshotCallback comes
-            # last, because it saves the state of the other callbacks after the step.
+            # A progress bar comes first, because rl-zoo calls on_training_end() of the first callback. A
+            # SnapshotCallback comes last, because it saves the state of the other callbacks after the step.
             self.callbacks.sort(
                 key=lambda each: (isinstance(each, SnapshotCallback), not isinstance(each, ProgressBarCallback))
             )
@@ -699,8 +699,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             try:
                 super().learn(learner)
             except BaseException as error:
-                # rl-zoo then closes the environments. If their workers died, closing raises another exception, which
-                # must not hide the first.
+                # After an exception, rl-zoo closes the environments. If their workers died, closing raises another
+                # exception, which must not hide the first.
                 cause = learner.error or error
                 if isinstance(cause, TrainingInterrupted):
                     raise cause from None
@@ -768,7 +768,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         if any(isinstance(callback, SnapshotCallback) for callback in self.callbacks):
             remedy = f"free some disk space, then save the model with 'visual-td3 resume {self.save_path}'"
         else:
-            remedy = "it cannot be resumed, because the hyperparameters contain no SnapshotCallback"
+            remedy = "the run cannot be resumed, because the hyperparameters contain no SnapshotCallback"
         return f"the training is complete, but {self.save_path} could not be saved: {error}; {remedy}"
 
     def _begin(self) -> None:

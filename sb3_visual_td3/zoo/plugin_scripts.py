@@ -38,7 +38,7 @@ from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.flags import PACKAGES_FLAG, check_environment, packages_in, replaced
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 
-_create_test_env = rl_zoo3.utils.create_test_env  # watching() replaces rl-zoo's name of it
+_create_test_env = rl_zoo3.utils.create_test_env  # the original, because watching() replaces it
 _FILM_SUFFIXES = {".mp4", ".gif", ".txt"}
 """Suffixes of the files that rl_zoo3's record_training writes."""
 

@@ -245,7 +245,7 @@ class Worker:
         n_before = sum(other.state in FINISHED or other.number in running for other in others)
         if n_before < self._budget.max_total_trials:
             return None
-        return "other workers had begun the last trials"
+        return "other workers had already begun all remaining trials"
 
 
 def _best(study: optuna.Study) -> str:

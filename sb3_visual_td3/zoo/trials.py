@@ -167,8 +167,8 @@ def with_sampled(hyperparams: Mapping[str, Any], sampled: Mapping[str, Any]) -> 
     merged = {name: value for name, value in hyperparams.items() if name not in _REPLACED}
     merged |= sampled
     if "actor_keys" in given or "critic_keys" in given:
-        # The networks read different observations, so they cannot share an encoder. One of them may read no picture
-        # and have no encoder to set a rate for, so the rate that was drawn becomes that of all remaining groups.
+        # The networks read different observations, so they cannot share an encoder. A network without images has no
+        # encoder, so the sampled critic_cnn_lr becomes the learning rate of all groups that have no rate of their own.
         policy_kwargs["encoder"] = "separate"
         merged.pop("actor_cnn_lr", None)
         if "critic_cnn_lr" in merged:

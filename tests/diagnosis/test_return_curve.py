@@ -397,7 +397,10 @@ def test_evaluations_that_begin_after_the_learning_do_not_say_that_nothing_was_l
     learning = judge_learning(SeriesSet.of([trained, evaluated]))
     assert {curve.tag: curve.learning for curve in learning.curves} == {trained.name: "unknown", evaluated.name: "no"}
     assert learning.answer == "unknown"
-    assert "eval/mean_reward begins at step 20,000, after half of the rise of rollout/ep_rew_mean" in learning.reasons
+    assert (
+        "eval/mean_reward begins only at step 20,000, at a level that rollout/ep_rew_mean reached after more than half "
+        "of its rise"
+    ) in learning.reasons
 
     before_learning = Series(evaluated.name, evaluated.steps, evaluated.values - 1.7)
     assert judge_learning(SeriesSet.of([trained, before_learning])).answer == "no"

@@ -69,7 +69,7 @@ def test_a_run_that_has_fallen_is_told_the_step_to_go_back_to_before_anything_el
     assert "collapsed after learning; best near step 7,000 of 10,000" in answers_line(analysis)
     told = first_step_to_take(analysis)
     assert "7,000" in told
-    assert "restore that checkpoint" in told
+    assert "restore the checkpoint of this policy" in told
     assert "Start the long run" not in told
 
 

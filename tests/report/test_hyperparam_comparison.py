@@ -199,14 +199,14 @@ def test_polyak_is_tau_in_another_notation() -> None:
 
 def test_update_every_50_is_not_fifty_times_fewer_updates() -> None:
     assert words(compared(update_every=1)["updates_per_step"]) == [
-        "same ratio: 50 updates every 50 steps there, which is not 50 times more",
+        "same ratio, written as 50 updates every 50 steps; this does not mean 50 times more updates",
         "same",
         "same",
     ]
     assert words(compared(update_every=50)["updates_per_step"]) == [
         "same",
-        "same ratio: 1 update every step there, which is not 50 times fewer",
-        "same ratio: 1 update every step there, which is not 50 times fewer",
+        "same ratio, written as 1 update every step; this does not mean 50 times fewer updates",
+        "same ratio, written as 1 update every step; this does not mean 50 times fewer updates",
     ]
     assert words(compared(update_every=50, gradient_steps=1)["updates_per_step"]) == ["50 times lower"] * 3
 
@@ -312,7 +312,7 @@ def test_the_settings_of_the_first_carla_run_are_compared_correctly(report: Repo
     run = json.loads((tmp_path / "out" / "report.json").read_text())["run"]
     rows = {row["id"]: row for row in run["hyperparam_comparison"]}
     assert rows["updates_per_step"]["against"]["spinning_up"]["words"] == (
-        "same ratio: 50 updates every 50 steps there, which is not 50 times more"
+        "same ratio, written as 50 updates every 50 steps; this does not mean 50 times more updates"
     )
     assert rows["tau"]["against"]["spinning_up"]["agreement"] == "other_notation"
     assert rows["tau"]["against"]["sb3"]["agreement"] == "same"
@@ -325,7 +325,7 @@ def test_the_settings_of_the_first_carla_run_are_compared_correctly(report: Repo
     assert rows["actor_cnn_lr"]["contradiction"] is None
     assert rows["updates_per_step"]["contradiction"] is None
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "which is not 50 times more" in text
+    assert "does not mean 50 times more updates" in text
     assert "exploration noise: 0.1 in seed.yml, but 0.3 to 0.2071 in the event file" in text
 
 

@@ -204,7 +204,7 @@ def test_returns_over_episodes_are_told_by_episode_beside_losses_over_updates() 
         "Loss/Q1": (updates, 1 + rng.random(4000)),
     }
     analysis = analysed(run, axis="episodes")
-    assert length_in_words(analysis) == "399 episodes, other tags up to 39,990"
+    assert length_in_words(analysis) == "399 episodes, other tags up to step 39,990"
     assert "step" not in next_step(analysis).text.replace("steps", "")
 
 
@@ -217,7 +217,9 @@ def test_a_part_of_the_gain_that_is_lost_is_told_beside_a_go() -> None:
     analysis = analysed(run)
     assert analysis.verdict is Verdict.GO
     (near,) = (told for told in near_misses(analysis) if "(learning)" in told)
-    assert re.search(r"below the best returns by 24% of the gain; a loss of 30% counts as a fall", near)
+    assert re.search(
+        r"24% of the return gained up to the best point is lost again; a loss of 30% counts as a fall", near
+    )
 
 
 # ---- a whole run

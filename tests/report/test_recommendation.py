@@ -282,7 +282,7 @@ def test_targets_that_stand_still_in_spite_of_tau_are_a_matter_of_code() -> None
             [
                 "+pre_tanh_penalty: 0.005",
                 ' policy_kwargs: "dict(activation_fn=nn.ReLU)"',
-                "+# policy_kwargs is Python code; add to it trunk_dim=50",
+                "+# policy_kwargs is Python code; add this: trunk_dim=50",
             ],
         ),
         ({"learning_rate": 1}, ["+pre_tanh_penalty: 0.005", "+policy_kwargs:", "+  trunk_dim: 50"]),

@@ -85,9 +85,9 @@ def in_a_box(env):
         (lambda: Monitor(gym.make("Pendulum-v1")), r"PendulumEnv has no get_state\(\)/set_state\(\)"),
         (
             lambda: FrameStackObservation(StatefulEnv(), 2),
-            "FrameStackObservation may have state of the episode",
+            "FrameStackObservation may hold state of the current episode",
         ),
-        (lambda: Doubled(Momentum(StatefulEnv())), "Doubled may have state of the episode"),
+        (lambda: Doubled(Momentum(StatefulEnv())), "Doubled may hold state of the current episode"),
         (
             lambda: TimeLimit(TimeLimit(StatefulEnv(), 5), 6),
             r"two wrappers around .* have the same counters as \w*TimeLimit",

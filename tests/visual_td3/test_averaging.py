@@ -142,7 +142,7 @@ def test_the_presets_average_is_on_for_pixels_and_off_for_td3(make_model):
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, 1.5, float("nan"), True, "often"])
 def test_a_decay_that_is_out_of_range_is_refused(make_model, decay):
-    with pytest.raises(ValueError, match=r"policy_average=.*a decay per update >= 0"):
+    with pytest.raises(ValueError, match=r"policy_average=.*a decay >= 0"):
         make_model(policy_average=decay)
 
 

@@ -315,7 +315,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["train", "-params", "batch_sise:3"], "there is no hyperparameter 'batch_sise'; did you mean 'batch_size'?"),
         (["train", "-params", "seed:3"], "'seed' is set by a flag"),
         (["train", "-params", "batch_size:many"], "batch_size is the text 'many', expected a number"),
-        (["train", "-params", "tau:'1e-3'"], "YAML takes 1e-3 for text, write 1.0e-3"),
+        (["train", "-params", "tau:'1e-3'"], "(YAML reads 1e-3 as text): write 1.0e-3"),
         (["train", "-params", "random_shift:-4"], "random_shift"),
         (["train", "-params", "noise_type:'foo'", "noise_std:0.1"], 'Unknown noise type "foo"'),
         (

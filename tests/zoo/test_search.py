@@ -186,7 +186,7 @@ def test_if_two_workers_begin_the_last_trial_together_one_gives_up():
     may_end.set()
     thread.join(300)
     assert states(study) == ["COMPLETE", "FAIL"]
-    assert study.trials[1].user_attrs["fail_reason"] == "other workers had begun the last trials"
+    assert study.trials[1].user_attrs["fail_reason"] == "other workers had already begun all remaining trials"
 
 
 def test_a_trial_that_was_queued_twice_runs_once():

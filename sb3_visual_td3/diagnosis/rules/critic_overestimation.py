@@ -112,7 +112,7 @@ def _runaway(data: SeriesSet, q: Series) -> RuleResult | None:
     beyond = own_scale.q_within_returns(data, recognise(data.names()), "unknown")
     if isinstance(beyond, own_scale.Sign):
         confidence += BEYOND_RETURNS
-    # The growth of a Q that ends below LARGE is dated from the step at which it passes a tenth of its last value.
+    # If |Q| ends below LARGE, the onset is where |Q| passes a tenth of its last value.
     end = abs(float(q.values[-1]))
     first = onset(q, np.abs(q.values) > (LARGE if end > LARGE else end / RUNAWAY))
     return RuleResult(bounded(min(confidence, 0.75)), (evidence,), first, value=growth, threshold=RUNAWAY)

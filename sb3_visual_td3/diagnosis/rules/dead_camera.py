@@ -37,7 +37,9 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for frames of a single colour, then for frames that always equal the previous frame."""
     std, change = data[tags.FRAME_STD].finite, data[tags.FRAME_CHANGE].finite
     if len(std) >= MIN_POINTS and recent(std, MIN_POINTS).abs_max() < ONE_COLOUR:
-        evidence = Evidence.last_of(std, "standard deviation within the frame, in grey levels: it has a single colour")
+        evidence = Evidence.last_of(
+            std, "standard deviation of the pixels, in grey levels: the frame has a single colour"
+        )
         return RuleResult(
             0.9, (evidence,), onset(std, std.values < ONE_COLOUR), value=evidence.value, threshold=ONE_COLOUR
         )

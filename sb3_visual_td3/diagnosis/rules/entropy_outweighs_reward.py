@@ -63,7 +63,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         Evidence.last_of(coefficient, f"one nat of entropy is worth {rounded(ratio)} times the reward of a step"),
         Evidence.last_of(series, f"over {rounded(length)} steps"),
     )
-    # The confidence rises from 0.55 if both weigh the same to 0.72 if the bonus is ten times the reward.
+    # The confidence is 0.55 if the bonus equals the reward, and 0.72 if the bonus is at least ten times the reward.
     confidence = 0.55 + 0.17 * min(1.0, float(np.log10(ratio)))
     return RuleResult(confidence, evidence, int(coefficient.steps[0]), value=ratio, threshold=OUTWEIGHS)
 

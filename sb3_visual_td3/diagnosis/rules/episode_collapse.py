@@ -13,8 +13,8 @@ from sb3_visual_td3.diagnosis.trends import episode_length_ends, onset
 ID = "episode_collapse"
 TITLE = "Episodes collapse to a fraction of their first length"
 REMEDY = (
-    "Watch the policy drive. If the policy ends its episodes, look for a reward that pays for an early end and for a "
-    "policy that ignores the camera. If the simulator ends them, find out which condition does so."
+    "Watch the policy drive. If the policy ends its episodes, check whether the reward pays for an early end, and "
+    "whether the policy ignores the camera. If the simulator ends them, find out which condition does so."
 )
 IS_LIVE = False
 CURE = Cure(

@@ -39,7 +39,7 @@ CURE = Cure(
             key="noise_schedule",
             to="lin_1.0_0.1",
             unless_set=True,
-            reason="noise falls over the whole run, between the first and last values of DrQ-v2",
+            reason="noise falls over the whole run; its first and last values are those of DrQ-v2",
         ),
     )
 )

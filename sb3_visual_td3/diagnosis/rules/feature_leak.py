@@ -84,8 +84,8 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
         ),
         Evidence.last_of(head, "the gradient of the head, which lies between the encoder and the action"),
     )
-    # 0.76 lies just above the 0.75 from which a live alert is critical: the gradients alone suffice. The confidence
-    # rises to 0.9 as the ratio falls by another three orders of magnitude. A ratio of 0 has no logarithm: 1e-9.
+    # A live alert is critical from a confidence of 0.75, so the gradients alone suffice. The confidence rises to 0.9 as
+    # the ratio falls by another three orders of magnitude. The minimum of 1e-9 avoids a division by 0.
     confidence = bounded(0.76 + 0.14 * min(1.0, math.log10(HEAD_BYPASSED / max(ratio, 1e-9)) / 3))
     return RuleResult(confidence, evidence, first, value=ratio, threshold=HEAD_BYPASSED)
 
@@ -95,14 +95,14 @@ def _unsupported_loss(data: SeriesSet) -> RuleResult | None:
     support = actor_loss_support(data)
     if support is None or len(loss) < MIN_POINTS:
         return None
-    # A healthy loss is minus the value of the policy's actions, so it is negative and of the order of Q. The signature
-    # is a loss ten times beyond every replayed Q that also grew tenfold; beyond a hundred times Q it may have stopped
-    # growing.
+    # A healthy loss is minus the value of the policy's actions, so it is negative and of the order of Q. With the leak,
+    # the loss exceeds ten times every replayed Q and has grown tenfold. Above a hundred times Q, its growth does not
+    # matter.
     grows = growth_factor(loss) >= 10.0 or support.ratio > 10 * UNSUPPORTED
     if support.ratio <= UNSUPPORTED or support.loss >= 0 or not grows:
         return None
-    # The loss alone gives 0.45 to 0.7 (at 10,000 times Q). Each further sign of the leak adds to it, and each sign that
-    # was logged and is missing takes away: 0.75, from which a live alert is critical, needs at least one more sign.
+    # The loss alone gives 0.45 to 0.7 (at 10,000 times Q). Each further sign of the leak raises the confidence. Logged
+    # values that contradict the leak lower it. A live alert is critical from 0.75, so it needs at least one more sign.
     confidence = 0.45 + 0.25 * min(1.0, math.log10(support.ratio / UNSUPPORTED) / 3)
     # Without a logged Q, its scale is only an estimate from the critic's loss.
     if support.estimated:

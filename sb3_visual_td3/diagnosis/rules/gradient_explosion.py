@@ -30,7 +30,7 @@ CURE = Cure(
             key="group_lr",
             at_most=0.0001,
             times=0.3,
-            reason="DrQ-v2's value; the factor for smaller rates is a guess",
+            reason="1e-4 is DrQ-v2's value; for a smaller rate, the size of the reduction is a guess",
         ),
         SettingChange(
             key="max_grad_norm",
@@ -72,7 +72,8 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
         if len(active):
             note = f"{len(active)} of {len(data[tag])} points active, the first here"
             evidence.append(Evidence(tag, int(active.steps[0]), 1.0, note))
-    # A norm below 50,000 counts by its growth alone; its onset is then where it passes half of its largest value.
+    # A norm that never exceeds 50,000 may still explode by its growth. Its onset is where it passes half of its largest
+    # value.
     level = min(EXPLODED, worst.abs_max() / 2)
     return RuleResult(
         confidence,

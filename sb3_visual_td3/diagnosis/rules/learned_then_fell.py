@@ -74,7 +74,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
             f"the level at the end; {min(curve.lost, 1.0):.0%} of what was gained is lost",
         ),
     )
-    # From the middle of the best stretch on, the first point below half of the gain.
+    # The onset is the first point after the peak at which more than half of the gain is lost.
     half = curve.peak - LARGE_FALL * (curve.peak - curve.start)
     below = series.where((series.steps > curve.peak_step) & (series.values < half))
     step = f"{curve.peak_step:,}"

@@ -33,8 +33,8 @@ CURE = Cure(
             at_most=0.0001,
             times=0.3,
             reason=(
-                "makes steps small relative to the weights; 1e-4 is DrQ-v2's value, the factor for smaller rates is a "
-                "guess"
+                "makes steps small relative to the weights; 1e-4 is DrQ-v2's value; for a smaller rate, the size of "
+                "the reduction is a guess"
             ),
         ),
     )
@@ -79,7 +79,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
 def _by_rate(data: SeriesSet) -> RuleResult | None:
     names = [*own_scale.rate_tags(data.names()), *tags.GROUP_LR.values()]
     rates = [data[name].finite for name in names if len(data[name].finite)]
-    # A table of Q values is trained with rates of 0.1; only the kinds that are known to train networks count.
+    # A run of an unknown kind may train a table of Q values, for which a rate of 0.1 is usual.
     if not rates or recognise(data.names()).family is Family.UNKNOWN:
         return None
     # Warm-up schedules begin low and other schedules end low, so the median rate counts.

@@ -114,7 +114,7 @@ def candidates(data: SeriesSet) -> str:
 
 
 def _unseen_off_policy(data: SeriesSet) -> list[tuple[str, str]]:
-    # Targets first: nothing that SB3 logs shows them. An encoder is a candidate until its gradient has been seen.
+    # Target networks come first, because nothing that SB3 logs shows whether they move.
     possible = []
     if tags.TARGET_MOVED["critic"] not in data:
         possible.append(("target networks that never move (tau)", tags.TARGET_MOVED["critic"]))

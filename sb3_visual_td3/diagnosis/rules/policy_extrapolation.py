@@ -34,7 +34,9 @@ CURE = Cure(
             key="actor_objective", to="min", reason="the actor maximises the smaller of the two critics (DrQ-v2)"
         ),
         SettingChange(
-            key="actor_lr", times=0.3, reason="the critics get time to correct their values; the factor is a guess"
+            key="actor_lr",
+            times=0.3,
+            reason="the critics get time to correct their values; the size of the reduction is a guess",
         ),
     )
 )

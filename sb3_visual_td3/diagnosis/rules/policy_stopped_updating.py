@@ -22,8 +22,8 @@ ID = "policy_stopped_updating"
 TITLE = "The updates no longer change the policy"
 REMEDY = (
     "Check, in this order: the learning rate and its schedule, target_kl (a small one ends every update at its first "
-    "batch), and whether the advantages differ at all (a constant reward gives none). Log train/learning_rate, "
-    "train/approx_kl and train/clip_fraction to tell them apart."
+    "batch), and whether the advantages differ at all (with a constant reward, they do not). Log "
+    "train/learning_rate, train/approx_kl and train/clip_fraction to tell the causes apart."
 )
 IS_LIVE = False
 EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "entropy_collapse")

@@ -17,7 +17,8 @@ ID = "reward_imbalance"
 TITLE = "One term makes up nearly all of the reward"
 REMEDY = (
     "Choose the weights so that every term can change what the policy prefers: lower the weight of the term named in "
-    "the evidence, or raise the other weights, until no share is above about two thirds in a run that drives."
+    "the evidence, or raise the other weights, until no term makes up more than about two thirds of the reward while "
+    "the policy drives."
 )
 IS_LIVE = False
 CURE = Cure(

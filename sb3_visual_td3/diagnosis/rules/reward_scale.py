@@ -146,4 +146,4 @@ def _from_returns(data: SeriesSet) -> tuple[float, Evidence] | None:
     size = float(np.median(np.abs(series.values))) / length
     if size < LARGE:
         return None
-    return size, Evidence.last_of(series, f"about {rounded(size)} for every step of an episode of {rounded(length)}")
+    return size, Evidence.last_of(series, f"about {rounded(size)} per step, for episodes of {rounded(length)} steps")

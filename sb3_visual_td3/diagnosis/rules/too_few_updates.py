@@ -27,7 +27,7 @@ ID = "too_few_updates"
 TITLE = "The networks are hardly ever updated"
 REMEDY = (
     "Let updates begin within the first tenth of the run (learning_starts), and make about one update per environment "
-    "step: train_freq=1 with gradient_steps=1, or gradient_steps=-1 for as many as steps were taken."
+    "step: train_freq=1 with gradient_steps=1, or gradient_steps=-1 for one update per step taken."
 )
 IS_LIVE = False
 EXPLAINED_BY = ("non_finite", "frozen_by_learning_rate", "learning_rate_too_high")

@@ -26,7 +26,10 @@ CURE = Cure(
         SettingChange(
             key="critic_lr",
             times=0.3,
-            reason="critics with the same target diverge when their steps are too large; the factor is a guess",
+            reason=(
+                "critics with the same target diverge when their steps are too large; the size of the reduction is a "
+                "guess"
+            ),
         ),
     ),
     code=("First check that both critics are trained on the same target and that both are in the optimizer."),

@@ -58,7 +58,8 @@ def head_has_vanished(data: SeriesSet) -> bool | None:
     # If the critics do not learn either, the actor's head is not the problem.
     if critic_late <= NEGLIGIBLE or late > VANISHED * critic_late:
         return False
-    # The norm is small compared with the critics'. It must also be 0, or small compared with its own largest value.
+    # The norm is small compared with the critics'. The gradient has vanished if the norm is also almost 0, or small
+    # compared with its own largest value.
     return late <= NEGLIGIBLE or late <= VANISHED * actor.abs_max()
 
 
@@ -69,7 +70,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     actor = data[tags.GRADIENT_NORM[ACTOR_MLP.name]].finite
     critic = data[tags.GRADIENT_NORM[CRITIC_MLP.name]].finite
     late, peak = actor.tail(0.25).median(), actor.abs_max()
-    # A gradient of 0 in 32-bit floats is certain; a gradient that is merely small may recover.
+    # The finding is more certain if the gradient is 0 in 32-bit floats; a small gradient may recover.
     confidence = 0.8 if late <= 1e-7 else 0.65
     evidence = (
         Evidence.last_of(actor, f"median of the last quarter {rounded(late)}, the run's largest {rounded(peak)}"),

@@ -272,8 +272,8 @@ class CarlaBackend:
         if self._picture_view is None and self._ego is not None:
             self._picture_view = view
             self._ego.look_from(view)
-            # Before the first step the vehicle can be placed once more, so that the new camera sees the start. Later,
-            # the extra ticks of the warm-up would change the episode.
+            # Before the first step, the vehicle is placed again, so that the second camera takes an image of the start.
+            # Later, the extra ticks of the warm-up would change the episode.
             if self._pose is not None:
                 self._ego.warm_up()
                 self._store_images(self._place_ego(self._pose, self.state.speed_mps))
@@ -450,7 +450,7 @@ class CarlaBackend:
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)
         if self._street.is_on:
-            # A light counts as red by its colour before this step.
+            # The colours from before this step decide whether the vehicle ran a red light.
             box = OrientedBox(*reading.pose, self._body.length_m, self._body.width_m)
             self._street.advance(dt_s, self._lane, lane, box, reading.speed_mps)
         self._lane = lane

@@ -50,7 +50,8 @@ class CameraFeed:
     def __init__(self, sensor: Any) -> None:
         self.sensor = sensor
         self._images: SimpleQueue[_Image] = SimpleQueue()
-        put = self._images.put  # not self: the sensor would hold its feed, which holds the sensor
+        # If the callback used ``self``, the sensor and its feed would keep each other alive.
+        put = self._images.put
         # bytes() copies: the client frees raw_data when the callback returns.
         sensor.listen(lambda image: put(_Image(image.frame, image.height, image.width, bytes(image.raw_data))))
 
@@ -221,7 +222,7 @@ class Ego:
         :raises SimulatorLostError: if the server fails
         """
         with lost_on_error("measuring the vehicle"):
-            # This property of the client is a call to the server. The extent is half of the size.
+            # Reading ``bounding_box`` calls the server. The extent is half of the size.
             extent = self._vehicle.bounding_box.extent
         return BodySize(2.0 * extent.x, 2.0 * extent.y, 2.0 * extent.x * WHEELBASE_PER_LENGTH)
 

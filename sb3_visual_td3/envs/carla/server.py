@@ -36,8 +36,8 @@ SUPPORTED_VERSIONS = ("0.9.13", "0.9.14", "0.9.15", TESTED_VERSION)
 """Versions of CARLA's client that this package supports."""
 _MAX_RESPONSE_BYTES = 65_536
 # Every response to the probe begins with these bytes of msgpack: an array of four, 1 (a response), call id 1, nil (no
-# error). The probe is [0, 1, "version", [[false]]]: a request, call id 1, the function, [is asynchronous] and no
-# arguments.
+# error). The probe is [0, 1, "version", [[false]]]: 0 (a request), call id 1, the function, and
+# [[is_asynchronous], *arguments] without arguments.
 _RESPONSE_START = b"\x94\x01\x01\xc0"
 # A starting server is probed again after this time at the latest: a launcher's first process may have accepted the
 # connection and then replaced itself.
@@ -359,7 +359,7 @@ class Server:
         except UnknownHostError as error:
             if not self._has_answered:
                 raise
-            # The name was known before: the name service is down, or a container's name is missing until it restarts.
+            # The name was known before. The name service may be down, or a container with this name may be restarting.
             raise SimulatorLostError(str(error)) from error
         self._has_answered = True
         return address

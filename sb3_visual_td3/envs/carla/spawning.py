@@ -151,7 +151,7 @@ class OtherCars:
         commands = []
         for number, actor_id in enumerate(self._ids):
             transform = _high_above(number)
-            # On a short map the traffic model has fewer cars.
+            # On a short map the traffic model has fewer cars than ``n_cars``; the other vehicles stay high above.
             if number < len(self.traffic.boxes):
                 box = self.traffic.boxes[number]
                 transform = connection.transform(Pose(box.x_m, box.y_m, box.yaw_rad))

@@ -72,7 +72,7 @@ class Walkers:
             if motion.speed_mps == self._speeds_mps[number]:
                 continue
             self._speeds_mps[number] = motion.speed_mps
-            # Placing the walker where it starts and stops removes deviations that its own physics has caused.
+            # The walker is placed at each start and stop, which removes deviations caused by its own physics.
             place = connection.transform(motion.pose, _ORIGIN_ABOVE_M)
             commands.append(carla.command.ApplyTransform(self._ids[number], place))
             commands.append(carla.command.ApplyWalkerControl(self._ids[number], _control_of(motion)))

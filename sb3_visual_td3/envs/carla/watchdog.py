@@ -87,7 +87,7 @@ class Guard:
             nothing = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):
                 os.dup2(nothing, descriptor)
-            # A byte means dismissal. End of file means that the watchdog, the only holder of the other end, was killed.
+            # ``dismiss`` sends a byte. Only the watchdog holds the other end, so end of file means that it was killed.
             if not os.read(reading, 1):
                 _signal_group(group, signal.SIGKILL)
         finally:

@@ -281,7 +281,7 @@ class Vehicle(Actor):
     def __post_init__(self) -> None:
         self._requested_velocity: Vector | None = None
         self._placed: tuple[Motion, float, Transform] | None = None
-        # Motion, control, constant speed and length of a tick that changed nothing.
+        # The last tick that changed nothing: its motion, control, constant speed and length.
         self._at_rest: tuple[Motion, VehicleControl, float | None, float] | None = None
         self._is_reversing = False
         self.set_transform(self.transform)
@@ -412,8 +412,8 @@ class Vehicle(Actor):
             self.acceleration = ((x - x_before) / dt_s, (y - y_before) / dt_s, (z - z_before) / dt_s)
             self.previous_motion = before
             if self.motion == before and self.velocity == velocity_before and self.ackermann is None:
-                # The next tick would compute the same values. The old object is kept, because the transform is cached
-                # by it.
+                # The next tick would compute the same values. The old object is kept, because it is the key of the
+                # cached transform.
                 self.motion = before
                 self._at_rest = (before, self.control, self.constant_mps, dt_s)
         else:
@@ -442,7 +442,7 @@ class Vehicle(Actor):
             target_mps = 0.0
         limit_mps2 = wanted.acceleration_mps2 or math.inf
         acceleration_mps2 = max(-limit_mps2, min(limit_mps2, (target_mps - speed_mps) / dt_s))
-        # The vehicle drives by the model of ``LiteDriving-v0``. The throttle must compensate the drag in this model.
+        # The vehicle model is that of ``LiteDriving-v0``. The throttle must compensate the drag in this model.
         push_mps2 = acceleration_mps2 + settings.drag_per_s * speed_mps
         throttle = max(0.0, min(1.0, push_mps2 / settings.max_throttle_mps2))
         brake = max(0.0, min(1.0, -push_mps2 / settings.max_brake_mps2))

@@ -572,7 +572,7 @@ class Calls:
         """Return ``line`` for the first unsupported call of this name, and an empty text for each later call."""
         if name in self._told:
             return ""
-        # Clients that send ever new names must not fill the memory.
+        # A client that keeps sending new names must not fill the memory.
         if len(self._told) < _MAX_TOLD:
             self._told.add(name)
         return line

@@ -152,7 +152,7 @@ def _blocks_of_sign(sign: RoadSign, transform: Transform) -> list[Block]:
     x, y, yaw = signal.x_m, signal.y_m, signal.yaw_rad
     pole_tag, tag = 6, sign.semantic_tags[0]
     pole = OrientedBox(x, y, yaw, POLE_WIDTH_M, POLE_WIDTH_M)
-    # The yaw is the direction of the traffic, so a camera sees the front if it is behind the sign along this direction.
+    # The yaw is the direction of the traffic. A camera that has not passed the sign in this direction sees its front.
     is_front = (transform.x - x) * math.cos(yaw) + (-transform.y - y) * math.sin(yaw) < 0.0
     if not sign.is_light:
         front = _PLATE_COLOURS.get(sign.type_id, _SPEED_PLATE)
@@ -302,7 +302,8 @@ def _carve_depth(depth_m: NDArray[np.float32], face: Face, focal: float) -> None
     slope = normal[0] + normal[1] * aside[None] + normal[2] * up[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         plane = (normal @ one) / slope
-    # A pixel that the face merely touches may see its plane far beyond the face's edge, at a grazing angle.
+    # The ray of a pixel at the face's edge may miss the face and, at a grazing angle, meet its plane far beyond it. So
+    # the depth is limited to the depths of the corners.
     plane = np.clip(plane, float(face.corners[:, 0].min()), float(face.corners[:, 0].max()))
     part = depth_m[top:bottom, left:right]
     is_nearer = (mask > 0) & (plane < part)

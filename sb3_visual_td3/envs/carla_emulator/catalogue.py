@@ -277,7 +277,8 @@ _LIDAR = _numbers(
     lower_fov=-30.0,
     horizontal_fov=360.0,
 )
-# Ids and defaults are those of CARLA 0.9.16's blueprint library. Noise and dropped points are accepted and ignored.
+# Ids and defaults are those of CARLA 0.9.16's blueprint library. Attributes for noise and dropped points are accepted
+# and ignored.
 _ALL = (
     *(_vehicle(index, model) for index, model in enumerate(MODELS)),
     *(_camera(kind) for kind in ("rgb", "depth", "semantic_segmentation", "instance_segmentation")),

@@ -33,7 +33,7 @@ _DESCRIPTION = (
     "the scripts that use it run without Unreal and without a GPU."
 )
 _EPILOG = f"""maps: {", ".join(MAP_NAMES)}
-names of CARLA's towns, and the map that each stands for if --maps has no file of that name:
+CARLA's towns, and the map that is loaded instead if --maps has no file of that name:
   {", ".join(f"{town}: {name}" for town, name in TOWN_ALIASES.items())}
 
 faults: {", ".join(KINDS)}

@@ -69,8 +69,8 @@ class FreeCamera:
         """The focal length in pixels."""
         self._up_m = max(_MIN_HEIGHT_M, up_m)
         self._axes = axes_of(Transform(pitch=pitch_deg, roll=roll_deg))
-        # Each pixel's ray, all (height, width). It is scaled so that its part along the camera's axis is 1. The depth
-        # of the ground is then the factor by which the ray must be multiplied to fall by the camera's height.
+        # All arrays are (height, width). Each pixel's ray is scaled so that its part along the camera's axis is 1. The
+        # depth of the ground is then the factor by which the ray must be multiplied to fall by the camera's height.
         forward, right, up = self._rays(1)
         self.is_sky = up >= 0.0
         with np.errstate(divide="ignore"):
@@ -159,7 +159,7 @@ class FreeCamera:
         _, _, up = self._rays(_OVERSAMPLING)
         with np.errstate(divide="ignore", invalid="ignore"):
             depth = np.where(up < 0.0, self._up_m / -up, np.inf)
-            # The longer side of the sample's footprint: the flatter the view, the longer along the ray.
+            # The longer side of the sample's footprint on the ground; in a flat view this is the side along the ray.
             footprint_m = depth / (self.focal * _OVERSAMPLING) * np.maximum(1.0, depth / self._up_m)
             levels = np.clip(np.rint(np.log2(footprint_m / TEXEL_M)), 0, _N_GROUND_LEVELS - 1)
         levels[~(up < 0.0)] = -1  # sky, and NaN
@@ -193,7 +193,8 @@ class FreeCamera:
         # The ray of a sample is axis + u * right - v * up, with the camera's three axes as vectors. If the ray goes f
         # ahead, l to the left and d down, it meets the ground h f / d ahead of the point below the camera and h l / d
         # to the left of it; h is the camera's height. In homogeneous coordinates this is (h f, h l, d), which is linear
-        # in (1, u, v). The names below: forward, right and up part of axis (a), right (r) and up (u).
+        # in (1, u, v). In each name below, the first letter is the vector: axis (a), right (r) or up (u). The second
+        # letter is its component: forward (f), right (r) or up (u).
         (af, ar, au), (rf, rr, ru), (uf, ur, uu) = self._axes
         up_m = self._up_m
         # (1, u, v) -> homogeneous (forward, left, 1), from the point below the camera

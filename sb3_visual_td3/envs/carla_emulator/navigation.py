@@ -57,7 +57,8 @@ def navigation_file(footways: Footways) -> bytes:
     header = _SET.pack(
         _SET_MAGIC, _SET_VERSION, 1, float(low[0]), 0.0, float(low[1]), size_x, size_y, 1, 1 << polygon_bits
     )
-    # A reference has the tile's salt, 1, above the bits of the polygon's number; one tile needs no bits.
+    # From the highest bit, a Detour reference has the tile's salt (here 1), the tile's number and the polygon's number.
+    # With a single tile, the tile's number takes 0 bits.
     return header + _TILE_REF.pack(1 << polygon_bits, len(tile)) + tile
 
 

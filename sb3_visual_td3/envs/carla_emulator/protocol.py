@@ -95,7 +95,7 @@ class CallReader:
         while True:
             try:
                 message = next(self._unpacker, VOID)
-            except Exception as error:  # msgpack raises several kinds, and the sender must not choose which one escapes
+            except Exception as error:  # msgpack raises several types of exceptions, depending on the bytes
                 raise ValueError(f"not a request: {shortened(error)}") from error
             match message:
                 case [0, int(call_id), str(name), [[bool(is_asynchronous), *_], *arguments]]:
@@ -136,7 +136,7 @@ def checked_number(thing: object, limit: float, what: str = "a number") -> float
 
 def packed(value: Any) -> bytes:
     """Return a value as msgpack."""
-    # Floats stay double precision: a client that sets a step of 0.05 s compares it with what it reads back.
+    # Floats stay double precision: clients compare a time step that they set, such as 0.05 s, with the returned one.
     data: bytes = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogateescape")
     return data
 
@@ -247,7 +247,7 @@ class Transform(NamedTuple):
         :param pose: position and heading
         :param z: height in metres
         """
-        # The formula of ``to_carla`` without its tuple, because each vehicle needs a transform in each tick.
+        # A call of ``to_carla`` would create one more tuple for each vehicle in each tick.
         x, y, heading_rad = pose
         return cls(x, -y, z, 0.0, -math.degrees(heading_rad), 0.0)
 

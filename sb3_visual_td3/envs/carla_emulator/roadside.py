@@ -45,8 +45,8 @@ _LIGHT_TAG, _SIGN_TAG = bytes([7]), bytes([8])  # carla.CityObjectLabel of 0.9.1
 _MAX_TIME_S = 1e6
 # A vehicle is at a light if its front is at most this far before the stop line, until its centre has passed the line.
 _AT_LIGHT_M = 8.0
-# Stop lines are looked up by squares of the ground. A square is larger than the longest vehicle's half and _AT_LIGHT_M
-# together, so that only lights of the vehicle's own square and of the eight squares around it need to be checked.
+# Stop lines are looked up by squares of the ground. The side of a square exceeds half the longest vehicle's length plus
+# _AT_LIGHT_M, so only lights of the vehicle's own square and of the eight squares around it need to be checked.
 _SQUARE_M = 20.0
 # The trigger volume reaches this far before and behind the stop line, and over most of the lanes' width.
 _TRIGGER_HALF_M, _TRIGGER_WIDTH_SHARE = 1.0, 0.9

@@ -137,7 +137,9 @@ class Acceptor:
             self._reserve = None
         try:
             connection, _ = self._listener.accept()
-        except OSError:  # something else took the descriptor: pause, because the selector returns at once
+        except OSError:
+            # Something else has taken the freed descriptor. The selector reports the waiting client again at once, so
+            # without a pause the server would retry in a busy loop.
             time.sleep(0.01)
         else:
             connection.close()

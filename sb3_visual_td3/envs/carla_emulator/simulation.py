@@ -47,7 +47,7 @@ _FULL_DAYLIGHT_SUN_DEG = 15.0
 # In CARLA a vehicle stands on springs and is never exactly level. CARLA's BasicAgent (``is_within_distance`` in
 # agents/tools/misc.py) relies on that: it ignores a light that lies at an angle of exactly 0 degrees.
 _PITCH_DEG = 0.05
-# Nor is its origin exactly on the ground: some environments take a height of 0 as a failed spawn.
+# In CARLA a vehicle's origin is never exactly on the ground. Some environments take a height of 0 as a failed spawn.
 _RIDE_HEIGHT_M = 0.002
 _RAIN_SEED = 0
 
@@ -130,8 +130,8 @@ class Simulation:
         """The gravity that inertial sensors measure, in m/s^2."""
         self.n_clients = 0
         self.actors: dict[int, Actor] = {}
-        # Three groups of these actors, over which each tick loops: all except the map's lights and signs; vehicles,
-        # walkers and props; and the sensors whose measurements the server computes.
+        # Each tick processes three groups of these actors: all except the map's lights and signs; vehicles, walkers and
+        # props; and the sensors whose measurements the server computes.
         self._reported: dict[int, Actor] = {}
         self._solid: dict[int, Vehicle | Walker | Prop] = {}
         self._sensors: dict[int, Actor] = {}
@@ -336,8 +336,8 @@ class Simulation:
                 self._traffic.halt(hit.actor)
         state = self._world_state(step_s)
         self._streams.send(WORLD_STREAM, state)
-        # The client subscribes asynchronously, and may tick before its subscription has arrived. It then gets this
-        # frame first, instead of waiting for the frame until its timeout.
+        # The client subscribes asynchronously, and may tick before its subscription has arrived. Each new subscriber
+        # gets the kept frame first; without it, such a client would wait for the frame until a timeout.
         self._streams.keep(WORLD_STREAM, state)
         view = WorldView(self.map.scene, self._sky, solid, hits, step_s, self.n_ticks, self.roadside, self.gravity_mps2)
         self._measure(view)

@@ -88,13 +88,12 @@ class Camera:
         self._focal_px = width / 2.0
         self._strips = self._lay_out(bands)
         self._to_vehicles = np.stack([strip.to_vehicle for strip in self._strips])
-        # The panorama has one column per direction. In the middle of the picture a pixel is 1 / focal radians wide, so
-        # a turn of 2 pi has 2 pi focal pixels. There are two columns for each pixel; a finer panorama would flicker in
-        # a turn.
+        # In the middle of the picture a pixel is 1 / focal radians wide, so a turn of 2 pi has 2 pi focal pixels. The
+        # panorama has two columns for each of these pixels; a finer panorama would flicker when the vehicle turns.
         self._n_sky_columns = 2 * round(_TURN_RAD * self._focal_px)
         # (width,): the panorama's column for each column of the picture, relative to the middle column. A pixel
-        # ``right`` focal lengths to the right of the middle looks arctan(right) to the right; the panorama counts to
-        # the left.
+        # ``right`` focal lengths to the right of the middle looks arctan(right) to the right. The numbers of the
+        # panorama's columns grow to the left.
         right = (np.arange(width) + 0.5 - width / 2.0) / self._focal_px
         self._sky_columns = np.arctan(-right) / _TURN_RAD * self._n_sky_columns
         self._skies: dict[str, NDArray[np.uint8]] = {}

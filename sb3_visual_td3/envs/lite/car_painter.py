@@ -150,7 +150,8 @@ class _CarPainter:
                 length_m, width_m, 0.0, 0.0, CAR_HEIGHT_M, self._paint, has_top=False, has_lights=self._is_dark
             )
             if self._size_px > _WINDOW_PX:
-                # The sign of the camera's coordinate along the car selects the end towards the camera.
+                # The window is drawn on the end of the car (front or rear) that faces the camera. The sign of the
+                # camera's position along the car's axis selects this end.
                 end_m = math.copysign(length_m / 2, -self._forward_m * self._cos_turn - self._left_m * self._sin_turn)
                 left_end, right_end = (end_m, -0.4 * width_m), (end_m, 0.4 * width_m)
                 self._fill_wall(left_end, right_end, 0.85, CAR_HEIGHT_M - 0.1, _GLASS, 1.0)

@@ -157,7 +157,7 @@ class _Painter:
             return
         if self._is_out_of_view(self._place(left_x, left_y), self._place(right_x, right_y)):
             return
-        # The line is painted backwards along the lane, towards the traffic that it stops.
+        # The paint extends from the stop line against the driving direction, towards the approaching traffic.
         length_m = max(1e-9, math.hypot(left_x - right_x, left_y - right_y))
         back_x = -_BAR_DEPTH_M * (left_y - right_y) / length_m
         back_y = _BAR_DEPTH_M * (left_x - right_x) / length_m

@@ -80,7 +80,7 @@ def choose_sky(weather: str, scene_seed: int) -> Sky | None:
     """
     if weather == "clear":
         return None
-    rng = np.random.default_rng([scene_seed, 2])  # 1 is the stream of the traffic
+    rng = np.random.default_rng([scene_seed, 2])  # not 1, which seeds the traffic
     kind = weather
     if weather == "random":
         kind = ("rain", "night", "day")[int(rng.integers(3))]
@@ -129,8 +129,8 @@ class WeatherFilter:
         self, sky: Sky, distances_m: NDArray[np.floating[Any]], sides: NDArray[np.floating[Any]], horizon: int
     ) -> None:
         self._seed, self._horizon = sky.seed, horizon
-        # Gains and veils are (height, width). The haze does not affect the sky. Below the horizon they follow from the
-        # row's distance and the column's direction, as in Sky.gain_and_veil.
+        # The gain and the veil are (height, width). The haze does not affect the sky. Below the horizon, the gain and
+        # the veil follow from the row's distance and the column's direction, as in Sky.gain_and_veil.
         shape = (horizon + len(distances_m), len(sides))
         gain, veil = np.empty(shape), np.zeros(shape)
         gain[:horizon] = sky.sky_ambient
@@ -167,7 +167,8 @@ class WeatherFilter:
             return
         height, width = frame.shape[:2]
         rng = np.random.default_rng([self._seed, 3, tick])
-        # (n_streaks, 2): upper ends, from a fifth of the height above the picture. The rain falls slightly to the left.
+        # (n_streaks, 2): upper ends, which may lie above the picture by up to a fifth of its height. The rain falls
+        # slightly to the left.
         tops = rng.uniform((0.0, -0.2 * height), (width, height), (self._n_streaks, 2))
         lengths = rng.uniform(0.04, 0.10, self._n_streaks) * height
         ends = tops + np.stack([-0.25 * lengths, lengths], axis=1)

@@ -225,8 +225,8 @@ class LiteWorld:
                 "settings of the saved env"
             )
         n_cars = self._traffic.settings.n_cars
-        # On a short map there may be fewer cars than in the settings, so the state of a route's traffic contains the
-        # setting.
+        # On a short map there may be fewer cars than ``n_cars``, so the state of a route's traffic contains ``n_cars``
+        # itself.
         n_saved = state["traffic"]["n_cars"] if "traffic" in state else len(state["cars"])
         if n_saved != n_cars:
             raise ValueError(
@@ -325,7 +325,7 @@ class LiteWorld:
             self._traffic.advance(n_ticks * self._tick_s, Pose(*motion[:3]), lane, motion.speed_mps, walkers)
             self._has_collided = self._traffic.hits(*motion[:3])
             return
-        # The other cars react to the ego vehicle's speed along the lane, which is lower than its speed at an angle to
+        # The other cars react to the ego vehicle's speed along the lane, because the vehicle may drive at an angle to
         # the lane.
         speed_along_mps = motion.speed_mps * math.cos(motion.yaw_rad - lane.heading_rad)
         egos = [Ego(lane.nearest, lane.lateral_offset_m, speed_along_mps)]

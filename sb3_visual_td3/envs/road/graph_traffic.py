@@ -389,7 +389,7 @@ class GraphTraffic(Generic[CarT]):
         known, self._known = self._known, {}
         for other in others:
             last = known.get(other.id)
-            # Many vehicles stand, and the lanes that they block are searched only once.
+            # Many vehicles stand still. The lanes that they block are searched only once.
             if last is None or last.pose != other.pose or last.reach_m != other.reach_m:
                 last = self._blocked_by(other)
             self._known[other.id] = last
@@ -444,8 +444,8 @@ class GraphTraffic(Generic[CarT]):
                 continue
             if not self._reaches(car, ahead) or self.is_closed(ahead.before):
                 continue
-            # Only the first car of a lane may reserve a way. Otherwise the car ahead of it would wait for the reserved
-            # way, and the car with the reservation would wait behind that car, forever.
+            # Only the first car of a lane may reserve a way. If a car behind it reserved the way, the first car would
+            # wait for the way and block the car behind it forever.
             if self._is_first(car) and self._is_free(car, ahead, reserved):
                 car.held += way
                 for segment in way:

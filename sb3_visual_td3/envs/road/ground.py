@@ -103,9 +103,9 @@ def mark_strips(line_m: NDArray[np.float64], kind: Paint, length_m: float) -> li
     if kind == "solid":
         return [Strip(line_m, _MARK_M)]
     n_dashes = max(1, round(length_m / _DASH_PERIOD_M))
-    # (n_dashes, _DASH_POINTS): points along each dash, which spans the middle half of its period: first counted in
-    # periods, then as an index into the points of the line. Interpolating x and y at these indices gives (n_dashes,
-    # _DASH_POINTS, 2).
+    # (n_dashes, _DASH_POINTS): points along each dash, which spans the middle half of its period. Their positions are
+    # counted in ``periods``, and then converted to indices ``at`` of the line's points. Interpolating x and y at these
+    # indices gives (n_dashes, _DASH_POINTS, 2).
     periods = np.arange(n_dashes)[:, None] + np.linspace(0.25, 0.75, _DASH_POINTS)
     at = periods * (len(line_m) - 1) / n_dashes
     dashes = np.stack([np.interp(at, np.arange(len(line_m)), axis) for axis in line_m.T], axis=2)
@@ -158,7 +158,8 @@ def _noise_tile(rng: np.random.Generator, grey: int, layers: tuple[tuple[int, fl
     pad = 2  # a cubic depends on two values on either side
     for cell, amplitude in layers:
         n = round(_TILE / cell)
-        # Values of the opposite side are appended for the interpolation and then cut off, so that both sides meet.
+        # The interpolation uses values of the opposite side, so that the tile repeats without a seam. The added margin
+        # is cut off afterwards.
         nodes = np.pad(rng.normal(0.0, amplitude, (n, n)).astype(np.float32), pad, mode="wrap")
         side = round(_TILE * (n + 2 * pad) / n)
         first = round(_TILE * pad / n)

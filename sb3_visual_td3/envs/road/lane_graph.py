@@ -148,8 +148,8 @@ class LaneGraph:
         graph: networkx.DiGraph[int] = networkx.DiGraph()
         graph.add_nodes_from(range(len(self.segments)))
         for index, segment in enumerate(self.segments):
-            # Edges of lane changes are added first. If a lane also follows the segment, the second edge replaces the
-            # first.
+            # Edges of lane changes are added first. If the adjacent segment is also a successor, the edge to the
+            # successor replaces the edge of the lane change.
             for beside in (segment.left, segment.right):
                 if beside != NO_LANE and segment.length_m >= MIN_CHANGE_M and segment.junction == NO_JUNCTION:
                     graph.add_edge(index, beside, weight=CHANGE_COST_M, is_change=True)
@@ -183,8 +183,8 @@ class LaneGraph:
         left_m, low_m, right_m, high_m = self._extent
         if not (left_m - within_m <= x_m <= right_m + within_m and low_m - within_m <= y_m <= high_m + within_m):
             return []
-        # The points of a cell are collected once: vehicles ask for places in every step, and only a few of a map's
-        # points are near.
+        # The points of a cell are collected only once, because this method is called for vehicles in every step, and
+        # only a few of a map's points are near.
         key = (x_m // _SQUARE_M, y_m // _SQUARE_M, within_m)
         square = self._squares.get(key)
         if square is None:

@@ -92,7 +92,7 @@ def survey_graph(text: str) -> dict[str, Any]:
         if _key(first) not in lanes or _key(second) not in lanes:
             continue
         end, begin = lanes[_key(first)][-1].transform.location, lanes[_key(second)][0].transform.location
-        # As in ``_longest_loop``: after a dead end the client may name a lane that begins elsewhere.
+        # At a dead end, the client may return a successor that begins elsewhere.
         if end.distance(begin) < 2.0 * _SEGMENT_STEP_M:
             after.setdefault(_key(first), set()).add(_key(second))
     heights_m = [waypoint.transform.location.z for lane in lanes.values() for waypoint in lane]
@@ -213,7 +213,7 @@ def _longest_loop(topology: list[tuple[Any, Any]]) -> list[Any]:
     segments = {key: _along(start, _SEGMENT_STEP_M) for key, start in starts.items()}
     after: dict[Key, list[Key]] = {}
     for first, second in topology:
-        # After a dead end the client may name the lane itself as its successor, although it begins far from its end.
+        # At a dead end, the client may return the lane as its own successor, although the lane's ends do not meet.
         begin = starts[_key(second)].transform.location
         gap_m = segments[_key(first)][-1].transform.location.distance(begin)
         if gap_m < 2.0 * _SEGMENT_STEP_M:
@@ -282,7 +282,7 @@ def _point(waypoint: Any) -> dict[str, Any]:
     place = waypoint.transform.location
     half_m = 0.5 * waypoint.lane_width
     left, right = _lanes_beside(waypoint, "left"), _lanes_beside(waypoint, "right")
-    # Offsets of the lines to the left: of its own lane, of the first lane beside it, and so on.
+    # Offsets of the left lines: first of the waypoint's own lane, then of each lane to the left of this lane.
     borders_m = [half_m + sum(lane.lane_width for lane in left[:i]) for i in range(len(left) + 1)]
     oncoming_lane_m = None
     for lane, border_m in zip(left, borders_m, strict=False):

@@ -33,7 +33,7 @@ def forward_points(points_m: NDArray[np.float64]) -> NDArray[np.intp]:
     :param points_m: ``(n, 2)``, in driving order
     :return: indices in ascending order; the first point is always kept
     """
-    # Usually there are only repeated points, where two lanes join.
+    # Usually the line has no backward steps, only repeated points where two lanes join.
     lengths = np.linalg.norm(np.diff(points_m, axis=0), axis=1)
     apart = np.concatenate([[0], np.flatnonzero(lengths >= _REPEATED_M) + 1])
     steps = np.diff(points_m[apart], axis=0)

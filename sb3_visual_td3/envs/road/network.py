@@ -131,8 +131,8 @@ class RoadNetwork(NamedTuple):
 
     def centre_m(self, lane: int) -> float:
         """Return the offset of a lane's middle from the reference line, in metres, positive to the left."""
-        # Lane 1 lies between 0 and 1 widths, lane -1 between 0 and -1. The middle is half a lane nearer to the line
-        # than the far side.
+        # Lane 1 lies between offsets of 0 and 1 lane widths, lane -1 between 0 and -1. The middle is half a lane width
+        # closer to 0 than the outer edge.
         return (lane - math.copysign(0.5, lane)) * self.lane_width_m
 
 
@@ -282,7 +282,7 @@ def _joined(ring: list[Road], side_roads: list[Road]) -> RoadNetwork:
 
 def _roads_along(start: Pose, pieces: Sequence[Piece], n_left: int, n_right: int) -> list[Road]:
     """Cut a line into roads of about the same length, at joints between its pieces."""
-    # A cut is the joint nearest to each quarter of the length.
+    # Each cut is at the joint nearest to 1/4, 2/4 or 3/4 of the length.
     ends_m = np.cumsum([piece.length_m for piece in pieces])
     targets_m = total_length_m(pieces) * np.arange(1, N_ROADS) / N_ROADS
     cuts = [0, *(int(np.argmin(np.abs(ends_m - target))) + 1 for target in targets_m), len(pieces)]

@@ -210,8 +210,7 @@ def survey(text: str, source: str, flag: str | None = None) -> dict[str, Any]:
     """
     if importlib.util.find_spec("carla") is None:
         raise ImportError(f"a map from an OpenDRIVE file needs CARLA's client: {install_command('carla')}")
-    # The file runs by its path, not with ``-m``, so that the child process also runs it where this package is not
-    # installed.
+    # The child process runs the file by its path, not with ``-m``, because this package may not be installed.
     script = Path(__file__).with_name("lane_survey.py")
     command = [sys.executable, str(script)]
     if flag is not None:

@@ -50,7 +50,7 @@ def load_route_map(name: str) -> RouteMap:
     """
     if not name.endswith(OPENDRIVE_SUFFIX):
         scene = load_map(name)
-        assert scene.network is not None, "only maps of files have no roads"
+        assert scene.network is not None, "built-in maps have roads"
         return RouteMap(name, graph_from_network(scene.network), scene.ground, scene.panorama)
     return route_map_of_text(read_opendrive(name), name, f"{name} with all lanes")
 

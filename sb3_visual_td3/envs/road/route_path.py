@@ -89,8 +89,8 @@ class RoutePath:
         even = np.linspace(0.0, float(along_m[-1]), n)
         self.spacing_m = float(even[1])
         self.points_m = np.stack([np.interp(even, along_m, points_m[:, axis]) for axis in (0, 1)], axis=1)
-        # (n,): the line's last point before each evenly spaced point, without the removed backward steps; for columns
-        # that cannot be interpolated.
+        # (n,): for each evenly spaced point, the index of the line's last kept point before it. Columns that cannot be
+        # interpolated are read at these indices.
         before = kept[np.searchsorted(along_m, even + 1e-9, side="right") - 1]
         last_before_goal = int(np.searchsorted(kept, n_to_goal - 1, side="right")) - 1
         self.length_m = float(along_m[last_before_goal])
@@ -286,8 +286,8 @@ class _Builder:
         n = _n_points_of(length_m)
         at = np.linspace(begin, end, n)
         n_changes = len(lanes) - 1
-        # (n,): the lane at each point, as a number from 0 to n_changes with fractions within a change. Each change has
-        # an equal share of the route's part and lies in the middle of this share.
+        # (n,): the lane at each point, as an index into ``lanes`` with fractions during a lane change. The length is
+        # divided equally between the changes, and each change lies in the middle of its share.
         progress = np.zeros(n)
         numbers = np.full(n, manoeuvre, np.intp)
         for change in range(n_changes):
@@ -299,8 +299,8 @@ class _Builder:
             numbers[(within > 0.0) & (within < 1.0)] = len(self._commands)
             is_left = self._graph.segments[lanes[change]].left == lanes[change + 1]
             self._commands.append("change_left" if is_left else "change_right")
-        # (lanes, n, 5): x, y, width and both outer lines of each lane at the same fractions of their lengths. These are
-        # then mixed for the two lanes between which each point lies.
+        # (lanes, n, 5): x, y, width and both outer lines of each lane at the same fractions of their lengths. Each
+        # point is then interpolated between its ``lower`` and ``upper`` lane.
         values = np.stack([_sampled(row.along_m, _columns(row), at) for row in rows])
         lower = np.minimum(progress.astype(np.intp), max(0, n_changes - 1))
         upper = np.minimum(lower + 1, n_changes)

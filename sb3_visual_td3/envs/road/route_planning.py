@@ -312,8 +312,8 @@ def _lanes_at(graph: LaneGraph, place: RoutePlace, name: str) -> list[tuple[floa
         for distance_m, lane_place in graph.places_near(place.x_m, place.y_m, within_m):
             if place.heading_rad is not None:
                 begin_rad, end_rad = graph.segments[lane_place.segment].headings_rad
-                # The direction is taken halfway: a lane that bends by less than 180 degrees stays within 90 degrees of
-                # it.
+                # The direction in the middle of the lane is used: a lane that bends by less than 180 degrees stays
+                # within 90 degrees of this direction.
                 middle_rad = begin_rad + 0.5 * math.remainder(end_rad - begin_rad, 2.0 * math.pi)
                 if abs(math.remainder(middle_rad - place.heading_rad, 2.0 * math.pi)) > 0.5 * math.pi:
                     continue

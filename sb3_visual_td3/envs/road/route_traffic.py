@@ -261,7 +261,7 @@ class RouteTraffic:
         along_m = max(0.0, here.along_m + lane.along_m - here.from_m)
         path = [here.segment]
         for after in lanes[index + 1 :]:
-            # Of lanes side by side, the first lane counts, because the vehicle enters the stretch on it.
+            # Of lanes side by side, only the first counts. The vehicle enters the others by lane changes.
             if after.along_m == 0.0:
                 path.append(after.segment)
         # Lanes that the rear of the vehicle has left are free again.

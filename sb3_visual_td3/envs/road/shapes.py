@@ -99,7 +99,8 @@ def sample(start: Pose, pieces: Sequence[Piece], along_m: NDArray[np.float64]) -
     :param along_m: ``(n,)``: distances from the start
     :return: ``(n, 3)``: x, y and heading, which can be outside of [-pi, pi]
     """
-    # (n,): the piece of each distance, then the pose at which that piece begins and the distance along that piece.
+    # (n,): ``index`` is the piece that contains each distance, ``first`` the pose at which that piece begins, and
+    # ``rest_m`` the distance along that piece.
     begins_m = np.concatenate([[0.0], np.cumsum([piece.length_m for piece in pieces])])
     index = np.clip(np.searchsorted(begins_m, along_m, side="right") - 1, 0, len(pieces) - 1)
     first = np.array(joints(start, pieces)[:-1])[index]
@@ -208,8 +209,8 @@ def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) 
     edges = np.roll(corners, -1, axis=0) - corners
     lengths = np.linalg.norm(edges, axis=1)
     turns = _turns_rad(np.arctan2(edges[:, 1], edges[:, 0]))
-    # (n,): an arc may take half of the shorter of its two edges, minus half of the shortest line. The tangent r tan(|t|
-    # / 2) of that length gives the largest radius.
+    # (n,): an arc may take half of the shorter of its two edges, minus half of the shortest permitted line. Its tangent
+    # of length r tan(|t| / 2) must fit into this room, which gives the largest radius.
     room_m = 0.5 * np.minimum(lengths, np.roll(lengths, 1)) - 0.5 * _MIN_LINE_M
     largest_m = np.minimum(room_m / np.abs(np.tan(0.5 * turns)), _MAX_RADIUS_M)
     radii = min_radius_m + rng.uniform(0.0, 1.0, n) * (largest_m - min_radius_m)
@@ -231,7 +232,7 @@ def _attempt(rng: np.random.Generator, is_clockwise: bool, min_radius_m: float) 
 def _random_corners(rng: np.random.Generator, is_clockwise: bool) -> NDArray[np.float64]:
     """Generate the corners of a random polygon around the origin, ``(n, 2)``, with a perimeter of 450 to 800 m."""
     n = int(rng.integers(*_N_CORNERS))
-    # Their directions from the origin are in order (each stays in its own sector), so the edges cannot cross.
+    # The directions of the corners from the origin are in order (each stays in its own sector), so edges cannot cross.
     angles = 2.0 * np.pi * (np.arange(n) + rng.uniform(-0.25, 0.25, n)) / n
     radii = rng.uniform(0.45, 1.0, n)
     corners = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)

@@ -142,8 +142,8 @@ class StreetLife:
                 middle, across = bar.mean(axis=0), bar[0] - bar[1]
                 gaps_m = np.linalg.norm(points - middle, axis=1)
                 index = int(np.argmin(gaps_m))
-                # Traffic that the light stops crosses the stop line at a right angle, with the line's left end on its
-                # left.
+                # Traffic that the light stops crosses the stop line at a right angle. The line's left end is at the
+                # traffic's left.
                 is_along = across[1] * math.cos(headings[index]) - across[0] * math.sin(headings[index]) > 0.0
                 if gaps_m[index] < _ON_LINE_M and is_along:
                     self._stops.append(_LineStop(index * line.spacing_m, number))
@@ -375,8 +375,8 @@ class StreetLife:
         if not walker.right_m < walker.lateral_m < walker.left_m:
             walker.lateral_m = min(walker.left_m, max(walker.right_m, walker.lateral_m))
             walker.direction = 0
-            # Each pedestrian waits for a different time. It follows from the number, because the state of a random
-            # generator would have to be saved.
+            # Each pedestrian waits for a different time, which follows from the pedestrian's number. With random times,
+            # the state of the generator would have to be saved.
             spread = (number * 0.618) % 1.0
             walker.pause_s = _PAUSE_S[0] + spread * (_PAUSE_S[1] - _PAUSE_S[0])
 

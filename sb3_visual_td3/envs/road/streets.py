@@ -99,7 +99,7 @@ def _thinned(rng: np.random.Generator, n_columns: int, n_rows: int) -> networkx.
 
 def _longest_ring(grid: networkx.Graph[Node]) -> list[Node]:
     """Return the nodes of the longest cycle of the grid, beginning at a junction."""
-    # networkx does not guarantee the order of its results. So of equally long cycles, the smallest list of nodes is
+    # networkx does not guarantee the order of its results. So of equally long cycles, the first in sorted order is
     # taken.
     ring = min(map(_in_order, networkx.simple_cycles(grid)), key=lambda cycle: (-len(cycle), cycle))
     first = next(index for index, node in enumerate(ring) if grid.degree[node] > 2)
@@ -187,8 +187,8 @@ def _joined(grid: networkx.Graph[Node], streets: list[_Street], roads: list[Road
     arms: dict[Node, list[Arm]] = {node: [] for node in crossings}
     linked = []
     for street, road in zip(streets, roads, strict=True):
-        # The pose of an arm faces the middle of its junction. A road leads away from its start, so that pose is turned
-        # around.
+        # The pose of an arm faces the middle of its junction. The start pose of a road faces away from the junction, so
+        # it is reversed.
         arms[street.nodes[0]].append(Arm(road.id, "start", road.start.reversed()))
         arms[street.nodes[-1]].append(Arm(road.id, "end", joints(road.start, road.pieces)[-1]))
         ends = [Neighbour("junction", number_of[node]) for node in (street.nodes[0], street.nodes[-1])]

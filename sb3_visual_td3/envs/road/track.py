@@ -203,7 +203,7 @@ def route_track(network: RoadNetwork) -> Track:
     pieces = [piece.beside(offset_m) for road in roads for piece in road.pieces]
     n = round(total_length_m(pieces) / _SPACING_M)
     along_m: NDArray[np.float64] = np.arange(n, dtype=np.float64) * (total_length_m(pieces) / n)
-    # (n_roads,): where along the lane each road ends, and from it (n,): the road of each point.
+    # ends_m, (n_roads,): where along the lane each road ends. road_of_point, (n,): the index of each point's road.
     ends_m = np.cumsum([total_length_m([piece.beside(offset_m) for piece in road.pieces]) for road in roads])
     road_of_point = np.minimum(np.searchsorted(ends_m, along_m, side="right"), len(roads) - 1)
     inside = np.array([road.junction is not None for road in roads])[road_of_point]

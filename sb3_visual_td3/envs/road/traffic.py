@@ -87,8 +87,8 @@ class LaneLine:
     def __init__(self, points_m: NDArray[np.float64], *, is_oncoming: bool) -> None:
         if is_oncoming:
             points_m = points_m[::-1]
-        # (n + 1,): distance along the closed line at each point, and at the end. A parallel of an evenly spaced line is
-        # unevenly spaced in bends, so it is sampled again at even distances: (n, 2).
+        # starts, (n + 1,): distance along the closed line at each point, and at the end. The points are unevenly spaced
+        # in bends, so the line is sampled again at even distances.
         steps = np.roll(points_m, -1, axis=0) - points_m
         lengths = np.linalg.norm(steps, axis=1)
         starts = np.concatenate([[0.0], np.cumsum(lengths)])
@@ -209,7 +209,7 @@ class Traffic:
     def __init__(self, settings: TrafficSettings, ego_body: BodySize) -> None:
         self.settings = settings
         self._ego_body = ego_body
-        # Distance of the centres at which the bumpers of a car and the ego vehicle touch.
+        # If the centres of a car and the ego vehicle are this far apart, their bumpers touch.
         self._clearance_m = 0.5 * (settings.length_m + ego_body.length_m)
         self.cars: list[Car] = []
         self.boxes: list[OrientedBox] = []
@@ -226,7 +226,7 @@ class Traffic:
         self._enter(track)
         rng = np.random.default_rng([scene_seed, 1])
         # Half of the cars drive on the oncoming lane, if there is one; an odd car is assigned at random. The random
-        # number is drawn in any case, so that all maps use the random stream alike.
+        # number is drawn on every map, so that the random numbers after it do not depend on the map.
         n_oncoming = (self.settings.n_cars + int(rng.integers(2))) // 2 * (len(self._lines) - 1)
         n_in_lane = (self.settings.n_cars - n_oncoming, n_oncoming)
         self._lanes = [
@@ -286,7 +286,7 @@ class Traffic:
         if self.settings.n_cars:
             self._lines = lane_lines(track)
         self._lane_offsets_m = (0.0, track.oncoming_lane_m or 0.0)
-        # A lane is blocked where half the ego vehicle and half a lane overlap.
+        # The ego vehicle blocks a lane if the distance between their centres is less than the sum of their half widths.
         self._blocking_m = 0.5 * (track.lane_width_m + self._ego_body.width_m)
 
     def _gather(self) -> None:
@@ -319,8 +319,8 @@ class Traffic:
 
     def _accelerations(self, lane: int, line: LaneLine, cars: list[Car], ego: Ego) -> list[float]:
         """Return the acceleration of each car of a lane, in m/s^2, as it reacts to the car ahead and to ``ego``."""
-        # If the ego vehicle is in this lane, it counts as one of the cars. Seen from the oncoming lane it drives in
-        # reverse.
+        # If the ego vehicle is in this lane, it counts as one of the cars. The oncoming lane has the opposite
+        # direction, so the sign of the speed changes.
         is_blocked = abs(ego.lateral_offset_m - self._lane_offsets_m[lane]) < self._blocking_m
         ego_along_m = line.along_at(ego.nearest) if is_blocked else None
         ego_mps = -ego.speed_along_mps if lane else ego.speed_along_mps

@@ -73,8 +73,8 @@ class Alert:
 
 def _stretches(series: Series) -> tuple[Stretch, ...]:
     active = (series.values == 1.0).astype(np.int8)
-    # With a 0 at both ends, the differences are not 0 at the beginning of a stretch (even indices) and after its end
-    # (odd indices).
+    # The 0 at both ends makes the edges alternate: the index of a stretch's first point, then the index after its last
+    # point.
     edges = np.flatnonzero(np.diff(np.concatenate([[0], active, [0]])))
     steps = series.steps
     return tuple(

@@ -109,7 +109,7 @@ def availability(data: SeriesSet, criteria: Sequence[CriterionResult] = ()) -> A
 
 
 def _missing(row: Tag, criteria: Sequence[CriterionResult]) -> Missing:
-    # A criterion names its tags. Its detail may mention a further tag that it reads, such as the bound of Q.
+    # A criterion lists its tags. Its detail may mention another tag that the criterion reads, such as the bound of Q.
     unknown = (r for r in criteria if r.status is Status.UNKNOWN or r.needs_callback is not None)
     needed_by = tuple(r.id for r in unknown if row.name in r.tags or row.name in re.split(r"[\s,;]+", r.detail))
     return Missing(row.name, row.meaning, row.owner, needed_by)

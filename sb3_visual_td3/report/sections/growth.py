@@ -134,7 +134,7 @@ def _rates(series: Series) -> tuple[float | None, float | None, float | None]:
 
     Values of 0 are left out. Each result is None if there are too few points for it.
     """
-    # Both slopes use the same points without zeros, so the two numbers are comparable.
+    # Both slopes leave out the values of 0, so the two numbers are comparable.
     later, whole = (part.where(part.values != 0) for part in (series.tail(0.5), series))
     later_slope, slope = log_slope(later), log_slope(whole)
     later_half = None if later_slope is None else _factor(later_slope * _span(later))
