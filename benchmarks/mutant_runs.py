@@ -98,7 +98,8 @@ class Mutant(NamedTuple):
         return f"{self.number:03d}_{self.algorithm}{of_task}_{self.fault.replace('=', '_')}_{self.seed}"
 
 
-# rl-zoo's settings for Pendulum, but with smaller networks, and for PPO with one environment instead of four.
+# Settings that learn Pendulum. The learning rates are rl-zoo's. PPO also has rl-zoo's other settings, but with one
+# environment instead of four. The other algorithms have smaller networks and smaller replay buffers than in rl-zoo.
 SMALL = {"net_arch": [64, 64]}
 BASE: Mapping[str, Mapping[str, Any]] = {
     "TD3": {

@@ -103,7 +103,7 @@ def traffic_picture() -> Picture:
             is_over = terminated or truncated
             vehicle = world.vehicle
             if 0.0 < info["command_distance_m"] < DISTANCE_M and vehicle.vehicle_ahead_m > DISTANCE_M:
-                # Count the cars that are ahead of the vehicle and near enough to be seen well.
+                # Count the cars in the view that are ahead of the vehicle and near enough to be seen well.
                 n_near = 0
                 for car in world._backend.cars:  # type: ignore[attr-defined]
                     dx_m, dy_m = car.x_m - vehicle.x_m, car.y_m - vehicle.y_m

@@ -206,8 +206,8 @@ class SnapshotCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         root: BaseCallback = self.locals["callback"]
-        # The code below replaces this method during training. If an exception ended an earlier training, the
-        # replacement is still in place.
+        # The code below replaces the root callback's method on_training_end during training. If an exception ended an
+        # earlier training, the replacement is still in place.
         vars(root).pop("on_training_end", None)
         all_callbacks = callbacks_in(root)
         later = [type(callback).__name__ for callback in all_callbacks[all_callbacks.index(self) + 1 :]]

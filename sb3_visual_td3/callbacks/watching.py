@@ -184,8 +184,8 @@ def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
     :raises ValueError: if the model's updates cannot be watched
     """
     of_model = _watches.setdefault(model, {})
-    # forms has an entry for each callback, which the callback removes at the end of training. If this entry is still
-    # there, an exception ended an earlier training run.
+    # Each callback has an entry in the list forms, and removes its entry at the end of training. If the entry of the
+    # calling callback is already in the list, an exception ended an earlier training run.
     if sample_freq in of_model and form in of_model[sample_freq].forms:
         of_model.pop(sample_freq).detach()
     if sample_freq not in of_model:

@@ -129,7 +129,8 @@ def _compared(policy: Series, baseline: float, untrained: float) -> Comparison:
         words += f"; a comparison needs {MIN_EVALUATIONS} evaluations, and there are {n}"
     else:
         spread = evaluation_spread(values)
-        # In a curve of five or six points, the jump of a fast learner looks like noise. The later half may lack it.
+        # In a curve of five or six points, the jump of a fast learner looks like noise. The later half may not contain
+        # the jump, so the smaller of the two spreads counts.
         late_spread = min(spread, evaluation_spread(values[-max(MIN_LATE, n // 2) :]))
         # While a curve still rises, the median of its last three points is below its last point.
         end = max(late, float(values[-1]))

@@ -383,7 +383,8 @@ def no_sure_cause(data: SeriesSet, tags: Tags, threshold: float, min_points: int
     A cause counts only if the tag of its strongest evidence is one of ``tags``. Without this restriction, a run could
     fail merely because it logged more tags.
     """
-    # A consequence does not count, because its cause counts. A blind spot only explains why a problem is not visible.
+    # A consequence does not count, because its cause counts. A blind spot does not count either, because it only
+    # explains why a problem is not visible.
     causes = [found for found in diagnose(data) if found.role == "cause" and found.evidence[0].tag in tags]
     surest = max(causes, key=lambda found: found.confidence, default=None)
     if surest is None:

@@ -370,7 +370,7 @@ class _Run:
         if criterion.kind == "within_bound" and self.has_no_bound:
             return "returns are not discounted, so no bound follows from the rewards"
         if criterion.kind == "within_bound" and self._bound_is_hidden:
-            return "callbacks cannot read the rewards of SB3's own algorithms, so no bound is known"
+            return "callbacks cannot read the rewards that this algorithm samples, so no bound is known"
         if self.has_no_encoder:
             return "the policy has no encoder"
         if self.encoder_is_shared:

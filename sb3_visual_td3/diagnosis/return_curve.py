@@ -452,7 +452,8 @@ def _start(values: FloatArray, late: float, spread: float) -> tuple[float, int]:
     """
     n_first = _n_first(values.size)
     start = float(np.median(values[:n_first]))
-    # After a larger rise, the policy may have learned before the second point, so only the first point shows the start.
+    # After a rise of at least LONE_GAIN, the policy may have learned before the second point, so only the first point
+    # shows the start.
     is_doubtful = NO_GAIN * spread <= late - start < LONE_GAIN * spread
     if n_first > 1 or values.size < MIN_POINTS_FOR_NO or not is_doubtful:
         return start, n_first
@@ -590,8 +591,8 @@ def judge_learning(data: SeriesSet) -> Learning:
     for flat, other in permutations(curves, 2):
         if _began_too_late(flat, other):
             reasons.append(
-                f"{flat.tag} begins only at step {flat.first_step:,}, at a level that {other.tag} reached after more "
-                "than half of its rise"
+                f"{flat.tag} begins only at step {flat.first_step:,}, at a level above the middle of the rise of "
+                f"{other.tag}"
             )
     if answer == "yes" and lengths is not None and _ends_at_once(lengths):
         answer = "unknown"

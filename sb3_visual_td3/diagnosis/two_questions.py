@@ -121,7 +121,8 @@ def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | 
     if comparison.answer == "no":
         is_long = n_steps is not None and n_steps >= MIN_STEPS_FOR_NO
         return "no" if answer != "yes" and is_long else "unknown"
-    # A return that only rises to the level of a baseline or of the untrained policy does not show learning.
+    # A rising return shows learning only if the last evaluations are above the best baseline and above the untrained
+    # policy.
     if answer == "yes" and comparison.late <= max(comparison.baseline, comparison.untrained):
         return "unknown"
     return answer

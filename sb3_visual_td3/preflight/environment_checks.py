@@ -522,7 +522,7 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
     seconds = rollout.seconds / max(rollout.n_steps, 1)
     server = ":".join(map(str, address)) if isinstance(address, tuple) else str(address)
     value = {"server": server, "invalid": len(failures), "ms_per_step": round(1_000 * seconds, 1)}
-    evidence = f"the simulator failed in {len(failures)} of {rollout.n_steps} steps"
+    evidence = f"the simulator failed or was late in {len(failures)} of {rollout.n_steps} steps"
     if failures:
         evidence += f": {failures[0].get('simulator_failure', 'no reason is given')}"
     examination.judge("invalid_steps", bool(failures), evidence, value)
@@ -540,8 +540,8 @@ def _check_seed_and_actions(env: VecEnv, examination: Examination) -> None:
         return roll_out(env, each, seed, lambda rollout: rollout.seconds > PAIRED_S)
 
     first = play(actions, SEED)
-    # The first rollout stops after PAIRED_S seconds. All others make as many steps as the first, without a time limit,
-    # so a busy machine cannot make them differ.
+    # The first rollout has a time limit of PAIRED_S seconds. All others make as many steps as the first, without a time
+    # limit, so a busy machine cannot make them differ.
     actions, others = actions[: first.n_steps], others[: first.n_steps]
     if not actions:
         for name in names:

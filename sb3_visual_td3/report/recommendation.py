@@ -240,7 +240,8 @@ class _Run:
             if proposed.unless_set and is_set:
                 return None
             return proposed.to
-        # A value outside the limits is moved to the nearer limit. A value within the limits is multiplied by a factor.
+        # A value outside the limits is moved to the nearer limit. A value within the limits is multiplied by the
+        # factor ``times``, if the proposal has one.
         lowest, highest = self._lowest(proposed), proposed.at_most
         found = as_number(old)
         if found is None:

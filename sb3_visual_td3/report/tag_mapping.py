@@ -161,7 +161,7 @@ def with_our_names(data: RunData, given: TagMapping | None = None) -> RunData:
 
 def _not_there_yet(targets: Targets, series: SeriesSet) -> Targets:
     # A built-in mapping never replaces a tag of this package that already has points. These points come from the run
-    # itself, or from a tag that --tags renamed.
+    # itself, or from a tag that --tags or another built-in mapping renamed.
     new = {theirs: tuple(t for t in each if t.tag not in series) for theirs, each in targets.items()}
     return {theirs: each for theirs, each in new.items() if each and theirs in series}
 

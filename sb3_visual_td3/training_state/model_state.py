@@ -181,8 +181,8 @@ def _read(zip_path: str | os.PathLike[str]) -> dict[str, Any]:
         with zipfile.ZipFile(zip_path) as archive:
             for name in archive.namelist():
                 if name.endswith(_SUFFIX):
-                    # All tensors are loaded on the CPU, because Adam's step counters stay there. The weights and Adam's
-                    # moments are copied to the model's device later.
+                    # All tensors are loaded on the CPU, because Adam's step counters stay there unless Adam is fused.
+                    # The other tensors are copied to the model's device later.
                     content = io.BytesIO(archive.read(name))
                     read[name.removesuffix(_SUFFIX)] = th.load(content, map_location="cpu", weights_only=True)
     # zipfile raises NotImplementedError if a damaged header names an unknown compression method or version.

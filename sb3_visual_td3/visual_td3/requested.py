@@ -203,7 +203,7 @@ def _guess_requested(model: TD3, at_load: Mapping[str, Any]) -> dict[str, Any]:
             if name in kwargs and (name in at_load or kwargs[name] == getattr(model, name)):
                 del kwargs[name]
         kwargs.pop("frame_stack", None)  # found again in the environment, or by frame_stack_before()
-        # The preset "td3" never chooses a FrameReplayBuffer, so the user has chosen it.
+        # The preset "td3" never chooses a FrameReplayBuffer, so with this preset the user has chosen it.
         is_chosen = cls is FrameReplayBuffer and getattr(model, "preset", None) == "td3"
         if not is_chosen:
             cls = None

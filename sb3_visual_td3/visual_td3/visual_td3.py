@@ -662,7 +662,8 @@ class VisualTD3(TD3):
         progress_bar: bool,
     ) -> None:
         # This is OffPolicyAlgorithm.learn with another loop. Callbacks receive the local variables, which have the same
-        # names as in Stable-Baselines3. In learn(), super() would add __class__ to the local variables.
+        # names as in Stable-Baselines3. In learn(), super() would add __class__ to the local variables, so this is a
+        # method of its own.
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )

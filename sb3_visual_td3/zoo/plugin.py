@@ -326,7 +326,8 @@ class StoredObservations(VecEnvWrapper):
         return observations, rewards, dones, infos
 
     def _keep(self, observations: VecEnvObs) -> None:
-        # The normalizer is not kept as an attribute, because SnapshotCallback warns about wrappers with attributes.
+        # The normalizer is not kept as an attribute, because a wrapper with an attribute of its own counts as one with
+        # state. A resumed run would then report that this state is not restored.
         normalizer = unwrap_vec_normalize(self.venv)
         assert normalizer is not None
         normalizer.old_obs = observations  # type: ignore[assignment]
@@ -585,7 +586,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             "deterministic": self.deterministic_eval,
         }
         # PolicyEvalCallback refuses environments that need a server. For EvalCallback, ``env`` has a server of its own.
-        # EvalCallback counts eval_freq in calls, and one call steps all training environments.
+        # EvalCallback counts eval_freq in calls. It is called once per step of all training environments.
         if needs_server(env):
             return EvalCallback(env, eval_freq=max(eval_freq // self.n_envs, 1), **settings)
         # With few evaluations a short run would get no verdict.

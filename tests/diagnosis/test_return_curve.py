@@ -398,8 +398,7 @@ def test_evaluations_that_begin_after_the_learning_do_not_say_that_nothing_was_l
     assert {curve.tag: curve.learning for curve in learning.curves} == {trained.name: "unknown", evaluated.name: "no"}
     assert learning.answer == "unknown"
     assert (
-        "eval/mean_reward begins only at step 20,000, at a level that rollout/ep_rew_mean reached after more than half "
-        "of its rise"
+        "eval/mean_reward begins only at step 20,000, at a level above the middle of the rise of rollout/ep_rew_mean"
     ) in learning.reasons
 
     before_learning = Series(evaluated.name, evaluated.steps, evaluated.values - 1.7)

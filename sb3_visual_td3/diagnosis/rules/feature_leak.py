@@ -84,8 +84,9 @@ def _bypassed_head(data: SeriesSet) -> RuleResult | None:
         ),
         Evidence.last_of(head, "the gradient of the head, which lies between the encoder and the action"),
     )
-    # A live alert is critical from a confidence of 0.75, so the gradients alone suffice. The confidence rises to 0.9 as
-    # the ratio falls by another three orders of magnitude. The minimum of 1e-9 avoids a division by 0.
+    # The confidence begins at 0.76, and a live alert is critical from 0.75, so the gradients alone suffice. The
+    # confidence rises to 0.9 as the ratio falls by another three orders of magnitude. The minimum of 1e-9 avoids a
+    # division by 0.
     confidence = bounded(0.76 + 0.14 * min(1.0, math.log10(HEAD_BYPASSED / max(ratio, 1e-9)) / 3))
     return RuleResult(confidence, evidence, first, value=ratio, threshold=HEAD_BYPASSED)
 
@@ -96,8 +97,8 @@ def _unsupported_loss(data: SeriesSet) -> RuleResult | None:
     if support is None or len(loss) < MIN_POINTS:
         return None
     # A healthy loss is minus the value of the policy's actions, so it is negative and of the order of Q. With the leak,
-    # the loss exceeds ten times every replayed Q and has grown tenfold. Above a hundred times Q, its growth does not
-    # matter.
+    # the magnitude of the loss exceeds ten times the largest |Q| on replayed pairs and has grown tenfold. Above a
+    # hundred times the largest |Q|, the growth does not matter.
     grows = growth_factor(loss) >= 10.0 or support.ratio > 10 * UNSUPPORTED
     if support.ratio <= UNSUPPORTED or support.loss >= 0 or not grows:
         return None

@@ -442,7 +442,7 @@ class Vehicle(Actor):
             target_mps = 0.0
         limit_mps2 = wanted.acceleration_mps2 or math.inf
         acceleration_mps2 = max(-limit_mps2, min(limit_mps2, (target_mps - speed_mps) / dt_s))
-        # The vehicle model is that of ``LiteDriving-v0``. The throttle must compensate the drag in this model.
+        # The vehicle moves as in ``LiteDriving-v0``. The throttle must compensate the drag in this model of motion.
         push_mps2 = acceleration_mps2 + settings.drag_per_s * speed_mps
         throttle = max(0.0, min(1.0, push_mps2 / settings.max_throttle_mps2))
         brake = max(0.0, min(1.0, -push_mps2 / settings.max_brake_mps2))

@@ -247,7 +247,8 @@ class Transform(NamedTuple):
         :param pose: position and heading
         :param z: height in metres
         """
-        # A call of ``to_carla`` would create one more tuple for each vehicle in each tick.
+        # The formula of ``to_carla`` is repeated here, because a call would create one more tuple for each vehicle in
+        # each tick.
         x, y, heading_rad = pose
         return cls(x, -y, z, 0.0, -math.degrees(heading_rad), 0.0)
 

@@ -99,8 +99,8 @@ def sample(start: Pose, pieces: Sequence[Piece], along_m: NDArray[np.float64]) -
     :param along_m: ``(n,)``: distances from the start
     :return: ``(n, 3)``: x, y and heading, which can be outside of [-pi, pi]
     """
-    # (n,): ``index`` is the piece that contains each distance, ``first`` the pose at which that piece begins, and
-    # ``rest_m`` the distance along that piece.
+    # index, (n,): the piece that contains each distance. first, (n, 3): the pose at which that piece begins. rest_m,
+    # (n,): the distance along that piece.
     begins_m = np.concatenate([[0.0], np.cumsum([piece.length_m for piece in pieces])])
     index = np.clip(np.searchsorted(begins_m, along_m, side="right") - 1, 0, len(pieces) - 1)
     first = np.array(joints(start, pieces)[:-1])[index]

@@ -226,7 +226,7 @@ class Traffic:
         self._enter(track)
         rng = np.random.default_rng([scene_seed, 1])
         # Half of the cars drive on the oncoming lane, if there is one; an odd car is assigned at random. The random
-        # number is drawn on every map, so that the random numbers after it do not depend on the map.
+        # number is drawn even without an oncoming lane, so that the generator is then in the same state on every map.
         n_oncoming = (self.settings.n_cars + int(rng.integers(2))) // 2 * (len(self._lines) - 1)
         n_in_lane = (self.settings.n_cars - n_oncoming, n_oncoming)
         self._lanes = [
