@@ -38,9 +38,12 @@ def without(run: Values, names: set[str]) -> Values:
 
 
 def fails_by_a_stray_nan_alone(run: Values, removed: set[str], criteria: tuple[Criterion, ...]) -> bool:
-    """Return whether the removed tags, which no criterion names, held the only values that were not finite."""
+    """Return whether the removed tags, which no criterion names, held the only values that were not finite.
+
+    Values of derived tags do not count: they may be infinite or NaN in a healthy run.
+    """
     failed = {r.id for r in judge(criteria, as_series(run)) if r.blocking and r.status is Status.FAIL}
-    broken = {tag for tag, (_, values) in run.items() if not np.isfinite(values).all()}
+    broken = {tag for tag, (_, values) in run.items() if not np.isfinite(values).all()} - tags.DERIVED
     return failed == {"no_nan_or_inf"} and broken <= removed
 
 
