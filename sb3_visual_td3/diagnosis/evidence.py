@@ -97,7 +97,7 @@ def _is_answered_by_callbacks(data: SeriesSet, asked: Sequence[CriterionResult])
     :param data: the series of the run
     :param asked: results of the criteria
     :return: True if GradientNormCallback and ExplosionAlertCallback ran, every criterion that can block a GO was
-        judged, and ``needs_callback`` is None in all results
+        judged, and no result names a callback in ``needs_callback``
     """
     if not callbacks_that_ran(data) >= {"GradientNormCallback", "ExplosionAlertCallback"}:
         return False

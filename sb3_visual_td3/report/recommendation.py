@@ -275,7 +275,7 @@ def _of_the_same_shape(schedule: str, factor: float) -> Any:
     """Multiply both ends of a schedule such as ``"lin_3e-4_1e-5"`` by a factor.
 
     :return: the new schedule. A schedule in another notation becomes a constant: the start of the schedule, multiplied
-        by the factor. The result is None if this start is unknown
+        by the factor. None if this start is unknown
     """
     # "lin_3e-4_1e-5" goes linearly from 3e-4 to 1e-5.
     shape, *ends = schedule.split("_")

@@ -144,8 +144,7 @@ class RunManifest:
     :param finished: ISO 8601 time at which the run finished; None if the run has not finished. ``visual-td3 train``
         saves the model before it writes this time. Old files have this time also for runs that ended early
     :param event_dir: folder of the event files, relative to the folder of ``run.json``
-    :param end: how the run ended. It is None in three cases: the run still trains, the run was killed, or the file is
-        old
+    :param end: how the run ended; None if the run still trains, if the run was killed, or if the file is old
     :param ended: ISO 8601 time at which the run ended
     :param end_reason: cause of the end; None for a finished run
     :param format_version: version of the file's format

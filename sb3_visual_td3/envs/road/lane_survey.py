@@ -174,8 +174,8 @@ def _segment(key: Key, lane: list[Any], successors: list[Key]) -> dict[str, Any]
 def _footway(waypoint: Any) -> tuple[float, float] | None:
     """Return ``(offset, width)`` of the pavement to the right of a lane, in metres.
 
-    The offset leads from the lane's centre to the middle of the pavement, and is negative. The result is None if there
-    is no pavement, or if another lane for vehicles lies between the lane and the pavement.
+    The offset leads from the lane's centre to the middle of the pavement, and is negative. The function returns
+    None if there is no pavement, or if another lane for vehicles lies between the lane and the pavement.
     """
     offset_m, lane = -0.5 * waypoint.lane_width, waypoint
     for _ in range(_MAX_LANES):

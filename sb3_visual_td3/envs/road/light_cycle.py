@@ -214,7 +214,7 @@ class LightCycles:
         self.colours = dict(state["colours"])
 
     def _cycles_of(self, light: int | None) -> list[_Cycle]:
-        """Return the cycle that controls a light, in a list; all cycles if ``light`` is None.
+        """Return the cycle that controls a light, in a list; without a light, return all cycles.
 
         The list is empty if no cycle controls the light.
         """
