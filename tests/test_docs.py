@@ -1,4 +1,4 @@
-"""The documentation agrees with the package: generated parts are complete, and commands are those of the README."""
+"""Test that the documentation agrees with the package and with the README, and that its links work."""
 
 from __future__ import annotations
 
@@ -378,6 +378,5 @@ def test_included_files_are_shown_completely() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not BUILT.is_dir(), reason="needs the pages that make docs builds")
 def test_the_built_pages_have_their_anchors_and_names() -> None:
-    """That they build without a warning is what ``make docs`` checks."""
     assert 'id="feature-leak"' in (BUILT / "diagnoses.html").read_text()
     assert not list(BUILT.rglob("*.md.html"))

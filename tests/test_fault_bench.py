@@ -1,4 +1,4 @@
-"""The benchmark of the report's diagnoses: its arithmetic, and one fault from the training to the table."""
+"""Test ``benchmarks/fault_bench.py``: how it counts right answers, and a complete run with one fault."""
 
 from __future__ import annotations
 

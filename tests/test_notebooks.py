@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SHORTER = {
     "01_quickstart.ipynb": [("N_TIMESTEPS = 4_000", "N_TIMESTEPS = 1_100")],
     "02_anatomy_of_an_explosion.ipynb": [("LEARNING_STARTS = 2_100, 300", "LEARNING_STARTS = 500, 300")],
-    # The bare log is only said to be insufficient. The policy of the other one is dead after some hundred steps.
+    # The notebook only shows that the bare log is insufficient. The other policy is dead after a few hundred steps.
     "03_reading_a_run.ipynb": [("bare.learn(2_100", "bare.learn(400"), ("    2_100,", "    900,")],
 }
 """Shorter trainings of the notebooks that train for minutes; `make notebooks` trains for as long as they say."""
@@ -23,7 +23,6 @@ SHORTER = {
 @pytest.mark.minutes(1)
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
-    """In a folder of its own, where its runs stay."""
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")  # one of them imports an agent from there
     copy = tmp_path / "notebooks" / notebook.name
     copy.parent.mkdir()

@@ -1,7 +1,7 @@
-"""Tests that the private attributes of other libraries that this package uses still exist.
+"""Test that Stable-Baselines3, sb3-contrib and rl_zoo3 still have the private attributes that this package uses.
 
-The libraries are Stable-Baselines3, sb3-contrib and rl_zoo3. Their private attributes may change in any release, so
-setup.cfg limits the versions. After a limit is raised, these tests show what changed.
+Private attributes may change in any release, so setup.cfg limits the versions of these libraries. After a limit is
+raised, these tests show what changed.
 """
 
 import ast
@@ -89,7 +89,7 @@ OF_GYMNASIUM = {"_max_episode_steps"}
 
 
 def names_in(tree):
-    """Return the private names of the functions that parsed source defines and of the attributes that it uses."""
+    """Return the names of all private functions and attributes in a syntax tree."""
     nodes = list(ast.walk(tree))
     names = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}

@@ -1,4 +1,4 @@
-"""The stability benchmark: its averages, its arms that change the learner, and its table's arithmetic."""
+"""Test ``benchmarks/stability.py``: the averages of weights, the changed learners, and the table of results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from sb3_visual_td3 import VisualTD3
 
 
 def rows_of_a_run(returns: list[float], examined: float | None, **others: Any) -> list[Row]:
-    """:return: a run's rows: an evaluation at every 1,000 steps, and its examination unless that is None"""
+    """Return the rows of one run: an evaluation every 1,000 steps, and the final evaluation over 100 episodes.
+
+    :param examined: share of episodes driven to the end in the final evaluation; None omits this evaluation
+    """
     key = {"arm": "visual", "seed": 0, "policy": "last", "minutes": 5.0, "distance_m": 1.0, **others}
     rows = [
         {**key, "step": 1_000 * n, "episodes": 10, "driven_to_the_end": 0.0, "return": value, "q1": float(n)}

@@ -1,4 +1,4 @@
-"""``visual-td3 validate`` from start to verdict, with its default length."""
+"""Test complete runs of ``visual-td3 validate``."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ def test_a_default_run_learns_to_drive_and_is_a_go(tmp_path):
 @pytest.mark.slow
 @pytest.mark.minutes(1)
 def test_a_dead_policy_is_no_go_and_is_named_as_the_cause(tmp_path):
-    """Stock TD3 on pixels with a learning rate made for vectors dies within some hundred updates."""
+    """On images, stock TD3 with its default learning rate saturates the actor within a few hundred updates."""
     (tmp_path / "stock.yml").write_text(STOCK)
     command = [sys.executable, "-m", "sb3_visual_td3", "validate", "--conf-file", "stock.yml"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=3_600)

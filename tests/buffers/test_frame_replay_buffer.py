@@ -54,7 +54,7 @@ def by_key(observations):
 
 
 def check_equal(buffer, naive):
-    """Every transition that is held, bit for bit."""
+    """Check that both buffers hold the same transitions. Rewards and discounts may differ by rounding."""
     oldest = buffer.pos if buffer.full else 0
     rows = (oldest + np.arange(buffer.size())) % buffer.buffer_size
     for env, held in enumerate(naive.transitions):
@@ -158,7 +158,6 @@ def test_a_full_loaded_buffer_has_room_for_shorter_episodes():
 
 
 def test_a_stack_never_crosses_the_end_of_an_episode():
-    """Written out by hand: the first episode's last frame stands in no stack of the second."""
     buffer = make(BOX, 10, frame_stack=4)
 
     def stack(*values):
@@ -255,7 +254,7 @@ def test_samples_equal_those_of_stable_baselines3_draw_for_draw(n_envs, n_added,
 
 
 def test_a_window_ends_where_the_data_do_not_continue():
-    """Stable-Baselines3 would sum rewards across both segments, because no transition is done."""
+    """Without a done transition, Stable-Baselines3 would sum rewards over both sequences of data."""
     buffer = make(BOX, 20, frame_stack=4, n_steps=3)
     first, second = random_data(BOX, 1, 3, death_rate=0.0), random_data(BOX, 1, 3, seed=1, death_rate=0.0)
     for step in [*first, *second]:

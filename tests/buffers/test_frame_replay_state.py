@@ -38,7 +38,7 @@ def add(buffer, simulators, n):
 
 
 def assert_same_arrays(one, other):
-    """Two states, array by array; numbers, names and order as well."""
+    """Check that two states are equal: arrays bit for bit, and keys in the same order."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert list(one) == list(other)

@@ -1,4 +1,4 @@
-"""n-step returns for Dict observations, compared with a slow twin and with Stable-Baselines3's buffer for boxes."""
+"""Test NStepDictReplayBuffer against a simple implementation and against Stable-Baselines3's buffers."""
 
 import pickle
 

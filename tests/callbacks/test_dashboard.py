@@ -94,7 +94,7 @@ def test_every_name_of_the_table_is_in_a_chart_and_no_other_name_is():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Return a run with every callback, separate encoders, and reward terms of another environment."""
+    """Return the folder of a run with three callbacks, separate encoders, and reward terms of a user's environment."""
     folder = tmp_path_factory.mktemp("dashboard")
     settings = {"buffer_size": 200, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}
     model = VisualTD3(
@@ -182,7 +182,7 @@ def test_a_resumed_run_has_the_layout_in_each_file_and_tensorboard_shows_it_once
     ids=["VisualTD3 without images", "SAC without images", "VisualTD3 with images"],
 )
 def test_no_chart_is_empty_by_construction(algorithm, policy, env, others, tmp_path):
-    """Which charts there are depends on the groups of weights, the pictures, the algorithm and the callbacks."""
+    """The charts depend on the algorithm, the networks, the callbacks, and whether observations have images."""
     settings = {"buffer_size": 300, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}
     model = algorithm(policy, env, tensorboard_log=tmp_path, policy_kwargs={"net_arch": [8]}, **settings)
     if others:

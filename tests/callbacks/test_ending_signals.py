@@ -123,7 +123,7 @@ def test_no_signal_is_handled_by_default_or_in_another_thread(tmp_path):
 
 
 def test_a_signal_after_an_exception_has_its_earlier_effect(tmp_path):
-    """Stable-Baselines3 does not tell callbacks of an exception, so our handler is still installed."""
+    """After an exception, our handler is still installed and has to pass the signal to the earlier handler."""
 
     def fail():
         raise RuntimeError("left")

@@ -1,4 +1,4 @@
-"""Test PolicyEvalCallback, an EvalCallback with held-out seeds, a random policy and the best evaluation."""
+"""Test PolicyEvalCallback, which adds held-out seeds and a random policy to the EvalCallback of SB3."""
 
 import gymnasium as gym
 import numpy as np

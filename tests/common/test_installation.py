@@ -1,4 +1,4 @@
-"""The pip commands that messages name install libraries that are on the index."""
+"""Test the pip commands in messages, which name libraries and not the package ``sb3-visual-td3`` itself."""
 
 import ast
 import configparser

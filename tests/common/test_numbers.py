@@ -1,4 +1,4 @@
-"""What counts as an integer and as a number, in the one place that decides it."""
+"""Test which values ``to_integer`` and ``to_float`` accept."""
 
 import math
 from decimal import Decimal

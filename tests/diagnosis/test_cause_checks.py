@@ -1,4 +1,4 @@
-"""Test the criterion no_sure_cause: it fails if a diagnosis has high confidence, and never passes without its tags."""
+"""Test the criterion no_sure_cause, which fails if a diagnosis has high confidence."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ HEALTHY = {
 
 
 def times(tag: str, per_update: float) -> Callable[[int], dict[str, float]]:
-    """Return a function that multiplies a healthy value by ``per_update`` for every update after the onset."""
+    """Return a failure that multiplies the healthy value of ``tag`` by ``per_update`` at each update."""
     return lambda n: {tag: HEALTHY[tag] * per_update**n}
 
 

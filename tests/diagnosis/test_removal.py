@@ -38,7 +38,7 @@ def without(run: Values, names: set[str]) -> Values:
 
 
 def fails_by_a_stray_nan_alone(run: Values, removed: set[str], criteria: tuple[Criterion, ...]) -> bool:
-    """Return whether the removed tags, which no criterion names, held the only values that were not finite.
+    """Return whether only the criterion no_nan_or_inf blocks the run, and only because of tags in ``removed``.
 
     Values of derived tags do not count: they may be infinite or NaN in a healthy run.
     """

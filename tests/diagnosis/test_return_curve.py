@@ -150,8 +150,8 @@ def test_a_significant_gain_that_is_small_beside_the_spread_of_episodes_is_no_le
 def test_a_mean_that_becomes_a_multiple_is_learning_even_where_single_episodes_hardly_tell() -> None:
     """The return of an episode is 100 if the episode reaches a goal, otherwise 0.
 
-    The fraction of episodes that reach the goal rises from 5 % to 60 %. The mean return thus becomes a multiple, but
-    the gain is small relative to the standard deviation of the returns of single episodes.
+    The fraction of episodes that reach the goal rises from 5 % to 60 %. The mean return thus grows to several
+    times its first value, but this gain is small relative to the standard deviation of the returns of single episodes.
     """
     rng = np.random.default_rng(0)
     reached = rng.random(20_000) < np.linspace(0.05, 0.6, 20_000)

@@ -35,7 +35,7 @@ def ending(last: float, n_last: int, before: float) -> Callable[[int], np.ndarra
 
 
 def growing(factor: float, end: float) -> Callable[[int], np.ndarray]:
-    """Return a function that gives n points, which grow exponentially by ``factor`` to ``end``."""
+    """Return a function that gives n points, which grow exponentially from ``end / factor`` to ``end``."""
     return lambda n: end * factor ** (np.arange(n) / (n - 1) - 1)
 
 

@@ -1,4 +1,4 @@
-"""The kind of a run is recognised from its tags, and the evidence is named."""
+"""Test that the kind of algorithm behind a run is recognised from the run's tags."""
 
 from __future__ import annotations
 

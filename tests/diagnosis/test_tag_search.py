@@ -1,4 +1,4 @@
-"""Tags of other programs are found by what they are called."""
+"""Test that the tags of other programs, such as CleanRL, are found by the words in their names."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ SNAPSHOT_EVERY = 20
 
 
 class StripesEnv(gym.Env):
-    """Stripes whose phase the first action moves; its state can be saved and set."""
+    """Show stripes that move by one pixel if ``action[0]`` is positive."""
 
     observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
     action_space = spaces.Box(-1, 1, (2,), np.float32)
@@ -71,7 +71,7 @@ def make_model(scale_rewards=None):
 
 
 def train(run_dir, scale_rewards=None, save_freq=SNAPSHOT_EVERY):
-    """Train with snapshots, or go on from the one that is there."""
+    """Train with snapshots; if ``run_dir`` has a snapshot, continue from it."""
     th.set_num_threads(1)
     model = make_model(scale_rewards)
     model.learn(N_STEPS, callback=SnapshotCallback(save_freq, run_dir=run_dir, resume=True, keep=1, verbose=0))

@@ -1,4 +1,4 @@
-"""Settings of the environments accept numbers in any notation and store plain ones."""
+"""Test that environment settings accept NumPy numbers and whole floats, and store Python numbers."""
 
 import numpy as np
 import pytest

@@ -26,7 +26,7 @@ FULL_THROTTLE, STRAIGHT_THROTTLE = hold(0.0, 1.0), hold(0.0, 0.7)  # with 0.7 th
 
 
 def completes(episode):
-    """Return whether the car drove at least 90 % of the distance of a full episode at the target speed."""
+    """Return whether the car drove at least 90 % of the distance that the target speed gives in a full episode."""
     return episode.distance_m >= 0.9 * TARGET_MPS * N_STEPS * STEP_S
 
 

@@ -296,7 +296,7 @@ def test_a_term_without_weight_is_never_minus_zero():
 
 
 def test_a_restored_episode_earns_the_same_terms_whatever_a_term_remembers():
-    """Each weight is 1, so that a new term whose memory ``set_state`` does not restore changes the reward."""
+    """Every weight is 1, so that an error in the restored state of any term changes the reward."""
     weights = RewardWeights(**{weight.name: 1.0 for weight in fields(RewardWeights)})
     rng = np.random.default_rng(0)
     actions = rng.uniform(-1.0, 1.0, (40, 2))

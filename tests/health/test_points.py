@@ -1,4 +1,4 @@
-"""Test the single points of GradientMonitor, and its values over a window."""
+"""Test the values of GradientMonitor: of single updates (``read_points``) and over many updates (``read``)."""
 
 import pytest
 import torch as th

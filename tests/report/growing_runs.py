@@ -63,5 +63,5 @@ def append(file: Path, content: bytes) -> None:
 
 
 def hear_ctrl_c() -> None:
-    """Let a new process receive Ctrl-C, which a shell makes its background jobs ignore."""
+    """Reset SIGINT (Ctrl-C) to its default action, because a shell's background jobs ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

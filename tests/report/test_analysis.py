@@ -142,7 +142,7 @@ def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, t
 
 
 def test_undiscounted_returns_have_no_bound_to_judge_from_any_source() -> None:
-    """The source is a logged flag, an infinite Q bound (from earlier versions), or gamma in the settings."""
+    """A logged flag, an infinite Q bound (earlier versions) or gamma in the settings shows undiscounted returns."""
     unbounded = without(healthy(), tags.Q_BOUND)
     steps, bound = healthy()[tags.Q_BOUND]
     flagged = {**unbounded, tags.RETURN_IS_UNDISCOUNTED: (steps, bound / bound)}

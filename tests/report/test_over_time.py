@@ -50,7 +50,7 @@ def later_values_replaced(run: Values, step: int, by: float) -> Values:
 
 
 def reports(tmp_path: Path) -> dict[str, str]:
-    """Return the texts of the reports, without the folder in which the run lies."""
+    """Return the text of each report by file name; ``tmp_path`` is removed from the text."""
     out = tmp_path / "out"
     texts = {file.name: file.read_text(encoding="utf-8") for file in out.iterdir()}
     return {name: text.replace(str(tmp_path), "") for name, text in texts.items()}

@@ -30,7 +30,10 @@ Watched = Callable[..., int]
 
 @pytest.fixture
 def watched(report: Report, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Return ``report --watch`` with pauses that call one function of ``happens`` each, and finally Ctrl-C."""
+    """Return a function that runs ``report --watch``.
+
+    Each pause calls the next function of ``happens``. After the last one, a pause raises KeyboardInterrupt.
+    """
 
     def call(*arguments: object, happens: Iterable[Callable[[], object]] = (), output: object = "out") -> int:
         events = iter(happens)

@@ -55,7 +55,7 @@ def is_good(folder: Path, step: int) -> bool:
 
 @contextmanager
 def at_call(number: int, happens: Callable[[], Any]) -> Iterator[list[int]]:
-    """Call ``happens`` before call ``number`` of the system calls that write, and count these calls."""
+    """Count the system calls that change files, and run ``happens`` before the ``number``-th of them."""
     n_calls = [0]
 
     def wrapped(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +102,7 @@ def contents_of(folder: Path) -> set[str]:
 
 
 def assert_no_rest(folder: Path, like: Path, steps: list[int]) -> None:
-    """Check that ``folder`` has the same files as ``like`` after saves of ``steps`` without a failure."""
+    """Save the snapshots ``steps`` in ``like``, and check that ``folder`` has the same files."""
     for step in steps:
         save(like, step, keep=len(steps))
     assert contents_of(folder) == contents_of(like)

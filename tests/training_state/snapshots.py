@@ -67,7 +67,7 @@ class Trace(BaseCallback):
 
 
 class Snapshot(BaseCallback):
-    """Takes one snapshot, at the first start of a rollout from step ``at`` on."""
+    """Takes one snapshot, before the first rollout that starts at step ``at`` or later."""
 
     def __init__(self, at, zip_path):
         super().__init__()

@@ -334,7 +334,7 @@ def test_without_env_state_evaluation_environments_are_not_saved():
 
 @pytest.mark.parametrize("model_is_restored_first", [False, True])
 def test_a_progress_bar_continues_at_the_resumed_step(model_is_restored_first):
-    """The new bar may have been created for all steps or for the remaining steps."""
+    """The total of the new bar is all steps, or only the remaining steps if the model is restored first."""
 
     class Resume(BaseCallback):
         def _on_training_start(self):

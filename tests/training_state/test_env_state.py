@@ -66,7 +66,7 @@ def test_lite_driving_continues_after_a_round_trip_through_text(where):
 
 
 class Doubled(gym.Wrapper):
-    """This wrapper has no ``get_state``, but may have a state."""
+    """This wrapper has no ``get_state``, so the package must assume that it holds a state."""
 
     last = None
 

@@ -35,7 +35,7 @@ NET = {"net_arch": [8], "features_extractor_kwargs": {"features_dim": 8}}
 
 
 class NegativeRewards(StatefulImageEnv):
-    """Give the rewards of StatefulImageEnv as costs."""
+    """Replaces the rewards of StatefulImageEnv with negative rewards."""
 
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)

@@ -1,4 +1,4 @@
-"""What a model was made with, in plain data; a difference is an error that names it."""
+"""Test that a model's settings are recorded as plain data, and that an error names each changed setting."""
 
 import functools
 import json

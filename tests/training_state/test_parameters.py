@@ -79,7 +79,7 @@ def test_optimizers_still_step_the_weights_of_the_model(tmp_path):
 
 
 def rewritten(path, **changes):
-    """Write the zip file with other entries."""
+    """Replace entries of the zip file; None removes an entry."""
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     entries.update(changes)

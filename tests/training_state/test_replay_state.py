@@ -202,7 +202,7 @@ def window_lengths(buffer):
 @pytest.mark.parametrize("name", ["n-step", "n-step dict", "frames of one"])
 @pytest.mark.parametrize("is_one_reset_later", [False, True])
 def test_no_return_runs_into_the_episode_after_a_resume(name, is_one_reset_later):
-    """Only ``end_segment`` separates the two episodes: no transition is done, and the observations continue."""
+    """No transition has ``done=True``, so only ``end_segment`` separates the two episodes."""
     buffer = make(name)
     steps = steps_for(buffer, 6, done_rate=0.0)
     if is_one_reset_later:  # the saved state must contain the end of the segment
@@ -233,7 +233,7 @@ def test_a_terminal_transition_stays_terminal():
 
 
 def test_an_artificial_end_disappears_when_its_row_is_overwritten():
-    """Without ``handle_timeout_termination``, a buffer never clears ``timeouts``, so the end is marked in ``dones``."""
+    """Without ``handle_timeout_termination``, ``end_segment`` sets only ``dones``: nothing would clear ``timeouts``."""
     buffer = make("n-step", handle_timeout_termination=False)
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
     end_segment(buffer)

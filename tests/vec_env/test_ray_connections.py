@@ -1,4 +1,4 @@
-"""Tests that steps use connections, or Ray's calls without a connection, and that a broken connection is noticed."""
+"""Test the direct connections for steps, Ray's calls as the fallback, and connections that break."""
 
 import logging
 import os

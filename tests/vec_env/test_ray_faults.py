@@ -1,4 +1,4 @@
-"""Environments that die, hang or are late: what the learner receives, and that the others continue."""
+"""Test what the learner receives when an environment dies, hangs or is late, and that the others continue."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ def kill(env, index):
 
 
 def assert_died(answer, index, n_before):
-    """Assert that one episode is truncated by an invalid step, and that the other one continues."""
+    """Assert that only environment ``index`` died, after ``n_before`` steps, and that its episode was truncated."""
     observations, rewards, dones, infos = answer
     assert observations[index][0] == 0
     assert rewards[index] == 0.0

@@ -1,4 +1,4 @@
-"""Functions as Ray tasks, and the package without Ray."""
+"""Test functions that run as Ray tasks, and that the package can be imported without Ray."""
 
 import os
 import subprocess

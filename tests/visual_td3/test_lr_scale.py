@@ -1,4 +1,4 @@
-"""Test the factor on all learning rates, and what a rollback restores besides the weights."""
+"""Test ``lr_scale``, which multiplies all learning rates, and what ``roll_back()`` restores."""
 
 import pytest
 import torch as th

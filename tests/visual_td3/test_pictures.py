@@ -42,7 +42,7 @@ class SpaceEnv(gym.Env):
 
 
 def beside(**parts):
-    """Return a new Dict space, because VecNormalize modifies the Dict space of its environment."""
+    """Return a new Dict space with copies of ``parts``, because VecNormalize modifies its environment's space."""
     return spaces.Dict({key: Box(part.low, part.high, part.shape, part.dtype) for key, part in parts.items()})
 
 

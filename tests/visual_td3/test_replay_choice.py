@@ -24,7 +24,7 @@ class ColourEnv(ImageEnv):
 
 
 class SayingEnv(ImageEnv):
-    """Tell the number of stacked frames in the attribute ``frame_stack``."""
+    """Provide the number of stacked frames in the attribute ``frame_stack``."""
 
     def __init__(self, frame_stack=4):
         super().__init__()
@@ -71,7 +71,7 @@ def test_the_depth_of_stacks_is_found(make_model, env, expected):
     ],
 )
 def test_an_unknown_depth_is_1(make_model, env):
-    """The depth is not guessed from the channels, and a ``frame_stack`` that does not divide them is ignored."""
+    """The model does not guess the stack's depth from the channels, and ignores an invalid ``frame_stack``."""
     assert frame_stack_of(make_model("CnnPolicy", env())) == (1, "unknown")
 
 
@@ -141,7 +141,7 @@ def test_a_model_of_several_environments_is_loaded_to_be_watched(make_model, tmp
 
 
 def test_with_optimize_memory_usage_an_unfinished_episode_is_not_done(make_model):
-    """Stable-Baselines3 marks the last transition of the first learn() as done when a second learn() begins."""
+    """Stock TD3 would mark this transition as done when the second ``learn()`` begins."""
     model = make_model("CnnPolicy", SayingEnv(), optimize_memory_usage=True)
     model.learn(30)
     assert not model.replay_buffer.dones[29, 0]

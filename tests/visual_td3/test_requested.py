@@ -1,4 +1,4 @@
-"""Test the arguments of ``load()``, which apply to all values derived from them, or are refused."""
+"""Test that an argument of ``load()`` changes all values that are derived from it, or raises an error."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def envs(n, env=ImageEnv):
 
 @pytest.fixture
 def saved(make_model, tmp_path):
-    """Return a function that saves a model, and returns a function that loads it with other arguments."""
+    """Return ``save``, which saves a model and returns ``load``; ``load`` loads this model with other arguments."""
 
     def save(policy="CnnPolicy", env=ImageEnv, n_envs=1, algorithm=None, **kwargs):
         if algorithm is TD3:

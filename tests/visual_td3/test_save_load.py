@@ -37,7 +37,7 @@ def stock_td3(**kwargs):
 
 
 def assert_learn_on_alike(one, other):
-    """Both make the same updates from the same state: weights and optimizer moments were all there."""
+    """Assert that two models have equal weights after the same further training."""
     for model in (one, other):
         model.set_env(ImageEnv())
         model.set_random_seed(5)

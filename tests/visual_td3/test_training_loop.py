@@ -1,4 +1,4 @@
-"""Ways to run a training: in several calls, in several environments, by steps or episodes, on a GPU."""
+"""Test training in several calls, in several environments, by steps or episodes, on a GPU."""
 
 import pickle
 
@@ -72,7 +72,7 @@ def test_episodes_as_train_freq_are_refused_for_several_environments(make_model)
 
 
 def test_the_target_range_is_saved_as_plain_numbers():
-    """A tensor of a GPU would not load where there is none."""
+    """A saved CUDA tensor could not be loaded on a machine without a GPU."""
     target_range = TargetRange(True)
     target_range.clamp(th.zeros(2, 1), th.tensor([[-1.0], [2.0]]), 0.9)
     state = target_range.__getstate__()

@@ -122,7 +122,7 @@ def vectors():
 
 
 def test_vectors_that_are_scaled_and_then_stacked_are_refused_with_the_fix():
-    """VecNormalize sees one frame, which the buffer would store, but the policy sees four frames."""
+    """The buffer would store single frames from VecNormalize, but the policy needs stacks of four frames."""
     with pytest.raises(
         ValueError, match=r"of shape \(3,\), but the policy sees \(12,\).*Make VecNormalize the outermost wrapper"
     ):

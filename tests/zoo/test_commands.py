@@ -111,7 +111,7 @@ def test_the_flags_of_rl_zoo_win_over_the_hyperparameter_file(logs):
 
 
 def test_the_evaluation_sees_what_training_sees(logs):
-    """The evaluation gets the file's env_kwargs, which rl-zoo passes only to the training environments."""
+    """rl-zoo's own evaluation would ignore the ``env_kwargs`` of the hyperparameter file."""
     lengths = np.load(logs / "visual_td3" / f"{ENV}_1" / "evaluations.npz")["ep_lengths"]
     assert lengths.max() == N_STEPS
 
@@ -599,7 +599,7 @@ def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_pa
 
 @pytest.mark.slow
 def test_a_download_without_network_is_one_line_in_a_process_of_its_own(tmp_path):
-    """runpy warns that the script was imported before, but the user must not see this warning."""
+    """The user must not see runpy's warning that ``rl_zoo3.load_from_hub`` is already imported."""
     environment = {**os.environ, "TRUST_REMOTE_CODE": "True", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "sb3_visual_td3", "load-from-hub", "-orga", "nobody", "-f", str(tmp_path)]
     ended = subprocess.run(command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)

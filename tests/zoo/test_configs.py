@@ -60,7 +60,7 @@ RUNNABLE = [
 
 @pytest.fixture
 def flags_of():
-    """Return the flags that say where the simulator of an environment is."""
+    """Return a function that returns the extra flags of an environment, and starts an emulator for CarlaDriving-v0."""
     with ExitStack() as stack:
 
         def flags(env):

@@ -38,7 +38,7 @@ def run_dir(tmp_path_factory):
 
 
 def predicted(run_dir):
-    """Return the actions of the policy with averaged weights, and check that the last actor's actions differ."""
+    """Return the actions of the averaged actor, and check that the actor without averaging acts differently."""
     model = VisualTD3.load(run_dir / "LiteDriving-v0.zip", device="cpu", buffer_size=1)
     averaged = model.predict(OBSERVATIONS)[0]
     model.policy.averaged_actor = None

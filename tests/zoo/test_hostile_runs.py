@@ -145,7 +145,7 @@ def test_the_pickled_part_of_a_snapshots_model_is_not_opened(killed, canary, tmp
 
 
 def test_an_honest_run_is_resumed_with_its_classes_and_arguments(killed, tmp_path, capsys):
-    """The run has classes in policy_kwargs, --env-kwargs, and callbacks that write inside RUN_DIR."""
+    """The run uses ``--env-kwargs``, classes in ``policy_kwargs``, and callbacks that write inside RUN_DIR."""
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     assert main(["resume", str(run_dir)]) == 0
     assert "resumed at step 20 of 30" in capsys.readouterr().out

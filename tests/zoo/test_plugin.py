@@ -220,7 +220,7 @@ def broken_env(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("flags", [[], ["-P"]], ids=["run recorder first", "progress bar first"])
 def test_an_environment_that_cannot_be_reset_is_one_line_and_leaves_nothing(broken_env, flags, tmp_path, capsys):
-    """rl-zoo then ends a callback that has not started. Its error must not hide the environment's error."""
+    """rl-zoo then ends a callback that has not started, whose error must not hide the environment's error."""
     assert main([*broken_env, *flags]) == 2
     assert capsys.readouterr().err.splitlines() == ["visual-td3 train: nothing listens on port 2000"]
     assert not (tmp_path / "logs").exists()

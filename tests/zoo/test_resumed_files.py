@@ -212,7 +212,7 @@ def test_a_run_json_that_cannot_be_read_is_one_line(killed, tmp_path, capsys, co
 
 
 def put(*path, value):
-    """Change one value of the state."""
+    """Return a function that changes the value at ``path`` in the state of a snapshot."""
 
     def change(state):
         for key in path[:-1]:
@@ -223,7 +223,7 @@ def put(*path, value):
 
 
 def take(*path):
-    """Remove one value of the state."""
+    """Return a function that removes the value at ``path`` from the state of a snapshot."""
 
     def change(state):
         for key in path[:-1]:

@@ -1,4 +1,4 @@
-"""Reading what rl-zoo leaves beside a model, without running anything in it."""
+"""Test that ``args.yml``, which rl-zoo writes for each run, is read without executing code in it."""
 
 from collections import OrderedDict
 

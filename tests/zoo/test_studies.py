@@ -54,7 +54,7 @@ def test_a_journal_to_read_must_exist(tmp_path):
 
 @pytest.mark.slow
 def test_the_lock_of_a_worker_that_was_killed_while_writing_is_removed(tmp_path, monkeypatch):
-    """With a relative path Optuna would wait for its own lock forever."""
+    """Optuna itself would wait for this lock forever, because the path of the journal is relative."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()
     assert open_storage("logs/study.log")._backend._lock.acquire()  # and it is killed

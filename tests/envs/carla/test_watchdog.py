@@ -39,7 +39,10 @@ def children_of(pid):
 
 @pytest.fixture
 def watched():
-    """Start a watchdog and return it with the process ids of its shell, its guard and its simulator."""
+    """Start a watchdog and yield it with the process ids of its shell, its guard and its simulator.
+
+    The guard is a process that ends the shell and the simulator if the watchdog is killed.
+    """
     process = subprocess.Popen(
         [sys.executable, WATCHDOG, *SHELL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

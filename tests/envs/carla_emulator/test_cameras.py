@@ -89,7 +89,7 @@ def test_car_ahead_appears_in_tags_and_depth(scene):
 
 
 def test_depth_of_a_side_varies_along_its_plane(scene):
-    """Measure the depth along the side of a car that leads away from the camera."""
+    """Measure the depth along a car's side that is parallel to the viewing direction."""
     carrier = vehicle(scene)
     beside = Vehicle(2, carrier.description, attached_transform(carrier.world_transform, Transform(9.0, -3.0)))
     depth, tags = (

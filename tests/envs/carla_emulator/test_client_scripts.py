@@ -1,4 +1,4 @@
-"""Scripts for CARLA's genuine client, written as its documentation and users write them, run in their own processes."""
+"""Run scripts that use CARLA's genuine client as its documentation does, each script in its own process."""
 
 import importlib.util
 import re

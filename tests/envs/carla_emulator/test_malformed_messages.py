@@ -253,8 +253,6 @@ def test_depth_of_attachment_is_limited(client):
 
 
 class TestConnections:
-    """The server copes with more connections than the system allows."""
-
     @pytest.mark.slow
     def test_more_than_a_thousand_connections_are_served(self, client, emulator):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

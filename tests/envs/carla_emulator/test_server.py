@@ -398,7 +398,7 @@ def ask_forever(client):
 
 
 class TestFaults:
-    """Each kind of fault, by flag and at run time."""
+    """Test the faults that ``--fault`` or ``EmulatorControl.fault`` causes."""
 
     def test_hang_ends_after_its_seconds(self, client, emulator):
         emulator.control.fault("hang", 0.5)

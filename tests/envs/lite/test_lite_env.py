@@ -26,7 +26,7 @@ def bytes_of(observation):
 
 
 def trace(env, first, last):
-    """Yield every byte of the steps ``first`` to ``last``, across the ends of episodes."""
+    """Yield all that the environment returns from step ``first`` until before step ``last``, resets included."""
     for step in range(first, last):
         observation, reward, terminated, truncated, info = env.step(action_at(step))
         yield bytes_of(observation), repr((reward, terminated, truncated, info))

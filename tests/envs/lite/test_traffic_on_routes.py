@@ -27,7 +27,7 @@ class Blind(PurePursuitDriver):
 
 
 class Blinkered:
-    """Show a driver the environment with ``state`` as the state of the ego vehicle."""
+    """Give a driver the settings and waypoints of ``env``, but ``state`` as the state of the ego vehicle."""
 
     def __init__(self, env, state):
         self.vehicle, self.settings, self.waypoints_m = state, env.settings, env.waypoints_m

@@ -81,7 +81,7 @@ def test_a_map_without_roads_cannot_be_exported():
 
 @functools.cache
 def read_back(name):
-    """Return what CARLA's client reports near the points of the route, in every lane, and along the route."""
+    """Return points of all lanes, and the waypoints that CARLA's client finds at these points and on the route."""
     scene = load_map(name)
     network = scene.network
     lanes = [

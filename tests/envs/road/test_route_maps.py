@@ -1,4 +1,4 @@
-"""How large a map of routes may be."""
+"""Test the size limits of road maps."""
 
 import importlib.util
 

@@ -150,7 +150,7 @@ def test_beyond_a_dead_end_the_path_goes_straight_on():
 
 
 def chords(offset_m):
-    """Return the line ``offset_m`` to the left of 4 chords of a quarter circle with a radius of 12 m."""
+    """Return points on 4 chords of a quarter circle with a radius of 12 m, each shifted left by ``offset_m``."""
     angles = np.linspace(0.0, math.pi / 2, 5)
     corners = 12.0 * np.stack([np.sin(angles), 1.0 - np.cos(angles)], axis=1)
     points = []

@@ -1,4 +1,4 @@
-"""Every section can be computed and rendered for any log, and its figures are true."""
+"""Test that every section can be computed and rendered for any log, and that its counts match the log."""
 
 from __future__ import annotations
 

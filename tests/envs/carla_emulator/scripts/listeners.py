@@ -8,7 +8,7 @@ import carla
 
 
 def reading_at(frame, heard):
-    """Wait for measurements, which arrive after their tick, on a busy machine some ticks later."""
+    """Wait for the first measurement of ``frame`` or a later frame: measurements can arrive several ticks late."""
     while (reading := heard.get(timeout=60.0)).frame < frame:
         pass
     return reading
