@@ -146,7 +146,10 @@ NOT_OURS = ("SB3-", "torchinductor_")
 
 
 def processes_with(mark: str) -> dict[int, str]:
-    """Map process ids to command lines, for each other process whose variable ``SB3_VISUAL_TD3_SOAK`` is ``mark``."""
+    """Return the command lines of the marked processes except this one, by process id.
+
+    :param mark: the value of the environment variable ``SB3_VISUAL_TD3_SOAK`` in the marked processes
+    """
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():

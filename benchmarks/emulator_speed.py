@@ -157,8 +157,7 @@ def measure(
 
     :param name: the map.
     :param folder: the folder of OpenDRIVE files; None for the built-in maps only.
-    :param checkouts: folders of checkouts of this project, by the title of their column in the table; every round
-        measures each of them.
+    :param checkouts: maps each column title of the table to the folder of the checkout to measure.
     :param settings: number of rounds, seconds, and the largest number of cars.
     """
     for n_cars in sorted({case.cars for case in CASES if case.cars <= settings.cars}):

@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument(
         "--other-steps", type=int, default=200, help="environment steps per round in other environments (default: 200)"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the fastest counts (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; the fastest is shown (default: 3)")
     arguments = parser.parse_args()
 
     rows = []

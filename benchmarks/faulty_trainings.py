@@ -421,7 +421,7 @@ FAULTS: dict[str, Training] = {
         settings={**_OURS, "max_grad_norm": {"actor": 1e-4}},
     ),
 }
-"""The faulty training runs by name; each has a correct diagnosis."""
+"""The faulty training runs by name."""
 
 _HEALTHY = {**_OURS, "learning_starts": 500}
 

@@ -518,7 +518,7 @@ def main() -> None:
     parser.add_argument(
         "--margins",
         action="store_true",
-        help="also find how far each threshold can change before a verdict gets worse, which takes minutes",
+        help="also find how far each threshold can change before a verdict gets worse (takes minutes)",
     )
     options = parser.parse_args()
     if not (options.runs / "labels.tsv").is_file():

@@ -106,7 +106,7 @@ ARMS = {"visual": Arm(VisualTD3, "visual_td3"), "gamma 0.99": changed_preset(), 
 
 
 def block_of(arm: Arm, name: str = ENV) -> dict[str, Any]:
-    """Return the arm's hyperparameters as the zoo reads them, with the arm's changes."""
+    """Return the block ``name`` of the algorithm's file in zoo_configs/, with the arm's changes."""
     text = files("sb3_visual_td3.zoo_configs").joinpath(f"{arm.zoo_name}.yml").read_text(encoding="utf-8")
     return {**yaml.safe_load(text)[name], **arm.changes}
 

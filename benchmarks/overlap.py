@@ -117,7 +117,7 @@ def table(rounds: list[Round], rate: float) -> str:
 
 
 def main() -> None:
-    """Measure the missing rounds and print the table."""
+    """Measure the rounds that are not stored yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of the simulator (default: 20)")
     parser.add_argument("--batch-size", type=int, default=64, help="transitions per update (default: 64)")

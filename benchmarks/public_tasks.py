@@ -316,7 +316,7 @@ def main() -> None:
         "-n",
         "--n-decisions",
         type=int,
-        help="environment steps of each run (default: that of the task, 100,000 or 50,000)",
+        help="environment steps of each run (default: 100,000 for CarRacing-v3, 50,000 for other tasks)",
     )
     parser.add_argument(
         "-f",

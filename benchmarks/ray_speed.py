@@ -120,7 +120,7 @@ def table(rounds_of: dict[int, list[Round]], rate: float) -> str:
 
 
 def add_rounds(rounds: list[Round], n_envs: int, settings: argparse.Namespace, results: dict[str, list[Round]]) -> None:
-    """Measure the missing rounds."""
+    """Measure the rounds that are not stored yet."""
     n_missing = max(0, settings.rounds - len(rounds))
     if not n_missing:
         return
@@ -135,7 +135,7 @@ def add_rounds(rounds: list[Round], n_envs: int, settings: argparse.Namespace, r
 
 
 def main() -> None:
-    """Measure the missing rounds and print the table."""
+    """Measure the rounds that are not stored yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of a simulator (default: 20)")
     parser.add_argument("--n-envs", type=int, nargs="+", default=[1, 8], help="numbers of environments (default: 1 8)")
@@ -147,7 +147,7 @@ def main() -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="instead of LiteDriving-v0, use an environment that always returns one image of this shape",
+        help="use an environment with one constant image of this shape instead of LiteDriving-v0",
     )
     parser.add_argument(
         "--steps",

@@ -11,8 +11,8 @@ each, and sample batches of 256 transitions alternately, --rounds times. In a ro
 draw the same transitions. The result is the median of the rounds' ratios (FrameReplayBuffer's time / SB3's time).
 A ratio below 1 means that FrameReplayBuffer is faster, although it builds the stacks when it samples.
 
-Results are kept in benchmarks/results/replay_memory.json, under the name and the size of each measurement. Stored
-measurements are not made again, so the benchmark can be stopped and continued. After a change of the code use --again.
+Results are kept in benchmarks/results/replay_memory.json. Stored measurements of the same size are not made again, so
+the benchmark can be stopped and continued. After a change of the code use --again.
 A million transitions need 7.9 GB of free memory and a few minutes; try --transitions 100000 first.
 """
 
@@ -48,7 +48,10 @@ Result = dict[str, float]
 
 
 def make(kind: str, n: int, n_steps: int = 1) -> ReplayBuffer:
-    """Return an empty buffer for n transitions, ``"ours"`` or ``"sb3"``."""
+    """Return an empty buffer for n transitions.
+
+    :param kind: ``"ours"`` for FrameReplayBuffer, ``"sb3"`` for SB3's buffer
+    """
     if kind == "ours":
         return FrameReplayBuffer(n, SPACE, ACTIONS, "cpu", frame_stack=STACK, n_steps=n_steps)
     if n_steps > 1:
@@ -57,7 +60,7 @@ def make(kind: str, n: int, n_steps: int = 1) -> ReplayBuffer:
 
 
 def fill(buffer: ReplayBuffer, n: int, episode: int, pool: np.ndarray, label: str) -> None:
-    """Add n transitions of episodes whose first stack repeats the first frame."""
+    """Add n transitions with frames of the pool, in episodes of ``episode`` transitions."""
     random = np.random.default_rng(0)
     numbers = random.integers(len(pool), size=n + n // episode + 1)
     action, reward, infos = np.zeros((1, 2), np.float32), np.ones(1, np.float32), [{"TimeLimit.truncated": False}]
@@ -157,7 +160,7 @@ def report(results: dict[str, Result], n: int) -> str:
 
 
 def main() -> None:
-    """Measure what is missing and print the tables."""
+    """Make the measurements that are not stored yet, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--transitions", type=int, default=1_000_000, help="transitions in FrameReplayBuffer (default: 1,000,000)"

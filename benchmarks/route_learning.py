@@ -129,7 +129,7 @@ class ShuffledCommands:
         self._is_at_junction = np.zeros(0, bool)
 
     def __call__(self, observations: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the actions for the observations with random commands at junctions."""
+        """Replace the commands at junctions by random ones, and return the driver's actions."""
         command = observations["command"]
         is_at_junction = command[:, _JUNCTION_COMMANDS].any(axis=1)
         if len(self._told) != len(command):

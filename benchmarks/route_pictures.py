@@ -25,7 +25,7 @@ LEVEL = 3
 """Level of the ground raster in which the map is drawn: a pixel is 0.8 m."""
 COMMANDS = ("left", "straight", "right")
 DISTANCE_M = 12.0
-"""Distance to the junction at which a view is taken."""
+"""A view is taken when the junction is nearer than this distance."""
 N_SEARCHED = 6
 """Number of routes on which a junction with many cars is looked for."""
 Picture = NDArray[np.uint8]

@@ -10,9 +10,8 @@ peak exceeds the memory before the part, as a share of the buffer's size. For re
 buffer is subtracted.
 
 Seconds depend on the disk that contains --folder, because each snapshot is synced to this disk. The first snapshot
-writes the whole buffer, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json,
-under the numbers of transitions, and stored results are not measured again. After a change of the code use --again.
-Linux only.
+writes the whole buffer, 0.7 GB for 100,000 transitions. Results are kept in benchmarks/results/snapshot_cost.json.
+A result for the same --transitions and --new is not measured again. After a change of the code use --again. Linux only.
 """
 
 from __future__ import annotations
@@ -130,7 +129,7 @@ def report(result: Result) -> str:
 
 
 def main() -> None:
-    """Measure what is missing and print the table."""
+    """Measure the costs if they are not stored yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--transitions", type=int, default=100_000, help="transitions in the full buffer (default: 100,000)"

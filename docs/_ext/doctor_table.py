@@ -1,4 +1,4 @@
-"""Render what the doctor can find as a Markdown table."""
+"""Render a Markdown table of all findings that the doctor can report."""
 
 from __future__ import annotations
 

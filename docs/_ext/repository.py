@@ -1,4 +1,4 @@
-"""Read texts of the repository for pages of the documentation, and adapt their links to these pages."""
+"""Read texts of the repository for documentation pages, and rewrite the links in these texts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PAGES = {
     "SECURITY.md": "docs/security.md",
     "benchmarks/README.md": "docs/benchmarks.md",
 }
-"""Page of the documentation for each file of the repository that the documentation shows. A key with an anchor stands
-for one section of a file. A link to another section keeps its anchor."""
+"""Maps files of the repository to the documentation pages that show them. A key with an anchor stands for one section
+of a file. A link to another section keeps its anchor."""
 
 _LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^()\s]+)\)")
 _FENCE = re.compile(r"^(```|~~~)")
@@ -49,7 +49,7 @@ def section(path: str, title: str) -> str:
 
 
 def relinked(text: str, written_in: str, shown_in: str) -> str:
-    """Adapt the links of a Markdown text to the page that shows it.
+    """Rewrite the links of a Markdown text for the page that shows the text.
 
     A file that the documentation shows as a page is linked as that page. Other files stay files, and Sphinx offers them
     for download. Sphinx cannot do so with a folder, so only the text of its link stays.

@@ -1,7 +1,7 @@
 """Store each camera frame once, find n-step windows over transitions, and check the free memory.
 
-Transitions (:class:`~sb3_visual_td3.buffers.observation_store.StackStore`) refer to the frames in a :class:`FrameStore`
-by their ids.
+A :class:`~sb3_visual_td3.buffers.observation_store.StackStore` keeps each observation as ids of frames in a
+:class:`FrameStore`.
 """
 
 from __future__ import annotations

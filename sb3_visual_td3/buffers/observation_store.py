@@ -410,8 +410,8 @@ class StackStore:
     def _number_next(self, stack: Frames, following: Frames, ids: list[int]) -> tuple[list[int], bool]:
         """Return the id of each frame of a transition's next observation, and store the frames that are new.
 
-        :return: the ids, and whether the next observation ``following`` is the observation ``stack`` shifted by one
-            frame
+        :return: the ids, and whether ``following`` (the next observation) is ``stack`` (the observation) shifted by
+            one frame
         """
         if _same(stack[1:], following[:-1]):
             return [*ids[1:], self.frames.put(following[-1])], True

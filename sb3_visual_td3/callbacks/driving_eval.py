@@ -168,7 +168,7 @@ class DrivingEvalCallback(EvaluationCallback):
         self.eval_freq, self.n_eval_episodes = eval_freq, n_eval_episodes
 
     def _remake(self, n_envs: int, kwargs: dict[str, Any] | None = None) -> None:
-        """Create the evaluation environments again, to change how many there are or their arguments."""
+        """Create the evaluation environments again, to change their number or their arguments."""
         assert self._make_env is not None
         kwargs = self.eval_env_kwargs if kwargs is None else kwargs
         self._make_env = partial(make_vec_env, self._make_env.args[0], n_envs, self.seed, env_kwargs=kwargs)

@@ -136,8 +136,8 @@ def _open_to_cut(path: Path, n_bytes: int, folder: Path) -> int:
             break
         if parent.is_symlink():
             raise ValueError(
-                f"{parent} is a link, so {path.name} is outside the run's folder, and a resumed run may not truncate "
-                "it: replace the link by the folder itself"
+                f"{parent} is a link, so {path.name} is outside the run's folder, and a resumed run must not truncate "
+                "files there: replace the link by the folder itself"
             )
     if not path.is_file():
         raise ValueError(f"{path} is missing; it had {n_bytes} bytes: the run cannot be continued without it")

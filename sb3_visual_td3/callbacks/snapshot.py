@@ -76,8 +76,8 @@ class SnapshotCallback(BaseCallback):
 
     With an ExplosionAlertCallback in the list, each snapshot is marked as healthy or unhealthy; ``visual-td3 resume
     RUN_DIR --list`` shows the marks. A snapshot is unhealthy if a critical alert was active when the snapshot was
-    taken, or in the 200 updates before. By default, an alert up to 210 updates later can still mark the snapshot as
-    unhealthy. Up to three healthy snapshots are kept for a rollback, in addition to the last ``keep`` snapshots.
+    taken, or in the 200 updates before. A critical alert in the 210 updates (by default) after the snapshot can also
+    make it unhealthy. Up to three healthy snapshots are kept for a rollback, besides the last ``keep`` snapshots.
 
     ``visual-td3 resume RUN_DIR`` continues a run of ``visual-td3 train``. To continue your own script, set
     ``resume=True`` and run the script again without other changes::
@@ -100,7 +100,7 @@ class SnapshotCallback(BaseCallback):
     """Flags and hyperparameters of the run, as plain data. ``visual-td3 train`` sets this attribute, and ``visual-td3
     resume`` starts the run again with these values."""
     must_resume: bool = False
-    """Whether a missing snapshot is an error when a run is resumed; otherwise, training starts from the beginning."""
+    """Whether to raise an error if a resumed run has no snapshot. If False, training starts from the beginning."""
     without_logs: bool = False
     """Whether to resume a run even if its log files are missing, truncated or not writable."""
 

@@ -1,7 +1,6 @@
 """Convert numbers that users write, and decide for all settings what counts as an integer or a number.
 
-Settings are Python numbers, NumPy scalars, floats with an integer value (``1e6``), or text: YAML reads ``1e6`` without
-a dot as text.
+Settings are Python numbers, NumPy scalars, floats with an integer value (``1e6``), or text: YAML reads ``1e6`` as text.
 """
 
 from __future__ import annotations

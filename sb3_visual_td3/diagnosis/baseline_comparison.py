@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
     :param n_points: number of evaluations
     :param answer: unknown if there are fewer than ``MIN_EVALUATIONS`` evaluations, or if ``has_fallen`` is True.
         Otherwise, yes if ``late`` is clearly above ``baseline`` and ``untrained``; no if ``late`` is not above
-        ``baseline``; unknown in other cases, and if only the last evaluation is high
+        ``baseline`` and the last evaluation does not jump above ``baseline``; unknown in all other cases
     :param late: median of the last three evaluations
     :param baseline: level of the best baseline
     :param peak: value of the best evaluation

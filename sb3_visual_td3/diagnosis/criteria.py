@@ -384,7 +384,7 @@ class _Run:
 
 
 _BLOCK_WITHOUT_CALLBACK = {"supported_by_q", "growth_below"}
-"""Kinds of checks that can block a GO without GradientNormCallback, if other code logged the tags.
+"""Kinds of checks that can block a GO even if other code than GradientNormCallback logged their tags.
 
 These checks compare the actor's loss with Q values of the same run, so the scale of the rewards does not matter. In
 runs with an entropy bonus, such as SAC, these checks block only if GradientNormCallback ran, because the actor's loss

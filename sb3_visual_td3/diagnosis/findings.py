@@ -122,7 +122,7 @@ class SettingChange:
     :param fill: keys that are added if the run's mapping lacks them
     :param at_least: lower limit, proposed if the run's value is smaller
     :param at_most: upper limit, proposed if the run's value is larger
-    :param times: factor for a value of the run that is already within the limits
+    :param times: factor by which the run's value is multiplied if it is within the limits
     :param of_steps: raises the lower limit from ``at_least`` to this fraction of the run's environment steps
     :param of_steps_at_most: highest value to which ``of_steps`` raises the lower limit; None means the number of
         the run's environment steps

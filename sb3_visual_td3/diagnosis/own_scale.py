@@ -473,7 +473,7 @@ def explained_variance(data: SeriesSet, _kind: RunKind, learning: Answer) -> Fou
 
 
 def policy_steps(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
-    """Look for updates that change the policy far too much or not at all, by the logged KL divergence."""
+    """Use the logged KL divergence to find updates that change the policy far too much or not at all."""
     series = named(data, {"approx", "kl"}, must_not={"old"}) or named(data, {"kl", "divergence"})
     if series is None:
         return NotMade("the approximate KL")

@@ -1,8 +1,9 @@
 """Check whether the Q values on state-action pairs in the replay buffer are large enough to explain the actor's loss.
 
 The actor's loss is minus the critic's value of the policy's own actions. So its magnitude is about that of the Q values
-if the run is healthy. A far larger magnitude is called *unsupported*. It is a sign that the critic overrates the
-policy's own actions (rule ``policy_extrapolation``) or the features of the actor's encoder (rule ``feature_leak``).
+if the run is healthy. A far larger magnitude is called *unsupported*. It is a sign of one of two faults: the critic
+overrates the policy's own actions (rule ``policy_extrapolation``), or the critic receives the actor's features instead
+of its own (rule ``feature_leak``).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ only if it rises above two kinds of noise.
 - *The spread of single episodes* says whether a change matters. The gain is divided by this spread (Cohen's d), see
   :func:`episode_spread`.
 - *The wander of the curve* is the size of its slow fluctuations, see :func:`block_wander`. It says whether a change is
-  larger than noise explains. Consecutive returns are correlated, so a test for independent points would report slow
+  too large to be noise. Consecutive returns are correlated, so a test for independent points would report slow
   fluctuations as learning.
 """
 
@@ -39,8 +39,8 @@ Answer = Literal["yes", "no", "unknown"]
 # The thresholds on the effect size d. With normal noise, P(a late episode beats an early one) = Phi(d / sqrt(2)), which
 # is 0.92 for d = 2 and 0.76 for d = 1. Between these two d the answer is "unknown".
 CLEAR_GAIN, SURE_GAIN = 2.0, 3.5
-"""A gain of at least ``CLEAR_GAIN`` standard deviations of the returns of single episodes counts as learning, unless
-noise explains it. A curve of fewer than ten points needs a gain of at least ``SURE_GAIN`` standard deviations."""
+"""A gain of at least ``CLEAR_GAIN`` standard deviations of the returns of single episodes counts as learning if it is
+too large to be noise. A curve of fewer than ten points needs a gain of at least ``SURE_GAIN`` standard deviations."""
 LONE_GAIN = 5.0
 """The start level of a curve of ten to nineteen points is usually its first point, but this point may be an outlier. If
 the gain from this point lies between ``NO_GAIN`` and ``LONE_GAIN``, the start level is the median of the first three
@@ -53,9 +53,9 @@ LARGE_PART, LEAST_GAIN = 0.75, 0.5
 at least ``LARGE_PART`` times ``max(|start|, |end|)``."""
 SMALL_PART = 1 / 3
 """A gain below ``NO_GAIN`` counts as no learning in two cases: if it is below this fraction of
-``max(|start|, |end|)``, or if it is not larger than noise explains."""
+``max(|start|, |end|)``, or if it is not too large to be noise."""
 WANDER, SURE_WANDER = 3.0, 4.0
-"""A change of the return curve is larger than noise explains if it exceeds ``WANDER`` times the standard deviation of
+"""A change of the return curve is too large to be noise if it exceeds ``WANDER`` times the standard deviation of
 changes that are only noise. A gain below ``CLEAR_GAIN`` counts as learning only if it exceeds ``SURE_WANDER`` times
 this standard deviation."""
 RISE = 1.645
@@ -66,7 +66,7 @@ LARGE_FALL = 0.5
 the answer to "is it learning?" is "no" under three conditions:
 
 - The curve lost at least this fraction of the gain that it had at its peak.
-- The fall is larger than noise explains, or the level at the end no longer shows learning.
+- The fall is too large to be noise, or the level at the end no longer shows learning.
 - The run is long enough, see ``MIN_STEPS_FOR_NO``."""
 NOTED_FALL = 0.3
 """If a curve has lost at least this fraction of the gain that it had at its peak, the answer to "is it learning?" is
@@ -392,7 +392,7 @@ class _Noise(NamedTuple):
     n: int
 
     def stands_out(self, change: float, times: float = WANDER) -> bool:
-        """Return whether a change from one level of the curve to another is larger than noise explains.
+        """Return whether a change from one level of the curve to another is too large to be noise.
 
         :param change: the size of the change, positive
         :param times: the change must exceed this many times the standard deviation of changes that are only noise
@@ -405,10 +405,11 @@ class _Noise(NamedTuple):
     def is_learning(self, start: float, level: float) -> bool:
         """Return whether the rise from ``start`` to ``level`` shows learning.
 
-        The rise must be large, and larger than noise explains. A rise is large if it is at least ``CLEAR_GAIN``
-        standard deviations of the returns of single episodes. In some tasks, these returns vary so widely that no rise
-        gets that far. In a curve of at least ten points, a smaller rise therefore also counts as large if it is at
-        least ``LEAST_GAIN`` standard deviations and at least ``LARGE_PART`` times ``max(|start|, |level|)``.
+        The rise must be large, and must exceed the noise (see ``stands_out``). A rise is large if it is at least
+        ``CLEAR_GAIN`` standard deviations of the returns of single episodes. In some tasks, these returns vary so
+        widely that no rise gets that far. In a curve of at least ten points, a smaller rise therefore also counts as
+        large if it is at least ``LEAST_GAIN`` standard deviations and at least ``LARGE_PART`` times
+        ``max(|start|, |level|)``.
         """
         gain = level - start
         if gain >= CLEAR_GAIN * self.spread:
@@ -418,10 +419,10 @@ class _Noise(NamedTuple):
         return self.is_large_rise(start, level, SURE_WANDER)
 
     def is_large_rise(self, start: float, level: float, times: float = WANDER) -> bool:
-        """Return whether the rise from ``start`` to ``level`` is large, and larger than noise explains.
+        """Return whether the rise from ``start`` to ``level`` is large, and exceeds the noise.
 
         Here, a rise is large if it is at least ``LARGE_PART`` times ``max(|start|, |level|)``. See ``stands_out`` for
-        ``times``.
+        the noise and for ``times``.
         """
         gain = level - start
         return gain >= LARGE_PART * max(abs(start), abs(level)) and self.stands_out(gain, times)

@@ -26,8 +26,8 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
     The limit suits tasks in which progress often gives a positive reward. If all rewards are negative, the limit cuts
     every episode. If all rewards are positive, the limit never acts.
 
-    If ``env_wrapper`` in a hyperparameter file lists IdleLimit after ``FrameSkip``, a step is a decision of the
-    policy.
+    If ``env_wrapper`` in a hyperparameter file lists IdleLimit after ``FrameSkip``, the limit counts decisions of
+    the policy instead of environment steps.
 
     :param env: the environment. If it contains Stable-Baselines3's ``Monitor``, this wrapper adds the truncated
         episodes to the records of ``Monitor``
@@ -67,7 +67,7 @@ class IdleLimit(gym.Wrapper[ObsType, ActType, ObsType, ActType]):
         return observation, reward, terminated, truncated, info
 
     def _record_episode(self, info: dict[str, Any]) -> None:
-        """Record the truncated episode in each Monitor inside this wrapper, because a Monitor there sees no end.
+        """Record the truncated episode in each Monitor inside this wrapper; the Monitor does not see the truncation.
 
         Otherwise the log would show only those episodes in which the agent does not get stuck.
         """

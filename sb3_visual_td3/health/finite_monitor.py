@@ -43,10 +43,10 @@ class FiniteMonitor:
                 self._seen.append((tags.GRADIENT_NORM[group], update.n_updates, quantities.gradient_norm(some)))
 
     def after_clipping(self, update: NetworkUpdate) -> None:
-        """Do nothing, because :meth:`after_backward` already has all numbers."""
+        """Do nothing; :meth:`after_backward` stores all values that are checked."""
 
     def after_step(self, update: NetworkUpdate) -> None:
-        """Do nothing, because :meth:`after_backward` already has all numbers."""
+        """Do nothing; :meth:`after_backward` stores all values that are checked."""
 
     def first(self) -> NotFinite | None:
         """Return the first non-finite number since the last call, in one device transfer; None if all are finite."""

@@ -152,11 +152,11 @@ class NetworkProbe:
         return {}
 
     def get_state(self) -> dict[str, Any]:
-        """Return the weights that the next :meth:`targets_moved` compares with the current ones, by network."""
+        """Return for each network the target weights that :meth:`targets_moved` stored for its next call."""
         return {name: small.cpu().numpy() for name, small in self._small_before.items()}
 
     def set_state(self, state: Mapping[str, Any], device: th.device | str = "cpu") -> None:
-        """Restore the weights that the next :meth:`targets_moved` compares with the current ones.
+        """Restore the target weights that :meth:`targets_moved` stored for its next call.
 
         :param state: result of ``get_state``
         :param device: device of the networks

@@ -33,8 +33,8 @@ RewardScaling = Literal["VecNormalize", "VisualTD3"]
 N_STEPS = 2_000
 """The long rollout, which most checks use, has at most this many steps, unless the user gives another number."""
 N_PAIRED_STEPS = 30
-"""Maximum number of steps of the short rollouts that are compared with each other. The number is a guess: by then, the
-effect of an action should be visible in the picture."""
+"""Maximum number of steps of the short rollouts that are compared with each other. The number is a guess: after this
+many steps, the effect of an action should be visible in the picture."""
 N_RESETS = 3
 """Number of further seeds whose rollouts are compared with the rollout of the first seed."""
 SEED = 2_000_003
@@ -581,7 +581,7 @@ def _check_each_action(
     others: Sequence[NDArray[Any]],
     examination: Examination,
 ) -> None:
-    """Check for each action dimension that replacing its values by those in ``others`` has an effect."""
+    """Check that each action dimension has an effect, by replacing its values with those in ``others``."""
     shape = actions[0].shape[1:]
     without: list[str] = []
     for index in np.ndindex(shape):

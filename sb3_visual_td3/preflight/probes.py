@@ -28,7 +28,8 @@ SIZE = 36
 BLACK, WHITE = 85, 255
 """Pixel values of the black and the white picture. With 0 for black, only a network's biases would have an effect."""
 GAMMA = 0.5
-"""Discount of all probes. The value one step before a reward of 1 is 0.5; without bootstrapping it would be 0."""
+"""Discount factor of all probes. The first step of ``DelayedReward`` has the Q value 0.5; without bootstrapping, the
+Q value would be 0."""
 N_STEPS, LEARNING_STARTS, BATCH_SIZE, LEARNING_RATE = 700, 100, 16, 3e-4
 NOISE, POLICY_DELAY = 0.3, 6
 """Standard deviation of the exploration noise on actions from -1 to 1, and number of critic updates per actor

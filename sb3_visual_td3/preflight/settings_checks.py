@@ -70,7 +70,7 @@ def check_settings(
 
 
 def _check_learning_rate(model: BaseAlgorithm, examination: Examination) -> None:
-    """Check the learning rates at the start and in the middle of a run, because schedules may end at 0."""
+    """Check the learning rates at the start and in the middle of a run; at the end, a schedule may be 0."""
     rates: dict[str, list[float]] = {"learning_rate": [float(model.lr_schedule(1.0)), float(model.lr_schedule(0.5))]}
     for group in GROUPS:
         given = getattr(model, group.rate_argument, None)

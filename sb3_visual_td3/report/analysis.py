@@ -72,7 +72,7 @@ class StatedProperty:
 
 
 def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[StatedProperty, ...], tuple[str, ...]]:
-    """Find properties of a run, such as normalised rewards, that only its settings show.
+    """Find properties of a run that are known only from its settings, such as normalised rewards.
 
     :param settings: settings of the run
     :param series: series of the run, as logged
@@ -105,7 +105,7 @@ def effect_of_settings(
     results: Sequence[CriterionResult],
     diagnoses: Sequence[Diagnosis],
 ) -> tuple[str, ...]:
-    """Return notes on properties of a run that only its settings show, and on the results that these properties change.
+    """Return notes on properties that are known only from settings, and on the results that these properties change.
 
     :param given: the properties, such as normalised rewards
     :param series: series of the run, as logged
@@ -376,7 +376,7 @@ def _with_flags(series: SeriesSet, stated: Sequence[StatedProperty]) -> SeriesSe
 def _with_evidence(
     results: tuple[CriterionResult, ...], series: SeriesSet, required: EvidenceLevel
 ) -> tuple[CriterionResult, ...]:
-    """Return the results of the criteria; if a GO has less evidence than required, add a result that prevents it."""
+    """Return the results of the criteria, and one that prevents a GO if the run has less evidence than required."""
     if decide(results) is not Verdict.GO:
         return results
     evidence = evidence_of(series, results, ask(series))

@@ -107,10 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("thin", "standard", "full"),
         default="thin",
         help="the least evidence for a GO; with less evidence the verdict is INSUFFICIENT. thin: any log. standard: "
-        "training returns and evaluation returns were logged, and all checks for this kind of algorithm could be made. "
-        "full: the callbacks of this package ran, evaluation returns were logged, and every criterion that can block a "
-        "GO could be judged. For algorithms that these callbacks do not support, such as PPO and DQN, full needs the "
-        "same as standard (default: thin)",
+        "training returns and evaluation returns were logged, and all stability checks for the run's algorithm could "
+        "be made. full: the callbacks of this package ran, evaluation returns were logged, and every criterion that "
+        "can block a GO could be judged. For algorithms that these callbacks do not support, such as PPO and DQN, full "
+        "needs the same as standard (default: thin)",
     )
     parser.add_argument(
         "--until",

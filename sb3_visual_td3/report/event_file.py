@@ -217,7 +217,7 @@ CLOCK_TOLERANCE_S = 60.0
 cause smaller steps back."""
 
 MAX_SCALAR_BYTES = 1 << 16
-"""In records of more than ``READ_BYTES``, values of more bytes than this are not parsed: they are images or texts."""
+"""Values of more bytes than this are images or texts. They are not parsed in records of more than ``READ_BYTES``."""
 MAX_VALUES = 250_000
 """A record with more values than this is left out. Only records of more than ``READ_BYTES`` are checked."""
 
@@ -523,7 +523,7 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         else:
             raise DecodeError(f"not a protobuf message: a field has wire type {kind}; expected 0, 1, 2 or 5")
         if at > end or not key >> 3:
-            raise DecodeError("not a protobuf message: a field has the number 0, or ends after the message")
+            raise DecodeError("not a protobuf message: a field has the number 0, or extends beyond the message")
         yield key >> 3, kind, begin, at
 
 

@@ -53,7 +53,7 @@ class _Decrease(NamedTuple):
 
 
 class InFile(NamedTuple):
-    """Hold the points of one run in an event file, and notes on steps that go back in this file."""
+    """Hold the points of one run in an event file, and notes on decreasing steps."""
 
     tracks: Mapping[str, Track]
     notes: list[str]
@@ -456,7 +456,7 @@ class _Run:
         return self.axis or axis_of(SeriesSet(self.series))
 
     def _all_positions(self) -> dict[str, Series]:
-        """Return the positions of points on the run's x-axis; for the tags in ``self.final``, the run's last step."""
+        """Return the value of ``RunData.positions``; the tags in ``self.final`` are at the run's last step."""
         _, last = span(self.series, self.positions.keys() | self.final)
         final = {name: self.series[name] for name in sorted(self.final)}
         at_end = {name: Series(name, each.steps, np.full(len(each), float(last))) for name, each in final.items()}

@@ -244,8 +244,8 @@ def joined_stretches(stretches: Iterable[Stretch], at_most: int = MAX_BANDS) -> 
     Periods that overlap or touch are always joined.
 
     :param stretches: periods of one or several alerts
-    :param at_most: if there are more periods than this, periods with a short gap between them are joined as well. A gap
-        is short if it has at most ``1 / at_most`` of all steps between the first start and the last end
+    :param at_most: largest number of periods to return; if there are more, periods with a short gap between them are
+        joined as well
     """
     ordered = sorted(stretches)
     if not ordered:

@@ -22,12 +22,12 @@ from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
 SAME_AXIS = 2.0
 """A tag has another x-axis than the run if, at the same moment, their steps differ by more than this factor."""
 IN_ORDER = 0.9
-"""A file counts as written during training if at least this fraction of its points have a step that is not smaller than
-any earlier step. In any other file, the order of the points does not show when they were logged."""
+"""A file counts as written during training if, for at least this fraction of its points, no earlier step is larger. In
+any other file, the order of the points does not show when they were logged."""
 MAX_POINTS_ON_ONE_SIDE = 3
 """In a file, all points of a tag may come before the first point with the run's x-axis, or after the last such point.
-This may be chance if the tag has at most this many points, or if at most this many points have the run's x-axis.
-Otherwise the order of the points is not used."""
+In this case, the order of the points is used only if the tag or the run's x-axis has at most this many points, because
+few points may lie on one side by chance."""
 
 
 def axis_of(series: SeriesSet) -> str:
@@ -89,8 +89,8 @@ class _Clock(NamedTuple):
     def has_unit_of(self, track: Track) -> bool:
         """Return whether a tag counts its steps in the same unit as the run.
 
-        The unit is the same if the largest steps of the tag and the run differ by at most the factor ``SAME_AXIS``. The
-        comparison stops where the points of the tag or of the run end in the file, whichever comes first.
+        The unit is the same if the largest steps of the tag and the run differ by at most the factor ``SAME_AXIS``.
+        Points after the tag's last point in the file, or after the run's last point, are left out.
         """
         end = min(int(self.records[-1]), int(track.order[-1]))
         n_before = int(np.searchsorted(self.records, end, side="right"))
@@ -121,7 +121,7 @@ class _Clock(NamedTuple):
 
 
 def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
-    """Place the points of tags whose steps have another unit on the run's x-axis.
+    """Find positions on the run's x-axis for the points of all tags whose steps have another unit.
 
     The position of a point is the step that the run had reached when the point was logged. If the order of the points
     in the file cannot be used to find this step, the points are spread over the run in proportion to their own steps.
@@ -168,7 +168,7 @@ def _in_proportion(track: Track, first: int, last: int) -> FloatArray:
 
 
 def at_own_steps(series: Series) -> Series:
-    """Return the positions of a tag that uses the run's x-axis: each point is at its own step.
+    """Return each point's own step as its position, for a tag that uses the run's x-axis.
 
     :param series: the points of the tag
     :return: the positions in the form that :func:`positions_on_axis` returns

@@ -169,7 +169,7 @@ class RunSettings:
 
 
 def read_given_settings(path: Path) -> Layer:
-    """Read the file of --hyperparams: flat names, rl-zoo's config.yml, or a run.json.
+    """Read the file of --hyperparams: names with values, as in rl-zoo's config.yml, or a run.json.
 
     :param path: path of the file
     :raises ValueError: if the file is of another kind
@@ -190,7 +190,7 @@ def read_given_settings(path: Path) -> Layer:
 def run_settings(
     given: Layer | None, manifest: RunManifest | None, zoo_folder: Path | None
 ) -> tuple[RunSettings, tuple[str, ...]]:
-    """Combine all sources of a run's settings; earlier parameters take precedence.
+    """Combine all sources of a run's settings; the arguments are in order of precedence, highest first.
 
     :param given: content of the file of --hyperparams
     :param manifest: content of run.json

@@ -87,8 +87,8 @@ class Watch:
     """Watch several runs; :meth:`look` makes one check of all of them, and never waits.
 
     :param job: the work to do at each check
-    :param quiet_s: a finished run is checked again if the last check found something new, and the newest file of the
-        run is less than this many seconds old
+    :param quiet_s: a finished run is checked again if its newest file is less than this many seconds old and the last
+        check found something new
     :param on_change: program and arguments to run when a run gets another verdict, or when the likely cause of the
         verdict changes
     """

@@ -160,7 +160,7 @@ def reason(result: CriterionResult) -> str:
 
 
 def until_line(analysis: Analysis) -> str | None:
-    """Return a line on the step up to which the run was judged; None if the whole run was judged."""
+    """Return a line that says up to which step the run was judged; None if the whole run was judged."""
     if analysis.until is None:
         return None
     return f"Judged up to step {analysis.until:,} (--until): later points are left out."

@@ -176,7 +176,7 @@ def _why_not(base: VecEnv, names: Names) -> str | None:
 def _why_state_is_hidden(wrapper: str) -> str | None:
     """Return why an environment's state cannot be read through a wrapper that this module does not know.
 
-    :return: the reason in one line; None if the class has ``get_state()`` and ``set_state()``
+    :return: the reason in one line; None if the wrapper's class has ``get_state()`` and ``set_state()``
     """
     classes = [cls for cls in _subclasses(gym.Wrapper) if cls.__name__ == wrapper]
     if not classes:

@@ -141,7 +141,7 @@ def set_training_state(
     :param model: a model with the same settings, inside ``learn()`` and before its first step
     :param root: the callback of ``learn()``
     :param state: result of :func:`training_state`
-    :param model_path: file that ``model.save()`` wrote when ``state`` was read
+    :param model_path: file of ``model.save()``, from the same step as ``state``
     :return: messages for the user about everything that is not restored exactly
     :raises ValueError: if ``state`` belongs to another training run
     :raises MemoryError: if the replay buffer does not fit into memory
@@ -187,7 +187,7 @@ def go_back(model: OffPolicyAlgorithm, state: Mapping[str, Any], model_path: Pat
 
     :param model: a model between two rollouts
     :param state: earlier result of :func:`training_state`
-    :param model_path: file that ``model.save()`` wrote when ``state`` was read
+    :param model_path: file of ``model.save()``, from the same step as ``state``
     :raises ValueError: if the file is damaged or holds another architecture
     """
     load_parameters(model, model_path)

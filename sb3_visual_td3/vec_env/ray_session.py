@@ -201,7 +201,7 @@ def run_tasks(
 
 
 def _check_room(ray: Any, needs: Mapping[str, float]) -> None:
-    """Raise an error if the cluster is too small for a call; Ray would wait for more machines without a limit."""
+    """Raise an error if the cluster is too small for a call, because Ray would wait forever."""
     total = ray.cluster_resources()
     for name, amount in needs.items():
         if amount > total.get(name, 0.0):

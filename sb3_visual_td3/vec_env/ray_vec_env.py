@@ -59,7 +59,8 @@ class RayVecEnv(VecEnv):
     :param address: address of the cluster, see :class:`RaySession`; None uses the environment variable ``RAY_ADDRESS``
         or starts Ray on this machine
     :param runtime_env: Ray's runtime environment, such as ``{"working_dir": "."}``
-    :param direct: whether steps use network connections to the actors if possible, and otherwise Ray's slower calls
+    :param direct: True sends steps over direct network connections if possible; False always uses Ray's calls, which
+        are slower
     :param deadline_s: longest wait for all environments, in seconds; None for no deadline
     :param patience_s: longest wait for one answer in seconds, after which the environment is restarted
     :raises ImportError: if Ray is not installed
@@ -257,7 +258,8 @@ class RayVecEnv(VecEnv):
     def _restart_silent(self, silent: list[EnvSlot], can_wait: bool) -> None:
         """Restart each environment that has not answered for ``patience_s``.
 
-        :param can_wait: whether an environment that was just restarted gets more time; otherwise an error is raised
+        :param can_wait: if the environment has made no step since its last restart, True gives it more time instead,
+            and False raises an error
         """
         for slot in silent:
             if slot.patience_left_s > 0.0:

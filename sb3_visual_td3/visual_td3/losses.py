@@ -135,7 +135,7 @@ class RewardScale:
         self._n_rewards += magnitudes.size
 
     def get_state(self) -> dict[str, Any]:
-        """Return the sum of the magnitudes and the number of rewards."""
+        """Return the number of rewards and the sum of their magnitudes."""
         return {"total": self._total, "n_rewards": self._n_rewards}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -150,7 +150,7 @@ class TargetRange:
     a range, each overestimated target would raise the next one further. If the discount is 1, no range follows from
     the rewards, and only a fixed limit clamps the targets.
 
-    The limits are in the unit of the environment's rewards, because the divisor of ``scale_rewards`` changes.
+    The limits are in the unit of the environment's rewards, even with ``scale_rewards``.
 
     :param limit: True clamps to the range that follows from the rewards, a number x to the range from -x to x; False
         does not clamp
@@ -192,7 +192,7 @@ class TargetRange:
     def clamp(
         self, targets: th.Tensor, rewards: th.Tensor, discounts: th.Tensor | float, reward_divisor: float = 1.0
     ) -> th.Tensor:
-        """Extend the range of possible returns by a batch's rewards, and clamp the batch's targets to this range.
+        """Update the range of possible returns with a batch's rewards, and clamp the batch's targets to this range.
 
         If a fixed limit was given, the targets are clamped to this limit instead.
 

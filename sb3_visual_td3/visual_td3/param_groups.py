@@ -115,8 +115,8 @@ def regrouped(optimizer: th.optim.Optimizer, state: dict[str, Any]) -> dict[str,
         saved = [parameter for group in groups for parameter in group["params"]]
         if len(saved) != sum(sizes):
             raise ValueError(
-                f"the saved optimizer holds {len(saved)} weights, this model's {sum(sizes)}: the networks differ. "
-                "Use the policy and policy_kwargs of the saved model"
+                f"the saved optimizer holds {len(saved)} weights, but this model's optimizer holds {sum(sizes)}: the "
+                "networks differ. Use the policy and policy_kwargs of the saved model"
             )
         base, groups, start = groups[0], [], 0
         for size in sizes:
@@ -205,7 +205,7 @@ def clipped_units(max_grad_norm: MaxGradNorm, present: Sequence[str]) -> dict[Ne
         network = GROUP_OF_NAME[groups[0]].network
         if any(set(groups) & set(unit.groups) for unit in units[network]):
             raise ValueError(
-                f"max_grad_norm: {name!r} and another key limit the same gradients: remove one of these keys"
+                f"max_grad_norm: {name!r} and another key both apply to the same gradients: remove one of these keys"
             )
         units[network].append(ClippedUnit(groups, max_norm))
     return units

@@ -128,8 +128,8 @@ def find_class(name: Any, kind: Kind, allowed: Collection[str], where: str) -> t
         found = None
     if not (isinstance(found, type) and issubclass(found, kind.bases) and found not in kind.bases):
         raise ValueError(
-            f"{where} names {name}: expected a {kind.noun}. It must belong to a library that rl-zoo uses or to a "
-            "package that you name with --allow"
+            f"{where} names {name}: expected a {kind.noun} from a library that rl-zoo uses, or from a package that you "
+            "name with --allow"
         )
     return found
 

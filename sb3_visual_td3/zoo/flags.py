@@ -124,7 +124,8 @@ def import_packages(packages: Sequence[str]) -> None:
             is_path = name != package and (package.endswith(".py") or os.sep in package)
             hint = f"; give the name of the module, {name}" if is_path else ""
             raise UsageError(
-                f"{PACKAGES_FLAG} {package}: there is no such module, installed or in {current_folder}{hint}"
+                f"{PACKAGES_FLAG} {package}: there is no such module among the installed packages or in "
+                f"{current_folder}{hint}"
             ) from error
 
 

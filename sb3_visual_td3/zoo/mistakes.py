@@ -36,7 +36,7 @@ _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "v
 """Libraries that rl-zoo's commands import, by the extra of this package that installs them."""
 _TOO_NEW_PANDAS = 3
 _NETWORK = ("httpx", "httpx2", "httpcore", "requests")
-"""Packages with which different releases of huggingface_hub connect to the internet."""
+"""HTTP packages that huggingface_hub uses; which ones depends on its release."""
 
 _ALWAYS: tuple[type[Exception], ...] = (UsageError, OSError, UnicodeError, SyntaxError, OverflowError)
 """Exceptions that always count as a mistake of the user."""
@@ -48,9 +48,8 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
-"""Exceptions that count as a mistake of the user if a ``raise`` statement raised them. If an operation such as
-``int("x")`` failed instead, the exception counts as a bug, unless ``_AT_THE_BORDER`` lists it for the package that
-raised it."""
+"""Exceptions that count as a mistake of the user if a ``raise`` statement raised them. If they come from a failed
+operation, such as ``int("x")``, ``_AT_THE_BORDER`` decides."""
 _AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
     # Raised for wrong modules, classes or keywords in a hyperparameter file, and for text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),

@@ -357,8 +357,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     - ``--vec-env ray`` runs environments in Ray actors, and the VecEnv is given ``vec_env_kwargs``
     - a DrivingEvalCallback or PolicyEvalCallback among the hyperparameters replaces rl-zoo's evaluation. Flags such as
       ``--eval-freq`` apply to this callback
-    - otherwise a PolicyEvalCallback evaluates the policy, up to ten times if a run has under 250,000 steps and no
-      ``--eval-freq``
+    - without such a callback, a PolicyEvalCallback evaluates the policy. Without ``--eval-freq``, it evaluates a run of
+      fewer than 250,000 steps up to ten times
     - if an environment needs a simulator server, Stable-Baselines3's EvalCallback takes the place of PolicyEvalCallback
     - a stock off-policy algorithm can train with normalized rewards on stacked or channels-last images
     - with ``-i``, ``n_timesteps`` counts the further steps; counters, schedules, VecNormalize and a saved replay buffer
@@ -615,7 +615,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         return env
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """Wrap the environments in VecNormalize if requested, with the statistics of a continued model."""
+        """Wrap the environments in VecNormalize if requested, or load the VecNormalize of the model to continue."""
         if not self.continue_training:
             return self._with_new_statistics(env, eval_env)
         stats = companion_files(self.trained_agent, str(self.env_name)).vecnormalize

@@ -84,7 +84,7 @@ def create_env_to_watch(*args: Any, **kwargs: Any) -> VecEnv:
 
 @contextmanager
 def watching(algo: str) -> Iterator[None]:
-    """Let rl_zoo3's scripts that show an agent, such as record_video, accept VisualTD3 inside the ``with`` block.
+    """Let rl_zoo3's scripts that show an agent accept VisualTD3 models inside the ``with`` block.
 
     The scripts create the environment with the arguments that it had in training.
 
@@ -107,9 +107,9 @@ def watching(algo: str) -> Iterator[None]:
 
 
 def run_watching(module: str, algo: str) -> None:
-    """Run a script of rl_zoo3 that shows an agent, such as record_video, with VisualTD3.
+    """Run a script of rl_zoo3 that shows an agent, and let the script accept VisualTD3 models.
 
-    :param module: dotted name of the script
+    :param module: dotted name of the script, such as ``rl_zoo3.record_video``
     :param algo: name of our algorithm in rl-zoo
     """
     with watching(algo):

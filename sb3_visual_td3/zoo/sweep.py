@@ -32,7 +32,7 @@ SET_BY_SWEEP = ("--seed", "--trial-id", "--max-total-trials", "--n-jobs")
 JOURNAL_NAME = "sweep.log"
 """Name of the default storage in the log folder."""
 TRAIN_LOG = "train.log"
-"""Name of the file in a task's folder for its output."""
+"""Name of the log file in a task's folder; it holds stdout and stderr."""
 
 
 class Done(NamedTuple):
@@ -198,7 +198,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
 
 
 _VALUES = (tags.EVAL_REWARD, tags.EPISODE_REWARD)
-"""Logged names of a run's objective value; the second is used only without the first."""
+"""Tags of a run's objective value; the second is used if the first has no value."""
 _HEALTHY = "nothing critical"
 
 

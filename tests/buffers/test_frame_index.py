@@ -15,7 +15,7 @@ def windows(rows, is_last, newest, n_steps):
     return n_step_windows(np.array(rows), np.zeros(len(rows), np.int64), is_last, newest, n_steps)
 
 
-def test_a_window_ends_with_its_episode_at_the_newest_row_or_after_n_steps():
+def test_a_window_ends_early_at_an_episode_end_or_the_newest_row():
     found = windows([0, 1, 2, 3], [flags(6, 1)], newest=4, n_steps=3)
     assert found.rows.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
     assert found.is_within.tolist() == [
@@ -33,7 +33,7 @@ def test_a_window_wraps_at_the_end_of_the_ring_and_stops_before_the_oldest_row()
     assert found.last_rows.tolist() == [0, 0, 0, 4]
 
 
-def test_the_end_of_an_episode_or_segment_ends_a_window_in_its_environment_only():
+def test_an_episode_end_in_one_environment_does_not_end_windows_of_another():
     second = np.array([[False, True], [False, False], [False, False]])
     found = n_step_windows(np.array([0, 0]), np.array([0, 1]), [np.zeros((3, 2), bool), second], 2, 2)
     assert found.last_rows.tolist() == [1, 0]

@@ -104,7 +104,7 @@ def make_simulators(space, frame_stacks, seed, n_envs, padding, **rates):
     itertools.product([BOX, DICT], [1, 2, 4], [1, 3], [1, 2, 3], ["zeros", "repeat", "any"]),
     ids=lambda value: type(value).__name__ if isinstance(value, spaces.Space) else str(value),
 )
-def test_every_transition_equals_that_of_the_naive_twin_at_any_time(space, frame_stack, n_steps, n_envs, padding):
+def test_all_transitions_always_equal_those_of_the_naive_reference_buffer(space, frame_stack, n_steps, n_envs, padding):
     stacks = stacks_in(space, frame_stack)
     buffer = make(space, 13 * n_envs + n_envs - 1, n_envs, frame_stack=frame_stack, n_steps=n_steps)
     naive = NaiveFrameBuffer(13 * n_envs, n_envs, n_steps, stacks)
@@ -127,7 +127,7 @@ def test_every_transition_equals_that_of_the_naive_twin_at_any_time(space, frame
     n_added=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     is_pickled=st.booleans(),
 )
-def test_random_buffers_equal_the_naive_twin(
+def test_random_buffers_equal_the_naive_reference_buffer(
     space, frame_stack, size, n_envs, n_steps, handles_timeouts, seed, n_added, is_pickled
 ):
     stacks = stacks_in(space, frame_stack)
@@ -143,7 +143,7 @@ def test_random_buffers_equal_the_naive_twin(
         check_nothing_is_lost(buffer)
 
 
-def test_a_full_loaded_buffer_has_room_for_shorter_episodes():
+def test_an_unpickled_full_buffer_allocates_more_frames_for_shorter_episodes():
     buffer, naive = make(BOX, 200, frame_stack=4), NaiveFrameBuffer(200, 1, 1, {"observation": 4})
     fill(buffer, naive, make_simulators(BOX, {"observation": 4}, 0, 1, "noise", death_rate=0.0, reset_rate=0.0), 230)
     buffer = pickle.loads(pickle.dumps(buffer))
@@ -253,7 +253,7 @@ def test_samples_equal_those_of_stable_baselines3_draw_for_draw(n_envs, n_added,
         assert (ours.size(), ours.pos, ours.full) == (reference.size(), reference.pos, reference.full)
 
 
-def test_a_window_ends_where_the_data_do_not_continue():
+def test_a_window_ends_if_the_following_observation_does_not_repeat_the_stored_frames():
     """Without a done transition, Stable-Baselines3 would sum rewards over both sequences of data."""
     buffer = make(BOX, 20, frame_stack=4, n_steps=3)
     first, second = random_data(BOX, 1, 3, death_rate=0.0), random_data(BOX, 1, 3, seed=1, death_rate=0.0)
@@ -406,7 +406,7 @@ def test_optimize_memory_usage_changes_nothing():
     assert_same(other.sample(32), expected)
 
 
-def test_a_nan_in_a_vector_ends_no_window():
+def test_a_nan_in_a_vector_observation_does_not_end_a_window():
     space = spaces.Dict({"camera": BOX, "state": spaces.Box(-9, 9, (2,), np.float32)})
     buffer = make(space, 10, frame_stack=4, n_steps=3)
     steps = random_data(space, 1, 3, death_rate=0.0)
@@ -445,7 +445,7 @@ def test_too_little_memory_is_an_error_before_any_is_used(monkeypatch):
         assert buffer.size() == 1
 
 
-def test_the_memory_limit_of_a_container_counts(monkeypatch, tmp_path):
+def test_the_available_memory_respects_the_memory_limit_of_a_container(monkeypatch, tmp_path):
     monkeypatch.setattr(frame_store, "CGROUP", tmp_path)
     whole = frame_store.available_bytes()
     for name, text in (("memory.max", "5000\n"), ("memory.current", "2000\n"), ("memory.stat", "anon 9\n")):

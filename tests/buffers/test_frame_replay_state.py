@@ -107,7 +107,7 @@ def test_a_restored_buffer_continues_like_the_uninterrupted_one(
 
 
 @pytest.mark.parametrize("n_before", [150, 900])
-def test_frames_beyond_the_expected_number_are_restored_under_their_numbers(n_before):
+def test_frames_beyond_the_expected_count_are_restored_with_the_same_ids(n_before):
     kwargs = {"frame_stack": 4}
     never_interrupted, resumed = make(BOX, 400, **kwargs), make(BOX, 400, **kwargs)
     simulators = make_simulators(BOX, {"observation": 4}, 0, 1, "noise", death_rate=0.6)
@@ -276,7 +276,7 @@ def test_restoring_needs_no_second_copy_in_memory(length):
     assert_same_buffers(fresh, buffer)
 
 
-def test_no_window_crosses_an_ended_segment_even_if_the_next_observation_continues_it():
+def test_no_window_crosses_a_segment_end_even_if_the_observations_are_consecutive():
     buffer = make(BOX, 20, frame_stack=4, n_steps=3)
     steps = random_data(BOX, 1, 6, death_rate=0.0)
     for step in steps:
@@ -294,7 +294,7 @@ def test_no_window_crosses_an_ended_segment_even_if_the_next_observation_continu
 
 
 @pytest.mark.parametrize("n_added", [0, 20, 25])
-def test_a_segment_is_ended_at_the_newest_row(n_added):
+def test_end_segment_marks_only_the_newest_row(n_added):
     buffer = make(BOX, 20, frame_stack=4, n_steps=3)
     for step in random_data(BOX, 1, n_added, death_rate=0.0):
         add_to(buffer, step)

@@ -71,7 +71,7 @@ def test_the_weights_equal_those_of_stable_baselines3s_buffer(preset, n_steps):
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
-def test_the_weights_are_the_same_with_dict_observations(n_steps):
+def test_the_weights_equal_those_of_a_dict_replay_buffer_for_dict_observations(n_steps):
     stock_class = NStepDictReplayBuffer if n_steps > 1 else DictReplayBuffer
     settings = {"policy": "MultiInputPolicy", "n_steps": n_steps, "preset": "visual"}
     stock = trained(StackedVectorImageEnv(), stock_class, {}, **settings)
@@ -86,7 +86,7 @@ def test_stock_td3_learns_from_a_frame_replay_buffer(frame_stack):
     assert_same_weights(stock, ours)
 
 
-def test_normalised_rewards_and_frames_that_a_wrapper_stacks_give_the_same_weights():
+def test_the_weights_equal_those_of_sb3s_buffer_with_vec_normalize_and_vec_frame_stack():
     class OneFrameEnv(ImageEnv):
         observation_space = gym.spaces.Box(0, 255, (1, 36, 36), np.uint8)
 
@@ -110,7 +110,7 @@ def test_vectors_and_rewards_are_normalised_when_they_are_sampled():
     assert_same_weights(stock, ours)
 
 
-def test_a_second_learn_does_not_join_segments():
+def test_a_second_call_of_learn_starts_a_new_segment_of_transitions():
     model = trained(StackedImageEnv(), FrameReplayBuffer, {"frame_stack": 4}, n_steps=3, buffer_size=300)
     assert not model.replay_buffer.dones[69, 0]
     model.learn(30)

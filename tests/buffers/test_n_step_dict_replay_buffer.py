@@ -86,7 +86,7 @@ OUTCOME = st.tuples(st.sampled_from(["goes on"] * 3 + ["terminated", "truncated"
 
 @settings(max_examples=150)
 @given(data=st.data(), n_envs=st.integers(1, 3), n_steps=st.integers(1, 5), buffer_size=st.integers(3, 14))
-def test_every_sample_equals_that_of_the_naive_twin(data, n_envs, n_steps, buffer_size):
+def test_every_sample_equals_that_of_the_naive_reference_buffer(data, n_envs, n_steps, buffer_size):
     buffer = NStepDictReplayBuffer(buffer_size, SPACE, ACTIONS, "cpu", n_envs, n_steps=n_steps, gamma=GAMMA)
     naive = NaiveBuffer(buffer_size, n_envs, n_steps)
     outcomes = data.draw(st.lists(st.tuples(*[OUTCOME] * n_envs), min_size=1, max_size=30))
@@ -128,7 +128,7 @@ def random_steps(n, n_envs, seed=0):
 
 @pytest.mark.parametrize("n_envs", [1, 2])
 @pytest.mark.parametrize("n_added", [7, 20, 33])
-def test_batches_equal_those_of_stable_baselines3_for_each_part(n_envs, n_added):
+def test_batches_equal_those_of_sb3s_n_step_replay_buffer_for_each_dict_key(n_envs, n_added):
     ours = NStepDictReplayBuffer(20 * n_envs, SPACE, ACTIONS, "cpu", n_envs, n_steps=3, gamma=GAMMA)
     boxes = {
         key: NStepReplayBuffer(20 * n_envs, SPACE[key], ACTIONS, "cpu", n_envs, n_steps=3, gamma=GAMMA) for key in SPACE
@@ -148,7 +148,7 @@ def test_batches_equal_those_of_stable_baselines3_for_each_part(n_envs, n_added)
             assert th.equal(getattr(found, name), getattr(expected, name)), name
 
 
-def test_with_one_step_samples_equal_those_of_stable_baselines3s_buffer():
+def test_one_step_samples_equal_those_of_sb3s_dict_replay_buffer():
     ours = NStepDictReplayBuffer(20, SPACE, ACTIONS, "cpu", n_steps=1, gamma=GAMMA)
     stock = DictReplayBuffer(20, SPACE, ACTIONS, "cpu")
     for step in random_steps(27, 1):

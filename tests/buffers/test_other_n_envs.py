@@ -89,7 +89,7 @@ def test_no_return_crosses_from_one_environment_into_another(kind):
     assert float(new._get_samples(np.array([5])).discounts[0, 0]) == 0.25
 
 
-def test_a_frame_buffer_keeps_its_frames_once_and_its_segments():
+def test_a_rearranged_frame_buffer_keeps_its_segments_and_stores_each_frame_once():
     old = filled("frames", 60, 2, 12)
     old.segment_ends[3, 0] = True
     new = for_n_envs(old, 1)
@@ -98,13 +98,13 @@ def test_a_frame_buffer_keeps_its_frames_once_and_its_segments():
     assert n_frames_held(new._stores["observation"].frames) < 2 * 12 + 8
 
 
-def test_with_the_same_number_the_buffer_itself_is_returned():
+def test_the_same_buffer_is_returned_if_the_number_of_environments_does_not_change():
     buffer = filled("stock", 20, 2, 3)
     assert for_n_envs(buffer, 2) is buffer
 
 
 @pytest.mark.parametrize("optimized", [True, False])
-def test_a_buffer_that_cannot_be_rearranged_is_refused_with_both_numbers(optimized):
+def test_the_error_for_a_buffer_that_cannot_be_rearranged_names_both_n_envs(optimized):
     class Mine(ReplayBuffer):
         pass
 

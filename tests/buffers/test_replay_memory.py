@@ -13,7 +13,7 @@ N = 20_000
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("episode", "most_bytes"), [(200, 7500), (10, 8300)])
-def test_a_transition_of_four_frames_takes_the_memory_of_one(episode, most_bytes):
+def test_a_transition_of_four_frames_takes_little_more_memory_than_one_frame(episode, most_bytes):
     code = (
         f"import sys, json; sys.path.insert(0, {str(BENCHMARKS)!r}); import replay_memory as m\n"
         f"print(json.dumps(m.measure_memory('ours', {N}, {episode}, '')))"

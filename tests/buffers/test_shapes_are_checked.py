@@ -77,7 +77,7 @@ def test_a_frame_buffer_refuses_arrays_of_another_shape(n_envs, changed, words):
         ({"goal": None}, "obs is a dict of gear, observation: expected a dict of"),
     ],
 )
-def test_a_part_of_a_dict_with_another_shape_is_refused_by_its_key(make, changed, words):
+def test_the_error_for_a_wrong_or_missing_part_of_a_dict_names_the_keys(make, changed, words):
     buffer = make(DICT)
     wrong = {key: value for key, value in {**parts(), **changed}.items() if value is not None}
     with pytest.raises(ValueError, match=words):
@@ -96,7 +96,7 @@ def test_a_dict_of_one_part_stays_a_dict():
     np.testing.assert_array_equal(buffer.observations["observation"][0], image())
 
 
-def test_with_one_environment_arrays_without_its_axis_are_accepted():
+def test_a_buffer_for_one_environment_accepts_arrays_without_the_environment_axis():
     buffer = frame_buffer()
     buffer.add(**step(obs=image()[0], next_obs=image()[0], action=np.zeros(2), reward=1.5, done=True))
     assert (buffer.rewards[0, 0], buffer.dones[0, 0]) == (1.5, True)
@@ -121,7 +121,7 @@ def test_actions_with_two_axes_are_accepted_as_they_are_or_flat():
 
 
 @pytest.mark.parametrize("store", [StackStore((3, 10, 12), 1, 5, 1), PairStore(spaces.Box(-1, 1, (3, 10, 12)), 5, 1)])
-def test_the_stores_check_shapes_themselves(store):
+def test_stack_store_and_pair_store_refuse_arrays_of_a_wrong_shape(store):
     from sb3_visual_td3.buffers.observation_store import Place
 
     store.allocate()

@@ -210,7 +210,7 @@ def add_goals(buffer, numbers, infos, done=False):
 
 @pytest.mark.parametrize("strategy", ["future", "final", "episode"])
 @pytest.mark.parametrize("n_envs", [1, 3])
-def test_hers_goals_come_from_the_episode_itself_if_its_last_step_is_invalid(strategy, n_envs):
+def test_her_replay_buffer_draws_goals_within_an_episode_that_ends_with_an_invalid_step(strategy, n_envs):
     """Step s of episode k in environment e has the achieved goal 1000 * e + 100 * k + s.
 
     A goal from the same episode therefore lies in the same hundred as its transition.
@@ -228,7 +228,7 @@ def test_hers_goals_come_from_the_episode_itself_if_its_last_step_is_invalid(str
     assert (buffer.ep_length[: buffer.size()] > 0).all()
 
 
-def test_an_invalid_first_step_ends_no_episode_in_hers_buffer():
+def test_an_invalid_first_step_does_not_end_an_episode_in_her_replay_buffer():
     buffer = her_buffer(1)
     for number, invalid, done in ((1, True, False), (2, False, False), (3, True, False), (100, False, True)):
         add_goals(buffer, [number], [invalid], done)

@@ -101,7 +101,7 @@ def lite_env(n_steps=30):
     return Monitor(gym.make("LiteDriving-v0", max_episode_steps=n_steps))
 
 
-def test_episodes_and_reward_terms_continue_in_the_middle(make_model, tmp_path):
+def test_driving_metrics_are_the_same_after_a_resume_within_an_episode(make_model, tmp_path):
     def make():
         return DrivingMetricsCallback(log_freq=20)
 
@@ -123,7 +123,7 @@ def test_another_number_of_environments_is_refused():
         callback.set_state(state)
 
 
-def test_the_record_of_evaluations_continues(make_model, tmp_path):
+def test_logged_evaluations_are_the_same_after_a_resume(make_model, tmp_path):
     callbacks = []
 
     def make():
@@ -187,7 +187,7 @@ ODD_NUMBERS = [
 
 @pytest.mark.parametrize("numbers", ODD_NUMBERS, ids=["tiny and large", "nan", "inf"])
 @pytest.mark.parametrize("sample_freq", [1, 2])
-def test_a_window_continues_with_identical_numbers(numbers, sample_freq):
+def test_the_gradient_monitor_gives_identical_values_after_a_restore_within_a_window(numbers, sample_freq):
     for n_before in range(len(numbers) + 1):
         one, first = GradientMonitor(sample_freq), GradientMonitor(sample_freq)
         feed(one, numbers)
@@ -210,7 +210,7 @@ def test_a_window_continues_with_identical_numbers(numbers, sample_freq):
             np.testing.assert_array_equal(list(found.values()), list(read.values()))
 
 
-def test_the_bound_on_q_covers_the_whole_run():
+def test_the_bound_on_q_values_includes_rewards_from_before_a_resume():
     monitor, fresh = GradientMonitor(1), GradientMonitor(1)
     feed(monitor, [(1.0, 5.0)])
     monitor.read()

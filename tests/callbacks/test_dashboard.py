@@ -83,7 +83,7 @@ def lines_of(plugin, run):
     return found
 
 
-def test_every_name_of_the_table_is_in_a_chart_and_no_other_name_is():
+def test_the_dashboard_charts_contain_exactly_the_known_tags_and_the_rule_alerts():
     shown = [name for charts in DASHBOARD.values() for names in charts.values() for name in names]
     of_rules = {name for name in shown if name.startswith(tags.ALERTS)} - set(tags.TAGS)
     assert of_rules, "one for each rule that is judged live"
@@ -111,7 +111,7 @@ def test_the_layout_is_in_the_event_file_once_whichever_callback_starts(run):
     assert [category.title for category in layout.category] == [title for title in DASHBOARD if title != "Evaluation"]
 
 
-def test_tensorboard_draws_in_each_chart_the_names_of_the_table_and_no_other(run):
+def test_tensorboard_draws_exactly_the_logged_tags_of_each_chart(run):
     logged = set(scalars_in(run))
     for (group, title), drawn in lines_of(plugin_of(run), "run_1").items():
         expected = set(DASHBOARD[group][title]) & logged
@@ -128,12 +128,12 @@ def test_each_callback_alone_writes_the_layout(lite_model, tmp_path, callback):
     assert [len(layouts_in(file)) for file in event_files(tmp_path)] == [1]
 
 
-def test_no_layout_without_our_callbacks(lite_model, tmp_path):
+def test_the_run_recorder_alone_writes_no_layout(lite_model, tmp_path):
     lite_model.learn(5, callback=RunRecorderCallback())
     assert [layouts_in(file) for file in event_files(tmp_path)] == [[]]
 
 
-def test_a_second_training_into_the_same_file_does_not_repeat_it(lite_model, tmp_path):
+def test_a_second_training_with_the_same_event_file_does_not_repeat_the_layout(lite_model, tmp_path):
     lite_model.learn(5, callback=DrivingMetricsCallback(log_freq=1))
     lite_model.set_logger(lite_model.logger)  # from now on, this logger counts as the user's own
     lite_model.learn(5, callback=DrivingMetricsCallback(log_freq=1), reset_num_timesteps=False)
@@ -181,7 +181,7 @@ def test_a_resumed_run_has_the_layout_in_each_file_and_tensorboard_shows_it_once
     ],
     ids=["VisualTD3 without images", "SAC without images", "VisualTD3 with images"],
 )
-def test_no_chart_is_empty_by_construction(algorithm, policy, env, others, tmp_path):
+def test_every_chart_in_the_layout_has_data_with_and_without_images(algorithm, policy, env, others, tmp_path):
     """The charts depend on the algorithm, the networks, the callbacks, and whether observations have images."""
     settings = {"buffer_size": 300, "learning_starts": 20, "batch_size": 4, "seed": 0, "device": "cpu"}
     model = algorithm(policy, env, tensorboard_log=tmp_path, policy_kwargs={"net_arch": [8]}, **settings)

@@ -69,7 +69,7 @@ def test_the_policy_is_evaluated_on_time_and_at_the_end(lite_model, tmp_path, ca
     assert callback.best_mean_reward == pytest.approx(scalars[tags.EVAL_REWARD][0][1])
 
 
-def test_the_names_of_the_evaluation_are_written_once_by_it_alone(lite_model, tmp_path):
+def test_each_evaluation_logs_every_eval_tag_exactly_once(lite_model, tmp_path):
     """SB3's EvalCallback would record eval/mean_reward and eval/success_rate for the logger as well."""
     lite_model.learn(70, callback=short_evaluation(), log_interval=1)
     scalars = scalars_in(tmp_path)
@@ -130,7 +130,7 @@ def test_a_callback_can_end_the_training(lite_model, monkeypatch, kwargs, last_s
     assert lite_model.num_timesteps == last_step
 
 
-def test_an_own_environment_starts_from_the_same_places_too(lite_model, tmp_path):
+def test_every_evaluation_in_a_users_environment_starts_from_the_same_positions(lite_model, tmp_path):
     env = make_vec_env("LiteDriving-v0", 2, env_kwargs=SHORT)
     callback = DrivingEvalCallback(env, n_eval_episodes=5, eval_freq=40, log_path=tmp_path, verbose=0)
     lite_model.learn(80, callback=callback)
@@ -211,7 +211,7 @@ def test_the_policy_sees_observations_as_in_training(monkeypatch, own):
     assert np.abs(seen[0] - raw).max() > 0.1
 
 
-def test_environments_with_different_wrappers_are_named():
+def test_different_wrappers_in_training_and_evaluation_raise_an_error():
     kwargs = {"observation": "camera+state", **SHORT}
     model = observing_model(VecNormalize(make_vec_env("LiteDriving-v0", 1, env_kwargs=kwargs), norm_obs_keys=["state"]))
     callback = DrivingEvalCallback(make_vec_env("LiteDriving-v0", 1, env_kwargs=kwargs), eval_freq=5, verbose=0)
@@ -220,7 +220,7 @@ def test_environments_with_different_wrappers_are_named():
     assert model.num_timesteps == 0
 
 
-def test_an_environment_without_driving_info_is_named(make_model):
+def test_the_error_for_an_environment_without_driving_info_names_the_missing_keys(make_model):
     callback = DrivingEvalCallback(DummyVecEnv([ImageEnv]), verbose=0, warn=False)
     with pytest.raises(ValueError, match=r"no speed_mps, distance_m, .*EvalCallback"):
         make_model().learn(10, callback=callback)
@@ -272,7 +272,7 @@ def test_a_killed_run_continues_its_evaluations(tmp_path):
     assert after_resumed.no_improvement_evals == after_whole.no_improvement_evals
 
 
-def test_an_evaluation_counts_one_episode_of_each_environment():
+def test_two_evaluations_with_the_same_seed_give_the_same_results():
     env = make_vec_env("LiteDriving-v0", 3, env_kwargs={"max_episode_steps": 15})
     result = mean_of(drive_episodes(full_brake_driver(env), env, seed=0))
     assert result.length <= 15

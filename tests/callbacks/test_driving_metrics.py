@@ -37,7 +37,7 @@ class LastInfos(BaseCallback):
         return True
 
 
-def test_each_episode_has_a_point_with_the_info_of_its_last_step(lite_model, tmp_path):
+def test_each_episode_logs_the_info_of_its_last_step(lite_model, tmp_path):
     last = LastInfos()
     lite_model.learn(100, callback=[DrivingMetricsCallback(), last])
     scalars = scalars_in(tmp_path)
@@ -73,7 +73,7 @@ class TermsEnv(ImageEnv):
         return observation, sum(terms.values()), terminated, truncated, {**info, "reward_terms": terms}
 
 
-def test_reward_terms_of_an_own_environment_are_logged_under_their_names(make_model, tmp_path):
+def test_reward_terms_of_a_users_environment_are_logged_under_their_names(make_model, tmp_path):
     model = make_model(env=Monitor(TermsEnv()), learning_starts=10_000, tensorboard_log=str(tmp_path))
     model.learn(80, callback=DrivingMetricsCallback(log_freq=20))
     scalars = scalars_in(tmp_path)

@@ -19,7 +19,7 @@ from sb3_visual_td3.envs.drivers import PurePursuitDriver
 from sb3_visual_td3.envs.task import Termination
 
 
-def test_the_score_equals_the_formula_of_leaderboard_2_1_by_hand():
+def test_the_score_equals_hand_computed_values_of_the_leaderboard_2_1_formula():
     # Two vehicles, a walker, the layout and a red light: 2 * 0.7 + 1.0 + 0.6 + 0.4 = 3.4.
     infractions = ["collision_vehicle", "collision_walker", "collision_vehicle", "collision_layout", "red_light"]
     assert infraction_penalty(infractions) == pytest.approx(1 / 4.4)
@@ -57,11 +57,11 @@ def test_completion_is_a_fraction(completion):
         ({"termination": "goal"}, True, []),
     ],
 )
-def test_infractions_of_a_step(info, is_last, expected):
+def test_the_info_of_a_step_gives_the_expected_infractions(info, is_last, expected):
     assert infractions_of_step(info, is_last) == expected
 
 
-def test_a_driven_route_has_its_score_and_a_closed_one_has_none():
+def test_only_a_route_with_a_goal_has_a_driving_score():
     """Only a route to a goal has a driving score; a closed course such as LiteDriving-v0 has none.
 
     Pure pursuit completes the route and scores 100. A driver that always steers right leaves the road. Its score is the

@@ -70,7 +70,7 @@ def test_a_signal_ends_the_training_with_a_snapshot_and_the_exit_code_75(tmp_pat
     assert str(whole.get_parameters()) == str(resumed.get_parameters())
 
 
-def test_a_rollout_and_its_updates_are_completed_first(tmp_path):
+def test_a_signal_ends_training_only_after_the_current_rollout(tmp_path):
     callbacks = [At(33, send(signal.SIGTERM)), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
     with pytest.raises(TrainingInterrupted):
         td3(train_freq=(8, "step")).learn(60, callback=callbacks)
@@ -122,7 +122,7 @@ def test_no_signal_is_handled_by_default_or_in_another_thread(tmp_path):
     assert handlers() == before
 
 
-def test_a_signal_after_an_exception_has_its_earlier_effect(tmp_path):
+def test_a_signal_after_an_exception_calls_the_previously_installed_handler(tmp_path):
     """After an exception, our handler is still installed and has to pass the signal to the earlier handler."""
 
     def fail():

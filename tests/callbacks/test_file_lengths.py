@@ -20,7 +20,7 @@ def contents_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_files_are_cut_to_their_noted_lengths_and_later_files_are_removed(tmp_path: Path) -> None:
+def test_files_are_cut_to_their_recorded_lengths_and_later_files_are_removed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     events = run / "tb" / "events.1"
     alerts, progress, not_yet = run / "alerts.jsonl", run / "tb" / "progress.csv", run / "eval.csv"
@@ -148,7 +148,7 @@ def test_a_length_that_is_not_a_number_of_bytes_is_refused(tmp_path: Path, lengt
     assert contents_of(tmp_path) == {"a": "one"}
 
 
-def test_the_noted_bytes_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_synced_to_disk_when_its_length_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append(tmp_path / "a", "one")
     synced = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))

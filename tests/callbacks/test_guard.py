@@ -155,7 +155,7 @@ def test_by_default_a_critical_alert_is_only_reported(tmp_path):
 
 
 @pytest.mark.parametrize("make", [visual_td3, sac])
-def test_stop_ends_the_training_at_the_check(tmp_path, capsys, make):
+def test_stop_ends_the_training_at_the_step_of_the_first_critical_alert(tmp_path, capsys, make):
     model = make(tmp_path)
     model.learn(320, callback=[Breaks(ONSET, blow_up), guard("stop", verbose=1)])
     (action,) = actions_in(tmp_path)
@@ -172,7 +172,7 @@ def rates_at(notes, step):
     return notes.at[step][2]
 
 
-def test_a_lower_rate_reaches_every_group_and_schedules_continue_below_it(tmp_path):
+def test_reduce_lr_scales_the_learning_rate_of_the_critic_until_training_ends(tmp_path):
     notes = Notes()
     model = visual_td3(tmp_path, learning_rate="lin_1e-3", critic_lr=4e-4)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.25), notes])
@@ -186,7 +186,7 @@ def test_a_lower_rate_reaches_every_group_and_schedules_continue_below_it(tmp_pa
     assert model.describe()["critic_lr"] == (4e-4, "argument")
 
 
-def test_a_lower_rate_is_saved_with_the_model(tmp_path):
+def test_a_reduced_learning_rate_is_saved_with_the_model(tmp_path):
     model = visual_td3(learning_rate="lin_1e-3")
     assert "lr_scale" not in vars(model), "models that were never guarded are saved as before"
     model.lr_scale = 0.3
@@ -200,7 +200,7 @@ def test_a_lower_rate_is_saved_with_the_model(tmp_path):
     assert loaded.learning_rates["critic_mlp"] == pytest.approx(0.3 * 0.5e-3)
 
 
-def test_the_rate_of_a_stock_algorithm_is_lowered_for_all_optimizers_and_saved(tmp_path):
+def test_the_learning_rate_of_a_stock_algorithm_is_lowered_for_all_optimizers_and_saved(tmp_path):
     model = sac(tmp_path, learning_rate=1e-3)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.3)], n_steps=ONSET + 250)
     n_actions = len(actions_in(tmp_path))
@@ -214,7 +214,7 @@ def test_the_rate_of_a_stock_algorithm_is_lowered_for_all_optimizers_and_saved(t
     assert loaded.critic.optimizer.param_groups[0]["lr"] == expected
 
 
-def test_a_second_factor_replaces_the_first():
+def test_a_second_learning_rate_factor_replaces_the_first():
     model = sac(learning_rate=0.7)
     set_lr_scale(model, 1.0)
     assert not isinstance(model.lr_schedule, Scaled)
@@ -299,7 +299,7 @@ def test_a_rollback_restores_only_what_was_learnt(tmp_path):
     assert not th.equal(*weights)
 
 
-def test_actions_are_limited_and_a_window_of_updates_apart(tmp_path, capsys):
+def test_guard_actions_are_limited_and_at_least_one_window_of_updates_apart(tmp_path, capsys):
     model = visual_td3(tmp_path)
     callbacks = [Always(ONSET, blow_up_once_more), guard("rollback", max_actions=2, verbose=1)]
     trained(model, tmp_path, callbacks, n_steps=2_000)
@@ -350,7 +350,7 @@ def test_the_guard_does_not_change_a_healthy_run(tmp_path, make):
 
 
 @pytest.mark.parametrize("make", [visual_td3, pytest.param(sac, marks=pytest.mark.slow)])
-def test_a_run_resumed_after_an_action_continues_bit_for_bit(tmp_path, make):
+def test_a_run_resumed_after_a_guard_action_continues_bit_for_bit(tmp_path, make):
     """A run that is killed after a guard action continues like a run that is not killed.
 
     The guard waits for 200 updates after its first action, and the run is killed during this wait. In step 400, after
@@ -400,7 +400,7 @@ class BreaksAt(BaseCallback):
         pass
 
 
-def test_actions_of_the_guard_count_in_a_resumed_run(tmp_path):
+def test_max_actions_includes_guard_actions_from_before_a_resume(tmp_path):
     """After its action at update 100, the guard waits until update 300, also in a resumed run."""
     alert = Alert(120, "reward_scale", "critical", 1.0, 0.0, "", since=90)
 
@@ -422,7 +422,7 @@ def test_actions_of_the_guard_count_in_a_resumed_run(tmp_path):
     assert second.has_stopped
 
 
-def test_keep_1_spares_the_healthy_snapshot_while_newer_ones_are_unhealthy(tmp_path):
+def test_with_keep_1_the_newest_healthy_snapshot_is_kept_beside_a_newer_unhealthy_one(tmp_path):
     model = visual_td3(tmp_path)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("warn")], n_steps=450, keep=1)
     kept = snapshots_in(tmp_path)
@@ -432,7 +432,7 @@ def test_keep_1_spares_the_healthy_snapshot_while_newer_ones_are_unhealthy(tmp_p
     assert store.newest_healthy(10**9).step == 150
 
 
-def test_a_snapshot_from_before_the_alert_but_after_its_onset_is_marked_when_the_alert_begins(tmp_path):
+def test_an_alert_marks_snapshots_taken_since_its_onset_as_unhealthy(tmp_path):
     """With a check every 90 steps, one snapshot lies between the onset and the check that raises the alert."""
     seen = {}
 
@@ -470,7 +470,7 @@ def test_non_finite_weights_are_rolled_back_before_they_choose_an_action(tmp_pat
 
 @pytest.mark.parametrize("make", [visual_td3, sac])
 @pytest.mark.parametrize("mode", ["warn", "stop", "reduce_lr"])
-def test_non_finite_weights_stop_and_the_last_healthy_snapshot_is_named(tmp_path, mode, make):
+def test_non_finite_weights_end_the_training_and_the_alert_names_the_last_healthy_snapshot(tmp_path, mode, make):
     actions = []
 
     class Sees(BaseCallback):
@@ -493,7 +493,7 @@ def test_non_finite_weights_stop_and_the_last_healthy_snapshot_is_named(tmp_path
 
 
 @pytest.mark.parametrize("network", ["actor", "critic"])
-def test_a_non_finite_gradient_is_named_at_its_update_although_the_loss_is_finite(tmp_path, network):
+def test_a_non_finite_gradient_is_reported_with_its_update_despite_a_finite_loss(tmp_path, network):
     def poison(model):
         """Make one gradient NaN in the backward pass through the first layer."""
 
@@ -522,7 +522,7 @@ def test_weights_that_break_again_and_again_end_the_training(tmp_path):
     assert model.num_timesteps == 169
 
 
-def test_non_finite_rewards_always_stop(tmp_path):
+def test_non_finite_rewards_always_end_the_training(tmp_path):
     def env():
         broken = BreakingEnv()
         broken.bad_step = 150
@@ -540,7 +540,7 @@ def test_non_finite_rewards_always_stop(tmp_path):
     )
 
 
-def test_non_finite_rewards_in_the_replay_buffer_stop_too(tmp_path):
+def test_non_finite_rewards_in_the_replay_buffer_end_the_training_too(tmp_path):
     def poison(model):
         model.replay_buffer.rewards[:50] = math.nan
 
@@ -559,7 +559,7 @@ def test_the_last_update_of_a_training_is_checked_too(tmp_path):
     assert alert["meaning"] == f"train/critic_loss is nan at update {ONSET + 1}"
 
 
-def test_entries_of_actions_are_json_too(tmp_path):
+def test_entries_of_guard_actions_in_alerts_jsonl_are_standard_json(tmp_path):
     trained(visual_td3(tmp_path), tmp_path, [Breaks(ONSET, blow_up), guard("rollback")], n_steps=220)
     lines = (tmp_path / "alerts.jsonl").read_text().splitlines()
     read = [json.loads(line, parse_constant=pytest.fail) for line in lines]
@@ -569,7 +569,7 @@ def test_entries_of_actions_are_json_too(tmp_path):
     assert {line["level"] for line in read} <= {"warning", "critical", "action"}
 
 
-def test_an_overlapped_training_rolls_back_too(tmp_path):
+def test_rollback_works_if_environment_steps_and_updates_overlap(tmp_path):
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     env = SubprocVecEnv([StatefulEnv], start_method="fork")

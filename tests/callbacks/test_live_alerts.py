@@ -127,7 +127,7 @@ def test_each_failure_raises_its_own_alert_within_a_hundred_updates(tmp_path, na
     assert {value for step, value in points if step < LEARNING_STARTS + onset} <= {0.0}
 
 
-def test_healthy_training_raises_none_of_these(tmp_path):
+def test_healthy_training_raises_no_failure_alert_other_than_actor_saturation(tmp_path):
     train(tmp_path, VisualTD3, 0, nothing, 250)
     rules = {rule for rule, *_ in CASES.values()} - {"actor_saturation"}
     assert [alert for alert in alerts_in(tmp_path) if alert["rule"] in rules] == []
@@ -170,7 +170,7 @@ class BreakingDictEnv(BreakingEnv):
         ("MultiInputPolicy", BreakingDictEnv, "observation", "the observation 'state' holds inf"),
     ],
 )
-def test_a_non_finite_value_ends_the_training_at_its_step(tmp_path, capsys, policy, env, part, words):
+def test_a_non_finite_reward_or_observation_ends_the_training_at_that_step(tmp_path, capsys, policy, env, part, words):
     broken = env()
     broken.bad_part = part
     model = VisualTD3(policy, broken, learning_starts=10, batch_size=4, buffer_size=100, seed=0, device="cpu")
@@ -183,7 +183,7 @@ def test_a_non_finite_value_ends_the_training_at_its_step(tmp_path, capsys, poli
     assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
 
 
-def test_a_non_finite_loss_ends_the_training_and_is_named(tmp_path):
+def test_a_non_finite_loss_ends_the_training_and_is_named_in_the_alert(tmp_path):
     def break_it(model):
         with th.no_grad():
             model.critic.qf0[-1].bias.fill_(math.nan)
@@ -221,7 +221,7 @@ STOCK = {
 
 
 @pytest.mark.parametrize("name", STOCK)
-def test_watching_changes_no_weight_and_leaves_finite_norms(tmp_path, name):
+def test_monitoring_changes_no_weight_and_logs_finite_gradient_norms(tmp_path, name):
     plain = STOCK[name]()
     plain.learn(70)
     watched = STOCK[name](tensorboard_log=str(tmp_path))
@@ -268,7 +268,7 @@ def test_logged_norms_of_sac_equal_those_of_its_gradients(tmp_path):
         assert points[1][1] == pytest.approx(np.mean(by_hand[group][19:39]), rel=1e-6)
 
 
-def test_the_watch_of_an_interrupted_training_sees_no_update_twice(make_model):
+def test_training_again_after_an_interrupt_leaves_no_observer_attached(make_model):
     class Stops(BaseCallback):
         def _on_step(self):
             if self.num_timesteps == 30:

@@ -65,7 +65,7 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FIRST_RUN)
-def test_each_of_the_39_names_has_one_writer_and_no_step_twice(run, name):
+def test_each_tag_of_the_original_run_has_one_writer_and_unique_steps(run, name):
     scalars, writers = run
     assert writers[name] == {tags.TAGS[name].owner}
     steps = [step for step, _ in scalars[name]]
@@ -77,7 +77,7 @@ def test_each_of_the_39_names_has_one_writer_and_no_step_twice(run, name):
         assert 50 <= steps[0] < steps[-1] <= N_STEPS
 
 
-def test_no_other_name_is_written_twice_or_by_two_callbacks(run):
+def test_no_tag_has_two_writers_or_two_points_at_one_step(run):
     scalars, writers = run
     assert scalars.keys() == writers.keys()
     for name, points in scalars.items():
@@ -86,7 +86,7 @@ def test_no_other_name_is_written_twice_or_by_two_callbacks(run):
         assert len(writers[name]) == 1, name
 
 
-def test_all_the_other_names_of_the_table_are_there_too(run):
+def test_every_tag_of_the_callbacks_in_use_is_logged_by_its_owner(run):
     scalars, writers = run
     # The run uses neither a guard that acts nor PolicyEvalCallback.
     always = {name: tag for name, tag in tags.TAGS.items() if name != tags.GUARD_ACTIONS}

@@ -95,7 +95,7 @@ def test_the_random_policy_is_measured_once_and_logged_with_each_evaluation(tmp_
     assert callback.random_reward == pytest.approx(np.mean([episode.reward for episode in one]))
 
 
-def test_the_untrained_policy_plays_the_same_episodes_and_a_trained_one_is_not_taken_for_it(tmp_path):
+def test_the_untrained_reward_is_measured_on_the_same_episodes_and_only_before_training(tmp_path):
     env = make_vec_env(PointEnv, 1)
     model, callback = point_model(tmp_path), evaluation(env)
     one = play_episodes(trained_policy(model, True), env, callback.seed, 3)
@@ -126,7 +126,7 @@ def test_seeds_that_the_training_uses_are_passed_over(seed, first):
     assert not {7, 8, 9, 10} & set(env.envs[0].unwrapped.seeds)
 
 
-def test_the_run_is_the_same_with_and_without_it():
+def test_the_trained_weights_are_the_same_with_and_without_policy_evaluation():
     class DrawsGlobally(PointEnv):
         """Uses NumPy's global generator, as careless environments do."""
 
@@ -213,7 +213,7 @@ def test_an_episode_is_the_same_however_many_environments_there_are(n_envs):
     assert [episode.reward for episode in play_episodes(nothing, env, 20, 5)] == pytest.approx(expected, rel=1e-4)
 
 
-def test_any_algorithm_and_action_space():
+def test_an_on_policy_algorithm_with_discrete_actions_can_be_evaluated():
     model = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, seed=0, device="cpu")
     callback = evaluation("CartPole-v1", eval_freq=1_000)
     model.learn(32, callback=callback)
@@ -230,7 +230,7 @@ def test_the_return_is_the_one_that_sb3_measures():
     assert evaluate_policy(model, env, n_eval_episodes=1)[0] == pytest.approx(callback.last_mean_reward)
 
 
-def test_an_environment_by_id_is_wrapped_as_the_training_environment():
+def test_an_environment_given_by_id_is_wrapped_like_the_training_environment():
     env = VecNormalize(VecFrameStack(make_vec_env("TestPoint-v0", 2), 3))
     model = point_model(env=env)
     callback = evaluation()
@@ -243,7 +243,7 @@ def test_an_environment_by_id_is_wrapped_as_the_training_environment():
     assert normalizer.obs_rms.count > 30
 
 
-def test_channels_last_images_and_vec_normalize_of_rewards():
+def test_channels_last_images_with_normalised_rewards_can_be_evaluated():
     class LastEnv(ImageEnv):
         observation_space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
 
@@ -254,7 +254,7 @@ def test_channels_last_images_and_vec_normalize_of_rewards():
     assert np.isfinite(callback.last_mean_reward)
 
 
-def test_dict_observations():
+def test_a_policy_on_dict_observations_can_be_evaluated():
     model = VisualTD3("MultiInputPolicy", VectorImageEnv(), policy_kwargs={"net_arch": [4]}, **SETTINGS)
     callback = evaluation(make_vec_env(VectorImageEnv, 2), n_eval_episodes=3)
     model.learn(5, callback=callback)
@@ -275,7 +275,7 @@ class NeedsServer(PointEnv):
         (lambda _: make_vec_env(PointEnv, 1), "wrap it in VecNormalize"),
     ],
 )
-def test_an_environment_that_cannot_be_evaluated_on_is_named_before_training(env, message):
+def test_an_unsuitable_evaluation_environment_raises_an_error_before_training(env, message):
     training = VecNormalize(make_vec_env(PointEnv, 1))
     model = point_model(env=training)
     with pytest.raises(ValueError, match=message):

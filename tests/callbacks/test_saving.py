@@ -89,7 +89,7 @@ def test_log_lines_that_a_full_disk_refuses_are_written_later(tmp_path, disk, ca
     assert "No space left on device" in line
 
 
-def test_event_files_wait_while_the_disk_is_full(tmp_path, disk):
+def test_event_files_are_complete_after_the_disk_was_full(tmp_path, disk):
     logger = configure(str(tmp_path), ["tensorboard"])
     writer = EventWriter(logger)
     assert len(make_event_files_retry(logger)) == 1
@@ -103,7 +103,7 @@ def test_event_files_wait_while_the_disk_is_full(tmp_path, disk):
     assert scalars_of_run(tmp_path)["own"] == [(step, float(step)) for step in range(6)]
 
 
-def test_the_monitor_file_waits_while_the_disk_is_full(tmp_path, disk):
+def test_the_monitor_file_is_complete_after_the_disk_was_full(tmp_path, disk):
     def episodes(env, fills):
         env.reset(seed=0)
         for step in range(40):
@@ -171,7 +171,7 @@ def test_a_full_disk_neither_ends_the_training_nor_damages_a_file(tmp_path, monk
         assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == [10, 20, 30, 40]
 
 
-def test_a_subclass_of_the_user_is_not_replaced():
+def test_a_users_subclass_of_checkpoint_callback_is_not_replaced():
     class Own(CheckpointCallback):
         pass
 

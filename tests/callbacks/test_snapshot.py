@@ -160,7 +160,7 @@ def test_an_environment_without_a_state_begins_a_new_episode_with_a_message(tmp_
     assert model.replay_buffer.segment_ends[39, 0], "no return runs on from the old episode into the new one"
 
 
-def test_no_return_of_sb3s_buffer_runs_into_a_new_episode(tmp_path, capsys):
+def test_sb3s_buffer_marks_a_timeout_where_a_resumed_run_begins_a_new_episode(tmp_path, capsys):
     def script(kill_at=None):
         model = TD3("MlpPolicy", DummyVecEnv([ForgetfulEnv]), n_steps=3, **SMALL)
         callbacks = [Kill(kill_at)] if kill_at else []
@@ -222,7 +222,7 @@ def test_a_callback_list_can_be_used_again_after_an_exception(tmp_path):
     assert SnapshotStore(tmp_path / "snapshots").newest().step == 50
 
 
-def test_a_snapshot_says_which_versions_made_it_and_a_resumed_run_which_have_changed(tmp_path, monkeypatch, capsys):
+def test_a_snapshot_records_package_versions_and_a_resumed_run_reports_changes(tmp_path, monkeypatch, capsys):
     with pytest.raises(Killed):
         vector_td3().learn(50, callback=[Kill(45), SnapshotCallback(20, tmp_path)])
     versions = SnapshotStore(tmp_path / "snapshots").newest().versions
@@ -357,7 +357,7 @@ def test_another_number_of_steps_is_refused(tmp_path):
         _learn_again(tmp_path, vector_td3(), total=80)
 
 
-def test_snapshots_of_another_run_are_neither_mixed_with_nor_replaced(tmp_path):
+def test_a_new_run_refuses_a_folder_with_snapshots_of_another_run(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
     with pytest.raises(ValueError, match=r"snapshots of another run, up to step 50.*resume=True"):
         vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
@@ -408,7 +408,7 @@ def test_the_snapshot_callback_must_be_the_last(tmp_path):
         vector_td3().learn(30, callback=[SnapshotCallback(10, tmp_path), Kill(20)])
 
 
-def test_a_callback_without_a_state_is_named(tmp_path, capsys):
+def test_a_message_names_a_callback_without_get_state_and_set_state(tmp_path, capsys):
     vector_td3().learn(30, callback=[Kill(99), SnapshotCallback(10, tmp_path)])
     assert "Kill has no get_state() and set_state()" in capsys.readouterr().out
 

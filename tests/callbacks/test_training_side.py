@@ -15,7 +15,7 @@ from tests.callbacks.event_files import scalars_in
 from tests.image_env import ImageEnv
 
 
-def test_points_are_log_freq_apart_and_one_is_at_the_end(make_model, tmp_path):
+def test_a_point_is_logged_every_log_freq_steps_and_at_the_end_of_training(make_model, tmp_path):
     model = make_model(tensorboard_log=str(tmp_path))
     model.learn(75, callback=GradientNormCallback(sample_freq=1, log_freq=20))
     scalars = scalars_in(tmp_path)
@@ -43,7 +43,7 @@ def test_without_callbacks_the_losses_are_logged_as_sb3_does(make_model, tmp_pat
 
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
-def test_every_training_name_is_there_and_none_of_a_missing_group(make_model, tmp_path, encoder):
+def test_every_training_tag_is_logged_except_actor_cnn_tags_with_a_shared_encoder(make_model, tmp_path, encoder):
     model = make_model(tensorboard_log=str(tmp_path), policy_kwargs={"encoder": encoder})
     model.learn(60, callback=GradientNormCallback(sample_freq=1, log_freq=20))
     scalars = scalars_in(tmp_path)
@@ -61,7 +61,7 @@ def test_the_observer_is_detached_when_training_ends(make_model):
     assert model.observers == []
 
 
-def test_a_model_that_cannot_be_watched_is_named():
+def test_the_error_for_an_unsupported_algorithm_names_the_algorithm():
     with pytest.raises(ValueError, match=r"PPO.*VisualTD3"):
         PPO("MlpPolicy", "Pendulum-v1", device="cpu").learn(10, callback=GradientNormCallback())
     with pytest.raises(ValueError, match="DQN has no actor"):
@@ -82,7 +82,7 @@ BOUNDARIES = [
 
 
 @pytest.mark.parametrize(("norms", "levels"), BOUNDARIES)
-def test_levels_at_their_boundaries(norms, levels):
+def test_gradient_alert_levels_change_just_above_their_thresholds(norms, levels):
     assert [alert.level for alert in gradient_alerts(norms, 7, 10_000, 100_000)] == levels
 
 
@@ -131,7 +131,7 @@ def test_run_json_describes_the_run(make_model, tmp_path):
     assert run.finished >= run.started
 
 
-def test_run_json_has_no_finished_while_the_run_continues(make_model, tmp_path):
+def test_run_json_has_no_finish_time_if_the_training_fails(make_model, tmp_path):
     def fail(locals_, globals_):
         raise ConnectionError("the simulator is gone")
 

@@ -26,7 +26,7 @@ def test_a_version_is_quoted_for_the_shell():
     assert install_command("ray") == "pip install 'ray>=2.40'"
 
 
-def test_a_clone_on_the_path_names_the_extra_of_the_clone(monkeypatch):
+def test_the_pip_command_names_the_extra_if_the_package_is_not_installed(monkeypatch):
     monkeypatch.setattr(installation, "DISTRIBUTION", "no-such-distribution")
     assert install_command("video") == "pip install '.[video]'"
 

@@ -24,7 +24,7 @@ def test_a_module_that_never_was_is_not_found():
         importlib.import_module("sb3_visual_td3.envs.lite.no_such")
 
 
-def test_one_line_is_printed_once():
+def test_importing_a_moved_module_twice_prints_one_warning():
     code = (
         "from sb3_visual_td3.envs.lite.maps import MAP_GROUPS\n"
         "from sb3_visual_td3.envs.lite import maps\n"
@@ -51,5 +51,5 @@ def test_finding_moved_modules_twice_changes_nothing():
         ("", ""),
     ],
 )
-def test_a_class_in_a_former_module_has_its_present_path(path, present):
+def test_class_paths_in_moved_modules_are_mapped_to_the_new_modules(path, present):
     assert present_class_path(path) == present

@@ -20,7 +20,7 @@ class OnDisk:
         raise AssertionError("read as a whole")
 
 
-def test_a_stored_array_is_read_straight_into_its_place():
+def test_a_stored_array_is_read_directly_into_the_target_array():
     source, target = OnDisk(np.arange(6).reshape(2, 3)), np.zeros((2, 3), int)
     assert isinstance(source, StoredArray)
     fill(target, source)

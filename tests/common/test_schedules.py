@@ -18,7 +18,7 @@ from sb3_visual_td3.common.schedules import parse_schedule
         ("cos_0.5_0.1", 0.5, 0.3, 0.1),
     ],
 )
-def test_a_schedule_has_these_values_at_start_middle_and_end(value, start, middle, end):
+def test_a_schedule_has_the_expected_values_at_start_middle_and_end(value, start, middle, end):
     schedule = parse_schedule(value)
     assert [schedule(1.0), schedule(0.5), schedule(0.0)] == pytest.approx([start, middle, end], abs=1e-12)
 

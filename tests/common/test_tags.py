@@ -48,7 +48,7 @@ def test_the_39_names_of_the_original_run_are_unchanged():
     assert set(FIRST_RUN) <= set(TAGS)
 
 
-def test_every_row_says_what_it_means_and_who_writes_it():
+def test_every_tag_has_a_unit_a_meaning_and_an_owner_callback():
     for name, tag in TAGS.items():
         assert tag.name == name
         assert tag.unit
@@ -56,16 +56,16 @@ def test_every_row_says_what_it_means_and_who_writes_it():
         assert tag.owner.endswith("Callback")
 
 
-def test_only_the_names_of_an_episode_count_episodes():
+def test_only_per_episode_tags_have_the_episode_as_x_axis():
     of_an_episode = [*FIRST_RUN[:4], "train/route_completion", "train/success"]
     assert [name for name, tag in TAGS.items() if tag.x_axis == "episode"] == of_an_episode
 
 
-def test_each_term_of_our_reward_is_in_the_table():
+def test_each_built_in_reward_term_has_a_tag():
     assert [reward_term(term) for term in REWARD_TERMS] == list(REWARD_TERM.values())
     assert {reward_term(term) for term in REWARD_TERMS} <= set(TAGS)
 
 
-def test_only_reward_terms_may_be_missing_from_the_table():
+def test_is_known_accepts_only_listed_tags_and_any_reward_term():
     known = {name: is_known(name) for name in ("reward", "rewards/a", "train/own", "eval/mean_reward", "reward/own")}
     assert [name for name in known if known[name]] == ["eval/mean_reward", "reward/own"]

@@ -109,13 +109,13 @@ def test_the_drive_ends_when_the_window_is_closed(monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("screen")
-def test_record_films_although_there_is_a_display():
+def test_the_record_option_writes_a_film_although_there_is_a_display():
     assert main(["demo", "--seconds", "1", "--record"]) == 0
     assert Path("demo.gif").is_file()
 
 
 @pytest.mark.usefixtures("screen")
-def test_without_pygame_the_drive_is_filmed_and_the_library_named(monkeypatch, capsys):
+def test_without_pygame_a_film_is_written_and_a_message_names_pygame(monkeypatch, capsys):
     monkeypatch.setattr("sb3_visual_td3.demo.drive.find_spec", lambda _name: None)
     assert main(["demo", "--seconds", "1"]) == 0
     assert "A window needs pygame (pip install" in capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_without_pygame_the_drive_is_filmed_and_the_library_named(monkeypatch, c
 @pytest.mark.parametrize(
     "flags", [["--env-kwargs", "weather:rain", "n_cars:3", "maps:['train_0']"], ["--route", "random"]]
 )
-def test_the_world_can_be_changed(flags, capsys):
+def test_the_demo_accepts_env_kwargs_and_a_random_route(flags, capsys):
     assert main(["demo", "--seconds", "1", *flags]) == 0
     assert " m in 1 s, end of the demo" in capsys.readouterr().out
 
@@ -142,7 +142,7 @@ def test_the_world_can_be_changed(flags, capsys):
         (["--route", "round"], "route='round'"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(flags, words, capsys):
+def test_an_invalid_option_prints_its_cause_and_writes_no_file(flags, words, capsys):
     Path("bad.onnx").write_bytes(b"no network")
     assert main(["demo", "--seconds", "1", *flags]) == 2
     line = capsys.readouterr().err.splitlines()[-1]

@@ -24,14 +24,14 @@ def evaluated(metres: tuple[float, ...], random: float = 11.0, of_reward: bool =
     return SeriesSet.of([Series(tag, steps, np.array(metres)), Series(baseline, steps[:1], np.array([random]))])
 
 
-def test_a_run_that_keeps_its_level_has_learned() -> None:
+def test_a_run_whose_evaluations_stay_above_the_baseline_has_learned() -> None:
     found = compare_with_baselines(evaluated(KEPT))
     assert found is not None
     assert found.answer == "yes"
     assert not found.has_fallen
 
 
-def test_a_run_that_falls_from_its_best_policy_is_told_where_that_was() -> None:
+def test_the_reason_for_a_fallen_run_names_the_step_of_its_best_policy() -> None:
     data = evaluated(FALLEN)
     found = compare_with_baselines(data)
     assert found is not None
@@ -49,14 +49,14 @@ def test_a_curve_that_still_rises_has_not_fallen() -> None:
     assert (found.answer, found.has_fallen) == ("yes", False)
 
 
-def test_returns_above_those_of_random_actions_count_although_the_curve_began_late() -> None:
+def test_a_flat_return_curve_shows_learning_only_above_the_return_of_random_actions() -> None:
     late = (610.0, 640.0, 590.0, 630.0, 605.0, 615.0)
     assert ask(evaluated(late, random=-35.0, of_reward=True)).learning.answer == "yes"
     assert ask(evaluated(late, random=612.0, of_reward=True)).learning.answer == "unknown"
 
 
 @pytest.mark.parametrize(("metres", "answer"), [((300.0, 400.0), "unknown"), ((5.0, 6.0, 4.0), "no")])
-def test_few_evaluations_say_nothing_and_bad_ones_say_no(metres: tuple[float, ...], answer: str) -> None:
+def test_the_answer_is_unknown_for_few_evaluations_and_no_for_bad_ones(metres: tuple[float, ...], answer: str) -> None:
     found = compare_with_baselines(evaluated(metres))
     assert found is not None
     assert found.answer == answer
@@ -73,7 +73,7 @@ def test_a_policy_that_has_just_begun_to_learn_is_no_failure(metres: tuple[float
     assert found.answer == answer
 
 
-def test_no_baseline_no_comparison() -> None:
+def test_no_comparison_is_made_without_a_baseline() -> None:
     data = evaluated(KEPT)
     assert compare_with_baselines(SeriesSet.of([data[tags.EVAL_DISTANCE]])) is None
 
@@ -97,7 +97,7 @@ def test_a_policy_that_training_made_no_better_has_not_learned_although_it_beats
     assert ask(SeriesSet({**better.series, untrained.name: untrained})).learning.answer == "yes"
 
 
-def test_the_jump_of_a_fast_learner_is_not_noise_of_its_late_level() -> None:
+def test_an_early_jump_in_the_evaluations_is_not_treated_as_noise() -> None:
     found = compare_with_baselines(evaluated((65.6, 57.0, 94.2, 94.0, 96.3, 96.6), random=57.3, of_reward=True))
     assert found is not None
     assert found.answer == "yes"

@@ -26,7 +26,7 @@ def with_points(run: Values, **values: float) -> Values:
 
 
 @pytest.mark.parametrize("shared_encoder", [False, True])
-def test_a_healthy_run_with_all_that_the_rules_read_passes(shared_encoder: bool) -> None:
+def test_a_healthy_run_passes_if_it_logged_every_tag_that_the_rules_read(shared_encoder: bool) -> None:
     assert judged(healthy(shared_encoder=shared_encoder)).status is Status.PASS
 
 
@@ -39,7 +39,7 @@ def test_a_healthy_run_with_all_that_the_rules_read_passes(shared_encoder: bool)
         ("vanishing_actor_gradient", {"gradients__actor_mlp_norm": 0.0}),
     ],
 )
-def test_a_cause_fails_even_if_the_policy_drives_a_little(cause: str, broken: dict[str, float]) -> None:
+def test_a_cause_with_high_confidence_fails_an_otherwise_healthy_run(cause: str, broken: dict[str, float]) -> None:
     result = judged(with_points(healthy(shared_encoder=True), **broken))
     assert result.status is Status.FAIL
     assert result.blocking
@@ -48,13 +48,13 @@ def test_a_cause_fails_even_if_the_policy_drives_a_little(cause: str, broken: di
     assert result.value >= 0.75
 
 
-def test_failing_runs_fail() -> None:
+def test_a_run_with_a_feature_leak_or_a_dead_policy_fails() -> None:
     assert judged(leaking()).status is Status.FAIL
     assert judged(dead_policy()).status is Status.FAIL
 
 
 @pytest.mark.parametrize("tag", CRITERION.tags)
-def test_a_tag_that_a_rule_reads_and_no_run_logged_is_unknown(tag: str) -> None:
+def test_the_criterion_is_unknown_if_a_tag_that_it_reads_was_not_logged(tag: str) -> None:
     run = healthy()
     del run[tag]
     result = judged(run)
@@ -62,7 +62,7 @@ def test_a_tag_that_a_rule_reads_and_no_run_logged_is_unknown(tag: str) -> None:
     assert tag in result.detail
 
 
-def test_a_policy_without_an_encoder_is_not_asked_for_a_camera_and_has_to_say_so() -> None:
+def test_a_run_without_encoder_tags_passes_only_if_has_encoder_is_logged_as_0() -> None:
     run = {
         tag: points
         for tag, points in healthy().items()
@@ -73,12 +73,12 @@ def test_a_policy_without_an_encoder_is_not_asked_for_a_camera_and_has_to_say_so
     assert judged(run).status is Status.UNKNOWN
 
 
-def test_a_cause_just_short_of_sure_does_not_fail_it() -> None:
+def test_a_cause_with_confidence_0_7_does_not_fail_the_criterion() -> None:
     """If the actor's head still receives a gradient, actor_saturation has a confidence of at most 0.7."""
     result = judged(with_points(healthy(), agent__action_saturation=1.0))
     assert result.status is Status.PASS
     assert result.value == 0.7
 
 
-def test_nothing_is_unknown() -> None:
+def test_the_criterion_is_unknown_if_the_run_logged_only_a_single_point() -> None:
     assert judged(SeriesSet.of([Series(tags.Q1_VALUE, np.array([1]), np.array([0.0]))])).status is Status.UNKNOWN

@@ -24,7 +24,7 @@ def status(identifier: str, *series: Series) -> Status:
     return result.status
 
 
-def test_both_lists_of_the_first_carla_run_are_there() -> None:
+def test_all_thirteen_criteria_of_the_first_carla_run_are_built_in() -> None:
     sources = [criterion.source for criterion in BUILT_IN.values()]
     assert sources.count("first CARLA run, GO list") == 7
     assert sources.count("first CARLA run, NO-GO list") == 6
@@ -35,7 +35,7 @@ def test_every_built_in_criterion_reads_known_tags_and_every_kind_is_used() -> N
     assert {criterion.kind for criterion in BUILT_IN.values()} == CHECKS.keys()
 
 
-def test_nothing_logged_passes_nothing() -> None:
+def test_a_run_that_logged_nothing_passes_no_criterion() -> None:
     results = judge(tuple(BUILT_IN.values()), SeriesSet())
     # What only a callback of ours logs does not apply where it did not run; it blocks nothing either.
     assert {result.status for result in results if result.blocking} == {U}
@@ -61,13 +61,13 @@ CNN, Q1, Q2 = tags.GRADIENT_NORM["actor_cnn"], tags.Q1_VALUE, tags.Q2_VALUE
         ("every_action_varies", tags.ACTION_STD_MIN, 0.01, F),
     ],
 )
-def test_the_boundary_of_each_threshold(identifier: str, tag: str, value: float, expected: Status) -> None:
+def test_a_pass_needs_enough_points_within_threshold(identifier: str, tag: str, value: float, expected: Status) -> None:
     assert status(identifier, points(tag, [value] * 8)) is expected
     too_few = F if expected is F else U
     assert status(identifier, points(tag, [value] * 2)) is too_few
 
 
-def test_q_magnitude_is_the_magnitude_of_either_critic() -> None:
+def test_q_magnitude_fails_if_either_q_is_too_large_and_needs_both_to_pass() -> None:
     calm = [1.0] * 8
     assert status("q_magnitude", points(Q1, calm), points(Q2, [*calm[:-1], -200.0])) is P
     assert status("q_magnitude", points(Q1, calm), points(Q2, [*calm[:-1], -200.1])) is F
@@ -81,13 +81,13 @@ def test_twin_critics_are_compared_at_common_steps() -> None:
     assert status("twin_critics_synchronised", points(Q1, [0.0] * 8), points(Q2, [0.0] * 8, np.arange(8))) is U
 
 
-def test_only_points_of_one_count_as_alerts() -> None:
+def test_alert_criteria_pass_without_an_active_alert_and_fail_with_one() -> None:
     for identifier in ("no_critical_alerts", "no_critical_alerts_no_go"):
         assert status(identifier, points(tags.ALERT_CRITICAL, [0.0] * 22)) is P
         assert status(identifier, points(tags.ALERT_CRITICAL, [0.0] * 21 + [1.0])) is F
 
 
-def test_a_healthy_loss_may_grow_through_zero_and_a_leak_may_not() -> None:
+def test_an_actor_loss_that_follows_q_passes_and_one_that_explodes_beyond_q_fails() -> None:
     q = [points(tag, np.linspace(-2, 30, 40)) for tag in (Q1, Q2)]
     healthy = points(tags.ACTOR_LOSS, np.linspace(2, -30, 40))
     leak = points(tags.ACTOR_LOSS, -np.exp(np.linspace(0, 16, 40)))
@@ -96,14 +96,14 @@ def test_a_healthy_loss_may_grow_through_zero_and_a_leak_may_not() -> None:
         assert status(identifier, leak, *q) is F
 
 
-def test_a_leak_that_has_slowed_down_is_still_not_stable() -> None:
+def test_an_actor_loss_that_stops_growing_far_beyond_q_still_fails() -> None:
     q = [points(tag, np.full(40, 20.0)) for tag in (Q1, Q2)]
     leak = points(tags.ACTOR_LOSS, [*-np.exp(np.linspace(0, 16, 20)), *np.full(20, -9e6)])
     assert status("actor_loss_stable", leak, *q) is F
     assert status("actor_loss_no_exponential_growth", leak, *q) is F
 
 
-def test_growth_without_a_q_value_is_unknown_unless_the_critics_loss_rules_it_out() -> None:
+def test_without_q_values_actor_loss_growth_is_unknown_unless_far_beyond_the_critic_loss() -> None:
     growing = points(tags.ACTOR_LOSS, -np.exp(np.linspace(0, 6, 40)))
     leak = points(tags.ACTOR_LOSS, -np.exp(np.linspace(0, 16, 40)))
     critic = points(tags.CRITIC_LOSS, np.full(40, 100.0))
@@ -114,20 +114,20 @@ def test_growth_without_a_q_value_is_unknown_unless_the_critics_loss_rules_it_ou
 
 
 @pytest.mark.parametrize(("late", "expected"), [(100.0, P), (50.0, P), (25.0, P), (24.0, F), (3.0, F)])
-def test_episodes_may_dip_to_a_half_and_not_collapse(late: float, expected: Status) -> None:
+def test_late_episodes_may_be_half_as_long_as_early_ones_but_not_shorter(late: float, expected: Status) -> None:
     n_late = int(2000 / late)
     lengths = points(tags.EPISODE_LENGTH, [50.0] * 40 + [late] * n_late, np.arange(40 + n_late))
     assert status("episode_length_not_decreasing", lengths) is expected
 
 
 @pytest.mark.parametrize(("n_steps", "expected"), [(2499, N), (2500, F)])
-def test_a_criterion_applies_from_its_step_on(n_steps: int, expected: Status) -> None:
+def test_the_episode_length_criterion_applies_to_runs_of_at_least_2500_steps(n_steps: int, expected: Status) -> None:
     lengths = points(tags.EPISODE_LENGTH, [50.0] * 20 + [2.0] * 500, np.arange(520))
     length_of_run = points(Q1, [0.0], [n_steps])
     assert status("episode_length_not_decreasing", lengths, length_of_run) is expected
 
 
-def test_episodes_at_their_longest_need_not_improve() -> None:
+def test_episode_length_need_not_improve_if_late_episodes_are_near_the_longest() -> None:
     for lengths, expected in (([100.0] * 200, P), ([50.0, 51.0, *[50.0] * 298], P), ([80.0, *[50.0] * 298], F)):
         series = points(tags.EPISODE_LENGTH, lengths, np.arange(len(lengths)))
         assert status("episode_length_improves", series) is expected
@@ -143,7 +143,7 @@ def test_q_is_compared_with_the_bound_of_its_own_step() -> None:
     assert status("q_within_bound", points(tags.Q_BOUND, [0.0] * 6), points(Q1, q), *others) is U
 
 
-def test_a_value_from_before_the_first_bound_cannot_pass_and_may_fail_by_others() -> None:
+def test_q_values_before_the_first_logged_bound_prevent_a_pass_but_not_a_failure() -> None:
     q = [points(tag, [1.0] * 6) for tag in (Q1, Q2, tags.POLICY_Q_VALUE)]
     late = points(tags.Q_BOUND, [10.0] * 5, [200, 300, 400, 500, 600])
     assert status("q_within_bound", points(tags.Q_BOUND, [10.0] * 6), *q) is P
@@ -158,7 +158,7 @@ def test_a_bound_read_back_in_single_precision_still_holds() -> None:
     assert status("q_within_bound", bound, *q) is P
 
 
-def test_early_jumps_of_q_are_learning_and_late_ones_are_not() -> None:
+def test_early_jumps_of_q_pass_and_late_jumps_or_a_falling_q_fail() -> None:
     early = [0, 20, -10, *np.linspace(0, 20, 37)]
     late = [*np.linspace(0, 20, 37), 2, 20, 21]
     falling = [*np.linspace(0, 20, 20), *np.linspace(20, 0, 20)]
@@ -166,7 +166,7 @@ def test_early_jumps_of_q_are_learning_and_late_ones_are_not() -> None:
         assert status("q_values_increase_smoothly", points(Q1, values), points(Q2, values)) is expected
 
 
-def test_one_non_finite_value_of_any_tag_fails() -> None:
+def test_one_non_finite_value_of_any_tag_fails_the_criterion() -> None:
     assert status("no_nan_or_inf", points("any/thing", [1.0] * 9)) is P
     for bad in (np.nan, np.inf, -np.inf):
         assert status("no_nan_or_inf", points("any/thing", [1.0] * 9), points("other", [bad])) is F
@@ -178,7 +178,7 @@ def test_a_training_that_the_alert_ended_because_of_nan_fails() -> None:
     assert status("no_nan_or_inf", losses, points("alerts/non_finite", [0.0, 0.0, 1.0])) is F
 
 
-def test_a_small_gap_passes_and_one_of_the_order_of_q_does_not() -> None:
+def test_a_small_q_gap_passes_and_a_gap_nearly_as_large_as_q_fails() -> None:
     q = points(Q1, np.full(8, 20.0))
     assert status("q_gap_small", points(tags.Q_GAP, np.full(8, 1.0)), q) is P
     assert status("q_gap_small", points(tags.Q_GAP, np.full(8, 15.0)), q) is F

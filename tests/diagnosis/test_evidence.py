@@ -41,19 +41,19 @@ def stock_sac(fails: bool = False) -> Values:
     }
 
 
-def test_a_stock_run_needs_no_tag_of_ours() -> None:
+def test_a_stock_sb3_run_gets_go_without_any_tag_of_our_callbacks() -> None:
     verdict, evidence = seen(stock_sac())
     assert verdict is Verdict.GO
     assert evidence.level == "standard"
     assert 0 < evidence.n_made < evidence.n_possible
 
 
-def test_our_own_callbacks_make_the_evidence_full() -> None:
+def test_a_healthy_run_with_our_callbacks_gets_go_with_full_evidence() -> None:
     verdict, evidence = seen(healthy())
     assert (verdict, evidence.level) == (Verdict.GO, "full")
 
 
-def test_a_tag_of_ours_that_is_missing_where_ours_ran_still_blocks() -> None:
+def test_with_our_callbacks_a_missing_tag_of_a_blocking_criterion_makes_the_verdict_insufficient() -> None:
     run = healthy()
     asked = {tag for criterion in BUILT_IN if criterion.blocking for tag in criterion.tags}
     ours = sorted(asked & run.keys() - {tags.EPISODE_LENGTH})
@@ -64,7 +64,7 @@ def test_a_tag_of_ours_that_is_missing_where_ours_ran_still_blocks() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_whole_tags_removed_lower_the_evidence_where_they_turn_no_go_into_go(data: st.DataObject) -> None:
+def test_the_evidence_level_falls_if_removing_tags_makes_the_verdict_go(data: st.DataObject) -> None:
     run = stock_sac(fails=True)
     verdict, evidence = seen(run)
     assert verdict is not Verdict.GO
@@ -74,7 +74,7 @@ def test_whole_tags_removed_lower_the_evidence_where_they_turn_no_go_into_go(dat
         assert thinner.is_below(evidence.level), removed
 
 
-def test_the_tag_that_alone_shows_the_failure_is_missed_in_the_evidence() -> None:
+def test_removing_the_only_tag_that_shows_the_failure_lowers_the_evidence_level() -> None:
     run = stock_sac(fails=True)
     _, evidence = seen(run)
     without, thinner = seen({name: points for name, points in run.items() if name != tags.EVAL_REWARD})
@@ -84,13 +84,13 @@ def test_the_tag_that_alone_shows_the_failure_is_missed_in_the_evidence() -> Non
 
 
 @pytest.mark.parametrize("names", [(tags.ALERT_CRITICAL, tags.ALERT_WARNING), (tags.EVAL_DISTANCE,)])
-def test_all_tags_of_a_callback_removed_lower_the_evidence(names: tuple[str, ...]) -> None:
+def test_removing_alert_tags_or_the_evaluated_distance_lowers_evidence_or_verdict(names: tuple[str, ...]) -> None:
     run = {name: points for name, points in healthy().items() if name not in names}
     verdict, evidence = seen(run)
     assert verdict is Verdict.INSUFFICIENT or evidence.is_below("full")
 
 
-def test_reward_terms_of_an_environment_without_vehicles_do_not_require_the_evaluation_of_drives() -> None:
+def test_an_environment_without_vehicles_needs_no_driving_evaluation_for_full_evidence() -> None:
     """The run has all tags that DrivingMetricsCallback writes for an ``info`` with nothing but ``reward_terms``."""
     only_driving = {tags.EVAL_DISTANCE, tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE}
     own = {name: points for name, points in healthy().items() if name not in only_driving}
@@ -104,12 +104,12 @@ def test_reward_terms_of_an_environment_without_vehicles_do_not_require_the_eval
     assert seen(of_a_vehicle)[1].is_below("full"), "DrivingEvalCallback is missing there"
 
 
-def test_levels_are_ordered() -> None:
+def test_only_thin_evidence_is_below_standard_and_the_text_counts_the_checks() -> None:
     assert [RunEvidence(level, 1, 2).is_below("standard") for level in EVIDENCE_LEVELS] == [True, False, False]
     assert str(RunEvidence("thin", 7, 21)) == "thin (7 of 21 checks could be made from the logged tags)"
 
 
-def test_both_questions_are_answered_by_the_blocking_criteria() -> None:
+def test_criterion_results_answer_whether_a_run_is_stable_and_whether_it_learns() -> None:
     results = judge(BUILT_IN, as_series(stock_sac()))
     assert answer_of(results, about_learning=False) == answer_of(results, about_learning=True) == "yes"
     assert answer_of((), about_learning=True) == "unknown"

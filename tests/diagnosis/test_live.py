@@ -120,7 +120,7 @@ def test_a_healthy_run_raises_nothing_at_any_check(seed: int, shared_encoder: bo
             assert judge(window.data) == ()
 
 
-def test_every_live_rule_has_its_tag_and_is_one_of_the_rules() -> None:
+def test_live_rules_are_a_subset_of_all_rules_and_the_non_finite_alert_is_known() -> None:
     assert len(LIVE_RULES) >= 13
     assert LIVE_RULES.keys() < RULES.keys()
     assert tags.is_known(tags.alert_of_rule("non_finite"))
@@ -144,7 +144,7 @@ def test_a_window_keeps_the_last_updates_only() -> None:
     assert window.newest == 500
 
 
-def test_tags_that_end_at_different_updates_share_a_window() -> None:
+def test_tags_logged_at_different_updates_are_kept_in_one_window() -> None:
     window = LiveWindow(n_updates=100)
     window.append({"camera": [(100, 1.0)]})
     window.append({"norm": [(91, 1.0)]})
@@ -154,7 +154,7 @@ def test_tags_that_end_at_different_updates_share_a_window() -> None:
     assert window.data["norm"].steps.tolist() == [91, 181]
 
 
-def test_updates_that_begin_again_begin_a_new_window() -> None:
+def test_a_decreasing_update_number_clears_old_points_from_the_window() -> None:
     window = LiveWindow()
     window.append({"a": [(500, 1.0)], "b": [(500, 1.0)]})
     window.append({"a": [(410, 2.0)]})

@@ -67,28 +67,28 @@ def test_a_calm_run_is_stable(base: Mapping[str, object], learning: Answer) -> N
 # ---- Every kind
 
 
-def test_a_loss_that_ends_as_nan_is_a_clear_sign_and_the_step_is_named() -> None:
+def test_a_run_whose_loss_ends_in_nan_is_unstable_from_the_first_nan() -> None:
     broken = np.where(np.arange(N) < 60, 1.0, np.nan)
     stability = judged(TD3, "yes", train__critic_loss=broken)
     assert (stability.answer, stability.signs[0].id, stability.signs[0].step) == ("no", "non_finite", 61_000)
 
 
-def test_a_loss_that_is_finite_again_had_no_data() -> None:
+def test_a_single_nan_in_a_loss_does_not_make_the_run_unstable() -> None:
     gap = np.where(np.arange(N) == 60, np.nan, 1.0)
     assert judged(TD3, train__critic_loss=gap).answer == "yes"
 
 
-def test_an_explained_variance_of_nan_says_nothing() -> None:
+def test_nan_in_explained_variance_does_not_make_the_run_unstable() -> None:
     values = np.where(np.arange(N) % 2 == 1, np.nan, 0.8)
     assert judged(PPO, train__explained_variance=values).answer == "yes"
 
 
-def test_a_learning_rate_of_zero_is_a_clear_sign_and_a_schedule_that_ends_at_zero_is_none() -> None:
+def test_a_zero_learning_rate_is_reported_but_a_schedule_down_to_zero_is_not() -> None:
     assert signs(judged(TD3, train__learning_rate=0.0)) == ["frozen_by_learning_rate"]
     assert judged(TD3, train__learning_rate=np.linspace(1e-3, 0.0, N)).answer == "yes"
 
 
-def test_a_run_that_logs_nothing_but_a_return_is_stable_as_far_as_the_return_says_so() -> None:
+def test_a_run_that_logs_only_a_return_counts_as_stable_only_if_it_learns() -> None:
     assert judged({"ep_r": RISE}, "yes").answer == "yes"
     assert judged({"ep_r": RISE}, "unknown").answer == "unknown"
 
@@ -97,7 +97,7 @@ def test_a_run_that_logs_nothing_but_a_return_is_stable_as_far_as_the_return_say
 
 
 @pytest.mark.parametrize("scale", [1.0, 1_000.0])
-def test_q_values_of_the_size_of_the_returns_are_right_in_any_scale(scale: float) -> None:
+def test_q_values_as_large_as_the_returns_are_stable_at_any_reward_scale(scale: float) -> None:
     changes = {
         "rollout__ep_rew_mean": RISE * scale,
         "train__actor_loss": -RISE * scale,
@@ -107,7 +107,7 @@ def test_q_values_of_the_size_of_the_returns_are_right_in_any_scale(scale: float
 
 
 @pytest.mark.parametrize("scale", [1.0, 1_000.0])
-def test_q_values_of_many_times_the_returns_are_a_clear_sign(scale: float) -> None:
+def test_q_values_many_times_larger_than_the_returns_are_a_clear_sign_of_instability(scale: float) -> None:
     changes = {
         "rollout__ep_rew_mean": RISE * scale,
         "train__actor_loss": np.linspace(0.0, -3_000.0, N) * scale,
@@ -119,7 +119,7 @@ def test_q_values_of_many_times_the_returns_are_a_clear_sign(scale: float) -> No
     assert stability.signs[0].value == pytest.approx(9.8, rel=0.1)
 
 
-def test_single_q_values_beyond_the_returns_are_no_sign() -> None:
+def test_single_q_outliers_beyond_the_returns_do_not_make_the_run_unstable() -> None:
     spikes = np.where(np.arange(N) % 20 == 0, -1e6, -60.0)
     assert judged(TD3, train__actor_loss=spikes).answer == "yes"
 
@@ -138,7 +138,7 @@ def test_episodes_that_a_time_limit_cuts_early_allow_larger_q_values() -> None:
     assert (short.allowed_q, long.allowed_q) == (2_500.0, 500.0)
 
 
-def test_a_critic_that_errs_by_a_tenth_of_the_return_is_a_sign_and_two_signs_are_a_no() -> None:
+def test_one_weak_instability_sign_gives_unknown_and_two_give_no_unless_the_run_learns() -> None:
     error = {"train__critic_loss": 900.0}
     assert judged(TD3, **error).answer == "unknown"
     both = judged(TD3, **error, train__actor_loss=np.linspace(0.0, -700.0, N))
@@ -147,13 +147,13 @@ def test_a_critic_that_errs_by_a_tenth_of_the_return_is_a_sign_and_two_signs_are
     assert judged(TD3, "yes", **error, train__actor_loss=np.linspace(0.0, -700.0, N)).answer == "unknown"
 
 
-def test_the_critics_error_of_normalised_rewards_is_held_against_q() -> None:
+def test_the_critic_error_of_normalised_rewards_is_compared_with_q_instead_of_the_returns() -> None:
     """Returns are about 0.01, but Q is 20, because the critic sees normalised rewards."""
     changes = {"rollout__ep_rew_mean": RISE * 1e-4, "train__actor_loss": -20.0, "train__critic_loss": 0.05}
     assert judged(TD3, **changes).answer == "yes"
 
 
-def test_q_values_are_those_of_the_tag_before_minus_the_actors_loss() -> None:
+def test_q_is_taken_from_a_q_tag_or_otherwise_from_the_negated_actor_loss() -> None:
     data = run(losses__qf1_values=5.0, losses__actor_loss=-7.0, losses__qf1_loss=1.0)
     found = q_series(data, recognise(data.names()))
     assert found is not None
@@ -172,13 +172,13 @@ def test_without_returns_q_is_not_judged() -> None:
 # ---- On-policy
 
 
-def test_action_noise_that_explodes_is_a_sign_and_clear_where_nothing_is_learned() -> None:
+def test_exploding_action_noise_means_unstable_unless_the_run_learns() -> None:
     exploding = np.geomspace(0.5, 6.7, N)
     assert judged(PPO, "no", train__std=exploding).answer == "no"
     assert judged(PPO, "yes", train__std=exploding).answer == "unknown"
 
 
-def test_action_noise_that_shrinks_is_how_a_policy_settles() -> None:
+def test_a_run_with_shrinking_action_noise_is_stable() -> None:
     assert (
         judged(PPO, train__std=np.geomspace(1.0, 0.015, N), train__entropy_loss=np.linspace(-1.4, 2.7, N)).answer
         == "yes"
@@ -194,7 +194,7 @@ A2C = {
 }
 
 
-def test_a_discrete_policy_that_no_longer_explores_counts_only_beside_another_sign() -> None:
+def test_an_entropy_collapse_makes_a_run_unstable_only_together_with_another_sign() -> None:
     collapsed = {"train__entropy_loss": -4.0 * np.exp(-np.linspace(0.0, 8.0, N))}
     assert judged(A2C, **collapsed).answer == "unknown"
     assert judged(A2C, "yes", **collapsed).answer == "yes"
@@ -202,7 +202,7 @@ def test_a_discrete_policy_that_no_longer_explores_counts_only_beside_another_si
     assert (useless.answer, signs(useless)) == ("no", ["entropy_collapse", "value_explains_nothing"])
 
 
-def test_updates_that_replace_the_policy_and_updates_that_do_nothing_are_signs() -> None:
+def test_policy_updates_that_are_too_large_or_have_no_effect_are_signs_of_instability() -> None:
     assert signs(judged(PPO, train__approx_kl=3.0)) == ["updates_too_large"]
     assert signs(judged(PPO, train__approx_kl=1e-9)) == ["policy_stopped_updating"]
     # In one public run that learned, the KL divergence is 0.17 and once reaches 6.5.
@@ -224,7 +224,7 @@ def test_updates_that_replace_the_policy_and_updates_that_do_nothing_are_signs()
         ("unknown", "unknown", Verdict.INSUFFICIENT),
     ],
 )
-def test_one_verdict_comes_of_both_answers(stable: Answer, learning: Answer, expected: Verdict) -> None:
+def test_stability_and_learning_together_give_the_verdict(stable: Answer, learning: Answer, expected: Verdict) -> None:
     assert verdict_of(stable, learning) is expected
 
 
@@ -236,14 +236,14 @@ def test_a_run_of_sb3_that_learns_is_go_and_one_that_diverges_is_no_go() -> None
     assert ask(run()).verdict is Verdict.INSUFFICIENT
 
 
-def test_an_alert_and_the_rate_of_one_group_are_no_learning_rate_of_the_run() -> None:
+def test_learning_rate_tags_exclude_alerts_and_rates_of_single_parameter_groups() -> None:
     names = ["alerts/learning_rate_too_high", "agent/actor_cnn_lr", "train/learning_rate", "charts/lr"]
     assert rate_tags(names) == ["train/learning_rate", "charts/lr"]
 
 
 @pytest.mark.parametrize("unit", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize(("q", "expected"), [(60.0, "yes"), (20_000.0, "no")])
-def test_the_unit_of_the_rewards_does_not_change_the_answer_if_the_divisor_is_logged(
+def test_the_reward_unit_does_not_change_stability_if_the_reward_divisor_is_logged(
     unit: float, q: float, expected: Answer
 ) -> None:
     data = {
@@ -288,7 +288,7 @@ def test_the_unit_of_the_rewards_does_not_change_the_diagnoses(unit: float) -> N
     assert {diagnosis.id for diagnosis in diagnose(early)} <= reference
 
 
-def test_a_divisor_that_changes_does_not_make_a_healthy_critic_suspicious() -> None:
+def test_a_changing_reward_divisor_does_not_make_healthy_q_values_look_too_large() -> None:
     data = {
         "rollout__ep_rew_mean": np.resize([-1.0, 1.0], N),  # positive and negative rewards cancel
         "rollout__ep_len_mean": 100.0,

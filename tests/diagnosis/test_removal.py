@@ -101,7 +101,7 @@ def names_to_remove(draw: st.DrawFn, run: Values, criteria: tuple[Criterion, ...
 @pytest.mark.parametrize("criteria", [BUILT_IN, all_blocking(BUILT_IN)], ids=["built in", "all blocking"])
 @settings(max_examples=150)
 @given(data=st.data())
-def test_taking_whole_tags_away_never_makes_go_of_no_go(criteria: tuple[Criterion, ...], data: st.DataObject) -> None:
+def test_removal_turns_no_go_into_go_only_by_hiding_a_nan(criteria: tuple[Criterion, ...], data: st.DataObject) -> None:
     run = data.draw(damaged_runs())
     assume(verdict(run, criteria) is Verdict.NO_GO)
     removed = names_to_remove(data.draw, run, criteria)
@@ -109,7 +109,7 @@ def test_taking_whole_tags_away_never_makes_go_of_no_go(criteria: tuple[Criterio
         assert fails_by_a_stray_nan_alone(run, removed, criteria)
 
 
-def test_a_criterion_stays_applicable_without_the_tag_that_shows_the_length() -> None:
+def test_collapsed_episodes_remain_no_go_after_removing_any_other_single_tag() -> None:
     run = healthy(last_step=2400)
     run[tags.EPISODE_LENGTH] = (np.arange(COLLAPSED.size), COLLAPSED)
     run[tags.PROGRESS_BUFFER_SIZE] = (np.array([1, 5000]), np.array([1.0, 5000.0]))
@@ -124,7 +124,7 @@ def test_a_criterion_stays_applicable_without_the_tag_that_shows_the_length() ->
         assert verdict(without(longer, {tag})) is Verdict.NO_GO, tag
 
 
-def test_a_short_runs_episodes_do_not_block_by_the_way_of_a_cause() -> None:
+def test_collapsed_episodes_do_not_block_go_in_a_run_below_2500_steps() -> None:
     run = healthy(last_step=2400)
     run[tags.EPISODE_LENGTH] = (np.arange(300), np.repeat([50.0, 3.0], [20, 280]))
     # The comparison with baseline policies needs three evaluations.
@@ -137,7 +137,7 @@ def test_a_short_runs_episodes_do_not_block_by_the_way_of_a_cause() -> None:
 
 
 @pytest.mark.parametrize("flag", [tags.ENCODER_IS_SHARED, tags.REWARD_IS_NORMALIZED])
-def test_a_flag_that_is_absent_or_contradicts_itself_excuses_nothing(flag: str) -> None:
+def test_only_a_flag_that_is_always_1_exempts_a_run_from_the_gradient_criterion(flag: str) -> None:
     run = healthy()
     steps, norm = run[tags.GRADIENT_NORM["actor_cnn"]]
     run[tags.GRADIENT_NORM["actor_cnn"]] = (steps, norm * 1e6)
@@ -149,7 +149,7 @@ def test_a_flag_that_is_absent_or_contradicts_itself_excuses_nothing(flag: str) 
         assert (found.blocking and found.status is Status.FAIL) is blocks, values
 
 
-def test_a_policy_without_an_encoder_is_not_asked_for_one() -> None:
+def test_encoder_tags_are_required_unless_a_flag_shows_that_the_policy_has_no_encoder() -> None:
     run = healthy()
     camera = {tag for tag in run if "cnn" in tag} | {tags.FRAME_STD, tags.FRAME_CHANGE, tags.ENCODER_IS_SHARED}
     vectors = without(run, camera)
@@ -196,7 +196,7 @@ def test_a_rare_evaluation_does_not_count_as_a_tag_that_ends_early() -> None:
 
 @settings(max_examples=100)
 @given(data=st.data(), make=st.sampled_from([leaking, dead_policy, with_nan]), seed=st.integers(0, 3))
-def test_no_single_tag_that_breaks_off_makes_go_of_no_go(data: st.DataObject, make: object, seed: int) -> None:
+def test_truncating_one_tag_never_turns_a_failed_run_into_go(data: st.DataObject, make: object, seed: int) -> None:
     run = make(seed)  # type: ignore[operator]
     tag = data.draw(st.sampled_from(sorted(run)))
     steps, values = run[tag]
@@ -207,7 +207,7 @@ def test_no_single_tag_that_breaks_off_makes_go_of_no_go(data: st.DataObject, ma
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_removing_points_that_support_a_loss_never_passes_it(data: st.DataObject) -> None:
+def test_removing_q_points_never_makes_a_diverged_actor_loss_pass(data: st.DataObject) -> None:
     run = leaking()
     for tag in (tags.Q1_VALUE, tags.Q2_VALUE, tags.TARGET_Q_MEAN):
         steps, values = run[tag]
@@ -219,7 +219,7 @@ def test_removing_points_that_support_a_loss_never_passes_it(data: st.DataObject
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_points_taken_from_the_bound_never_excuse_a_value(data: st.DataObject) -> None:
+def test_removing_points_of_the_q_bound_never_makes_a_too_large_q_pass(data: st.DataObject) -> None:
     run = healthy()
     steps, q = run[tags.Q1_VALUE]
     at = data.draw(st.integers(0, steps.size - 1))
@@ -241,7 +241,7 @@ WITNESSED = {
 @pytest.mark.parametrize("identifier", WITNESSED)
 @settings(max_examples=40)
 @given(data=st.data())
-def test_one_bad_point_fails_whatever_else_is_taken_away(identifier: str, data: st.DataObject) -> None:
+def test_one_bad_point_fails_the_criterion_whatever_other_data_is_removed(identifier: str, data: st.DataObject) -> None:
     tag, bad = WITNESSED[identifier]
     steps, values = HEALTHY[2][tag]
     at = data.draw(st.integers(0, steps.size - 1))
@@ -255,7 +255,7 @@ def test_one_bad_point_fails_whatever_else_is_taken_away(identifier: str, data: 
 
 @settings(max_examples=60)
 @given(n_points=st.integers(1, 4), data=st.data())
-def test_too_few_points_never_pass(n_points: int, data: st.DataObject) -> None:
+def test_a_run_with_at_most_four_points_per_tag_never_gets_go(n_points: int, data: st.DataObject) -> None:
     run = {}
     for tag, (steps, values) in healthy(data.draw(st.integers(0, 5))).items():
         chosen = sorted(data.draw(st.sets(st.integers(0, steps.size - 1), min_size=1, max_size=n_points)))
@@ -263,7 +263,7 @@ def test_too_few_points_never_pass(n_points: int, data: st.DataObject) -> None:
     assert verdict(run) is not Verdict.GO
 
 
-def test_every_named_tag_must_be_there_to_pass() -> None:
+def test_a_criterion_passes_only_if_all_its_tags_are_logged() -> None:
     both = ("gradients/actor_cnn_clip_fraction", "gradients/actor_mlp_clip_fraction")
     for kind in ("tail_mean_below", "all_finite", "abs_max_at_most", "smooth"):
         criterion = Criterion("mine", "t", kind, both, True, "me", threshold=0.9)
@@ -272,7 +272,7 @@ def test_every_named_tag_must_be_there_to_pass() -> None:
         assert (whole.status, half.status) == (Status.PASS, Status.UNKNOWN), kind
 
 
-def test_nothing_is_left_to_say_that_a_tag_was_nan() -> None:
+def test_removing_an_unused_tag_that_has_the_only_nan_turns_no_go_into_go() -> None:
     """If the only NaN is in a tag that no criterion reads, the verdict without this tag is GO."""
     run = healthy()
     run["other/tag"] = (np.array([1]), np.array([np.nan]))
@@ -280,5 +280,5 @@ def test_nothing_is_left_to_say_that_a_tag_was_nan() -> None:
     assert verdict(without(run, {"other/tag"})) is Verdict.GO
 
 
-def test_series_sets_know_a_window_without_points() -> None:
+def test_an_empty_series_set_has_no_run_length() -> None:
     assert SeriesSet().length_from(["nothing"]) is None

@@ -57,24 +57,24 @@ def moving_mean(values: FloatArray, window: int, every: int) -> FloatArray:
 
 
 @pytest.mark.parametrize(("window", "every"), [(1, 1), (100, 4), (100, 25), (100, 100), (100, 300), (5, 5)])
-def test_the_spread_of_single_episodes_is_found_behind_an_average(window: int, every: int) -> None:
+def test_the_spread_of_single_episodes_is_estimated_from_a_moving_mean(window: int, every: int) -> None:
     episodes = noise(20_000, sigma=3.0)
     points = moving_mean(episodes, window, every)[window // every + 1 :]
     assert episode_spread(points, window, every) == pytest.approx(3.0, rel=0.25)
 
 
-def test_the_spread_is_not_that_of_a_trend_nor_of_single_outliers() -> None:
+def test_the_spread_estimate_ignores_trends_and_single_outliers() -> None:
     values = np.linspace(0.0, 100.0, 1_000) + noise(1_000)
     values[::50] += 1e6
     assert episode_spread(values) == pytest.approx(1.0, rel=0.2)
 
 
-def test_half_of_the_points_may_be_equal() -> None:
+def test_the_spread_estimate_tolerates_40_percent_equal_points() -> None:
     values = np.where(np.arange(1_000) < 600, noise(1_000), 250.0)
     assert 0.1 < episode_spread(values) < 2.0
 
 
-def test_the_wander_of_a_drifting_policy_is_larger_than_that_of_a_steady_one() -> None:
+def test_slow_fluctuations_are_larger_for_a_random_walk_than_for_independent_noise() -> None:
     steady, drifting = noise(2_000), np.cumsum(noise(2_000, seed=1))
     assert block_wander(steady) == pytest.approx(np.sqrt(np.pi / 2) / 10.0, rel=0.6)
     assert block_wander(drifting) > 20.0 * block_wander(steady)
@@ -129,14 +129,14 @@ def test_a_curve_that_loses_what_it_gained_has_collapsed_and_the_peak_is_named(s
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_loss_of_two_fifths_of_the_gain_is_told_and_is_neither_yes_nor_no(seed: int) -> None:
+def test_losing_two_fifths_of_the_gain_is_a_collapse_but_learning_stays_unknown(seed: int) -> None:
     values = np.interp(np.arange(200), [0, 80, 110, 199], [0.0, 20.0, 20.0, 12.0]) + noise(200, seed)
     curve = judge_curve(series(values))
     assert (curve.state, curve.learning) == (CurveState.COLLAPSED, "unknown")
     assert curve.lost == pytest.approx(0.4, abs=0.1)
 
 
-def test_a_significant_gain_that_is_small_beside_the_spread_of_episodes_is_no_learning() -> None:
+def test_a_significant_gain_of_half_the_episode_spread_does_not_count_as_learning() -> None:
     """A gain of half a standard deviation does not count as learning.
 
     With twenty thousand episodes, the gain is statistically significant.
@@ -147,7 +147,7 @@ def test_a_significant_gain_that_is_small_beside_the_spread_of_episodes_is_no_le
     assert judge_curve(series(averaged, every=1_000), 100).learning == "no"
 
 
-def test_a_mean_that_becomes_a_multiple_is_learning_even_where_single_episodes_hardly_tell() -> None:
+def test_a_mean_return_that_grows_several_fold_is_learning_despite_a_small_effect_size() -> None:
     """The return of an episode is 100 if the episode reaches a goal, otherwise 0.
 
     The fraction of episodes that reach the goal rises from 5 % to 60 %. The mean return thus grows to several
@@ -167,7 +167,7 @@ def test_fewer_than_five_points_are_too_short(n: int) -> None:
     assert math.isnan(curve.gain)
 
 
-def test_five_evaluations_can_say_yes_and_never_no() -> None:
+def test_five_evaluations_can_prove_learning_but_cannot_rule_it_out() -> None:
     assert judge_curve(series([-120.0, -100.0, 280.0, 290.0, 285.0]), 1).learning == "yes"
     assert judge_curve(series([-120.0, -100.0, 20.0, -90.0, 40.0]), 1).learning == "unknown"
     assert judge_curve(series([3.0, -1.0, 2.0, 0.0, 1.0]), 1).learning == "unknown"
@@ -180,27 +180,27 @@ def test_a_flat_curve_of_a_short_run_is_too_short_and_not_a_failure() -> None:
     assert judge_curve(series(noise(35), "episode_return", every=20), on_steps=False).learning == "no"
 
 
-def test_what_was_flat_and_now_rises_to_a_new_level_needs_more_time() -> None:
+def test_learning_is_unknown_if_a_flat_curve_rises_at_the_end() -> None:
     episodes = np.concatenate([np.full(560, -10.0), np.linspace(-10.0, -9.2, 240)]) + noise(800)
     curve = judge_curve(series(moving_mean(episodes, 100, 4)), 100, lengths=series(np.full(200, 250.0)))
     assert curve.learning == "unknown"
     assert curve.still_rising
 
 
-def test_the_chance_drifts_of_a_moving_mean_are_no_rise() -> None:
+def test_random_drifts_of_a_moving_mean_rarely_count_as_a_rise() -> None:
     lengths = series(np.full(100, 250.0))
     curves = [judge_curve(series(moving_mean(noise(400, seed), 100, 4)), 100, lengths=lengths) for seed in range(40)]
     assert sum(curve.still_rising for curve in curves) <= 2
     assert sum(curve.learning == "no" for curve in curves) >= 38
 
 
-def test_a_moving_mean_is_not_called_flat_before_its_window_has_passed_twice() -> None:
+def test_learning_is_unknown_until_a_flat_moving_mean_covers_two_windows_of_episodes() -> None:
     for n_episodes, expected in ((180, "unknown"), (240, "no")):
         points = moving_mean(noise(n_episodes), 100, 4)
         assert judge_curve(series(points), 100, lengths=series(np.full(100, 250.0))).learning == expected
 
 
-def test_one_unlucky_first_point_of_a_short_curve_is_no_learning() -> None:
+def test_one_unlucky_first_point_of_a_short_curve_rarely_counts_as_learning() -> None:
     answers = []
     for seed in range(100):
         unlucky = np.append(-2.5, noise(16, seed)[1:])
@@ -221,12 +221,12 @@ def test_one_lucky_first_point_of_a_short_curve_does_not_hide_learning() -> None
     assert "yes" not in answers[8.0]
 
 
-def test_a_policy_that_has_learned_by_the_second_evaluation_has_learned() -> None:
+def test_learning_that_is_complete_by_the_second_evaluation_is_recognised() -> None:
     values = np.append(-10.0, noise(15, sigma=0.5))
     assert judge_curve(series(values, "eval/return", every=5_000)).learning == "yes"
 
 
-def test_a_constant_curve_is_flat_and_a_constant_mean_of_training_episodes_is_stale() -> None:
+def test_a_constant_curve_is_not_learning_but_a_constant_training_mean_is_unknown() -> None:
     assert judge_curve(series(np.full(50, 7.0)), 5).learning == "no"
     stale = judge_curve(series(np.full(1_593, 31.31)), 100)
     assert stale.learning == "unknown"
@@ -329,7 +329,7 @@ def test_a_hundred_thousand_points_are_judged_like_a_hundred() -> None:
         ("eval/return", np.arange(0, 400, 10), False),
     ],
 )
-def test_an_axis_of_episodes_is_told_from_one_of_steps(name: str, steps: FloatArray, expected: bool) -> None:
+def test_an_episode_axis_is_distinguished_from_a_step_axis(name: str, steps: FloatArray, expected: bool) -> None:
     tag = return_tag(name)
     assert tag is not None
     assert counts_episodes(tag, Series(name, steps, np.zeros(steps.size))) is expected
@@ -352,7 +352,7 @@ def first_window(episodes: FloatArray, lengths: FloatArray, every: int = 4) -> t
     return means[0], means[1]
 
 
-def test_the_mean_of_all_episodes_so_far_is_undone_exactly() -> None:
+def test_new_episode_returns_are_recovered_exactly_from_the_cumulative_mean() -> None:
     episodes, lengths = noise(76), np.random.default_rng(1).integers(50, 300, 76).astype(float)
     undone, averaged_over = of_new_episodes(*first_window(episodes, lengths))
     assert averaged_over == 4
@@ -364,7 +364,7 @@ def test_the_mean_of_all_episodes_so_far_is_undone_exactly() -> None:
     assert undone.values[7] == pytest.approx(episodes[28:36].mean())
 
 
-def test_what_is_no_mean_of_all_episodes_so_far_stays_as_it_is() -> None:
+def test_a_curve_that_is_not_a_cumulative_mean_stays_unchanged() -> None:
     episodes, lengths = noise(76), np.full(76, 200.0)
     rewards, mean_lengths = first_window(episodes, lengths)
     more = first_window(noise(120), np.full(120, 200.0))
@@ -373,7 +373,7 @@ def test_what_is_no_mean_of_all_episodes_so_far_stays_as_it_is() -> None:
         assert of_new_episodes(*pair) == (pair[0], 100)
 
 
-def test_a_policy_that_has_learned_in_the_first_window_is_seen_to_learn() -> None:
+def test_learning_within_the_first_100_episodes_is_recognised() -> None:
     lengths = np.full(76, 200.0)
     learned = np.where(np.arange(76) < 24, -1_200.0, -150.0) + noise(76, sigma=60.0)
     for episodes, expected in ((learned, "yes"), (noise(76, sigma=300.0) - 1_200.0, "no")):
@@ -386,12 +386,12 @@ def test_a_policy_that_has_learned_in_the_first_window_is_seen_to_learn() -> Non
 # ---- One run
 
 
-def test_a_yes_and_a_no_contradict_each_other() -> None:
+def test_learning_is_unknown_if_training_returns_rise_and_evaluation_is_flat() -> None:
     run = SeriesSet.of([series(rising()), series(noise(200), "eval/mean_reward")])
     assert judge_learning(run).answer == "unknown"
 
 
-def test_evaluations_that_begin_after_the_learning_do_not_say_that_nothing_was_learned() -> None:
+def test_learning_is_unknown_if_a_flat_evaluation_starts_after_training_returns_rose() -> None:
     trained = series(1.7 * (1.0 - np.exp(-np.linspace(0.0, 8.0, 200))) + noise(200))
     evaluated = series(1.7 + noise(19, 1, sigma=0.3), "eval/mean_reward", every=10_000, first=2)
     learning = judge_learning(SeriesSet.of([trained, evaluated]))
@@ -405,7 +405,7 @@ def test_evaluations_that_begin_after_the_learning_do_not_say_that_nothing_was_l
     assert judge_learning(SeriesSet.of([trained, before_learning])).answer == "no"
 
 
-def test_the_evaluation_that_fell_is_not_outvoted_by_training() -> None:
+def test_training_returns_that_show_learning_do_not_override_an_evaluation_that_fell() -> None:
     evaluated = np.repeat([0.0, 50.0, 30.0], [8, 8, 8]) + noise(24)
     run = SeriesSet.of([series(learned_early(), "ep_r"), series(evaluated, "eval/mean_reward", every=8_000)])
     learning = judge_learning(run)
@@ -415,26 +415,26 @@ def test_the_evaluation_that_fell_is_not_outvoted_by_training() -> None:
     assert learning.curve.state is CurveState.COLLAPSED
 
 
-def test_without_a_return_nothing_is_said_about_learning() -> None:
+def test_learning_is_unknown_if_no_episode_return_is_logged() -> None:
     learning = judge_learning(SeriesSet.of([series(rising(), "train/actor_loss"), series(rising(), "reward_step")]))
     assert (learning.answer, learning.curve) == ("unknown", None)
 
 
-def test_a_return_that_breaks_off_long_before_the_run_says_no_yes() -> None:
+def test_learning_is_unknown_if_the_return_ends_long_before_the_run() -> None:
     run = SeriesSet.of([series(rising()), series(np.zeros(400), "train/actor_loss")])
     learning = judge_learning(run)
     assert learning.answer == "unknown"
     assert any("only a part" in reason for reason in learning.reasons)
 
 
-def test_a_return_that_rises_because_episodes_end_at_once_is_doubted() -> None:
+def test_learning_is_unknown_if_the_return_rises_because_episodes_end_at_once() -> None:
     values = series(np.linspace(-65.0, -5.0, 200) + noise(200))
     run = SeriesSet.of([values, series(np.linspace(8.0, 1.4, 200), "rollout/ep_len_mean", every=1_000)])
     assert judge_learning(SeriesSet.of([values])).answer == "yes"
     assert judge_learning(run).answer == "unknown"
 
 
-def test_a_walker_that_has_learned_to_stand_still_is_doubted() -> None:
+def test_learning_is_unknown_for_a_walker_that_only_learned_to_stand_still() -> None:
     lengths = Series("Episode/Length", np.arange(200), np.where(np.arange(200) < 60, 100.0, 1_600.0))
     for late, expected in ((-70.0, "unknown"), (-40.0, "yes"), (200.0, "yes")):
         returns = np.where(np.arange(200) < 60, -110.0, late) + noise(200, sigma=4.0)
@@ -446,7 +446,7 @@ def test_a_walker_that_has_learned_to_stand_still_is_doubted() -> None:
     assert judge_learning(SeriesSet.of([Series("Episode/Reward", np.arange(200), returns), shorter])).answer == "yes"
 
 
-def test_lengths_that_go_on_show_that_a_return_of_unknown_code_breaks_off() -> None:
+def test_learning_is_unknown_if_episode_lengths_continue_after_the_last_return() -> None:
     whole = Series("Episode/Reward", np.arange(400), learned_early(400))
     lengths = Series("Episode/Length", np.arange(400), np.full(400, 200.0))
     cut = whole.where(np.arange(400) < 250)

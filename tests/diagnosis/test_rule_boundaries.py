@@ -237,7 +237,7 @@ def built(values: Values, steps: np.ndarray) -> SeriesSet:
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 @pytest.mark.parametrize(("rule", "silent", "speaking"), TABLE, ids=[f"{i}-{row[0]}" for i, row in enumerate(TABLE)])
-def test_a_rule_begins_to_speak_at_its_boundary(resolution: str, rule: str, silent: Values, speaking: Values) -> None:
+def test_a_rule_fires_only_beyond_its_threshold(resolution: str, rule: str, silent: Values, speaking: Values) -> None:
     steps = RESOLUTIONS[resolution]
     assert RULES[rule].diagnose(built(silent, steps)) is None
     diagnosis = RULES[rule].diagnose(built(speaking, steps))
@@ -271,7 +271,7 @@ def returns(values: np.ndarray, spacing: int) -> SeriesSet:
 
 
 @pytest.mark.parametrize(("rule", "silent", "speaking"), CURVES, ids=[f"{i}-{row[0]}" for i, row in enumerate(CURVES)])
-def test_a_rule_of_the_return_curve_speaks_of_that_shape_alone(
+def test_a_return_curve_rule_fires_only_for_its_own_curve_shape(
     rule: str, silent: np.ndarray, speaking: np.ndarray
 ) -> None:
     assert RULES[rule].diagnose(returns(silent, 2_000)) is None
@@ -298,7 +298,7 @@ STOCK: list[tuple[str, Values, Values]] = [
 
 
 @pytest.mark.parametrize(("rule", "silent", "speaking"), STOCK, ids=[row[0] for row in STOCK])
-def test_a_rule_on_stock_tags_begins_to_speak_at_its_boundary(rule: str, silent: Values, speaking: Values) -> None:
+def test_a_rule_on_sb3_tags_fires_only_beyond_its_threshold(rule: str, silent: Values, speaking: Values) -> None:
     steps = np.arange(1, 61) * 1_000
     flat = {
         "rollout/ep_rew_mean": curve(-700.0, -700.0),
@@ -313,13 +313,13 @@ def test_a_rule_on_stock_tags_begins_to_speak_at_its_boundary(rule: str, silent:
     assert not RULES[rule].is_live
 
 
-def test_the_table_holds_every_rule() -> None:
+def test_every_rule_has_a_test_case() -> None:
     tested = {rule for table in (TABLE, CURVES, STOCK) for rule, _, _ in table}
     assert tested == RULES.keys()
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
-def test_a_jump_of_a_hundred_is_surer_than_rewards_that_were_always_large(resolution: str) -> None:
+def test_a_hundredfold_jump_of_rewards_gives_more_confidence_than_constantly_large_rewards(resolution: str) -> None:
     steps = RESOLUTIONS[resolution]
     always = RULES["reward_scale"].diagnose(built(rewards(-1.0, 5e3), steps))
     just_not = RULES["reward_scale"].diagnose(built(rewards(-1.0, ending(5e3, 3, 50.1)), steps))
@@ -345,7 +345,7 @@ def test_saturated_actions_without_a_gradient_are_a_dead_policy(resolution: str)
     assert levels == {"alive": "warning", "dead": "critical"}
 
 
-def test_a_target_without_an_actor_update_is_not_stale() -> None:
+def test_unchanged_target_networks_are_not_reported_if_the_actor_is_rarely_updated() -> None:
     """With a policy delay of 100, actor and targets move only twice in a window."""
     steps = RESOLUTIONS["live window"]
     data = built(still_targets(9), steps)
@@ -353,7 +353,7 @@ def test_a_target_without_an_actor_update_is_not_stale() -> None:
     assert RULES["stale_target_network"].diagnose(SeriesSet({**data.series, rarely.name: rarely})) is None
 
 
-def test_a_camera_is_surely_dead_when_it_has_stood_still_longer_than_any_car_may() -> None:
+def test_unchanged_frames_give_high_confidence_in_a_dead_camera_after_190_steps() -> None:
     def confidence(steps: np.ndarray, n_still: int) -> float:
         found = RULES["dead_camera"].diagnose(built({tags.FRAME_CHANGE: ending(0.0, n_still, 9.0)}, steps))
         assert found is not None

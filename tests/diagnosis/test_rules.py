@@ -34,7 +34,7 @@ def found(identifier: str, confidence: float, **keywords: object) -> Diagnosis:
     return Diagnosis(identifier, identifier, confidence, (), "Do this.", 100, **keywords)  # type: ignore[arg-type]
 
 
-def test_every_rule_is_silent_on_nothing() -> None:
+def test_no_rule_fires_without_data() -> None:
     assert [identifier for identifier, rule in RULES.items() if rule.diagnose(SeriesSet()) is not None] == []
 
 
@@ -54,7 +54,7 @@ def test_whatever_the_values_a_diagnosis_is_well_formed(values: dict[str, list[f
             assert evidence.tag in values
 
 
-def test_causes_come_before_surer_consequences() -> None:
+def test_a_cause_is_ranked_before_a_consequence_with_higher_confidence() -> None:
     ranked = rank(
         [
             found("explosion", 0.95, explained_by=("leak",)),
@@ -71,7 +71,7 @@ def test_causes_come_before_surer_consequences() -> None:
     assert ranked[2].remedy.startswith("A consequence of leak: fix leak first.")
 
 
-def test_an_unsure_cause_explains_nothing() -> None:
+def test_a_cause_with_low_confidence_does_not_explain_another_diagnosis() -> None:
     ranked = rank([found("explosion", 0.95, explained_by=("leak",)), found("leak", 0.4)])
     assert [(d.id, d.role) for d in ranked] == [("explosion", "cause"), ("leak", "cause")]
 
@@ -97,14 +97,14 @@ def leak(**others: object) -> SeriesSet:
     return SeriesSet.of(points(tag, values) for tag, values in series.items())
 
 
-def test_a_leak_begins_where_q_no_longer_supports_the_loss() -> None:
+def test_a_feature_leak_begins_when_the_actor_loss_exceeds_ten_times_q() -> None:
     diagnosis = feature_leak.diagnose(leak())
     assert diagnosis is not None
     loss = np.exp(np.linspace(1, 14, 40))
     assert diagnosis.first_step == 100 * (int(np.argmax(loss > 200)) + 1)
 
 
-def test_a_still_head_and_a_growing_encoder_make_a_leak_surer() -> None:
+def test_a_vanishing_head_gradient_and_a_growing_encoder_gradient_raise_feature_leak_confidence() -> None:
     bare = feature_leak.diagnose(leak())
     signature = feature_leak.diagnose(
         leak(
@@ -129,11 +129,11 @@ def test_a_still_head_and_a_growing_encoder_make_a_leak_surer() -> None:
     assert signature.confidence > bare.confidence > alive_head.confidence
 
 
-def test_a_loss_that_rises_is_not_a_leak() -> None:
+def test_a_growing_positive_actor_loss_is_not_a_feature_leak() -> None:
     assert feature_leak.diagnose(leak(**{tags.ACTOR_LOSS: np.exp(np.linspace(1, 14, 40))})) is None
 
 
-def test_saturation_counts_at_the_end_and_not_on_the_way() -> None:
+def test_action_saturation_is_reported_only_if_it_persists_at_the_end() -> None:
     recovered = points(tags.ACTION_SATURATION, [1.0] * 20 + [0.05] * 20)
     dying = points(tags.ACTION_SATURATION, [0.05] * 20 + [1.0] * 20)
     assert actor_saturation.diagnose(SeriesSet.of([recovered])) is None
@@ -147,7 +147,7 @@ def counted(*points: tuple[int, float]) -> SeriesSet:
     return SeriesSet.of([Series(tags.TOTAL_ITERATIONS, np.array(steps), np.array(values))])
 
 
-def test_the_first_update_is_found_from_the_count_whatever_the_rhythm() -> None:
+def test_the_first_update_is_extrapolated_from_update_counts_at_any_update_frequency() -> None:
     one_a_step = short_warmup.diagnose(counted((100, 98), (200, 198)))
     assert one_a_step is not None
     assert one_a_step.value == 2
@@ -157,7 +157,7 @@ def test_the_first_update_is_found_from_the_count_whatever_the_rhythm() -> None:
     assert half_a_step.confidence < one_a_step.confidence
 
 
-def test_counts_without_a_known_start_are_not_a_short_warm_up() -> None:
+def test_no_short_warm_up_is_reported_if_the_first_update_cannot_be_determined() -> None:
     """These update counts do not show the step of the first update.
 
     The run was continued from a checkpoint (first and last case), or the count has a single point, or the count does
@@ -171,7 +171,7 @@ def test_stable_baselines_default_warm_up_is_not_reported() -> None:
     assert short_warmup.diagnose(counted((200, 99), (300, 199))) is None
 
 
-def test_a_term_dominates_if_it_does_at_the_end_and_since_when_is_reported() -> None:
+def test_reward_imbalance_requires_a_term_that_dominates_at_the_end_and_reports_its_onset() -> None:
     late = [0.5] * 20 + [20.0] * 20
     data = SeriesSet.of([points("reward/progress", late), points("reward/safety", np.full(40, -0.5))])
     diagnosis = reward_imbalance.diagnose(data)
@@ -188,14 +188,14 @@ def collapsing(dominating: float) -> SeriesSet:
     return SeriesSet.of([lengths, *terms])
 
 
-def test_a_reward_of_one_term_explains_short_episodes_and_a_penalty_is_explained_by_them() -> None:
+def test_short_episodes_follow_from_a_dominating_reward_and_cause_a_dominating_penalty() -> None:
     told = {d.id: d.consequence_of for d in diagnose(collapsing(12.0))}
     assert told == {"reward_imbalance": None, "episode_collapse": "reward_imbalance"}
     told = {d.id: d.consequence_of for d in diagnose(collapsing(-12.0))}
     assert told == {"episode_collapse": None, "reward_imbalance": "episode_collapse"}
 
 
-def test_an_actor_that_follows_an_untrained_critic_is_a_consequence() -> None:
+def test_twin_critic_disagreement_explains_saturated_actions_and_policy_extrapolation() -> None:
     q = {tags.Q1_VALUE: np.full(40, 5.0), tags.Q2_VALUE: np.full(40, 0.1)}
     follows = {tags.ACTION_SATURATION: np.full(40, 0.7), tags.Q_GAP: np.full(40, 4.0)}
     told = {d.id: d.consequence_of for d in diagnose(SeriesSet.of(points(t, v) for t, v in {**q, **follows}.items()))}
@@ -244,7 +244,7 @@ def test_the_step_of_the_best_policy_is_named() -> None:
     assert 45_000 <= diagnosis.first_step <= 56_000
 
 
-def test_a_flat_return_names_what_it_is_consistent_with_and_what_to_log() -> None:
+def test_the_remedy_for_a_flat_return_lists_possible_causes_and_tags_to_log() -> None:
     losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
     stock = RULES["never_learned"].diagnose(run(**FLAT, **losses, train__learning_rate=1e-3))
     assert stock is not None
@@ -269,7 +269,7 @@ def test_a_cause_that_is_known_explains_a_flat_return() -> None:
     assert told == {"frozen_by_learning_rate": None, "never_learned": "frozen_by_learning_rate"}
 
 
-def test_values_beyond_the_returns_are_not_reported_of_a_run_that_learns() -> None:
+def test_q_values_beyond_the_returns_are_not_reported_for_a_run_that_learns() -> None:
     losses = {"train__actor_loss": -300.0, "train__critic_loss": 1.0}
     assert RULES["q_beyond_returns"].diagnose(run(**RISING, **losses)) is None
     assert RULES["q_beyond_returns"].diagnose(run(**FLAT, **losses)) is not None
@@ -286,7 +286,7 @@ ONE_STEP = {
 }
 
 
-def test_a_critic_that_looks_a_single_step_ahead_is_consistent_with_targets_that_never_move() -> None:
+def test_q_near_the_reward_of_one_step_suggests_target_networks_that_never_change() -> None:
     stale = RULES["stale_target_network"].diagnose(run(**ONE_STEP))
     assert stale is not None
     assert stale.value == pytest.approx(7.2 / 7.0, rel=0.05)
@@ -304,7 +304,7 @@ def test_a_critic_that_looks_a_single_step_ahead_is_consistent_with_targets_that
         assert RULES["stale_target_network"].diagnose(run(**{**ONE_STEP, **change})) is None, change
 
 
-def test_networks_that_are_hardly_trained_do_not_learn() -> None:
+def test_training_that_starts_after_half_of_the_run_is_reported_unless_the_run_learns() -> None:
     late = Series("train/critic_loss", np.arange(31, 61) * 1_000, np.ones(30))
     early = Series("train/critic_loss", np.arange(29, 61) * 1_000, np.ones(32))
     actor = {"train__actor_loss": -1.0}
@@ -318,7 +318,7 @@ def test_networks_that_are_hardly_trained_do_not_learn() -> None:
     assert RULES["too_few_updates"].diagnose(SeriesSet.of(moved)) is None
 
 
-def test_updates_that_are_far_between_are_counted_where_their_number_is_logged() -> None:
+def test_rare_updates_are_reported_if_the_update_count_is_logged() -> None:
     losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
     for per_step, expected in ((0.002, True), (0.016, False), (1.0, False)):
         found = RULES["too_few_updates"].diagnose(
@@ -372,7 +372,7 @@ def test_an_entropy_bonus_is_weighed_against_the_reward_of_a_step() -> None:
     assert RULES["entropy_outweighs_reward"].diagnose(run(**fallen)) is None
 
 
-def test_a_rate_without_measured_steps_counts_unless_the_run_learns() -> None:
+def test_an_extreme_learning_rate_is_reported_unless_the_run_learns_or_logs_update_ratios() -> None:
     losses = {"train__actor_loss": -1.0, "train__critic_loss": 1.0}
     for rule, rate in (
         ("learning_rate_too_high", 0.3),
@@ -390,7 +390,7 @@ def test_a_rate_without_measured_steps_counts_unless_the_run_learns() -> None:
     assert RULES["learning_rate_too_high"].diagnose(measured) is None
 
 
-def test_returns_of_a_thousand_a_step_are_too_large_unless_the_run_learns() -> None:
+def test_returns_above_1000_per_step_are_too_large_unless_the_run_learns() -> None:
     lengths = {"rollout__ep_len_mean": 100.0}
     flat = RULES["reward_scale"].diagnose(run(rollout__ep_rew_mean=-120_000.0 + 1_000.0 * NOISE, **lengths))
     assert flat is not None
@@ -401,7 +401,7 @@ def test_returns_of_a_thousand_a_step_are_too_large_unless_the_run_learns() -> N
     assert RULES["reward_scale"].diagnose(rising) is None
 
 
-def test_growth_beyond_the_returns_is_surer_than_growth_alone() -> None:
+def test_q_growth_beyond_the_returns_gives_more_confidence_than_growth_alone() -> None:
     q = {"train__q1_value": np.exp(np.linspace(0.0, 8.0, 60)), "train__q2_value": 1.0}
     alone = RULES["critic_overestimation"].diagnose(run(**q))
     beside = RULES["critic_overestimation"].diagnose(run(**q, **FLAT))
@@ -410,7 +410,7 @@ def test_growth_beyond_the_returns_is_surer_than_growth_alone() -> None:
     assert beside.confidence > alone.confidence
 
 
-def test_a_gradient_that_was_never_there_is_no_saturated_action() -> None:
+def test_an_actor_gradient_that_was_always_0_is_not_diagnosed_as_saturated_actions() -> None:
     critic = {"gradients__critic_mlp_norm": 1.0}
     never = diagnose(run(**critic, gradients__actor_mlp_norm=0.0))
     assert [d.id for d in never] == ["vanishing_actor_gradient"]
@@ -422,7 +422,7 @@ def test_a_gradient_that_was_never_there_is_no_saturated_action() -> None:
     assert lost[0].remedy.startswith("Consistent with a saturated tanh or, less likely, with dead units")
 
 
-def test_values_beyond_the_returns_run_away_below_200_if_the_error_grows_with_them() -> None:
+def test_q_beyond_the_returns_but_below_200_is_reported_only_if_critic_loss_grows() -> None:
     runaway = {"train__q1_value": -np.exp(np.linspace(-2.0, 4.6, 60)), "train__q2_value": -1.0, **FLAT}
     growing = run(**runaway, train__critic_loss=np.exp(np.linspace(-4.0, 9.2, 60)))
     found = RULES["critic_overestimation"].diagnose(growing)
@@ -437,7 +437,7 @@ def test_values_beyond_the_returns_run_away_below_200_if_the_error_grows_with_th
     assert RULES["critic_overestimation"].diagnose(run(**larger_returns)) is None
 
 
-def test_a_gap_out_of_the_loss_of_sac_says_nothing() -> None:
+def test_the_q_gap_is_not_estimated_from_the_actor_loss_of_sac() -> None:
     td3 = {"train__actor_loss": -10.0, "train__q1_value": 2.0, "train__q2_value": 2.0}
     assert RULES["policy_extrapolation"].diagnose(run(**td3)) is not None
     assert RULES["policy_extrapolation"].diagnose(run(**td3, train__ent_coef=0.5)) is None
@@ -455,7 +455,7 @@ def test_a_policy_that_learned_needs_no_exploration() -> None:
     assert RULES["entropy_collapse"].diagnose(run(**FLAT, **spread)) is None
 
 
-def test_exploration_that_ends_early_never_ends_or_explodes_is_told_apart() -> None:
+def test_too_short_endless_and_exploding_exploration_have_different_evidence() -> None:
     def found(**values: object) -> tuple[str, str] | None:
         diagnosis = RULES["exploration_schedule"].diagnose(run(**values))
         return None if diagnosis is None else (diagnosis.evidence[0].tag, diagnosis.evidence[0].note)
@@ -473,7 +473,7 @@ def test_exploration_that_ends_early_never_ends_or_explodes_is_told_apart() -> N
     assert found(**RISING, **growing) is None
 
 
-def test_a_policy_that_stops_in_the_last_quarter_is_found_with_the_step() -> None:
+def test_a_policy_that_no_longer_changes_at_the_end_is_reported_with_the_step() -> None:
     stopped = RULES["policy_stopped_updating"].diagnose(run(train__approx_kl=[0.01] * 40 + [0.0] * 20))
     assert stopped is not None
     assert stopped.first_step == 41_000

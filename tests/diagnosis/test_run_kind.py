@@ -41,11 +41,11 @@ def test_the_algorithms_of_cleanrl_are_recognised(names: list[str], family: Fami
     assert recognise(["charts/SPS", "charts/episodic_return", *names]).family is family
 
 
-def test_twin_q_values_of_own_code_belong_to_an_off_policy_algorithm() -> None:
+def test_twin_q_values_under_custom_names_indicate_an_off_policy_algorithm() -> None:
     assert recognise(["Episode/Reward", "QValues/Q1", "QValues/Q2"]).family is Family.OFF_POLICY
 
 
-def test_own_code_that_logs_an_actor_and_a_critic_may_be_either() -> None:
+def test_custom_actor_and_critic_losses_alone_do_not_identify_the_algorithm_family() -> None:
     assert recognise(["actor_loss", "critic_loss"]).family is Family.UNKNOWN
     assert recognise(["actor_loss", "value_loss", "entropy"]).family is Family.ON_POLICY
 
@@ -62,5 +62,5 @@ def test_our_own_tags_are_those_of_td3() -> None:
 
 
 @pytest.mark.parametrize("names", [[], ["ep_r"], ["time/fps", "custom/anything"]])
-def test_what_no_tag_tells_is_unknown(names: list[str]) -> None:
+def test_the_algorithm_is_unknown_if_no_tag_reveals_it(names: list[str]) -> None:
     assert recognise(names) == RunKind(Family.UNKNOWN)

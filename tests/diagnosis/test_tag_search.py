@@ -72,15 +72,15 @@ def test_returns_are_found_under_the_names_of_other_programs(name: str, source: 
         "eval/mean_ep_length",
     ],
 )
-def test_steps_terms_extremes_and_normalised_rewards_are_no_returns(name: str) -> None:
+def test_step_rewards_reward_terms_extremes_and_normalised_rewards_are_not_returns(name: str) -> None:
     assert return_tag(name) is None
 
 
-def test_of_our_own_tags_only_the_two_returns_are_returns() -> None:
+def test_only_two_of_our_own_tags_are_recognised_as_returns() -> None:
     assert {tag.name for tag in find_returns(tags.TAGS)} == {tags.EPISODE_REWARD, tags.EVAL_REWARD}
 
 
-def test_the_better_evidence_comes_first() -> None:
+def test_return_tags_are_sorted_by_reliability() -> None:
     names = [
         "reward",
         "Cumulative Reward/info",
@@ -99,13 +99,13 @@ def test_the_better_evidence_comes_first() -> None:
     ]
 
 
-def test_a_length_in_seconds_is_no_length_in_steps() -> None:
+def test_an_episode_length_in_seconds_is_not_used_as_a_length_in_steps() -> None:
     assert find_lengths(["Episode Length (s)/info", "loss"]) is None
     assert find_lengths(["eval/mean_ep_length", "rollout/ep_len_mean"]) == "rollout/ep_len_mean"
     assert find_lengths(["Episode/Length"]) == "Episode/Length"
 
 
-def test_q_values_and_losses_are_told_apart() -> None:
+def test_q_values_critic_losses_and_actor_losses_are_distinguished() -> None:
     names = [
         "losses/qf1_values",
         "losses/qf1_loss",
@@ -123,7 +123,7 @@ def test_q_values_and_losses_are_told_apart() -> None:
     )
 
 
-def test_names_on_the_one_axis_of_sb3_are_known() -> None:
+def test_sb3_and_cleanrl_return_tags_are_standard_and_custom_names_are_not() -> None:
     assert is_standard("rollout/ep_rew_mean")
     assert is_standard("charts/episodic_return")
     assert not is_standard("ep_r")

@@ -37,7 +37,7 @@ def test_one_outlier_does_not_move_the_slope() -> None:
     assert theil_sen_slope(np.arange(21.0), y) == pytest.approx(1.0)
 
 
-def test_a_long_series_has_the_slope_of_its_short_twin() -> None:
+def test_theil_sen_slope_is_accurate_for_a_long_noisy_series() -> None:
     rng = np.random.default_rng(0)
     x = np.arange(50_000.0)
     assert theil_sen_slope(x, 3 * x + rng.normal(0, 100, x.size)) == pytest.approx(3, rel=1e-3)
@@ -71,7 +71,7 @@ def test_the_points_until_a_step_are_those_at_or_before_it(steps: list[int], ste
     assert not until.steps.flags.writeable
 
 
-def test_a_question_is_answered_once_for_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_once_per_run_function_is_computed_once_for_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     @once_per_run
@@ -100,7 +100,7 @@ def test_a_question_is_answered_once_for_each_run(monkeypatch: pytest.MonkeyPatc
     assert len(judged) == 1
 
 
-def test_growth_factor_of_a_doubling_every_step() -> None:
+def test_growth_factor_is_1024_after_ten_doublings_and_1_for_a_constant_series() -> None:
     assert growth_factor(series(-(2.0 ** np.arange(11)))) == pytest.approx(1024)
     assert growth_factor(series(np.full(11, 7.0))) == pytest.approx(1)
     assert np.isnan(growth_factor(series(np.zeros(5))))
@@ -113,21 +113,21 @@ def test_growth_factor_is_never_negative_and_never_raises(values: list[float]) -
     assert np.isnan(factor) or factor >= 0
 
 
-def test_episode_ends_are_thirds_of_the_steps_and_not_of_the_episodes() -> None:
+def test_episode_lengths_are_compared_by_thirds_of_the_steps_not_of_the_episodes() -> None:
     lengths = [50.0] * 20 + [2.0] * 500  # 1,000 steps each: two thirds of the episodes' first third are short
     ends = episode_length_ends(series(lengths))
     assert ends is not None
     assert (ends.early, ends.late, ends.part) == (50.0, 2.0, "third")
 
 
-def test_few_long_episodes_are_compared_by_halves_and_three_not_at_all() -> None:
+def test_few_long_episodes_are_compared_by_halves_and_three_are_too_few() -> None:
     ends = episode_length_ends(series([100.0] * 5))
     assert ends is not None
     assert (ends.early, ends.late, ends.part) == (100.0, 100.0, "half")
     assert episode_length_ends(series([100.0, 100.0, 100.0])) is None
 
 
-def test_the_onset_is_the_begin_of_the_last_unbroken_stretch() -> None:
+def test_onset_is_the_first_step_of_the_last_period_in_which_a_condition_holds() -> None:
     points = series([0, 9, 0, 9, 9], steps=[10, 20, 30, 40, 50])
     assert onset(points, points.values > 5) == 40
     points = series([0, 9, 0], steps=[10, 20, 30])
@@ -144,7 +144,7 @@ def test_a_series_sorts_its_steps_and_cannot_be_changed() -> None:
         Series("a", np.array([1]), np.array([1.0, 2.0]))
 
 
-def test_aligned_takes_common_steps_and_the_last_point_of_each() -> None:
+def test_aligned_keeps_common_steps_and_the_last_point_of_each_step() -> None:
     a, b = aligned(series([1, 2, 3, np.nan], steps=[1, 2, 2, 4]), series([5, 6, 7], steps=[2, 3, 4], name="b"))
     assert (a.steps.tolist(), a.values.tolist(), b.values.tolist()) == ([2], [3.0], [5.0])
 

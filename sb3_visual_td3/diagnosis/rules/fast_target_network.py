@@ -46,7 +46,7 @@ CURE = Cure(
 )
 
 FAST = 0.03
-"""The targets count as following without delay if the estimated tau is at least this value. 0.005 is usual."""
+"""The estimated tau is too high if it is at least this value. 0.005 is usual."""
 
 MOST_UPDATES = 2_000.0
 """A run is not judged if its first Q was logged after more updates than this, because Q is then large even with the

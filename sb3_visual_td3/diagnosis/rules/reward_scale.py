@@ -50,11 +50,11 @@ LARGE_AFTER_A_JUMP = 100.0
 at least this value. The value is a guess."""
 
 JUMPED = 100.0
-"""Each logged point gives a largest |reward|. The rewards have jumped if the median of these values over the last
-points is at least this many times the median over the earlier half of the run. A factor of ten is normal."""
+"""The rewards have jumped if the largest |reward| (median of the last points) is at least this many times the largest
+|reward| before (median of the earlier half of the run). A factor of ten is normal."""
 
 LARGE_GRADIENT = 10_000.0
-"""The confidence is higher if the gradient norm of a critic is also above this value (median of the last points)."""
+"""The confidence is higher if the gradient norm of a critic (median of the last points) is also above this value."""
 
 NEAR_ZERO = 0.1
 """The critic's first error shows the size of the rewards only if the first |Q| is at most this fraction of the

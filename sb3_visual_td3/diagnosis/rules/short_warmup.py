@@ -46,7 +46,7 @@ then holds fewer transitions than a usual batch."""
 def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for updates that began at most ``SHORT`` steps after the start of the run.
 
-    The step of the first update is estimated from the first two logged numbers of updates that are above 0.
+    The step of the first update is estimated from the first two logged points with an update count above 0.
     """
     updates = data[tags.TOTAL_ITERATIONS].finite
     begun = _first_update(updates)

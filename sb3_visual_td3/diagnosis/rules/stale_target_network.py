@@ -45,12 +45,12 @@ MIN_Q_PER_REWARD = 0.7
 learned the reward."""
 
 MAX_Q_PER_REWARD = 2.0
-"""The critic predicts hardly more than the next reward if its |Q| is at most this many times the average reward of a
+"""The critic counts as predicting only the next reward if its |Q| is at most this many times the average reward of a
 step."""
 
 SETTLED = 0.3
-"""The critic's values have settled if its error is at most this fraction of the average reward of a step. The fraction
-was 0.003 in a run with tau = 0."""
+"""The critic's values count as settled if its error is at most this fraction of the average reward of a step. In a run
+with tau = 0, the error was 0.003 times this reward."""
 
 FEWEST_STEPS = 10_000.0
 """A run with fewer environment steps is not judged. Even with a correct tau, its critic may still predict only the

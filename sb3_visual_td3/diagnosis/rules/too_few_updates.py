@@ -45,8 +45,8 @@ LATE = 0.5
 """The updates begin late if at least this fraction of the run lies before the first one. Up to a tenth is usual."""
 
 RARE = 0.01
-"""Updates are rare if their number, divided by the number of environment steps, is below this value. The rule counts
-only the steps since the first logged number of updates, but at least half of the run's steps. One update per step is
+"""Updates are rare if their number, divided by the number of environment steps, is below this value. The rule leaves
+out the steps before the first logged number of updates, but never more than half of the run. One update per step is
 usual."""
 
 FEWEST_STEPS = 2_000

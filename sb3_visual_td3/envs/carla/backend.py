@@ -106,7 +106,7 @@ class Scenery(NamedTuple):
     traffic: TrafficSettings
     spawn: SpawnPolicy
     has_lights: bool = False
-    """Whether the task counts red lights that the vehicle runs."""
+    """Whether the task counts how often the vehicle runs a red light."""
     n_walkers: int = 0
     """Number of pedestrians who cross the route."""
 

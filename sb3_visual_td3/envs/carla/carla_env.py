@@ -296,7 +296,9 @@ class CarlaDrivingEnv(DrivingEnv):
         if self._is_driving and not self._backend.is_connected:
             return self._invalid_step(self._failure_reason or "another environment took over this server")
         if not self._is_driving:
-            raise gym.error.ResetNeeded("no episode is running: call reset(), also after a truncated step")
+            raise gym.error.ResetNeeded(
+                "no episode is running: call reset() before the first step and after a step with truncated=True"
+            )
         try:
             return super().step(action)
         except SimulatorLostError as failure:

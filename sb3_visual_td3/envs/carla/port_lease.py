@@ -210,7 +210,9 @@ def _open_lock(folder: int, name: str, path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SimulatorUnusableError(f"{path} is not a lock file and cannot be deleted ({error}); remove it") from error
+        raise SimulatorUnusableError(
+            f"{path} is not a lock file, and deleting it failed ({error}); delete it yourself"
+        ) from error
     return None
 
 

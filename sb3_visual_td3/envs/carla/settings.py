@@ -51,7 +51,7 @@ class ServerSettings:
     timeout_s: float = 10.0
     """Longest wait for an answer, a tick or an image."""
     start_timeout_s: float = 120.0
-    """Longest wait for a simulator that starts or loads a map."""
+    """Longest wait for the simulator to start or to load a map."""
     patience_s: float = 600.0
     """How long to keep reconnecting to the simulator after a failure."""
     restart_every: int | None = None
@@ -71,8 +71,8 @@ class ServerSettings:
             launch_command(self.command, self.ports[0])  # raises if the command is malformed
             if self.host not in {"127.0.0.1", "localhost"}:
                 raise ValueError(
-                    f"host={self.host!r}: a command can start CARLA only on this machine; "
-                    f"leave the command out, and start CARLA on {self.host} by hand"
+                    f"host={self.host!r}: the setting 'command' can start CARLA only on this machine; "
+                    f"leave 'command' out, and start CARLA on {self.host} by hand"
                 )
         elif self.restart_every is not None:
             raise ValueError(

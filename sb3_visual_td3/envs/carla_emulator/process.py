@@ -104,7 +104,7 @@ class EmulatorProcess:
 
     @property
     def control(self) -> EmulatorControl:
-        """Return the control of the running emulator, which injects faults and reads the status."""
+        """Return an object that injects faults into the running emulator and reads its status."""
         return EmulatorControl(self.port, self.host)
 
     def start(self) -> None:

@@ -173,7 +173,7 @@ def _cast_rays(
     grow_m: float = 0.0,
     has_ground: bool = True,
 ) -> _Echo:
-    """Return where rays end on the ground, which is flat at height 0, and on the boxes of actors.
+    """Return where rays hit the flat ground at height 0 or the box of an actor.
 
     :param directions: ``(n_rays, 3)``: unit vectors, (forward, right, up) in the sensor's own coordinates
     :param grow_m: margin in metres by which each box is enlarged

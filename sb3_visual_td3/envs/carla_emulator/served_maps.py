@@ -37,7 +37,7 @@ TOWN_ALIASES = {
     "Town10HD": "junction_1",
     "Town10HD_Opt": "junction_1",
 }
-"""The built-in map that is served under the name of each of CARLA's towns."""
+"""For each of CARLA's towns, the built-in map that is served under the town's name."""
 MAP_NAMES = tuple(name for group in MAP_GROUPS.values() for name in group)
 GENERATED_MAP = "OpenDriveMap"
 """The name under which CARLA serves the world that ``client.generate_opendrive_world`` generates."""
@@ -53,7 +53,7 @@ class ServedMap:
     name: str
     """Short name, such as ``"Town02"``."""
     opendrive: str
-    """The OpenDRIVE document that clients receive; for a file, its unchanged text."""
+    """The OpenDRIVE document that clients receive; for a map from a file, the unchanged text of the file."""
     graph: LaneGraph
     """The lanes of the map and the links between them."""
     scene: Scene

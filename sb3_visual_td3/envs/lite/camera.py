@@ -233,7 +233,7 @@ def pose_matrix(x_m: float, y_m: float, yaw_rad: float) -> NDArray[np.float64]:
 
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in grey. Source: ITU-R BT.601, as in OpenCV's conversion of RGB to grey."""
+"""Weights of red, green and blue in a grey value. Source: ITU-R BT.601, as in OpenCV's conversion of RGB to grey."""
 _GREYS = np.arange(256)
 
 

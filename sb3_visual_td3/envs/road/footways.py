@@ -205,7 +205,7 @@ def _join_ends(mesh: _Mesh, strips: Sequence[Sequence[int]]) -> None:
 
 
 def _bridge_ends(mesh: _Mesh, graph: LaneGraph, strips: Sequence[Sequence[int]]) -> None:
-    """Add pieces that join open ends of walkways to near open beginnings of walkways; a new piece covers no lane."""
+    """Add pieces that connect open ends of walkways with open beginnings nearby; the new pieces cover no lane."""
     pieces = [piece for strip in strips for piece in strip]
     ends = [piece for piece in pieces if mesh.beyond[piece][_AHEAD] < 0]
     begins = [piece for piece in pieces if mesh.beyond[piece][_BEHIND] < 0]
@@ -241,7 +241,7 @@ def _crossing_pieces(graph: LaneGraph, number: int, pieces: Sequence[int]) -> li
 
 
 def _add_crossing(mesh: _Mesh, segment: LaneSegment, piece: int) -> None:
-    """Add a crossing from a walkway's piece to the piece across the road, unless one of them already has a crossing."""
+    """Add a crossing from a piece of a walkway to a piece across the road, if neither piece has a crossing yet."""
     if mesh.beyond[piece][_ROADSIDE] >= 0:
         return
     here = mesh.side_middle(piece, _ROADSIDE)

@@ -109,7 +109,7 @@ def _runs(at: Sequence[int], marks: Sequence[tuple[LaneMark, ...]]) -> tuple[Mar
 
 
 def _are_alike(one: Sequence[LaneMark], two: Sequence[LaneMark]) -> bool:
-    """Return whether two sequences of marks have the same kinds, and offsets within 0.1 m."""
+    """Return whether two sequences of marks have the same kinds, and offsets that differ by at most 0.1 m."""
     if [mark.kind for mark in one] != [mark.kind for mark in two]:
         return False
     return all(abs(a.offset_m - b.offset_m) <= _SAME_OFFSET_M for a, b in zip(one, two, strict=True))
@@ -190,7 +190,7 @@ def _own_segment(
 def _lane_beside(road: Road, lane: int, outward: int, number_of: Mapping[LaneKey, int]) -> int:
     """Return the index of the neighbouring lane to which a car may change from ``lane``, or ``NO_LANE``.
 
-    ``outward`` is 1 for the lane to the right of the traffic, -1 for the lane to its left.
+    ``outward`` is 1 for the right neighbour and -1 for the left neighbour, as seen in the driving direction.
     """
     beside = lane + outward * (1 if lane > 0 else -1)
     border = lane if outward > 0 else beside

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REPEATED_M = 0.05
-"""Points that are closer to each other than this count as one point."""
+"""A point is removed if it is closer than this to the point before it."""
 _SHARPEST_PER_M = 0.35
 """A line with a sharper bend than this (3 m radius) is smoothed."""
 _SMOOTHING_M = 6.0

@@ -151,12 +151,12 @@ class Arm(NamedTuple):
 
     @property
     def lane_in(self) -> int:
-        """Return the number of this road's lane that leads into the junction."""
+        """Return the number, -1 or 1, of this road's lane into the junction."""
         return -1 if self.contact == "end" else 1
 
     @property
     def lane_out(self) -> int:
-        """Return the number of this road's lane that leads out of the junction."""
+        """Return the number, -1 or 1, of this road's lane out of the junction."""
         return -self.lane_in
 
 

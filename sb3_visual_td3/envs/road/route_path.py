@@ -44,14 +44,13 @@ class RouteLine(NamedTuple):
     left_line_m: NDArray[np.float64]
     right_line_m: NDArray[np.float64]
     marks: NDArray[np.intp]
-    """Which marks the road has at each point, as an index into the ``marks`` of ``RoutePath``; 0 stands for no
-    marks."""
+    """For each point, the index of the road's marks in the ``marks`` of ``RoutePath``; 0 stands for no marks."""
     manoeuvre: NDArray[np.intp]
-    """Which manoeuvre each point belongs to, as an index into the ``commands`` of ``RoutePath``; -1 for none."""
+    """For each point, the index of its manoeuvre in the ``commands`` of ``RoutePath``; -1 for no manoeuvre."""
 
 
 class RouteLane(NamedTuple):
-    """Describe one lane of a route, and where on the route a vehicle drives on this lane."""
+    """Describe one lane of a route, and the place where a vehicle begins to drive on this lane."""
 
     segment: int
     """Index of the lane in the lane graph."""
@@ -260,7 +259,7 @@ class _Builder:
         return sum(len(part.points_m) for part in self._parts)
 
     def _note_lanes(self, lanes: Sequence[int], begin: float, end: float) -> None:
-        """Store for each lane the number of the line's point at which the lane begins.
+        """Store for each lane the index of the lane's first point in the line.
 
         This method must be called before ``_add_stretch`` adds these lanes to the line. ``begin`` and ``end`` are
         fractions of the lanes' length.

@@ -60,14 +60,14 @@ class Piece(NamedTuple):
         """Return the piece that runs parallel to this piece, ``left_m`` to its left.
 
         :param left_m: distance to the left; negative to the right
-        :raises ValueError: if the parallel lies at or beyond the arc's centre
+        :raises ValueError: if the parallel piece would lie at or beyond the arc's centre
         """
-        # The centre is 1 / curvature to the left. The parallel's radius is 1 / curvature - left, which is the arc's
-        # radius times 1 - curvature * left. The length changes by the same factor, because the angle is the same.
+        # The centre is 1 / curvature to the left. The parallel piece has the radius 1 / curvature - left, which is the
+        # arc's radius times 1 - curvature * left. The length changes by the same factor, because the angle is the same.
         stretch = 1.0 - self.curvature_per_m * left_m
         if stretch <= 0.0:
             raise ValueError(
-                f"left_m={left_m:g}: expected a parallel that does not reach the arc's centre, which is at "
+                f"left_m={left_m:g}: expected a parallel piece that does not reach the arc's centre, which is at "
                 f"left_m={1.0 / self.curvature_per_m:g}; widen the bend"
             )
         return Piece(self.length_m * stretch, self.curvature_per_m / stretch)
@@ -176,7 +176,7 @@ def random_loop(
     :param rng: generator of the loop's random values
     :param is_clockwise: True for a loop with more right turns than left turns
     :param min_radius_m: smallest radius of a bend, below 22 m
-    :param min_straight_m: least length of the longest straight line
+    :param min_straight_m: the loop has a straight line of at least this length
     :raises ValueError: if ``min_radius_m`` is 22 m or more
     """
     if not min_radius_m < MAX_SHARPEST_RADIUS_M - 1.0:

@@ -190,7 +190,7 @@ class Ego(NamedTuple):
     """
 
     nearest: int
-    """Index of the track's point that is closest to the obstacle."""
+    """Index of the track point that is closest to this vehicle or obstacle."""
     lateral_offset_m: float
     """Offset from the track, positive to the left."""
     speed_along_mps: float

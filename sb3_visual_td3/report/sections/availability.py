@@ -185,7 +185,7 @@ def missing_section(found: Availability) -> Section | None:
 
 @dataclass(frozen=True)
 class Metric:
-    """Hold the statistics of one tag, over its finite values; the first and the last value may be non-finite."""
+    """Hold the statistics of one tag; mean, std, min and max leave out values that are not finite."""
 
     n: int
     first: float

@@ -28,7 +28,7 @@ INVALID = [
     ({"port": 70_000}, "port=70000"),
     ({"port": []}, "expected a port"),
     ({"host": ""}, "host=''"),
-    ({"host": "gpu7", "command": "./CarlaUE4.sh"}, "leave the command out"),
+    ({"host": "gpu7", "command": "./CarlaUE4.sh"}, "leave 'command' out"),
     ({"command": ""}, "the simulator's command"),
     ({"command": "echo 'x"}, "as in a shell"),
     ({"restart_every": 5}, "without a command"),

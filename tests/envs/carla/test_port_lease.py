@@ -99,7 +99,7 @@ def test_named_pipe_or_socket_does_not_block(folder):
 
 def test_folder_with_the_name_of_a_lock_is_reported(folder):
     (folder / NAME).mkdir(parents=True)
-    with pytest.raises(SimulatorUnusableError, match=rf"{NAME} is not a lock file and cannot be deleted .* remove it"):
+    with pytest.raises(SimulatorUnusableError, match=rf"{NAME} is not a lock file, and deleting it failed .*; delete"):
         lease_running(HOST, [PORT])
 
 
