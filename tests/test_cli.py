@@ -68,21 +68,21 @@ def test_the_version_is_printed(capsys):
         ["evaluate", "--n-episodes", "0"],
     ],
 )
-def test_bad_usage_is_one_message_and_exit_code_2(arguments, capsys):
+def test_invalid_arguments_give_an_error_message_and_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2
     assert "visual-td3" in capsys.readouterr().err
 
 
-def test_a_missing_run_is_one_line_and_exit_code_2(tmp_path):
+def test_a_missing_run_gives_a_one_line_error_and_exit_code_2(tmp_path):
     result = visual_td3("report", str(tmp_path / "nowhere"), cwd=tmp_path)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert "nowhere" in result.stderr
 
 
-def test_an_environment_that_does_not_exist_is_one_line_and_exit_code_2(tmp_path):
+def test_an_unknown_environment_gives_an_error_without_traceback_and_exit_code_2(tmp_path):
     result = visual_td3("train", "--env", "LiteDriving-v9", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("visual-td3 train: --env LiteDriving-v9: no environment")
@@ -102,7 +102,7 @@ def test_the_report_imports_no_torch(tmp_path):
 
 
 @pytest.mark.parametrize("command", [["--help"], ["report", "run"], ["report", "run", "nowhere", "--watch"]])
-def test_a_command_ends_quietly_if_its_reader_has_ended(tmp_path, command):
+def test_a_command_ends_without_an_error_message_if_its_output_pipe_is_closed(tmp_path, command):
     write_run(tmp_path / "run")
     read_end, write_end = os.pipe()
     os.close(read_end)

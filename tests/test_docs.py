@@ -101,14 +101,14 @@ def test_the_constants_of_a_rule_are_read_with_their_descriptions() -> None:
 # ---- criteria, settings, names, commands
 
 
-def test_every_criterion_stands_in_both_tables() -> None:
+def test_every_criterion_is_in_criteria_table_and_criteria_tags() -> None:
     for criterion in load_criteria():
         assert f"\n| `{criterion.id}` | " in criteria_table()
         assert f"\n| `{criterion.id}` | " in criteria_tags()
         assert criterion.title.replace("|", "\\|") in criteria_table()
 
 
-def test_the_pages_example_of_own_criteria_can_be_loaded(tmp_path: Path) -> None:
+def test_the_example_file_on_the_criteria_page_can_be_loaded(tmp_path: Path) -> None:
     (example,) = blocks(page("criteria.md"), "yaml")
     (tmp_path / "mine.yml").write_text(example)
     changed = {criterion.id: criterion for criterion in load_criteria(tmp_path / "mine.yml")}
@@ -116,7 +116,7 @@ def test_the_pages_example_of_own_criteria_can_be_loaded(tmp_path: Path) -> None
     assert set(changed) - {criterion.id for criterion in load_criteria()} == {"drives_fast"}
 
 
-def test_every_setting_stands_in_the_table_with_both_presets_values() -> None:
+def test_every_setting_is_in_the_table_of_settings_with_the_values_of_both_presets() -> None:
     rows = {setting.name: setting for setting in settings()}
     own = [p.name for p in inspect.signature(VisualTD3).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert set(own) <= rows.keys()
@@ -145,7 +145,7 @@ def test_descriptions_of_parameters_are_read_completely() -> None:
     assert told["overlap"].endswith("such as SubprocVecEnv")
 
 
-def test_every_logged_name_stands_in_the_table() -> None:
+def test_every_logged_name_is_in_the_table_of_logged_names() -> None:
     text = logged_names()
     assert [name for name in TAGS if f"\n| `{name}` | " not in text] == []
 
@@ -199,7 +199,7 @@ def test_blocks_that_readme_and_quickstart_share_are_equal() -> None:
         assert first_lines[block.splitlines()[0]].startswith(block)
 
 
-def test_the_extras_of_the_page_are_those_of_the_package() -> None:
+def test_the_extras_on_the_install_page_are_those_of_setup_cfg() -> None:
     text = (ROOT / "setup.cfg").read_text().partition("[options.extras_require]")[2]
     assert re.findall(r"^\| `(\w+)` \|", page("install.md"), re.MULTILINE) == re.findall(
         r"^(\w+) =", text, re.MULTILINE
@@ -259,7 +259,7 @@ def blocks_of_toctree() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(DOCS).as_posix())
-def test_links_between_files_lead_somewhere(path: Path) -> None:
+def test_links_between_files_point_to_existing_files(path: Path) -> None:
     text = re.sub(_BLOCK, "", path.read_text())
     targets = [t for t in re.findall(r"\]\(([^()\s]+)\)", text) if "://" not in t and not t.startswith("#")]
     assert [t for t in targets if not (path.parent / t.partition("#")[0]).exists()] == []
@@ -291,7 +291,7 @@ def anchors_of(text: str) -> set[str]:
         ("```bash\n# no heading\n```\n## [A link](a.md)\n", {"a-link"}),
     ],
 )
-def test_an_anchor_is_the_one_of_a_code_host(text: str, anchors: set[str]) -> None:
+def test_anchors_of_headings_equal_those_of_code_hosts(text: str, anchors: set[str]) -> None:
     assert anchors_of(text) == anchors
 
 
@@ -331,11 +331,11 @@ def test_every_row_of_a_table_is_one_line(path: Path) -> None:
         ("```\n[a](../README.md)\n```", "```\n[a](../README.md)\n```"),
     ],
 )
-def test_links_out_of_the_documentation_lead_to_its_pages(link: str, expected: str) -> None:
+def test_links_to_files_that_are_shown_as_pages_lead_to_those_pages(link: str, expected: str) -> None:
     assert repository.relinked(link, "docs", "docs") == expected
 
 
-def test_links_of_a_file_in_the_root_are_those_of_a_page() -> None:
+def test_links_of_a_root_file_are_rewritten_relative_to_the_docs_folder() -> None:
     text = "![p](docs/images/report.png) [t](tests/test_docs.py) [c](docs/carla.md#a-server)"
     expected = "![p](images/report.png) [t](../tests/test_docs.py) [c](carla.md#a-server)"
     assert repository.relinked(text, "", "docs") == expected

@@ -226,7 +226,7 @@ def test_the_reasons_not_to_run_something_are_still_needed() -> None:
         assert any(f"\n## {heading}\n" in (ROOT / page).read_text() for page in PAGES)
 
 
-def test_every_command_stands_where_the_test_finds_it() -> None:
+def test_text_blocks_hold_no_commands_and_console_blocks_start_with_a_prompt() -> None:
     for page in PAGES:
         if page == "docs/validation_report.md":  # a report, written by the program
             continue

@@ -58,7 +58,7 @@ def test_a_script_of_the_quickstart_runs(number: int, tmp_path: Path, monkeypatc
         assert json.loads((tmp_path / "runs" / "a" / "report.json").read_text())["verdict"] == "INSUFFICIENT"
 
 
-def test_the_three_lines_show_their_progress_and_say_where_their_log_is(
+def test_the_readme_script_shows_its_progress_and_prints_its_log_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (code,) = blocks("README.md", "python")
@@ -72,21 +72,21 @@ def test_the_three_lines_show_their_progress_and_say_where_their_log_is(
     assert list(folder.glob("events.out.tfevents.*"))
 
 
-def test_the_environment_of_the_page_passes_the_checker_of_stable_baselines3(own_environment: Path) -> None:
+def test_the_documented_environment_passes_check_env_of_stable_baselines3(own_environment: Path) -> None:
     importlib.import_module("mycam")
     names: dict[str, Any] = {"gym": gym}
     exec(blocks("docs/own_environment.md", "python")[1], names)
     assert names["check_env"] is check_env
 
 
-def test_the_script_of_the_own_environment_trains_and_is_judged(own_environment: Path) -> None:
+def test_the_script_for_the_documented_environment_trains_a_run_that_gets_a_report(own_environment: Path) -> None:
     names: dict[str, Any] = {}
     exec(shortened(blocks("docs/own_environment.md", "python")[2], 150), names)
     assert names["model"].num_timesteps == 150
     assert main(["report", "runs/mine"]) == 3
 
 
-def test_the_commands_of_the_own_environment_run_in_its_folder(
+def test_validate_evaluate_and_record_video_run_with_the_documented_environment(
     own_environment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--env", "MyCamera-v0", "--gym-packages", "mycam"]

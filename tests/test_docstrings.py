@@ -41,7 +41,7 @@ def parameters_of(node: ast.AST) -> set[str]:
     return names
 
 
-def test_no_docstring_begins_with_a_field_or_uses_another_dialect() -> None:
+def test_no_docstring_starts_with_a_param_field_or_uses_google_or_numpy_style() -> None:
     wrong = [place for place, _, text in documented() if text.startswith(":") or OTHER_DIALECTS.search(text)]
     assert wrong == []
 

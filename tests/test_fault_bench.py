@@ -12,7 +12,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.rules import RULES
 
 
-def test_every_fault_has_a_right_answer_and_most_diagnoses_a_fault() -> None:
+def test_every_fault_expects_a_known_diagnosis_and_at_least_18_are_covered() -> None:
     answers = {training.diagnosis for training in bench.FAULTS.values()}
     assert answers <= RULES.keys()
     also = {other for training in bench.FAULTS.values() for other in training.also}
@@ -60,7 +60,7 @@ def test_a_healthy_run_counts_as_right_if_it_is_not_no_go() -> None:
     assert not bench.is_examined("leak", {"error": "a traceback"})
 
 
-def test_the_table_counts_right_verdicts_by_seed_and_alerts() -> None:
+def test_the_table_counts_right_answers_for_the_given_seeds_and_lists_alerts() -> None:
     name = next(iter(bench.HEALTHY))
     results = {
         bench.key("leak", 3): row("feature_leak"),

@@ -93,7 +93,7 @@ def test_a_folder_without_labels_is_refused(
     assert "labels.tsv" in capsys.readouterr().err
 
 
-def test_a_line_has_both_answers_with_their_reasons() -> None:
+def test_the_line_of_a_run_shows_label_verdict_and_the_reason_for_learning() -> None:
     line = line_of(Judged("good", "H", ask(a_run(LEARNED))))
     assert line.startswith("H good         GO")
     assert "learning yes" in line
@@ -134,7 +134,7 @@ def test_a_run_that_is_cut_ends_earlier_and_a_thinned_one_has_fewer_points() -> 
     assert 70 < len(CHANGES["half of the points"](data, np.random.default_rng(0))["ep_r"]) < 130
 
 
-def test_the_table_of_changes_has_a_line_for_each() -> None:
+def test_the_table_of_changes_has_a_line_for_each_change() -> None:
     data = a_run(LEARNED)
     table = stress([(Judged("good", "H", ask(data)), data)])
     assert len(table.splitlines()) == 2 + len(CHANGES)

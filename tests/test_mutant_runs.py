@@ -9,7 +9,7 @@ import pytest
 from mutant_runs import BASE, CLASSES, LITE, PENDULUM, causes, confusion, environment, grid, label_of
 
 
-def test_both_halves_of_the_grid_have_enough_healthy_and_failed_runs() -> None:
+def test_both_halves_of_the_benchmark_have_enough_runs_with_and_without_a_fault() -> None:
     mutants = grid()
     assert [mutant.number for mutant in mutants] == list(range(len(mutants)))
     assert len({mutant.name for mutant in mutants}) == len(mutants)
@@ -43,7 +43,7 @@ def test_numbers_of_earlier_trainings_never_change() -> None:
     assert names[-1].endswith("_SAC_LiteDriving-v0_tau_0_119")
 
 
-def test_a_policy_of_the_driving_task_has_limits_of_its_own() -> None:
+def test_the_driving_task_has_its_own_return_limits_for_the_labels() -> None:
     assert [label_of(mean_return, LITE) for mean_return in (12.0, 60.0, 400.0)] == ["failed", "between", "healthy"]
 
 

@@ -90,7 +90,7 @@ def report_of(run_dir: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("algo", ["visual_td3", pytest.param("sac", marks=pytest.mark.slow)])
-def test_a_short_run_of_the_zoo_stores_what_the_policy_sees_and_is_too_short(folder: Path, algo: str) -> None:
+def test_a_run_that_is_too_short_is_insufficient_and_names_the_steps_needed(folder: Path, algo: str) -> None:
     conf_file = folder / ("mine.yml" if algo == "visual_td3" else "mine_sac.yml")
     conf_file.write_text(re.sub(r"learning_starts: \d+", "learning_starts: 20", conf_file.read_text()))
     code, run_dir = validate(folder, algo, "-n", "40")

@@ -46,7 +46,7 @@ def test_runs_of_different_lengths_are_not_averaged() -> None:
     assert "| 1 | 700 | 700 | 200,000 |" in lines
 
 
-def test_a_run_is_finished_with_its_last_and_longest_evaluation() -> None:
+def test_a_run_is_finished_once_its_final_evaluation_is_in_the_results() -> None:
     key = {"task": "CarRacing-v3", "algorithm": "visual_td3", "seed": 0}
     assert not public_tasks.is_finished([row_of(0, 200_000, 1.0, 5), row_of(1, 200_000, 1.0, 20)], key)
     assert public_tasks.is_finished([row_of(0, 200_000, 1.0, 20)], key)

@@ -37,7 +37,7 @@ def test_a_fall_is_counted_after_the_first_evaluation_near_the_best() -> None:
     assert falls([10.0, 50.0, 92.0, 100.0, 79.0, 80.0]) == (3, 1)
 
 
-def test_a_run_that_learned_at_its_last_evaluation_has_no_later_evaluations() -> None:
+def test_no_fall_is_counted_if_only_the_last_evaluation_is_near_the_best() -> None:
     assert falls([1.0, 2.0, 50.0]) == (0, 0)
 
 
@@ -60,13 +60,13 @@ def test_q_is_taken_at_the_requested_share_of_the_steps() -> None:
     assert q_at(rows_of_a_run([0.0] * 9, examined=1.0), 0.6) == 5.0
 
 
-def test_a_run_without_its_examination_is_neither_finished_nor_in_the_table() -> None:
+def test_a_run_without_its_final_evaluation_is_neither_finished_nor_in_the_table() -> None:
     rows = [*rows_of_a_run([1.0], examined=1.0), *rows_of_a_run([1.0], examined=None, seed=1)]
     assert finished(rows) == {("visual", 0)}
     assert "| visual | last | 1 |" in table(rows, ["visual"])
 
 
-def test_a_run_is_unfinished_until_each_of_its_policies_was_examined() -> None:
+def test_a_run_is_unfinished_until_each_of_its_policies_has_a_final_evaluation() -> None:
     rows = [*rows_of_a_run([1.0], examined=1.0), *rows_of_a_run([1.0], examined=None, policy="target")]
     assert finished(rows) == set()
 
@@ -136,7 +136,7 @@ def model() -> VisualTD3:
     return made
 
 
-def test_the_averaged_weights_are_those_that_the_policy_acts_by(model: VisualTD3) -> None:
+def test_as_many_weights_are_averaged_as_actor_and_encoder_have(model: VisualTD3) -> None:
     count = sum(weight.numel() for weight in stability.weights_of(model.actor))
     expected = sum(
         weight.numel()
@@ -156,7 +156,7 @@ def test_other_weights_are_deployed_within_the_context_and_the_policys_own_resto
     assert np.array_equal(model.predict(seen, deterministic=True)[0], before)
 
 
-def test_every_arm_changes_one_thing_of_the_preset_or_of_the_preset_with_gamma_099() -> None:
+def test_every_arm_changes_exactly_one_thing_of_its_base_arm() -> None:
     for name, arm in stability.ARMS.items():
         base = stability.ARMS["gamma 0.99" if arm.changes.get("gamma") == 0.99 and name != "gamma 0.99" else "visual"]
         preset = arguments_of(base)

@@ -28,7 +28,7 @@ PAGES = {
 }
 
 
-def test_every_arm_learns_from_the_same_batches_and_as_often() -> None:
+def test_all_arms_have_the_same_batch_size_update_rate_and_learning_starts() -> None:
     for arm in LEARNING_ARMS.values():
         arguments = arguments_of(arm)
         assert (arguments["batch_size"], arguments["train_freq"], arguments["gradient_steps"]) == (128, 2, 1)
@@ -115,7 +115,7 @@ def test_the_interquartile_mean_leaves_the_ends_out() -> None:
     assert learning_table.interquartile_mean([1.0, 3.0]) == 2.0
 
 
-def test_the_checklist_answers_every_box() -> None:
+def test_the_checklist_shows_every_task_and_excludes_our_own_criteria() -> None:
     metric = {"mean": 1.0, "min": -1.0, "max": 2.0, "last": 0.25}
     names = ["gradients/critic_cnn_norm", "gradients/critic_cnn_clip_fraction", "train/reward_min", "train/reward_max"]
     names += ["agent/buffer_utilization", "agent/total_iterations", "reward/progress", "reward/smoothness"]

@@ -38,7 +38,7 @@ def result(status: Status, *, blocking: bool = True) -> CriterionResult:
         ([], [], Verdict.INSUFFICIENT),
     ],
 )
-def test_the_gate(blocking: list[Status], informing: list[Status], verdict: Verdict) -> None:
+def test_blocking_criteria_set_the_verdict(blocking: list[Status], informing: list[Status], verdict: Verdict) -> None:
     results = [result(s) for s in blocking] + [result(s, blocking=False) for s in informing]
     for order in itertools.permutations(results):
         assert decide(order) is verdict

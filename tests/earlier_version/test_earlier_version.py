@@ -34,7 +34,7 @@ def assert_same_weights(model, expected):
         np.testing.assert_allclose(value, expected[name], atol=1e-4, err_msg=name)
 
 
-def test_an_earlier_model_acts_as_it_did_and_learns_on(expected):
+def test_an_earlier_model_acts_as_before_and_continues_to_learn(expected):
     model = VisualTD3.load(FILES / "model", env=StripesEnv(), device="cpu")
     assert_same_weights(model, expected)
     actions = model.predict(expected["observations"], deterministic=True)[0]
@@ -54,7 +54,7 @@ def test_an_earlier_replay_buffer_is_replayed():
     assert set(np.unique(observations.numpy())) <= {0, 200}
 
 
-def test_an_earlier_killed_run_is_resumed_to_the_same_end(tmp_path, expected):
+def test_a_killed_earlier_run_resumes_to_the_weights_of_an_uninterrupted_run(tmp_path, expected):
     shutil.copytree(FILES / "run", tmp_path / "run")
     model = train(tmp_path / "run")
     assert model.num_timesteps == 40
@@ -68,7 +68,7 @@ class KilledError(Exception):
     """Ends a training as a kill does, without a final snapshot."""
 
 
-def test_an_earlier_run_that_is_killed_again_is_resumed_to_the_same_end(tmp_path, expected, monkeypatch):
+def test_an_earlier_run_killed_twice_resumes_to_the_weights_of_an_uninterrupted_run(tmp_path, expected, monkeypatch):
     shutil.copytree(FILES / "run", tmp_path / "run")
     on_step = SnapshotCallback._on_step
 
@@ -86,5 +86,5 @@ def test_an_earlier_run_that_is_killed_again_is_resumed_to_the_same_end(tmp_path
     assert_same_weights(model, expected)
 
 
-def test_a_run_that_begins_now_without_later_features_ends_with_the_same_weights(tmp_path, expected):
+def test_a_new_run_without_reward_scaling_ends_with_the_weights_of_the_earlier_version(tmp_path, expected):
     assert_same_weights(train(tmp_path / "run", scale_rewards=False), expected)

@@ -8,7 +8,7 @@ from sb3_visual_td3.envs.carla.spawning import check_spawn
 from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
 
 
-def test_the_embedded_world_accepts_numpy_numbers_and_whole_floats():
+def test_lite_driving_accepts_numpy_numbers_and_whole_floats():
     usual = {
         "frame_stack": 2.0,
         "frame_skip": np.int64(2),
@@ -64,7 +64,7 @@ def test_an_invalid_port_is_refused(port):
         ServerSettings(port=port)
 
 
-def test_a_camera_and_a_spawn_point_accept_them_too():
+def test_a_camera_mount_and_a_spawn_point_accept_numpy_numbers():
     camera = CameraMount(image_size=np.int64(64), width=128.0, fov_deg=90, position_m=[1, 0, np.float32(2)])
     assert (camera.image_size, camera.width, camera.fov_deg, camera.position_m) == (64, 128, 90.0, (1.0, 0.0, 2.0))
     assert (check_spawn("3"), check_spawn(np.int64(3)), check_spawn("route")) == (3, 3, "route")

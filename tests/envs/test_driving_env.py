@@ -344,7 +344,7 @@ def test_an_unknown_reset_option_is_refused(env):
         env.reset(seed=0, options={"town": 3})
 
 
-def test_one_map_may_be_named_alone():
+def test_a_single_map_may_be_given_as_a_string():
     assert LiteDrivingEnv(maps="held_out_1").reset(seed=0)[1]["map"] == "held_out_1"
 
 
@@ -373,7 +373,7 @@ def test_frames_per_second_follow_the_length_of_a_step():
     assert LiteDrivingEnv.metadata["render_fps"] == 10
 
 
-def test_the_chase_view_shows_the_own_car():
+def test_the_chase_view_shows_the_ego_vehicle():
     pictures = []
     for view in ("front", "chase"):
         env = LiteDrivingEnv(maps=["train_0"], render_mode="rgb_array", render_view=view)

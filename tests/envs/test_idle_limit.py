@@ -60,7 +60,7 @@ def test_an_episode_is_truncated_after_steps_without_a_positive_reward(rewards, 
         assert (made, terminated, truncated) == (n_steps, False, True)
 
 
-def test_the_end_of_the_environment_stays_what_it_is():
+def test_an_episode_that_terminates_at_the_limit_is_not_truncated():
     made, (_, _, terminated, truncated, _) = drive(IdleLimit(RewardsEnv([-1.0] * 5), max_idle_steps=5))
     assert (made, terminated, truncated) == (5, True, False)
 

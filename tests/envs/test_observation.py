@@ -12,7 +12,7 @@ from .test_task import STEADY
 AHEAD = np.array([0.0, 0.5], np.float32)
 
 
-def test_the_vector_of_a_hand_made_state():
+def test_vehicle_state_vector_equals_hand_computed_values():
     # The car looks along +y: what lies at larger y is ahead, what lies at smaller x to its left.
     state = STEADY._replace(
         x_m=10.0, y_m=20.0, yaw_rad=math.pi / 2, speed_mps=7.5, lateral_offset_m=-0.7, heading_error_rad=math.pi / 8
@@ -56,7 +56,7 @@ def test_the_camera_of_the_dictionary_is_that_of_the_plain_observation():
         observations = [env.step(AHEAD)[0] for env in (plain, both)]
 
 
-def test_colour_brings_three_channels_per_frame_the_oldest_first():
+def test_rgb_frames_are_stacked_with_the_oldest_frame_first():
     env = LiteDrivingEnv(grayscale=False, frame_stack=2, image_size=64)
     before, _ = env.reset(seed=0)
     assert before.shape == env.observation_space.shape == (6, 64, 64)
@@ -69,7 +69,7 @@ def test_colour_brings_three_channels_per_frame_the_oldest_first():
     assert (land[1] > land[2] + 10).any(), "the land is green"
 
 
-def test_grey_and_colour_frames_drive_alike():
+def test_grayscale_changes_neither_rewards_nor_infos():
     grey, colour = LiteDrivingEnv(), LiteDrivingEnv(grayscale=False)
     assert grey.reset(seed=5)[1] == colour.reset(seed=5)[1]
     assert grey.step(AHEAD)[1:] == colour.step(AHEAD)[1:]

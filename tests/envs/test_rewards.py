@@ -30,7 +30,7 @@ def test_progress_is_triangular_about_the_target_speed(distance_m, expected):
 
 
 @pytest.mark.parametrize(("speed", "expected"), [(0.0, 0.0), (1.2, 0.5), (2.4, 1.0), (8.0, 1.0), (16.0, 1.0)])
-def test_gate_opens_until_three_tenths_of_the_target_speed(speed, expected):
+def test_speed_gate_rises_to_one_at_three_tenths_of_the_target_speed(speed, expected):
     assert rewards.speed_gate(speed, TARGET) == pytest.approx(expected)
 
 
@@ -64,7 +64,7 @@ def test_smoothness_pays_for_still_controls_while_moving(steer_change, pedal_cha
         (9.0, 0.5, -0.5),
     ],
 )
-def test_lane_centring_falls_from_the_middle_to_the_edge_and_on(offset_m, gate, expected):
+def test_lane_centring_reward_falls_from_the_lane_centre_to_beyond_the_edge(offset_m, gate, expected):
     assert rewards.lane_centring_term(offset_m, 3.5, gate) == pytest.approx(expected)
 
 
@@ -78,7 +78,7 @@ def test_efficiency_is_one_at_the_target_speed_and_minus_one_at_rest(speed, expe
 @pytest.mark.parametrize(
     ("is_accident", "n_invasions", "expected"), [(False, 0, 0.0), (True, 0, -10.0), (False, 2, -2.0), (True, 1, -11.0)]
 )
-def test_safety_costs_ten_for_an_accident_and_one_for_a_mark(is_accident, n_invasions, expected):
+def test_safety_costs_ten_per_accident_and_one_per_lane_invasion(is_accident, n_invasions, expected):
     cost = rewards.safety_term(is_accident, n_invasions, RewardWeights())
     assert cost == expected
     assert math.copysign(1.0, cost) == (1.0 if expected == 0.0 else -1.0), "a clean step must not read as -0.0"

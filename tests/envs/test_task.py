@@ -21,7 +21,7 @@ def begun_task(**settings):
     return task
 
 
-def test_wheels_reach_half_the_width_of_a_straight_car_and_half_the_wheelbase_of_one_across():
+def test_wheel_reach_equals_values_computed_by_hand_for_three_heading_errors():
     assert wheel_reach_m(0.0, BODY) == pytest.approx(0.9)
     assert wheel_reach_m(-math.pi / 2, BODY) == pytest.approx(1.45)
     # The front left wheel of a car turned by 30 degrees: 1.45 sin 30 + 0.9 cos 30.
@@ -92,7 +92,7 @@ def test_the_goal_ends_a_route_as_requested_and_is_never_an_accident(goal_ending
     assert outcome.reward_terms["safety"] == 0.0
 
 
-def test_a_mark_counts_once_until_the_body_is_back_inside():
+def test_a_crossed_lane_mark_is_counted_again_only_after_a_return_across_its_middle():
     task = begun_task()
     # The body's edge lies 0.9 m from its centre, the mark's middle at 1.75 m, its far edge at 1.85 m.
     offsets = [0.8, 0.94, 0.96, 1.2, 0.94, 0.86, 0.96, 0.84, 0.96, -0.94, -0.84, -0.96]
@@ -103,7 +103,7 @@ def test_a_mark_counts_once_until_the_body_is_back_inside():
     assert counts == [0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3]
 
 
-def test_only_the_step_that_crosses_a_mark_pays_for_it():
+def test_only_the_step_that_crosses_a_lane_mark_is_penalized():
     task = begun_task()
     across = STEADY._replace(lateral_offset_m=1.2)
     assert task.advance(across, 0.0, 0.0).reward_terms["safety"] == -1.0
@@ -119,7 +119,7 @@ def test_a_car_that_starts_across_a_mark_has_not_crossed_it():
 
 
 @pytest.mark.parametrize(("distance_m", "is_success"), [(3.99, False), (4.01, True), (0.6, False), (-8.0, False)])
-def test_success_asks_for_half_the_target_speed_over_the_whole_episode(distance_m, is_success):
+def test_success_requires_half_the_target_speed_over_the_whole_episode(distance_m, is_success):
     task = begun_task()
     assert "is_success" not in task.info("map")
     for step in range(1, 11):  # one second: half the target speed is four metres
@@ -188,7 +188,7 @@ def test_one_step_may_cross_two_marks():
     assert task.n_lane_invasions == 2
 
 
-def test_a_wheel_crosses_not_a_bumper():
+def test_a_lane_mark_is_crossed_by_a_wheel_and_not_by_the_bumper():
     # Turned by 30 degrees the front wheel stands 1.504 m from the middle, the bumper's corner 1.879 m.
     assert crossed_at(begun_task(), 0.34, heading_rad=math.pi / 6) == [[]]
     assert crossed_at(begun_task(), 0.35, heading_rad=math.pi / 6) == [["broken"]]
@@ -223,7 +223,7 @@ def test_idling_may_be_truncated_without_a_penalty():
     assert task.info("map")["is_success"] is False
 
 
-def test_the_route_is_completed_by_metres():
+def test_route_completion_is_distance_over_route_length_clipped_to_0_and_1():
     task = begun_task()
     for distance_m, completion in ((-5.0, 0.0), (125.0, 0.25), (500.0, 1.0), (800.0, 1.0)):
         task.advance(STEADY._replace(distance_m=distance_m), 0.0, 0.0)
@@ -253,7 +253,7 @@ def test_a_perfect_step_earns_the_weights_of_the_named_set(name, expected):
     assert weights.accident == 10.0
 
 
-def test_the_terms_have_the_names_of_the_table_in_its_order():
+def test_reward_terms_match_the_names_and_the_order_in_common_tags():
     assert tuple(begun_task().advance(STEADY, 0.0, 0.0).reward_terms) == REWARD_TERMS
 
 
@@ -295,7 +295,7 @@ def test_a_term_without_weight_is_never_minus_zero():
     )
 
 
-def test_a_restored_episode_earns_the_same_terms_whatever_a_term_remembers():
+def test_a_restored_episode_continues_with_the_same_reward_terms():
     """Every weight is 1, so that an error in the restored state of any term changes the reward."""
     weights = RewardWeights(**{weight.name: 1.0 for weight in fields(RewardWeights)})
     rng = np.random.default_rng(0)

@@ -44,7 +44,7 @@ def weight(*shape, gradient=None):
         ([weight(9, 9), weight(9)], None),  # nothing there
     ],
 )
-def test_the_biases_of_each_group_are_checked_or_its_smallest_weight(weights, found):
+def test_gradients_are_checked_in_the_biases_or_else_in_the_smallest_weight(weights, found):
     monitor = FiniteMonitor()
     groups = {"critic_cnn": weights, "critic_mlp": [weight(3, gradient=1.0)]}
     monitor.after_backward(NetworkUpdate("critic", 5, groups, {"loss": th.tensor(1.0)}))
@@ -59,7 +59,7 @@ def test_a_large_finite_loss_is_not_reported():
 
 
 @pytest.mark.parametrize("cls", [SAC, TD3, DDPG, TQC, CrossQ])
-def test_a_stock_algorithms_gradients_are_checked_although_its_loss_is_hidden(cls):
+def test_a_stock_algorithms_gradients_are_checked_although_its_loss_is_not_available(cls):
     model = cls("MlpPolicy", "Pendulum-v1", learning_starts=20, batch_size=8, buffer_size=300, seed=0, device="cpu")
     monitor = FiniteMonitor()
     watch = attach(model, monitor)

@@ -21,14 +21,14 @@ def test_std_and_change_equal_loops_over_pixels():
     assert float(frame_change(th.as_tensor(old), th.as_tensor(new))) == pytest.approx(np.mean(changes), rel=1e-6)
 
 
-def test_a_frozen_camera_has_a_change_of_exactly_0_and_a_black_one_a_deviation_of_0():
+def test_frozen_frames_have_a_change_of_0_and_uniform_frames_a_deviation_of_0():
     frames = th.as_tensor(random_frames(0))
     assert float(frame_change(frames, frames)) == 0.0
     fading = th.arange(3, dtype=th.uint8).view(3, 1, 1, 1).expand(3, 4, 6, 5)
     assert float(frame_std(fading)) == 0.0, "frames of one colour each, though not of the same one"
 
 
-def test_each_point_is_the_mean_over_ten_changes():
+def test_each_point_is_the_mean_of_ten_consecutive_frame_changes():
     camera = CameraMonitor(sample_freq=10)
     shown = [random_frames(seed, n=1) for seed in range(21)]
     for step, frame in enumerate(shown):
@@ -42,7 +42,7 @@ def test_each_point_is_the_mean_over_ten_changes():
     assert camera.read_points() == camera.read() == {}
 
 
-def test_points_do_not_depend_on_when_frames_are_compared_or_the_state_is_moved():
+def test_restoring_the_camera_monitor_at_any_step_does_not_change_its_points():
     """Three of the 40 observations are frames of another shape, and three are vectors without a frame."""
     shown = [random_frames(seed, n=1, channels=1 if 5 <= seed < 8 else 4) for seed in range(40)]
     shown[20:23] = [np.zeros((1, 3))] * 3

@@ -84,7 +84,7 @@ def test_the_probe_of_a_model_equals_a_computation_by_hand(make_model, encoder):
     assert float(dormant) == pytest.approx(naive_dormant_fraction(layers, 0.025))
 
 
-def test_a_target_counts_as_moved_after_the_smallest_step_only(make_model):
+def test_targets_moved_detects_a_small_polyak_update_but_no_change_of_online_weights(make_model):
     model = make_model()
     probe = NetworkProbe(model)
     assert probe.targets_moved() == {}, "the first look has nothing to compare with"
@@ -100,7 +100,7 @@ def test_a_target_counts_as_moved_after_the_smallest_step_only(make_model):
     assert float(moved[tags.TARGET_MOVED["actor"]]) == 0.0
 
 
-def test_without_small_weights_the_smallest_represents_all():
+def test_smallest_returns_the_small_tensors_or_else_the_smallest_one():
     large, larger = th.zeros(2_000), th.zeros(3_000)
     assert smallest([larger, large]) == [large]
     bias = th.zeros(5)
@@ -137,7 +137,7 @@ def test_the_monitor_takes_expensive_measures_once_per_window(make_model):
     assert (read[tags.TARGET_MOVED["critic"]], read[tags.TARGET_DISTANCE["critic"]]) == (0.0, 2.0)
 
 
-def test_measuring_networks_changes_no_weight_and_a_model_on_the_fast_path_can_be_probed(make_model):
+def test_probing_a_bf16_model_gives_values_and_changes_no_weight(make_model):
     plain = make_model(precision="bf16")
     plain.learn(40)
     watched = make_model(precision="bf16")

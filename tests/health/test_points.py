@@ -57,7 +57,7 @@ class EveryUpdate:
 
 
 @pytest.mark.parametrize("n_steps", [1, 3])
-def test_rewards_of_updates_that_are_not_measured_count(make_model, n_steps):
+def test_reward_extremes_and_the_q_bound_cover_updates_between_measurements(make_model, n_steps):
     """The smallest and the largest reward cover all updates, also those between two measured updates.
 
     With ``n_steps=1`` all samples have the same discount, and with ``n_steps=3`` each sample has its own.

@@ -83,7 +83,7 @@ def test_the_smallest_deviation_of_an_action_dimension_is_returned():
     assert float(quantities.smallest_action_std(actions)) == 0.0
 
 
-def test_rewards_of_minus_1_bound_q_at_100():
+def test_the_q_bound_is_100_for_rewards_of_minus_1_and_gamma_0_99():
     bound = quantities.value_bound(th.tensor([[0.5], [-1.0]]), th.tensor(0.99))
     assert float(bound) == pytest.approx(100, rel=1e-4)
 
@@ -94,7 +94,7 @@ def test_undiscounted_rewards_have_no_bound(rewards):
         assert math.isinf(float(quantities.value_bound(th.tensor(rewards)[:, None], discounts)))
 
 
-def test_the_bound_of_a_discount_close_to_one_is_not_smaller_for_float32():
+def test_rounding_the_discount_to_float32_does_not_make_the_q_bound_too_small():
     exact = 1.0 / (1.0 - 0.9999999)
     assert float(quantities.value_bound(th.ones(1, 1), th.tensor(0.9999999))) >= exact
 
@@ -105,7 +105,7 @@ def test_a_norm_is_finite_even_if_its_squares_overflow():
     assert math.isinf(float(quantities.total_norm([th.tensor([math.inf]), th.ones(1)])))
 
 
-def test_weights_of_norm_0_have_no_update_ratio_unless_they_do_not_move():
+def test_zero_weights_have_a_non_finite_update_ratio_if_moved_and_0_if_not():
     zero, moved = [th.zeros(2)], [th.ones(2)]
     assert not math.isfinite(float(quantities.update_ratio(zero, moved)))
     assert float(quantities.update_ratio(zero, zero)) == 0.0

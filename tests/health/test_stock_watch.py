@@ -67,7 +67,7 @@ def test_norms_equal_those_read_from_the_gradients_by_hand(cls, policy):
 
 
 @pytest.mark.parametrize(("cls", "policy"), CASES, ids=IDS)
-def test_hidden_values_are_absent_and_all_others_present(cls, policy):
+def test_values_that_stock_algorithms_do_not_expose_are_absent_and_others_are_present(cls, policy):
     model = make(cls, policy)
     monitor = GradientMonitor(sample_freq=1)
     monitor.probe = NetworkProbe(model)
@@ -140,7 +140,7 @@ def test_sacs_values_are_those_of_its_networks_before_the_step():
     assert critic_update.values["q_values"].requires_grad is False
 
 
-def test_crossqs_next_observations_are_left_out_of_its_q_values():
+def test_crossqs_q_values_have_one_row_per_sample():
     model = make(CrossQ, VECTORS)
     spy = Spy()
     attach(model, spy)
@@ -151,7 +151,7 @@ def test_crossqs_next_observations_are_left_out_of_its_q_values():
     assert {tuple(u.values["policy_q"].shape) for u in actor} == {(8, 1)}
 
 
-def test_tqcs_value_is_the_mean_over_quantiles():
+def test_tqcs_q_values_have_one_number_per_sample_and_critic():
     model = make(TQC, VECTORS)
     spy = Spy()
     attach(model, spy)
@@ -253,7 +253,7 @@ def test_detaching_removes_every_hook_and_a_model_saved_while_attached_loads(tmp
     assert attach(loaded).is_attached
 
 
-def test_a_stock_watch_is_a_watched_model_with_its_properties():
+def test_stock_watch_implements_watched_model_with_the_values_of_the_model():
     model = make(SAC, PIXELS, learning_rate=2e-4)
     watch = StockWatch(model)
     assert isinstance(watch, WatchedModel)

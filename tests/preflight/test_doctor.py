@@ -157,7 +157,7 @@ def test_stock_td3_without_noise_does_not_explore():
     assert ids(examine(model_on(envs.Dot(), TD3, action_noise=None)))[0] == "exploration_noise"
 
 
-def test_a_buffer_beyond_the_memory_is_named(monkeypatch):
+def test_a_replay_buffer_larger_than_the_memory_is_reported(monkeypatch):
     monkeypatch.setattr("sb3_visual_td3.preflight.settings_checks.available_bytes", lambda: 1_000_000)
     examination = examine(model_on(envs.Dot(), TD3))
     assert ids(examination) == ["buffer_memory"]
@@ -200,7 +200,7 @@ def saturated(model):
             weight.mul_(1e4)
 
 
-def test_features_that_leak_are_named_first():
+def test_passing_the_actors_features_to_the_critic_is_reported_first():
     model = model_on(envs.Dot(), Leaky, policy_kwargs={"encoder": "separate"})
     assert ids(examine(model))[0] == "leaking_features"
 
@@ -252,7 +252,7 @@ def test_a_healthy_training_raises_no_alarm(name):
     assert len(examination.checks) > 25
 
 
-def test_the_training_after_it_is_the_same():
+def test_examining_a_model_changes_neither_its_weights_nor_its_later_training():
     weights = []
     for is_examined in (False, True):
         model = model_on(envs.Dot(), learning_starts=20, batch_size=8)
@@ -289,7 +289,7 @@ def test_the_json_holds_findings_checks_and_seconds():
     assert [finding["id"] for finding in written["findings"]][:2] == ["dead_camera", "gamma"]
 
 
-def test_problems_stand_before_warnings_and_causes_before_effects():
+def test_problems_are_listed_before_warnings_and_causes_before_effects():
     examination = Examination()
     for name in reversed(CATALOGUE):
         examination.found(name, "evidence")
@@ -320,7 +320,7 @@ def test_a_model_without_environment_or_with_a_bad_argument_is_refused():
         doctor(model)
 
 
-def test_the_probes_have_the_rewards_that_they_say():
+def test_each_probe_terminates_with_a_bounded_return_and_is_in_the_catalogue():
     for probe in PROBES:
         env = gym.wrappers.TimeLimit(probe(), 5)
         env.reset(seed=0)
@@ -390,7 +390,7 @@ def test_a_broken_learner_fails_the_right_probe(algorithm, settings, right, wron
     assert ids(examination) == [check_id(wrong)]
 
 
-def test_a_probe_is_answered_by_value_and_action():
+def test_a_probe_models_action_is_in_range_and_its_q_value_is_finite():
     answer = Answer(probe_model(model_on(envs.Dot()), PROBES[0]))
     assert -1 <= answer.action(0) <= 1
     assert np.isfinite(answer.value(255))

@@ -60,7 +60,7 @@ def ppo(n_points: int = 200) -> Values:
     }
 
 
-def test_a_run_that_has_fallen_is_told_the_step_to_go_back_to_before_anything_else() -> None:
+def test_advice_for_a_collapsed_run_names_the_step_of_the_checkpoint_to_restore() -> None:
     run = healthy(last_step=10_000)
     metres = np.array([8, 358, 342, 210, 235, 268, 436, 277, 264, 255], dtype=float)
     run[tags.EVAL_DISTANCE] = (EVALS, metres)
@@ -73,7 +73,7 @@ def test_a_run_that_has_fallen_is_told_the_step_to_go_back_to_before_anything_el
     assert "Start the long run" not in told
 
 
-def test_a_go_names_no_cause_and_the_command_of_the_long_run() -> None:
+def test_a_go_verdict_has_no_cause_and_advises_to_start_the_long_run() -> None:
     manifest = RunManifest("VisualTD3", "LiteDriving-v0")
     analysis = analysed(healthy(), manifest)
     assert analysis.verdict is Verdict.GO
@@ -82,7 +82,7 @@ def test_a_go_names_no_cause_and_the_command_of_the_long_run() -> None:
     assert how_to_relax(analysis) is None
 
 
-def test_a_name_from_a_file_that_is_no_plain_name_is_not_shown_as_a_command() -> None:
+def test_a_hostile_environment_name_in_run_json_does_not_appear_in_the_advice() -> None:
     analysis = analysed(healthy(), RunManifest("VisualTD3", "<b>; rm -rf /"))
     assert "rm" not in first_step_to_take(analysis)
 
@@ -96,14 +96,14 @@ def test_a_short_run_is_too_early_to_judge_and_never_no_go() -> None:
     assert "2,000 environment steps" in first_step_to_take(analysis)
 
 
-def test_a_short_run_that_is_not_finite_is_no_go() -> None:
+def test_a_short_run_with_nan_in_the_critic_loss_is_no_go() -> None:
     run = {tag: (steps[:4], values[:4]) for tag, (steps, values) in healthy().items()}
     steps, loss = run[tags.CRITIC_LOSS]
     run[tags.CRITIC_LOSS] = (steps, np.where(steps > 1200, np.nan, loss))
     assert analysed(run).verdict is Verdict.NO_GO
 
 
-def test_ppo_is_go_without_our_callbacks_and_is_never_sent_to_them() -> None:
+def test_a_ppo_run_is_go_and_is_not_advised_to_use_gradient_norm_callback() -> None:
     analysis = analysed(ppo())
     assert analysis.verdict is Verdict.GO
     assert analysis.evidence.level == "thin"
@@ -116,12 +116,12 @@ def test_ppo_is_go_without_our_callbacks_and_is_never_sent_to_them() -> None:
     assert "Driving" not in told
 
 
-def test_full_evidence_is_enough_for_what_asks_for_it() -> None:
+def test_runs_with_full_evidence_are_judged_if_full_evidence_is_required() -> None:
     assert analysed(healthy(), require="full").verdict is Verdict.GO
     assert analysed(leaking(), require="full").verdict is Verdict.NO_GO
 
 
-def test_missing_returns_are_asked_for_in_the_words_of_the_code_that_logs() -> None:
+def test_advice_on_missing_returns_names_monitor_for_sb3_and_add_scalar_for_other_code() -> None:
     sb3 = {tag: points for tag, points in ppo().items() if tag != "rollout/ep_rew_mean"}
     sb3["time/fps"] = sb3["train/std"]
     assert "Monitor" in first_step_to_take(analysed(sb3))
@@ -129,7 +129,7 @@ def test_missing_returns_are_asked_for_in_the_words_of_the_code_that_logs() -> N
     assert "add_scalar" in first_step_to_take(analysed(own))
 
 
-def test_a_pass_close_to_its_limit_is_told_beside_a_go() -> None:
+def test_criteria_passed_by_a_narrow_margin_are_listed_for_a_go_only() -> None:
     run = healthy()
     steps, _ = run[tags.Q1_VALUE]
     run[tags.Q_BOUND] = (steps, np.full(steps.size, 1.1 * np.abs(run[tags.POLICY_Q_VALUE][1]).max()))
@@ -139,14 +139,14 @@ def test_a_pass_close_to_its_limit_is_told_beside_a_go() -> None:
     assert not near_misses(analysed(leaking()))
 
 
-def test_the_reader_of_a_no_go_is_shown_how_to_relax_what_decided() -> None:
+def test_a_no_go_report_shows_how_to_relax_the_failed_criterion() -> None:
     relax = how_to_relax(analysed(leaking()))
     assert relax is not None
     assert "--criteria" in relax
     assert "blocking: false" in relax
 
 
-def test_a_foreign_runs_page_begins_with_its_returns_and_folds_what_does_not_apply() -> None:
+def test_a_ppo_runs_page_shows_returns_before_advice_and_says_what_does_not_apply() -> None:
     page = render_html([analysed(ppo())])
     assert page.index("run-0-plot-returns") < page.index("What to do first")
     assert "do not apply to this run" in page

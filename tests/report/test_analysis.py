@@ -45,7 +45,7 @@ def statuses(analysis: Analysis) -> dict[str, tuple[Status, bool]]:
     return {r.id: (r.status, r.blocking) for r in analysis.criteria}
 
 
-def test_a_shared_encoder_known_from_settings_alone_is_judged_with_notes() -> None:
+def test_a_shared_encoder_known_only_from_settings_changes_the_verdict_and_is_noted() -> None:
     alone, told = analysed(shared_run()), analysed(shared_run(), policy_kwargs={"encoder": "shared"})
     assert alone.verdict is Verdict.INSUFFICIENT
     assert told.verdict is Verdict.GO
@@ -60,7 +60,7 @@ def test_a_shared_encoder_known_from_settings_alone_is_judged_with_notes() -> No
     assert [(a.tag, a.source) for a in told.answers] == [(tags.ENCODER_IS_SHARED, "mine.yml")]
 
 
-def test_settings_never_speak_against_an_encoder_that_the_event_file_logged() -> None:
+def test_the_event_file_takes_precedence_over_settings_that_claim_a_shared_encoder() -> None:
     run = without(leaking(), tags.ENCODER_IS_SHARED)
     told = analysed(run, encoder="shared")
     assert told.verdict is Verdict.NO_GO
@@ -70,7 +70,7 @@ def test_settings_never_speak_against_an_encoder_that_the_event_file_logged() ->
     assert statuses(told) == statuses(analysed(run))
 
 
-def test_a_logged_flag_goes_before_the_settings() -> None:
+def test_a_logged_flag_takes_precedence_over_the_settings() -> None:
     run = healthy(shared_encoder=False)
     told = analysed(run, encoder="shared", reward_is_normalized=True)
     assert told.answers == ()
@@ -91,14 +91,14 @@ def test_normalised_rewards_known_from_settings_unblock_scale_dependent_criteria
 
 
 @pytest.mark.parametrize("content", [{"normalize": False}, {"encoder": "separate"}, {"tau": 0.005}, {}])
-def test_a_no_or_nothing_changes_nothing(content: dict[str, Any]) -> None:
+def test_settings_without_shared_encoder_or_normalised_rewards_change_no_result(content: dict[str, Any]) -> None:
     run = without(shared_run(), tags.REWARD_IS_NORMALIZED)
     told = analysed(run, **content)
     assert told.notes == ()
     assert statuses(told) == statuses(analysed(run))
 
 
-def test_a_diagnosis_that_an_answer_rules_out_is_named() -> None:
+def test_a_note_names_a_diagnosis_that_the_settings_rule_out() -> None:
     run = {tag: points for tag, points in leaking().items() if "actor_cnn" not in tag and tag != tags.ENCODER_IS_SHARED}
     assert analysed(run).diagnoses[0].id == "feature_leak"
     told = analysed(run, encoder="shared")
@@ -107,21 +107,21 @@ def test_a_diagnosis_that_an_answer_rules_out_is_named() -> None:
     assert told.verdict is Verdict.NO_GO
 
 
-def test_a_known_flag_is_not_a_logged_tag() -> None:
+def test_a_flag_known_only_from_settings_is_listed_as_a_missing_tag() -> None:
     told = analysed(shared_run(), encoder="shared")
     assert tags.ENCODER_IS_SHARED not in told.metrics
     assert tags.ENCODER_IS_SHARED in told.missing
     assert told.series.n_steps == analysed(shared_run()).series.n_steps
 
 
-def test_a_known_flag_counts_only_if_it_was_not_logged() -> None:
+def test_known_flags_are_used_only_for_tags_that_were_not_logged() -> None:
     series = as_series(healthy(shared_encoder=False))
     assert SeriesSet(series.series, {tags.ENCODER_IS_SHARED: True}).flag(tags.ENCODER_IS_SHARED) is False
     assert SeriesSet({}, {tags.ENCODER_IS_SHARED: True}).flag(tags.ENCODER_IS_SHARED) is True
     assert SeriesSet().flag(tags.ENCODER_IS_SHARED) is None
 
 
-def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, tmp_path: Path) -> None:
+def test_reports_say_whether_the_verdict_used_settings_besides_the_event_files(report: Report, tmp_path: Path) -> None:
     write_events(shared_run(), tmp_path / "run")
     (tmp_path / "mine.yml").write_text("encoder: shared\n")
     assert report(tmp_path / "run") == 3
@@ -141,7 +141,7 @@ def test_the_pages_say_that_more_than_the_event_files_was_read(report: Report, t
     ]
 
 
-def test_undiscounted_returns_have_no_bound_to_judge_from_any_source() -> None:
+def test_the_q_bound_does_not_apply_to_undiscounted_returns_known_from_any_source() -> None:
     """A logged flag, an infinite Q bound (earlier versions) or gamma in the settings shows undiscounted returns."""
     unbounded = without(healthy(), tags.Q_BOUND)
     steps, bound = healthy()[tags.Q_BOUND]
@@ -166,7 +166,7 @@ def frozen_encoder(run: Values, begin: int = 0) -> Values:
     return {**run, tags.GROUP_FROZEN["actor_cnn"]: (steps, (steps >= begin).astype(float))}
 
 
-def test_a_group_that_is_frozen_throughout_is_not_asked_for_its_gradients() -> None:
+def test_criteria_on_the_gradients_of_an_always_frozen_encoder_do_not_apply() -> None:
     analysis = analysed(frozen_encoder(healthy()))
     assert statuses(analysis)["actor_cnn_norm_mean"][0] is Status.NOT_APPLICABLE
     assert analysis.verdict is Verdict.GO

@@ -109,7 +109,7 @@ def test_any_settings_make_a_page(content: dict[str, Any]) -> None:
     assert "<u>|" not in page
 
 
-def test_the_generated_runs_leave_questions_that_settings_answer() -> None:
+def test_the_synthetic_runs_cover_all_verdicts_and_settings_change_one_of_them() -> None:
     assert {name: analysis.verdict.value for name, analysis in ALONE.items()} == {
         "healthy": "GO",
         "leaking": "NO-GO",

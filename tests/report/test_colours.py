@@ -25,7 +25,7 @@ def contrast(first: str, second: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_the_contrast_is_counted_as_wcag_counts_it() -> None:
+def test_contrast_is_computed_as_wcag_defines_it() -> None:
     assert contrast("#000000", WHITE) == pytest.approx(21)
     assert contrast("#777777", WHITE) == pytest.approx(4.48, abs=0.005)
 
@@ -37,7 +37,7 @@ def test_text_contrasts_with_every_background(text: str, ground: str) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["go", "nogo", "insufficient"])
-def test_verdicts_stand_out_as_banner_and_as_chip(verdict: str) -> None:
+def test_verdict_colours_contrast_with_white_and_with_their_pale_backgrounds(verdict: str) -> None:
     assert contrast(WHITE, COLOURS[verdict]) >= 4.5
     assert contrast(COLOURS[verdict], COLOURS[f"{verdict}-pale"]) >= 4.5
 

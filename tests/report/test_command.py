@@ -47,14 +47,14 @@ def test_a_run_of_two_points_is_insufficient(report: Report, tmp_path: Path) -> 
     assert report(tmp_path / "run") == 3
 
 
-def test_fail_on_no_go_lets_insufficient_pass_and_no_go_not(report: Report, tmp_path: Path) -> None:
+def test_fail_on_no_go_exits_with_0_for_insufficient_and_1_for_no_go(report: Report, tmp_path: Path) -> None:
     write_events(foreign(), tmp_path / "foreign")
     write_events(leaking(), tmp_path / "leak")
     assert report(tmp_path / "foreign", "--fail-on", "no-go") == 0
     assert report(tmp_path / "leak", "--fail-on", "no-go") == 1
 
 
-def test_several_runs_give_the_worst_code_and_one_object_each(report: Report, tmp_path: Path) -> None:
+def test_several_runs_give_the_worst_exit_code_and_one_json_object_per_run(report: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
     write_events(foreign(), tmp_path / "runs" / "b")
     assert report(tmp_path / "runs") == 3
@@ -98,7 +98,7 @@ def make_text_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_nothing, make_folder, make_empty_file, make_text_file])
-def test_unreadable_input_is_one_line_on_stderr_and_exit_2(
+def test_unreadable_input_gives_one_line_on_stderr_and_exit_code_2(
     report: Report, tmp_path: Path, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path / "run")
@@ -153,14 +153,14 @@ def test_the_verdict_does_not_depend_on_run_json(report: Report, tmp_path: Path)
     assert "gamma" in (tmp_path / "a" / "report.md").read_text()
 
 
-def test_a_broken_run_json_is_a_note(report: Report, tmp_path: Path) -> None:
+def test_an_unsupported_run_json_gives_a_note_and_no_failure(report: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text('{"format_version": 99}')
     assert report(tmp_path / "run") == 0
     assert "format_version is 99" in str(written(tmp_path)["run"])
 
 
-def test_reports_go_into_the_runs_own_folder_and_never_into_bare_data(report: Report, tmp_path: Path) -> None:
+def test_reports_are_written_into_the_run_folder_only_if_it_has_run_json(report: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run" / "tb")
     report(tmp_path / "run", output=None)
     assert (tmp_path / "report.json").exists()
@@ -170,7 +170,7 @@ def test_reports_go_into_the_runs_own_folder_and_never_into_bare_data(report: Re
     assert len(list((tmp_path / "run").glob("report.*"))) == 3
 
 
-def test_a_folder_that_refuses_the_reports_is_exit_2(
+def test_an_output_path_that_is_a_file_gives_exit_code_2(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -196,7 +196,7 @@ def test_plotly_is_in_the_page_or_once_beside_it(
     assert (out / "plotly.min.js").read_text() == get_plotlyjs()
 
 
-def test_only_the_asked_formats_are_written(report: Report, tmp_path: Path) -> None:
+def test_only_the_requested_formats_are_written_and_unknown_formats_are_refused(report: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run")
     report(tmp_path / "run", "--format", "md,json")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.md", "report.json"}
@@ -258,7 +258,7 @@ FINITE_OR_NOT = st.floats(width=32, allow_nan=True, allow_infinity=True)
         max_size=25,
     )
 )
-def test_no_values_whatever_are_an_internal_error(
+def test_arbitrary_values_never_cause_an_internal_error(
     tmp_path_factory: pytest.TempPathFactory, points: dict[str, list[tuple[int, float]]]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")

@@ -58,7 +58,7 @@ class OnTerminal:
         return out.decode()
 
 
-def test_a_terminal_sees_how_far_a_large_run_is(tmp_path: Path) -> None:
+def test_the_progress_of_a_large_run_is_shown_on_the_terminal(tmp_path: Path) -> None:
     image = summary_pb2.Summary.Image(encoded_image_string=b"x" * command.PROGRESS_FROM_BYTES)
     picture = summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag="picture", image=image)])
     content = frame(event_pb2.Event(step=1, summary=picture).SerializeToString())
@@ -79,7 +79,7 @@ def test_a_small_run_shows_no_progress_bar(tmp_path: Path) -> None:
     assert report.seen == ""
 
 
-def test_a_watch_keeps_one_line_on_the_terminal_and_leaves_the_pipe_clean(tmp_path: Path) -> None:
+def test_watch_writes_its_status_line_to_the_terminal_and_not_to_the_pipe(tmp_path: Path) -> None:
     append(tmp_path / "run" / "tfevents.1", scalars(points_of(healthy(), last=3000)))
     report = OnTerminal(tmp_path, "run", "--watch", "--interval", "0.1")
     try:

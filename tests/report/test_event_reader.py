@@ -127,7 +127,7 @@ def test_a_flipped_bit_ends_the_reading_with_a_note(tmp_path: Path) -> None:
     assert "damaged" in data.notes[0]
 
 
-def test_an_empty_file_beside_a_good_one_is_a_note(tmp_path: Path) -> None:
+def test_an_empty_file_beside_a_good_one_gives_a_note(tmp_path: Path) -> None:
     write_events(line("a", [1], [1]), tmp_path)
     (tmp_path / "events.out.tfevents.9").touch()
     assert "empty (0 bytes)" in read(tmp_path).notes[0]
@@ -149,7 +149,7 @@ def test_a_file_without_a_scalar_is_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(cut=st.floats(0, 1), flip=st.none() | st.tuples(st.floats(0, 0.9999), st.integers(1, 255)))
-def test_any_damage_leaves_a_prefix_or_one_line(
+def test_a_damaged_file_gives_a_prefix_of_its_points_or_a_one_line_error(
     tmp_path_factory: pytest.TempPathFactory, cut: float, flip: tuple[float, int] | None
 ) -> None:
     folder = tmp_path_factory.mktemp("run")

@@ -77,12 +77,12 @@ def test_formulas_become_text_for_spreadsheets(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["train/q1_value", "a=b", "x-1", "1", "", "ä", "'=1"])
-def test_other_names_stay_as_they_are(text: str) -> None:
+def test_names_that_are_not_formulas_stay_unchanged(text: str) -> None:
     assert inert(text) == text
 
 
 @pytest.mark.parametrize("separator", [";", ",", "\t", "|", "\n"])
-def test_a_name_with_separators_is_one_cell_and_inert_wherever_it_is_split(separator: str) -> None:
+def test_a_tag_with_separators_stays_one_cell_and_no_split_part_is_a_formula(separator: str) -> None:
     run = {f'a{separator}=cmd"c"': (np.array([1]), np.array([-1.5]))}
     text = series_csv([analysed(run)])
     (row,) = csv.DictReader(text.splitlines(keepends=True))
@@ -90,7 +90,7 @@ def test_a_name_with_separators_is_one_cell_and_inert_wherever_it_is_split(separ
     assert not any(cell.lstrip('"').startswith("=") for cell in text.split(separator))
 
 
-def test_numbers_are_not_rounded_and_nan_is_a_word() -> None:
+def test_numbers_are_not_rounded_and_nan_is_kept() -> None:
     run = {"a": (np.array([1, 2]), np.array([0.1 + 0.2, np.nan]))}
     first, second = rows(series_csv([analysed(run)]))
     assert first["value"] == "0.30000000000000004"

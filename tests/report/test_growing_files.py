@@ -92,7 +92,7 @@ def test_reading_again_returns_whether_anything_is_new(tmp_path: Path) -> None:
     assert reader.read_new([])
 
 
-def test_records_in_one_piece_and_in_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_records_read_do_not_depend_on_the_read_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     bodies = [rng.bytes(int(size)) for size in (0, 1, 3, 4, 63, 64, 65, 5000, 0, 100_000, 7)]
     file = tmp_path / "records"
@@ -103,14 +103,14 @@ def test_records_in_one_piece_and_in_many(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 63, 64, 1000, 4097])
-def test_the_checksum_is_that_of_a_loop_over_bytes(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_checksum_equals_that_of_tensorboard(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = np.random.default_rng(size).bytes(size)
     for n_bytes in (1 << 20, 64, 7):
         monkeypatch.setattr(event_file, "READ_BYTES", n_bytes)
         assert masked_crc32c(data) == masked_crc32c(bytearray(data)) == pywrap_tensorflow.masked_crc32c(data)
 
 
-def test_the_checksum_of_the_standard() -> None:
+def test_the_checksum_matches_the_test_vectors_of_rfc_3720() -> None:
     """RFC 3720, appendix B.4, unmasked: 32 zeros, 32 ones, and 0 to 31."""
     for data, expected in ((bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E)):
         rotated = (masked_crc32c(data) - 0xA282EAD8) % (1 << 32)

@@ -181,7 +181,9 @@ def test_many_notations_have_one_meaning(parameter: str, content: dict[str, Any]
         (float("inf"), None),
     ],
 )
-def test_schedules_are_numbers_at_their_start(value: object, number: tuple[float, bool] | None) -> None:
+def test_as_number_reads_numbers_and_the_start_value_of_schedules(
+    value: object, number: tuple[float, bool] | None
+) -> None:
     assert as_number(value) == number
 
 
@@ -197,7 +199,7 @@ def test_polyak_is_tau_in_another_notation() -> None:
     assert words(compared(polyak=0.99)["tau"]) == ["2 times higher"] * 3
 
 
-def test_update_every_50_is_not_fifty_times_fewer_updates() -> None:
+def test_the_update_every_setting_is_compared_by_updates_per_step() -> None:
     assert words(compared(update_every=1)["updates_per_step"]) == [
         "same ratio, written as 50 updates every 50 steps; this does not mean 50 times more updates",
         "same",
@@ -220,7 +222,7 @@ def test_values_that_differ_are_compared_by_a_factor() -> None:
     assert rows["actor_lr"].against["sb3"].factor == pytest.approx(10)
 
 
-def test_a_discount_is_compared_by_how_far_it_looks() -> None:
+def test_discounts_are_compared_by_their_horizon() -> None:
     assert words(compared(gamma=0.995)["gamma"]) == ["looks 2 times further ahead"] * 3
     assert words(compared(gamma=0.98)["gamma"]) == ["looks 2 times less ahead"] * 3
     assert words(compared(gamma=1.0)["gamma"]) == ["1.01 times higher"] * 3
@@ -251,7 +253,7 @@ def test_a_schedule_is_compared_at_its_start() -> None:
     assert words(row) == ["same, at the start", "same, at the start", "3.33 times higher, at the start"]
 
 
-def test_encoders_have_rows_only_if_the_policy_has_some() -> None:
+def test_encoder_learning_rates_have_rows_only_if_the_policy_has_encoders() -> None:
     rates = {"actor_cnn_lr", "critic_cnn_lr"}
     assert not rates & compared(learning_rate=1e-3, policy="MlpPolicy").keys()
     assert rates <= compared(learning_rate=1e-3, policy="CnnPolicy").keys()
@@ -263,7 +265,7 @@ def test_nothing_is_compared_if_no_setting_is_known() -> None:
     assert compare_hyperparams(RunSettings(), SeriesSet()) == ()
 
 
-def test_defaults_count_only_if_the_algorithm_is_known() -> None:
+def test_default_values_are_used_only_if_the_algorithm_is_known() -> None:
     row = compared(algo="td3", learning_rate=1e-3)["batch_size"]
     assert (row.ours, row.source) == ("256", "SB3's default")
     assert compared(learning_rate=1e-3)["batch_size"].ours is None

@@ -67,7 +67,7 @@ def test_hostile_names_write_no_other_file_and_are_escaped(
 
 
 @pytest.mark.parametrize("name", ["a\nb", ESCAPES.replace("/", ""), "<b>bold", "[x](y)", "...", "\udcff\udcfe"])
-def test_a_folder_of_any_name_is_shown_inert(
+def test_control_characters_and_markup_in_folder_names_are_escaped(
     report: Report, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "runs" / name
@@ -105,7 +105,7 @@ def test_a_link_in_the_output_folder_is_replaced_and_not_followed(report: Report
     assert not (tmp_path / "out" / "report.json").is_symlink()
 
 
-def test_an_ascii_console_is_not_an_error(
+def test_names_outside_ascii_do_not_fail_on_an_ascii_console(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write_events(nasty(["\U0001f697 ä"]), tmp_path / "rün")
@@ -117,7 +117,7 @@ def test_an_ascii_console_is_not_an_error(
 
 
 @given(text=st.text())
-def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
+def test_visible_text_contains_no_control_characters(text: str) -> None:
     assert not CONTROL.search(visible(text))
     assert len(visible(text)) == len(text)
     line = visible_line(text, 20)
@@ -138,6 +138,6 @@ def test_harmless_characters_stay() -> None:
     assert visible_line(car) == car
 
 
-def test_an_error_of_several_lines_is_one() -> None:
+def test_a_multi_line_error_message_is_joined_into_one_line() -> None:
     assert one_line(ValueError("a\n  b")) == "a b"
     assert one_line(OSError(2, "No such file", "x")) == "x: No such file"

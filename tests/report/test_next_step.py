@@ -71,7 +71,7 @@ def plain_sac(n_points: int = 100) -> Values:
 # ---- after a GO
 
 
-def test_a_go_of_the_zoo_names_the_command_of_the_long_run_with_steps_buffer_and_schedule() -> None:
+def test_after_a_go_the_suggested_command_has_more_steps_and_a_larger_buffer() -> None:
     config = Layer("rl-zoo's config.yml", {"n_timesteps": 5000, "buffer_size": 20000, "learning_rate": "lin_2e-4"})
     step = next_step(analysed(healthy(), ZOO, config))
     assert only(step.snippets, "console") == (
@@ -83,7 +83,7 @@ def test_a_go_of_the_zoo_names_the_command_of_the_long_run_with_steps_buffer_and
     assert "lin_2e-4 falls to 0 over the 100,000 steps" in step.text
 
 
-def test_what_the_command_line_changed_is_changed_in_the_long_run_too() -> None:
+def test_the_suggested_command_keeps_command_line_changes_unless_they_are_unsafe_in_a_shell() -> None:
     changed = {
         "--env-kwargs": {"town": "Town 02"},
         "--hyperparams": {"noise_type": "normal", "normalize": {"norm_reward": True}},
@@ -101,7 +101,7 @@ def test_what_the_command_line_changed_is_changed_in_the_long_run_too() -> None:
     assert "With buffer_size 100,000, the replay buffer holds all these steps." in step.text
 
 
-def test_a_block_that_states_a_longer_run_is_run_as_it_is() -> None:
+def test_a_longer_run_stated_in_the_hyperparameter_file_is_suggested_unchanged() -> None:
     config = Layer("rl-zoo's config.yml", {"n_timesteps": 5e5, "buffer_size": 200_000, "learning_rate": 1e-4})
     step = next_step(analysed(healthy(), ZOO, config))
     assert only(step.snippets, "console").endswith("--gym-packages mycam")
@@ -110,7 +110,7 @@ def test_a_block_that_states_a_longer_run_is_run_as_it_is() -> None:
     assert "stays at 0.0001" in step.text
 
 
-def test_names_that_are_not_plain_are_not_put_into_a_command() -> None:
+def test_names_that_are_unsafe_in_a_shell_are_not_put_into_a_command() -> None:
     evil = Layer("rl-zoo's args.yml", {**ZOO.values, "conf_file": "a.yml; rm -rf ."})
     step = next_step(analysed(healthy(), evil))
     assert "rm" not in step.text
@@ -120,7 +120,7 @@ def test_names_that_are_not_plain_are_not_put_into_a_command() -> None:
 # ---- too early
 
 
-def test_a_run_without_updates_is_told_that_learning_starts_later() -> None:
+def test_the_advice_for_a_run_without_updates_mentions_learning_starts() -> None:
     steps = np.arange(100, 601, 100)
     run = {tags.TOTAL_ITERATIONS: (steps, np.zeros(6)), tags.BUFFER_UTILIZATION: (steps, steps / 2000)}
     config = Layer("rl-zoo's config.yml", {"learning_starts": 1000, "n_timesteps": 5000})
@@ -135,7 +135,7 @@ def test_a_run_without_updates_is_told_that_learning_starts_later() -> None:
 # ---- what is missing
 
 
-def test_the_lines_for_the_hyperparameter_file_name_callbacks_that_fit_and_can_be_made() -> None:
+def test_the_suggested_yaml_lists_only_callbacks_that_fit_the_run() -> None:
     analysis = analysed(plain_sac(), ZOO, require="full")
     step = next_step(analysis)
     content = yaml.safe_load(only(step.snippets, "yaml"))
@@ -148,7 +148,9 @@ def test_the_lines_for_the_hyperparameter_file_name_callbacks_that_fit_and_can_b
 
 
 @pytest.mark.slow
-def test_the_lines_for_a_script_run_and_supply_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suggested_python_code_runs_and_supplies_the_missing_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     env = Layer("run.json", {"algo": "SAC", "env_id": "Pendulum-v1"})
     code = only(next_step(analysed(plain_sac(), env, require="full")).snippets, "python")
@@ -164,7 +166,7 @@ def test_the_lines_for_a_script_run_and_supply_the_evidence(tmp_path: Path, monk
     assert tags.GRADIENT_NORM["critic_mlp"] in criteria
 
 
-def test_the_lines_for_own_code_make_the_run_of_own_code_a_go(
+def test_the_suggested_logging_code_makes_a_run_without_sb3_a_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -196,7 +198,7 @@ def test_the_lines_for_own_code_make_the_run_of_own_code_a_go(
 # ---- the unit of the axis, and near misses
 
 
-def test_returns_over_episodes_are_told_by_episode_beside_losses_over_updates() -> None:
+def test_the_run_length_is_given_in_episodes_if_returns_are_logged_per_episode() -> None:
     episodes, updates = np.arange(400), np.arange(0, 40_000, 10)
     rng = np.random.default_rng(0)
     run = {
@@ -208,7 +210,7 @@ def test_returns_over_episodes_are_told_by_episode_beside_losses_over_updates() 
     assert "step" not in next_step(analysis).text.replace("steps", "")
 
 
-def test_a_part_of_the_gain_that_is_lost_is_told_beside_a_go() -> None:
+def test_a_go_lists_a_partial_loss_of_returns_as_a_near_miss() -> None:
     run = healthy(last_step=10_000)
     run[tags.EVAL_DISTANCE] = (
         np.arange(1000, 10_001, 1000),
@@ -235,7 +237,7 @@ Pendulum-v1:
 """
 
 
-def test_the_command_for_a_longer_run_is_that_of_the_short_one_and_runs(
+def test_the_suggested_command_repeats_the_settings_of_the_run_and_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -253,7 +255,9 @@ def test_the_command_for_a_longer_run_is_that_of_the_short_one_and_runs(
 # ---- at the command line
 
 
-def test_a_file_that_is_no_log_is_told_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_error_for_a_file_that_is_not_a_log_names_the_expected_formats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a log\n")
     assert main(["report", str(path)]) == 2
@@ -271,7 +275,7 @@ def test_a_folder_with_progress_csv_alone_is_judged(tmp_path: Path, capsys: pyte
     assert "59,000 environment steps" in capsys.readouterr().out
 
 
-def test_a_reader_that_ends_early_is_no_error(tmp_path: Path) -> None:
+def test_a_pipe_that_closes_early_causes_no_error(tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run")
     command = f"'{sys.executable}' -m sb3_visual_td3 report run --format json | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -279,7 +283,7 @@ def test_a_reader_that_ends_early_is_no_error(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_the_file_that_relaxes_a_criterion_does_so(
+def test_each_suggested_criteria_file_relaxes_one_more_criterion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

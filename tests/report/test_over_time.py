@@ -66,7 +66,9 @@ def content(tmp_path: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("make", [healthy, leaking, with_nan, foreign])
 @pytest.mark.parametrize("step", [2000, 3500])
-def test_no_later_point_has_any_effect(report: Report, tmp_path: Path, make: Callable[[], Values], step: int) -> None:
+def test_points_after_the_until_step_do_not_affect_the_report(
+    report: Report, tmp_path: Path, make: Callable[[], Values], step: int
+) -> None:
     folder = tmp_path / "run"
     file = folder / "events.out.tfevents.1"
     write(make(), folder)
@@ -88,7 +90,7 @@ def test_no_later_point_has_any_effect(report: Report, tmp_path: Path, make: Cal
     assert cut | {"until": step} == json.loads(as_it_was["report.json"].replace('"/run"', f'"{folder}"'))
 
 
-def test_a_run_that_failed_later_was_healthy_then(
+def test_a_run_is_go_with_until_set_before_its_first_nan(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(with_nan(), tmp_path / "run")
@@ -106,7 +108,7 @@ def test_a_run_that_failed_later_was_healthy_then(
 
 
 @pytest.mark.parametrize("given", ["soon", "-5", "1.5", "nan", "inf", ""])
-def test_a_step_that_is_none_is_refused(report: Report, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_until_step_is_refused(report: Report, given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         report("run", f"--until={given}")
     assert stopped.value.code == 2
@@ -135,7 +137,7 @@ def test_until_and_watch_exclude_each_other(report: Report, tmp_path: Path, caps
     assert "--until 5 judges a run up to that step" in capsys.readouterr().err
 
 
-def test_the_end_of_the_run_is_not_known_before_it(report: Report, tmp_path: Path) -> None:
+def test_a_report_until_an_earlier_step_does_not_contain_how_the_run_ended(report: Report, tmp_path: Path) -> None:
     run = write(healthy(), tmp_path / "run")
     ended = {"end": "crashed", "ended": "2024-05-01T10:00:00+00:00", "end_reason": "EOFError"}
     RunManifest("VisualTD3", "LiteDriving-v0", started="2024-05-01T09:00:00+00:00", **ended).write(run / "run.json")
@@ -187,7 +189,7 @@ def test_tables_are_judged_until_a_step_as_well(
 # ---- Points of another axis
 
 
-def test_episodes_are_cut_where_they_were_written(tmp_path: Path) -> None:
+def test_until_keeps_only_the_episodes_that_ended_by_the_given_step(tmp_path: Path) -> None:
     run = complete()
     lengths = run[tags.EPISODE_LENGTH][1]
     data = read_run(write(run, tmp_path / "run"), (tmp_path / "run" / "events.out.tfevents.1",))
@@ -201,7 +203,7 @@ def test_episodes_are_cut_where_they_were_written(tmp_path: Path) -> None:
     assert data.until(10).n_points == 0
 
 
-def test_updates_beside_episodes_are_cut_where_they_were_written(tmp_path: Path) -> None:
+def test_until_an_episode_keeps_the_updates_logged_before_its_end(tmp_path: Path) -> None:
     points = []
     for episode in range(40):
         points += [("loss_q", 250 * episode + i, 1.0) for i in range(250)]
@@ -213,7 +215,7 @@ def test_updates_beside_episodes_are_cut_where_they_were_written(tmp_path: Path)
     assert (len(until["Episode/Reward"]), len(until["loss_q"])) == (10, 2500)
 
 
-def test_a_file_that_was_written_afterwards_is_cut_in_proportion(tmp_path: Path) -> None:
+def test_until_cuts_updates_in_proportion_if_tags_were_written_one_after_another(tmp_path: Path) -> None:
     points = [("loss_q", i, 1.0) for i in range(10_001)]
     points += [("Episode/Reward", episode, float(episode)) for episode in range(41)]
     append(tmp_path / "events.out.tfevents.1", scalars(points))
@@ -235,7 +237,7 @@ def test_a_tag_that_is_no_longer_logged_is_cut_at_its_own_steps(tmp_path: Path, 
         assert {int(until[name].steps[-1]) for name in until.names()} == {step, min(step, 20_000)}
 
 
-def test_the_final_figures_of_a_run_are_not_known_before_its_end(tmp_path: Path) -> None:
+def test_final_figures_are_included_only_if_until_reaches_the_end_of_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     append(folder / "events.out.tfevents.1", scalars([("avg_reward", step, 1.0) for step in range(0, 1001, 10)]))
     points = [("final_avg_return", 0, 9.0), ("avg_reward", 0, 1.0)]
@@ -247,7 +249,7 @@ def test_the_final_figures_of_a_run_are_not_known_before_its_end(tmp_path: Path)
     assert data.until(1000).series.names() == ["avg_reward", "final_avg_return"]
 
 
-def test_a_resumed_run_is_cut_at_the_steps_that_it_kept(tmp_path: Path) -> None:
+def test_until_works_on_a_resumed_run_whose_files_overlap(tmp_path: Path) -> None:
     run = healthy()
     folder = write(run, tmp_path / "run", last=3000)
     # The second file repeats the steps from 2,600 on.
@@ -260,7 +262,7 @@ def test_a_resumed_run_is_cut_at_the_steps_that_it_kept(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(0, 60), st.integers(0, 60))
-def test_cutting_twice_is_cutting_once(steps: list[int], first: int, second: int) -> None:
+def test_until_applied_twice_equals_until_with_the_smaller_step(steps: list[int], first: int, second: int) -> None:
     series = Series("rollout/ep_rew_mean", np.array(steps), np.arange(float(len(steps))))
     episodes = Series(tags.EPISODE_LENGTH, np.arange(len(steps)), np.ones(len(steps)))
     placed = Series(tags.EPISODE_LENGTH, episodes.steps, np.sort(np.array(steps, dtype=float)))
@@ -289,7 +291,7 @@ def over_time(*verdicts: Verdict | None) -> VerdictOverTime:
         ([N, N, N, U], None, None),
     ],
 )
-def test_the_failure_could_be_seen_from_the_last_change_to_no_go_on(
+def test_no_go_from_is_the_first_step_of_the_final_no_go_verdicts(
     verdicts: list[Verdict | None], no_go_from: int | None, part_after: float | None
 ) -> None:
     found = over_time(*verdicts)
@@ -301,7 +303,7 @@ def test_the_changes_of_a_verdict_begin_with_the_first_one() -> None:
     assert [(change.until, change.verdict) for change in found.changes] == [(200, U), (400, G), (500, N), (700, G)]
 
 
-def test_each_twentieth_is_judged_once_and_only_where_something_was_logged() -> None:
+def test_the_verdict_is_recomputed_only_at_twentieths_of_the_run_with_new_points() -> None:
     series = Series("eval/mean_reward", np.array([250, 500, 1000]), np.zeros(3))
     data = RunData(Path("run"), SeriesSet.of([series]), (), 3)
     seen: list[int] = []
@@ -321,7 +323,9 @@ def test_each_twentieth_is_judged_once_and_only_where_something_was_logged() -> 
 
 
 @pytest.mark.parametrize("make", [healthy, leaking, with_nan, foreign])
-def test_each_prefix_has_the_verdict_of_until(report: Report, tmp_path: Path, make: Callable[[], Values]) -> None:
+def test_each_verdict_over_time_equals_that_of_a_report_with_until(
+    report: Report, tmp_path: Path, make: Callable[[], Values]
+) -> None:
     write(make(), tmp_path / "run")
     code = report(tmp_path / "run", "--format", "json")
     found = content(tmp_path)
@@ -355,7 +359,7 @@ def test_the_report_says_since_when_the_failure_could_be_seen(
     assert (over["no_go_from"], over["part_after"]) == (4000, 0.2)
 
 
-def test_many_runs_have_a_table_and_no_strips(report: Report, tmp_path: Path) -> None:
+def test_the_verdict_over_time_is_omitted_for_many_runs(report: Report, tmp_path: Path) -> None:
     for i in range(11):
         write_events(foreign(), tmp_path / "runs" / f"run{i}")
     report(tmp_path / "runs")
@@ -367,7 +371,7 @@ def test_many_runs_have_a_table_and_no_strips(report: Report, tmp_path: Path) ->
 
 @pytest.mark.skipif(not PUBLIC_RUNS.is_dir(), reason="the labelled public runs are not here (../shared/foreign)")
 @pytest.mark.parametrize("name", ["ppo_05", "sac_17", "td3_04", "sac_10"])
-def test_the_last_prefix_of_a_public_run_is_the_run(report: Report, tmp_path: Path, name: str) -> None:
+def test_the_last_verdict_over_time_of_a_public_run_is_its_verdict(report: Report, tmp_path: Path, name: str) -> None:
     (found,) = find_runs(PUBLIC_RUNS / name)
     report(found.path, "--format", "json")
     told = content(tmp_path)

@@ -25,7 +25,7 @@ def learned_then_fell(n: int = 200) -> Values:
     return {"rollout/ep_rew_mean": (steps, values)}
 
 
-def test_several_runs_end_in_one_table_with_the_worst_first(
+def test_the_console_table_of_several_runs_lists_the_worst_first(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
@@ -41,7 +41,9 @@ def test_several_runs_end_in_one_table_with_the_worst_first(
     assert " / 1" in fell or " / 9" in fell
 
 
-def test_many_runs_are_a_table_alone(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_runs_are_printed_as_a_table_without_advice(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in range(11):
         write_events(learned_then_fell(20), tmp_path / "runs" / f"r{number:02d}")
     report(tmp_path / "runs", "--format", "json")

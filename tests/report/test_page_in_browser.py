@@ -70,7 +70,7 @@ def visible(page: Page, selector: str) -> bool:
 
 
 @pytest.mark.parametrize("is_beside", [False, True], ids=["inline", "directory"])
-def test_the_plots_are_drawn_wherever_plotly_is(page: Page, tmp_path: Path, is_beside: bool) -> None:
+def test_plots_are_drawn_with_plotly_inside_or_beside_the_page(page: Page, tmp_path: Path, is_beside: bool) -> None:
     text = render_html([analysed(healthy())], plotly_beside=is_beside)
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     if is_beside:
@@ -200,7 +200,7 @@ def place_of(page: Page, plot: str, curve: int, point: int) -> tuple[float, floa
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_mouse_over_a_plot_reads_step_and_value_as_they_were_logged(
+def test_hovering_over_a_plot_shows_the_logged_step_and_value(
     page: Page, tmp_path: Path, size: tuple[int, int]
 ) -> None:
     analysis = analysed(leaking())
@@ -226,7 +226,7 @@ def test_the_page_of_the_first_carla_run_shows_hover_labels(page: Page, tmp_path
     assert [url for url in requests(page) if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
-def test_the_mouse_over_the_strip_reads_which_alert_was_active_when(page: Page, tmp_path: Path) -> None:
+def test_hovering_over_the_alert_plot_shows_when_an_alert_was_active(page: Page, tmp_path: Path) -> None:
     show(page, tmp_path, analysed(leaking()))
     stretch = analysed(leaking()).alerts["critical"].stretches[0]
     said = hover(page, "run-0-plot-alerts", curve=0, point=0)
@@ -332,7 +332,7 @@ def test_nothing_is_wider_than_paper(page: Page, tmp_path: Path, several: bool) 
     assert wider == []
 
 
-def test_the_keyboard_alone_leads_to_a_section_and_unfolds_a_table(page: Page, tmp_path: Path) -> None:
+def test_a_section_and_a_folded_table_can_be_opened_by_keyboard(page: Page, tmp_path: Path) -> None:
     show(page, tmp_path, analysed(complete()))
     page.press("Tab")
     assert page.evaluate("document.activeElement.getAttribute('href')") == "#run-0-diagnosis"
@@ -344,7 +344,7 @@ def test_the_keyboard_alone_leads_to_a_section_and_unfolds_a_table(page: Page, t
     assert page.evaluate("document.querySelector('details.fold').open")
 
 
-def test_a_wide_table_on_a_phone_scrolls_by_itself_and_takes_the_focus_for_it(page: Page, tmp_path: Path) -> None:
+def test_on_a_phone_only_tables_that_scroll_can_be_focused(page: Page, tmp_path: Path) -> None:
     show(page, tmp_path, analysed(complete()), size=PHONE)
     wide, narrow = page.evaluate(
         """[true, false].map(function (is_wide) {
@@ -358,7 +358,7 @@ def test_a_wide_table_on_a_phone_scrolls_by_itself_and_takes_the_focus_for_it(pa
     assert set(narrow) <= {-1}
 
 
-def test_markup_in_a_log_is_shown_as_it_is_spelled_and_runs_nowhere(page: Page, tmp_path: Path) -> None:
+def test_markup_in_a_log_is_shown_as_text_and_not_executed(page: Page, tmp_path: Path) -> None:
     show(page, tmp_path, hostile(), analysed(leaking(), "b"))
     page.draw(".plot[id$=actor_loss], .plot[id$=alerts], .plot[id$=reward_terms]")
     assert page.happened("Page.javascriptDialogOpening") == []

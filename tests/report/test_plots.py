@@ -80,7 +80,7 @@ def alert(tag: str, *values: float) -> Alert:
 
 
 @pytest.mark.parametrize("tag", [tags.ALERT_WARNING, tags.ALERT_CRITICAL, "alerts/non_finite", "alerts/new"])
-def test_every_alert_is_marked_on_the_time_lines(tag: str) -> None:
+def test_every_alert_is_drawn_as_a_band_in_the_style_of_its_kind(tag: str) -> None:
     (band,) = alert_bands([alert(tag, 0, 1, 1, 0, 0)])
     assert (band["x0"], band["x1"]) == (10, 30)
     style = {tags.ALERT_WARNING: WARNING, tags.ALERT_CRITICAL: CRITICAL}.get(tag, OTHER)
@@ -91,7 +91,7 @@ def test_alerts_differ_without_their_colours() -> None:
     assert len({(style.dash, style.top) for style in (WARNING, CRITICAL, OTHER)}) == 3
 
 
-def test_an_alert_that_flickers_does_not_flood_the_plots() -> None:
+def test_the_periods_of_a_flickering_alert_are_joined_into_few_bands() -> None:
     flickering = alert("alerts/x", *([0.0, 1.0] * 50_000))
     assert len(flickering.stretches) == 50_000
     drawn = joined_stretches(flickering.stretches)
@@ -100,13 +100,13 @@ def test_an_alert_that_flickers_does_not_flood_the_plots() -> None:
     assert (drawn[0].first_step, drawn[-1].last_step) == (flickering.first_step, flickering.last_step)
 
 
-def test_few_stretches_are_drawn_as_they_are() -> None:
+def test_a_few_active_periods_of_an_alert_are_not_joined() -> None:
     few = alert("alerts/x", 1, 0, 0, 1, 0, 1)
     assert joined_stretches(few.stretches) == list(few.stretches)
     assert joined_stretches([]) == []
 
 
-def test_the_strip_has_one_row_for_each_alert_that_was_active() -> None:
+def test_the_alert_plot_has_one_row_for_each_alert_that_was_active() -> None:
     analysis = analysed(complete())
     strip = figure(analysis, "alerts")
     assert [row["name"] for row in strip["data"]] == ["constant_clipping", "policy_extrapolation"]
@@ -120,7 +120,7 @@ def test_the_strip_has_one_row_for_each_alert_that_was_active() -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "-5.0", ".inf", ".nan"])
-def test_a_threshold_that_a_log_axis_does_not_have_is_not_drawn(tmp_path: Path, limit: str) -> None:
+def test_a_threshold_that_cannot_be_shown_on_a_log_axis_is_not_drawn(tmp_path: Path, limit: str) -> None:
     (tmp_path / "own.yml").write_text(f"format_version: 1\ncriteria: {{actor_cnn_norm_mean: {{threshold: {limit}}}}}\n")
     analysis = analysed(healthy(), criteria=load_criteria(tmp_path / "own.yml"))
     drawn = figure(analysis, "gradients")
@@ -128,7 +128,7 @@ def test_a_threshold_that_a_log_axis_does_not_have_is_not_drawn(tmp_path: Path, 
     json.dumps(drawn, allow_nan=False)
 
 
-def test_a_threshold_far_above_a_curve_is_told_and_does_not_flatten_it() -> None:
+def test_a_threshold_far_above_a_curve_is_shown_as_a_label_only() -> None:
     run = healthy()
     steps, loss = run[tags.CRITIC_LOSS]
     layouts = {}
@@ -146,7 +146,7 @@ def test_a_threshold_far_above_a_curve_is_told_and_does_not_flatten_it() -> None
     assert [s["y0"] for s in figure(analysed(run), "policy")["layout"]["shapes"] if s["yref"] == "y"] == [0.5]
 
 
-def test_a_threshold_that_only_informs_is_drawn_where_it_can_be_told_from_zero() -> None:
+def test_a_non_blocking_threshold_is_not_drawn_above_the_curve_or_close_to_zero() -> None:
     run = foreign()
     steps, loss = run[tags.CRITIC_LOSS]
     lines = {}
@@ -158,7 +158,7 @@ def test_a_threshold_that_only_informs_is_drawn_where_it_can_be_told_from_zero()
     assert lines == {2.0: [], 150.0: [200.0], 5_000.0: [200.0], 90_000.0: []}
 
 
-def test_zeros_stand_at_the_foot_of_a_log_axis_and_hover_as_zeros() -> None:
+def test_zeros_are_drawn_at_the_bottom_of_a_log_axis_and_labelled_as_0() -> None:
     points = Series("a", np.array([1, 2, 3]), np.array([-100.0, 0.0, 1.0]))
     (curve,) = curves([(Line("a", "a", "#000000", magnitude=True), points)], log=True)
     assert curve["y"] == [100.0, 0.1, 1.0]
@@ -188,7 +188,7 @@ def test_overlays_draw_each_run_in_its_own_style() -> None:
         assert names == dict(zip([a.name for a in analyses], looks, strict=True))
 
 
-def test_an_overlay_needs_two_runs_that_logged_it_and_more_than_one_point() -> None:
+def test_an_overlay_needs_two_runs_with_the_tag_and_more_than_one_point() -> None:
     assert overlays([analysed(healthy())]) == ()
     both = [plot.id for plot in overlays([analysed(healthy()), analysed(foreign())])]
     assert both == ["runs_train_actor_loss", "runs_train_critic_loss"]

@@ -56,7 +56,7 @@ def lines(recommendation: Recommendation, **content: Any) -> list[str]:
     return [line.split("  # ")[0] for line in zoo_diff(recommendation.changes, settings(**content))[2:]]
 
 
-def test_every_diagnosis_has_a_cure_or_a_sentence() -> None:
+def test_every_rule_recommends_setting_changes_with_reasons_or_a_code_change() -> None:
     for rule in RULES.values():
         assert rule.cure.changes or rule.cure.code, rule.id
         assert all(change.reason for change in rule.cure.changes), rule.id
@@ -78,7 +78,7 @@ class SmallVectorEnv(gym.Env[np.ndarray, np.ndarray]):
 
 
 @pytest.mark.parametrize(("policy", "env"), [("CnnPolicy", ImageEnv), ("MlpPolicy", SmallVectorEnv)])
-def test_a_model_is_made_with_all_that_is_proposed(policy: str, env: type[gym.Env[Any, Any]]) -> None:
+def test_a_model_can_be_created_with_all_recommended_settings(policy: str, env: type[gym.Env[Any, Any]]) -> None:
     stock = {"algo": "visual_td3", "policy": policy, "preset": "td3", "learning_rate": 1e-3, "tau": 0.001}
     found = [
         recommended(identifier, **stock, policy_kwargs={"net_arch": [8]}, max_grad_norm=max_grad_norm).changes
@@ -100,7 +100,7 @@ def test_a_model_is_made_with_all_that_is_proposed(policy: str, env: type[gym.En
             assert in_force[name].value == value
 
 
-def test_a_learning_rate_of_a_tenth_becomes_1e_4_with_the_reason_beside_it() -> None:
+def test_the_diff_replaces_learning_rate_0_1_by_1e_4_with_a_reason() -> None:
     found = recommended("learning_rate_too_high", algo="visual_td3", learning_rate=0.1)
     assert pairs(found) == {"learning_rate": (0.1, 1e-4)}
     diff = zoo_diff(found.changes, settings(algo="visual_td3", learning_rate=0.1))
@@ -141,7 +141,7 @@ def test_the_rate_of_the_group_in_the_evidence_is_lowered(
     assert pairs(found) == expected
 
 
-def test_logged_rates_count_as_the_runs_own_without_a_settings_file() -> None:
+def test_logged_learning_rates_are_used_if_there_is_no_settings_file() -> None:
     series = [Series("agent/critic_lr", np.array([1]), np.array([0.5]))]
     found = [diagnosis("learning_rate_too_high")]
     assert pairs(recommend(Verdict.NO_GO, found, settings(), SeriesSet.of(series))) == {"learning_rate": (0.5, 1e-4)}
@@ -206,7 +206,7 @@ def test_only_values_that_differ_from_the_runs_own_are_proposed(
     assert pairs(recommended(identifier, **known, **content)) == expected
 
 
-def test_a_long_run_warms_up_for_a_tenth_of_it_and_for_10_000_steps_at_most() -> None:
+def test_recommended_learning_starts_is_a_tenth_of_the_run_within_fixed_limits() -> None:
     for n_steps, learning_starts in ((500, 1000), (50_000, 5000), (1_000_000, 10_000)):
         found = recommended("short_warmup", n_steps=n_steps, learning_starts=100)
         assert pairs(found)["learning_starts"][1] == learning_starts
@@ -218,13 +218,13 @@ def test_nothing_is_recommended_for_a_run_that_is_go() -> None:
     assert recommend(Verdict.INSUFFICIENT, found, settings(learning_rate=0.1), SeriesSet()).changes
 
 
-def test_consequences_and_weak_causes_ask_for_nothing() -> None:
+def test_nothing_is_recommended_for_consequences_and_low_confidence_causes() -> None:
     weak = diagnosis("reward_scale", confidence=0.4)
     follows = diagnosis("gradient_explosion", role="consequence")
     assert recommend(Verdict.NO_GO, [weak, follows], settings(learning_rate=1.0), SeriesSet()) == Recommendation()
 
 
-def test_of_two_changes_of_one_key_the_first_cause_decides() -> None:
+def test_the_first_diagnosis_decides_if_two_propose_the_same_setting() -> None:
     found = recommended("learning_rate_too_high", "gradient_explosion", learning_rate=1.0)
     assert [(c.key, c.diagnosis) for c in found.changes] == [
         ("learning_rate", "learning_rate_too_high"),
@@ -232,7 +232,7 @@ def test_of_two_changes_of_one_key_the_first_cause_decides() -> None:
     ]
 
 
-def test_no_setting_is_recommended_for_a_feature_leak() -> None:
+def test_a_feature_leak_needs_a_code_change_or_a_bug_report() -> None:
     sentence = recommended("feature_leak", algo="td3").code["feature_leak"]
     assert "change the code" in sentence
     assert "--algo visual_td3" in sentence
@@ -247,14 +247,14 @@ def test_arguments_of_visual_td3_alone_are_marked() -> None:
     assert "--algo visual_td3" not in "".join(c.reason for c in ours.changes)
 
 
-def test_reward_normalisation_that_stock_td3_crashes_on_is_not_proposed_without_a_word() -> None:
+def test_reward_normalisation_for_stock_td3_with_frame_stack_warns_of_rl_zoos_crash() -> None:
     (change,) = recommended("reward_scale", algo="td3", frame_stack=4).changes
     assert "rl-zoo's own train crashes with this setting" in change.reason
     (change,) = recommended("reward_scale", algo="td3").changes
     assert "crashes" not in change.reason
 
 
-def test_targets_that_stand_still_in_spite_of_tau_are_a_matter_of_code() -> None:
+def test_frozen_targets_with_a_usual_tau_need_a_code_change() -> None:
     assert "must be missing" in recommended("stale_target_network", tau=0.005).code["stale_target_network"]
     assert recommended("stale_target_network", tau=0.0).code == {}
 
@@ -288,7 +288,7 @@ def test_targets_that_stand_still_in_spite_of_tau_are_a_matter_of_code() -> None
         ({"learning_rate": 1}, ["+pre_tanh_penalty: 0.005", "+policy_kwargs:", "+  trunk_dim: 50"]),
     ],
 )
-def test_the_diff_is_that_of_the_file_which_the_run_was_made_of(content: dict[str, Any], expected: list[str]) -> None:
+def test_the_diff_follows_the_notation_of_the_hyperparameter_file(content: dict[str, Any], expected: list[str]) -> None:
     assert lines(recommended("actor_saturation", **content), **content) == expected
 
 
@@ -311,7 +311,7 @@ def test_added_lines_are_yaml_with_the_recommended_values(identifier: str, conte
     assert bool(block) == bool(found.changes)
 
 
-def test_a_line_of_the_zoos_file_is_replaced_and_what_a_preset_gave_is_added(tmp_path: Path) -> None:
+def test_values_from_the_zoos_file_are_replaced_and_values_from_a_preset_are_added(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text(yaml.dump(OrderedDict(learning_rate=0.1, policy="CnnPolicy")))
     (tmp_path / "args.yml").write_text(yaml.dump(OrderedDict(algo="visual_td3", env="LiteDriving-v0")))
     in_force = {"learning_rate": 0.1, "critic_lr": 0.1, "pre_tanh_penalty": 5e-3, "policy_kwargs.trunk_dim": 50}
@@ -355,13 +355,13 @@ VALUES: list[Any] = [
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_a_value_survives_its_line_of_yaml_and_carries_no_markup(value: Any) -> None:
+def test_a_value_written_as_yaml_is_read_back_unchanged_and_contains_no_markup(value: Any) -> None:
     text = as_yaml(value)
     assert yaml.safe_load(f"key: {text}  # comment") == {"key": value}
     assert not set(text) & set("<>&`\n")
 
 
-def test_a_dead_policys_report_ends_in_a_ready_diff(report: Report, tmp_path: Path) -> None:
+def test_the_report_of_a_dead_policy_contains_a_diff_of_recommended_changes(report: Report, tmp_path: Path) -> None:
     write_events(dead_policy(), tmp_path / "run")
     (tmp_path / "h.yml").write_text(
         "algo: visual_td3\npolicy: CnnPolicy\npre_tanh_penalty: 0.0\npolicy_kwargs: {trunk_dim: null}\n"
@@ -400,7 +400,7 @@ def test_the_recorded_runs_need_other_code_and_no_other_settings(report: Report,
     assert "change the code" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_settings_full_of_markup_stay_inert_in_every_report(report: Report, tmp_path: Path) -> None:
+def test_markup_in_settings_is_escaped_in_every_report(report: Report, tmp_path: Path) -> None:
     markup = "</script><script>alert(1)</script>```|![x](http://e.org/x.png)"
     write_events(dead_policy(), tmp_path / "run")
     content = {
@@ -428,7 +428,7 @@ def test_settings_full_of_markup_stay_inert_in_every_report(report: Report, tmp_
     }
 
 
-def test_a_change_knows_the_cause_it_is_for() -> None:
+def test_a_recommended_change_states_its_reason_and_its_diagnosis() -> None:
     assert recommended("reward_scale").changes[0] == Change(
         "normalize",
         None,

@@ -68,7 +68,7 @@ def test_nan_becomes_null_and_leaves_the_mean_of_the_rest() -> None:
     assert metrics["only/nan"]["mean"] is None
 
 
-def test_the_figures_of_the_sections_stand_under_run() -> None:
+def test_the_json_has_the_values_of_the_sections_under_the_key_run() -> None:
     run = json.loads(render_json([analysed(complete())]))["run"]
     assert [kind["id"] for kind in run["availability"]][:2] == ["episode", "update"]
     assert run["growth"][tags.ACTOR_LOSS]["rows"][0].keys() >= {"step", "value", "multiplier"}

@@ -52,7 +52,7 @@ def points(data: RunData, tag: str) -> list[tuple[int, float]]:
     return list(zip(data.series[tag].steps.tolist(), data.series[tag].values.tolist(), strict=True))
 
 
-def test_of_two_runs_in_one_file_the_last_alone_is_judged(tmp_path: Path) -> None:
+def test_only_the_last_of_two_runs_in_one_file_is_judged(tmp_path: Path) -> None:
     write(tmp_path, run(0, 1000, 50, 1.0) + run(0, 600, 50, 2.0))
     data = read(tmp_path)
     assert points(data, "a") == [(step, 2.0) for step in range(0, 601, 50)]
@@ -66,7 +66,7 @@ def test_of_two_runs_in_one_file_the_last_alone_is_judged(tmp_path: Path) -> Non
     assert (first.number, second.number, second.n_runs) == (1, 2, 2)
 
 
-def test_the_explosion_of_an_earlier_run_is_not_the_later_ones(
+def test_an_explosion_in_an_earlier_run_does_not_affect_the_later_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = (tags.CRITIC_LOSS, tags.Q1_VALUE)
@@ -103,7 +103,7 @@ def test_of_three_runs_the_last_is_judged_wherever_its_first_point_lies(tmp_path
     assert "holds 3 runs" in data.notes[0]
 
 
-def test_a_run_that_has_only_just_begun_is_the_last_run(tmp_path: Path) -> None:
+def test_a_new_run_in_the_same_file_is_judged_from_its_first_point(tmp_path: Path) -> None:
     write(tmp_path, [*run(0, 1000, 50, 1.0), (0, {"a": 2.0})])
     data = read(tmp_path)
     assert data.series.names() == ["a"]
@@ -135,7 +135,7 @@ def test_a_resumed_run_keeps_earlier_points_and_prefers_later_values(tmp_path: P
     assert "the run was resumed from a checkpoint: its steps go back from 1,000 to 800. 10 old points" in note
 
 
-def test_tags_of_the_abandoned_end_alone_are_left_out(tmp_path: Path) -> None:
+def test_tags_logged_only_in_the_discarded_part_of_a_resumed_run_are_left_out(tmp_path: Path) -> None:
     before = [*run(0, 1000, 50, 1.0, tags.ACTOR_LOSS, tags.Q1_VALUE), (1000, {"eval/mean_reward": 9.0})]
     write(tmp_path, before + run(800, 900, 50, 2.0, tags.ACTOR_LOSS, tags.Q1_VALUE))
     data = read(tmp_path)
@@ -143,14 +143,14 @@ def test_tags_of_the_abandoned_end_alone_are_left_out(tmp_path: Path) -> None:
     assert points(data, tags.ACTOR_LOSS)[-3:] == [(800, 2.0), (850, 2.0), (900, 2.0)]
 
 
-def test_a_new_run_that_was_resumed_is_noted_as_both(tmp_path: Path) -> None:
+def test_a_new_run_and_its_resume_are_each_noted(tmp_path: Path) -> None:
     write(tmp_path, run(0, 1000, 50, 1.0) + run(0, 500, 50, 2.0) + run(400, 700, 50, 3.0))
     data = read(tmp_path)
     assert points(data, "a") == [(s, 2.0) for s in range(0, 400, 50)] + [(s, 3.0) for s in range(400, 701, 50)]
     assert ["holds 2 runs" in data.notes[0], "was resumed" in data.notes[1]] == [True, True]
 
 
-def test_one_tag_that_goes_back_alone_keeps_its_points_with_a_note(tmp_path: Path) -> None:
+def test_points_of_a_single_tag_whose_steps_go_back_are_kept_with_a_note(tmp_path: Path) -> None:
     records = run(0, 500, 50, 1.0, "a", "b", "c") + run(0, 500, 50, 2.0, "c") + run(550, 900, 50, 1.0, "a", "b")
     write(tmp_path, records)
     data = read(tmp_path)
@@ -217,7 +217,7 @@ def test_tags_of_an_earlier_run_are_not_judged_with_a_later_one(tmp_path: Path) 
     assert read(tmp_path).series.names() == ["a"]
 
 
-def test_a_short_run_before_another_one_is_told_apart_by_the_interval(tmp_path: Path) -> None:
+def test_a_short_run_is_separated_from_a_later_run_with_another_logging_interval(tmp_path: Path) -> None:
     write(tmp_path, run(500, 1500, 500, 1.0))
     write(tmp_path, run(700, 7000, 700, 2.0), 5_000.0)
     assert [data.n_points for data in read_all(tmp_path)] == [6, 20]

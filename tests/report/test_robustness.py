@@ -67,7 +67,7 @@ def test_steps_out_of_order_and_points_twice_change_no_verdict(
 
 @pytest.mark.parametrize("by", [2**53 + 1, 2**62])
 @pytest.mark.parametrize(("make", "code"), [(healthy, 0), (leaking, 1), (dead_policy, 1)])
-def test_steps_that_no_double_holds_change_no_verdict(
+def test_steps_that_a_float64_cannot_represent_change_no_verdict(
     judge: Report, tmp_path: Path, make: Callable[[], Values], code: int, by: int
 ) -> None:
     append(tmp_path / "near" / NAME, scalars(points_of(make())))
@@ -82,7 +82,7 @@ def test_steps_that_no_double_holds_change_no_verdict(
         assert a["id"] in long or (a["status"], a["value"]) == (b["status"], b["value"]), a["id"]
 
 
-def test_negative_steps_are_steps_before_others(judge: Report, tmp_path: Path) -> None:
+def test_a_run_with_negative_steps_is_judged_and_diagnosed(judge: Report, tmp_path: Path) -> None:
     append(tmp_path / "run" / NAME, scalars(points_of(moved(leaking(), -3000), after=-(10**6))))
     assert judge(tmp_path / "run") == 1
     found = written(tmp_path)
@@ -104,7 +104,7 @@ def doubles(points: list[tuple[str, int, float]]) -> bytes:
 
 
 @pytest.mark.parametrize("scale", [1e308, -1e308, 5e-324, 1e-300])
-def test_values_at_the_limits_of_doubles(
+def test_values_near_the_limits_of_float64_are_summarized_without_overflow(
     report: Report, tmp_path: Path, scale: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = healthy()
@@ -120,7 +120,7 @@ def test_values_at_the_limits_of_doubles(
     assert (metric["min"], metric["max"]) == (scale, scale)
 
 
-def test_a_clock_that_jumps_within_a_file_is_a_note_and_no_other_verdict(judge: Report, tmp_path: Path) -> None:
+def test_a_clock_that_jumps_within_a_file_is_noted_and_changes_no_verdict(judge: Report, tmp_path: Path) -> None:
     points = points_of(leaking())
     third = len(points) // 3
     for i, part in enumerate((points[:third], points[third : 2 * third], points[2 * third :])):
@@ -148,7 +148,7 @@ def test_files_without_a_clear_order_keep_all_points(judge: Report, tmp_path: Pa
 
 
 @pytest.mark.parametrize("wall_time", [float("nan"), 0.0, float("inf"), -1.0])
-def test_a_file_without_a_usable_clock_is_not_the_later_one(tmp_path: Path, wall_time: float) -> None:
+def test_points_of_files_without_usable_wall_times_are_all_kept(tmp_path: Path, wall_time: float) -> None:
     files = [tmp_path / "tfevents.1", tmp_path / "tfevents.2"]
     for file in files:
         append(file, event("a", 1, 1.0, wall_time) + event("a", 2, 2.0, wall_time))
@@ -159,7 +159,7 @@ def test_a_file_without_a_usable_clock_is_not_the_later_one(tmp_path: Path, wall
     assert "2 points repeat steps of another file" in data.notes[0]
 
 
-def test_pictures_histograms_and_texts_are_passed_over(judge: Report, tmp_path: Path) -> None:
+def test_images_histograms_and_texts_are_ignored(judge: Report, tmp_path: Path) -> None:
     text = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[b"<b>hyperparameters</b>"])
     odd = [
         summary_pb2.Summary.Value(tag="picture", image=summary_pb2.Summary.Image(encoded_image_string=b"x" * 200_000)),
@@ -277,7 +277,9 @@ def test_a_record_beyond_the_limit_is_left_out_with_a_note_and_the_rest_is_read(
 
 
 @pytest.mark.slow
-def test_ten_thousand_tags(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_thousand_tags_give_short_console_output_and_a_page_below_20_mb(
+    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     points = points_of(healthy()) + [(f"layer/{i}/weights", 5000, float(i)) for i in range(10_000)]
     append(tmp_path / "run" / NAME, scalars(points))
     assert report(tmp_path / "run") == 0
@@ -325,7 +327,9 @@ def test_two_runs_with_one_name_are_named_by_their_paths(judge: Report, tmp_path
     assert all(name.endswith("run_1") for name in names)
 
 
-def test_links_that_go_round_are_passed_by(judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_circular_symlinks_are_skipped_in_a_run_and_refused_as_an_argument(
+    judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_events(healthy(), tmp_path / "run")
     (tmp_path / "run" / "again").symlink_to("..")
     (tmp_path / "run" / "self").symlink_to("self")
@@ -334,7 +338,7 @@ def test_links_that_go_round_are_passed_by(judge: Report, tmp_path: Path, capsys
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_an_event_file_that_leads_nowhere_is_exit_2_and_one_line(
+def test_a_broken_link_to_an_event_file_gives_one_line_and_exit_code_2(
     judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that cannot be read might be NO-GO, so its folder must not pass."""
@@ -346,7 +350,7 @@ def test_an_event_file_that_leads_nowhere_is_exit_2_and_one_line(
     ]
 
 
-def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp_path: Path) -> None:
+def test_named_pipes_and_folders_named_like_event_files_do_not_block_a_report(judge: Report, tmp_path: Path) -> None:
     write_events(healthy(), tmp_path / "run")
     os.mkfifo(tmp_path / "run" / "tfevents.pipe")
     assert judge(tmp_path / "run") == 0
@@ -359,7 +363,7 @@ def test_a_pipe_is_not_waited_for_and_a_folder_is_looked_into(judge: Report, tmp
 
 @pytest.mark.parametrize("flag", ["--criteria", "--tags", "--hyperparams"])
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder"])
-def test_an_argument_that_is_not_a_regular_file_is_exit_2_with_one_line(
+def test_an_argument_that_is_not_a_regular_file_gives_one_line_and_exit_code_2(
     judge: Report, tmp_path: Path, flag: str, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -399,7 +403,7 @@ def test_a_damaged_run_json_is_noted_if_it_may_belong_to_the_run(
 
 
 @pytest.mark.parametrize("event_dir", ["x" * 5000, "loop/x", "../" * 3000])
-def test_an_event_dir_that_leads_nowhere_belongs_to_another_run(judge: Report, tmp_path: Path, event_dir: str) -> None:
+def test_an_invalid_event_dir_does_not_prevent_a_verdict(judge: Report, tmp_path: Path, event_dir: str) -> None:
     write_events(healthy(), tmp_path / "run" / "tb")
     (tmp_path / "run" / "loop").symlink_to("loop")
     manifest = {"format_version": 1, "algo": "a", "env_id": "b", "event_dir": event_dir}
@@ -407,7 +411,7 @@ def test_an_event_dir_that_leads_nowhere_belongs_to_another_run(judge: Report, t
     assert judge(tmp_path / "run" / "tb") == 0
 
 
-def test_folders_that_are_nested_too_deeply_are_exit_2_and_one_line(
+def test_folders_that_are_nested_too_deeply_give_one_line_and_exit_code_2(
     judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
@@ -440,14 +444,16 @@ def test_an_unreadable_folder_does_not_count_as_a_folder_without_runs(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads what is forbidden")
-def test_a_forbidden_folder_is_exit_2(judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_read_permission_gives_exit_code_2(
+    judge: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_events(healthy(), tmp_path / "runs" / "a")
     (tmp_path / "runs" / "b").mkdir(mode=0)
     assert judge(tmp_path / "runs") == 2
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_a_report_whose_place_is_taken_by_a_folder_is_exit_2(
+def test_a_folder_at_the_path_of_a_report_file_gives_exit_code_2(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -468,7 +474,7 @@ NAMES = st.sampled_from([*tags.TAGS, "rollout/ep_rew_mean"]) | st.text(max_size=
     cut=st.floats(0, 1) | st.none(),
     data=st.data(),
 )
-def test_nothing_that_can_be_logged_is_an_internal_error(
+def test_arbitrary_logged_points_never_cause_an_internal_error(
     tmp_path_factory: pytest.TempPathFactory,
     points: list[tuple[str, int, float]],
     cut: float | None,

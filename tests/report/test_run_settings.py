@@ -62,7 +62,7 @@ CONFIG = {
 }
 
 
-def test_rl_zoos_own_files_are_read_with_their_source(report: Report, tmp_path: Path) -> None:
+def test_settings_from_files_of_rl_zoo_name_their_source(report: Report, tmp_path: Path) -> None:
     run_dir = zoo_run(tmp_path, CONFIG, n_timesteps=300)
     report(run_dir)
     found = {name: (s["value"], s["source"]) for name, s in written(tmp_path)["hyperparams"].items()}
@@ -83,24 +83,24 @@ def test_rl_zoos_own_files_are_read_with_their_source(report: Report, tmp_path: 
     }
 
 
-def test_without_n_on_the_command_line_the_length_is_the_files(report: Report, tmp_path: Path) -> None:
+def test_without_n_on_the_command_line_n_timesteps_comes_from_config_yml(report: Report, tmp_path: Path) -> None:
     report(zoo_run(tmp_path, CONFIG, n_timesteps=-1))
     assert written(tmp_path)["hyperparams"]["n_timesteps"] == {"value": 20_000, "source": "rl-zoo's config.yml"}
 
 
 @pytest.mark.parametrize("start", ["", "tb", "tb/TD3_1"])
-def test_the_zoos_folder_is_found_from_anywhere_in_the_run(start: str, tmp_path: Path) -> None:
+def test_the_folder_of_rl_zoo_is_found_from_any_folder_of_the_run(start: str, tmp_path: Path) -> None:
     run_dir = zoo_run(tmp_path, CONFIG)
     assert find_zoo_folder(run_dir / start) == (run_dir / "Pendulum-v1", None)
 
 
-def test_another_programs_config_yml_is_not_ours(tmp_path: Path) -> None:
+def test_a_config_yml_without_args_yml_is_ignored(tmp_path: Path) -> None:
     run_dir = zoo_run(tmp_path, CONFIG)
     (run_dir / "Pendulum-v1" / "args.yml").unlink()
     assert find_zoo_folder(run_dir) == (None, None)
 
 
-def test_a_zoo_folder_beside_the_run_is_another_runs(tmp_path: Path) -> None:
+def test_a_folder_of_rl_zoo_beside_the_run_is_ignored(tmp_path: Path) -> None:
     zoo_run(tmp_path, CONFIG)
     (tmp_path / "Pendulum-v1_1" / "Pendulum-v1").rename(tmp_path / "Pendulum-v1")
     write_events(healthy(), tmp_path / "mine")
@@ -114,7 +114,7 @@ def test_a_run_dir_under_another_name_is_known_by_its_monitor(tmp_path: Path) ->
     assert find_zoo_folder(run_dir / "tb") == (run_dir / "Pendulum-v1", None)
 
 
-def test_two_candidates_are_none_and_a_note(report: Report, tmp_path: Path) -> None:
+def test_settings_in_two_environment_folders_are_ignored_with_a_note(report: Report, tmp_path: Path) -> None:
     run_dir = zoo_run(tmp_path, CONFIG)
     (run_dir / "0.monitor.csv").touch()
     for name in ("config.yml", "args.yml"):
@@ -136,7 +136,7 @@ def test_a_config_that_would_run_code_is_ignored_with_a_note(report: Report, tmp
     assert written(tmp_path)["hyperparams"]["algo"]["source"] == "rl-zoo's args.yml"
 
 
-def test_the_file_counts_before_run_json_and_that_before_the_zoos_files(report: Report, tmp_path: Path) -> None:
+def test_hyperparams_file_overrides_run_json_which_overrides_rl_zoo_files(report: Report, tmp_path: Path) -> None:
     run_dir = zoo_run(tmp_path, CONFIG)
     RunManifest("TD3", "Pendulum-v1", 3, 300, {"gamma": 0.97, "batch_size": 101}, event_dir="tb/TD3_1").write(
         run_dir / "run.json"
@@ -167,7 +167,7 @@ def test_a_run_json_can_be_given_for_a_run_without_one(tmp_path: Path) -> None:
         ("h.json", '{"format_version": 9, "algo": "x"}', "format_version is 9"),
     ],
 )
-def test_a_wrong_file_is_one_line_and_exit_2_before_any_work(
+def test_an_invalid_hyperparams_file_gives_one_line_and_exit_code_2_before_any_work(
     report: Report, tmp_path: Path, name: str, text: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -192,7 +192,7 @@ def test_a_run_json_that_is_too_deep_or_too_large_is_ignored() -> None:
         assert note.startswith(f"the settings in run.json were ignored: {why}")
 
 
-def test_a_missing_file_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_gives_exit_code_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_events(healthy(), tmp_path / "run")
     assert report(tmp_path / "run", "--hyperparams", tmp_path / "absent.json") == 2
     assert "absent.json: No such file" in capsys.readouterr().err
@@ -209,7 +209,7 @@ def test_the_known_defaults_are_those_of_the_signatures() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_known_presets_are_visual_td3s(preset: str) -> None:
+def test_the_known_presets_equal_those_of_visual_td3(preset: str) -> None:
     known = _known_defaults()["presets"][preset]
     settings = PRESETS[preset]  # type: ignore[index]
     of_policy = {"encoder": "separate", "trunk_dim": None, "layer_norm": False, **settings.policy_kwargs}
@@ -222,7 +222,7 @@ def test_the_known_presets_are_visual_td3s(preset: str) -> None:
     }
 
 
-def test_visual_td3s_own_arguments_are_those_that_sb3s_has_not() -> None:
+def test_own_arguments_are_those_of_visual_td3_that_td3_lacks() -> None:
     ours, theirs = (set(inspect.signature(algorithm).parameters) for algorithm in (VisualTD3, TD3))
     own = {name for name in own_arguments() if not name.startswith("policy_kwargs.")}
     assert own == ours - theirs - {"preset", "overlap"}
@@ -272,7 +272,7 @@ def test_an_unknown_preset_or_algorithm_has_no_defaults_of_ours() -> None:
     assert run_settings(Layer.of("h.yml", {"algo": "sac"}), None, None)[0].value("tau") is None
 
 
-def test_a_name_that_is_almost_a_settings_is_told_with_the_nearest(
+def test_a_misspelled_setting_is_noted_with_the_nearest_name(
     report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")

@@ -87,7 +87,7 @@ def test_an_object_array_is_refused_and_never_unpickled(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_heading_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+def test_an_array_that_is_shorter_than_its_header_states_is_refused(tmp_path: Path) -> None:
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
     with zipfile.ZipFile(tmp_path / "evaluations.npz", "w") as archive:
@@ -147,7 +147,7 @@ def test_csv_files_of_other_programs_are_read(tmp_path: Path, name: str, text: s
         ("evaluations.npz", "text", "is not an evaluations.npz"),
     ],
 )
-def test_a_file_that_is_no_log_is_told_by_name(tmp_path: Path, name: str, text: str, why: str) -> None:
+def test_the_error_for_a_file_that_is_no_log_names_the_file(tmp_path: Path, name: str, text: str, why: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UnreadableRunError, match=f"{name}.*{why}"):
         read(tmp_path / name)

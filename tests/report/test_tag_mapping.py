@@ -51,7 +51,7 @@ def mapping_file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_cleanrls_tags_are_mapped_without_a_file() -> None:
+def test_cleanrl_tags_are_mapped_without_a_file() -> None:
     data = with_our_names(data_of(cleanrl()))
     assert set(data.series.names()) == {
         tags.ACTOR_LOSS,
@@ -69,7 +69,7 @@ def test_cleanrls_tags_are_mapped_without_a_file() -> None:
     assert "losses/qf_loss times 2 as train/critic_loss" in note
 
 
-def test_cleanrls_critic_loss_is_the_sum_again() -> None:
+def test_critic_loss_of_cleanrl_is_mapped_to_the_sum_of_both_critic_losses() -> None:
     series = with_our_names(data_of(cleanrl())).series
     total = series[tags.CRITIC_1_LOSS].values + series[tags.CRITIC_2_LOSS].values
     np.testing.assert_allclose(series[tags.CRITIC_LOSS].values, total)
@@ -96,12 +96,12 @@ def test_a_cleanrl_leak_is_no_go_once_its_tags_are_mapped(report: Report, tmp_pa
     assert report(tmp_path / "unknown") == 3
 
 
-def test_a_name_that_only_looks_like_cleanrls_is_left_alone() -> None:
+def test_a_tag_that_only_looks_like_one_of_cleanrl_is_not_renamed() -> None:
     run = {"losses/qf_loss": (np.array([1]), np.array([1.0]))}
     assert with_our_names(data_of(run)).series.names() == ["losses/qf_loss"]
 
 
-def test_our_own_names_are_never_replaced() -> None:
+def test_tags_of_this_package_are_never_replaced() -> None:
     run = {**healthy(), **cleanrl()}
     ours = healthy()
     data = with_our_names(data_of(run))
@@ -111,7 +111,7 @@ def test_our_own_names_are_never_replaced() -> None:
     assert tags.CRITIC_1_LOSS in data.series  # what healthy() has not
 
 
-def test_sb3s_evaluation_length_is_mapped_and_its_running_mean_is_not() -> None:
+def test_eval_mean_ep_length_is_mapped_and_rollout_ep_len_mean_is_not() -> None:
     steps = np.array([1000, 2000])
     run = {name: (steps, np.array([1.0, 2.0])) for name in ("time/fps", tags.CRITIC_LOSS, "eval/mean_ep_length")}
     run["rollout/ep_len_mean"] = (steps, np.array([50.0, 60.0]))
@@ -121,7 +121,7 @@ def test_sb3s_evaluation_length_is_mapped_and_its_running_mean_is_not() -> None:
     assert "rollout/ep_len_mean" in data.series
 
 
-def test_built_in_names_stand_in_our_table_and_their_libraries_are_named() -> None:
+def test_built_in_mappings_map_to_known_tags_and_name_their_library() -> None:
     assert {mapping.name for mapping in built_in_mappings()} == {"CleanRL", "Stable-Baselines3"}
     for mapping in built_in_mappings():
         assert mapping.recognised_by
@@ -143,13 +143,13 @@ def test_a_mapping_file_applies_factor_and_sign(report: Report, tmp_path: Path) 
     assert "Policy/objective times -2 as train/actor_loss" in str(found["run"]["notes"])
 
 
-def test_one_name_of_theirs_may_be_two_of_ours(tmp_path: Path) -> None:
+def test_one_logged_tag_may_be_mapped_to_two_tags(tmp_path: Path) -> None:
     file = mapping_file(tmp_path, "lr: [agent/actor_lr, agent/critic_lr]\n")
     data = with_our_names(data_of({"lr": (np.array([1]), np.array([0.5]))}), load_tag_mapping(file))
     assert data.series.names() == ["agent/actor_lr", "agent/critic_lr"]
 
 
-def test_a_file_goes_before_the_built_in_names(tmp_path: Path) -> None:
+def test_a_mapping_file_takes_precedence_over_the_built_in_names(tmp_path: Path) -> None:
     file = mapping_file(tmp_path, "losses/qf_loss: train/critic_loss\n")
     data = with_our_names(data_of(cleanrl()), load_tag_mapping(file))
     np.testing.assert_array_equal(data.series[tags.CRITIC_LOSS].values, cleanrl()["losses/qf_loss"][1])
@@ -162,7 +162,7 @@ def test_mapped_tags_that_the_run_did_not_log_are_noted(tmp_path: Path) -> None:
     assert data.notes[-1] == "names.yml also maps tags that this run did not log: Loss/typo"
 
 
-def test_a_name_of_ours_may_be_scaled_in_place(tmp_path: Path) -> None:
+def test_a_tag_of_this_package_may_be_scaled_in_place(tmp_path: Path) -> None:
     file = mapping_file(tmp_path, "train/critic_loss: {tag: train/critic_loss, scale: 2}\n")
     run = {tags.CRITIC_LOSS: (np.array([1]), np.array([3.0]))}
     assert with_our_names(data_of(run), load_tag_mapping(file)).series[tags.CRITIC_LOSS].values.tolist() == [6.0]
@@ -208,7 +208,7 @@ def test_two_names_for_one_tag_are_allowed_if_a_run_logs_only_one(tmp_path: Path
         ("a: !!python/object/apply:os.system [touch pwned]", "Only plain values are read"),
     ],
 )
-def test_a_wrong_file_is_one_line_and_exit_2_before_any_work(
+def test_an_invalid_mapping_file_gives_one_line_and_exit_code_2_before_any_work(
     report: Report, tmp_path: Path, text: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -222,7 +222,7 @@ def test_a_wrong_file_is_one_line_and_exit_2_before_any_work(
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_missing_file_is_exit_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_gives_exit_code_2(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_events(healthy(), tmp_path / "run")
     assert report(tmp_path / "run", "--tags", tmp_path / "absent.yml") == 2
     assert "absent.yml: No such file" in capsys.readouterr().err
@@ -265,7 +265,7 @@ def own_code() -> Values:
     }
 
 
-def test_the_file_to_start_from_names_every_tag_and_guesses_by_words(tmp_path: Path) -> None:
+def test_mapping_to_start_from_lists_every_tag_and_guesses_targets_by_name(tmp_path: Path) -> None:
     data = RunData(Path("run"), as_series(own_code()), (), 1, axis="episodes")
     path = mapping_file(tmp_path, mapping_to_start_from(data, "run"))
     assert all(name in path.read_text() for name in own_code())
@@ -301,6 +301,6 @@ def test_the_command_writes_the_file_and_reads_it_again(
     assert "the file already exists" in capsys.readouterr().err
 
 
-def test_a_name_of_stable_baselines3_can_be_mapped_to(tmp_path: Path) -> None:
+def test_a_tag_may_be_mapped_to_a_tag_of_stable_baselines3(tmp_path: Path) -> None:
     path = mapping_file(tmp_path, "my_score: rollout/ep_rew_mean")
     assert load_tag_mapping(path).targets["my_score"][0].tag == "rollout/ep_rew_mean"

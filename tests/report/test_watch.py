@@ -133,7 +133,7 @@ def test_the_watch_waits_for_a_folder_and_a_file_and_says_so(
     assert "no event file here" in captured.err
 
 
-def test_ctrl_c_before_anything_was_logged_is_no_verdict_and_exit_2(watched: Watched, tmp_path: Path) -> None:
+def test_ctrl_c_before_anything_was_logged_gives_no_report_and_exit_code_2(watched: Watched, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert watched(tmp_path / "run", happens=[lambda: None]) == 2
     assert not (tmp_path / "out").exists()
@@ -198,7 +198,7 @@ def test_new_files_and_new_runs_appear_and_the_worst_verdict_is_the_exit_code(
 
 
 @pytest.mark.parametrize("end", ["crashed", "interrupted"])
-def test_a_run_that_crashed_is_watched_further_until_it_was_resumed_to_its_end(
+def test_a_crashed_or_interrupted_run_is_watched_until_it_is_resumed_and_finishes(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str], end: RunEnd
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -242,7 +242,7 @@ def test_a_run_that_a_callback_stopped_is_over(
     assert "run: stopped: by a callback" in capsys.readouterr().out
 
 
-def test_it_ends_by_itself_when_every_run_has_finished(
+def test_the_watch_ends_when_every_run_has_finished(
     watched: Watched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a", "b"):
@@ -294,14 +294,14 @@ def test_an_unreadable_path_is_reported_once_with_exit_2(
     assert capsys.readouterr().err.count("symbolic links") == 1
 
 
-def test_fail_on_no_go_holds_for_a_watch_too(watched: Watched, tmp_path: Path) -> None:
+def test_fail_on_no_go_applies_to_a_watch(watched: Watched, tmp_path: Path) -> None:
     few: Values = {tags.ACTOR_LOSS: (np.array([1, 2]), np.array([1.0, 2.0]))}
     write_events(few, tmp_path / "run")
     assert watched(tmp_path / "run") == 3
     assert watched(tmp_path / "run", "--fail-on", "no-go") == 0
 
 
-def test_it_never_looks_more_than_half_of_the_time(
+def test_the_pause_is_at_least_as_long_as_the_check_before_it(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_events(healthy(), tmp_path / "run")
@@ -333,7 +333,7 @@ def test_an_interval_without_a_watch_is_refused(
     assert "--watch" in capsys.readouterr().err
 
 
-def test_a_process_that_watches_another_ends_by_ctrl_c(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_watch_process_without_a_traceback(tmp_path: Path) -> None:
     """A thread writes a run, another process watches the run, and SIGINT ends that process."""
     run, file = with_nan(), tmp_path / "run" / "events.out.tfevents.1"
     file.parent.mkdir()

@@ -46,7 +46,7 @@ def test_actor_encoder_criteria_do_not_apply_to_a_shared_encoder() -> None:
     assert judged(as_series(without_flag))["actor_cnn_norm_mean"].status is Status.UNKNOWN
 
 
-def test_a_dead_policy_is_no_go_by_saturation_while_its_critic_is_normal() -> None:
+def test_a_dead_policy_with_a_normal_critic_is_no_go_and_diagnosed_as_saturation() -> None:
     run = dead_policy()
     results = judged(as_series(run))
     assert decide(results.values()) is Verdict.NO_GO
@@ -61,7 +61,7 @@ def test_a_dead_policy_is_no_go_by_saturation_while_its_critic_is_normal() -> No
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_leak_is_named_first_and_its_exploding_norm_a_consequence(seed: int) -> None:
+def test_feature_leak_is_diagnosed_first_and_gradient_explosion_as_a_consequence(seed: int) -> None:
     data = as_series(leaking(seed))
     assert decide(judged(data).values()) is Verdict.NO_GO
     found = diagnose(data)
@@ -74,7 +74,7 @@ def test_a_leak_is_named_first_and_its_exploding_norm_a_consequence(seed: int) -
     assert "clipping_masks_divergence" not in roles
 
 
-def test_a_leak_behind_clipped_norms_stays_the_cause() -> None:
+def test_feature_leak_is_still_diagnosed_first_if_gradient_norms_are_clipped() -> None:
     found = diagnose(as_series(leaking(clipped_norms=True)))
     assert [d.id for d in found[:2]] == ["feature_leak", "clipping_masks_divergence"]
     assert found[1].role == "blind_spot"
@@ -104,7 +104,7 @@ def test_a_nan_is_no_go_and_names_its_first_step() -> None:
     assert (found.id, found.first_step, found.evidence[0].tag) == ("non_finite", 4000, tags.CRITIC_LOSS)
 
 
-def test_a_foreign_run_is_insufficient_and_not_acquitted() -> None:
+def test_a_run_of_another_library_is_insufficient_although_its_critic_loss_passes() -> None:
     results = judged(as_series(foreign()))
     assert decide(results.values()) is Verdict.INSUFFICIENT
     assert results["actor_loss_stable"].status is Status.UNKNOWN
@@ -141,7 +141,7 @@ def test_scale_dependent_criteria_do_not_block_with_normalised_rewards() -> None
     assert verdict(run) is Verdict.GO
 
 
-def test_a_policy_must_beat_both_baselines_and_an_absent_one_is_unknown() -> None:
+def test_a_policy_must_beat_the_braking_baseline_and_a_missing_one_gives_unknown() -> None:
     run = healthy()
     evals = run[tags.EVAL_DISTANCE][0]
     run[tags.EVAL_BRAKE_DISTANCE] = (evals, np.full(evals.size, 500.0))

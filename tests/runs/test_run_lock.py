@@ -126,7 +126,7 @@ def test_a_forked_worker_that_outlives_its_parent_does_not_keep_the_run(tmp_path
 
 
 @pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK])
-def test_a_run_starts_without_file_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_a_run_starts_if_flock_is_not_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refuse(handle: int, how: int) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -135,7 +135,7 @@ def test_a_run_starts_without_file_locks(tmp_path: Path, monkeypatch: pytest.Mon
         pass
 
 
-def test_another_error_is_not_hidden_and_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_io_error_of_flock_is_raised_and_no_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(handle: int, how: int) -> None:
         raise OSError(errno.EIO, "broken")
 

@@ -51,7 +51,7 @@ def good(*n_updates: int) -> list[Health | None]:
         (healths(("+", 0), ("+", 100), ("?", 0)), {1}),  # the last one was not judged
     ],
 )
-def test_which_older_snapshots_are_spared(there: list[Health | None], spared: set[int]) -> None:
+def test_newest_confirmed_and_next_healthy_snapshots_are_kept(there: list[Health | None], spared: set[int]) -> None:
     assert kept_for_rollback(there) == spared
 
 
@@ -98,13 +98,13 @@ def test_keep_1_never_deletes_the_newest_healthy_snapshot(tmp_path: Path) -> Non
     assert len([path for path in (tmp_path / "objects").rglob("*") if path.is_file()]) > 0
 
 
-def test_without_health_exactly_keep_snapshots_stay(tmp_path: Path) -> None:
+def test_without_health_only_the_newest_snapshot_is_kept_with_keep_1(tmp_path: Path) -> None:
     for step in range(5):
         save(tmp_path, step, None, keep=1)
         assert marks_in(tmp_path) == {step: "not judged"}
 
 
-def test_the_newest_healthy_snapshot_skips_damaged_and_too_new_ones(tmp_path: Path) -> None:
+def test_newest_healthy_skips_damaged_snapshots_and_those_after_the_given_update(tmp_path: Path) -> None:
     for step, is_healthy in [(1, True), (2, True), (3, True), (4, False)]:
         save(tmp_path, step, Health(is_healthy, 10 * step, DOUBT), keep=9)
     save(tmp_path, 5, None, keep=9)

@@ -104,7 +104,7 @@ def test_a_second_save_writes_only_what_is_new(tmp_path: Path) -> None:
     assert len(objects_in(tmp_path)) == 7 + 1
 
 
-def test_keep_snapshots_stay_and_no_unused_chunk(tmp_path: Path) -> None:
+def test_save_keeps_only_the_newest_snapshots_and_the_chunks_they_use(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     for step in range(1, 6):
         save(store, step, keep=3)
@@ -340,7 +340,7 @@ def test_a_snapshot_saved_beside_a_damaged_one_keeps_the_good_ones(tmp_path: Pat
     assert len(objects_in(tmp_path)) == 8
 
 
-def test_only_damaged_snapshots_are_one_error_with_the_reasons(tmp_path: Path) -> None:
+def test_if_all_snapshots_are_damaged_one_error_gives_the_reasons(tmp_path: Path) -> None:
     store = SnapshotStore(tmp_path)
     for step in (1, 2, 3):
         save(store, step, keep=3)

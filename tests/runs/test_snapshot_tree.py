@@ -149,7 +149,7 @@ def test_an_unknown_marker_is_refused(plain: dict[str, Any]) -> None:
         ({"$int": "seven"}, "hexadecimal digits"),
     ],
 )
-def test_a_number_with_wrong_digits_is_named_as_damage(plain: dict[str, Any], expected: str) -> None:
+def test_a_saved_number_with_invalid_digits_is_reported_as_damage(plain: dict[str, Any], expected: str) -> None:
     said = re.escape(f"a saved number is {plain!r}: expected {expected}. The snapshot is damaged")
     with pytest.raises(ValueError, match=said):
         join({"a": [plain]}, [])

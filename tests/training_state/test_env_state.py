@@ -181,7 +181,7 @@ def normalised(env_class, n_envs=1, limit=6, where="here", **kwargs):
 
 @pytest.mark.parametrize("where", VEC_ENVS)
 @pytest.mark.parametrize("allow_early_resets", [True, False])
-def test_what_outlives_an_episode_is_restored_with_new_episodes(where, allow_early_resets):
+def test_if_new_episodes_begin_statistics_counters_and_generators_are_still_restored(where, allow_early_resets):
     env, other = (normalised(ForgetfulEnv, 2, where=where, allow_early_resets=allow_early_resets) for _ in range(2))
     env.seed(1)
     env.reset()
@@ -344,7 +344,7 @@ class Fussy(StatefulEnv):
         raise ValueError("not mine")
 
 
-def test_a_worker_that_dies_of_its_state_is_an_error_and_not_a_hang(capfd):
+def test_a_worker_process_that_dies_while_restoring_its_state_raises_an_error(capfd):
     env = VEC_ENVS["elsewhere"]([Fussy])
     env.reset()
     with pytest.raises(ValueError, match="worker process died while its environment restored its state"):
@@ -353,7 +353,7 @@ def test_a_worker_that_dies_of_its_state_is_an_error_and_not_a_hang(capfd):
 
 
 @pytest.mark.parametrize("change", [(1, 2), (3, 2)])
-def test_another_number_of_environments_is_the_only_difference_that_is_named(change):
+def test_an_error_for_another_number_of_environments_names_no_other_difference(change):
     env, other = (settings(n_envs=n) for n in change)
     env.reset()
     other.reset()
@@ -363,7 +363,7 @@ def test_another_number_of_environments_is_the_only_difference_that_is_named(cha
     assert "max_episode_steps" not in str(caught.value)
 
 
-def test_another_difference_is_named_as_well():
+def test_the_error_names_the_number_of_environments_and_max_episode_steps_if_both_differ():
     env, other = settings(), settings(n_envs=2, limit=7)
     env.reset()
     other.reset()

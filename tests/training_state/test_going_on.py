@@ -46,7 +46,7 @@ def wrapped(env_class, limit=6):
     return Monitor(TimeLimit(env_class(), limit))
 
 
-def test_lite_driving_behind_vecnormalize(tmp_path):
+def test_visual_td3_on_lite_driving_with_vecnormalize_resumes_exactly(tmp_path):
     def make(seed):
         env = make_vec_env("LiteDriving-v0", seed=seed, env_kwargs={"n_cars": 2, "weather": "random"})
         return VisualTD3(
@@ -56,7 +56,7 @@ def test_lite_driving_behind_vecnormalize(tmp_path):
     assert_goes_on(make, tmp_path, at=22, until=40)
 
 
-def test_correlated_noise_in_two_environments(tmp_path):
+def test_visual_td3_with_correlated_noise_in_two_environments_resumes_exactly(tmp_path):
     def make(seed):
         env = DummyVecEnv([lambda: wrapped(StatefulImageEnv)] * 2)
         env.seed(seed)
@@ -66,7 +66,7 @@ def test_correlated_noise_in_two_environments(tmp_path):
     assert_goes_on(make, tmp_path, at=32)
 
 
-def test_two_environments_in_processes_of_their_own(tmp_path):
+def test_td3_with_two_environments_in_subproc_vec_env_resumes_exactly(tmp_path):
     def make(seed):
         env = make_vec_env(
             "LiteDriving-v0", n_envs=2, seed=seed, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}
@@ -80,7 +80,7 @@ def test_two_environments_in_processes_of_their_own(tmp_path):
 @pytest.mark.parametrize("env_class", [StatefulImageEnv, ColourImageEnv, DictEnv])
 @pytest.mark.parametrize("inner", ["normalize", "stack"])
 @pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")
-def test_stacked_and_normalised_in_either_order(env_class, inner, tmp_path):
+def test_frame_stacking_and_normalization_in_either_order_resume_exactly(env_class, inner, tmp_path):
     is_dict = env_class is DictEnv
 
     def make(seed):
@@ -99,7 +99,7 @@ def test_stacked_and_normalised_in_either_order(env_class, inner, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_sde": True, "sde_sample_freq": 3}, {"ent_coef": 0.2}], ids=str)
-def test_sac_with_normalised_vectors(settings, tmp_path):
+def test_sac_with_normalized_vector_observations_resumes_exactly(settings, tmp_path):
     def make(seed):
         env = VecNormalize(DummyVecEnv([lambda: wrapped(StatefulEnv)] * 2))
         env.seed(seed)
@@ -109,7 +109,7 @@ def test_sac_with_normalised_vectors(settings, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", [DQN, QRDQN, TQC, CrossQ])
-def test_other_algorithms(algorithm, tmp_path):
+def test_dqn_qrdqn_tqc_and_crossq_resume_exactly(algorithm, tmp_path):
     is_discrete = algorithm in {DQN, QRDQN}
 
     def make(seed):
@@ -121,7 +121,7 @@ def test_other_algorithms(algorithm, tmp_path):
     assert_goes_on(make, tmp_path)
 
 
-def test_the_counter_of_an_idle_limit(tmp_path):
+def test_a_run_with_an_idle_limit_resumes_exactly(tmp_path):
     def make(seed):
         env = DummyVecEnv([lambda: IdleLimit(wrapped(NegativeRewards, limit=100), max_idle_steps=7)])
         env.seed(seed)
@@ -144,7 +144,7 @@ def test_another_idle_limit_is_refused(tmp_path):
         assert_goes_on(make, tmp_path, at=32)
 
 
-def test_a_wrapper_of_the_user_with_a_state(tmp_path):
+def test_a_run_with_a_stateful_user_wrapper_resumes_exactly(tmp_path):
     def make(seed):
         env = DummyVecEnv([lambda: Momentum(wrapped(StatefulEnv))])
         env.seed(seed)
@@ -154,7 +154,7 @@ def test_a_wrapper_of_the_user_with_a_state(tmp_path):
     assert_goes_on(make, tmp_path, at=31)
 
 
-def test_a_transposed_image_keeps_its_layout(tmp_path):
+def test_sac_with_transposed_images_resumes_exactly(tmp_path):
     def make(seed):
         env = DummyVecEnv([lambda: wrapped(ColourImageEnv)])
         env.seed(seed)

@@ -62,7 +62,7 @@ def test_a_model_with_equal_settings_passes(make):
     check_settings(recorded(make()), make())
 
 
-def test_an_argument_that_a_subclass_passes_on_counts():
+def test_settings_include_own_and_inherited_arguments_of_a_subclass():
     settings = recorded(MyTD3("MlpPolicy", StatefulEnv(), **SMALL))
     assert settings["my_own"] == 1.5
     assert settings["gamma"] == 0.99
@@ -91,7 +91,7 @@ def test_another_algorithm_is_a_difference():
         check_settings(recorded(td3()), SAC("MlpPolicy", StatefulEnv(), **SMALL))
 
 
-def test_what_only_the_log_sees_may_differ():
+def test_seed_and_logging_arguments_may_differ():
     check_settings(recorded(td3(seed=1, verbose=0)), td3(seed=2, verbose=0, stats_window_size=7, tensorboard_log="x"))
 
 
@@ -178,7 +178,7 @@ def test_noise_is_the_same_before_and_after_learn_vectorizes_it():
         check_settings(there, td3(action_noise=NormalActionNoise(np.zeros(2), 0.2 * np.ones(2))))
 
 
-def test_a_buffer_class_and_its_arguments_count():
+def test_replay_buffer_class_and_arguments_are_part_of_the_settings():
     model = td3()
     model.replay_buffer_class, model.replay_buffer_kwargs = HerReplayBuffer, {"goal_selection_strategy": "future"}
     assert recorded(model)["replay_buffer_class"] == "stable_baselines3.her.her_replay_buffer.HerReplayBuffer"

@@ -77,7 +77,7 @@ def test_a_missing_observation_stays_none():
     assert observation_from(through_json(observation_state(None))) is None
 
 
-def test_the_means_of_the_log_continue():
+def test_restored_means_of_the_sb3_logger_include_earlier_values():
     def record(logger, first):
         logger.record("a", np.float32(first))
         logger.record("words", "x", exclude=("csv", "json"))

@@ -176,7 +176,7 @@ def test_noise_continues(make):
     assert [other().tobytes() for _ in range(4)] == expected
 
 
-def test_a_noise_keeps_a_changed_size():
+def test_the_sigma_of_action_noise_is_restored():
     noise = NormalActionNoise(np.zeros(2), np.ones(2))
     state = through_json(action_noise_state(noise))
     noise._sigma = 0.25 * np.ones(2)

@@ -201,7 +201,7 @@ def window_lengths(buffer):
 
 @pytest.mark.parametrize("name", ["n-step", "n-step dict", "frames of one"])
 @pytest.mark.parametrize("is_one_reset_later", [False, True])
-def test_no_return_runs_into_the_episode_after_a_resume(name, is_one_reset_later):
+def test_after_end_segment_no_n_step_return_includes_rewards_of_the_next_episode(name, is_one_reset_later):
     """No transition has ``done=True``, so only ``end_segment`` separates the two episodes."""
     buffer = make(name)
     steps = steps_for(buffer, 6, done_rate=0.0)
@@ -232,7 +232,7 @@ def test_a_terminal_transition_stays_terminal():
     assert buffer.timeouts[0].tolist() == [0, 1, 1]
 
 
-def test_an_artificial_end_disappears_when_its_row_is_overwritten():
+def test_the_end_set_by_end_segment_disappears_when_its_row_is_overwritten():
     """Without ``handle_timeout_termination``, ``end_segment`` sets only ``dones``: nothing would clear ``timeouts``."""
     buffer = make("n-step", handle_timeout_termination=False)
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
@@ -253,7 +253,7 @@ def test_a_memory_optimized_buffer_ends_an_episode_as_stable_baselines3_does():
     assert np.flatnonzero(buffer.dones).tolist() == [0]
 
 
-def test_a_one_step_buffer_needs_no_artificial_end():
+def test_end_segment_does_not_change_samples_of_a_one_step_buffer():
     buffer = make("plain")
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
     before = sampled(buffer)

@@ -76,7 +76,7 @@ def test_a_node_that_dies_costs_its_open_episodes_and_nothing_else(cluster):
         env.close()
 
 
-def test_without_room_elsewhere_a_deadline_lets_the_others_continue(cluster):
+def test_with_a_deadline_environments_continue_while_no_node_has_room_for_a_lost_one(cluster):
     nodes = [cluster.add_node(**NODE, resources={"carla": 1}) for _ in range(2)]
     cluster.wait_for_nodes()
     env = RayVecEnv(

@@ -279,7 +279,7 @@ def test_a_call_during_a_large_answer_reads_that_answer_first(make_vec):
     assert (env.step(ZERO[:1])[0] == 2).all()
 
 
-def test_a_call_reads_a_large_late_answer_and_the_step_stays_late(make_vec):
+def test_a_large_late_answer_that_set_attr_reads_is_still_an_invalid_transition(make_vec):
     env = make_vec([LargeEnv, LargeEnv], deadline_s=1.0, patience_s=600.0)
     env.reset()
     env.set_attr("slow_s", 3.0, indices=1)

@@ -44,7 +44,7 @@ def same(left, right):
 
 
 @pytest.mark.parametrize(("name", "direct"), [*((name, True) for name in SPACES), ("tuple", False), ("dict", False)])
-def test_every_space_equals_subproc_vec_env_bit_for_bit(name, direct, make_vec):
+def test_reset_and_step_return_exactly_what_subproc_vec_env_returns_for_every_space(name, direct, make_vec):
     space = SPACES[name]
     ours = make_vec([partial(SpaceEnv, space) for _ in range(2)], direct=direct)
     stock = SubprocVecEnv([partial(SpaceEnv, space) for _ in range(2)])
@@ -135,7 +135,7 @@ def test_the_info_has_the_last_observation_and_the_kind_of_ending(make_vec):
         assert "terminal_observation" not in infos[1 if n < 4 else 0]
 
 
-def test_seeds_and_options_are_used_once(make_vec):
+def test_seeds_and_options_apply_to_the_next_reset_only(make_vec):
     env = make_vec([CountEnv, CountEnv])
     assert env.seed(7) == [7, 8]
     env.set_options({"town": 1})

@@ -250,7 +250,7 @@ def test_every_answer_is_fetched_even_if_one_is_an_error():
     assert _all_done([partial(call, 0), partial(call, 3)]) == [0, 3]
 
 
-def test_the_stack_starts_again_after_a_death(make_vec):
+def test_after_a_restart_vec_frame_stack_holds_no_frames_of_the_dead_environment(make_vec):
     env = VecFrameStack(make_vec([CountEnv, CountEnv]), n_stack=2)
     env.reset()
     for _ in range(3):

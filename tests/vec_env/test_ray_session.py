@@ -35,7 +35,7 @@ def test_the_process_of_an_environment_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_importing_ours_does_not_import_ray():
+def test_importing_vec_env_and_cli_does_not_import_ray():
     code = "import sys\nimport sb3_visual_td3.vec_env, sb3_visual_td3.cli\nprint('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 

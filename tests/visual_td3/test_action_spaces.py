@@ -83,7 +83,7 @@ def test_under_the_td3_preset_actions_equal_those_of_stock_td3(name):
     np.testing.assert_array_equal(*sent)
 
 
-def test_several_environments_have_noise_of_their_own_on_actions_of_two_axes():
+def test_two_environments_receive_different_actions_with_two_axes():
     env = DummyVecEnv([lambda: ActionEnv(TRAINABLE["two axes"])] * 2)
     model = VisualTD3("CnnPolicy", env, policy_kwargs={"net_arch": [16]}, **SETTINGS)
     model.learn(24)

@@ -60,7 +60,7 @@ def test_the_actors_loss_trains_its_own_encoder_and_the_critics_have_none(model)
     assert not any(th.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_only_the_actor_skips_the_trunk_with_its_vectors(make_model):
+def test_vectors_skip_trunk_only_affects_the_actor_if_the_critics_read_no_image(make_model):
     kwargs = {"encoder": "separate", "critic_keys": ["state"], "vectors_skip_trunk": True, "trunk_dim": 7}
     model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs=kwargs)
     assert model.actor.mu[0].in_features == 7 + STATES.shape[1]

@@ -32,7 +32,7 @@ def test_shifts_are_whole_pixels_within_the_pad_and_all_of_them_occur():
     assert set(middle) == {8, 9, 10, 11, 12}
 
 
-def test_no_pad_changes_nothing_and_draws_nothing():
+def test_a_random_shift_with_pad_0_returns_the_images_and_draws_no_random_numbers():
     images = th.zeros(2, 4, 8, 8, dtype=th.uint8)
     state = th.get_rng_state()
     assert random_shift(images, 0) is images

@@ -5,7 +5,7 @@ from torch import nn
 from sb3_visual_td3.visual_td3.precision import SIDE, blocks_of, can_use_blocks, convolve_blocks
 
 
-def test_a_block_holds_its_pixels_by_channel_row_and_column():
+def test_pixels_within_a_block_are_ordered_by_channel_then_row_then_column():
     images = th.randint(0, 256, (2, 3, 8, 12), dtype=th.uint8)
     blocks = blocks_of(images)
     assert blocks.shape == (2, 3 * SIDE * SIDE, 2, 3)
@@ -23,7 +23,7 @@ def test_a_transposed_view_gives_the_same_blocks():
 
 
 @pytest.mark.parametrize(("kernel", "height", "width"), [(8, 84, 84), (8, 36, 48), (4, 16, 16), (12, 64, 64)])
-def test_a_layer_on_blocks_is_the_layer_on_scaled_images(kernel, height, width):
+def test_a_convolution_and_its_gradients_on_blocks_equal_those_on_scaled_images(kernel, height, width):
     layer = nn.Conv2d(4, 6, kernel, SIDE).double()
     assert can_use_blocks(layer, height, width)
     images = th.randint(0, 256, (3, 4, height, width), dtype=th.uint8)

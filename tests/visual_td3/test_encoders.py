@@ -19,7 +19,7 @@ def test_nature_convolutions_equal_those_of_sb3s_nature_cnn():
     th.testing.assert_close(ours(images), theirs.cnn(images))
 
 
-def test_drqs_convolutions_see_centred_pixels():
+def test_drq_convolutions_subtract_0_5_from_the_pixels():
     encoder = DrqConvolutions(CAMERA)
     assert encoder.features_dim == 32 * 35 * 35
     images = th.rand(2, 4, 84, 84)
@@ -51,7 +51,7 @@ def test_spaces_without_images_or_with_too_small_ones_are_refused(space, words):
 
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
 @pytest.mark.parametrize("arch", ["nature", "drq"])
-def test_every_encoder_learns_shared_and_separate(make_model, encoder, arch):
+def test_training_changes_every_parameter_of_the_critics_encoder(make_model, encoder, arch):
     model = make_model(policy_kwargs={"encoder": encoder, "encoder_arch": arch, "trunk_dim": 16, "layer_norm": True})
     before = [p.detach().clone() for p in model.groups["critic_cnn"]]
     model.learn(24)
@@ -93,7 +93,7 @@ def test_the_camera_of_dict_observations_goes_through_the_requested_encoder(
 
 @pytest.mark.parametrize("encoder_arch", [None, "nature"])
 @pytest.mark.parametrize("encoder", ["separate", "shared"])
-def test_vectors_may_pass_by_the_trunk(make_model, tmp_path, encoder, encoder_arch):
+def test_vectors_skip_trunk_appends_the_vectors_to_the_output_of_the_trunk(make_model, tmp_path, encoder, encoder_arch):
     kwargs = {"encoder": encoder, "encoder_arch": encoder_arch, "trunk_dim": 16, "vectors_skip_trunk": True}
     model = make_model("MultiInputPolicy", VectorImageEnv(), policy_kwargs=kwargs, precision="fp32")
     model.learn(25)
@@ -119,6 +119,6 @@ def test_vectors_may_pass_by_the_trunk(make_model, tmp_path, encoder, encoder_ar
         ("CnnPolicy", ImageEnv, 16, "expected a Dict observation with at least one picture and one vector"),
     ],
 )
-def test_without_trunk_or_vectors_nothing_can_pass_by(make_model, policy, env, trunk_dim, words):
+def test_vectors_skip_trunk_without_a_trunk_or_vectors_raises_an_error(make_model, policy, env, trunk_dim, words):
     with pytest.raises(ValueError, match=words):
         make_model(policy, env(), policy_kwargs={"trunk_dim": trunk_dim, "vectors_skip_trunk": True})

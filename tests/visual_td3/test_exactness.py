@@ -78,7 +78,7 @@ def assert_the_same(stock, ours):
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"learning_rate": lambda progress: 1e-3 * progress}, {"n_steps": 3}])
-def test_training_continued_with_its_counters_is_the_same(kwargs):
+def test_training_continued_without_resetting_timesteps_equals_that_of_sb3s_td3(kwargs):
     stock, stock_points = trained(TD3, "CnnPolicy", ImageEnv(), then=30, **kwargs)
     ours, our_points = trained(VisualTD3, "CnnPolicy", ImageEnv(), then=30, preset="td3", **kwargs)
     assert (ours.num_timesteps, ours._n_updates) == (100, 80)

@@ -20,7 +20,7 @@ class WideEnv(ImageEnv):
 
 
 @pytest.mark.parametrize("encoder", ["shared", "separate"])
-def test_the_policys_actor_can_be_traced_and_its_weights_are_whole(make_model, tmp_path, encoder):
+def test_the_actor_can_be_traced_and_its_state_dict_includes_the_encoder(make_model, tmp_path, encoder):
     model = make_model(policy_kwargs={"encoder": encoder}).learn(24)
     traced = th.jit.trace(model.policy.actor, IMAGES)
     th.jit.save(traced, tmp_path / "actor.pt")
@@ -50,7 +50,7 @@ def test_a_shared_encoder_is_in_one_optimizer_and_moves_its_target_once(make_mod
         assert th.allclose(new, old + 0.25)
 
 
-def test_a_file_holds_the_shared_encoder_once_and_as_before(make_model):
+def test_the_policys_state_dict_has_the_shared_encoder_once_and_can_be_loaded(make_model):
     model = make_model()
     state = model.policy.state_dict()
     assert not any(name.startswith(("actor.features_extractor", "actor_target.features_extractor")) for name in state)
@@ -95,7 +95,7 @@ def test_a_dict_policy_is_exported_with_named_inputs_and_vecnormalize(make_model
 
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.filterwarnings("ignore:.*ONNX:DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_onnx_has_the_encoder_and_any_batch(make_model, tmp_path, raw):
+def test_the_onnx_model_computes_the_actors_actions_for_any_batch_size(make_model, tmp_path, raw):
     onnx = pytest.importorskip("onnx", reason="the extra dev has it")
     runtime = pytest.importorskip("onnxruntime", reason="the extra dev has it")
     model = make_model().learn(24)

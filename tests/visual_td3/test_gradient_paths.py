@@ -46,7 +46,7 @@ def test_the_actors_encoder_is_reached_through_the_action_alone(make_model, obje
     assert all((g == 0).all() for group in gradients.values() for g in group)
 
 
-def test_the_same_check_catches_the_leak(make_model):
+def test_the_actors_encoder_gets_gradients_if_the_critic_reads_the_actors_features(make_model):
     """If the critic reads the actor's features, gradients reach the encoder even if the action has no effect."""
     model = make_model(policy_kwargs={"encoder": "separate"}, preset="td3")
     batch = filled(model)
@@ -116,7 +116,7 @@ def test_the_actors_update_leaves_no_gradient_in_the_critics(make_model, policy,
     assert all(p.grad is None for net in (model.critic_target, model.actor_target) for p in net.parameters())
 
 
-def test_under_td3_the_critics_keep_what_their_own_update_left(make_model):
+def test_with_the_td3_preset_the_actors_update_does_not_change_the_critics_gradients(make_model):
     model = make_model(preset="td3")
     batch = filled(model)
     model.update_critic(batch)

@@ -38,7 +38,7 @@ def test_the_actor_maximises_the_requested_objective(objective, expected):
     assert float(losses.actor_loss(q_values, objective)) == expected
 
 
-def test_the_penalty_is_the_mean_square():
+def test_the_pre_tanh_penalty_is_the_mean_square_of_its_inputs():
     assert float(losses.pre_tanh_penalty(th.tensor([[1.0, 3.0], [0.0, 0.0]]))) == 2.5
 
 

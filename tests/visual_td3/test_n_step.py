@@ -105,7 +105,7 @@ def test_windows_of_several_environments_end_with_their_own_episodes(make_model)
     assert all(th.isfinite(p).all() for p in model.policy.parameters())
 
 
-def test_camera_and_vehicle_state_drive_with_n_steps(no_warnings):
+def test_a_model_on_camera_and_state_observations_trains_with_n_step_returns(no_warnings):
     env = gym.make("LiteDriving-v0", observation="camera+state")
     settings = {"buffer_size": 200, "learning_starts": 40, "batch_size": 4, "seed": 0, "device": "cpu"}
     model = VisualTD3("MultiInputPolicy", env, n_steps=3, **settings)

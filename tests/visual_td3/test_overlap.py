@@ -120,21 +120,21 @@ def assert_same_weights(one, other):
         assert th.equal(weights, other.policy.state_dict()[name]), name
 
 
-def test_training_happens_while_a_step_is_under_way_and_callbacks_while_none_is():
+def test_training_runs_during_a_step_and_callbacks_run_between_steps():
     _, diary = diary_of(4, Diarist(), learning_starts=1)
     plain = ["rollout_start", "step_async", "step_wait", "on_step", "rollout_end"]
     training = ["rollout_start", "step_async", "train 1", "step_wait", "on_step", "rollout_end"]
     assert diary == [*plain, *plain, *training, *training, "train 1", "training_end"]
 
 
-def test_several_steps_per_training_overlap_the_first_of_the_next():
+def test_with_train_freq_4_updates_run_during_the_next_rollouts_first_step():
     model, diary = diary_of(12, learning_starts=3, train_freq=4, gradient_steps=-1)
     plain, step = ["step_async", "step_wait"], ["step_async", "train 4", "step_wait"]
     assert diary == [*(4 * plain), *step, *(3 * plain), *step, *(3 * plain), "train 4"]
     assert model._n_updates == 12
 
 
-def test_after_an_episode_the_first_step_of_the_next_overlaps():
+def test_with_train_freq_in_episodes_the_updates_run_during_the_next_episodes_first_step():
     _, diary = diary_of(40, train_freq=(1, "episode"), gradient_steps=3)
     trainings = [index for index, event in enumerate(diary) if event == "train 3"]
     # An episode has 17 steps. The first ends before learning starts. No step follows the third.
@@ -152,7 +152,7 @@ FREQUENCIES = {
 
 
 @pytest.mark.parametrize("case", FREQUENCIES)
-def test_with_a_policy_that_does_not_change_overlap_changes_nothing_bit_for_bit(case):
+def test_with_a_frozen_actor_overlap_changes_neither_weights_nor_replay_buffer(case):
     """A policy that does not change collects the same transitions, so the critics must be the same."""
     models = []
     for overlap in (False, True):
@@ -167,7 +167,7 @@ def test_with_a_policy_that_does_not_change_overlap_changes_nothing_bit_for_bit(
     assert_same_weights(stock, ours)
 
 
-def test_a_step_is_chosen_with_the_weights_from_before_the_updates_that_it_overlaps():
+def test_an_action_is_chosen_with_the_weights_before_the_updates_during_its_step():
     """Compare with a loop that chooses an action, trains, and then steps."""
     ours = model_on(AsyncVecEnv([ImageEnv]), overlap=True, preset="td3").learn(50)
 
@@ -228,7 +228,7 @@ class LocalsOfTheLastStep(BaseCallback):
         return True
 
 
-def test_callbacks_see_the_locals_and_the_counts_that_they_see_without_overlap():
+def test_callbacks_see_the_same_local_names_and_update_count_as_without_overlap():
     callbacks = []
     for overlap in (False, True):
         callbacks.append(LocalsOfTheLastStep())
@@ -294,7 +294,7 @@ def test_an_error_in_a_callback_leaves_the_environment_usable(env):
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
-def test_a_callback_that_stops_leaves_the_environment_usable_and_as_many_updates(env):
+def test_a_callback_can_stop_training_without_breaking_the_environment_or_losing_updates(env):
     env = ENVIRONMENTS[env]()
     counts = []
     for overlap in (True, False):

@@ -146,7 +146,7 @@ def test_a_model_with_a_users_policy_is_saved_loaded_and_watched(policy, env, tm
     assert_same_weights(loaded, stock)
 
 
-def test_a_users_policy_has_every_feature_that_needs_no_class_of_ours(make_model):
+def test_a_subclass_of_sb3s_policy_trains_with_n_steps_random_shift_and_huber_loss(make_model):
     model = make_model(Plain, n_steps=3, random_shift=4, max_grad_norm={"actor": 1.0}, critic_loss="huber")
     model.learn(30)
     assert model.replay_buffer.n_steps == 3
@@ -165,14 +165,14 @@ def test_a_users_policy_has_every_feature_that_needs_no_class_of_ours(make_model
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
-def test_arguments_that_need_our_networks_are_refused_with_the_class_to_inherit_from(make_model, arguments):
+def test_the_error_for_unsupported_arguments_names_the_policy_class_to_inherit_from(make_model, arguments):
     name = next(iter(arguments))
     with pytest.raises(ValueError, match=f"{name}=.*Plain.*inherit from sb3_visual_td3.*VisualTD3Policy") as caught:
         make_model(Plain, **arguments)
     assert "actor_lr and critic_lr" in str(caught.value)
 
 
-def test_a_rate_that_stable_baselines3_replaces_is_warned_of_with_the_argument_for_it(make_model):
+def test_a_warning_names_the_argument_for_a_learning_rate_that_sb3_overwrites(make_model):
     with pytest.warns(UserWarning, match=r"the actor's optimizer the learning rate 1e-05.*actor_lr=1e-05"):
         make_model(OwnOptimizersCnn)
     with warnings.catch_warnings():
@@ -196,7 +196,7 @@ class OursWithActor(VisualCnnPolicy):
 
 @pytest.mark.parametrize("encoder", ["shared", "separate"])
 @pytest.mark.parametrize("policy", [OursWithOptimizers, OursWithActor])
-def test_a_subclass_of_ours_may_bring_optimizers_and_networks(make_model, tmp_path, policy, encoder):
+def test_a_subclass_of_visual_cnn_policy_may_replace_the_optimizers_or_the_actor(make_model, tmp_path, policy, encoder):
     model = make_model(policy, actor_lr=1e-4, policy_kwargs={"encoder": encoder}).learn(30)
     assert model.actor.optimizer.param_groups[-1]["lr"] == 1e-4
     own = {id(p) for p in model.critic.parameters()}
@@ -259,7 +259,7 @@ def test_networks_that_the_updates_cannot_train_are_refused_at_construction(poli
         VisualTD3(policy, env(), **SETTINGS)
 
 
-def test_a_dict_policy_of_ours_may_be_inherited_from(make_model):
+def test_a_subclass_of_visual_multi_input_policy_uses_the_visual_preset_and_trains(make_model):
     class Mine(VisualMultiInputPolicy):
         pass
 
@@ -268,7 +268,7 @@ def test_a_dict_policy_of_ours_may_be_inherited_from(make_model):
     model.learn(24)
 
 
-def test_a_users_policy_trains_on_bounds_other_than_1(make_model):
+def test_a_users_policy_trains_as_in_sb3_with_action_bounds_other_than_1(make_model):
     """Pendulum's action bounds are not [-1, 1]. The actions must be scaled as in Stable-Baselines3."""
     stock, ours = (cls(OwnActor, gym.make("Pendulum-v1"), **SETTINGS).learn(20) for cls in (TD3, VisualTD3))
     assert_same_weights(stock, ours)

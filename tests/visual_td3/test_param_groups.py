@@ -22,7 +22,7 @@ def moved(model, before):
     }
 
 
-def test_groups_of_each_kind_of_model(make_model):
+def test_models_have_one_cnn_group_per_encoder_and_one_mlp_group_per_network(make_model):
     assert list(make_model(policy_kwargs={"encoder": "separate"}).groups) == ALL
     assert list(make_model(policy_kwargs={"encoder": "shared"}).groups) == ["actor_mlp", "critic_cnn", "critic_mlp"]
     assert list(make_model("MlpPolicy", "Pendulum-v1").groups) == ["actor_mlp", "critic_mlp"]
@@ -285,7 +285,7 @@ def test_adaptive_clipping_leaves_small_gradients_and_moves_zero_weights():
     assert float(zero.grad.norm()) == pytest.approx(0.3e-3)
 
 
-def test_adaptive_clipping_has_a_factor_of_its_own_where_none_is_given(make_model):
+def test_adaptive_clipping_uses_the_factor_0_3_unless_max_grad_norm_is_given(make_model):
     assert make_model(grad_clip="adaptive").describe()["max_grad_norm"] == (0.3, "grad_clip")
     assert make_model(grad_clip="adaptive", max_grad_norm=0.1).describe()["max_grad_norm"] == (0.1, "argument")
     model = make_model(grad_clip="adaptive", max_grad_norm=1e-6)

@@ -176,7 +176,7 @@ def test_a_scaled_picture_is_shifted_in_its_own_layout():
     assert all(tuple(pixel) in pixels for pixel in found)
 
 
-def test_a_flat_policy_has_no_pictures_but_bytes():
+def test_an_mlp_policy_does_not_treat_a_float_grid_as_a_picture():
     for kwargs, expected in (({"normalize_images": False}, set()), ({}, set())):
         model = VisualTD3("MlpPolicy", SpaceEnv(LIDAR), policy_kwargs=kwargs, **SETTINGS)
         assert set(model.policy.pictures) == expected
@@ -222,7 +222,7 @@ def test_a_camera_that_is_transposed_first_and_then_scaled_is_refused():
 
 
 @pytest.mark.parametrize("bound", [1.0, 10.0])
-def test_a_lidar_grid_may_be_normalised_though_its_bounds_are_vecnormalizes(bound):
+def test_vecnormalize_may_scale_a_lidar_grid_even_if_its_bounds_equal_clip_obs(bound):
     lidar = Box(-bound, bound, (4, 5, 3), np.float32)
     venv = DummyVecEnv([lambda: SpaceEnv(beside(cam=CAMERA, lidar=lidar))])
     model = VisualTD3("MultiInputPolicy", VecNormalize(venv, norm_obs_keys=["lidar"]), **SETTINGS)

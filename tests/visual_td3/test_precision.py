@@ -72,7 +72,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("policy", "env", "policy_kwargs"), CASES)
-def test_fp32_makes_the_plain_update(make_model, policy, env, policy_kwargs):
+def test_the_fast_fp32_update_equals_that_of_the_td3_preset_up_to_rounding(make_model, policy, env, policy_kwargs):
     (plain, expected), (fast, found) = plain_and_fast(make_model, "fp32", policy, env, **policy_kwargs)
     assert plain._arithmetic.is_exact
     assert not fast._arithmetic.is_exact

@@ -122,7 +122,7 @@ def test_a_noise_of_your_own_is_left_alone(make_model):
     assert (own._sigma == 0.2).all()
 
 
-def test_a_rate_that_falls_is_described_as_one_in_every_group(make_model):
+def test_describe_shows_the_learning_rate_schedule_for_each_group_without_its_own_rate(make_model):
     described = make_model(learning_rate="lin_2e-4", critic_cnn_lr=1e-5).describe()
     assert described["actor_lr"] == ("lin_2e-4", "learning_rate")
     assert described["critic_lr"] == ("lin_2e-4", "learning_rate")

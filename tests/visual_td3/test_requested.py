@@ -81,7 +81,7 @@ def test_requested_values_stay_when_a_model_is_saved_again(saved, tmp_path):
     assert VisualTD3.load(tmp_path / "again", env=ImageEnv(), device="cpu", n_steps=1).replay_buffer.n_steps == 1
 
 
-def test_a_file_of_an_earlier_version_holds_derived_values_only(saved, tmp_path):
+def test_gamma_and_n_steps_given_to_load_apply_to_files_of_earlier_versions(saved, tmp_path):
     load = saved(n_steps=3, gamma=0.99)
     model = load()
     del model._asked_for
@@ -129,7 +129,7 @@ def test_a_requested_preset_changes_no_network(saved):
     stock.learn(24)
 
 
-def test_the_policys_keywords_may_be_given_as_they_were(saved):
+def test_policy_kwargs_given_to_load_must_equal_the_saved_ones(saved):
     load = saved(policy_kwargs={"trunk_dim": 16})
     assert load(policy_kwargs={"trunk_dim": 16}).describe()["policy_kwargs.trunk_dim"] == (16, "argument")
     assert load().describe()["policy_kwargs.encoder"] == ("shared", "visual")
@@ -152,7 +152,7 @@ def test_arguments_that_cannot_take_effect_are_refused(saved, requested, words):
         saved()(**requested)
 
 
-def test_other_arguments_take_effect(saved):
+def test_load_applies_a_new_learning_rate_train_freq_and_stats_window_size(saved):
     model = saved()(
         stats_window_size=7, policy="CnnPolicy", learning_rate=2e-4, actor_lr="lin_1e-4", train_freq=(2, "step")
     )

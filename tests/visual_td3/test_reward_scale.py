@@ -82,7 +82,7 @@ class FailsOnce(ImageEnv):
         return observation, 1e6, False, True, {"invalid_transition": True}
 
 
-def test_the_reward_of_a_failed_simulator_step_does_not_count(make_model):
+def test_the_divisor_ignores_the_reward_of_a_failed_simulator_step(make_model):
     assert make_model(env=FailsOnce()).learn(40).reward_divisor < 10.0
 
 
@@ -136,7 +136,7 @@ def test_a_training_on_a_loaded_buffer_begins_with_its_scale(make_model, tmp_pat
     assert float(th.cat(kept.of_batches).abs().max()) < 10.0
 
 
-def test_the_rewards_before_a_change_from_vec_normalize_count(make_model):
+def test_the_divisor_includes_rewards_stored_before_vec_normalize_was_removed(make_model):
     model = make_model(env=VecNormalize(DummyVecEnv([lambda: ImageEnv(reward_scale=50.0)]), norm_obs=False)).learn(40)
     model.set_env(ImageEnv(reward_scale=1e-6))
     kept = KeepsRewards()
@@ -145,7 +145,7 @@ def test_the_rewards_before_a_change_from_vec_normalize_count(make_model):
     assert float(th.cat(kept.of_batches).abs().max()) < 10.0
 
 
-def test_the_range_of_the_targets_begins_anew_where_vec_normalize_no_longer_scales(make_model, tmp_path):
+def test_the_target_range_is_reset_when_vec_normalize_no_longer_scales_the_rewards(make_model, tmp_path):
     model = make_model(env=VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False), target_q_clamp=True).learn(40)
     assert float(model._target_range.upper) > 0.0
     model.set_env(VecNormalize(DummyVecEnv([ImageEnv]), norm_obs=False))
@@ -158,7 +158,7 @@ def test_the_range_of_the_targets_begins_anew_where_vec_normalize_no_longer_scal
         assert float(other._target_range.upper) == 0.0
 
 
-def test_a_buffer_that_keeps_its_rewards_elsewhere_is_accepted(make_model):
+def test_a_replay_buffer_without_a_rewards_array_leaves_the_divisor_at_1(make_model):
     model = make_model()
     model.replay_buffer = SimpleNamespace(size=lambda: 5)
     model._measure_stored_rewards()

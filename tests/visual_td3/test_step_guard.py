@@ -151,7 +151,7 @@ def test_with_overlap_no_update_after_the_alert_changes_the_weights():
     assert are_finite(model)
 
 
-def test_a_callback_that_only_logs_does_not_excuse_a_loss_that_is_not_finite(tmp_path):
+def test_the_gradient_norm_callback_does_not_suppress_the_error_for_a_nan_reward(tmp_path):
     model = model_on(BrokenEnv(reward=math.nan), tensorboard_log=str(tmp_path))
     with pytest.raises(ValueError, match="The sampled rewards hold nan"):
         model.learn(120, callback=GradientNormCallback())
@@ -195,7 +195,7 @@ def test_a_gpu_skips_a_non_finite_step_without_waiting(values):
     assert optimizer.state[weight]["step"] == 2
 
 
-def test_an_optimizer_without_found_inf_is_waited_for():
+def test_a_non_finite_gradient_raises_at_once_for_an_optimizer_without_found_inf_support():
     weight = th.nn.Parameter(th.ones(3))
     weight.grad = th.full((3,), math.nan)
     update = NetworkUpdate("actor", 1, {}, {"loss": th.tensor(0.0)})

@@ -38,7 +38,7 @@ def test_continued_training_keeps_the_counters_and_the_buffer(make_model):
 
 
 @pytest.mark.parametrize(("policy", "env"), [("CnnPolicy", ImageEnv), ("MultiInputPolicy", VectorImageEnv)])
-def test_two_environments_with_as_many_updates_as_steps(make_model, policy, env):
+def test_gradient_steps_minus_1_with_two_environments_makes_one_update_per_timestep(make_model, policy, env):
     model = make_model(policy, DummyVecEnv([env] * 2), gradient_steps=-1)
     before = snapshot(model)
     model.learn(60)

@@ -144,7 +144,7 @@ def test_training_does_not_continue_from_an_interrupted_step():
     assert all(after == before + 1 for before, after, _ in stored(model)[0])
 
 
-def test_a_non_finite_step_ends_the_segment_instead_of_being_stored():
+def test_a_step_with_a_nan_reward_is_not_stored_in_the_replay_buffer():
     class BadReward(CountingEnv):
         def step(self, action):
             observation, _, *rest = super().step(action)

@@ -75,7 +75,7 @@ def test_stock_td3_fails_with_vecnormalize_inside_vecframestack():
         model.learn(10)
 
 
-def test_with_normalised_rewards_only_the_buffer_equals_that_of_stock_td3():
+def test_the_buffer_equals_that_of_stock_td3_if_vecnormalize_scales_only_rewards():
     buffers = []
     for cls, kwargs in ((TD3, {}), (VisualTD3, {"preset": "td3"})):
         env = normalize(DummyVecEnv([ImageEnv]))
@@ -107,7 +107,7 @@ def test_a_stack_with_an_axis_of_its_own_is_refused_with_the_fix():
         VisualTD3("CnnPolicy", FourDimensionalEnv(), buffer_size=10)
 
 
-def test_a_discrete_action_space_is_a_value_error_and_sb3s_assertion():
+def test_a_discrete_action_space_raises_a_value_error_that_is_also_an_assertion_error():
     for error in (ValueError, AssertionError):
         with pytest.raises(error, match="Discrete"):
             VisualTD3("MlpPolicy", "CartPole-v1", buffer_size=10)

@@ -21,7 +21,7 @@ def emulator():
         yield process
 
 
-def test_train_evaluate_and_film_on_one_server(emulator, tmp_path, monkeypatch):
+def test_training_evaluation_and_video_recording_work_on_one_carla_server(emulator, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kwargs = ["--env-kwargs", f"port:{emulator.port}", "maps:['train_0']", "--eval-env-kwargs", "maps:['held_out_0']"]
     assert main(["train", "--env", "CarlaDriving-v0", "-n", "120", "--eval-freq", "60", *kwargs, *SMALL]) == 0
@@ -39,7 +39,7 @@ def test_train_evaluate_and_film_on_one_server(emulator, tmp_path, monkeypatch):
     assert video.stat().st_size > 1_000
 
 
-def test_no_server_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capfd):
+def test_a_missing_carla_server_gives_a_one_line_error_and_leaves_no_run_folder(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--env", "CarlaDriving-v0", "-n", "10", "--env-kwargs", "port:2999", *SMALL]) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("visual-td3 train")]

@@ -78,7 +78,7 @@ def test_the_help_of_a_command_begins_with_its_name(command, capsys):
     assert command in COMMANDS
 
 
-def test_a_new_command_is_one_entry_of_the_table(monkeypatch, capsys):
+def test_one_entry_in_zoo_commands_adds_a_command(monkeypatch, capsys):
     seen = []
     entry = commands.ZooCommand("say what was asked", "group", lambda: seen.append(sys.argv[1:]), ("--env", ENV))
     monkeypatch.setitem(commands.ZOO_COMMANDS, "say", entry)
@@ -86,7 +86,7 @@ def test_a_new_command_is_one_entry_of_the_table(monkeypatch, capsys):
     assert seen == [["--env", ENV, "--env", "mine"]], "the user's flags come last, so that they win"
 
 
-def test_train_returns_the_run_dir_and_the_end(in_folder):
+def test_train_returns_the_run_dir_and_how_the_run_ended(in_folder):
     (in_folder / "short.yml").write_text(CONF)
     arguments = ["-conf", "short.yml", "-n", "2", "--eval-freq", "-1", "--verbose", "0"]
     results = [train([*arguments, "-f", folder]) for folder in ("a", "b")]
@@ -186,7 +186,7 @@ def n_frames_in(video):
     return n_frames
 
 
-def test_record_training_films_the_checkpoints_and_then_the_models_each_once(logs, in_folder, monkeypatch):
+def test_record_training_joins_one_video_of_each_checkpoint_and_saved_model(logs, in_folder, monkeypatch):
     pytest.importorskip("moviepy")
     called = []
 
@@ -334,7 +334,7 @@ def test_all_plots_and_plot_from_file_show_the_evaluations(logs, figures, in_fol
         (["enjoy", "--seed", "99999999999999999999"], "--seed 99999999999999999999"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(arguments, words, in_folder, capsys, monkeypatch):
+def test_a_usage_error_gives_a_one_line_message_and_leaves_no_files(arguments, words, in_folder, capsys, monkeypatch):
     monkeypatch.delenv("TRUST_REMOTE_CODE", raising=False)
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert visual_td3(arguments) == 2
@@ -351,7 +351,7 @@ def test_a_run_that_cannot_be_set_up_leaves_other_runs_alone(logs, capsys):
     assert "random_shift" in capsys.readouterr().err
 
 
-def test_a_file_that_is_not_yaml_is_one_line(in_folder, capsys):
+def test_an_invalid_hyperparameter_file_gives_a_one_line_error(in_folder, capsys):
     Path("a.yml").write_text("LiteDriving-v0: {policy: [")
     assert visual_td3(["train", "-conf", "a.yml"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -388,7 +388,7 @@ def test_a_missing_package_names_the_extra(command, module, extra, monkeypatch, 
         (["benchmark"], "offline"),
     ],
 )
-def test_a_hub_that_cannot_be_reached_is_one_line(arguments, words, logs, in_folder, monkeypatch, capsys):
+def test_an_unreachable_hugging_face_hub_gives_a_one_line_error(arguments, words, logs, in_folder, monkeypatch, capsys):
     monkeypatch.setenv("TRUST_REMOTE_CODE", "True")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     where = {"load-from-hub": [], "push-to-hub": ["-f", str(logs)], "benchmark": ["--log-dir", str(logs)]}
@@ -424,7 +424,7 @@ class FakeHub:
         return str(self.folder / repo_id / filename)
 
 
-def test_an_agent_goes_to_the_hub_and_comes_back(logs, in_folder, monkeypatch, capsys):
+def test_an_agent_is_uploaded_to_the_hub_and_downloaded_again(logs, in_folder, monkeypatch, capsys):
     hub = FakeHub(in_folder / "hub_of_others")
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
     monkeypatch.setattr("huggingface_sb3.load_from_hub", hub.fetch)
@@ -527,7 +527,7 @@ def test_evaluate_compares_with_a_random_policy_where_there_are_no_maps(in_folde
     assert "Pendulum-v1 has no maps" in line
 
 
-def test_i_continues_with_another_number_of_environments_and_other_settings(logs, tmp_path):
+def test_the_i_flag_continues_training_with_new_n_envs_gamma_and_n_steps(logs, tmp_path):
     run_dir = logs / "visual_td3" / f"{ENV}_2"
     arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]
     asked = ["-params", "n_envs:2", "gamma:0.9", "n_steps:2", "--save-replay-buffer"]
@@ -540,7 +540,7 @@ def test_i_continues_with_another_number_of_environments_and_other_settings(logs
     assert (model.n_envs, model.gamma, model.n_steps) == (2, 0.9, 2)
 
 
-def test_i_makes_more_steps_with_replay_and_normaliser(logs, tmp_path, capsys):
+def test_the_i_flag_continues_training_with_the_saved_replay_buffer_and_vecnormalize(logs, tmp_path, capsys):
     run_dir = logs / "visual_td3" / f"{ENV}_2"
     arguments = ["-conf", logs.parent / "short.yml", "-f", tmp_path, "--seed", 3, "--verbose", 0, "-n", 30]
     more = train(
@@ -558,7 +558,7 @@ def test_i_makes_more_steps_with_replay_and_normaliser(logs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("with_replay", [True, False])
-def test_i_continues_from_a_checkpoint_with_its_companion_files(logs, tmp_path, with_replay, capsys):
+def test_the_i_flag_continues_from_a_checkpoint_with_the_files_saved_beside_it(logs, tmp_path, with_replay, capsys):
     source = tmp_path / "source"
     source.mkdir()
     for path in (logs / "visual_td3" / f"{ENV}_1").glob("rl_model_*60_steps*"):
@@ -598,7 +598,7 @@ def test_the_simulator_steps_while_the_learner_trains_if_the_file_says_so(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_download_without_network_is_one_line_in_a_process_of_its_own(tmp_path):
+def test_load_from_hub_without_network_prints_only_one_error_line_in_a_subprocess(tmp_path):
     """The user must not see runpy's warning that ``rl_zoo3.load_from_hub`` is already imported."""
     environment = {**os.environ, "TRUST_REMOTE_CODE": "True", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "sb3_visual_td3", "load-from-hub", "-orga", "nobody", "-f", str(tmp_path)]
@@ -609,7 +609,7 @@ def test_a_download_without_network_is_one_line_in_a_process_of_its_own(tmp_path
 
 
 @pytest.mark.slow
-def test_the_literal_commands_train_and_show(tmp_path):
+def test_train_py_saves_a_model_that_enjoy_py_can_run(tmp_path):
     train_command = f"train.py --algo visual_td3 --env {ENV} -n 60 -f {tmp_path} --eval-freq 60 --eval-episodes 1"
     settings = ["-params", "learning_starts:50", "batch_size:4"]
     subprocess.run([sys.executable, *train_command.split(), *settings], cwd=ROOT, check=True, timeout=900)

@@ -92,7 +92,7 @@ def test_every_block_trains(file, name, tmp_path, flags_of):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_run_with_any_block_can_be_resumed_without_allow(file):
+def test_resume_accepts_every_callback_and_wrapper_of_the_files_without_the_allow_flag(file):
     for block in blocks_of(file).values():
         for setting, kind in (("callback", CALLBACK), ("env_wrapper", WRAPPER)):
             for each in np.atleast_1d(np.array(block.get(setting, []), dtype=object)):
@@ -136,7 +136,7 @@ def test_the_seed_files_have_the_numbers_of_the_original_run():
         assert {**carla, "callback": None} == {**block, "callback": None}
 
 
-def test_a_bare_name_is_our_file_unless_the_folder_has_one(tmp_path, monkeypatch, capsys):
+def test_conf_file_prefers_a_file_in_the_current_folder_to_the_packaged_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     arguments = ["-conf", "seed_debug.yml", "-params", "batch_sise:3"]
     assert main(arguments) == 2

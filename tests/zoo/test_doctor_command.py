@@ -12,7 +12,7 @@ SMALL = ["--roll-out-steps", "60", "--num-threads", "1"]
 FAULTY = ["-params", "learning_starts:9000"]
 
 
-def test_a_healthy_training_is_0_and_leaves_no_file(tmp_path, monkeypatch, capsys):
+def test_a_healthy_training_gives_exit_code_0_and_leaves_no_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["doctor", *SMALL]) == 0
     output = capsys.readouterr().out
@@ -21,7 +21,7 @@ def test_a_healthy_training_is_0_and_leaves_no_file(tmp_path, monkeypatch, capsy
     assert not list(tmp_path.iterdir())
 
 
-def test_a_problem_is_1_and_the_files_name_it(tmp_path, monkeypatch, capsys):
+def test_a_problem_gives_exit_code_1_and_is_in_the_json_and_html_files(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["doctor", *SMALL, *FAULTY, "--json", "found.json", "--html", "found.html"]) == 1
     found = json.loads((tmp_path / "found.json").read_text())
@@ -55,7 +55,7 @@ def test_a_buffer_that_does_not_fit_is_a_finding(flags, tmp_path, monkeypatch):
         (["--algo", "ppo", "--env", "CartPole-v1"], "expected a Box of continuous actions"),
     ],
 )
-def test_a_mistake_is_one_line_and_2(arguments, words, tmp_path, monkeypatch, capsys):
+def test_a_usage_error_gives_a_one_line_message_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["doctor", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -73,7 +73,7 @@ def test_an_algorithm_without_replay_buffer_is_examined_as_far_as_it_goes(tmp_pa
 TRAINING = ["train", "-n", "60", "-params", "learning_starts:30", "batch_size:8", "--num-threads", "1"]
 
 
-def test_train_prints_one_line_and_its_result_does_not_change(tmp_path, monkeypatch, capsys):
+def test_the_doctor_adds_one_line_to_train_and_does_not_change_the_weights(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     weights = []
     for folder, flags in (("with", []), ("without", ["--no-doctor"])):

@@ -210,9 +210,7 @@ def test_resume_saves_a_run_of_an_earlier_version_whose_model_is_truncated(whole
     assert_is(whole, run_dir)
 
 
-def test_a_final_model_that_cannot_be_saved_is_one_line_and_the_run_can_be_resumed(
-    whole, tmp_path, monkeypatch, capsys
-):
+def test_a_failed_final_save_gives_a_one_line_error_and_a_resumable_run(whole, tmp_path, monkeypatch, capsys):
     def save(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -265,7 +263,7 @@ def test_logs_of_a_run_that_has_lost_its_snapshots_are_kept(whole, tmp_path, cap
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 0, -5, 10.5, True, "many"])
 @pytest.mark.parametrize("key", ["n_timesteps", "n_envs"])
-def test_a_count_that_is_not_an_integer_is_one_line_before_training(tmp_path, capsys, key, value):
+def test_an_invalid_n_timesteps_or_n_envs_gives_a_one_line_error_before_training(tmp_path, capsys, key, value):
     assert train(tmp_path, **{key: value}) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{key} is {value!r}; expected an integer >= 1" in line

@@ -28,7 +28,7 @@ def test_rates_count_over_all_metres_and_means_over_episodes():
     assert found[ALL_MAPS]["route_completion"]["mean"] == 0.5
 
 
-def test_the_interval_is_the_normal_one_for_many_episodes():
+def test_the_bootstrap_interval_approximates_the_gaussian_interval_for_many_episodes():
     """For many episodes, the bootstrap interval is close to the mean plus or minus 1.96 standard errors."""
     rewards = np.random.default_rng(1).normal(10.0, 3.0, 400)
     found = summarise({"policy": {"a": [drive(reward=float(reward)) for reward in rewards]}})["policy"]["a"]["return"]

@@ -25,7 +25,7 @@ def run(tmp_path, *flags, params=(), algo="visual_td3"):
 
 
 @pytest.mark.parametrize("algo", ["visual_td3", "sac"])
-def test_it_is_ours_and_obeys_the_flags(tmp_path, algo):
+def test_train_evaluates_with_policy_eval_callback_and_obeys_the_eval_flags(tmp_path, algo):
     normalize = "normalize:dict(norm_obs=True, norm_reward=True)"
     flags = ["--eval-freq", 40, "--eval-episodes", 2, "--n-eval-envs", 2]
     run_dir = run(tmp_path, *flags, params=[normalize], algo=algo)
@@ -40,13 +40,13 @@ def test_it_is_ours_and_obeys_the_flags(tmp_path, algo):
     assert (run_dir / "Pendulum-v1" / "vecnormalize.pkl").is_file()
 
 
-def test_a_negative_frequency_switches_it_off(tmp_path):
+def test_a_negative_eval_freq_disables_the_evaluation(tmp_path):
     run_dir = run(tmp_path, "--eval-freq", -1, params=[f"callback:[{{'{OURS}': dict(eval_env='Pendulum-v1')}}]"])
     assert not (run_dir / "evaluations.npz").exists()
     assert not any(name.startswith("eval/") for name in scalars_in(run_dir / "tb"))
 
 
-def test_one_of_the_hyperparameter_file_takes_its_place(tmp_path):
+def test_an_evaluation_in_the_hyperparameters_replaces_the_default_and_obeys_the_flags(tmp_path):
     own = f"callback:[{{'{OURS}': dict(eval_env='Pendulum-v1', eval_freq=60, n_eval_episodes=1)}}]"
     record = np.load(run(tmp_path, params=[own]) / "evaluations.npz")
     assert record["timesteps"].tolist() == [60, 80]
@@ -91,5 +91,5 @@ def test_an_environment_with_a_server_keeps_the_evaluation_of_rl_zoo():
     assert callback.eval_freq == 1_000, "calls, of which one steps four environments"
 
 
-def test_a_trial_of_a_search_omits_it():
+def test_trials_of_a_search_omit_the_policy_eval_callback():
     assert callbacks_of_a_trial([{OURS: {"eval_env": "Pendulum-v1"}}]) == []

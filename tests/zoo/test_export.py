@@ -79,7 +79,7 @@ def test_opencv_computes_the_same_actions(run_dir, tmp_path):
     np.testing.assert_allclose(actions, predicted(run_dir), atol=1e-5)
 
 
-def test_the_latest_run_is_found_and_torchscript_does_the_same(run_dir, tmp_path):
+def test_export_finds_a_run_by_its_log_folder_and_torchscript_gives_the_same_actions(run_dir, tmp_path):
     path = tmp_path / "policy.pt"
     assert main(["export", "-f", str(run_dir.parents[1]), "-o", str(path)]) == 0
     details = {"details.json": ""}
@@ -114,7 +114,7 @@ def test_scales_of_vecnormalize_are_in_the_file(tmp_path):
         (["-f", "nowhere"], "nowhere"),
     ],
 )
-def test_a_mistake_is_one_line(flags, words, capsys, tmp_path, monkeypatch):
+def test_a_usage_error_gives_exit_code_2_and_an_explanation(flags, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", *flags]) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]

@@ -58,7 +58,7 @@ def test_code_that_rl_zoo_runs_is_still_run(text, value):
         ("{'town': Town02}", {"town": "Town02"}), ("inf", math.inf), ("-inf", -math.inf),
     ],
 )  # fmt: skip
-def test_a_word_with_a_meaning_in_yaml_has_it_here_too(text, value):
+def test_yaml_constants_lists_and_mappings_become_python_values(text, value):
     assert read_value(text) == value
 
 

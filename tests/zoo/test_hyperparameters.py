@@ -33,9 +33,7 @@ def run(tmp_path, *flags, **changes):
 
 
 @pytest.mark.ray
-def test_ray_trains_what_subproc_trains_with_the_arguments_of_the_file_and_ends_with_the_run(
-    tmp_path, monkeypatch, no_ray
-):
+def test_training_on_ray_gives_the_same_weights_as_subproc_and_shuts_ray_down(tmp_path, monkeypatch, no_ray):
     ray = pytest.importorskip("ray")
     made = []
 
@@ -70,7 +68,7 @@ def test_ray_trains_what_subproc_trains_with_the_arguments_of_the_file_and_ends_
         (["--vec-env", "ray"], {"placement": "near"}, ["placement='near'"]),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capsys, flags, kwargs, words):
+def test_a_usage_error_gives_a_one_line_message_and_leaves_no_log_folder(tmp_path, capsys, flags, kwargs, words):
     assert run(tmp_path, *flags, vec_env_kwargs=kwargs) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
@@ -78,7 +76,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capsys, flags, kwarg
     assert not (tmp_path / "logs").exists()
 
 
-def test_without_ray_the_flag_names_the_extra(tmp_path, capsys, monkeypatch):
+def test_vec_env_ray_without_ray_installed_gives_the_pip_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run(tmp_path, "--vec-env", "ray") == 2
     assert "pip install 'ray>=2.40'" in capsys.readouterr().err
@@ -113,5 +111,5 @@ def test_arguments_in_the_file_reach_the_environments(given, vec_env_class, expe
         (({}, {"town": "Town01", "maps": "train"}), {"town": "Town01", "maps": "train"}),
     ],
 )
-def test_a_later_town_or_maps_replaces_an_earlier_one_of_either(layers, together):
+def test_a_later_town_or_maps_argument_replaces_an_earlier_town_or_maps(layers, together):
     assert env_kwargs_of(*layers) == together

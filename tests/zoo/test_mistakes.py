@@ -120,7 +120,7 @@ def say_what_is_wrong():
     raise ValueError("gamma is 2")
 
 
-def test_a_value_error_counts_where_a_statement_raises_it_and_not_where_an_operation_fails():
+def test_a_value_error_is_a_mistake_only_if_a_raise_statement_raised_it():
     assert was_raised_on_purpose(raised_by(say_what_is_wrong))
     assert is_mistake(raised_by(say_what_is_wrong))
     assert not was_raised_on_purpose(raised_by(unpack_too_much))
@@ -182,7 +182,7 @@ def test_a_bug_in_a_training_of_a_sweep_names_the_file_with_the_traceback(tmp_pa
         ({"callback": "sb3_visual_td3.caldbacks.X"}, "No module named 'sb3_visual_td3.caldbacks'"),
     ],
 )
-def test_a_wrong_hyperparameter_is_one_line_whatever_its_type(tmp_path, capsys, changed, words):
+def test_a_wrong_hyperparameter_of_any_type_gives_a_one_line_error(tmp_path, capsys, changed, words):
     assert train(tmp_path, **changed) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]
     assert words in line

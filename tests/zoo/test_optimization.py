@@ -100,7 +100,7 @@ def test_a_search_leaves_rl_zoos_report_and_a_block_that_trains_the_best(tmp_pat
     assert VisualTD3.load(run_dir / "Short-v0.zip", device="cpu").gamma == block["gamma"]
 
 
-def test_trial_0_is_a_trial(tmp_path, short_env):
+def test_trial_id_0_trains_with_the_parameters_of_trial_0(tmp_path, short_env):
     train([*arguments(tmp_path), "--n-trials", "2"])
     drawn = convert_visual_td3_params(study_in(tmp_path).trials[0].params)
     told = [each for each in arguments(tmp_path) if each != "-optimize"]
@@ -192,7 +192,7 @@ def test_an_uncertain_finding_prunes_nothing():
     assert no_go((warning, critical)) == warning, "the first finding is the cause to remedy first"
 
 
-def test_a_non_finite_update_is_a_trials_diagnosis_even_if_every_step_is_finite():
+def test_a_non_finite_gradient_stops_a_trial_with_the_diagnosis_non_finite():
     health = TrialHealthCallback()
     settings = {"learning_starts": 5, "batch_size": 4, "policy_delay": 1, "device": "cpu", "seed": 0}
     model = VisualTD3("MlpPolicy", ShortEnv(), buffer_size=100, **settings)
@@ -227,7 +227,7 @@ def test_a_trial_writes_no_run():
         (["--trial-id", "0"], "is not in the storage"),
     ],
 )
-def test_a_mistake_is_one_clear_line_before_a_trial_begins(tmp_path, short_env, capsys, extra, words):
+def test_a_usage_error_gives_a_one_line_message_before_a_trial_begins(tmp_path, short_env, capsys, extra, words):
     open_storage(f"{tmp_path}/study.log")
     assert main([*arguments(tmp_path), "--n-trials", "1", *extra]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -72,7 +72,7 @@ def test_callbacks_of_the_yml_write_into_the_run(run_dir):
     assert {alert["level"] for alert in alerts} == {"critical"}
 
 
-def test_the_evaluation_has_one_writer(run_dir):
+def test_each_evaluation_logs_eval_mean_reward_once(run_dir):
     """rl-zoo's own EvalCallback would write eval/mean_reward as well."""
     assert [step for step, _ in scalars_in(run_dir / "tb")["eval/mean_reward"]] == [50, 60]
 
@@ -149,7 +149,7 @@ def test_the_top_level_script_is_the_same_command(monkeypatch, capsys):
         (["--env", "LiteDriving-v0", "-conf", "nowhere.yml"], "nowhere.yml"),
     ],
 )
-def test_a_mistake_is_one_clear_line(arguments, words, capsys, tmp_path):
+def test_a_usage_error_gives_a_one_line_message(arguments, words, capsys, tmp_path):
     assert main([*arguments, "-f", str(tmp_path), "--verbose", "0"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("visual-td3 train: ")
@@ -219,7 +219,7 @@ def broken_env(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("flags", [[], ["-P"]], ids=["run recorder first", "progress bar first"])
-def test_an_environment_that_cannot_be_reset_is_one_line_and_leaves_nothing(broken_env, flags, tmp_path, capsys):
+def test_a_failing_reset_gives_a_one_line_error_and_leaves_no_log_folder(broken_env, flags, tmp_path, capsys):
     """rl-zoo then ends a callback that has not started, whose error must not hide the environment's error."""
     assert main([*broken_env, *flags]) == 2
     assert capsys.readouterr().err.splitlines() == ["visual-td3 train: nothing listens on port 2000"]

@@ -80,7 +80,7 @@ def test_the_list_says_which_snapshots_are_healthy(tmp_path, capsys):
     ]
 
 
-def test_a_run_whose_last_part_is_missing_is_trained_to_the_same_end(finished, capsys):
+def test_a_run_resumed_from_an_earlier_snapshot_ends_with_the_same_weights(finished, capsys):
     """The run looks as if it had been killed after the last snapshot."""
     model = finished / "LiteDriving-v0.zip"
     whole = weights_in(model)
@@ -95,13 +95,13 @@ def test_a_run_whose_last_part_is_missing_is_trained_to_the_same_end(finished, c
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_a_folder_that_is_not_a_run_is_one_line(tmp_path, capsys, folder):
+def test_a_folder_that_is_not_a_run_gives_a_one_line_error(tmp_path, capsys, folder):
     assert main(["resume", str(tmp_path / folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "holds no snapshots/" in line
 
 
-def test_a_run_without_a_snapshot_is_one_line(tmp_path, capsys):
+def test_a_run_without_a_snapshot_gives_a_one_line_error(tmp_path, capsys):
     (tmp_path / "snapshots").mkdir()
     assert main(["resume", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -166,7 +166,7 @@ def experiment(**hyperparams):
     return describe_experiment(argparse.Namespace(**ARGUMENTS), hyperparams)
 
 
-def test_the_command_line_is_restored_from_the_description():
+def test_the_command_line_is_restored_from_the_experiment_description():
     described = json.loads(json.dumps(experiment(train_freq=(4, "step"), policy_kwargs="dict(net_arch=[8])")))
     arguments = arguments_of(described, "run.yml")
     assert arguments[:2] == ["--conf-file", "run.yml"]
@@ -259,12 +259,12 @@ def test_every_block_of_our_files_can_be_resumed(algo, env_id, block):
         ({"hyperparams": {"policy": "CnnPolicy", "deep": json.loads("[" * 60 + "]" * 60)}}, "nested more than 50"),
     ],
 )
-def test_a_description_with_other_types_is_rejected(changed, reason):
+def test_an_experiment_description_with_invalid_values_is_rejected(changed, reason):
     with pytest.raises(ValueError, match=reason):
         check({**experiment(policy="CnnPolicy"), **changed})
 
 
-def test_a_description_without_a_flag_is_rejected():
+def test_an_experiment_description_without_a_flag_is_rejected():
     described = experiment(policy="CnnPolicy")
     del described["device"]
     with pytest.raises(ValueError, match="--device is None: expected str"):
@@ -282,7 +282,7 @@ def test_a_description_without_a_flag_is_rejected():
         ({"policy_kwargs": "1/0"}, "policy_kwargs cannot be evaluated: division by zero"),
     ],
 )
-def test_a_value_that_is_not_a_number_is_one_line_before_training(tmp_path, capsys, changed, reason):
+def test_an_invalid_hyperparameter_gives_a_one_line_error_before_training(tmp_path, capsys, changed, reason):
     block = {name: value for name, value in SHORT["LiteDriving-v0"].items() if name != "callback"}
     assert train(tmp_path, hyperparams={"LiteDriving-v0": {**block, **changed}}) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("visual-td3 train: ")]

@@ -173,7 +173,7 @@ def cut(path):
 
 
 @pytest.mark.parametrize("damage", [os.unlink, cut], ids=["missing", "cut"])
-def test_a_lost_event_file_is_one_line_and_without_logs_the_run_continues(killed, tmp_path, capsys, damage):
+def test_a_lost_event_file_gives_a_one_line_error_unless_without_logs_is_given(killed, tmp_path, capsys, damage):
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     damage(event_files(run_dir)[0])
     before = contents(run_dir)
@@ -185,7 +185,7 @@ def test_a_lost_event_file_is_one_line_and_without_logs_the_run_continues(killed
     assert (run_dir / "LiteDriving-v0.zip").is_file()
 
 
-def test_an_event_file_that_cannot_be_written_is_one_line(killed, tmp_path, capsys, monkeypatch):
+def test_an_unwritable_event_file_gives_a_one_line_error(killed, tmp_path, capsys, monkeypatch):
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     name, really_open = event_files(run_dir)[0].name, os.open
 
@@ -204,7 +204,7 @@ def test_an_event_file_that_cannot_be_written_is_one_line(killed, tmp_path, caps
 @pytest.mark.parametrize(
     "content", ["{" * 3_000, '{"a":' * 100_000, "[]", "\xff", "{}"], ids=["cut", "deep", "list", "not text", "empty"]
 )
-def test_a_run_json_that_cannot_be_read_is_one_line(killed, tmp_path, capsys, content):
+def test_an_invalid_run_json_gives_a_one_line_error(killed, tmp_path, capsys, content):
     run_dir = rewritten(killed, tmp_path, lambda state: None)
     (run_dir / "run.json").write_bytes(content.encode("latin-1"))
     assert main(["resume", str(run_dir)]) == 2
@@ -275,7 +275,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_state_of_other_types_is_one_line(killed, tmp_path, capsys, name):
+def test_a_snapshot_state_with_missing_or_wrong_values_gives_a_one_line_error(killed, tmp_path, capsys, name):
     run_dir = rewritten(killed, tmp_path, WRONG[name])
     assert main(["resume", str(run_dir)]) == 2
     assert len(one_line(capsys)) < 700

@@ -62,7 +62,7 @@ def test_a_python_object_in_args_yml_is_rejected_and_not_created(tmp_path, capsy
         ("\x00", "is refused: "),
     ],
 )
-def test_an_args_yml_without_the_flags_of_a_training_is_one_line(tmp_path, capsys, text, reason):
+def test_an_invalid_args_yml_gives_a_one_line_error(tmp_path, capsys, text, reason):
     path = run_with(tmp_path, text)
     assert main(["evaluate", str(path.parents[1])]) == 2
     (line,) = capsys.readouterr().err.splitlines()

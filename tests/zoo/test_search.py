@@ -47,12 +47,12 @@ def draws(trial):
         (0, 21, 2, "stop"),
     ],
 )
-def test_a_total_counts_finished_trials_and_begins_only_the_missing_ones(n_own, n_finished, n_running, expected):
+def test_with_max_total_trials_a_worker_starts_only_the_missing_trials(n_own, n_finished, n_running, expected):
     assert Budget(3, 20).next(n_own, n_finished, n_running) == expected
 
 
 @pytest.mark.parametrize(("n_own", "expected"), [(0, "run"), (2, "run"), (3, "stop")])
-def test_without_a_total_a_worker_counts_its_own(n_own, expected):
+def test_without_max_total_trials_a_worker_stops_after_n_trials_of_its_own(n_own, expected):
     assert Budget(3).next(n_own, 100, 100) == expected
 
 

@@ -11,7 +11,7 @@ from sb3_visual_td3.zoo.suites import SUITES, suite_parts
 from tests.towns import TOWNS
 
 
-def test_lite_routes_are_those_of_the_held_out_districts():
+def test_the_lite_routes_suite_has_50_routes_on_each_held_out_map():
     parts = suite_parts("lite-routes")
     assert [part.label for part in parts] == ["streets_held_out_0", "streets_held_out_1"]
     assert [part.n_routes for part in parts] == [50, 50]
@@ -41,7 +41,7 @@ def test_mistakes_are_named(suite, maps, words):
         suite_parts(suite, maps)
 
 
-def test_a_route_file_is_a_suite_of_the_routes_on_each_map(tmp_path):
+def test_a_route_file_is_split_into_one_suite_part_for_each_map(tmp_path):
     file = tmp_path / "routes.xml"
     places = '<waypoints><position x="1" y="2" z="0"/><position x="3" y="4" z="0"/></waypoints>'
     towns = ("Town01", "Town02", "Town01")
@@ -59,7 +59,7 @@ def test_a_route_file_is_a_suite_of_the_routes_on_each_map(tmp_path):
 @pytest.mark.skipif(not TOWNS.is_dir(), reason="CARLA's towns are not part of the package")
 @pytest.mark.skipif(find_spec("carla") is None, reason="requires CARLA's client")
 @pytest.mark.parametrize("suite", [name for name in SUITES if name.startswith("town")])
-def test_the_towns_have_such_routes(suite):
+def test_every_route_of_a_town_suite_has_a_length_within_the_suites_range(suite):
     town = suite.split("-", maxsplit=1)[0].capitalize()
     for part in suite_parts(suite, [str(TOWNS / f"{town}.xodr")]):
         env = gym.make("LiteDriving-v0", observation="camera+command", **part.env_kwargs)

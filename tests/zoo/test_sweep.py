@@ -103,7 +103,7 @@ def test_workers_search_on_one_storage(tmp_path, monkeypatch, capsys, ray_runs):
         (["--seeds", "0", "--num-gpus", "-1"], "--num-gpus -1: expected a number >= 0"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+def test_a_usage_error_gives_a_one_line_message_and_leaves_no_files(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["sweep", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()

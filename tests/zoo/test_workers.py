@@ -155,7 +155,7 @@ def test_a_trial_without_a_worker_is_neither_failed_nor_waited_for(study):
     assert study.trials[number].state is TrialState.RUNNING
 
 
-def test_parameters_that_end_several_workers_are_not_queued_again(study):
+def test_a_trial_is_queued_again_at_most_max_retries_times(study):
     number = begun(study, this_worker())
     n_queued = 0
     while n_queued < 9 and queue_again(study, study.trials[number]):

@@ -72,7 +72,7 @@ def mean_reward(capsys, *flags):
     return float(re.search(r"Mean reward: (\S+)", capsys.readouterr().out)[1])
 
 
-def test_replay_is_saved_and_continued_and_both_environments_get_their_gravity(capsys):
+def test_training_continues_with_the_saved_replay_buffer_and_prints_both_env_kwargs(capsys):
     flags = ["--save-replay-buffer", "-params", "buffer_size:1000", *QUICK]
     flags += ["--env-kwargs", "g:8.0", "--eval-env-kwargs", "g:5.0"]
     first = run(*flags)
@@ -86,7 +86,7 @@ def test_replay_is_saved_and_continued_and_both_environments_get_their_gravity(c
         assert pickle.load(file).size() == 160
 
 
-def test_the_environments_arguments_of_training_hold_when_the_agent_is_shown(capsys):
+def test_enjoy_uses_the_env_kwargs_of_training_unless_others_are_given(capsys):
     run("--env-kwargs", "g:8.0", "-params", *QUICK)
     as_trained = mean_reward(capsys)
     assert mean_reward(capsys, "--env-kwargs", "g:8.0") == as_trained
@@ -111,7 +111,7 @@ def test_hyperparameters_may_be_a_python_package_or_file(config, in_folder, monk
     assert "21 Episodes" in capsys.readouterr().out, "of ten steps each"
 
 
-def test_the_default_block_serves_an_environment_without_one_and_without_it_there_is_one_line(capsys):
+def test_an_environment_without_its_own_block_needs_a_default_block(capsys):
     Path("default.yml").write_text("default: {policy: MlpPolicy, n_timesteps: 200, learning_starts: 32}")
     assert model_in(run("-conf", "default.yml")).learning_starts == 32
     Path("other.yml").write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 200}")
@@ -291,7 +291,7 @@ def test_every_command_that_makes_an_environment_takes_gym_packages(command, lef
         ),
     ],
 )
-def test_commands_that_need_more_than_an_environment_find_it_too(command, words, own_env, monkeypatch, capsys, request):
+def test_evaluate_push_validate_and_sweep_accept_gym_packages(command, words, own_env, monkeypatch, capsys, request):
     if command[0] == "sweep":
         request.getfixturevalue("ray_runs")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -147,7 +147,7 @@ def test_random_weather_follows_from_the_scene_seed():
     assert weather_of_scene("WetNoon", 3) == "WetNoon"
 
 
-def test_images_become_frames():
+def test_bgra_images_are_converted_to_grey_or_rgb_frames():
     image = np.zeros((60, 80, 4), np.uint8)
     image[..., 2] = 100  # red
     assert to_frame(image, 40, grayscale=True).shape == (40, 40)

@@ -39,7 +39,7 @@ def test_environment_passes_stable_baselines3_check_env(make_env):
 
 
 @pytest.mark.parametrize("name", ["train_0", "train_1", "held_out_0", "junction_0", "three_lanes_0"])
-def test_both_worlds_move_identically_from_the_same_start(make_env, name):
+def test_vehicle_camera_and_rewards_match_lite_driving_in_every_step(make_env, name):
     lite = gym.make("LiteDriving-v0", maps=[name], observation="camera+state").unwrapped
     env = make_env(maps=[name], observation="camera+state").unwrapped
     driver = PurePursuitDriver()
@@ -62,7 +62,7 @@ def test_both_worlds_move_identically_from_the_same_start(make_env, name):
         assert info["lane_invasions"] == lite_info["lane_invasions"]
 
 
-def test_driver_scores_the_same_in_both_worlds(make_env):
+def test_driver_returns_match_lite_driving_within_5_percent(make_env):
     lite = gym.make("LiteDriving-v0", maps="held_out").unwrapped
     env = make_env(maps=["held_out_0", "held_out_1"]).unwrapped
     driver = PurePursuitDriver()
@@ -76,7 +76,7 @@ def test_driver_scores_the_same_in_both_worlds(make_env):
     assert time.monotonic() - begin < 80.0
 
 
-def test_large_images_agree_and_are_scaled_down(make_env):
+def test_large_images_match_lite_driving_and_are_scaled_down_for_the_policy(make_env):
     import cv2
 
     from sb3_visual_td3.envs.lite.camera import PICTURE_BANDS, Camera
@@ -105,7 +105,7 @@ def test_same_seed_gives_the_same_episode(make_env):
     assert (episode() == episode()).all()
 
 
-def test_rgb_frames_other_towns_weather_and_spawn_points(make_env):
+def test_env_runs_in_two_towns_with_rgb_frames_random_weather_and_spawn_points(make_env):
     env = make_env(grayscale=False, maps=["Town03", "Town02"], weather="random", spawn="points")
     maps = set()
     for seed in range(4):
@@ -205,7 +205,7 @@ def test_killed_server_is_rejoined_when_it_is_back(make_env, emulator):
     assert "invalid_transition" not in drive(env, 5)[4]
 
 
-def test_patience_ends(make_env, emulator):
+def test_reset_raises_if_the_server_does_not_return_within_patience_s(make_env, emulator):
     env = make_env(timeout_s=NOTICED_S, patience_s=0.5)
     env.reset(seed=0)
     emulator.kill()
@@ -298,7 +298,7 @@ def test_two_environments_do_not_use_the_same_server(make_env, emulator):
         make_env().reset(seed=0)
 
 
-def test_rendered_picture_shows_the_same_scene(make_env):
+def test_rendered_picture_matches_lite_driving(make_env):
     env = make_env(render_mode="rgb_array")
     lite = gym.make("LiteDriving-v0", maps=["train_0"], render_mode="rgb_array")
     env.reset(seed=1)

@@ -75,7 +75,7 @@ def test_server_may_die_at_any_call_while_the_world_is_built(mortal):
     assert int(done.stdout.split()[1]) >= 8
 
 
-def test_patience_ends_for_a_server_that_never_finishes_starting(mortal):
+def test_reset_fails_after_patience_s_if_the_server_never_finishes_starting(mortal):
     done = drive(f"port={mortal('close:1000')}, patience_s=0.5")
     assert done.returncode == 1
     assert "closed the connection before it answered" in done.stderr.splitlines()[-1]

@@ -95,7 +95,7 @@ def test_other_protocol_is_refused_at_once(listener, answer):
 
 
 @pytest.mark.parametrize("answer", [RESET, *(says("0.9.16")[:n] for n in range(len(says("0.9.16"))))])
-def test_server_that_dies_before_its_answer_is_lost_not_unusable(listener, answer):
+def test_server_that_dies_before_answering_raises_simulator_lost_error(listener, answer):
     with pytest.raises(SimulatorLostError, match="closed the connection before it answered") as caught:
         server_version("127.0.0.1", listener(answer), 60.0)
     assert not isinstance(caught.value, SimulatorAbsentError)
@@ -222,7 +222,7 @@ def test_starting_server_is_awaited():
     assert wait_for_server("127.0.0.1", port, 60.0, is_starting=True) == "0.9.16"
 
 
-def test_waiting_ends_with_the_simulator():
+def test_waiting_for_the_server_stops_when_the_simulator_has_exited():
     def has_ended():
         raise SimulatorLostError("it ended with exit code 3")
 

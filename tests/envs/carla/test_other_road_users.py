@@ -48,7 +48,7 @@ def assert_same_places(found, expected, within_m):
         assert min(math.dist((x, y), place) for place in found) < within_m
 
 
-def test_the_same_cars_and_pedestrians_are_on_the_road_as_in_the_embedded_world(env):
+def test_cars_and_pedestrians_are_at_the_same_places_as_in_lite_driving(env):
     lite, driver = gym.make("LiteDriving-v0", **BUSY).unwrapped, PurePursuitDriver()
     lite.reset(seed=3)
     env.reset(seed=3)
@@ -111,7 +111,7 @@ def test_cars_stop_at_red_lights_of_the_server():
     assert n_stopped > 50
 
 
-def test_what_stands_on_the_road_is_part_of_the_layout(env):
+def test_hitting_a_prop_on_the_road_is_a_layout_collision(env):
     import carla
 
     env.reset(seed=2)

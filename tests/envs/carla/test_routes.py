@@ -16,7 +16,7 @@ ROUTES = {"route": "random", "route_turns": (2, 8), "observation": "camera+state
 
 
 @pytest.mark.parametrize("name", ["streets_0", "streets_held_out_1"])
-def test_both_worlds_drive_the_same_route_within_5_cm(make_env, name):
+def test_vehicle_stays_within_5_cm_of_lite_driving_on_the_same_route(make_env, name):
     lite = gym.make("LiteDriving-v0", maps=[name], **ROUTES).unwrapped
     env = make_env(maps=[name], **ROUTES).unwrapped
     drive_both(lite, env)
@@ -33,13 +33,13 @@ def town_env():
 
 
 @pytest.mark.slow
-def test_town_of_a_folder_is_driven_as_in_the_embedded_world(town_env):
+def test_vehicle_in_a_town_from_a_file_stays_within_5_cm_of_lite_driving(town_env):
     lite = gym.make("LiteDriving-v0", maps=[str(TOWNS / "Town02.xodr")], **ROUTES).unwrapped
     drive_both(lite, town_env)
 
 
 @pytest.mark.slow
-def test_policy_sees_a_town_of_a_folder_as_in_the_embedded_world(town_env):
+def test_camera_frames_in_a_town_from_a_file_match_lite_driving(town_env):
     # The server always draws the traffic lights of its map. Their phases differ from those of LiteDriving-v0, so the
     # driver must ignore them.
     lite = gym.make("LiteDriving-v0", maps=[str(TOWNS / "Town02.xodr")], traffic_lights=True, **ROUTES).unwrapped
@@ -73,7 +73,7 @@ def drive_both(lite, env):
     assert lite_info["termination"] == "goal"
 
 
-def test_given_places_and_the_loaded_map_are_driven(make_env):
+def test_a_given_route_on_the_map_loaded_by_the_server_reaches_its_goal(make_env):
     from sb3_visual_td3.envs.road.maps import load_map
 
     line = load_map("train_0").network.road(0).line_m(-1.75, 0.5)

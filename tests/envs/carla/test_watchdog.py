@@ -56,7 +56,7 @@ def watched():
     process.communicate()
 
 
-def test_killed_watchdog_takes_shell_and_simulator_along(watched):
+def test_killing_the_watchdog_ends_its_shell_guard_and_simulator(watched):
     process, shell, guard, simulator = watched
     process.kill()
     wait_until(lambda: not any(map(is_alive, (shell, guard, simulator))))

@@ -88,7 +88,7 @@ def test_car_ahead_appears_in_tags_and_depth(scene):
     assert full[tags == CAR].min() == pytest.approx(12.0 - 2.0 - 2.2, abs=0.2)
 
 
-def test_depth_of_a_side_varies_along_its_plane(scene):
+def test_depth_varies_along_the_side_of_a_car(scene):
     """Measure the depth along a car's side that is parallel to the viewing direction."""
     carrier = vehicle(scene)
     beside = Vehicle(2, carrier.description, attached_transform(carrier.world_transform, Transform(9.0, -3.0)))

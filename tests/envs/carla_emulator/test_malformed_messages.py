@@ -115,7 +115,7 @@ def is_closed(connection, wait_s=TIMEOUT_S):
 
 
 @pytest.mark.parametrize("data", NOT_REQUESTS.values(), ids=NOT_REQUESTS)
-def test_non_request_closes_only_its_own_connection(client, emulator, data):
+def test_message_that_is_not_a_request_closes_only_its_own_connection(client, emulator, data):
     with socket.create_connection(("127.0.0.1", emulator.port)) as other:
         other.sendall(data)
         assert is_closed(other)
@@ -376,7 +376,7 @@ def test_fault_with_invalid_amount_is_refused_on_the_command_line(text):
         parse_fault(text)
 
 
-def test_shortened_is_short_ascii_and_never_fails():
+def test_shortened_describes_any_object_in_short_ascii():
     deep = []
     for _ in range(5_000):
         deep = [deep]

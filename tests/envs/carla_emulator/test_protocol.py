@@ -65,7 +65,7 @@ poses = st.builds(Pose, st.floats(-1e3, 1e3), st.floats(-1e3, 1e3), st.floats(-3
 
 
 @given(poses)
-def test_coordinates_survive_a_round_trip_through_carlas(pose):
+def test_poses_survive_conversion_to_carla_coordinates_and_back(pose):
     assert from_carla(*to_carla(pose)) == pytest.approx(pose, abs=1e-9)
 
 

@@ -55,7 +55,7 @@ def run_script(name, home, *arguments):
 
 @pytest.mark.carla
 @needs_carla
-def test_the_genuine_client_uses_lights_of_our_roads(tmp_path):
+def test_carlas_client_reads_and_sets_traffic_lights_of_a_built_in_map(tmp_path):
     done = run_script("traffic_lights.py", tmp_path, "streets_0", "--traffic-lights")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("done")
@@ -64,7 +64,7 @@ def test_the_genuine_client_uses_lights_of_our_roads(tmp_path):
 @pytest.mark.carla
 @needs_carla
 @needs_towns
-def test_the_genuine_client_uses_the_lights_of_town02(tmp_path):
+def test_carlas_client_reads_and_sets_traffic_lights_of_town02(tmp_path):
     done = run_script("traffic_lights.py", tmp_path, "Town02", "--maps", str(TOWNS))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "done: 24 lights"
@@ -73,7 +73,7 @@ def test_the_genuine_client_uses_the_lights_of_town02(tmp_path):
 @pytest.mark.carla
 @needs_carla
 @pytest.mark.parametrize("map_name", ["streets_0", "train_0"])
-def test_the_genuine_client_leads_walkers(tmp_path, map_name):
+def test_carlas_client_controls_walkers_on_built_in_maps(tmp_path, map_name):
     done = run_script("walkers.py", tmp_path, map_name)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("done")
@@ -83,12 +83,12 @@ def test_the_genuine_client_leads_walkers(tmp_path, map_name):
 @pytest.mark.carla
 @needs_carla
 @needs_towns
-def test_the_genuine_client_leads_walkers_on_the_pavements_of_town02(tmp_path):
+def test_carlas_client_controls_walkers_on_the_pavements_of_town02(tmp_path):
     done = run_script("walkers.py", tmp_path, "Town02", "--maps", str(TOWNS))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_walker_that_is_placed_moves_only_when_it_is_placed(sim):
+def test_set_walker_state_moves_a_walker_in_one_tick_only(sim):
     walker = sim.spawn([0, "walker.pedestrian.0001", []], Transform(10.0, 10.0, 1.0))
     calls = ActorCalls(sim)
     calls.on_set_walker_state(walker.id, [[11.0, 10.0, 0.0], [0.0, 90.0, 0.0]], 1.5)
@@ -102,7 +102,7 @@ def test_a_walker_that_is_placed_moves_only_when_it_is_placed(sim):
 
 @pytest.mark.carla
 @needs_carla
-def test_written_lights_are_read_back(sim):
+def test_traffic_lights_survive_a_round_trip_through_opendrive(sim):
     written = sim.map.graph.signs
     read = read_graph(sim.map.opendrive, "written").signs
     assert {signal.id for signal in read.signals if signal.is_light} == {signal.id for signal in written.signals}
@@ -160,7 +160,7 @@ def test_the_light_of_a_vehicle_is_the_nearest_of_all_stop_lines(sim):
     assert 0.1 < n_at_light / (20 * len(lines)) < 0.9
 
 
-def test_boxes_of_a_tag_are_in_the_world(sim):
+def test_bounding_boxes_of_a_semantic_tag_are_in_world_coordinates(sim):
     car = sim.spawn([0, "vehicle.tesla.model3", []], Transform(20.0, 30.0, 0.5, 0.0, 90.0))
     sim.spawn([0, "vehicle.carlamotors.firetruck", []], sim.map.spawn_points[9])
     walker = sim.spawn([0, "walker.pedestrian.0001", []], Transform(5.0, 6.0, 1.0))
@@ -184,7 +184,7 @@ def test_boxes_of_a_tag_are_in_the_world(sim):
     assert boxes_of(3) == [], "no buildings"
 
 
-def test_only_lights_can_be_set(sim):
+def test_traffic_light_calls_refuse_other_actors_and_invalid_values(sim):
     calls = LightCalls(lambda: sim.roadside)
     light = lights_of(sim)[0]
     calls.on_set_traffic_light_state(light.id, 1)
@@ -198,7 +198,7 @@ def test_only_lights_can_be_set(sim):
     assert not sim.destroy(light.id)
 
 
-def test_lights_change_and_belong_to_the_map(sim):
+def test_traffic_lights_change_over_time_and_are_reset_by_loading_a_map(sim):
     before = [light.colour for light in lights_of(sim)]
     for _ in range(210):
         sim.tick()
@@ -266,7 +266,7 @@ def test_cameras_draw_lights(sim, kind, mount):
 @needs_towns
 @pytest.mark.carla
 @needs_carla
-def test_signs_and_limits_of_town02():
+def test_town02_has_traffic_lights_signs_and_a_speed_limit_of_25_mph():
     sim = Simulation("Town02", Streams(), 2001, maps=MapLibrary(TOWNS))
     kinds = {actor.type_id for actor in sim.actors.values() if isinstance(actor, RoadSign)}
     assert {"traffic.traffic_light", "traffic.speed_limit.30"} <= kinds

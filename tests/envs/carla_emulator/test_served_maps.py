@@ -61,7 +61,7 @@ def test_files_of_the_folder_come_before_our_own_roads_of_the_same_name(folder):
     assert maps.load("Town01").opendrive == to_opendrive(load_map("train_0"))
 
 
-def test_layered_name_finds_the_town_only_where_there_is_no_such_map(folder):
+def test_name_with_opt_finds_the_plain_town_if_there_is_no_opt_map(folder):
     maps = MapLibrary(folder)
     assert maps.find("Town02_Opt") == "Town02"
     assert maps.find("Town10HD_Opt") == "Town10HD_Opt"
@@ -94,7 +94,7 @@ def test_spawn_points_of_our_roads_lie_on_lanes_and_are_free(name):
 
 @needs_client
 @pytest.mark.parametrize("town", sorted(N_SPAWN_POINTS))
-def test_spawn_points_of_a_town_are_many_lie_on_lanes_and_are_free(town):
+def test_towns_have_enough_free_spawn_points_on_lanes(town):
     if not TOWNS.is_dir():
         pytest.skip("no towns beside the project")
     points = check_spawn_points(MapLibrary(TOWNS), town)

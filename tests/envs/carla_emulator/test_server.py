@@ -195,7 +195,7 @@ def test_errors_have_carlas_texts(client):
     assert [answer[0][0] for answer in answers] == [0, 0]
 
 
-def test_loading_a_map_keeps_the_world_stream_ends_sensors_and_reuses_no_id(client):
+def test_loading_a_map_ends_sensors_keeps_the_world_stream_and_reuses_no_actor_id(client):
     stream = world_stream(client)
     stream.settle(client)
     car, camera, images = camera_on_a_car(client)

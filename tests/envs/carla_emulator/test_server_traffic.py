@@ -86,7 +86,7 @@ def test_cars_never_touch_and_none_waits_forever(name, n_cars):
 
 
 @pytest.mark.parametrize("name", ["streets_0", "junction_1"])
-def test_cars_drive_alike_if_their_plans_are_made_in_every_tick(name):
+def test_replanning_in_every_tick_does_not_change_how_cars_drive(name):
     sims = [world(name, 12)[0] for _ in range(2)]
     for _ in range(400):
         for car in sims[1]._traffic.cars:
@@ -184,7 +184,7 @@ def test_cars_stop_behind_a_clients_vehicle_and_go_on_when_it_is_gone():
     assert math.dist(before[:2], car.vehicle.pose[:2]) > 10.0
 
 
-def test_cars_wait_before_a_closed_junction_and_enter_an_open_one():
+def test_cars_wait_while_junctions_are_closed_to_traffic_and_drive_when_opened():
     sim, traffic = world("streets_0", 6)
     junctions = [segment.junction != NO_JUNCTION for segment in sim.map.graph.segments]
     for _ in range(400):  # those that are within a junction leave it

@@ -61,7 +61,7 @@ controls = st.builds(
 
 @hypothesis_settings(max_examples=25)
 @given(st.lists(controls, min_size=1, max_size=40), st.floats(-180.0, 180.0), st.floats(0.0, 12.0))
-def test_vehicle_moves_exactly_as_in_the_embedded_world(requested, yaw, speed):
+def test_vehicle_moves_exactly_as_in_lite_driving(requested, yaw, speed):
     sim = Simulation("train_0", Streams(), 2001)
     vehicle = car(sim, 10.0, -20.0, yaw)
     heading = -math.radians(yaw)
@@ -278,7 +278,7 @@ def test_empty_world_sends_the_time_and_the_spectator(sim):
     assert len(payload) == 48 + 36 + 119  # the spectator
 
 
-def test_new_walker_appears_in_a_frame_before_an_asynchronous_client_leads_it(sim):
+def test_spawning_a_walker_advances_one_frame_only_in_asynchronous_mode(sim):
     calls = ActorCalls(sim)
     walker = [0, "walker.pedestrian.0001", []]
     calls.on_spawn_actor(walker, [[5.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
@@ -321,7 +321,7 @@ changes = st.one_of(
 @example([(nothing, 2, 0.05), (steer_to(AckermannControl(0.1, 0.0, 3.0)), 2, 0.05)])
 @example([(nothing, 2, 0.05), (steer_to(AckermannControl(0.1)), 2, 0.05), (steer_to(None), 2, 0.1)])
 @given(st.lists(st.tuples(changes, st.sampled_from([1, 2, 30]), st.sampled_from([0.05, 0.05, 0.1])), max_size=12))
-def test_vehicle_at_rest_answers_every_change_like_one_that_is_computed_in_every_tick(steps):
+def test_resting_vehicle_reacts_to_changes_like_one_computed_in_every_tick(steps):
     twins = [kind(1, [0, "vehicle.tesla.model3", []], Transform(0.0, 0.0, 0.5)) for kind in (Vehicle, NeverAtRest)]
     for change, n_ticks, dt_s in steps:
         for twin in twins:
@@ -347,7 +347,7 @@ def test_vehicle_that_stands_keeps_its_motion_and_its_state(sim):
     assert parked.last_state is None
 
 
-def test_state_of_an_actor_at_rest_changes_with_everything_that_it_shows(sim, monkeypatch):
+def test_sent_state_of_a_resting_actor_follows_transform_control_and_speed_limit(sim, monkeypatch):
     walker = sim.spawn([0, "walker.pedestrian.0001", []], Transform(30.0, 30.0))
     parked = car(sim)
 
@@ -387,7 +387,7 @@ def naive_touches(solid):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_touches_are_those_of_all_pairs(seed):
+def test_contacts_equal_those_found_by_testing_all_pairs(seed):
     rng = np.random.default_rng(seed)
     solid = []
     for number in range(60):

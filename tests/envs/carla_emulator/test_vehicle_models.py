@@ -78,7 +78,7 @@ def test_cars_turn_as_tightly_as_carlas_agents_expect():
     assert metres / turned_rad < 6.5
 
 
-def test_a_truck_is_no_sports_car(sim):
+def test_heavier_vehicles_accelerate_more_slowly(sim):
     tt, truck, bus = spawn(sim, "vehicle.audi.tt"), spawn(sim, "vehicle.carlamotors.firetruck", y=20.0), None
     bus = spawn(sim, "vehicle.mitsubishi.fusorosa", y=40.0)
     for vehicle in (tt, truck, bus):
@@ -90,7 +90,7 @@ def test_a_truck_is_no_sports_car(sim):
     assert bus.handling.mass_kg > truck.handling.mass_kg > 5_000.0 > tt.handling.mass_kg
 
 
-def test_model3_drives_as_the_car_of_the_embedded_world():
+def test_model3_has_the_same_handling_as_the_lite_driving_car():
     settings, mass_kg = handling_of(model_of("vehicle.tesla.model3"))
     lite = VehicleSettings()
     for name in (

@@ -52,7 +52,7 @@ def test_the_ground_equals_that_of_a_naive_ray_caster(pose):
     assert np.abs(frame - naive[:, ::-1])[4:].mean() > 8.0, "a mirrored picture would not pass"
 
 
-def test_a_spot_appears_where_the_pinhole_puts_it():
+def test_a_spot_appears_where_the_pinhole_model_puts_it():
     # The spot is 8 m ahead of the camera and 2 m to the left. It appears 1.5 * 42 / 8 rows below the middle, and
     # 2 * 42 / 8 columns left of it.
     scene = painted_scene(lambda x, y: np.hypot(x - 10.0, y - 2.0) < 0.4)
@@ -93,7 +93,7 @@ def pixels_of(points_m, x_m, y_m, yaw_rad):
 
 
 @pytest.mark.parametrize("name", ["train_0", "train_3", "train_6", "held_out_1"])
-def test_the_line_on_the_right_is_seen_unbroken_where_it_lies(name):
+def test_the_right_lane_line_appears_unbroken_at_its_projected_pixels(name):
     scene = load_map(name)
     camera, line = Camera(SIDE, SIDE), scene.track.offset_line_m(-1.75)
     for index in range(0, len(scene.track.points_m), 37):
@@ -130,7 +130,7 @@ def test_each_frame_is_a_new_array():
     np.testing.assert_array_equal(first, kept)
 
 
-def test_marks_lie_where_the_lane_ends():
+def test_lane_marks_lie_at_the_road_edges_and_not_in_the_middle_of_lanes():
     scene = load_map("train_4")
     to_texel = scene.ground.from_world(0)
     on, beside = [], []

@@ -33,7 +33,7 @@ def test_a_car_covers_the_pixels_of_its_corners(ahead, left):
     assert rows.min() == pytest.approx(42.0 + 42.0 * 0.05 / depths[1], abs=1.5)
 
 
-def test_a_car_is_drawn_where_the_turned_vehicle_sees_it():
+def test_a_car_looks_the_same_when_car_and_camera_are_moved_together():
     straight = painted([(15.0, 1.0, 0.3, RED)])
     turn = 2.1
     cos, sin = math.cos(turn), math.sin(turn)
@@ -56,7 +56,7 @@ def test_cars_behind_or_far_away_are_not_drawn():
 
 
 @pytest.mark.parametrize("x", np.linspace(-2.0, 6.0, 33))
-def test_a_car_alongside_is_cut_at_the_lens_and_stays_on_its_side(x):
+def test_a_car_on_the_left_is_drawn_only_in_the_left_half(x):
     columns = np.nonzero(touched(painted([(x, 3.5, math.pi, WHITE)])))[1]
     assert (columns < 42).all()
 

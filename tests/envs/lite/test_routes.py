@@ -62,7 +62,7 @@ def test_a_route_ends_at_its_goal(route):
     assert before["route_completion"] < 1.0
 
 
-def test_the_state_alone_drives_a_route():
+def test_a_route_can_be_driven_from_the_state_observation_alone():
     def from_state(env):
         state = env._observation()["state"]
         forward_m, left_m = 20.0 * state[3:5]  # the waypoint 5 m ahead
@@ -95,7 +95,7 @@ def test_the_time_limit_grows_with_the_length():
     assert len(infos) > 500, "the 500 steps of a closed route would have ended it"
 
 
-def test_a_time_limit_that_is_asked_for_stays():
+def test_a_requested_time_limit_is_kept():
     env = made(max_episode_steps=7)
     *_, truncated = drive(env, 0)
     assert truncated
@@ -104,14 +104,14 @@ def test_a_time_limit_that_is_asked_for_stays():
     assert gym.make(made(max_episode_steps=7).spec).spec.max_episode_steps == 7
 
 
-def test_the_closed_route_keeps_its_500_steps():
+def test_only_the_loop_route_has_the_limit_of_500_steps():
     for spec in (gym.make("LiteDriving-v0").spec, gym.make(gym.make("LiteDriving-v0").spec).spec):
         assert spec.max_episode_steps == 500
     assert made().spec.max_episode_steps is None
     assert gym.make(made().spec).spec.max_episode_steps is None
 
 
-def test_the_seed_decides_about_the_route_and_the_number_too():
+def test_the_seed_or_the_route_option_determines_the_route():
     env = made()
     env.reset(seed=5)
     first = env.unwrapped.vehicle
@@ -182,7 +182,7 @@ def test_a_saved_route_continues_bit_for_bit():
         other.set_state({**closed.get_state(), "frames": env.get_state()["frames"]})
 
 
-def test_a_state_of_an_earlier_version_has_the_closed_route():
+def test_a_state_of_an_earlier_version_can_be_loaded_on_the_loop_route():
     env = LiteDrivingEnv(maps=["train_0"])
     env.reset(seed=0)
     state = env.get_state()
@@ -191,7 +191,7 @@ def test_a_state_of_an_earlier_version_has_the_closed_route():
     env.step(np.zeros(2, np.float32))
 
 
-def test_given_pairs_are_driven_from_start_to_goal():
+def test_the_vehicle_drives_from_the_given_start_to_the_given_goal():
     network = load_map("streets_0").network
     first, second = network.road(0).line_m(-1.75, 0.5), network.road(1).line_m(-1.75, 0.5)
     pair = (tuple(first[20]), tuple(second[20]))
@@ -204,7 +204,7 @@ def test_given_pairs_are_driven_from_start_to_goal():
     assert math.dist(vehicle[:2], pair[1]) < 2.0
 
 
-def test_a_route_file_is_driven(tmp_path):
+def test_the_route_of_a_route_file_is_driven_to_its_goal(tmp_path):
     line = load_map("streets_0").network.road(0).line_m(-1.75, 0.5)
     places = "".join(f'<position x="{x}" y="{-y}" z="0"/>' for x, y in (line[10], line[80]))
     file = tmp_path / "routes.xml"
@@ -251,7 +251,7 @@ def test_pictures_show_the_route_ahead(view):
     assert (np.abs(closed.render()[240:420].astype(int) - green).max(axis=2) < 30).sum() == 0
 
 
-def test_lite_routes_has_districts_and_commands():
+def test_lite_routes_v0_uses_street_maps_and_observes_commands():
     env = gym.make("LiteRoutes-v0")
     assert env.unwrapped.maps == MAP_GROUPS["streets"]
     assert env.unwrapped.has_routes
@@ -264,7 +264,7 @@ def test_lite_routes_has_districts_and_commands():
 
 @pytest.mark.carla
 @needs_carla
-def test_the_file_of_a_map_gives_the_same_routes_as_the_map(tmp_path):
+def test_random_routes_on_an_exported_opendrive_map_reach_their_goal(tmp_path):
     file = tmp_path / "streets_0.xodr"
     file.write_text(to_opendrive(load_map("streets_0")))
     env = made(maps=[str(file)], route_turns=(1, 8))
@@ -276,7 +276,7 @@ def test_the_file_of_a_map_gives_the_same_routes_as_the_map(tmp_path):
 @needs_carla
 @needs_towns
 @pytest.mark.parametrize("town", ["Town01", "Town07", "cubetown", "CulDeSac"])
-def test_towns_are_driven(town):
+def test_random_routes_in_towns_reach_their_goal(town):
     turns = (2, 8) if town.startswith("Town") else (0, 8)
     env = made(maps=[str(TOWNS / f"{town}.xodr")], route_turns=turns)
     assert [drive(env, route)[1][-1]["termination"] for route in range(3)] == ["goal"] * 3
@@ -285,7 +285,7 @@ def test_towns_are_driven(town):
 @pytest.mark.carla
 @needs_carla
 @needs_towns
-def test_rising_roads_are_said_to_be_driven_flat(caplog):
+def test_a_log_message_says_that_rising_roads_are_simulated_as_flat(caplog):
     from sb3_visual_td3.envs.road.route_maps import load_route_map
 
     load_route_map.cache_clear()
@@ -296,7 +296,7 @@ def test_rising_roads_are_said_to_be_driven_flat(caplog):
 @pytest.mark.carla
 @needs_carla
 @needs_towns
-def test_the_closed_route_of_cubetown_is_driven():
+def test_episodes_on_the_loop_route_of_cubetown_succeed():
     env = gym.make("LiteDriving-v0", maps=[str(TOWNS / "cubetown.xodr")])
     driver = PurePursuitDriver()
     for seed in range(3):

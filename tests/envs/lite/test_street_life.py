@@ -51,7 +51,7 @@ def test_a_driver_who_stops_reaches_the_goal_and_waits_on_the_way():
     assert n_waiting > 100, "it has waited for longer than the limit for idling"
 
 
-def test_red_lights_are_counted_once_each_and_cost():
+def test_each_red_light_violation_is_counted_once_and_costs_five():
     env = gym.make("LiteRoutes-v0", traffic_lights=True)
     n_red = 0
     for seed in range(6):
@@ -114,7 +114,7 @@ def test_standing_without_a_reason_is_idling_and_waiting_is_not():
     assert idled, "after the light has turned green, standing still ends the episode"
 
 
-def test_pictures_show_lights_and_pedestrians_and_the_frame_of_the_policy_does_too():
+def test_lights_and_pedestrians_appear_in_the_camera_observation():
     plain, lit = LiteRoutesEnv(grayscale=False), LiteRoutesEnv(grayscale=False, traffic_lights=True, n_walkers=10)
     n_different = 0
     for seed in range(6):
@@ -153,7 +153,7 @@ def test_lamps_are_seen_from_the_front_only_and_shine():
 
 
 @pytest.mark.parametrize("side", [24, 84, 400])
-def test_a_stop_line_that_is_passed_over_is_not_in_the_picture(side, monkeypatch):
+def test_skipping_stop_lines_out_of_view_does_not_change_the_picture(side, monkeypatch):
     """The painter skips a stop line that is out of view, which must not change any pixel."""
     lens = Lens(side, side, 2.0, 1.5)
     rng = np.random.default_rng(side)
@@ -224,7 +224,7 @@ def test_the_same_seed_gives_the_same_episode():
     assert traces[0] == traces[1]
 
 
-def test_other_cars_stop_at_red_lights_on_the_closed_route():
+def test_other_cars_stop_at_red_lights_on_the_loop_route():
     env = LiteDrivingEnv(maps=["junction_0"], traffic_lights=True, n_cars=6)
     env.reset(seed=1)
     world = env._backend

@@ -117,7 +117,7 @@ def test_infractions_count_once_and_the_score_equals_the_formula_by_hand():
 @pytest.mark.carla
 @needs_carla
 @needs_towns
-def test_ten_thousand_steps_among_cars_pedestrians_and_lights_in_a_town():
+def test_a_careful_driver_reaches_every_goal_with_score_100_in_busy_town01():
     town = str(TOWNS / "Town01.xodr")
     episodes = record([PurePursuitDriver(), Blind()], 10_000, maps=[town], **BUSY)
     check_score_and_counts(episodes)

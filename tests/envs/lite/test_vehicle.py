@@ -24,11 +24,11 @@ def test_full_throttle_ends_at_twelve_metres_per_second():
     assert hold(at(), Control(0.0, 1.0, 0.0), 2000).speed_mps == pytest.approx(12.0, abs=1e-6)
 
 
-def test_half_throttle_ends_at_six():
+def test_half_throttle_ends_at_six_metres_per_second():
     assert hold(at(), Control(0.0, 0.5, 0.0), 2000).speed_mps == pytest.approx(6.0, abs=1e-6)
 
 
-def test_the_first_tick_of_throttle_and_of_brake():
+def test_one_tick_of_throttle_or_brake_gives_the_expected_speed():
     assert hold(at(), Control(0.0, 1.0, 0.0), 1).speed_mps == pytest.approx(3.0 * DT)
     assert hold(at(8.0), Control(0.0, 0.0, 1.0), 1).speed_mps == pytest.approx(8.0 - (7.0 + 0.25 * 8.0) * DT)
 
@@ -58,7 +58,7 @@ def test_wheels_follow_with_a_lag_of_a_tenth_of_a_second():
     assert hold(at(), Control(-1.0, 0.0, 0.0), 100).wheel_rad == pytest.approx(math.radians(20.0))
 
 
-def test_turn_radius_is_that_of_the_bicycle():
+def test_turn_radius_is_that_of_the_bicycle_model():
     wheel = math.radians(20.0)
     frictionless = VehicleSettings(drag_per_s=1e-6)
     speed, ticks = 2.0, 400

@@ -20,7 +20,7 @@ def test_a_clear_day_has_no_filter():
         np.testing.assert_array_equal(plain, spelled_out)
 
 
-def test_gain_and_veil_by_hand():
+def test_brightness_gain_and_haze_veil_equal_hand_computed_values():
     sky = Sky(0.5, 1.0, 0.1, 100.0, 0.3, 0.0, 0)
     gain, veil = sky.gain_and_veil(0.0, 0.0)
     assert (gain, veil) == (1.5, 0.0)
@@ -29,7 +29,7 @@ def test_gain_and_veil_by_hand():
     assert veil == pytest.approx(100.0 * (1.0 - np.exp(-1.8)))
 
 
-def test_the_filter_of_a_picture_is_that_of_a_single_value():
+def test_the_weather_filter_applies_the_gain_and_veil_of_each_pixels_distance():
     sky = Sky(0.3, 1.1, 0.02, 110.0, 0.5, 0.0, 0)
     camera = Camera(84, 84)
     frame = np.full((84, 84), 100, np.uint8)

@@ -30,7 +30,7 @@ def test_a_reset_puts_the_car_where_the_start_says():
 
 
 @pytest.mark.parametrize("position", [0.0, 0.25, 0.999])
-def test_distance_is_what_the_car_has_driven_on_a_short_stretch(position):
+def test_distance_m_equals_the_length_of_the_path_driven(position):
     world, _ = placed(position=position)
     before = world.reset(Start("train_0", position, 0.0, 0.0, 8.0))
     rolled = 0.0
@@ -67,7 +67,7 @@ def test_two_worlds_do_the_same_for_the_same_start_and_controls():
     np.testing.assert_array_equal(frames[0][1], frames[1][1])
 
 
-def test_one_step_of_many_ticks_is_many_steps_of_one():
+def test_one_step_of_many_ticks_equals_many_steps_of_one_tick():
     (one, _), (many, _) = placed(), placed()
     for _ in range(6):
         by_one = many.step(AHEAD, 1)
@@ -84,7 +84,7 @@ def test_the_picture_depends_on_where_the_car_is_in_its_lane():
     assert views[0] + 10 < views[1]
 
 
-def test_a_picture_for_people_has_colour_and_the_requested_size():
+def test_a_rendered_picture_is_in_colour_and_has_the_requested_size():
     world, _ = placed()
     picture = world.picture(120, 160)
     assert picture.shape == (120, 160, 3)

@@ -32,7 +32,7 @@ CAR = OrientedBox(0.0, 0.0, 0.0, 4.4, 1.8)
         (-4.39, 0.0, math.pi, True),
     ],
 )
-def test_cars_touch_where_the_drawing_says(x, y, yaw, overlap):
+def test_overlap_of_two_cars_is_as_computed_by_hand(x, y, yaw, overlap):
     other = CAR._replace(x_m=x, y_m=y, yaw_rad=yaw)
     assert boxes_overlap(CAR, other) is overlap
     assert boxes_overlap(other, CAR) is overlap
@@ -81,7 +81,7 @@ def test_boxes_touch_where_edges_cross_or_corners_lie_inside(one, two):
         assert not answer
 
 
-def test_any_overlap_is_the_test_of_each_pair():
+def test_overlap_with_any_of_several_boxes_equals_testing_each_pair():
     rng = np.random.default_rng(0)
     n_touching = 0
     for _ in range(300):

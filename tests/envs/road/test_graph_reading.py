@@ -46,7 +46,7 @@ def test_an_exported_map_has_the_same_graph_as_its_roads(name):
 
 @carla
 @needs_carla
-def test_the_second_reading_comes_from_the_disk(monkeypatch):
+def test_a_map_that_was_read_before_is_loaded_from_the_disk_cache(monkeypatch):
     text = to_opendrive(load_map("junction_0"))
     first = read_graph(text, "a")
     read_graph.cache_clear()
@@ -57,7 +57,7 @@ def test_the_second_reading_comes_from_the_disk(monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut off", None])
-def test_a_damaged_file_is_as_good_as_none(damage, caplog):
+def test_a_damaged_cache_file_is_treated_like_a_missing_one(damage, caplog):
     text, graph = "<OpenDRIVE/>", graph_from_network(load_map("train_0").network)
     store_graph(text, graph)
     path = cached_path(text)
@@ -121,7 +121,7 @@ def test_a_broken_file_is_refused_with_its_reason():
         read_graph(read_opendrive(TOWNS / "Issue295a.xodr"), "Issue295a")
 
 
-def test_left_hand_traffic_is_refused_with_the_road():
+def test_left_hand_traffic_raises_an_error_that_names_the_road():
     text = to_opendrive(load_map("train_0")).replace('<road name="road 2"', '<road rule="LHT" name="road 2"')
     with pytest.raises(ValueError, match=r"a\.xodr, road 2: got rule='LHT'"):
         read_graph(text, "a.xodr")

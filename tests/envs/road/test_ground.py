@@ -28,7 +28,7 @@ def is_paved(ground, points_m):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_lane_of_every_road_is_paved_and_its_middle_bare(name):
+def test_every_lane_is_paved_and_has_no_mark_in_its_middle(name):
     scene = load_map(name)
     for road in scene.network.roads:
         for lane in road.lanes:

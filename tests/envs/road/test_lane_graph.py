@@ -34,13 +34,13 @@ def test_a_ring_is_one_circle_in_each_direction():
     assert circles == [4, 4]
 
 
-def test_the_side_road_of_a_junction_is_a_dead_end_outward():
+def test_only_the_outgoing_lane_of_the_side_road_is_a_dead_end():
     graph = graph_of("junction_1")
     ends = [segment.key for segment in graph.segments if not segment.successors]
     assert ends == [(4, 0, -1)]
 
 
-def test_a_three_way_junction_offers_two_ways_and_their_turns():
+def test_each_arm_of_a_three_way_junction_has_two_ways_at_the_expected_angles():
     graph = graph_of("junction_1")  # its side road leaves to the right
     ways = {
         segment.key: sorted(round(math.degrees(way.turn_rad)) for way in graph.junction_ways(index))
@@ -100,7 +100,7 @@ def places_of_all_lanes(graph, x, y, within_m):
 
 
 @pytest.mark.parametrize("name", ["junction_0", "streets_0", "three_lanes_0"])
-def test_places_near_a_point_are_those_of_all_points_of_all_lanes(name):
+def test_places_near_a_point_match_a_search_over_all_lane_points(name):
     graph = graph_of(name)
     corners = np.concatenate([segment.points_m for segment in graph.segments])
     rng = np.random.default_rng(0)

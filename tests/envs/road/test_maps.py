@@ -52,7 +52,7 @@ def test_no_two_maps_share_a_road():
         ("four_lanes_0", (2, 1, -1, -2), 0),
     ],
 )
-def test_a_map_has_the_lanes_and_the_junction_of_its_name(name, lanes, n_arms):
+def test_a_map_has_the_lanes_and_junction_arms_that_its_name_implies(name, lanes, n_arms):
     network = load_map(name).network
     assert {road.lanes for road in network.roads if road.junction is None} == {lanes}
     arms = {connection.incoming_road for junction in network.junctions for connection in junction.connections}
@@ -74,7 +74,7 @@ def test_another_process_builds_the_same_bytes():
 
 @pytest.mark.parametrize("seed", range(100, 112))
 @pytest.mark.parametrize("lanes", [(1, 1), (1, 2), (2, 2)], ids=str)
-def test_any_seed_gives_a_lane_that_can_be_kept(seed, lanes):
+def test_route_lane_has_no_curve_tighter_than_14_m_for_any_seed(seed, lanes):
     network = build_network(MapPlan(seed, n_left=lanes[0], n_right=lanes[1]))
     offset_m = network.centre_m(network.route_lane)
     for road in network.roads:

@@ -58,7 +58,7 @@ def test_the_route_is_closed_and_keeps_the_rightmost_lane(name):
     assert len([road for road in roads if road.junction is None]) >= 3, "CARLA's client needs three"
 
 
-def test_the_roads_of_a_ring_join_to_the_loop():
+def test_the_roads_of_a_ring_together_form_the_loop():
     network = NETWORKS["four lanes"]
     assert sum(road.length_m for road in network.roads) == pytest.approx(total_length_m(SQUARE.pieces))
     assert [piece for road in network.roads for piece in road.pieces] == list(SQUARE.pieces)
@@ -77,7 +77,7 @@ def test_lanes_and_marks_of_a_wide_road_are_where_they_belong():
     assert [two_lanes.mark(border) for border in (1, 0, -1)] == ["solid", "broken", "solid"]
 
 
-def test_a_crossing_lies_in_the_middle_of_the_first_line():
+def test_a_crossing_lies_in_the_middle_of_the_first_straight():
     network = NETWORKS["crossing"]
     ring = [network.road(number) for number in network.route]
     assert ring[0].start == pytest.approx((80.0, 0.0, 0.0))
@@ -103,7 +103,7 @@ def test_a_junction_leads_from_every_arm_to_every_other(name, n_arms):
         assert way.length_m == pytest.approx(20.0) or way.length_m == pytest.approx(5.0 * math.pi)
 
 
-def test_a_short_line_gets_no_crossing():
+def test_a_short_straight_gets_no_crossing():
     small = rounded_polygon(np.array([(0.0, 0.0), (70.0, 0.0), (70.0, 70.0), (0.0, 70.0)]), np.full(4, 20.0))
     assert crossed_network(small, sides=(1,)) is None
 

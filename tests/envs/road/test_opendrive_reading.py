@@ -224,7 +224,7 @@ def test_a_malformed_file_never_reaches_the_client(file_of, monkeypatch):
         load_opendrive(file_of("train_0", lambda root: root.find("road").remove(root.find("road/planView"))))
 
 
-def test_without_the_client_the_extra_is_named(file_of, monkeypatch):
+def test_without_carlas_client_the_error_says_how_to_install_it(file_of, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"needs CARLA's client: pip install carla=="):
         load_opendrive(file_of("train_0"))

@@ -153,7 +153,7 @@ def test_the_stages_of_a_junction_take_turns():
     assert len(seen) == 3 * len(stages), "each stage is green, then yellow, then all are red"
 
 
-def test_a_closed_line_stops_and_an_open_one_does_not():
+def test_the_stop_line_ahead_is_reported_at_red_and_yellow_but_not_at_green():
     graph, signs = lit_graph()
     lights = LightCycles(signs)
     open_light, closed_light = signs.cycles[0][0][0], signs.cycles[0][1][0]

@@ -42,14 +42,14 @@ def file_of(tmp_path):
     return write
 
 
-def test_version_1_gives_places_with_directions_in_our_coordinates(file_of):
+def test_version_1_route_file_is_read_with_y_and_yaw_reversed(file_of):
     (route,) = read_route_file(file_of(VERSION_1))
     assert route.town == "Town01"
     # The signs of CARLA's y and yaw are reversed. A yaw of 0 means that the file gives no direction.
     assert route.places == (RoutePlace(10.0, -20.0, math.pi / 2), RoutePlace(30.0, 40.0, None))
 
 
-def test_version_2_gives_positions_and_lists_what_is_left_out(file_of, caplog):
+def test_version_2_route_file_gives_positions_and_a_list_of_ignored_parts(file_of, caplog):
     path = file_of(VERSION_2)
     first, second = read_route_file(path)
     assert first == GivenRoute(f"{path}, route 7", (RoutePlace(1.5, -2.5), RoutePlace(3.0, -4.0)), "Town03")
@@ -73,7 +73,7 @@ def test_version_2_gives_positions_and_lists_what_is_left_out(file_of, caplog):
         ('<routes><route id="0" town="T"><waypoint x="1" y="2"/></route></routes>', r"too few places \(1\)"),
     ],
 )
-def test_a_file_that_is_none_says_what_is_wrong(file_of, text, words):
+def test_an_invalid_route_file_is_refused_with_the_reason(file_of, text, words):
     with pytest.raises(ValueError, match=words):
         read_route_file(file_of(text))
 

@@ -26,7 +26,7 @@ def path_of(seed, turns=(1, 8)):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_path_leads_evenly_from_start_to_goal_and_on(seed):
+def test_a_path_has_even_steps_from_the_start_to_beyond_the_goal(seed):
     plan, path = path_of(seed)
     assert path.length_m == pytest.approx(route_length_m(GRAPH, plan), abs=1.0)
     steps = np.linalg.norm(np.diff(path.points_m, axis=0), axis=1)
@@ -66,7 +66,7 @@ def test_waypoints_move_with_the_vehicle():
     assert path.waypoints_from(here, [10.2]) != path.waypoints_from(here, [10.0])
 
 
-def test_the_ends_of_a_path_hold_a_vehicle_beyond_them():
+def test_a_vehicle_beyond_the_ends_of_a_path_gets_its_first_or_last_point():
     _, path = path_of(0)
     x, y, heading = path.pose_at(0, 0.0)
     behind = path.locate(x - 3 * math.cos(heading), y - 3 * math.sin(heading), 5)
@@ -161,7 +161,7 @@ def chords(offset_m):
     return np.array(points)
 
 
-def test_a_lane_of_chords_is_mended():
+def test_a_lane_that_runs_backwards_at_its_corners_is_repaired():
     inner = chords(4.0)
     steps = np.diff(inner, axis=0)
     assert (np.einsum("ij,ij->i", steps[:-1], steps[1:]) < 0).any(), "beside its corners the lane runs backwards"
@@ -172,14 +172,14 @@ def test_a_lane_of_chords_is_mended():
     np.testing.assert_allclose(line[[0, -1]], inner[[0, -1]], atol=0.3)
 
 
-def test_a_line_that_needs_no_mending_keeps_its_points():
+def test_a_line_that_needs_no_repair_keeps_its_points():
     line = load_map("train_0").track.points_m
     np.testing.assert_array_equal(forward_points(line), np.arange(len(line)))
     assert mended(line) is line
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_lanes_of_a_path_are_those_of_its_plan_at_the_same_places(seed):
+def test_a_path_lists_the_lanes_of_its_plan_and_where_each_begins(seed):
     plan, path = path_of(seed)
     assert tuple(lane.segment for lane in path.lanes) == plan.segments
     assert path.lanes[0][1:] == (0.0, pytest.approx(plan.start_m))
@@ -190,7 +190,7 @@ def test_the_lanes_of_a_path_are_those_of_its_plan_at_the_same_places(seed):
         assert math.dist(on_lane, on_path) < 0.6
 
 
-def test_a_lane_change_begins_the_next_lane_in_the_middle_of_the_stretch():
+def test_the_next_lane_begins_in_the_middle_of_a_lane_change():
     graph = graph_from_network(load_map("four_lanes_0").network)
     outer, inner = number_of(graph, (0, 0, -2)), number_of(graph, (0, 0, -1))
     path = build_path(graph, RoutePlan((outer, inner), 5.0, 95.0))

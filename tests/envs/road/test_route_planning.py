@@ -81,18 +81,18 @@ def test_a_route_is_the_shortest_way_to_its_goal():
         assert route_length_m(graph, plan) == pytest.approx(naive - plan.start_m + plan.goal_m)
 
 
-def test_the_seed_decides_about_the_route():
+def test_the_seed_determines_the_route():
     graph = graph_of("streets_0")
     assert drawn(graph, 3) == drawn(graph, 3)
     assert len({drawn(graph, seed) for seed in range(10)}) == 10
 
 
-def test_a_map_without_such_a_route_says_so():
+def test_random_route_fails_if_no_route_has_the_requested_length_and_turns():
     with pytest.raises(ValueError, match=r"a map: found no route of 200 to 300 m with 5 to 8 turns; widen"):
         drawn(graph_of("train_0"), 0, (200.0, 300.0), (5, 8))
 
 
-def test_turns_are_told_by_the_change_of_direction():
+def test_turns_are_recognised_by_the_change_of_direction():
     graph = graph_of("junction_0")  # a crossing of the ring (roads 3 and 0) with side roads 4 (left) and 5 (right)
     commands = {}
     incoming = number_of(graph, (3, 0, -1))
@@ -113,7 +113,7 @@ def test_a_way_through_places_takes_them_in_their_order():
     assert count_turns(graph, plan.segments) == 1
 
 
-def test_a_goal_behind_the_start_is_reached_once_around():
+def test_a_goal_behind_the_start_is_reached_after_one_lap():
     graph = graph_of("train_0")
     start, goal = place_on(graph, (0, 0, -1), 60), place_on(graph, (0, 0, -1), 40)
     plan = route_through(graph, [start, goal], "a route")
@@ -122,7 +122,7 @@ def test_a_goal_behind_the_start_is_reached_once_around():
     assert route_length_m(graph, plan) == pytest.approx(lap_m - 10.0, abs=0.5)
 
 
-def test_a_lane_beside_is_reached_by_a_lane_change():
+def test_a_neighbouring_lane_is_reached_by_a_lane_change():
     graph = graph_of("four_lanes_0")
     start, goal = place_on(graph, (0, 0, -2), 10), place_on(graph, (0, 0, -1), 180)
     plan = route_through(graph, [start, goal], "a route")
@@ -148,7 +148,7 @@ def test_places_off_the_road_or_out_of_reach_are_named():
         route_through(graph, [dead_end, on_ring], "route 7")
 
 
-def test_the_length_leaves_out_what_is_beside_a_lane_change():
+def test_the_route_length_counts_parallel_lanes_of_a_lane_change_once():
     graph = graph_of("four_lanes_0")
     outer, inner = number_of(graph, (0, 0, -2)), number_of(graph, (0, 0, -1))
     plan = RoutePlan((outer, inner), 10.0, 60.0)

@@ -160,7 +160,7 @@ def test_crossing_cars_wait_while_the_way_is_reserved_for_the_ego_vehicle():
     assert n_waits > 10, "at times others were in the junction first"
 
 
-def test_the_ego_vehicle_is_told_how_far_the_car_ahead_is_and_how_fast():
+def test_the_distance_and_speed_of_the_car_ahead_of_the_ego_vehicle_are_reported():
     path = path_of()
     here = max(path.lanes[1:], key=lambda lane: GRAPH.segments[lane.segment].length_m)
     traffic, lane, ego = begun(1, path, along_m=here.from_m + 20.0)
@@ -224,7 +224,7 @@ def test_the_seed_determines_everything_and_a_saved_state_continues():
         assert other.outlook == traffic.outlook
 
 
-def test_without_cars_there_is_nothing_to_heed():
+def test_zero_cars_give_nothing_ahead_and_no_collision():
     path = path_of()
     traffic, lane, ego = begun(0, path)
     traffic.advance(0.1, ego, lane, 0.0)
@@ -233,7 +233,7 @@ def test_without_cars_there_is_nothing_to_heed():
     assert traffic.outlook == (math.inf, 0.0, math.inf)
 
 
-def test_a_choice_depends_on_its_number_alone():
+def test_lane_choices_at_junctions_resume_from_the_number_of_earlier_choices():
     first = SeededChoice([5, 8, 0])
     ways = [first((10, 20, 30)) for _ in range(30)]
     assert set(ways) == {10, 20, 30}

@@ -31,7 +31,7 @@ S_BEND = (Piece(12.0, 0.0), Piece(QUARTER, 0.1), Piece(7.0, -1.0 / 30.0), Piece(
         (Piece(4 * QUARTER, -0.1), (0.0, 0.0, -2 * math.pi)),
     ],
 )
-def test_a_piece_ends_where_the_circle_says(piece, end):
+def test_a_straight_or_arc_ends_at_the_pose_computed_by_hand(piece, end):
     assert piece.from_pose(ORIGIN, piece.length_m) == pytest.approx(end, abs=1e-12)
 
 
@@ -65,7 +65,7 @@ def test_a_pose_turned_back_twice_is_the_same():
     assert pose.beside(2.0) == pytest.approx(pose.reversed().beside(-2.0).reversed())
 
 
-def test_samples_are_those_of_a_walk_in_small_steps():
+def test_sampled_poses_match_a_numerical_integration():
     along = np.linspace(0.0, total_length_m(S_BEND), 41)
     steps = 20_000
     x, y, heading, walked = 0.0, 0.0, 0.3, [(0.0, 0.0, 0.3)]

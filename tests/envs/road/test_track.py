@@ -34,7 +34,7 @@ def test_a_route_is_closed_even_and_without_a_kink(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_route_turns_round_once(name):
+def test_a_route_turns_by_360_degrees_in_total(name):
     turned = float(load_map(name).track.curvatures_per_m.sum() * load_map(name).track.spacing_m)
     assert abs(turned) == pytest.approx(2.0 * np.pi, abs=1e-6)
 
@@ -86,7 +86,7 @@ def test_a_place_beside_a_circle_is_located_exactly(circle, radius, angle):
 
 
 @pytest.mark.parametrize("name", ["train_1", "junction_0", "four_lanes_0"])
-def test_walking_from_a_near_point_finds_the_nearest_of_all(name):
+def test_locate_from_a_nearby_point_finds_the_nearest_of_all_points(name):
     track = load_map(name).track
     rng = np.random.default_rng(0)
     for _ in range(300):

@@ -48,7 +48,7 @@ def test_acceleration_equals_hand_computed_values(speed, desired, gap, approach,
     assert idm_acceleration_mps2(speed, desired, gap, approach, IDM) == pytest.approx(expected)
 
 
-def test_following_ends_at_the_gap_at_which_the_model_is_at_rest():
+def test_a_following_car_settles_at_the_equilibrium_gap_of_the_model():
     speed, desired, gap = 3.0, 8.0, 40.0
     for _ in range(5_000):  # behind a leader that holds 5 m/s
         change = idm_acceleration_mps2(speed, desired, gap, speed - 5.0, IDM) * 0.05
@@ -159,7 +159,7 @@ def test_driving_into_a_car_ends_the_episode_as_a_collision():
     assert any(boxes_overlap(ego, car) for car in world.cars)
 
 
-def test_a_collision_is_terminated_counted_and_costs_ten():
+def test_a_collision_terminates_the_episode_and_costs_at_least_ten():
     env = LiteDrivingEnv(maps=["train_0"], n_cars=20)
     env.reset(seed=0)
     state = env.get_state()

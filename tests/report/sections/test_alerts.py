@@ -24,12 +24,12 @@ def test_points_and_activations_are_counted_separately() -> None:
 
 
 @pytest.mark.parametrize("values", [(0.0,), (0.0, 0.0), (np.nan, 2.0, 0.5, -1.0)])
-def test_only_a_one_is_an_activation(values: tuple[float, ...]) -> None:
+def test_only_points_with_the_value_1_are_active(values: tuple[float, ...]) -> None:
     found = alert(*values)
     assert (found.n_active, found.first_step, found.last_step, found.longest) == (0, None, None, None)
 
 
-def test_the_stretches_hold_every_active_point_once() -> None:
+def test_each_active_point_belongs_to_exactly_one_active_period() -> None:
     values = (np.random.default_rng(0).random(500) < 0.5).astype(float)
     found = alert(*values)
     assert sum(stretch.n_points for stretch in found.stretches) == found.n_active == values.sum()

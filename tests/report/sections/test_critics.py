@@ -27,7 +27,7 @@ def text(section: Section) -> str:
     )
 
 
-def test_the_distance_of_the_twins_is_as_computed_by_hand() -> None:
+def test_differences_between_the_twin_critics_equal_values_computed_by_hand() -> None:
     twins = critics(of(q1=[1.0, 10.0, -20.0], q2=[2.0, 7.0, -20.0])).twins
     assert twins is not None
     assert twins.mean_distance == pytest.approx(4 / 3)
@@ -38,7 +38,7 @@ def test_the_distance_of_the_twins_is_as_computed_by_hand() -> None:
     assert [(row.q1, row.q2) for row in twins.rows] == [(1.0, 2.0), (10.0, 7.0), (-20.0, -20.0)]
 
 
-def test_small_q_values_are_held_against_one() -> None:
+def test_the_q_scale_is_at_least_1() -> None:
     found = critics(of(q1=[0.1], q2=[0.2]))
     assert found.twins is not None
     assert found.twins.scale == 1.0
@@ -49,32 +49,32 @@ def test_small_q_values_are_held_against_one() -> None:
     )
 
 
-def test_the_use_of_the_bound_is_the_largest_part_of_the_bound_of_its_step() -> None:
+def test_the_largest_ratio_of_q_to_its_bound_at_the_same_step_is_reported() -> None:
     found = critics(of(q1=[5.0, -30.0, 10.0], bound=[100.0, 100.0, 20.0]))
     (use,) = found.bound_use
     assert (use.tag, use.part) == (tags.Q1_VALUE, 0.5)
     assert "at most 50 % of its bound" in text(told(found))
 
 
-def test_beyond_the_bound_is_overestimation_and_flagged() -> None:
+def test_a_q_value_beyond_its_bound_is_flagged_as_overestimation() -> None:
     section = told(critics(of(q1=[5.0, 60.0], bound=[20.0, 20.0])))
     assert "reaches 3x its bound. The rewards allow no |Q| above it, so the critic overestimates" in text(section)
     assert any(isinstance(cell, Flag) for row in section.tables[0].rows for cell in row)
 
 
-def test_agreement_of_the_twins_is_never_called_the_absence_of_overestimation() -> None:
+def test_the_section_says_that_agreeing_critics_may_still_overestimate() -> None:
     section = told(critics(of(q1=[5.0, 6.0], q2=[5.0, 6.0])))
     assert TWINS_SAY_NOTHING in text(section)
     assert "is not known whether Q lies beyond what the rewards allow: train/q_bound was not logged" in text(section)
 
 
-def test_a_single_critic_is_not_called_in_agreement() -> None:
+def test_agreement_of_the_critics_is_unknown_if_only_q1_was_logged() -> None:
     assert "not known whether the critics agree, because Q1 and Q2 were never logged at the same step" in text(
         told(critics(of(q1=[5.0])))
     )
 
 
-def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
+def test_the_final_q_gap_is_reported_with_its_percentage_of_the_q_scale() -> None:
     found = critics(of(q1=[10.0] * 8, q2=[10.0] * 8, gap=[9.0] * 6 + [2.0, 2.0]))
     assert found.gap == 2.0
     said = text(told(found))
@@ -85,12 +85,12 @@ def test_the_gap_is_that_of_the_end_and_beside_the_scale() -> None:
     )
 
 
-def test_a_negative_gap_is_told_as_lower_and_without_a_scale_if_there_are_no_twins() -> None:
+def test_a_negative_q_gap_without_q2_is_called_lower_and_has_no_scale() -> None:
     said = text(told(critics(of(q1=[10.0], gap=[-2.0]))))
     assert said.endswith("The critic rates the policy's own actions this much lower than replayed actions.")
 
 
-def test_an_unsupported_loss_is_reported_with_its_first_step() -> None:
+def test_an_actor_loss_that_is_too_large_for_the_q_values_is_reported() -> None:
     leak, sound = (told(critics(as_series(run))) for run in (leaking(), healthy()))
     assert "the loss became too large for these Q values" in text(leak)
     assert "too large for these Q values" not in text(sound)

@@ -43,7 +43,7 @@ def test_lengths_rewards_and_incidents_are_as_computed_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("n", "n_last"), [(3, 0), (10, 0), (12, 2), (20, 10), (413, 10)])
-def test_the_first_ten_and_the_last_ten_overlap_nowhere(n: int, n_last: int) -> None:
+def test_the_first_ten_and_the_last_ten_episodes_do_not_overlap(n: int, n_last: int) -> None:
     found = episodes(of([5.0] * n))
     assert [e.episode for e in found.first] == list(range(min(n, 10)))
     assert [e.episode for e in found.last] == list(range(n - n_last, n))
@@ -78,7 +78,7 @@ def test_too_few_episodes_have_no_trend() -> None:
     assert "too few episodes" in text(found)
 
 
-def test_after_a_missing_episode_the_ends_are_unknown() -> None:
+def test_end_steps_of_episodes_are_unknown_after_a_missing_episode() -> None:
     gap = Series(tags.EPISODE_LENGTH, np.array([0, 1, 3]), np.array([4.0, 5.0, 6.0]))
     assert [e.end_step for e in episodes(SeriesSet.of([gap])).first] == [4, 9, None]
     assert [e.end_step for e in episodes(of([4.0, 5.0], first=7)).first] == [None, None]

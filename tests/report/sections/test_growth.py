@@ -28,7 +28,7 @@ def test_each_row_has_the_change_and_factors_computed_by_hand() -> None:
     assert found.largest == 12.0
 
 
-def test_growth_per_1000_steps_is_that_of_the_exponential() -> None:
+def test_growth_rates_of_an_exponential_series_match_its_exponent() -> None:
     steps = np.arange(0, 3001, 100)
     found = timeline(Series("a", steps, -5 * np.exp(0.002 * steps)))
     assert found is not None
@@ -76,14 +76,14 @@ def test_a_shrinking_series_does_not_double() -> None:
     assert found.multiplier == 0.125
 
 
-def test_a_factor_of_zero_is_left_open() -> None:
+def test_a_growth_factor_relative_to_zero_is_none() -> None:
     found = timeline(series([0.0, 3.0, 0.0]))
     assert found is not None
     assert [row.multiplier for row in found.rows] == [None, None, 0.0]
     assert [row.cumulative for row in found.rows] == [None, None, None]
 
 
-def test_only_finite_values_are_followed() -> None:
+def test_non_finite_values_are_left_out_of_the_timeline() -> None:
     found = timeline(series([1.0, math.nan, math.inf, 4.0]))
     assert found is not None
     assert [row.step for row in found.rows] == [0, 300]
@@ -91,7 +91,7 @@ def test_only_finite_values_are_followed() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 11, 12, 13, 25, 1000])
-def test_about_a_dozen_points_stand_for_a_series_with_its_ends_and_its_largest(n: int) -> None:
+def test_about_a_dozen_representative_points_include_the_ends_and_the_largest_magnitude(n: int) -> None:
     values = np.random.default_rng(n).normal(size=n)
     chosen = representative(Series("a", np.arange(n), values))
     assert len(chosen) <= 13
@@ -104,7 +104,7 @@ def test_rows_are_evenly_chosen() -> None:
     assert evenly(21, 3).tolist() == [0, 10, 20]
 
 
-def test_the_value_at_a_step_is_the_last_one_there() -> None:
+def test_value_at_returns_the_last_value_logged_at_the_step() -> None:
     points = Series("a", np.array([1, 3, 3]), np.array([5.0, 6.0, 7.0]))
     assert [value_at(points, step) for step in (0, 1, 2, 3, 4)] == [None, 5.0, None, 7.0, None]
 

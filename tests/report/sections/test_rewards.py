@@ -24,14 +24,14 @@ def test_shares_are_of_the_sum_of_magnitudes_as_computed_by_hand() -> None:
     assert found.dominating is None
 
 
-def test_the_share_of_all_terms_is_one() -> None:
+def test_the_shares_of_all_terms_sum_to_1() -> None:
     rng = np.random.default_rng(0)
     found = rewards(of(**{f"t{i}": rng.normal(size=20).tolist() for i in range(7)}))
     assert sum(term.share or 0.0 for term in found.terms) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("large", "dominates"), [(DOMINATES, True), (DOMINATES - 0.01, False)])
-def test_a_term_dominates_from_the_mark_on(large: float, dominates: bool) -> None:
+def test_a_reward_term_is_flagged_as_dominating_from_the_threshold_share_on(large: float, dominates: bool) -> None:
     found = rewards(of(a=[large * 100], b=[-(1 - large) * 100]))
     assert (found.dominating is not None) is dominates
     section = rewards_section(found)
