@@ -21,6 +21,7 @@ from sb3_visual_td3.callbacks.watching import pictures_seen_by
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import ACTOR_CNN, CRITIC_CNN, GROUP_NAMES
 from sb3_visual_td3.common.tags import is_known
+from sb3_visual_td3.common.types import WatchedModel
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 from sb3_visual_td3.health.stock_watch import stepped_groups
 from sb3_visual_td3.training_state.callback_state import callbacks_in
@@ -122,10 +123,6 @@ _BY_GROUP = (
 )
 """Tags that are logged once for each group of weights that a model has."""
 
-_ONLY_BY_VISUAL_TD3 = {*tags.CLIP_FRACTION.values(), tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX}
-"""Tags whose values are computed inside ``train()``, where Stable-Baselines3's algorithms give callbacks no access."""
-
-
 def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
     """Return the logged names that a model and its callbacks can write.
 
@@ -141,6 +138,8 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
         names |= set(map(tags.alert_of_rule, LIVE_RULES))
     if any(isinstance(callback, EvalCallback) for callback in callbacks):
         names.add(tags.EVAL_REWARD)
+    if "DrivingEvalCallback" in classes:
+        names.add(tags.EVAL_RANDOM_REWARD)
     guards = [callback.guard for callback in callbacks if hasattr(callback, "guard")]
     if all(guard.on_critical == "warn" for guard in guards):
         names.discard(tags.GUARD_ACTIONS)
@@ -152,8 +151,8 @@ def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> s
         names.discard(tags.ENCODER_DORMANT_FRACTION)
     if not isinstance(model, OffPolicyAlgorithm) or not pictures_seen_by(model):
         names -= {tags.FRAME_STD, tags.FRAME_CHANGE}
-    if not hasattr(model, "update_observers"):
-        names -= _ONLY_BY_VISUAL_TD3
+    if not isinstance(model, WatchedModel):
+        names -= {*tags.CLIP_FRACTION.values(), *tags.HIDDEN_IN_STOCK}
     return names
 
 

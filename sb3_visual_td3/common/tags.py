@@ -358,3 +358,6 @@ EVAL_BEST_REWARD = _tag("eval/best_reward", "reward", "Mean return of the best e
 EVAL_BEST_STEP = _tag(
     "eval/best_step", "steps", "Environment steps at which the best evaluation was made.", _POLICY_EVAL
 )
+
+HIDDEN_IN_STOCK = frozenset([TARGET_Q_MEAN, Q_BOUND, REWARD_MIN, REWARD_MAX])
+"""Tags that no callback can log for SB3's own algorithms, because their values exist only inside ``train()``."""

@@ -40,8 +40,6 @@ _OF_TRAINING = {
     for group in GROUP_NAMES
 }
 """Maps each parameter group to the tags that are logged only while the group is trained."""
-_HIDDEN_IN_STOCK = frozenset([tags.TARGET_Q_MEAN, tags.Q_BOUND, tags.REWARD_MIN, tags.REWARD_MAX])
-"""Tags that no callback can log for SB3's own algorithms (see health/stock_watch.py)."""
 
 
 def callbacks_that_fit(data: SeriesSet) -> frozenset[str]:
@@ -344,7 +342,7 @@ class _Run:
         if self.has_no_bound:
             absent.add(tags.Q_BOUND)
         if self.is_watched_from_outside:
-            absent |= _HIDDEN_IN_STOCK - self.logged
+            absent |= tags.HIDDEN_IN_STOCK - self.logged
         for group in self.frozen:
             absent |= _OF_TRAINING[group]
         of_critic = {CRITIC_MLP.name} if self.has_no_encoder else {CRITIC_CNN.name, CRITIC_MLP.name}

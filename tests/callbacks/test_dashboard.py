@@ -194,6 +194,8 @@ def test_every_chart_in_the_layout_has_data_with_and_without_images(algorithm, p
     (name,) = [path.name for path in tmp_path.iterdir()]
     drawn = lines_of(plugin_of(tmp_path), name)
     assert [chart for chart, names in drawn.items() if not names] == []
+    known = {name for name in scalars_in(tmp_path) if name in tags.TAGS}
+    assert known <= set().union(*drawn.values())
     assert len(drawn) > 20
     groups = {title.partition(":")[0] for _, title in drawn if title.endswith("after clipping")}
     expected = {"actor_mlp", "critic_mlp", "critic_cnn"} if others else {"actor_mlp", "critic_mlp"}
