@@ -88,6 +88,19 @@ def was_raised_on_purpose(error: BaseException) -> bool:
     return last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
+def is_input_error(error: BaseException) -> bool:
+    """Return whether an exception reports a wrong argument or a wrong file, rather than a bug of this package.
+
+    A ValueError counts only if a ``raise`` statement raised it, because a wrong operation of ours, such as an addition
+    of arrays whose shapes differ, raises a ValueError too.
+
+    :param error: an exception that was raised while the command read its input
+    """
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        return was_raised_on_purpose(error)
+    return isinstance(error, (OSError, UnicodeError))
+
+
 def is_debugging() -> bool:
     """Return whether tracebacks of usage errors are requested, by ``--debug`` or ``VISUAL_TD3_DEBUG=1``."""
     return os.environ.get(DEBUG_VARIABLE, "") not in {"", "0"}

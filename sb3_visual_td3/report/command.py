@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sb3_visual_td3.common.errors import report_bug, show_traceback_if_debugging
+from sb3_visual_td3.common.errors import is_input_error, report_bug, show_traceback_if_debugging
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
@@ -152,12 +152,12 @@ def run(args: argparse.Namespace) -> int:
         return int(_report(args))
     except BrokenPipeError:  # the command line handles a closed stdout
         raise
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        if not is_input_error(error):
+            return report_bug("report", error)
         show_traceback_if_debugging(error)
         complain(error)
         return int(ExitCode.UNREADABLE)
-    except Exception as error:
-        return report_bug("report", error)
 
 
 def _report(args: argparse.Namespace) -> ExitCode:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from sb3_visual_td3.common.errors import is_input_error
 from sb3_visual_td3.diagnosis.verdict import Verdict, worst_verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.console import complain, one_line, print_lines
@@ -125,6 +126,8 @@ class Watch:
             except BrokenPipeError:  # A line could not be printed; the files of the run are not the cause.
                 raise
             except (ValueError, OSError) as error:
+                if not is_input_error(error):
+                    raise
                 problems.append(one_line(error))
                 are_finished = False
                 continue

@@ -111,18 +111,27 @@ def test_unreadable_input_gives_one_line_on_stderr_and_exit_code_2(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda *_: {}["broken rule"], "KeyError: 'broken rule'"),
+        (lambda *_: np.zeros(2) + np.zeros(3), "ValueError: operands could not be broadcast"),
+    ],
+    ids=["KeyError", "ValueError of an operation"],
+)
 def test_an_internal_error_shows_its_traceback_and_ends_with_exit_4(
-    report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fault: Callable[..., object],
+    message: str,
+    report: Report,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_events(healthy(), tmp_path / "run")
-
-    def broken(*_: object) -> None:
-        raise KeyError("broken rule")
-
-    monkeypatch.setattr(analysis_module, "diagnose", broken)
+    monkeypatch.setattr(analysis_module, "diagnose", fault)
     assert report(tmp_path / "run") == 4
     printed = capsys.readouterr().err
-    assert "KeyError: 'broken rule'" in printed
+    assert message in printed
     assert "please report this" in printed.splitlines()[-1]
 
 
