@@ -86,8 +86,8 @@ class DrivingEvalCallback(EvaluationCallback):
     :param best_by: ``"distance"`` or ``"reward"``, by which models are compared; Stable-Baselines3's
         StopTrainingOnRewardThreshold requires ``"reward"``
     :raises ValueError: in the constructor, if an argument is out of range, or if ``eval_env_kwargs`` is given although
-        ``eval_env`` is not an id; when training starts, if ``info`` lacks a key, or if training uses VecNormalize and
-        the wrappers of ``eval_env`` differ from those of the training environment
+        ``eval_env`` is not an id; when training starts, if ``info`` lacks a key, if the spaces of ``eval_env`` differ
+        from those of the training environment, or if training uses VecNormalize and ``eval_env`` has other wrappers
     """
 
     def __init__(
@@ -191,6 +191,8 @@ class DrivingEvalCallback(EvaluationCallback):
         if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
             # Several environments would each need a server of their own.
             self._remake(n_envs=1)
+        self.eval_env = self._transposed(self.eval_env)  # it may be a new one, see above
+        self._require_same_spaces()
         # The check is made here as well as before each evaluation, so that an error comes before training and not hours
         # later.
         self._sync_normalization()

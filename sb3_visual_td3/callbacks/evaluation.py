@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecTransposeImage, is_vecenv_wrapped
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.saving import Saver, save_arrays
@@ -100,6 +101,17 @@ class EvaluationCallback(EvalCallback):
         self._is_new_best = False
         self._last_evaluated = 0
 
+    def _init_callback(self) -> None:
+        self.eval_env = self._transposed(self.eval_env)
+        super()._init_callback()
+
+    def _transposed(self, env: VecEnv) -> VecEnv:
+        """Wrap an evaluation environment in VecTransposeImage, if the model has wrapped the training environment so."""
+        is_transposed = is_vecenv_wrapped(self.training_env, VecTransposeImage)
+        if is_transposed and not is_vecenv_wrapped(env, VecTransposeImage):
+            return VecTransposeImage(env)
+        return env
+
     @abstractmethod
     def evaluate(self) -> Any:
         """Evaluate the current policy, log the result, and save the model if it is the best so far.
@@ -117,6 +129,15 @@ class EvaluationCallback(EvalCallback):
         self._writer = EventWriter.of(self)
         # A second call of learn() continues the step count of the first.
         self._last_evaluated = self.num_timesteps
+
+    def _require_same_spaces(self) -> None:
+        for name in ("observation_space", "action_space"):
+            here, there = getattr(self.eval_env, name), getattr(self.training_env, name)
+            if _size_of(here) != _size_of(there):
+                raise ValueError(
+                    f"the evaluation environment has the {name} {here}, but the training environment has {there}: give "
+                    "an environment with the same wrappers and arguments"
+                )
 
     def _on_step(self) -> bool:
         # Environment steps are counted instead of calls, because with several environments there are fewer calls than
@@ -174,3 +195,11 @@ class EvaluationCallback(EvalCallback):
             "lengths. Wrap it in Stable-Baselines3's Monitor",
             stacklevel=3,
         )
+
+
+def _size_of(space: gym.Space[Any]) -> Any:
+    """Return what two spaces must have in common so that one policy fits both: their shapes and numbers of choices."""
+    if isinstance(space, gym.spaces.Dict):
+        return {name: _size_of(part) for name, part in space.spaces.items()}
+    choices = getattr(space, "n", getattr(space, "nvec", None))  # Discrete and MultiBinary have n
+    return space.shape, None if choices is None else np.asarray(choices).tolist()

@@ -19,7 +19,6 @@ from stable_baselines3.common.vec_env import (
     VecMonitor,
     VecNormalize,
     VecTransposeImage,
-    is_vecenv_wrapped,
     unwrap_vec_normalize,
 )
 
@@ -136,10 +135,6 @@ class PolicyEvalCallback(EvaluationCallback):
         if self._is_made_here and not self._is_wrapped:
             self.eval_env = wrapped_alike(self.eval_env, self.training_env)
             self._is_wrapped = True
-        # The model has wrapped the training environment in VecTransposeImage if its images are channels last.
-        is_transposed = is_vecenv_wrapped(self.training_env, VecTransposeImage)
-        if is_transposed and not is_vecenv_wrapped(self.eval_env, VecTransposeImage):
-            self.eval_env = VecTransposeImage(self.eval_env)
         with warnings.catch_warnings():
             # The types may differ. The spaces and VecNormalize are checked when training starts.
             warnings.filterwarnings("ignore", message="Training and eval env are not of the same type")
@@ -162,15 +157,6 @@ class PolicyEvalCallback(EvaluationCallback):
         # The check is made here as well as before each evaluation, so that an error comes before training and not hours
         # later.
         self._sync_normalization()
-
-    def _require_same_spaces(self) -> None:
-        for name in ("observation_space", "action_space"):
-            here, there = getattr(self.eval_env, name), getattr(self.training_env, name)
-            if _shapes_of(here) != _shapes_of(there):
-                raise ValueError(
-                    f"the evaluation environment has the {name} {here}, but the training environment has {there}: give "
-                    "an environment with the same wrappers and arguments"
-                )
 
     def _on_rollout_start(self) -> None:
         # This is not done in _on_training_start(): a snapshot restores the random policy's result after that method,
@@ -289,12 +275,6 @@ class PolicyEvalCallback(EvaluationCallback):
         self.untrained_reward = state.get("untrained_reward")  # states of earlier versions have none
         self.best_step = state["best_step"]
         self._last_evaluated = state["last_evaluated"]
-
-
-def _shapes_of(space: gym.Space[Any]) -> Any:
-    if isinstance(space, gym.spaces.Dict):
-        return {name: part.shape for name, part in space.spaces.items()}
-    return space.shape
 
 
 def _base_of(env: VecEnv) -> VecEnv:

@@ -54,6 +54,13 @@ def scripted(callback, monkeypatch, distances, rewards):
     monkeypatch.setattr(callback, "_drive", drives)
 
 
+def test_an_evaluation_environment_with_other_observations_is_refused_before_training(make_model):
+    model = make_model(env=gym.make("LiteDriving-v0", frame_stack=2), learning_starts=1_000)
+    with pytest.raises(ValueError, match=r"evaluation environment has the observation_space .*same wrappers"):
+        model.learn(5, callback=short_evaluation())
+    assert model.num_timesteps == 0
+
+
 def test_the_policy_is_evaluated_on_time_and_at_the_end(lite_model, tmp_path, capsys):
     callback = short_evaluation(best_model_save_path=tmp_path, verbose=1)
     lite_model.learn(70, callback=callback)
