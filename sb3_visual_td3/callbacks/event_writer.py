@@ -123,6 +123,7 @@ _BY_GROUP = (
 )
 """Tags that are logged once for each group of weights that a model has."""
 
+
 def names_in_reach(model: BaseAlgorithm, callbacks: Iterable[BaseCallback]) -> set[str]:
     """Return the logged names that a model and its callbacks can write.
 

@@ -20,7 +20,7 @@ from rl_zoo3 import train as zoo_train
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_visual_td3.common.errors import CODE_FAULTS, UsageError, report_bug
+from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.preflight.doctor import doctor, print_examination, write_page
 from sb3_visual_td3.preflight.findings import Examination
 from sb3_visual_td3.runs.durable_files import write_atomically
@@ -103,8 +103,6 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:
         (examination,) = examinations
         print_examination(examination)
         _write(settings, examination)
-    except CODE_FAULTS as error:
-        return report_bug("doctor", error)
     except Exception as error:
         return answer("doctor", error)
     return A_PROBLEM if examination.has_problem else NO_PROBLEM

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -298,12 +300,8 @@ def run(settings: argparse.Namespace) -> int:
     """
     register()
     try:
-        # The folder is checked first, because the evaluation may take an hour.
-        if settings.output is not None and not settings.output.resolve().parent.is_dir():
-            raise ValueError(
-                f"--output {settings.output}: there is no folder {settings.output.resolve().parent}; create it, or "
-                "choose another folder"
-            )
+        if settings.output is not None:
+            _check_output(settings.output)
         import_packages(settings.gym_packages)
         saved = _find_saved_run(settings)
         check_environment(saved.env_id, settings.gym_packages)
@@ -320,26 +318,48 @@ def run(settings: argparse.Namespace) -> int:
             )
         if settings.seeds is None:
             settings.seeds = [_DRIVING_SEED if has_maps else EVALUATION_SEED]
+        if settings.n_episodes is None and settings.suite is None:
+            settings.n_episodes = _N_EPISODES
         n_envs = settings.n_envs or (1 if needs_server else _N_ENVS)
         parts, episodes, table = _evaluate(saved, has_maps, n_envs, settings)
+        _show(saved, has_maps, parts, episodes, table, settings)
+        if settings.output is not None:
+            content = json.dumps(_as_json(saved, settings, parts, table, episodes), indent=2) + "\n"
+            write_atomically(settings.output, content)
+            print(f"Written to {settings.output}")
     except Exception as error:
         return answer("evaluate", error)
-    n_episodes = (settings.n_episodes or _N_EPISODES) * len(settings.seeds)
-    maps = [part.label for part in parts]
+    return 0
+
+
+def _check_output(path: Path) -> None:
+    """Check that a file can be written at ``path``, because the evaluation before it may take an hour."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"--output {path}: there is no folder {folder}; create it, or choose another folder")
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--output {path}: no file can be written there; choose another path")
+
+
+def _show(
+    saved: SavedRun,
+    has_maps: bool,
+    parts: Sequence[SuitePart],
+    episodes: Episodes,
+    table: Table,
+    settings: argparse.Namespace,
+) -> None:
     if settings.suite is not None:
         n_routes = sum(part.n_routes for part in parts)
         show(table, f"{saved.model_path}, {n_routes} routes of {settings.suite}")
-    elif has_maps:
-        show(table, f"{saved.model_path}, {n_episodes} episodes on each map")
+    else:
+        n_episodes = settings.n_episodes * len(settings.seeds)
+        if has_maps:
+            show(table, f"{saved.model_path}, {n_episodes} episodes on each map")
+        else:
+            show_episodes(table, f"{saved.model_path}, {n_episodes} episodes")
     if has_maps and _has_scores(table):
         show_routes(episodes[POLICY])  # type: ignore[arg-type]
-    if not has_maps:
-        show_episodes(table, f"{saved.model_path}, {n_episodes} episodes")
-    if settings.output is not None:
-        content = json.dumps(_as_json(saved, settings, maps, table, episodes), indent=2) + "\n"
-        write_atomically(settings.output, content)
-        print(f"Written to {settings.output}")
-    return 0
 
 
 def _evaluate(
@@ -352,7 +372,7 @@ def _evaluate(
         return parts, drives, summarise(drives)
     if has_maps:
         maps = _resolve_maps(saved, settings.maps or list(HELD_OUT))
-        parts = [SuitePart(name, {"maps": [name]}, settings.n_episodes or _N_EPISODES) for name in maps]
+        parts = [SuitePart(name, {"maps": [name]}, settings.n_episodes) for name in maps]
         drives = _drive_all(saved, parts, n_envs, settings)
         return parts, drives, summarise(drives)
     episodes = _play_all(saved, n_envs, settings)
@@ -454,7 +474,7 @@ def _play_all(saved: SavedRun, n_envs: int, settings: argparse.Namespace) -> dic
     """Return the episodes of the policy and of a random policy, in an environment without maps."""
     trained = _models_of(saved, settings)
     labels = [*trained, *PLAYERS[1:]]
-    n_episodes = settings.n_episodes or _N_EPISODES
+    n_episodes = settings.n_episodes
     env = saved.make_envs(min(n_envs, n_episodes), settings.seeds[0], saved.env_kwargs())
     episodes: dict[str, dict[str, list[Episode]]] = {label: {ALL_MAPS: []} for label in labels}
     for seed in settings.seeds:
@@ -466,17 +486,22 @@ def _play_all(saved: SavedRun, n_envs: int, settings: argparse.Namespace) -> dic
 
 
 def _as_json(
-    saved: SavedRun, settings: argparse.Namespace, maps: list[str], table: Table, episodes: Episodes
+    saved: SavedRun, settings: argparse.Namespace, parts: Sequence[SuitePart], table: Table, episodes: Episodes
 ) -> dict[str, Any]:
+    """Return the results for JSON.
+
+    ``n_episodes`` is the number of episodes for each seed on each map or part of a suite; None if the parts differ.
+    """
+    counts = {part.n_routes for part in parts} or {settings.n_episodes}
     return {
         "format_version": 1,
         "algo": saved.algo,
         "env_id": saved.env_id,
         "model": str(saved.model_path),
-        "maps": maps,
+        "maps": [part.label for part in parts],
         "seeds": settings.seeds,
         "suite": settings.suite,
-        "n_episodes": settings.n_episodes or _N_EPISODES,
+        "n_episodes": counts.pop() if len(counts) == 1 else None,
         "deterministic": not settings.stochastic,
         "results": table,
         "episodes": {

@@ -33,6 +33,8 @@ JOURNAL_NAME = "sweep.log"
 """Name of the default storage in the log folder."""
 TRAIN_LOG = "train.log"
 """Name of the log file in a task's folder; it holds stdout and stderr."""
+_CRASHED = 1
+"""Exit code of a training run that crashed, as of ``visual-td3 train``."""
 
 
 class Done(NamedTuple):
@@ -158,7 +160,7 @@ def _tasks(calls: Sequence[tuple[list[str], str]], settings: argparse.Namespace)
     resources = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus, "address": settings.address}
     for index, result in run_tasks(train_one, calls, **resources):
         if isinstance(result, Exception):
-            yield index, Done(None, f"{type(result).__name__}: {in_one_line(result)[:300]}", BAD_USAGE)
+            yield index, Done(None, f"{type(result).__name__}: {in_one_line(result)[:300]}", _CRASHED)
         else:
             yield index, result
 
@@ -187,7 +189,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
             # As in 'visual-td3 train', an error after the start is not a usage error, and only some types are bugs.
             is_bug = isinstance(error, CODE_FAULTS) if result.has_started else not is_mistake(error)
             if not is_bug:
-                return Done(run_dir, text, BAD_USAGE)
+                return Done(run_dir, text, _CRASHED if result.has_started else BAD_USAGE)
             text = (
                 f"internal error: {type(error).__name__}: {text}; please report this, with the traceback in {log.name}"
             )

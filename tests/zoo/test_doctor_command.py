@@ -53,6 +53,7 @@ def test_a_buffer_that_does_not_fit_is_a_finding(flags, tmp_path, monkeypatch):
         (["-optimize"], "-optimize: the doctor examines one set of hyperparameters"),
         (["--roll-out-steps", "5"], "n_steps=5: expected an integer >= 20"),
         (["--algo", "ppo", "--env", "CartPole-v1"], "expected a Box of continuous actions"),
+        (["--algo", "sac", "--env", "Pendulum-v1", "-params", "policy_kwargs:dict(bogus=1)"], "bogus"),
     ],
 )
 def test_a_usage_error_gives_a_one_line_message_and_exit_code_2(arguments, words, tmp_path, monkeypatch, capsys):

@@ -106,3 +106,13 @@ def test_compare_says_so_if_there_is_nothing_to_compare(tmp_path, capsys):
     VisualTD3("MlpPolicy", "Pendulum-v1").save(run_dir / "Pendulum-v1.zip")
     assert main(["evaluate", str(run_dir), "-n", "1", "--compare"]) == 0
     assert "has no best_model.zip and no averaged policy to compare with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("output", "words"), [("nowhere/scores.json", "there is no folder"), (".", "no file can be")])
+def test_an_output_that_cannot_be_written_is_refused_before_the_evaluation(
+    output, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "no_run", "--output", output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line

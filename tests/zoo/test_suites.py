@@ -7,6 +7,7 @@ import gymnasium as gym
 import pytest
 
 from sb3_visual_td3.cli import main
+from sb3_visual_td3.zoo import suites
 from sb3_visual_td3.zoo.suites import SUITES, suite_parts
 from tests.towns import TOWNS
 
@@ -70,15 +71,17 @@ def test_every_route_of_a_town_suite_has_a_length_within_the_suites_range(suite)
         env.close()
 
 
-def test_evaluate_scores_a_suite(tmp_path, capsys):
+def test_evaluate_scores_a_suite(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(suites, "_N_LITE_ROUTES", 2)
     flags = ["--env", "LiteRoutes-v0", "-n", "40", "-f", str(tmp_path), "--seed", "1", "--verbose", "0"]
     flags += ["--num-threads", "1", "--no-doctor", "-params", "learning_starts:20", "batch_size:4", "callback:[]"]
     assert main(["train", "--algo", "visual_td3", *flags]) == 0
     output = tmp_path / "scores.json"
     run_dir = str(tmp_path / "visual_td3" / "LiteRoutes-v0_1")
-    assert main(["evaluate", run_dir, "--suite", "lite-routes", "-n", "2", "--json", str(output)]) == 0
+    assert main(["evaluate", run_dir, "--suite", "lite-routes", "--json", str(output)]) == 0
     results = json.loads(output.read_text())
     assert results["suite"] == "lite-routes"
+    assert results["n_episodes"] == 2
     assert results["maps"] == ["streets_held_out_0", "streets_held_out_1"]
     by_map = results["episodes"]["policy"]
     routes = [route for name in results["maps"] for route in by_map[name]]

@@ -12,6 +12,7 @@ from sb3_visual_td3.cli import main
 from sb3_visual_td3.zoo import sweep
 from sb3_visual_td3.zoo.studies import open_storage
 from sb3_visual_td3.zoo.sweep import keep_seeds, write_search
+from tests.zoo import ending_callbacks
 
 CALM = {
     "policy": "CnnPolicy",
@@ -53,6 +54,18 @@ def test_seeds_are_trained_judged_and_stored(tmp_path, monkeypatch, capsys, no_r
     lines = [line for line in output.out.splitlines() if line.startswith("INSUFFICIENT")]
     assert len(lines) == 4  # the report and a row of the table for each run
     assert output.err == ""
+
+
+def test_a_training_that_crashes_is_no_usage_error(tmp_path, monkeypatch):
+    conf = write_conf(tmp_path, {**CALM, "callback": "tests.zoo.ending_callbacks.EndsAt"})
+    monkeypatch.setattr(ending_callbacks.EndsAt, "action", ending_callbacks.crash)
+    monkeypatch.setattr(ending_callbacks.EndsAt, "step", 5)
+    folder = tmp_path / "one"
+    flags = ["--algo", "visual_td3", "--conf-file", conf, "-f", str(tmp_path / "logs"), "--no-doctor"]
+    done = sweep.train_one([*flags, "--eval-freq", "-1"], str(folder))
+    assert (done.code, done.problem) == (1, "the simulator is gone")
+    assert done.run_dir is not None
+    assert sweep.train_one([*flags, "--env", "NoSuchEnv-v0"], str(folder)).code == 2
 
 
 @pytest.mark.ray
