@@ -158,7 +158,7 @@ def _sweep(arguments: list[str]) -> int:
         description="Train once for each of several seeds, or search for good hyperparameters, as Ray tasks on this "
         "machine or a cluster. A training run that turns NO-GO is stopped early. One report compares the runs, and the "
         "trials are kept in an Optuna storage.",
-        epilog=f"All other flags are passed to 'visual-td3 train'. {VERDICT_EXIT_CODES}; 1 also if a training run crashes",
+        epilog=f"All other flags are passed to 'visual-td3 train'. {VERDICT_EXIT_CODES}; 1 also if a run crashes",
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)

@@ -12,7 +12,7 @@ import select
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 BAD_USAGE = 2
 """Exit code for a mistake of the user that was found before the work started."""
@@ -125,12 +125,13 @@ def debugging(is_wanted: bool) -> Iterator[None]:
 
 
 def show_traceback_if_debugging(error: BaseException) -> None:
-    """Print the traceback of a usage error to stderr, if tracebacks are requested.
+    """Print the traceback of an error to stderr, if tracebacks are requested.
 
-    :param error: the usage error
+    :param error: a usage error, or an error after which a server continues
     """
     if is_debugging():
-        traceback.print_exception(error)
+        with suppress(BrokenPipeError):  # a server continues although nothing reads its console
+            traceback.print_exception(error)
 
 
 def report_bug(command: str, error: BaseException) -> int:

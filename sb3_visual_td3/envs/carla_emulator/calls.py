@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sb3_visual_td3.common.errors import show_traceback_if_debugging
 from sb3_visual_td3.envs.carla_emulator.actors import Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.catalogue import blueprints_message
 from sb3_visual_td3.envs.carla_emulator.navigation import FOLDER as NAVIGATION_FOLDER
@@ -559,6 +560,7 @@ class Calls:
             return _failed(name, str(error)), ""
         except Exception as error:
             # Arguments of a wrong shape can cause any exception. One client must not stop the server for all.
+            show_traceback_if_debugging(error)
             complaint = f"{name}{shortened(arguments)}: {shortened(error)}"
             return _failed(name, f"{name}: {shortened(error)}"), complaint
         complaint = ""
@@ -586,6 +588,7 @@ class Calls:
             except CallError as error:
                 results.append(failure(str(error)))
             except Exception as error:
+                show_traceback_if_debugging(error)
                 results.append(failure(shortened(error)))
         if do_tick:
             self._sim.tick()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from sb3_visual_td3.common.errors import show_traceback_if_debugging
 from sb3_visual_td3.envs.carla_emulator.calls import Calls
 from sb3_visual_td3.envs.carla_emulator.faults import Fault
 from sb3_visual_td3.envs.carla_emulator.protocol import CallReader, response, shortened
@@ -198,6 +199,7 @@ class EmulatorServer:
                 try:
                     key.data(events)
                 except Exception as error:  # a bug that one client triggers must not end the others' connections
+                    show_traceback_if_debugging(error)
                     self._console.say(f"continued after an error: {shortened(error)}")
             if not self._simulation.is_synchronous and time.monotonic() >= self._next_tick_s:
                 # The next tick is counted from the time at which this one was due, which keeps the average pace. After
@@ -207,6 +209,7 @@ class EmulatorServer:
                 try:
                     self._simulation.tick()
                 except Exception as error:
+                    show_traceback_if_debugging(error)
                     self._console.say(f"a tick failed: {shortened(error)}")
             while self._simulation.complaints:
                 self._console.say(self._simulation.complaints.pop(0))
@@ -249,6 +252,7 @@ class EmulatorServer:
                     connection.sendall(response(call.call_id, result))
         except Exception as error:  # the client is gone or is not CARLA's client: only this connection ends
             if not isinstance(error, OSError):
+                show_traceback_if_debugging(error)
                 self._console.say(f"closed a connection: {shortened(error)}")
             self._selector.unregister(connection)
             connection.close()

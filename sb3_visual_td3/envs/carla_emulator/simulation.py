@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from sb3_visual_td3.common.errors import show_traceback_if_debugging
 from sb3_visual_td3.envs.carla_emulator.actors import Actor, Collisions, Hit, Prop, StoredState, Vehicle, Walker
 from sb3_visual_td3.envs.carla_emulator.catalogue import check_description
 from sb3_visual_td3.envs.carla_emulator.faults import ActiveFaults, Fault, check_fault
@@ -362,6 +363,7 @@ class Simulation:
             try:
                 body = measurement(sensor, view, self.actor_message)
             except Exception as error:  # one client's sensor must not stop the server for all others
+                show_traceback_if_debugging(error)
                 self.complaints.append(f"stopped {sensor.type_id} {sensor.id}: {shortened(error)}")
                 self._streams.end(sensor.stream_id)
                 sensor.stream_id = None

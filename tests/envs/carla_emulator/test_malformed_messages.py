@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import random
 import resource
 import socket
@@ -334,6 +335,26 @@ def test_console_reports_errors_at_a_limited_rate(tmp_path):
     assert lines[0].startswith("carla-emulator: closed a connection: ValueError: not a request")
     assert lines[1].startswith("carla-emulator: get_actors_by_id[3]: TypeError")
     assert 90 < len(lines) < 400
+
+
+def test_debug_prints_the_traceback_of_a_failed_call(tmp_path):
+    log = tmp_path / "stderr"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            COMMAND, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, "VISUAL_TD3_DEBUG": "1"}
+        ) as server,
+    ):
+        try:
+            port = int(server.stdout.readline().split("127.0.0.1:")[1].split()[0])
+            with WireClient(port) as client:
+                client.raw("get_actors_by_id", 3)
+        finally:
+            server.kill()
+    lines = log.read_text().splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any("calls.py" in line for line in lines)
+    assert lines[-1].startswith("carla-emulator: get_actors_by_id[3]: TypeError")
 
 
 def test_closed_console_does_not_stop_the_server():
