@@ -25,7 +25,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.callbacks.drives import drive_episodes, mean_of
+from sb3_visual_td3.callbacks.drives import drive_episodes, mean_of, trained_policy
 from sb3_visual_td3.envs.carla_emulator.process import EmulatorProcess
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
 
@@ -41,7 +41,7 @@ def compare(model: VisualTD3, port: int, n_episodes: int) -> dict[str, Any]:
         drives = []
         for name in MAPS:
             env = make_vec_env(env_id, 1, seed=SEED, env_kwargs={"maps": [name], **kwargs})
-            drives += drive_episodes(lambda seen: model.predict(seen, deterministic=True)[0], env, SEED, n_episodes)
+            drives += drive_episodes(trained_policy(model), env, SEED, n_episodes)
             env.close()
         means[env_id] = mean_of(drives)._asdict()
     lite, carla = means["LiteDriving-v0"], means["CarlaDriving-v0"]

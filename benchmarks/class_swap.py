@@ -157,8 +157,8 @@ def tested(model: VisualTD3, cell: Cell) -> tuple[dict[str, Any], float]:
     actions: list[np.ndarray] = []
     drive = driver_of(model)
 
-    def noted(observations: np.ndarray) -> np.ndarray:
-        actions.append(drive(observations))
+    def noted(observations: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        actions.append(drive(observations, starts))
         return actions[-1]
 
     drives: list[Drive] = []

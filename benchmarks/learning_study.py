@@ -50,7 +50,7 @@ from sb3_visual_td3 import (
     GradientNormCallback,
     RunRecorderCallback,
 )
-from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, mean_of
+from sb3_visual_td3.callbacks.drives import Drive, Policy, drive_episodes, mean_of
 from sb3_visual_td3.envs import MAX_EPISODE_STEPS
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS
 
@@ -130,7 +130,7 @@ def train(job: Job) -> tuple[BaseAlgorithm, float]:
     return model, seconds
 
 
-def examine(driver: Driver, world: str, maps: str = "held_out") -> dict[str, Any]:
+def examine(driver: Policy, world: str, maps: str = "held_out") -> dict[str, Any]:
     """Evaluate a policy in 100 episodes on held-out maps, or 96 on the training maps, and return the summary."""
     places = [(name, n_cars) for name in MAP_GROUPS[maps] for n_cars in WORLDS[world].test_n_cars]
     n_episodes = N_TEST_EPISODES // len(places)
@@ -158,10 +158,10 @@ def summary(drives: Sequence[Drive]) -> dict[str, Any]:
     }
 
 
-def driver_of(model: BaseAlgorithm, is_blind: bool = False) -> Driver:
+def driver_of(model: BaseAlgorithm, is_blind: bool = False) -> Policy:
     """Return a driver that uses the policy without exploration; a blind one sees black images."""
 
-    def drive(observations: np.ndarray) -> np.ndarray:
+    def drive(observations: np.ndarray, _starts: np.ndarray) -> np.ndarray:
         if is_blind:
             observations = np.zeros_like(observations)
         return model.predict(observations, deterministic=True)[0]

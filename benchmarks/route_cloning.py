@@ -123,7 +123,7 @@ def run(seed: int, n_samples: int, n_updates: int) -> result_rows.Row:
     error = clone(model, observations, actions, n_updates)
     minutes = (time.perf_counter() - begin) / 60.0
 
-    def driver(observations: Any) -> np.ndarray:
+    def driver(observations: Any, _starts: np.ndarray) -> np.ndarray:
         # Cloning does not update the averaged actor, which ``predict`` would use.
         with model.policy.without_average():
             actions: np.ndarray = model.predict(observations, deterministic=True)[0]

@@ -36,7 +36,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, mean_of
+from sb3_visual_td3.callbacks.drives import Drive, Policy, drive_episodes, mean_of, trained_policy
 from sb3_visual_td3.envs.observation import COMMANDS
 from sb3_visual_td3.envs.road.maps import ROUTE_MAP_GROUPS
 
@@ -122,13 +122,13 @@ class ShuffledCommands:
     :param seed: seed of the commands
     """
 
-    def __init__(self, driver: Driver, seed: int) -> None:
+    def __init__(self, driver: Policy, seed: int) -> None:
         self._driver = driver
         self._generator = np.random.default_rng(seed)
         self._told = np.zeros(0, np.int64)
         self._is_at_junction = np.zeros(0, bool)
 
-    def __call__(self, observations: dict[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, observations: dict[str, np.ndarray], starts: np.ndarray) -> np.ndarray:
         """Replace the commands at junctions by random ones, and return the driver's actions."""
         command = observations["command"]
         is_at_junction = command[:, _JUNCTION_COMMANDS].any(axis=1)
@@ -144,7 +144,7 @@ class ShuffledCommands:
         rows = np.flatnonzero(is_at_junction)
         shuffled[rows, : len(COMMANDS)] = 0.0
         shuffled[rows, self._told[rows]] = 1.0
-        return self._driver({**observations, "command": shuffled})
+        return self._driver({**observations, "command": shuffled}, starts)
 
 
 def observed(arm: Arm) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def observed(arm: Arm) -> dict[str, Any]:
     return {name: value for name, value in env_kwargs.items() if name in OBSERVED}
 
 
-def examine(driver: Driver, maps: Sequence[str], env_kwargs: dict[str, Any]) -> list[Drive]:
+def examine(driver: Policy, maps: Sequence[str], env_kwargs: dict[str, Any]) -> list[Drive]:
     """Drive the held-out routes: the same ones for every driver, equally many on each map."""
     drives: list[Drive] = []
     per_map = N_ROUTES // len(maps)
@@ -170,10 +170,7 @@ def examine(driver: Driver, maps: Sequence[str], env_kwargs: dict[str, Any]) -> 
 def run(name: str, chosen: RouteArm, seed: int, logs: Path) -> result_rows.Row:
     """Return the row of one run."""
     model, steps, minutes = train(name, chosen, seed, logs)
-
-    def driver(observations: Any) -> np.ndarray:
-        return model.predict(observations, deterministic=True)[0]
-
+    driver = trained_policy(model)
     seen = observed(chosen.arm)
     drives = examine(driver, chosen.test_maps, seen)
     told, misled = mean_of(drives), mean_of(examine(ShuffledCommands(driver, seed), chosen.test_maps, seen))

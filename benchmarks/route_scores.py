@@ -25,7 +25,7 @@ import result_rows
 import route_learning
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_visual_td3.callbacks.drives import Drive, drive_episodes
+from sb3_visual_td3.callbacks.drives import Drive, Policy, drive_episodes, trained_policy
 from sb3_visual_td3.callbacks.driving_score import INFRACTIONS
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
 from sb3_visual_td3.zoo.suites import SuitePart, suite_parts
@@ -52,7 +52,7 @@ _ARMS = {"visual_td3": "visual", "td3": "SB3 TD3"}
 
 def drive(
     part: SuitePart,
-    driver_of: Callable[[gym.Env[Any, Any]], Callable[[Any], np.ndarray]],
+    driver_of: Callable[[gym.Env[Any, Any]], Policy],
     observed: dict[str, Any],
 ) -> list[Drive]:
     """Drive the routes of a part, one after another.
@@ -70,10 +70,10 @@ def drive(
     return drives
 
 
-def pure_pursuit(env: gym.Env[Any, Any]) -> Callable[[Any], np.ndarray]:
+def pure_pursuit(env: gym.Env[Any, Any]) -> Policy:
     """Return the driver that follows the route by its waypoints."""
     driver, world = PurePursuitDriver(), env.unwrapped
-    return lambda _: driver.act(world)[None]  # type: ignore[arg-type]
+    return lambda *_: driver.act(world)[None]  # type: ignore[arg-type]
 
 
 def busier(part: SuitePart, n_cars: int, n_walkers: int, has_lights: bool) -> SuitePart:
@@ -131,7 +131,7 @@ def main() -> None:
         arm: Any = route_learning.arms(None)[_ARMS[settings.algo]].arm
         observed = route_learning.observed(arm)
         model = arm.algorithm.load(settings.model, device="cpu", buffer_size=1)
-        driver_of = lambda _: lambda observations: model.predict(observations, deterministic=True)[0]  # noqa: E731
+        driver_of = lambda _: trained_policy(model)  # noqa: E731
     done = {(row["driver"], row["part"]) for row in result_rows.read(RESULTS)}
     for suite in [] if settings.table else settings.suites:
         maps = None

@@ -17,11 +17,9 @@ from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.driving_score import INFRACTIONS, Infraction, driving_score, infractions_of_step
 
-Driver = Callable[[Any], np.ndarray]
-"""Maps a batch of observations to a batch of actions, one for each environment."""
 Policy = Callable[[Any, np.ndarray], np.ndarray]
-"""Maps a batch of observations to a batch of actions. The second argument has a bool for each environment: True if its
-episode begins with this observation."""
+"""Maps a batch of observations to a batch of actions, one for each environment. The second argument has a bool for each
+environment: True if its episode begins with this observation."""
 
 _REQUIRED_INFO = ("speed_mps", "distance_m", "collisions", "lane_invasions", "is_success")
 """Keys that the ``info`` of a driving environment must have. ``route_completion`` is optional."""
@@ -186,7 +184,7 @@ def _play(
 
 
 def drive_episodes(
-    driver: Driver,
+    policy: Policy,
     env: VecEnv,
     seed: int,
     n_episodes: int | None = None,
@@ -199,7 +197,7 @@ def drive_episodes(
 
     An episode in which the simulator fails does not count and is driven again.
 
-    :param driver: function that chooses the actions
+    :param policy: function that chooses the actions
     :param env: driving environments
     :param seed: seed of the starting places
     :param n_episodes: number of episodes, >= 1; None drives one in each environment
@@ -219,7 +217,7 @@ def drive_episodes(
     if options is not None:
         env.set_options(list(options))
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
-        drives = _play(lambda observations, _: driver(observations), env, seed, tallies, n_wanted, bar.update, render)
+        drives = _play(policy, env, seed, tallies, n_wanted, bar.update, render)
     return [drive for done in drives for drive in done]
 
 
@@ -263,7 +261,7 @@ def mean_of(drives: Sequence[Drive]) -> Drive:
     return Drive(*np.mean(drives, axis=0).tolist())
 
 
-def random_driver(env: VecEnv, seed: int) -> Driver:
+def random_driver(env: VecEnv, seed: int) -> Policy:
     """Return a driver that draws every action uniformly from the action space.
 
     :param env: environments with a Box action space
@@ -273,7 +271,7 @@ def random_driver(env: VecEnv, seed: int) -> Driver:
     generator = np.random.default_rng(seed)
     low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
     shape = (env.num_envs, *env.action_space.shape)
-    return lambda _: generator.uniform(low, high, shape).astype(np.float32)
+    return lambda *_: generator.uniform(low, high, shape).astype(np.float32)
 
 
 def trained_policy(model: BaseAlgorithm, deterministic: bool = True) -> Policy:
@@ -304,10 +302,10 @@ def random_policy(env: VecEnv, seed: int) -> Policy:
     return lambda *_: np.array([space.sample() for _ in range(env.num_envs)])
 
 
-def full_brake_driver(env: VecEnv) -> Driver:
+def full_brake_driver(env: VecEnv) -> Policy:
     """Return a driver that always steers straight and brakes fully.
 
     :param env: environments with the actions (steering, throttle or brake) in [-1, 1]
     """
     brake = np.tile(np.array([0.0, -1.0], dtype=np.float32), (env.num_envs, 1))
-    return lambda _: brake
+    return lambda *_: brake

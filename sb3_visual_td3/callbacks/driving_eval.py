@@ -15,7 +15,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
 
-from sb3_visual_td3.callbacks.drives import Drive, Driver, drive_episodes, full_brake_driver, mean_of, random_driver
+from sb3_visual_td3.callbacks.drives import (
+    Drive,
+    Policy,
+    drive_episodes,
+    full_brake_driver,
+    mean_of,
+    random_driver,
+    trained_policy,
+)
 from sb3_visual_td3.callbacks.evaluation import SERVER_ADDRESS, EvaluationCallback, check_counts, needs_server
 from sb3_visual_td3.common import tags
 
@@ -206,9 +214,9 @@ class DrivingEvalCallback(EvaluationCallback):
         self._baselines = {tag: drive.distance_m for tag, drive in drives.items()}
         self._baselines[tags.EVAL_RANDOM_REWARD] = drives[tags.EVAL_RANDOM_DISTANCE].reward
 
-    def _drive(self, driver: Driver, description: str) -> list[Drive]:
+    def _drive(self, policy: Policy, description: str) -> list[Drive]:
         return drive_episodes(
-            driver, self.eval_env, self.seed, self.n_eval_episodes, description, not self.verbose, self.render
+            policy, self.eval_env, self.seed, self.n_eval_episodes, description, not self.verbose, self.render
         )
 
     def _sync_normalization(self) -> None:
@@ -223,19 +231,14 @@ class DrivingEvalCallback(EvaluationCallback):
                     "environment"
                 ) from error
 
-    def _policy(self) -> Driver:
+    def _policy(self) -> Policy:
         """Return a function that prepares observations as in training, and returns the policy's actions for them."""
         self._sync_normalization()
         normalizer = self.model.get_vec_normalize_env()
-        must_normalize = normalizer is not None and normalizer.norm_obs and self._make_env is not None
-
-        def act(observations: Any) -> np.ndarray:
-            if must_normalize:
-                assert normalizer is not None
-                observations = normalizer.normalize_obs(observations)
-            return self.model.predict(observations, deterministic=self.deterministic)[0]
-
-        return act
+        policy = trained_policy(self.model, self.deterministic)
+        if normalizer is None or not normalizer.norm_obs or self._make_env is None:
+            return policy
+        return lambda observations, starts: policy(normalizer.normalize_obs(observations), starts)
 
     def _on_training_end(self) -> None:
         super()._on_training_end()

@@ -25,7 +25,6 @@ from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.drives import (
     Drive,
-    Driver,
     Episode,
     drive_episodes,
     full_brake_driver,
@@ -427,10 +426,6 @@ def _models_of(saved: SavedRun, settings: argparse.Namespace) -> dict[str, BaseA
     return models
 
 
-def _driver_of(model: BaseAlgorithm, settings: argparse.Namespace) -> Driver:
-    return lambda observations: model.predict(observations, deterministic=not settings.stochastic)[0]
-
-
 def _drive_all(
     saved: SavedRun, parts: Sequence[SuitePart], n_envs: int, settings: argparse.Namespace
 ) -> dict[str, dict[str, list[Drive]]]:
@@ -449,8 +444,8 @@ def _drive_all(
             n_parallel = min(n_envs, part.n_routes)
             env = saved.make_envs(n_parallel, settings.seeds[0], env_kwargs_of(saved.env_kwargs(), part.env_kwargs))
             for seed in settings.seeds:
-                drivers: tuple[Driver, ...] = (
-                    *(_driver_of(model, settings) for model in models.values()),
+                drivers = (
+                    *(trained_policy(model, not settings.stochastic) for model in models.values()),
                     random_driver(env, seed),
                     full_brake_driver(env),
                 )

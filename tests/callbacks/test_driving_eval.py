@@ -5,6 +5,7 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     EvalCallback,
@@ -296,6 +297,22 @@ def test_episodes_are_distributed_as_in_sb3(n_episodes, expected):
         each.env._max_episode_steps = length  # tells the environments apart
     drives = drive_episodes(random_driver(env, 0), env, 0, n_episodes)
     assert [sum(drive.length == length for drive in drives) for length in lengths] == expected
+
+
+def test_a_recurrent_policy_keeps_its_state_during_an_evaluation(monkeypatch):
+    tiny = {"lstm_hidden_size": 4, "features_extractor_kwargs": {"features_dim": 4}}
+    model = RecurrentPPO("CnnLstmPolicy", "LiteDriving-v0", n_steps=4, batch_size=4, policy_kwargs=tiny, device="cpu")
+    states, predict = [], model.predict
+
+    def noted(observations, state=None, **kwargs):
+        states.append(state)
+        return predict(observations, state=state, **kwargs)
+
+    monkeypatch.setattr(model, "predict", noted)
+    model.learn(4, callback=short_evaluation())
+    assert states[0] is None
+    assert len(states) == 20
+    assert all(state is not None for state in states[1:])
 
 
 def test_an_episode_has_its_route_completion_if_there_is_a_route(monkeypatch):

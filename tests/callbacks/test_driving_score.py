@@ -70,10 +70,10 @@ def test_only_a_route_with_a_goal_has_a_driving_score():
     env = make_vec_env("LiteRoutes-v0", 1, env_kwargs={"maps": ["streets_0"], "observation": "camera"})
     world = env.envs[0].unwrapped
     driver = PurePursuitDriver()
-    (good,) = drive_episodes(lambda _: driver.act(world)[None], env, seed=1, options=[{"route": 3}])
+    (good,) = drive_episodes(lambda *_: driver.act(world)[None], env, seed=1, options=[{"route": 3}])
     assert (good.route_completion, good.driving_score, good.success_rate) == (1.0, 100.0, 1.0)
     steer_right = np.array([[1.0, 0.5]], np.float32)
-    (bad,) = drive_episodes(lambda _: steer_right, env, seed=1, options=[{"route": 3}])
+    (bad,) = drive_episodes(lambda *_: steer_right, env, seed=1, options=[{"route": 3}])
     assert bad.route_length_m == good.route_length_m, "the options choose the route"
     counts = {name: getattr(bad, name) for name in INFRACTIONS if name != "lane_invasion"}
     assert sum(counts.values()) == 1.0
@@ -83,7 +83,7 @@ def test_only_a_route_with_a_goal_has_a_driving_score():
     env.close()
 
     closed = make_vec_env("LiteDriving-v0", 1)
-    (drive,) = drive_episodes(lambda _: steer_right, closed, seed=1)
+    (drive,) = drive_episodes(lambda *_: steer_right, closed, seed=1)
     assert math.isnan(drive.driving_score)
     assert math.isnan(drive.red_light)
     closed.close()

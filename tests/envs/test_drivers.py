@@ -18,7 +18,7 @@ N_STEPS, STEP_S = 500, 0.1
 def blind(driver_of, *arguments):
     """Return a function that takes an environment, ignores it, and returns an action of the driver."""
     driver = driver_of(DummyVecEnv([LiteDrivingEnv]), *arguments)
-    return lambda _: driver(None)[0]
+    return lambda _: driver(None, None)[0]
 
 
 RANDOM, FULL_BRAKE = blind(random_driver, 0), blind(full_brake_driver)

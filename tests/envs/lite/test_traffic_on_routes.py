@@ -62,7 +62,7 @@ def record(drivers, n_steps, **kwargs):
         seed = len(found)
         driver = drivers[seed % len(drivers)]
         Recorder.episodes.clear()
-        (drive,) = drive_episodes(lambda _, driver=driver: driver.act(world)[None], env, seed)
+        (drive,) = drive_episodes(lambda *_, driver=driver: driver.act(world)[None], env, seed)
         found.append((Recorder.episodes[0], drive))
     env.close()
     return found
