@@ -6,6 +6,7 @@ A :class:`Drive` is an episode of a driving environment, an :class:`Episode` one
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -63,6 +64,11 @@ class Drive(NamedTuple):
     """Number of timeouts, 0 or 1 in one episode."""
 
 
+MANY_STEPS = 10_000
+"""After this number of steps in one evaluation episode, a warning says how to limit the length of episodes."""
+MAX_STEPS = 100_000
+"""An evaluation episode that has not ended after this number of steps is cut off, and counts as it is."""
+
 Result = TypeVar("Result", Episode, Drive)
 
 
@@ -86,7 +92,14 @@ class _Tally(ABC, Generic[Result]):
         self.reward += reward
         self.length += 1
         self.add(info, is_done)
-        if not is_done:
+        if self.length == MANY_STEPS:
+            warnings.warn(
+                f"an evaluation episode has not ended after {MANY_STEPS:,} steps. If episodes of this environment may "
+                "never end, give max_episode_steps to gymnasium.make() or register(). An evaluation cuts episodes off "
+                f"after {MAX_STEPS:,} steps",
+                stacklevel=2,
+            )
+        if not is_done and self.length < MAX_STEPS:
             return None
         # Monitor records the environment's own rewards, which an outer wrapper may have changed.
         episode = info.get("episode", {"r": self.reward, "l": self.length})

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 THE_ONLY_PART = "observation"
 """Key that stands for the whole observation where the space is not a Dict."""
+_MOST_CHANNELS, _LEAST_PIXELS = 16, 16
 
 
 def parts_of(space: spaces.Space[Any]) -> Mapping[str, spaces.Space[Any]]:
@@ -51,6 +52,19 @@ def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, 
         for key, part in parts_of(space).items()
         if isinstance(part, spaces.Box) and is_picture(part, is_scaled)
     }
+
+
+def looks_like_picture(space: spaces.Space[Any]) -> bool:
+    """Return whether a space has the shape of a camera image, whatever its numbers are.
+
+    :param space: space of an observation, or of one entry of a Dict
+    :return: True for a Box with three axes: two of at least 16 pixels, and a first or last one of at most 16 channels
+    """
+    if not isinstance(space, spaces.Box) or len(space.shape) != 3:
+        return False
+    first, middle, last = space.shape
+    n_channels, side = min((first, last), (last, first))
+    return n_channels <= _MOST_CHANNELS and min(middle, side) >= _LEAST_PIXELS
 
 
 def channels_are_last(picture: spaces.Box) -> bool:

@@ -197,6 +197,14 @@ CATALOGUE: Mapping[str, Entry] = {
         "Stable-Baselines3, preprocess_obs divides uint8 images by 255",
         "`VecNormalize(env)` around a camera, with norm_obs at its default",
     ),
+    "picture_as_vector": Entry(
+        "An observation looks like a picture, but the networks get it as a vector",
+        "warning",
+        "Return pictures as uint8 from 0 to 255. If the environment has scaled them already, pass "
+        "policy_kwargs=dict(normalize_images=False). If the observation is not a picture, nothing has to change.",
+        "Stable-Baselines3, is_image_space: only uint8 from 0 to 255 is an image",
+        "a Dict with a camera as float32 from 0 to 1: the policy has no CNN",
+    ),
     "target_clamp": Entry(
         "The limit of the critic's targets is smaller than the returns",
         "problem",

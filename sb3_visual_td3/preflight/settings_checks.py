@@ -15,7 +15,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_store import available_bytes
 from sb3_visual_td3.common.groups import GROUPS
-from sb3_visual_td3.common.pictures import parts_of, pictures_in
+from sb3_visual_td3.common.pictures import is_picture, looks_like_picture, parts_of, pictures_in
 from sb3_visual_td3.preflight.findings import Examination
 
 HIGH_RATE, LOW_RATE = 1e-2, 1e-6
@@ -52,6 +52,7 @@ def check_settings(
     _check_learning_rate(model, examination)
     _check_gamma(model, examination, episode_length)
     _check_normalized_pictures(model, examination)
+    _check_picture_as_vector(model, examination)
     if not isinstance(model, OffPolicyAlgorithm):
         for name in ("buffer_memory", "warmup_beyond_run", "batch_beyond_buffer", "tau", "exploration_noise"):
             examination.skipped(name, f"{type(model).__name__} has no replay buffer")
@@ -127,6 +128,20 @@ def _check_normalized_pictures(model: BaseAlgorithm, examination: Examination) -
         keys = [key for key in keys if key in normalizer.norm_obs_keys]
     evidence = f"VecNormalize has norm_obs=True, and {' and '.join(keys)} holds pictures"
     examination.judge("normalized_pictures", bool(keys), evidence, keys)
+
+
+def _check_picture_as_vector(model: BaseAlgorithm, examination: Examination) -> None:
+    """Look for observations with the shape of a picture that the policy does not take for one."""
+    normalizer = model.get_vec_normalize_env()
+    # A normalizer converts pictures to floats, which is another finding.
+    space = model.observation_space if normalizer is None else normalizer.venv.observation_space
+    is_scaled = not getattr(model.policy, "normalize_images", True)
+    found = {
+        key: f"{key} has the shape {part.shape}, and is {part.dtype} from {np.min(part.low):g} to {np.max(part.high):g}"
+        for key, part in parts_of(space).items()
+        if isinstance(part, spaces.Box) and looks_like_picture(part) and not is_picture(part, is_scaled)
+    }
+    examination.judge("picture_as_vector", bool(found), "; ".join(found.values()), list(found))
 
 
 def check_target_clamp(model: BaseAlgorithm, examination: Examination, expected_return: float) -> None:

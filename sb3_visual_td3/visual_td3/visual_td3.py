@@ -254,7 +254,8 @@ class VisualTD3(TD3):
             self._leave_rewards_unscaled()
         self._check_observations()
         checks.check_keywords(self.policy_class, self.policy_kwargs)
-        with assertions_as_setting_errors(), buffer_chosen(self, self._resolved["preset"].value):
+        advice = "Pictures are uint8 from 0 to 255, of the shape (height, width, channels) or (channels, height, width)"
+        with assertions_as_setting_errors(advice, about="images"), buffer_chosen(self, self._resolved["preset"].value):
             super()._setup_model()
         checks.check_networks(self.policy, self.lr_schedule)
         if not self._is_stock_policy:

@@ -12,6 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import PolicyEvalCallback, SnapshotCallback, VisualTD3
+from sb3_visual_td3.callbacks import drives
 from sb3_visual_td3.callbacks.drives import play_episodes, random_policy, trained_policy
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.training_state.random_state import generator_state, restored_generator
@@ -192,6 +193,20 @@ def test_without_successes_there_is_no_success_rate(tmp_path):
     point_model(tmp_path).learn(30, callback=evaluation(env, log_path=tmp_path))
     assert tags.EVAL_SUCCESS_RATE not in scalars_in(tmp_path)
     assert "successes" not in np.load(tmp_path / "evaluations.npz").files
+
+
+def test_an_episode_without_end_is_cut_off_with_a_warning(monkeypatch):
+    class Endless(PointEnv):
+        def step(self, action):
+            observation, reward, _, _, info = super().step(action)
+            return observation, reward, False, False, info
+
+    monkeypatch.setattr(drives, "MANY_STEPS", 30)
+    monkeypatch.setattr(drives, "MAX_STEPS", 40)
+    env = make_vec_env(Endless, 2)
+    with pytest.warns(UserWarning, match=r"not ended after 30 steps.*max_episode_steps"):
+        episodes = drives.play_episodes(random_policy(env, 0), env, 0, 3)
+    assert [episode.length for episode in episodes] == [40, 40, 40]
 
 
 def test_an_episode_in_which_the_simulator_fails_is_repeated():

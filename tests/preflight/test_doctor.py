@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from sb3_contrib import TQC
 from stable_baselines3 import DDPG, SAC, TD3
 from stable_baselines3.common.monitor import Monitor
@@ -29,6 +30,7 @@ from sb3_visual_td3.preflight.probes import (
     probe_model,
     run_probes,
 )
+from sb3_visual_td3.preflight.settings_checks import check_settings
 from tests.preflight import pixel_envs as envs
 
 STEPS = 300
@@ -133,6 +135,34 @@ def test_a_fault_of_the_settings_is_named_first(fault):
 def test_pictures_that_are_normalized_are_named_first():
     env = VecNormalize(DummyVecEnv([envs.Dot]))
     assert ids(examine(model_on(env, TD3, "MlpPolicy")))[0] == "normalized_pictures"
+
+
+class Pictures(gym.Env):
+    """A camera and a vector, whose observations are never read."""
+
+    action_space = spaces.Box(-1, 1, (2,))
+
+    def __init__(self, camera):
+        self.observation_space = spaces.Dict({"camera": camera, "speed": spaces.Box(-1, 1, (3,))})
+
+
+@pytest.mark.parametrize(
+    ("camera", "kwargs", "is_found"),
+    [
+        (spaces.Box(0, 1, (36, 36, 1), np.float32), {}, True),
+        (spaces.Box(0, 1, (3, 36, 48), np.uint8), {}, True),
+        (spaces.Box(0, 1, (3, 36, 36), np.float32), {"normalize_images": False}, False),
+        (spaces.Box(0, 255, (36, 36, 3), np.uint8), {}, False),
+        (spaces.Box(0, 1, (8, 8, 2), np.float32), {}, False),
+    ],
+    ids=["float", "uint8 up to 1", "scaled", "uint8", "a small grid"],
+)
+def test_a_camera_that_the_networks_get_as_a_vector_is_a_warning(camera, kwargs, is_found):
+    model = model_on(Pictures(camera), policy="MultiInputPolicy", policy_kwargs=kwargs, buffer_size=10)
+    examination = Examination()
+    check_settings(model, examination, 10_000)
+    found = [each for each in examination.findings if each.id == "picture_as_vector"]
+    assert [each.severity for each in found] == ["warning"] * is_found
 
 
 LITE_FAULTS = {

@@ -46,6 +46,12 @@ def beside(**parts):
     return spaces.Dict({key: Box(part.low, part.high, part.shape, part.dtype) for key, part in parts.items()})
 
 
+@pytest.mark.parametrize("space", [Box(0, 255, (36, 40), np.uint8), Box(0, 1, (36, 40, 3), np.float32)])
+def test_a_space_without_pictures_is_refused_by_cnn_policy_with_the_form_of_pictures(space):
+    with pytest.raises(ValueError, match=r"uint8 from 0 to 255, of the shape \(height, width, channels\)"):
+        VisualTD3("CnnPolicy", SpaceEnv(space), **SETTINGS)
+
+
 @pytest.mark.parametrize(
     "space",
     [
