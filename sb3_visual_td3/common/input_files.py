@@ -106,31 +106,47 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
         raise ValueError(f"{path}: not a text file ({error.reason}): expected UTF-8") from error
 
 
-def python_literal(code: str) -> Any:
+def python_literal(code: str, names: Mapping[str, Any] | None = None) -> Any:
     """Return the value of a Python literal without executing code; ``dict(a=1)`` counts as a literal.
 
     rl-zoo calls ``eval`` on the literals in hyperparameter files, which would execute any code.
 
     :param code: the text, such as ``"dict(net_arch=[400, 300])"``
+    :param names: values of the names that the text may contain, such as ``nn.ReLU``; None for no names
     :return: the value, such as a number, a string, a list, a tuple or a dict
     :raises ValueError: if the text is not a literal, or is longer than ``MAX_CHARACTERS``
     """
     if len(code) > MAX_CHARACTERS:
         raise ValueError(f"a literal of {len(code):,} characters: expected at most {MAX_CHARACTERS:,}")
     try:
-        return _literal_value(ast.parse(code.strip(), mode="eval").body)
-    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        return _literal_value(ast.parse(code.strip(), mode="eval").body, names or {})
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"not a literal: {error}; expected numbers, text, lists or dict(name=value)") from error
 
 
-def _literal_value(node: ast.expr) -> Any:
-    if not isinstance(node, ast.Call):
+def _literal_value(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in names:
+        return names[ast.unparse(node)]
+    if isinstance(node, ast.List):
+        return [_literal_value(each, names) for each in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_literal_value(each, names) for each in node.elts)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict" and not node.args:
+        # dict(a=1) means {"a": 1}. In both forms, "**" is an entry without a key.
+        keys: list[ast.expr | None] = [ast.Constant(each.arg) if each.arg else None for each in node.keywords]
+        node = ast.Dict(keys, [each.value for each in node.keywords])
+    if isinstance(node, ast.Dict):
+        items: dict[Any, Any] = {}
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                raise ValueError("'**' is not evaluated, so every value needs its name")
+            items[_literal_value(key, {})] = _literal_value(value, names)
+        return items
+    try:
         return ast.literal_eval(node)
-    if not isinstance(node.func, ast.Name) or node.func.id != "dict" or node.args:
-        raise ValueError(f"{ast.unparse(node)} is not a literal: expected numbers, text, lists or dict(name=value)")
-    if not all(keyword.arg for keyword in node.keywords):
-        raise ValueError(f"not a literal: {ast.unparse(node)} contains '**'; expected dict(name=value)")
-    return {str(keyword.arg): _literal_value(keyword.value) for keyword in node.keywords}
+    except ValueError:
+        # The message of literal_eval shows the address of the node instead of its text.
+        raise ValueError(f"{shown(ast.unparse(node))} cannot be evaluated") from None
 
 
 class PlainLoader(yaml.SafeLoader):

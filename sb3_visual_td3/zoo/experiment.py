@@ -10,7 +10,6 @@ Resuming a stranger's run must not execute the stranger's code:
 from __future__ import annotations
 
 import argparse
-import ast
 import functools
 import importlib
 import json
@@ -31,7 +30,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import nn, optim
 
-from sb3_visual_td3.common.input_files import MAX_CHARACTERS, shown
+from sb3_visual_td3.common.input_files import python_literal, shown
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.training_state.plain_data import map_leaves
 from sb3_visual_td3.zoo.flags import import_packages
@@ -233,54 +232,21 @@ def read_code(code: str) -> Any:
     """Convert a setting from Python code, such as ``dict(a=1)``, to plain data without executing the code.
 
     :param code: a literal, ``dict(a=1)``, or a class such as ``nn.ReLU`` or ``HerReplayBuffer``
-    :return: plain data; a class becomes ``{CLASS_MARK: its dotted path}``
+    :return: the value; a class becomes ``{CLASS_MARK: its dotted path}``
     :raises ValueError: if the setting is any other code
     """
-    if len(code) > MAX_CHARACTERS:
-        raise ValueError(
-            f"the Python code {shown(code)} has {len(code):,} characters: expected at most {MAX_CHARACTERS:,}"
-        )
     try:
-        return _node_as_data(ast.parse(code.strip(), mode="eval").body)
-    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        return python_literal(code, _marks_of_classes())
+    except ValueError as error:
         raise ValueError(
-            f"the Python code {shown(code)} cannot be read: {error}; expected a literal or dict(name=value)"
+            f"the Python code {shown(code)} cannot be read: {error}. Besides literals, it may hold activations (such "
+            "as nn.ReLU), optimizers (such as th.optim.Adam) and HerReplayBuffer"
         ) from error
 
 
-def _node_as_data(node: ast.expr) -> Any:
-    # Only these forms are interpreted. ``ast.literal_eval`` at the end accepts literals and raises for everything else.
-    if isinstance(node, ast.Name | ast.Attribute):
-        name = ast.unparse(node)
-        if name not in _class_paths():
-            raise ValueError(
-                f"Python code in a setting may not name {name}: expected an activation (such as nn.ReLU), an optimizer "
-                "(such as th.optim.Adam) or HerReplayBuffer"
-            )
-        return {CLASS_MARK: _class_paths()[name]}
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_node_as_data(each) for each in node.elts]
-    if isinstance(node, ast.Dict):
-        if any(key is None for key in node.keys):
-            raise ValueError(
-                f"the Python code {shown(ast.unparse(node))} contains '**', which is not evaluated: write every value "
-                "as name=value"
-            )
-        items = zip(node.keys, node.values, strict=True)
-        return {ast.literal_eval(key): _node_as_data(value) for key, value in items if key}
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        if not all(keyword.arg for keyword in node.keywords):
-            raise ValueError(
-                f"the Python code {shown(ast.unparse(node))} contains '**', which is not evaluated: write every value "
-                "as name=value"
-            )
-        return {str(keyword.arg): _node_as_data(keyword.value) for keyword in node.keywords}
-    return ast.literal_eval(node)
-
-
 @functools.cache
-def _class_paths() -> dict[str, str]:
-    """Map each class name that ``read_code`` accepts, such as ``nn.ReLU``, to the dotted path of the class."""
+def _marks_of_classes() -> dict[str, dict[str, str]]:
+    """Map each class name that ``read_code`` accepts, such as ``nn.ReLU``, to plain data that names the class."""
     from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
     found: dict[str, type] = {cls.__name__: cls for cls in (HerReplayBuffer, RMSpropTFLike)}
@@ -289,7 +255,7 @@ def _class_paths() -> dict[str, str]:
         found |= {f"{spelling}.{name}": cls for name, cls in parts.items() if _is_subclass(cls, nn.Module)}
     for spelling in ("th.optim", "torch.optim"):
         found |= {f"{spelling}.{name}": cls for name, cls in vars(optim).items() if _is_subclass(cls, optim.Optimizer)}
-    return {spelling: f"{cls.__module__}.{cls.__qualname__}" for spelling, cls in found.items()}
+    return {spelling: {CLASS_MARK: f"{cls.__module__}.{cls.__qualname__}"} for spelling, cls in found.items()}
 
 
 def _is_subclass(cls: Any, base: type) -> bool:
@@ -380,8 +346,8 @@ def _as_data(name: str, value: Any) -> Any:
             value = read_code(value)
         except ValueError as error:
             raise ValueError(
-                f"{name} is Python code that a snapshot cannot store: {value!r} ({error}). Write it as a YAML "
-                "mapping of numbers and strings, or remove SnapshotCallback"
+                f"{name} is Python code that a snapshot cannot store: {error}. Write it as a YAML mapping of numbers "
+                "and strings, or remove SnapshotCallback"
             ) from error
     return map_leaves(value, _plain_leaf, f"the hyperparameter {name}")
 
@@ -491,7 +457,7 @@ def _check_keywords(value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} is {shown(value)}: expected a mapping of names to values")
     for key in value:
-        if not key.isidentifier():
+        if not isinstance(key, str) or not key.isidentifier():
             raise ValueError(
                 f"{where} has the key {shown(key)}, which cannot be the name of a Python argument: expected letters, "
                 "digits and underscores"
@@ -575,7 +541,7 @@ def _check_starts_nothing(value: Any, where: str) -> None:
                 _check_starts_nothing(_read_if_text(item), f"{key}.")
             else:
                 _check_starts_nothing(item, f"{key}.")
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for item in value:
             _check_starts_nothing(item, where)
 

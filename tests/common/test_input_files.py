@@ -224,6 +224,8 @@ def test_a_bool_is_not_an_int_and_long_values_are_cut_in_messages() -> None:
         (" {'norm_obs': False, 'norm_reward': True} ", {"norm_obs": False, "norm_reward": True}),
         ("dict(a=dict(pi=[1], qf=[2, 3]), b=None)", {"a": {"pi": [1], "qf": [2, 3]}, "b": None}),
         ("dict()", {}),
+        ("dict(net_arch=[dict(pi=[64])])", {"net_arch": [{"pi": [64]}]}),
+        ("{'a': (dict(b=1), {2: [3]})}", {"a": ({"b": 1}, {2: [3]})}),
         ("(1, 'step')", (1, "step")),
         ("-2.5e-3", -0.0025),
     ],
@@ -240,6 +242,9 @@ def test_a_python_literal_is_read_without_executing_it(code: str, value: object)
         "dict(activation_fn=nn.ReLU)",
         "dict([('a', 1)])",
         "dict(**{'a': 1})",
+        "{**{'a': 1}}",
+        "[dict(a=print(1))]",
+        "{dict(a=1): 2}",
         "dict(a=dict(b=open('x')))",
         "print(1)",
         "1 +",
@@ -249,5 +254,13 @@ def test_a_python_literal_is_read_without_executing_it(code: str, value: object)
     ],
 )
 def test_an_expression_that_is_not_a_literal_is_refused(code: str) -> None:
-    with pytest.raises(ValueError, match=r"literal|malformed"):
+    with pytest.raises(ValueError, match=r"literal") as refused:
         python_literal(code)
+    assert " object at 0x" not in str(refused.value)
+
+
+def test_a_literal_may_contain_the_names_that_the_caller_knows() -> None:
+    names = {"nn.ReLU": "the class", "Buffer": 1}
+    assert python_literal("dict(a=[nn.ReLU], b=Buffer)", names) == {"a": ["the class"], "b": 1}
+    with pytest.raises(ValueError, match=r"^not a literal: 'nn\.Tanh' cannot be evaluated; expected numbers"):
+        python_literal("dict(a=nn.ReLU, b=nn.Tanh)", names)

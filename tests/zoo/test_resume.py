@@ -252,6 +252,7 @@ def test_every_block_of_our_files_can_be_resumed(algo, env_id, block):
         ({"algo": "other"}, "the algorithm is 'other'"),
         ({"env": "Other-v0"}, "'Other-v0': expected a registered environment"),
         ({"hyperparams": {"policy": None}}, "policy is None"),
+        ({"hyperparams": {"policy": "CnnPolicy", "vec_env_kwargs": "{1: 2}"}}, "vec_env_kwargs has the key 1, which"),
         ({"hyperparams": {"policy": "CnnPolicy", "callback": {"a.B": {}, "a.C": {}}}}, "expected one class with its"),
         ({"hyperparams": {"policy": "CnnPolicy", "callback": [{"a.B": None}]}}, "has no arguments"),
         ({"hyperparams": {"policy": "CnnPolicy", "callback": [3]}}, "callback is 3: expected the name of a callback"),
@@ -262,6 +263,12 @@ def test_every_block_of_our_files_can_be_resumed(algo, env_id, block):
 def test_an_experiment_description_with_invalid_values_is_rejected(changed, reason):
     with pytest.raises(ValueError, match=reason):
         check({**experiment(policy="CnnPolicy"), **changed})
+
+
+def test_a_command_in_a_tuple_of_a_setting_that_is_text_is_rejected():
+    described = experiment(policy="CnnPolicy", vec_env_kwargs="dict(a=({'command': 'touch b'},))")
+    with pytest.raises(ValueError, match="command is 'touch b', a command that starts a simulator"):
+        check(described)
 
 
 def test_an_experiment_description_without_a_flag_is_rejected():
