@@ -308,49 +308,7 @@ def store_pairs(
     :param option_string: the flag as it was typed
     :raises UsageError: if a text is not a pair, or its value is code that fails
     """
-    flag = option_string or self.dest
-    pairs: dict[str, Any] = {}
-    for pair in values:
-        key, colon, text = pair.partition(":")
-        if not key.strip() or not colon:
-            raise UsageError(f"{flag} {pair}: expected KEY:VALUE, such as gamma:0.98 or town:Town02")
-        if not text.strip():
-            raise UsageError(f"{flag} {pair}: there is no value after the colon; write an empty string as {key}:\"''\"")
-        pairs[key] = read_value(text, f"{flag} {key}")
-    setattr(namespace, self.dest, pairs)
-
-
-def read_value(text: str, where: str = "the value") -> Any:
-    """Read a value that was typed on the command line.
-
-    The text is read as the first of these forms that fits: a Python literal; code that rl_zoo3 can run
-    (``dict(a=nn.ReLU)``), which is run; a YAML mapping, list, boolean or null; plain text.
-
-    :param text: the text that was typed
-    :param where: name of the value in error messages
-    :raises UsageError: if the text is code that fails, such as ``1/0``
-    """
-    text = text.strip()
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        pass
-    is_code, value = _run_code(text, where)
-    if is_code:
-        return value
-    return _read_as_yaml(text)
-
-
-def read_plain_value(text: str) -> Any:
-    """Read a Python literal, YAML or text from the command line, without executing code.
-
-    :param text: the text that was typed
-    """
-    text = text.strip()
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return _read_as_yaml(text)
+    setattr(namespace, self.dest, _read_pairs(values, option_string or self.dest, runs_code=True))
 
 
 class StorePlainPairs(argparse.Action):
@@ -364,13 +322,54 @@ class StorePlainPairs(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Store the KEY:VALUE pairs of a flag."""
-        pairs: dict[str, Any] = {}
-        for pair in values or ():
-            key, colon, text = pair.partition(":")
-            if not key.strip() or not colon or not text.strip():
-                parser.error(f"{option_string} {pair}: expected KEY:VALUE, such as weather:rain")
-            pairs[key.strip()] = read_plain_value(text)
+        try:
+            pairs = _read_pairs(values or (), option_string or self.dest, runs_code=False)
+        except UsageError as error:
+            parser.error(str(error))
         setattr(namespace, self.dest, pairs)
+
+
+def _read_pairs(pairs: Sequence[str], flag: str, *, runs_code: bool) -> dict[str, Any]:
+    """Read KEY:VALUE pairs; blanks around a key do not count.
+
+    :param pairs: the pairs as they were typed
+    :param flag: the flag as it was typed
+    :param runs_code: see :func:`read_value`
+    :raises UsageError: if a text is not a pair, or its value is code that fails
+    """
+    read: dict[str, Any] = {}
+    for pair in pairs:
+        key, colon, text = pair.partition(":")
+        key = key.strip()
+        if not key or not colon:
+            raise UsageError(f"{flag} {pair}: expected KEY:VALUE, such as gamma:0.98 or town:Town02")
+        if not text.strip():
+            raise UsageError(f"{flag} {pair}: there is no value after the colon; write an empty string as {key}:\"''\"")
+        read[key] = read_value(text, f"{flag} {key}", runs_code=runs_code)
+    return read
+
+
+def read_value(text: str, where: str = "the value", *, runs_code: bool = True) -> Any:
+    """Read a value that was typed on the command line.
+
+    The text is read as the first of these forms that fits: a Python literal; code that rl_zoo3 can run
+    (``dict(a=nn.ReLU)``), which is run; a YAML mapping, list, boolean or null; plain text.
+
+    :param text: the text that was typed
+    :param where: name of the value in error messages
+    :param runs_code: False leaves out the second form, so that no code is run
+    :raises UsageError: if the text is code that fails, such as ``1/0``
+    """
+    text = text.strip()
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        pass
+    if runs_code:
+        is_code, value = _run_code(text, where)
+        if is_code:
+            return value
+    return _read_as_yaml(text)
 
 
 def _run_code(text: str, where: str) -> tuple[bool, Any]:

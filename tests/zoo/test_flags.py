@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from sb3_visual_td3.common.errors import UsageError
-from sb3_visual_td3.zoo.flags import read_value, store_pairs
+from sb3_visual_td3.zoo.flags import StorePlainPairs, read_value, store_pairs
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,37 @@ def test_code_that_fails_is_rejected_and_quoted(text):
     assert str(refused.value).startswith(f"-params policy_kwargs: {text!r}")
 
 
-def parse(*pairs):
+StorePairs = type("StorePairs", (argparse.Action,), {"__call__": store_pairs})
+
+
+def parse(action, *pairs):
     parser = argparse.ArgumentParser()
-    action = type("Pairs", (argparse.Action,), {"__call__": store_pairs})
     parser.add_argument("-params", "--hyperparams", nargs="+", action=action)
     return parser.parse_args(["-params", *pairs]).hyperparams
 
 
-def test_the_key_of_a_pair_ends_at_the_first_colon():
-    assert parse("a:1", "path:C:/x:y", "b:{c: d}") == {"a": 1, "path": "C:/x:y", "b": {"c": "d"}}
+@pytest.mark.parametrize("action", [StorePairs, StorePlainPairs])
+def test_the_key_of_a_pair_ends_at_the_first_colon(action):
+    pairs = parse(action, "a:1", "path:C:/x:y", " b : {c: d}")
+    assert pairs == {"a": 1, "path": "C:/x:y", "b": {"c": "d"}}
 
 
-@pytest.mark.parametrize("pair", ["learning_rate=1e-3", "gamma", ":3", "gamma:", "gamma: "])
+NO_PAIRS = ["learning_rate=1e-3", "gamma", ":3", " :3", "gamma:", "gamma: "]
+
+
+@pytest.mark.parametrize("pair", NO_PAIRS)
 def test_text_that_is_not_a_pair_is_rejected_with_the_name_of_the_flag(pair):
     with pytest.raises(UsageError, match=r"^-params .*(expected KEY:VALUE|no value after the colon)"):
-        parse("a:1", pair)
+        parse(StorePairs, "a:1", pair)
+
+
+@pytest.mark.parametrize("pair", NO_PAIRS)
+def test_text_that_is_not_a_plain_pair_is_rejected_by_the_parser(pair, capsys):
+    with pytest.raises(SystemExit):
+        parse(StorePlainPairs, "a:1", pair)
+    assert f"error: -params {pair}: " in capsys.readouterr().err
+
+
+def test_a_plain_pair_runs_no_code():
+    assert parse(StorePairs, "a:2**3") == {"a": 8}
+    assert parse(StorePlainPairs, "a:2**3", "b:dict(c=1)") == {"a": "2**3", "b": "dict(c=1)"}
