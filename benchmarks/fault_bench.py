@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import json
 import multiprocessing as mp
-import os
 import shutil
 import time
 import traceback
@@ -50,6 +49,7 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import decide
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
+from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.visual_td3.step_guard import NonFiniteUpdateError
 
 RESULTS = Path(__file__).parent / "results" / "fault_bench.json"
@@ -273,10 +273,7 @@ def keep(results: dict[str, Any], output: Path) -> None:
         if "seconds" in former:
             kept = {"seconds": former["seconds"]}
         merged[name] = {**kept, **row}
-    # Other processes may write too: each has its own temporary file.
-    temporary = output.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(dict(sorted(merged.items())), indent=1) + "\n")
-    os.replace(temporary, output)
+    write_atomically(output, json.dumps(dict(sorted(merged.items())), indent=1) + "\n")
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -36,6 +35,7 @@ from tqdm import tqdm
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
 from sb3_visual_td3.common.types import NetworkUpdate, UpdateObserver
+from sb3_visual_td3.runs.durable_files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "monitor_cost.json"
 N_STORED = 1_000
@@ -220,9 +220,7 @@ def main() -> None:
 
     def save() -> None:
         options.output.parent.mkdir(exist_ok=True)
-        temporary = options.output.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(temporary, options.output)
+        write_atomically(options.output, json.dumps(results, indent=2) + "\n")
 
     for name in options.cases:
         pairs = here[name] = [] if options.again else here.get(name, [])

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from sb3_visual_td3.runs.durable_files import write_atomically
 
 Row = dict[str, Any]
 """A row of the results: its values by the names of the columns."""
@@ -89,6 +90,4 @@ def read_json(path: Path) -> dict[str, Any]:
 def save_json(entries: dict[str, Any], path: Path) -> None:
     """Replace a JSON results file atomically, so that an interrupted benchmark does not lose earlier results."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    write_atomically(path, json.dumps(entries, indent=2, sort_keys=True) + "\n")

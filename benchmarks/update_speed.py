@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing as mp
-import os
 import resource
 import statistics
 import time
@@ -36,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.visual_td3.precision import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "update_speed.json"
@@ -264,9 +264,7 @@ def main() -> None:
         if name not in here:
             here[name] = measure(arms, size, options)
             options.output.parent.mkdir(exist_ok=True)
-            temporary = options.output.with_suffix(".tmp")
-            temporary.write_text(json.dumps(results, indent=2) + "\n")
-            os.replace(temporary, options.output)
+            write_atomically(options.output, json.dumps(results, indent=2) + "\n")
     device_name = th.cuda.get_device_name() if options.device == "cuda" else th.cpu.get_capabilities()["cpu_name"]
     peaks = ", ".join(f"{kind} {peak / 1e9:.0f}" for kind, peak in here["peaks"].items())
     print(f"{key} ({device_name}), torch {th.__version__}; measured peak in GFLOP/s: {peaks}")

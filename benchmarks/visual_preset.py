@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,6 +35,7 @@ from sb3_visual_td3.diagnosis.trends import theil_sen_slope
 from sb3_visual_td3.diagnosis.verdict import decide
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
+from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.train import train
 
 RESULTS = Path(__file__).parent / "results" / "visual_preset.json"
@@ -150,9 +150,7 @@ def keep(results: dict[str, Any], output: Path) -> None:
     """Add results to the results file, which other processes may write to as well."""
     output.parent.mkdir(exist_ok=True)
     merged = {**(read_json(output)), **results}
-    temporary = output.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(dict(sorted(merged.items())), indent=2) + "\n")
-    os.replace(temporary, output)
+    write_atomically(output, json.dumps(dict(sorted(merged.items())), indent=2) + "\n")
 
 
 def main() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -16,6 +14,7 @@ from sb3_visual_td3.diagnosis.series import Series
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.document import escaped_in_json, visible
 from sb3_visual_td3.report.sections.availability import Metric
+from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.runs.manifest import FILE_NAME
 
 _STARTS_A_FORMULA = re.compile("(^|[;,|\t\r\n])([\\x00-\\x20]*)(?=[=+@\\-\uff1d\uff0b\uff20\uff0d])")
@@ -122,16 +121,5 @@ def _write(path: Path, text: str) -> Path:
     elif path.suffix not in {".html", ".js"}:
         # A page contains plotly's source, which must stay as it is; its renderer escapes the text of the log.
         text = visible(text)
-    # A temporary file replaces the old file at the end, so a reader of report.json never gets an incomplete file.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, text)
     return path

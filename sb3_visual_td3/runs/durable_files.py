@@ -2,7 +2,7 @@
 
 A write is *durable* when two calls of ``fsync`` have returned: one for the file, and one for its folder. A write is
 *atomic* if a reader sees the old content or the new content, and never a part of it. All code in ``runs/`` and
-``callbacks/`` that writes a run's files uses this module.
+``callbacks/`` that writes a run's files uses this module, and so do the reports.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,8 +30,7 @@ BINARY = getattr(os, "O_BINARY", 0)
 _IS_WINDOWS = os.name == "nt"
 _READ_BYTES = 1 << 20
 _TEMPORARY = ".new-"
-"""Prefix of a file that is still being written. The next writer replaces the file that a killed writer leaves
-behind."""
+"""Prefix of a file that is still being written."""
 
 
 class FileDigest(NamedTuple):
@@ -80,32 +80,44 @@ def atomic_write(path: Path) -> Iterator[Path]:
     :raises OSError: if the operating system refuses; the old file stays
     """
     temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    try:
-        # A file from a killed writer, or a link from another person, may have this name. It is removed, not
-        # overwritten.
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+    # A file from a killed writer, or a link from another person, may have this name. It is removed, not overwritten.
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    with _renamed(temporary, path):
         yield temporary
-        # The order matters: if the rename reached the disk before the content, a crash would leave an empty file.
         sync_file(temporary)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old content or the new one, never a part.
+
+    Several processes may write to ``path`` at the same time; the last content stays.
 
     :param path: path of the file; its folder must exist
     :param content: bytes, or text, which is written as UTF-8
     :raises OSError: if the operating system refuses; the old file stays
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    with atomic_write(path) as temporary:
+    # Reports of several runs, for example, may be written to one folder at the same time. With a common temporary name,
+    # one process would rename the incomplete file of another. A killed process leaves its temporary file behind, which
+    # is acceptable for a small file.
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    with _renamed(temporary, path):
         write_durably(temporary, [memoryview(data)])
+
+
+@contextmanager
+def _renamed(temporary: Path, path: Path) -> Iterator[None]:
+    """Rename a file when the ``with`` block has written it to the disk; remove the file if the block raises."""
+    try:
+        yield
+        # The order matters: if the rename reached the disk before the content, a crash would leave an empty file.
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def sync_file(path: Path) -> None:
