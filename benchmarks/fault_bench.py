@@ -44,7 +44,7 @@ from sb3_visual_td3 import (
 )
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
-from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM, diagnose
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import decide
 from sb3_visual_td3.report.discovery import find_runs
@@ -54,8 +54,6 @@ from sb3_visual_td3.visual_td3.step_guard import NonFiniteUpdateError
 
 RESULTS = Path(__file__).parent / "results" / "fault_bench.json"
 TRAININGS = {**FAULTS, **HEALTHY}
-LIKELY = 0.5
-"""The confidence below which the report does not name a cause."""
 RANDOM_PENDULUM = -1_000.0
 """A return that random actions hardly ever reach; their average is about -1,200."""
 
@@ -137,10 +135,10 @@ def judged(folder: Path) -> dict[str, Any]:
     found = diagnose(series)
     # The same rules on the tags of the original run only: the difference shows the value of the additional tags.
     seed_only = SeriesSet({name: s for name, s in series.series.items() if name in SEED_NAMES})
-    with_seed_names = [d.id for d in diagnose(seed_only) if d.confidence >= LIKELY]
+    with_seed_names = [d.id for d in diagnose(seed_only) if d.confidence >= LIKELY_FROM]
     return {
         "verdict": decide(judge(load_criteria(), series)).value,
-        "first": found[0].id if found and found[0].confidence >= LIKELY else None,
+        "first": found[0].id if found and found[0].confidence >= LIKELY_FROM else None,
         "found": [[d.id, d.role, d.confidence, d.first_step] for d in found],
         "first_with_seed_names": with_seed_names[0] if with_seed_names else None,
         "is_better_than_random": is_better_than_random(series),

@@ -43,7 +43,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
 
-from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM, diagnose
 from sb3_visual_td3.diagnosis.two_questions import ask
 from sb3_visual_td3.report.discovery import find_runs
 from sb3_visual_td3.report.event_reader import read_run
@@ -68,8 +68,6 @@ PENDULUM, LITE = "Pendulum-v1", "LiteDriving-v0"
 LIMITS = {PENDULUM: (-800.0, -300.0), LITE: (40.0, 100.0)}
 """Two limits on the mean return for each environment. Below the first limit, a policy has failed. Above the second
 limit, a policy is healthy. Pendulum-v1 has 200 steps, each of which costs 0 to 16."""
-LIKELY = 0.5
-"""Confidence below which the report names no cause."""
 EVALUATED_SEED = 10_000
 N_EVALUATED = 20
 
@@ -274,7 +272,7 @@ def judge(mutant: Mutant, folder: Path, mean_return: float) -> result_rows.Row:
     (run,) = find_runs(folder)
     series = read_run(run.path, run.files).series
     _, stability, learning, _ = answers = ask(series)
-    likely = [found.id for found in diagnose(series) if found.confidence >= LIKELY]
+    likely = [found.id for found in diagnose(series) if found.confidence >= LIKELY_FROM]
     return {
         "number": mutant.number,
         "algorithm": mutant.algorithm if mutant.task == PENDULUM else f"{mutant.algorithm} on pictures",

@@ -14,7 +14,7 @@ from docstrings import constants, paragraphs
 from markdown_pieces import code, from_docstring, table
 
 from sb3_visual_td3.diagnosis.numerals import number
-from sb3_visual_td3.diagnosis.ranking import EXPLAINS_FROM
+from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM
 from sb3_visual_td3.diagnosis.rules import RULES
 
 _TOO_FEW = {
@@ -96,6 +96,6 @@ def _consequence(rule: ModuleType) -> list[str]:
     causes = RULES[rule.ID].explained_by
     if not causes:
         return []
-    found = f"This diagnosis is listed as a consequence if one of these has a confidence of at least {EXPLAINS_FROM}"
+    found = f"This diagnosis is listed as a consequence if one of these has a confidence of at least {LIKELY_FROM}"
     links = ", ".join(f"[{code(cause)}](#{cause})" for cause in causes)
     return [f"{found}: {links}."]

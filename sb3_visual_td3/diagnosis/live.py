@@ -20,7 +20,9 @@ from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 Level = Literal["warning", "critical"]
 
 CRITICAL_FROM = 0.75
-"""A diagnosis with at least this confidence is critical and may stop a run. Otherwise it is a warning."""
+"""A diagnosis with at least this confidence is critical and may stop a run. Otherwise it is a warning.
+
+It is the threshold of the criterion ``no_sure_cause`` in criteria.yml: what would stop a run also prevents a GO."""
 
 WINDOW = 200
 """Number of updates in the window."""

@@ -16,8 +16,10 @@ from sb3_visual_td3.diagnosis.series import SeriesSet, once_per_run
 MIN_CONFIDENCE = 0.3
 """A diagnosis with a lower confidence is left out."""
 
-EXPLAINS_FROM = 0.5
-"""A diagnosis explains another one only if its confidence is at least this value."""
+LIKELY_FROM = 0.5
+"""With at least this confidence, a diagnosis can explain others, be named as the cause, and lead to recommendations.
+
+All three need the same number. If a less likely diagnosis could explain another one, the report might name neither."""
 
 _ORDER: dict[Role, int] = {"cause": 0, "blind_spot": 1, "consequence": 2}
 
@@ -48,5 +50,5 @@ def rank(diagnoses: Iterable[Diagnosis]) -> tuple[Diagnosis, ...]:
 def _explained(diagnosis: Diagnosis, found: dict[str, Diagnosis]) -> Diagnosis:
     # The confidence of the diagnosis itself does not matter: a saturated actor may be certain and still follow from a
     # feature leak. Of several explanations, the one that EXPLAINED_BY lists first counts.
-    causes = [found[i] for i in diagnosis.explained_by if i in found and found[i].confidence >= EXPLAINS_FROM]
+    causes = [found[i] for i in diagnosis.explained_by if i in found and found[i].confidence >= LIKELY_FROM]
     return diagnosis.as_consequence_of(causes[0]) if causes else diagnosis

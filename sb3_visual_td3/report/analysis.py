@@ -14,7 +14,7 @@ from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.criteria import Criterion, judge
 from sb3_visual_td3.diagnosis.evidence import RunEvidence, evidence_of
 from sb3_visual_td3.diagnosis.findings import Diagnosis
-from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM, diagnose
 from sb3_visual_td3.diagnosis.return_curve import Answer as Answered
 from sb3_visual_td3.diagnosis.return_curve import ReturnCurve
 from sb3_visual_td3.diagnosis.series import SeriesSet
@@ -273,13 +273,13 @@ class Analysis:
 
     @property
     def cause(self) -> Diagnosis | None:
-        """Return the diagnosis to fix first; None if no diagnosis has a confidence of at least 0.5.
+        """Return the diagnosis to fix first; None if its confidence is below :data:`LIKELY_FROM`.
 
         It is also None for a GO, and for a run that is too short to be judged.
         """
         if self.verdict is Verdict.GO or (self.verdict is Verdict.INSUFFICIENT and self.early is not None):
             return None
-        if not self.diagnoses or self.diagnoses[0].confidence < 0.5:
+        if not self.diagnoses or self.diagnoses[0].confidence < LIKELY_FROM:
             return None
         return self.diagnoses[0]
 

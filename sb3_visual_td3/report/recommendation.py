@@ -16,6 +16,7 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import CRITIC_MLP, GROUP_NAMES, GROUPS
 from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.findings import Diagnosis, SettingChange
+from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM
 from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Verdict
@@ -29,9 +30,6 @@ from sb3_visual_td3.report.hyperparam_comparison import (
     stated,
 )
 from sb3_visual_td3.report.run_settings import Layer, RunSettings, own_arguments
-
-ACT_FROM = 0.5
-"""Changes are recommended for a cause with at least this confidence."""
 
 RATES = tuple(group.rate_argument for group in GROUPS)
 _GROUP_LR = "group_lr"
@@ -94,7 +92,7 @@ def recommend(
     code: dict[str, str] = {}
     for diagnosis in diagnoses:
         cure = RULES[diagnosis.id].cure
-        if diagnosis.role == "consequence" or diagnosis.confidence < ACT_FROM:
+        if diagnosis.role == "consequence" or diagnosis.confidence < LIKELY_FROM:
             continue
         found = [change for p in cure.changes if (change := run.change(p, diagnosis)) is not None]
         for change in found:

@@ -7,6 +7,7 @@ import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
+from sb3_visual_td3.diagnosis.live import CRITICAL_FROM
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 from tests.report.synthetic_runs import Values, as_series, dead_policy, healthy, leaking
@@ -23,6 +24,10 @@ def with_points(run: Values, **values: float) -> Values:
     """Return a run with some of its series replaced by constants; ``__`` stands for the slash of a tag."""
     steps = run[tags.Q1_VALUE][0]
     return {**run, **{name.replace("__", "/"): (steps, np.full(steps.size, v)) for name, v in values.items()}}
+
+
+def test_a_cause_that_would_stop_a_run_also_prevents_a_go() -> None:
+    assert CRITERION.threshold == CRITICAL_FROM
 
 
 @pytest.mark.parametrize("shared_encoder", [False, True])
@@ -45,7 +50,7 @@ def test_a_cause_with_high_confidence_fails_an_otherwise_healthy_run(cause: str,
     assert result.blocking
     assert cause in result.detail
     assert result.value is not None
-    assert result.value >= 0.75
+    assert result.value >= CRITICAL_FROM
 
 
 def test_a_run_with_a_feature_leak_or_a_dead_policy_fails() -> None:

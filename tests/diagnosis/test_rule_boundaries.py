@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.live import judge
+from sb3_visual_td3.diagnosis.live import CRITICAL_FROM, judge
 from sb3_visual_td3.diagnosis.ranking import MIN_CONFIDENCE
 from sb3_visual_td3.diagnosis.rules import RULES
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -280,7 +280,7 @@ def test_a_return_curve_rule_fires_only_for_its_own_curve_shape(
     assert diagnosis is not None
     assert diagnosis.id == rule
     # The diagnosis alone never blocks a verdict: the curve shows that something failed, but not why.
-    assert MIN_CONFIDENCE <= diagnosis.confidence < 0.75
+    assert MIN_CONFIDENCE <= diagnosis.confidence < CRITICAL_FROM
     assert not RULES[rule].is_live
 
 
@@ -309,7 +309,7 @@ def test_a_rule_on_sb3_tags_fires_only_beyond_its_threshold(rule: str, silent: V
     assert RULES[rule].diagnose(built({**flat, **silent}, steps)) is None
     diagnosis = RULES[rule].diagnose(built({**flat, **speaking}, steps))
     assert diagnosis is not None
-    assert MIN_CONFIDENCE <= diagnosis.confidence < 0.75
+    assert MIN_CONFIDENCE <= diagnosis.confidence < CRITICAL_FROM
     assert not RULES[rule].is_live
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis import rules
 from sb3_visual_td3.diagnosis.findings import Diagnosis
-from sb3_visual_td3.diagnosis.ranking import diagnose, rank
+from sb3_visual_td3.diagnosis.live import CRITICAL_FROM
+from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM, diagnose, rank
 from sb3_visual_td3.diagnosis.rules import (
     RULES,
     actor_saturation,
@@ -382,7 +383,7 @@ def test_an_extreme_learning_rate_is_reported_unless_the_run_learns_or_logs_upda
         assert RULES[rule].diagnose(run(**RISING, **losses, train__learning_rate=rate)) is None
         failed = RULES[rule].diagnose(run(**FLAT, **losses, train__learning_rate=rate))
         assert failed is not None
-        assert failed.confidence < 0.75
+        assert failed.confidence < CRITICAL_FROM
     # Tables of Q values are trained with rates of 0.1.
     assert RULES["learning_rate_too_high"].diagnose(run(**FLAT, learning_rate=0.3)) is None
     # Steps that were measured decide, whatever the rate.
@@ -427,7 +428,7 @@ def test_q_beyond_the_returns_but_below_200_is_reported_only_if_critic_loss_grow
     growing = run(**runaway, train__critic_loss=np.exp(np.linspace(-4.0, 9.2, 60)))
     found = RULES["critic_overestimation"].diagnose(growing)
     assert found is not None
-    assert found.confidence >= 0.5
+    assert found.confidence >= LIKELY_FROM
     assert RULES["critic_overestimation"].diagnose(run(**runaway, train__critic_loss=1e4)) is None
     larger_returns = {
         **runaway,

@@ -7,7 +7,7 @@ import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import judge, load_criteria
-from sb3_visual_td3.diagnosis.ranking import diagnose
+from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM, diagnose
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, decide
 
@@ -27,14 +27,14 @@ def verdict(run: Values) -> Verdict:
 def test_a_healthy_run_is_go_and_has_no_likely_diagnosis(seed: int, shared_encoder: bool) -> None:
     run = healthy(seed, shared_encoder=shared_encoder)
     assert verdict(run) is Verdict.GO
-    assert [d.id for d in diagnose(as_series(run)) if d.confidence >= 0.5] == []
+    assert [d.id for d in diagnose(as_series(run)) if d.confidence >= LIKELY_FROM] == []
 
 
 @pytest.mark.parametrize("last_step", [1600, 2400, 2600, 10_000, 30_000])
 def test_a_healthy_run_of_any_length_is_never_no_go(last_step: int) -> None:
     run = healthy(last_step=last_step)
     assert verdict(run) is not Verdict.NO_GO
-    assert [d for d in diagnose(as_series(run)) if d.confidence >= 0.5] == []
+    assert [d for d in diagnose(as_series(run)) if d.confidence >= LIKELY_FROM] == []
 
 
 def test_actor_encoder_criteria_do_not_apply_to_a_shared_encoder() -> None:
