@@ -19,7 +19,7 @@ from sb3_visual_td3.diagnosis.ranking import diagnose
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet, aligned, ended_not_finite
 from sb3_visual_td3.diagnosis.trends import episode_length_ends, growth_factor, later_half_change
 from sb3_visual_td3.diagnosis.two_questions import ask, too_early
-from sb3_visual_td3.diagnosis.verdict import Status
+from sb3_visual_td3.diagnosis.verdict import Side, Status
 
 Tags = tuple[str, ...]
 LAST_QUARTER = 0.25
@@ -29,13 +29,15 @@ class Measurement(NamedTuple):
     """Hold the result of a check.
 
     :ivar status: pass, fail or unknown
-    :ivar value: the number that was compared with the threshold; None if nothing could be measured
+    :ivar value: the number that was compared with the limit; None if nothing could be measured
     :ivar detail: the measured numbers, in words
+    :ivar limit: the limit, if it is a number that the run logged; None if it is the threshold of the criterion
     """
 
     status: Status
     value: float | None
     detail: str
+    limit: float | None = None
 
 
 CheckFunction = Callable[[SeriesSet, Tags, float, int], Measurement]
@@ -46,11 +48,13 @@ class Check:
     """Hold a check function and what a criterion must define for it.
 
     :param function: the check, called with the series and with the tags, threshold and ``min_points`` of a criterion
+    :param side: side of the limit on which the measured value passes; None if the value alone does not decide
     :param needs_threshold: whether the criterion must have a threshold
     :param n_tags: the fewest tags that the criterion must name
     """
 
     function: CheckFunction
+    side: Side | None
     needs_threshold: bool = True
     n_tags: int = 1
 
@@ -348,11 +352,12 @@ def last_above_baselines(data: SeriesSet, tags: Tags, _threshold: float, min_poi
     detail = f"the last, at {int(policy.steps[-1]):,}"
     if baselines:
         detail += ", against " + ", ".join(f"{rounded(v)} ({tag})" for tag, v in baselines.items())
-    holds = all(value > baseline for baseline in baselines.values())
+    limit = max(baselines.values(), default=None)
+    holds = limit is None or value > limit
     missing = _missing(data, tags[1:])
     if holds and missing:
         return Measurement(Status.UNKNOWN, value, f"{detail}; not logged: {', '.join(missing)}")
-    return _judged(holds, value, len(policy), min_points, detail)
+    return _judged(holds, value, len(policy), min_points, detail)._replace(limit=limit)
 
 
 def gap_within(data: SeriesSet, tags: Tags, threshold: float, min_points: int) -> Measurement:
@@ -439,24 +444,25 @@ _STATUS_OF = {"yes": Status.PASS, "no": Status.FAIL, "unknown": Status.UNKNOWN}
 
 
 CHECKS: dict[str, Check] = {
-    "mean_below": Check(mean_below),
-    "mean_at_most": Check(mean_at_most),
-    "abs_max_at_most": Check(abs_max_at_most),
-    "mean_difference_below": Check(mean_difference_below, n_tags=2),
-    "activations_at_most": Check(activations_at_most),
-    "supported_by_q": Check(supported_by_q, n_tags=2),
-    "growth_below": Check(growth_below, n_tags=2),
-    "smooth": Check(smooth),
-    "episode_length_holds": Check(episode_length_holds),
-    "episode_length_rises": Check(episode_length_rises),
-    "all_finite": Check(all_finite, n_tags=0),
-    "within_bound": Check(within_bound),
-    "tail_mean_below": Check(tail_mean_below),
-    "tail_mean_above": Check(tail_mean_above),
-    "last_above_baselines": Check(last_above_baselines, needs_threshold=False, n_tags=2),
-    "gap_within": Check(gap_within, n_tags=2),
-    "no_sure_cause": Check(no_sure_cause),
-    "own_scale": Check(own_scale, needs_threshold=False, n_tags=0),
-    "learning": Check(learning, needs_threshold=False, n_tags=0),
+    "mean_below": Check(mean_below, "below"),
+    "mean_at_most": Check(mean_at_most, "below"),
+    "abs_max_at_most": Check(abs_max_at_most, "below"),
+    "mean_difference_below": Check(mean_difference_below, "below", n_tags=2),
+    "activations_at_most": Check(activations_at_most, "below"),
+    "supported_by_q": Check(supported_by_q, "below", n_tags=2),
+    "growth_below": Check(growth_below, "below", n_tags=2),
+    "smooth": Check(smooth, "below"),
+    "episode_length_holds": Check(episode_length_holds, "above"),
+    # Episodes that last as long as they can also pass, whatever the value.
+    "episode_length_rises": Check(episode_length_rises, None),
+    "all_finite": Check(all_finite, "below", n_tags=0),
+    "within_bound": Check(within_bound, "below"),
+    "tail_mean_below": Check(tail_mean_below, "below"),
+    "tail_mean_above": Check(tail_mean_above, "above"),
+    "last_above_baselines": Check(last_above_baselines, "above", needs_threshold=False, n_tags=2),
+    "gap_within": Check(gap_within, "below", n_tags=2),
+    "no_sure_cause": Check(no_sure_cause, "below"),
+    "own_scale": Check(own_scale, None, needs_threshold=False, n_tags=0),
+    "learning": Check(learning, None, needs_threshold=False, n_tags=0),
 }
 """Maps each ``kind`` of criteria.yml to its check."""

@@ -209,6 +209,8 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
                     detail=measured.detail,
                     tags=criterion.tags,
                     needs_callback=needed if run.could_use(needed) else None,
+                    side=CHECKS[criterion.kind].side,
+                    limit=criterion.threshold if measured.limit is None else measured.limit,
                 )
             )
     return tuple(results)

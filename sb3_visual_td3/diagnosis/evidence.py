@@ -13,7 +13,7 @@ from sb3_visual_td3.diagnosis.run_kind import Family
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.tag_search import find_returns
 from sb3_visual_td3.diagnosis.two_questions import EVIDENCE_LEVELS, Answers, EvidenceLevel
-from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
+from sb3_visual_td3.diagnosis.verdict import LEARNING, STABLE_IN_OWN_SCALE, CriterionResult, Status
 
 _EVERY_KIND = ("finite_losses", "learning_rate")
 _OF_CRITICS = (*_EVERY_KIND, "q_within_returns", "critic_error")
@@ -58,7 +58,7 @@ def evidence_of(data: SeriesSet, results: Sequence[CriterionResult], answers: An
     :param answers: answers to "is it stable?" and "is it learning?"
     """
     # These two criteria repeat the answers. The checks behind the answers are counted below.
-    asked = [r for r in results if r.id not in {"stable_in_own_scale", "learning"}]
+    asked = [r for r in results if r.id not in {STABLE_IN_OWN_SCALE, LEARNING}]
     open_ones = [r for r in asked if r.status not in {Status.PASS, Status.FAIL}]
     n_made = len(asked) - len(open_ones)
     # A criterion that does not apply could have been checked only if a callback had logged its tags.

@@ -50,6 +50,10 @@ WORST_FIRST = (
 )
 
 
+Side = Literal["below", "above"]
+"""The side of its limit on which a measured value passes."""
+
+
 @dataclass(frozen=True)
 class CriterionResult:
     """Hold one criterion with its result.
@@ -64,6 +68,9 @@ class CriterionResult:
     :param detail: the measured numbers, in words
     :param tags: logged names that the criterion reads
     :param needs_callback: callback that the run lacks and that would log the missing tags; None without such a callback
+    :param side: side of ``limit`` on which the value passes; None if the value alone does not decide
+    :param limit: number that the value was compared with: the threshold, or a number that the run logged; None without
+        such a number
     """
 
     id: str
@@ -76,6 +83,8 @@ class CriterionResult:
     detail: str = ""
     tags: tuple[str, ...] = ()
     needs_callback: str | None = None
+    side: Side | None = None
+    limit: float | None = None
 
 
 def decide(results: Iterable[CriterionResult]) -> Verdict:
@@ -94,21 +103,26 @@ def decide(results: Iterable[CriterionResult]) -> Verdict:
     return Verdict.GO
 
 
-ABOUT_LEARNING = frozenset(["learning", "policy_drives"])
-"""Ids of the criteria that answer "is it learning?"; all others answer "is it stable?"."""
+LEARNING, STABLE_IN_OWN_SCALE = "learning", "stable_in_own_scale"
+"""Ids of the criteria that repeat the answers of ``two_questions.py``."""
+EVIDENCE = "evidence"
+"""Id of the criterion that ``--require-evidence`` adds; it is about neither stability nor learning."""
+ABOUT_LEARNING = frozenset([LEARNING, "policy_drives"])
+"""Ids of the criteria that answer "is it learning?"; all others except :data:`EVIDENCE` answer "is it stable?"."""
 
 
 def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Literal["yes", "no", "unknown"]:
     """Answer one of the two questions about a run: is it learning, or is it stable?
 
-    Only ``blocking`` criteria are read.
+    Only ``blocking`` criteria are read, and never the criterion :data:`EVIDENCE`.
 
     :param results: results of all criteria
     :param about_learning: True for "is it learning?", False for "is it stable?"
     :return: "no" if a criterion failed; otherwise "unknown" if one is unknown or not a single one passed; in all other
         cases "yes"
     """
-    asked = {r.status for r in results if r.blocking and (r.id in ABOUT_LEARNING) is about_learning}
+    counting = (r for r in results if r.blocking and r.id != EVIDENCE)
+    asked = {r.status for r in counting if (r.id in ABOUT_LEARNING) is about_learning}
     if Status.FAIL in asked:
         return "no"
     if Status.UNKNOWN in asked or Status.PASS not in asked:

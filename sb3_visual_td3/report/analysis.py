@@ -19,7 +19,7 @@ from sb3_visual_td3.diagnosis.return_curve import Answer as Answered
 from sb3_visual_td3.diagnosis.return_curve import ReturnCurve
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.two_questions import Answers, EvidenceLevel, ask, too_early
-from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict, answer_of, decide
+from sb3_visual_td3.diagnosis.verdict import EVIDENCE, CriterionResult, Status, Verdict, answer_of, decide
 from sb3_visual_td3.report.document import Section
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.hyperparam_comparison import ComparedParameter, compare_hyperparams, contradictions
@@ -229,8 +229,7 @@ class Analysis:
     @property
     def stable(self) -> Answered:
         """Return the answer to "is it stable?", from all criteria about stability that count for the verdict."""
-        # The criterion "evidence", which --require-evidence adds, is about neither stability nor learning.
-        return answer_of((r for r in self.criteria if r.id != "evidence"), about_learning=False)
+        return answer_of(self.criteria, about_learning=False)
 
     @property
     def learning(self) -> Answered:
@@ -286,7 +285,7 @@ class Analysis:
 
 def _too_thin(evidence: RunEvidence, required: EvidenceLevel) -> CriterionResult:
     return CriterionResult(
-        id="evidence",
+        id=EVIDENCE,
         title=f"The evidence is at least {required}, as --require-evidence demands",
         status=Status.UNKNOWN,
         blocking=True,

@@ -13,10 +13,11 @@ from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
 from sb3_visual_td3.diagnosis.criteria import callbacks_that_ran, is_driving_run
 from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, ReturnCurve, counts_episodes
+from sb3_visual_td3.diagnosis.rules import learned_then_fell
 from sb3_visual_td3.diagnosis.run_kind import Family
 from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns, is_standard, return_tag
 from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS
-from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
+from sb3_visual_td3.diagnosis.verdict import EVIDENCE, LEARNING, STABLE_IN_OWN_SCALE, CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
 
@@ -79,7 +80,7 @@ def next_step(analysis: Analysis) -> NextStep:
     fell = _fall(analysis)
     if analysis.cause is not None:
         # The remedy of this cause already names the checkpoint.
-        if analysis.cause.id == "learned_then_fell":
+        if analysis.cause.id == learned_then_fell.ID:
             return NextStep(analysis.cause.remedy)
         return NextStep(f"{analysis.cause.remedy} {fell}".strip())
     if analysis.verdict is Verdict.NO_GO:
@@ -254,18 +255,18 @@ class _Advice:
             told.append(f"Log what is missing: add {_listed(callbacks)}.")
         told += self._what_ran_and_did_not_write(unknown)
         needs_evaluation = False
-        if "learning" in ids:
+        if LEARNING in ids:
             sentence, needs_evaluation = self._what_shows_learning()
             told.append(sentence)
-        if "evidence" in ids:
+        if EVIDENCE in ids:
             needs_evaluation |= not _is_evaluated(analysis)
             told.append("For more evidence, log the returns of training and of evaluation (Monitor and EvalCallback).")
             if callbacks and not needs_evaluation:
                 told.pop()
         is_foreign = not _is_of_sb3(analysis)
-        if "stable_in_own_scale" in ids and not callbacks:
+        if STABLE_IN_OWN_SCALE in ids and not callbacks:
             told.append(self._what_shows_stability())
-        if is_foreign and {"learning", "stable_in_own_scale", "evidence"} & ids:
+        if is_foreign and {LEARNING, STABLE_IN_OWN_SCALE, EVIDENCE} & ids:
             snippets += self._for_own_code()
         elif self.by_zoo:
             snippets += self._for_the_zoo(callbacks, needs_evaluation)
@@ -313,11 +314,11 @@ class _Advice:
             if tag in tags.TAGS and len(analysis.series[tag].finite) == 0
         }
         family = analysis.questions.kind.family
-        # The criterion "evidence" is unknown if --require-evidence demands more than the run has. Every callback that
-        # any criterion lacks would then add evidence.
-        if any(r.id == "evidence" for r in unknown):
+        # This criterion is unknown if --require-evidence demands more than the run has. Every callback that any
+        # criterion lacks would then add evidence.
+        if any(r.id == EVIDENCE for r in unknown):
             wanted |= {r.needs_callback for r in analysis.criteria if r.needs_callback is not None}
-        if any(r.id == "stable_in_own_scale" for r in unknown) and family is Family.OFF_POLICY:
+        if any(r.id == STABLE_IN_OWN_SCALE for r in unknown) and family is Family.OFF_POLICY:
             wanted.add(_GRADIENTS)
         # Full evidence needs both of these callbacks, so the advice for a run that lacks one of them is to add both.
         if wanted & {_GRADIENTS, _ALERTS}:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import counted, number
 from sb3_visual_td3.diagnosis.return_curve import NOTED_FALL, CurveState
 from sb3_visual_td3.diagnosis.run_kind import Family
-from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status, Verdict
+from sb3_visual_td3.diagnosis.verdict import EVIDENCE, CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.next_step import curve_unit
 from sb3_visual_td3.report.over_time import Prefix
@@ -36,8 +34,8 @@ VERDICT_SENTENCE = {
     Verdict.INSUFFICIENT: "The logged data do not suffice for a GO; no blocking criterion failed.",
 }
 _NEAR = 0.8
-"""A passed criterion is a near miss if its value is close to the threshold. For a threshold of 100, this means 80 to
-100 for an upper threshold, and 100 to 125 for a lower one."""
+"""A passed criterion is a near miss if its value is close to the limit. For a limit of 100, this means 80 to 100 for an
+upper limit, and 100 to 125 for a lower one."""
 
 
 def verdict_sentence(analysis: Analysis) -> str:
@@ -76,13 +74,14 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
         return ()
     near = []
     for r in analysis.blocking(Status.PASS):
-        if r.value is None or not r.threshold or not math.isfinite(r.value):
+        if r.value is None or r.side is None or not r.limit or not _NEAR < r.value / r.limit < 1 / _NEAR:
             continue
-        distance = abs(r.threshold - r.value) / abs(r.threshold)
-        if r.id in _STAYS_BELOW and _NEAR * r.threshold < r.value < r.threshold:
-            near.append(f"{r.title}: {number(r.value)} of {number(r.threshold)}, {distance:.0%} below ({r.id})")
-        elif r.id in _STAYS_ABOVE and r.threshold <= r.value < r.threshold / _NEAR:
-            near.append(f"{r.title}: {number(r.value)}, {distance:.0%} above {number(r.threshold)} ({r.id})")
+        distance = f"{abs(r.value / r.limit - 1):.0%}"
+        # A criterion can also pass for another reason, although its value is beyond the limit.
+        if r.side == "below" and r.value <= r.limit:
+            near.append(f"{r.title}: {number(r.value)} of {number(r.limit)}, {distance} below ({r.id})")
+        elif r.side == "above" and r.value >= r.limit:
+            near.append(f"{r.title}: {number(r.value)}, {distance} above {number(r.limit)} ({r.id})")
     lost = _lost_since_peak(analysis)
     if lost is not None and lost > _NEAR * NOTED_FALL:
         told = f"{lost:.0%} of the return gained up to the best point is lost again"
@@ -103,23 +102,6 @@ def _lost_since_peak(analysis: Analysis) -> float | None:
     return (curve.peak - curve.late) / (curve.peak - curve.start)
 
 
-_STAYS_BELOW = frozenset(
-    [
-        "actor_cnn_norm_mean",
-        "actor_loss_stable",
-        "critic_loss_mean",
-        "twin_critics_synchronised",
-        "actor_cnn_norm_no_go",
-        "actor_loss_no_exponential_growth",
-        "q_magnitude",
-        "q_within_bound",
-        "policy_is_alive",
-        "no_sure_cause",
-    ]
-)
-_STAYS_ABOVE = frozenset(["episode_length_not_decreasing"])
-
-
 def how_to_relax(analysis: Analysis) -> str | None:
     """Return advice on how to judge the run again without the criterion that decided the verdict.
 
@@ -127,7 +109,7 @@ def how_to_relax(analysis: Analysis) -> str | None:
     :return: the advice; None for a GO, for a run that is too short to be judged, or if only the criterion ``evidence``
         prevents a verdict
     """
-    why = [r for r in reasons(analysis) if r.id != "evidence"]
+    why = [r for r in reasons(analysis) if r.id != EVIDENCE]
     if not why or (analysis.verdict is Verdict.INSUFFICIENT and analysis.early is not None):
         return None
     return (

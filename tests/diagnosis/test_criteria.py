@@ -8,7 +8,15 @@ import pytest
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.criteria import CHECKS, Criterion, judge, load_criteria
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
-from sb3_visual_td3.diagnosis.verdict import Status, Verdict, decide
+from sb3_visual_td3.diagnosis.verdict import (
+    ABOUT_LEARNING,
+    EVIDENCE,
+    LEARNING,
+    STABLE_IN_OWN_SCALE,
+    Status,
+    Verdict,
+    decide,
+)
 
 P, F, U, N = Status.PASS, Status.FAIL, Status.UNKNOWN, Status.NOT_APPLICABLE
 BUILT_IN = {criterion.id: criterion for criterion in load_criteria()}
@@ -33,6 +41,11 @@ def test_all_thirteen_criteria_of_the_first_carla_run_are_built_in() -> None:
 def test_every_built_in_criterion_reads_known_tags_and_every_kind_is_used() -> None:
     assert {tag for criterion in BUILT_IN.values() for tag in criterion.tags} <= tags.TAGS.keys()
     assert {criterion.kind for criterion in BUILT_IN.values()} == CHECKS.keys()
+
+
+def test_the_ids_that_the_code_treats_in_a_special_way_are_those_of_built_in_criteria() -> None:
+    assert {LEARNING, STABLE_IN_OWN_SCALE, *ABOUT_LEARNING} <= BUILT_IN.keys()
+    assert EVIDENCE not in BUILT_IN
 
 
 def test_a_run_that_logged_nothing_passes_no_criterion() -> None:

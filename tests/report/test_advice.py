@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.diagnosis.criteria import load_criteria
+from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.report.analysis import Analysis, analyse
@@ -137,6 +138,55 @@ def test_criteria_passed_by_a_narrow_margin_are_listed_for_a_go_only() -> None:
     assert analysis.verdict is Verdict.GO
     assert any("q_within_bound" in near for near in near_misses(analysis))
     assert not near_misses(analysed(leaking()))
+
+
+OWN = {"title": "Mine", "source": "mine", "tags": ("my/tag",), "blocking": True, "min_points": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "threshold", "words"),
+    [
+        ("mean_below", 9.0, 10.0, "Mine: 9 of 10, 10% below (mine)"),
+        ("mean_at_most", 10.0, 10.0, "Mine: 10 of 10, 0% below (mine)"),
+        ("tail_mean_above", 12.0, 10.0, "Mine: 12, 20% above 10 (mine)"),
+        ("mean_below", 7.9, 10.0, None),
+        ("tail_mean_above", 12.6, 10.0, None),
+        # Limits below zero count in the same way.
+        ("mean_below", -11.0, -10.0, "Mine: -11 of -10, 10% below (mine)"),
+        ("tail_mean_above", -9.0, -10.0, "Mine: -9, 10% above -10 (mine)"),
+        ("tail_mean_above", 9.0, -10.0, None),
+        ("mean_below", -1.0, 0.0, None),
+        # Episodes of one length last as long as they can, so their ratio of 1 is not close to a limit.
+        ("episode_length_rises", 500.0, 1.0, None),
+    ],
+)
+def test_a_criterion_of_the_users_own_is_also_told_if_its_value_is_close(
+    kind: str, value: float, threshold: float, words: str | None
+) -> None:
+    run = healthy()
+    run["my/tag"] = (run[tags.Q1_VALUE][0], np.full(run[tags.Q1_VALUE][0].size, value))
+    criteria = (*load_criteria(), Criterion(id="mine", kind=kind, threshold=threshold, is_named_by_user=True, **OWN))
+    analysis = analyse(RunData(Path("run"), as_series(run), (), 1), criteria, name="run")
+    assert analysis.verdict is Verdict.GO
+    assert [near for near in near_misses(analysis) if "(mine)" in near] == ([] if words is None else [words])
+
+
+def test_a_policy_that_drives_hardly_further_than_a_baseline_is_told() -> None:
+    run = healthy(last_step=10_000)
+    # Only the last evaluation is close to the distance of random actions.
+    run[tags.EVAL_DISTANCE] = (EVALS, np.array([10.0, 100, 400, 395, 405, 400, 402, 398, 401, 110]))
+    run[tags.EVAL_RANDOM_DISTANCE] = (EVALS, np.full(EVALS.size, 100.0))
+    analysis = analysed(run)
+    assert analysis.verdict is Verdict.GO
+    (near,) = (told for told in near_misses(analysis) if "(policy_drives)" in told)
+    assert ": 110, 10% above 100 (policy_drives)" in near
+
+
+def test_required_evidence_does_not_change_whether_a_run_is_stable() -> None:
+    assert analysed(ppo()).verdict is Verdict.GO
+    analysis = analysed(ppo(), require="standard")
+    assert analysis.verdict is Verdict.INSUFFICIENT
+    assert (analysis.stable, analysis.learning) == ("yes", "yes")
 
 
 def test_a_no_go_report_shows_how_to_relax_the_failed_criterion() -> None:
