@@ -15,8 +15,7 @@ from sb3_visual_td3.diagnosis.criteria import Criterion, judge
 from sb3_visual_td3.diagnosis.evidence import RunEvidence, evidence_of
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import LIKELY_FROM, diagnose
-from sb3_visual_td3.diagnosis.return_curve import Answer as Answered
-from sb3_visual_td3.diagnosis.return_curve import ReturnCurve
+from sb3_visual_td3.diagnosis.return_curve import Answer, ReturnCurve
 from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.two_questions import Answers, EvidenceLevel, ask, too_early
 from sb3_visual_td3.diagnosis.verdict import EVIDENCE, CriterionResult, Status, Verdict, answer_of, decide
@@ -92,7 +91,7 @@ def stated_properties(settings: RunSettings, series: SeriesSet) -> tuple[tuple[S
     scaled = settings.reward_is_normalized
     if scaled is not None and scaled.value and own_scale.rewards_are_scaled(series) is None:
         found.append(StatedProperty(tags.REWARD_IS_NORMALIZED, "the rewards are normalised", scaled.source))
-    gamma = next((setting for _, setting in settings._each("gamma")), None)
+    gamma = settings.get("gamma")
     if gamma is not None and gamma.value == 1 and series.flag(tags.RETURN_IS_UNDISCOUNTED) is None:
         found.append(StatedProperty(tags.RETURN_IS_UNDISCOUNTED, "returns are not discounted", gamma.source))
     return tuple(found), tuple(notes)
@@ -198,7 +197,8 @@ class Analysis:
     :param manifest: content of run.json
     :param notes: remarks on the data and the settings
     :param settings: the run's hyperparameters, with the source of each
-    :param answers: what the settings state about properties that the event files do not show, such as a shared encoder
+    :param stated_properties: properties that the settings state and the event files do not show, such as a shared
+        encoder
     :param hyperparams: hyperparameters compared with well-known values
     :param recommendation: recommended changes; empty for a GO
     :param until: the step of ``--until``; None for the whole run
@@ -215,36 +215,36 @@ class Analysis:
     manifest: RunManifest | None
     notes: tuple[str, ...]
     settings: RunSettings = field(default_factory=RunSettings)
-    answers: tuple[StatedProperty, ...] = ()
+    stated_properties: tuple[StatedProperty, ...] = ()
     hyperparams: tuple[ComparedParameter, ...] = ()
     recommendation: Recommendation = field(default_factory=Recommendation)
     until: int | None = None
     over_time: VerdictOverTime | None = None
 
     @cached_property
-    def questions(self) -> Answers:
+    def answers(self) -> Answers:
         """Return the answers to "is it stable?" and "is it learning?", with the curves behind the answers."""
         return ask(self.series)
 
     @property
-    def stable(self) -> Answered:
+    def stable(self) -> Answer:
         """Return the answer to "is it stable?", from all criteria about stability that count for the verdict."""
         return answer_of(self.criteria, about_learning=False)
 
     @property
-    def learning(self) -> Answered:
+    def learning(self) -> Answer:
         """Return the answer to "is it learning?"."""
         return answer_of(self.criteria, about_learning=True)
 
     @property
     def curve(self) -> ReturnCurve | None:
         """Return the curve that represents the run; None if no return was logged."""
-        return self.questions.learning.curve
+        return self.answers.learning.curve
 
     @cached_property
     def evidence(self) -> RunEvidence:
         """Return how much of the run could be checked."""
-        return evidence_of(self.series, self.criteria, self.questions)
+        return evidence_of(self.series, self.criteria, self.answers)
 
     @property
     def early(self) -> str | None:
@@ -341,7 +341,7 @@ def analyse(
         manifest=manifest,
         notes=(*data.notes, *notes, *against, *effects, *contradictions(hyperparams)),
         settings=settings,
-        answers=stated,
+        stated_properties=stated,
         hyperparams=hyperparams,
         recommendation=recommend(verdict, diagnoses, settings, series),
         until=until,

@@ -313,7 +313,7 @@ class _Advice:
             for tag in r.tags
             if tag in tags.TAGS and len(analysis.series[tag].finite) == 0
         }
-        family = analysis.questions.kind.family
+        family = analysis.answers.kind.family
         # This criterion is unknown if --require-evidence demands more than the run has. Every callback that any
         # criterion lacks would then add evidence.
         if any(r.id == EVIDENCE for r in unknown):
@@ -365,7 +365,7 @@ class _Advice:
             ), False
         if curve.state is CurveState.COLLAPSED:
             return "Evaluate that checkpoint on more episodes before a long run.", False
-        comparison = analysis.questions.comparison
+        comparison = analysis.answers.comparison
         more = ""
         if curve.n_points < MIN_POINTS:
             n_points = counted(curve.n_points, "point")
@@ -380,7 +380,7 @@ class _Advice:
             )
         if more:
             return more, True
-        if any(found.tag.startswith("eval/") for found in analysis.questions.learning.curves):
+        if any(found.tag.startswith("eval/") for found in analysis.answers.learning.curves):
             return (
                 "The returns do not show clearly whether the policy learns: evaluate more episodes each time, or train "
                 "longer."
@@ -391,7 +391,7 @@ class _Advice:
         ), True
 
     def _what_shows_stability(self) -> str:
-        if self.analysis.questions.kind.family is Family.ON_POLICY:
+        if self.analysis.answers.kind.family is Family.ON_POLICY:
             return (
                 "Log the losses, approx_kl, explained_variance and the policy's entropy or std, as SB3 does under "
                 "train/."
@@ -441,7 +441,7 @@ class _Advice:
             'writer.add_scalar("charts/episodic_return", episode_return, global_step)  # at the end of each episode',
             'writer.add_scalar("eval/mean_reward", mean_return, global_step)  # of some episodes without exploration',
         ]
-        if self.analysis.questions.kind.family is Family.ON_POLICY:
+        if self.analysis.answers.kind.family is Family.ON_POLICY:
             lines += [
                 'writer.add_scalar("train/approx_kl", approx_kl, global_step)',
                 'writer.add_scalar("train/entropy_loss", -entropy.mean(), global_step)',
@@ -483,7 +483,7 @@ def _rate_sentence(rate: object, length: int) -> list[str]:
 
 def _is_evaluated(analysis: Analysis) -> bool:
     returns = find_returns(analysis.series.names())
-    return analysis.questions.comparison is not None or any(tag.source == "evaluation" for tag in returns)
+    return analysis.answers.comparison is not None or any(tag.source == "evaluation" for tag in returns)
 
 
 def _made_no_update(analysis: Analysis) -> bool:

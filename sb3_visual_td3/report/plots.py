@@ -479,7 +479,7 @@ def plots(analysis: Analysis) -> tuple[Plot, ...]:
     terms = tuple(term.tag for term in analysis.sections.rewards.terms)
     panels = [*PANELS, reward_panel(terms)]
     is_foreign = not callbacks_that_ran(analysis.series)
-    judged = tuple(curve.tag for curve in analysis.questions.learning.curves)
+    judged = tuple(curve.tag for curve in analysis.answers.learning.curves)
     # Episodes and environment steps cannot share an axis. If curves of both kinds were judged, only the first curve is
     # drawn.
     counted = [tag for tag in judged if tag == tags.EPISODE_REWARD]

@@ -45,7 +45,7 @@ def run_object(analysis: Analysis) -> dict[str, Any]:
         "learning": analysis.learning,
         "evidence": analysis.evidence.level,
         "checks": {"made": analysis.evidence.n_made, "possible": analysis.evidence.n_possible},
-        "kind": analysis.questions.kind.family.value,
+        "kind": analysis.answers.kind.family.value,
         "curve": _curve(analysis),
         "until": analysis.until,
         "verdict_over_time": _over_time(analysis),
@@ -98,7 +98,7 @@ def _curve(analysis: Analysis) -> dict[str, Any] | None:
         "peak_step": curve.peak_step,
         "last": curve.late,
         "last_step": curve.last_step,
-        "reasons": list(analysis.questions.learning.reasons),
+        "reasons": list(analysis.answers.learning.reasons),
     }
 
 
@@ -145,7 +145,7 @@ def _settings(analysis: Analysis) -> dict[str, Any]:
     """Return the known settings of the run, their comparison with references, and the recommended changes."""
     return {
         "hyperparams": {name: asdict(found) for name, found in analysis.settings.given_settings()},
-        "answers": [asdict(answer) for answer in analysis.answers],
+        "answers": [asdict(each) for each in analysis.stated_properties],
         "hyperparam_comparison": [asdict(row) for row in analysis.hyperparams],
         "hyperparam_references": dict(reference_table().sources) if analysis.hyperparams else {},
         "recommended_changes": [

@@ -57,7 +57,7 @@ def answers_line(analysis: Analysis) -> str:
             unit = curve_unit(analysis, curve)
             learning += f"; best near {unit} {curve.peak_step:,} of {curve.last_step:,}"
         learning += ")"
-    kind = analysis.questions.kind
+    kind = analysis.answers.kind
     line = f"Stable: {analysis.stable}. {learning}. Evidence: {analysis.evidence}."
     if kind.family is not Family.UNKNOWN:
         algorithms = f" ({kind.algorithms})" if kind.algorithms else ""
@@ -94,7 +94,7 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
 
 def _lost_since_peak(analysis: Analysis) -> float | None:
     """Return the fraction of the gained return that the run has lost again; None if the return never rose."""
-    comparison, curve = analysis.questions.comparison, analysis.curve
+    comparison, curve = analysis.answers.comparison, analysis.curve
     if comparison is not None and comparison.peak > comparison.baseline:
         return (comparison.peak - comparison.late) / (comparison.peak - comparison.baseline)
     if curve is None or not curve.peak > curve.start:

@@ -16,6 +16,8 @@ from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.verdict import Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
+from sb3_visual_td3.report.render_html import render_html
+from sb3_visual_td3.report.render_json import render_json
 from sb3_visual_td3.report.run_settings import Layer, run_settings
 
 from .synthetic_runs import Values, as_series, healthy, leaking, write_events
@@ -57,7 +59,16 @@ def test_a_shared_encoder_known_only_from_settings_changes_the_verdict_and_is_no
     )
     assert "actor_cnn_norm_mean, actor_cnn_norm_no_go" in first
     assert second == "From the event file alone the verdict would be INSUFFICIENT, not GO"
-    assert [(a.tag, a.source) for a in told.answers] == [(tags.ENCODER_IS_SHARED, "mine.yml")]
+    assert [(a.tag, a.source) for a in told.stated_properties] == [(tags.ENCODER_IS_SHARED, "mine.yml")]
+
+
+def test_the_page_and_the_json_say_whether_settings_were_used() -> None:
+    alone, told = analysed(shared_run()), analysed(shared_run(), policy_kwargs={"encoder": "shared"})
+    assert "Judged from the event files alone." in render_html([alone])
+    assert "Judged from the event files, and where the notes say so from the run's settings." in render_html([told])
+    stated = {"tag": tags.ENCODER_IS_SHARED, "meaning": "actor and critic share one encoder", "source": "mine.yml"}
+    assert json.loads(render_json([alone]))["run"]["answers"] == []
+    assert json.loads(render_json([told]))["run"]["answers"] == [stated]
 
 
 def test_the_event_file_takes_precedence_over_settings_that_claim_a_shared_encoder() -> None:
@@ -65,7 +76,7 @@ def test_the_event_file_takes_precedence_over_settings_that_claim_a_shared_encod
     told = analysed(run, encoder="shared")
     assert told.verdict is Verdict.NO_GO
     assert told.diagnoses[0].id == "feature_leak"
-    assert told.answers == ()
+    assert told.stated_properties == ()
     assert "the event file takes precedence" in told.notes[0]
     assert statuses(told) == statuses(analysed(run))
 
@@ -73,7 +84,7 @@ def test_the_event_file_takes_precedence_over_settings_that_claim_a_shared_encod
 def test_a_logged_flag_takes_precedence_over_the_settings() -> None:
     run = healthy(shared_encoder=False)
     told = analysed(run, encoder="shared", reward_is_normalized=True)
-    assert told.answers == ()
+    assert told.stated_properties == ()
     assert statuses(told) == statuses(analysed(run))
 
 

@@ -92,7 +92,7 @@ def test_any_settings_are_shown_and_never_change_a_verdict_silently(name: str, c
     notes = " ".join(analysis.notes)
     if analysis.verdict is not ALONE[name].verdict:
         assert f"From the event file alone the verdict would be {ALONE[name].verdict.value}" in notes
-    if not analysis.answers:
+    if not analysis.stated_properties:
         assert analysis.criteria == ALONE[name].criteria
     json.loads(render_json([analysis]), parse_constant=lambda c: pytest.fail(f"{c} in the JSON"))
     for table in tables_in(render_markdown([analysis])):
