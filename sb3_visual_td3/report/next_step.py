@@ -165,7 +165,8 @@ class _Advice:
     def command(self, name: str, *flags: str, hyperparams: Mapping[str, Any] | None = None) -> str | None:
         """Return a ``visual-td3`` command line with the settings of the run and changed hyperparameters.
 
-        :return: the command; None if rl-zoo did not train the run, or if a setting is not safe in a shell
+        :return: the command; None if rl-zoo did not train the run, if its algorithm or environment is unknown, or if a
+            setting is not safe in a shell
         """
         settings = self.analysis.settings
         algo = settings.value("algo")
@@ -175,6 +176,8 @@ class _Advice:
             if layer.source.endswith(ZOO_ARGUMENTS):
                 algo = layer.values.get("algo", algo)
                 key_values.update(layer.key_values)
+        if not self.by_zoo or algo is None or self.env is None:
+            return None
         # Each of these flags may appear only once on the command line.
         key_values["--hyperparams"] = {**key_values.get("--hyperparams", {}), **(hyperparams or {})}
         parts = [f"--algo {algo}", f"--env {self.env}"]
@@ -183,7 +186,7 @@ class _Advice:
             parts.append(f"--conf-file {conf_file}")
         if isinstance(packages, list) and packages:
             parts.append(" ".join(["--gym-packages", *map(str, packages)]))
-        if not self.by_zoo or not all(_PLAIN.fullmatch(word) for part in parts for word in part.split()):
+        if not all(_PLAIN.fullmatch(word) for part in parts for word in part.split()):
             return None
         for flag, values in key_values.items():
             words = [_key_value(key, value) for key, value in values.items()]

@@ -18,7 +18,7 @@ from sb3_visual_td3.report.analysis import Analysis, analyse
 from sb3_visual_td3.report.event_reader import RunData
 from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.render_html import render_html
-from sb3_visual_td3.report.run_settings import RunSettings
+from sb3_visual_td3.report.run_settings import run_settings
 from sb3_visual_td3.report.sections.availability import missing_section
 from sb3_visual_td3.report.wording import (
     answers_line,
@@ -41,7 +41,7 @@ def first_step_to_take(analysis: Analysis) -> str:
 
 def analysed(run: Values, manifest: RunManifest | None = None, require: EvidenceLevel = "thin") -> Analysis:
     data = RunData(Path("run"), as_series(run), (), 1)
-    settings = RunSettings()
+    settings, _ = run_settings(None, manifest, None)
     return analyse(data, load_criteria(), name="run", manifest=manifest, settings=settings, require_evidence=require)
 
 
@@ -84,8 +84,13 @@ def test_a_go_verdict_has_no_cause_and_advises_to_start_the_long_run() -> None:
 
 
 def test_a_hostile_environment_name_in_run_json_does_not_appear_in_the_advice() -> None:
-    analysis = analysed(healthy(), RunManifest("VisualTD3", "<b>; rm -rf /"))
-    assert "rm" not in first_step_to_take(analysis)
+    plain, hostile = (
+        first_step_to_take(analysed(ppo(), RunManifest("PPO", env), require="full"))
+        for env in ("Pendulum-v1", '<b>"; rm -rf /')
+    )
+    assert 'PolicyEvalCallback("Pendulum-v1"' in plain
+    assert 'PolicyEvalCallback("YOUR_ENV_ID"' in hostile
+    assert "rm -rf" not in hostile
 
 
 def test_a_short_run_is_too_early_to_judge_and_never_no_go() -> None:

@@ -110,10 +110,19 @@ def test_a_longer_run_stated_in_the_hyperparameter_file_is_suggested_unchanged()
     assert "stays at 0.0001" in step.text
 
 
-def test_names_that_are_unsafe_in_a_shell_are_not_put_into_a_command() -> None:
-    evil = Layer("rl-zoo's args.yml", {**ZOO.values, "conf_file": "a.yml; rm -rf ."})
+@pytest.mark.parametrize("name", ["algo", "env_id", "conf_file"])
+def test_names_that_are_unsafe_in_a_shell_are_not_put_into_a_command(name: str) -> None:
+    evil = Layer("rl-zoo's args.yml", {**ZOO.values, name: "<b>; rm -rf /"})
     step = next_step(analysed(healthy(), evil))
-    assert "rm" not in step.text
+    assert "rm -rf" not in step.text
+    assert not step.snippets
+
+
+@pytest.mark.parametrize("name", ["algo", "env_id"])
+def test_without_algorithm_or_environment_no_command_is_suggested(name: str) -> None:
+    known = {key: value for key, value in ZOO.values.items() if key != name}
+    step = next_step(analysed(healthy(), Layer("rl-zoo's args.yml", known)))
+    assert step.text.startswith("Start the long run")
     assert not step.snippets
 
 
