@@ -140,23 +140,51 @@ def test_sacs_values_are_those_of_its_networks_before_the_step():
     assert critic_update.values["q_values"].requires_grad is False
 
 
-def test_crossqs_q_values_have_one_row_per_sample():
+def calls_of_critic(model):
+    """Return a list that gets observations and output of every forward pass of the critic."""
+    calls = []
+    model.critic.register_forward_hook(lambda _module, args, output: calls.append((args[0], output)))
+    return calls
+
+
+def updates_of(spy, network):
+    return [update for update in spy.updates if update.network == network]
+
+
+def test_crossqs_q_values_are_those_of_the_current_observations(monkeypatch):
     model = make(CrossQ, VECTORS)
-    spy = Spy()
+    spy, calls, batches = Spy(), calls_of_critic(model), []
     attach(model, spy)
+    sample = model.replay_buffer.sample
+
+    def sampled(*args, **kwargs):
+        batches.append(sample(*args, **kwargs))
+        return batches[-1]
+
+    monkeypatch.setattr(model.replay_buffer, "sample", sampled)
     model.learn(24)
-    critic = [u for u in spy.updates if u.network == "critic"]
-    actor = [u for u in spy.updates if u.network == "actor"]
-    assert {tuple(u.values["q_values"].shape) for u in critic} == {(8, 2)}
-    assert {tuple(u.values["policy_q"].shape) for u in actor} == {(8, 1)}
+    # The critic gets observations and next observations in one batch. The actor's batches have observations only.
+    joint = [call for call in calls if len(call[0]) == 16]
+    for update, (observations, q_values), batch in zip(updates_of(spy, "critic"), joint, batches, strict=True):
+        assert th.equal(observations[:8], batch.observations)
+        assert th.equal(update.values["q_values"], th.cat(q_values, dim=1)[:8])
+    of_actor = [call for call in calls if len(call[0]) == 8]
+    for update, (_, q_values) in zip(updates_of(spy, "actor"), of_actor, strict=True):
+        assert th.equal(update.values["policy_q"], q_values[0])
 
 
-def test_tqcs_q_values_have_one_number_per_sample_and_critic():
+def test_tqcs_q_values_are_means_over_the_quantiles():
     model = make(TQC, VECTORS)
-    spy = Spy()
+    spy, calls = Spy(), calls_of_critic(model)
     attach(model, spy)
     model.learn(24)
-    assert {tuple(u.values["q_values"].shape) for u in spy.updates if u.network == "critic"} == {(8, 2)}
+    # In each update, the critic first runs for its own loss and then for the actor's.
+    quantiles = [output for _, output in calls]
+    assert {output.shape for output in quantiles} == {(8, 2, 25)}
+    for update, output in zip(updates_of(spy, "critic"), quantiles[::2], strict=True):
+        th.testing.assert_close(update.values["q_values"], output.mean(dim=2))
+    for update, output in zip(updates_of(spy, "actor"), quantiles[1::2], strict=True):
+        th.testing.assert_close(update.values["policy_q"], output[:, :1].mean(dim=2))
 
 
 def test_the_actors_updates_are_shown_and_those_of_other_optimizers_are_not():

@@ -83,13 +83,23 @@ def test_under_the_td3_preset_actions_equal_those_of_stock_td3(name):
     np.testing.assert_array_equal(*sent)
 
 
-def test_two_environments_receive_different_actions_with_two_axes():
-    env = DummyVecEnv([lambda: ActionEnv(TRAINABLE["two axes"])] * 2)
-    model = VisualTD3("CnnPolicy", env, policy_kwargs={"net_arch": [16]}, **SETTINGS)
-    model.learn(24)
-    first, second = (each.env.unwrapped.actions[-1] if hasattr(each, "env") else each.actions[-1] for each in env.envs)
-    assert first.shape == second.shape == (2, 3)
-    assert not np.array_equal(first, second)
+class GreyActionEnv(ActionEnv):
+    """Always show the same image, so that actions differ by the exploration noise alone."""
+
+    def _image(self):
+        return np.full(self.observation_space.shape, 128, np.uint8)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.85])
+def test_each_environment_has_its_own_exploration_noise_with_two_axes(correlation):
+    envs = [GreyActionEnv(TRAINABLE["two axes"]) for _ in range(2)]
+    vec_env = DummyVecEnv([lambda: envs[0], lambda: envs[1]])
+    settings = {**SETTINGS, "noise_correlation": correlation, "policy_kwargs": {"net_arch": [16]}}
+    VisualTD3("CnnPolicy", vec_env, **settings).learn(24)
+    # The policy acts from step 8 on, that is from the fifth action of each environment on.
+    first, second = (np.array(env.actions[4:]) for env in envs)
+    assert first.shape == second.shape == (8, 2, 3)
+    assert not np.isclose(first, second).all(axis=(1, 2)).any()
 
 
 @pytest.mark.parametrize(
