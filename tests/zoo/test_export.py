@@ -1,5 +1,6 @@
 """Test that the file of ``visual-td3 export`` computes the actions of the deployed policy."""
 
+import shutil
 import subprocess
 import sys
 
@@ -79,12 +80,15 @@ def test_opencv_computes_the_same_actions(run_dir, tmp_path):
     np.testing.assert_allclose(actions, predicted(run_dir), atol=1e-5)
 
 
-def test_export_finds_a_run_by_its_log_folder_and_torchscript_gives_the_same_actions(run_dir, tmp_path):
+def test_export_finds_the_latest_run_of_a_log_folder_and_torchscript_gives_its_actions(run_dir, tmp_path):
+    runs = tmp_path / "logs" / "visual_td3"
+    earlier, latest = (shutil.copytree(run_dir, runs / f"LiteDriving-v0_{number}") for number in (9, 10))
+    (earlier / "LiteDriving-v0.zip").unlink()
     path = tmp_path / "policy.pt"
-    assert main(["export", "-f", str(run_dir.parents[1]), "-o", str(path)]) == 0
+    assert main(["export", "-f", str(runs.parent), "-o", str(path)]) == 0
     details = {"details.json": ""}
     actions = th.jit.load(path, _extra_files=details)(th.from_numpy(OBSERVATIONS))
-    np.testing.assert_allclose(actions.numpy(), predicted(run_dir), atol=1e-5)
+    np.testing.assert_allclose(actions.numpy(), predicted(latest), atol=1e-5)
     assert b'"steps": "60"' in details["details.json"]
 
 
@@ -111,13 +115,15 @@ def test_scales_of_vecnormalize_are_in_the_file(tmp_path):
     [
         (["-o", "policy.zip"], "expected a name that ends in .onnx or .pt"),
         (["-o", "nowhere/policy.pt"], "there is no folder"),
-        (["-f", "nowhere"], "nowhere"),
+        (["-f", "nowhere"], "The nowhere/visual_td3 folder was not found"),
     ],
 )
-def test_a_usage_error_gives_exit_code_2_and_an_explanation(flags, words, capsys, tmp_path, monkeypatch):
+def test_a_usage_error_gives_exit_code_2_and_one_line_of_explanation(flags, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["export", *flags]) == 2
-    assert words in capsys.readouterr().err.splitlines()[-1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("visual-td3 export: ")
+    assert words in line
 
 
 def test_a_missing_onnx_is_named(run_dir, monkeypatch, capsys, tmp_path):

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from gymnasium.envs.classic_control import PendulumEnv
 from optuna.trial import TrialState
 
 from sb3_visual_td3 import VisualTD3
@@ -72,13 +74,27 @@ def mean_reward(capsys, *flags):
     return float(re.search(r"Mean reward: (\S+)", capsys.readouterr().out)[1])
 
 
-def test_training_continues_with_the_saved_replay_buffer_and_prints_both_env_kwargs(capsys):
-    flags = ["--save-replay-buffer", "-params", "buffer_size:1000", *QUICK]
-    flags += ["--env-kwargs", "g:8.0", "--eval-env-kwargs", "g:5.0"]
-    first = run(*flags)
+def test_training_and_evaluation_each_get_their_own_env_kwargs(capsys, monkeypatch):
+    n_steps = Counter()
+    step = PendulumEnv.step
+
+    def counted(env, action):
+        n_steps[env.g] += 1
+        return step(env, action)
+
+    monkeypatch.setattr(PendulumEnv, "step", counted)
+    once = ["--eval-freq", 80, "--eval-episodes", 1, "--n-eval-envs", 1]
+    run("--env-kwargs", "g:8.0", "--eval-env-kwargs", "g:5.0", *once, "-params", *QUICK)
     said = capsys.readouterr().out
-    assert "env_kwargs={'g': 8.0}" in said
-    assert "eval_env_kwargs={'g': 5.0}" in said
+    assert "\nenv_kwargs={'g': 8.0}" in said
+    assert "\neval_env_kwargs={'g': 5.0}" in said
+    assert set(n_steps) == {8.0, 5.0}
+    assert n_steps[8.0] == 80, "the steps of the training"
+
+
+def test_training_continues_with_the_saved_replay_buffer():
+    flags = ["--save-replay-buffer", "-params", "buffer_size:1000", *QUICK]
+    first = run(*flags)
     second = run(*flags, "-i", first / f"{ENV}.zip")
     assert second.name == f"{ENV}_2"
     assert model_in(second).num_timesteps == 160
