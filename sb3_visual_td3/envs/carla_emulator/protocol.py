@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.envs.road.carla_coordinates import from_carla
 from sb3_visual_td3.envs.road.shapes import Pose
 
@@ -117,7 +118,7 @@ def shortened(thing: object) -> str:
             text = _REPR.repr(thing)
     except Exception:  # must not fail: it is called while another error is being reported
         text = type(thing).__name__
-    return text[:160].encode("ascii", "backslashreplace").decode()
+    return in_one_line(text).encode("ascii", "backslashreplace")[:160].decode()
 
 
 def checked_number(thing: object, limit: float, what: str = "a number") -> float:

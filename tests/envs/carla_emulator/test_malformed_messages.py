@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import msgpack
+import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.carla_emulator.calls import Calls
@@ -397,11 +398,20 @@ def test_fault_with_invalid_amount_is_refused_on_the_command_line(text):
         parse_fault(text)
 
 
-def test_shortened_describes_any_object_in_short_ascii():
+def test_shortened_describes_any_object_in_one_short_ascii_line():
     deep = []
     for _ in range(5_000):
         deep = [deep]
-    for thing in (deep, "x" * 10**6, list(range(10**5)), "\udcff\u2028\n", ValueError("y" * 10**6)):
-        assert len(shortened(thing)) <= 700
-        assert shortened(thing).isascii()
+    things = [deep, "x" * 10**6, list(range(10**5)), "\udcff\u2028\n", np.zeros((3, 3))]
+    things += [ValueError(text) for text in ("y" * 10**6, "\U0001f600" * 99, "a\nb", "a\r\u2028\x85b\n")]
+    for thing in things:
+        text = shortened(thing)
+        assert 0 < len(text) <= 160
+        assert text.isascii()
+        assert text.splitlines() == [text]
+    assert shortened(ValueError("a\nb")) == "ValueError: a b"
+    assert shortened("a\nb") == r"'a\nb'"
+
+
+def test_reading_no_bytes_yields_no_call():
     assert list(CallReader().read(b"")) == []

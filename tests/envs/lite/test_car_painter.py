@@ -56,9 +56,15 @@ def test_cars_behind_or_far_away_are_not_drawn():
 
 
 @pytest.mark.parametrize("x", np.linspace(-2.0, 6.0, 33))
-def test_a_car_on_the_left_is_drawn_only_in_the_left_half(x):
+def test_a_car_on_the_left_is_drawn_as_far_as_it_is_in_view(x):
     columns = np.nonzero(touched(painted([(x, 3.5, math.pi, WHITE)])))[1]
-    assert (columns < 42).all()
+    # The shadow is 0.1 m larger than the car on each side. Its corner nearest to the picture's middle is x + 0.3 m ahead
+    # of the camera and 2.5 m to the left. The picture is 90 degrees wide, so this corner is in view if x > 2.2.
+    if x < 2.2:
+        assert len(columns) == 0
+    else:
+        assert columns.min() == 0
+        assert columns.max() == pytest.approx(42.0 - 42.0 * 2.5 / (x + 0.3), abs=1.0)
 
 
 def test_in_the_fog_a_car_fades_and_at_night_its_lights_shine():
