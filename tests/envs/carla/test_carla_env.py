@@ -105,15 +105,21 @@ def test_same_seed_gives_the_same_episode(make_env):
     assert (episode() == episode()).all()
 
 
-def test_env_runs_in_two_towns_with_rgb_frames_random_weather_and_spawn_points(make_env):
-    env = make_env(grayscale=False, maps=["Town03", "Town02"], weather="random", spawn="points")
-    maps = set()
-    for seed in range(4):
+def test_episodes_start_at_spawn_points_of_both_towns_in_random_weather(make_env):
+    env = make_env(grayscale=False, maps=["Town03", "Town02"], weather="random", spawn="points").unwrapped
+    maps, sun_altitudes_deg = set(), set()
+    for seed in (0, 1, 4):
         seen, info = env.reset(seed=seed)
-        maps.add(info["map"])
         assert seen.shape == (12, 84, 84)
-        assert drive(env, 5)[4]["distance_m"] >= 0.0
+        world = env._backend._connected()[0].world
+        maps.add(info["map"])
+        sun_altitudes_deg.add(round(world.get_weather().sun_altitude_angle))
+        places = [each.location for each in world.get_map().get_spawn_points()]
+        # CARLA's y axis points to the right. The start is moved sideways by up to 0.5 m.
+        assert min(np.hypot(each.x - env.vehicle.x_m, each.y + env.vehicle.y_m) for each in places) < 0.6
+        assert drive(env, 5)[4]["distance_m"] > 0.0
     assert maps == {"Town03", "Town02"}
+    assert sun_altitudes_deg == {60, 45, -30}, "clear, rain and night"
 
 
 def test_night_is_dark_and_carlas_presets_work(make_env):
