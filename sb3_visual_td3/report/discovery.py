@@ -224,4 +224,5 @@ def _leads_to(base: Path, event_dir: str | None, folder: Path) -> bool:
         target = (base / event_dir).resolve()
     except RuntimeError:  # a cycle of symbolic links, before Python 3.13
         return False
-    return target == folder or target in folder.parents
+    # "folder" lies below "base". An event_dir above "base" belongs to a run that "folder" is no part of.
+    return target.is_relative_to(base) and folder.is_relative_to(target)
