@@ -93,11 +93,14 @@ def test_a_folder_without_labels_is_refused(
     assert "labels.tsv" in capsys.readouterr().err
 
 
-def test_the_line_of_a_run_shows_label_verdict_and_the_reason_for_learning() -> None:
+def test_the_line_of_a_run_shows_label_verdict_both_answers_and_their_reasons() -> None:
     line = line_of(Judged("good", "H", ask(a_run(LEARNED))))
-    assert line.startswith("H good         GO")
-    assert "learning yes" in line
+    assert line.startswith("H good         GO           stable yes     learning yes ")
     assert "ep_r: from" in line
+    loss = Series("train/critic_loss", np.arange(1, 201) * 1_000, np.full(200, np.nan))
+    line = line_of(Judged("bad", "F", ask(SeriesSet.of([a_run(LEARNED)["ep_r"], loss]))))
+    assert line.startswith("F bad          NO-GO        stable no      learning yes ")
+    assert "train/critic_loss is not finite" in line
     assert row_of(Judged("empty", "U", None)) == {"run": "empty", "label": "U", "verdict": "unreadable"}
 
 

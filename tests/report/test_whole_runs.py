@@ -141,12 +141,14 @@ def test_scale_dependent_criteria_do_not_block_with_normalised_rewards() -> None
     assert verdict(run) is Verdict.GO
 
 
-def test_a_policy_must_beat_the_braking_baseline_and_a_missing_one_gives_unknown() -> None:
+@pytest.mark.parametrize("baseline", [tags.EVAL_RANDOM_DISTANCE, tags.EVAL_BRAKE_DISTANCE])
+def test_a_policy_must_beat_each_baseline_and_a_missing_one_gives_unknown(baseline: str) -> None:
     run = healthy()
-    evals = run[tags.EVAL_DISTANCE][0]
-    run[tags.EVAL_BRAKE_DISTANCE] = (evals, np.full(evals.size, 500.0))
+    assert judged(as_series(run))["policy_drives"].status is Status.PASS
+    evals, distances_m = run[tags.EVAL_DISTANCE]
+    run[baseline] = (evals, np.full(evals.size, distances_m[-1] + 1.0))
     assert judged(as_series(run))["policy_drives"].status is Status.FAIL
-    del run[tags.EVAL_BRAKE_DISTANCE]
+    del run[baseline]
     assert judged(as_series(run))["policy_drives"].status is Status.UNKNOWN
 
 
