@@ -110,18 +110,21 @@ def test_removal_turns_no_go_into_go_only_by_hiding_a_nan(criteria: tuple[Criter
 
 
 def test_collapsed_episodes_remain_no_go_after_removing_any_other_single_tag() -> None:
+    run = healthy(last_step=5000)
+    run[tags.EPISODE_LENGTH] = (np.arange(COLLAPSED.size), COLLAPSED)
+    assert result("episode_length_not_decreasing", run).status is Status.FAIL
+    for tag in run.keys() - {tags.EPISODE_LENGTH}:
+        assert verdict(without(run, {tag})) is Verdict.NO_GO, tag
+
+
+def test_collapsed_episodes_remain_insufficient_if_the_length_of_the_run_is_removed() -> None:
     run = healthy(last_step=2400)
     run[tags.EPISODE_LENGTH] = (np.arange(COLLAPSED.size), COLLAPSED)
     run[tags.PROGRESS_BUFFER_SIZE] = (np.array([1, 5000]), np.array([1.0, 5000.0]))
-    # The run has 5,000 steps, but most tags end at 2,400, so the status is unknown.
-    assert result("episode_length_not_decreasing", run).status is Status.UNKNOWN
-    for removed in (tags.PROGRESS_BUFFER_SIZE, tags.EPISODE_LENGTH):
-        assert verdict(run) is not Verdict.NO_GO or verdict(without(run, {removed})) is not Verdict.GO
-    longer = healthy(last_step=5000)
-    longer[tags.EPISODE_LENGTH] = run[tags.EPISODE_LENGTH]
-    assert result("episode_length_not_decreasing", longer).status is Status.FAIL
-    for tag in longer.keys() - {tags.EPISODE_LENGTH}:
-        assert verdict(without(longer, {tag})) is Verdict.NO_GO, tag
+    # The run has 5,000 steps, but the other tags end at 2,400. The criterion applies from 2,500 steps.
+    for removed in (set(), {tags.PROGRESS_BUFFER_SIZE}, {tags.EPISODE_LENGTH}):
+        assert result("episode_length_not_decreasing", without(run, removed)).status is Status.UNKNOWN
+        assert verdict(without(run, removed)) is Verdict.INSUFFICIENT
 
 
 def test_collapsed_episodes_do_not_block_go_in_a_run_below_2500_steps() -> None:
