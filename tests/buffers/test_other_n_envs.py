@@ -103,15 +103,20 @@ def test_the_same_buffer_is_returned_if_the_number_of_environments_does_not_chan
     assert for_n_envs(buffer, 2) is buffer
 
 
-@pytest.mark.parametrize("optimized", [True, False])
-def test_the_error_for_a_buffer_that_cannot_be_rearranged_names_both_n_envs(optimized):
-    class Mine(ReplayBuffer):
-        pass
+class OwnReplayBuffer(ReplayBuffer):
+    pass
 
-    if optimized:
-        buffer = ReplayBuffer(20, IMAGE, ACTIONS, "cpu", 2, True, False)
-    else:
-        buffer = Mine(20, IMAGE, ACTIONS, "cpu", 2)
-    with pytest.raises(ValueError, match=r"(ReplayBuffer|Mine) was filled with n_envs=2, but n_envs is now 3"):
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        ReplayBuffer(20, IMAGE, ACTIONS, "cpu", 2, optimize_memory_usage=True, handle_timeout_termination=False),
+        OwnReplayBuffer(20, IMAGE, ACTIONS, "cpu", 2),
+        HerReplayBuffer(20, DICT, ACTIONS, env=None, device="cpu", n_envs=2),
+    ],
+    ids=lambda buffer: type(buffer).__name__,
+)
+def test_the_error_for_a_buffer_that_cannot_be_rearranged_names_both_n_envs(buffer):
+    words = f"^{type(buffer).__name__} was filled with n_envs=2, but n_envs is now 3, "
+    with pytest.raises(ValueError, match=words):
         for_n_envs(buffer, 3)
-    assert issubclass(HerReplayBuffer, DictReplayBuffer)

@@ -76,7 +76,7 @@ class Always(Breaks):
 
 
 class Notes(BaseCallback):
-    """Records the number of updates, the weights and the critic's learning rates at the start of each rollout."""
+    """Records the number of updates, the weights and the learning rates at the start of each rollout."""
 
     def _on_training_start(self):
         self.at = {}
@@ -88,7 +88,10 @@ class Notes(BaseCallback):
         tensors = {}
         for name, part in self.model.get_parameters().items():
             flatten(tensors, f"{name}.pth", part)
-        rates = [group["lr"] for group in self.model.critic.optimizer.param_groups]
+        rates = {
+            name: [group["lr"] for group in getattr(self.model, name).optimizer.param_groups]
+            for name in ("actor", "critic")
+        }
         self.at[self.model.num_timesteps] = (self.model._n_updates, tensors, rates)
 
 
@@ -168,11 +171,11 @@ def test_stop_ends_the_training_at_the_step_of_the_first_critical_alert(tmp_path
     assert scalars_in(tmp_path)[tags.GUARD_ACTIONS][-1] == (model.num_timesteps, 1.0)
 
 
-def rates_at(notes, step):
-    return notes.at[step][2]
+def rates_at(notes, step, network="critic"):
+    return notes.at[step][2][network]
 
 
-def test_reduce_lr_scales_the_learning_rate_of_the_critic_until_training_ends(tmp_path):
+def test_reduce_lr_scales_constant_and_scheduled_learning_rates_until_training_ends(tmp_path):
     notes = Notes()
     model = visual_td3(tmp_path, learning_rate="lin_1e-3", critic_lr=4e-4)
     trained(model, tmp_path, [Breaks(ONSET, blow_up), guard("reduce_lr", lr_factor=0.25), notes])
@@ -181,6 +184,10 @@ def test_reduce_lr_scales_the_learning_rate_of_the_critic_until_training_ends(tm
     at = action["step"]
     assert rates_at(notes, at - 1) == [4e-4]
     assert rates_at(notes, at) == rates_at(notes, 319) == [1e-4]
+    # The actor's rate falls from 1e-3 to 0 over 320 steps.
+    for step, factor in ((at - 1, 1.0), (at, 0.25), (at + 20, 0.25), (319, 0.25)):
+        (rate,) = rates_at(notes, step, "actor")
+        assert rate == pytest.approx(factor * 1e-3 * (1.0 - step / 320)), step
     assert model.learning_rates == {"actor_mlp": 0.0, "critic_mlp": 1e-4}
     assert model.describe()["lr_scale"] == (0.25, "attribute")
     assert model.describe()["critic_lr"] == (4e-4, "argument")

@@ -357,10 +357,18 @@ def test_another_number_of_steps_is_refused(tmp_path):
         _learn_again(tmp_path, vector_td3(), total=80)
 
 
-def test_a_new_run_refuses_a_folder_with_snapshots_of_another_run(tmp_path):
+def test_a_new_run_refuses_a_folder_with_snapshots_of_another_run_and_keeps_them(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+    snapshots = files_in(tmp_path / "snapshots")
     with pytest.raises(ValueError, match=r"snapshots of another run, up to step 50.*resume=True"):
-        vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
+        vector_td3(seed=1).learn(70, callback=SnapshotCallback(20, tmp_path))
+    assert any("step_000000050" in path.parts for path in snapshots)
+    assert files_in(tmp_path / "snapshots") == snapshots
+
+
+def files_in(folder):
+    """Return the content of every file in a folder and its subfolders."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_foreign_snapshot_is_refused(tmp_path):

@@ -122,12 +122,27 @@ def test_without_pygame_a_film_is_written_and_a_message_names_pygame(monkeypatch
     assert Path("demo.gif").is_file()
 
 
-@pytest.mark.parametrize(
-    "flags", [["--env-kwargs", "weather:rain", "n_cars:3", "maps:['train_0']"], ["--route", "random"]]
-)
-def test_the_demo_accepts_env_kwargs_and_a_random_route(flags, capsys):
+def film_of(*flags):
+    """Return a film of one second as bytes."""
     assert main(["demo", "--seconds", "1", *flags]) == 0
-    assert " m in 1 s, end of the demo" in capsys.readouterr().out
+    return Path("demo.gif").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--env-kwargs", "weather:rain"], ["--env-kwargs", "n_cars:9"], ["--route", "random"]]
+)
+def test_env_kwargs_and_a_random_route_change_the_world_of_the_demo(flags, capsys):
+    plain = film_of()
+    assert film_of() == plain
+    assert film_of(*flags) != plain
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" m in 1 s, end of the demo")]
+    assert len(lines) == 3
+
+
+def test_the_demo_accepts_several_env_kwargs(capsys):
+    one = film_of("--env-kwargs", "maps:['train_0']")
+    assert film_of("--env-kwargs", "maps:['train_0']", "weather:rain") != one
+    assert capsys.readouterr().out.count("train_0: ") == 2
 
 
 @pytest.mark.parametrize(
