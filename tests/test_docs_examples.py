@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,12 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 def blocks(page: str, language: str) -> list[str]:
     """Return the code blocks of a page in one language, in order."""
     return [text for name, text in _BLOCK.findall((ROOT / page).read_text()) if name == language]
+
+
+def command_on(page: str, name: str) -> list[str]:
+    """Return the arguments of the first command ``visual-td3 NAME`` on a page, beginning with the name."""
+    lines = "".join(blocks(page, "console")).splitlines()
+    return next(shlex.split(line)[2:] for line in lines if line.startswith(f"$ visual-td3 {name} "))
 
 
 def shortened(code: str, n_steps: int) -> str:
@@ -86,15 +93,17 @@ def test_the_script_for_the_documented_environment_trains_a_run_that_gets_a_repo
     assert main(["report", "runs/mine"]) == 3
 
 
-def test_validate_evaluate_and_record_video_run_with_the_documented_environment(
+def test_validate_evaluate_and_record_video_run_as_the_page_shows(
     own_environment: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--env", "MyCamera-v0", "--gym-packages", "mycam"]
-    assert main(["validate", *flags, "--conf-file", "mine.yml", "-n", "60"]) == 3  # too short for a verdict
+    validate, evaluate, record_video = (
+        command_on("docs/own_environment.md", name) for name in ("validate", "evaluate", "record-video")
+    )
+    assert main([*validate, "-n", "60"]) == 3  # too short for a verdict
     run_dir = own_environment / "logs" / "visual_td3" / "MyCamera-v0_1"
     assert (run_dir / "evaluations.npz").is_file()
     capsys.readouterr()
-    assert main(["evaluate", *flags, "-n", "3", "--n-envs", "2", "--output", "found.json"]) == 0
+    assert main([*evaluate, "-n", "3", "--n-envs", "2", "--output", "found.json"]) == 0
     printed = capsys.readouterr().out
     assert "random" in printed
     assert "std of the return" in printed
@@ -107,7 +116,7 @@ def test_validate_evaluate_and_record_video_run_with_the_documented_environment(
         assert interval["mean"] == pytest.approx(sum(episode["reward"] for episode in episodes) / 3)
         assert interval["low"] <= interval["mean"] <= interval["high"]
     pytest.importorskip("moviepy")
-    assert main(["record-video", *flags, "-n", "5"]) == 0
+    assert main([*record_video, "-n", "5"]) == 0
     assert list((run_dir / "videos").glob("*.mp4"))
 
 

@@ -357,7 +357,7 @@ def test_another_number_of_steps_is_refused(tmp_path):
         _learn_again(tmp_path, vector_td3(), total=80)
 
 
-def test_a_new_run_refuses_a_folder_with_snapshots_of_another_run_and_keeps_them(tmp_path):
+def test_a_new_run_refuses_a_folder_with_another_runs_snapshots_and_keeps_them(tmp_path):
     vector_td3().learn(50, callback=SnapshotCallback(20, tmp_path))
     snapshots = files_in(tmp_path / "snapshots")
     with pytest.raises(ValueError, match=r"snapshots of another run, up to step 50.*resume=True"):

@@ -80,7 +80,7 @@ def test_opencv_computes_the_same_actions(run_dir, tmp_path):
     np.testing.assert_allclose(actions, predicted(run_dir), atol=1e-5)
 
 
-def test_export_finds_the_latest_run_of_a_log_folder_and_torchscript_gives_its_actions(run_dir, tmp_path):
+def test_export_to_torchscript_finds_the_latest_run_and_keeps_its_actions(run_dir, tmp_path):
     runs = tmp_path / "logs" / "visual_td3"
     earlier, latest = (shutil.copytree(run_dir, runs / f"LiteDriving-v0_{number}") for number in (9, 10))
     (earlier / "LiteDriving-v0.zip").unlink()

@@ -56,10 +56,10 @@ def test_cars_behind_or_far_away_are_not_drawn():
 
 
 @pytest.mark.parametrize("x", np.linspace(-2.0, 6.0, 33))
-def test_a_car_on_the_left_is_drawn_as_far_as_it_is_in_view(x):
+def test_a_car_on_the_left_is_drawn_as_far_as_visible(x):
     columns = np.nonzero(touched(painted([(x, 3.5, math.pi, WHITE)])))[1]
-    # The shadow is 0.1 m larger than the car on each side. Its corner nearest to the picture's middle is x + 0.3 m ahead
-    # of the camera and 2.5 m to the left. The picture is 90 degrees wide, so this corner is in view if x > 2.2.
+    # The shadow is 0.1 m larger than the car on each side. Its corner nearest to the picture's middle is x + 0.3 m
+    # ahead of the camera and 2.5 m to the left. The picture is 90 degrees wide, so this corner is in view if x > 2.2.
     if x < 2.2:
         assert len(columns) == 0
     else:
