@@ -48,10 +48,10 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
     """Return how many frames each image holds.
 
     :param space: the observation space
-    :param frame_stack: number of stacked frames
+    :param frame_stack: number of stacked frames, >= 1
     :return: number of frames by image key: ``frame_stack``, or 1 if the number of channels is not a multiple of it
-    :raises ValueError: if there is no uint8 image, if an image has its channels last, if ``frame_stack`` is below 1, or
-        if no image has a multiple of ``frame_stack`` channels
+    :raises ValueError: if there is no uint8 image, if an image has its channels last, or if no image has a multiple of
+        ``frame_stack`` channels
     """
     cameras = pictures_in(space)
     if not cameras:
@@ -66,8 +66,6 @@ def frame_stacks_of(space: spaces.Space[Any], frame_stack: int) -> dict[str, int
                 f"{key} has the shape {camera.shape}: expected channels first, (channels, height, width). Wrap the "
                 "environment in VecTransposeImage, as Stable-Baselines3's algorithms do"
             )
-    if frame_stack < 1:
-        raise ValueError(f"frame_stack={frame_stack}: expected an integer >= 1 (1 if there is no stack)")
     stacks = {key: frame_stack if camera.shape[0] % frame_stack == 0 else 1 for key, camera in cameras.items()}
     if frame_stack > 1 and set(stacks.values()) == {1}:
         channels = ", ".join(f"{key}: {camera.shape[0]}" for key, camera in cameras.items())

@@ -24,8 +24,9 @@ from sb3_visual_td3.callbacks.drives import (
     random_driver,
     trained_policy,
 )
-from sb3_visual_td3.callbacks.evaluation import SERVER_ADDRESS, EvaluationCallback, check_counts, needs_server
+from sb3_visual_td3.callbacks.evaluation import SERVER_ADDRESS, EvaluationCallback, needs_server
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_integer
 
 # Methods of environments that drive on a simulator server
 _LEND, _SHARE = "lend_server", "share_server"
@@ -116,7 +117,9 @@ class DrivingEvalCallback(EvaluationCallback):
         seed: int = 1_000,
         best_by: BestBy = "distance",
     ) -> None:
-        check_counts(eval_freq, n_eval_episodes)
+        n_eval_episodes = to_integer("n_eval_episodes", n_eval_episodes, 1)
+        eval_freq = to_integer("eval_freq", eval_freq, 1)
+        seed = to_integer("seed", seed, 0)
         if best_by not in get_args(BestBy):
             raise ValueError(f"best_by={best_by!r}: expected one of {', '.join(get_args(BestBy))}")
         self._make_env: partial[VecEnv] | None = None
@@ -160,13 +163,15 @@ class DrivingEvalCallback(EvaluationCallback):
         :param eval_freq: see the constructor
         :param n_eval_episodes: see the constructor
         :param eval_env_kwargs: see the constructor; the new mapping replaces the earlier ``eval_env_kwargs``
-        :raises ValueError: if a number is below 1, or ``eval_env_kwargs`` is given although ``eval_env`` is not an id
+        :raises ValueError: if a number is not an integer >= 1, or if ``eval_env_kwargs`` is given although
+            ``eval_env`` is not an id
         """
         if eval_freq is None:
             eval_freq = self.eval_freq
         if n_eval_episodes is None:
             n_eval_episodes = self.n_eval_episodes
-        check_counts(eval_freq, n_eval_episodes)
+        eval_freq = to_integer("eval_freq", eval_freq, 1)
+        n_eval_episodes = to_integer("n_eval_episodes", n_eval_episodes, 1)
         kwargs = self.eval_env_kwargs if eval_env_kwargs is None else dict(eval_env_kwargs)
         if self._make_env is None and kwargs is not None:
             raise ValueError(_KWARGS_WITHOUT_ID)

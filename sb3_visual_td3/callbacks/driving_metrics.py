@@ -12,6 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.saved_state import fill
 
 _OF_EPISODE = {
@@ -33,14 +34,12 @@ class DrivingMetricsCallback(BaseCallback):
 
     :param log_freq: environment steps between two points of ``progress/`` and ``reward/``
     :param verbose: verbosity level, as in Stable-Baselines3
-    :raises ValueError: if ``log_freq`` is below 1
+    :raises ValueError: if ``log_freq`` is not an integer >= 1
     """
 
     def __init__(self, log_freq: int = 100, verbose: int = 0) -> None:
         super().__init__(verbose)
-        if log_freq < 1:
-            raise ValueError(f"log_freq={log_freq}: expected a number of environment steps >= 1")
-        self.log_freq = log_freq
+        self.log_freq = to_integer("log_freq", log_freq, 1)
         self.n_episodes = 0
         self._last_logged = 0
 

@@ -38,17 +38,6 @@ def lift_idle_limits(env: VecEnv) -> None:
         env.env_method("lift_idle_limit")
 
 
-def check_counts(eval_freq: int, n_eval_episodes: int) -> None:
-    """Check that the numbers of steps and episodes of an evaluation callback are integers >= 1.
-
-    :param eval_freq: environment steps between evaluations
-    :param n_eval_episodes: episodes of each evaluation
-    :raises ValueError: if one of them is below 1
-    """
-    if eval_freq < 1 or n_eval_episodes < 1:
-        raise ValueError(f"eval_freq={eval_freq}, n_eval_episodes={n_eval_episodes}: expected integers >= 1")
-
-
 class EvaluationCallback(EvalCallback):
     """Evaluate the policy every ``eval_freq`` environment steps and at the end, and write files atomically.
 

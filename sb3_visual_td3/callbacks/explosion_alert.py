@@ -6,6 +6,7 @@ updates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from sb3_visual_td3.callbacks.event_writer import EventWriter, run_directory
 from sb3_visual_td3.callbacks.guard import Guard, OnCritical
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_float, to_integer
 from sb3_visual_td3.common.types import Points
 from sb3_visual_td3.diagnosis.live import WINDOW, LiveWindow, judge
 from sb3_visual_td3.diagnosis.rules import LIVE_RULES, non_finite
@@ -131,7 +133,7 @@ class ExplosionAlertCallback(BaseCallback):
     ``"rollback"`` restores healthy weights before the policy acts.
 
     :param warning: gradient norm above which a parameter group gets a warning
-    :param critical: gradient norm above which a parameter group gets a critical alert
+    :param critical: gradient norm above which a parameter group gets a critical alert; ``math.inf`` for no such limit
     :param check_freq: environment steps between two checks
     :param sample_freq: gradient updates between two measurements
     :param run_dir: folder of ``alerts.jsonl``; None takes the folder of the run that the event files belong to
@@ -157,14 +159,13 @@ class ExplosionAlertCallback(BaseCallback):
         max_actions: int = 3,
     ) -> None:
         super().__init__(verbose)
-        if not 0 < warning < critical:
-            raise ValueError(f"warning={warning}, critical={critical}: expected 0 < warning < critical")
-        if check_freq < 1 or sample_freq < 1:
-            raise ValueError(f"check_freq={check_freq}, sample_freq={sample_freq}: expected integers >= 1")
-        self.warning = warning
+        self.warning = to_float("warning", warning, above=0.0)
         self.critical = critical
-        self.check_freq = check_freq
-        self.sample_freq = sample_freq
+        if critical != math.inf:
+            expected = f"a number above warning={self.warning:g}"
+            self.critical = to_float("critical", critical, above=self.warning, expected=expected)
+        self.check_freq = to_integer("check_freq", check_freq, 1)
+        self.sample_freq = to_integer("sample_freq", sample_freq, 1)
         self.run_dir = run_dir
         self.window = LiveWindow()
         self.guard = Guard(on_critical, lr_factor, max_actions)

@@ -14,6 +14,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.health.quantities import is_frozen
 
 
@@ -27,15 +28,14 @@ class GradientNormCallback(BaseCallback):
     :param sample_freq: gradient updates between two measurements
     :param log_freq: environment steps between two points in the event file
     :param verbose: verbosity level, as in Stable-Baselines3
-    :raises ValueError: if a frequency is below 1, or, at the start of the training, if the model cannot be watched
+    :raises ValueError: if a frequency is not an integer >= 1, or, at the start of the training, if the model cannot be
+        watched
     """
 
     def __init__(self, sample_freq: int = 10, log_freq: int = 100, verbose: int = 0) -> None:
         super().__init__(verbose)
-        if log_freq < 1 or sample_freq < 1:
-            raise ValueError(f"log_freq={log_freq}, sample_freq={sample_freq}: expected integers >= 1")
-        self.sample_freq = sample_freq
-        self.log_freq = log_freq
+        self.sample_freq = to_integer("sample_freq", sample_freq, 1)
+        self.log_freq = to_integer("log_freq", log_freq, 1)
         self._last_logged = 0
 
     def _on_training_start(self) -> None:

@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.callbacks.alerts import ACTION, NON_FINITE, Alert
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
+from sb3_visual_td3.common.numbers import to_float, to_integer
 from sb3_visual_td3.common.schedules import Scaled
 from sb3_visual_td3.common.types import GuardedModel
 from sb3_visual_td3.diagnosis.live import WINDOW
@@ -80,13 +81,10 @@ class Guard:
         if on_critical not in get_args(OnCritical):
             known = ", ".join(map(repr, get_args(OnCritical)))
             raise ValueError(f"on_critical={on_critical!r}: expected one of {known}")
-        if isinstance(lr_factor, bool) or not isinstance(lr_factor, int | float) or not 0 < lr_factor < 1:
-            raise ValueError(f"lr_factor={lr_factor!r}: expected a number above 0 and below 1")
-        if isinstance(max_actions, bool) or not isinstance(max_actions, int) or max_actions < 1:
-            raise ValueError(f"max_actions={max_actions!r}: expected an integer >= 1")
         self.on_critical = on_critical
-        self.lr_factor = lr_factor
-        self.max_actions = max_actions
+        expected = "a number above 0 and below 1"
+        self.lr_factor = to_float("lr_factor", lr_factor, above=0.0, below=1.0, expected=expected)
+        self.max_actions = to_integer("max_actions", max_actions, 1)
         self.n_actions = 0
         self.has_stopped = False
         """Whether the training has to end at the next step."""

@@ -23,8 +23,9 @@ from stable_baselines3.common.vec_env import (
 )
 
 from sb3_visual_td3.callbacks.drives import Episode, Policy, play_episodes, random_policy, trained_policy
-from sb3_visual_td3.callbacks.evaluation import EvaluationCallback, check_counts, needs_server
+from sb3_visual_td3.callbacks.evaluation import EvaluationCallback, needs_server
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
 from sb3_visual_td3.training_state.vec_layer_state import layers_of
 
@@ -73,7 +74,7 @@ class PolicyEvalCallback(EvaluationCallback):
     :param eval_env_kwargs: arguments of the environment if ``eval_env`` is an id
     :param seed: seed of the first evaluation episode; the second episode uses ``seed + 1``, and so on. If the training
         environments use one of these seeds, the evaluation begins at the first seed above the training's seeds.
-    :raises ValueError: in the constructor, if a number is below 1, or if ``eval_env_kwargs`` is given although
+    :raises ValueError: in the constructor, if a number is out of range, or if ``eval_env_kwargs`` is given although
         ``eval_env`` is not an id; when training starts, if ``eval_env`` does not fit the training environment, or if
         ``eval_env`` needs a simulator server
     """
@@ -98,7 +99,9 @@ class PolicyEvalCallback(EvaluationCallback):
         eval_env_kwargs: Mapping[str, Any] | None = None,
         seed: int = EVALUATION_SEED,
     ) -> None:
-        check_counts(eval_freq, n_eval_episodes)
+        n_eval_episodes = to_integer("n_eval_episodes", n_eval_episodes, 1)
+        eval_freq = to_integer("eval_freq", eval_freq, 1)
+        seed = to_integer("seed", seed, 0)
         self._is_made_here = isinstance(eval_env, str)
         if isinstance(eval_env, str):
             kwargs = dict(eval_env_kwargs or {})

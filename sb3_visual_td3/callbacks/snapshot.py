@@ -21,6 +21,7 @@ from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.callbacks.run_files import ResumedFiles, find_run_files, run_files_state
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import first_waiting, make_event_files_retry
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.runs.durable_files import refuse_links
 from sb3_visual_td3.runs.manifest import package_versions
 from sb3_visual_td3.runs.run_lock import RunLock
@@ -114,13 +115,11 @@ class SnapshotCallback(BaseCallback):
         signals: Sequence[str] | None = None,
     ) -> None:
         super().__init__(verbose)
-        if save_freq < 1 or keep < 1:
-            raise ValueError(f"save_freq={save_freq}, keep={keep}: expected integers >= 1")
         if resume and run_dir is None:
             raise ValueError("SnapshotCallback(resume=True) has no run_dir: give the folder of the run to resume")
-        self.save_freq = save_freq
+        self.save_freq = to_integer("save_freq", save_freq, 1)
         self.run_dir = run_dir
-        self.keep = keep
+        self.keep = to_integer("keep", keep, 1)
         self.resume = resume
         self.signals = None if signals is None else checked_signals(signals)
         self._signals: EndingSignals | None = None

@@ -37,6 +37,7 @@ def to_float(
     maximum: float = math.inf,
     *,
     above: float | None = None,
+    below: float | None = None,
     expected: str | None = None,
 ) -> float:
     """Return a setting as a ``float``.
@@ -46,13 +47,20 @@ def to_float(
     :param minimum: the smallest accepted number
     :param maximum: the largest accepted number
     :param above: a number that the value must be larger than; None for no such limit
+    :param below: a number that the value must be smaller than; None for no such limit
     :param expected: expectation that the error message states; None derives it from the limits
     :raises ValueError: if the value is not a finite number (bools are rejected), or is out of range
     """
     number = _plain_number(value)
-    holds = number is not None and math.isfinite(number) and minimum <= number <= maximum
-    if number is None or not holds or (above is not None and number <= above):
-        raise ValueError(f"{name}={value!r}: expected {expected or _range(minimum, maximum, above)}")
+    is_in_range = (
+        number is not None
+        and math.isfinite(number)
+        and minimum <= number <= maximum
+        and (above is None or number > above)
+        and (below is None or number < below)
+    )
+    if number is None or not is_in_range:
+        raise ValueError(f"{name}={value!r}: expected {expected or _range(minimum, maximum, above, below)}")
     return float(number)
 
 
@@ -88,14 +96,16 @@ def _number_in(text: str) -> int | float | None:
     return None
 
 
-def _range(minimum: float, maximum: float, above: float | None) -> str:
-    words = ["a finite number"]
+def _range(minimum: float, maximum: float, above: float | None, below: float | None) -> str:
+    limits = []
     if above is not None:
-        words.append(f"above {above:g}")
+        limits.append(f"above {above:g}")
     if minimum > -math.inf and maximum < math.inf:
-        words.append(f"from {minimum:g} to {maximum:g}")
+        limits.append(f"from {minimum:g} to {maximum:g}")
     elif minimum > -math.inf:
-        words.append(f">= {minimum:g}")
+        limits.append(f">= {minimum:g}")
     elif maximum < math.inf:
-        words.append(f"<= {maximum:g}")
-    return " ".join(words)
+        limits.append(f"<= {maximum:g}")
+    if below is not None:
+        limits.append(f"below {below:g}")
+    return f"a finite number {' and '.join(limits)}".rstrip()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sb3_visual_td3.common.errors import InvalidSettingError
+from sb3_visual_td3.common.numbers import to_float
 
 Schedule: TypeAlias = Callable[[float], float]
 """Maps the remaining progress (1 at the start of training, 0 at the end) to a value, as in Stable-Baselines3."""
@@ -99,11 +100,10 @@ def parse_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
     if isinstance(value, str) and value.split("_")[0] in _SHAPES:
         shape, *ends = value.split("_")
     try:
-        numbers = [float(end) for end in ends]
-    except (TypeError, ValueError):
+        numbers = [to_float(name, end, 0.0) for end in ends]
+    except ValueError:
         numbers = []
-    well_formed = 1 <= len(numbers) <= (2 if shape else 1)
-    if isinstance(value, bool) or not well_formed or not all(map(_is_finite_and_not_negative, numbers)):
+    if not 1 <= len(numbers) <= (2 if shape else 1):
         raise InvalidSettingError(
             f"{name}={value!r} is not a schedule: expected a finite number >= 0, 'lin_3e-4' (to zero), "
             "'lin_3e-4_1e-5', 'cos_3e-4', or a callable of the remaining progress"

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.types import Points
 from sb3_visual_td3.diagnosis.findings import Diagnosis
 from sb3_visual_td3.diagnosis.ranking import rank
@@ -58,13 +59,11 @@ class LiveWindow:
     """Store the points of the last updates, by tag.
 
     :param n_updates: length of the window in updates, >= 1
-    :raises ValueError: if ``n_updates`` is below 1
+    :raises ValueError: if ``n_updates`` is not an integer >= 1
     """
 
     def __init__(self, n_updates: int = WINDOW) -> None:
-        if n_updates < 1:
-            raise ValueError(f"n_updates={n_updates}: expected an integer >= 1")
-        self.n_updates = n_updates
+        self.n_updates = to_integer("n_updates", n_updates, 1)
         self._points: dict[str, list[tuple[int, float]]] = {}
 
     def append(self, points: Points) -> None:

@@ -9,19 +9,15 @@ from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 
 
 def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
-    """Check that ``value`` is an integer in a given range, and return it; NumPy integers and ``8.0`` are accepted.
+    """Check that ``value`` is an integer in a given range, and return it as an int.
 
     :param name: name of the argument
-    :param value: the value to check
+    :param value: an integer in any notation that :func:`~sb3_visual_td3.common.numbers.to_integer` accepts
     :param minimum: smallest accepted value
     :param maximum: largest accepted value
-    :raises ValueError: if the value is out of range or not an integer (bools and text are rejected)
+    :raises ValueError: if the value is out of range or not an integer (bools are rejected)
     """
     expected = f"an integer from {minimum} to {maximum}; set {name} to one of these"
-    # ``to_integer`` also accepts text, because YAML values can be text. An environment's arguments come from Python,
-    # where text is a mistake.
-    if isinstance(value, str):
-        raise ValueError(f"{name}={value!r}: expected {expected}")
     number = to_integer(name, value, minimum, expected)
     if number > maximum:
         raise ValueError(f"{name}={value!r}: expected {expected}")
@@ -29,18 +25,16 @@ def check_count(name: str, value: object, minimum: int, maximum: int) -> int:
 
 
 def check_quantity(name: str, value: object, minimum: float, maximum: float, unit: str) -> float:
-    """Check that ``value`` is a number in a given range, and return it as a float; NumPy numbers are accepted.
+    """Check that ``value`` is a number in a given range, and return it as a float.
 
     :param name: name of the argument
-    :param value: the value to check
+    :param value: a number in any notation that :func:`~sb3_visual_td3.common.numbers.to_float` accepts
     :param minimum: smallest accepted value
     :param maximum: largest accepted value
     :param unit: unit of value and limits, for the message
-    :raises ValueError: if the value is out of range or not a finite number (bools and text are rejected)
+    :raises ValueError: if the value is out of range or not a finite number (bools are rejected)
     """
     expected = f"a number from {minimum:g} to {maximum:g} {unit}; give {name} in {unit}"
-    if isinstance(value, str):
-        raise ValueError(f"{name}={value!r}: expected {expected}")
     return to_float(name, value, minimum, maximum, expected=expected)
 
 

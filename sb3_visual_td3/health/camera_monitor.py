@@ -14,6 +14,7 @@ import torch as th
 from gymnasium import spaces
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import THE_ONLY_PART, channels_are_last, is_picture
 from sb3_visual_td3.common.types import Points
 
@@ -52,13 +53,11 @@ class CameraMonitor:
     :param sample_freq: number of steps between two recorded values
     :param pictures: the image spaces by key, from :func:`~sb3_visual_td3.common.pictures.pictures_in`; None treats
         every uint8 array ``(n_envs, channels, height, width)`` as an image
-    :raises ValueError: if ``sample_freq`` is below 1
+    :raises ValueError: if ``sample_freq`` is not an integer >= 1
     """
 
     def __init__(self, sample_freq: int = 10, pictures: Mapping[str, spaces.Box] | None = None) -> None:
-        if sample_freq < 1:
-            raise ValueError(f"sample_freq={sample_freq}: expected an integer >= 1")
-        self.sample_freq = sample_freq
+        self.sample_freq = to_integer("sample_freq", sample_freq, 1)
         self._grey_levels = None if pictures is None else _grey_levels(pictures)
         self._previous: list[Images] = []
         self._unseen: list[list[Images]] = []

@@ -8,6 +8,7 @@ from typing import Any
 import torch as th
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.types import NetworkUpdate, Points
 from sb3_visual_td3.health import quantities
 from sb3_visual_td3.health.network_probe import NetworkProbe
@@ -26,13 +27,11 @@ class GradientMonitor:
 
     :param sample_freq: updates between two measurements, >= 1; rewards are measured in every update
     :param keep_points: whether to keep the values of single updates for :meth:`read_points`
-    :raises ValueError: if ``sample_freq`` is below 1
+    :raises ValueError: if ``sample_freq`` is not an integer >= 1
     """
 
     def __init__(self, sample_freq: int = 10, keep_points: bool = False) -> None:
-        if sample_freq < 1:
-            raise ValueError(f"sample_freq={sample_freq}: expected an integer >= 1")
-        self.sample_freq = sample_freq
+        self.sample_freq = to_integer("sample_freq", sample_freq, 1)
         self.keep_points = keep_points
         self.probe: NetworkProbe | None = None
         """Measures the networks themselves, such as their dormant units. A callback sets this probe."""

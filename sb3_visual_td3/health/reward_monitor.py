@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.types import Points
 
 
@@ -20,13 +21,11 @@ class RewardMonitor:
     """Record the smallest and the largest reward of every ``sample_freq`` steps, for the alerts during training.
 
     :param sample_freq: number of steps between two points
-    :raises ValueError: if ``sample_freq`` is below 1
+    :raises ValueError: if ``sample_freq`` is not an integer >= 1
     """
 
     def __init__(self, sample_freq: int = 10) -> None:
-        if sample_freq < 1:
-            raise ValueError(f"sample_freq={sample_freq}: expected an integer >= 1")
-        self.sample_freq = sample_freq
+        self.sample_freq = to_integer("sample_freq", sample_freq, 1)
         self._seen: list[npt.NDArray[np.floating]] = []
         self._points: dict[str, list[tuple[int, float]]] = {tags.REWARD_MIN: [], tags.REWARD_MAX: []}
 

@@ -22,7 +22,7 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.saved_state import AnyArray
 from sb3_visual_td3.runs.durable_files import (
     FileDigest,
@@ -281,8 +282,9 @@ class SnapshotStore:
         :raises ValueError: if an argument is wrong
         :raises SnapshotError: if the snapshot cannot be written; earlier snapshots stay
         """
-        began, step = time.perf_counter(), int(step)
-        _check_arguments(step, files, keep)
+        began = time.perf_counter()
+        step, keep = to_integer("step", step, 0), to_integer("keep", keep, 1)
+        _check_names(files)
         tree = split(state)
         try:
             self._objects.begin()
@@ -490,9 +492,7 @@ class SnapshotStore:
         return f"{self.folder / folder_name(step)}: the snapshot could not be written: {reason}; {last}"
 
 
-def _check_arguments(step: int, files: Mapping[str, FileWriter], keep: int) -> None:
-    if step < 0 or keep < 1:
-        raise ValueError(f"step={step}, keep={keep}: expected step >= 0 and keep >= 1")
+def _check_names(files: Iterable[str]) -> None:
     for name in files:
         if not is_file_name(name) or name == SMALL_ARRAYS_NAME:
             raise ValueError(

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from sb3_visual_td3.common.numbers import to_float
 from sb3_visual_td3.vec_env.connection import wait_for_messages
 from sb3_visual_td3.vec_env.env_actor import pack
 from sb3_visual_td3.vec_env.env_slot import (
@@ -85,11 +86,13 @@ class RayVecEnv(VecEnv):
             raise ValueError("env_fns=[]: expected a list with one function for each environment")
         if placement not in _PLACEMENTS:
             raise ValueError(f"placement={placement!r}: expected 'pack' or 'spread'")
-        for name, amount in {"num_cpus": num_cpus, "num_gpus": num_gpus, **(resources or {})}.items():
-            _check(name, amount, amount >= 0, "0 or more")
-        _check("patience_s", patience_s, patience_s > 0, "seconds above 0")
+        num_cpus = to_float("num_cpus", num_cpus, 0.0)
+        num_gpus = to_float("num_gpus", num_gpus, 0.0)
+        resources = {name: to_float(name, amount, 0.0) for name, amount in (resources or {}).items()}
+        patience_s = to_float("patience_s", patience_s, above=0.0)
         if deadline_s is not None:
-            _check("deadline_s", deadline_s, 0 < deadline_s <= patience_s, "seconds above 0 and up to patience_s")
+            expected = f"seconds above 0 and up to patience_s={patience_s:g}"
+            deadline_s = to_float("deadline_s", deadline_s, maximum=patience_s, above=0.0, expected=expected)
         self.closed = False
         self._deadline_s = deadline_s
         self._patience_s = patience_s
@@ -102,7 +105,7 @@ class RayVecEnv(VecEnv):
             # If we started Ray, it has no other work. Then processors are not counted: more environments than
             # processors are allowed, as with SubprocVecEnv.
             counted_cpus = 0.0 if self._session.is_started_by_us else num_cpus
-            options = ActorOptions(counted_cpus, num_gpus, dict(resources or {}), placement == "spread", runtime_env)
+            options = ActorOptions(counted_cpus, num_gpus, resources, placement == "spread", runtime_env)
             self._slots = [EnvSlot(index, pack(env_fn), options, patience_s) for index, env_fn in enumerate(env_fns)]
             self._wait_for_room(options)
             observation_space, action_space = self._call("spaces", indices=0)[0]
@@ -343,11 +346,6 @@ class RayVecEnv(VecEnv):
     def n_late_steps(self) -> int:
         """Return how many steps have missed ``deadline_s`` so far."""
         return sum(slot.n_late for slot in self._slots)
-
-
-def _check(name: str, value: Any, is_good: bool, expected: str) -> None:
-    if not is_good:
-        raise ValueError(f"{name}={value!r}: expected {expected}")
 
 
 def _all_done(calls: Sequence[Callable[[], Any]]) -> list[Any]:

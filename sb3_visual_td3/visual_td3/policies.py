@@ -302,6 +302,8 @@ class VisualTD3Policy(TD3Policy):
             _check_keys(name, keys, observation_space, encoder)
         if trunk_dim is not None:
             trunk_dim = to_integer("trunk_dim", trunk_dim, 1, "an integer >= 1, or None for no trunk")
+        if "n_critics" in kwargs:
+            kwargs["n_critics"] = to_integer("n_critics", kwargs["n_critics"], 1)
         if encoder_arch is not None:
             kwargs["features_extractor_class"] = features_extractor_for(encoder_arch, trunk_dim)
             if isinstance(encoder_arch, str) and isinstance(observation_space, spaces.Dict):

@@ -76,10 +76,10 @@ def _parse(name: str, value: Any) -> Any:
         parsed = to_float(name, value, 0.0)
     elif name == "noise_correlation":
         # With a correlation of 1 the noise would never change.
-        parsed = to_float(name, value, 0.0, 1.0 - 1e-9, expected="a correlation >= 0 (0 is off) and < 1")
+        parsed = to_float(name, value, 0.0, below=1.0, expected="a correlation >= 0 (0 is off) and < 1")
     elif name == "policy_average":
         # With a decay of 1 the average would stay at the initial weights.
-        parsed = to_float(name, value, 0.0, 1.0 - 1e-9, expected="a decay >= 0 (0 is off) and < 1")
+        parsed = to_float(name, value, 0.0, below=1.0, expected="a decay >= 0 (0 is off) and < 1")
     elif name == "scale_rewards":
         if not is_truth_value(value):
             raise ValueError(f"scale_rewards={value!r}: expected True or False")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
-import numbers
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_visual_td3.common.input_files import python_literal
+from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
 
 _ZOO_KEYS = (
@@ -140,21 +139,26 @@ def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
             raise ValueError(f"{where}: there is no hyperparameter {key!r}; {meant}")
 
 
-def check_counts(block: Mapping[str, Any], where: str) -> None:
-    """Check that counts are integers; rl-zoo would round them down.
+def read_counts(block: Mapping[str, Any], where: str) -> dict[str, int]:
+    """Return the counts of a block as integers.
+
+    rl-zoo itself would round 1000.5 down. For ``.inf``, or for ``1e6``, which YAML reads as text, it would end in a
+    traceback.
 
     :param block: the hyperparameters, including those of the command line
     :param where: name of the block in error messages
+    :return: the counts that the block contains, by name
     :raises ValueError: if a count is not an integer >= 1
     """
+    counts = {}
     for key in _COUNTS:
-        value = block.get(key, 1)
-        # rl-zoo converts "1000" to a number, but would round 1000.5 down and end in a traceback for .inf.
-        if isinstance(value, str) and value.strip().isdecimal():
-            value = int(value)
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not is_number or not 1 <= value < math.inf or value != int(value):
-            raise ValueError(f"{where}: {key} is {block[key]!r}; expected an integer >= 1")
+        if key not in block:
+            continue
+        try:
+            counts[key] = to_integer(key, block[key], 1)
+        except ValueError as error:
+            raise ValueError(f"{where}: {key} is {block[key]!r}; expected an integer >= 1") from error
+    return counts
 
 
 VEC_ENVS: Mapping[str, type[VecEnv]] = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv, "ray": RayVecEnv}

@@ -62,11 +62,11 @@ from sb3_visual_td3.zoo.flags import ALGO, store_pairs
 from sb3_visual_td3.zoo.hyperparameters import (
     STOCK_VEC_ENVS,
     VEC_ENVS,
-    check_counts,
     check_keys,
     check_numbers,
     check_structure,
     env_kwargs_of,
+    read_counts,
     read_kwargs,
 )
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch, hub_errors
@@ -427,7 +427,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         check_keys(saved, ALGOS[self.algo], where)
         check_structure(saved, where)
         check_numbers(saved, ALGOS[self.algo], where)
-        check_counts(saved, where)
+        counts = read_counts(saved, where)
+        hyperparams.update(counts)
+        saved.update(counts)
         self._read_hyperparams = copy.deepcopy(dict(saved))
         if self._options.resumed_experiment is not None:
             # After this, no text remains that rl-zoo would evaluate.

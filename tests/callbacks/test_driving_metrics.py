@@ -87,8 +87,3 @@ def test_reward_terms_of_a_users_environment_are_logged_under_their_names(make_m
     assert tags.EPISODE_REWARD in scalars
     for untold in (tags.EPISODE_ROUTE_COMPLETION, tags.EPISODE_SUCCESS, tags.EPISODE_COLLISIONS, tags.PROGRESS_SPEED):
         assert untold not in scalars
-
-
-def test_a_frequency_below_one_is_refused():
-    with pytest.raises(ValueError, match="log_freq"):
-        DrivingMetricsCallback(log_freq=0)

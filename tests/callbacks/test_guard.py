@@ -130,7 +130,7 @@ def snapshots_in(folder):
         ({"lr_factor": 1}, "lr_factor=1: expected"),
         ({"lr_factor": True}, "lr_factor=True: expected"),
         ({"lr_factor": math.nan}, "lr_factor=nan: expected"),
-        ({"lr_factor": "0.5"}, "lr_factor='0.5': expected"),
+        ({"lr_factor": "half"}, "lr_factor='half': expected"),
         ({"max_actions": 0}, "max_actions=0: expected an integer >= 1"),
         ({"max_actions": 2.5}, "max_actions=2.5: expected"),
     ],

@@ -300,7 +300,7 @@ def test_an_unsuitable_evaluation_environment_raises_an_error_before_training(en
 
 @pytest.mark.parametrize("kwargs", [{"eval_freq": 0}, {"n_eval_episodes": 0}])
 def test_invalid_arguments_are_refused(kwargs):
-    with pytest.raises(ValueError, match="expected integers >= 1"):
+    with pytest.raises(ValueError, match="=0: expected an integer >= 1"):
         evaluation(**kwargs)
     with pytest.raises(ValueError, match="eval_env_kwargs was given"):
         evaluation(make_vec_env(PointEnv, 1), eval_env_kwargs={})

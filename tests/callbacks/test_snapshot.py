@@ -423,7 +423,7 @@ def test_a_message_names_a_callback_without_get_state_and_set_state(tmp_path, ca
 
 @pytest.mark.parametrize("kwargs", [{"save_freq": 0}, {"keep": 0}, {"resume": True}])
 def test_bad_arguments_are_refused(kwargs):
-    with pytest.raises(ValueError, match=r"expected integers|has no run_dir"):
+    with pytest.raises(ValueError, match=r"expected an integer|has no run_dir"):
         SnapshotCallback(**kwargs)
 
 

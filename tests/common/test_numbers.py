@@ -70,3 +70,5 @@ def test_the_message_names_the_limits():
         to_float("norm", 0, above=0)
     with pytest.raises(ValueError, match=r"noise=-1: expected a finite number >= 0"):
         to_float("noise", -1, 0.0)
+    with pytest.raises(ValueError, match=r"decay=1: expected a finite number above 0 and below 1"):
+        to_float("decay", 1, above=0, below=1)

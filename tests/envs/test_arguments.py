@@ -1,4 +1,4 @@
-"""Test that environment settings accept NumPy numbers and whole floats, and store Python numbers."""
+"""Test that environment settings accept numbers in any notation, and store Python numbers."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ def test_lite_driving_accepts_numpy_numbers_and_whole_floats():
         "frame_stack": 2.0,
         "frame_skip": np.int64(2),
         "n_cars": np.array(1),
-        "image_size": 48.0,
-        "target_speed_mps": 8,
+        "image_size": "4.8e1",
+        "target_speed_mps": "8e0",
     }
     env = LiteDrivingEnv(**usual, reward_scale=np.float32(0.5), noise_std=1)
     observation, _ = env.reset(seed=0)
@@ -30,7 +30,8 @@ def test_lite_driving_accepts_numpy_numbers_and_whole_floats():
     [
         ("frame_stack", 2.5),
         ("frame_stack", True),
-        ("n_cars", "1"),
+        ("n_cars", "one"),
+        ("n_cars", "1.5"),
         ("image_size", np.nan),
         ("target_speed_mps", True),
     ],

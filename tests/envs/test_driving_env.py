@@ -309,7 +309,7 @@ def test_an_invalid_action_is_refused(env, action):
         ("frame_stack", 2.5),
         ("frame_stack", True),
         ("frame_skip", 0),
-        ("frame_skip", "2"),
+        ("frame_skip", "two"),
         ("dt_s", 0.0),
         ("dt_s", math.nan),
         ("image_size", 85),

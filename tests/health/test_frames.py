@@ -81,8 +81,3 @@ def test_one_frozen_camera_of_two_is_seen_and_vectors_are_ignored():
     for step in range(3):
         camera.see(np.full((1, 3), step), step)
     assert camera.read() == {}
-
-
-def test_a_frequency_below_one_is_refused():
-    with pytest.raises(ValueError, match="sample_freq"):
-        CameraMonitor(sample_freq=0)

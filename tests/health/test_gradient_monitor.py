@@ -149,8 +149,3 @@ def test_each_read_starts_a_new_window(make_model):
     assert monitor.read()
     assert monitor.read() == {}
     assert monitor.n_updates == 0
-
-
-def test_a_sampling_rate_below_one_is_refused():
-    with pytest.raises(ValueError, match="sample_freq"):
-        GradientMonitor(sample_freq=0)

@@ -1,7 +1,6 @@
 import math
 
 import numpy as np
-import pytest
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.health.reward_monitor import RewardMonitor
@@ -35,8 +34,3 @@ def test_an_array_that_is_reused_does_not_change_recorded_rewards():
     rewards[0] = 1.0
     monitor.see(rewards, 1)
     assert monitor.read_points()[tags.REWARD_MAX] == [(1, 7.0)]
-
-
-def test_a_frequency_below_one_is_refused():
-    with pytest.raises(ValueError, match="sample_freq"):
-        RewardMonitor(sample_freq=0)

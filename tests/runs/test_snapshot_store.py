@@ -157,9 +157,9 @@ def test_a_state_that_is_not_plain_data_is_refused_before_anything_is_written(tm
     for name in ("../x", "a/b", "/x", ".x", "", "snapshot.json", "arrays.bin", "a\nb"):
         with pytest.raises(ValueError, match="'files' contains the file name"):
             store.save(1, {}, {name: Path.touch})
-    with pytest.raises(ValueError, match="keep >= 1"):
+    with pytest.raises(ValueError, match="keep=0: expected an integer >= 1"):
         store.save(1, {}, {}, keep=0)
-    with pytest.raises(ValueError, match="step >= 0"):
+    with pytest.raises(ValueError, match="step=-1: expected an integer >= 0"):
         store.save(-1, {}, {})
     assert not (tmp_path / "snapshots").exists()
 

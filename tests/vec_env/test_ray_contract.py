@@ -224,6 +224,8 @@ def test_a_local_environment_class_can_be_sent(make_vec):
         ({"num_gpus": -0.5}, "num_gpus=-0.5"),
         ({"resources": {"carla": -1}}, "carla=-1"),
         ({"placement": "near"}, "placement='near'"),
+        ({"num_cpus": True}, "num_cpus=True: expected a finite number >= 0"),
+        ({"num_cpus": "many"}, "num_cpus='many'"),
         ({"patience_s": 0}, "patience_s=0"),
         ({"deadline_s": 0}, "deadline_s=0"),
         ({"deadline_s": 5, "patience_s": 2}, "deadline_s=5"),

@@ -19,6 +19,7 @@ NO_RATES = [
     -math.inf,
     True,
     False,
+    np.bool_(True),
     "nan",
     "-1e-4",
     "inf",

@@ -339,8 +339,10 @@ def test_numbers_of_any_type_give_the_same_training(make_model):
         "train_freq": (2, "step"),
         "tau": 0.25,
         "max_grad_norm": 10,
+        "policy_kwargs": {"n_critics": 2},
     }
     usual = {"buffer_size": 3e2, "batch_size": 8.0, "n_steps": np.int8(3), "train_freq": [2.0, "step"], "tau": "0.25"}
+    usual["policy_kwargs"] = {"n_critics": "2e0"}
     one, other = make_model(**plain).learn(30), make_model(**usual, max_grad_norm=np.int64(10)).learn(30)
     for a, b in zip(one.policy.state_dict().values(), other.policy.state_dict().values(), strict=True):
         assert th.equal(a, b)
@@ -367,6 +369,8 @@ def test_numbers_of_any_type_give_the_same_training(make_model):
         ({"replay_buffer_kwargs": {"frame_stack": 1.5}}, "replay_buffer_kwargs: frame_stack=1.5: expected"),
         ({"policy_kwargs": {"trunk_dim": 16.5}}, "trunk_dim=16.5: expected an integer >= 1"),
         ({"policy_kwargs": {"trunk_dim": True}}, "trunk_dim=True: expected an integer >= 1"),
+        ({"policy_kwargs": {"n_critics": 1.5}}, "n_critics=1.5: expected an integer >= 1"),
+        ({"policy_kwargs": {"n_critics": 0}}, "n_critics=0: expected an integer >= 1"),
     ],
 )
 def test_a_value_that_is_no_number_is_refused_at_construction(make_model, arguments, words):

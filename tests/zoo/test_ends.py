@@ -261,6 +261,13 @@ def test_logs_of_a_run_that_has_lost_its_snapshots_are_kept(whole, tmp_path, cap
     assert_is(whole, run_dir)
 
 
+def test_counts_that_yaml_reads_as_text_are_accepted(tmp_path):
+    assert train(tmp_path, n_timesteps="4e1", n_envs="1e0") == 0
+    settings = yaml.unsafe_load((run_dir_in(tmp_path) / "LiteDriving-v0" / "config.yml").read_text())
+    assert (settings["n_timesteps"], settings["n_envs"]) == (40, 1)
+    assert run_json(run_dir_in(tmp_path))["end"] == "finished"
+
+
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 0, -5, 10.5, True, "many"])
 @pytest.mark.parametrize("key", ["n_timesteps", "n_envs"])
 def test_an_invalid_n_timesteps_or_n_envs_gives_a_one_line_error_before_training(tmp_path, capsys, key, value):

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.envs.arguments import check_count, check_flag, check_quantity, coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M
 
@@ -64,9 +63,7 @@ class ServerSettings:
             raise ValueError(f"host={self.host!r}: expected a name or an address, such as '127.0.0.1'")
         if not self.ports:
             raise ValueError(f"port={self.port!r}: expected a port, or a list of ports; give at least one")
-        expected = f"a port from 1 to {_MAX_PORT}, or a list of ports"
-        numbers = [to_integer("port", port, 1, expected) for port in self.ports]
-        object.__setattr__(self, "port", tuple(check_count("port", port, 1, _MAX_PORT) for port in numbers))
+        object.__setattr__(self, "port", tuple(check_count("port", port, 1, _MAX_PORT) for port in self.ports))
         if self.command is not None:
             launch_command(self.command, self.ports[0])  # raises if the command is malformed
             if self.host not in {"127.0.0.1", "localhost"}:
@@ -126,7 +123,7 @@ class CameraMount:
                 coerce_count(self, name, 32, 4096, f"camera_{name}")
         coerce_quantity(self, "fov_deg", 10.0, 170.0, "degrees", "camera_fov_deg")
         for name, values, limit in (("position_m", self.position_m, 50.0), ("rotation_deg", self.rotation_deg, 360.0)):
-            if len(values) != 3:
+            if isinstance(values, str) or len(values) != 3:
                 raise ValueError(f"camera_{name}={values!r}: expected three numbers, such as (2.0, 0.0, 1.5)")
             unit = name.rsplit("_", maxsplit=1)[-1]
             numbers = tuple(check_quantity(f"camera_{name}", value, -limit, limit, unit) for value in values)
