@@ -48,6 +48,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
 from sb3_visual_td3.envs.carla.backend import CarlaBackend
 from sb3_visual_td3.envs.carla.connection import Connection
 from sb3_visual_td3.envs.carla.server import Server
@@ -86,7 +87,7 @@ class Saboteur(BaseCallback):
     def _on_step(self) -> bool:
         info = self.locals["infos"][0]
         self._length += 1
-        self.n_invalid += bool(info.get("invalid_transition"))
+        self.n_invalid += bool(info.get(INVALID_TRANSITION))
         if self.locals["dones"][0]:
             self.n_episodes += 1
             self.n_steps_of_episodes += self._length
@@ -218,7 +219,7 @@ class StepCounter(BaseCallback):
         self.n_valid = self.n_invalid = self.n_episodes = 0
 
     def _on_step(self) -> bool:
-        is_invalid = bool(self.locals["infos"][0].get("invalid_transition"))
+        is_invalid = bool(self.locals["infos"][0].get(INVALID_TRANSITION))
         self.n_invalid += is_invalid
         self.n_valid += not is_invalid
         self.n_episodes += bool(self.locals["dones"][0])
@@ -258,7 +259,7 @@ def kill_soak(kill_for_s: float, port: int, seed: int) -> dict[str, Any]:
             nonlocal n_stored_invalid
             before = buffer.size()
             add(*args, **kwargs)
-            n_stored_invalid += bool(args[-1][0].get("invalid_transition")) and buffer.size() > before
+            n_stored_invalid += bool(args[-1][0].get(INVALID_TRANSITION)) and buffer.size() > before
 
         # Count invalid transitions where they would enter the buffer, because its arrays do not show them.
         buffer.add = add_and_count

@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 from sb3_visual_td3 import __version__
 from sb3_visual_td3.common.errors import (
-    BAD_USAGE,
     CODE_FAULTS,
     DEBUG_FLAG,
     DEBUG_VARIABLE,
+    ExitCode,
     debugging,
     reader_is_gone,
     report_bug,
@@ -40,12 +40,8 @@ from sb3_visual_td3.zoo.flags import (
 )
 
 VERDICT_EXIT_CODES = "exit codes: 0 GO, 1 NO-GO, 2 bad usage or unreadable input, 3 INSUFFICIENT, 4 internal error"
-VERDICTS = (0, 1, 3)
+VERDICTS = (ExitCode.GO, ExitCode.NO_GO, ExitCode.INSUFFICIENT)
 """Exit codes of a command that has written a report."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
-READER_IS_GONE = 141
-"""Exit code if the program that reads stdout, such as ``head``, ends first: 128 plus the number of SIGPIPE."""
 
 
 class Command(NamedTuple):
@@ -420,7 +416,7 @@ def _demo(arguments: list[str]) -> int:
 
         return run(settings)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except Exception as error:
         return answer("demo", error)
 
@@ -485,11 +481,11 @@ def _carla_emulator(arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name == "resource":  # Windows has no such module
             print("visual-td3 carla-emulator needs Linux", file=sys.stderr)
-            return BAD_USAGE
+            return ExitCode.BAD_USAGE
         if error.name != "msgpack":
             raise
         print(f"visual-td3 carla-emulator needs msgpack: {install_command('carla')}", file=sys.stderr)
-        return BAD_USAGE
+        return ExitCode.BAD_USAGE
     return run(arguments)
 
 
@@ -526,7 +522,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A pipe to a worker process can break, too; that is an error like any other.
         if not reader_is_gone():
             raise
-        return READER_IS_GONE
+        return ExitCode.READER_IS_GONE
     finally:
         _flush()
 

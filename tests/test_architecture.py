@@ -231,3 +231,16 @@ def test_logged_names_are_spelled_in_one_file_only():
         strings = {n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant)}
         spelled = {s for s in strings if isinstance(s, str) and name.fullmatch(s)}
         assert spelled - allowed == set(), file
+
+
+@pytest.mark.parametrize(
+    "name", ["alerts.jsonl", "best_model.zip", "lock", "tb", "invalid_transition", "simulator_failure"]
+)
+def test_names_of_files_and_keys_of_info_are_spelled_in_one_file_only(name):
+    trees = {file.relative_to(PACKAGE).as_posix(): ast.parse(file.read_text()) for file in FILES}
+    spelled = [
+        place
+        for place, tree in trees.items()
+        if any(isinstance(node, ast.Constant) and node.value == name for node in ast.walk(tree))
+    ]
+    assert len(spelled) == 1, spelled

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
+from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
 from sb3_visual_td3.common.types import EndsSegments
-
-INVALID = "invalid_transition"
 
 Rows = NDArray[Any] | Mapping[str, NDArray[Any]]
 
@@ -51,7 +50,7 @@ def add_valid(
     :param done: ``(n_envs,)``, 1 where the episode ended or was truncated
     :param infos: one dict for each environment; ``invalid_transition`` is True in the info of an invalid transition
     """
-    invalid = [index for index, info in enumerate(infos) if info.get(INVALID)]
+    invalid = [index for index, info in enumerate(infos) if info.get(INVALID_TRANSITION)]
     if not invalid:
         add(obs, next_obs, action, reward, done, infos)
         return

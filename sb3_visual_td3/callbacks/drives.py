@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.driving_score import INFRACTIONS, Infraction, driving_score, infractions_of_step
+from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
 
 Policy = Callable[[Any, np.ndarray], np.ndarray]
 """Maps a batch of observations to a batch of actions, one for each environment. The second argument has a bool for each
@@ -86,7 +87,7 @@ class _Tally(ABC, Generic[Result]):
     def step(self, reward: float, is_done: bool, info: dict[str, Any]) -> Result | None:
         """Add one step of the environment, and return the result of the episode if this step ends it."""
         # The simulator failed to make this step, so the environment ends the episode, and the episode does not count.
-        if info.get("invalid_transition"):
+        if info.get(INVALID_TRANSITION):
             self.clear()
             return None
         self.reward += reward

@@ -19,8 +19,8 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
-EXIT_RESUMABLE = 75
-"""Exit code of a run that a signal ended and that can be resumed: EX_TEMPFAIL ("try again") of ``sysexits.h``."""
+from sb3_visual_td3.common.errors import ExitCode
+
 GRACE_S = 12.0
 """Seconds after a signal within which the rollout must end; otherwise the training ends without a new snapshot. By
 default, Slurm sends SIGKILL 30 seconds after the signal, so that 18 seconds are left for the snapshot."""
@@ -34,11 +34,11 @@ _REFUSED = {"SIGKILL", "SIGSTOP", "SIGALRM", "SIGCHLD", "SIGSEGV", "SIGBUS", "SI
 class TrainingInterrupted(SystemExit):
     """Raised when a signal ends a training run that can be resumed.
 
-    A program that does not catch this exception exits with code :data:`EXIT_RESUMABLE`.
+    A program that does not catch this exception exits with code 75, ``ExitCode.RESUMABLE``.
     """
 
     def __init__(self, signal_name: str) -> None:
-        super().__init__(EXIT_RESUMABLE)
+        super().__init__(ExitCode.RESUMABLE)
         self.signal_name = signal_name
 
 

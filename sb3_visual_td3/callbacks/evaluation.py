@@ -15,7 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecTransposeImage, is_vecenv_wrapped
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
-from sb3_visual_td3.callbacks.saving import Saver, save_arrays
+from sb3_visual_td3.callbacks.saving import BEST_MODEL, Saver, save_arrays
 
 SERVER_ADDRESS = "server_address"
 """Attribute of environments that drive on a simulator server."""
@@ -173,7 +173,7 @@ class EvaluationCallback(EvalCallback):
     def _save_best_model(self) -> None:
         """Save the model if it is the best so far."""
         if self._is_new_best and self.best_model_save_path is not None:
-            self._saver.save(os.path.join(self.best_model_save_path, "best_model.zip"), self.model.save)
+            self._saver.save(os.path.join(self.best_model_save_path, BEST_MODEL), self.model.save)
 
     def _warn_without_monitor(self) -> None:
         """Warn if the evaluation environment has no Monitor: without one, wrappers may change the recorded rewards."""

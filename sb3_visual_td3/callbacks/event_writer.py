@@ -26,6 +26,8 @@ from sb3_visual_td3.diagnosis.rules import LIVE_RULES
 from sb3_visual_td3.health.stock_watch import stepped_groups
 from sb3_visual_td3.training_state.callback_state import callbacks_in
 
+EVENT_FOLDER = "tb"
+"""Name of the folder in RUN_DIR that holds the event files."""
 Charts = Mapping[str, Sequence[str]]
 """Title of each chart, and the logged names that the chart shows."""
 
@@ -242,5 +244,5 @@ def run_directory(logger: Logger) -> Path | None:
     if logger.dir is None or not any(isinstance(out, TensorBoardOutputFormat) for out in logger.output_formats):
         return None
     folder = Path(logger.dir)
-    holders = [parent.parent for parent in (folder, *folder.parents) if parent.name == "tb"]
+    holders = [parent.parent for parent in (folder, *folder.parents) if parent.name == EVENT_FOLDER]
     return holders[0] if holders else folder

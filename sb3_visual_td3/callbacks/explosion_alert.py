@@ -28,6 +28,7 @@ from sb3_visual_td3.callbacks.alerts import (
 )
 from sb3_visual_td3.callbacks.event_writer import EventWriter, run_directory
 from sb3_visual_td3.callbacks.guard import Guard, OnCritical
+from sb3_visual_td3.callbacks.run_files import ALERTS
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.numbers import to_float, to_integer
@@ -204,7 +205,7 @@ class ExplosionAlertCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._writer = EventWriter.of(self)
         folder = self.run_dir or run_directory(self.logger)
-        self._alerts_path = None if folder is None else Path(folder) / "alerts.jsonl"
+        self._alerts_path = None if folder is None else Path(folder) / ALERTS
         self._last_checked = self.num_timesteps
         self.guard.begin(self.model, callbacks_in(self.locals.get("callback", self)))
         self._watch = watch(self.model, self.sample_freq, "points")

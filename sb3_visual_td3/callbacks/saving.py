@@ -23,6 +23,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.runs.durable_files import BINARY, atomic_write
 
+BEST_MODEL = "best_model.zip"
+"""Name of the file of the best model, as Stable-Baselines3's EvalCallback and rl-zoo write it."""
 _MAX_WAITING_BYTES = 64 << 20
 """While the disk is full, each log file keeps at most this many bytes in memory. New entries beyond this limit are
 lost."""
@@ -118,7 +120,7 @@ class AtomicEvalCallback(EvalCallback):
             saver.save(f"{log_path}.npz", lambda temporary: temporary.write_bytes(record.getvalue()))
         if self.best_mean_reward > best_before:
             if best_path is not None:
-                saver.save(os.path.join(best_path, "best_model.zip"), self.model.save)
+                saver.save(os.path.join(best_path, BEST_MODEL), self.model.save)
             if on_new_best is not None:
                 continues = on_new_best.on_step() and continues
         return continues

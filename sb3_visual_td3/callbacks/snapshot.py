@@ -16,11 +16,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_visual_td3.callbacks.ending_signals import EXIT_RESUMABLE, EndingSignals, TrainingInterrupted, checked_signals
+from sb3_visual_td3.callbacks.ending_signals import EndingSignals, TrainingInterrupted, checked_signals
 from sb3_visual_td3.callbacks.event_writer import run_directory
 from sb3_visual_td3.callbacks.run_files import ResumedFiles, find_run_files, run_files_state
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
 from sb3_visual_td3.callbacks.saving import first_waiting, make_event_files_retry
+from sb3_visual_td3.common.errors import ExitCode
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.runs.durable_files import refuse_links
 from sb3_visual_td3.runs.manifest import package_versions
@@ -41,6 +42,14 @@ SNAPSHOTS = "snapshots"
 """Name of the snapshots' folder in RUN_DIR."""
 MODEL = "model.zip"
 """Name of Stable-Baselines3's own model file in a snapshot, which ``load()`` accepts."""
+
+
+def run_lock(run_dir: Path) -> RunLock:
+    """Return the lock that keeps other processes from training a run.
+
+    :param run_dir: folder of the run
+    """
+    return RunLock(run_dir / SNAPSHOTS / "lock")
 
 
 @runtime_checkable
@@ -150,7 +159,7 @@ class SnapshotCallback(BaseCallback):
         if self.resume:
             refuse_links(self._folder)
         # The lock keeps other processes from training this run.
-        self._lock = RunLock(self._folder / SNAPSHOTS / "lock")
+        self._lock = run_lock(self._folder)
         try:
             self._lock.acquire()
         except OSError as error:
@@ -314,8 +323,8 @@ class SnapshotCallback(BaseCallback):
         if self._last_saved is not None:
             start = f"from step {self._last_saved:,}"
         print(
-            f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code {EXIT_RESUMABLE}. "
-            f"When it is resumed, it continues {start}. Its snapshots are in {self._folder}",
+            f"{signal_name}: the training ends at step {self.model.num_timesteps:,} with exit code "
+            f"{ExitCode.RESUMABLE}. When it is resumed, it continues {start}. Its snapshots are in {self._folder}",
             file=sys.stderr,
             flush=True,
         )

@@ -13,15 +13,37 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import IntEnum
 
-BAD_USAGE = 2
-"""Exit code for a mistake of the user that was found before the work started."""
-INTERNAL_ERROR = 4
-"""Exit code for a bug."""
 DEBUG_FLAG = "--debug"
 DEBUG_VARIABLE = "VISUAL_TD3_DEBUG"
 CODE_FAULTS = (AttributeError, TypeError, NameError, LookupError, AssertionError)
 """Exceptions that wrong code raises. A wrong setting raises a ValueError, and a wrong file raises an OSError."""
+
+
+class ExitCode(IntEnum):
+    """Define the exit codes of all commands; 1 is also what Python exits with after an uncaught exception."""
+
+    GO = 0
+    """Success; in a command that judges, the verdict GO."""
+    NO_GO = 1
+    """The verdict NO-GO, or a problem that the doctor has found."""
+    CRASHED = 1
+    """An exception ended a training run: the same number as NO_GO."""
+    BAD_USAGE = 2
+    """A mistake of the user that was found before the work started, or input that cannot be read."""
+    INSUFFICIENT = 3
+    """The verdict INSUFFICIENT."""
+    INTERNAL_ERROR = 4
+    """A bug."""
+    SAVE_FAILED = 74
+    """The final model of a training run could not be saved: EX_IOERR of ``sysexits.h``."""
+    RESUMABLE = 75
+    """A signal ended a training run that can be resumed: EX_TEMPFAIL ("try again") of ``sysexits.h``."""
+    INTERRUPTED = 130
+    """Ctrl-C ended the command: 128 plus the number of SIGINT, as in shells."""
+    READER_IS_GONE = 141
+    """The program that reads stdout, such as ``head``, has ended first: 128 plus the number of SIGPIPE."""
 
 
 class UsageError(ValueError):
@@ -147,4 +169,4 @@ def report_bug(command: str, error: BaseException) -> int:
         "unless the traceback ends in your own code, such as a callback or an environment",
         file=sys.stderr,
     )
-    return INTERNAL_ERROR
+    return ExitCode.INTERNAL_ERROR

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Literal
+
+from sb3_visual_td3.common.errors import ExitCode
 
 
 class Status(str, Enum):
@@ -25,16 +27,6 @@ class Verdict(str, Enum):
     INSUFFICIENT = "INSUFFICIENT"
 
 
-class ExitCode(IntEnum):
-    """Define the exit codes of every command that gives a verdict."""
-
-    GO = 0
-    NO_GO = 1
-    UNREADABLE = 2
-    INSUFFICIENT = 3
-    INTERNAL_ERROR = 4
-
-
 EXIT_CODE_OF = {
     Verdict.GO: ExitCode.GO,
     Verdict.NO_GO: ExitCode.NO_GO,
@@ -43,7 +35,7 @@ EXIT_CODE_OF = {
 
 WORST_FIRST = (
     ExitCode.INTERNAL_ERROR,
-    ExitCode.UNREADABLE,
+    ExitCode.BAD_USAGE,
     ExitCode.NO_GO,
     ExitCode.INSUFFICIENT,
     ExitCode.GO,
@@ -133,7 +125,7 @@ def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Liter
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
     """Return the worst exit code; the order from worst to best is 4, 2, 1, 3, 0. Without any code, return 2."""
     given = set(codes)
-    return next((code for code in WORST_FIRST if code in given), ExitCode.UNREADABLE)
+    return next((code for code in WORST_FIRST if code in given), ExitCode.BAD_USAGE)
 
 
 def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_visual_td3.common.info_keys import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.common.pictures import channels_are_last, parts_of
 from sb3_visual_td3.preflight.findings import Examination, Progress
 from sb3_visual_td3.preflight.rollouts import (
@@ -515,7 +516,7 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
     :param examination: collects the results
     """
     address = getattr(env.unwrapped, "server_address", None) if env is not None else None
-    failures = [info for infos in rollout.infos for info in infos if info.get("invalid_transition")]
+    failures = [info for infos in rollout.infos for info in infos if info.get(INVALID_TRANSITION)]
     if address is None and not failures:
         examination.skipped("invalid_steps", "the environment is not known to use a simulator outside this process")
         return
@@ -524,7 +525,7 @@ def check_simulator(rollout: Rollout, env: gym.Env[Any, Any] | None, examination
     value = {"server": server, "invalid": len(failures), "ms_per_step": round(1_000 * seconds, 1)}
     evidence = f"the simulator failed or was late in {len(failures)} of {rollout.n_steps} steps"
     if failures:
-        evidence += f": {failures[0].get('simulator_failure', 'no reason is given')}"
+        evidence += f": {failures[0].get(SIMULATOR_FAILURE, 'no reason is given')}"
     examination.judge("invalid_steps", bool(failures), evidence, value)
 
 

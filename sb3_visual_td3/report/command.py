@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sb3_visual_td3.common.errors import is_input_error, report_bug, show_traceback_if_debugging
+from sb3_visual_td3.common.errors import ExitCode, is_input_error, report_bug, show_traceback_if_debugging
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
-from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, ExitCode, Verdict, worst
+from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, Verdict, worst
 from sb3_visual_td3.report.analysis import Analysis, analyse, verdict_on
 from sb3_visual_td3.report.console import BeginPart, complain, no_progress, one_line, print_lines, progress, status
 from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, find_zoo_folder
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
             return report_bug("report", error)
         show_traceback_if_debugging(error)
         complain(error)
-        return int(ExitCode.UNREADABLE)
+        return int(ExitCode.BAD_USAGE)
 
 
 def _report(args: argparse.Namespace) -> ExitCode:
@@ -195,7 +195,7 @@ def _report(args: argparse.Namespace) -> ExitCode:
             print_lines(["Reports:", *(_listed(path, args.plotlyjs) for path in written)])
     codes = [_exit_code(analysis.verdict, args.fail_on) for analysis in analyses]
     if is_unreadable:
-        codes.append(ExitCode.UNREADABLE)
+        codes.append(ExitCode.BAD_USAGE)
     return worst(codes)
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 
+from sb3_visual_td3.common.info_keys import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.vec_env.connection import ActorConnection, ConnectionLostError
 from sb3_visual_td3.vec_env.env_actor import EnvActor, Outcome, SearchPaths, pack
 from sb3_visual_td3.vec_env.ray_session import need_ray
@@ -24,10 +25,6 @@ CHECK_INTERVAL_S = 1.0
 """How often to ask Ray whether the machine of a silent environment is still alive, in seconds."""
 MAX_DEATHS_IN_A_ROW = 5
 """If an environment dies more than this many times without a step in between, the slot raises EnvLostError."""
-INVALID = "invalid_transition"
-"""Key of ``info``: True if the replay buffer must not store the step, because it failed or its result was late."""
-FAILURE = "simulator_failure"
-"""Key of ``info``: the reason why the environment died, as text."""
 LATE = "is_late"
 """Key of ``info``: True in a step whose answer misses the deadline, and in the later step that returns this answer."""
 _CONNECTION_BROKE = "the connection to it broke"
@@ -74,8 +71,8 @@ def lost_step(first_observation: Any, last_observation: Any, reason: str) -> Rep
     :return: an invalid step with reward 0
     """
     info = {
-        INVALID: True,
-        FAILURE: reason,
+        INVALID_TRANSITION: True,
+        SIMULATOR_FAILURE: reason,
         "TimeLimit.truncated": True,  # the value of the last state is not 0: SB3 bootstraps it
         "terminal_observation": _copy(last_observation),
     }
@@ -89,7 +86,10 @@ def late_step(last_observation: Any) -> Reply:
     :return: an invalid step with reward 0; the episode continues
     """
     return Reply(
-        last_observation, reward=0.0, done=False, info={INVALID: True, LATE: True, "TimeLimit.truncated": False}
+        last_observation,
+        reward=0.0,
+        done=False,
+        info={INVALID_TRANSITION: True, LATE: True, "TimeLimit.truncated": False},
     )
 
 
@@ -340,7 +340,7 @@ class EnvSlot:
         self._n_deaths = 0
         if self._is_behind:
             # The learner has chosen another action meanwhile, and would store this result with the wrong action.
-            info |= {INVALID: True, LATE: True}
+            info |= {INVALID_TRANSITION: True, LATE: True}
         if reset_info is not None:
             self.reset_info = reset_info
         self._answered(Reply(observation, reward, done, info))

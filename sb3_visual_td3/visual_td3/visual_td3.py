@@ -30,10 +30,11 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.buffers.other_n_envs import for_n_envs
-from sb3_visual_td3.buffers.valid_transitions import INVALID, ValidTransitions, end_segments
+from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segments
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
+from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
 from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.types import NETWORKS, JudgesFiniteness, Network, NetworkUpdate, UpdateObserver
@@ -782,7 +783,7 @@ class VisualTD3(TD3):
         if self._scales_rewards:
             self._measure_stored_rewards()
             # The reward of a step in which the simulator failed is not real.
-            self._reward_scale.add(reward[[not info.get(INVALID) for info in infos]])
+            self._reward_scale.add(reward[[not info.get(INVALID_TRANSITION) for info in infos]])
         target: Any = self._overlapped_loop.pending
         if target is None:
             target = ValidTransitions(replay_buffer)

@@ -20,7 +20,7 @@ from rl_zoo3 import train as zoo_train
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.common.errors import ExitCode, UsageError
 from sb3_visual_td3.preflight.doctor import doctor, print_examination, write_page
 from sb3_visual_td3.preflight.findings import Examination
 from sb3_visual_td3.runs.durable_files import write_atomically
@@ -28,9 +28,6 @@ from sb3_visual_td3.zoo.flags import all_choices, command_line, environments_fou
 from sb3_visual_td3.zoo.mistakes import answer
 from sb3_visual_td3.zoo.plugin import VisualExperimentManager, register
 from sb3_visual_td3.zoo.train import DEFAULTS
-
-NO_PROBLEM, A_PROBLEM = 0, 1
-"""Exit codes of the command after it has examined the training run."""
 
 
 class ExaminedExperiment(VisualExperimentManager):
@@ -105,7 +102,7 @@ def run(settings: argparse.Namespace, flags: Sequence[str]) -> int:
         _write(settings, examination)
     except Exception as error:
         return answer("doctor", error)
-    return A_PROBLEM if examination.has_problem else NO_PROBLEM
+    return ExitCode.NO_GO if examination.has_problem else ExitCode.GO
 
 
 def _examine(settings: argparse.Namespace, flags: Sequence[str], examinations: list[Examination]) -> None:

@@ -35,6 +35,7 @@ from sb3_visual_td3.callbacks.drives import (
 )
 from sb3_visual_td3.callbacks.driving_score import INFRACTIONS
 from sb3_visual_td3.callbacks.policy_eval import EVALUATION_SEED
+from sb3_visual_td3.callbacks.saving import BEST_MODEL
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.flags import check_environment, import_packages
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
@@ -59,7 +60,6 @@ full brake. ``--compare`` inserts more models of the run after the first label."
 PLAYERS = (POLICY, "random")
 """Labels of the policies that play in an environment without maps, in the order of the table. ``--compare`` inserts
 more models of the run after the first label."""
-BEST_MODEL = "best_model.zip"
 ALL_MAPS = "all"
 HELD_OUT = ("held_out",)
 """Default of ``--maps``."""

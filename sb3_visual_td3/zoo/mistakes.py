@@ -16,8 +16,8 @@ import gymnasium as gym
 import yaml
 
 from sb3_visual_td3.common.errors import (
-    BAD_USAGE,
     CODE_FAULTS,
+    ExitCode,
     UsageError,
     in_one_line,
     reader_is_gone,
@@ -26,11 +26,6 @@ from sb3_visual_td3.common.errors import (
     was_raised_on_purpose,
 )
 from sb3_visual_td3.common.installation import install_command
-
-SAVE_FAILED = 74
-"""Exit code of a training run whose final model could not be saved: EX_IOERR of ``sysexits.h``."""
-INTERRUPTED = 130
-"""Exit code of a training run that Ctrl-C ended: 128 + 2 as in shells, because SIGINT is signal 2."""
 
 _MODULES = {"plots": ("matplotlib", "seaborn", "pandas", "scipy", "rliable"), "video": ("moviepy",)}
 """Libraries that rl-zoo's commands import, by the extra of this package that installs them."""
@@ -173,7 +168,7 @@ def complain(command: str, error: Exception) -> int:
         )
     show_traceback_if_debugging(error)
     print(f"visual-td3 {command}: {text}", file=sys.stderr)
-    return BAD_USAGE
+    return ExitCode.BAD_USAGE
 
 
 def save_failed(command: str, error: Exception) -> int:
@@ -184,7 +179,7 @@ def save_failed(command: str, error: Exception) -> int:
     :return: the exit code
     """
     print(f"visual-td3 {command}: {in_one_line(error)}", file=sys.stderr)
-    return SAVE_FAILED
+    return ExitCode.SAVE_FAILED
 
 
 def need_extra(extra: str) -> None:

@@ -42,6 +42,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
 from sb3_visual_td3.callbacks.evaluation import lift_idle_limits, needs_server
+from sb3_visual_td3.callbacks.event_writer import EVENT_FOLDER
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
@@ -409,7 +410,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
             self.save_path = str(self._options.resumed_run_dir)
             self.params_path = f"{self.save_path}/{self.env_name}"
         if not args.tensorboard_log:
-            self.tensorboard_log: str | None = os.path.join(self.save_path, "tb")
+            self.tensorboard_log: str | None = os.path.join(self.save_path, EVENT_FOLDER)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read and check the hyperparameters, and keep a copy of the plain values."""

@@ -18,11 +18,11 @@ from typing import Any
 import yaml
 
 from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS
+from sb3_visual_td3.callbacks.event_writer import EVENT_FOLDER
 from sb3_visual_td3.callbacks.run_files import ALERTS, EVENT_FILES
-from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
+from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS, run_lock
 from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
-from sb3_visual_td3.runs.run_lock import RunLock
 from sb3_visual_td3.runs.snapshot import NoSnapshotError, SnapshotError, health_label
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import (
@@ -134,7 +134,7 @@ def _experiment_of(run_dir: Path) -> tuple[Mapping[str, Any], bool]:
 def _clear_first_attempt(run_dir: Path) -> None:
     """Delete the logs of a run that starts again, or move them to a subfolder if they hold episodes."""
     # If another process trains this run, the lock raises an error before anything is removed.
-    RunLock(run_dir / SNAPSHOTS / "lock").acquire()  # SnapshotCallback takes it over
+    run_lock(run_dir).acquire()  # SnapshotCallback takes it over
     logs = [path for path in _logs_of(run_dir) if path.is_file() and not path.is_symlink()]
     # A monitor file has two header lines, then one line for each episode.
     has_episodes = any(path.suffix == ".csv" and path.read_bytes().count(b"\n") > 2 for path in logs)
@@ -156,5 +156,5 @@ def _clear_first_attempt(run_dir: Path) -> None:
 def _logs_of(run_dir: Path) -> Iterator[Path]:
     yield from run_dir.glob("*monitor.csv")
     yield run_dir / ALERTS
-    for folder, _, _ in os.walk(run_dir / "tb"):  # os.walk does not follow links
+    for folder, _, _ in os.walk(run_dir / EVENT_FOLDER):  # os.walk does not follow links
         yield from Path(folder).glob(EVENT_FILES)

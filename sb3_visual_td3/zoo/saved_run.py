@@ -19,6 +19,7 @@ from rl_zoo3.utils import get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_visual_td3.callbacks.saving import BEST_MODEL
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import PlainLoader
@@ -167,7 +168,7 @@ def _remedy(run_dir: Path) -> str:
     if not (run_dir / SNAPSHOTS).is_dir():
         return "has the run finished?"
     remedy = f"if the run was killed, 'visual-td3 resume {run_dir}' continues and saves it"
-    if is_complete_zip(run_dir / "best_model.zip"):
+    if is_complete_zip(run_dir / BEST_MODEL):
         remedy += ", and --load-best loads the best model so far"
     return remedy
 
@@ -204,7 +205,7 @@ def read_run(run_dir: Path, **which: Any) -> SavedRun:
         return find_run(str(run_dir.parents[1]), args["algo"], args["env"], int(number), **which)
     model = run_dir / f"{EnvironmentName(args['env'])}.zip"
     if which.get("load_best"):
-        model = run_dir / "best_model.zip"
+        model = run_dir / BEST_MODEL
     if not model.is_file():
         raise ValueError(f"there is no model {model}: {_remedy(run_dir)}")
     return SavedRun(args["algo"], args["env"], run_dir, model)

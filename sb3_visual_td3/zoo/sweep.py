@@ -16,7 +16,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.errors import BAD_USAGE, CODE_FAULTS, in_one_line, report_bug
+from sb3_visual_td3.common.errors import CODE_FAULTS, ExitCode, in_one_line, report_bug
 from sb3_visual_td3.diagnosis.verdict import Verdict
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.vec_env.ray_session import run_tasks
@@ -33,8 +33,6 @@ JOURNAL_NAME = "sweep.log"
 """Name of the default storage in the log folder."""
 TRAIN_LOG = "train.log"
 """Name of the log file in a task's folder; it holds stdout and stderr."""
-_CRASHED = 1
-"""Exit code of a training run that crashed, as of ``visual-td3 train``."""
 
 
 class Done(NamedTuple):
@@ -83,7 +81,7 @@ def complain(text: str) -> int:
     :return: the exit code
     """
     print(f"visual-td3 sweep: {text}", file=sys.stderr)
-    return BAD_USAGE
+    return ExitCode.BAD_USAGE
 
 
 def storage_of(settings: argparse.Namespace) -> str:
@@ -160,7 +158,7 @@ def _tasks(calls: Sequence[tuple[list[str], str]], settings: argparse.Namespace)
     resources = {"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus, "address": settings.address}
     for index, result in run_tasks(train_one, calls, **resources):
         if isinstance(result, Exception):
-            yield index, Done(None, f"{type(result).__name__}: {in_one_line(result)[:300]}", _CRASHED)
+            yield index, Done(None, f"{type(result).__name__}: {in_one_line(result)[:300]}", ExitCode.CRASHED)
         else:
             yield index, result
 
@@ -189,7 +187,7 @@ def train_one(arguments: Sequence[str], folder: str) -> Done:
             # As in 'visual-td3 train', an error after the start is not a usage error, and only some types are bugs.
             is_bug = isinstance(error, CODE_FAULTS) if result.has_started else not is_mistake(error)
             if not is_bug:
-                return Done(run_dir, text, _CRASHED if result.has_started else BAD_USAGE)
+                return Done(run_dir, text, ExitCode.CRASHED if result.has_started else ExitCode.BAD_USAGE)
             text = (
                 f"internal error: {type(error).__name__}: {text}; please report this, with the traceback in {log.name}"
             )
@@ -266,7 +264,7 @@ def write_search(storage: str, study_name: str, folder: Path) -> int:
     if complete:
         print(f"Best: trial {study.best_trial.number} with {study.best_value:.6g}")
     print(f"Report: {path}", flush=True)
-    return 1 if no_go and not complete else 0
+    return ExitCode.NO_GO if no_go and not complete else ExitCode.GO
 
 
 def _table(study_name: str, trials: Sequence[FrozenTrial]) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch as th
 from rl_zoo3 import train as zoo_train
 
-from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS, EXIT_RESUMABLE, TrainingInterrupted
-from sb3_visual_td3.common.errors import CODE_FAULTS, report_bug
+from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS, TrainingInterrupted
+from sb3_visual_td3.common.errors import CODE_FAULTS, ExitCode, report_bug
 from sb3_visual_td3.runs.snapshot import SnapshotError
 from sb3_visual_td3.zoo.flags import (
     ALGO,
@@ -23,7 +23,7 @@ from sb3_visual_td3.zoo.flags import (
     environments_found,
     replaced,
 )
-from sb3_visual_td3.zoo.mistakes import INTERRUPTED, answer, save_failed
+from sb3_visual_td3.zoo.mistakes import answer, save_failed
 from sb3_visual_td3.zoo.plugin import RunOptions, RunResult, SaveError, VisualExperimentManager, register
 
 DEFAULTS = ("--algo", ALGO, "--env", DEFAULT_ENV)
@@ -56,7 +56,7 @@ def train_and_report_errors(
     try:
         train(arguments, options or RunOptions(signals=DEFAULT_SIGNALS), result)
     except TrainingInterrupted:
-        return EXIT_RESUMABLE, result
+        return ExitCode.RESUMABLE, result
     except SaveError as error:
         return save_failed(command, error), result
     except Exception as error:
@@ -67,7 +67,7 @@ def train_and_report_errors(
         if has_started:
             raise
         return answer(command, error), result
-    return (INTERRUPTED if result.end == "interrupted" else 0), result
+    return (ExitCode.INTERRUPTED if result.end == "interrupted" else ExitCode.GO), result
 
 
 def train(arguments: Sequence[str], options: RunOptions | None = None, result: RunResult | None = None) -> RunResult:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_visual_td3.common.info_keys import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.common.tags import REWARD_TERMS
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, PictureView
@@ -326,8 +327,8 @@ class CarlaDrivingEnv(DrivingEnv):
             "reward_terms": dict.fromkeys(REWARD_TERMS, 0.0),
             **self._task.info(self._map_name),
             "is_success": False,
-            "invalid_transition": True,
-            "simulator_failure": reason,
+            INVALID_TRANSITION: True,
+            SIMULATOR_FAILURE: reason,
         }
         return self._observation(), 0.0, False, True, info
 

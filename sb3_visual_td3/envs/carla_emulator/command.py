@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
+from sb3_visual_td3.common.errors import ExitCode
 from sb3_visual_td3.envs.arguments import check_count
 from sb3_visual_td3.envs.carla_emulator.faults import KINDS, parse_fault
 from sb3_visual_td3.envs.carla_emulator.protocol import CallError
@@ -22,7 +23,6 @@ from sb3_visual_td3.envs.carla_emulator.server import EmulatorServer, EmulatorSe
 from sb3_visual_td3.envs.carla_emulator.server_traffic import MAX_SERVER_CARS
 from sb3_visual_td3.envs.road.maps import OPENDRIVE_SUFFIX
 
-_BAD_USAGE = 2
 _DEFAULT_MAP = "train_0"
 _PARENT_CHECK_INTERVAL_S = 0.3
 # CARLA's launcher takes Unreal's flags, which begin with one dash: -carla-rpc-port=2000 -RenderOffScreen.
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
             address = f"{settings.host}:{settings.port}"
             message = f"cannot listen on {address} and the next port ({error}); choose another --port"
         print(f"visual-td3 carla-emulator: {message}", file=sys.stderr)
-        return _BAD_USAGE
+        return ExitCode.BAD_USAGE
     try:
         print(
             f"carla-emulator: listening on {settings.host}:{server.port} (streams {server.stream_port}), "
