@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "vec_env": {"common"},
     "buffers": {"common"},
     "health": {"common"},
-    "preflight": {"common", "buffers"},
+    "preflight": {"common", "buffers", "training_state"},
     "diagnosis": {"common"},
     "visual_td3": {"common", "buffers"},
     "runs": {"common"},

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.action_noise import noise_std
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.health.quantities import is_frozen
 
@@ -83,7 +82,7 @@ class GradientNormCallback(BaseCallback):
             tags.IS_TRAINING: float(self._watch.n_updates > 0),
             tags.REWARD_IS_NORMALIZED: float(model.reward_is_normalized),
             tags.REWARD_DIVISOR: model.reward_divisor,
-            tags.EXPLORATION_NOISE: noise_std(sb3_model.action_noise),
+            tags.EXPLORATION_NOISE: noise_std(sb3_model.action_noise) or 0.0,
         }
         if buffer is not None:
             state[tags.BUFFER_UTILIZATION] = buffer.size() / buffer.buffer_size
@@ -96,18 +95,6 @@ class GradientNormCallback(BaseCallback):
             state[tags.GROUP_FROZEN[group]] = float(is_frozen(parameters))
             state[tags.PARAM_MEAN[group]], state[tags.PARAM_STD[group]] = weight_moments(parameters)
         return state
-
-
-def noise_std(noise: ActionNoise | None) -> float:
-    """Return the standard deviation of the exploration noise, averaged over action dimensions; 0 without noise.
-
-    :param noise: action noise of the model
-    """
-    if isinstance(noise, VectorizedActionNoise):
-        # All environments have copies of the same noise.
-        noise = noise.noises[0]
-    sigma = getattr(noise, "sigma", getattr(noise, "_sigma", 0.0))
-    return float(np.mean(sigma))
 
 
 def weight_moments(parameters: Sequence[th.Tensor]) -> tuple[float, float]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,21 +25,11 @@ from sb3_visual_td3.callbacks.drives import Episode, Policy, play_episodes, rand
 from sb3_visual_td3.callbacks.evaluation import EvaluationCallback, needs_server
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.numbers import to_integer
-from sb3_visual_td3.training_state.random_state import random_state, set_random_state
+from sb3_visual_td3.training_state.random_state import random_states_kept
 from sb3_visual_td3.training_state.vec_layer_state import layers_of
 
 EVALUATION_SEED = 1_000_000
 """Seed of the first evaluation episode, far from the small seeds that are usual in training."""
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Restore the global random generators after a block of code, so an evaluation does not change the training."""
-    state = random_state()
-    try:
-        yield
-    finally:
-        set_random_state(state)
 
 
 class PolicyEvalCallback(EvaluationCallback):
@@ -180,7 +169,7 @@ class PolicyEvalCallback(EvaluationCallback):
             print(told)
 
     def _play(self, policy: Policy, description: str) -> list[Episode]:
-        with _random_state_kept():
+        with random_states_kept():
             return play_episodes(
                 policy,
                 self.eval_env,

@@ -301,6 +301,16 @@ def is_known(name: str) -> bool:
     return name in TAGS or name.startswith((REWARD, ALERTS))
 
 
+def is_on_steps(name: str) -> bool:
+    """Return whether the x-axis of a name counts environment steps; False if the name is not in the table."""
+    return name in TAGS and TAGS[name].x_axis == "step"
+
+
+def is_on_episodes(name: str) -> bool:
+    """Return whether the x-axis of a name counts episodes; False if the name is not in the table."""
+    return name in TAGS and TAGS[name].x_axis == "episode"
+
+
 # eval/: one point per evaluation
 EVAL_REWARD = _tag("eval/mean_reward", "reward", "Mean return of the policy over the evaluation episodes.", _EVAL)
 EVAL_SUCCESS_RATE = _tag("eval/success_rate", "1", "Fraction of the evaluation episodes that ended in success.", _EVAL)

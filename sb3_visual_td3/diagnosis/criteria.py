@@ -20,7 +20,7 @@ from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
 from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
-from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps
+from sb3_visual_td3.diagnosis.series import SeriesSet
 from sb3_visual_td3.diagnosis.two_questions import too_early
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 
@@ -276,7 +276,7 @@ class _Run:
             flags,
             length=length,
             length_in_required_tags=length if length_in_required_tags is None else length_in_required_tags,
-            last_step=max((int(data[name].steps[-1]) for name in data.names() if is_on_steps(name)), default=None),
+            last_step=max((int(data[name].steps[-1]) for name in data.names() if tags.is_on_steps(name)), default=None),
         )
 
     def blocks(self, criterion: Criterion) -> bool:
@@ -447,7 +447,7 @@ def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], 
     ended = [
         tag
         for tag in asked
-        if is_on_steps(tag) and tag not in frozen and last_step is not None and data[tag].ends_before(last_step)
+        if tags.is_on_steps(tag) and tag not in frozen and last_step is not None and data[tag].ends_before(last_step)
     ]
     if not ended:
         return measured

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.tags import is_on_episodes
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, aligned, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import (
@@ -683,7 +683,7 @@ def counts_episodes(tag: ReturnTag, series: Series) -> bool:
     ``EPISODE_AXIS_SPACING``. If the x-axis counted environment steps, the intervals would be irregular.
     """
     if is_standard(tag.name):
-        return _by_episode(tag.name)
+        return is_on_episodes(tag.name)
     pauses = np.diff(series.finite.offsets)
     if pauses.size == 0:
         return True
@@ -694,7 +694,7 @@ def counts_episodes(tag: ReturnTag, series: Series) -> bool:
 
 def _span_of_run(data: SeriesSet) -> tuple[int | None, int | None]:
     """Return the first and the last environment step at which one of SB3's tags was logged; None if none was logged."""
-    shared = [data[name] for name in data.names() if name.startswith(STANDARD_PREFIXES) and not _by_episode(name)]
+    shared = [data[name] for name in data.names() if name.startswith(STANDARD_PREFIXES) and not is_on_episodes(name)]
     if not shared:
         return None, None
     return min(int(series.steps[0]) for series in shared), max(int(series.steps[-1]) for series in shared)
@@ -715,11 +715,6 @@ def _span_of_lengths(series: Series, lengths: Series | None) -> tuple[int | None
     if together < WRITTEN_TOGETHER:
         return None, None
     return int(lengths.steps[0]), int(lengths.steps[-1])
-
-
-def _by_episode(name: str) -> bool:
-    """Return whether the x-axis of a tag counts episodes; False if the tag is not in ``common/tags.py``."""
-    return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
 
 
 def _covers(series: Series, begin: int | None, end: int | None) -> bool:

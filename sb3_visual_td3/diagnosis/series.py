@@ -200,7 +200,7 @@ class SeriesSet:
         :return: the length in environment steps; None if none of these tags shows it
         """
         logged = [name for name in names if name in self]
-        known = [int(self[name].steps[-1]) for name in logged if is_on_steps(name)]
+        known = [int(self[name].steps[-1]) for name in logged if tags.is_on_steps(name)]
         if tags.EPISODE_LENGTH in logged:
             lengths = self[tags.EPISODE_LENGTH].finite.values
             with np.errstate(over="ignore"):
@@ -228,11 +228,6 @@ def once_per_run(function: Callable[[SeriesSet], Result]) -> Callable[[SeriesSet
         return result
 
     return remembering
-
-
-def is_on_steps(name: str) -> bool:
-    """Return whether the x-axis of a tag counts environment steps; False if the tag is not in ``common/tags.py``."""
-    return name in tags.TAGS and tags.TAGS[name].x_axis == "step"
 
 
 def aligned(first: Series, second: Series) -> tuple[Series, Series]:

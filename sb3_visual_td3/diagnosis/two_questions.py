@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sb3_visual_td3.common.tags import TAGS
+from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
 from sb3_visual_td3.diagnosis.baseline_comparison import Comparison, compare_with_baselines
 from sb3_visual_td3.diagnosis.own_scale import Stability, judge_stability
 from sb3_visual_td3.diagnosis.return_curve import (
@@ -16,7 +16,7 @@ from sb3_visual_td3.diagnosis.return_curve import (
     judge_learning,
 )
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
-from sb3_visual_td3.diagnosis.series import SeriesSet, is_on_steps, once_per_run
+from sb3_visual_td3.diagnosis.series import SeriesSet, once_per_run
 from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
@@ -76,8 +76,7 @@ def verdict_of(stable: Answer, learning: Answer) -> Verdict:
 def environment_steps(data: SeriesSet) -> int | None:
     """Return the last step of the tags whose x-axis counts environment steps; None if there is no such tag."""
     known = [name for name in data.names() if is_on_steps(name) or name.startswith(STANDARD_PREFIXES)]
-    by_episode = {name for name, tag in TAGS.items() if tag.x_axis == "episode"}
-    return max((int(data[name].steps[-1]) for name in known if name not in by_episode), default=None)
+    return max((int(data[name].steps[-1]) for name in known if not is_on_episodes(name)), default=None)
 
 
 @once_per_run

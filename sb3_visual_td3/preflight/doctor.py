@@ -24,10 +24,11 @@ from sb3_visual_td3.preflight.environment_checks import (
     discounted_return,
 )
 from sb3_visual_td3.preflight.findings import STATUSES, Examination
-from sb3_visual_td3.preflight.learner_checks import check_learner, random_states_kept
+from sb3_visual_td3.preflight.learner_checks import check_learner
 from sb3_visual_td3.preflight.probes import PROBES, run_probes
 from sb3_visual_td3.preflight.rollouts import unobserved
 from sb3_visual_td3.preflight.settings_checks import check_settings, check_target_clamp
+from sb3_visual_td3.training_state.random_state import random_states_kept
 
 DEFAULT_N_TIMESTEPS = 1_000_000
 """Default length of the planned run, in environment steps."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -24,6 +23,7 @@ from torch import nn
 
 from sb3_visual_td3.preflight.findings import Examination, Progress
 from sb3_visual_td3.preflight.rollouts import Observations, Rollout, transitions
+from sb3_visual_td3.training_state.random_state import random_states_kept
 
 N_UPDATES = 4
 """Number of updates whose gradients are recorded: two of them update the actor of TD3."""
@@ -72,21 +72,6 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
         progress("one batch")
         _check_fit(model, rollout, examination)
         _check_precision(model, rollout, examination)
-
-
-@contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Restore the global random states of Python, NumPy and torch at the end of a ``with`` block."""
-    python, numpy, torch = random.getstate(), np.random.get_state(), th.get_rng_state()
-    cuda = th.cuda.get_rng_state_all() if th.cuda.is_available() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        th.set_rng_state(torch)
-        if cuda:
-            th.cuda.set_rng_state_all(cuda)
 
 
 def copy_of(model: OffPolicyAlgorithm, rollout: Rollout) -> OffPolicyAlgorithm:

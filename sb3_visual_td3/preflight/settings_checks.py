@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_store import available_bytes
+from sb3_visual_td3.common.action_noise import noise_std
 from sb3_visual_td3.common.groups import GROUPS
 from sb3_visual_td3.common.pictures import is_picture, looks_like_picture, parts_of, pictures_in
 from sb3_visual_td3.preflight.findings import Examination
@@ -223,17 +222,6 @@ def _check_tau(model: OffPolicyAlgorithm, examination: Examination) -> None:
     examination.judge("tau", tau >= HIGH_TAU or tau <= LOW_TAU, evidence, tau)
 
 
-def _sigma_of(noise: ActionNoise) -> float | None:
-    """Return the standard deviation of an action noise; None if the noise has no attribute ``sigma`` or ``_sigma``."""
-    if isinstance(noise, VectorizedActionNoise):
-        noise = noise.base_noise
-    for name in ("sigma", "_sigma"):
-        sigma: Any = getattr(noise, name, None)
-        if sigma is not None:
-            return float(np.mean(sigma))
-    return None
-
-
 def _check_exploration(model: OffPolicyAlgorithm, examination: Examination) -> None:
     """Check the action noise of a deterministic policy; SAC and TQC explore by their own distribution."""
     if not hasattr(model, "target_policy_noise"):
@@ -244,7 +232,7 @@ def _check_exploration(model: OffPolicyAlgorithm, examination: Examination) -> N
             "exploration_noise", "action_noise is None: after the warm-up every action is the policy's own", 0.0
         )
         return
-    sigma = _sigma_of(model.action_noise)
+    sigma = noise_std(model.action_noise)
     if sigma is None:
         examination.skipped("exploration_noise", f"{type(model.action_noise).__name__} has no standard deviation")
         return

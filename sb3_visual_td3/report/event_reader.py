@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
 from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
 from sb3_visual_td3.report.event_file import EVENT_FILE_MARK, EventFile, OnBytes, Track
@@ -173,19 +173,15 @@ def _votes(tracks: Mapping[str, Track], record: int) -> list[bool]:
     """
     votes = {tag: track.goes_back_at(record) for tag, track in tracks.items()}
     known = {tag: vote for tag, vote in votes.items() if vote is not None}
-    if any(_may_count_steps(tag) and track.order[0] < record for tag, track in tracks.items()):
-        return [vote for tag, vote in known.items() if _may_count_steps(tag)]
+    if any(not is_on_episodes(tag) and track.order[0] < record for tag, track in tracks.items()):
+        return [vote for tag, vote in known.items() if not is_on_episodes(tag)]
     return list(known.values())
-
-
-def _may_count_steps(tag: str) -> bool:
-    return tag not in tags.TAGS or tags.TAGS[tag].x_axis == "step"
 
 
 def _around_restart(tracks: Mapping[str, Track], record: int) -> tuple[int, int, bool]:
     """Return the last step before a restart, the first step after it, and whether a new run begins there."""
     both = {tag: track for tag, track in tracks.items() if track.goes_back_at(record) is not None}
-    chosen = [track for tag, track in both.items() if _may_count_steps(tag)] or list(both.values())
+    chosen = [track for tag, track in both.items() if not is_on_episodes(tag)] or list(both.values())
     before = np.concatenate([track.steps[track.order < record] for track in chosen])
     after = np.array([track.steps[np.searchsorted(track.order, record)] for track in chosen])
     # A new run starts within the first 5 % of the steps of the previous run; a checkpoint is rarely that early.
@@ -206,7 +202,7 @@ def _without_old_points(tag: str, track: Track, record: int, begins: int) -> Tra
     # For a known tag on environment steps, the old points at or after the step ``begins`` are removed, even if the
     # first new point of the tag comes later. For any other tag, such as a tag on episodes, the old points at or after
     # its own first new point are removed.
-    if tag in tags.TAGS and _may_count_steps(tag):
+    if is_on_steps(tag):
         cuts.append(begins)
     if not cuts:
         return track
@@ -564,7 +560,7 @@ def _is_another_run(old: Mapping[str, Series], new: Mapping[str, Series], *, is_
     shared = [tag for tag in new if tag in old]
     # If some tags count steps, only these tags decide, because a run that continues may count its episodes from 0
     # again.
-    shared = [tag for tag in shared if _may_count_steps(tag)] or shared
+    shared = [tag for tag in shared if not is_on_episodes(tag)] or shared
     if not shared:
         return False
     votes = 0

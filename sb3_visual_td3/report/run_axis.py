@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
 from sb3_visual_td3.diagnosis.return_curve import counts_episodes
-from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, StepArray, is_on_steps
+from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, StepArray
 from sb3_visual_td3.diagnosis.tag_search import find_returns, is_standard, words_of
 from sb3_visual_td3.report.event_file import Track
 from sb3_visual_td3.report.table_file import ENVIRONMENT_STEPS, STEPS
@@ -45,7 +45,7 @@ def axis_of(series: SeriesSet) -> str:
     # other names.
     if any(_is_on_environment_steps(name) for name in names):
         return ENVIRONMENT_STEPS
-    if any(_is_on_episodes(name) for name in names):
+    if any(is_on_episodes(name) for name in names):
         return "episodes"
     returns = [tag for tag in find_returns(names) if tag.source == "training"]
     if any(len(series[tag.name]) > 2 and counts_episodes(tag, series[tag.name]) for tag in returns):
@@ -133,7 +133,7 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     tracks = {name: track for name, track in tracks.items() if len(track.order)}
     on_axis = {name for name in tracks if _is_on_environment_steps(name)}
     if not on_axis:
-        on_axis = {name for name in tracks if _is_on_episodes(name)}
+        on_axis = {name for name in tracks if is_on_episodes(name)}
     if not on_axis:
         on_axis = {tag.name for tag in find_returns(tracks)[:1]}
     if not on_axis:
@@ -145,7 +145,7 @@ def positions_on_axis(tracks: Mapping[str, Track]) -> dict[str, Series]:
     # _Clock holds all tags with this unit. It has points at more records, so the positions of the remaining tags are
     # more exact.
     clock = _Clock.of([tracks[name] for name in sorted(on_axis)])
-    on_other_axis = {name for name, track in others.items() if _is_on_episodes(name) or not clock.has_unit_of(track)}
+    on_other_axis = {name for name, track in others.items() if is_on_episodes(name) or not clock.has_unit_of(track)}
     if not on_other_axis:
         return {}
     clock = _Clock.of([tracks[name] for name in sorted(tracks.keys() - on_other_axis)])
@@ -190,11 +190,7 @@ def span(series: Mapping[str, Series], others: Iterable[str]) -> tuple[int, int]
 
 
 def _is_on_environment_steps(name: str) -> bool:
-    return (is_on_steps(name) or is_standard(name)) and not _is_on_episodes(name)
-
-
-def _is_on_episodes(name: str) -> bool:
-    return name in tags.TAGS and tags.TAGS[name].x_axis == "episode"
+    return (is_on_steps(name) or is_standard(name)) and not is_on_episodes(name)
 
 
 def _counts_by_one(series: Series) -> bool:

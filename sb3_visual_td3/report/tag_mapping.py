@@ -62,7 +62,7 @@ class Target:
     @property
     def is_over_episodes(self) -> bool:
         """Return whether the x-axis of ``tag`` is the episode, and not the environment step."""
-        return self.tag in tags.TAGS and tags.TAGS[self.tag].x_axis == "episode"
+        return tags.is_on_episodes(self.tag)
 
     def read(self, series: Series) -> Series:
         """Convert a series that other code logged: rename it to ``tag``, and multiply its values by ``scale``.

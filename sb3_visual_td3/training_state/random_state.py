@@ -6,7 +6,8 @@ A resumed run equals an uninterrupted run bit for bit only if all of them are re
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,16 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     n_devices = th.cuda.device_count() if th.cuda.is_available() else 0
     for device, device_state in enumerate(state["cuda"][:n_devices]):
         th.cuda.set_rng_state(_as_byte_tensor(device_state), device)
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Restore the global random generators of Python, NumPy and torch at the end of a ``with`` block."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)
 
 
 def _as_byte_tensor(state: Any) -> th.Tensor:

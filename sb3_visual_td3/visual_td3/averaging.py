@@ -22,6 +22,23 @@ AVERAGE = "averaged_actor."
 """Prefix of the averaged actor's weights in a policy's state dict."""
 
 
+def copy_of_actor(actor: nn.Module) -> Any:
+    """Return a copy of an actor without its optimizer; the copy has an encoder of its own.
+
+    :param actor: an actor of this package or of Stable-Baselines3; it may borrow the critic's encoder
+    """
+    # The optimizer is an attribute of the actor. Copying it would also copy Adam's moments.
+    optimizer = vars(actor).pop("optimizer", None)
+    try:
+        copied = copy.deepcopy(actor)
+    finally:
+        if optimizer is not None:
+            actor.optimizer = optimizer
+    if hasattr(copied, "borrows_encoder"):
+        copied.borrows_encoder = False  # type: ignore[assignment]
+    return copied
+
+
 def averaged_copy(actor: nn.Module) -> Any:
     """Return a copy of an actor for the averaged weights, which the copy holds as buffers.
 
@@ -30,14 +47,7 @@ def averaged_copy(actor: nn.Module) -> Any:
     :param actor: the actor; it may borrow the critic's encoder
     :return: the copy, in evaluation mode
     """
-    # The optimizer is an attribute of the actor. Copying it would also copy Adam's moments.
-    optimizer = vars(actor).pop("optimizer", None)
-    try:
-        average = copy.deepcopy(actor)
-    finally:
-        if optimizer is not None:
-            actor.optimizer = optimizer
-    average.borrows_encoder = False  # type: ignore[assignment]  # the copy has an encoder of its own
+    average = copy_of_actor(actor)
     for module in average.modules():
         for name, parameter in list(module._parameters.items()):
             del module._parameters[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_visual_td3.common.pictures import parts_of
-from sb3_visual_td3.visual_td3.policies import VisualActor
+from sb3_visual_td3.visual_td3.averaging import copy_of_actor
 
 
 class ExportableActor(nn.Module):
@@ -103,15 +102,6 @@ def exportable_actor(model: BaseAlgorithm, normalizer: VecNormalize | None = Non
         )
     assert isinstance(model.action_space, spaces.Box)
     normalizer = model.get_vec_normalize_env() if normalizer is None else normalizer
-    # The optimizer is an attribute of the actor. Copying it would also copy Adam's moments.
-    optimizer = vars(actor).pop("optimizer", None)
-    try:
-        alone = copy.deepcopy(actor)
-    finally:
-        if optimizer is not None:
-            actor.optimizer = optimizer
-    if isinstance(alone, VisualActor):
-        alone.borrows_encoder = False  # the copy has an encoder of its own
     keys = getattr(model.policy, "actor_keys", None)
-    module = ExportableActor(alone, model.observation_space, model.action_space, normalizer, keys)
+    module = ExportableActor(copy_of_actor(actor), model.observation_space, model.action_space, normalizer, keys)
     return module.cpu().eval().requires_grad_(False)

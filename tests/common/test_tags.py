@@ -1,4 +1,12 @@
-from sb3_visual_td3.common.tags import REWARD_TERM, REWARD_TERMS, TAGS, is_known, reward_term
+from sb3_visual_td3.common.tags import (
+    REWARD_TERM,
+    REWARD_TERMS,
+    TAGS,
+    is_known,
+    is_on_episodes,
+    is_on_steps,
+    reward_term,
+)
 
 FIRST_RUN = [
     "train/episode_reward",
@@ -58,7 +66,10 @@ def test_every_tag_has_a_unit_a_meaning_and_an_owner_callback():
 
 def test_only_per_episode_tags_have_the_episode_as_x_axis():
     of_an_episode = [*FIRST_RUN[:4], "train/route_completion", "train/success"]
-    assert [name for name, tag in TAGS.items() if tag.x_axis == "episode"] == of_an_episode
+    assert [name for name in TAGS if is_on_episodes(name)] == of_an_episode
+    assert {name for name in TAGS if is_on_steps(name)} == set(TAGS) - set(of_an_episode)
+    assert not is_on_episodes("their/return")
+    assert not is_on_steps("their/return")
 
 
 def test_each_built_in_reward_term_has_a_tag():

@@ -17,7 +17,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 from sb3_visual_td3 import VisualTD3, doctor
 from sb3_visual_td3.preflight.doctor import print_examination, quick_doctor, write_page
 from sb3_visual_td3.preflight.findings import CATALOGUE, Examination
-from sb3_visual_td3.preflight.learner_checks import random_states_kept
 from sb3_visual_td3.preflight.probes import (
     PROBES,
     ActionGivenPicture,
@@ -31,6 +30,7 @@ from sb3_visual_td3.preflight.probes import (
     run_probes,
 )
 from sb3_visual_td3.preflight.settings_checks import check_settings
+from sb3_visual_td3.training_state.random_state import random_states_kept
 from tests.preflight import pixel_envs as envs
 
 STEPS = 300

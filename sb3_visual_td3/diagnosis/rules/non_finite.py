@@ -39,7 +39,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     if not evidence:
         return None
     # Only steps of the environment can be the first step of the diagnosis; an episode number would mislead.
-    on_steps = [int(s.steps[0]) for s in bad if s.name not in tags.TAGS or tags.TAGS[s.name].x_axis == "step"]
+    on_steps = [int(s.steps[0]) for s in bad if not tags.is_on_episodes(s.name)]
     if ended is not None:
         on_steps.append(ended)
     return RuleResult(0.95, evidence, min(on_steps, default=None), value=evidence[0].value)

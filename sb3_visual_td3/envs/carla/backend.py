@@ -25,7 +25,7 @@ from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings, Vehi
 from sb3_visual_td3.envs.carla.spawning import ROLE_NAME, OtherCars, SpawnPolicy, places_on, starts_on
 from sb3_visual_td3.envs.carla.walkers import Walkers
 from sb3_visual_td3.envs.road.carla_coordinates import WHEELBASE_PER_LENGTH, from_carla, to_frame
-from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.collision import OrientedBox, any_overlap
 from sb3_visual_td3.envs.road.graph_reading import read_graph
 from sb3_visual_td3.envs.road.lane_graph import LaneGraph, LanePlace
 from sb3_visual_td3.envs.road.opendrive_reading import read_route
@@ -449,9 +449,9 @@ class CarlaBackend:
         """Update the position of the vehicle, its collisions and the number of red lights that it has run."""
         lane = self._track.locate(reading.pose.x_m, reading.pose.y_m, self._lane.nearest)
         self._distance_m += self._track.advance_m(self._lane, lane)
+        box = OrientedBox(*reading.pose, self._body.length_m, self._body.width_m)
         if self._street.is_on:
             # The colours from before this step decide whether the vehicle ran a red light.
-            box = OrientedBox(*reading.pose, self._body.length_m, self._body.width_m)
             self._street.advance(dt_s, self._lane, lane, box, reading.speed_mps)
         self._lane = lane
         self._read_lights()
@@ -459,7 +459,7 @@ class CarlaBackend:
         if not self._collided_with and self._street.has_hit_walker:
             self._collided_with = "walker"
         # The other cars are moved without physics, so a slight touch may give no collision event.
-        if not self._collided_with and self._cars.traffic.hits(*reading.pose):
+        if not self._collided_with and any_overlap(box, self._cars.traffic.boxes):
             self._collided_with = "vehicle"
         self._store_images(reading)
         self._state = self._describe(reading.pose, reading.speed_mps)

@@ -14,7 +14,7 @@ from sb3_visual_td3.envs.backend import BodySize, CollidedWith, Control, Picture
 from sb3_visual_td3.envs.lite.figure_painter import NO_FIGURES, Figures, Person, Post
 from sb3_visual_td3.envs.lite.vehicle import Motion, VehicleSettings, advance
 from sb3_visual_td3.envs.lite.view import CameraSettings, View
-from sb3_visual_td3.envs.road.collision import OrientedBox
+from sb3_visual_td3.envs.road.collision import OrientedBox, any_overlap
 from sb3_visual_td3.envs.road.graph_reading import graph_from_network, read_graph
 from sb3_visual_td3.envs.road.maps import MAP_GROUPS, OPENDRIVE_SUFFIX, load_map
 from sb3_visual_td3.envs.road.opendrive_reading import read_opendrive
@@ -178,8 +178,7 @@ class LiteWorld:
         """
         boxes, paints = self._traffic.boxes, self._traffic.paints
         if view == "chase":  # only the chase camera sees the ego vehicle
-            body = self._vehicle.body
-            boxes = [*boxes, OrientedBox(*self._motion[:3], body.length_m, body.width_m)]
+            boxes = [*boxes, self._box()]
             paints = [*paints, _EGO_PAINT]
         return self._view.picture(
             (height, width), view, self._motion[:3], (boxes, paints), self._n_ticks, self._figures()
@@ -317,13 +316,18 @@ class LiteWorld:
         self._distance_m += self._track.advance_m(self._lane, lane)
         self._lane = lane
 
+    def _box(self) -> OrientedBox:
+        """Return the rectangle that the ego vehicle covers."""
+        body = self._vehicle.body
+        return OrientedBox(*self._motion[:3], body.length_m, body.width_m)
+
     def _advance_traffic(self, n_ticks: int) -> None:
         """Advance the other cars, and test for a collision with the ego vehicle."""
         motion, lane = self._motion, self._lane
         if isinstance(self._traffic, RouteTraffic):
             walkers = self._street.walkers_on_road() if self._street.is_on else ()
             self._traffic.advance(n_ticks * self._tick_s, Pose(*motion[:3]), lane, motion.speed_mps, walkers)
-            self._has_collided = self._traffic.hits(*motion[:3])
+            self._has_collided = any_overlap(self._box(), self._traffic.boxes)
             return
         # The other cars react to the ego vehicle's speed along the lane, because the vehicle may drive at an angle to
         # the lane.
@@ -332,13 +336,11 @@ class LiteWorld:
         # The other cars treat red and yellow lights, and pedestrians on the road, as vehicles at standstill.
         egos += [Ego(index, lateral_m, 0.0) for index, lateral_m in self._street.obstacles()]
         self._traffic.advance(n_ticks * self._tick_s, *egos)
-        self._has_collided = self._traffic.hits(*motion[:3])
+        self._has_collided = any_overlap(self._box(), self._traffic.boxes)
 
     def _advance_street(self, n_ticks: int, before: LanePosition) -> None:
         """Advance lights and pedestrians, count red lights that the car runs, and test whether it hits a pedestrian."""
-        motion, body = self._motion, self._vehicle.body
-        box = OrientedBox(*motion[:3], body.length_m, body.width_m)
-        self._street.advance(n_ticks * self._tick_s, before, self._lane, box, motion.speed_mps)
+        self._street.advance(n_ticks * self._tick_s, before, self._lane, self._box(), self._motion.speed_mps)
         self._has_collided = self._has_collided or self._street.has_hit_walker
 
     def _figures(self) -> Figures:

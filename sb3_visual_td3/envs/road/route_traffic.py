@@ -166,15 +166,6 @@ class RouteTraffic:
         self._place_boxes()
         self.outlook = self._traffic.outlook(guest)
 
-    def hits(self, x_m: float, y_m: float, yaw_rad: float) -> bool:
-        """Return whether the ego vehicle touches a car.
-
-        :param x_m: x of the vehicle's centre in the world
-        :param y_m: y of the vehicle's centre in the world
-        :param yaw_rad: heading of the vehicle, counter-clockwise from x
-        """
-        return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
-
     def get_state(self) -> dict[str, Any]:
         """Return the complete state of the cars as plain values, from which ``set_state`` continues."""
         cars = []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sb3_visual_td3.envs.arguments import coerce_count, coerce_quantity
 from sb3_visual_td3.envs.backend import BodySize
-from sb3_visual_td3.envs.road.collision import OrientedBox, any_overlap
+from sb3_visual_td3.envs.road.collision import OrientedBox
 from sb3_visual_td3.envs.road.network import LANE_WIDTH_M
 from sb3_visual_td3.envs.road.track import Track
 
@@ -259,15 +259,6 @@ class Traffic:
         gone = self.cars[number]
         self._lanes = [[car for car in cars if car is not gone] for cars in self._lanes]
         self._gather()
-
-    def hits(self, x_m: float, y_m: float, yaw_rad: float) -> bool:
-        """Return whether the ego vehicle touches a car.
-
-        :param x_m: x of the vehicle's centre in the world
-        :param y_m: y of the vehicle's centre in the world
-        :param yaw_rad: heading of the vehicle, counter-clockwise from x
-        """
-        return any_overlap(OrientedBox(x_m, y_m, yaw_rad, *self._ego_body[:2]), self.boxes)
 
     def get_state(self) -> list[list[Any]]:
         """Return the fields of each car as a list of plain values."""

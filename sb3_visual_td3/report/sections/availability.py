@@ -23,12 +23,8 @@ def _starts(prefix: str) -> Callable[[str], bool]:
     return lambda tag: tag.startswith(prefix)
 
 
-def _is_episode_level(tag: str) -> bool:
-    return tag in TAGS and TAGS[tag].x_axis == "episode"
-
-
 KINDS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "episode": ("Episode level", _is_episode_level),
+    "episode": ("Episode level", tags.is_on_episodes),
     "update": ("Update level: losses and Q values", _starts("train/")),
     "norms": ("Gradients", _starts("gradients/")),
     "alerts": ("Alerts", _starts("alerts/")),
