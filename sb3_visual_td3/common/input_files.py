@@ -10,6 +10,7 @@ The files may come from another person. Three rules protect the user:
 from __future__ import annotations
 
 import ast
+import codecs
 import errno
 import json
 import math
@@ -86,11 +87,11 @@ def _refuse_other_kinds(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
-    """Read a regular UTF-8 text file of limited size.
+    """Read a regular text file of limited size: UTF-8, or UTF-16 with a byte order mark.
 
     :param path: path of the file
     :param max_bytes: largest accepted size
-    :raises ValueError: if the file is larger or not UTF-8
+    :raises ValueError: if the file is larger, or has another encoding
     :raises OSError: if it is not a regular file or cannot be read
     """
     content = bytearray()
@@ -101,9 +102,14 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> str:
     if len(content) > max_bytes:
         raise ValueError(f"{path}: larger than {max_bytes:,} bytes, the limit for a settings file; shorten the file")
     try:
-        return content.decode("utf-8")
+        return content.decode(encoding_of(content))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text file ({error.reason}): expected UTF-8") from error
+
+
+def encoding_of(content: bytes | bytearray) -> str:
+    """Return "utf-16" if a text begins with the byte order mark of UTF-16, as Excel and PowerShell write it."""
+    return "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
 
 
 def python_literal(code: str, names: Mapping[str, Any] | None = None) -> Any:

@@ -12,6 +12,7 @@ import json
 import math
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ import numpy as np
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import in_one_line
-from sb3_visual_td3.common.input_files import open_regular, read_text
+from sb3_visual_td3.common.input_files import encoding_of, open_regular, read_text, shown
+from sb3_visual_td3.diagnosis.numerals import counted
 from sb3_visual_td3.diagnosis.series import MAX_STEP, FloatArray, Series
 from sb3_visual_td3.diagnosis.tag_search import ROLLOUT_WINDOW
 
@@ -73,6 +75,7 @@ _AXIS_OF_COLUMN = {
 _NAME_COLUMNS = ("metric", "key", "tag", "name")
 _RUN_COLUMNS = ("run", "run_id", "run id")
 _NO_SERIES = frozenset(["wall time", "wall_time", "_runtime", "_timestamp", "timestamp", "time", "date", "datetime"])
+_NO_VALUE = frozenset(["", "none", "null", "na", "n/a"])
 _EPISODE_REWARD_MEAN, _EPISODE_LENGTH_MEAN = "rollout/ep_rew_mean", "rollout/ep_len_mean"
 
 
@@ -86,10 +89,12 @@ class Table:
 
     :param series: series by name
     :param axis: unit of the x-axis, such as "environment steps"
+    :param notes: remarks on rows that could not be read
     """
 
     series: Mapping[str, Series] = field(default_factory=dict)
     axis: str = ENVIRONMENT_STEPS
+    notes: tuple[str, ...] = ()
 
 
 def is_sb3_table(name: str) -> bool:
@@ -107,8 +112,10 @@ def has_step_column(path: Path) -> bool:
     try:
         with open_regular(path) as stream:
             begin = stream.read(MAX_HEADER_BYTES)
-        heading = next(csv.reader([begin.decode("utf-8").splitlines()[0]]))
-    except (OSError, ValueError, IndexError, StopIteration, csv.Error):
+        # The limit may cut a character of a later line in two.
+        line = begin.decode(encoding_of(begin), "replace").splitlines()[0]
+        heading = next(csv.reader([line], delimiter=_separator(line)))
+    except (OSError, IndexError, StopIteration, csv.Error):
         return False
     return _find_column(heading, STEP_COLUMNS) is not None and len(heading) > 1
 
@@ -151,8 +158,9 @@ class TableFile:
         return had_points or bool(self.table.series)
 
     def notes(self) -> list[str]:
-        """Return one line that says why the file could not be read; an empty list if it was read."""
-        return [] if self._problem is None else [f"{self.path.name}: {self._problem}"]
+        """Return one line that says why the file could not be read, or lines on rows that were left out."""
+        notes = self.table.notes if self._problem is None else (self._problem,)
+        return [f"{self.path.name}: {note}" for note in notes]
 
 
 def read_table(path: Path) -> Table:
@@ -168,7 +176,8 @@ def read_table(path: Path) -> Table:
         text = read_text(path, MAX_TABLE_BYTES)
     except ValueError as error:
         raise TableError(
-            f"the file was left out, because it is not a text file or is larger than {MAX_TABLE_BYTES >> 20} MB"
+            f"the file was left out, because it is not a text file or is larger than {MAX_TABLE_BYTES >> 20} MB; "
+            "expected UTF-8, or UTF-16 with a byte order mark"
         ) from error
     try:
         if path.name.endswith(MONITOR_END):
@@ -287,7 +296,10 @@ def _start_time(line: str) -> float:
 
 
 def _columns(path: Path, text: str) -> Table:
-    rows = csv.reader(io.StringIO(text.replace("\0", ""), newline=""))
+    stream = io.StringIO(text.replace("\0", ""), newline="")
+    separator = _separator(stream.readline())
+    stream.seek(0)
+    rows = csv.reader(stream, delimiter=separator)
     heading = [cell.strip().lstrip("\ufeff") for cell in next(rows, [])]
     if len(heading) > MAX_COLUMNS:
         raise TableError(
@@ -297,42 +309,73 @@ def _columns(path: Path, text: str) -> Table:
     if at_step is None:
         raise TableError(
             "the file is not a log that the report reads: expected a step column in the first line, such as step, "
-            "global_step, timesteps, update, episode or epoch"
+            "global_step, timesteps, update, episode or epoch, and columns separated by comma, semicolon or tab"
+        )
+    twice = [name for name, n_columns in Counter(heading).items() if name and n_columns > 1]
+    if twice:
+        raise TableError(
+            f"the file was left out, because it has two columns with the name {shown(twice[0])}: rename one of them"
         )
     axis = _AXIS_OF_COLUMN.get(heading[at_step].strip().lower(), STEPS)
     runs: set[str] = set()
-    if _find_column(heading, ("value",)) is not None:
-        points = _long_points(rows, heading, at_step, _name_in_file_name(path), runs)
+    unread: _Unread = {}
+    at_value = _find_column(heading, ("value",))
+    if at_value is not None:
+        points = _long_points(rows, heading, (at_step, at_value), _name_in_file_name(path), runs, unread)
     else:
-        points = _wide_points(rows, heading, at_step, runs)
+        points = _wide_points(rows, heading, at_step, runs, unread)
     if len(runs) > 1:
         raise TableError(
             f"the file was left out, because it holds {len(runs)} runs: export each run into a separate file"
         )
+    notes = tuple(
+        f"left out: {counted(len(cells), 'row')} without a number in the column {shown(name)}, the first with "
+        f"{shown(cells[0])}"
+        for name, cells in unread.items()
+    )
     if not points:
-        raise TableError("the file was left out, because no column except the step column holds a number")
+        reason = "the file was left out, because no column except the step column holds a number"
+        raise TableError("; ".join([reason, *notes]))
     return Table(
         {name: Series(name, np.array(steps, np.int64), np.array(values)) for name, (steps, values) in points.items()},
         axis,
+        notes,
     )
+
+
+def _separator(line: str) -> str:
+    """Return the separator with which the first line of a table has a step column; a comma if none has."""
+    for separator in (",", ";", "\t"):
+        heading = next(csv.reader([line], delimiter=separator), [])
+        if len(heading) > 1 and _find_column(heading, STEP_COLUMNS) is not None:
+            return separator
+    return ","
+
+
+_Unread = dict[str, list[str]]
+"""Maps the name of a column to its cells that are not numbers. Each such cell costs a row or a point."""
 
 
 _Points = dict[str, tuple[list[int], list[float]]]
 
 
 def _long_points(
-    rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, default_name: str, runs: set[str]
+    rows: Iterable[Sequence[str]],
+    heading: Sequence[str],
+    columns: tuple[int, int],
+    default_name: str,
+    runs: set[str],
+    unread: _Unread,
 ) -> _Points:
     """Read a table with one row for each point: exports of MLflow and TensorBoard, and series.csv."""
     points: _Points = {}
     at_name, at_run = _find_column(heading, _NAME_COLUMNS), _find_column(heading, _RUN_COLUMNS)
-    at_value = _find_column(heading, ("value",))
+    at_step, at_value = columns
     for row in rows:
-        if len(row) < len(heading):
-            continue
-        step = _step_in(row, at_step)
-        value = None if at_value is None else _number(row[at_value])
-        if step is None or value is None:
+        step, value = _step_in(row, at_step), _number_in(row, at_value)
+        if len(row) < len(heading) or step is None or value is None:
+            at = at_step if step is None else at_value
+            _add_unread(unread, heading[at], row, at)
             continue
         if at_run is not None:
             runs.add(row[at_run])
@@ -340,19 +383,33 @@ def _long_points(
     return points
 
 
-def _wide_points(rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, runs: set[str]) -> _Points:
+def _wide_points(
+    rows: Iterable[Sequence[str]], heading: Sequence[str], at_step: int, runs: set[str], unread: _Unread
+) -> _Points:
     """Read a table with one row for each step, such as SB3's progress.csv and exports of Weights & Biases."""
     points: _Points = {}
     names = _metric_names(heading, at_step, runs)
     for row in rows:
         step = _step_in(row, at_step)
         if step is None:
+            _add_unread(unread, heading[at_step], row, at_step)
             continue
         for at, name in names:
-            value = _number(row[at]) if at < len(row) else None
+            value = _number_in(row, at)
             if value is not None:
                 _add(points, name, step, value)
+            elif at < len(row) and row[at].strip().lower() not in _NO_VALUE:
+                _add_unread(unread, name, row, at)
+    # A column that holds only text is no metric.
+    for name in unread.keys() - points.keys() - {heading[at_step]} if points else ():
+        del unread[name]
     return points
+
+
+def _add_unread(unread: _Unread, name: str, row: Sequence[str], at: int) -> None:
+    # An empty line is no row.
+    if row:
+        unread.setdefault(name, []).append(row[at] if at < len(row) else "")
 
 
 def _add(points: _Points, name: str, step: int, value: float) -> None:
@@ -404,10 +461,14 @@ def _find_column(heading: Sequence[str], wanted: Sequence[str]) -> int | None:
 
 
 def _step_in(row: Sequence[str], at: int) -> int | None:
-    step = _number(row[at]) if at < len(row) else None
+    step = _number_in(row, at)
     if step is None or not abs(step) < MAX_STEP:
         return None
     return int(step)
+
+
+def _number_in(row: Sequence[str], at: int) -> float | None:
+    return _number(row[at]) if at < len(row) else None
 
 
 def _number(cell: str) -> float | None:

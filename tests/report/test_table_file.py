@@ -124,6 +124,8 @@ def test_a_table_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest
             "rollout/ep_rew_mean",
             None,
         ),
+        ("own.csv", "step;reward\n10;1.5\n30;2.5\n", "reward", "steps"),
+        ("own.csv", "step\treward\n10\t1.5\n30\t2.5\n", "reward", "steps"),
         ("own.csv", "\ufefftimesteps,reward\r\n10,1.5\r\n30,2.5\r\n", "reward", "environment steps"),
     ],
 )
@@ -140,6 +142,8 @@ def test_csv_files_of_other_programs_are_read(tmp_path: Path, name: str, text: s
     [
         ("notes.csv", "a,b\n1,2\n", "expected a step column"),
         ("own.csv", "step,a\n", "no column except the step column holds a number"),
+        ("own.csv", "step;a\n1;2,5\n", "left out: 1 row without a number in the column 'a', the first with '2,5'"),
+        ("own.csv", "step,a,a\n1,2,3\n", "two columns with the name 'a': rename one of them"),
         ("two.csv", "Step,fox - r,owl - r\n1,2,3\n", "holds 2 runs"),
         ("monitor.csv", "a,b\n1,2\n", 'no columns "r" and "l"'),
         ("monitor.csv", MONITOR, "no finished episode"),
@@ -182,3 +186,28 @@ def test_a_table_that_grows_is_read_again(tmp_path: Path) -> None:
     path.write_text("step,a\n1,2\n2,3\n")
     assert reader.read_new([path])
     assert reader.data().n_points == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_table_in_utf_16_is_read(tmp_path: Path, encoding: str) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "own.csv").write_text(f"{mark}step,reward\n10,1.5\n30,2.5\n", encoding=encoding)
+    for path in (tmp_path, tmp_path / "own.csv"):
+        assert points(read(path), "reward") == [(10, 1.5), (30, 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (
+            'step,a\n500,1\n"1,000",2\n"1,500",3\n',
+            "2 rows without a number in the column 'step', the first with '1,000'",
+        ),
+        ("step,a\n500,1\n1000,x\n1500,\n2000,null\n", "1 row without a number in the column 'a', the first with 'x'"),
+        ("key,value,step\na,1,500\na,x,1000\n", "1 row without a number in the column 'value', the first with 'x'"),
+        ("step,a,text\n500,1,ok\n\n1000,2,ok\n", None),
+    ],
+)
+def test_rows_that_are_left_out_are_counted_in_a_note(tmp_path: Path, text: str, note: str | None) -> None:
+    (tmp_path / "own.csv").write_text(text)
+    assert list(read(tmp_path).notes) == ([] if note is None else [f"own.csv: left out: {note}"])
