@@ -19,7 +19,7 @@ from sb3_visual_td3.report.discovery import RunFiles, find_manifest, find_runs, 
 from sb3_visual_td3.report.document import visible
 from sb3_visual_td3.report.event_file import OnBytes
 from sb3_visual_td3.report.event_reader import RunData, UnreadableRunError, read_run, read_runs
-from sb3_visual_td3.report.hyperparam_comparison import misspelled
+from sb3_visual_td3.report.hyperparam_comparison import implausible, misspelled
 from sb3_visual_td3.report.next_step import next_step
 from sb3_visual_td3.report.over_time import verdict_over_time
 from sb3_visual_td3.report.overview import overview_lines
@@ -231,6 +231,11 @@ def _check_combinations(args: argparse.Namespace) -> None:
         )
     if args.write_tags is not None and args.write_tags.exists():
         raise ValueError(f"--write-tags {args.write_tags}: the file already exists; give another name, or remove it")
+    if args.write_tags is not None and not args.write_tags.parent.is_dir():
+        raise ValueError(
+            f"--write-tags {args.write_tags}: there is no folder {args.write_tags.parent}; create it, or give another "
+            "path"
+        )
 
 
 def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:
@@ -272,12 +277,19 @@ class _Job:
 
     def write_tags(self, path: Path) -> Path:
         """Write the tags of the first readable run to a file for --tags, and return the path of the file."""
+        content = self._tags_to_start_from()
+        if content is None:
+            raise ValueError(
+                f"--write-tags {path}: the file was not written, because no run could be read from any PATH"
+            )
+        path.write_text(visible(content), encoding="utf-8")
+        return path
+
+    def _tags_to_start_from(self) -> str | None:
         for name, files in self.find().runs:
             with suppress(UnreadableRunError, OSError):
-                data = self._read(files, lambda _: None)[0]
-                path.write_text(visible(mapping_to_start_from(data, name)), encoding="utf-8")
-                return path
-        raise ValueError(f"--write-tags {path}: the file was not written, because no run could be read from any PATH")
+                return mapping_to_start_from(self._read(files, lambda _: None)[0], name)
+        return None
 
     def has_unreadable_path(self, analyses: Sequence[Analysis]) -> bool:
         """Return whether one of the PATH arguments holds no run that could be judged."""
@@ -328,7 +340,7 @@ class _Job:
         settings, settings_notes = run_settings(self.hyperparams, manifest, zoo_folder)
         notes = [*filter(None, (_end_note(manifest), note, zoo_note)), *settings_notes]
         if self.hyperparams is not None:
-            notes += misspelled(self.hyperparams)
+            notes += [*misspelled(self.hyperparams), *implausible(self.hyperparams)]
 
         def verdict_at(part: RunData) -> Verdict:
             series = with_our_names(part, self.tag_mapping).series

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.groups import groups_of
-from sb3_visual_td3.common.input_files import parse_mapping
+from sb3_visual_td3.common.input_files import parse_mapping, shown
 from sb3_visual_td3.common.schedules import Constant, parse_schedule
 from sb3_visual_td3.diagnosis.numerals import counted, number, rounded
 from sb3_visual_td3.diagnosis.series import Series, SeriesSet
@@ -97,6 +97,31 @@ class Parameter:
     encoder: Literal["actor", "critic"] | None = None
     compare: Literal["ratio", "horizon"] = "ratio"
 
+    @property
+    def is_count(self) -> bool:
+        """Return whether every reference has an integer, such as a number of steps."""
+        values = [reference.value for reference in self.references.values()]
+        return all(value is not None and value.is_integer() for value in values)
+
+    @property
+    def is_fraction(self) -> bool:
+        """Return whether the value lies between 0 and 1."""
+        return self.id in {"tau", "gamma"}
+
+    @property
+    def expected(self) -> str:
+        """Return the accepted values, in words."""
+        if self.is_fraction:
+            return "a number from 0 to 1"
+        return "an integer >= 0" if self.is_count else "a number >= 0, or a schedule"
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether the parameter can have a value that a settings file states."""
+        found = as_number(value)
+        if found is None or found[0] < 0:
+            return False
+        return (not self.is_fraction or found[0] <= 1) and (not self.is_count or found[0].is_integer())
+
 
 @dataclass(frozen=True)
 class ReferenceTable:
@@ -140,6 +165,27 @@ def misspelled(given: Layer) -> tuple[str, ...]:
         if close:
             notes.append(f"{given.source}: {name!r} is not a setting that the report uses; did you mean {close[0]!r}?")
     return tuple(notes)
+
+
+def implausible(given: Layer) -> tuple[str, ...]:
+    """Return a note for each value in a file that its setting cannot have, such as ``tau: fast`` or ``tau: -5``.
+
+    :param given: the file of --hyperparams
+    """
+    found: dict[str, str] = {}
+    algo = given.values.get("algo")
+    if isinstance(algo, str):
+        # Only the defaults of these two algorithms are known, so only their names are suggested.
+        known = {"td3": "td3", "visualtd3": "visual_td3"}
+        close = difflib.get_close_matches(algo.lower().replace("_", ""), known, n=1, cutoff=_LEAST_SIMILARITY)
+        if close and known[close[0]] != RunSettings((given,)).algo:
+            found["algo"] = f"expected the name of an algorithm; did you mean {known[close[0]]!r}?"
+    for parameter in reference_table().parameters.values():
+        for name in (each.name for each in parameter.names):
+            value = given.values.get(name)
+            if value is not None and name not in parameter.none_if_null and not parameter.accepts(value):
+                found.setdefault(name, f"expected {parameter.expected}")
+    return tuple(f"{given.source}: {name} is {shown(given.values[name])}; {why}" for name, why in found.items())
 
 
 def _parameter(identifier: str, entry: dict[str, Any], known: Mapping[str, Any]) -> Parameter:

@@ -13,6 +13,7 @@ from stable_baselines3 import TD3
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.report.discovery import find_zoo_folder
+from sb3_visual_td3.report.hyperparam_comparison import implausible
 from sb3_visual_td3.report.run_settings import (
     Layer,
     RunSettings,
@@ -280,3 +281,19 @@ def test_a_misspelled_setting_is_noted_with_the_nearest_name(
     report(tmp_path / "run", "--hyperparams", tmp_path / "h.yml")
     notes = [line for line in capsys.readouterr().out.splitlines() if "Note" in line]
     assert notes == ["  Note: h.yml: 'gama' is not a setting that the report uses; did you mean 'gamma'?"]
+
+
+@pytest.mark.parametrize(
+    ("content", "notes"),
+    [
+        ({"algo": "tdd3"}, ["h.yml: algo is 'tdd3'; expected the name of an algorithm; did you mean 'td3'?"]),
+        ({"tau": "fast"}, ["h.yml: tau is 'fast'; expected a number from 0 to 1"]),
+        ({"polyak": 1.5}, ["h.yml: polyak is 1.5; expected a number from 0 to 1"]),
+        ({"batch_size": 1.5}, ["h.yml: batch_size is 1.5; expected an integer >= 0"]),
+        ({"lr": -1}, ["h.yml: lr is -1; expected a number >= 0, or a schedule"]),
+        ({"algo": "VisualTD3", "learning_rate": "lin_3e-4_1e-5", "buffer_size": "1e6", "gamma": 1}, []),
+        ({"algo": "ddqn", "action_noise": "NormalActionNoise", "max_grad_norm": None, "learning_starts": 0}, []),
+    ],
+)
+def test_a_value_that_its_setting_cannot_have_is_told(content: dict[str, Any], notes: list[str]) -> None:
+    assert list(implausible(Layer.of("h.yml", content))) == notes

@@ -299,6 +299,8 @@ def test_the_command_writes_the_file_and_reads_it_again(
     assert "Loss/pi as train/actor_loss" in (tmp_path / "report.json").read_text()
     assert main(["report", "run", "--write-tags", "tags.yml"]) == 2
     assert "the file already exists" in capsys.readouterr().err
+    assert main(["report", "run", "--write-tags", "none/tags.yml"]) == 2
+    assert "there is no folder none; create it" in capsys.readouterr().err
 
 
 def test_a_tag_may_be_mapped_to_a_tag_of_stable_baselines3(tmp_path: Path) -> None:
