@@ -49,13 +49,14 @@ class Check:
 
     :param function: the check, called with the series and with the tags, threshold and ``min_points`` of a criterion
     :param side: side of the limit on which the measured value passes; None if the value alone does not decide
-    :param needs_threshold: whether the criterion must have a threshold
+    :param ignores: keys that the check does not read, of ``threshold``, ``tags`` and ``min_points``. A check that
+        reads the threshold needs one
     :param n_tags: the fewest tags that the criterion must name
     """
 
     function: CheckFunction
     side: Side | None
-    needs_threshold: bool = True
+    ignores: frozenset[str] = frozenset()
     n_tags: int = 1
 
     def __call__(self, data: SeriesSet, tags: Tags, threshold: float | None, min_points: int) -> Measurement:
@@ -443,6 +444,8 @@ def learning(data: SeriesSet, _tags: Tags, _threshold: float, _min_points: int) 
 _STATUS_OF = {"yes": Status.PASS, "no": Status.FAIL, "unknown": Status.UNKNOWN}
 
 
+_READ_BY_MOST = frozenset(["threshold", "tags", "min_points"])
+
 CHECKS: dict[str, Check] = {
     "mean_below": Check(mean_below, "below"),
     "mean_at_most": Check(mean_at_most, "below"),
@@ -459,10 +462,10 @@ CHECKS: dict[str, Check] = {
     "within_bound": Check(within_bound, "below"),
     "tail_mean_below": Check(tail_mean_below, "below"),
     "tail_mean_above": Check(tail_mean_above, "above"),
-    "last_above_baselines": Check(last_above_baselines, "above", needs_threshold=False, n_tags=2),
+    "last_above_baselines": Check(last_above_baselines, "above", ignores=frozenset(["threshold"]), n_tags=2),
     "gap_within": Check(gap_within, "below", n_tags=2),
     "no_sure_cause": Check(no_sure_cause, "below"),
-    "own_scale": Check(own_scale, None, needs_threshold=False, n_tags=0),
-    "learning": Check(learning, None, needs_threshold=False, n_tags=0),
+    "own_scale": Check(own_scale, None, ignores=_READ_BY_MOST, n_tags=0),
+    "learning": Check(learning, None, ignores=_READ_BY_MOST, n_tags=0),
 }
 """Maps each ``kind`` of criteria.yml to its check."""

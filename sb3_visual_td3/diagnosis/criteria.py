@@ -5,7 +5,8 @@ A criterion names a check of ``checks.py``, its tags and a threshold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from sb3_visual_td3.diagnosis import own_scale
 from sb3_visual_td3.diagnosis.baseline_comparison import MIN_EVALUATIONS
 from sb3_visual_td3.diagnosis.checks import CHECKS, Measurement
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
-from sb3_visual_td3.diagnosis.series import SeriesSet
+from sb3_visual_td3.diagnosis.series import SeriesSet, not_finite_from
 from sb3_visual_td3.diagnosis.two_questions import too_early
 from sb3_visual_td3.diagnosis.verdict import CriterionResult, Status
 
@@ -77,10 +78,12 @@ class Criterion:
     is_named_by_user: bool = field(default=False, compare=False)
     """Whether the user's criteria file names this criterion. Such a criterion can block a GO even if the callback that
     logs its tags did not run."""
+    is_own: bool = field(default=False, compare=False)
+    """Whether the user's criteria file adds this criterion."""
 
 
 # The id is the key of the mapping in the file, not a field of its entry.
-_KEYS = {f.name: f for f in fields(Criterion) if f.name not in {"id", "is_named_by_user"}}
+_KEYS = {f.name: f for f in fields(Criterion) if f.name not in {"id", "is_named_by_user", "is_own"}}
 _REQUIRED = {name for name, f in _KEYS.items() if f.default is MISSING}
 _EXPECTED: dict[str, tuple[type, ...]] = {
     "title": (str,),
@@ -165,9 +168,11 @@ def load_criteria(path: Path | None = None) -> tuple[Criterion, ...]:
     built_in = resources.files(__package__).joinpath(_BUILT_IN).read_text(encoding="utf-8")
     criteria = _merge({}, _entries(parse_mapping(built_in, _BUILT_IN), _BUILT_IN), _BUILT_IN)
     if path is not None:
+        built_in_ids = criteria.keys()
         given = _entries(read_mapping(path), str(path))
         criteria = _merge(criteria, given, str(path))
-        criteria |= {key: replace(criteria[key], is_named_by_user=True) for key in given}
+        for key in given:
+            criteria[key] = replace(criteria[key], is_named_by_user=True, is_own=key not in built_in_ids)
     return tuple(criteria.values())
 
 
@@ -211,6 +216,7 @@ def judge(criteria: Sequence[Criterion], data: SeriesSet) -> tuple[CriterionResu
                     needs_callback=needed if run.could_use(needed) else None,
                     side=CHECKS[criterion.kind].side,
                     limit=criterion.threshold if measured.limit is None else measured.limit,
+                    is_own=criterion.is_own,
                 )
             )
     return tuple(results)
@@ -441,7 +447,13 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
 
 
 def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
-    """Turn a pass into unknown if a tag of the criterion ends long before the run does."""
+    """Turn a pass into unknown if a tag of the criterion ends long before the run does, or ends as NaN or infinity."""
+    for tag in asked:
+        step = not_finite_from(data[tag])
+        if step is not None:
+            return measured._replace(
+                status=Status.UNKNOWN, detail=f"{measured.detail}; {tag} is not finite from {step:,} on"
+            )
     # The tags of a group that was frozen during training are expected to end early.
     frozen = {tag for group, of_group in _OF_TRAINING.items() if _ends_frozen(data, group) for tag in of_group}
     ended = [
@@ -492,7 +504,7 @@ def _merge(known: Mapping[str, Criterion], entries: Mapping[str, Mapping[str, An
                     "the id, or add what is missing"
                 )
             merged[identifier] = Criterion(id=str(identifier), **values)
-        _check_threshold(merged[identifier], where)
+        _check_keys(merged[identifier], values, where)
     return merged
 
 
@@ -507,17 +519,28 @@ def _checked(key: str, value: Any, where: str) -> Any:
             raise ValueError(f"{where}: tags is {shown(value)}; expected a list of names")
         return tuple(value)
     if key == "reward_size" and value is not None:
-        if len(value) != 2 or not all(isinstance(end, int | float) and not isinstance(end, bool) for end in value):
+        is_number = all(isinstance(end, int | float) and not isinstance(end, bool) for end in value)
+        if len(value) != 2 or not is_number or any(map(math.isnan, value)):
             raise ValueError(f"{where}: reward_size is {shown(value)}; expected [lowest, highest]")
         return (float(value[0]), float(value[1]))
     if key == "min_points" and value < 1:
         raise ValueError(f"{where}: min_points is {value}; expected 1 or more")
-    return float(value) if key == "threshold" and value is not None else value
+    if key == "threshold" and value is not None:
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: threshold is {value}; expected a finite number")
+        return float(value)
+    return value
 
 
-def _check_threshold(criterion: Criterion, where: str) -> None:
+def _check_keys(criterion: Criterion, given: Iterable[str], where: str) -> None:
+    """Refuse keys that the kind of a criterion ignores, and a criterion without the keys that its kind needs."""
     check = CHECKS[criterion.kind]
-    if criterion.threshold is None and check.needs_threshold:
+    # An empty list of tags is not refused, because every criterion has the key "tags".
+    ignored = [key for key in given if key in check.ignores and getattr(criterion, key) not in (None, ())]
+    if ignored:
+        read = ", ".join(key for key in _KEYS if key not in check.ignores)
+        raise ValueError(f"{where}: the kind {criterion.kind} does not read {', '.join(ignored)}; it has {read}")
+    if criterion.threshold is None and "threshold" not in check.ignores:
         raise ValueError(f"{where}: the kind {criterion.kind} needs a threshold: add a number")
     if len(criterion.tags) < check.n_tags:
         raise ValueError(

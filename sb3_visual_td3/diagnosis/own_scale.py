@@ -23,7 +23,14 @@ from sb3_visual_td3.common import tags
 from sb3_visual_td3.diagnosis.numerals import rounded
 from sb3_visual_td3.diagnosis.return_curve import Answer
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind
-from sb3_visual_td3.diagnosis.series import FloatArray, Series, SeriesSet, ended_not_finite, once_per_run
+from sb3_visual_td3.diagnosis.series import (
+    FloatArray,
+    Series,
+    SeriesSet,
+    ended_not_finite,
+    not_finite_from,
+    once_per_run,
+)
 from sb3_visual_td3.diagnosis.tag_search import (
     find_actor_losses,
     find_critic_losses,
@@ -197,16 +204,10 @@ def finite_losses(data: SeriesSet, _kind: RunKind, _learning: Answer) -> Found:
         return NotMade("a loss")
     for name in names:
         series = data[name]
-        is_bad = ~np.isfinite(series.values)
-        # The order of points at the same step is not known, so any finite value at the last step counts.
-        at_end = series.steps == series.steps[-1]
-        if is_bad[at_end].all():
-            good = np.flatnonzero(~is_bad)
-            first_bad = int(good[-1]) + 1 if good.size else 0
-            step = int(series.steps[first_bad])
-            return Sign(
-                "non_finite", True, name, step, float(series.values[-1]), 0.0, f"{name} is not finite from {step:,} on"
-            )
+        step = not_finite_from(series)
+        if step is not None:
+            words = f"{name} is not finite from {step:,} on"
+            return Sign("non_finite", True, name, step, float(series.values[-1]), 0.0, words)
     return None
 
 

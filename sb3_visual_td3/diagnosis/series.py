@@ -254,6 +254,18 @@ def _last_per_step(series: Series) -> Series:
     return series.where(np.append(np.diff(series.steps) != 0, True))
 
 
+def not_finite_from(series: Series) -> int | None:
+    """Return the step from which a series holds only NaN and infinity until its end; None if it ends finite."""
+    if len(series) == 0:
+        return None
+    is_finite = np.isfinite(series.values)
+    # The order of points at the same step is not known, so any finite value at the last step counts.
+    if is_finite[series.steps == series.steps[-1]].any():
+        return None
+    good = np.flatnonzero(is_finite)
+    return int(series.steps[int(good[-1]) + 1 if good.size else 0])
+
+
 def ended_not_finite(data: SeriesSet) -> int | None:
     """Return the step at which ExplosionAlertCallback ended the training because of a NaN or infinity.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from sb3_visual_td3.common.tags import is_on_episodes, is_on_steps
@@ -16,8 +17,8 @@ from sb3_visual_td3.diagnosis.return_curve import (
     judge_learning,
 )
 from sb3_visual_td3.diagnosis.run_kind import Family, RunKind, recognise
-from sb3_visual_td3.diagnosis.series import SeriesSet, once_per_run
-from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES
+from sb3_visual_td3.diagnosis.series import SeriesSet, not_finite_from, once_per_run
+from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns
 from sb3_visual_td3.diagnosis.verdict import Verdict
 
 EvidenceLevel = Literal["full", "standard", "thin"]
@@ -60,6 +61,7 @@ def ask(data: SeriesSet) -> Answers:
     kind = recognise(data.names())
     comparison = compare_with_baselines(data)
     learning = _combined(judge_learning(data), comparison, environment_steps(data))
+    learning = _while_finite(learning, data)
     return Answers(kind, judge_stability(data, kind, learning.answer), learning, comparison)
 
 
@@ -79,12 +81,23 @@ def environment_steps(data: SeriesSet) -> int | None:
     return max((int(data[name].steps[-1]) for name in known if not is_on_episodes(name)), default=None)
 
 
+def lone_step(data: SeriesSet) -> int | None:
+    """Return the step of all points of a run that logged several points per tag without their steps; otherwise None."""
+    every = [data[name] for name in data.names()]
+    steps = {int(step) for series in every for step in (series.steps[0], series.steps[-1])}
+    is_repeated = any(len(series) > 1 for series in every)
+    return steps.pop() if len(steps) == 1 and is_repeated else None
+
+
 @once_per_run
 def too_early(data: SeriesSet) -> str | None:
     """Return why it is too early for a verdict; None if the run is long enough or its length is unknown.
 
     :param data: the series of the run
     """
+    lone = lone_step(data)
+    if lone is not None:
+        return f"too early to say: all points are at step {lone:,}"
     steps = environment_steps(data)
     if steps is None:
         return None
@@ -105,6 +118,19 @@ def _combined(learning: Learning, comparison: Comparison | None, n_steps: int | 
     answer = _combined_answer(learning, comparison, n_steps)
     curve = _combined_curve(learning.curve, comparison, answer)
     return Learning(answer, curve, learning.curves, (comparison.reason, *learning.reasons))
+
+
+def _while_finite(learning: Learning, data: SeriesSet) -> Learning:
+    """Turn a yes into unknown if a return ends as NaN or infinity: nothing then shows how good the last policy is.
+
+    The answer is not "no", because a NaN may be a mean over no episodes.
+    """
+    ended = [(tag.name, not_finite_from(data[tag.name])) for tag in find_returns(data.names())]
+    reasons = tuple(f"{name} is not finite from {step:,} on" for name, step in ended if step is not None)
+    if not reasons:
+        return learning
+    answer: Answer = "unknown" if learning.answer == "yes" else learning.answer
+    return replace(learning, answer=answer, reasons=(*reasons, *learning.reasons))
 
 
 def _combined_answer(learning: Learning, comparison: Comparison, n_steps: int | None) -> Answer:

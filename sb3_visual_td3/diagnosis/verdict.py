@@ -63,6 +63,8 @@ class CriterionResult:
     :param side: side of ``limit`` on which the value passes; None if the value alone does not decide
     :param limit: number that the value was compared with: the threshold, or a number that the run logged; None without
         such a number
+    :param is_own: whether the user's criteria file adds this criterion; such a criterion is about neither stability nor
+        learning
     """
 
     id: str
@@ -77,6 +79,7 @@ class CriterionResult:
     needs_callback: str | None = None
     side: Side | None = None
     limit: float | None = None
+    is_own: bool = False
 
 
 def decide(results: Iterable[CriterionResult]) -> Verdict:
@@ -100,20 +103,20 @@ LEARNING, STABLE_IN_OWN_SCALE = "learning", "stable_in_own_scale"
 EVIDENCE = "evidence"
 """Id of the criterion that ``--require-evidence`` adds; it is about neither stability nor learning."""
 ABOUT_LEARNING = frozenset([LEARNING, "policy_drives"])
-"""Ids of the criteria that answer "is it learning?"; all others except :data:`EVIDENCE` answer "is it stable?"."""
+"""Ids of the criteria that answer "is it learning?"; all other built-in criteria answer "is it stable?"."""
 
 
 def answer_of(results: Iterable[CriterionResult], about_learning: bool) -> Literal["yes", "no", "unknown"]:
     """Answer one of the two questions about a run: is it learning, or is it stable?
 
-    Only ``blocking`` criteria are read, and never the criterion :data:`EVIDENCE`.
+    Only ``blocking`` criteria are read, and never the criterion :data:`EVIDENCE` or a criterion that the user added.
 
     :param results: results of all criteria
     :param about_learning: True for "is it learning?", False for "is it stable?"
     :return: "no" if a criterion failed; otherwise "unknown" if one is unknown or not a single one passed; in all other
         cases "yes"
     """
-    counting = (r for r in results if r.blocking and r.id != EVIDENCE)
+    counting = (r for r in results if r.blocking and r.id != EVIDENCE and not r.is_own)
     asked = {r.status for r in counting if (r.id in ABOUT_LEARNING) is about_learning}
     if Status.FAIL in asked:
         return "no"

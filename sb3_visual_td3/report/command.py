@@ -31,6 +31,8 @@ from sb3_visual_td3.report.tag_mapping import TagMapping, load_tag_mapping, mapp
 from sb3_visual_td3.report.watch import DEFAULT_INTERVAL_S, ONGOING, Ending, FoundRuns, split_command, watch
 from sb3_visual_td3.report.wording import (
     answers_line,
+    diagnosis_line,
+    findings_beside_go,
     how_to_relax,
     near_misses,
     over_time_line,
@@ -474,10 +476,9 @@ def _summary(analysis: Analysis) -> list[str]:
     if len(why) > MAX_REASONS:
         lines.append(f"  and {len(why) - MAX_REASONS} more")
     lines += [f"  Near a limit: {near}" for near in near_misses(analysis)]
+    lines += [f"  Found, but does not block: {found}" for found in findings_beside_go(analysis)]
     if analysis.cause:
-        cause = analysis.cause
-        since = "" if cause.first_step is None else f", first seen at step {cause.first_step:,}"
-        lines.append(f"  Likely cause: {cause.id} (confidence {cause.confidence:.0%}{since}): {cause.title}")
+        lines.append(f"  Likely cause: {diagnosis_line(analysis.cause)}")
     step = next_step(analysis)
     lines.append(f"  Do first: {step.text}")
     for snippet in step.snippets:

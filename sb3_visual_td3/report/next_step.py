@@ -16,7 +16,7 @@ from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, Return
 from sb3_visual_td3.diagnosis.rules import learned_then_fell
 from sb3_visual_td3.diagnosis.run_kind import Family
 from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns, is_standard, return_tag
-from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS
+from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS, lone_step
 from sb3_visual_td3.diagnosis.verdict import EVIDENCE, LEARNING, STABLE_IN_OWN_SCALE, CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
@@ -88,6 +88,9 @@ def next_step(analysis: Analysis) -> NextStep:
     if analysis.verdict is Verdict.GO:
         advice = _Advice.of(analysis).long_run()
     else:
+        without_steps = _how_steps_are_missing(analysis)
+        if without_steps is not None:
+            return NextStep(without_steps)
         advice = _Advice.of(analysis).what_is_missing()
     return NextStep(f"{fell} {advice.text}".strip(), advice.snippets)
 
@@ -257,6 +260,7 @@ class _Advice:
         if callbacks:
             told.append(f"Log what is missing: add {_listed(callbacks)}.")
         told += self._what_ran_and_did_not_write(unknown)
+        told += self._what_own_criteria_lack(unknown)
         needs_evaluation = False
         if LEARNING in ids:
             sentence, needs_evaluation = self._what_shows_learning()
@@ -275,7 +279,12 @@ class _Advice:
             snippets += self._for_the_zoo(callbacks, needs_evaluation)
         elif callbacks or needs_evaluation:
             snippets += self._for_a_script(callbacks, needs_evaluation)
-        if not told:
+        if not told and not unknown:
+            told.append(
+                "No criterion can decide the verdict, because none that blocks applies to this run: remove "
+                "'blocking: false' of a criterion from the file of --criteria."
+            )
+        elif not told:
             told.append("The run is finished: judge a longer run, or look at the criteria that are unknown.")
             if analysis.manifest is None or analysis.manifest.finished is None:
                 told[-1] = "Let the run continue until it can be judged."
@@ -348,6 +357,18 @@ class _Advice:
             "longer, or look for event files that are lost."
             for owner, tag in silent.items()
         ]
+
+    def _what_own_criteria_lack(self, unknown: Sequence[CriterionResult]) -> list[str]:
+        """Return a sentence for each criterion of the user's criteria file that reads a tag without a finite value."""
+        told = []
+        for r in unknown:
+            lacking = [tag for tag in r.tags if len(self.analysis.series[tag].finite) == 0]
+            if r.is_own and lacking:
+                told.append(
+                    f"Log {_listed(lacking)}, which the criterion {r.id} reads, or correct its tags in the file of "
+                    "--criteria."
+                )
+        return told
 
     def _what_shows_learning(self) -> tuple[str, bool]:
         """Return advice on how to find out whether the run learns.
@@ -487,6 +508,18 @@ def _rate_sentence(rate: object, length: int) -> list[str]:
 def _is_evaluated(analysis: Analysis) -> bool:
     returns = find_returns(analysis.series.names())
     return analysis.answers.comparison is not None or any(tag.source == "evaluation" for tag in returns)
+
+
+def _how_steps_are_missing(analysis: Analysis) -> str | None:
+    """Return what to do if the x-axis of the run does not count: all points are at one step, or at negative steps."""
+    lone, (first, last) = lone_step(analysis.series), analysis.data.span
+    if lone is None and last >= 0:
+        return None
+    where = f"negative steps, {first:,} to {last:,}" if lone is None else f"step {lone:,}"
+    return (
+        f"All {analysis.data.n_points:,} points are at {where}: log each point with its environment step, for example "
+        "writer.add_scalar(tag, value, global_step), and judge the new log."
+    )
 
 
 def _made_no_update(analysis: Analysis) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.diagnosis.findings import Diagnosis
+from sb3_visual_td3.diagnosis.live import CRITICAL_FROM
 from sb3_visual_td3.diagnosis.numerals import counted, number
 from sb3_visual_td3.diagnosis.return_curve import NOTED_FALL, CurveState
 from sb3_visual_td3.diagnosis.run_kind import Family
@@ -43,6 +45,8 @@ def verdict_sentence(analysis: Analysis) -> str:
     early = analysis.early
     if analysis.verdict is Verdict.INSUFFICIENT and early is not None:
         return f"It is {early}."
+    if analysis.verdict is Verdict.GO and not analysis.stable == analysis.learning == "yes":
+        return "Every criterion that can block a GO passes."
     return VERDICT_SENTENCE[analysis.verdict]
 
 
@@ -90,6 +94,26 @@ def near_misses(analysis: Analysis) -> tuple[str, ...]:
             limit = "this would count as a fall if it were larger than the noise of the returns"
         near.append(f"The policy keeps what it has learned: {told}; {limit} (learning)")
     return tuple(near)
+
+
+def findings_beside_go(analysis: Analysis) -> tuple[str, ...]:
+    """Return a line for each sure diagnosis of a GO run, such as a single infinite return.
+
+    :param analysis: the analysis of the run
+    """
+    if analysis.verdict is not Verdict.GO:
+        return ()
+    return tuple(
+        f"{diagnosis_line(found)} ({found.evidence[0].tag})"
+        for found in analysis.diagnoses
+        if found.role == "cause" and found.confidence >= CRITICAL_FROM
+    )
+
+
+def diagnosis_line(found: Diagnosis) -> str:
+    """Return one line: a diagnosis with its confidence and the step at which it was first seen."""
+    since = "" if found.first_step is None else f", first seen at step {found.first_step:,}"
+    return f"{found.id} (confidence {found.confidence:.0%}{since}): {found.title}"
 
 
 def _lost_since_peak(analysis: Analysis) -> float | None:

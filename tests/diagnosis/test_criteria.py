@@ -209,6 +209,12 @@ NEW = "title: t, kind: mean_below, tags: [x], threshold: 1, blocking: true, sour
         ("format_version: 1\ncriteria: {policy_drives: {blocking: maybe}}", "blocking is 'maybe'"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: 'high'}}", "threshold is 'high'"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: true}}", "threshold is True"),
+        ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: .nan}}", "threshold is nan; expected a finite"),
+        ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: -.inf}}", "threshold is -inf; expected a finite"),
+        ("format_version: 1\ncriteria: {critic_loss_mean: {reward_size: [1, .nan]}}", "expected .lowest, highest"),
+        ("format_version: 1\ncriteria: {learning: {threshold: 5}}", "learning does not read threshold; it has title"),
+        ("format_version: 1\ncriteria: {stable_in_own_scale: {tags: [a]}}", "own_scale does not read tags"),
+        ("format_version: 1\ncriteria: {policy_drives: {threshold: 1}}", "last_above_baselines does not read thr"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: null}}", "needs a threshold"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {kind: eval}}", "unknown kind 'eval'"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {tags: []}}", "needs 1 or more"),
@@ -237,3 +243,10 @@ def test_a_criteria_file_changes_single_keys_and_adds_criteria(tmp_path: Path) -
     assert loaded["policy_drives"].kind == BUILT_IN["policy_drives"].kind
     assert loaded["mine"] == Criterion("mine", "t", "mean_below", ("x",), True, "me", threshold=1.0)
     assert len(loaded) == len(BUILT_IN) + 1
+
+
+def test_a_criterion_does_not_pass_if_its_tag_ends_as_nan() -> None:
+    criterion = Criterion("mine", "t", "tail_mean_above", ("x",), True, "me", threshold=1.0, is_named_by_user=True)
+    for last, expected in ((2.0, P), (np.nan, U)):
+        (result,) = judge([criterion], SeriesSet.of([points("x", [2.0] * 9 + [last])]))
+        assert result.status is expected

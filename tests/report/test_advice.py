@@ -22,6 +22,7 @@ from sb3_visual_td3.report.run_settings import run_settings
 from sb3_visual_td3.report.sections.availability import missing_section
 from sb3_visual_td3.report.wording import (
     answers_line,
+    findings_beside_go,
     how_to_relax,
     near_misses,
     verdict_sentence,
@@ -213,3 +214,73 @@ def test_the_page_of_a_ppo_run_names_no_callback_that_does_not_fit_it() -> None:
     assert missing is not None
     assert "GradientNormCallback" not in str(missing)
     assert "Driving" not in str(missing)
+
+
+def judged(run: Values, *criteria: Criterion) -> Analysis:
+    return analyse(RunData(Path("run"), as_series(run), (), 1), criteria or load_criteria(), name="run")
+
+
+RETURNS = ("rollout/ep_rew_mean", "eval/mean_reward")
+
+
+def learner() -> Values:
+    """Return a run that learns, by its training and its evaluations."""
+    steps = np.arange(500, 100_001, 500)
+    rng = np.random.default_rng(0)
+    run = {tag: (steps, np.minimum(steps / 600.0, 100.0) + rng.normal(0, 2, steps.size)) for tag in RETURNS}
+    return {**run, "train/critic_loss": (steps, 1 + rng.random(steps.size) / 10)}
+
+
+@pytest.mark.parametrize("tag", RETURNS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("n_last", [1, 100])
+def test_a_run_whose_returns_end_as_nan_or_infinity_is_not_go(tag: str, value: float, n_last: int) -> None:
+    run = learner()
+    assert judged(run).verdict is Verdict.GO
+    run[tag][1][-n_last:] = value
+    analysis = judged(run)
+    assert (analysis.verdict, analysis.learning) == (Verdict.INSUFFICIENT, "unknown")
+    assert analysis.cause is not None
+    assert analysis.cause.id == "non_finite"
+
+
+def test_a_single_infinite_return_is_told_beside_a_go() -> None:
+    run = learner()
+    assert findings_beside_go(judged(run)) == ()
+    run["eval/mean_reward"][1][100] = np.inf
+    analysis = judged(run)
+    assert analysis.verdict is Verdict.GO
+    (line,) = findings_beside_go(analysis)
+    assert line.startswith("non_finite (confidence 95%, first seen at step 50,500)")
+    assert line.endswith("(eval/mean_reward)")
+
+
+@pytest.mark.parametrize(("begin", "spacing"), [(0, 0), (100_000, 0), (-200_000, 500)])
+def test_a_log_without_steps_is_insufficient_and_told_how_to_log_them(begin: int, spacing: int) -> None:
+    run = {tag: (begin + spacing * np.arange(200), values) for tag, (_, values) in learner().items()}
+    analysis = judged(run)
+    assert analysis.verdict is Verdict.INSUFFICIENT
+    assert "writer.add_scalar(tag, value, global_step)" in next_step(analysis).text
+
+
+def own_criteria(tmp_path: Path, text: str) -> tuple[Criterion, ...]:
+    (tmp_path / "c.yml").write_text(f"format_version: 1\ncriteria: {text}\n")
+    return load_criteria(tmp_path / "c.yml")
+
+
+def test_an_own_criterion_that_fails_is_not_told_as_instability(tmp_path: Path) -> None:
+    text = "{x: {title: t, kind: tail_mean_above, tags: [%s], threshold: 1000, blocking: true, source: me}}"
+    analysis = judged(learner(), *own_criteria(tmp_path, text % RETURNS[0]))
+    assert (analysis.verdict, analysis.stable, analysis.learning) == (Verdict.NO_GO, "yes", "yes")
+    analysis = judged(learner(), *own_criteria(tmp_path, text % "no/such"))
+    assert (analysis.verdict, analysis.stable, analysis.learning) == (Verdict.INSUFFICIENT, "yes", "yes")
+    assert next_step(analysis).text == (
+        "Log no/such, which the criterion x reads, or correct its tags in the file of --criteria."
+    )
+
+
+def test_a_run_without_a_blocking_criterion_is_told_to_change_the_criteria_file(tmp_path: Path) -> None:
+    text = "{learning: {blocking: false}, stable_in_own_scale: {blocking: false}}"
+    analysis = judged(learner(), *own_criteria(tmp_path, text))
+    assert analysis.verdict is Verdict.INSUFFICIENT
+    assert "remove 'blocking: false' of a criterion from the file of --criteria" in next_step(analysis).text
