@@ -34,6 +34,8 @@ MAX_DEPTH = 16
 LARGEST_INTEGER = 10**18
 MAX_SHOWN_CHARACTERS = 80
 """Longest value that an error message quotes in full."""
+_MERGE = "tag:yaml.org,2002:merge"
+"""Tag of YAML's merge key, ``<<``."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO (named pipe)"),
@@ -155,8 +157,30 @@ def _literal_value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         raise ValueError(f"{shown(ast.unparse(node))} cannot be evaluated") from None
 
 
-class PlainLoader(yaml.SafeLoader):
-    """Load plain data as PyYAML's safe loader does, and also the two tags that rl-zoo writes: OrderedDict and tuple."""
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Load plain data as PyYAML's safe loader does, but refuse a key that is given twice in one mapping.
+
+    PyYAML would keep the last value. The values of a merge key (``<<``) may be overridden.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """Compose a mapping of a YAML document.
+
+        :raises ValueError: if the mapping has a key twice
+        """
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            if (key.tag, key.value) in keys:
+                raise ValueError(f"line {key.start_mark.line + 1}: {key.value} is given twice; remove one of them")
+            keys.add((key.tag, key.value))
+        return node
+
+
+class PlainLoader(UniqueKeyLoader):
+    """Load plain data, and also the two tags that rl-zoo writes: OrderedDict and tuple."""
 
     def flatten_mapping(self, node: Any) -> None:
         """Refuse merge keys (``<<``), with which a short file can expand until memory is full.
@@ -164,7 +188,7 @@ class PlainLoader(yaml.SafeLoader):
         :param node: the mapping to construct
         :raises yaml.constructor.ConstructorError: if it has a merge key
         """
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+        if any(key.tag == _MERGE for key, _ in node.value):
             raise yaml.constructor.ConstructorError(
                 None, None, "merge keys (<<) are not supported: write the values out instead", node.start_mark
             )
@@ -230,8 +254,23 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
     :return: plain values, as from :func:`read_mapping`
     :raises ValueError: as :func:`read_mapping`
     """
+    return plain_mapping(load_mapping(text, name, is_json=is_json), name)
+
+
+def load_mapping(
+    text: str, name: str, *, is_json: bool = False, loader: type[UniqueKeyLoader] = _BoundedLoader
+) -> dict[Any, Any]:
+    """Load a text that holds one mapping, and keep its keys and values as the parser returns them.
+
+    :param text: content of a file
+    :param name: name of the file, for error messages
+    :param is_json: whether the text is JSON; YAML otherwise
+    :param loader: class that loads YAML
+    :raises ValueError: if the text is not a mapping, is refused by the loader, or is nested too deeply; the message is
+        one line
+    """
     try:
-        content = json.loads(text) if is_json else yaml.load(text, Loader=_BoundedLoader)
+        content = json.loads(text) if is_json else yaml.load(text, Loader=loader)
     except yaml.constructor.ConstructorError as error:
         raise ValueError(
             f"{name}: refused: {in_one_line(error)}. Only plain values are read: numbers, text, lists and mappings"
@@ -243,7 +282,7 @@ def parse_mapping(text: str, name: str, *, is_json: bool = False) -> dict[str, A
         raise ValueError(f"{name}: nested too deeply; expected at most {MAX_DEPTH} levels") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name}: expected a mapping of names to values, got {type(content).__name__}")
-    return plain_mapping(content, name)
+    return content
 
 
 def plain_mapping(content: Mapping[Any, Any], name: str) -> dict[str, Any]:

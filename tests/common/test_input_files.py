@@ -15,6 +15,8 @@ from sb3_visual_td3.common.input_files import (
     MAX_BYTES,
     MAX_CHARACTERS,
     NotRegularFileError,
+    UniqueKeyLoader,
+    load_mapping,
     open_regular,
     parse_mapping,
     python_literal,
@@ -264,3 +266,23 @@ def test_a_literal_may_contain_the_names_that_the_caller_knows() -> None:
     assert python_literal("dict(a=[nn.ReLU], b=Buffer)", names) == {"a": ["the class"], "b": 1}
     with pytest.raises(ValueError, match=r"^not a literal: 'nn\.Tanh' cannot be evaluated; expected numbers"):
         python_literal("dict(a=nn.ReLU, b=nn.Tanh)", names)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "line 3: a is given twice"),
+        ("x:\n  a: 1\n  'a': 1\n", "line 3: a is given twice"),
+        ("x: {1: 2, 1: 3}\n", "line 1: 1 is given twice"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_line(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_mapping(text, "a.yml")
+    with pytest.raises(ValueError, match=words):
+        load_mapping(text, "a.yml", loader=UniqueKeyLoader)
+
+
+def test_a_value_of_a_merge_key_may_be_overridden() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: &b {y: 3}\nc:\n  <<: *a\n  <<: *b\n  x: 5\nx: 1\n"
+    assert load_mapping(text, "a.yml", loader=UniqueKeyLoader) == yaml.safe_load(text)
