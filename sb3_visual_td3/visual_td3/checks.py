@@ -6,14 +6,21 @@ Without these checks, a mistake would appear only later in training, or not at a
 from __future__ import annotations
 
 import inspect
+import io
+import json
+import pathlib
+import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.td3.policies import TD3Policy
@@ -201,6 +208,39 @@ def check_arguments(policy_class: type, arguments: Mapping[str, Any]) -> None:
                 f"{_OURS}.VisualTD3Policy, VisualCnnPolicy or VisualMultiInputPolicy. With one of these base classes, "
                 "set learning rates by actor_lr and critic_lr, not in the class"
             )
+
+
+_MODULE_OF_POLICIES = re.compile(r"(?:stable_baselines3|sb3_contrib)\.(\w+)\..+")
+
+
+def check_saved_by(path: str | pathlib.Path | io.BufferedIOBase, algorithm: type[BaseAlgorithm]) -> None:
+    """Refuse a saved model of another algorithm, by the module of its policy class.
+
+    A model whose policy class is not from Stable-Baselines3 or sb3-contrib is not refused. A file that is not a saved
+    model is not refused either, but by ``load``.
+
+    :param path: the zip file, as for ``load``
+    :param algorithm: class that is to load the model
+    :raises ValueError: if another algorithm saved the model
+    :raises OSError: if the file cannot be read
+    """
+    file = open_path(path, "r", suffix="zip")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            module = json.loads(archive.read("data"))["policy_class"]["__module__"]
+    except (zipfile.BadZipFile, LookupError, TypeError, ValueError):
+        return
+    finally:
+        if file is not path:
+            file.close()
+    aliases = {parent.__name__: parent.__dict__.get("policy_aliases", {}) for parent in algorithm.__mro__}
+    found = _MODULE_OF_POLICIES.fullmatch(str(module))
+    if found is None or any(module == policy.__module__ for each in aliases.values() for policy in each.values()):
+        return
+    # PPO, A2C and TRPO have the same policies.
+    saved_by = "an on-policy algorithm such as PPO" if found[1] == "common" else found[1].upper()
+    expected = " or ".join(name for name, each in aliases.items() if each or name == algorithm.__name__)
+    raise ValueError(f"{path} was saved by {saved_by}, expected {expected}: give the zip file of another model")
 
 
 def check_keywords(policy_class: type[BasePolicy], keywords: Iterable[str]) -> None:

@@ -25,6 +25,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.td3.policies import Actor, CnnPolicy, MultiInputPolicy, TD3Policy
 from torch import nn
 
+from sb3_visual_td3.common.errors import InvalidSettingError
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import channels_are_last, pictures_in
 from sb3_visual_td3.visual_td3.averaging import AVERAGE, averaged_copy, completed_state
@@ -554,10 +555,25 @@ class VisualCnnPolicy(VisualTD3Policy):
 class VisualMultiInputPolicy(VisualTD3Policy):
     """Implement :class:`VisualTD3Policy` for Dict observations. Its default features extractor is CombinedExtractor."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if kwargs.get("encoder_arch") is None:
-            kwargs.setdefault("features_extractor_class", CombinedExtractor)
-        super().__init__(*args, **kwargs)
+    def __init__(self, observation_space: spaces.Space[Any], *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("encoder_arch") is None and "features_extractor_class" not in kwargs:
+            require_dict(observation_space)
+            kwargs["features_extractor_class"] = CombinedExtractor
+        super().__init__(observation_space, *args, **kwargs)
+
+
+def require_dict(space: spaces.Space[Any]) -> None:
+    """Refuse MultiInputPolicy for observations that are not a Dict, and name the policy that reads them.
+
+    :param space: the observation space
+    :raises InvalidSettingError: if the space is not a Dict
+    """
+    if isinstance(space, spaces.Dict):
+        return
+    fitting = "CnnPolicy" if pictures_in(space) else "MlpPolicy"
+    raise InvalidSettingError(
+        f"MultiInputPolicy reads Dict observations, but the observation space is {space}: use {fitting}"
+    )
 
 
 VisualMlpPolicy = VisualTD3Policy

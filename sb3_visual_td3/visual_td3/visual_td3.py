@@ -959,8 +959,11 @@ class VisualTD3(TD3):
         :param force_reset: True begins training with a reset
         :param kwargs: new values of the model's arguments, which replace the saved values. Values derived from them,
             such as ``gamma`` in the replay buffer, change too
-        :raises ValueError: if an argument does not exist, or does not fit the saved model
+        :raises ValueError: if another algorithm saved the model, or if an argument does not exist or does not fit the
+            saved model
         """
+        if "policy_class" not in (custom_objects or {}):
+            checks.check_saved_by(path, cls)
         given = {**kwargs, REQUESTED_AT_LOAD: kwargs}
         # Stable-Baselines3 would compare them with the policy_kwargs in force, to which the preset has added its own.
         given.pop("policy_kwargs", None)

@@ -1,4 +1,4 @@
-"""Check a block of a hyperparameter file: the names of its keys, and the types and ranges of its values.
+"""Check a hyperparameter file: its syntax, the names of a block's keys, and the types and ranges of their values.
 
 The checks run before rl-zoo creates the environments and the model. They do not check whether a value suits the
 environment or the model.
@@ -7,14 +7,17 @@ environment or the model.
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import gymnasium as gym
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
-from sb3_visual_td3.common.input_files import python_literal
+from sb3_visual_td3.common.input_files import UniqueKeyLoader, load_mapping, python_literal, read_text, shown
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.vec_env.ray_vec_env import RayVecEnv
 
@@ -33,8 +36,23 @@ _ZOO_KEYS = (
     "vec_env_wrapper",
 )
 """Keys of a block that are not arguments of the model: rl-zoo or our plug-in uses them."""
-_COUNTS = ("n_timesteps", "n_envs")
-"""Keys whose values rl-zoo converts with ``int`` without a check."""
+_COUNTS = ("n_timesteps", "n_envs", "frame_stack")
+"""Keys whose values rl-zoo uses as counts without a check. Only ``n_timesteps`` is converted with ``int``."""
+_CLASSES: Mapping[str, tuple[str, type, tuple[str, ...]]] = {
+    "callback": (
+        "a callback",
+        BaseCallback,
+        ("sb3_visual_td3", "stable_baselines3.common.callbacks", "rl_zoo3.callbacks"),
+    ),
+    "env_wrapper": (
+        "an environment wrapper",
+        gym.Env,
+        ("gymnasium.wrappers", "rl_zoo3.wrappers", "sb3_visual_td3.envs.idle_limit"),
+    ),
+    "vec_env_wrapper": ("a VecEnvWrapper", VecEnv, ("stable_baselines3.common.vec_env",)),
+}
+"""Keys that name classes for rl-zoo to import: what the class is, its base class, and modules that have such
+classes."""
 _SET_BY_FLAGS = {"self", "env", "tensorboard_log", "seed", "verbose", "device", "_init_setup_model"}
 """Arguments of a model that rl-zoo sets from its flags."""
 
@@ -47,13 +65,38 @@ _NORMALIZE = tuple(inspect.signature(VecNormalize).parameters)[1:]
 _SIZES = {"batch_size", "buffer_size", "policy_delay", "n_steps"}
 
 
+def check_file(path: str, env_id: str, is_atari: bool) -> None:
+    """Check that a YAML file of hyperparameters has a block of names and values for the environment.
+
+    A file without such a block is not refused here, but by rl-zoo.
+
+    :param path: path of the file
+    :param env_id: id of the environment
+    :param is_atari: whether the environment is one of Atari's games
+    :raises ValueError: if the file is not valid YAML, gives a key twice, or is not a mapping, or if the block is not a
+        mapping of text to values
+    :raises OSError: if the file cannot be read
+    """
+    blocks = load_mapping(read_text(path), path, loader=UniqueKeyLoader)
+    # rl-zoo looks for the block in this order.
+    name = next((each for each in (env_id, "atari" if is_atari else "default") if each in blocks), None)
+    if name is None:
+        return
+    if not isinstance(blocks[name], Mapping):
+        kind = "nothing" if blocks[name] is None else type(blocks[name]).__name__
+        raise ValueError(f"{path}, {name}: expected a mapping of hyperparameters to values, got {kind}")
+    for key in blocks[name]:
+        if not isinstance(key, str):
+            raise ValueError(f"{path}, {name}: the key {key!r} is not text; expected the name of a hyperparameter")
+
+
 def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None:
-    """Check that the model's numeric arguments are numbers.
+    """Check that the model's numeric arguments are numbers, and that its switches are booleans.
 
     :param block: the hyperparameters by name
     :param algorithm: class of the model
     :param where: name of the block in error messages
-    :raises ValueError: if a value is not a number, not finite or out of range
+    :raises ValueError: if a value is not a number or boolean, not finite or out of range
     """
     parameters = inspect.signature(algorithm.__init__).parameters  # type: ignore[misc]
     noise = block.get("noise_std", 0.0)
@@ -68,6 +111,10 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
         written = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         words = set(re.findall(r"\w+", written))
         if not words or not words <= _NUMERIC:
+            continue
+        if not words & {"int", "float"}:  # a switch
+            if value not in (False, True) and not (value is None and "None" in words):
+                raise ValueError(f"{where}: {key} is {shown(value)}, expected true or false")
             continue
         if isinstance(value, str):
             raise ValueError(f"{where}: {key} is the text {value!r}, expected a number{_as_number(value)}")
@@ -117,6 +164,77 @@ def check_structure(block: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: {key} of normalize is {str(value)[:80]}, expected true or false")
 
 
+def check_classes(block: Mapping[str, Any], where: str) -> None:
+    """Check the hyperparameters that name classes: each class can be imported, and accepts its arguments.
+
+    The modules of the classes are imported, as rl-zoo does next.
+
+    :param block: the hyperparameters by name
+    :param where: name of the block in error messages
+    :raises ValueError: if a class is missing, is of the wrong kind, or does not accept its arguments
+    """
+    policy = block.get("policy")
+    if isinstance(policy, str) and "." in policy:
+        import_class(policy, f"{where}: policy")
+    for key, (noun, base, modules) in _CLASSES.items():
+        value = block.get(key)
+        if value is None:
+            continue
+        for entry in value if isinstance(value, list) else [value]:
+            name: Any = entry
+            kwargs: Any = {}
+            if isinstance(entry, Mapping) and len(entry) == 1:
+                ((name, kwargs),) = entry.items()
+            if isinstance(name, type | BaseCallback):  # from a hyperparameter file in Python
+                continue
+            named = f"{where}: {key} is {shown(name)}"
+            if not isinstance(name, str) or not all(name.split(".")):
+                raise ValueError(f"{named}; expected the name of {noun}, package.module.Class")
+            if "." not in name:
+                raise ValueError(f"{named}; expected its full name, {_full_name(name, modules)}")
+            found = import_class(name, f"{where}: {key}")
+            if not callable(found) or (isinstance(found, type) and not issubclass(found, base)):
+                raise ValueError(f"{named}, which is not {noun}")
+            if not isinstance(kwargs, Mapping) or not all(isinstance(each, str) for each in kwargs):
+                raise ValueError(
+                    f"{named} with the arguments {shown(kwargs)}; expected a mapping of their names to values"
+                )
+            try:
+                given = () if key == "callback" else (None,)  # a wrapper is also given the environment
+                inspect.signature(found).bind(*given, **kwargs)
+            except TypeError as error:
+                raise ValueError(f"{named}: {error}; correct its arguments") from error
+
+
+def _full_name(name: str, modules: Iterable[str]) -> str:
+    """Return the full name of a class that one of these modules has, or else an example."""
+    for module in modules:
+        if isinstance(getattr(importlib.import_module(module), name, None), type):
+            return f"{module}.{name}"
+    return f"such as my_package.my_module.{name}"
+
+
+def import_class(name: str, where: str) -> Any:
+    """Import a class, or a function that returns an object of a class.
+
+    :param name: the full name, such as ``package.module.Class``
+    :param where: name of the setting in error messages
+    :raises ValueError: if the module cannot be imported, or does not have this name
+    """
+    module_name, _, class_name = name.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"{where} names {name}, which cannot be imported: {error}. Correct the name, or install its package"
+        ) from error
+    if not hasattr(module, class_name):
+        close = difflib.get_close_matches(class_name, dir(module), n=1)
+        meant = f"did you mean {close[0]}?" if close else "correct the name"
+        raise ValueError(f"{where} names {name}, but {module_name} has no {class_name}; {meant}")
+    return getattr(module, class_name)
+
+
 def check_keys(keys: Iterable[str], algorithm: type, where: str) -> None:
     """Check that every key is a hyperparameter of rl-zoo or of the model.
 
@@ -152,7 +270,7 @@ def read_counts(block: Mapping[str, Any], where: str) -> dict[str, int]:
     """
     counts = {}
     for key in _COUNTS:
-        if key not in block:
+        if key not in block or (key == "frame_stack" and block[key] is None):  # None: no stack
             continue
         try:
             counts[key] = to_integer(key, block[key], 1)

@@ -26,6 +26,7 @@ import gymnasium as gym
 import yaml
 
 # Importing rl_zoo3 replaces gymnasium's TimeLimit. At the limit, the new class sets info["TimeLimit.truncated"].
+from rl_zoo3 import exp_manager
 from rl_zoo3 import train as zoo_train
 from rl_zoo3.callbacks import ParallelTrainCallback, SaveVecNormalizeCallback
 from rl_zoo3.exp_manager import ExperimentManager
@@ -51,6 +52,8 @@ from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
 from sb3_visual_td3.runs.manifest import RunEnd
+from sb3_visual_td3.visual_td3.checks import check_saved_by
+from sb3_visual_td3.visual_td3.policies import require_dict
 from sb3_visual_td3.visual_td3.visual_td3 import VisualTD3
 from sb3_visual_td3.zoo.experiment import (
     EVALUATED,
@@ -63,6 +66,8 @@ from sb3_visual_td3.zoo.flags import ALGO, store_pairs
 from sb3_visual_td3.zoo.hyperparameters import (
     STOCK_VEC_ENVS,
     VEC_ENVS,
+    check_classes,
+    check_file,
     check_keys,
     check_numbers,
     check_structure,
@@ -417,6 +422,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         # rl-zoo takes ``--trial-id 0`` for "no trial" (``if self.trial_id``), so this method loads the trial.
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None
+        if str(self.config).endswith((".yml", ".yaml")):
+            check_file(self.config, self.env_name.gym_id, self._is_atari)
         hyperparams, saved = super().read_hyperparameters()
         if trial_id is not None:
             from sb3_visual_td3.zoo.search import with_trial  # imports sqlalchemy, which a training run does not need
@@ -431,6 +438,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         counts = read_counts(saved, where)
         hyperparams.update(counts)
         saved.update(counts)
+        check_classes(saved, where)
         self._read_hyperparams = copy.deepcopy(dict(saved))
         if self._options.resumed_experiment is not None:
             # After this, no text remains that rl-zoo would evaluate.
@@ -451,15 +459,23 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
         # The configuration of a resumed run may come from a stranger: rl-zoo must not find any code in it.
         assert not (code and self._options.resumed_experiment is not None)
-        try:
-            processed = super()._preprocess_hyperparams(hyperparams)
-        except ArithmeticError as error:  # rl-zoo evaluates code in the file, such as 1/0
-            raise ValueError(
-                f"{where}: {' or '.join(code)} cannot be evaluated: {error}; correct this Python code"
-            ) from error
+        for name in code:  # rl-zoo would evaluate it without naming the hyperparameter in an error
+            try:
+                hyperparams[name] = eval(hyperparams[name], dict(vars(exp_manager)))
+            except Exception as error:
+                raise ValueError(f"{where}: {name} cannot be evaluated: {error}; correct this Python code") from error
+        processed = super()._preprocess_hyperparams(hyperparams)
         if self._eval_env_kwargs_args is None:
             self.eval_env_kwargs = self.env_kwargs
         return processed
+
+    def _preprocess_action_noise(self, hyperparams: dict[str, Any], saved: dict[str, Any], env: VecEnv) -> Any:
+        """Check that the policy reads the observations, and let rl-zoo create the action noise."""
+        kwargs = hyperparams.get("policy_kwargs") or {}
+        has_extractor = isinstance(kwargs, Mapping) and kwargs.keys() & {"features_extractor_class", "encoder_arch"}
+        if hyperparams.get("policy") == "MultiInputPolicy" and not has_extractor:
+            require_dict(env.observation_space)  # Stable-Baselines3's own algorithms would raise an AttributeError
+        return super()._preprocess_action_noise(hyperparams, saved, env)
 
     def setup_experiment(self) -> Any:
         """Set the experiment up, and leave no RUN_DIR if that fails."""
@@ -652,6 +668,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         print("Loading pretrained agent")
         for name in ("policy", "policy_kwargs"):  # other values do not fit the weights
             hyperparams.pop(name, None)
+        check_saved_by(self.trained_agent, ALGOS[self.algo])
         settings = {"seed": self.seed, "tensorboard_log": self.tensorboard_log, "verbose": self.verbose}
         model = ALGOS[self.algo].load(self.trained_agent, env=env, device=self.device, **settings, **hyperparams)
         replay = companion_files(self.trained_agent, str(self.env_name)).replay_buffer

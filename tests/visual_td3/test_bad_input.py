@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3 import TD3
+from stable_baselines3.common.torch_layers import NatureCNN
 
 from sb3_visual_td3 import VisualTD3
 from tests.image_env import ImageEnv, VectorImageEnv
@@ -179,3 +180,19 @@ def test_an_error_about_an_observation_says_nothing_of_actions(preset):
 def test_an_environment_that_does_not_fit_is_refused(policy, env, words, preset):
     with pytest.raises(ValueError, match=words):
         VisualTD3(policy, env(), buffer_size=10, device="cpu", preset=preset)
+
+
+@pytest.mark.parametrize("preset", ["visual", "td3"])
+def test_multi_input_policy_names_the_policy_that_reads_the_observations(preset):
+    with pytest.raises(ValueError, match=r"MultiInputPolicy reads Dict observations, .*uint8\): use CnnPolicy"):
+        VisualTD3("MultiInputPolicy", ImageEnv(), buffer_size=10, preset=preset)
+    with pytest.raises(ValueError, match=r"MultiInputPolicy reads Dict observations, .*: use MlpPolicy"):
+        VisualTD3("MultiInputPolicy", "Pendulum-v1", buffer_size=10, preset=preset)
+    VisualTD3(
+        "MultiInputPolicy",
+        ImageEnv(),
+        buffer_size=10,
+        policy_kwargs={"features_extractor_class": NatureCNN},
+        preset=preset,
+        device="cpu",
+    )

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import TD3
+from sb3_contrib import TQC
+from stable_baselines3 import DDPG, PPO, SAC, TD3
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.visual_td3.checks import check_saved_by
 from tests.image_env import ImageEnv
 
 
@@ -29,6 +31,30 @@ def test_a_model_loads_without_an_environment_to_be_watched(make_model, tmp_path
     loaded = VisualTD3.load(tmp_path / "model", device="cpu", buffer_size=1)
     action, _ = loaded.predict(np.zeros((4, 36, 36), np.uint8))
     assert action.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "words"),
+    [(SAC, "was saved by SAC"), (TQC, "was saved by TQC"), (PPO, "was saved by an on-policy algorithm such as PPO")],
+)
+def test_a_model_of_another_algorithm_is_refused(tmp_path, algorithm, words):
+    path = tmp_path / "model.zip"
+    algorithm("MlpPolicy", "Pendulum-v1", device="cpu").save(path)
+    with pytest.raises(ValueError, match=f"{words}, expected VisualTD3 or TD3"):
+        VisualTD3.load(path)
+    with open(path, "rb") as file, pytest.raises(ValueError, match=words):
+        VisualTD3.load(file)
+    check_saved_by(path, algorithm)
+    with pytest.raises(ValueError, match="expected DDPG or TD3"):
+        check_saved_by(path, DDPG)
+
+
+@pytest.mark.parametrize("algorithm", [TD3, DDPG])
+def test_a_model_of_td3_or_ddpg_loads_from_a_path_or_a_file(tmp_path, algorithm):
+    algorithm("MlpPolicy", "Pendulum-v1", device="cpu", buffer_size=10).save(tmp_path / "model")
+    VisualTD3.load(tmp_path / "model", device="cpu")
+    with open(tmp_path / "model.zip", "rb") as file:
+        VisualTD3.load(file, device="cpu")
 
 
 def stock_td3(**kwargs):

@@ -11,7 +11,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.vec_env import RayVecEnv
-from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of, read_kwargs
+from sb3_visual_td3.zoo.hyperparameters import (
+    check_classes,
+    check_counts,
+    check_file,
+    check_numbers,
+    env_kwargs_of,
+    read_kwargs,
+)
 from sb3_visual_td3.zoo.train import main
 
 BLOCK = {
@@ -113,3 +120,119 @@ def test_arguments_in_the_file_reach_the_environments(given, vec_env_class, expe
 )
 def test_a_later_town_or_maps_argument_replaces_an_earlier_town_or_maps(layers, together):
     assert env_kwargs_of(*layers) == together
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "conf.yml: expected a mapping of names to values, got NoneType"),
+        (b"# nothing", "conf.yml: expected a mapping of names to values, got NoneType"),
+        (b"- Env-v0", "conf.yml: expected a mapping of names to values, got list"),
+        (b"hello", "conf.yml: expected a mapping of names to values, got str"),
+        (b"Env-v0:", "conf.yml, Env-v0: expected a mapping of hyperparameters to values, got nothing"),
+        (b"Env-v0: [a: 1]", "conf.yml, Env-v0: expected a mapping of hyperparameters to values, got list"),
+        (b"default: 5", "conf.yml, default: expected a mapping of hyperparameters to values, got int"),
+        (b"Env-v0: {1: 2}", "conf.yml, Env-v0: the key 1 is not text"),
+        (b"Env-v0: {}  # gr\xfc\xdfe", "conf.yml: not a text file"),
+        (b"Env-v0:\n\ta: 1", "conf.yml: not valid YAML"),
+        (b"Env-v0: {a: 1}\nEnv-v0: {a: 2}", "conf.yml: not valid YAML: line 2: Env-v0 is given twice"),
+    ],
+)
+def test_a_malformed_hyperparameter_file_is_named(tmp_path, content, words):
+    path = tmp_path / "conf.yml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"conf\.yml") as refused:
+        check_file(str(path), "Env-v0", is_atari=False)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_hyperparameter_file_may_use_merge_keys_and_need_not_have_blocks_for_other_environments(tmp_path):
+    (tmp_path / "conf.yml").write_text("rate: &rate 1e-3\nbase: &base {a: 1}\nEnv-v0: {<<: *base, a: 2, b: *rate}\n")
+    check_file(str(tmp_path / "conf.yml"), "Env-v0", is_atari=False)
+
+
+def test_train_checks_the_file_before_rl_zoo_reads_it(tmp_path, capsys):
+    (tmp_path / "conf.yml").write_text("LiteDriving-v0:\n  n_timesteps: 10\n  n_timesteps: 20\n")
+    assert main(["--conf-file", str(tmp_path / "conf.yml"), "-f", str(tmp_path / "logs")]) == 2
+    assert "conf.yml: not valid YAML: line 3: n_timesteps is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [0, "four", "4", 4.0, True, -1])
+@pytest.mark.parametrize("key", ["frame_stack", "n_envs"])
+def test_a_count_must_be_an_integer(key, value):
+    with pytest.raises(ValueError, match=f"conf.yml, Env-v0: {key} is .*; expected an integer >= 1"):
+        check_counts({key: value}, "conf.yml, Env-v0")
+
+
+def test_counts_may_be_left_out_and_n_timesteps_may_be_a_float():
+    check_counts({"frame_stack": None, "n_timesteps": 1e6}, "conf.yml")
+    check_counts({"frame_stack": 4, "n_envs": 2, "n_timesteps": "100"}, "conf.yml")
+
+
+def test_a_switch_must_be_true_or_false():
+    with pytest.raises(ValueError, match="scale_rewards is 'maybe', expected true or false"):
+        check_numbers({"scale_rewards": "maybe"}, VisualTD3, "conf.yml")
+    with pytest.raises(ValueError, match="overlap is None, expected true or false"):
+        check_numbers({"overlap": None}, VisualTD3, "conf.yml")
+    check_numbers({"scale_rewards": None, "overlap": True, "target_q_clamp": 5.0}, VisualTD3, "conf.yml")
+
+
+ALERT = "sb3_visual_td3.callbacks.explosion_alert.ExplosionAlertCallback"
+LIMIT = "gymnasium.wrappers.TimeLimit"
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        ({"callback": 5}, "callback is 5; expected the name of a callback, package.module.Class"),
+        ({"callback": "ExplosionAlertCallback"}, "expected its full name, sb3_visual_td3.ExplosionAlertCallback"),
+        ({"callback": ["NoSuchCallback"]}, "expected its full name, such as my_package.my_module.NoSuchCallback"),
+        (
+            {"env_wrapper": "TimeLimit"},
+            "'TimeLimit'; expected its full name, gymnasium.wrappers.TimeLimit",
+        ),
+        ({"callback": "my.thing"}, "callback names my.thing, which cannot be imported: No module named 'my'"),
+        ({"env_wrapper": {"nope.Wrapper": {}}}, "env_wrapper names nope.Wrapper, which cannot be imported"),
+        ({"vec_env_wrapper": "nope.Wrapper"}, "vec_env_wrapper names nope.Wrapper, which cannot be imported"),
+        ({"policy": "nope.Policy"}, "policy names nope.Policy, which cannot be imported"),
+        ({"callback": ALERT + "s"}, "has no ExplosionAlertCallbacks; did you mean ExplosionAlertCallback?"),
+        ({"callback": "collections.OrderedDict"}, "callback is 'collections.OrderedDict', which is not a callback"),
+        ({"callback": [{ALERT: {"on_critcal": "stop"}}]}, "unexpected keyword argument 'on_critcal'"),
+        ({"callback": [{ALERT: None}]}, "with the arguments None; expected a mapping"),
+        ({"env_wrapper": [{LIMIT: {"max_steps": 5}}]}, "env_wrapper is 'gymnasium.wrappers.TimeLimit': "),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_named_with_its_key(block, words):
+    with pytest.raises(ValueError, match=r"conf\.yml") as refused:
+        check_classes(block, "conf.yml, Env-v0")
+    assert str(refused.value).startswith(f"conf.yml, Env-v0: {next(iter(block))} ")
+    assert words in str(refused.value)
+
+
+def test_classes_that_rl_zoo_can_use_are_accepted():
+    check_classes(
+        {
+            "policy": "CnnPolicy",
+            "callback": [ALERT, {ALERT: {"on_critical": "stop"}}],
+            "env_wrapper": [{LIMIT: {"max_episode_steps": 5}}, "rl_zoo3.utils.flatten_dict_observations"],
+            "vec_env_wrapper": None,
+        },
+        "conf.yml",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policy_kwargs": "dict(net_arch=[64]"}, "LiteDriving-v0: policy_kwargs cannot be evaluated: '(' was never"),
+        (
+            {"replay_buffer_class": "nope.Buffer"},
+            "replay_buffer_class cannot be evaluated: name 'nope' is not defined",
+        ),
+        ({"normalize": "{'norm_obs': False"}, "LiteDriving-v0: normalize cannot be evaluated: '{' was never"),
+    ],
+)
+def test_python_code_that_fails_is_named_with_its_key(tmp_path, capsys, changes, words):
+    assert run(tmp_path, **changes) == 2
+    assert words in capsys.readouterr().err
