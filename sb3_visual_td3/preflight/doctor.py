@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -15,6 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm.auto import tqdm
 
+from sb3_visual_td3.common.errors import in_one_line, show_traceback_if_debugging
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.types import WatchedModel
 from sb3_visual_td3.preflight.environment_checks import (
@@ -26,7 +28,7 @@ from sb3_visual_td3.preflight.environment_checks import (
 from sb3_visual_td3.preflight.findings import STATUSES, Examination
 from sb3_visual_td3.preflight.learner_checks import check_learner
 from sb3_visual_td3.preflight.probes import PROBES, run_probes
-from sb3_visual_td3.preflight.rollouts import unobserved
+from sb3_visual_td3.preflight.rollouts import EnvironmentFailedError, Rollout, unobserved
 from sb3_visual_td3.preflight.settings_checks import check_settings, check_target_clamp
 from sb3_visual_td3.training_state.random_state import random_states_kept
 
@@ -81,18 +83,23 @@ def doctor(
                 scaled_by = "VecNormalize"
             elif isinstance(model, WatchedModel) and model.reward_is_normalized:
                 scaled_by = "VisualTD3"
-            with unobserved(env):
-                rollout = check_environment(env, examination, gamma, n_timesteps, n_steps, scaled_by, progress)
+            rollout: Rollout | None = None
+            try:
+                with unobserved(env):
+                    rollout = check_environment(env, examination, gamma, n_timesteps, n_steps, scaled_by, progress)
+                examination.passed("environment_error")
+            except EnvironmentFailedError as failure:
+                _found_exception(failure.__cause__, examination)
             progress("the settings")
-            lengths = [length for length, _ in rollout.episodes()]
+            lengths = [length for length, _ in rollout.episodes()] if rollout is not None else []
             episode_length = sum(lengths) / len(lengths) if lengths else None
             check_settings(model, examination, n_timesteps, episode_length)
-            if scaled_by != "VecNormalize":
+            if rollout is not None and scaled_by != "VecNormalize":
                 check_target_clamp(model, examination, discounted_return(rollout, gamma))
-            if isinstance(model, OffPolicyAlgorithm):
+            if rollout is not None and isinstance(model, OffPolicyAlgorithm):
                 check_learner(model, rollout, examination, progress)
-                if probes:
-                    run_probes(model, examination, progress)
+            if probes and isinstance(model, OffPolicyAlgorithm):
+                run_probes(model, examination, progress)
             # Restore the seeds that the model's constructor set, which the first reset of the training uses.
             if model.seed is not None:
                 env.seed(model.seed)
@@ -100,6 +107,18 @@ def doctor(
             model._last_obs = None
     examination.seconds = time.perf_counter() - begin
     return examination
+
+
+def _found_exception(error: BaseException | None, examination: Examination) -> None:
+    """Record the exception of an environment, with the line of code that raised it."""
+    assert error is not None
+    show_traceback_if_debugging(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    examination.found(
+        "environment_error",
+        f"{type(error).__name__}: {in_one_line(error)} ({where.filename}, line {where.lineno}, in {where.name})",
+        type(error).__name__,
+    )
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from sb3_visual_td3.common.info_keys import INVALID_TRANSITION, SIMULATOR_FAILUR
 from sb3_visual_td3.common.pictures import channels_are_last, parts_of
 from sb3_visual_td3.preflight.findings import Examination, Progress
 from sb3_visual_td3.preflight.rollouts import (
+    EnvironmentFailedError,
     Rollout,
     gym_env_of,
     random_actions,
@@ -88,6 +89,7 @@ def check_environment(
     :param rewards_scaled_by: what scales the rewards in the training; None if nothing does
     :param progress: function called with the name of each part
     :return: the long rollout
+    :raises EnvironmentFailedError: if an environment raises an exception
     """
     progress("the environment's spaces")
     _check_spaces(env, examination)
@@ -131,6 +133,8 @@ def _check_spaces(env: VecEnv, examination: Examination) -> None:
         except (AssertionError, TypeError, ValueError) as error:
             examination.found("space_mismatch", " ".join(str(error).split())[:300], type(error).__name__)
             return
+        except Exception as error:
+            raise EnvironmentFailedError from error
     examination.passed("space_mismatch", [str(each.message).split("\n")[0][:160] for each in caught][:5])
 
 

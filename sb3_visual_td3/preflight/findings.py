@@ -43,6 +43,14 @@ _MARGIN = "a margin around the values in rl-zoo's tuned hyperparameters for off-
 _COUNT = "arithmetic"
 
 CATALOGUE: Mapping[str, Entry] = {
+    "environment_error": Entry(
+        "The environment raises an exception",
+        "problem",
+        "Correct reset() or step() where the exception is raised, or restart the simulator, and examine the run again. "
+        "The checks that follow need a rollout, so they were not made.",
+        _GYMNASIUM,
+        "the connection to the simulator breaks after some steps",
+    ),
     "space_mismatch": Entry(
         "Observations do not fit the observation space",
         "problem",

@@ -177,6 +177,22 @@ def _arguments_of(space: gym.spaces.Space[Any]) -> dict[str, Any]:
     return {"low": space.low, "high": space.high, "dtype": space.dtype}
 
 
+class EnvironmentFailedError(Exception):
+    """Report that ``reset()`` or ``step()`` of an environment raised an exception, which is the cause."""
+
+
+@contextmanager
+def environment_called() -> Iterator[None]:
+    """Mark exceptions of the environment, to distinguish them from errors in a check.
+
+    :raises EnvironmentFailedError: if the body raises an exception
+    """
+    try:
+        yield
+    except Exception as error:
+        raise EnvironmentFailedError from error
+
+
 def roll_out(
     env: VecEnv,
     actions: Sequence[NDArray[Any]],
@@ -190,14 +206,18 @@ def roll_out(
     :param seed: seed of the reset; None for no seed
     :param is_enough: function called after each step; True ends the rollout early
     :return: the recorded steps
+    :raises EnvironmentFailedError: if an environment raises an exception
     """
     if seed is not None:
         env.seed(seed)
-    rollout = Rollout([copied(env.reset())])
+    with environment_called():
+        first = env.reset()
+    rollout = Rollout([copied(first)])
     begin = time.perf_counter()
     for each in actions:
         # The actions are copied, because VecEnvs pass the array to the environment, which might change it.
-        observations, rewards, dones, infos = env.step(each.copy())
+        with environment_called():
+            observations, rewards, dones, infos = env.step(each.copy())
         seen = copied(observations)
         rollout.observations.append(seen)
         rollout.next_observations.append(_with_terminal_observations(seen, dones, infos))

@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ class ExaminedExperiment(VisualExperimentManager):
             )
         finally:
             assert model.env is not None
-            model.env.close()
+            with suppress(EOFError, ConnectionError):  # an exception of the environment ends its worker process
+                model.env.close()
         self._examinations.append(examination)
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:

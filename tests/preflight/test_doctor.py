@@ -438,3 +438,29 @@ def test_neither_monitor_nor_normalizer_sees_the_roll_outs(tmp_path):
     assert normalizer.venv.envs[0].get_episode_lengths() == []
     model.learn(50)
     assert normalizer.venv.envs[0].get_episode_lengths() == [40]
+
+
+class Dies(gym.Wrapper):
+    """Raise an exception after some steps."""
+
+    n_steps = 0
+
+    def step(self, action):
+        self.n_steps += 1
+        if self.n_steps > 40:
+            raise RuntimeError("the simulator\ndied")
+        return super().step(action)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_exception_of_the_environment_is_a_problem_with_its_file_and_line(at_once, monkeypatch):
+    if at_once:
+        monkeypatch.setattr(Dies, "n_steps", 1_000)
+    examination = examine(model_on(Dies(gym.make("Pendulum-v1")), TD3, "MlpPolicy", action_noise=noise(n=1)))
+    (finding,) = [each for each in examination.findings if each.id == "environment_error"]
+    assert ids(examination)[0] == "environment_error"
+    assert finding.severity == "problem"
+    assert finding.evidence.startswith("RuntimeError: the simulator died (")
+    assert "test_doctor.py, line " in finding.evidence
+    assert finding.evidence.endswith(", in step)")
+    assert "buffer_memory" in examination.checks, "the settings are checked all the same"
