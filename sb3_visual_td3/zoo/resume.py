@@ -21,6 +21,7 @@ from sb3_visual_td3.callbacks.ending_signals import DEFAULT_SIGNALS
 from sb3_visual_td3.callbacks.event_writer import EVENT_FOLDER
 from sb3_visual_td3.callbacks.run_files import ALERTS, EVENT_FILES
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS, run_lock
+from sb3_visual_td3.common.errors import UsageError
 from sb3_visual_td3.runs.durable_files import break_hard_links, refuse_links
 from sb3_visual_td3.runs.manifest import FILE_NAME, RunManifest
 from sb3_visual_td3.runs.snapshot import NoSnapshotError, SnapshotError, health_label
@@ -37,6 +38,8 @@ from sb3_visual_td3.zoo.plugin import RunOptions, register
 from sb3_visual_td3.zoo.saved_run import is_complete_zip
 from sb3_visual_td3.zoo.train import train_and_report_errors
 
+_A_RUN = "logs/visual_td3/LiteDriving-v0_1"
+
 
 def run(settings: argparse.Namespace) -> int:
     """Execute ``visual-td3 resume``: continue a training run, or list its snapshots.
@@ -46,8 +49,9 @@ def run(settings: argparse.Namespace) -> int:
     """
     run_dir: Path = settings.run_dir
     try:
-        if settings.run_dir.is_dir():
-            refuse_links(settings.run_dir)
+        if not run_dir.is_dir():
+            raise UsageError(f"there is no folder {run_dir}: give the folder of a run, such as {_A_RUN}")
+        refuse_links(run_dir)
         if settings.list:
             return _list_snapshots(run_dir)
         finished = _finishing_time(run_dir)
@@ -84,8 +88,7 @@ def run(settings: argparse.Namespace) -> int:
 def _store(run_dir: Path) -> SnapshotStore:
     if not (run_dir / SNAPSHOTS).is_dir():
         raise ValueError(
-            f"{run_dir} holds no {SNAPSHOTS}/: give the folder of a run that had a SnapshotCallback, such as "
-            "logs/visual_td3/LiteDriving-v0_1"
+            f"{run_dir} holds no {SNAPSHOTS}/: give the folder of a run that had a SnapshotCallback, such as {_A_RUN}"
         )
     return SnapshotStore(run_dir / SNAPSHOTS)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import rl_zoo3.import_envs  # noqa: F401 - registers environments
 import yaml
 from huggingface_sb3 import EnvironmentName
-from rl_zoo3.utils import get_model_path, get_saved_hyperparams
+from rl_zoo3.utils import ALGOS, get_model_path, get_saved_hyperparams
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -23,6 +23,7 @@ from sb3_visual_td3.callbacks.saving import BEST_MODEL
 from sb3_visual_td3.callbacks.snapshot import SNAPSHOTS
 from sb3_visual_td3.common.errors import in_one_line
 from sb3_visual_td3.common.input_files import PlainLoader
+from sb3_visual_td3.visual_td3.checks import check_saved_by
 from sb3_visual_td3.zoo.flags import ALGO
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch
@@ -74,10 +75,11 @@ class SavedRun(NamedTuple):
         A VisualTD3 model is loaded with a replay buffer of minimal size, because it is not trained any further.
 
         :param device: device of the networks, such as ``"cpu"``
-        :raises ValueError: if the model's file is missing or truncated
+        :raises ValueError: if the model's file is missing or truncated, or if another algorithm saved it
         """
         if not is_complete_zip(self.model_path):
             raise ValueError(f"{self.model_path} is not a complete zip file: it is truncated; {_remedy(self.run_dir)}")
+        check_saved_by(self.model_path, ALGOS[self.algo])
         algorithm = algorithms_to_watch(ALGO)[self.algo]
         return algorithm.load(str(self.model_path), device=device)
 
@@ -159,8 +161,24 @@ def find_run(folder: str, algo: str, env_id: str, exp_id: int = 0, **which: Any)
         _, model, run_dir = get_model_path(exp_id, folder, algo, EnvironmentName(env_id), **which)
     except ValueError as error:
         missing = Path(str(error).rpartition("path: ")[2])
+        if which.get("load_checkpoint") is not None or which.get("load_last_checkpoint"):
+            raise ValueError(_without_checkpoint(missing)) from error
         raise ValueError(f"{error}; {_remedy(missing if missing.is_dir() else missing.parent)}") from error
     return SavedRun(algo, env_id, Path(run_dir), Path(model))
+
+
+def _without_checkpoint(missing: Path) -> str:
+    """Describe a missing checkpoint.
+
+    :param missing: path of the checkpoint, or the folder of a run without any checkpoint
+    """
+    if missing.is_dir():
+        found = f"{missing} has no checkpoints"
+    else:
+        found = f"{missing.parent} has no checkpoint {missing.name}"
+        if steps := sorted(int(each.stem.split("_")[-2]) for each in missing.parent.glob("rl_model_*_steps.zip")):
+            found += f"; it has those of the steps {', '.join(map(str, steps))}"
+    return f"{found}. 'visual-td3 train --save-freq N' writes a checkpoint every N steps"
 
 
 def _remedy(run_dir: Path) -> str:

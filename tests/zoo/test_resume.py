@@ -94,11 +94,11 @@ def test_a_run_resumed_from_an_earlier_snapshot_ends_with_the_same_weights(finis
     assert run["started"] <= run["finished"]
 
 
-@pytest.mark.parametrize("folder", ["nowhere", "."])
-def test_a_folder_that_is_not_a_run_gives_a_one_line_error(tmp_path, capsys, folder):
+@pytest.mark.parametrize(("folder", "words"), [("nowhere", "there is no folder "), (".", "holds no snapshots/")])
+def test_a_folder_that_is_not_a_run_gives_a_one_line_error(tmp_path, capsys, folder, words):
     assert main(["resume", str(tmp_path / folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "holds no snapshots/" in line
+    assert words in line
 
 
 def test_a_run_without_a_snapshot_gives_a_one_line_error(tmp_path, capsys):

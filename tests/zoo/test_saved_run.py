@@ -7,7 +7,7 @@ import yaml
 from torch import nn
 
 from sb3_visual_td3.cli import main
-from sb3_visual_td3.zoo.saved_run import read_args
+from sb3_visual_td3.zoo.saved_run import find_run, read_args
 
 ARGS = {"algo": "visual_td3", "env": "LiteDriving-v0", "env_kwargs": None, "hyperparams": None, "gym_packages": []}
 
@@ -67,3 +67,18 @@ def test_an_invalid_args_yml_gives_a_one_line_error(tmp_path, capsys, text, reas
     assert main(["evaluate", str(path.parents[1])]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert reason in line
+
+
+def test_a_missing_checkpoint_is_named_with_those_that_exist(tmp_path):
+    run_dir = tmp_path / "visual_td3" / "Env-v0_1"
+    run_dir.mkdir(parents=True)
+    which = {"algo": "visual_td3", "env_id": "Env-v0", "exp_id": 1}
+    with pytest.raises(ValueError, match=r"has no checkpoints\. 'visual-td3 train --save-freq N'"):
+        find_run(str(tmp_path), **which, load_last_checkpoint=True)
+    with pytest.raises(ValueError, match=r"has no checkpoint rl_model_50_steps\.zip\. 'visual-td3 train"):
+        find_run(str(tmp_path), **which, load_checkpoint=50)
+    for step in (100, 20):
+        (run_dir / f"rl_model_{step}_steps.zip").touch()
+    with pytest.raises(ValueError, match="has those of the steps 20, 100") as refused:
+        find_run(str(tmp_path), **which, load_checkpoint=50)
+    assert "resume" not in str(refused.value)
