@@ -69,6 +69,7 @@ USED = {
         "_hyperparams",
         "_load_pretrained_agent",
         "_maybe_normalize",
+        "_preprocess_action_noise",
         "_preprocess_hyperparams",
         "_preprocess_schedules",
         "_save_config",

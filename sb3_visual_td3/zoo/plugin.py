@@ -423,7 +423,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         trial_id: int | None = self.__dict__.pop("trial_id")
         self.trial_id = None
         if str(self.config).endswith((".yml", ".yaml")):
-            check_file(self.config, self.env_name.gym_id, self._is_atari)
+            check_file(self.config, self.env_name.gym_id, self.is_atari(self.env_name.gym_id))
         hyperparams, saved = super().read_hyperparameters()
         if trial_id is not None:
             from sb3_visual_td3.zoo.search import with_trial  # imports sqlalchemy, which a training run does not need
