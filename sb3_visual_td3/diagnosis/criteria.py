@@ -535,11 +535,12 @@ def _checked(key: str, value: Any, where: str) -> Any:
 def _check_keys(criterion: Criterion, given: Iterable[str], where: str) -> None:
     """Refuse keys that the kind of a criterion ignores, and a criterion without the keys that its kind needs."""
     check = CHECKS[criterion.kind]
-    # An empty list of tags is not refused, because every criterion has the key "tags".
-    ignored = [key for key in given if key in check.ignores and getattr(criterion, key) not in (None, ())]
+    # Every criterion has the key "tags", so an empty list is not refused. In criteria.yml of earlier versions, every
+    # criterion also had "min_points".
+    refused = check.ignores - {"min_points"}
+    ignored = [key for key in given if key in refused and getattr(criterion, key) not in (None, ())]
     if ignored:
-        read = ", ".join(key for key in _KEYS if key not in check.ignores)
-        raise ValueError(f"{where}: the kind {criterion.kind} does not read {', '.join(ignored)}; it has {read}")
+        raise ValueError(f"{where}: the kind {criterion.kind} does not read {', '.join(ignored)}; remove it")
     if criterion.threshold is None and "threshold" not in check.ignores:
         raise ValueError(f"{where}: the kind {criterion.kind} needs a threshold: add a number")
     if len(criterion.tags) < check.n_tags:

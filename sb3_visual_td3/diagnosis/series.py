@@ -255,7 +255,10 @@ def _last_per_step(series: Series) -> Series:
 
 
 def not_finite_from(series: Series) -> int | None:
-    """Return the step from which a series holds only NaN and infinity until its end; None if it ends finite."""
+    """Return the step from which a series, finite until then, holds only NaN and infinity; None if there is none.
+
+    NaN between finite values means that there was nothing to log, such as no evaluation, and so does a NaN at the end.
+    """
     if len(series) == 0:
         return None
     is_finite = np.isfinite(series.values)
@@ -263,7 +266,9 @@ def not_finite_from(series: Series) -> int | None:
     if is_finite[series.steps == series.steps[-1]].any():
         return None
     good = np.flatnonzero(is_finite)
-    return int(series.steps[int(good[-1]) + 1 if good.size else 0])
+    if good.size and good.size < good[-1] + 1:
+        return None
+    return int(series.steps[good.size])
 
 
 def ended_not_finite(data: SeriesSet) -> int | None:

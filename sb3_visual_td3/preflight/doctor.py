@@ -113,12 +113,13 @@ def _found_exception(error: BaseException | None, examination: Examination) -> N
     """Record the exception of an environment, with the line of code that raised it."""
     assert error is not None
     show_traceback_if_debugging(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    examination.found(
-        "environment_error",
-        f"{type(error).__name__}: {in_one_line(error)} ({where.filename}, line {where.lineno}, in {where.name})",
-        type(error).__name__,
-    )
+    name = type(error).__name__
+    if isinstance(error, EOFError | ConnectionError):
+        evidence = f"the process of an environment has ended ({name}); its traceback is on stderr"
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        evidence = f"{name}: {in_one_line(error)} ({where.filename}, line {where.lineno}, in {where.name})"
+    examination.found("environment_error", evidence, name)
 
 
 @contextmanager

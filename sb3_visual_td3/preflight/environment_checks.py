@@ -24,6 +24,7 @@ from sb3_visual_td3.preflight.findings import Examination, Progress
 from sb3_visual_td3.preflight.rollouts import (
     EnvironmentFailedError,
     Rollout,
+    environment_called,
     gym_env_of,
     random_actions,
     roll_out,
@@ -130,6 +131,8 @@ def _check_spaces(env: VecEnv, examination: Examination) -> None:
             _check_returned(inner)
             # The checker seeds, resets and steps. The environments are reset again before each rollout.
             check_env(unwrapped, warn=True, skip_render_check=True)
+        except EnvironmentFailedError:
+            raise
         except (AssertionError, TypeError, ValueError) as error:
             examination.found("space_mismatch", " ".join(str(error).split())[:300], type(error).__name__)
             return
@@ -140,10 +143,12 @@ def _check_spaces(env: VecEnv, examination: Examination) -> None:
 
 def _check_returned(env: gym.Env[Any, Any]) -> None:
     """Check that returned observations are in the observation space, which VecEnvs do not check."""
-    observations = [env.reset(seed=SEED)[0]]
+    with environment_called():
+        observations = [env.reset(seed=SEED)[0]]
     env.action_space.seed(SEED)
     for _ in range(3):
-        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        with environment_called():
+            observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
         observations.append(observation)
         if terminated or truncated:
             break
@@ -151,6 +156,8 @@ def _check_returned(env: gym.Env[Any, Any]) -> None:
         for key, space in parts_of(env.observation_space).items():
             value = observation
             if isinstance(env.observation_space, spaces.Dict):
+                if key not in observation:
+                    raise ValueError(f"the observation lacks {key}, which observation_space has")
                 value = observation[key]
             _check_part(key, space, np.asarray(value))
 

@@ -47,7 +47,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "The environment raises an exception",
         "problem",
         "Correct reset() or step() where the exception is raised, or restart the simulator, and examine the run again. "
-        "The checks that follow need a rollout, so they were not made.",
+        "The remaining checks of the environment and the learner were not made.",
         _GYMNASIUM,
         "the connection to the simulator breaks after some steps",
     ),

@@ -311,7 +311,8 @@ def _columns(path: Path, text: str) -> Table:
             "the file is not a log that the report reads: expected a step column in the first line, such as step, "
             "global_step, timesteps, update, episode or epoch, and columns separated by comma, semicolon or tab"
         )
-    twice = [name for name, n_columns in Counter(heading).items() if name and n_columns > 1]
+    read = [name for name in heading if name and name.lower() not in _NO_SERIES]
+    twice = [name for name, n_columns in Counter(read).items() if n_columns > 1]
     if twice:
         raise TableError(
             f"the file was left out, because it has two columns with the name {shown(twice[0])}: rename one of them"
@@ -329,7 +330,7 @@ def _columns(path: Path, text: str) -> Table:
             f"the file was left out, because it holds {len(runs)} runs: export each run into a separate file"
         )
     notes = tuple(
-        f"left out: {counted(len(cells), 'row')} without a number in the column {shown(name)}, the first with "
+        f"left out: {counted(len(cells), 'value')} in the column {shown(name)}, not a number; the first is "
         f"{shown(cells[0])}"
         for name, cells in unread.items()
     )

@@ -89,7 +89,8 @@ class RayVecEnv(VecEnv):
         num_cpus = to_float("num_cpus", num_cpus, 0.0)
         num_gpus = to_float("num_gpus", num_gpus, 0.0)
         resources = {name: to_float(name, amount, 0.0) for name, amount in (resources or {}).items()}
-        patience_s = to_float("patience_s", patience_s, above=0.0)
+        if patience_s != math.inf:
+            patience_s = to_float("patience_s", patience_s, above=0.0)
         if deadline_s is not None:
             expected = f"seconds above 0 and up to patience_s={patience_s:g}"
             deadline_s = to_float("deadline_s", deadline_s, maximum=patience_s, above=0.0, expected=expected)

@@ -237,8 +237,8 @@ def check_saved_by(path: str | pathlib.Path | io.BufferedIOBase, algorithm: type
     found = _MODULE_OF_POLICIES.fullmatch(str(module))
     if found is None or any(module == policy.__module__ for each in aliases.values() for policy in each.values()):
         return
-    # PPO, A2C and TRPO have the same policies.
-    saved_by = "an on-policy algorithm such as PPO" if found[1] == "common" else found[1].upper()
+    # PPO, A2C and TRPO share one module of policies.
+    saved_by = "another on-policy algorithm" if found[1] == "common" else found[1].upper()
     expected = " or ".join(name for name, each in aliases.items() if each or name == algorithm.__name__)
     raise ValueError(f"{path} was saved by {saved_by}, expected {expected}: give the zip file of another model")
 

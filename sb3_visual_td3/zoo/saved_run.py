@@ -176,7 +176,8 @@ def _without_checkpoint(missing: Path) -> str:
         found = f"{missing} has no checkpoints"
     else:
         found = f"{missing.parent} has no checkpoint {missing.name}"
-        if steps := sorted(int(each.stem.split("_")[-2]) for each in missing.parent.glob("rl_model_*_steps.zip")):
+        names = [each.stem.split("_")[-2] for each in missing.parent.glob("rl_model_*_steps.zip")]
+        if steps := sorted(int(name) for name in names if name.isdecimal()):
             found += f"; it has those of the steps {', '.join(map(str, steps))}"
     return f"{found}. 'visual-td3 train --save-freq N' writes a checkpoint every N steps"
 

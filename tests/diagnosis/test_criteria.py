@@ -212,7 +212,7 @@ NEW = "title: t, kind: mean_below, tags: [x], threshold: 1, blocking: true, sour
         ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: .nan}}", "threshold is nan; expected a finite"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: -.inf}}", "threshold is -inf; expected a finite"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {reward_size: [1, .nan]}}", "expected .lowest, highest"),
-        ("format_version: 1\ncriteria: {learning: {threshold: 5}}", "learning does not read threshold; it has title"),
+        ("format_version: 1\ncriteria: {learning: {threshold: 5}}", "learning does not read threshold; remove it"),
         ("format_version: 1\ncriteria: {stable_in_own_scale: {tags: [a]}}", "own_scale does not read tags"),
         ("format_version: 1\ncriteria: {policy_drives: {threshold: 1}}", "last_above_baselines does not read thr"),
         ("format_version: 1\ncriteria: {critic_loss_mean: {threshold: null}}", "needs a threshold"),
@@ -247,6 +247,17 @@ def test_a_criteria_file_changes_single_keys_and_adds_criteria(tmp_path: Path) -
 
 def test_a_criterion_does_not_pass_if_its_tag_ends_as_nan() -> None:
     criterion = Criterion("mine", "t", "tail_mean_above", ("x",), True, "me", threshold=1.0, is_named_by_user=True)
-    for last, expected in ((2.0, P), (np.nan, U)):
-        (result,) = judge([criterion], SeriesSet.of([points("x", [2.0] * 9 + [last])]))
+    # NaN between finite values stands for no value, so a NaN at the end does as well.
+    for values, expected in (
+        ([2.0] * 10, P),
+        ([2.0] * 9 + [np.nan], U),
+        ([2.0, np.nan] * 5, P),
+    ):
+        (result,) = judge([criterion], SeriesSet.of([points("x", values)]))
         assert result.status is expected
+
+
+def test_a_criteria_file_of_version_0_2_0_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yml"
+    path.write_text("format_version: 1\ncriteria: {learning: {min_points: 1}, stable_in_own_scale: {min_points: 1}}")
+    assert len(load_criteria(path)) == len(BUILT_IN)

@@ -15,6 +15,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_visual_td3 import VisualTD3, doctor
+from sb3_visual_td3.preflight import environment_checks
 from sb3_visual_td3.preflight.doctor import print_examination, quick_doctor, write_page
 from sb3_visual_td3.preflight.findings import CATALOGUE, Examination
 from sb3_visual_td3.preflight.probes import (
@@ -144,6 +145,25 @@ class Pictures(gym.Env):
 
     def __init__(self, camera):
         self.observation_space = spaces.Dict({"camera": camera, "speed": spaces.Box(-1, 1, (3,))})
+
+
+class WithoutSpeed(Pictures):
+    """An environment whose observations lack one of the entries."""
+
+    def reset(self, seed=None, options=None):
+        return {"camera": self.observation_space["camera"].sample()}, {}
+
+    def step(self, action):
+        return self.reset()[0], 0.0, False, True, {}
+
+
+def test_an_observation_without_one_of_its_entries_does_not_fit_the_space():
+    examination = Examination()
+    environment_checks._check_spaces(
+        DummyVecEnv([lambda: WithoutSpeed(spaces.Box(0, 255, (36, 36, 3), np.uint8))]), examination
+    )
+    (found,) = examination.findings
+    assert (found.id, found.evidence) == ("space_mismatch", "the observation lacks speed, which observation_space has")
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_a_table_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest
             "eval/return",
             "steps",
         ),
+        ("own.csv", "step,ret,timestamp,timestamp\n10,1.5,1,2\n30,2.5,3,4\n", "ret", "steps"),
         ("mlflow.csv", "run_id,key,value,step,timestamp\nf,ret,1.5,10,1\nf,ret,2.5,30,2\n", "ret", "steps"),
         (
             "run-x-tag-rollout_ep_rew_mean.csv",
@@ -142,7 +143,7 @@ def test_csv_files_of_other_programs_are_read(tmp_path: Path, name: str, text: s
     [
         ("notes.csv", "a,b\n1,2\n", "expected a step column"),
         ("own.csv", "step,a\n", "no column except the step column holds a number"),
-        ("own.csv", "step;a\n1;2,5\n", "left out: 1 row without a number in the column 'a', the first with '2,5'"),
+        ("own.csv", "step;a\n1;2,5\n", "left out: 1 value in the column 'a', not a number; the first is '2,5'"),
         ("own.csv", "step,a,a\n1,2,3\n", "two columns with the name 'a': rename one of them"),
         ("two.csv", "Step,fox - r,owl - r\n1,2,3\n", "holds 2 runs"),
         ("monitor.csv", "a,b\n1,2\n", 'no columns "r" and "l"'),
@@ -201,10 +202,10 @@ def test_a_table_in_utf_16_is_read(tmp_path: Path, encoding: str) -> None:
     [
         (
             'step,a\n500,1\n"1,000",2\n"1,500",3\n',
-            "2 rows without a number in the column 'step', the first with '1,000'",
+            "2 values in the column 'step', not a number; the first is '1,000'",
         ),
-        ("step,a\n500,1\n1000,x\n1500,\n2000,null\n", "1 row without a number in the column 'a', the first with 'x'"),
-        ("key,value,step\na,1,500\na,x,1000\n", "1 row without a number in the column 'value', the first with 'x'"),
+        ("step,a\n500,1\n1000,x\n1500,\n2000,null\n", "1 value in the column 'a', not a number; the first is 'x'"),
+        ("key,value,step\na,1,500\na,x,1000\n", "1 value in the column 'value', not a number; the first is 'x'"),
         ("step,a,text\n500,1,ok\n\n1000,2,ok\n", None),
     ],
 )

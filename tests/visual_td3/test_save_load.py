@@ -35,7 +35,7 @@ def test_a_model_loads_without_an_environment_to_be_watched(make_model, tmp_path
 
 @pytest.mark.parametrize(
     ("algorithm", "words"),
-    [(SAC, "was saved by SAC"), (TQC, "was saved by TQC"), (PPO, "was saved by an on-policy algorithm such as PPO")],
+    [(SAC, "was saved by SAC"), (TQC, "was saved by TQC"), (PPO, "was saved by another on-policy algorithm")],
 )
 def test_a_model_of_another_algorithm_is_refused(tmp_path, algorithm, words):
     path = tmp_path / "model.zip"
