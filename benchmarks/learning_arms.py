@@ -4,8 +4,8 @@ A world sets the traffic and the number of steps. An arm is an algorithm, or Vis
 arms get the same steps, the same batch and one update per two steps. The other hyperparameters come from the block for
 LiteDriving-v0 in the algorithm's file in zoo_configs/.
 
-The arms with a changed preset were measured when VisualTD3's block had gamma 0.99. They still use this value, except
-the arms that change gamma. Compare all of them with the arm "gamma 0.99", not with the arm "visual".
+The arms with a changed preset were measured when VisualTD3's block had gamma 0.99 and no policy_average. They still use
+these values, unless they change them. Compare all of them with the arm "gamma 0.99", not with the arm "visual".
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Arm:
 
 
 def changed_preset(**changes: Any) -> Arm:
-    """Return the preset with gamma 0.99 and some changes."""
-    return Arm(VisualTD3, "visual_td3", {"gamma": 0.99, **changes})
+    """Return the preset with gamma 0.99, without an average of the policy, and with some changes."""
+    return Arm(VisualTD3, "visual_td3", {"gamma": 0.99, "policy_average": 0.0, **changes})
 
 
 ABLATIONS = {
@@ -95,14 +95,21 @@ TRIED = {
     "penalty 1e-3": changed_preset(pre_tanh_penalty=1e-3),
     "penalty 1e-2": changed_preset(pre_tanh_penalty=1e-2),
     "gamma 0.98": changed_preset(gamma=0.98),
-    "gamma 0.97": changed_preset(gamma=0.97),
+    "gamma 0.97": Arm(VisualTD3, "visual_td3", {"gamma": 0.97}),
     "tau 0.02": changed_preset(tau=0.02),
     "5-step returns": changed_preset(n_steps=5),
     "drq encoder": changed_preset(policy_kwargs={"encoder_arch": "drq"}),
     "trunk 100": changed_preset(policy_kwargs={"trunk_dim": 100}),
 }
 """What was tried on the way to the preset."""
-ARMS = {"visual": Arm(VisualTD3, "visual_td3"), "gamma 0.99": changed_preset(), **ABLATIONS, **STOCK, **TRIED}
+ARMS = {
+    "visual": Arm(VisualTD3, "visual_td3"),
+    "gamma 0.99, averaged": Arm(VisualTD3, "visual_td3", {"gamma": 0.99}),
+    "gamma 0.99": changed_preset(),
+    **ABLATIONS,
+    **STOCK,
+    **TRIED,
+}
 
 
 def block_of(arm: Arm, name: str = ENV) -> dict[str, Any]:
