@@ -526,8 +526,8 @@ def _checked(key: str, value: Any, where: str) -> Any:
     if key == "min_points" and value < 1:
         raise ValueError(f"{where}: min_points is {value}; expected 1 or more")
     if key == "threshold" and value is not None:
-        if not math.isfinite(value):
-            raise ValueError(f"{where}: threshold is {value}; expected a finite number")
+        if math.isnan(value):
+            raise ValueError(f"{where}: threshold is nan; expected a number")
         return float(value)
     return value
 

@@ -345,7 +345,7 @@ def test_problems_are_listed_before_warnings_and_causes_before_effects():
         examination.found(name, "evidence")
     severities = [finding.severity for finding in examination.findings]
     assert severities == sorted(severities, key=["problem", "warning"].index)
-    assert ids(examination)[:2] == ["space_mismatch", "non_finite_observation"]
+    assert ids(examination)[:2] == ["environment_error", "space_mismatch"]
 
 
 def test_the_page_and_the_console_show_every_finding(tmp_path, capsys):

@@ -13,10 +13,10 @@ from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.vec_env import RayVecEnv
 from sb3_visual_td3.zoo.hyperparameters import (
     check_classes,
-    check_counts,
     check_file,
     check_numbers,
     env_kwargs_of,
+    read_counts,
     read_kwargs,
 )
 from sb3_visual_td3.zoo.train import main
@@ -162,12 +162,12 @@ def test_train_checks_the_file_before_rl_zoo_reads_it(tmp_path, capsys):
 @pytest.mark.parametrize("key", ["frame_stack", "n_envs"])
 def test_a_count_must_be_an_integer(key, value):
     with pytest.raises(ValueError, match=f"conf.yml, Env-v0: {key} is .*; expected an integer >= 1"):
-        check_counts({key: value}, "conf.yml, Env-v0")
+        read_counts({key: value}, "conf.yml, Env-v0")
 
 
 def test_counts_may_be_left_out_and_n_timesteps_may_be_a_float():
-    check_counts({"frame_stack": None, "n_timesteps": 1e6}, "conf.yml")
-    check_counts({"frame_stack": 4, "n_envs": 2, "n_timesteps": "100"}, "conf.yml")
+    read_counts({"frame_stack": None, "n_timesteps": 1e6}, "conf.yml")
+    read_counts({"frame_stack": 4, "n_envs": 2, "n_timesteps": "100"}, "conf.yml")
 
 
 def test_a_switch_must_be_true_or_false():

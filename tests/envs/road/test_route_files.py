@@ -95,7 +95,7 @@ def test_a_missing_file_is_named(tmp_path):
         (("random", None, (1, 800), (0, 8)), "route_length_m=1: expected a number from 20"),
         (([], None, (200, 800), (0, 8)), "at least one"),
         (([(1.0, 2.0)], None, (200, 800), (0, 8)), r"route\[0\]"),
-        (([((1.0, "2"), (3.0, 4.0))], None, (200, 800), (0, 8)), r"route\[0\]='2'"),
+        (([((1.0, "two"), (3.0, 4.0))], None, (200, 800), (0, 8)), r"route\[0\]='two'"),
         ((5, None, (200, 800), (0, 8)), "route=5"),
     ],
 )
