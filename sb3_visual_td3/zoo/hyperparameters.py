@@ -193,8 +193,9 @@ def check_classes(block: Mapping[str, Any], where: str) -> None:
             if "." not in name:
                 raise ValueError(f"{named}; expected its full name, {_full_name(name, modules)}")
             found = import_class(name, f"{where}: {key}")
-            # A class with a __new__ of its own may return an object of another class.
-            makes_others = isinstance(found, type) and getattr(found, "__new__", None) is not object.__new__
+            # rl-zoo only calls wrappers, and a class with a __new__ of its own may return an object of another class.
+            has_new = isinstance(found, type) and getattr(found, "__new__", None) is not object.__new__
+            makes_others = has_new and key != "callback"
             if not callable(found) or (isinstance(found, type) and not issubclass(found, base) and not makes_others):
                 raise ValueError(f"{named}, which is not {noun}")
             if not isinstance(kwargs, Mapping) or not all(isinstance(each, str) for each in kwargs):
