@@ -210,7 +210,7 @@ def check_classes(block: Mapping[str, Any], where: str) -> None:
 
 
 def _full_name(name: str, modules: Iterable[str]) -> str:
-    """Return the full name of a class that one of these modules has, or else an example."""
+    """Return the full name of the class ``name``, if a module in ``modules`` has it, or else an example of one."""
     for module in modules:
         if isinstance(getattr(importlib.import_module(module), name, None), type):
             return f"{module}.{name}"

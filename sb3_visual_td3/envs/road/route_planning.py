@@ -28,8 +28,8 @@ TURN_RAD = math.radians(30.0)
 """A way through a junction that changes the direction by more than this is a turn."""
 _N_ATTEMPTS = 100
 _NEAR_M, _FAR_M = 3.0, 10.0
-"""A place belongs to the lanes whose centre is at most the first distance away. If there is no such lane, the second
-distance is used instead."""
+"""A place belongs to the lanes whose centre is at most ``_NEAR_M`` metres away. If there is no such lane, it belongs to
+the lanes within ``_FAR_M`` metres."""
 _OFFSET_COST = 3.0
 """In the search for a route through given places, each metre between a place and the centre of its lane counts as this
 many metres of route."""
