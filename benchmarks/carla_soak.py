@@ -48,7 +48,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
+from sb3_visual_td3.common.types import INVALID_TRANSITION
 from sb3_visual_td3.envs.carla.backend import CarlaBackend
 from sb3_visual_td3.envs.carla.connection import Connection
 from sb3_visual_td3.envs.carla.server import Server

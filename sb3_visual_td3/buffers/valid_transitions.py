@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import HerReplayBuffer
 from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer, ReplayBuffer
 
-from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
-from sb3_visual_td3.common.types import EndsSegments
+from sb3_visual_td3.common.types import INVALID_TRANSITION, EndsSegments
 
 Rows = NDArray[Any] | Mapping[str, NDArray[Any]]
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm.auto import tqdm
 
 from sb3_visual_td3.callbacks.driving_score import INFRACTIONS, Infraction, driving_score, infractions_of_step
-from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
+from sb3_visual_td3.common.types import INVALID_TRANSITION
 
 Policy = Callable[[Any, np.ndarray], np.ndarray]
 """Maps a batch of observations to a batch of actions, one for each environment. The second argument has a bool for each

@@ -12,8 +12,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.watching import unwatch, watch
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.action_noise import noise_std
 from sb3_visual_td3.common.numbers import to_integer
+from sb3_visual_td3.common.schedules import noise_std
 from sb3_visual_td3.health.quantities import is_frozen
 
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import IntEnum
+from pathlib import Path
 
 DEBUG_FLAG = "--debug"
 DEBUG_VARIABLE = "VISUAL_TD3_DEBUG"
@@ -121,6 +122,19 @@ def is_input_error(error: BaseException) -> bool:
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
         return was_raised_on_purpose(error)
     return isinstance(error, (OSError, UnicodeError))
+
+
+def check_output(flag: str, path: Path) -> None:
+    """Refuse a path at which no file can be written, before the work whose result the file will hold.
+
+    :param flag: the flag that gave the path, for the message
+    :param path: path of the file
+    :raises UsageError: if its folder does not exist or cannot be written to, or if the path is a folder
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag} {path}: there is no folder {path.parent}; create it, or choose another folder")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{flag} {path}: no file can be written there; choose another path")
 
 
 def is_debugging() -> bool:

@@ -1,7 +1,8 @@
 """Parse schedules of learning rates and noise from a number, a callable, or a string such as ``"lin_3e-4"``.
 
 A number or a string becomes an instance of one of the classes below. Unlike a lambda, such an instance can be pickled
-with a model, and a resumed run can compare it with the schedule in the snapshot.
+with a model, and a resumed run can compare it with the schedule in the snapshot. :func:`noise_std` reads the present
+size of a noise, which may follow a schedule.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import numpy as np
 
 from sb3_visual_td3.common.errors import InvalidSettingError
 from sb3_visual_td3.common.numbers import to_float
@@ -119,3 +122,16 @@ def _is_finite_and_not_negative(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return math.isfinite(number) and number >= 0
+
+
+def noise_std(noise: Any) -> float | None:
+    """Return the standard deviation of an action noise, averaged over the dimensions of the action.
+
+    :param noise: an action noise for one environment, or Stable-Baselines3's VectorizedActionNoise
+    :return: the standard deviation; None if the noise has no attribute ``sigma`` or ``_sigma``
+    """
+    # The first of several environments: all have copies of the same noise. The copies follow a schedule, but the
+    # ``base_noise`` of a VectorizedActionNoise keeps its first value.
+    each = getattr(noise, "noises", [noise])[0]
+    sigma = getattr(each, "sigma", getattr(each, "_sigma", None))
+    return None if sigma is None else float(np.mean(sigma))

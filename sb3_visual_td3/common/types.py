@@ -4,6 +4,8 @@ Start here when you read the code. The algorithm (``visual_td3``) does not impor
 passes each gradient update to its :class:`UpdateObserver` objects. Callbacks attach these observers through
 :class:`WatchedModel`. The guard of ExplosionAlertCallback uses :class:`GuardedModel` to lower learning rates and to
 restore a healthy snapshot. A snapshot saves everything that implements :class:`HasState`.
+
+Environments, replay buffers and callbacks agree on failed steps by two keys of ``info``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
 Network = Literal["actor", "critic"]
 NETWORKS: tuple[Network, ...] = ("actor", "critic")
+
+INVALID_TRANSITION = "invalid_transition"
+"""Key of ``info``: True if the replay buffer must not store the step, because it failed or its result was late."""
+SIMULATOR_FAILURE = "simulator_failure"
+"""Key of ``info``: the reason why the simulator or the environment's process failed, as text."""
 
 
 class NetworkUpdate(NamedTuple):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sb3_visual_td3.common.display import has_display
-from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.common.errors import UsageError, check_output
 from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.envs import CARLA_DRIVING_ID, LITE_DRIVING_ID
 from sb3_visual_td3.envs.human_view import Window
@@ -107,8 +107,7 @@ def _film_path(settings: argparse.Namespace) -> Path | None:
     film: Path = settings.output or Path("demo.gif")
     if film.suffix not in FILM_SUFFIXES:
         raise UsageError(f"--output {film}: expected a name that ends in {' or '.join(FILM_SUFFIXES)}")
-    if not film.resolve().parent.is_dir():
-        raise UsageError(f"--output {film}: there is no folder {film.resolve().parent}; create it first")
+    check_output("--output", film)
     if settings.record or settings.output is not None:
         return film
     if not has_display():

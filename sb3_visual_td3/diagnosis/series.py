@@ -255,7 +255,7 @@ def _last_per_step(series: Series) -> Series:
 
 
 def not_finite_from(series: Series) -> int | None:
-    """Return the step from which a series, finite until then, holds only NaN and infinity; None if there is none.
+    """Return the step from which a series, finite until then, holds only NaN and infinity; otherwise None.
 
     NaN between finite values means that there was nothing to log, such as no evaluation, and so does a NaN at the end.
     """

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_visual_td3.common.info_keys import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.common.pictures import channels_are_last, parts_of
+from sb3_visual_td3.common.types import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.preflight.findings import Examination, Progress
 from sb3_visual_td3.preflight.rollouts import (
     EnvironmentFailedError,

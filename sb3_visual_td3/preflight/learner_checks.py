@@ -21,6 +21,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
+from sb3_visual_td3.common.types import NETWORKS
 from sb3_visual_td3.preflight.findings import Examination, Progress
 from sb3_visual_td3.preflight.rollouts import Observations, Rollout, transitions
 from sb3_visual_td3.training_state.random_state import random_states_kept
@@ -40,7 +41,6 @@ LEAK = 1e-4
 """The actor's gradient has a second path, such as a shared encoder, if more than this fraction of the gradient remains
 after the path through the action is cut."""
 LOW_PRECISION = 0.1
-_NETWORKS = ("actor", "critic")
 
 
 def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Examination, progress: Progress) -> None:
@@ -52,7 +52,7 @@ def check_learner(model: OffPolicyAlgorithm, rollout: Rollout, examination: Exam
     :param progress: function called with the name of each part
     """
     names = ("saturated_at_start", "group_without_gradient", "target_frozen", "leaking_features", "cannot_fit_batch")
-    if not all(hasattr(model, name) for name in (*_NETWORKS, "critic_target")):
+    if not all(hasattr(model, name) for name in (*NETWORKS, "critic_target")):
         for name in names:
             examination.skipped(name, f"{type(model).__name__} has no networks actor and critic")
         return
@@ -154,8 +154,8 @@ class GradientRecorder:
     """
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
-        self.squares: dict[str, dict[int, float]] = {name: {} for name in _NETWORKS}
-        for name in _NETWORKS:
+        self.squares: dict[str, dict[int, float]] = {name: {} for name in NETWORKS}
+        for name in NETWORKS:
             optimizer = getattr(model, name).optimizer
             optimizer.register_step_pre_hook(self._hook(self.squares[name]))
 
@@ -186,7 +186,7 @@ def _groups_of(model: OffPolicyAlgorithm) -> dict[str, list[nn.Parameter]]:
     """Return the weights by group; an encoder that both networks share belongs to the critic."""
     groups: dict[str, list[nn.Parameter]] = {}
     encoder_of_critic: set[int] = set()
-    for network in reversed(_NETWORKS):
+    for network in reversed(NETWORKS):
         module = getattr(model, network)
         encoder = [weight for name, weight in module.named_parameters() if name.startswith("features_extractor.")]
         heads = [weight for name, weight in module.named_parameters() if not name.startswith("features_extractor.")]

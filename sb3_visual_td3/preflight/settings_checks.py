@@ -12,9 +12,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.frame_store import available_bytes
-from sb3_visual_td3.common.action_noise import noise_std
 from sb3_visual_td3.common.groups import GROUPS
 from sb3_visual_td3.common.pictures import is_picture, looks_like_picture, parts_of, pictures_in
+from sb3_visual_td3.common.schedules import noise_std
 from sb3_visual_td3.preflight.findings import Examination
 
 HIGH_RATE, LOW_RATE = 1e-2, 1e-6

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sb3_visual_td3.common.errors import ExitCode, is_input_error, report_bug, show_traceback_if_debugging
+from sb3_visual_td3.common.errors import ExitCode, check_output, is_input_error, report_bug, show_traceback_if_debugging
 from sb3_visual_td3.diagnosis.criteria import Criterion, load_criteria
 from sb3_visual_td3.diagnosis.two_questions import EvidenceLevel
 from sb3_visual_td3.diagnosis.verdict import EXIT_CODE_OF, Verdict, worst
@@ -233,11 +233,8 @@ def _check_combinations(args: argparse.Namespace) -> None:
         )
     if args.write_tags is not None and args.write_tags.exists():
         raise ValueError(f"--write-tags {args.write_tags}: the file already exists; give another name, or remove it")
-    if args.write_tags is not None and not args.write_tags.parent.is_dir():
-        raise ValueError(
-            f"--write-tags {args.write_tags}: there is no folder {args.write_tags.parent}; create it, or give another "
-            "path"
-        )
+    if args.write_tags is not None:
+        check_output("--write-tags", args.write_tags)
 
 
 def _exit_code(verdict: Verdict, fail_on: str) -> ExitCode:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 import numpy as np
 
-from sb3_visual_td3.common.info_keys import INVALID_TRANSITION, SIMULATOR_FAILURE
+from sb3_visual_td3.common.types import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.vec_env.connection import ActorConnection, ConnectionLostError
 from sb3_visual_td3.vec_env.env_actor import EnvActor, Outcome, SearchPaths, pack
 from sb3_visual_td3.vec_env.ray_session import need_ray

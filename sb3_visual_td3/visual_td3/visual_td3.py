@@ -34,10 +34,16 @@ from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segme
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
-from sb3_visual_td3.common.info_keys import INVALID_TRANSITION
 from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
-from sb3_visual_td3.common.types import NETWORKS, JudgesFiniteness, Network, NetworkUpdate, UpdateObserver
+from sb3_visual_td3.common.types import (
+    INVALID_TRANSITION,
+    NETWORKS,
+    JudgesFiniteness,
+    Network,
+    NetworkUpdate,
+    UpdateObserver,
+)
 from sb3_visual_td3.visual_td3 import checks, losses, policies
 from sb3_visual_td3.visual_td3.averaging import update_average
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -36,6 +34,7 @@ from sb3_visual_td3.callbacks.drives import (
 from sb3_visual_td3.callbacks.driving_score import INFRACTIONS
 from sb3_visual_td3.callbacks.policy_eval import EVALUATION_SEED
 from sb3_visual_td3.callbacks.saving import BEST_MODEL
+from sb3_visual_td3.common.errors import check_output
 from sb3_visual_td3.runs.durable_files import write_atomically
 from sb3_visual_td3.zoo.flags import check_environment, import_packages
 from sb3_visual_td3.zoo.hyperparameters import env_kwargs_of
@@ -300,7 +299,7 @@ def run(settings: argparse.Namespace) -> int:
     register()
     try:
         if settings.output is not None:
-            _check_output(settings.output)
+            check_output("--output", settings.output)
         import_packages(settings.gym_packages)
         saved = _find_saved_run(settings)
         check_environment(saved.env_id, settings.gym_packages)
@@ -329,15 +328,6 @@ def run(settings: argparse.Namespace) -> int:
     except Exception as error:
         return answer("evaluate", error)
     return 0
-
-
-def _check_output(path: Path) -> None:
-    """Check that a file can be written at ``path``, because the evaluation before it may take an hour."""
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise ValueError(f"--output {path}: there is no folder {folder}; create it, or choose another folder")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--output {path}: no file can be written there; choose another path")
 
 
 def _show(

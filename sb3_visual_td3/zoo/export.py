@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize, unwrap_vec_normalize
 
 from sb3_visual_td3 import __version__
-from sb3_visual_td3.common.errors import UsageError
+from sb3_visual_td3.common.errors import UsageError, check_output
 from sb3_visual_td3.common.installation import install_command
 from sb3_visual_td3.common.pictures import parts_of
 from sb3_visual_td3.runs.durable_files import atomic_write
@@ -45,10 +45,7 @@ def run(settings: argparse.Namespace) -> int:
         path: Path = settings.output
         if path.suffix not in SUFFIXES:
             raise UsageError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
-        if not path.resolve().parent.is_dir():
-            raise UsageError(
-                f"--output {path}: there is no folder {path.resolve().parent}; create it, or choose another folder"
-            )
+        check_output("--output", path)
         import_packages(settings.gym_packages)
         saved = _find(settings)
         check_environment(saved.env_id, settings.gym_packages)

@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_visual_td3.common.info_keys import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.common.tags import REWARD_TERMS
+from sb3_visual_td3.common.types import INVALID_TRANSITION, SIMULATOR_FAILURE
 from sb3_visual_td3.envs.arguments import check_count, check_quantity
 from sb3_visual_td3.envs.backend import CAMERA_AHEAD_M, CAMERA_HEIGHT_M, PictureView
 from sb3_visual_td3.envs.carla.backend import LOADED_MAP, MAP_GROUPS, CarlaBackend, Scenery, check_weather

@@ -9,7 +9,7 @@ from stable_baselines3.common.noise import (
     VectorizedActionNoise,
 )
 
-from sb3_visual_td3.common.action_noise import noise_std
+from sb3_visual_td3.common.schedules import noise_std
 from sb3_visual_td3.visual_td3.exploration import ScheduledActionNoise, set_sigma
 
 ZERO = np.zeros(2)
