@@ -1,7 +1,7 @@
 """Parse schedules of learning rates and noise from a number, a callable, or a string such as ``"lin_3e-4"``.
 
 A number or a string becomes an instance of one of the classes below. Unlike a lambda, such an instance can be pickled
-with a model, and a resumed run can compare it with the schedule in the snapshot. :func:`noise_std` reads the present
+with a model, and a resumed run can compare it with the schedule in the snapshot. ``noise_std`` reads the present
 size of a noise, which may follow a schedule.
 """
 
