@@ -155,9 +155,12 @@ def test_other_weights_are_deployed_within_the_context_and_the_policys_own_resto
 
 
 def test_every_arm_changes_exactly_one_thing_of_its_base_arm() -> None:
+    bases = dict.fromkeys(stability.ARMS, "visual")
+    # The presets that were changed before policy_average existed are compared with each other.
+    bases |= {name: "gamma 0.99" for name, arm in stability.ARMS.items() if arm.changes.get("policy_average") == 0.0}
+    bases["gamma 0.99"] = "gamma 0.99, averaged"
     for name, arm in stability.ARMS.items():
-        base = stability.ARMS["gamma 0.99" if arm.changes.get("gamma") == 0.99 and name != "gamma 0.99" else "visual"]
-        preset = arguments_of(base)
+        preset = arguments_of((stability.LEARNING_ARMS | stability.ARMS)[bases[name]])
         changed = {key for key, value in arguments_of(arm).items() if preset.get(key, "preset's") != value}
         changed |= {"learner"} if arm.algorithm is not VisualTD3 else set()
         changed |= {"rewards"} if "normalize" in arm.changes else set()
