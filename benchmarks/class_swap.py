@@ -221,7 +221,9 @@ def main() -> None:
         metavar="CELL",
         help="cells (configurations) to run; default: all except the comparisons with scale_rewards=False",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="train once per seed (default: 0)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], help="train once with each of these seeds (default: seed 0)"
+    )
     parser.add_argument(
         "-n", "--n-steps", type=int, default=N_STEPS, help=f"environment steps of a run (default: {N_STEPS:,})"
     )

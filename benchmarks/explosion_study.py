@@ -95,7 +95,11 @@ def main() -> None:
         "--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help="arms to run (default: all)"
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each arm's runs (default: 0 1 2)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="train each arm once with each of these seeds (default: seeds 0, 1, 2)",
     )
     parser.add_argument(
         "-f",

@@ -279,7 +279,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=TRAININGS, metavar="NAME", default=list(TRAININGS))
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(range(6)), help="train once per seed (default: 0 1 2 3 4 5)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(6)),
+        help="train once with each of these seeds (default: seeds 0 to 5)",
     )
     parser.add_argument(
         "--jobs", type=int, default=1, help="number of parallel training runs, one CPU thread each (default: 1)"

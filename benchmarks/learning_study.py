@@ -207,7 +207,11 @@ def parsed() -> argparse.Namespace:
         f"choose from {', '.join(map(repr, names))} (default: visual)",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of each arm's runs (default: 0 1 2 3 4)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="train each arm once with each of these seeds (default: seeds 0 to 4)",
     )
     parser.add_argument(
         "--n-jobs", type=int, default=2, help="number of parallel runs, one CPU thread each (default: 2)"

@@ -311,7 +311,13 @@ def main() -> None:
         choices=ALGORITHMS,
         help="algorithms to train (default: visual_td3)",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of each algorithm's runs (default: 0)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="train each algorithm once with each of these seeds (default: seed 0)",
+    )
     parser.add_argument(
         "-n",
         "--n-decisions",

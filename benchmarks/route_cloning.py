@@ -152,7 +152,9 @@ def run(seed: int, n_samples: int, n_updates: int) -> result_rows.Row:
 def main() -> None:
     """Run the seeds that are missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds (default: 0)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="clone once with each of these seeds (default: seed 0)"
+    )
     parser.add_argument("--samples", type=int, default=12_000, help="steps of pure pursuit (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=1_500, help="updates of the network (default: %(default)s)")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")

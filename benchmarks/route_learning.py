@@ -202,7 +202,13 @@ def main() -> None:
     """Run what is missing, one run after another, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["visual", "SB3 TD3"], help="arms to run (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of each arm (default: 0)")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="train each arm once with each of these seeds (default: seed 0)",
+    )
     parser.add_argument("--towns", type=Path, help="folder of Town01.xodr and Town02.xodr, for arms on these towns")
     parser.add_argument(
         "-f", "--log-folder", type=Path, default=Path("logs/route_learning"), help="folder of the models"

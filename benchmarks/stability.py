@@ -367,7 +367,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["visual"], choices=ARMS, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(range(10)), help="seeds of each arm's runs (default: 0 to 9)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(10)),
+        help="train each arm once with each of these seeds (default: seeds 0 to 9)",
     )
     parser.add_argument(
         "--policies",

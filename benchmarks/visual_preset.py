@@ -165,7 +165,11 @@ def main() -> None:
         help=f"arms to run, of {', '.join(map(repr, ARMS))} (default: visual)",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of each arm's runs (default: 0 1 2 3 4)"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        help="train each arm once with each of these seeds (default: seeds 0 to 4)",
     )
     parser.add_argument(
         "-n", "--n-timesteps", type=int, default=5_000, help="environment steps of each run (default: 5000)"
