@@ -41,8 +41,8 @@ MOVED_MODULES = {
     "envs.window": "envs.human_view",
     "envs.carla_emulator.control": "envs.carla_emulator.process",
     "vec_env.ray_tasks": "vec_env.ray_session",
-    "zoo.beginning": "zoo.plugin",
-    "zoo.continuation": "zoo.plugin",
+    "zoo.beginning": "zoo.wrappers",
+    "zoo.continuation": "zoo.wrappers",
     "zoo.block_keys": "zoo.hyperparameters",
     "zoo.environments": "zoo.flags",
     "zoo.known_classes": "zoo.experiment",
@@ -62,19 +62,25 @@ MOVED_MODULES = {
     "visual_td3.target_range": "visual_td3.losses",
 }
 """The new module for each old one, both without the package's name."""
+_MOVED_CLASSES = {"zoo.plugin.BeginningCallback": "zoo.wrappers.BeginningCallback"}
+"""The new path of each class that has left a module which still exists, both without the package's name."""
 
 
 def present_class_path(path: str) -> str:
     """Return the present dotted path of a class, given the path that an earlier version wrote into a snapshot.
 
     :param path: a dotted path, such as ``"sb3_visual_td3.zoo.continuation.BeginningCallback"``
-    :return: the present path, such as ``"sb3_visual_td3.zoo.plugin.BeginningCallback"``; ``path`` if it has not moved
+    :return: the present path, such as ``"sb3_visual_td3.zoo.wrappers.BeginningCallback"``; ``path`` if it has not moved
     """
-    module, _, class_name = path.rpartition(".")
-    package, _, name = module.partition(".")
-    if package != _PACKAGE or name not in MOVED_MODULES:
+    package, _, class_path = path.partition(".")
+    module, _, class_name = class_path.rpartition(".")
+    if package != _PACKAGE:
         return path
-    return f"{_PACKAGE}.{MOVED_MODULES[name]}.{class_name}"
+    if class_path in _MOVED_CLASSES:
+        return f"{_PACKAGE}.{_MOVED_CLASSES[class_path]}"
+    if module in MOVED_MODULES:
+        return f"{_PACKAGE}.{MOVED_MODULES[module]}.{class_name}"
+    return path
 
 
 class _MovedModuleFinder(MetaPathFinder, Loader):

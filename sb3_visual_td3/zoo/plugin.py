@@ -1,7 +1,8 @@
 """Add our algorithm to rl_zoo3, with an experiment manager of our own.
 
-Changes to rl_zoo3's scripts are in ``zoo.plugin_scripts``, and changes to its command lines in ``zoo.flags``. Most of
-this module can be removed once rl_zoo3 (now 2.9) has entry points for algorithms.
+Changes to rl_zoo3's scripts are in ``zoo.plugin_scripts``, and changes to its command lines in ``zoo.flags``. The
+experiment manager uses the wrappers in ``zoo.wrappers``. Most of this module can be removed once rl_zoo3 (now 2.9) has
+entry points for algorithms.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import yaml
@@ -37,8 +37,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_normalize
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_visual_td3.callbacks.driving_eval import DrivingEvalCallback
 from sb3_visual_td3.callbacks.ending_signals import TrainingInterrupted, checked_signals
@@ -47,7 +46,7 @@ from sb3_visual_td3.callbacks.event_writer import EVENT_FOLDER
 from sb3_visual_td3.callbacks.explosion_alert import ExplosionAlertCallback
 from sb3_visual_td3.callbacks.policy_eval import PolicyEvalCallback
 from sb3_visual_td3.callbacks.run_recorder import RunRecorderCallback
-from sb3_visual_td3.callbacks.saving import Saver, with_atomic_files, with_retrying_monitor
+from sb3_visual_td3.callbacks.saving import with_atomic_files, with_retrying_monitor
 from sb3_visual_td3.callbacks.snapshot import SnapshotCallback
 from sb3_visual_td3.preflight.doctor import quick_doctor
 from sb3_visual_td3.runs.durable_files import atomic_write, write_atomically
@@ -77,6 +76,13 @@ from sb3_visual_td3.zoo.hyperparameters import (
 )
 from sb3_visual_td3.zoo.plugin_scripts import algorithms_to_watch, create_env_to_watch, hub_errors
 from sb3_visual_td3.zoo.trials import convert_visual_td3_params, sample_visual_td3_params
+from sb3_visual_td3.zoo.wrappers import (
+    AtomicVecNormalizeCallback,
+    BeginningCallback,
+    Learner,
+    StoredObservations,
+    companion_files,
+)
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -160,191 +166,6 @@ class RunResult:
     run_dir: Path | None = None
     has_started: bool = False
     end: RunEnd | None = None
-
-
-# ---- around ``learn``
-
-
-class BeginningCallback(BaseCallback):
-    """Call a function when training begins.
-
-    This callback is inserted at the start of rl-zoo's list of callbacks. After ``learn``, even if it has failed, rl-zoo
-    (2.9) calls ``on_training_end`` of the list's first callback to remove a progress bar. ``BeginningCallback`` passes
-    the call on to ``first`` only if ``first`` is a progress bar and training has begun.
-
-    :param first: the callback that was at the start of the list before; None if the list was empty
-    :param on_begin: function that is called when training begins, after the environment's reset
-    """
-
-    def __init__(self, first: BaseCallback | None, on_begin: Callable[[], None]) -> None:
-        super().__init__()
-        self._first = first
-        self._on_begin = on_begin
-        self._has_begun = False
-
-    def _on_training_start(self) -> None:
-        self._has_begun = True
-        self._on_begin()
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_training_end(self) -> None:
-        if self._has_begun and isinstance(self._first, ProgressBarCallback):
-            # After a regular end of training, Stable-Baselines3 and rl-zoo both call this.
-            bar, self._first = self._first, None
-            bar.on_training_end()
-
-
-_CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<step>\d+)_steps\.zip")
-
-
-class CompanionFiles(NamedTuple):
-    """Name the files of a model's replay buffer and VecNormalize; they need not exist."""
-
-    replay_buffer: Path
-    vecnormalize: Path
-
-
-def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
-    """Return the paths of a saved model's replay buffer and VecNormalize.
-
-    :param model_path: the model's zip file, which may be a checkpoint
-    :param env_name: the environment's id as folder names contain it, with ``-`` instead of ``/``
-    """
-    path = Path(model_path)
-    of_run = CompanionFiles(path.parent / "replay_buffer.pkl", path.parent / env_name / "vecnormalize.pkl")
-    checkpoint = _CHECKPOINT.fullmatch(path.name)
-    if checkpoint is None:
-        return of_run
-    prefix, step = checkpoint["prefix"], checkpoint["step"]
-    own = CompanionFiles(
-        path.parent / f"{prefix}_replay_buffer_{step}_steps.pkl",
-        path.parent / f"{prefix}_vecnormalize_{step}_steps.pkl",
-    )
-    # Earlier versions saved no such files with a checkpoint. The files from the end of the run are used instead.
-    if own.vecnormalize.exists() or own.replay_buffer.exists():
-        return own
-    return of_run
-
-
-class ContinuedModel:
-    """Wrap a loaded model, so that ``learn(n)`` trains it n more steps (rl-zoo's ``-i``).
-
-    Without a replay buffer the model first collects transitions, as at the start of a run.
-
-    :param model: a model that has just been loaded
-    """
-
-    def __init__(self, model: BaseAlgorithm) -> None:
-        self._model = model
-
-    @property
-    def env(self) -> VecEnv | None:
-        """Return the environments; rl-zoo closes them."""
-        return self._model.env
-
-    def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
-        """Continue the training of the loaded model.
-
-        :param total_timesteps: number of further environment steps
-        :param kwargs: passed to the model's own ``learn``
-        """
-        model = self._model
-        if isinstance(model, OffPolicyAlgorithm):
-            is_filled = model.replay_buffer is not None and model.replay_buffer.size() > 0
-            if is_filled:
-                replay = "with its replay buffer"
-            else:
-                model.learning_starts += model.num_timesteps
-                replay = "without a replay buffer: warm-up first"
-            print(f"Continuing from step {model.num_timesteps:,}, {replay}")
-        model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)
-        return model
-
-
-class Learner:
-    """Wrap a model, and store the exception that ends its ``learn``, because rl-zoo may drop or hide it.
-
-    :param model: the model to train
-    :param continues: True continues from the model's step count, False starts at step 0
-    :ivar error: the exception; None if there was none
-    """
-
-    def __init__(self, model: BaseAlgorithm, continues: bool = False) -> None:
-        self._model = ContinuedModel(model) if continues else model
-        self.error: BaseException | None = None
-
-    @property
-    def env(self) -> VecEnv | None:
-        """Return the environments; rl-zoo closes them."""
-        return self._model.env
-
-    def learn(self, total_timesteps: int, **kwargs: Any) -> BaseAlgorithm:
-        """Train the model; an exception that ends the training is stored in ``error`` and raised again.
-
-        :param total_timesteps: number of environment steps
-        :param kwargs: passed to the model's own ``learn``
-        """
-        try:
-            return self._model.learn(total_timesteps, **kwargs)
-        except BaseException as error:
-            self.error = error
-            raise
-
-
-class AtomicVecNormalizeCallback(SaveVecNormalizeCallback):  # type: ignore[misc]
-    """Save VecNormalize with each new best model, as rl-zoo's callback does, but atomically."""
-
-    # A snapshot saves the state of this callback under the name of rl-zoo's class.
-    state_class: ClassVar[type] = SaveVecNormalizeCallback
-    _saver: Saver | None = None
-
-    def _on_step(self) -> bool:
-        normalizer = self.model.get_vec_normalize_env()
-        if self.n_calls % self.save_freq == 0 and normalizer is not None:
-            if self._saver is None:
-                self._saver = Saver()
-            path = os.path.join(self.save_path, "vecnormalize.pkl")
-            self._saver.save(path, lambda temporary: normalizer.save(str(temporary)))
-        return True
-
-
-class StoredObservations(VecEnvWrapper):
-    """Let a stock off-policy algorithm store what its policy sees, if VecNormalize scales the rewards.
-
-    Stable-Baselines3 (2.9) would store the observation that VecNormalize received, which is neither stacked nor
-    transposed. VisualTD3 does not need this class.
-
-    :param venv: the environments in all their wrappers; one wrapper is a VecNormalize with ``norm_obs=False``
-    """
-
-    def reset(self) -> VecEnvObs:
-        """Reset all environments."""
-        observations = self.venv.reset()
-        self._keep(observations)
-        return observations
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """Wait for the step of all environments."""
-        observations, rewards, dones, infos = self.venv.step_wait()
-        self._keep(observations)
-        return observations, rewards, dones, infos
-
-    def _keep(self, observations: VecEnvObs) -> None:
-        # The normalizer is not kept as an attribute, because a wrapper with an attribute of its own counts as one with
-        # state. A resumed run would then report that this state is not restored.
-        normalizer = unwrap_vec_normalize(self.venv)
-        assert normalizer is not None
-        normalizer.old_obs = observations  # type: ignore[assignment]
-
-
-def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
-    """Make an environment's Monitor retry failed writes, and then apply the hyperparameter ``env_wrapper``."""
-    env = with_retrying_monitor(env)
-    if wrapper is None:
-        return env
-    return wrapper(env, **kwargs)
 
 
 # ---- the experiment manager
@@ -800,6 +621,14 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         from sb3_visual_td3.zoo.search import optimize
 
         optimize(self, self._begin)
+
+
+def _with_retrying_monitor(env: gym.Env[Any, Any], wrapper: Callable[..., Any] | None, **kwargs: Any) -> Any:
+    """Make an environment's Monitor retry failed writes, and then apply the hyperparameter ``env_wrapper``."""
+    env = with_retrying_monitor(env)
+    if wrapper is None:
+        return env
+    return wrapper(env, **kwargs)
 
 
 def _requested_signals(args: argparse.Namespace) -> tuple[str, ...] | None:

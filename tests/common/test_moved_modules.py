@@ -44,8 +44,9 @@ def test_finding_moved_modules_twice_changes_nothing():
 @pytest.mark.parametrize(
     ("path", "present"),
     [
-        ("sb3_visual_td3.zoo.continuation.BeginningCallback", "sb3_visual_td3.zoo.plugin.BeginningCallback"),
-        ("sb3_visual_td3.zoo.plugin.BeginningCallback", "sb3_visual_td3.zoo.plugin.BeginningCallback"),
+        ("sb3_visual_td3.zoo.continuation.BeginningCallback", "sb3_visual_td3.zoo.wrappers.BeginningCallback"),
+        ("sb3_visual_td3.zoo.plugin.BeginningCallback", "sb3_visual_td3.zoo.wrappers.BeginningCallback"),
+        ("sb3_visual_td3.zoo.plugin.RunOptions", "sb3_visual_td3.zoo.plugin.RunOptions"),
         ("mine.zoo.continuation.Callback", "mine.zoo.continuation.Callback"),
         ("CnnPolicy", "CnnPolicy"),
         ("", ""),

@@ -261,15 +261,16 @@ def test_callbacks_are_matched_by_their_class_and_number():
     assert [(callback.total, callback.n_calls) for callback in fresh] == [(1.0, 10), (2.0, 20), (3.0, 30)]
 
 
-def test_a_callback_whose_module_has_moved_is_found():
-    from sb3_visual_td3.zoo.plugin import BeginningCallback
+@pytest.mark.parametrize("earlier", ["zoo.continuation", "zoo.plugin"])
+def test_a_callback_that_has_moved_is_found(earlier):
+    from sb3_visual_td3.zoo.wrappers import BeginningCallback
 
     def make():
         return CallbackList([BeginningCallback(None, lambda: None)])
 
     state = read_back(callbacks_state(make()))
     for record in state["callbacks"]:
-        record["class"] = record["class"].replace("zoo.plugin", "zoo.continuation")
+        record["class"] = record["class"].replace("zoo.wrappers", earlier)
     assert set_callbacks_state(make(), state) == []
 
 
