@@ -144,7 +144,8 @@ class _Run:
             return "; an argument of VisualTD3 (--algo visual_td3)"
         if key == "normalize" and self.settings.algo == "td3" and self.settings.value("frame_stack"):
             # SB3 2.9 stores VecNormalize's original observation, which is not stacked yet, in a buffer for stacked
-            # ones: "could not broadcast input array from shape (1,84,84,1) into shape (1,4,84,84)".
+            # ones: "could not broadcast input array from shape (1,84,84,1) into shape (1,4,84,84)", see
+            # https://github.com/DLR-RM/stable-baselines3/issues/693
             return (
                 "; with td3 and a frame_stack, use visual-td3 train, because rl-zoo's own train crashes with this "
                 "setting"

@@ -350,7 +350,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         super().create_callbacks()
         if eval_freq > 0:
             self.callbacks.append(self._create_evaluation(eval_freq))
-        # rl-zoo's own checkpoints (--save-freq) hold only the model, so -i could not continue from them.
+        # rl-zoo's own checkpoints (--save-freq) hold only the model, so -i could not continue from them; see
+        # https://github.com/DLR-RM/rl-baselines3-zoo/issues/278
         for callback in self.callbacks:
             if isinstance(callback, CheckpointCallback) and callback.save_path == self.save_path:
                 callback.save_replay_buffer = self.save_replay_buffer

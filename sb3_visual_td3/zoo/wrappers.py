@@ -87,7 +87,9 @@ def companion_files(model_path: str | Path, env_name: str) -> CompanionFiles:
 class ContinuedModel:
     """Wrap a loaded model, so that ``learn(n)`` trains it n more steps (rl-zoo's ``-i``).
 
-    Without a replay buffer the model first collects transitions, as at the start of a run.
+    rl-zoo (2.9) would start its step count and schedules again
+    (https://github.com/DLR-RM/rl-baselines3-zoo/issues/490). Without a replay buffer the model first collects
+    transitions, as at the start of a run.
 
     :param model: a model that has just been loaded
     """
@@ -170,7 +172,7 @@ class StoredObservations(VecEnvWrapper):
     """Let a stock off-policy algorithm store what its policy sees, if VecNormalize scales the rewards.
 
     Stable-Baselines3 (2.9) would store the observation that VecNormalize received, which is neither stacked nor
-    transposed. VisualTD3 does not need this class.
+    transposed (https://github.com/DLR-RM/stable-baselines3/issues/693). VisualTD3 does not need this class.
 
     :param venv: the environments in all their wrappers; one wrapper is a VecNormalize with ``norm_obs=False``
     """
