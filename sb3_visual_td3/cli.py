@@ -34,6 +34,7 @@ from sb3_visual_td3.zoo.flags import (
     DEFAULT_ENV,
     END_ON_HELP,
     EXIT_CODES,
+    VALIDATION_TIMESTEPS,
     StorePlainPairs,
     add_packages_argument,
     positive_int,
@@ -66,7 +67,9 @@ def _train(arguments: list[str]) -> int:
 def _validate(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="visual-td3 validate",
-        description="Train for a short while and judge whether the long run may start.",
+        description="Train for a short while and judge whether the long run may start. The run evaluates the policy at "
+        "least five times and starts to train after a fifth of its steps at the latest, even if the hyperparameter "
+        "file is for a longer run.",
         epilog=VERDICT_EXIT_CODES,
     )
     parser.add_argument(
@@ -74,16 +77,42 @@ def _validate(arguments: list[str]) -> int:
     )
     parser.add_argument("--env", default=DEFAULT_ENV, help="environment to train on (default: %(default)s)")
     parser.add_argument(
+        "--env-kwargs",
+        nargs="+",
+        metavar="KEY:VALUE",
+        help="arguments of the environment, such as n_cars:8, or port:2010 for CarlaDriving-v0",
+    )
+    parser.add_argument(
+        "--eval-env-kwargs",
+        nargs="+",
+        metavar="KEY:VALUE",
+        help="arguments of the environment that evaluates the policy (default: as in the training, on held-out maps)",
+    )
+    parser.add_argument(
         "-n",
         "--n-timesteps",
         type=positive_int,
-        help="number of environment steps, such as 20000 (default: n_timesteps of the hyperparameter file; 5000 "
-        "without --conf-file)",
+        help=f"number of environment steps, such as 20000 (default: {VALIDATION_TIMESTEPS}; with --conf-file, "
+        "n_timesteps of the file)",
+    )
+    parser.add_argument(
+        "--eval-freq",
+        type=positive_int,
+        metavar="STEPS",
+        help="steps between two evaluations of the policy (default: that of the hyperparameter file, but at most a "
+        "fifth of the run)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the run (default: %(default)s)")
     parser.add_argument("-f", "--log-folder", default="logs", help="folder to write the run to (default: %(default)s)")
     parser.add_argument(
         "-conf", "--conf-file", help="your own hyperparameter file, in rl-zoo's format, such as my_env.yml"
+    )
+    parser.add_argument(
+        "-params",
+        "--hyperparams",
+        nargs="+",
+        metavar="KEY:VALUE",
+        help="hyperparameters that replace those of the file, such as gamma:0.99 n_envs:4",
     )
     add_packages_argument(parser)
     parser.add_argument(

@@ -3,8 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sb3_visual_td3.cli import VERDICTS, main
+from sb3_visual_td3.zoo import train
 
 
 @pytest.mark.slow
@@ -62,3 +67,61 @@ LiteDriving-v0:
     - sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback:
         {eval_freq: 1000, eval_env_kwargs: {maps: held_out, image_size: 48}}
 """
+
+
+LONG = """
+LiteDriving-v0:
+  policy: CnnPolicy
+  env_kwargs: {image_size: 48}
+  policy_kwargs: {net_arch: [8], trunk_dim: 4}
+  n_timesteps: 300
+  learning_starts: 100
+  batch_size: 4
+  buffer_size: 300
+  callback:
+    - sb3_visual_td3.callbacks.run_recorder.RunRecorderCallback
+    - sb3_visual_td3.callbacks.driving_eval.DrivingEvalCallback:
+        {eval_env: LiteDriving-v0, eval_freq: 100, n_eval_episodes: 1, eval_env_kwargs: {max_episode_steps: 5}}
+    - sb3_visual_td3.callbacks.snapshot.SnapshotCallback: {save_freq: 20}
+"""
+"""A block for a run that is longer than the runs of the tests below."""
+
+
+@pytest.mark.parametrize(
+    ("flags", "learning_starts", "evaluated_at"),
+    [
+        (["-n", "50"], 10, [10, 20, 30, 40, 50]),
+        (["-n", "50", "--eval-freq", "25"], 10, [25, 50]),
+        (["-n", "50", "--hyperparams", "learning_starts:20"], 20, [10, 20, 30, 40, 50]),
+        (["--hyperparams", "n_timesteps:110"], 100, [22, 44, 66, 88, 110]),
+    ],
+)
+def test_a_short_run_trains_and_evaluates_early_unless_a_flag_says_otherwise(
+    tmp_path, monkeypatch, capsys, flags, learning_starts, evaluated_at
+):
+    monkeypatch.chdir(tmp_path)
+    Path("long.yml").write_text(LONG)
+    assert main(["validate", "--conf-file", "long.yml", *flags]) in VERDICTS
+    (run_dir,) = Path("logs/visual_td3").iterdir()
+    printed = capsys.readouterr().out
+    assert json.loads((run_dir / "run.json").read_text())["hyperparams"]["learning_starts"] == learning_starts
+    assert ("learning_starts is 10 instead of 100" in printed) == (learning_starts == 10)
+    assert list(np.load(run_dir / "evaluations.npz")["timesteps"]) == evaluated_at
+    # A run that is resumed from a snapshot has the same settings.
+    experiment = json.loads((run_dir / "experiment.json").read_text())
+    assert experiment["hyperparams"]["learning_starts"] == learning_starts
+    assert experiment["eval_freq"] == evaluated_at[0]
+
+
+def test_without_a_hyperparameter_file_a_run_has_5000_steps_and_the_given_environment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = []
+
+    def refuse(arguments, options, result):
+        given.extend(arguments)
+        raise ValueError("a mistake of the user")
+
+    monkeypatch.setattr(train, "train", refuse)
+    assert main(["validate", "--env", "CarlaDriving-v0", "--env-kwargs", "port:2010", "n_cars:3"]) == 2
+    assert given[given.index("--n-timesteps") + 1] == "5000"
+    assert given[given.index("--env-kwargs") + 1 :] == ["port:2010", "n_cars:3"]

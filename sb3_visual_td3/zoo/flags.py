@@ -33,6 +33,8 @@ from sb3_visual_td3.common.errors import UsageError
 ALGO = "visual_td3"
 """The name of our algorithm in rl-zoo."""
 DEFAULT_ENV = "LiteDriving-v0"
+VALIDATION_TIMESTEPS = 5_000
+"""Number of steps of ``visual-td3 validate`` without a hyperparameter file and without ``--n-timesteps``."""
 PACKAGES_FLAG = "--gym-packages"
 NO_DOCTOR_HELP = (
     "skip the check of the settings before training, which takes less than a second ('visual-td3 doctor' also checks "

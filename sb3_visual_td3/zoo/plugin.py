@@ -106,6 +106,9 @@ _EVALUATIONS_OF_A_SHORT_RUN = 10
 """Number of evaluations of a short run without ``--eval-freq``, enough for a verdict."""
 _LEAST_EVAL_FREQ = 500
 """Smallest number of steps between two evaluations without ``--eval-freq``; a guess."""
+_PARTS_OF_A_VALIDATION = 5
+"""A validation run has this number of evaluations, and trains after the first of these parts. The block of
+LiteDriving-v0 has the same proportions: 5,000 steps, evaluations every 1,000 steps, updates from step 1,000 on."""
 
 
 def register() -> None:
@@ -138,6 +141,8 @@ class RunOptions:
     :ivar signals: names of the signals on which a run with a SnapshotCallback saves a snapshot and ends. They apply if
         neither ``--end-on`` nor the hyperparameter file names signals
     :ivar stops_on_critical: True makes a critical alert end the training
+    :ivar is_validation: True for the run of ``visual-td3 validate``. The ``eval_freq`` of the file's evaluation is then
+        at most a fifth of the run. The same holds for ``learning_starts`` if the run has fewer steps than the file says
     :ivar resumed_run_dir: the RUN_DIR to continue in; None for a new run
     :ivar resumed_experiment: the run's saved configuration, which has been checked
     :ivar resumed_packages: packages that the user has allowed; ``resumed_experiment`` may name their classes
@@ -147,6 +152,7 @@ class RunOptions:
 
     signals: tuple[str, ...] = ()
     stops_on_critical: bool = False
+    is_validation: bool = False
     resumed_run_dir: Path | None = None
     resumed_experiment: Mapping[str, Any] | None = None
     resumed_packages: Collection[str] = ()
@@ -260,11 +266,23 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         hyperparams.update(counts)
         saved.update(counts)
         check_classes(saved, where)
+        if self._options.is_validation:
+            self._begin_updates_early(hyperparams, saved)
         self._read_hyperparams = copy.deepcopy(dict(saved))
         if self._options.resumed_experiment is not None:
             # After this, no text remains that rl-zoo would evaluate.
             hyperparams = with_classes(hyperparams, self._options.resumed_packages, "the hyperparameter")
         return hyperparams, saved
+
+    def _begin_updates_early(self, hyperparams: dict[str, Any], saved: dict[str, Any]) -> None:
+        """Lower ``learning_starts`` for a run that is shorter than the file says, unless the user has set it."""
+        is_shorter = 0 < self.n_timesteps < saved.get("n_timesteps", 0)
+        if not is_shorter or "learning_starts" in (self.custom_hyperparams or {}):
+            return
+        latest, in_file = max(self.n_timesteps // _PARTS_OF_A_VALIDATION, 1), saved.get("learning_starts", 0)
+        if in_file > latest:
+            print(f"learning_starts is {latest:,} instead of {int(in_file):,}, because this run is short")
+            hyperparams["learning_starts"] = saved["learning_starts"] = latest
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:
         """Keep our ``learning_rate`` unchanged; rl-zoo reads every string, even "cos_1e-4", as a linear schedule."""
@@ -332,6 +350,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self._refuse_parallel_training()
         if self.optimize_hyperparameters:  # each trial makes its own callbacks
             return
+        evaluations = [each for each in self.callbacks if isinstance(each, DrivingEvalCallback | PolicyEvalCallback)]
+        if self._options.is_validation:
+            self._evaluate_often(evaluations)
         for callback in self.callbacks:
             if isinstance(callback, SnapshotCallback):
                 self._prepare_snapshots(callback)
@@ -342,9 +363,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.records_the_end = False
             if isinstance(callback, ExplosionAlertCallback) and self._options.stops_on_critical:
                 callback.guard.on_critical = "stop"
-        self._replace_evaluation(
-            [each for each in self.callbacks if isinstance(each, DrivingEvalCallback | PolicyEvalCallback)]
-        )
+        self._replace_evaluation(evaluations)
         # With a positive frequency, rl-zoo would create Stable-Baselines3's EvalCallback.
         eval_freq, self.eval_freq = self.eval_freq, -1
         super().create_callbacks()
@@ -357,6 +376,19 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
                 callback.save_replay_buffer = self.save_replay_buffer
                 callback.save_vecnormalize = self.normalize
         self.callbacks[:] = [self._with_atomic_files(callback) for callback in self.callbacks]
+
+    def _evaluate_often(self, callbacks: list[DrivingEvalCallback | PolicyEvalCallback]) -> None:
+        """Lower the steps between two evaluations of the file's callback, unless the user has set ``--eval-freq``.
+
+        The flag is set too, because snapshots store the flags: a resumed run then keeps the frequency.
+        """
+        if self.eval_freq != _ZOO_EVAL_FREQ:
+            return
+        fifth = max(self.n_timesteps // _PARTS_OF_A_VALIDATION, 1)
+        in_file = min((callback.eval_freq for callback in callbacks), default=0)
+        if in_file > fifth:
+            print(f"eval_freq is {fifth:,} instead of {in_file:,}, because this run is short")
+            self.eval_freq = self.args.eval_freq = fifth
 
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
         """Tell the SnapshotCallback the folder and the configuration of the run."""

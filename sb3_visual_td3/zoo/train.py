@@ -18,6 +18,7 @@ from sb3_visual_td3.zoo.flags import (
     ALGO,
     DEFAULT_ENV,
     PACKAGES_FLAG,
+    VALIDATION_TIMESTEPS,
     all_choices,
     command_line,
     environments_found,
@@ -93,21 +94,33 @@ def train(arguments: Sequence[str], options: RunOptions | None = None, result: R
 
 
 def run_validation(settings: argparse.Namespace) -> Path | int:
-    """Train for a short while, with the default hyperparameters and a fixed seed.
+    """Train for a short while with a fixed seed.
 
     :param settings: the parsed arguments of ``visual-td3 validate``
     :return: RUN_DIR, or the exit code if the training failed
     """
     arguments = ["--algo", settings.algo, "--env", settings.env, "--seed", str(settings.seed)]
     arguments += ["--log-folder", settings.log_folder, "--verbose", str(settings.verbose)]
-    if settings.n_timesteps is not None:
-        arguments += ["--n-timesteps", str(settings.n_timesteps)]
+    n_timesteps = settings.n_timesteps
     if settings.conf_file is not None:
         arguments += ["--conf-file", settings.conf_file]
-    if settings.gym_packages:
-        arguments += [PACKAGES_FLAG, *settings.gym_packages]
+    elif n_timesteps is None:
+        n_timesteps = VALIDATION_TIMESTEPS
+    if n_timesteps is not None:
+        arguments += ["--n-timesteps", str(n_timesteps)]
+    if settings.eval_freq is not None:
+        arguments += ["--eval-freq", str(settings.eval_freq)]
+    for flag, values in (
+        (PACKAGES_FLAG, settings.gym_packages),
+        ("--env-kwargs", settings.env_kwargs),
+        ("--eval-env-kwargs", settings.eval_env_kwargs),
+        ("--hyperparams", settings.hyperparams),
+    ):
+        if values:
+            arguments += [flag, *values]
     print(f"Training on {th.get_num_threads()} threads: python train.py {' '.join(arguments)}", flush=True)
-    code, result = train_and_report_errors(arguments, "validate")
+    options = RunOptions(signals=DEFAULT_SIGNALS, is_validation=True)
+    code, result = train_and_report_errors(arguments, "validate", options)
     if code:
         return code
     assert result.run_dir is not None
