@@ -306,9 +306,13 @@ class _Advice:
         stated = self.stated_length
         length = stated if stated is not None and least <= stated <= 10 * least else least
         flags = [f"-n {length}"]
-        if not self.drives:
-            flags.append(f"--eval-freq {max(length // _EVALUATIONS, 1)}")
-        command = self.command("train", *flags)
+        if self.analysis.manifest is not None and "validate" in self.analysis.manifest.command[:5]:
+            # validate starts to train early enough for a short run, and evaluates often enough.
+            command = self.command("validate", *flags)
+        else:
+            if not self.drives:
+                flags.append(f"--eval-freq {max(length // _EVALUATIONS, 1)}")
+            command = self.command("train", *flags)
         snippets = () if command is None else (Snippet("The command:", "console", command),)
         return NextStep(f"{why}The run is over: start a new run of {told}.", snippets)
 

@@ -261,6 +261,21 @@ def test_the_suggested_command_repeats_the_settings_of_the_run_and_works(
     assert main(command.replace("-n 2000 --eval-freq 200", "-n 80 --eval-freq 40").split()[1:]) == 0
 
 
+def test_a_validation_that_was_too_short_is_followed_by_a_longer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yml").write_text(CONF)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "visual-td3", "validate", "--algo", "sac"])
+    command = ["validate", "--algo", "sac", "--env", "Pendulum-v1", "--conf-file", "mine.yml", "-n", "50"]
+    assert main([*command, "--hyperparams", "gamma:0.9"]) == 3
+    step = json.loads((tmp_path / "logs/sac/Pendulum-v1_1/report.json").read_text())["next_step"]
+    (snippet,) = step["snippets"]
+    assert snippet["text"] == (
+        "visual-td3 validate --algo sac --env Pendulum-v1 --conf-file mine.yml --hyperparams gamma:0.9 -n 2000"
+    )
+
+
 # ---- at the command line
 
 
