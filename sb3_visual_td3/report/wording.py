@@ -60,6 +60,10 @@ def answers_line(analysis: Analysis) -> str:
         if says_peak and curve.peak_step is not None and curve.last_step is not None:
             unit = curve_unit(analysis, curve)
             learning += f"; best near {unit} {curve.peak_step:,} of {curve.last_step:,}"
+            n_steps = analysis.series.n_steps
+            if n_steps is None or curve.last_step < 0.95 * n_steps:
+                # Without the name of the curve, the reader would take this step for the length of the run.
+                learning += f" in {curve.tag}"
         learning += ")"
     kind = analysis.answers.kind
     line = f"Stable: {analysis.stable}. {learning}. Evidence: {analysis.evidence}."

@@ -75,6 +75,15 @@ def test_advice_for_a_collapsed_run_names_the_step_of_the_checkpoint_to_restore(
     assert "Start the long run" not in told
 
 
+@pytest.mark.parametrize(("ends_at", "named"), [(10_000, ""), (9_000, " in rollout/ep_rew_mean")])
+def test_a_curve_that_ends_before_the_run_is_named_beside_its_best_step(ends_at: int, named: str) -> None:
+    run = {tag: series for tag, series in healthy(last_step=10_000).items() if not tag.startswith("eval/")}
+    returns = np.concatenate([np.linspace(0, 400, 45), np.full(45, 400.0)])
+    run["rollout/ep_rew_mean"] = (np.linspace(100, ends_at, 90).astype(int), returns)
+    line = answers_line(analysed(run))
+    assert f" of {ends_at:,}{named})" in line
+
+
 def test_a_go_verdict_has_no_cause_and_advises_to_start_the_long_run() -> None:
     manifest = RunManifest("VisualTD3", "LiteDriving-v0")
     analysis = analysed(healthy(), manifest)
