@@ -87,7 +87,10 @@ def cures(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, 
     )
     terms = {term: abs(metrics[tag]["mean"]) for term, tag in tags.REWARD_TERM.items() if tag in metrics}
     share = terms["progress"] / sum(terms.values())
-    yield ("Rebalance reward components", f"progress is {share:.0%} of the sum of the terms' magnitudes")
+    yield (
+        "Rebalance reward components",
+        f"of the magnitudes of all terms' means, progress has {share:.0%}",
+    )
 
 
 def checks(report: dict[str, Any], study: dict[str, Any]) -> Iterator[tuple[str, str]]:
