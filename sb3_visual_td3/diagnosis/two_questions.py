@@ -81,12 +81,19 @@ def environment_steps(data: SeriesSet) -> int | None:
     return max((int(data[name].steps[-1]) for name in known if not is_on_episodes(name)), default=None)
 
 
-def lone_step(data: SeriesSet) -> int | None:
-    """Return the step of all points of a run that logged several points per tag without their steps; otherwise None."""
+def uncounted_steps(data: SeriesSet) -> str | None:
+    """Return where all points of a run are if their steps do not count, such as "at step 0"; None if the steps count.
+
+    This is so if a run logged several points per tag without their steps, or if all steps are negative.
+    """
     every = [data[name] for name in data.names()]
-    steps = {int(step) for series in every for step in (series.steps[0], series.steps[-1])}
-    is_repeated = any(len(series) > 1 for series in every)
-    return steps.pop() if len(steps) == 1 and is_repeated else None
+    first = min((int(series.steps[0]) for series in every), default=0)
+    last = max((int(series.steps[-1]) for series in every), default=0)
+    if first == last and any(len(series) > 1 for series in every):
+        return f"at step {first:,}"
+    if last < 0:
+        return f"at negative steps, {first:,} to {last:,}"
+    return None
 
 
 @once_per_run
@@ -95,9 +102,9 @@ def too_early(data: SeriesSet) -> str | None:
 
     :param data: the series of the run
     """
-    lone = lone_step(data)
-    if lone is not None:
-        return f"too early to say: all points are at step {lone:,}"
+    where = uncounted_steps(data)
+    if where is not None:
+        return f"too early to say: all points are {where}"
     steps = environment_steps(data)
     if steps is None:
         return None

@@ -16,7 +16,7 @@ from sb3_visual_td3.diagnosis.return_curve import MIN_POINTS, CurveState, Return
 from sb3_visual_td3.diagnosis.rules import learned_then_fell
 from sb3_visual_td3.diagnosis.run_kind import Family
 from sb3_visual_td3.diagnosis.tag_search import STANDARD_PREFIXES, find_returns, is_standard, return_tag
-from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS, lone_step
+from sb3_visual_td3.diagnosis.two_questions import EARLY_STEPS, uncounted_steps
 from sb3_visual_td3.diagnosis.verdict import EVIDENCE, LEARNING, STABLE_IN_OWN_SCALE, CriterionResult, Status, Verdict
 from sb3_visual_td3.report.analysis import Analysis
 from sb3_visual_td3.report.discovery import ZOO_ARGUMENTS, ZOO_CONFIG
@@ -515,13 +515,12 @@ def _is_evaluated(analysis: Analysis) -> bool:
 
 
 def _how_steps_are_missing(analysis: Analysis) -> str | None:
-    """Return what to do if the x-axis of the run does not count: all points are at one step, or at negative steps."""
-    lone, (first, last) = lone_step(analysis.series), analysis.data.span
-    if lone is None and last >= 0:
+    """Return what to do if the steps of all points do not count; None if they do."""
+    where = uncounted_steps(analysis.series)
+    if where is None:
         return None
-    where = f"negative steps, {first:,} to {last:,}" if lone is None else f"step {lone:,}"
     return (
-        f"All {analysis.data.n_points:,} points are at {where}: log each point with its environment step, for example "
+        f"All {analysis.data.n_points:,} points are {where}: log each point with its environment step, for example "
         "writer.add_scalar(tag, value, global_step), and judge the new log."
     )
 

@@ -181,7 +181,8 @@ def read_table(path: Path) -> Table:
         ) from error
     try:
         if path.name.endswith(MONITOR_END):
-            return Table(_episodes([text]))
+            episodes, n_unreadable = _episodes_in(text)
+            return Table(_of_episodes(episodes), notes=_note_on_rows(n_unreadable))
         return _columns(path, text)
     except csv.Error as error:
         raise TableError(f"the file was left out, because it is not a CSV file ({error})") from error
@@ -194,7 +195,8 @@ def read_monitors(paths: Sequence[Path]) -> dict[str, Series]:
     :return: series by name; empty if a file cannot be read
     """
     try:
-        return _episodes([read_text(path, MAX_TABLE_BYTES) for path in paths])
+        episodes = [episode for path in paths for episode in _episodes_in(read_text(path, MAX_TABLE_BYTES))[0]]
+        return _of_episodes(sorted(episodes, key=lambda episode: episode.at_s))
     except (ValueError, OSError, csv.Error):
         return {}
 
@@ -210,18 +212,13 @@ class _Episode(NamedTuple):
     length: float
 
 
-def _episodes(texts: Sequence[str]) -> dict[str, Series]:
-    """Return the series that SB3's logger would have written for the episodes of some monitor files.
+def _of_episodes(ended: Sequence[_Episode]) -> dict[str, Series]:
+    """Return the series that SB3's logger would have written for some episodes.
 
     The x-axis is the number of environment steps of all environments together.
     """
-    ended: list[_Episode] = []
-    for text in texts:
-        ended += _episodes_in(text, n_before=len(ended))
     if not ended:
         raise TableError("the file holds no finished episode")
-    if len(texts) > 1:
-        ended.sort(key=lambda episode: episode.at_s)
     rewards = np.array([episode.reward for episode in ended])
     lengths = np.array([float(int(episode.length)) for episode in ended])
     ends = np.cumsum(lengths)
@@ -234,10 +231,17 @@ def _episodes(texts: Sequence[str]) -> dict[str, Series]:
     }
 
 
-def _episodes_in(text: str, n_before: int) -> list[_Episode]:
+def _note_on_rows(n_unreadable: int) -> tuple[str, ...]:
+    if n_unreadable == 0:
+        return ()
+    return (f"left out: {counted(n_unreadable, 'row')} without a return or a length that is a number",)
+
+
+def _episodes_in(text: str) -> tuple[list[_Episode], int]:
     """Read the episodes of one monitor file, in the order of the file.
 
-    :param n_before: number of episodes in the files that were read before
+    :return: the episodes, and the number of rows that could not be read; the last row does not count, because a run
+        that was killed may have cut it in the middle
     :raises TableError: if the text is not a monitor file
     """
     lines = text.splitlines()
@@ -252,22 +256,24 @@ def _episodes_in(text: str, n_before: int) -> list[_Episode]:
     at_r, at_l = heading.index("r"), heading.index("l")
     at_t = heading.index("t") if "t" in heading else None
     episodes: list[_Episode] = []
-    for row in rows:
-        # The last row of a run that was killed may be cut in the middle.
-        if len(row) < len(heading):
+    unreadable: list[int] = []
+    n_rows = 0
+    for n_rows, row in enumerate(filter(None, rows), 1):
+        reward = length = None
+        if len(row) >= len(heading):
+            reward, length = _number(row[at_r]), _number(row[at_l])
+        if reward is None or length is None or not 0 < length < MAX_STEP:
+            unreadable.append(n_rows)
             continue
-        reward, length = _number(row[at_r]), _number(row[at_l])
         # Without a column of times, the episodes keep the order of the rows.
-        seconds: float | None = float(n_before + len(episodes))
+        seconds: float | None = float(len(episodes))
         if at_t is not None:
             seconds = _number(row[at_t])
-        if reward is None or length is None or not 0 < length < MAX_STEP:
-            continue
         at_s = start_s
         if seconds is not None and math.isfinite(seconds):
             at_s += seconds
         episodes.append(_Episode(at_s, reward, length))
-    return episodes
+    return episodes, sum(row < n_rows for row in unreadable)
 
 
 def _means_of_the_last(values: FloatArray, n: int) -> FloatArray:

@@ -145,6 +145,19 @@ def test_advice_on_missing_returns_names_monitor_for_sb3_and_add_scalar_for_othe
     assert "add_scalar" in first_step_to_take(analysed(own))
 
 
+def test_a_run_whose_steps_do_not_count_is_insufficient_and_told_to_log_them() -> None:
+    for run, where in (
+        (
+            {tag: (steps - 10_000, values) for tag, (steps, values) in healthy().items()},
+            "at negative steps, -10,000 to",
+        ),
+        ({tag: (0 * steps, values) for tag, (steps, values) in healthy().items()}, "at step 0"),
+    ):
+        analysis = analysed(run)
+        assert analysis.verdict is Verdict.INSUFFICIENT
+        assert f"points are {where}" in first_step_to_take(analysis)
+
+
 def test_criteria_passed_by_a_narrow_margin_are_listed_for_a_go_only() -> None:
     run = healthy()
     steps, _ = run[tags.Q1_VALUE]

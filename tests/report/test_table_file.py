@@ -56,6 +56,17 @@ def test_monitor_files_give_the_means_that_sb3_would_log(tmp_path: Path) -> None
     assert {value for _, value in points(data, "rollout/ep_len_mean")} == {10.0}
 
 
+def test_rows_of_a_monitor_file_that_hold_no_episode_are_counted_in_a_note(tmp_path: Path) -> None:
+    rows = "1.0,10,1.0\nnone,10,2.0\n\n3.0,0,3.0\n5.0\n3.0,10,4.0\n"
+    (tmp_path / "monitor.csv").write_text(MONITOR + rows + "7.0,1")  # the last row is cut
+    data = read(tmp_path)
+    assert points(data, "rollout/ep_rew_mean") == [(10, 1.0), (20, 2.0)]
+    (note,) = data.notes
+    assert note == "monitor.csv: left out: 3 rows without a return or a length that is a number"
+    (tmp_path / "monitor.csv").write_text(MONITOR + "1.0,10,1.0\n7.0,1")
+    assert not read(tmp_path).notes
+
+
 def test_monitors_of_parallel_environments_are_one_sequence_of_episodes(tmp_path: Path) -> None:
     (tmp_path / "0.monitor.csv").write_text(MONITOR + "1.0,10,1.0\n3.0,10,3.0\n")
     (tmp_path / "1.monitor.csv").write_text(MONITOR + "2.0,20,2.0\n")
