@@ -3,8 +3,8 @@
 #
 #   examples/slurm_gate.sh [ENV] [LOG_FOLDER]        both have defaults: LiteDriving-v0, logs
 #
-# Flags for both trainings go into FLAGS; --hyperparams is not possible there. SHORT_TIME is the time limit of the short
-# run. For example, in CARLA, whose server both trainings must be able to reach:
+# Flags for both trainings go into FLAGS, except --hyperparams, which the script sets itself. SHORT_TIME is the time
+# limit of the short run. In CARLA, both trainings must be able to reach the server:
 #
 #   FLAGS="--env-kwargs host:carla-node port:2010" SHORT_TIME=4:00:00 examples/slurm_gate.sh CarlaDriving-v0
 #
@@ -18,9 +18,9 @@ short_steps=${SHORT_STEPS:-5000}
 long_steps=${LONG_STEPS:-100000} # also the size of the replay buffer, which then holds all steps
 flags=${FLAGS:-}
 
-# The settings of CarlaDriving-v0 in zoo_configs are for 100,000 steps. With them, a short run would make few updates and
-# only one evaluation. So here the updates of a short run begin after a fifth of its steps, and it has five evaluations.
-# For LiteDriving-v0 and 5,000 steps, these are the values of zoo_configs.
+# The settings of CarlaDriving-v0 in zoo_configs are for 100,000 steps. With them, a short run would make few updates
+# and only one evaluation. So the updates of this short run begin after a fifth of its steps, and it has five
+# evaluations. For LiteDriving-v0 and 5,000 steps, these are the values of zoo_configs.
 fifth=$((short_steps / 5))
 short_flags="--hyperparams learning_starts:$fifth --eval-freq $fifth"
 
