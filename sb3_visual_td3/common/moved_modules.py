@@ -63,7 +63,7 @@ MOVED_MODULES = {
 }
 """The new module for each old one, both without the package's name."""
 _MOVED_CLASSES = {"zoo.plugin.BeginningCallback": "zoo.wrappers.BeginningCallback"}
-"""The new path of each class that has left a module which still exists, both without the package's name."""
+"""The new path of each class, by its former path, if the former module still exists; without the package's name."""
 
 
 def present_class_path(path: str) -> str:

@@ -447,7 +447,7 @@ def _measure(criterion: Criterion, data: SeriesSet, run: _Run) -> Measurement:
 
 
 def _while_logged(measured: Measurement, data: SeriesSet, asked: Sequence[str], last_step: int | None) -> Measurement:
-    """Replace "pass" by "unknown" if a tag of the criterion ends long before the run does, or as NaN or infinity."""
+    """Replace "pass" by "unknown" if a tag ends long before the run does, or if its last values are not finite."""
     for tag in asked:
         step = not_finite_from(data[tag])
         if step is not None:

@@ -82,9 +82,10 @@ def environment_steps(data: SeriesSet) -> int | None:
 
 
 def uncounted_steps(data: SeriesSet) -> str | None:
-    """Return where all points of a run are if their steps do not count, such as "at step 0"; None if the steps count.
+    """Return what is wrong if the steps of a run cannot be used, such as "at step 0"; None if they can be used.
 
-    This is so if a run logged several points per tag without their steps, or if all steps are negative.
+    The steps cannot be used if all points are at one step, although a tag has several points, or if all steps are
+    negative.
     """
     every = [data[name] for name in data.names()]
     first = min((int(series.steps[0]) for series in every), default=0)

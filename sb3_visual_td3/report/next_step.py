@@ -515,7 +515,7 @@ def _is_evaluated(analysis: Analysis) -> bool:
 
 
 def _how_steps_are_missing(analysis: Analysis) -> str | None:
-    """Return what to do if the steps of all points do not count; None if they do."""
+    """Return advice for a run whose steps cannot be used; None for all other runs."""
     where = uncounted_steps(analysis.series)
     if where is None:
         return None
