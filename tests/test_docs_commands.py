@@ -39,7 +39,7 @@ NOT_RUN = {
     r"visual-td3 carla-emulator.*": "serves until it is stopped; tests/envs/carla_emulator run it",
     r"visual-td3 demo --carla .*": "needs a CARLA server; tests/demo run it",
     r"python benchmarks/explosion_study\.py .*": "trains for ten minutes",
-    r"visual-td3 (train|evaluate|validate) .*CarlaDriving-v0.*": "needs a CARLA server; tests/zoo/test_carla.py runs them",
+    r"visual-td3 (train|evaluate|validate) .*CarlaDriving-v0.*": "needs CARLA; tests/zoo/test_carla.py runs them",
     r"visual-td3 .* Town0[12]\.xodr.*|visual-td3 train .*'Town01\.xodr'.*": "needs CARLA's towns",
     r"visual-td3 sweep .*": "needs Ray; tests/zoo/test_sweep.py runs it",
     r"python benchmarks/(learning_study|drive_gif)\.py .*": "trains for an hour, or reads the result of that",
