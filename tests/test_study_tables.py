@@ -137,6 +137,6 @@ def test_the_checklist_shows_every_task_and_excludes_our_own_criteria() -> None:
     }
     text = checklist(report, EXPLOSIONS)
     assert text.count("\n") == 2 + 9 + 3
-    assert "| Rebalance reward components | progress is 50% of" in text
+    assert "| Rebalance reward components | of the magnitudes of all terms' means, progress has 50%" in text
     assert r"| GO list | \|Q1 - Q2\| | pass: 0.5 (threshold 5) |" in text
     assert "ours" not in text
