@@ -208,7 +208,7 @@ class ExplosionAlertCallback(BaseCallback):
         self._alerts_path = None if folder is None else Path(folder) / ALERTS
         self._last_checked = self.num_timesteps
         self.guard.begin(self.model, callbacks_in(self.locals.get("callback", self)))
-        self._watch = watch(self.model, self.sample_freq, "points")
+        self._watch = watch(self, self.sample_freq, "points")
         self._healthy_at = self._watch.n_updates
         self._is_unwritten = False
         self.window.clear()
@@ -244,7 +244,7 @@ class ExplosionAlertCallback(BaseCallback):
             self._report([self._of_update(found)])
         if self.num_timesteps > self._last_checked:
             self._check(can_act=False)
-        unwatch(self.model, self._watch, "points")
+        unwatch(self, self._watch, "points")
 
     def get_state(self) -> dict[str, Any]:
         """Return the measurements of the latest updates, the active alerts, and the state of ``Guard``."""

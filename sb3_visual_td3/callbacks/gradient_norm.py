@@ -40,7 +40,7 @@ class GradientNormCallback(BaseCallback):
     def _on_training_start(self) -> None:
         self._writer = EventWriter.of(self)
         self._last_logged = self.num_timesteps
-        self._watch = watch(self.model, self.sample_freq, "means")
+        self._watch = watch(self, self.sample_freq, "means")
 
     def _on_rollout_start(self) -> None:
         self._watch.reattach()
@@ -54,7 +54,7 @@ class GradientNormCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if self._watch.monitor.n_updates and self.num_timesteps > self._last_logged:
             self._log()
-        unwatch(self.model, self._watch, "means")
+        unwatch(self, self._watch, "means")
 
     def get_state(self) -> dict[str, Any]:
         """Return the measurements since the last logged point."""

@@ -1,18 +1,18 @@
 """Measure a training run once, and share the measurements among all callbacks that read them.
 
-A :class:`HealthWatch` attaches the monitors of ``health/`` to a model, and :func:`watch` returns it to every callback
-with the same ``sample_freq``.
+A :class:`HealthWatch` attaches the monitors of ``health/`` to a model, and :func:`watch` returns it to callbacks with
+the same ``sample_freq``.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
@@ -56,6 +56,7 @@ class HealthWatch:
             raise ValueError(
                 f"{type(model).__name__} cannot be watched: expected VisualTD3, TD3, SAC, DDPG, TQC or CrossQ"
             )
+        self.sample_freq = sample_freq
         self._model = model
         self.model: WatchedModel | StockWatch = model if isinstance(model, WatchedModel) else StockWatch(model)
         self.monitor = GradientMonitor(sample_freq)
@@ -82,6 +83,7 @@ class HealthWatch:
         self.forms = list(forms)
         reads_points = "points" in forms
         self.monitor.keep_points = reads_points
+        self.monitor.logs_losses = "means" in forms
         # Searching every update for non-finite values takes time, so it is done only if a callback acts on them.
         is_attached = self.finite in self.model.observers
         if reads_points and not is_attached:
@@ -93,6 +95,7 @@ class HealthWatch:
         """Watch the model's current networks; the model may have replaced the networks that were watched before."""
         if isinstance(self.model, StockWatch):
             self.model.attach()
+            self.model.run_began_at = self._model.start_time
 
     def see(self, locals_: Mapping[str, Any], num_timesteps: int) -> None:
         """Measure the images and the rewards of one step of the environments.
@@ -170,41 +173,42 @@ class HealthWatch:
             self.model.detach()
 
 
-_watches: weakref.WeakKeyDictionary[BaseAlgorithm, dict[int, HealthWatch]] = weakref.WeakKeyDictionary()
+_WATCHES = "health_watches"
+"""Key of a callback's ``locals``: list of the HealthWatch objects of this training."""
 
 
-def watch(model: BaseAlgorithm, sample_freq: int, form: Form) -> HealthWatch:
-    """Return the HealthWatch of a model; the first call with a ``sample_freq`` creates this HealthWatch.
+def watch(callback: BaseCallback, sample_freq: int, form: Form) -> HealthWatch:
+    """Return a HealthWatch of a callback's model; call this when training starts, and :func:`unwatch` when it ends.
 
-    :param model: any off-policy algorithm
+    Callbacks of one training share a HealthWatch if they have the same ``sample_freq`` and read different forms. A
+    measurement can be read only once, so two callbacks that read the same form get a HealthWatch each.
+
+    :param callback: the callback that reads the measurements
     :param sample_freq: how often to measure, see :class:`HealthWatch`
     :param form: ``"means"`` if the callback reads averages since its last read, ``"points"`` if it reads
         individual measurements
-    :return: the HealthWatch, shared by all callbacks with this ``sample_freq``
+    :return: the HealthWatch, shared or new
     :raises ValueError: if the model's updates cannot be watched
     """
-    of_model = _watches.setdefault(model, {})
-    # Each callback has an entry in the list forms, and removes its entry at the end of training. If the entry of the
-    # calling callback is already in the list, an exception ended an earlier training run.
-    if sample_freq in of_model and form in of_model[sample_freq].forms:
-        of_model.pop(sample_freq).detach()
-    if sample_freq not in of_model:
-        of_model[sample_freq] = HealthWatch(model, sample_freq)
-    found = of_model[sample_freq]
+    # All callbacks of a training have the same dict of learn()'s local variables, and each training has a new dict. So
+    # a HealthWatch of an earlier training, which an exception ended, is not found here.
+    watches: list[HealthWatch] = callback.locals.setdefault(_WATCHES, [])
+    found = next((each for each in watches if each.sample_freq == sample_freq and form not in each.forms), None)
+    if found is None:
+        found = HealthWatch(callback.model, sample_freq)
+        watches.append(found)
     found.set_forms(*found.forms, form)
     return found
 
 
-def unwatch(model: BaseAlgorithm, found: HealthWatch, form: Form) -> None:
-    """Stop reading from the HealthWatch of a model, and detach the HealthWatch if nothing else reads from it.
+def unwatch(callback: BaseCallback, found: HealthWatch, form: Form) -> None:
+    """Stop reading from a HealthWatch, and detach it if no other callback reads from it.
 
-    :param model: the watched model
+    :param callback: the callback that has read the measurements
     :param found: the HealthWatch, as :func:`watch` returned it
     :param form: ``"means"`` or ``"points"``, as in the call of :func:`watch`
     """
     found.set_forms(*(other for other in found.forms if other != form))
-    of_model = _watches.get(model, {})
     if not found.forms:
         found.detach()
-        for sample_freq in [freq for freq, each in of_model.items() if each is found]:
-            del of_model[sample_freq]
+        callback.locals[_WATCHES].remove(found)

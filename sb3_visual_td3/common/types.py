@@ -61,6 +61,13 @@ class UpdateObserver(Protocol):
 
     Each method is called once per update of each network, in the order below. An observer must not change a gradient, a
     weight or a random state.
+
+    An observer may have two more attributes; a missing attribute means False:
+
+    - ``handles_non_finite``: True while a callback acts on NaN and infinity that the observer finds. VisualTD3 then
+      skips an optimizer step that is not finite. Without such an observer, VisualTD3 raises an error.
+    - ``logs_losses``: True while a callback writes the losses to the event file. Without such an observer, VisualTD3
+      writes them itself.
     """
 
     def after_backward(self, update: NetworkUpdate) -> None:
@@ -80,18 +87,6 @@ class UpdateObserver(Protocol):
 
         :param update: the finished update
         """
-
-
-@runtime_checkable
-class JudgesFiniteness(Protocol):
-    """Define an observer of updates that finds NaN and infinity for a callback.
-
-    The callback stops the training or rolls it back. With such an observer, VisualTD3 skips an optimizer step that is
-    not finite. Without such an observer, VisualTD3 raises an error.
-    """
-
-    def first(self) -> Any:
-        """Return the first non-finite value since the last call; None if all values were finite."""
 
 
 @runtime_checkable

@@ -31,6 +31,9 @@ class FiniteMonitor:
     these numbers.
     """
 
+    handles_non_finite = True
+    """A callback attaches this monitor only if it acts on what :meth:`first` returns."""
+
     def __init__(self) -> None:
         self._seen: list[tuple[str, int, th.Tensor]] = []
 

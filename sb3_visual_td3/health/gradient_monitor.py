@@ -33,6 +33,8 @@ class GradientMonitor:
     def __init__(self, sample_freq: int = 10, keep_points: bool = False) -> None:
         self.sample_freq = to_integer("sample_freq", sample_freq, 1)
         self.keep_points = keep_points
+        self.logs_losses = False
+        """Whether a callback writes the losses that :meth:`read` returns to the event file."""
         self.probe: NetworkProbe | None = None
         """Measures the networks themselves, such as their dormant units. A callback sets this probe."""
         self._points: list[tuple[str, int, th.Tensor]] = []

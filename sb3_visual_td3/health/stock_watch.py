@@ -162,6 +162,8 @@ class StockWatch:
         self.observers: list[UpdateObserver] = []
         self.n_updates = 0
         """Number of updates of the critics. Some algorithms raise their own counter later."""
+        self.run_began_at: float | None = None
+        """The model's ``start_time``, if the observers are for one call of ``learn()``; None if they are for all."""
         self._model = model
         self._handles: list[Any] = []
         self._taps: ForwardTaps | None = None
@@ -267,6 +269,10 @@ class StockWatch:
         current: list[NetworkUpdate] = []
 
         def before(_optimizer: th.optim.Optimizer, _args: object, _kwargs: object) -> None:
+            if self.run_began_at not in (None, self._model.start_time):
+                # An exception has ended the training of the observers, so no callback has detached them. A hook cannot
+                # remove itself while PyTorch runs the hooks.
+                self.observers.clear()
             if network == "critic":
                 self.n_updates += 1
             current[:] = [self._update(network)]

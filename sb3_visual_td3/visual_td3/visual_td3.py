@@ -36,14 +36,7 @@ from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
 from sb3_visual_td3.common.pictures import pictures_in
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
-from sb3_visual_td3.common.types import (
-    INVALID_TRANSITION,
-    NETWORKS,
-    JudgesFiniteness,
-    Network,
-    NetworkUpdate,
-    UpdateObserver,
-)
+from sb3_visual_td3.common.types import INVALID_TRANSITION, NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3 import checks, losses, policies
 from sb3_visual_td3.visual_td3.averaging import update_average
 from sb3_visual_td3.visual_td3.batches import Batch, batch_of
@@ -571,8 +564,8 @@ class VisualTD3(TD3):
         for observer in self.observers:
             observer.after_clipping(update)
 
-        # If an observer judges finiteness, a callback handles non-finite numbers, so the guard need not raise an error.
-        is_handled = any(isinstance(observer, JudgesFiniteness) for observer in self.observers)
+        # If a callback handles non-finite numbers, the guard need not raise an error.
+        is_handled = any(getattr(observer, "handles_non_finite", False) for observer in self.observers)
         if self._step_guard.must_check(is_handled):
             self._step_guard.step(optimizer, trained, update, self.num_timesteps, is_handled)
         else:
@@ -618,8 +611,9 @@ class VisualTD3(TD3):
         self.logger.dump(error.n_steps)
 
     def _record_losses(self) -> None:
-        # One writer per name: with an observer, its callback writes these to the event file.
-        exclude = "tensorboard" if self.observers else None
+        # One writer per name: GradientNormCallback, for example, writes these to the event file itself.
+        has_writer = any(getattr(observer, "logs_losses", False) for observer in self.observers)
+        exclude = "tensorboard" if has_writer else None
         if self._losses and self.settings.scale_rewards:
             # The losses have the unit of the scaled rewards: the report needs the divisor to compare them with returns.
             self.logger.record(tags.REWARD_DIVISOR, self.reward_divisor, exclude=exclude)
@@ -652,12 +646,17 @@ class VisualTD3(TD3):
 
         :raises ValueError: if the environment cannot be used with ``overlap``
         """
-        if not self.overlap:
-            return super().learn(
-                total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
-            )
-        self._check_overlap()
-        self._learn_overlapped(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        arguments = total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        observers = list(self.observers)
+        try:
+            if not self.overlap:
+                return super().learn(*arguments)
+            self._check_overlap()
+            self._learn_overlapped(*arguments)
+        except BaseException:
+            # After an exception, callbacks cannot detach their observers, because on_training_end() is not called.
+            self.observers[:] = observers
+            raise
         return self
 
     def _learn_overlapped(
