@@ -211,6 +211,8 @@ class ExplosionAlertCallback(BaseCallback):
         self._watch = watch(self, self.sample_freq, "points")
         self._healthy_at = self._watch.n_updates
         self._is_unwritten = False
+        self._zeroed = None
+        self._active.clear()
         self.window.clear()
 
     def _on_rollout_start(self) -> None:

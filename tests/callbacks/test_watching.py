@@ -137,3 +137,13 @@ def test_two_alert_callbacks_each_see_every_measurement(small, tmp_path):
     rules = {json.loads(line)["rule"] for line in (tmp_path / "first" / "alerts.jsonl").read_text().splitlines()}
     assert rules >= {"gradient_explosion:actor_mlp", "gradient_explosion:critic_mlp"}
     assert first.window.data.names() == second.window.data.names()
+
+
+def test_an_alert_callback_that_is_used_again_announces_its_alerts_again(small, tmp_path):
+    alert = ExplosionAlertCallback(1e-9, 1e-6, run_dir=tmp_path, verbose=0)
+    n_lines = []
+    for _ in range(2):
+        small().learn(120, callback=alert)
+        n_lines.append(len((tmp_path / "alerts.jsonl").read_text().splitlines()))
+    assert n_lines[0] > 0
+    assert n_lines[1] == 2 * n_lines[0]
