@@ -58,6 +58,7 @@ class GradientMonitor:
         self._sums: dict[str, th.Tensor] = {}
         self._counts: dict[str, int] = {}
         self._extremes: dict[str, th.Tensor] = {}
+        self._has_probed = False
         self.n_updates = 0
         """Critic updates seen since the last read."""
 
@@ -167,9 +168,10 @@ class GradientMonitor:
         if self.probe is None:
             return
         probed = self.probe.targets_moved()
-        if tags.TARGET_DISTANCE["critic"] not in self._sums:
+        if not self._has_probed:
             # These measures need a pass over all weights and a pass through the encoder, so they are taken once per
             # window.
+            self._has_probed = True
             probed.update(self.probe.distances())
             if update.observations is not None:
                 probed.update(self.probe.dormancy(update.observations))
@@ -261,6 +263,7 @@ class GradientMonitor:
             "last_q1": _numbers(last_q1),
             "sampled_now": self._sampled_now,
             "seen_by_optimizer": self._seen_by_optimizer,
+            "has_probed": self._has_probed,
             "probe": None if self.probe is None else self.probe.get_state(),
         }
 
@@ -277,6 +280,8 @@ class GradientMonitor:
         self._counts = dict(state["counts"])
         self._sums = _scalar_tensors(state["sums"], device)
         self._extremes = _scalar_tensors(state["extremes"], device)
+        # States of earlier versions lack this key.
+        self._has_probed = state.get("has_probed", tags.TARGET_DISTANCE["critic"] in state["sums"])
         bound = _scalar_tensors(state["value_bound"], device)
         self._value_bound = bound.get(tags.Q_BOUND)
         self._is_undiscounted = bound.get(tags.RETURN_IS_UNDISCOUNTED)  # states of earlier versions lack this tag

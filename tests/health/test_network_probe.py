@@ -137,6 +137,34 @@ def test_the_monitor_takes_expensive_measures_once_per_window(make_model):
     assert (read[tags.TARGET_MOVED["critic"]], read[tags.TARGET_DISTANCE["critic"]]) == (0.0, 2.0)
 
 
+class WithoutTargets(Frozen):
+    """Imitate the probe of an algorithm that has no target networks, such as CrossQ."""
+
+    def targets_moved(self):
+        return {}
+
+    def distances(self):
+        return {}
+
+
+def test_without_target_networks_dormancy_is_also_measured_once_per_window(make_model):
+    model, monitor = make_model(), GradientMonitor(sample_freq=10)
+    monitor.probe = WithoutTargets()
+    model.observers.append(monitor)
+    model.learn(61)
+    restored = GradientMonitor(sample_freq=10)
+    restored.probe = monitor.probe
+    restored.probe.get_state = dict
+    restored.probe.set_state = lambda state, device: None
+    restored.set_state(monitor.get_state())
+    model.observers[:] = [restored]
+    model.learn(61, reset_num_timesteps=False)
+    assert monitor.probe.calls.count("dormancy") == 1
+    restored.read()
+    model.learn(61, reset_num_timesteps=False)
+    assert monitor.probe.calls.count("dormancy") == 2
+
+
 def test_probing_a_bf16_model_gives_values_and_changes_no_weight(make_model):
     plain = make_model(precision="bf16")
     plain.learn(40)
