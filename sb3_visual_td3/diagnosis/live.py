@@ -69,16 +69,11 @@ class LiveWindow:
     def append(self, points: Points) -> None:
         """Add new points, and drop points that are too old.
 
-        If the number of updates is smaller than before, a snapshot was restored. The window is then emptied first.
-
         :param points: the new points of each tag, as pairs (number of the update, value)
         """
-        new_points = {tag: list(new) for tag, new in points.items() if new}
-        # Points from before and after the restore would look like a jump, and raise a false alert.
-        if any(new[0][0] < self._points[tag][-1][0] for tag, new in new_points.items() if tag in self._points):
-            self.clear()
-        for tag, new in new_points.items():
-            self._points.setdefault(tag, []).extend(new)
+        for tag, new in points.items():
+            if new:
+                self._points.setdefault(tag, []).extend(new)
         oldest = (self.newest or 0) - self.n_updates
         for tag, kept in list(self._points.items()):
             # Before the first update, every point has the update 0 and none would ever be too old: limit their number.

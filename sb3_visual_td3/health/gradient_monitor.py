@@ -76,8 +76,7 @@ class GradientMonitor:
                 if len(self._collected_rewards) >= MAX_COLLECTED_BATCHES:
                     self._reduce_rewards()
         last = self._last_sampled.get(update.network)
-        # The number of updates goes back after a rollback.
-        if last is None or update.n_updates - last >= self.sample_freq or update.n_updates < last:
+        if last is None or update.n_updates - last >= self.sample_freq:
             self._last_sampled[update.network] = self._sampled_now = update.n_updates
             self._seen_by_optimizer = update.seen_by_optimizer
             for group, parameters in update.groups.items():
