@@ -282,7 +282,7 @@ class ExplosionAlertCallback(BaseCallback):
             return
         self._is_unwritten = True
         alerts = [self._of_update(found)]
-        self._report(alerts, is_fatal=not self._can_go_back())
+        self._report(alerts, is_fatal=self.guard.end_if_incurable(can_go_back=self._replay_is_finite()))
         self._act(alerts)
         # SB3 ends a training run only after a step, and that step must not use non-finite weights.
         if self.guard.has_stopped:
@@ -315,19 +315,19 @@ class ExplosionAlertCallback(BaseCallback):
             since = self._watch.n_updates if broken.by_weights else None
             alert = self._not_finite(broken.words, since)
             alerts = [alert, *(alert for alert in alerts if alert.rule != NON_FINITE)]
-        is_broken = can_act and any(alert.rule == NON_FINITE for alert in alerts)
-        is_fatal = is_broken and (broken is not None or not self._can_go_back())
+        is_fatal = False
+        if can_act and any(alert.rule == NON_FINITE for alert in alerts):
+            is_fatal = self.guard.end_if_incurable(can_go_back=broken is None and self._replay_is_finite())
         self._report(alerts, is_fatal=is_fatal)
         self._active = {alert.key for alert in alerts}
         if can_act:
             self._act(alerts)
         self._write(alerts, has_norms=bool(largest_norms(sources[0])))
 
-    def _can_go_back(self) -> bool:
-        """Return whether a rollback of the weights would make all values finite again."""
-        # With a NaN in the replay buffer, the restored weights would become NaN again when that transition is sampled.
+    def _replay_is_finite(self) -> bool:
+        # With a NaN in the replay buffer, restored weights would become NaN again when that transition is sampled.
         assert isinstance(self.model, OffPolicyAlgorithm)
-        return self.guard.on_critical == "rollback" and replay_is_finite(self.model.replay_buffer)
+        return replay_is_finite(self.model.replay_buffer)
 
     def _judge(self, points: Points) -> list[Alert]:
         """Return the current alerts: non-finite values, then problems that rules found, then exceeded thresholds."""
@@ -350,11 +350,9 @@ class ExplosionAlertCallback(BaseCallback):
         if since:
             # The problem may have begun anywhere between two measurements, so one interval earlier is safe.
             self.guard.doubt_from(max(min(since) - self.sample_freq, self._healthy_at))
-        final_message = ""
-        if is_fatal:
-            final_message = self.guard.end_training(self._watch.n_updates)
         for alert in begun:
             if is_fatal and alert.rule == NON_FINITE:
+                final_message = self.guard.final_message(self._watch.n_updates)
                 self._announce(alert._replace(meaning=f"{alert.meaning}; {final_message}"))
             else:
                 self._announce(alert)

@@ -61,15 +61,15 @@ class Guard:
     - ``"stop"``: the guard ends the training.
     - ``"reduce_lr"``: the guard multiplies all learning rates by ``lr_factor``, permanently.
     - ``"rollback"``: at the start of the next rollout, the guard goes back to the last healthy snapshot, and lowers the
-      learning rates as well. It restores networks, target networks, optimizers and the range of rewards seen so far.
-      Steps, updates, the log and the replay buffer continue.
+      learning rates as well. It restores networks, target networks and optimizers, and for VisualTD3 also the scale of
+      the rewards and the range of the targets. Steps, updates, the log and the replay buffer continue.
 
     What the guard does is called a guard action. After a guard action, the guard waits for 200 updates (``WINDOW``),
     because one problem triggers several alerts. After ``max_actions`` guard actions, the next critical alert ends the
     training.
 
-    An update that makes the weights non-finite is a special case. ``"rollback"`` then acts without this wait. Any other
-    setting, including ``"warn"``, ends the training.
+    A non-finite value is a special case. If a rollback makes all values finite again, ``"rollback"`` acts without this
+    wait. Otherwise the training ends, whatever the setting.
 
     :param on_critical: one of the four names above
     :param lr_factor: factor on the learning rates, above 0 and below 1
@@ -146,13 +146,22 @@ class Guard:
         """
         self._doubted_until = n_updates + WINDOW
 
-    def end_training(self, n_updates: int) -> str:
-        """End the training because of a non-finite value.
+    def end_if_incurable(self, *, can_go_back: bool) -> bool:
+        """End the training because of a non-finite value, unless ``"rollback"`` makes all values finite again.
+
+        :param can_go_back: whether all values would be finite with the weights of a healthy snapshot
+        :return: whether the training ends
+        """
+        if self.on_critical == "rollback" and can_go_back:
+            return False
+        self.has_stopped = True
+        return True
+
+    def final_message(self, n_updates: int) -> str:
+        """Return what the last alert of a training says: that it stops, and which snapshot is the last healthy one.
 
         :param n_updates: gradient updates made so far
-        :return: a message that names the last healthy snapshot, if there is one
         """
-        self.has_stopped = True
         if self._snapshots is None:
             return "training stops; no snapshot was taken. Next time, add SnapshotCallback to the callbacks"
         healthy = self._snapshots.newest_healthy(n_updates)
