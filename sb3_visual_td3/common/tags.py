@@ -229,7 +229,10 @@ ACTION_STD_MIN = _tag(
     _GRADIENTS,
 )
 ENCODER_IS_SHARED = _tag(
-    "agent/encoder_is_shared", "0|1", "1 if actor and critic share one encoder, otherwise 0.", _GRADIENTS
+    "agent/encoder_is_shared",
+    "0|1",
+    "1 if the critic's loss trains one encoder for actor and critic, otherwise 0.",
+    _GRADIENTS,
 )
 HAS_ENCODER = _tag(
     "agent/has_encoder", "0|1", "1 if the networks see images through an encoder, otherwise 0.", _GRADIENTS

@@ -150,7 +150,10 @@ class WatchedModel(Protocol):
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Return whether actor and critic use one encoder; None if there is no encoder."""
+        """Return whether the critic's loss trains one encoder for actor and critic; None if there is no encoder.
+
+        Such an encoder belongs to the group ``critic_cnn``, and there is no group ``actor_cnn``.
+        """
 
     @property
     def groups(self) -> Mapping[str, Sequence[th.Tensor]]:

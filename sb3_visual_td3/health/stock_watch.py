@@ -31,14 +31,6 @@ def stepped_groups(actor: nn.Module, critic: nn.Module) -> dict[Network, Groups]
     return {name: _groups(name, module, actor) for name, module in zip(NETWORKS, (actor, critic), strict=True)}
 
 
-def encoder_is_shared(actor: nn.Module, critic: nn.Module) -> bool | None:
-    """Return whether actor and critic share one encoder; None if there is no encoder."""
-    of_actor, of_critic = _encoder(actor), _encoder(critic)
-    if not of_actor or not of_critic:
-        return None
-    return of_actor[0] is of_critic[0]
-
-
 def _groups(name: Network, module: nn.Module, actor: nn.Module) -> Groups:
     optimizer = module.optimizer
     assert isinstance(optimizer, th.optim.Optimizer)
@@ -217,8 +209,13 @@ class StockWatch:
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Return whether actor and critic share one encoder; None if there is no encoder."""
-        return encoder_is_shared(*self._networks())
+        """Return False if there is an encoder, otherwise None.
+
+        With ``share_features_extractor=True``, the actor's loss trains the shared encoder, not the critic's.
+        """
+        if not all(_encoder(network) for network in self._networks()):
+            return None
+        return False
 
     @property
     def groups(self) -> Groups:

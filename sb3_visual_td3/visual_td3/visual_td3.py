@@ -831,7 +831,7 @@ class VisualTD3(TD3):
 
     @property
     def encoder_is_shared(self) -> bool | None:
-        """Return whether actor and critic share one encoder that the critic trains; None if there is no encoder."""
+        """Return whether the critic's loss trains one encoder for actor and critic; None if there is no encoder."""
         if CRITIC_CNN.name not in self.groups:
             return None
         return not self._is_stock_policy and self.policy.encoder_is_shared

@@ -214,13 +214,19 @@ def test_watching_changes_no_weight(cls, policy):
         assert th.equal(a, b)
 
 
+def test_an_encoder_that_sb3_shares_does_not_count_as_shared_in_visual_td3_either():
+    kwargs = {"share_features_extractor": True}
+    model = VisualTD3("CnnPolicy", ImageEnv(), preset="td3", policy_kwargs=kwargs, device="cpu", buffer_size=100)
+    assert model.encoder_is_shared is False
+
+
 @pytest.mark.parametrize("cls", [TD3, SAC])
 def test_an_encoder_that_sb3_shares_belongs_to_the_actor(cls):
     model = make(cls, PIXELS, policy_kwargs={"share_features_extractor": True})
     by_hand, monitor = ByHand(model), GradientMonitor(sample_freq=1)
     watch = attach(model, monitor)
     model.learn(30)
-    assert watch.encoder_is_shared is True
+    assert watch.encoder_is_shared is False, "only an encoder that the critic's loss trains counts as shared"
     assert set(watch.groups) == {"actor_cnn", "actor_mlp", "critic_mlp"}
     read = monitor.read()
     assert tags.GRADIENT_NORM["critic_cnn"] not in read
