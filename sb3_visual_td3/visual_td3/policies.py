@@ -268,7 +268,7 @@ class VisualTD3Policy(TD3Policy):
     :param actor_keys: keys of the Dict observation that the actor reads; None for all
     :param critic_keys: keys of the Dict observation that the critics read; None for all. The critics may read what a
         deployed policy cannot know (Pinto et al. 2018, "Asymmetric actor critic for image-based robot learning").
-        ``actor_keys`` and ``critic_keys`` need ``encoder="separate"``
+        ``actor_keys`` and ``critic_keys`` need ``encoder="separate"`` and ``share_features_extractor=False``
     :param kwargs: further arguments of the policy, by name
     :raises ValueError: if an argument is invalid, or does not fit the observation space or the encoder
     """
@@ -300,7 +300,7 @@ class VisualTD3Policy(TD3Policy):
         if encoder not in ("separate", "shared"):
             raise ValueError(f"encoder={encoder!r}: expected 'separate' or 'shared'")
         for name, keys in (("actor_keys", actor_keys), ("critic_keys", critic_keys)):
-            _check_keys(name, keys, observation_space, encoder)
+            _check_keys(name, keys, observation_space, encoder, kwargs.get("share_features_extractor", False))
         if trunk_dim is not None:
             trunk_dim = to_integer("trunk_dim", trunk_dim, 1, "an integer >= 1, or None for no trunk")
         if "n_critics" in kwargs:
@@ -506,7 +506,13 @@ class VisualTD3Policy(TD3Policy):
         return data
 
 
-def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any], encoder: Encoder) -> None:
+def _check_keys(
+    name: str,
+    keys: Sequence[str] | None,
+    space: spaces.Space[Any],
+    encoder: Encoder,
+    share_features_extractor: bool,
+) -> None:
     """Refuse keys of a Dict observation that a network cannot read."""
     if keys is None:
         return
@@ -518,6 +524,11 @@ def _check_keys(name: str, keys: Sequence[str] | None, space: spaces.Space[Any],
         raise ValueError(
             f"{name}={keys!r} with encoder='shared': a shared encoder reads all observations. Drop {name}, or set "
             "encoder='separate' in policy_kwargs"
+        )
+    if share_features_extractor:
+        raise ValueError(
+            f"{name}={keys!r} with share_features_extractor=True: networks that read different observations cannot "
+            f"share an encoder. Drop {name} or share_features_extractor"
         )
 
 

@@ -107,6 +107,14 @@ def test_the_actors_encoder_is_watched_where_the_critics_have_none(model):
         ({**SEPARATE, "critic_keys": "state"}, r"critic_keys='state': expected a list of one or more of"),
         ({"critic_keys": ["state"], "encoder": "shared"}, "set encoder='separate' in policy_kwargs"),
         ({"critic_keys": ["state"]}, "set encoder='separate' in policy_kwargs"),  # the preset shares the encoder
+        (
+            {**SEPARATE, "critic_keys": ["state"], "share_features_extractor": True},
+            "Drop critic_keys or share_features_extractor",
+        ),
+        (
+            {**SEPARATE, "actor_keys": ["camera"], "share_features_extractor": True},
+            "Drop actor_keys or share_features_extractor",
+        ),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(make_model, policy_kwargs, message):
