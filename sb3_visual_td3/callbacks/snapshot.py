@@ -58,7 +58,7 @@ class HealthJudge(Protocol):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether no critical alert is active."""
+        """Return whether the training is healthy: no critical alert now or shortly before, and no decision to end it."""
 
     @property
     def n_updates_in_doubt(self) -> int:
@@ -353,7 +353,7 @@ class SnapshotCallback(BaseCallback):
     def save(self) -> None:
         """Take a snapshot now; call this between two rollouts, as in ``on_rollout_start``.
 
-        :raises SnapshotError: if the snapshot cannot be written; earlier snapshots stay
+        :raises SnapshotError: if the snapshot cannot be written, or a value is not plain data; earlier snapshots stay
         """
         assert self._store is not None
         model = self.model
@@ -365,14 +365,19 @@ class SnapshotCallback(BaseCallback):
             raise SnapshotError(
                 f"the log file {waiting.path} is incomplete, because it cannot be written: free some space on its disk"
             )
-        state = {
-            "experiment": self.experiment,
-            "training": training_state(model, self._root, self._settings),
-            "files": run_files_state(self._folder, self.logger),
-        }
-        saved = self._store.save(
-            model.num_timesteps, state, {MODEL: model.save}, self.keep, package_versions(), self._health()
-        )
+        try:
+            state = {
+                "experiment": self.experiment,
+                "training": training_state(model, self._root, self._settings),
+                "files": run_files_state(self._folder, self.logger),
+            }
+            saved = self._store.save(
+                model.num_timesteps, state, {MODEL: model.save}, self.keep, package_versions(), self._health()
+            )
+        except SnapshotError:
+            raise
+        except ValueError as error:  # a value that is not plain data may appear at any step
+            raise SnapshotError(f"step {model.num_timesteps:,} cannot be saved: {error}") from error
         self._last_saved = model.num_timesteps
         if self.verbose >= 2:
             print(

@@ -264,12 +264,14 @@ def model_state(model: OffPolicyAlgorithm) -> dict[str, Any]:
     if isinstance(model, HasState):
         extras = as_plain(model.get_state(), type(model).__name__)
     own = vars(model)
+    # An environment of torch may report its success as a tensor.
+    successes = [each.tolist() if isinstance(each, th.Tensor) else each for each in model.ep_success_buffer or ()]
     return {
         "extras": extras,
         "counters": {name: as_plain(own[name], name) for name in _COUNTERS if name in own},
         "elapsed_ns": time.time_ns() - int(model.start_time),
         "ep_info_buffer": [plain_part(info) for info in model.ep_info_buffer or ()],
-        "ep_success_buffer": as_plain(list(model.ep_success_buffer or ()), "ep_success_buffer"),
+        "ep_success_buffer": as_plain(successes, "ep_success_buffer"),
         "last_obs": observation_state(model._last_obs),
         "last_original_obs": observation_state(model._last_original_obs),
         "last_episode_starts": as_plain(model._last_episode_starts, "_last_episode_starts"),

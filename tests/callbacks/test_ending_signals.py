@@ -70,6 +70,22 @@ def test_a_signal_ends_the_training_with_a_snapshot_and_the_exit_code_75(tmp_pat
     assert str(whole.get_parameters()) == str(resumed.get_parameters())
 
 
+def test_a_signal_ends_the_training_with_code_75_even_if_the_step_cannot_be_saved(tmp_path, capsys):
+    model = td3()
+
+    def report_success_by_a_set():
+        model.ep_success_buffer.append({1})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended_with:
+        model.learn(60, callback=[At(33, report_success_by_a_set), SnapshotCallback(20, tmp_path, signals=SIGNALS)])
+    assert ended_with.value.code == 75
+    said = capsys.readouterr().err
+    assert "snapshot: step 33 was not saved" in said
+    assert "ep_success_buffer" in said
+    assert "When it is resumed, it continues from step 20" in said
+
+
 def test_a_signal_ends_training_only_after_the_current_rollout(tmp_path):
     callbacks = [At(33, send(signal.SIGTERM)), SnapshotCallback(20, tmp_path, signals=SIGNALS)]
     with pytest.raises(TrainingInterrupted):

@@ -321,6 +321,38 @@ def test_a_disk_that_is_full_from_the_start_is_an_error_before_the_first_step(tm
     assert model.num_timesteps == 0
 
 
+class SuccessEnv(StatefulEnv):
+    """Reports the success of an episode by any value."""
+
+    def __init__(self, success):
+        self.success = success
+
+    def step(self, action):
+        return *super().step(action)[:4], {"is_success": self.success}
+
+
+def learn_with_success(folder, success):
+    model = TD3("MlpPolicy", DummyVecEnv([lambda: SuccessEnv(success)]), **SMALL)
+    return model.learn(30, callback=SnapshotCallback(10, folder))
+
+
+def test_a_value_that_cannot_be_saved_and_appears_later_does_not_end_the_training(tmp_path, capsys):
+    model = learn_with_success(tmp_path, {1, 2})
+    assert model.num_timesteps == 30
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("snapshot: ")]
+    assert lines
+    assert all("cannot be saved: ep_success_buffer[0]" in line and "training continues" in line for line in lines)
+    assert [found.step for found in SnapshotStore(tmp_path / "snapshots").all()] == [0]
+
+
+def test_success_may_be_a_tensor(tmp_path, capsys):
+    learn_with_success(tmp_path, th.tensor(True))
+    assert capsys.readouterr().err == ""
+    snapshot = SnapshotStore(tmp_path / "snapshots").newest()
+    assert snapshot.step == 30
+    assert snapshot.state["training"]["model"]["ep_success_buffer"] == [True] * 3  # episodes end at the steps 9, 18 and 27
+
+
 class WideEnv(StatefulEnv):
     observation_space = spaces.Box(-1, 1, (5,), np.float32)
 
