@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.cli import main as visual_td3
 from sb3_visual_td3.zoo.train import train
+from sb3_visual_td3.zoo.wrappers import ContinuedModel
 
 ENV = "Pendulum-v1"
 WRAPPERS = "rl_zoo3.wrappers"
@@ -100,6 +101,16 @@ def test_training_continues_with_the_saved_replay_buffer():
     assert model_in(second).num_timesteps == 160
     with open(second / "replay_buffer.pkl", "rb") as file:
         assert pickle.load(file).size() == 160
+
+
+def test_each_continued_run_without_a_replay_buffer_has_the_same_warm_up():
+    model = VisualTD3("MlpPolicy", ENV, learning_starts=10, batch_size=8, device="cpu").learn(30)
+    for n_updates in (40, 60):  # 20 more in each run
+        model.save("model")
+        model = VisualTD3.load("model", env=model.env, device="cpu")
+        ContinuedModel(model).learn(30)
+        assert model.learning_starts == 10
+        assert model._n_updates == n_updates
 
 
 def test_enjoy_uses_the_env_kwargs_of_training_unless_others_are_given(capsys):
