@@ -5,9 +5,14 @@ Weights, learning rates and gradient norms are stored and logged by the name of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sb3_visual_td3.common.types import Network
+
+if TYPE_CHECKING:
+    import torch as th
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,19 @@ def groups_of(network: Network) -> tuple[Group, Group]:
     """Return the two groups of weights of a network: its encoder, and the rest of the network."""
     encoder, rest = (group for group in GROUPS if group.network == network)
     return encoder, rest
+
+
+def checked_weights(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
+    """Choose the weights of a group whose gradients show whether all gradients of the group are finite.
+
+    A NaN anywhere in the backward pass reaches the biases of the layers before it.
+
+    :param weights: the weights of one group
+    :return: the vectors (biases, LayerNorms) that have a gradient; without such a vector, the smallest weight with a
+        gradient; an empty list if no weight has a gradient
+    """
+    moved = [weight for weight in weights if weight.grad is not None]
+    vectors = [weight for weight in moved if weight.dim() == 1]
+    if vectors or not moved:
+        return vectors
+    return [min(moved, key=lambda weight: weight.numel())]

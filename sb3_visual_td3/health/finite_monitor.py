@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch as th
 
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.common.groups import checked_weights
 from sb3_visual_td3.common.types import Network, NetworkUpdate
 from sb3_visual_td3.health import quantities
 
@@ -42,7 +43,7 @@ class FiniteMonitor:
         if "loss" in update.values:
             self._seen.append((_LOSS[update.network], update.n_updates, update.values["loss"]))
         for group, weights in update.groups.items():
-            if some := _watched(weights):
+            if some := checked_weights(weights):
                 self._seen.append((tags.GRADIENT_NORM[group], update.n_updates, quantities.gradient_norm(some)))
 
     def after_clipping(self, update: NetworkUpdate) -> None:
@@ -61,12 +62,3 @@ class FiniteMonitor:
             if not math.isfinite(value):
                 return NotFinite(tag, value, n_updates)
         return None
-
-
-def _watched(weights: Sequence[th.Tensor]) -> list[th.Tensor]:
-    """Choose the biases that have a gradient, or else the smallest tensor that has one."""
-    moved = [weight for weight in weights if weight.grad is not None]
-    vectors = [weight for weight in moved if weight.dim() == 1]
-    if vectors or not moved:
-        return vectors
-    return [min(moved, key=th.Tensor.numel)]

@@ -1,7 +1,7 @@
 """Check the loss and its gradient before the optimizer steps.
 
-One step with a NaN in the gradient leaves NaN in every weight. Only the loss and the gradients of vectors (biases,
-LayerNorms) are checked, because a NaN anywhere in the backward pass reaches the biases of the layers before it.
+One step with a NaN in the gradient leaves NaN in every weight. Only the loss and the gradients of some weights are
+checked, see :func:`~sb3_visual_td3.common.groups.checked_weights`.
 
 On a GPU, a fused optimizer itself skips a step with a non-finite value. The CPU reads only once between two rollouts
 whether a step was skipped, because reading this makes the CPU wait for the GPU.
@@ -10,11 +10,12 @@ whether a step was skipped, because reading this makes the CPU wait for the GPU.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch as th
 
+from sb3_visual_td3.common.groups import checked_weights
 from sb3_visual_td3.common.types import NetworkUpdate
 
 
@@ -67,7 +68,6 @@ class StepGuard:
     def step(
         self,
         optimizer: th.optim.Optimizer,
-        trained: Sequence[th.Tensor],
         update: NetworkUpdate,
         n_steps: int,
         is_handled: bool,
@@ -75,14 +75,13 @@ class StepGuard:
         """Step the optimizer if the update is finite.
 
         :param optimizer: the network's optimizer; the gradients are ready
-        :param trained: the weights that have gradients
-        :param update: the update, for the message
+        :param update: the update, whose loss and groups of weights are checked
         :param n_steps: environment steps so far, for the message
         :param is_handled: True if a callback handles non-finite numbers; a step is then skipped without an error
         :raises NonFiniteUpdateError: if the update is not finite and no callback handles this. With a fused optimizer
             on a GPU, :meth:`raise_if_skipped` raises this error later
         """
-        number = _number_of(update.values["loss"], trained)
+        number = _number_of(update)
         if not self._is_at_hand and _can_skip(optimizer):
             # Fused optimizers step only if this tensor is 0; torch.amp.GradScaler sets it in the same way.
             optimizer.found_inf = (~number.isfinite()).float()  # type: ignore[attr-defined]
@@ -110,20 +109,14 @@ class StepGuard:
                 raise NonFiniteUpdateError(each.update, each.n_steps)
 
 
-def _number_of(loss: th.Tensor, trained: Sequence[th.Tensor]) -> th.Tensor:
-    """Return a scalar that is finite exactly if the loss and the checked gradients are finite.
-
-    Among the trained weights, the gradients of all vectors (biases, LayerNorms) are checked. If there are no vectors,
-    the gradient with the fewest elements is checked.
-    """
-    gradients = [weight.grad for weight in trained if weight.grad is not None]
+def _number_of(update: NetworkUpdate) -> th.Tensor:
+    """Return a scalar that is finite exactly if the loss and the gradients of the checked weights are finite."""
+    loss = update.values["loss"]
+    gradients = [weight.grad for weights in update.groups.values() for weight in checked_weights(weights)]
     if not gradients:
         return loss
-    vectors = [gradient for gradient in gradients if gradient.dim() == 1]
-    if not vectors:  # a network without biases
-        vectors = [min(gradients, key=th.Tensor.numel)]
     # Largest magnitudes are used instead of norms, because the squares of a finite gradient may overflow.
-    largest = th._foreach_norm(vectors, math.inf)
+    largest = th._foreach_norm(gradients, math.inf)
     return th.stack([loss, *largest]).sum()
 
 

@@ -567,7 +567,7 @@ class VisualTD3(TD3):
         # If a callback handles non-finite numbers, the guard need not raise an error.
         is_handled = any(getattr(observer, "handles_non_finite", False) for observer in self.observers)
         if self._step_guard.must_check(is_handled):
-            self._step_guard.step(optimizer, trained, update, self.num_timesteps, is_handled)
+            self._step_guard.step(optimizer, update, self.num_timesteps, is_handled)
         else:
             optimizer.step()
         for observer in self.observers:

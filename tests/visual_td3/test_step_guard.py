@@ -175,8 +175,8 @@ def test_a_gpu_skips_a_non_finite_step_without_waiting(values):
 
     def step(loss, gradient, is_handled=False):
         weight.grad = th.full((3,), gradient)
-        update = NetworkUpdate("critic", 7, {}, {"loss": th.tensor(loss)})
-        guard.step(optimizer, [weight], update, 99, is_handled)
+        update = NetworkUpdate("critic", 7, {"critic_mlp": [weight]}, {"loss": th.tensor(loss)})
+        guard.step(optimizer, update, 99, is_handled)
 
     step(1.0, 1.0)
     guard.raise_if_skipped()
@@ -198,15 +198,25 @@ def test_a_gpu_skips_a_non_finite_step_without_waiting(values):
 def test_a_non_finite_gradient_raises_at_once_for_an_optimizer_without_found_inf_support():
     weight = th.nn.Parameter(th.ones(3))
     weight.grad = th.full((3,), math.nan)
-    update = NetworkUpdate("actor", 1, {}, {"loss": th.tensor(0.0)})
+    update = NetworkUpdate("actor", 1, {"actor_mlp": [weight]}, {"loss": th.tensor(0.0)})
     with pytest.raises(ValueError, match="the actor's loss is 0 but its gradient is not finite"):
-        FusedOnTheDevice().step(th.optim.RMSprop([weight]), [weight], update, 5, False)
+        FusedOnTheDevice().step(th.optim.RMSprop([weight]), update, 5, False)
     assert th.equal(weight, th.ones(3))
+
+
+def test_each_group_is_checked_even_if_only_the_other_group_has_biases():
+    matrix, bias = th.nn.Parameter(th.ones(2, 3)), th.nn.Parameter(th.ones(3))
+    matrix.grad, bias.grad = th.full((2, 3), math.nan), th.zeros(3)
+    groups = {"critic_cnn": [matrix], "critic_mlp": [bias]}
+    update = NetworkUpdate("critic", 1, groups, {"loss": th.tensor(0.0)})
+    with pytest.raises(ValueError, match="the critic's loss is 0 but its gradient is not finite"):
+        StepGuard(th.device("cpu")).step(th.optim.SGD([matrix, bias], lr=1.0), update, 5, False)
+    assert th.equal(matrix, th.ones(2, 3))
 
 
 def test_a_large_but_finite_gradient_is_applied():
     weight = th.nn.Parameter(th.ones(3))
     weight.grad = th.full((3,), 1e30)
-    update = NetworkUpdate("critic", 1, {}, {"loss": th.tensor(1.0)})
-    StepGuard(th.device("cpu")).step(th.optim.SGD([weight], lr=1.0), [weight], update, 5, False)
+    update = NetworkUpdate("critic", 1, {"critic_mlp": [weight]}, {"loss": th.tensor(1.0)})
+    StepGuard(th.device("cpu")).step(th.optim.SGD([weight], lr=1.0), update, 5, False)
     assert not th.equal(weight, th.ones(3))
