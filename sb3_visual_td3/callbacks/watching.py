@@ -14,10 +14,9 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.torch_layers import FlattenExtractor
 
 from sb3_visual_td3.common import tags
-from sb3_visual_td3.common.pictures import pictures_in
+from sb3_visual_td3.common.pictures import pictures_read
 from sb3_visual_td3.common.types import Points, WatchedModel
 from sb3_visual_td3.health.camera_monitor import CameraMonitor
 from sb3_visual_td3.health.finite_monitor import FiniteMonitor
@@ -37,9 +36,8 @@ def pictures_seen_by(model: OffPolicyAlgorithm) -> dict[str, spaces.Box]:
 
     :param model: any off-policy algorithm
     """
-    # MlpPolicy flattens its observations, so a Box with three axes is not an image there.
-    is_flat = issubclass(model.policy.features_extractor_class, FlattenExtractor)
-    return pictures_in(model.observation_space, is_scaled=not model.policy.normalize_images and not is_flat)
+    policy = model.policy
+    return pictures_read(model.observation_space, policy.normalize_images, policy.features_extractor_class)
 
 
 class HealthWatch:

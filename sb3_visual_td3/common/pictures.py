@@ -54,6 +54,22 @@ def pictures_in(space: spaces.Space[Any], is_scaled: bool = False) -> dict[str, 
     }
 
 
+def pictures_read(
+    space: spaces.Space[Any], normalize_images: bool, features_extractor_class: type
+) -> dict[str, spaces.Box]:
+    """Return the pictures that a policy of Stable-Baselines3 or of this package reads, by key.
+
+    :param space: space of the observations
+    :param normalize_images: the policy's argument; False if the environment has scaled its pictures already
+    :param features_extractor_class: class of the policy's features extractor
+    :return: picture spaces by key, see :func:`parts_of`
+    """
+    # MlpPolicy flattens its observations, so a float Box with three axes is not a picture there. The class is compared
+    # by name, because this module must not import Stable-Baselines3.
+    is_flat = any(cls.__name__ == "FlattenExtractor" for cls in features_extractor_class.__mro__)
+    return pictures_in(space, is_scaled=not normalize_images and not is_flat)
+
+
 def looks_like_picture(space: spaces.Space[Any]) -> bool:
     """Return whether a space has the shape of a camera image, whatever its numbers are.
 

@@ -27,7 +27,7 @@ from torch import nn
 
 from sb3_visual_td3.common.errors import InvalidSettingError
 from sb3_visual_td3.common.numbers import to_integer
-from sb3_visual_td3.common.pictures import channels_are_last, pictures_in
+from sb3_visual_td3.common.pictures import channels_are_last, pictures_in, pictures_read
 from sb3_visual_td3.visual_td3.averaging import AVERAGE, averaged_copy, completed_state
 from sb3_visual_td3.visual_td3.batches import Prepared
 from sb3_visual_td3.visual_td3.encoders import (
@@ -328,8 +328,7 @@ class VisualTD3Policy(TD3Policy):
     @property
     def pictures(self) -> dict[str, spaces.Box]:
         """Return the spaces of the pictures that the policy sees, by key."""
-        is_flat = issubclass(self.features_extractor_class, FlattenExtractor)  # reads numbers, not pictures
-        return pictures_in(self.observation_space, is_scaled=not self.normalize_images and not is_flat)
+        return pictures_read(self.observation_space, self.normalize_images, self.features_extractor_class)
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Build a features extractor.

@@ -34,7 +34,7 @@ from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segme
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
-from sb3_visual_td3.common.pictures import pictures_in
+from sb3_visual_td3.common.pictures import pictures_read
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
 from sb3_visual_td3.common.types import INVALID_TRANSITION, NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3 import checks, losses, policies
@@ -267,10 +267,9 @@ class VisualTD3(TD3):
         self._parameter_groups = ParameterGroups(
             self.policy, rates, self.settings.max_grad_norm, self.settings.grad_clip
         )
-        if self._is_stock_policy:
-            self._pictures = pictures_in(self.observation_space)
-        else:
-            self._pictures = self.policy.pictures
+        self._pictures = pictures_read(
+            self.observation_space, self.policy.normalize_images, self.policy.features_extractor_class
+        )
         self._setup_arithmetic()
         self._losses: dict[str, list[th.Tensor]] = {}
         self._overlapped_loop = OverlappedLoop()

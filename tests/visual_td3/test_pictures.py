@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize, VecTransposeImage
+from stable_baselines3.td3.policies import CnnPolicy
 
 from sb3_visual_td3 import FrameReplayBuffer, GradientNormCallback, VisualTD3
 from sb3_visual_td3.common.pictures import channels_are_last, is_picture, pictures_in
@@ -180,6 +181,19 @@ def test_a_scaled_picture_is_shifted_in_its_own_layout():
     pixels = {tuple(pixel) for pixel in batch.replayed[0].reshape(-1, 3).to(th.bfloat16).float().tolist()}
     found = batch.observations.observations[0].permute(1, 2, 0).reshape(-1, 3).to(th.bfloat16).float().tolist()
     assert all(tuple(pixel) in pixels for pixel in found)
+
+
+class OwnCnnPolicy(CnnPolicy):
+    """A policy of the user, who extends Stable-Baselines3's."""
+
+
+def test_random_shift_moves_the_scaled_pictures_of_a_users_policy():
+    kwargs = {"policy_kwargs": {"normalize_images": False, "net_arch": [16]}, "random_shift": 4}
+    model = VisualTD3(OwnCnnPolicy, SpaceEnv(scaled(3, 40, 44)), preset="td3", **kwargs, **SETTINGS)
+    model.learn(10)
+    batch = model._sample(4)
+    assert batch.observations.shape == batch.replayed.shape
+    assert not th.equal(batch.observations, batch.replayed)
 
 
 def test_an_mlp_policy_does_not_treat_a_float_grid_as_a_picture():
