@@ -96,7 +96,8 @@ def broken_step(locals_: Mapping[str, Any]) -> Broken | None:
     return None
 
 
-def _first_not_finite(part: np.ndarray) -> Any:
+def _first_not_finite(part: Any) -> Any:
+    part = np.asarray(part)
     return part[~np.isfinite(part)].flat[0]
 
 
@@ -117,6 +118,7 @@ def _arrays_in(value: Any) -> Iterator[Any]:
 
 
 def _is_finite(part: Any) -> bool:
+    part = np.asarray(part)  # an environment may return lists
     return not np.issubdtype(part.dtype, np.floating) or bool(np.isfinite(part).all())
 
 

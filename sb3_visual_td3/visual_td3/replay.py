@@ -21,7 +21,7 @@ from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuff
 from sb3_visual_td3.common.numbers import to_integer
 from sb3_visual_td3.common.pictures import THE_ONLY_PART, parts_of, pictures_in
 from sb3_visual_td3.visual_td3.presets import PresetName, Resolved
-from sb3_visual_td3.visual_td3.requested import frame_stack_before
+from sb3_visual_td3.visual_td3.requested import frame_stack_before, requests_frame_stack
 
 
 @contextmanager
@@ -184,8 +184,12 @@ def describe_buffer(model: OffPolicyAlgorithm, preset: PresetName) -> dict[str, 
     described = {"replay_buffer_class": Resolved(type(buffer).__name__, origin)}
     if isinstance(buffer, FrameReplayBuffer):
         found = found_frame_stack(model)
-        origin = "environment" if found == buffer.frame_stack else "argument"
-        if found is None and buffer.frame_stack == 1:
+        origin = "argument"
+        if found == buffer.frame_stack:
+            origin = "environment"
+        elif found is None and buffer.frame_stack == 1:
             origin = "unknown"
+        elif frame_stack_before(model) == buffer.frame_stack and not requests_frame_stack(model):
+            origin = "saved model"
         described["replay_buffer_kwargs.frame_stack"] = Resolved(buffer.frame_stack, origin)
     return described

@@ -66,6 +66,7 @@ def restore_requested(model: TD3) -> frozenset[str] | None:
     else:
         _check_names(model, at_load, known)
         requested = requested or _guess_requested(model, at_load)
+        model.replay_buffer_kwargs = model.replay_buffer_kwargs or {}  # load() may have been given None
         requested["frame_stack"] = model.replay_buffer_kwargs.get("frame_stack")
         _undo_setup(model, requested, at_load)
     requested["is_loaded"] = at_load is not None
@@ -89,6 +90,11 @@ def requested_policy_kwargs(model: TD3) -> dict[str, Any] | None:
     requested = vars(model)[_REQUESTED]
     given: dict[str, Any] = requested["policy_kwargs"]
     return given if requested["is_loaded"] else None
+
+
+def requests_frame_stack(model: OffPolicyAlgorithm) -> bool:
+    """Return whether the user's ``replay_buffer_kwargs`` contain ``frame_stack``."""
+    return "frame_stack" in vars(model)[_REQUESTED]["replay_buffer_kwargs"]
 
 
 def frame_stack_before(model: OffPolicyAlgorithm) -> int | None:
@@ -157,7 +163,6 @@ def _undo_setup(model: TD3, requested: dict[str, Any], at_load: Mapping[str, Any
     for name in _REPLACED:
         if name not in at_load:
             vars(model)[name] = requested[name]
-    model.replay_buffer_kwargs = model.replay_buffer_kwargs or {}
     if "replay_buffer_kwargs" not in at_load:
         # replay_buffer_kwargs may also hold gamma and n_steps. A new value for the model must not contradict them.
         for name in at_load.keys() & {"gamma", "n_steps"}:

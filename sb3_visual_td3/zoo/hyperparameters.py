@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -118,9 +119,11 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
             continue
         if isinstance(value, str):
             raise ValueError(f"{where}: {key} is the text {value!r}, expected a number{_as_number(value)}")
-        if isinstance(value, Mapping | list | tuple) or (value is None and not words & {"None", "Optional"}):
+        if value is None and words & {"None", "Optional"}:
+            continue
+        if not isinstance(value, numbers.Real):  # YAML has dates and sets, too
             raise ValueError(f"{where}: {key} is {value!r}, expected a number")
-        if value is not None and not abs(value) <= _LARGEST:  # written so that NaN is refused, too
+        if not abs(value) <= _LARGEST:  # written so that NaN is refused, too
             raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a finite number")
         if key in _SIZES and value < 1:
             raise ValueError(f"{where}: {key} is {value}, expected an integer >= 1")

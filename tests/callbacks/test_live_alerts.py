@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import ConstantSchedule
 
 from sb3_visual_td3 import ExplosionAlertCallback, GradientNormCallback, VisualTD3
 from sb3_visual_td3.callbacks.alerts import Alert
+from sb3_visual_td3.callbacks.explosion_alert import broken_step
 from sb3_visual_td3.common import tags
 from tests.callbacks.event_files import scalars_in
 from tests.image_env import ImageEnv
@@ -280,3 +281,16 @@ def test_training_again_after_an_interrupt_leaves_no_observer_attached(make_mode
         model.learn(60, callback=[GradientNormCallback(), ExplosionAlertCallback(), Stops()])
     model.learn(60, callback=[GradientNormCallback(), ExplosionAlertCallback()])
     assert model.observers == []
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({}, None),
+        ({"rewards": [0.5, float("inf")]}, "the reward is inf, which would make every target non-finite"),
+        ({"new_obs": [[0.0], [float("nan")]]}, "the observation holds nan"),
+    ],
+)
+def test_a_step_may_consist_of_lists(step, words):
+    found = broken_step({"actions": np.zeros((2, 1)), "new_obs": [[0], [1]], "rewards": [1.0, 2.0], **step})
+    assert (None if found is None else found.words) == words

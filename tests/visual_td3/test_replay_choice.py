@@ -75,12 +75,14 @@ def test_an_unknown_depth_is_1(make_model, env):
     assert frame_stack_of(make_model("CnnPolicy", env())) == (1, "unknown")
 
 
-def test_a_given_depth_takes_precedence(make_model):
+def test_a_given_depth_takes_precedence(make_model, tmp_path):
     given = {"frame_stack": 2}
     model = make_model("CnnPolicy", SayingEnv(4), replay_buffer_kwargs=given)
     assert frame_stack_of(model) == (2, "argument")
     assert model.replay_buffer.frame_stack == 2
     assert given == {"frame_stack": 2}
+    model.save(tmp_path / "model")
+    assert frame_stack_of(VisualTD3.load(tmp_path / "model", device="cpu")) == (2, "argument")
 
 
 def test_a_given_buffer_class_gets_the_found_depth_and_n_steps(make_model):
@@ -134,6 +136,7 @@ def test_a_model_of_several_environments_is_loaded_to_be_watched(make_model, tmp
     assert (loaded.replay_buffer.frame_stack, loaded.replay_buffer.n_steps) == (4, 3)
     assert loaded.replay_buffer._stores["observation"].frames._blocks == []
     assert loaded.describe()["replay_buffer_class"] == ("FrameReplayBuffer", "visual")
+    assert frame_stack_of(loaded) == (4, "saved model")
     loaded.predict(np.zeros((4, 36, 36), np.uint8))
     watched = VisualTD3.load(tmp_path / "model", env=DummyVecEnv([SayingEnv] * 2), device="cpu", **custom)
     assert watched.learn(44).num_timesteps == 44

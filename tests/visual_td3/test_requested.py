@@ -52,6 +52,13 @@ def discounts_of(model):
 
 
 @pytest.mark.parametrize("algorithm", [VisualTD3, TD3])
+def test_none_for_replay_buffer_kwargs_means_no_arguments(saved, algorithm):
+    model = saved(algorithm=algorithm, n_steps=3)(replay_buffer_kwargs=None)
+    assert model.replay_buffer.n_steps == 3
+    model.learn(24)
+
+
+@pytest.mark.parametrize("algorithm", [VisualTD3, TD3])
 @pytest.mark.parametrize("preset", ["visual", "td3"])
 def test_the_requested_discount_reaches_the_n_step_returns(saved, algorithm, preset):
     kwargs = {} if algorithm is TD3 else {"preset": preset}
