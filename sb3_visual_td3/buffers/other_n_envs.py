@@ -13,7 +13,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import IndexableParts
 from sb3_visual_td3.buffers.observation_store import AFTER, BEFORE
-from sb3_visual_td3.buffers.valid_transitions import end_segments
+from sb3_visual_td3.common.segments import end_segments
 
 _COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 Index = tuple[NDArray[Any], NDArray[Any]]

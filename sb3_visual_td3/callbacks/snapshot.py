@@ -58,7 +58,7 @@ class HealthJudge(Protocol):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether the training is healthy: no critical alert now or shortly before, and no decision to end it."""
+        """Return False during a critical alert and shortly after it, and if the callback has ended the training."""
 
     @property
     def n_updates_in_doubt(self) -> int:

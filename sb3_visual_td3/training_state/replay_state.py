@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_visual_td3.common.moved_modules import present_class_path
 from sb3_visual_td3.common.saved_state import fill, require_same_settings
-from sb3_visual_td3.common.types import EndsSegments, HasState
+from sb3_visual_td3.common.types import HasState
 from sb3_visual_td3.training_state.plain_data import class_path
 
 _OBSERVATIONS = ("observations", "next_observations")
@@ -78,34 +77,6 @@ def set_replay_state(buffer: ReplayBuffer, state: Mapping[str, Any]) -> None:
         buffer.set_state(state["state"])
     else:
         _set_stock_state(buffer, state["state"])
-
-
-def end_segment(buffer: ReplayBuffer) -> None:
-    """End the newest episode in a replay buffer, because the next transition belongs to another episode.
-
-    Call this if the environments were reset instead of restored.
-
-    The last transition then bootstraps from its own next observation. There are two exceptions, in which it counts as
-    terminal: with ``optimize_memory_usage``, and in an n-step buffer without ``handle_timeout_termination``.
-
-    :param buffer: replay buffer of the model; its own ``end_segment()`` is called if it has one
-    """
-    if isinstance(buffer, EndsSegments):
-        buffer.end_segment()
-        return
-    if not buffer.size():
-        return
-    newest = (buffer.pos - 1) % buffer.buffer_size
-    if isinstance(buffer, NStepReplayBuffer):
-        if buffer.handle_timeout_termination:
-            buffer.timeouts[newest] = np.logical_or(buffer.timeouts[newest], np.logical_not(buffer.dones[newest]))
-        # A transition that is marked as a time-out still bootstraps. Without handle_timeout_termination, the buffer
-        # treats every end as terminal. Then "timeouts" must not be written, because nothing would clear it.
-        buffer.dones[newest] = 1
-    elif buffer.optimize_memory_usage:
-        # The next transition's observation will overwrite this next observation. Stable-Baselines3 accepts this loss at
-        # the end of every episode, and marks the transition as done.
-        buffer.dones[newest] = 1
 
 
 def _arrays(buffer: ReplayBuffer) -> dict[str, NDArray[Any]]:

@@ -17,6 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_visual_td3.common.segments import end_segments
 from sb3_visual_td3.common.types import GuardedModel
 from sb3_visual_td3.training_state.callback_state import callbacks_state, set_callbacks_state
 from sb3_visual_td3.training_state.env_state import (
@@ -31,7 +32,7 @@ from sb3_visual_td3.training_state.model_settings import check_settings, setting
 from sb3_visual_td3.training_state.model_state import load_parameters, model_state, set_model_state
 from sb3_visual_td3.training_state.plain_data import as_given, plain_part
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
-from sb3_visual_td3.training_state.replay_state import check_replay, end_segment, replay_state, set_replay_state
+from sb3_visual_td3.training_state.replay_state import check_replay, replay_state, set_replay_state
 from sb3_visual_td3.training_state.vec_layer_state import layers_not_restored
 
 
@@ -157,7 +158,7 @@ def set_training_state(
     if first_observation is not None:
         reason = state["env"]["why_not_exact"] or why_not_exact(model.env)
         messages.append(f"{reason}: a new episode begins, so this is not bit for bit the run that was interrupted")
-        end_segment(model.replay_buffer)
+        end_segments(model.replay_buffer)
     messages += [
         f"{name} has no get_state() and set_state(): it starts from the beginning"
         for name in layers_not_restored(model.env)

@@ -30,12 +30,13 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_visual_td3.buffers.other_n_envs import for_n_envs
-from sb3_visual_td3.buffers.valid_transitions import ValidTransitions, end_segments
+from sb3_visual_td3.buffers.valid_transitions import ValidTransitions
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.errors import assertions_as_setting_errors
 from sb3_visual_td3.common.groups import CRITIC_CNN, GROUP_OF_NAME, GROUPS
 from sb3_visual_td3.common.pictures import pictures_read
 from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
+from sb3_visual_td3.common.segments import end_segments
 from sb3_visual_td3.common.types import INVALID_TRANSITION, NETWORKS, Network, NetworkUpdate, UpdateObserver
 from sb3_visual_td3.visual_td3 import checks, losses, policies
 from sb3_visual_td3.visual_td3.averaging import update_average

@@ -15,6 +15,7 @@ from sb3_visual_td3.buffers.valid_transitions import (
     ValidReplayBuffer,
     ValidTransitions,
 )
+from sb3_visual_td3.common.segments import end_segments
 from tests.image_env import ImageEnv
 
 IMAGES = spaces.Box(0, 255, (2, 36, 36), np.uint8)
@@ -234,6 +235,22 @@ def test_an_invalid_first_step_does_not_end_an_episode_in_her_replay_buffer():
         add_goals(buffer, [number], [invalid], done)
     assert buffer.ep_length[:2, 0].tolist() == [1, 1]
     assert buffer.ep_start[:2, 0].tolist() == [0, 1]
+
+
+class OwnHerReplayBuffer(HerReplayBuffer):
+    """A buffer of the user that ends its segments itself."""
+
+    n_ended = 0
+
+    def end_segment(self):
+        self.n_ended += 1
+
+
+def test_the_users_own_end_segment_is_called_in_every_kind_of_buffer():
+    buffer = OwnHerReplayBuffer(60, GOALS, ACTIONS, DummyVecEnv([GoalEnv]), "cpu")
+    add_goals(buffer, [1], [False])
+    end_segments(buffer)
+    assert buffer.n_ended == 1
 
 
 def test_a_window_ends_at_an_invalid_step_if_time_outs_are_not_handled():

@@ -171,8 +171,7 @@ def test_sb3s_buffer_marks_a_timeout_where_a_resumed_run_begins_a_new_episode(tm
         script(25)
     buffer = script().replay_buffer
     assert "ForgetfulEnv has no get_state()/set_state()" in capsys.readouterr().out
-    assert not buffer.dones[18, 0]
-    assert buffer.dones[19, 0]
+    assert not buffer.timeouts[18, 0]
     assert buffer.timeouts[19, 0]
 
 
@@ -350,7 +349,8 @@ def test_success_may_be_a_tensor(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     snapshot = SnapshotStore(tmp_path / "snapshots").newest()
     assert snapshot.step == 30
-    assert snapshot.state["training"]["model"]["ep_success_buffer"] == [True] * 3  # episodes end at the steps 9, 18 and 27
+    # Episodes end at the steps 9, 18 and 27.
+    assert snapshot.state["training"]["model"]["ep_success_buffer"] == [True] * 3
 
 
 class WideEnv(StatefulEnv):

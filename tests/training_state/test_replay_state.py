@@ -10,7 +10,8 @@ from stable_baselines3.her.her_replay_buffer import HerReplayBuffer
 
 from sb3_visual_td3 import FrameReplayBuffer
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
-from sb3_visual_td3.training_state.replay_state import check_replay, end_segment, replay_state, set_replay_state
+from sb3_visual_td3.common.segments import end_segments
+from sb3_visual_td3.training_state.replay_state import check_replay, replay_state, set_replay_state
 from tests.plain_data import OnDisk, read_back
 
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
@@ -201,19 +202,19 @@ def window_lengths(buffer):
 
 @pytest.mark.parametrize("name", ["n-step", "n-step dict", "frames of one"])
 @pytest.mark.parametrize("is_one_reset_later", [False, True])
-def test_after_end_segment_no_n_step_return_includes_rewards_of_the_next_episode(name, is_one_reset_later):
-    """No transition has ``done=True``, so only ``end_segment`` separates the two episodes."""
+def test_after_end_segments_no_n_step_return_includes_rewards_of_the_next_episode(name, is_one_reset_later):
+    """No transition has ``done=True``, so only ``end_segments`` separates the two episodes."""
     buffer = make(name)
     steps = steps_for(buffer, 6, done_rate=0.0)
     if is_one_reset_later:  # the saved state must contain the end of the segment
         add(buffer, steps[:3])
-        end_segment(buffer)
+        end_segments(buffer)
         fresh = make(name)
         set_replay_state(fresh, read_back(replay_state(buffer)))
         buffer = fresh
     else:
         add(buffer, steps[:3])
-        end_segment(buffer)
+        end_segments(buffer)
     add(buffer, steps[3:])
     lengths, samples = window_lengths(buffer)
     assert lengths == [3, 2, 1, 3, 2, 1]
@@ -227,16 +228,16 @@ def test_a_terminal_transition_stays_terminal():
     ((obs, next_obs, action, reward, _, _),) = steps_for(buffer, 1)
     done, truncated = np.array([True, True, False]), [False, True, False]
     buffer.add(obs, next_obs, action, reward, done, [{"TimeLimit.truncated": each} for each in truncated])
-    end_segment(buffer)
-    assert buffer.dones[0].tolist() == [1, 1, 1]
+    end_segments(buffer)
+    assert buffer.dones[0].tolist() == [1, 1, 0]
     assert buffer.timeouts[0].tolist() == [0, 1, 1]
 
 
-def test_the_end_set_by_end_segment_disappears_when_its_row_is_overwritten():
-    """Without ``handle_timeout_termination``, ``end_segment`` sets only ``dones``: nothing would clear ``timeouts``."""
+def test_the_end_set_by_end_segments_disappears_when_its_row_is_overwritten():
+    """Without ``handle_timeout_termination``, only ``dones`` is set: nothing would clear ``timeouts``."""
     buffer = make("n-step", handle_timeout_termination=False)
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
-    end_segment(buffer)
+    end_segments(buffer)
     assert window_lengths(buffer)[0] == [3, 2, 1]
     add(buffer, steps_for(buffer, SIZE, done_rate=0.0))
     assert not buffer.dones.any()
@@ -245,17 +246,17 @@ def test_the_end_set_by_end_segment_disappears_when_its_row_is_overwritten():
 
 def test_a_memory_optimized_buffer_ends_an_episode_as_stable_baselines3_does():
     buffer = make("one array")
-    end_segment(buffer)
+    end_segments(buffer)
     assert not buffer.dones.any()
     steps = steps_for(buffer, SIZE + 1, done_rate=0.0)
     add(buffer, steps)
-    end_segment(buffer)
+    end_segments(buffer)
     assert np.flatnonzero(buffer.dones).tolist() == [0]
 
 
-def test_end_segment_does_not_change_samples_of_a_one_step_buffer():
+def test_end_segments_does_not_change_samples_of_a_one_step_buffer():
     buffer = make("plain")
     add(buffer, steps_for(buffer, 3, done_rate=0.0))
     before = sampled(buffer)
-    end_segment(buffer)
+    end_segments(buffer)
     assert sampled(buffer) == before

@@ -174,7 +174,7 @@ def test_counts_may_be_left_out_or_written_as_whole_floats_or_text():
 @pytest.mark.parametrize("text", ["2020-01-01", "!!set {a, b}", "!!binary aGk=", "[4]", "{a: 1}", "null"])
 def test_a_number_must_not_be_another_kind_of_yaml_value(text):
     block = yaml.safe_load(f"batch_size: {text}")
-    with pytest.raises(ValueError, match="conf.yml: batch_size is .*, expected a number"):
+    with pytest.raises(ValueError, match=r"conf\.yml: batch_size is .*, expected a number"):
         check_numbers(block, VisualTD3, "conf.yml")
     check_numbers({"batch_size": 4.0, "tau": 1, "max_grad_norm": None, "seed": None}, VisualTD3, "conf.yml")
 
