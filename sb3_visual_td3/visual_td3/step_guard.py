@@ -112,7 +112,8 @@ class StepGuard:
 def _number_of(update: NetworkUpdate) -> th.Tensor:
     """Return a scalar that is finite exactly if the loss and the gradients of the checked weights are finite."""
     loss = update.values["loss"]
-    gradients = [weight.grad for weights in update.groups.values() for weight in checked_weights(weights)]
+    checked = [weight for weights in update.groups.values() for weight in checked_weights(weights)]
+    gradients = [weight.grad for weight in checked if weight.grad is not None]
     if not gradients:
         return loss
     # Largest magnitudes are used instead of norms, because the squares of a finite gradient may overflow.

@@ -12,7 +12,7 @@ import inspect
 import numbers
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
@@ -123,7 +123,7 @@ def check_numbers(block: Mapping[str, Any], algorithm: type, where: str) -> None
             continue
         if not isinstance(value, numbers.Real):  # YAML has dates and sets, too
             raise ValueError(f"{where}: {key} is {value!r}, expected a number")
-        if not abs(value) <= _LARGEST:  # written so that NaN is refused, too
+        if not abs(cast("float", value)) <= _LARGEST:  # written so that NaN is refused, too
             raise ValueError(f"{where}: {key} is {str(value)[:80]}, expected a finite number")
         if key in _SIZES and value < 1:
             raise ValueError(f"{where}: {key} is {value}, expected an integer >= 1")

@@ -109,22 +109,20 @@ class ContinuedModel:
         :param kwargs: passed to the model's own ``learn``
         """
         model = self._model
-        learning_starts = getattr(model, "learning_starts", None)
-        if isinstance(model, OffPolicyAlgorithm):
-            is_filled = model.replay_buffer is not None and model.replay_buffer.size() > 0
-            if is_filled:
-                replay = "with its replay buffer"
-            else:
-                model.learning_starts += model.num_timesteps
-                replay = "without a replay buffer: warm-up first"
-            print(f"Continuing from step {model.num_timesteps:,}, {replay}")
+        if not isinstance(model, OffPolicyAlgorithm):
+            return model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)
+        learning_starts = model.learning_starts
+        if model.replay_buffer is not None and model.replay_buffer.size() > 0:
+            replay = "with its replay buffer"
+        else:
+            model.learning_starts += model.num_timesteps
+            replay = "without a replay buffer: warm-up first"
+        print(f"Continuing from step {model.num_timesteps:,}, {replay}")
         try:
-            model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)
+            return model.learn(total_timesteps, reset_num_timesteps=False, **kwargs)
         finally:
             # rl-zoo saves the model next, and a further run adds its own steps.
-            if isinstance(model, OffPolicyAlgorithm):
-                model.learning_starts = learning_starts
-        return model
+            model.learning_starts = learning_starts
 
 
 class Learner:
