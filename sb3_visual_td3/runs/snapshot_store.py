@@ -315,9 +315,10 @@ class SnapshotStore:
             if found.record is not None
         ]
 
-    def newest(self) -> Snapshot:
+    def newest(self, with_large_arrays: bool = True) -> Snapshot:
         """Load the newest undamaged snapshot, and check every byte of it.
 
+        :param with_large_arrays: False does not check the large arrays, so they may be damaged
         :raises NoSnapshotError: if there are no snapshots
         :raises SnapshotError: if all snapshots are damaged
         """
@@ -325,7 +326,7 @@ class SnapshotStore:
         skipped: list[str] = []
         for candidate in reversed(_oldest_first(found)):
             try:
-                snapshot = self._load(candidate)
+                snapshot = self._load(candidate, with_large_arrays)
             except SnapshotError as error:
                 skipped.append(str(error))
                 continue

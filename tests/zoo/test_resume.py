@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import pytest
 import yaml
 
 from sb3_visual_td3.cli import main
-from sb3_visual_td3.runs.snapshot import Health
+from sb3_visual_td3.runs import snapshot_store
+from sb3_visual_td3.runs.snapshot import Health, SnapshotError
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.zoo.experiment import (
     Permission,
@@ -80,14 +80,25 @@ def test_the_list_says_which_snapshots_are_healthy(tmp_path, capsys):
     ]
 
 
-def test_a_run_resumed_from_an_earlier_snapshot_ends_with_the_same_weights(finished, capsys):
-    """The run looks as if it had been killed after the last snapshot."""
+def test_a_run_resumed_from_an_earlier_snapshot_ends_with_the_same_weights(finished, capsys, monkeypatch):
+    """The run looks as if it had been killed after the last snapshot, whose replay buffer is damaged."""
     model = finished / "LiteDriving-v0.zip"
     whole = weights_in(model)
     model.unlink()
-    shutil.rmtree(finished / "snapshots" / "step_000000060")
+    check, checked = snapshot_store._check_chunks, []
+
+    def check_chunks(record, objects):
+        checked.append(record.step)
+        if record.step == 60:
+            raise SnapshotError("the replay buffer is damaged")
+        check(record, objects)
+
+    monkeypatch.setattr(snapshot_store, "_check_chunks", check_chunks)
     assert main(["resume", str(finished)]) == 0
-    assert "resumed at step 40 of 60" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "skipped step_000000060: the replay buffer is damaged" in said
+    assert "resumed at step 40 of 60" in said
+    assert checked == [60, 40], "each snapshot is checked once"
     assert all((tensor == whole[name]).all() for name, tensor in weights_in(model).items())
     assert len(list((finished.parent).iterdir())) == 1, "no other RUN_DIR"
     run = json.loads((finished / "run.json").read_text())
