@@ -29,7 +29,7 @@ from sb3_visual_td3.runs.run_lock import RunLock
 from sb3_visual_td3.runs.snapshot import Health, NoSnapshotError, Snapshot, SnapshotError, describing_errors
 from sb3_visual_td3.runs.snapshot_store import SnapshotStore
 from sb3_visual_td3.training_state.callback_state import callbacks_in, unknown_callbacks
-from sb3_visual_td3.training_state.model_settings import settings_of
+from sb3_visual_td3.training_state.model_settings import described_arguments
 from sb3_visual_td3.training_state.training import (
     go_back,
     require_same_training,
@@ -170,7 +170,7 @@ class SnapshotCallback(BaseCallback):
         self._snapshot = self._find(store)
         if self._snapshot is not None:
             self._check(self._snapshot, off_policy)
-        self._settings = settings_of(off_policy)
+        self._settings = described_arguments(off_policy)
         self._store = store
 
     def _check(self, snapshot: Snapshot, model: OffPolicyAlgorithm) -> None:

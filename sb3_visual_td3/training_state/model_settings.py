@@ -28,7 +28,7 @@ from sb3_visual_td3.training_state.plain_data import class_path, map_leaves
 _MAY_DIFFER = frozenset(
     {
         "self",
-        "policy",  # compared by class in settings_of()
+        "policy",  # compared by class in described_arguments()
         "env",  # compared by the environment's state
         "device",
         "seed",  # every generator is restored
@@ -46,7 +46,7 @@ _NOISE_CONSTANTS: dict[type, tuple[str, ...]] = {
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 
 
-def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
+def described_arguments(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """Return the arguments of a model's constructor that influence the results.
 
     Call this before the first step, because objects such as noise may change while they are used.
@@ -73,13 +73,13 @@ def settings_of(model: OffPolicyAlgorithm) -> dict[str, Any]:
 def check_settings(recorded: Mapping[str, Any], model: OffPolicyAlgorithm) -> None:
     """Refuse a model whose settings differ from those in a snapshot.
 
-    :param recorded: result of :func:`settings_of`
+    :param recorded: result of :func:`described_arguments`
     :param model: the model that is to be restored
     :raises ValueError: if a setting differs
     """
     # An earlier version may have saved the path of a class that is in another module now.
     recorded = map_leaves(recorded, lambda leaf, _: present_class_path(leaf) if isinstance(leaf, str) else leaf)
-    differences = _differences(recorded, settings_of(model), "")
+    differences = _differences(recorded, described_arguments(model), "")
     if differences:
         raise ValueError(
             f"{'; '.join(differences)}: create the model with the settings of the snapshot, or start a new run"

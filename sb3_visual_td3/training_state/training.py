@@ -28,7 +28,7 @@ from sb3_visual_td3.training_state.env_state import (
     set_evaluation_state,
     why_not_exact,
 )
-from sb3_visual_td3.training_state.model_settings import check_settings, settings_of
+from sb3_visual_td3.training_state.model_settings import check_settings, described_arguments
 from sb3_visual_td3.training_state.model_state import load_parameters, model_state, set_model_state
 from sb3_visual_td3.training_state.plain_data import as_given, plain_part
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
@@ -94,7 +94,7 @@ def require_snapshot_support(model: BaseAlgorithm) -> OffPolicyAlgorithm:
             "VisualTD3 or SAC"
         )
     check_replay(model.replay_buffer)
-    settings_of(model)
+    described_arguments(model)
     return model
 
 
@@ -115,7 +115,7 @@ def training_state(model: OffPolicyAlgorithm, root: BaseCallback, settings: Mapp
 
     :param model: a model at the start of a rollout
     :param root: the callback of ``learn()``
-    :param settings: result of ``settings_of(model)`` from before the first step
+    :param settings: result of ``described_arguments(model)`` from before the first step
     :return: plain data. It holds views of the replay buffer, so write it to disk before training continues
     """
     assert model.env is not None

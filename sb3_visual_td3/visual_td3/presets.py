@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from sb3_visual_td3.common.numbers import is_truth_value, to_float, to_integer
 from sb3_visual_td3.common.pictures import pictures_in
-from sb3_visual_td3.common.schedules import ScheduleLike, parse_schedule
+from sb3_visual_td3.common.schedules import ScheduleLike
 from sb3_visual_td3.visual_td3.losses import ActorObjective, CriticLoss
 from sb3_visual_td3.visual_td3.param_groups import GradClip, MaxGradNorm, parsed_norms
 from sb3_visual_td3.visual_td3.precision import Precision
@@ -43,33 +43,21 @@ class Settings:
     scale_rewards: bool = False
     policy_kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
-    def __post_init__(self) -> None:
-        """Refuse values that are out of range."""
-        for name in (
-            "random_shift",
-            "pre_tanh_penalty",
-            "target_q_clamp",
-            "noise_correlation",
-            "policy_average",
-            "scale_rewards",
-        ):
-            _parse(name, getattr(self, name))
-        for name, known in (
-            ("actor_objective", ActorObjective),
-            ("critic_loss", CriticLoss),
-            ("grad_clip", GradClip),
-            ("precision", Precision),
-        ):
-            value = getattr(self, name)
-            if value not in get_args(known):
-                raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(known)))}")
-        if self.noise_schedule is not None:
-            parse_schedule(self.noise_schedule, "noise_schedule")
+
+_CHOICES: Mapping[str, Any] = MappingProxyType(
+    {"actor_objective": ActorObjective, "critic_loss": CriticLoss, "grad_clip": GradClip, "precision": Precision}
+)
+"""Settings that are one of several words, and the type that lists these words."""
 
 
 def _parse(name: str, value: Any) -> Any:
-    """Convert a numeric setting to a Python number, and return other settings unchanged."""
+    """Convert a numeric setting to a Python number, and return other settings unchanged.
+
+    :raises ValueError: if the value is of the wrong kind or out of range
+    """
     parsed = value
+    if name in _CHOICES and value not in get_args(_CHOICES[name]):
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(_CHOICES[name])))}")
     if name == "random_shift":
         parsed = to_integer(name, value, 0, "an integer >= 0 (pixels)")
     elif name == "pre_tanh_penalty":
@@ -166,7 +154,7 @@ def resolve(
     :param given: for a loaded model, the ``policy_kwargs`` that the user passed when the model was created. Only their
         keys get the origin ``"argument"``. None for a new model
     :return: entries by name, with the preset itself under ``preset``
-    :raises ValueError: if the preset is unknown
+    :raises ValueError: if the preset is unknown, or a value is of the wrong kind or out of range
     """
     if preset is not None and preset not in tuple(PRESETS):
         raise ValueError(f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
@@ -221,7 +209,6 @@ def settings_of(resolved: Mapping[str, Resolved]) -> Settings:
     """Return a :class:`Settings` object with the settings that the model uses.
 
     :param resolved: the result of :func:`resolve`
-    :raises ValueError: if a value is out of range
     """
     prefix = "policy_kwargs."
     policy_kwargs = {k.removeprefix(prefix): r.value for k, r in resolved.items() if k.startswith(prefix)}

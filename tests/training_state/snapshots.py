@@ -10,7 +10,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_visual_td3.training_state.env_state import env_state, set_env_state
-from sb3_visual_td3.training_state.model_settings import check_settings, settings_of
+from sb3_visual_td3.training_state.model_settings import check_settings, described_arguments
 from sb3_visual_td3.training_state.model_state import load_parameters, model_state, set_model_state
 from sb3_visual_td3.training_state.random_state import random_state, set_random_state
 from sb3_visual_td3.training_state.training import logger_state, set_logger_state
@@ -74,7 +74,7 @@ class Snapshot(BaseCallback):
         self.at, self.zip_path, self.states = at, zip_path, None
 
     def _on_training_start(self):
-        self.settings = settings_of(self.model)
+        self.settings = described_arguments(self.model)
 
     def _on_rollout_start(self):
         if self.states is None and self.num_timesteps >= self.at:

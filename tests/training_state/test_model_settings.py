@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 
 from sb3_visual_td3 import VisualTD3
 from sb3_visual_td3.common.schedules import Linear
-from sb3_visual_td3.training_state.model_settings import check_settings, settings_of
+from sb3_visual_td3.training_state.model_settings import check_settings, described_arguments
 from tests.image_env import ImageEnv
 from tests.training_state.small_envs import StatefulEnv
 
@@ -26,7 +26,7 @@ def td3(**kwargs):
 
 
 def recorded(model):
-    return json.loads(json.dumps(settings_of(model)))
+    return json.loads(json.dumps(described_arguments(model)))
 
 
 class MyTD3(TD3):
@@ -165,7 +165,7 @@ def test_what_cannot_be_described_is_named(kwargs, text):
     model = td3(**{k: v for k, v in kwargs.items() if k != "replay_buffer_kwargs"})
     model.replay_buffer_kwargs = kwargs.get("replay_buffer_kwargs", {})
     with pytest.raises(ValueError, match=text):
-        settings_of(model)
+        described_arguments(model)
 
 
 def test_noise_is_the_same_before_and_after_learn_vectorizes_it():
