@@ -20,7 +20,7 @@ from sb3_visual_td3.buffers.frame_replay_buffer import FrameReplayBuffer
 from sb3_visual_td3.buffers.n_step_dict_replay_buffer import NStepDictReplayBuffer
 from sb3_visual_td3.common.errors import InvalidSettingError
 from sb3_visual_td3.common.numbers import to_float, to_integer
-from sb3_visual_td3.visual_td3.exploration import is_scheduled, noise_for_n_envs
+from sb3_visual_td3.visual_td3.exploration import is_scheduled
 from sb3_visual_td3.visual_td3.policies import OURS_FOR_STOCK
 
 REQUESTED_AT_LOAD = "_requested_at_load"
@@ -56,7 +56,7 @@ def restore_requested(model: TD3) -> frozenset[str] | None:
 
     :param model: the model, whose attributes are changed
     :return: the names of ``load()``'s arguments; None for a new model
-    :raises ValueError: if a number is out of range, or ``load()`` has an unknown or contradictory argument
+    :raises ValueError: if ``load()`` has an unknown or contradictory argument
     """
     at_load: dict[str, Any] | None = vars(model).pop(REQUESTED_AT_LOAD, None)
     requested: dict[str, Any] | None = vars(model).pop(_REQUESTED, None)
@@ -70,19 +70,21 @@ def restore_requested(model: TD3) -> frozenset[str] | None:
         requested["frame_stack"] = model.replay_buffer_kwargs.get("frame_stack")
         _undo_setup(model, requested, at_load)
     requested["is_loaded"] = at_load is not None
-    convert_numbers(model)
+    vars(model)[_REQUESTED] = requested
+    if is_scheduled(model.action_noise):
+        model.action_noise = None  # it is derived from noise_schedule
+    return None if at_load is None else frozenset(at_load)
+
+
+def record_requested(model: TD3) -> None:
+    """Record the user's arguments before derived values replace them, so that a saved model contains them.
+
+    :param model: the model, after :func:`restore_requested` and :func:`convert_numbers`
+    """
+    requested = vars(model)[_REQUESTED]
     for name in (*_REPLACED, "gamma", "n_steps"):
         requested[name] = getattr(model, name)
     requested["replay_buffer_kwargs"] = dict(model.replay_buffer_kwargs)
-    vars(model)[_REQUESTED] = requested
-    model.action_noise = noise_for_n_envs(model.action_noise, model.n_envs)
-    if is_scheduled(model.action_noise):
-        model.action_noise = None  # it is derived from noise_schedule
-    last_obs: Any = model._last_obs
-    parts = list(last_obs.values()) if isinstance(last_obs, Mapping) else [last_obs]
-    if last_obs is not None and len(parts[0]) != model.n_envs:
-        model._last_obs = None  # saved with another number of environments: training begins with a reset
-    return None if at_load is None else frozenset(at_load)
 
 
 def requested_policy_kwargs(model: TD3) -> dict[str, Any] | None:

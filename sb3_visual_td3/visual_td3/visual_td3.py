@@ -55,7 +55,13 @@ from sb3_visual_td3.visual_td3.param_groups import (
 from sb3_visual_td3.visual_td3.precision import Arithmetic, Precision, Preparation, keep_freed_memory
 from sb3_visual_td3.visual_td3.presets import Description, PresetName, Resolved, default_preset, resolve, settings_of
 from sb3_visual_td3.visual_td3.replay import buffer_chosen, check_fits, describe_buffer, fitted
-from sb3_visual_td3.visual_td3.requested import REQUESTED_AT_LOAD, requested_policy_kwargs, restore_requested
+from sb3_visual_td3.visual_td3.requested import (
+    REQUESTED_AT_LOAD,
+    convert_numbers,
+    record_requested,
+    requested_policy_kwargs,
+    restore_requested,
+)
 from sb3_visual_td3.visual_td3.step_guard import NonFiniteUpdateError, StepGuard
 
 SelfVisualTD3 = TypeVar("SelfVisualTD3", bound="VisualTD3")
@@ -241,6 +247,9 @@ class VisualTD3(TD3):
         """Create the model from its settings."""
         checks.check_action_space(self.action_space)
         requested_at_load = restore_requested(self)
+        convert_numbers(self)
+        record_requested(self)
+        self._fit_to_n_envs()
         # A model that was saved with overlap may be loaded in any environment, for example to be watched.
         if requested_at_load is None or "overlap" in requested_at_load:
             self._check_overlap()
@@ -279,6 +288,15 @@ class VisualTD3(TD3):
         self._target_range.limit = self.settings.target_q_clamp
         self._reward_scale: RewardScale = self.__dict__.get("_reward_scale", RewardScale())
         self._setup_noise()
+
+    def _fit_to_n_envs(self) -> None:
+        """Fit a loaded model to its environments, whose number may differ from the one it was saved with."""
+        self.action_noise = noise_for_n_envs(self.action_noise, self.n_envs)
+        last_obs = self._last_obs
+        if isinstance(last_obs, dict):
+            last_obs = next(iter(last_obs.values()))
+        if last_obs is not None and len(last_obs) != self.n_envs:
+            self._last_obs = None  # training begins with a reset
 
     def _resolve_settings(self) -> None:
         """Decide which values the model uses: the given arguments, or the preset's values."""
