@@ -172,6 +172,7 @@ def _play(
     n_wanted: np.ndarray,
     on_episode: Callable[[], object],
     render: bool,
+    options: Sequence[dict[str, Any]] | None = None,
 ) -> list[list[Result]]:
     """Play episodes until each environment has finished ``n_wanted`` of them.
 
@@ -179,21 +180,32 @@ def _play(
     :param tallies: one for each environment
     :param n_wanted: number of episodes of each environment
     :param on_episode: called after each episode
+    :param options: for each environment, the ``options`` of its first ``reset()``
     :return: the results of each environment
     """
-    env.seed(seed)
-    observations = env.reset()
-    dones = np.ones(env.num_envs, dtype=bool)
     results: list[list[Result]] = [[] for _ in range(env.num_envs)]
-    while (playing := np.array([len(done) for done in results]) < n_wanted).any():
-        observations, rewards, dones, infos = env.step(policy(observations, dones))
-        for index in np.flatnonzero(playing):
-            result = tallies[int(index)].step(float(rewards[index]), bool(dones[index]), infos[index])
-            if result is not None:
-                results[index].append(result)
-                on_episode()
-        if render:
-            env.render()
+    is_next = n_wanted > 0
+    while is_next.any():
+        # A VecEnv's automatic reset has no seed and no options. So an environment in which the simulator failed in the
+        # first episode waits for the next round, which begins with an explicit reset.
+        is_playing, is_next = is_next, np.zeros_like(is_next)
+        if options is not None:
+            env.set_options(list(options))
+        env.seed(seed)
+        observations = env.reset()
+        dones = np.ones(env.num_envs, dtype=bool)
+        while is_playing.any():
+            observations, rewards, dones, infos = env.step(policy(observations, dones))
+            for index in np.flatnonzero(is_playing):
+                result = tallies[int(index)].step(float(rewards[index]), bool(dones[index]), infos[index])
+                if result is not None:
+                    results[index].append(result)
+                    is_playing[index] = len(results[index]) < n_wanted[index]
+                    on_episode()
+                elif infos[index].get(INVALID_TRANSITION) and not results[index]:
+                    is_playing[index], is_next[index] = False, True
+            if render:
+                env.render()
     return results
 
 
@@ -209,7 +221,8 @@ def drive_episodes(
 ) -> list[Drive]:
     """Drive a number of episodes, spread over the environments as evenly as possible.
 
-    An episode in which the simulator fails does not count and is driven again.
+    An episode in which the simulator fails does not count. If it was the first episode of its environment, it is driven
+    again with the same seed and options. Otherwise, another episode replaces it.
 
     :param policy: function that chooses the actions
     :param env: driving environments
@@ -228,10 +241,8 @@ def drive_episodes(
     # which end in a crash.
     n_wanted = np.array([(n_episodes + index) // env.num_envs for index in range(env.num_envs)])
     tallies = [_DriveTally() for _ in range(env.num_envs)]
-    if options is not None:
-        env.set_options(list(options))
     with tqdm(total=n_episodes, desc=description, unit="episode", leave=False, disable=quiet or None) as bar:
-        drives = _play(policy, env, seed, tallies, n_wanted, bar.update, render)
+        drives = _play(policy, env, seed, tallies, n_wanted, bar.update, render, options)
     return [drive for done in drives for drive in done]
 
 
@@ -247,7 +258,8 @@ def play_episodes(
     """Play a number of episodes in any environment, each with its own seed.
 
     Episode i begins with ``seed + i``. The number of environments and their earlier use do not change this. An
-    episode in which the simulator fails (``info["invalid_transition"]``) does not count and is repeated.
+    episode in which the simulator fails (``info["invalid_transition"]``) does not count and is repeated with the same
+    seed.
 
     :param policy: function that chooses the actions
     :param env: the environments

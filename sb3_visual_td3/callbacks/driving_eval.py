@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_visual_td3.callbacks.drives import (
     Drive,
@@ -22,7 +22,6 @@ from sb3_visual_td3.callbacks.drives import (
     full_brake_driver,
     mean_of,
     random_driver,
-    trained_policy,
 )
 from sb3_visual_td3.callbacks.evaluation import SERVER_ADDRESS, EvaluationCallback, needs_server
 from sb3_visual_td3.common import tags
@@ -64,14 +63,15 @@ _KWARGS_WITHOUT_ID = (
 )
 
 
-class DrivingEvalCallback(EvaluationCallback):
+class DrivingEvalCallback(EvaluationCallback[Drive]):
     """Evaluate the policy every ``eval_freq`` steps and at the end of training, on separate environments.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` for driving. The distances of a
     random driver and a full-brake driver are logged for comparison. The differences from EvalCallback:
 
     - ``eval_freq`` counts environment steps instead of calls.
-    - Every evaluation starts from the same places.
+    - Every evaluation starts from the same places. Only if the simulator fails after the first episode of an
+      environment, another place replaces the place of the failed episode.
     - The best model is the model that drives *farthest* (see ``best_by``).
     - The ``eval/`` scalars are written directly to the event file, at the step of the evaluation.
 
@@ -189,6 +189,12 @@ class DrivingEvalCallback(EvaluationCallback):
         self.eval_env = self._make_env()
 
     def _init_callback(self) -> None:
+        if self._is_closed and self._make_env is not None:
+            self.eval_env = self._make_env()
+            self._is_closed = False
+        if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
+            # Several environments would each need a server of their own.
+            self._remake(n_envs=1)
         with warnings.catch_warnings():
             # Environments created here are not wrapped: _policy() normalises their observations itself.
             if self._make_env is not None:
@@ -198,49 +204,30 @@ class DrivingEvalCallback(EvaluationCallback):
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
-        if self._is_closed and self._make_env is not None:
-            self.eval_env = self._make_env()
-            self._is_closed = False
-        if self._make_env is not None and needs_server(self.eval_env) and self.eval_env.num_envs > 1:
-            # Several environments would each need a server of their own.
-            self._remake(n_envs=1)
-        self.eval_env = self._transposed(self.eval_env)  # it may be a new one, see above
-        self._require_same_spaces()
-        # The check is made here as well as before each evaluation, so that an error comes before training and not hours
-        # later.
-        self._sync_normalization()
         baselines = {
             tags.EVAL_RANDOM_DISTANCE: (random_driver(self.eval_env, self.seed), "random driver"),
             tags.EVAL_BRAKE_DISTANCE: (full_brake_driver(self.eval_env), "full-brake driver"),
         }
         # The baselines do not learn and start from the same places each time, so they are driven once.
         with server_borrowed(self.training_env, self.eval_env):
-            drives = {tag: mean_of(self._drive(*driver)) for tag, driver in baselines.items()}
+            drives = {tag: mean_of(self._play_aside(*driver)) for tag, driver in baselines.items()}
         self._baselines = {tag: drive.distance_m for tag, drive in drives.items()}
         self._baselines[tags.EVAL_RANDOM_REWARD] = drives[tags.EVAL_RANDOM_DISTANCE].reward
 
-    def _drive(self, policy: Policy, description: str) -> list[Drive]:
+    def _play(self, policy: Policy, description: str) -> list[Drive]:
         return drive_episodes(
             policy, self.eval_env, self.seed, self.n_eval_episodes, description, not self.verbose, self.render
         )
 
     def _sync_normalization(self) -> None:
-        """Copy the statistics of VecNormalize to the evaluation environment, if the user gave an environment."""
-        if self._make_env is None and self.model.get_vec_normalize_env() is not None:
-            try:
-                sync_envs_normalization(self.training_env, self.eval_env)
-            except (AttributeError, AssertionError) as error:
-                raise ValueError(
-                    "VecNormalize's statistics cannot be copied to the evaluation environment, because its wrappers "
-                    "differ from those of the training environment. Wrap both in the same way, or give the id of an "
-                    "environment"
-                ) from error
+        # Environments that are created here have no VecNormalize: _policy() normalises their observations.
+        if self._make_env is None:
+            super()._sync_normalization()
 
     def _policy(self) -> Policy:
         """Return a function that prepares observations as in training, and returns the policy's actions for them."""
-        self._sync_normalization()
         normalizer = self.model.get_vec_normalize_env()
-        policy = trained_policy(self.model, self.deterministic)
+        policy = super()._policy()
         if normalizer is None or not normalizer.norm_obs or self._make_env is None:
             return policy
         return lambda observations, starts: policy(normalizer.normalize_obs(observations), starts)
@@ -273,33 +260,29 @@ class DrivingEvalCallback(EvaluationCallback):
 
         :return: means over the episodes
         """
-        self._last_evaluated = self.num_timesteps
+        return mean_of(self._evaluate())
+
+    def _evaluate(self) -> list[Drive]:
         with server_borrowed(self.training_env, self.eval_env):
-            drives = self._drive(self._policy(), "policy")
-        result = mean_of(drives)
-        self._write(result)
-        self._keep_record(
-            [drive.reward for drive in drives],
-            [int(drive.length) for drive in drives],
-            [bool(drive.success_rate) for drive in drives],
-        )
+            return super()._evaluate()
+
+    def _rate(self, episodes: Sequence[Drive]) -> bool:
+        result = mean_of(episodes)
+        is_farthest = result.distance_m > self.best_distance_m
+        has_largest_reward = result.reward > self.best_mean_reward
+        self.last_mean_reward = result.reward
+        self.best_mean_reward = max(self.best_mean_reward, result.reward)
+        self.best_distance_m = max(self.best_distance_m, result.distance_m)
+        return is_farthest if self.best_by == "distance" else has_largest_reward
+
+    def _log(self, episodes: Sequence[Drive]) -> None:
+        result = mean_of(episodes)
         if self.verbose:
             print(
                 f"evaluation at step {self.num_timesteps}: {result.distance_m:.0f} m in {result.length:.0f} steps "
                 f"at {result.speed_mps:.1f} m/s (random {self._baselines[tags.EVAL_RANDOM_DISTANCE]:.0f} m, "
                 f"full brake {self._baselines[tags.EVAL_BRAKE_DISTANCE]:.0f} m)"
             )
-        if self.best_by == "distance":
-            self._is_new_best = result.distance_m > self.best_distance_m
-        else:
-            self._is_new_best = result.reward > self.best_mean_reward
-        self._save_best_model()
-        self.last_mean_reward = result.reward
-        self.best_mean_reward = max(self.best_mean_reward, result.reward)
-        self.best_distance_m = max(self.best_distance_m, result.distance_m)
-        return result
-
-    def _write(self, result: Drive) -> None:
         scalars = {
             tags.EVAL_REWARD: result.reward,
             tags.EVAL_LENGTH: result.length,

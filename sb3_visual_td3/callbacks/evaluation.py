@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecTransposeImage, is_vecenv_wrapped
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecMonitor,
+    VecTransposeImage,
+    is_vecenv_wrapped,
+    unwrap_vec_normalize,
+)
 
+from sb3_visual_td3.callbacks.drives import Policy, Result, trained_policy
 from sb3_visual_td3.callbacks.event_writer import EventWriter
 from sb3_visual_td3.callbacks.saving import BEST_MODEL, Saver, save_arrays
+from sb3_visual_td3.training_state.random_state import random_states_kept
 
 SERVER_ADDRESS = "server_address"
 """Attribute of environments that drive on a simulator server."""
@@ -38,10 +48,11 @@ def lift_idle_limits(env: VecEnv) -> None:
         env.env_method("lift_idle_limit")
 
 
-class EvaluationCallback(EvalCallback):
+class EvaluationCallback(EvalCallback, Generic[Result]):
     """Evaluate the policy every ``eval_freq`` environment steps and at the end, and write files atomically.
 
-    A subclass implements ``evaluate``.
+    A subclass implements ``_play``, which plays episodes, ``_rate``, which compares their results with earlier ones,
+    and ``_log``, which logs them.
 
     :param eval_env: the evaluation environment
     :param callback_on_new_best: called when there is a new best model
@@ -102,14 +113,46 @@ class EvaluationCallback(EvalCallback):
         return env
 
     @abstractmethod
-    def evaluate(self) -> Any:
-        """Evaluate the current policy, log the result, and save the model if it is the best so far.
+    def _play(self, policy: Policy, description: str) -> list[Result]:
+        """Play the episodes of an evaluation.
 
-        An implementation sets ``_last_evaluated`` and ``_is_new_best``, and calls ``_keep_record`` and
-        ``_save_best_model``.
-
-        :return: means over the episodes
+        :param policy: function that chooses the actions
+        :param description: label of the progress bar
+        :return: results of the episodes
         """
+
+    @abstractmethod
+    def _rate(self, episodes: Sequence[Result]) -> bool:
+        """Set ``last_mean_reward`` and the best results so far.
+
+        :param episodes: results of an evaluation
+        :return: whether this evaluation is the best so far
+        """
+
+    @abstractmethod
+    def _log(self, episodes: Sequence[Result]) -> None:
+        """Log and print the results of an evaluation."""
+
+    def _policy(self) -> Policy:
+        """Return the current policy as a function."""
+        return trained_policy(self.model, self.deterministic)
+
+    def _play_aside(self, policy: Policy, description: str) -> list[Result]:
+        """Play the episodes of an evaluation without changing the random numbers of the training."""
+        with random_states_kept():
+            return self._play(policy, description)
+
+    def _evaluate(self) -> list[Result]:
+        """Evaluate the current policy, log the result, and save the model if it is the best so far."""
+        self._last_evaluated = self.num_timesteps
+        self._sync_normalization()
+        episodes = self._play_aside(self._policy(), "policy")
+        self._keep_record(episodes)
+        self._is_new_best = self._rate(episodes)
+        self._log(episodes)
+        if self._is_new_best and self.best_model_save_path is not None:
+            self._saver.save(os.path.join(self.best_model_save_path, BEST_MODEL), self.model.save)
+        return episodes
 
     def _on_training_start(self) -> None:
         super()._on_training_start()
@@ -118,6 +161,10 @@ class EvaluationCallback(EvalCallback):
         self._writer = EventWriter.of(self)
         # A second call of learn() continues the step count of the first.
         self._last_evaluated = self.num_timesteps
+        self._require_same_spaces()
+        # The check is made here as well as before each evaluation, so that an error comes before training and not hours
+        # later.
+        self._sync_normalization()
 
     def _require_same_spaces(self) -> None:
         for name in ("observation_space", "action_space"):
@@ -127,6 +174,23 @@ class EvaluationCallback(EvalCallback):
                     f"the evaluation environment has the {name} {here}, but the training environment has {there}: give "
                     "an environment with the same wrappers and arguments"
                 )
+
+    def _sync_normalization(self) -> None:
+        """Copy VecNormalize's statistics, so that evaluations normalise observations as the training does."""
+        trained = self.model.get_vec_normalize_env()
+        if trained is None:
+            return
+        own = unwrap_vec_normalize(self.eval_env)
+        is_alike = own is not None and _size_of(own.observation_space) == _size_of(trained.observation_space)
+        if trained.norm_obs and not is_alike:
+            raise ValueError(
+                "the training environment is wrapped in VecNormalize, but the evaluation environment's wrappers differ"
+                ": wrap it in VecNormalize too, in the same place, or give the id of an environment"
+            )
+        if own is not None:
+            if trained.norm_obs:
+                own.obs_rms = deepcopy(trained.obs_rms)
+            own.ret_rms = deepcopy(trained.ret_rms)
 
     def _on_step(self) -> bool:
         # Environment steps are counted instead of calls, because with several environments there are fewer calls than
@@ -142,38 +206,40 @@ class EvaluationCallback(EvalCallback):
 
     def _evaluate_and_call_callbacks(self) -> bool:
         """Evaluate, trigger the user's callbacks, and return whether training continues."""
-        self.evaluate()
+        self._evaluate()
         continues = True
         if self._is_new_best and self.callback_on_new_best is not None:
             continues = self.callback_on_new_best.on_step()
         # _on_event() calls callback_after_eval. It comes first, because it must run even if continues is False.
         return self._on_event() and continues
 
-    def _keep_record(self, rewards: list[float], lengths: list[int], successes: list[bool]) -> None:
-        """Add an evaluation to ``evaluations.npz``, in the format of the files that SB3's EvalCallback writes.
-
-        :param successes: whether each episode ended in success; empty if ``info`` has no ``is_success``
-        """
-        self._is_success_buffer = successes
+    def _keep_record(self, episodes: Sequence[Result]) -> None:
+        """Add an evaluation to ``evaluations.npz``, in the format of the files that SB3's EvalCallback writes."""
+        rates = [episode.success_rate for episode in episodes]
+        # Some environments set ``is_success`` only at the goal. So once an episode had the key, each episode without it
+        # counts as a failure.
+        if self._is_success_buffer or not np.isnan(rates).all():
+            self._is_success_buffer = [rate > 0 for rate in rates]  # NaN > 0 is False
         if self.log_path is None:
             return
         self.evaluations_timesteps.append(self.num_timesteps)
-        self.evaluations_results.append(rewards)
-        self.evaluations_length.append(lengths)
+        self.evaluations_results.append([episode.reward for episode in episodes])
+        self.evaluations_length.append([int(episode.length) for episode in episodes])
         record: dict[str, Any] = {
             "timesteps": self.evaluations_timesteps,
             "results": self.evaluations_results,
             "ep_lengths": self.evaluations_length,
         }
-        if successes:
-            self.evaluations_successes.append(successes)
+        if self._is_success_buffer:
+            # Evaluations before the first success have no row. In snapshots of version 0.3.0, rows may be too short.
+            n_missing = len(self.evaluations_length) - 1 - len(self.evaluations_successes)
+            rows: list[list[bool]] = [[]] * n_missing + self.evaluations_successes + [self._is_success_buffer]
+            self.evaluations_successes = [
+                row + [False] * (len(lengths) - len(row))
+                for row, lengths in zip(rows, self.evaluations_length, strict=True)
+            ]
             record["successes"] = self.evaluations_successes
         self._saver.save(f"{self.log_path}.npz", lambda temporary: save_arrays(temporary, record))
-
-    def _save_best_model(self) -> None:
-        """Save the model if it is the best so far."""
-        if self._is_new_best and self.best_model_save_path is not None:
-            self._saver.save(os.path.join(self.best_model_save_path, BEST_MODEL), self.model.save)
 
     def _warn_without_monitor(self) -> None:
         """Warn if the evaluation environment has no Monitor: without one, wrappers may change the recorded rewards."""

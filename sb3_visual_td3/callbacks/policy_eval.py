@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,26 +12,28 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import (
+    VecCheckNan,
     VecEnv,
+    VecExtractDictObs,
     VecFrameStack,
     VecMonitor,
     VecNormalize,
     VecTransposeImage,
-    unwrap_vec_normalize,
+    VecVideoRecorder,
 )
+from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from sb3_visual_td3.callbacks.drives import Episode, Policy, play_episodes, random_policy, trained_policy
+from sb3_visual_td3.callbacks.drives import Episode, Policy, play_episodes, random_policy
 from sb3_visual_td3.callbacks.evaluation import EvaluationCallback, needs_server
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.common.numbers import to_integer
-from sb3_visual_td3.training_state.random_state import random_states_kept
 from sb3_visual_td3.training_state.vec_layer_state import layers_of
 
 EVALUATION_SEED = 1_000_000
 """Seed of the first evaluation episode, far from the small seeds that are usual in training."""
 
 
-class PolicyEvalCallback(EvaluationCallback):
+class PolicyEvalCallback(EvaluationCallback[Episode]):
     """Evaluate the policy in any environment, and compare it with a random policy and the untrained policy.
 
     It is Stable-Baselines3's :class:`~stable_baselines3.common.callbacks.EvalCallback` with these differences:
@@ -42,7 +43,8 @@ class PolicyEvalCallback(EvaluationCallback):
       ``eval/random_reward`` and ``eval/untrained_reward``. Only a return above both shows learning.
     - The best evaluation is logged as ``eval/best_reward``, with its step (``eval/best_step``).
     - ``eval_freq`` counts environment steps instead of calls, and there is an evaluation at the end.
-    - An episode in which the simulator failed is repeated.
+    - An episode in which the simulator failed is repeated with the same seed.
+    - If ``info`` has ``is_success`` only in some episodes, the others count as failures.
     - A run makes the same updates with and without this callback.
 
     For driving environments, :class:`~sb3_visual_td3.DrivingEvalCallback` also measures distance and accidents.
@@ -134,8 +136,7 @@ class PolicyEvalCallback(EvaluationCallback):
         self._warn_without_monitor()
 
     def _on_training_start(self) -> None:
-        super()._on_training_start()
-        if _base_of(self.eval_env) is _base_of(self.training_env):
+        if self.eval_env.unwrapped is self.training_env.unwrapped:
             raise ValueError(
                 "the evaluation environment is the training environment, so an evaluation would interrupt the training "
                 "episodes: give a separate environment, or the id of an environment"
@@ -145,22 +146,19 @@ class PolicyEvalCallback(EvaluationCallback):
                 "the evaluation environment needs a simulator server, which only one environment can use at a time. "
                 "Use DrivingEvalCallback, which shares the server of the training"
             )
-        self._require_same_spaces()
-        # The check is made here as well as before each evaluation, so that an error comes before training and not hours
-        # later.
-        self._sync_normalization()
+        super()._on_training_start()
 
     def _on_rollout_start(self) -> None:
         # This is not done in _on_training_start(): a snapshot restores the random policy's result after that method,
         # but before this one.
         if self.random_reward is not None:
             return
-        episodes = self._play(random_policy(self.eval_env, self.seed), "random policy")
+        episodes = self._play_aside(random_policy(self.eval_env, self.seed), "random policy")
         self.random_reward = float(np.mean([episode.reward for episode in episodes]))
         baselines = {tags.EVAL_RANDOM_REWARD: self.random_reward}
         told = f"Random policy on the evaluation episodes: episode_reward={self.random_reward:.2f}"
         if self.model.num_timesteps == 0 and self.model._n_updates == 0:
-            episodes = self._play(trained_policy(self.model, self.deterministic), "untrained policy")
+            episodes = self._play_aside(self._policy(), "untrained policy")
             self.untrained_reward = float(np.mean([episode.reward for episode in episodes]))
             baselines[tags.EVAL_UNTRAINED_REWARD] = self.untrained_reward
             told += f"; untrained policy: {self.untrained_reward:.2f}"
@@ -169,16 +167,15 @@ class PolicyEvalCallback(EvaluationCallback):
             print(told)
 
     def _play(self, policy: Policy, description: str) -> list[Episode]:
-        with random_states_kept():
-            return play_episodes(
-                policy,
-                self.eval_env,
-                self._first_seed(),
-                self.n_eval_episodes,
-                description,
-                quiet=not self.verbose,
-                render=self.render,
-            )
+        return play_episodes(
+            policy,
+            self.eval_env,
+            self._first_seed(),
+            self.n_eval_episodes,
+            description,
+            quiet=not self.verbose,
+            render=self.render,
+        )
 
     def _first_seed(self) -> int:
         """Return a seed for the first evaluation episode such that no evaluation episode has a seed of the training."""
@@ -191,53 +188,33 @@ class PolicyEvalCallback(EvaluationCallback):
             return end
         return self.seed
 
-    def _sync_normalization(self) -> None:
-        """Copy VecNormalize's statistics, so that evaluations normalise observations as the training does."""
-        trained = self.model.get_vec_normalize_env()
-        if trained is None:
-            return
-        own = unwrap_vec_normalize(self.eval_env)
-        if own is None and trained.norm_obs:
-            raise ValueError(
-                "the training environment is wrapped in VecNormalize, but the evaluation environment is not: wrap it "
-                "in VecNormalize too, or give the id of an environment"
-            )
-        if own is not None:
-            if trained.norm_obs:
-                own.obs_rms = deepcopy(trained.obs_rms)
-            own.ret_rms = deepcopy(trained.ret_rms)
-
     def evaluate(self) -> float:
         """Evaluate the current policy, log the result, and save the model if it is the best so far.
 
         :return: mean return over the episodes
         """
-        self._last_evaluated = self.num_timesteps
-        self._sync_normalization()
-        episodes = self._play(trained_policy(self.model, self.deterministic), "policy")
-        rewards = [episode.reward for episode in episodes]
-        successes = [bool(each.success_rate) for each in episodes if not np.isnan(each.success_rate)]
-        self._keep_record(rewards, [int(each.length) for each in episodes], successes)
-        self.last_mean_reward = float(np.mean(rewards))
-        self._is_new_best = self.last_mean_reward > self.best_mean_reward
-        if self._is_new_best:
-            self.best_mean_reward, self.best_step = self.last_mean_reward, self.num_timesteps
-        self._log(rewards, float(np.mean([each.length for each in episodes])), successes)
-        self._save_best_model()
+        self._evaluate()
         return self.last_mean_reward
 
-    def _log(self, rewards: Sequence[float], length: float, successes: Sequence[bool]) -> None:
+    def _rate(self, episodes: Sequence[Episode]) -> bool:
+        self.last_mean_reward = float(np.mean([episode.reward for episode in episodes]))
+        is_best = self.last_mean_reward > self.best_mean_reward
+        if is_best:
+            self.best_mean_reward, self.best_step = self.last_mean_reward, self.num_timesteps
+        return is_best
+
+    def _log(self, episodes: Sequence[Episode]) -> None:
         if self.verbose >= 1:
-            text = f"Eval num_timesteps={self.num_timesteps}, "
-            text += f"episode_reward={self.last_mean_reward:.2f} +/- {np.std(rewards):.2f}"
+            text = f"Eval num_timesteps={self.num_timesteps}, episode_reward={self.last_mean_reward:.2f} "
+            text += f"+/- {np.std([episode.reward for episode in episodes]):.2f}"
             if self.random_reward is not None:
                 text += f" (random {self.random_reward:.2f}, best {self.best_mean_reward:.2f} at step {self.best_step})"
             print(text)
         # These are the names that Stable-Baselines3's callback logs; like that callback, this one uses the logger.
         self.logger.record(tags.EVAL_REWARD, self.last_mean_reward)
-        self.logger.record("eval/mean_ep_length", length)
-        if successes:
-            self.logger.record(tags.EVAL_SUCCESS_RATE, float(np.mean(successes)))
+        self.logger.record("eval/mean_ep_length", float(np.mean([episode.length for episode in episodes])))
+        if self._is_success_buffer:
+            self.logger.record(tags.EVAL_SUCCESS_RATE, float(np.mean(self._is_success_buffer)))
         if self.random_reward is not None:
             self.logger.record(tags.EVAL_RANDOM_REWARD, self.random_reward)
         if self.untrained_reward is not None:
@@ -269,16 +246,18 @@ class PolicyEvalCallback(EvaluationCallback):
         self._last_evaluated = state["last_evaluated"]
 
 
-def _base_of(env: VecEnv) -> VecEnv:
-    """Return a VecEnv without its wrappers."""
-    layers = layers_of(env)
-    return layers[-1].venv if layers else env
+def _channels_order(stack: StackedObservations[Any]) -> Any:
+    """Return the ``channels_order`` with which a VecFrameStack stacks observations."""
+    if isinstance(stack.observation_space, gym.spaces.Dict):
+        return {key: _channels_order(part) for key, part in stack.sub_stacked_observations.items()}
+    return "first" if stack.channels_first else "last"
 
 
 def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
     """Wrap an evaluation environment in the same VecEnv wrappers as the training environment.
 
-    A new VecNormalize leaves rewards as they are and does not update its statistics.
+    A new VecNormalize leaves rewards as they are and does not update its statistics. Wrappers that only record or check
+    are left out. Environments that are created from an id have a Monitor.
 
     :param env: the evaluation environment, without VecEnv wrappers
     :param training_env: the training environment
@@ -292,15 +271,18 @@ def wrapped_alike(env: VecEnv, training_env: VecEnv) -> VecEnv:
                 norm_obs=layer.norm_obs,
                 norm_reward=False,
                 clip_obs=layer.clip_obs,
+                clip_reward=layer.clip_reward,
                 gamma=layer.gamma,
                 epsilon=layer.epsilon,
                 norm_obs_keys=layer.norm_obs_keys,
             )
         elif isinstance(layer, VecFrameStack):
-            env = VecFrameStack(env, layer.stacked_obs.n_stack)
+            env = VecFrameStack(env, layer.stacked_obs.n_stack, _channels_order(layer.stacked_obs))
         elif isinstance(layer, VecTransposeImage):
             env = VecTransposeImage(env, skip=layer.skip)
-        elif not isinstance(layer, VecMonitor):  # Environments that are created from an id have a Monitor.
+        elif isinstance(layer, VecExtractDictObs):
+            env = VecExtractDictObs(env, layer.key)
+        elif not isinstance(layer, VecMonitor | VecCheckNan | VecVideoRecorder):
             raise ValueError(
                 f"eval_env is an id, but the training environment is wrapped in {type(layer).__name__}: give an "
                 "evaluation environment that is wrapped in the same way"

@@ -162,7 +162,14 @@ def summarise_episodes(episodes: Mapping[str, Mapping[str, Sequence[Episode]]]) 
         :data:`ALL_MAPS`, as there are no maps
     :return: mean and 95 % interval of each quantity, in ``table[policy]["all"]``
     """
-    return {player: {ALL_MAPS: _intervals(by_map[ALL_MAPS], EPISODE_QUANTITIES)} for player, by_map in episodes.items()}
+    rows = {player: by_map[ALL_MAPS] for player, by_map in episodes.items()}
+    # Some environments set ``is_success`` only at the goal. If one episode has the key, the others without it failed.
+    if any(not np.isnan(episode.success_rate) for played in rows.values() for episode in played):
+        rows = {
+            player: [episode._replace(success_rate=float(episode.success_rate > 0)) for episode in played]
+            for player, played in rows.items()
+        }
+    return {player: {ALL_MAPS: _intervals(played, EPISODE_QUANTITIES)} for player, played in rows.items()}
 
 
 def _intervals(

@@ -5,6 +5,8 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
+from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -18,6 +20,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from sb3_visual_td3 import DrivingEvalCallback, SnapshotCallback, VisualTD3
 from sb3_visual_td3.callbacks.drives import drive_episodes, full_brake_driver, mean_of, random_driver
 from sb3_visual_td3.common import tags
+from sb3_visual_td3.envs.idle_limit import IdleLimit
+from sb3_visual_td3.training_state.random_state import random_state
 from tests.callbacks.event_files import scalars_in
 from tests.callbacks.test_snapshot import Kill, Killed
 from tests.image_env import ImageEnv
@@ -52,7 +56,7 @@ def scripted(callback, monkeypatch, distances, rewards):
         one, *_ = drive_episodes(full_brake_driver(callback.eval_env), callback.eval_env, 0)
         return [one._replace(distance_m=distance_m, reward=reward)]
 
-    monkeypatch.setattr(callback, "_drive", drives)
+    monkeypatch.setattr(callback, "_play", drives)
 
 
 def test_an_evaluation_environment_with_other_observations_is_refused_before_training(make_model):
@@ -156,6 +160,69 @@ def test_an_environment_given_by_id_works_in_a_second_training(lite_model, tmp_p
     lite_model.learn(10, callback=callback, reset_num_timesteps=False)
     assert callback.eval_env is not first
     assert callback.last_mean_reward > -np.inf
+
+
+def test_idle_limits_are_lifted_in_a_second_training_too(lite_model):
+    spec = gym.spec("LiteDriving-v0")
+    limit = (IdleLimit.wrapper_spec(max_idle_steps=3),)
+    gym.register("IdleDriving-v0", spec.entry_point, max_episode_steps=5, additional_wrappers=limit)
+    callback = DrivingEvalCallback("IdleDriving-v0", n_eval_episodes=1, eval_freq=1_000, verbose=0)
+    for _ in range(2):
+        lite_model.learn(5, callback=callback)
+        assert callback.eval_env.get_attr("max_idle_steps") == [None]
+
+
+def test_an_evaluation_leaves_the_random_numbers_of_the_training_alone(lite_model, monkeypatch):
+    callback = DrivingEvalCallback(make_vec_env("LiteDriving-v0", 1, env_kwargs=SHORT), n_eval_episodes=1, verbose=0)
+    play = callback._play
+
+    def draws(*arguments):
+        th.rand(1)
+        np.random.rand()
+        return play(*arguments)
+
+    lite_model.learn(5, callback=callback)
+    monkeypatch.setattr(callback, "_play", draws)
+    before = random_state()
+    callback.evaluate()
+    np.testing.assert_equal(random_state(), before)
+
+
+class RoutesEnv(gym.Env):
+    """Drives routes of two steps; the simulator fails in the second step of the episodes in ``fails_in``."""
+
+    observation_space = action_space = spaces.Box(-1, 1, (2,), np.float32)
+    n_episodes = 0
+    fails_in = ()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.n_episodes += 1
+        self.n_steps = 0
+        self.route = (options or {}).get("route", -1)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.n_steps += 1
+        info = {"speed_mps": 1.0, "distance_m": self.route, "collisions": 0, "lane_invasions": 0, "is_success": False}
+        if self.n_steps == 2 and self.n_episodes in self.fails_in:
+            info["invalid_transition"] = True
+        return np.zeros(2, np.float32), 0.0, self.n_steps == 2, False, info
+
+
+def test_a_route_is_driven_again_if_the_simulator_fails():
+    env = DummyVecEnv([RoutesEnv] * 3)
+    env.envs[1].fails_in = (1, 2)
+    drives = drive_episodes(random_driver(env, 0), env, 0, options=[{"route": number} for number in (7, 8, 9)])
+    assert [drive.distance_m for drive in drives] == [7, 8, 9]
+
+
+def test_an_episode_after_the_first_is_replaced_if_the_simulator_fails():
+    env = DummyVecEnv([RoutesEnv])
+    env.envs[0].fails_in = (2,)
+    drives = drive_episodes(random_driver(env, 0), env, 0, 3, options=[{"route": 7}])
+    assert [drive.distance_m for drive in drives] == [7, -1, -1], "only the first episode has options"
+    assert env.envs[0].n_episodes == 5, "the last one is that of the automatic reset"
 
 
 def test_arguments_can_be_changed_before_training(lite_model, tmp_path):

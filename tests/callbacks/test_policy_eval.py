@@ -9,11 +9,20 @@ from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, StopTrainingOnRewardThreshold
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecCheckNan,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
 
 from sb3_visual_td3 import PolicyEvalCallback, SnapshotCallback, VisualTD3
 from sb3_visual_td3.callbacks import drives
 from sb3_visual_td3.callbacks.drives import play_episodes, random_policy, trained_policy
+from sb3_visual_td3.callbacks.policy_eval import wrapped_alike
 from sb3_visual_td3.common import tags
 from sb3_visual_td3.training_state.random_state import generator_state, restored_generator
 from tests.callbacks.event_files import scalars_in
@@ -195,6 +204,31 @@ def test_without_successes_there_is_no_success_rate(tmp_path):
     assert "successes" not in np.load(tmp_path / "evaluations.npz").files
 
 
+class SuccessAtTheGoalEnv(PointEnv):
+    """Has ``is_success`` in ``info`` only at the goal, which the episodes in ``reached`` reach."""
+
+    reached = ()
+    n_episodes = 0
+
+    def step(self, action):
+        result = super().step(action)[:4]
+        if self.n_steps < 10:
+            return *result, {}
+        type(self).n_episodes += 1
+        return *result, {"is_success": True} if self.n_episodes in self.reached else {}
+
+
+def test_an_episode_without_is_success_failed_once_another_episode_had_the_key(tmp_path, monkeypatch):
+    # Two episodes of the random policy and two of the untrained one, then two in each of three evaluations.
+    monkeypatch.setattr(SuccessAtTheGoalEnv, "reached", (8,))
+    monkeypatch.setattr(SuccessAtTheGoalEnv, "n_episodes", 0)
+    callback = evaluation(make_vec_env(SuccessAtTheGoalEnv, 1), n_eval_episodes=2, log_path=tmp_path)
+    point_model(tmp_path).learn(90, callback=callback)
+    assert scalars_in(tmp_path)[tags.EVAL_SUCCESS_RATE] == [(60, 0.5), (90, 0.0)]
+    record = np.load(tmp_path / "evaluations.npz")
+    assert record["successes"].tolist() == [[False, False], [False, True], [False, False]]
+
+
 def test_an_episode_without_end_is_cut_off_with_a_warning(monkeypatch):
     class Endless(PointEnv):
         def step(self, action):
@@ -216,6 +250,19 @@ def test_an_episode_in_which_the_simulator_fails_is_repeated():
     assert env.envs[0].unwrapped.n_failures == 1
     assert [episode.length for episode in episodes] == [10, 10]
     assert max(episode.reward for episode in episodes) < 100
+
+
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_a_repeated_episode_begins_with_the_same_seed(n_envs):
+    def nothing(observations, _):
+        return np.zeros((len(observations), 1), np.float32)
+
+    env = make_vec_env(PointEnv, n_envs)
+    expected = [episode.reward for episode in play_episodes(nothing, env, 20, 5)]
+    for each in env.envs:
+        each.unwrapped.fails_at = 4
+    assert [episode.reward for episode in play_episodes(nothing, env, 20, 5)] == expected
+    assert [each.unwrapped.n_failures for each in env.envs] == [1] * n_envs
 
 
 @pytest.mark.parametrize("n_envs", [1, 2, 3])
@@ -256,6 +303,30 @@ def test_an_environment_given_by_id_is_wrapped_like_the_training_environment():
     assert not normalizer.training
     np.testing.assert_array_equal(normalizer.obs_rms.mean, env.obs_rms.mean)
     assert normalizer.obs_rms.count > 30
+
+
+class DictEnv(ImageEnv):
+    """Returns a Dict with a scaled camera image and a vector."""
+
+    observation_space = spaces.Dict(
+        {"camera": spaces.Box(0, 1, (1, 36, 36), np.float32), "state": spaces.Box(-1, 1, (2,), np.float32)}
+    )
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda env: VecFrameStack(env, 4, {"camera": "first", "state": "last"}),
+        lambda env: VecFrameStack(VecExtractDictObs(env, "camera"), 4, "first"),
+        lambda env: VecFrameStack(VecExtractDictObs(env, "camera"), 4, "last"),
+        lambda env: VecCheckNan(VecMonitor(VecExtractDictObs(env, "state"))),
+        lambda env: VecNormalize(VecFrameStack(VecExtractDictObs(env, "state"), 3)),
+        VecTransposeImage,
+    ],
+)
+def test_the_wrappers_of_stable_baselines3_are_added_as_in_training(wrap):
+    training_env = wrap(DummyVecEnv([DictEnv]))
+    assert wrapped_alike(DummyVecEnv([DictEnv]), training_env).observation_space == training_env.observation_space
 
 
 def test_channels_last_images_with_normalised_rewards_can_be_evaluated():

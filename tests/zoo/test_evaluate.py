@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sb3_visual_td3 import VisualTD3
-from sb3_visual_td3.callbacks.drives import Drive
+from sb3_visual_td3.callbacks.drives import Drive, Episode
 from sb3_visual_td3.cli import main
-from sb3_visual_td3.zoo.evaluate import ALL_MAPS, DRIVERS, show, summarise
+from sb3_visual_td3.zoo.evaluate import ALL_MAPS, DRIVERS, show, summarise, summarise_episodes
 
 
 def drive(reward=0.0, distance_m=500.0, collisions=0.0, lane_invasions=0.0, success_rate=0.0):
@@ -26,6 +26,14 @@ def test_rates_count_over_all_metres_and_means_over_episodes():
     assert found[ALL_MAPS]["success_rate"]["mean"] == 0.5
     assert found[ALL_MAPS]["return"]["mean"] == 3.0
     assert found[ALL_MAPS]["route_completion"]["mean"] == 0.5
+
+
+def test_an_episode_without_is_success_failed_if_another_one_has_the_key():
+    reached, missed = Episode(1.0, 5, 1.0), Episode(0.0, 9)
+    found = summarise_episodes({"policy": {ALL_MAPS: [reached, missed]}, "random": {ALL_MAPS: [missed, missed]}})
+    assert found["policy"][ALL_MAPS]["success_rate"]["mean"] == 0.5
+    assert found["random"][ALL_MAPS]["success_rate"]["mean"] == 0.0
+    assert "success_rate" not in summarise_episodes({"policy": {ALL_MAPS: [missed]}})["policy"][ALL_MAPS]
 
 
 def test_the_bootstrap_interval_approximates_the_gaussian_interval_for_many_episodes():
