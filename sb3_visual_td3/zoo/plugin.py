@@ -427,13 +427,13 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def _replace_evaluation(self, callbacks: list[DrivingEvalCallback | PolicyEvalCallback]) -> None:
         """Apply rl-zoo's flags to the hyperparameter file's evaluation, and use it instead of rl-zoo's evaluation."""
         for callback in callbacks:
-            if self.eval_freq < 0:  # in rl-zoo, this switches evaluation off
+            if self.eval_freq <= 0:  # in rl-zoo, this switches evaluation off
                 callback.eval_env.close()
                 self.callbacks.remove(callback)
                 continue
             callback.best_model_save_path = callback.best_model_save_path or self.save_path
             callback.log_path = callback.log_path or os.path.join(self.save_path, "evaluations")
-            eval_freq = None if self.eval_freq == _ZOO_EVAL_FREQ else max(self.eval_freq, 1)
+            eval_freq = None if self.eval_freq == _ZOO_EVAL_FREQ else self.eval_freq
             n_episodes = None if self.n_eval_episodes == _ZOO_EVAL_EPISODES else self.n_eval_episodes
             if isinstance(callback, PolicyEvalCallback):
                 callback.eval_freq = eval_freq or callback.eval_freq

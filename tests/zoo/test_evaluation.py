@@ -40,8 +40,9 @@ def test_train_evaluates_with_policy_eval_callback_and_obeys_the_eval_flags(tmp_
     assert (run_dir / "Pendulum-v1" / "vecnormalize.pkl").is_file()
 
 
-def test_a_negative_eval_freq_disables_the_evaluation(tmp_path):
-    run_dir = run(tmp_path, "--eval-freq", -1, params=[f"callback:[{{'{OURS}': dict(eval_env='Pendulum-v1')}}]"])
+@pytest.mark.parametrize("eval_freq", [-1, 0])
+def test_an_eval_freq_of_zero_or_less_disables_the_evaluation(tmp_path, eval_freq):
+    run_dir = run(tmp_path, "--eval-freq", eval_freq, params=[f"callback:[{{'{OURS}': dict(eval_env='Pendulum-v1')}}]"])
     assert not (run_dir / "evaluations.npz").exists()
     assert not any(name.startswith("eval/") for name in scalars_in(run_dir / "tb"))
 
