@@ -135,6 +135,24 @@ class SaveError(OSError):
 
 
 @dataclass(frozen=True)
+class Resumption:
+    """Say which run to resume, and how.
+
+    :ivar run_dir: the RUN_DIR to continue in
+    :ivar experiment: the run's saved configuration, which has been checked
+    :ivar packages: packages that the user has allowed; ``experiment`` may name their classes
+    :ivar without_logs: whether the run may be resumed although some of its log files are lost
+    :ivar begins_again: True if the run has no snapshot and therefore starts again from step 0
+    """
+
+    run_dir: Path
+    experiment: Mapping[str, Any]
+    packages: Collection[str] = ()
+    without_logs: bool = False
+    begins_again: bool = False
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Hold the options of a training run in addition to rl-zoo's flags.
 
@@ -143,21 +161,13 @@ class RunOptions:
     :ivar stops_on_critical: True makes a critical alert end the training
     :ivar is_validation: True for the run of ``visual-td3 validate``. The ``eval_freq`` of the file's evaluation is then
         at most a fifth of the run. The same holds for ``learning_starts`` if the run has fewer steps than the file says
-    :ivar resumed_run_dir: the RUN_DIR to continue in; None for a new run
-    :ivar resumed_experiment: the run's saved configuration, which has been checked
-    :ivar resumed_packages: packages that the user has allowed; ``resumed_experiment`` may name their classes
-    :ivar resumes_without_logs: whether the run may be resumed although some of its log files are lost
-    :ivar begins_again: True if the resumed run has no snapshot and therefore starts again from step 0
+    :ivar resumption: the run to resume; None for a new run
     """
 
     signals: tuple[str, ...] = ()
     stops_on_critical: bool = False
     is_validation: bool = False
-    resumed_run_dir: Path | None = None
-    resumed_experiment: Mapping[str, Any] | None = None
-    resumed_packages: Collection[str] = ()
-    resumes_without_logs: bool = False
-    begins_again: bool = False
+    resumption: Resumption | None = None
 
 
 @dataclass
@@ -228,18 +238,17 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         stock_type = vec_env_type if vec_env_type in STOCK_VEC_ENVS else STOCK_VEC_ENVS[0]
         kwargs |= {"show_progress": show_progress, "vec_env_type": stock_type}
         super().__init__(args, algo, env_id, *rest, config=config, **kwargs)
-        if self._options.resumed_experiment is not None:
+        resumption = self._options.resumption
+        if resumption is not None:
             # On a command line, rl-zoo would evaluate these as text; here they are data.
-            given = self._options.resumed_experiment.get("eval_env_kwargs")
-            self.env_kwargs: dict[str, Any] = copy.deepcopy(
-                dict(self._options.resumed_experiment.get("env_kwargs") or {})
-            )
+            given = resumption.experiment.get("eval_env_kwargs")
+            self.env_kwargs: dict[str, Any] = copy.deepcopy(dict(resumption.experiment.get("env_kwargs") or {}))
             self._eval_env_kwargs_args: dict[str, Any] | None = copy.deepcopy(given)
             self.eval_env_kwargs: dict[str, Any] = self._eval_env_kwargs_args or self.env_kwargs
         if vec_env_type not in STOCK_VEC_ENVS:
             self.vec_env_class: type[VecEnv] = VEC_ENVS[vec_env_type]
-        if self._options.resumed_run_dir is not None:
-            self.save_path = str(self._options.resumed_run_dir)
+        if resumption is not None:
+            self.save_path = str(resumption.run_dir)
             self.params_path = f"{self.save_path}/{self.env_name}"
         if not args.tensorboard_log:
             self.tensorboard_log: str | None = os.path.join(self.save_path, EVENT_FOLDER)
@@ -269,9 +278,9 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         if self._options.is_validation:
             self._begin_updates_early(hyperparams, saved)
         self._read_hyperparams = copy.deepcopy(dict(saved))
-        if self._options.resumed_experiment is not None:
+        if self._options.resumption is not None:
             # After this, no text remains that rl-zoo would evaluate.
-            hyperparams = with_classes(hyperparams, self._options.resumed_packages, "the hyperparameter")
+            hyperparams = with_classes(hyperparams, self._options.resumption.packages, "the hyperparameter")
         return hyperparams, saved
 
     def _begin_updates_early(self, hyperparams: dict[str, Any], saved: dict[str, Any]) -> None:
@@ -297,7 +306,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         self.vec_env_kwargs: dict[str, Any] = read_kwargs(given, self.vec_env_class, where)
         code = [name for name in EVALUATED if isinstance(hyperparams.get(name), str)]
         # The configuration of a resumed run may come from a stranger: rl-zoo must not find any code in it.
-        assert not (code and self._options.resumed_experiment is not None)
+        assert not (code and self._options.resumption is not None)
         for name in code:  # rl-zoo would evaluate it without naming the hyperparameter in an error
             try:
                 hyperparams[name] = eval(hyperparams[name], dict(vars(exp_manager)))
@@ -393,9 +402,12 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def _prepare_snapshots(self, callback: SnapshotCallback) -> None:
         """Tell the SnapshotCallback the folder and the configuration of the run."""
         callback.run_dir = self.save_path
-        callback.experiment = self._options.resumed_experiment or describe_experiment(self.args, self._read_hyperparams)
-        callback.resume = self._options.resumed_run_dir is not None
-        callback.without_logs = self._options.resumes_without_logs
+        resumption = self._options.resumption
+        callback.resume = resumption is not None
+        if resumption is not None:
+            callback.experiment, callback.without_logs = resumption.experiment, resumption.without_logs
+        else:
+            callback.experiment = describe_experiment(self.args, self._read_hyperparams)
         # The command line overrides the hyperparameter file, and the file overrides the command's default.
         if self._requested_signals is not None:
             callback.signals = self._requested_signals
@@ -470,7 +482,8 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """Create the environments; a resumed run appends its episodes to the monitor files."""
         # By default, Monitor overwrites its file. A run that starts again from step 0 has no monitor file to keep.
-        if self._options.resumed_run_dir is not None and not self._options.begins_again:
+        resumption = self._options.resumption
+        if resumption is not None and not resumption.begins_again:
             self.monitor_kwargs: dict[str, Any] = {**self.monitor_kwargs, "override_existing": False}
         given: Callable[..., Any] | None = self.env_wrapper
         self.env_wrapper: Callable[..., Any] | None = partial(_with_retrying_monitor, wrapper=given)
@@ -534,7 +547,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         """Save the configuration, each file atomically; a resumed run does not save it again."""
-        if self._options.resumed_run_dir is not None and (Path(self.params_path) / "args.yml").is_file():
+        if self._options.resumption is not None and (Path(self.params_path) / "args.yml").is_file():
             return
         # rl-zoo writes to ``params_path``. This is a temporary folder here, from which the complete files are moved.
         params_path = Path(self.params_path)
@@ -553,7 +566,7 @@ class VisualExperimentManager(ExperimentManager):  # type: ignore[misc]
         :param model: the model to train
         :raises TrainingInterrupted: if a signal ended the training
         """
-        if not getattr(self.args, "no_doctor", False) and self._options.resumed_run_dir is None:
+        if not getattr(self.args, "no_doctor", False) and self._options.resumption is None:
             examination = quick_doctor(model, int(self.n_timesteps))
             if self.verbose > 0 or examination.findings:
                 print(examination.one_line())

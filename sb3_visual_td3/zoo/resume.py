@@ -34,7 +34,7 @@ from sb3_visual_td3.zoo.experiment import (
     kept_experiment,
 )
 from sb3_visual_td3.zoo.mistakes import answer
-from sb3_visual_td3.zoo.plugin import RunOptions, register
+from sb3_visual_td3.zoo.plugin import Resumption, RunOptions, register
 from sb3_visual_td3.zoo.saved_run import is_complete_zip
 from sb3_visual_td3.zoo.train import train_and_report_errors
 
@@ -74,14 +74,8 @@ def run(settings: argparse.Namespace) -> int:
         arguments = arguments_of(experiment, str(conf_file), settings.tensorboard_log)
         if settings.end_on is not None:
             arguments += ["--end-on", *settings.end_on]
-        options = RunOptions(
-            signals=DEFAULT_SIGNALS,
-            resumed_run_dir=run_dir,
-            resumed_experiment=experiment,
-            resumed_packages=tuple(settings.allow),
-            resumes_without_logs=settings.without_logs,
-            begins_again=begins_again,
-        )
+        resumption = Resumption(run_dir, experiment, tuple(settings.allow), settings.without_logs, begins_again)
+        options = RunOptions(signals=DEFAULT_SIGNALS, resumption=resumption)
         return train_and_report_errors(arguments, "resume", options)[0]
 
 
