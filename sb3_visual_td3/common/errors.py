@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
     NO_GO = 1
     """The verdict NO-GO, or a problem that the doctor has found."""
     CRASHED = 1
-    """An exception ended a training run: the same number as NO_GO."""
+    """An exception ended a training run. The number is that of NO_GO, so this name is an alias of NO_GO."""
     BAD_USAGE = 2
     """A mistake of the user that was found before the work started, or input that cannot be read."""
     INSUFFICIENT = 3

@@ -83,6 +83,7 @@ class VehicleState(NamedTuple):
     y_m: float
     yaw_rad: float
     speed_mps: float
+    """Speed of the vehicle, >= 0; the direction of the motion does not matter."""
     lateral_offset_m: float
     """Distance of the vehicle's centre from the centre of its lane, positive to the left."""
     heading_error_rad: float

@@ -110,8 +110,11 @@ class DrivingTask:
         self.n_collisions = 0
         self.n_lane_invasions = 0
         self.termination: Termination = ""
+        # Steps at standstill without a reason to wait, since the vehicle last moved.
         self._n_idle = 0
+        # Steps at standstill with a reason to wait, in the whole episode.
         self._n_waited = 0
+        # All steps at standstill since the vehicle last moved.
         self._n_standing = 0
         self.n_new_red_lights = 0
         self._state = state

@@ -44,8 +44,8 @@ _IF_RAISED: tuple[type[Exception], ...] = (
     pickle.UnpicklingError,
 )
 """Exceptions that count as a mistake of the user if a ``raise`` statement raised them. If they come from a failed
-operation, such as ``int("x")``, ``_AT_THE_BORDER`` decides."""
-_AT_THE_BORDER: Mapping[str, tuple[type[Exception], ...]] = {
+operation, such as ``int("x")``, ``_RAISED_BY_PACKAGE`` decides."""
+_RAISED_BY_PACKAGE: Mapping[str, tuple[type[Exception], ...]] = {
     # Raised for wrong modules, classes or keywords in a hyperparameter file, and for text that rl-zoo evaluates.
     "rl_zoo3": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
     "<string>": (*CODE_FAULTS, ValueError, RuntimeError, SyntaxError, ArithmeticError),
@@ -91,7 +91,7 @@ def is_mistake(error: Exception) -> bool:
     # Other environments raise a RuntimeError if their simulator cannot be reached; ours raise exceptions of their own.
     if was_raised_on_purpose(error) and type(error) is RuntimeError and _package(owner) != _OURS:
         return True
-    return isinstance(error, _AT_THE_BORDER.get(_package(owner), ()))
+    return isinstance(error, _RAISED_BY_PACKAGE.get(_package(owner), ()))
 
 
 def is_wrong_type(error: Exception) -> bool:

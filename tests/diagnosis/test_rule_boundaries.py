@@ -44,6 +44,10 @@ def leak(head: float, encoder: float = 1.0, **others: object) -> Values:
 
 
 def still_targets(n_still: int, ratio: float = 1e-3, **others: object) -> Values:
+    """Return the tags of target networks that do not move at the last ``n_still`` points.
+
+    :param ratio: relative size of the critic's updates; with 0 the critic does not move either
+    """
     moved = ending(0.0, n_still, 1.0)
     return {tags.TARGET_MOVED["critic"]: moved, RATIO["critic_mlp"]: ratio, NORM["actor_mlp"]: 1.0, **others}
 
@@ -160,6 +164,7 @@ TABLE: list[tuple[str, Values, Values]] = [
         {**td3(-10.0), "train/learning_rate": 0.05},
     ),
     ("stale_target_network", still_targets(4), still_targets(5)),
+    # Target networks of a critic that does not move either are not stale.
     ("stale_target_network", still_targets(9, ratio=0.0), still_targets(9)),
     (
         "encoder_frozen",

@@ -17,7 +17,7 @@ STEP = 0.1
         (0.8, 1.0),  # at the target
         (0.4, 0.5),
         (0.0, 0.0),
-        (1.2, 0.5),  # half as fast again costs as much as half as fast
+        (1.2, 0.5),  # 1.5 times the target speed earns as much as half of it
         (1.6, 0.0),
         (2.4, -1.0),
         (8.0, -1.0),

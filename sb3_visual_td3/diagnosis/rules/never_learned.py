@@ -64,7 +64,7 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     """Look for a return curve that is flat or declines from its start, in a run that was long enough to learn."""
     n_steps = data.n_steps
     learning = judge_learning(data)
-    if learning.answer != "no" or (n_steps is not None and n_steps < FEWEST_STEPS and not _counts_otherwise(data)):
+    if learning.answer != "no" or (n_steps is not None and n_steps < FEWEST_STEPS and not _x_axis_is_unknown(data)):
         return None
     flat = [curve for curve in learning.curves if curve.state in (CurveState.FLAT, CurveState.DECLINING)]
     curve = next((curve for curve in flat if curve.learning == "no"), None)
@@ -137,6 +137,6 @@ def _unseen_on_policy(data: SeriesSet) -> list[tuple[str, str]]:
     return possible
 
 
-def _counts_otherwise(data: SeriesSet) -> bool:
+def _x_axis_is_unknown(data: SeriesSet) -> bool:
     """Return whether the steps of the run may count episodes or updates instead of environment steps."""
     return not any(name in tags.TAGS for name in data.names())

@@ -49,16 +49,16 @@ def diagnose(data: SeriesSet) -> RuleResult | None:
     The step of the first update is estimated from the first two logged points with an update count above 0.
     """
     updates = data[tags.TOTAL_ITERATIONS].finite
-    begun = _first_update(updates)
-    if begun is None or begun > SHORT:
+    first_update = _first_update(updates)
+    if first_update is None or first_update > SHORT:
         return None
     trained = updates.where(updates.values > 0)
-    note = f"updates by then, so the first was made at about step {rounded(max(begun, 0.0))}"
+    note = f"updates by then, so the first was made at about step {rounded(max(first_update, 0.0))}"
     first_point = int(trained.steps[0])
     evidence = Evidence(tags.TOTAL_ITERATIONS, first_point, float(trained.values[0]), note)
     # Low confidences: a short warm-up is a risk for the run, not a proof that it failed.
-    confidence = 0.6 if begun <= A_BATCH else 0.52
-    return RuleResult(confidence, (evidence,), first_point, value=max(begun, 0.0), threshold=SHORT)
+    confidence = 0.6 if first_update <= A_BATCH else 0.52
+    return RuleResult(confidence, (evidence,), first_point, value=max(first_update, 0.0), threshold=SHORT)
 
 
 def _first_update(updates: Series) -> float | None:
