@@ -17,6 +17,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     VecEnv,
     VecMonitor,
+    VecNormalize,
     VecTransposeImage,
     is_vecenv_wrapped,
     unwrap_vec_normalize,
@@ -102,15 +103,11 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
         self._last_evaluated = 0
 
     def _init_callback(self) -> None:
-        self.eval_env = self._transposed(self.eval_env)
-        super()._init_callback()
-
-    def _transposed(self, env: VecEnv) -> VecEnv:
-        """Wrap an evaluation environment in VecTransposeImage, if the model has wrapped the training environment so."""
+        # The model may have wrapped the training environment in this wrapper.
         is_transposed = is_vecenv_wrapped(self.training_env, VecTransposeImage)
-        if is_transposed and not is_vecenv_wrapped(env, VecTransposeImage):
-            return VecTransposeImage(env)
-        return env
+        if is_transposed and not is_vecenv_wrapped(self.eval_env, VecTransposeImage):
+            self.eval_env = VecTransposeImage(self.eval_env)
+        super()._init_callback()
 
     @abstractmethod
     def _play(self, policy: Policy, description: str) -> list[Result]:
@@ -181,7 +178,7 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
         if trained is None:
             return
         own = unwrap_vec_normalize(self.eval_env)
-        is_alike = own is not None and _size_of(own.observation_space) == _size_of(trained.observation_space)
+        is_alike = own is not None and own.norm_obs and _shapes_in(own) == _shapes_in(trained)
         if trained.norm_obs and not is_alike:
             raise ValueError(
                 "the training environment is wrapped in VecNormalize, but the evaluation environment's wrappers differ"
@@ -250,6 +247,14 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
             "lengths. Wrap it in Stable-Baselines3's Monitor",
             stacklevel=3,
         )
+
+
+def _shapes_in(normalizer: VecNormalize) -> Any:
+    """Return the shapes of the statistics with which VecNormalize normalises observations, by key if there are keys."""
+    statistics = normalizer.obs_rms
+    if isinstance(statistics, dict):
+        return {key: part.mean.shape for key, part in statistics.items()}
+    return statistics.mean.shape
 
 
 def _size_of(space: gym.Space[Any]) -> Any:

@@ -359,6 +359,7 @@ class NeedsServer(PointEnv):
         (lambda training: VecFrameStack(training.venv, 1), "give a separate environment"),
         (lambda _: DummyVecEnv([lambda: gym.make("Pendulum-v1")]), "same wrappers and arguments"),
         (lambda _: make_vec_env(PointEnv, 1), "wrap it in VecNormalize"),
+        (lambda _: VecNormalize(make_vec_env(PointEnv, 1), norm_obs=False), "wrap it in VecNormalize"),
     ],
 )
 def test_an_unsuitable_evaluation_environment_raises_an_error_before_training(env, message):
@@ -367,6 +368,13 @@ def test_an_unsuitable_evaluation_environment_raises_an_error_before_training(en
     with pytest.raises(ValueError, match=message):
         model.learn(10, callback=evaluation(env(training), warn=False))
     assert model.num_timesteps == 0
+
+
+def test_statistics_of_other_observations_are_not_copied():
+    model = point_model(env=VecNormalize(VecFrameStack(make_vec_env(PointEnv, 1), 2)))
+    other = VecFrameStack(VecNormalize(make_vec_env(PointEnv, 1)), 2)
+    with pytest.raises(ValueError, match="wrappers differ: wrap it in VecNormalize too, in the same place"):
+        model.learn(10, callback=evaluation(other))
 
 
 @pytest.mark.parametrize("kwargs", [{"eval_freq": 0}, {"n_eval_episodes": 0}])
