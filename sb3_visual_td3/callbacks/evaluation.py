@@ -251,7 +251,7 @@ class EvaluationCallback(EvalCallback, Generic[Result]):
 
 def _shapes_in(normalizer: VecNormalize) -> Any:
     """Return the shapes of the statistics with which VecNormalize normalises observations, by key if there are keys."""
-    statistics = normalizer.obs_rms
+    statistics: Any = normalizer.obs_rms  # annotated too narrowly in Stable-Baselines3 2.9
     if isinstance(statistics, dict):
         return {key: part.mean.shape for key, part in statistics.items()}
     return statistics.mean.shape
