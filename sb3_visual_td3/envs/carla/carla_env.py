@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -156,6 +156,7 @@ class CarlaDrivingEnv(DrivingEnv):
     ) -> None:
         names = _map_names(town, maps)
         routes = route_settings(route, route_file, route_length_m, route_turns)
+        spawn = check_spawn(spawn)
         if routes.has_goals and not (spawn == "route" or (spawn == "points" and routes.kind == "random")):
             raise ValueError(
                 f"spawn={spawn!r}: expected spawn='route', because route={route!r} has its own start. Only "
@@ -177,9 +178,7 @@ class CarlaDrivingEnv(DrivingEnv):
                 tuple(camera_rotation_deg),  # type: ignore[arg-type]
                 dict(camera_attributes or {}),
             ),
-            scenery=Scenery(
-                check_weather(weather), TrafficSettings(n_cars=n_cars), check_spawn(spawn), traffic_lights, n_walkers
-            ),
+            scenery=Scenery(check_weather(weather), TrafficSettings(n_cars=n_cars), spawn, traffic_lights, n_walkers),
             maps=names,
             routes=routes,
         )
@@ -259,6 +258,7 @@ class CarlaDrivingEnv(DrivingEnv):
                 # Give up if patience has run out, a live server keeps refusing, or there never was a server.
                 if pause_s is None or n_refusals >= _MAX_REFUSALS or self._is_hopeless(failure):
                     self._backend.lose(restart=True)
+                    self._is_driving = False
                     raise SimulatorUnusableError(self._final_message(failure)) from failure
                 self._record_failure(failure, "reset", restart=True)
                 time.sleep(pause_s)
@@ -291,14 +291,16 @@ class CarlaDrivingEnv(DrivingEnv):
         :param action: ``(2,) float32``: steering, and a pedal (above 0 throttle, below 0 brake), in [-1, 1]
         :return: observation, reward, terminated, truncated, info
         :raises ValueError: if ``action`` does not have the shape ``(2,)`` or is not finite
-        :raises gymnasium.error.ResetNeeded: before the first reset, and after a step in which the simulator failed
+        :raises gymnasium.error.ResetNeeded: before the first reset, after ``close()``, and after a step in which the
+            simulator failed
         """
         # The connection was lost between two steps: in render(), or because another environment took the server.
         if self._is_driving and not self._backend.is_connected:
             return self._invalid_step(self._failure_reason or "another environment took over this server")
         if not self._is_driving:
             raise gym.error.ResetNeeded(
-                "no episode is running: call reset() before the first step and after a step with truncated=True"
+                "no episode is running: call reset() before the first step, after a step with truncated=True, "
+                "and after close()"
             )
         try:
             return super().step(action)
@@ -319,6 +321,11 @@ class CarlaDrivingEnv(DrivingEnv):
             self._record_failure(failure, "render", restart=False)
             self._failure_reason = str(failure)
             return super().render()
+
+    def close(self) -> None:
+        """Disconnect from the simulator, and end it if this environment started it; the next step needs a reset."""
+        super().close()
+        self._is_driving = False
 
     def _invalid_step(self, reason: str) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Return the result of a step in which the simulator failed: the last observation, reward 0 and truncation."""
@@ -358,9 +365,10 @@ def _map_names(town: str | None, maps: str | Sequence[str] | None) -> tuple[str,
         return (LOADED_MAP,)
     if isinstance(maps, str):
         return MAP_GROUPS.get(maps, (maps,))
-    if not maps or not all(isinstance(name, str) and name for name in maps) or len(set(maps)) != len(maps):
+    names = tuple(maps) if isinstance(maps, Iterable) else ()
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
         raise ValueError(f"maps={maps!r}: expected the names of maps, each once, such as 'Town01'")
-    return tuple(maps)
+    return names
 
 
 def _pauses(patience_s: float) -> Iterator[float]:

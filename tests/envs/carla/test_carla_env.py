@@ -15,6 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from sb3_visual_td3 import VisualTD3
+from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
 from sb3_visual_td3.envs.drivers import PurePursuitDriver
 from tests.envs.carla.conftest import EMULATOR
 from tests.envs.episodes import drive_episode
@@ -218,6 +219,20 @@ def test_reset_raises_if_the_server_does_not_return_within_patience_s(make_env, 
     drive(env, 3)
     with pytest.raises(RuntimeError, match=r"did not come back within patience_s.* nothing listens"):
         env.reset()
+
+
+def test_no_episode_runs_after_close_or_after_a_reset_that_failed(make_env, emulator):
+    env = make_env(timeout_s=NOTICED_S, patience_s=0.5).unwrapped
+    env.reset(seed=0)
+    env.close()
+    with pytest.raises(gym.error.ResetNeeded, match=r"after close\(\)"):
+        env.step(AHEAD)
+    env.reset()
+    emulator.kill()
+    with pytest.raises(SimulatorUnusableError):
+        env.reset()
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(AHEAD)
 
 
 def test_own_simulator_is_restarted_and_ends_with_the_environment():
