@@ -105,7 +105,8 @@ def lease_free(first_port: int) -> PortLease:
     :param first_port: port to try first; then every fourth port above it is tried
     :raises SimulatorUnusableError: if no port is free
     """
-    for port in range(first_port, min(_MAX_PORT, first_port + PORTS_PER_SERVER * MAX_SERVERS), PORTS_PER_SERVER):
+    ports = range(first_port, _MAX_PORT + 1, PORTS_PER_SERVER)[:MAX_SERVERS]
+    for port in ports:
         lease, _ = _try_lease("127.0.0.1", port)
         if lease is None:
             continue
@@ -113,7 +114,7 @@ def lease_free(first_port: int) -> PortLease:
             return lease
         lease.release()
     raise SimulatorUnusableError(
-        f"no free port from {first_port} upwards for another CARLA server (tried {MAX_SERVERS} ports); stop some "
+        f"no free port from {first_port} upwards for another CARLA server (ports tried: {len(ports)}); stop some "
         "servers, or give another first port"
     )
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from sb3_visual_td3.envs.carla import port_lease
 from sb3_visual_td3.envs.carla.failures import SimulatorUnusableError
 from sb3_visual_td3.envs.carla.port_lease import lease_free, lease_running
 
@@ -213,3 +214,12 @@ def test_each_of_many_processes_gets_its_own_port(shared):
         assert other.returncode == 0
     assert len(ports) == len(set(ports)) == 12
     lease_free(24_400).release()
+
+
+@pytest.mark.parametrize(("first_port", "n_tried"), [(65_532, 1), (65_530, 1), (65_524, 3), (20_000, 64)])
+def test_the_last_port_is_tried_and_the_error_counts_the_ports(shared, monkeypatch, first_port, n_tried):
+    tried = []
+    monkeypatch.setattr(port_lease, "_is_range_free", tried.append)  # returns None: no port is free
+    with pytest.raises(SimulatorUnusableError, match=rf"no free port from {first_port} .*ports tried: {n_tried}\)"):
+        lease_free(first_port)
+    assert tried == [first_port + 4 * number for number in range(n_tried)]
