@@ -117,7 +117,7 @@ def select_maps(maps: object, groups: Mapping[str, Sequence[str]], file_suffix: 
         is_file_name = file_suffix is not None and isinstance(name, str) and name.endswith(file_suffix)
         if is_file_name and not Path(str(name)).is_file():
             raise ValueError(f"maps={maps!r}: there is no file {name}; give the path of an OpenDRIVE file")
-        if is_file_name or name in known:
+        if is_file_name or (isinstance(name, str) and name in known):
             selected.append(str(name))
     if not names or len(selected) != len(names) or len(set(selected)) != len(selected):
         or_files = "" if file_suffix is None else f" or *{file_suffix} files"

@@ -5,7 +5,7 @@ import pytest
 
 from sb3_visual_td3.envs.carla.settings import CameraMount, ServerSettings
 from sb3_visual_td3.envs.carla.spawning import check_spawn
-from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv
+from sb3_visual_td3.envs.lite.lite_env import LiteDrivingEnv, LiteRoutesEnv
 
 
 def test_lite_driving_accepts_numpy_numbers_and_whole_floats():
@@ -39,6 +39,14 @@ def test_lite_driving_accepts_numpy_numbers_and_whole_floats():
 def test_an_invalid_number_is_refused_by_name(setting, value):
     with pytest.raises(ValueError, match=f"{setting}=.*: expected a"):
         LiteDrivingEnv(**{setting: value})
+
+
+def test_an_array_in_place_of_a_name_is_refused_by_name():
+    names = np.array(["train_0", "train_1"])
+    with pytest.raises(ValueError, match=r"route=array.*: expected 'loop'"):
+        LiteRoutesEnv(route=names)
+    with pytest.raises(ValueError, match=r"maps=\[array.*: expected one of the groups"):
+        LiteDrivingEnv(maps=[names])
 
 
 @pytest.mark.parametrize(

@@ -197,5 +197,5 @@ class LiteRoutesEnv(LiteDrivingEnv):
         **kwargs: Any,
     ) -> None:
         if observation is None:
-            observation = "camera" if route == "loop" else "camera+command"
+            observation = "camera" if isinstance(route, str) and route == "loop" else "camera+command"
         super().__init__(maps=maps, route=route, observation=observation, **kwargs)

@@ -40,12 +40,13 @@ def route_settings(
         )
     if route_file is not None:
         return RouteSettings("given", given=read_route_file(route_file))
-    if not isinstance(route, str) and isinstance(route, Sequence):
+    if isinstance(route, str):
+        if route == "random":
+            return checked
+        if route == "loop":
+            return RouteSettings()
+    elif isinstance(route, Sequence):
         return pair_settings(route)
-    if route == "random":
-        return checked
-    if route == "loop":
-        return RouteSettings()
     raise ValueError(f"route={route!r}: expected 'loop', 'random', 'file', or a list of (start, goal)")
 
 

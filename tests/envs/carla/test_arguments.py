@@ -21,6 +21,8 @@ INVALID = [
     ({"town": "Town01", "maps": "train"}, "expected only one of them"),
     ({"maps": []}, "names of maps"),
     ({"maps": ["Town01", "Town01"]}, "each once"),
+    ({"maps": np.array([1, 2])}, "maps=array([1, 2]"),
+    ({"spawn": np.array([1, 2]), "route": "random"}, "spawn=array([1, 2]"),
     ({"weather": "fog"}, "weather='fog'"),
     ({"spawn": "anywhere"}, "spawn='anywhere'"),
     ({"spawn": -1}, "spawn=-1"),

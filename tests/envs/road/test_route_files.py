@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from sb3_visual_td3.envs.road.route_files import read_route_file, route_settings
@@ -97,6 +98,7 @@ def test_a_missing_file_is_named(tmp_path):
         (([(1.0, 2.0)], None, (200, 800), (0, 8)), r"route\[0\]"),
         (([((1.0, "two"), (3.0, 4.0))], None, (200, 800), (0, 8)), r"route\[0\]='two'"),
         ((5, None, (200, 800), (0, 8)), "route=5"),
+        ((np.array([1, 2]), None, (200, 800), (0, 8)), r"route=array\(\[1, 2\]\): expected 'loop'"),
     ],
 )
 def test_bad_arguments_say_what_is_expected(arguments, words):
